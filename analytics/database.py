@@ -1,0 +1,71 @@
+"""The PostgreSQL connection pool, and what its failures look like."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import asyncpg
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+import metrics
+from errors import DatabaseUnavailable
+
+QueryType = Literal["copy", "insert", "select", "ping"]
+
+# What an outage, an exhausted pool or a slow answer raise. PostgresError is raw asyncpg's, from COPY.
+DATABASE_FAILURES = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, OSError, TimeoutError)
+
+
+def create_engine(url: URL, *, pool_size: int, timeout_seconds: float) -> AsyncEngine:
+    """A pool of at most `pool_size` connections; waits and statements end after the time-out."""
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=timeout_seconds,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": timeout_seconds,
+            "command_timeout": timeout_seconds,
+            "server_settings": {"application_name": "sentiment", "timezone": "UTC"},
+        },
+    )
+
+
+@asynccontextmanager
+async def timed(query_type: QueryType) -> AsyncIterator[None]:
+    """Count and time one database round trip, failed ones included."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        metrics.db_queries.labels(query_type).inc()
+        metrics.db_query_duration.labels(query_type).observe(time.perf_counter() - started)
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for a query that a client waits for.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL is down, slow, or all connections are taken.
+    """
+    try:
+        async with timed("select"), engine.connect() as connection:
+            yield connection
+    except DATABASE_FAILURES as error:
+        raise DatabaseUnavailable("The database cannot answer now; try again") from error
+
+
+async def connected(engine: AsyncEngine) -> bool:
+    try:
+        async with timed("ping"), engine.connect():
+            return True
+    except DATABASE_FAILURES:
+        return False

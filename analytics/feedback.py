@@ -1,0 +1,79 @@
+"""Feedback: the true label of a prediction, kept in full; the latest counts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from analytics.database import reading
+from analytics.tables import feedback, predictions
+from errors import PredictionNotFound
+from values import Sentiment
+
+# A prediction that another API process made may still be on its way to PostgreSQL.
+YOUNG_SECONDS = 3.0
+POLL_SECONDS = 0.1
+
+
+class FeedbackStore:
+    """Joins true labels to predictions."""
+
+    def __init__(self, engine: AsyncEngine, flush_log: Callable[[], Awaitable[object]]) -> None:
+        """`flush_log` writes out what this process has not yet written of the prediction log."""
+        self._engine = engine
+        self._flush_log = flush_log
+
+    async def add(self, prediction_id: UUID, label: Sentiment) -> None:
+        """Keep `label`; the same label again changes nothing.
+
+        Raises:
+            PredictionNotFound: there is no such prediction.
+            DatabaseUnavailable: PostgreSQL cannot answer now.
+        """
+        if not await self._add_if_known(prediction_id, label):
+            await self._flush_log()
+            while not await self._add_if_known(prediction_id, label):
+                if not _is_young(prediction_id):
+                    raise PredictionNotFound(f"There is no prediction {prediction_id}")
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _add_if_known(self, prediction_id: UUID, label: Sentiment) -> bool:
+        async with reading(self._engine) as connection, connection.begin():
+            # The lock puts two feedbacks for one prediction in a row, so neither misses the other.
+            known = await connection.execute(
+                select(predictions.c.id)
+                .where(predictions.c.id == prediction_id)
+                .with_for_update(key_share=True)
+            )
+            if known.first() is None:
+                return False
+            if await _latest_label(connection, prediction_id) != label:
+                await connection.execute(
+                    insert(feedback).values(
+                        prediction_id=prediction_id, label=label, created_at=datetime.now(UTC)
+                    )
+                )
+        return True
+
+
+async def _latest_label(connection: AsyncConnection, prediction_id: UUID) -> str | None:
+    latest = await connection.execute(
+        select(feedback.c.label)
+        .where(feedback.c.prediction_id == prediction_id)
+        .order_by(feedback.c.id.desc())
+        .limit(1)
+    )
+    label: str | None = latest.scalar_one_or_none()
+    return label
+
+
+def _is_young(prediction_id: UUID) -> bool:
+    """Whether a UUIDv7 was made a moment ago; its first 48 bits are Unix milliseconds (RFC 9562)."""
+    made_at = (prediction_id.int >> 80) / 1_000
+    return prediction_id.version == 7 and abs(time.time() - made_at) < YOUNG_SECONDS

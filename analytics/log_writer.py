@@ -1,0 +1,88 @@
+"""Writes log entries to PostgreSQL: each entry once, however often it is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from analytics.database import timed
+from analytics.rows import (
+    COMPARISON_COLUMNS,
+    PREDICTION_COLUMNS,
+    TextStorage,
+    comparison_row,
+    prediction_row,
+)
+from analytics.tables import model_versions
+from values import Comparison, Prediction, Version
+
+ModelKey = tuple[Version, str, str]
+
+
+class LogWriter:
+    """One transaction a batch: COPY into a staging table, then an insert that skips known ids.
+
+    The skip makes a retry safe when a commit went through and only its answer was lost.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, text_storage: TextStorage) -> None:
+        self._engine = engine
+        self._text_storage = text_storage
+        self._model_version_ids: dict[ModelKey, int] = {}
+
+    async def write(
+        self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
+    ) -> None:
+        """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
+        async with timed("copy"), self._engine.begin() as connection:
+            for key in {_model_key(prediction) for prediction in predictions}:
+                if key not in self._model_version_ids:
+                    self._model_version_ids[key] = await _model_version_id(connection, key)
+            rows = [
+                prediction_row(
+                    prediction, self._model_version_ids[_model_key(prediction)], self._text_storage
+                )
+                for prediction in predictions
+            ]
+            await _copy_once(connection, "predictions", PREDICTION_COLUMNS, rows)
+            if comparisons:
+                pairs = [comparison_row(comparison) for comparison in comparisons]
+                await _copy_once(connection, "comparisons", COMPARISON_COLUMNS, pairs)
+
+
+def _model_key(prediction: Prediction) -> ModelKey:
+    return (prediction.version, prediction.classification.revision, prediction.engine)
+
+
+async def _model_version_id(connection: AsyncConnection, key: ModelKey) -> int:
+    version, revision, engine = key
+    values = {"version": version, "revision": revision, "engine": engine}
+    await connection.execute(
+        insert(model_versions)
+        .values(first_seen=datetime.now(UTC), **values)
+        .on_conflict_do_nothing()
+    )
+    return (
+        await connection.execute(select(model_versions.c.id).filter_by(**values))
+    ).scalar_one()
+
+
+async def _copy_once(
+    connection: AsyncConnection, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]
+) -> None:
+    staging = f"{table}_staging"
+    await connection.execute(
+        text(f"CREATE TEMP TABLE {staging} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP")
+    )
+    raw = await connection.get_raw_connection()
+    await raw.driver_connection.copy_records_to_table(  # type: ignore[union-attr]
+        staging, records=rows, columns=columns, schema_name="pg_temp"
+    )
+    await connection.execute(
+        text(f"INSERT INTO {table} SELECT * FROM {staging} ON CONFLICT DO NOTHING")
+    )

@@ -1,0 +1,59 @@
+"""The GET endpoints under /analytics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from analytics.queries import (
+    AnalyticsQueries,
+    RecentPredictions,
+    SentimentDistribution,
+    Summary,
+)
+from analytics.time_range import TimeRange, parse_range
+from values import Version
+
+_TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
+
+
+def _span(
+    since: Annotated[str | None, Query(max_length=40, description=_TIME_HELP)] = None,
+    until: Annotated[str | None, Query(max_length=40, description=_TIME_HELP)] = None,
+) -> TimeRange:
+    return parse_range(since, until, datetime.now(UTC))
+
+
+Span = Annotated[TimeRange, Depends(_span)]
+VersionFilter = Annotated[Version | None, Query(description="v1 or v2; both if absent")]
+
+
+def analytics_router(queries: Callable[[], AnalyticsQueries]) -> APIRouter:
+    """The router; `queries` is asked at each request, since the pool is made when serving starts."""
+    router = APIRouter(prefix="/analytics", tags=["analytics"])
+
+    @router.get("/summary")
+    async def summary(span: Span, version: VersionFilter = None) -> Summary:
+        """Totals and averages of the predictions in a time range (the last 24 hours)."""
+        return await queries().summary(span, version)
+
+    @router.get("/sentiment-distribution")
+    async def sentiment_distribution(
+        span: Span, version: VersionFilter = None
+    ) -> SentimentDistribution:
+        """How many predictions said what."""
+        return await queries().sentiment_distribution(span, version)
+
+    @router.get("/recent")
+    async def recent(
+        span: Span,
+        version: VersionFilter = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    ) -> RecentPredictions:
+        """The newest predictions, without their texts."""
+        return await queries().recent(span, version, limit)
+
+    return router

@@ -1,0 +1,99 @@
+"""The schema as SQLAlchemy tables. Alembic makes it; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import REAL
+
+from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _one_of(column: str, allowed: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in allowed)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("id", SmallInteger, Identity(), primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("first_seen", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("version", "revision", "engine"),
+    _one_of("version", VERSIONS),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("sentiment", Text, nullable=False),
+    Column("confidence", REAL, nullable=False),
+    # One column a class; NULL where the checkpoint has no such class.
+    Column("score_negative", REAL),
+    Column("score_neutral", REAL),
+    Column("score_positive", REAL),
+    Column("latency_ms", REAL, nullable=False),
+    Column("cache_hit", Boolean, nullable=False),
+    Column("truncated", Boolean, nullable=False),
+    Column("token_count", SmallInteger, nullable=False),
+    Column("text_characters", Integer, nullable=False),
+    Column("text_sha256", LargeBinary, nullable=False),
+    Column("text", Text),
+    _one_of("endpoint", PREDICT_ENDPOINTS),
+    _one_of("sentiment", SENTIMENTS),
+    CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
+    Index(None, "created_at"),
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("v1_prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False, unique=True),
+    Column("v2_prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False, unique=True),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    _one_of("label", SENTIMENTS),
+    Index(None, "prediction_id", "id"),
+)

@@ -1,0 +1,57 @@
+"""The `since` and `until` of an analytics request."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from errors import FieldError, InvalidRequest
+
+DEFAULT_SPAN = timedelta(hours=24)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+# A "+" in a query string that was not percent-encoded arrives as a space.
+_LOST_PLUS = re.compile(r" ([0-9]{2}:?[0-9]{2})$")
+_RELATIVE = re.compile(r"([1-9][0-9]{0,5})([mhd])")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """Half open: `since` belongs to it, `until` does not. Both are aware, in UTC."""
+
+    since: datetime
+    until: datetime
+
+
+def parse_range(since: str | None, until: str | None, now: datetime) -> TimeRange:
+    """The range that `since` and `until` tell; the last 24 hours by default.
+
+    Each is ISO 8601 with an offset, or relative to `now` as in `30m`, `24h`, `7d`.
+
+    Raises:
+        InvalidRequest: neither form, or `since` is not before `until`.
+    """
+    end = now if until is None else _parse_time("until", until, now)
+    start = end - DEFAULT_SPAN if since is None else _parse_time("since", since, now)
+    if start >= end:
+        raise _invalid("since", "must be before until")
+    return TimeRange(start, end)
+
+
+def _parse_time(field: str, value: str, now: datetime) -> datetime:
+    relative = _RELATIVE.fullmatch(value)
+    try:
+        if relative:
+            return now - timedelta(**{_UNITS[relative[2]]: int(relative[1])})
+        time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", value))
+        if time.tzinfo is None:
+            raise _invalid(field, "needs an offset, such as 2026-01-31T12:00:00Z")
+        return time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise _invalid(
+            field, "must be ISO 8601 with an offset (2026-01-31T12:00:00Z) or relative (24h, 7d)"
+        ) from error
+
+
+def _invalid(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])

@@ -1,0 +1,21 @@
+"""Cache keys: equal exactly when the answer must be equal."""
+
+from __future__ import annotations
+
+import hashlib
+
+from values import Version
+
+# Part of every key: raise it when the meaning or the form of a cached value changes.
+SCHEMA_VERSION = 1
+PREFIX = "sentiment:"
+
+
+def cache_key(version: Version, revision: str, text: str) -> str:
+    """The key of `text`, exactly as the model sees it, under these weights.
+
+    Version and revision hold no colon, and the digest has a fixed length, so no two different
+    inputs share a key short of a SHA-256 collision.
+    """
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{digest}"

@@ -1,0 +1,170 @@
+"""The error tree: each error knows its HTTP status and renders to one RFC 9457 problem.
+
+    ServiceError
+    |-- RequestError                 the client can mend it (4xx)
+    |   |-- MalformedRequest    400
+    |   |-- PredictionNotFound  404
+    |   |-- BodyTooLarge        413
+    |   |-- UnsupportedMedia    415
+    |   |-- InvalidRequest      422
+    |   `-- RateLimited         429
+    `-- UnavailableError             try again later (5xx)
+        |-- RunnerUnavailable   503
+        |-- DatabaseUnavailable 503
+        `-- DeadlineExceeded    504
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+PROBLEM_CONTENT_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One rule that one field broke; `field` is a path such as `texts.3`."""
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An RFC 9457 problem: everything a client is told about a failed request."""
+
+    status: int
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def document(self, instance: str) -> dict[str, Any]:
+        """The body for the request path `instance`, ready for JSON."""
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": status_title(self.status),
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+        }
+        if self.errors:
+            document["errors"] = [
+                {"field": error.field, "message": error.message} for error in self.errors
+            ]
+        return document
+
+
+def status_title(status: int) -> str:
+    """The standard phrase of an HTTP status; RFC 9457 wants it as the title of `about:blank`."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown Error"
+
+
+class ServiceError(Exception):
+    """An error that a client is told about, with a message that is safe to show."""
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+
+    def headers(self) -> dict[str, str]:
+        return {}
+
+    def problem(self) -> Problem:
+        return Problem(self.status, self.detail, self.errors, self.headers())
+
+
+class RequestError(ServiceError):
+    """The request is at fault; sending it again unchanged will fail again."""
+
+    status = 400
+
+
+class MalformedRequest(RequestError):
+    status = 400
+
+
+class PredictionNotFound(RequestError):
+    status = 404
+
+
+class BodyTooLarge(RequestError):
+    status = 413
+
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}
+
+
+class UnsupportedMedia(RequestError):
+    status = 415
+
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Post": "application/json"}
+
+
+class InvalidRequest(RequestError):
+    status = 422
+
+
+class _RetryableError(ServiceError):
+    def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_seconds)}
+
+
+class RateLimited(_RetryableError, RequestError):
+    status = 429
+
+
+class UnavailableError(_RetryableError):
+    """A part that this request needs cannot answer now."""
+
+    status = 503
+
+
+class RunnerUnavailable(UnavailableError):
+    status = 503
+
+
+class DatabaseUnavailable(UnavailableError):
+    status = 503
+
+
+class DeadlineExceeded(UnavailableError):
+    status = 504
+
+
+_left: ContextVar[list[Problem]] = ContextVar("left_problems")
+
+
+@contextmanager
+def collecting_problems() -> Iterator[list[Problem]]:
+    """The problems that are left while one request is handled; the last one counts."""
+    left: list[Problem] = []
+    token = _left.set(left)
+    try:
+        yield left
+    finally:
+        _left.reset(token)
+
+
+def leave_problem(problem: Problem) -> None:
+    """Say what the client of this request is to be told, whatever the framework makes of it.
+
+    BentoML answers an exception with a body of its own, made from the status alone; the HTTP layer
+    puts the problem in its place.
+    """
+    _left.get().append(problem)

@@ -1,0 +1,74 @@
+"""Every Prometheus metric of the service, and how to read one back over all worker processes.
+
+Bento sets PROMETHEUS_MULTIPROC_DIR before its workers start, so these count over all of them and
+come out of Bento's own /metrics. Label values come from closed sets; never from a request.
+"""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
+
+LATENCY_BUCKETS_SECONDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+CONFIDENCE_BUCKETS = (0.34, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+http_requests = Counter(
+    "http_requests_total", "HTTP requests by route template", ["endpoint", "status"]
+)
+http_request_duration = Histogram(
+    "http_request_duration_seconds",
+    "Time from the first byte of the request to the last of the reply",
+    ["endpoint"],
+    buckets=LATENCY_BUCKETS_SECONDS,
+)
+predictions = Counter(
+    "model_predictions_total", "Predictions answered", ["sentiment", "version"]
+)
+inference_duration = Histogram(
+    "model_inference_duration_seconds",
+    "One batch in the engine, tokenising included",
+    ["version"],
+    buckets=LATENCY_BUCKETS_SECONDS,
+)
+batch_texts = Histogram(
+    "model_batch_texts", "Texts in one batch of a runner", ["version"], buckets=BATCH_BUCKETS
+)
+confidence = Histogram(
+    "model_confidence", "Confidence of predictions", ["version"], buckets=CONFIDENCE_BUCKETS
+)
+cache_hits = Counter("cache_hits_total", "Texts answered from the cache")
+cache_misses = Counter("cache_misses_total", "Texts that were not in the cache")
+cache_joins = Counter(
+    "cache_single_flight_joins_total", "Misses that waited for the same text already in flight"
+)
+redis_errors = Counter("redis_errors_total", "Failed Redis operations", ["operation"])
+rate_limited = Counter("rate_limited_requests_total", "Requests answered 429", ["limit"])
+db_queries = Counter("db_queries_total", "Database round trips", ["type"])
+db_query_duration = Histogram(
+    "db_query_duration_seconds",
+    "One database round trip",
+    ["type"],
+    buckets=LATENCY_BUCKETS_SECONDS,
+)
+log_pending = Gauge(
+    "prediction_log_pending",
+    "Predictions that wait for PostgreSQL",
+    multiprocess_mode="livesum",
+)
+log_dropped = Counter(
+    "prediction_log_dropped_total", "Predictions dropped because PostgreSQL was down for too long"
+)
+
+
+def total(name: str) -> float:
+    """The sum of counter `name` over every process that shares this service's metrics."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    return registry.get_sample_value(name) or 0.0

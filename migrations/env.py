@@ -1,0 +1,49 @@
+"""Alembic's entry: upgrades the database of DATABASE_URL, one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from analytics.tables import metadata
+from settings import get_settings
+
+# Any number that no other program uses on this database: the ASCII of "sentimnt".
+ADVISORY_LOCK = 0x73656E74696D6E74
+LOCK_TIMEOUT = "10s"
+
+
+def migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        transaction_per_migration=False,
+        compare_type=True,
+    )
+    with context.begin_transaction():
+        # Several machines may start at once; the second waits here and then finds nothing to do.
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        # A migration that waits for a lock makes every later query wait behind it.
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+        context.run_migrations()
+
+
+async def migrate_online() -> None:
+    url = context.config.attributes.get("url") or get_settings().sqlalchemy_url()
+    engine = create_async_engine(url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+        await connection.commit()
+    await engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(migrate_online())

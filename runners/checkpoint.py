@@ -1,0 +1,117 @@
+"""Turns a checkpoint in the Hugging Face layout into a model of the BentoML store, or refuses it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from runners.classifier import Classifier
+from runners.engines import TorchEngine
+from runners.model_store import (
+    REVISION_CHARACTERS,
+    InvalidCheckpoint,
+    SavedModel,
+    labels_of,
+    model_name,
+)
+from values import Version
+
+MAX_TOKENS = 512
+WEIGHTS_FILE = "model.safetensors"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
+
+
+def save_checkpoint(folder: Path, version: Version, facts: Mapping[str, Any]) -> SavedModel:
+    """Save the checkpoint in `folder` as `sentiment-distilbert-<version>:<revision>`.
+
+    `facts` (source, base, training_data, licence, held_out_accuracy) go into the metadata. All that
+    can fail is done in a temporary folder first, so a refused checkpoint leaves no trace.
+
+    Raises:
+        InvalidCheckpoint: no sequence classifier, no tokenizer, or labels that are no sentiments.
+    """
+    config = _read_config(folder)
+    labels = labels_of(config)
+    with tempfile.TemporaryDirectory() as temporary:
+        prepared = Path(temporary)
+        max_tokens = _prepare(folder, prepared, config)
+        revision = _sha256(prepared / WEIGHTS_FILE)[:REVISION_CHARACTERS]
+        model = SavedModel(
+            tag=f"{model_name(version)}:{revision}",
+            folder=prepared,
+            revision=revision,
+            labels=labels,
+            max_tokens=max_tokens,
+            pad_token_id=int(config.get("pad_token_id") or 0),
+        )
+        Classifier(model, TorchEngine(prepared, threads=1, mkldnn=True)).warm_up()
+        _put_into_store(model, facts)
+    return model
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InvalidCheckpoint(f"{folder} has no config.json, so it is no checkpoint")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise InvalidCheckpoint(f"{path} is not valid JSON: {error}") from error
+    architectures = config.get("architectures") or []
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise InvalidCheckpoint(
+            f"{folder} is no sequence classifier: its architectures are {architectures}"
+        )
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise InvalidCheckpoint(f"{folder} has no tokenizer: none of {', '.join(_TOKENIZER_FILES)}")
+    return config
+
+
+def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> int:
+    """Write config, safetensors and a fast tokenizer to `prepared`; the token limit comes back."""
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InvalidCheckpoint(f"{folder} cannot be loaded: {error}") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise InvalidCheckpoint(f"{folder} lacks weights, so it was never trained: {missing[:5]}")
+    model.save_pretrained(prepared)
+    tokenizer.save_pretrained(prepared)
+    if not (prepared / "tokenizer.json").is_file():
+        raise InvalidCheckpoint(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
+    positions = int(config.get("max_position_embeddings", MAX_TOKENS))
+    return min(MAX_TOKENS, positions, int(tokenizer.model_max_length))
+
+
+def _put_into_store(model: SavedModel, facts: Mapping[str, Any]) -> None:
+    try:
+        # The same weights again: saved anew, so that they are the latest and the facts are today's.
+        bentoml.models.delete(model.tag)
+    except bentoml.exceptions.NotFound:
+        pass
+    metadata = {
+        **facts,
+        "revision": model.revision,
+        "labels": list(model.labels),
+        "max_tokens": model.max_tokens,
+        "pad_token_id": model.pad_token_id,
+    }
+    with bentoml.models.create(model.tag, metadata=metadata) as stored:
+        shutil.copytree(model.folder, stored.path, dirs_exist_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,97 @@
+"""The API side of a runner: calls it, names its failures, and knows whether it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+import aiohttp
+from bentoml.exceptions import BentoMLException
+
+from errors import RunnerUnavailable
+from values import Classification, RunnerDescription, Version
+
+logger = logging.getLogger("bentoml.sentiment.runner")
+
+# Every way in which a runner was seen to fail: its error replies, a lost connection, a time-out.
+RUNNER_FAILURES = (BentoMLException, aiohttp.ClientError, OSError, TimeoutError)
+
+DESCRIBE_TIMEOUT_SECONDS = 2.0
+STARTING_POLL_SECONDS = 0.1
+READY_POLL_SECONDS = 2.0
+
+
+class RunnerApi(Protocol):
+    """What `bentoml.depends` gives for a runner, here or in another process."""
+
+    def classify(self, texts: list[str]) -> Awaitable[list[Classification]]: ...
+
+    def describe(self) -> Awaitable[RunnerDescription]: ...
+
+
+class RunnerClient:
+    """One version's runner, seen from the API.
+
+    A background task asks the runner who it is: often while it starts, then every two seconds.
+    """
+
+    def __init__(self, version: Version, runner: RunnerApi) -> None:
+        self.version: Version = version
+        self.last_description: RunnerDescription | None = None
+        self.ready = False
+        self._runner = runner
+        self._watch: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._watch = asyncio.create_task(self._keep_watching(), name=f"watch-{self.version}")
+
+    async def stop(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    def description(self) -> RunnerDescription:
+        """What the runner holds, as last heard.
+
+        Raises:
+            RunnerUnavailable: it has never answered.
+        """
+        if self.last_description is None:
+            raise RunnerUnavailable(f"Model {self.version} is still loading")
+        return self.last_description
+
+    async def classify(self, texts: Sequence[str]) -> list[Classification]:
+        """Classify `texts`, at least one, in one call to the runner.
+
+        Raises:
+            RunnerUnavailable: it is down, overloaded, or failed.
+        """
+        try:
+            return await self._runner.classify(list(texts))
+        except RUNNER_FAILURES as error:
+            logger.warning("runner %s failed: %r", self.version, error)
+            raise RunnerUnavailable(
+                f"Model {self.version} cannot answer now; try again"
+            ) from error
+
+    async def refresh(self) -> None:
+        """Ask the runner who it is, and remember the answer or its absence."""
+        try:
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
+                self.last_description = await self._runner.describe()
+        except (*RUNNER_FAILURES, AttributeError) as error:
+            # AttributeError: BentoML gives its proxy the methods only after the startup hooks.
+            if self.ready:
+                logger.error("runner %s no longer answers: %r", self.version, error)
+            self.ready = False
+        else:
+            if not self.ready:
+                logger.info("runner %s is ready: %s", self.version, self.last_description)
+            self.ready = True
+
+    async def _keep_watching(self) -> None:
+        while True:
+            await self.refresh()
+            await asyncio.sleep(READY_POLL_SECONDS if self.ready else STARTING_POLL_SECONDS)

@@ -1,0 +1,94 @@
+"""Saved models: what a version looks like in the BentoML model store, and how it is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import bentoml
+
+from values import SENTIMENTS, Sentiment, Version
+
+REVISION_CHARACTERS = 12
+
+# What checkpoints call their classes, in lower case. A label that is not here is an error when the
+# checkpoint is saved; LABEL_0 and the like say nothing, so they are not guessed at.
+SENTIMENT_OF_LABEL: dict[str, Sentiment] = {
+    "negative": "negative",
+    "neg": "negative",
+    "neutral": "neutral",
+    "neu": "neutral",
+    "positive": "positive",
+    "pos": "positive",
+}
+
+
+class InvalidCheckpoint(ValueError):
+    """A checkpoint that cannot be served, with what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """One version in the store: `folder` holds config.json, model.safetensors, tokenizer.json.
+
+    `labels` are the sentiments in the order of the model's outputs.
+    """
+
+    tag: str
+    folder: Path
+    revision: str
+    labels: tuple[Sentiment, ...]
+    max_tokens: int
+    pad_token_id: int
+
+
+def model_name(version: Version) -> str:
+    return f"sentiment-distilbert-{version}"
+
+
+def find_model(tag: str) -> SavedModel:
+    """Find `tag` in the BentoML model store.
+
+    Raises:
+        bentoml.exceptions.NotFound: no such model; the message says how to save one.
+    """
+    try:
+        model = bentoml.models.get(tag)
+    except bentoml.exceptions.NotFound as error:
+        raise bentoml.exceptions.NotFound(
+            f"{tag} is not in the BentoML model store. "
+            "Save both versions with: python -m scripts.save_models"
+        ) from error
+    metadata = model.info.metadata
+    return SavedModel(
+        tag=str(model.tag),
+        folder=Path(model.path),
+        revision=str(metadata["revision"]),
+        labels=tuple(metadata["labels"]),
+        max_tokens=int(metadata["max_tokens"]),
+        pad_token_id=int(metadata["pad_token_id"]),
+    )
+
+
+def labels_of(config: dict[str, object]) -> tuple[Sentiment, ...]:
+    """The sentiments of a checkpoint's outputs, by its `id2label`.
+
+    Raises:
+        InvalidCheckpoint: `id2label` is missing, has gaps, an unknown label or one label twice.
+    """
+    id2label = config.get("id2label")
+    if not isinstance(id2label, dict) or not id2label:
+        raise InvalidCheckpoint("config.json has no id2label, so its classes have no names")
+    names = {int(index): str(name) for index, name in id2label.items()}
+    if sorted(names) != list(range(len(names))):
+        raise InvalidCheckpoint(f"id2label must number its classes 0 to n-1: {sorted(names)}")
+    unknown = [name for name in names.values() if name.lower() not in SENTIMENT_OF_LABEL]
+    if unknown:
+        raise InvalidCheckpoint(
+            f"unknown labels {unknown}; known are {sorted(SENTIMENT_OF_LABEL)}. "
+            f"Rename them in config.json (id2label) to the {len(SENTIMENTS)} sentiments"
+        )
+    labels = tuple(SENTIMENT_OF_LABEL[names[index].lower()] for index in sorted(names))
+    if len(set(labels)) != len(labels) or not {"negative", "positive"} <= set(labels):
+        raise InvalidCheckpoint(f"needs negative and positive, each once, got {list(labels)}")
+    return labels

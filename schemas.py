@@ -1,0 +1,264 @@
+"""Wire models: what clients send and what they get, with examples for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import bentoml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+from starlette.requests import Request
+
+from errors import FieldError, InvalidRequest, MalformedRequest, RequestError, leave_problem
+from settings import get_settings
+from values import Comparison, Prediction, Sentiment, Version
+
+MAX_TEXT_CHARACTERS = 5_000
+MAX_SUBJECT_CHARACTERS = 200
+_EXAMPLE_ID = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
+_EXAMPLE_PREDICTION = {
+    "id": _EXAMPLE_ID,
+    "sentiment": "positive",
+    "confidence": 0.9937,
+    "latency_ms": 8.4,
+    "cache_hit": False,
+    "model_version": "v1",
+    "model_revision": "5f0c6f1d2a9b",
+    "truncated": False,
+}
+
+
+def _refuse_nul(text: str) -> str:
+    # PostgreSQL's text type cannot hold U+0000, and no tokenizer makes sense of it.
+    if "\x00" in text:
+        raise ValueError("must not contain the NUL character")
+    return text
+
+
+Text = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, strict=True, min_length=1, max_length=MAX_TEXT_CHARACTERS
+    ),
+    AfterValidator(_refuse_nul),
+]
+Subject = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=MAX_SUBJECT_CHARACTERS),
+    AfterValidator(_refuse_nul),
+]
+
+
+class RequestBody(bentoml.IODescriptor):
+    """A JSON body whose faults are told as our own errors, not as the framework's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> Any:
+        """Parse and validate the body.
+
+        The framework would answer each ValidationError with a 400 of its own making, so what the
+        client is to be told is left for the problem renderer.
+        """
+        try:
+            return await super().from_http_request(request, serde)
+        except ValidationError as error:
+            leave_problem(request_error(error).problem())
+            raise
+
+
+def request_error(error: ValidationError) -> RequestError:
+    """Tell a pydantic error in our shape: 400 where it is no JSON, else 422 with every field."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    if any(detail["type"] == "json_invalid" for detail in details):
+        reason = details[0]["msg"].removeprefix("Invalid JSON: ")
+        return MalformedRequest(f"The body is not valid JSON: {reason}")
+    return invalid_fields([(detail["loc"], detail["msg"]) for detail in details])
+
+
+def invalid_fields(faults: list[tuple[tuple[int | str, ...], str]]) -> InvalidRequest:
+    """One 422 that names every (location, message) in `faults`."""
+    errors = [
+        FieldError(".".join(str(part) for part in location) or "body", _readable(message))
+        for location, message in faults
+    ]
+    summary = "; ".join(f"{error.field}: {error.message}" for error in errors[:3])
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return InvalidRequest(f"The request breaks a rule: {summary}{more}", errors=errors)
+
+
+def _readable(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+class PredictRequest(RequestBody):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "A warm, funny, engaging film.", "version": "v1"}]}
+    )
+    text: Text = Field(description="1-5,000 characters after stripping")
+    version: Version | None = Field(None, description="v1 or v2; the configured default if absent")
+
+
+class BatchRequest(RequestBody):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"texts": ["Great value.", "It broke in a week."]}]}
+    )
+    texts: list[Text] = Field(
+        min_length=1,
+        max_length=get_settings().max_batch_texts,
+        description="the texts, each 1-5,000 characters after stripping",
+    )
+    version: Version | None = Field(None, description="v1 or v2; the configured default if absent")
+
+
+class AbRequest(RequestBody):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "Great value.", "subject": "user-17"}]}
+    )
+    text: Text = Field(description="1-5,000 characters after stripping")
+    subject: Subject | None = Field(
+        None, description="whom to keep on one version, such as a user id; dealt anew if absent"
+    )
+
+
+class AbCompareRequest(RequestBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "Great value."}]})
+    text: Text = Field(description="1-5,000 characters after stripping")
+
+
+class FeedbackRequest(RequestBody):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prediction_id": _EXAMPLE_ID, "label": "negative"}]}
+    )
+    prediction_id: UUID = Field(description="the id of a prediction")
+    label: Sentiment = Field(description="the true label")
+
+
+class PredictionReply(bentoml.IODescriptor):
+    model_config = ConfigDict(
+        protected_namespaces=(), json_schema_extra={"examples": [_EXAMPLE_PREDICTION]}
+    )
+    id: UUID
+    sentiment: Sentiment
+    confidence: float = Field(ge=0, le=1, description="softmax probability of `sentiment`")
+    latency_ms: float = Field(ge=0, description="what this request took inside the service")
+    cache_hit: bool
+    model_version: Version
+    model_revision: str = Field(description="hash of the weights that answered")
+    truncated: bool = Field(description="true if the model saw only the first 512 tokens")
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> PredictionReply:
+        classification = prediction.classification
+        return cls.model_construct(
+            id=prediction.id,
+            sentiment=classification.sentiment,
+            confidence=classification.confidence,
+            latency_ms=prediction.latency_ms,
+            cache_hit=prediction.cache_hit,
+            model_version=prediction.version,
+            model_revision=classification.revision,
+            truncated=classification.truncated,
+        )
+
+
+class BatchReply(bentoml.IODescriptor):
+    predictions: list[PredictionReply] = Field(description="in the order of the texts")
+    total: int
+
+    @classmethod
+    def of(cls, predictions: list[Prediction]) -> BatchReply:
+        replies = [PredictionReply.of(prediction) for prediction in predictions]
+        return cls.model_construct(predictions=replies, total=len(replies))
+
+
+class AbCompareReply(bentoml.IODescriptor):
+    id: UUID = Field(description="of the comparison; each prediction has its own")
+    predictions: dict[Version, PredictionReply]
+    agreement: bool = Field(description="true if both versions say the same sentiment")
+    confidence_delta: float = Field(ge=-1, le=1, description="confidence of v2 minus that of v1")
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> AbCompareReply:
+        v1, v2 = comparison.v1.classification, comparison.v2.classification
+        return cls.model_construct(
+            id=comparison.id,
+            predictions={
+                "v1": PredictionReply.of(comparison.v1),
+                "v2": PredictionReply.of(comparison.v2),
+            },
+            agreement=v1.sentiment == v2.sentiment,
+            confidence_delta=v2.confidence - v1.confidence,
+        )
+
+
+class FeedbackReply(bentoml.IODescriptor):
+    prediction_id: UUID
+    label: Sentiment
+
+
+class RunnerHealth(BaseModel):
+    ready: bool
+    revision: str | None
+    engine: str | None
+
+
+class Health(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+    status: str = Field(description="ok; degraded: predictions are served, a part is down; unavailable")
+    model_loaded: bool
+    database_connected: bool
+    redis_connected: bool
+    versions: dict[Version, RunnerHealth]
+
+
+class CacheStats(BaseModel):
+    hits: int
+    misses: int
+    hit_rate: float = Field(ge=0, le=100, description="percent of lookups that hit")
+    cache_size: int | None = Field(description="cached answers; null while Redis is down")
+
+
+class RateLimitStatus(BaseModel):
+    limit: int | None = Field(description="requests a window; null if the limit is off")
+    remaining: int | None
+    reset_in_seconds: float | None
+
+
+class ProblemDocument(BaseModel):
+    """An RFC 9457 problem: every error of this API has this shape."""
+
+    model_config = ConfigDict(
+        title="Problem",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Unprocessable Entity",
+                    "status": 422,
+                    "detail": "The request breaks a rule: text: Field required",
+                    "instance": "/predict",
+                    "errors": [{"field": "text", "message": "Field required"}],
+                }
+            ]
+        },
+    )
+
+    class Fault(BaseModel):
+        field: str
+        message: str
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[Fault] | None = None

@@ -1,0 +1,118 @@
+"""Saves both model versions into the BentoML model store."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from rich.console import Console
+
+from runners.checkpoint import save_checkpoint
+from runners.model_store import InvalidCheckpoint
+from scripts.starter.build import build_starter
+from values import Version
+
+DEFAULT_HUB_REPOS: dict[Version, str] = {
+    "v1": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    "v2": "lxyuan/distilbert-base-multilingual-cased-sentiments-student",
+}
+# Weights and tokenizer; not the same weights again for other frameworks.
+_WANTED_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model", "README.md"]
+
+console = Console()
+
+
+class Source(StrEnum):
+    starter = "starter"
+    hub = "hub"
+
+
+def main(
+    source: Annotated[
+        Source, typer.Option(help="starter: from pip packages; hub: a Hugging Face repo or folder")
+    ] = Source.starter,
+    v1: Annotated[
+        str, typer.Option(help="with --source hub: REPO, REPO@REVISION, or a local folder")
+    ] = DEFAULT_HUB_REPOS["v1"],
+    v2: Annotated[
+        str, typer.Option(help="with --source hub: REPO, REPO@REVISION, or a local folder")
+    ] = DEFAULT_HUB_REPOS["v2"],
+    only: Annotated[str | None, typer.Option(help="v1 or v2: save only this one")] = None,
+) -> None:
+    """Save sentiment-distilbert-v1 and -v2 into the BentoML model store."""
+    wanted: dict[Version, str] = {"v1": v1, "v2": v2}
+    if only is not None and only not in wanted:
+        raise typer.BadParameter("write v1 or v2", param_hint="--only")
+    for version, location in wanted.items():
+        if only is None or version == only:
+            try:
+                save_version(version, source, location)
+            except InvalidCheckpoint as error:
+                console.print(f"[bold red]{version} is not saved:[/] {error}")
+                raise typer.Exit(1) from error
+
+
+def save_version(version: Version, source: Source, location: str = "") -> None:
+    """Save one version and say so.
+
+    Raises:
+        InvalidCheckpoint: it cannot be served, or cannot be fetched.
+    """
+    started = time.perf_counter()
+    with console.status(f"{version}: preparing ({source})"), _checkpoint(
+        version, source, location
+    ) as (folder, facts):
+        model = save_checkpoint(folder, version, facts)
+    seconds = time.perf_counter() - started
+    console.print(f"{version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
+
+
+@contextmanager
+def _checkpoint(
+    version: Version, source: Source, location: str
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder in the Hugging Face layout, and what is known of it."""
+    if source is Source.starter:
+        with tempfile.TemporaryDirectory() as folder:
+            card = build_starter(version, Path(folder))
+            yield Path(folder), {"source": "starter", **asdict(card)}
+    else:
+        yield fetch(location), {
+            "source": f"hub: {location}",
+            "base": location,
+            "training_data": "see the model card of the source",
+            "licence": "see the model card of the source",
+            "held_out_accuracy": {},
+        }
+
+
+def fetch(location: str) -> Path:
+    """The folder of a Hugging Face repo (`REPO` or `REPO@REVISION`), or of a local checkpoint.
+
+    Raises:
+        InvalidCheckpoint: the hub or the repo cannot be reached.
+    """
+    if Path(location).is_dir():
+        return Path(location)
+    repo, _, revision = location.partition("@")
+    try:
+        return Path(
+            snapshot_download(repo, revision=revision or None, allow_patterns=_WANTED_FILES)
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise InvalidCheckpoint(
+            f"{location} is no local folder and cannot be fetched from the hub: {error}"
+        ) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)

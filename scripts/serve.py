@@ -1,0 +1,162 @@
+"""Serves everything from one command: models, databases, migrations, then `bentoml serve`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import bentoml
+import httpx
+from filelock import FileLock, Timeout
+from rich.console import Console
+from sqlalchemy import make_url
+
+from scripts.embedded import embedded_postgres, embedded_redis
+from scripts.migrate import upgrade
+from settings import Settings, get_settings
+from values import VERSIONS
+
+STOP_SECONDS = 45.0
+READY_POLL_SECONDS = 0.1
+
+console = Console(highlight=False)
+
+
+class Stopped(Exception):  # noqa: N818  a request to stop is no error
+    """Ctrl-C or SIGTERM arrived."""
+
+
+def main() -> int:
+    settings = get_settings()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    started = time.perf_counter()
+    try:
+        with ExitStack() as stack:
+            _save_missing_models(settings)
+            environment = _start_databases(settings, stack)
+            with _step("migrations", "the schema is up to date"):
+                upgrade(make_url(environment["DATABASE_URL"]))
+            return _serve(settings, environment, started)
+    except Stopped:
+        return 0
+    finally:
+        console.print("stopped; the data is kept")
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    # Once is enough: a second Ctrl-C must not interrupt the clean-up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise Stopped
+
+
+def _save_missing_models(settings: Settings) -> None:
+    missing = [version for version in VERSIONS if not _is_saved(settings.model_tag(version))]
+    for version in missing:
+        # Imported here because torch takes seconds, and a second start needs none of it.
+        from scripts.save_models import Source, save_version
+
+        save_version(version, Source.starter)
+    if not missing:
+        console.print("[green]models[/]      both are in the BentoML model store")
+
+
+def _is_saved(tag: str) -> bool:
+    try:
+        bentoml.models.get(tag)
+    except bentoml.exceptions.NotFound:
+        return False
+    return True
+
+
+def _start_databases(settings: Settings, stack: ExitStack) -> dict[str, str]:
+    """Start what the environment does not name; the environment for the service comes back."""
+    folder = settings.data_folder.resolve()
+    environment = dict(os.environ)
+    if settings.database_url is None or settings.redis_url is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            stack.enter_context(FileLock(folder / "lock", timeout=0))
+        except Timeout:
+            console.print(f"[red]another `make serve` uses {folder}; stop it, or set DATA_FOLDER[/]")
+            raise SystemExit(1) from None
+    if settings.database_url is not None:
+        environment["DATABASE_URL"] = settings.sqlalchemy_url().render_as_string(False)
+        console.print("[green]postgresql[/]  DATABASE_URL")
+    else:
+        with _step("postgresql", f"private, data in {_short(folder / 'postgres')}"):
+            url = stack.enter_context(embedded_postgres(folder / "postgres"))
+        environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
+    if settings.redis_url is not None:
+        environment["REDIS_URL"] = settings.redis_connection_url()
+        console.print("[green]redis[/]       REDIS_URL")
+    else:
+        with _step("redis", f"private, data in {_short(folder / 'redis')}"):
+            environment["REDIS_URL"] = stack.enter_context(
+                embedded_redis(folder / "redis", max_memory=settings.redis_max_memory)
+            )
+    return environment
+
+
+def _serve(settings: Settings, environment: dict[str, str], started: float) -> int:
+    command = [sys.executable, "-m", "bentoml", "serve", "service:SentimentService"]
+    # A session of its own, so that Ctrl-C does not reach it twice.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        _announce_ready(settings, process, started)
+        return process.wait()
+    finally:
+        _end(process)
+
+
+def _announce_ready(
+    settings: Settings, process: subprocess.Popen[bytes], started: float
+) -> None:
+    url = f"http://127.0.0.1:{settings.port}"
+    with console.status("serving: loading the models"):
+        while process.poll() is None:
+            try:
+                if httpx.get(f"{url}/readyz", timeout=1).is_success:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(READY_POLL_SECONDS)
+        else:
+            return
+    seconds = time.perf_counter() - started
+    console.print(f"[bold green]ready[/]       after {seconds:.1f} s: {url} (docs: {url}/docs)")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            console.print(f"[red]the service did not stop in {STOP_SECONDS:.0f} s; killing it[/]")
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def _step(name: str, done: str) -> Iterator[None]:
+    started = time.perf_counter()
+    with console.status(f"{name}: starting"):
+        yield
+    console.print(f"[green]{name:<11}[/] {done} ({time.perf_counter() - started:.1f} s)")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The only reader of the environment: every setting, its type, its default and its meaning."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from values import Version
+
+ASYNC_DRIVER = "postgresql+asyncpg"
+
+
+def _lower_off(value: object) -> object:
+    return "off" if isinstance(value, str) and value.strip().lower() == "off" else value
+
+
+def _check_rate_limit(value: str) -> str:
+    from limits import parse
+
+    if value != "off":
+        try:
+            parse(value)
+        except ValueError as error:
+            raise ValueError("write it as 100/minute, or off") from error
+    return value
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    try:
+        url = make_url(value.get_secret_value())
+    except ArgumentError as error:
+        raise ValueError("not a database URL; write postgresql://user:password@host/db") from error
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise ValueError("only PostgreSQL is supported; write postgresql://user:password@host/db")
+    return value
+
+
+RateLimit = Annotated[
+    str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)
+]
+
+
+class Settings(BaseSettings):
+    """Read once from the environment and `.env`; frozen afterwards.
+
+    Field descriptions are the source of `.env.example` and of the README's table (a test compares).
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    database_url: Annotated[SecretStr | None, AfterValidator(
+        lambda value: value and _check_database_url(value)
+    )] = Field(None, description="PostgreSQL; unset: `make serve` starts a private one")
+    redis_url: SecretStr | None = Field(
+        None, description="Redis or Valkey; unset: `make serve` starts a private one"
+    )
+    data_folder: Path = Field(
+        Path(".data"), description="where the private PostgreSQL and Redis keep their files"
+    )
+    host: str = Field("0.0.0.0", description="address to listen on")
+    port: int = Field(3000, ge=1, le=65535, description="port to listen on")
+    api_workers: int = Field(1, ge=1, le=64, description="API processes")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
+
+    rate_limit_predict: RateLimit = Field(
+        "100/minute", description="per client: /predict, /predict/ab, /predict/ab-compare, /feedback"
+    )
+    rate_limit_batch: RateLimit = Field("20/minute", description="per client: /predict/batch")
+    rate_limit_analytics: RateLimit = Field("60/minute", description="per client: /analytics/...")
+
+    model_v1: str = Field(
+        "sentiment-distilbert-v1:latest", description="tag of v1 in the BentoML model store"
+    )
+    model_v2: str = Field(
+        "sentiment-distilbert-v2:latest", description="tag of v2 in the BentoML model store"
+    )
+    default_version: Version = Field("v1", description="answers a /predict without a version")
+    ab_v2_percent: float = Field(
+        50.0, ge=0, le=100, description="share of /predict/ab subjects that v2 answers"
+    )
+    ab_salt: str = Field(
+        "ab-1", description="change it to deal the subjects of /predict/ab out anew"
+    )
+
+    max_batch_texts: int = Field(100, ge=1, le=10_000, description="texts in one /predict/batch")
+    max_body_bytes: int = Field(
+        4_194_304, ge=65_536, description="a larger request body is refused with 413"
+    )
+    request_timeout_seconds: float = Field(
+        30.0, gt=0, description="a request that takes longer is answered 504"
+    )
+    runner_max_batch_size: int = Field(
+        128, ge=2, description="texts that a runner takes into one adaptive batch"
+    )
+    runner_max_latency_ms: int = Field(
+        10_000, ge=100, description="a runner sheds what would wait longer than this (503)"
+    )
+    runner_threads: int = Field(
+        0, ge=0, description="inference threads of each runner; 0: one for each CPU"
+    )
+    mkldnn_enable: bool = Field(
+        True, description="0 turns oneDNN off, for CPUs where it is slow or broken (some ARM)"
+    )
+
+    cache_ttl_seconds: int = Field(86_400, ge=1, description="how long an answer stays cached")
+    redis_timeout_seconds: float = Field(
+        0.25, gt=0, description="longest wait for one Redis command"
+    )
+    redis_max_memory: str = Field(
+        "256mb", description="memory of the private Redis; the least recently used keys go first"
+    )
+
+    text_storage: Literal["full", "hash"] = Field(
+        "hash", description="what the prediction log keeps of a text: full, or its SHA-256 only"
+    )
+    log_flush_seconds: float = Field(
+        0.1, gt=0, description="longest wait of a prediction before it is written to PostgreSQL"
+    )
+    log_max_pending: int = Field(
+        100_000, ge=1, description="predictions held in memory while PostgreSQL is down"
+    )
+    database_pool_size: int = Field(
+        5, ge=2, description="PostgreSQL connections of each API process"
+    )
+    database_timeout_seconds: float = Field(
+        5.0, gt=0, description="longest wait for a connection or an analytics query"
+    )
+
+    def sqlalchemy_url(self) -> URL:
+        """`DATABASE_URL` for asyncpg; `postgres://`, `postgresql://` and `sslmode=` are understood.
+
+        Raises:
+            MissingSetting: `DATABASE_URL` is unset.
+        """
+        if self.database_url is None:
+            raise MissingSetting(
+                "DATABASE_URL is not set. `make serve` starts a private PostgreSQL; for "
+                "`bentoml serve` alone, set it to postgresql://user:password@host/db"
+            )
+        url = make_url(self.database_url.get_secret_value()).set(drivername=ASYNC_DRIVER)
+        # libpq's name for it; asyncpg calls the same setting `ssl`.
+        ssl_mode = url.query.get("sslmode")
+        if ssl_mode is not None:
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": ssl_mode})
+        return url
+
+    def redis_connection_url(self) -> str:
+        """`REDIS_URL`, as text.
+
+        Raises:
+            MissingSetting: `REDIS_URL` is unset.
+        """
+        if self.redis_url is None:
+            raise MissingSetting(
+                "REDIS_URL is not set. `make serve` starts a private Redis; for "
+                "`bentoml serve` alone, set it to redis://host:6379/0"
+            )
+        return self.redis_url.get_secret_value()
+
+    def model_tag(self, version: Version) -> str:
+        return {"v1": self.model_v1, "v2": self.model_v2}[version]
+
+
+class MissingSetting(RuntimeError):
+    """A setting that this command cannot do without is unset."""
+
+
+@cache
+def get_settings() -> Settings:
+    return Settings()

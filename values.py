@@ -1,0 +1,72 @@
+"""Value types that every room shares: versions, sentiments, classifications, predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, get_args
+from uuid import UUID
+
+Version = Literal["v1", "v2"]
+Sentiment = Literal["negative", "neutral", "positive"]
+Endpoint = Literal["/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare"]
+
+VERSIONS: tuple[Version, ...] = get_args(Version)
+SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
+PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a model says of one text.
+
+    `scores` are the softmax probabilities of the classes the checkpoint has; they sum to 1.
+    """
+
+    revision: str
+    scores: dict[Sentiment, float]
+    token_count: int
+    truncated: bool
+
+    @property
+    def sentiment(self) -> Sentiment:
+        return max(self.scores, key=self.scores.__getitem__)
+
+    @property
+    def confidence(self) -> float:
+        return max(self.scores.values())
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerDescription:
+    """What a runner says of itself: which weights it holds and what runs them."""
+
+    version: Version
+    revision: str
+    engine: str
+    labels: tuple[Sentiment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answered text, as replied to the client and as written to the prediction log."""
+
+    id: UUID
+    created_at: datetime
+    endpoint: Endpoint
+    version: Version
+    engine: str
+    text: str
+    classification: Classification
+    cache_hit: bool
+    latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The two predictions of one ab-compare request."""
+
+    id: UUID
+    created_at: datetime
+    v1: Prediction
+    v2: Prediction

@@ -1,0 +1,67 @@
+"""Refuses what is not JSON (415) and what is too large (413) before anything parses it."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from errors import BodyTooLarge, UnsupportedMedia, leave_problem
+from web.routes import POST_ROUTES
+
+# A client that is still sending does not read the answer, and gets a reset if we hang up on it. So
+# the rest is read and thrown away, up to this much.
+DRAIN_BYTES = 32 * 1_048_576
+
+
+class BodyGuard:
+    """Lets POSTs through that say they are JSON and that stay under `max_body_bytes`."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in POST_ROUTES:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        media_type = headers.get("content-type", "application/json").split(";")[0].strip().lower()
+        if scope["method"] == "POST" and media_type != "application/json":
+            raise UnsupportedMedia(
+                f"Send application/json, not {media_type[:100] or 'an empty content type'}"
+            )
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_body_bytes:
+            await _drain(receive)
+            raise self._too_large()
+        await self._app(scope, self._counting(receive), send)
+
+    def _counting(self, receive: Receive) -> Receive:
+        """`receive` for a body that does not tell its length: counts, and stops past the limit."""
+        received = 0
+
+        async def counting() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                if message.get("more_body", False):
+                    await _drain(receive)
+                error = self._too_large()
+                leave_problem(error.problem())
+                raise error
+            return message
+
+        return counting
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"A request body may have at most {self._max_body_bytes:,} bytes")
+
+
+async def _drain(receive: Receive) -> None:
+    drained = 0
+    while drained < DRAIN_BYTES:
+        message = await receive()
+        drained += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return

@@ -1,0 +1,125 @@
+"""The GET endpoints for operators: health, cache and rate-limit state, and the API's documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import anyio.to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
+
+import metrics
+from schemas import CacheStats, Health, RateLimitStatus, RunnerHealth
+from values import RunnerDescription, Version
+from web.rate_limit import RateLimiter, client_identity
+from web.routes import LimitName
+
+
+class WatchedRunner(Protocol):
+    ready: bool
+    last_description: RunnerDescription | None
+
+
+class Probes(Protocol):
+    """What this room needs to know of the parts of a running service."""
+
+    runners: Mapping[Version, WatchedRunner]
+    limiter: RateLimiter
+
+    async def database_connected(self) -> bool: ...
+
+    async def redis_connected(self) -> bool: ...
+
+    async def cache_size(self) -> int | None: ...
+
+
+def operations_router(
+    probes: Callable[[], Probes], openapi: Callable[[], dict[str, Any]]
+) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/health", responses={503: {"model": Health, "description": "No model answers"}})
+    async def health(response: Response) -> Health:
+        """What is up. 503 only when no prediction can be served; PostgreSQL or Redis may be down."""
+        report = await health_report(probes())
+        if report.status == "unavailable":
+            return JSONResponse(report.model_dump(mode="json"), 503)  # type: ignore[return-value]
+        return report
+
+    @router.get("/cache/stats")
+    async def cache_stats() -> CacheStats:
+        """Hits and misses since the service started, over all its workers."""
+        hits, misses = await anyio.to_thread.run_sync(
+            lambda: (metrics.total("cache_hits_total"), metrics.total("cache_misses_total"))
+        )
+        lookups = hits + misses
+        return CacheStats(
+            hits=int(hits),
+            misses=int(misses),
+            hit_rate=100 * hits / lookups if lookups else 0.0,
+            cache_size=await probes().cache_size(),
+        )
+
+    @router.get("/rate-limit/status")
+    async def rate_limit_status(request: Request, limit: LimitName = "predict") -> RateLimitStatus:
+        """What this caller has left of a limit. Asking is not counted."""
+        state = await probes().limiter.state(limit, client_identity(request.scope))
+        if state is None:
+            return RateLimitStatus(limit=None, remaining=None, reset_in_seconds=None)
+        return RateLimitStatus(
+            limit=state.limit,
+            remaining=state.remaining,
+            reset_in_seconds=state.reset_in_seconds,
+        )
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi_document() -> JSONResponse:
+        return JSONResponse(openapi())
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        # BentoML serves these files itself, so the page works without the internet.
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title="Sentiment API",
+            swagger_js_url="static_content/swagger-ui-bundle.js",
+            swagger_css_url="static_content/swagger-ui.css",
+            swagger_favicon_url="static_content/favicon-light-32x32.png",
+        )
+
+    return router
+
+
+async def health_report(probes: Probes) -> Health:
+    async def ask(probe: Callable[[], Awaitable[bool]], answers: dict[str, bool], name: str) -> None:
+        answers[name] = await probe()
+
+    up: dict[str, bool] = {}
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, probes.database_connected, up, "database")
+        group.start_soon(ask, probes.redis_connected, up, "redis")
+    ready = [runner.ready for runner in probes.runners.values()]
+    if not any(ready):
+        status = "unavailable"
+    elif all(ready) and all(up.values()):
+        status = "ok"
+    else:
+        status = "degraded"
+    return Health(
+        status=status,
+        model_loaded=all(ready),
+        database_connected=up["database"],
+        redis_connected=up["redis"],
+        versions={version: _runner_health(runner) for version, runner in probes.runners.items()},
+    )
+
+
+def _runner_health(runner: WatchedRunner) -> RunnerHealth:
+    description = runner.last_description
+    return RunnerHealth(
+        ready=runner.ready,
+        revision=description.revision if description else None,
+        engine=description.engine if description else None,
+    )

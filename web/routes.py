@@ -1,0 +1,51 @@
+"""The routes of the service by template, and the rate limit that each falls under."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+LimitName = Literal["predict", "batch", "analytics"]
+
+# The JSON APIs that @bentoml.api serves.
+POST_ROUTES: dict[str, LimitName] = {
+    "/predict": "predict",
+    "/predict/batch": "batch",
+    "/predict/ab": "predict",
+    "/predict/ab-compare": "predict",
+    "/feedback": "predict",
+}
+ANALYTICS_ROUTES: dict[str, LimitName] = {
+    "/analytics/summary": "analytics",
+    "/analytics/sentiment-distribution": "analytics",
+    "/analytics/recent": "analytics",
+}
+UNLIMITED_ROUTES = frozenset(
+    {
+        "/",
+        "/cache/stats",
+        "/docs",
+        "/health",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi.json",
+        "/rate-limit/status",
+        "/readyz",
+    }
+)
+# Its 503 carries a report of what is down, not a problem.
+REPORT_ROUTE = "/health"
+
+_KNOWN = frozenset({*POST_ROUTES, *ANALYTICS_ROUTES, *UNLIMITED_ROUTES})
+
+
+def endpoint_label(path: str) -> str:
+    """The metric label of a request path: its template, or `other`; a closed set."""
+    return path if path in _KNOWN else "other"
+
+
+def limit_name(method: str, path: str) -> LimitName | None:
+    """The limit that a request counts against, if any."""
+    if method == "POST":
+        return POST_ROUTES.get(path)
+    return ANALYTICS_ROUTES.get(path)
