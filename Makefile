@@ -1,0 +1,80 @@
+# Every command of the project. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip
+LOCKS := requirements/serve.lock requirements/encoder.lock
+# An index with CPU builds of torch, where pip's own configuration names none (README, "Install").
+TORCH_INDEX ?=
+export BENTOML_DO_NOT_TRACK := true
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: serve
+serve: $(VENV)/.serve ## Install, save the models, start the databases, and serve on PORT (3000)
+	@exec $(BIN)/python -m scripts.serve
+
+.PHONY: models
+models: $(VENV)/.serve ## Save both starter versions into the BentoML model store
+	@$(BIN)/python -m scripts.save_models
+
+.PHONY: migrate
+migrate: $(VENV)/.serve ## Bring the database of DATABASE_URL to the newest schema
+	@$(BIN)/python -m scripts.migrate
+
+.PHONY: check
+check: $(VENV)/.dev ## Formatting, lint, types, import rules, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit -q -p no:cacheprovider
+
+.PHONY: test
+test: $(VENV)/.dev ## The whole suite, against a real PostgreSQL, Redis and bentoml serve
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+.PHONY: format
+format: $(VENV)/.dev ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: build
+build: $(VENV)/.serve ## Build the Bento
+	$(BIN)/bentoml build
+
+.PHONY: lock
+lock: $(VENV)/.serve ## Pin the newest versions of everything
+	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+		--override requirements/overrides.txt requirements/serve.in -o requirements/serve.lock
+	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-deps \
+		requirements/encoder.in -o requirements/encoder.lock
+	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+		--override requirements/overrides.txt requirements/dev.in -o requirements/dev.lock
+
+$(VENV)/.venv:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON to it"; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and without its dependencies: a CUDA build is found out before it costs gigabytes.
+$(VENV)/.serve: $(VENV)/.venv requirements/uv.txt requirements/torch.txt $(LOCKS)
+	@echo "installing torch, CPU build (1 of 2)"
+	@$(BIN)/pip install --disable-pip-version-check -q -r requirements/uv.txt
+	@$(BIN)/pip install --disable-pip-version-check --no-deps --progress-bar on \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
+	@$(BIN)/python -m scripts.check_cpu_only
+	@echo "installing what is in $(LOCKS) (2 of 2)"
+	@$(UV) install --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
+	@$(UV) install --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@

@@ -1,0 +1,109 @@
+"""Starts a real `bentoml serve` and talks to it as clients of different addresses."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from sqlalchemy import URL
+
+ROOT = Path(__file__).parent.parent
+START_SECONDS = 90.0
+STOP_SECONDS = 30.0
+
+_addresses = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class ServedBento:
+    """A running service: where it is, what it logs to, and its process group."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    database_url: URL
+    log: Path
+
+    def client(self) -> httpx.Client:
+        """A client of an address of its own, so that it has rate limits of its own."""
+        return httpx.Client(base_url=self.url, timeout=30, headers=_new_address())
+
+    def async_client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=None)
+        return httpx.AsyncClient(
+            base_url=self.url, timeout=30, headers=_new_address(), limits=limits
+        )
+
+
+def _new_address() -> dict[str, str]:
+    # uvicorn believes X-Forwarded-For from this machine.
+    number = next(_addresses)
+    return {"X-Forwarded-For": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
+
+
+@contextmanager
+def serve(
+    bentoml_home: Path, database_url: URL, redis_url: str, *, log: Path, **settings: str
+) -> Iterator[ServedBento]:
+    """Run `bentoml serve` on a free port until the block ends."""
+    port = free_port()
+    environment = os.environ | {
+        "BENTOML_HOME": str(bentoml_home),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "DATABASE_URL": database_url.render_as_string(hide_password=False),
+        "REDIS_URL": redis_url,
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        **settings,
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", "service:SentimentService"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(url, process, log)
+        yield ServedBento(url, process, database_url, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"the service did not get ready:\n{log.read_text()[-5000:]}")
