@@ -1,17 +1,17 @@
 """The error tree: each error knows its HTTP status and renders to one RFC 9457 problem.
 
-    ServiceError
-    |-- RequestError                 the client can mend it (4xx)
-    |   |-- MalformedRequest    400
-    |   |-- PredictionNotFound  404
-    |   |-- BodyTooLarge        413
-    |   |-- UnsupportedMedia    415
-    |   |-- InvalidRequest      422
-    |   `-- RateLimited         429
-    `-- UnavailableError             try again later (5xx)
-        |-- RunnerUnavailable   503
-        |-- DatabaseUnavailable 503
-        `-- DeadlineExceeded    504
+ServiceError
+|-- RequestError                 the client can mend it (4xx)
+|   |-- MalformedRequest    400
+|   |-- PredictionNotFound  404
+|   |-- BodyTooLarge        413
+|   |-- UnsupportedMedia    415
+|   |-- InvalidRequest      422
+|   `-- RateLimited         429
+`-- UnavailableError             try again later (5xx)
+    |-- RunnerUnavailable   503
+    |-- DatabaseUnavailable 503
+    `-- DeadlineExceeded    504
 """
 
 from __future__ import annotations

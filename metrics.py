@@ -26,9 +26,7 @@ http_request_duration = Histogram(
     ["endpoint"],
     buckets=LATENCY_BUCKETS_SECONDS,
 )
-predictions = Counter(
-    "model_predictions_total", "Predictions answered", ["sentiment", "version"]
-)
+predictions = Counter("model_predictions_total", "Predictions answered", ["sentiment", "version"])
 inference_duration = Histogram(
     "model_inference_duration_seconds",
     "One batch in the engine, tokenising included",
@@ -70,5 +68,5 @@ def total(name: str) -> float:
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return registry.get_sample_value(name) or 0.0

@@ -75,7 +75,10 @@ class PredictionPath:
         """
         started = time.perf_counter()
         [v1], [v2] = await asyncio.gather(
-            *(self._predict([text], version, "/predict/ab-compare", started) for version in VERSIONS)
+            *(
+                self._predict([text], version, "/predict/ab-compare", started)
+                for version in VERSIONS
+            )
         )
         comparison = Comparison(uuid7(), datetime.now(UTC), v1, v2)
         self._record([v1, v2], comparison)
@@ -88,9 +91,7 @@ class PredictionPath:
         keys = [cache_key(version, description.revision, text) for text in texts]
         cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
         hits = {key: found for key, found in cached.items() if found is not None}
-        text_of_miss = {
-            key: text for key, text in zip(keys, texts, strict=True) if key not in hits
-        }
+        text_of_miss = {key: text for key, text in zip(keys, texts, strict=True) if key not in hits}
 
         async def classify(missing: Sequence[str]) -> Mapping[str, Classification]:
             return await self._classify(version, {key: text_of_miss[key] for key in missing})

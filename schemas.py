@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     StringConstraints,
     ValidationError,
 )
@@ -23,7 +24,7 @@ from values import Comparison, Prediction, Sentiment, Version
 MAX_TEXT_CHARACTERS = 5_000
 MAX_SUBJECT_CHARACTERS = 200
 _EXAMPLE_ID = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
-_EXAMPLE_PREDICTION = {
+_EXAMPLE_PREDICTION: dict[str, JsonValue] = {
     "id": _EXAMPLE_ID,
     "sentiment": "positive",
     "confidence": 0.9937,
@@ -213,7 +214,9 @@ class RunnerHealth(BaseModel):
 
 class Health(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
-    status: str = Field(description="ok; degraded: predictions are served, a part is down; unavailable")
+    status: str = Field(
+        description="ok; degraded: predictions are served, a part is down; unavailable"
+    )
     model_loaded: bool
     database_connected: bool
     redis_connected: bool

@@ -114,17 +114,13 @@ def parts() -> Parts:
 
 
 def openapi() -> dict[str, Any]:
-    return openapi_document(
-        SentimentService.openapi_spec.asdict(), http_get_app.routes, version=VERSION
-    )
+    return openapi_document(bento.openapi_spec.asdict(), http_get_app.routes, version=VERSION)
 
 
-http_get_app = get_app(
-    operations_router(parts, openapi), analytics_router(lambda: parts().queries)
-)
+http_get_app = get_app(operations_router(parts, openapi), analytics_router(lambda: parts().queries))
 
 
-@bentoml.service(
+@bentoml.service(  # type: ignore[operator]
     name="sentiment",
     workers=settings.api_workers,
     http={"host": settings.host, "port": settings.port},
@@ -137,8 +133,8 @@ http_get_app = get_app(
 class SentimentService:
     """Sentiment of English texts by two DistilBERT versions."""
 
-    runner_v1 = bentoml.depends(RunnerV1)
-    runner_v2 = bentoml.depends(RunnerV2)
+    runner_v1: RunnerApi = bentoml.depends(RunnerV1)  # type: ignore[call-overload]
+    runner_v2: RunnerApi = bentoml.depends(RunnerV2)  # type: ignore[call-overload]
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -173,9 +169,7 @@ class SentimentService:
     @answer
     async def predict_ab(self, text: str, subject: str | None) -> PredictionReply:
         """Sentiment of one text by the version that the A/B split deals the subject."""
-        version = assign_version(
-            subject, v2_percent=settings.ab_v2_percent, salt=settings.ab_salt
-        )
+        version = assign_version(subject, v2_percent=settings.ab_v2_percent, salt=settings.ab_salt)
         [prediction] = await self.parts.path.predict([text], version, "/predict/ab")
         return PredictionReply.of(prediction)
 
@@ -198,9 +192,10 @@ class SentimentService:
         return FeedbackReply(prediction_id=prediction_id, label=label)
 
 
+# BentoML's decorator has made a service of the class, which its types do not tell.
+bento: Any = SentimentService
 # Outermost first.
-SentimentService.add_asgi_middleware(InstrumentationMiddleware)
-SentimentService.add_asgi_middleware(ProblemMiddleware)
-SentimentService.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: parts().limiter)
-SentimentService.add_asgi_middleware(BodyGuard, max_body_bytes=settings.max_body_bytes)
-
+bento.add_asgi_middleware(InstrumentationMiddleware)
+bento.add_asgi_middleware(ProblemMiddleware)
+bento.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: parts().limiter)
+bento.add_asgi_middleware(BodyGuard, max_body_bytes=settings.max_body_bytes)

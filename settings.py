@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
+from limits import parse
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -21,8 +22,6 @@ def _lower_off(value: object) -> object:
 
 
 def _check_rate_limit(value: str) -> str:
-    from limits import parse
-
     if value != "off":
         try:
             parse(value)
@@ -41,9 +40,7 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     return value
 
 
-RateLimit = Annotated[
-    str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)
-]
+RateLimit = Annotated[str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)]
 
 
 class Settings(BaseSettings):
@@ -56,9 +53,9 @@ class Settings(BaseSettings):
         env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    database_url: Annotated[SecretStr | None, AfterValidator(
-        lambda value: value and _check_database_url(value)
-    )] = Field(None, description="PostgreSQL; unset: `make serve` starts a private one")
+    database_url: Annotated[
+        SecretStr | None, AfterValidator(lambda value: value and _check_database_url(value))
+    ] = Field(None, description="PostgreSQL; unset: `make serve` starts a private one")
     redis_url: SecretStr | None = Field(
         None, description="Redis or Valkey; unset: `make serve` starts a private one"
     )
@@ -73,7 +70,8 @@ class Settings(BaseSettings):
     )
 
     rate_limit_predict: RateLimit = Field(
-        "100/minute", description="per client: /predict, /predict/ab, /predict/ab-compare, /feedback"
+        "100/minute",
+        description="per client: /predict, /predict/ab, /predict/ab-compare, /feedback",
     )
     rate_limit_batch: RateLimit = Field("20/minute", description="per client: /predict/batch")
     rate_limit_analytics: RateLimit = Field("60/minute", description="per client: /analytics/...")

@@ -1,1 +1,1 @@
-"""The prediction log in PostgreSQL, feedback, the analytics queries, and the API that reads them."""
+"""The prediction log in PostgreSQL, feedback, and the queries and the API that read them."""

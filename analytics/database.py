@@ -18,7 +18,7 @@ from errors import DatabaseUnavailable
 
 QueryType = Literal["copy", "insert", "select", "ping"]
 
-# What an outage, an exhausted pool or a slow answer raise. PostgresError is raw asyncpg's, from COPY.
+# What an outage, an exhausted pool or a slow answer raise; COPY raises asyncpg's own error.
 DATABASE_FAILURES = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, OSError, TimeoutError)
 
 

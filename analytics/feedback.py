@@ -74,6 +74,6 @@ async def _latest_label(connection: AsyncConnection, prediction_id: UUID) -> str
 
 
 def _is_young(prediction_id: UUID) -> bool:
-    """Whether a UUIDv7 was made a moment ago; its first 48 bits are Unix milliseconds (RFC 9562)."""
+    """Whether a UUIDv7 was just made; its first 48 bits are Unix milliseconds (RFC 9562)."""
     made_at = (prediction_id.int >> 80) / 1_000
     return prediction_id.version == 7 and abs(time.time() - made_at) < YOUNG_SECONDS

@@ -67,9 +67,8 @@ async def _model_version_id(connection: AsyncConnection, key: ModelKey) -> int:
         .values(first_seen=datetime.now(UTC), **values)
         .on_conflict_do_nothing()
     )
-    return (
-        await connection.execute(select(model_versions.c.id).filter_by(**values))
-    ).scalar_one()
+    found = await connection.execute(select(model_versions.c.id).filter_by(**values))
+    return int(found.scalar_one())
 
 
 async def _copy_once(
@@ -84,5 +83,5 @@ async def _copy_once(
         staging, records=rows, columns=columns, schema_name="pg_temp"
     )
     await connection.execute(
-        text(f"INSERT INTO {table} SELECT * FROM {staging} ON CONFLICT DO NOTHING")
+        text(f"INSERT INTO {table} SELECT * FROM {staging} ON CONFLICT DO NOTHING")  # noqa: S608
     )

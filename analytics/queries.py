@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import RowMapping, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import reading
@@ -70,39 +70,42 @@ class AnalyticsQueries:
         statement = _within(
             select(
                 model_versions.c.version,
-                func.count(),
-                func.sum(predictions.c.confidence),
-                func.sum(predictions.c.latency_ms),
-                func.count().filter(predictions.c.cache_hit),
+                func.count().label("predictions"),
+                func.sum(predictions.c.confidence).label("confidence"),
+                func.sum(predictions.c.latency_ms).label("latency_ms"),
+                func.count().filter(predictions.c.cache_hit).label("cache_hits"),
             ).group_by(model_versions.c.version),
             span,
             version,
         )
         rows = await self._rows(statement)
-        total = sum(row[1] for row in rows)
+        total = sum(row["predictions"] for row in rows)
 
-        def average(column: int) -> float | None:
+        def average(column: str) -> float | None:
             return sum(row[column] for row in rows) / total if total else None
 
-        hit_rate = average(4)
+        hit_share = average("cache_hits")
         return Summary(
             **_window(span, version),
             total_predictions=total,
-            by_version={row[0]: row[1] for row in rows},
-            average_confidence=average(2),
-            average_latency_ms=average(3),
-            cache_hit_rate=None if hit_rate is None else 100 * hit_rate,
+            by_version={row["version"]: row["predictions"] for row in rows},
+            average_confidence=average("confidence"),
+            average_latency_ms=average("latency_ms"),
+            cache_hit_rate=None if hit_share is None else 100 * hit_share,
         )
 
     async def sentiment_distribution(
         self, span: TimeRange, version: Version | None
     ) -> SentimentDistribution:
         statement = _within(
-            select(predictions.c.sentiment, func.count()).group_by(predictions.c.sentiment),
+            select(predictions.c.sentiment, func.count().label("predictions")).group_by(
+                predictions.c.sentiment
+            ),
             span,
             version,
         )
-        counts: dict[Sentiment, int] = {row[0]: row[1] for row in await self._rows(statement)}
+        rows = await self._rows(statement)
+        counts: dict[Sentiment, int] = {row["sentiment"]: row["predictions"] for row in rows}
         total = sum(counts.values())
         return SentimentDistribution(
             **_window(span, version),
@@ -137,12 +140,13 @@ class AnalyticsQueries:
         rows = await self._rows(statement)
         return RecentPredictions(
             **_window(span, version),
-            predictions=[LoggedPrediction.model_validate(row._mapping) for row in rows],
+            predictions=[LoggedPrediction.model_validate(row) for row in rows],
         )
 
-    async def _rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+    async def _rows(self, statement: Select[Any]) -> Sequence[RowMapping]:
         async with reading(self._engine) as connection:
-            return (await connection.execute(statement)).all()
+            rows: Sequence[RowMapping] = (await connection.execute(statement)).mappings().all()
+            return rows
 
 
 def _within(statement: Select[Any], span: TimeRange, version: Version | None) -> Select[Any]:

@@ -32,7 +32,7 @@ VersionFilter = Annotated[Version | None, Query(description="v1 or v2; both if a
 
 
 def analytics_router(queries: Callable[[], AnalyticsQueries]) -> APIRouter:
-    """The router; `queries` is asked at each request, since the pool is made when serving starts."""
+    """The router. `queries` is asked at each request: the pool is made when serving starts."""
     router = APIRouter(prefix="/analytics", tags=["analytics"])
 
     @router.get("/summary")

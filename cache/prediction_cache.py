@@ -75,7 +75,7 @@ class PredictionCache:
         return True
 
 
-def _decode(value: bytes | None) -> Classification | None:
+def _decode(value: bytes | str | None) -> Classification | None:
     if value is None:
         return None
     try:

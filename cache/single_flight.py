@@ -15,9 +15,10 @@ T = TypeVar("T")
 class SingleFlight(Generic[T]):
     """Shares the computation of equal keys between the callers of one process."""
 
-    def __init__(self, on_join: Callable[[int], None] = lambda joins: None) -> None:
+    def __init__(self, on_join: Callable[[int], object]) -> None:
         """`on_join` is told how many keys a call found already in flight."""
         self._in_flight: dict[str, asyncio.Future[T]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._on_join = on_join
 
     async def get(
@@ -39,9 +40,9 @@ class SingleFlight(Generic[T]):
             futures = {key: loop.create_future() for key in mine}
             self._in_flight.update(futures)
             task = loop.create_task(self._run(futures, compute))
-            # The loop keeps only a weak reference; the futures keep the task until it is done.
-            for future in futures.values():
-                future.add_done_callback(lambda _, task=task: None)
+            # The loop itself holds only a weak reference to a task.
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         waiting = [self._in_flight[key] for key in distinct]
         # gather would cancel the shared futures together with this caller.
         values = await asyncio.gather(*(asyncio.shield(future) for future in waiting))
@@ -60,7 +61,7 @@ class SingleFlight(Generic[T]):
             for future in futures.values():
                 future.cancel()
             raise
-        except Exception as error:  # told to every waiter, whatever it is
+        except Exception as error:  # noqa: BLE001  told to every waiter, whatever it is
             for future in futures.values():
                 if not future.done():
                     future.set_exception(error)

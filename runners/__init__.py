@@ -1,1 +1,1 @@
-"""The two runner services, the classifier inside them, its engines, and the client that calls them."""
+"""The runner services, the classifier inside them, its engines, and the client that calls them."""

@@ -1,4 +1,4 @@
-"""Turns a checkpoint in the Hugging Face layout into a model of the BentoML store, or refuses it."""
+"""Turns a Hugging Face checkpoint into a model of the BentoML store, or refuses it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,9 @@ def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> int:
 
 
 def _put_into_store(model: SavedModel, facts: Mapping[str, Any]) -> None:
-    try:
-        # The same weights again: saved anew, so that they are the latest and the facts are today's.
+    # The same weights again: saved anew, so that they are the latest and the facts are today's.
+    with suppress(bentoml.exceptions.NotFound):
         bentoml.models.delete(model.tag)
-    except bentoml.exceptions.NotFound:
-        pass
     metadata = {
         **facts,
         "revision": model.revision,

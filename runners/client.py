@@ -72,9 +72,7 @@ class RunnerClient:
             return await self._runner.classify(list(texts))
         except RUNNER_FAILURES as error:
             logger.warning("runner %s failed: %r", self.version, error)
-            raise RunnerUnavailable(
-                f"Model {self.version} cannot answer now; try again"
-            ) from error
+            raise RunnerUnavailable(f"Model {self.version} cannot answer now; try again") from error
 
     async def refresh(self) -> None:
         """Ask the runner who it is, and remember the answer or its absence."""
@@ -84,7 +82,7 @@ class RunnerClient:
         except (*RUNNER_FAILURES, AttributeError) as error:
             # AttributeError: BentoML gives its proxy the methods only after the startup hooks.
             if self.ready:
-                logger.error("runner %s no longer answers: %r", self.version, error)
+                logger.warning("runner %s no longer answers: %r", self.version, error)
             self.ready = False
         else:
             if not self.ready:

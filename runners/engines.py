@@ -33,7 +33,7 @@ class TorchEngine:
         from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()  # a server's log is no terminal
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a server's log is no terminal
         torch.set_num_threads(threads)
         torch.backends.mkldnn.enabled = mkldnn  # type: ignore[assignment]
         self._torch = torch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import bentoml
 
@@ -59,7 +60,7 @@ def find_model(tag: str) -> SavedModel:
             f"{tag} is not in the BentoML model store. "
             "Save both versions with: python -m scripts.save_models"
         ) from error
-    metadata = model.info.metadata
+    metadata: dict[str, Any] = model.info.metadata
     return SavedModel(
         tag=str(model.tag),
         folder=Path(model.path),

@@ -52,7 +52,9 @@ class SentimentRunner:
         # One thread: the engine computes one batch at a time, on threads of its own.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"inference-{self.version}")
         seconds = time.perf_counter() - started
-        logger.info("%s: %s on %s, warm after %.1f s", self.version, model.tag, engine.name, seconds)
+        logger.info(
+            "%s: %s on %s, warm after %.1f s", self.version, model.tag, engine.name, seconds
+        )
 
     @bentoml.api(
         batchable=True,
@@ -75,11 +77,11 @@ class SentimentRunner:
             return self._classifier.classify(texts)
 
 
-@bentoml.service(name="sentiment_runner_v1", **CONFIG)
+@bentoml.service(name="sentiment_runner_v1", **CONFIG)  # type: ignore[operator]
 class RunnerV1(SentimentRunner):
     version = "v1"
 
 
-@bentoml.service(name="sentiment_runner_v2", **CONFIG)
+@bentoml.service(name="sentiment_runner_v2", **CONFIG)  # type: ignore[operator]
 class RunnerV2(SentimentRunner):
     version = "v2"

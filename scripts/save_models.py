@@ -68,9 +68,10 @@ def save_version(version: Version, source: Source, location: str = "") -> None:
         InvalidCheckpoint: it cannot be served, or cannot be fetched.
     """
     started = time.perf_counter()
-    with console.status(f"{version}: preparing ({source})"), _checkpoint(
-        version, source, location
-    ) as (folder, facts):
+    with (
+        console.status(f"{version}: preparing ({source})"),
+        _checkpoint(version, source, location) as (folder, facts),
+    ):
         model = save_checkpoint(folder, version, facts)
     seconds = time.perf_counter() - started
     console.print(f"{version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
@@ -86,13 +87,16 @@ def _checkpoint(
             card = build_starter(version, Path(folder))
             yield Path(folder), {"source": "starter", **asdict(card)}
     else:
-        yield fetch(location), {
-            "source": f"hub: {location}",
-            "base": location,
-            "training_data": "see the model card of the source",
-            "licence": "see the model card of the source",
-            "held_out_accuracy": {},
-        }
+        yield (
+            fetch(location),
+            {
+                "source": f"hub: {location}",
+                "base": location,
+                "training_data": "see the model card of the source",
+                "licence": "see the model card of the source",
+                "held_out_accuracy": {},
+            },
+        )
 
 
 def fetch(location: str) -> Path:

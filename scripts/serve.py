@@ -29,7 +29,7 @@ READY_POLL_SECONDS = 0.1
 console = Console(highlight=False)
 
 
-class Stopped(Exception):  # noqa: N818  a request to stop is no error
+class Stopped(Exception):
     """Ctrl-C or SIGTERM arrived."""
 
 
@@ -86,7 +86,9 @@ def _start_databases(settings: Settings, stack: ExitStack) -> dict[str, str]:
         try:
             stack.enter_context(FileLock(folder / "lock", timeout=0))
         except Timeout:
-            console.print(f"[red]another `make serve` uses {folder}; stop it, or set DATA_FOLDER[/]")
+            console.print(
+                f"[red]another `make serve` uses {folder}; stop it, or set DATA_FOLDER[/]"
+            )
             raise SystemExit(1) from None
     if settings.database_url is not None:
         environment["DATABASE_URL"] = settings.sqlalchemy_url().render_as_string(False)
@@ -117,9 +119,7 @@ def _serve(settings: Settings, environment: dict[str, str], started: float) -> i
         _end(process)
 
 
-def _announce_ready(
-    settings: Settings, process: subprocess.Popen[bytes], started: float
-) -> None:
+def _announce_ready(settings: Settings, process: subprocess.Popen[bytes], started: float) -> None:
     url = f"http://127.0.0.1:{settings.port}"
     with console.status("serving: loading the models"):
         while process.poll() is None:

@@ -19,12 +19,12 @@ def get_app(*routers: APIRouter) -> FastAPI:
     return app
 
 
-async def _service_error(request: Request, error: Exception) -> Response:
+async def _service_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     return _leave(error)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # The first part of a location is only where it came from ("query").
     return _leave(

@@ -56,9 +56,7 @@ def openapi_document(
 
 
 def _describe_problems(document: dict[str, Any]) -> None:
-    content = {
-        PROBLEM_CONTENT_TYPE: {"schema": {"$ref": REF_TEMPLATE.format(model="Problem")}}
-    }
+    content = {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": REF_TEMPLATE.format(model="Problem")}}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             statuses = set(_POST_PROBLEMS if method == "post" else _GET_PROBLEMS)

@@ -1,4 +1,4 @@
-"""The GET endpoints for operators: health, cache and rate-limit state, and the API's documentation."""
+"""The GET endpoints for operators: health, cache and rate-limit state, documentation."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ from web.routes import LimitName
 
 
 class WatchedRunner(Protocol):
-    ready: bool
-    last_description: RunnerDescription | None
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def last_description(self) -> RunnerDescription | None: ...
 
 
 class Probes(Protocol):
     """What this room needs to know of the parts of a running service."""
 
-    runners: Mapping[Version, WatchedRunner]
-    limiter: RateLimiter
+    @property
+    def runners(self) -> Mapping[Version, WatchedRunner]: ...
+
+    @property
+    def limiter(self) -> RateLimiter: ...
 
     async def database_connected(self) -> bool: ...
 
@@ -42,10 +48,10 @@ def operations_router(
 
     @router.get("/health", responses={503: {"model": Health, "description": "No model answers"}})
     async def health(response: Response) -> Health:
-        """What is up. 503 only when no prediction can be served; PostgreSQL or Redis may be down."""
+        """What is up. 503 only if no prediction can be served; PostgreSQL or Redis may be down."""
         report = await health_report(probes())
         if report.status == "unavailable":
-            return JSONResponse(report.model_dump(mode="json"), 503)  # type: ignore[return-value]
+            response.status_code = 503
         return report
 
     @router.get("/cache/stats")
@@ -93,7 +99,9 @@ def operations_router(
 
 
 async def health_report(probes: Probes) -> Health:
-    async def ask(probe: Callable[[], Awaitable[bool]], answers: dict[str, bool], name: str) -> None:
+    async def ask(
+        probe: Callable[[], Awaitable[bool]], answers: dict[str, bool], name: str
+    ) -> None:
         answers[name] = await probe()
 
     up: dict[str, bool] = {}

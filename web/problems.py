@@ -23,7 +23,6 @@ from errors import (
     leave_problem,
     status_title,
 )
-
 from web.routes import REPORT_ROUTE
 
 logger = logging.getLogger("bentoml.sentiment.http")
@@ -33,6 +32,7 @@ T = TypeVar("T")
 
 # Headers of a framework's error response that still say something true beside our body.
 _KEPT_HEADERS = ("allow", "retry-after", "www-authenticate")
+
 
 def answering(
     timeout_seconds: float,
@@ -137,7 +137,7 @@ def _framework_problem(status: int, scope: Scope, headers: Headers) -> Problem:
 
 
 class ClientErrorFilter(logging.Filter):
-    """Keeps the framework from logging a traceback for each faulty request: it is no fault of ours."""
+    """Keeps the framework from logging a traceback for each request that is at fault itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error: Any = record.exc_info[1] if record.exc_info else None

@@ -12,8 +12,8 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import metrics
-from redis_connection import REDIS_FAILURES, OutageLog, connection_options
 from errors import RateLimited
+from redis_connection import REDIS_FAILURES, OutageLog, connection_options
 from web.routes import LimitName, limit_name
 
 KEY_PREFIX = "sentiment-limits"
