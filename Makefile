@@ -45,6 +45,14 @@ format: $(VENV)/.dev ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: settings
+settings: $(VENV)/.serve ## Write every setting into .env.example and the README
+	@$(BIN)/python -m scripts.settings_reference
+
+.PHONY: loadtest
+loadtest: $(VENV)/.dev ## 64 clients for 60 s on what `make serve` serves; fails if a request does
+	@$(BIN)/python -m loadtest.distinct_texts
+
 .PHONY: build
 build: $(VENV)/.serve ## Build the Bento
 	$(BIN)/bentoml build
@@ -53,6 +61,10 @@ build: $(VENV)/.serve ## Build the Bento
 lock: $(VENV)/.serve ## Pin the newest versions of everything
 	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 		--override requirements/overrides.txt requirements/serve.in -o requirements/serve.lock
+	$(UV) compile -q --universal --python-version 3.11 --no-header --no-annotate \
+		--override requirements/overrides.txt -c requirements/serve.lock \
+		requirements/image.in -o requirements/image.lock
+	sed -i "s/^torch==.*/$$(grep '^torch==' requirements/torch.txt)/" requirements/image.lock
 	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-deps \
 		requirements/encoder.in -o requirements/encoder.lock
 	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \

@@ -102,7 +102,7 @@ def _readable(message: str) -> str:
 
 class PredictRequest(RequestBody):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"text": "A warm, funny, engaging film.", "version": "v1"}]}
+        json_schema_extra={"example": {"text": "A warm, funny, engaging film.", "version": "v1"}}
     )
     text: Text = Field(description="1-5,000 characters after stripping")
     version: Version | None = Field(None, description="v1 or v2; the configured default if absent")
@@ -110,7 +110,7 @@ class PredictRequest(RequestBody):
 
 class BatchRequest(RequestBody):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"texts": ["Great value.", "It broke in a week."]}]}
+        json_schema_extra={"example": {"texts": ["Great value.", "It broke in a week."]}}
     )
     texts: list[Text] = Field(
         min_length=1,
@@ -122,7 +122,7 @@ class BatchRequest(RequestBody):
 
 class AbRequest(RequestBody):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"text": "Great value.", "subject": "user-17"}]}
+        json_schema_extra={"example": {"text": "Great value.", "subject": "user-17"}}
     )
     text: Text = Field(description="1-5,000 characters after stripping")
     subject: Subject | None = Field(
@@ -131,13 +131,13 @@ class AbRequest(RequestBody):
 
 
 class AbCompareRequest(RequestBody):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "Great value."}]})
+    model_config = ConfigDict(json_schema_extra={"example": {"text": "Great value."}})
     text: Text = Field(description="1-5,000 characters after stripping")
 
 
 class FeedbackRequest(RequestBody):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"prediction_id": _EXAMPLE_ID, "label": "negative"}]}
+        json_schema_extra={"example": {"prediction_id": _EXAMPLE_ID, "label": "negative"}}
     )
     prediction_id: UUID = Field(description="the id of a prediction")
     label: Sentiment = Field(description="the true label")
@@ -145,7 +145,7 @@ class FeedbackRequest(RequestBody):
 
 class PredictionReply(bentoml.IODescriptor):
     model_config = ConfigDict(
-        protected_namespaces=(), json_schema_extra={"examples": [_EXAMPLE_PREDICTION]}
+        protected_namespaces=(), json_schema_extra={"example": _EXAMPLE_PREDICTION}
     )
     id: UUID
     sentiment: Sentiment
@@ -240,7 +240,6 @@ class ProblemDocument(BaseModel):
     """An RFC 9457 problem: every error of this API has this shape."""
 
     model_config = ConfigDict(
-        title="Problem",
         json_schema_extra={
             "examples": [
                 {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from uuid import UUID
 
 import bentoml
+from starlette.responses import Response
 
 from analytics.database import connected, create_engine
 from analytics.feedback import FeedbackStore
@@ -34,7 +36,7 @@ from values import Sentiment, Version
 from web.body_guard import BodyGuard
 from web.get_app import get_app
 from web.instrumentation import InstrumentationMiddleware
-from web.openapi import openapi_document
+from web.openapi import PostApi, openapi_document
 from web.operations import operations_router
 from web.problems import ClientErrorFilter, ProblemMiddleware, answering
 from web.rate_limit import RateLimiter, RateLimitMiddleware
@@ -114,7 +116,19 @@ def parts() -> Parts:
 
 
 def openapi() -> dict[str, Any]:
-    return openapi_document(bento.openapi_spec.asdict(), http_get_app.routes, version=VERSION)
+    post_apis = [
+        PostApi(
+            route=api.route,
+            name=api.name,
+            summary=api.doc,
+            request=api.input_spec,
+            reply=api.output_spec,
+            success_status=202 if api.name == "feedback" else 200,
+            further_problems=(404,) if api.name == "feedback" else (),
+        )
+        for api in bento.apis.values()
+    ]
+    return openapi_document(post_apis, http_get_app.routes, version=VERSION)
 
 
 http_get_app = get_app(operations_router(parts, openapi), analytics_router(lambda: parts().queries))
@@ -183,13 +197,11 @@ class SentimentService:
 
     @bentoml.api(route="/feedback", input_spec=FeedbackRequest, output_spec=FeedbackReply)
     @answer
-    async def feedback(
-        self, prediction_id: Any, label: Sentiment, ctx: bentoml.Context
-    ) -> FeedbackReply:
+    async def feedback(self, prediction_id: UUID, label: Sentiment) -> Response:
         """The true label of a prediction; the latest one counts."""
         await self.parts.feedback.add(prediction_id, label)
-        ctx.response.status_code = 202
-        return FeedbackReply(prediction_id=prediction_id, label=label)
+        reply = FeedbackReply(prediction_id=prediction_id, label=label)
+        return Response(reply.model_dump_json(), 202, media_type="application/json")
 
 
 # BentoML's decorator has made a service of the class, which its types do not tell.

@@ -1,1 +1,1 @@
-"""The test suite: unit, integration (real PostgreSQL and Redis), served (a real `bentoml serve`)."""
+"""Tests: unit, integration (real PostgreSQL and Redis), served (a real `bentoml serve`)."""

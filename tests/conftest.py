@@ -1,4 +1,4 @@
-"""Real servers for the tests: PostgreSQL, Redis, saved models, a served Bento; all stopped at the end."""
+"""Real servers for the tests: PostgreSQL, Redis, saved models, a served Bento."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import URL
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.database import create_engine
 from scripts.embedded import embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
+from tests.database import run_sql
 from tests.serving import ServedBento, serve
 
 ROOT = Path(__file__).parent.parent
@@ -104,19 +104,3 @@ def served(
         TEXT_STORAGE="full",
     ) as bento:
         yield bento
-
-
-def run_sql(url: URL, statement: str) -> None:
-    """Run one statement outside a transaction."""
-    import asyncio
-
-    async def run() -> None:
-        connection = await asyncpg.connect(
-            host=str(url.query["host"]), user=url.username, database=url.database
-        )
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(run())

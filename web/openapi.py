@@ -2,87 +2,118 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from errors import PROBLEM_CONTENT_TYPE, status_title
 from schemas import ProblemDocument
-from web.routes import ANALYTICS_ROUTES, POST_ROUTES
+from web.routes import ANALYTICS_ROUTES
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
     "Two versions of a DistilBERT sentiment classifier. Every error is an RFC 9457 problem "
     "(`application/problem+json`); 429 and 503 carry `Retry-After`."
 )
-# What each POST can answer besides its 2xx.
+# What BentoML serves itself.
+BENTO_ROUTES = {
+    "/livez": "200 while the process lives.",
+    "/readyz": "200 once both models are loaded; 503 before, and while a runner is down.",
+    "/metrics": "Prometheus metrics.",
+}
+# What each kind of endpoint can answer besides its 2xx.
 _POST_PROBLEMS = (400, 413, 415, 422, 429, 500, 503, 504)
 _GET_PROBLEMS = (422, 500)
+_ANALYTICS_PROBLEMS = (422, 429, 500, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class PostApi:
+    """One of BentoML's APIs: what it is called, takes and gives."""
+
+    route: str
+    name: str
+    summary: str
+    request: type[BaseModel]
+    reply: type[BaseModel]
+    success_status: int = 200
+    further_problems: tuple[int, ...] = ()
 
 
 def openapi_document(
-    bento_spec: dict[str, Any], get_routes: list[BaseRoute], *, version: str
+    post_apis: Iterable[PostApi], get_routes: list[BaseRoute], *, version: str
 ) -> dict[str, Any]:
-    """One OpenAPI 3.1 document.
-
-    `bento_spec` is BentoML's own, of which the POST APIs and their models are kept.
-    """
+    """One OpenAPI 3.1 document of every endpoint."""
+    post_apis = list(post_apis)
     document = get_openapi(
-        title="Sentiment API",
-        version=version,
-        description=DESCRIPTION,
-        routes=get_routes,
+        title="Sentiment API", version=version, description=DESCRIPTION, routes=get_routes
     )
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for path in POST_ROUTES:
-        operation = dict(bento_spec["paths"][path]["post"])
-        operation["responses"] = {
-            status: reply for status, reply in operation["responses"].items() if status < "300"
-        }
-        operation["operationId"] = operation.pop("x-bentoml-name")
-        operation["summary"] = operation["operationId"].replace("_", " ").capitalize()
-        operation["tags"] = ["predictions"]
-        document["paths"][path] = {"post": operation}
-    for name, schema in bento_spec["components"]["schemas"].items():
-        if name in _referenced(document["paths"], bento_spec["components"]["schemas"]):
-            schemas[name] = schema
-    schemas["Problem"] = ProblemDocument.model_json_schema(ref_template=REF_TEMPLATE)
-    schemas.update(schemas["Problem"].pop("$defs", {}))
+    for path, operations in document["paths"].items():
+        problems = _ANALYTICS_PROBLEMS if path in ANALYTICS_ROUTES else _GET_PROBLEMS
+        operations["get"]["responses"].update(_problem_replies(problems))
+    for api in post_apis:
+        document["paths"][api.route] = {"post": _operation(api)}
+
+    for path, summary in BENTO_ROUTES.items():
+        document["paths"][path] = {"get": _text_operation(path, summary)}
+
+    models: list[type[BaseModel]] = [ProblemDocument]
+    for api in post_apis:
+        models += [api.request, api.reply]
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template=REF_TEMPLATE
+    )
+    schemas = document["components"]["schemas"]
+    schemas.update(definitions["$defs"])
+    # FastAPI's own error shape, which no endpoint answers with.
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    _describe_problems(document)
     return document
 
 
-def _describe_problems(document: dict[str, Any]) -> None:
-    content = {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": REF_TEMPLATE.format(model="Problem")}}}
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            statuses = set(_POST_PROBLEMS if method == "post" else _GET_PROBLEMS)
-            if path in ANALYTICS_ROUTES:
-                statuses |= {429, 503}
-            if path == "/feedback":
-                statuses.add(404)
-            for status in sorted(statuses):
-                operation["responses"][str(status)] = {
-                    "description": status_title(status),
-                    "content": content,
-                }
+def _operation(api: PostApi) -> dict[str, Any]:
+    return {
+        "tags": ["predictions"],
+        "operationId": api.name,
+        "summary": api.summary,
+        "requestBody": {"required": True, "content": {"application/json": _schema(api.request)}},
+        "responses": {
+            str(api.success_status): {
+                "description": status_title(api.success_status),
+                "content": {"application/json": _schema(api.reply)},
+            },
+            **_problem_replies((*_POST_PROBLEMS, *api.further_problems)),
+        },
+    }
 
 
-def _referenced(node: Any, schemas: dict[str, Any]) -> set[str]:
-    """The names of all schemas that `node` refers to, directly or through others."""
-    found: set[str] = set()
-    stack = [node]
-    while stack:
-        current = stack.pop()
-        if isinstance(current, dict):
-            name = str(current.get("$ref", "")).rpartition("/")[2]
-            if name in schemas and name not in found:
-                found.add(name)
-                stack.append(schemas[name])
-            stack.extend(current.values())
-        elif isinstance(current, list):
-            stack.extend(current)
-    return found
+def _text_operation(path: str, summary: str) -> dict[str, Any]:
+    problems = _problem_replies((503,)) if path == "/readyz" else {}
+    return {
+        "tags": ["operations"],
+        "operationId": path.removeprefix("/"),
+        "summary": summary,
+        "responses": {
+            "200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}},
+            **problems,
+        },
+    }
+
+
+def _problem_replies(statuses: Iterable[int]) -> dict[str, Any]:
+    return {
+        str(status): {
+            "description": status_title(status),
+            "content": {PROBLEM_CONTENT_TYPE: _schema(ProblemDocument)},
+        }
+        for status in sorted(statuses)
+    }
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return {"schema": {"$ref": REF_TEMPLATE.format(model=model.__name__)}}

@@ -1,0 +1,36 @@
+"""Plain SQL for the tests, past everything that they test."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+from sqlalchemy import URL
+
+
+def run_sql(url: URL, statement: str) -> None:
+    """Run one statement outside a transaction."""
+    fetch(url, statement)
+
+
+def fetch(url: URL, statement: str) -> list[dict[str, Any]]:
+    """The rows of one statement."""
+
+    async def run() -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(
+            host=str(url.query["host"]), user=url.username, database=url.database
+        )
+        try:
+            return [dict(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def scalar(url: URL, statement: str) -> Any:
+    """The only value of the only row."""
+    [row] = fetch(url, statement)
+    [value] = row.values()
+    return value

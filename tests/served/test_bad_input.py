@@ -1,0 +1,139 @@
+"""Bad input gets its clear 4xx in one shape and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from redis import Redis
+
+from tests.database import scalar
+from tests.serving import ServedBento
+
+JSON = {"Content-Type": "application/json"}
+# Path, body, status, and what the detail must say.
+BAD_BODIES = [
+    ("/predict", b'{"text": ""}', 422, "text: String should have at least 1 character"),
+    ("/predict", b'{"text": " \\n\\t "}', 422, "text: String should have at least 1 character"),
+    ("/predict", b'{"text": "%s"}' % (b"a" * 5_001), 422, "at most 5000 characters"),
+    ("/predict", b'{"text": null}', 422, "text: Input should be a valid string"),
+    ("/predict", b'{"text": 5}', 422, "text: Input should be a valid string"),
+    ("/predict", b'{"text": ["a"]}', 422, "text: Input should be a valid string"),
+    ("/predict", b'{"text": NaN}', 422, "text: Input should be a valid string"),
+    ("/predict", b'{"text": "a\\u0000b"}', 422, "must not contain the NUL character"),
+    ("/predict", b'{"text": "\\ud800"}', 400, "not valid JSON"),
+    ("/predict", b'{"text": "\xff"}', 400, "not valid JSON"),
+    ("/predict", b'{"text": "a"', 400, "not valid JSON"),
+    ("/predict", b"text=a", 400, "not valid JSON"),
+    ("/predict", b"", 422, "text: Field required"),
+    ("/predict", b"[]", 422, "Input should be an object"),
+    ("/predict", b'{"text": "a", "version": "v3"}', 422, "'v1' or 'v2'"),
+    ("/predict", b'{"text": "a", "vesrion": "v1"}', 422, "vesrion: Extra inputs"),
+    ("/predict/batch", b'{"texts": []}', 422, "at least 1 item"),
+    ("/predict/batch", b'{"texts": "a"}', 422, "texts: Input should be a valid array"),
+    ("/predict/batch", b'{"texts": ["a", ""]}', 422, "texts.1: String should have at least 1"),
+    ("/predict/batch", b'{"texts": [%s"a"]}' % (b'"a",' * 100), 422, "at most 100 items"),
+    ("/predict/ab", b'{"text": "a", "subject": ""}', 422, "subject: String should have"),
+    ("/predict/ab-compare", b"{}", 422, "text: Field required"),
+    ("/feedback", b'{"prediction_id": "x", "label": "positive"}', 422, "prediction_id:"),
+    (
+        "/feedback",
+        b'{"prediction_id": "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01", "label": "good"}',
+        422,
+        "'negative', 'neutral' or 'positive'",
+    ),
+]
+
+
+@pytest.fixture
+def client(served: ServedBento) -> Iterator[httpx.Client]:
+    with served.client() as client:
+        yield client
+
+
+def check_problem(reply: httpx.Response, status: int, path: str) -> dict[str, object]:
+    assert reply.status_code == status
+    assert reply.headers["content-type"] == "application/problem+json"
+    problem: dict[str, object] = reply.json()
+    assert problem["status"] == status
+    assert problem["instance"] == path
+    assert problem["type"] == "about:blank"
+    assert problem["title"]
+    assert problem["detail"]
+    return problem
+
+
+@pytest.mark.parametrize(("path", "body", "status", "says"), BAD_BODIES)
+def test_bad_body_is_refused_and_explained(
+    client: httpx.Client, path: str, body: bytes, status: int, says: str
+) -> None:
+    reply = client.post(path, content=body, headers=JSON)
+    problem = check_problem(reply, status, path)
+    assert says in str(problem["detail"])
+    assert ("errors" in problem) is (status == 422)
+
+
+def test_bad_bodies_change_nothing(served: ServedBento, redis_server: str) -> None:
+    tables = ("predictions", "comparisons", "feedback")
+    counts = [f"SELECT count(*) FROM {table}" for table in tables]
+    with Redis.from_url(redis_server.removesuffix("/0") + "/1") as redis, served.client() as client:
+        # What other tests of this service left in flight must have landed first.
+        summary = client.get("/analytics/summary", params={"since": "7d"})
+        assert summary.is_success
+        before = [scalar(served.database_url, count) for count in counts]
+        keys = len(redis.keys("sentiment:*"))
+        for path, body, _, _ in BAD_BODIES:
+            client.post(path, content=body, headers=JSON)
+        assert [scalar(served.database_url, count) for count in counts] == before
+        assert len(redis.keys("sentiment:*")) == keys
+
+
+def test_longest_text_is_taken_whole(client: httpx.Client) -> None:
+    assert client.post("/predict", json={"text": " " + "é" * 5_000 + " "}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/feedback"])
+def test_other_content_types_are_415(client: httpx.Client, path: str) -> None:
+    for media_type in ("text/plain", "application/vnd.bentoml+pickle", "multipart/form-data"):
+        reply = client.post(path, content=b"{}", headers={"Content-Type": media_type})
+        check_problem(reply, 415, path)
+        assert reply.headers["accept-post"] == "application/json"
+
+
+def test_ten_megabytes_are_413_told_or_not(client: httpx.Client) -> None:
+    body = b'{"text": "' + b"a" * 10_485_760 + b'"}'
+    check_problem(client.post("/predict", content=body, headers=JSON), 413, "/predict")
+    chunks = (body[start : start + 65_536] for start in range(0, len(body), 65_536))
+    check_problem(client.post("/predict", content=chunks, headers=JSON), 413, "/predict")
+
+
+def test_unknown_path_and_wrong_method(client: httpx.Client) -> None:
+    check_problem(client.get("/no/such/path"), 404, "/no/such/path")
+    reply = client.get("/predict")
+    check_problem(reply, 405, "/predict")
+    assert reply.headers["allow"] == "POST"
+    check_problem(client.delete("/analytics/summary"), 405, "/analytics/summary")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"since": "yesterday"},
+        {"since": "2026-01-01T00:00:00"},
+        {"since": "1h", "until": "2h"},
+        {"until": "999999d"},
+        {"version": "v3"},
+    ],
+)
+def test_bad_analytics_queries_are_422(client: httpx.Client, query: dict[str, str]) -> None:
+    problem = check_problem(
+        client.get("/analytics/summary", params=query), 422, "/analytics/summary"
+    )
+    assert problem["errors"]
+
+
+def test_bad_limit_is_422(client: httpx.Client) -> None:
+    for limit in ("0", "501", "x"):
+        reply = client.get("/analytics/recent", params={"limit": limit})
+        assert check_problem(reply, 422, "/analytics/recent")["errors"]

@@ -1,0 +1,66 @@
+"""Batches and concurrency of a served Bento."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from loadtest.distinct_texts import run_load
+from tests.serving import ServedBento
+
+CLIENTS = 64
+# Far past the 100 requests after which BentoML's client of a runner, left at its defaults, cuts the
+# calls in flight; then one request in ten fails.
+LOAD_SECONDS = 20.0
+
+
+def metric(served: ServedBento, name: str, **labels: str) -> float:
+    text = httpx.get(f"{served.url}/metrics").text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def redis_calls(redis: Redis, command: str) -> int:
+    stats = redis.info("commandstats")
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+def test_batch_of_100_is_one_lookup_and_batched_inference(
+    served: ServedBento, redis_server: str
+) -> None:
+    texts = [f"Text number {number} of a large batch." for number in range(100)]
+    with Redis.from_url(redis_server) as redis, served.client() as client:
+        lookups = redis_calls(redis, "mget")
+        batches = metric(served, "model_batch_texts_count", version="v1")
+        rows = metric(served, "model_batch_texts_sum", version="v1")
+        reply = client.post("/predict/batch", json={"texts": texts})
+        assert reply.json()["total"] == 100
+        assert redis_calls(redis, "mget") - lookups == 1
+        assert metric(served, "model_batch_texts_sum", version="v1") - rows == 100
+        assert metric(served, "model_batch_texts_count", version="v1") - batches <= 2
+        again = client.post("/predict/batch", json={"texts": texts}).json()
+        assert all(prediction["cache_hit"] for prediction in again["predictions"])
+
+
+async def test_identical_texts_in_flight_are_computed_once(served: ServedBento) -> None:
+    before = metric(served, "model_batch_texts_sum", version="v2")
+    body = {"text": f"Everybody asks this at once. {time.time_ns()}", "version": "v2"}
+    async with served.async_client() as client:
+        replies = await asyncio.gather(*(client.post("/predict", json=body) for _ in range(50)))
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.json()["confidence"] for reply in replies}) == 1
+    assert metric(served, "model_batch_texts_sum", version="v2") - before == 1
+
+
+async def test_no_request_fails_with_64_clients_on_distinct_texts(served: ServedBento) -> None:
+    report = await run_load(served.url, clients=CLIENTS, seconds=LOAD_SECONDS)
+    assert report.failures == {}
+    assert len(report.latencies_seconds) > 500

@@ -1,0 +1,112 @@
+"""Redis and PostgreSQL die under a served Bento while clients go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import URL
+
+from scripts.embedded import embedded_postgres, embedded_redis
+from scripts.migrate import upgrade
+from tests.database import scalar
+from tests.serving import ServedBento, serve
+
+RECOVERY_SECONDS = 20.0
+
+
+@dataclass
+class Breakable:
+    """A served Bento whose own PostgreSQL and Redis can be stopped and started."""
+
+    bento: ServedBento
+    postgres: ExitStack
+    redis: ExitStack
+
+
+@pytest.fixture
+def breakable(bentoml_home: Path, tmp_path: Path) -> Iterator[Breakable]:
+    with ExitStack() as stack:
+        postgres = stack.enter_context(ExitStack())
+        redis = stack.enter_context(ExitStack())
+        database_url: URL = postgres.enter_context(embedded_postgres(tmp_path / "postgres"))
+        redis_url = redis.enter_context(embedded_redis(tmp_path / "redis", max_memory="64mb"))
+        upgrade(database_url)
+        bento = stack.enter_context(
+            serve(bentoml_home, database_url, redis_url, log=tmp_path / "log")
+        )
+        yield Breakable(bento, postgres, redis)
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def post_all(client: httpx.Client, tag: str) -> int:
+    """One request to each predicting endpoint, each answered; how many predictions that made."""
+    assert client.post("/predict", json={"text": f"One {tag}."}).status_code == 200
+    batch = {"texts": [f"Two {tag}.", f"Three {tag}."]}
+    assert client.post("/predict/batch", json=batch).status_code == 200
+    assert client.post("/predict/ab", json={"text": f"Four {tag}."}).status_code == 200
+    assert client.post("/predict/ab-compare", json={"text": f"Five {tag}."}).status_code == 200
+    return 6
+
+
+def test_outages_cost_hits_and_analytics_but_no_prediction(
+    breakable: Breakable, tmp_path: Path
+) -> None:
+    bento = breakable.bento
+    count = "SELECT count(*) FROM predictions"
+    with bento.client() as client:
+        made = post_all(client, "with all up")
+
+        breakable.redis.close()
+        made += post_all(client, "without Redis")
+        again = client.post("/predict", json={"text": "One with all up."})
+        made += 1
+        assert again.json()["cache_hit"] is False
+        health = client.get("/health")
+        assert health.status_code == 200
+        assert health.json()["status"] == "degraded"
+        assert health.json()["redis_connected"] is False
+        assert client.get("/readyz").status_code == 200
+        stats = client.get("/cache/stats").json()
+        assert stats["cache_size"] is None
+        assert client.get("/rate-limit/status").json()["limit"] == 100
+        assert 'redis_errors_total{operation="lookup"}' in client.get("/metrics").text
+        assert eventually(lambda: scalar(bento.database_url, count) == made)
+
+        breakable.postgres.close()
+        made += post_all(client, "without PostgreSQL")
+        reply = client.get("/analytics/summary")
+        assert reply.status_code == 503
+        assert reply.headers["content-type"] == "application/problem+json"
+        assert int(reply.headers["retry-after"]) >= 1
+        assert client.get("/health").json()["database_connected"] is False
+        assert client.get("/readyz").status_code == 200
+
+        with embedded_postgres(tmp_path / "postgres"):
+            assert eventually(lambda: scalar(bento.database_url, count) == made)
+            ids = "SELECT count(DISTINCT id) FROM predictions"
+            assert scalar(bento.database_url, ids) == made
+            assert scalar(bento.database_url, "SELECT count(*) FROM comparisons") == 3
+            assert client.get("/analytics/summary").json()["total_predictions"] == made
+
+
+def test_stopping_writes_what_is_logged(breakable: Breakable) -> None:
+    bento = breakable.bento
+    with bento.client() as client:
+        made = post_all(client, "just before the end")
+    bento.process.terminate()
+    assert bento.process.wait(30) == 0
+    assert scalar(bento.database_url, "SELECT count(*) FROM predictions") == made

@@ -1,0 +1,161 @@
+"""The POST endpoints of a served Bento, and what they leave in PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from tests.database import fetch, scalar
+from tests.serving import ServedBento
+
+LOGGED_WITHIN_SECONDS = 5.0
+
+
+@pytest.fixture
+def client(served: ServedBento) -> Iterator[httpx.Client]:
+    with served.client() as client:
+        yield client
+
+
+def logged(served: ServedBento, *ids: str) -> list[dict[str, Any]]:
+    """The log's rows of these predictions, once all are there."""
+    listed = ", ".join(f"'{UUID(prediction_id)}'" for prediction_id in ids)
+    deadline = time.monotonic() + LOGGED_WITHIN_SECONDS
+    while True:
+        rows = fetch(
+            served.database_url,
+            "SELECT p.*, m.version, m.revision, m.engine FROM predictions p "
+            f"JOIN model_versions m ON m.id = p.model_version_id WHERE p.id IN ({listed}) "
+            "ORDER BY p.id",
+        )
+        if len(rows) >= len(ids) or time.monotonic() > deadline:
+            return rows
+
+
+def test_predict_answers_and_is_logged_with_all_its_facts(
+    served: ServedBento, client: httpx.Client
+) -> None:
+    reply = client.post("/predict", json={"text": "  A warm and funny film, I loved it. "})
+    assert reply.status_code == 200
+    body = reply.json()
+    assert set(body) == {
+        "id", "sentiment", "confidence", "latency_ms", "cache_hit", "model_version",
+        "model_revision", "truncated",
+    }  # fmt: skip
+    assert body["sentiment"] == "positive"
+    assert 0.5 < body["confidence"] <= 1
+    assert (body["cache_hit"], body["model_version"], body["truncated"]) == (False, "v1", False)
+
+    [row] = logged(served, body["id"])
+    assert row["text"] == "A warm and funny film, I loved it."
+    assert row["text_characters"] == len(row["text"])
+    assert (row["endpoint"], row["version"]) == ("/predict", "v1")
+    assert (row["revision"], row["engine"]) == (body["model_revision"], "torch-fp32")
+    assert (row["sentiment"], row["cache_hit"]) == ("positive", False)
+    assert row["confidence"] == pytest.approx(body["confidence"], abs=1e-6)
+    assert row["latency_ms"] == pytest.approx(body["latency_ms"], rel=1e-6)
+    assert row["score_positive"] == row["confidence"]
+    assert row["score_positive"] + row["score_negative"] == pytest.approx(1, abs=1e-6)
+    assert row["score_neutral"] is None
+    assert row["created_at"].utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - row["created_at"]) < timedelta(seconds=30)
+
+
+def test_the_same_text_again_is_a_hit_with_the_same_answer(client: httpx.Client) -> None:
+    first = client.post("/predict", json={"text": "Served from the cache, second time."}).json()
+    again = client.post("/predict", json={"text": "Served from the cache, second time."}).json()
+    assert (first["cache_hit"], again["cache_hit"]) == (False, True)
+    assert again["confidence"] == first["confidence"]
+    assert again["id"] != first["id"]
+
+
+def test_each_version_answers_for_itself(client: httpx.Client) -> None:
+    replies = [
+        client.post("/predict", json={"text": "Versions are kept apart.", "version": version})
+        for version in ("v1", "v2")
+    ]
+    assert [reply.json()["model_version"] for reply in replies] == ["v1", "v2"]
+    assert [reply.json()["cache_hit"] for reply in replies] == [False, False]
+    assert replies[0].json()["model_revision"] != replies[1].json()["model_revision"]
+
+
+def test_batch_keeps_the_order_and_logs_every_text_once(
+    served: ServedBento, client: httpx.Client
+) -> None:
+    texts = ["I loved it, wonderful.", "Terrible, a waste of time.", "I loved it, wonderful."]
+    body = client.post("/predict/batch", json={"texts": texts, "version": "v2"}).json()
+    assert body["total"] == 3
+    predictions = body["predictions"]
+    assert [p["sentiment"] for p in predictions] == ["positive", "negative", "positive"]
+    assert predictions[0]["confidence"] == predictions[2]["confidence"]
+    rows = logged(served, *(p["id"] for p in predictions))
+    assert [row["text"] for row in rows] == texts
+    assert {(row["endpoint"], row["version"]) for row in rows} == {("/predict/batch", "v2")}
+
+
+def test_ab_keeps_a_subject_on_one_version(served: ServedBento, client: httpx.Client) -> None:
+    versions: dict[str, set[str]] = {}
+    ids = []
+    for subject in ("ann", "ben", "cem", "dea", "eli", "fay", "gil", "hal"):
+        for number in range(2):
+            reply = client.post(
+                "/predict/ab", json={"text": f"Subject text {number}", "subject": subject}
+            )
+            versions.setdefault(subject, set()).add(reply.json()["model_version"])
+            ids.append(reply.json()["id"])
+    assert all(len(seen) == 1 for seen in versions.values())
+    assert set.union(*versions.values()) == {"v1", "v2"}
+    assert {row["endpoint"] for row in logged(served, *ids)} == {"/predict/ab"}
+
+
+def test_ab_compare_answers_with_both_and_links_them(
+    served: ServedBento, client: httpx.Client
+) -> None:
+    body = client.post("/predict/ab-compare", json={"text": "Works, but the battery dies."}).json()
+    v1, v2 = body["predictions"]["v1"], body["predictions"]["v2"]
+    assert (v1["model_version"], v2["model_version"]) == ("v1", "v2")
+    assert body["agreement"] is (v1["sentiment"] == v2["sentiment"])
+    assert body["confidence_delta"] == pytest.approx(v2["confidence"] - v1["confidence"])
+    assert len(logged(served, v1["id"], v2["id"])) == 2
+    [comparison] = fetch(
+        served.database_url, f"SELECT * FROM comparisons WHERE id = '{UUID(body['id'])}'"
+    )
+    assert str(comparison["v1_prediction_id"]) == v1["id"]
+    assert str(comparison["v2_prediction_id"]) == v2["id"]
+
+
+def test_long_text_is_truncated_and_the_reply_says_so(client: httpx.Client) -> None:
+    body = client.post("/predict", json={"text": "word " * 999}).json()
+    assert body["truncated"] is True
+
+
+def test_feedback_joins_at_once_and_only_a_change_is_kept(
+    served: ServedBento, client: httpx.Client
+) -> None:
+    prediction = client.post("/predict", json={"text": "Feedback comes right after."}).json()
+    for label in ("negative", "negative", "positive"):
+        reply = client.post("/feedback", json={"prediction_id": prediction["id"], "label": label})
+        assert reply.status_code == 202
+        assert reply.json() == {"prediction_id": prediction["id"], "label": label}
+    rows = fetch(
+        served.database_url,
+        f"SELECT label FROM feedback WHERE prediction_id = '{prediction['id']}' ORDER BY id",
+    )
+    assert [row["label"] for row in rows] == ["negative", "positive"]
+
+
+def test_feedback_on_an_unknown_prediction_is_404(
+    served: ServedBento, client: httpx.Client
+) -> None:
+    before = scalar(served.database_url, "SELECT count(*) FROM feedback")
+    unknown = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
+    reply = client.post("/feedback", json={"prediction_id": unknown, "label": "positive"})
+    assert reply.status_code == 404
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert scalar(served.database_url, "SELECT count(*) FROM feedback") == before

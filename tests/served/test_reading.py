@@ -1,0 +1,146 @@
+"""The GET endpoints of a served Bento: analytics, health, cache, limits, metrics, documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.serving import ServedBento
+from web.routes import ANALYTICS_ROUTES, POST_ROUTES
+
+
+@pytest.fixture
+def client(served: ServedBento) -> Iterator[httpx.Client]:
+    with served.client() as client:
+        yield client
+
+
+def test_analytics_count_what_was_just_predicted(client: httpx.Client) -> None:
+    since = datetime.now(UTC).isoformat()
+    prediction = {"text": "Analytics see this one.", "version": "v2"}
+    ids = [client.post("/predict", json=prediction).json()["id"] for _ in range(3)]
+    # Feedback is answered once the prediction is in PostgreSQL, and those before it with it.
+    client.post("/feedback", json={"prediction_id": ids[-1], "label": "neutral"})
+
+    summary = client.get("/analytics/summary", params={"since": since}).json()
+    assert summary["total_predictions"] == 3
+    assert summary["by_version"] == {"v2": 3}
+    assert summary["cache_hit_rate"] == pytest.approx(200 / 3)
+    assert 0 < summary["average_confidence"] <= 1
+    assert summary["average_latency_ms"] > 0
+
+    distribution = client.get("/analytics/sentiment-distribution", params={"since": since}).json()
+    assert distribution["total_predictions"] == 3
+    assert set(distribution["distribution"]) == {"negative", "neutral", "positive"}
+    assert sum(share["count"] for share in distribution["distribution"].values()) == 3
+    assert sum(share["percent"] for share in distribution["distribution"].values()) == 100
+
+    recent = client.get("/analytics/recent", params={"since": since, "limit": 2}).json()
+    assert [row["id"] for row in recent["predictions"]] == [ids[2], ids[1]]
+    assert "text" not in recent["predictions"][0]
+    assert recent["predictions"][0]["cache_hit"] is True
+
+    other = client.get("/analytics/summary", params={"since": since, "version": "v1"}).json()
+    assert other["total_predictions"] == 0
+    assert other["average_confidence"] is None
+
+
+def test_health_names_every_part(client: httpx.Client) -> None:
+    reply = client.get("/health")
+    assert reply.status_code == 200
+    body = reply.json()
+    assert body["status"] == "ok"
+    assert (body["model_loaded"], body["database_connected"], body["redis_connected"]) == (
+        True,
+    ) * 3
+    for version in ("v1", "v2"):
+        assert body["versions"][version]["ready"] is True
+        assert body["versions"][version]["engine"] == "torch-fp32"
+        assert len(body["versions"][version]["revision"]) == 12
+
+
+def test_probes_answer(client: httpx.Client) -> None:
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+
+def test_cache_stats_follow_hits_and_misses(client: httpx.Client) -> None:
+    before = client.get("/cache/stats").json()
+    for _ in range(2):
+        client.post("/predict", json={"text": "Counted by the cache."})
+    after = client.get("/cache/stats").json()
+    assert after["hits"] - before["hits"] == 1
+    assert after["misses"] - before["misses"] == 1
+    assert after["cache_size"] - before["cache_size"] == 1
+    assert after["hit_rate"] == pytest.approx(
+        100 * after["hits"] / (after["hits"] + after["misses"])
+    )
+
+
+def test_rate_limit_counts_down_then_429_with_retry_after(served: ServedBento) -> None:
+    with served.client() as client, served.client() as someone_else:
+        assert client.get("/rate-limit/status", params={"limit": "batch"}).json()["remaining"] == 20
+        for _ in range(20):
+            assert client.post("/predict/batch", json={"texts": ["limited"]}).status_code == 200
+        reply = client.post("/predict/batch", json={"texts": ["limited"]})
+        assert reply.status_code == 429
+        assert reply.headers["content-type"] == "application/problem+json"
+        assert 1 <= int(reply.headers["retry-after"]) <= 60
+        status = client.get("/rate-limit/status", params={"limit": "batch"}).json()
+        assert (status["limit"], status["remaining"]) == (20, 0)
+        assert 0 < status["reset_in_seconds"] <= 60
+        # Other limits of this client, and the same limit of others, are untouched.
+        assert client.post("/predict", json={"text": "limited"}).status_code == 200
+        assert someone_else.post("/predict/batch", json={"texts": ["x"]}).status_code == 200
+
+
+def test_metrics_have_their_documented_names(client: httpx.Client) -> None:
+    client.post("/predict", json={"text": "Seen by the metrics."})
+    client.get("/no/such/path")
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+    }
+    labels = {name: set(family.samples[0].labels) - {"le"} for name, family in families.items()}
+    assert labels["http_requests"] == {"endpoint", "status"}
+    assert labels["http_request_duration_seconds"] == {"endpoint"}
+    assert labels["model_predictions"] == {"sentiment", "version"}
+    assert labels["model_inference_duration_seconds"] == {"version"}
+    assert labels["model_confidence"] == {"version"}
+    assert labels["cache_hits"] == labels["cache_misses"] == set()
+    assert labels["db_queries"] == labels["db_query_duration_seconds"] == {"type"}
+    endpoints = {sample.labels["endpoint"] for sample in families["http_requests"].samples}
+    assert "other" in endpoints
+    assert "/no/such/path" not in endpoints
+
+
+def test_one_openapi_document_lists_every_endpoint(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        *POST_ROUTES, *ANALYTICS_ROUTES,
+        "/health", "/cache/stats", "/rate-limit/status", "/livez", "/readyz", "/metrics",
+    }  # fmt: skip
+    schemas = document["components"]["schemas"]
+    for path in POST_ROUTES:
+        operation = document["paths"][path]["post"]
+        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        request = schemas[reference.rpartition("/")[2]]
+        # The document's own example is a request that works.
+        if path != "/feedback":
+            assert client.post(path, json=request["example"]).status_code == 200
+        assert "application/problem+json" in operation["responses"]["422"]["content"]
+    references = {text.split('"')[0] for text in str(document).split("#/components/schemas/")[1:]}
+    assert {reference.split("'")[0] for reference in references} <= set(schemas)
+
+
+def test_docs_page_works_without_the_internet(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    assert "https://" not in page
+    for asset in ("static_content/swagger-ui-bundle.js", "static_content/swagger-ui.css"):
+        assert asset in page
+        assert client.get(f"/{asset}").status_code == 200

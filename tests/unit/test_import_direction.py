@@ -1,0 +1,42 @@
+"""The modules beside service.py import one way; import-linter holds the packages."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+# What each may import of ours, at most.
+ALLOWED = {
+    "values": set(),
+    "errors": set(),
+    "metrics": set(),
+    "settings": {"values"},
+    "redis_connection": {"metrics"},
+    "schemas": {"errors", "settings", "values"},
+    "prediction_path": {"cache", "metrics", "values"},
+}
+OURS = {path.stem for path in ROOT.glob("*.py")} | {
+    path.parent.name for path in ROOT.glob("*/__init__.py")
+}
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_module_imports_only_what_lies_below_it(module: str) -> None:
+    tree = ast.parse((ROOT / f"{module}.py").read_text())
+    imported = {
+        (node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+    } | {
+        alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert imported & OURS <= ALLOWED[module]
+
+
+def test_every_module_at_the_top_has_its_rule() -> None:
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    assert modules == ALLOWED.keys() | {"service"}
