@@ -13,9 +13,10 @@ from typing import Any
 
 import bentoml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from runners.classifier import Classifier
-from runners.engines import TorchEngine
+from runners.engines import TorchEngine, export_torchscript
 from runners.model_store import (
     REVISION_CHARACTERS,
     InvalidCheckpoint,
@@ -26,6 +27,7 @@ from runners.model_store import (
 from values import Version
 
 MAX_TOKENS = 512
+MAX_TRACE_DIFFERENCE = 1e-5
 WEIGHTS_FILE = "model.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
 
@@ -77,7 +79,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> int:
-    """Write config, safetensors and a fast tokenizer to `prepared`; the token limit comes back."""
+    """Write weights, trace and a fast tokenizer to `prepared`; the token limit comes back."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
@@ -88,12 +91,16 @@ def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> int:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise InvalidCheckpoint(f"{folder} lacks weights, so it was never trained: {missing[:5]}")
+    positions = int(config.get("max_position_embeddings", MAX_TOKENS))
+    max_tokens = min(MAX_TOKENS, positions, int(tokenizer.model_max_length))
     model.save_pretrained(prepared)
+    difference = export_torchscript(model.eval(), prepared, max_tokens=max_tokens)
+    if difference > MAX_TRACE_DIFFERENCE:
+        raise InvalidCheckpoint(f"{folder} cannot be traced: its logits differ by {difference:.1e}")
     tokenizer.save_pretrained(prepared)
     if not (prepared / "tokenizer.json").is_file():
         raise InvalidCheckpoint(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
-    positions = int(config.get("max_position_embeddings", MAX_TOKENS))
-    return min(MAX_TOKENS, positions, int(tokenizer.model_max_length))
+    return max_tokens
 
 
 def _put_into_store(model: SavedModel, facts: Mapping[str, Any]) -> None:

@@ -132,7 +132,10 @@ def _announce_ready(settings: Settings, process: subprocess.Popen[bytes], starte
         else:
             return
     seconds = time.perf_counter() - started
-    console.print(f"[bold green]ready[/]       after {seconds:.1f} s: {url} (docs: {url}/docs)")
+    console.print(
+        f"[bold green]ready[/]       after {seconds:.1f} s: {url} (docs: {url}/docs)",
+        soft_wrap=True,
+    )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
