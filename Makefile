@@ -49,6 +49,10 @@ format: $(VENV)/.dev ## Format and mend what can be mended
 settings: $(VENV)/.serve ## Write every setting into .env.example and the README
 	@$(BIN)/python -m scripts.settings_reference
 
+.PHONY: transcript
+transcript: $(VENV)/.serve ## Play a session on what `make serve` serves and write it into the README
+	@$(BIN)/python -m scripts.transcript
+
 .PHONY: loadtest
 loadtest: $(VENV)/.dev ## 64 clients for 60 s on what `make serve` serves; fails if a request does
 	@$(BIN)/python -m loadtest.distinct_texts

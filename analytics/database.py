@@ -9,7 +9,7 @@ from typing import Literal
 
 import asyncpg
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -18,8 +18,22 @@ from errors import DatabaseUnavailable
 
 QueryType = Literal["copy", "insert", "select", "ping"]
 
-# What an outage, an exhausted pool or a slow answer raise; COPY raises asyncpg's own error.
-DATABASE_FAILURES = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, OSError, TimeoutError)
+# What an outage, an exhausted pool or a slow answer raise; COPY raises asyncpg's own errors.
+DATABASE_FAILURES = (
+    DBAPIError,
+    PoolTimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+# Of these, what says that the rows themselves are at fault.
+REFUSALS = (
+    DataError,
+    IntegrityError,
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+)
 
 
 def create_engine(url: URL, *, pool_size: int, timeout_seconds: float) -> AsyncEngine:

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
 import metrics
-from analytics.database import DATABASE_FAILURES
+from analytics.database import DATABASE_FAILURES, REFUSALS
 from analytics.log_writer import LogWriter
 from values import Comparison, Prediction
 
@@ -88,20 +88,31 @@ class PredictionLog:
         while True:
             await self._wake.wait()
             await self._gather_a_batch()
-            batch = self._take_batch()
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(DATABASE_FAILURES),
-                wait=wait_exponential_jitter(initial=0.1, max=MAX_RETRY_SECONDS),
-                after=_log_failure,
-            ):
-                with attempt:
-                    await self._writer.write(*batch)
-            self._pending -= len(batch[0])
+            predictions, comparisons = self._take_batch()
+            try:
+                await self._write_until_taken(predictions, comparisons)
+            except Exception:  # the edge of a background loop: one batch must not end it
+                logger.exception("dropping %d predictions that cannot be stored", len(predictions))
+                metrics.log_dropped.inc(len(predictions))
+            self._pending -= len(predictions)
             metrics.log_pending.set(self._pending)
             if not self._entries:
                 self._wake.clear()
                 self._hurry.clear()
                 self._idle.set()
+
+    async def _write_until_taken(
+        self, predictions: list[Prediction], comparisons: list[Comparison]
+    ) -> None:
+        """Try until PostgreSQL takes the batch. Raises what no further attempt can mend."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_may_pass),
+            wait=wait_exponential_jitter(initial=0.1, max=MAX_RETRY_SECONDS),
+            after=_log_failure,
+            reraise=True,
+        ):
+            with attempt:
+                await self._writer.write(predictions, comparisons)
 
     async def _gather_a_batch(self) -> None:
         """Wait a moment for company: one COPY of many rows costs hardly more than one of a few."""
@@ -122,7 +133,12 @@ class PredictionLog:
         return predictions, comparisons
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Whether a failed write is worth another attempt: not if PostgreSQL refuses the rows."""
+    return isinstance(error, DATABASE_FAILURES) and not isinstance(error, REFUSALS)
+
+
 def _log_failure(state: RetryCallState) -> None:
-    if state.attempt_number == 1:
-        error = state.outcome.exception() if state.outcome else None
+    error = state.outcome.exception() if state.outcome else None
+    if state.attempt_number == 1 and error is not None and _may_pass(error):
         logger.error("PostgreSQL does not take predictions, holding them: %r", error)

@@ -11,13 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.starter.build import build_starter, load_starter, starter_versions
-from scripts.starter.datasets import (
-    HELD_OUT_DOMAINS,
-    Example,
-    StarterData,
-    labelled_example,
-)
+from scripts.starter.datasets import HELD_OUT_DOMAINS, load_data
 from scripts.starter.encoder import StarterError
+from scripts.starter.examples import Example, labelled_example
 from scripts.starter.sources import DEFAULT_CACHE, Labelled
 from scripts.starter.training import accuracy
 
@@ -40,7 +36,7 @@ def main(
     torch.set_num_threads(threads)
     try:
         with progress_console.status("reading and splitting the labelled texts"):
-            data = StarterData(cache)
+            data = load_data(cache)
             sets = {domain: data.held_out[domain] for domain in HELD_OUT_DOMAINS}
             for name, examples in (_read_extra(option) for option in extra or []):
                 sets[name] = data.unseen(examples)

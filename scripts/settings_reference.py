@@ -31,7 +31,9 @@ def readme_table() -> str:
         f"| {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
-    return "\n".join([BEGIN, "| setting | default | what it does |", "| --- | --- | --- |", *rows, END])
+    return "\n".join(
+        [BEGIN, "| setting | default | what it does |", "| --- | --- | --- |", *rows, END]
+    )
 
 
 def with_table(readme: str) -> str:

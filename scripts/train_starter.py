@@ -19,10 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from safetensors.torch import load_file, save_file
-from transformers import BertTokenizer
 
-from scripts.starter.build import ADAPTERS, CARD_FILE
-from scripts.starter.datasets import HELD_OUT_DOMAINS, StarterData
+from scripts.starter.build import ADAPTERS, CARD_FILE, merge_adapter
+from scripts.starter.datasets import HELD_OUT_DOMAINS, StarterData, load_data
 from scripts.starter.encoder import (
     ENCODER_PACKAGE,
     ENCODER_VERSION,
@@ -31,6 +30,7 @@ from scripts.starter.encoder import (
     convert_encoder,
     find_encoder,
 )
+from scripts.starter.examples import Example
 from scripts.starter.recipes import RECIPES, Recipe
 from scripts.starter.sources import DEFAULT_CACHE
 from scripts.starter.training import Step, accuracy, attach_adapter, train
@@ -74,7 +74,7 @@ def main(
 
 def _run(recipe: Recipe, folder: Path, cache: Path) -> None:
     console.print("reading and splitting the labelled texts (downloads them the first time)")
-    data = StarterData(cache)
+    data = load_data(cache)
     split = data.split(recipe.domains)
     files = find_encoder()
     tokenizer = build_tokenizer(files)
@@ -96,17 +96,45 @@ def _run(recipe: Recipe, folder: Path, cache: Path) -> None:
             progress.update(bar, completed=step.index, total=step.total, loss=step.loss)
 
         train(model, tokenizer, split.train, recipe, show)
-    console.print("measuring on the validation and held-out texts")
-    card = _card(recipe, data, model, tokenizer)
-    _save(model, card, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        written = Path(scratch)
+        export_adapter(model, written)
+        console.print("measuring what was written on the validation and held-out texts")
+        card = describe(recipe, data, written)
+        (written / CARD_FILE).write_text(_json(card), encoding="utf-8")
+        # Every file is complete before any is replaced.
+        for name in (_CONFIG_FILE, _WEIGHTS_FILE, CARD_FILE):
+            (written / name).replace(folder / name)
     console.print_json(data=card["held_out"])
     console.print(f"wrote {folder}")
 
 
-def _card(
-    recipe: Recipe, data: StarterData, model: PeftModel, tokenizer: BertTokenizer
-) -> dict[str, Any]:
-    split = data.split(recipe.domains)
+def export_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter and head in half precision, without a trace of this machine."""
+    model.save_pretrained(str(folder))
+    weights = load_file(folder / _WEIGHTS_FILE)
+    halves = {name: weight.half().contiguous() for name, weight in weights.items()}
+    save_file(halves, folder / _WEIGHTS_FILE, metadata={"format": "pt"})
+    config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+    # peft records where it loaded the base from, which means nothing elsewhere.
+    config |= {"base_model_name_or_path": None, "inference_mode": True}
+    config["target_modules"] = sorted(config["target_modules"])
+    (folder / _CONFIG_FILE).write_text(_json(config), encoding="utf-8")
+
+
+def describe(recipe: Recipe, data: StarterData, adapter: Path) -> dict[str, Any]:
+    """The card: what the adapter was made of and how often the merged model is right."""
+    files = find_encoder()
+    tokenizer = build_tokenizer(files)
+    classifier = merge_adapter(files, adapter)
+
+    def measure(examples: list[Example]) -> dict[str, float]:
+        return {
+            "n": len(examples),
+            "accuracy": round(accuracy(classifier, tokenizer, examples), 4),
+        }
+
     sizes = {domain: len(data.split([domain]).train) for domain in recipe.domains}
     return {
         "base": f"all-MiniLM-L6-v2 ({ENCODER_PACKAGE}=={ENCODER_VERSION}) as DistilBERT",
@@ -115,36 +143,10 @@ def _card(
         "recipe": asdict(recipe),
         "training_texts": sizes,
         "validation": {
-            "n": len(split.validation),
-            "accuracy": round(accuracy(model, tokenizer, split.validation), 4),
+            domain: measure(data.split([domain]).validation) for domain in recipe.domains
         },
-        "held_out": {
-            domain: {
-                "n": len(data.held_out[domain]),
-                "accuracy": round(accuracy(model, tokenizer, data.held_out[domain]), 4),
-            }
-            for domain in HELD_OUT_DOMAINS
-        },
+        "held_out": {domain: measure(data.held_out[domain]) for domain in HELD_OUT_DOMAINS},
     }
-
-
-def _save(model: PeftModel, card: dict[str, Any], folder: Path) -> None:
-    """Write adapter, half-precision, and card; every file is complete before any is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        written = Path(scratch)
-        model.save_pretrained(scratch)
-        weights = load_file(written / _WEIGHTS_FILE)
-        halves = {name: weight.half().contiguous() for name, weight in weights.items()}
-        save_file(halves, written / _WEIGHTS_FILE, metadata={"format": "pt"})
-        config = json.loads((written / _CONFIG_FILE).read_text(encoding="utf-8"))
-        # peft records where it loaded the base from, which means nothing elsewhere.
-        config |= {"base_model_name_or_path": None, "inference_mode": True}
-        config["target_modules"] = sorted(config["target_modules"])
-        (written / _CONFIG_FILE).write_text(_json(config), encoding="utf-8")
-        (written / CARD_FILE).write_text(_json(card), encoding="utf-8")
-        for name in (_CONFIG_FILE, _WEIGHTS_FILE, CARD_FILE):
-            (written / name).replace(folder / name)
 
 
 def _json(content: dict[str, Any]) -> str:

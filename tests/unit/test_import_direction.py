@@ -27,7 +27,9 @@ OURS = {path.stem for path in ROOT.glob("*.py")} | {
 def test_module_imports_only_what_lies_below_it(module: str) -> None:
     tree = ast.parse((ROOT / f"{module}.py").read_text())
     imported = {
-        (node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        (node.module or "").split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
     } | {
         alias.name.split(".")[0]
         for node in ast.walk(tree)

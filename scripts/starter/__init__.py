@@ -1,0 +1,1 @@
+"""Starter models: DistilBERT-architecture sentiment classifiers rebuilt from pip packages."""

@@ -1,0 +1,110 @@
+"""Plays a session against what `make serve` serves and writes it into the README as it went."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN = "<!-- transcript: written by `make transcript` -->"
+END = "<!-- end of transcript -->"
+
+GOOD = "A warm, funny, engaging film."
+BAD = "The charger died after two days and nobody answered my mails."
+BATCH = [
+    "Great value, I use it every day.",
+    "It broke in a week.",
+    "There is nothing I don't like about it.",
+]
+# Sentences that movie reviews do not teach; the first on which the versions disagree is shown.
+DISPUTED = [
+    "Solved my problem in five minutes.",
+    "Does exactly what it says on the box.",
+    "Battery lasts for days.",
+    "Five stars, will order again.",
+    "My flight was cancelled and the agent hung up on me.",
+    "They refunded me the same day.",
+    "Too small, had to send it back.",
+]
+
+
+def main(url: Annotated[str, typer.Option()] = "http://127.0.0.1:3000") -> None:
+    """Play the session and write it between the README's marks."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        lines = [
+            *_post(client, "/predict", {"text": GOOD}),
+            *_post(client, "/predict", {"text": GOOD}),
+            *_post(client, "/predict", {"text": BAD, "version": "v2"}),
+            *_post(client, "/predict/batch", {"texts": BATCH, "version": "v2"}),
+            *_post(client, "/predict/ab-compare", {"text": _disputed(client)}),
+            *_post(client, "/predict", {"text": "   "}),
+        ]
+        # Feedback is answered once its prediction is stored, and with it those before.
+        last = client.post("/predict", json={"text": GOOD}).json()
+        client.post("/feedback", json={"prediction_id": last["id"], "label": "positive"})
+        lines += _get(client, "/analytics/summary", {"since": started})
+        lines += _get(client, "/analytics/sentiment-distribution", {"since": started})
+        lines += _get(client, "/health", {})
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    session = "\n".join([BEGIN, "```console", *lines, "```", END])
+    README.write_text(before + session + after)
+    print(session)
+
+
+def _disputed(client: httpx.Client) -> str:
+    for text in DISPUTED:
+        if not client.post("/predict/ab-compare", json={"text": text}).json()["agreement"]:
+            return text
+    raise RuntimeError("the versions agree on every sentence; add one on which they do not")
+
+
+def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> list[str]:
+    sent = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
+    reply = client.post(path, json=body)
+    return [
+        f"$ curl -s localhost:3000{path} -H 'content-type: application/json' \\",
+        f"    -d '{sent}'",
+        *_shown(reply),
+    ]
+
+
+def _get(client: httpx.Client, path: str, query: dict[str, str]) -> list[str]:
+    reply = client.get(path, params=query)
+    asked = "&".join(f"{name}={value}" for name, value in query.items())
+    return [f"$ curl -s 'localhost:3000{path}{'?' if asked else ''}{asked}'", *_shown(reply)]
+
+
+def _shown(reply: httpx.Response) -> list[str]:
+    """A reply as `jq` shows it, numbers short and predictions on one line each."""
+    return [*_folded(_rounded(reply.json())).splitlines(), ""]
+
+
+def _folded(value: Any, indent: str = "") -> str:
+    flat = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or len(indent + flat) <= 100:
+        return flat
+    inner = indent + "  "
+    if isinstance(value, dict):
+        items = [f'{inner}"{name}": {_folded(item, inner)}' for name, item in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    items = [f"{inner}{_folded(item, inner)}" for item in value]
+    return "[\n" + ",\n".join(items) + f"\n{indent}]"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    typer.run(main)
