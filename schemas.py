@@ -36,10 +36,13 @@ _EXAMPLE_PREDICTION: dict[str, JsonValue] = {
 }
 
 
-def _refuse_nul(text: str) -> str:
+def _refuse_unusable(text: str) -> str:
     # PostgreSQL's text type cannot hold U+0000, and no tokenizer makes sense of it.
     if "\x00" in text:
         raise ValueError("must not contain the NUL character")
+    # Separators such as U+001F, which pydantic does not strip.
+    if not text.strip():
+        raise ValueError("must not be blank")
     return text
 
 
@@ -48,12 +51,12 @@ Text = Annotated[
     StringConstraints(
         strip_whitespace=True, strict=True, min_length=1, max_length=MAX_TEXT_CHARACTERS
     ),
-    AfterValidator(_refuse_nul),
+    AfterValidator(_refuse_unusable),
 ]
 Subject = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=MAX_SUBJECT_CHARACTERS),
-    AfterValidator(_refuse_nul),
+    AfterValidator(_refuse_unusable),
 ]
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from errors import FieldError, InvalidRequest
 
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 DEFAULT_SPAN = timedelta(hours=24)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 # A "+" in a query string that was not percent-encoded arrives as a space.
@@ -32,7 +33,12 @@ def parse_range(since: str | None, until: str | None, now: datetime) -> TimeRang
         InvalidRequest: neither form, or `since` is not before `until`.
     """
     end = now if until is None else _parse_time("until", until, now)
-    start = end - DEFAULT_SPAN if since is None else _parse_time("since", since, now)
+    if since is not None:
+        start = _parse_time("since", since, now)
+    elif end > EARLIEST + DEFAULT_SPAN:
+        start = end - DEFAULT_SPAN
+    else:
+        raise _invalid("until", "lies too far back")
     if start >= end:
         raise _invalid("since", "must be before until")
     return TimeRange(start, end)

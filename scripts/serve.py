@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ def main() -> int:
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
+            _check_port(settings)
             _save_missing_models(settings)
             environment = _start_databases(settings, stack)
             # BentoML's default is one folder for all that this user serves, and each start empties
@@ -61,6 +63,17 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise Stopped
+
+
+def _check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            console.print(f"[red]port {settings.port} cannot be used ({error}); set PORT[/]")
+            raise SystemExit(1) from None
 
 
 def _save_missing_models(settings: Settings) -> None:

@@ -66,7 +66,7 @@ class ProblemMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == REPORT_ROUTE:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         with collecting_problems() as left:
@@ -93,7 +93,7 @@ class _Answer:
         self.started = False
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] >= 400:
+        if message["type"] == "http.response.start" and self._is_replaced(message["status"]):
             self._held = message
         elif self._held is None:
             self.started = True
@@ -105,6 +105,9 @@ class _Answer:
                 if self._left
                 else _framework_problem(self._held["status"], self._scope, headers)
             )
+
+    def _is_replaced(self, status: int) -> bool:
+        return status >= 400 and (status, self._scope["path"]) != (503, REPORT_ROUTE)
 
     async def send_problem(self, problem: Problem) -> None:
         body = orjson.dumps(problem.document(self._scope["path"]))

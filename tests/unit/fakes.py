@@ -1,0 +1,76 @@
+"""Small stand-ins for what the prediction path talks to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from errors import RunnerUnavailable
+from values import Classification, Comparison, Prediction, RunnerDescription, Version
+
+
+def classification(text: str, revision: str = "r1") -> Classification:
+    """A classification that depends on the text alone."""
+    positive = (len(text) % 9 + 1) / 10
+    return Classification(
+        revision,
+        {"negative": 1 - positive, "positive": positive},
+        len(text.split()),
+        truncated=False,
+    )
+
+
+class FakeRunner:
+    """Answers with `classification`; remembers its calls; fails or waits when told to."""
+
+    def __init__(self, version: Version = "v1", revision: str = "r1") -> None:
+        self.calls: list[list[str]] = []
+        self.fails = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+        self.answers_as = revision
+        self._description = RunnerDescription(version, revision, "fake", ("negative", "positive"))
+
+    def description(self) -> RunnerDescription:
+        return self._description
+
+    async def classify(self, texts: Sequence[str]) -> list[Classification]:
+        self.calls.append(list(texts))
+        self.entered.set()
+        await self.gate.wait()
+        if self.fails:
+            raise RunnerUnavailable("told to fail")
+        return [classification(text, self.answers_as) for text in texts]
+
+
+class FakeCache:
+    """A dictionary that counts its round trips."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, Classification] = {}
+        self.lookups: list[list[str]] = []
+        self.stores: list[list[str]] = []
+
+    async def lookup(self, keys: Sequence[str]) -> list[Classification | None]:
+        self.lookups.append(list(keys))
+        return [self.content.get(key) for key in keys]
+
+    async def store(self, classifications: Mapping[str, Classification]) -> None:
+        self.stores.append(list(classifications))
+        self.content.update(classifications)
+
+
+class FakeLog:
+    """Keeps what is recorded."""
+
+    def __init__(self) -> None:
+        self.predictions: list[Prediction] = []
+        self.comparisons: list[Comparison] = []
+
+    def record(
+        self, predictions: Sequence[Prediction], comparison: Comparison | None = None
+    ) -> None:
+        self.predictions.extend(predictions)
+        if comparison is not None:
+            self.comparisons.append(comparison)

@@ -1,0 +1,94 @@
+"""Validation of what clients send: any body is either a request or a 400 or 422 that says why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from errors import InvalidRequest, MalformedRequest, RequestError
+from schemas import (
+    MAX_TEXT_CHARACTERS,
+    AbRequest,
+    BatchRequest,
+    FeedbackRequest,
+    PredictRequest,
+    request_error,
+)
+
+MODELS: list[type[Any]] = [PredictRequest, BatchRequest, AbRequest, FeedbackRequest]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+ANY_BODY = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
+FIELDS = st.sampled_from(["text", "texts", "version", "subject", "label", "prediction_id", "x"])
+NEAR_BODY = st.dictionaries(FIELDS, JSON).map(lambda value: json.dumps(value).encode())
+
+
+def parse(model: type[Any], body: bytes) -> Any:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise request_error(error) from error
+
+
+@pytest.mark.parametrize("model", MODELS)
+@given(body=ANY_BODY | NEAR_BODY)
+def test_any_body_is_taken_or_refused_with_a_reason(model: type[Any], body: bytes) -> None:
+    try:
+        parse(model, body)
+    except RequestError as error:
+        assert error.status in (400, 422)
+        assert error.detail
+        assert bool(error.errors) is (error.status == 422)
+
+
+@given(st.text(max_size=40))
+def test_a_text_is_taken_exactly_if_the_rules_allow_it(text: str) -> None:
+    body = json.dumps({"text": text}).encode()
+    stripped = text.strip()
+    allowed = bool(stripped) and "\x00" not in stripped
+    try:
+        taken = parse(PredictRequest, body).text
+    except RequestError:
+        assert not allowed
+    else:
+        assert allowed
+        assert taken.strip() == stripped
+
+
+@pytest.mark.parametrize(
+    ("length", "allowed"),
+    [(1, True), (MAX_TEXT_CHARACTERS, True), (MAX_TEXT_CHARACTERS + 1, False)],
+)
+def test_length_counts_characters_after_stripping(length: int, allowed: bool) -> None:
+    body = json.dumps({"text": "  " + "é" * length + "\n"}).encode()
+    if allowed:
+        assert len(parse(PredictRequest, body).text) == length
+    else:
+        with pytest.raises(InvalidRequest, match="at most 5000 characters"):
+            parse(PredictRequest, body)
+
+
+def test_every_fault_is_told_with_its_place() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(BatchRequest, b'{"texts": ["ok", "", 5], "version": "v9", "x": 1}')
+    assert [error.field for error in caught.value.errors] == ["texts.1", "texts.2", "version", "x"]
+    assert caught.value.detail.endswith("and 1 more")
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"text": "\\ud800"}', b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedRequest, match="not valid JSON"):
+        parse(PredictRequest, body)
+
+
+def test_version_and_subject_may_be_left_out() -> None:
+    assert parse(PredictRequest, b'{"text": "a"}').version is None
+    assert parse(AbRequest, b'{"text": "a", "subject": null}').subject is None

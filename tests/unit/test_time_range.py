@@ -1,0 +1,72 @@
+"""`since` and `until`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analytics.time_range import TimeRange, parse_range
+from errors import InvalidRequest
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))
+TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2026, 5, 1), timezones=OFFSETS)  # noqa: DTZ001
+
+
+def test_the_last_day_is_the_default() -> None:
+    assert parse_range(None, None, NOW) == TimeRange(NOW - timedelta(days=1), NOW)
+
+
+@pytest.mark.parametrize(
+    ("since", "span"),
+    [("1m", timedelta(minutes=1)), ("36h", timedelta(hours=36)), ("7d", timedelta(days=7))],
+)
+def test_relative_times_count_back_from_now(since: str, span: timedelta) -> None:
+    assert parse_range(since, None, NOW).since == NOW - span
+
+
+@given(TIMES)
+def test_any_offset_is_understood(time: datetime) -> None:
+    assert parse_range(time.isoformat(), None, NOW).since == time
+    assert parse_range(time.isoformat(), None, NOW).since.tzinfo is UTC
+
+
+def test_a_plus_that_the_query_string_lost_is_found() -> None:
+    since = parse_range("2026-05-04T09:00:00 02:00", None, NOW).since
+    assert since == datetime(2026, 5, 4, 7, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        ("yesterday", None),
+        ("", None),
+        ("24", None),
+        ("0h", None),
+        ("24h ", None),
+        ("2026-05-04", None),
+        ("2026-05-04T09:00:00", None),
+        ("999999d", None),
+        ("1h", "1h"),
+        ("1h", "2h"),
+        ("2026-05-05T00:00:00Z", None),
+        (None, "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_what_is_no_range_is_refused(since: str | None, until: str | None) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_range(since, until, NOW)
+    assert {error.field for error in caught.value.errors} <= {"since", "until"}
+
+
+@given(st.text(max_size=40) | st.none(), st.text(max_size=40) | st.none())
+def test_any_text_gives_a_range_or_a_reason(since: str | None, until: str | None) -> None:
+    try:
+        made = parse_range(since, until, NOW)
+    except InvalidRequest as error:
+        assert error.errors
+    else:
+        assert made.since < made.until
