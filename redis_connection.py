@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -18,23 +17,19 @@ logger = logging.getLogger("bentoml.sentiment.redis")
 REDIS_FAILURES = (RedisError, OSError, TimeoutError)
 
 
-def connection_options(timeout_seconds: float) -> dict[str, Any]:
-    """Options for every Redis client of the service.
+def connect(url: str, *, timeout_seconds: float) -> Redis:
+    """A client of `url`, without connecting yet.
 
     redis-py by default retries a failed command three times with up to 10 s of waiting, which a
     request cannot afford. One immediate retry stays: it is what heals a connection that the server
     closed while it was idle.
     """
-    return {
-        "socket_timeout": timeout_seconds,
-        "socket_connect_timeout": timeout_seconds,
-        "retry": Retry(NoBackoff(), 1),
-    }
-
-
-def connect(url: str, *, timeout_seconds: float) -> Redis:
-    """A client of `url`, without connecting yet."""
-    return Redis.from_url(url, **connection_options(timeout_seconds))
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 1),
+    )
 
 
 class OutageLog:

@@ -54,21 +54,21 @@ class Parts:
     """What a running API process is made of; made on its event loop, when serving starts."""
 
     def __init__(self, settings: Settings, runners: dict[Version, RunnerApi]) -> None:
-        redis_url = settings.redis_connection_url()
-        self.redis = connect(redis_url, timeout_seconds=settings.redis_timeout_seconds)
+        self.redis = connect(
+            settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
+        )
         self.engine = create_engine(
             settings.sqlalchemy_url(),
             pool_size=settings.database_pool_size,
             timeout_seconds=settings.database_timeout_seconds,
         )
         self.limiter = RateLimiter(
-            redis_url,
+            self.redis,
             limits={
                 "predict": settings.rate_limit_predict,
                 "batch": settings.rate_limit_batch,
                 "analytics": settings.rate_limit_analytics,
             },
-            redis_timeout_seconds=settings.redis_timeout_seconds,
         )
         self.cache = PredictionCache(self.redis, ttl_seconds=settings.cache_ttl_seconds)
         self.log = PredictionLog(

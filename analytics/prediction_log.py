@@ -7,13 +7,13 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
 import metrics
 from analytics.database import DATABASE_FAILURES, REFUSALS
-from analytics.log_writer import LogWriter
 from values import Comparison, Prediction
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -30,6 +30,12 @@ class Entry:
     comparison: Comparison | None = None
 
 
+class Writer(Protocol):
+    async def write(
+        self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
+    ) -> None: ...
+
+
 class PredictionLog:
     """Holds entries in memory until the writer has them in PostgreSQL.
 
@@ -37,7 +43,7 @@ class PredictionLog:
     are dropped and counted. A process that is killed loses what it holds.
     """
 
-    def __init__(self, writer: LogWriter, *, flush_seconds: float, max_pending: int) -> None:
+    def __init__(self, writer: Writer, *, flush_seconds: float, max_pending: int) -> None:
         self._writer = writer
         self._flush_seconds = flush_seconds
         self._max_pending = max_pending
@@ -107,7 +113,7 @@ class PredictionLog:
         """Try until PostgreSQL takes the batch. Raises what no further attempt can mend."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_may_pass),
-            wait=wait_exponential_jitter(initial=0.1, max=MAX_RETRY_SECONDS),
+            wait=wait_exponential_jitter(multiplier=0.1, max=MAX_RETRY_SECONDS),
             after=_log_failure,
             reraise=True,
         ):

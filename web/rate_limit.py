@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
+from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import metrics
 from errors import RateLimited
-from redis_connection import REDIS_FAILURES, OutageLog, connection_options
+from redis_connection import REDIS_FAILURES, OutageLog
 from web.routes import LimitName, limit_name
 
 KEY_PREFIX = "sentiment-limits"
@@ -31,19 +32,17 @@ class LimitState:
 class RateLimiter:
     """Counts requests by client; every worker and machine on one Redis shares the count."""
 
-    def __init__(
-        self, redis_url: str, *, limits: Mapping[LimitName, str], redis_timeout_seconds: float
-    ) -> None:
-        """`limits` are such as `100/minute`, or `off`."""
+    def __init__(self, redis: Redis, limits: Mapping[LimitName, str]) -> None:
+        """`limits` are such as `100/minute`, or `off`. The connections are those of `redis`."""
         self._items: dict[LimitName, RateLimitItem] = {
             name: parse(limit) for name, limit in limits.items() if limit != "off"
         }
         self._shared = MovingWindowRateLimiter(
             RedisStorage(
-                _limits_url(redis_url),
+                "async+redis://",  # unused beside a pool
                 implementation="redispy",
                 key_prefix=KEY_PREFIX,
-                **connection_options(redis_timeout_seconds),
+                connection_pool=redis.connection_pool,  # type: ignore[arg-type]
             )
         )
         self._local = MovingWindowRateLimiter(MemoryStorage())
@@ -113,10 +112,3 @@ def client_identity(scope: Scope) -> str:
     """
     client = scope.get("client")
     return client[0] if client else "unknown"
-
-
-def _limits_url(redis_url: str) -> str:
-    """`redis_url` in the form of the limits library, which marks asyncio and Unix sockets."""
-    if redis_url.startswith("unix://"):
-        return f"async+redis+{redis_url}"
-    return f"async+{redis_url}"

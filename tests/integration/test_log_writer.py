@@ -1,0 +1,92 @@
+"""The prediction log in a real PostgreSQL: every row right, and once."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils.compat import uuid7
+
+from analytics.database import DATABASE_FAILURES, create_engine
+from analytics.log_writer import LogWriter
+from analytics.rows import TextStorage
+from tests.integration.predictions import make_prediction
+from values import Comparison
+
+ALL = "SELECT p.*, m.version, m.revision, m.engine FROM predictions p JOIN model_versions m ON m.id = p.model_version_id ORDER BY p.id"  # noqa: E501
+
+
+async def rows(engine: AsyncEngine, statement: str = ALL) -> list[dict[str, object]]:
+    async with engine.connect() as connection:
+        return [dict(row) for row in (await connection.execute(text(statement))).mappings()]
+
+
+@pytest.mark.parametrize("storage", ["full", "hash"])
+async def test_a_row_holds_what_was_predicted(engine: AsyncEngine, storage: TextStorage) -> None:
+    made = make_prediction(
+        "Ein Film, 漢字", scores={"negative": 0.5, "neutral": 0.125, "positive": 0.375}
+    )
+    await LogWriter(engine, text_storage=storage).write([made], [])
+    [row] = await rows(engine)
+    del row["model_version_id"]
+    assert row == {
+        "id": made.id,
+        "created_at": made.created_at,
+        "endpoint": "/predict",
+        "sentiment": "negative",
+        "confidence": 0.5,
+        "score_negative": 0.5,
+        "score_neutral": 0.125,
+        "score_positive": 0.375,
+        "latency_ms": 12.5,
+        "cache_hit": False,
+        "truncated": False,
+        "token_count": 5,
+        "text_characters": len(made.text),
+        "text_sha256": hashlib.sha256(made.text.encode()).digest(),
+        "text": made.text if storage == "full" else None,
+        "version": "v1",
+        "revision": "v1-revision",
+        "engine": "fake",
+    }
+
+
+async def test_writing_again_stores_nothing_twice(engine: AsyncEngine) -> None:
+    v1, v2 = make_prediction(), make_prediction(version="v2")
+    comparison = Comparison(uuid7(), datetime.now(UTC), v1, v2)
+    # Two writers, as after a crash between the commit and its answer.
+    for _ in range(2):
+        await LogWriter(engine, text_storage="hash").write([v1, v2], [comparison])
+    assert [row["id"] for row in await rows(engine)] == [v1.id, v2.id]
+    [linked] = await rows(engine, "SELECT * FROM comparisons")
+    assert (linked["v1_prediction_id"], linked["v2_prediction_id"]) == (v1.id, v2.id)
+    assert len(await rows(engine, "SELECT * FROM model_versions")) == 2
+
+
+async def test_a_batch_with_a_bad_row_stores_nothing(engine: AsyncEngine) -> None:
+    bad = make_prediction(scores={"positive": 1.5})
+    with pytest.raises(DATABASE_FAILURES):
+        await LogWriter(engine, text_storage="hash").write([make_prediction(), bad], [])
+    assert await rows(engine) == []
+
+
+async def test_many_rows_go_in_one_transaction(engine: AsyncEngine) -> None:
+    made = [make_prediction(f"text {number}") for number in range(5_000)]
+    await LogWriter(engine, text_storage="hash").write(made, [])
+    [counted] = await rows(engine, "SELECT count(*) AS n, count(DISTINCT xmin::text) AS t "
+                                   "FROM predictions")  # fmt: skip
+    assert counted == {"n": 5_000, "t": 1}
+
+
+async def test_a_dead_server_raises_what_the_log_waits_out(database_url: URL) -> None:
+    engine = create_engine(
+        database_url.update_query_dict({"host": "/nowhere"}), pool_size=2, timeout_seconds=1
+    )
+    with pytest.raises(DATABASE_FAILURES) as caught:
+        await LogWriter(engine, text_storage="hash").write([make_prediction()], [])
+    assert not isinstance(caught.value, asyncpg.DataError)
+    await engine.dispose()

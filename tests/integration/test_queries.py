@@ -1,0 +1,92 @@
+"""The analytics queries against a plain computation over the same rows."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from analytics.log_writer import LogWriter
+from analytics.queries import AnalyticsQueries
+from analytics.time_range import TimeRange
+from errors import DatabaseUnavailable
+from tests.integration.predictions import make_prediction
+from values import VERSIONS, Prediction, Version
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+SPAN = TimeRange(START, START + timedelta(hours=1))
+
+
+def history(count: int, seed: int) -> list[Prediction]:
+    """Predictions in and around `SPAN`, its two edges included."""
+    numbers = random.Random(seed)
+    minutes = [0.0, 60.0, *(numbers.uniform(-20, 80) for _ in range(count - 2))]
+    made = []
+    for minute in minutes:
+        positive = numbers.choice([0.125, 0.25, 0.75, 0.875])
+        made.append(
+            make_prediction(
+                version=numbers.choice(VERSIONS),
+                scores={"negative": 1 - positive, "positive": positive},
+                created_at=START + timedelta(minutes=minute),
+                cache_hit=numbers.random() < 0.3,
+                latency_ms=numbers.choice([0.5, 8.0, 64.0]),
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize("version", [None, "v1", "v2"])
+async def test_numbers_equal_a_plain_computation(
+    engine: AsyncEngine, version: Version | None
+) -> None:
+    made = history(200, seed=7)
+    await LogWriter(engine, text_storage="hash").write(made, [])
+    expected = [
+        p for p in made if SPAN.since <= p.created_at < SPAN.until and version in (None, p.version)
+    ]
+    count = len(expected)
+    assert 20 < count < 200
+    queries = AnalyticsQueries(engine)
+
+    summary = await queries.summary(SPAN, version)
+    assert summary.total_predictions == count
+    assert sum(summary.by_version.values()) == count
+    assert summary.average_confidence == pytest.approx(
+        sum(p.classification.confidence for p in expected) / count
+    )
+    assert summary.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
+    assert summary.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
+
+    shares = (await queries.sentiment_distribution(SPAN, version)).distribution
+    for sentiment, share in shares.items():
+        said = sum(p.classification.sentiment == sentiment for p in expected)
+        assert share.count == said
+        assert share.percent == pytest.approx(100 * said / count)
+
+    recent = await queries.recent(SPAN, version, 15)
+    newest = sorted(expected, key=lambda p: (p.created_at, p.id), reverse=True)[:15]
+    assert [row.id for row in recent.predictions] == [p.id for p in newest]
+    assert "text" not in type(recent.predictions[0]).model_fields
+
+
+async def test_an_empty_range_has_no_averages(engine: AsyncEngine) -> None:
+    queries = AnalyticsQueries(engine)
+    summary = await queries.summary(SPAN, None)
+    assert (summary.total_predictions, summary.by_version) == (0, {})
+    assert summary.average_confidence is summary.average_latency_ms is None
+    assert summary.cache_hit_rate is None
+    assert (await queries.sentiment_distribution(SPAN, None)).distribution["positive"].percent == 0
+    assert (await queries.recent(SPAN, None, 10)).predictions == []
+
+
+async def test_an_exhausted_pool_is_unavailable_not_a_hang(engine: AsyncEngine) -> None:
+    from analytics.database import create_engine
+
+    small = create_engine(engine.url, pool_size=1, timeout_seconds=0.2)
+    async with small.connect():
+        with pytest.raises(DatabaseUnavailable):
+            await AnalyticsQueries(small).summary(SPAN, None)
+    await small.dispose()

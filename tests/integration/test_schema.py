@@ -1,0 +1,69 @@
+"""Alembic makes exactly the schema that the code declares."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import URL, Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from analytics.tables import metadata
+from scripts.migrate import PYPROJECT, upgrade
+from tests.database import fetch, run_sql
+from tests.serving import ROOT
+
+
+def difference(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, metadata))
+
+
+async def test_migrated_schema_equals_the_tables(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        assert await connection.run_sync(difference) == []
+
+
+def tables(url: URL) -> set[str]:
+    return {row["tablename"] for row in fetch(url, "SELECT tablename FROM pg_tables "
+                                              "WHERE schemaname = 'public'")}  # fmt: skip
+
+
+def test_migrations_go_down_and_up_again(database_url: URL) -> None:
+    before = tables(database_url)
+    config = Config(toml_file=PYPROJECT)
+    config.attributes["url"] = database_url
+    command.downgrade(config, "base")
+    assert tables(database_url) == {"alembic_version"}
+    upgrade(database_url)
+    assert tables(database_url) == before
+
+
+def test_constraints_have_the_names_of_the_convention(database_url: URL) -> None:
+    rows = fetch(
+        database_url,
+        "SELECT conname FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace "
+        "WHERE n.nspname = 'public' AND contype IN ('c', 'f', 'u', 'p')",
+    )
+    declared = {str(c.name) for table in metadata.tables.values() for c in table.constraints}
+    found = {row["conname"] for row in rows} - {"alembic_version_pkc"}
+    assert len(found) > 10
+    assert all(name.startswith(("pk_", "fk_", "uq_", "ck_")) for name in found)
+    assert len(found) == len(declared)
+
+
+def test_two_machines_may_migrate_at_once(template_database: URL) -> None:
+    run_sql(template_database, "CREATE DATABASE migrated_twice")
+    url = template_database.set(database="migrated_twice")
+    environment = os.environ | {"DATABASE_URL": url.render_as_string(hide_password=False)}
+    machines = [
+        subprocess.Popen([sys.executable, "-m", "scripts.migrate"], cwd=ROOT, env=environment)
+        for _ in range(2)
+    ]
+    assert [machine.wait(60) for machine in machines] == [0, 0]
+    assert "predictions" in tables(url)
