@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.starter.build import build_starter, load_starter, starter_versions
+from scripts.starter.build import build_starter, load_starter
+from scripts.starter.card import StarterError, starter_versions
 from scripts.starter.datasets import HELD_OUT_DOMAINS, load_data
-from scripts.starter.encoder import StarterError
 from scripts.starter.examples import Example, labelled_example
 from scripts.starter.sources import DEFAULT_CACHE, Labelled
 from scripts.starter.training import accuracy

@@ -19,6 +19,7 @@ from rich.console import Console
 from runners.checkpoint import save_checkpoint
 from runners.model_store import InvalidCheckpoint
 from scripts.starter.build import build_starter
+from scripts.starter.card import StarterError, adapter_digest
 from values import Version
 
 DEFAULT_HUB_REPOS: dict[Version, str] = {
@@ -56,7 +57,7 @@ def main(
         if only is None or version == only:
             try:
                 save_version(version, source, location)
-            except InvalidCheckpoint as error:
+            except (InvalidCheckpoint, StarterError) as error:
                 console.print(f"[bold red]{version} is not saved:[/] {error}")
                 raise typer.Exit(1) from error
 
@@ -85,7 +86,8 @@ def _checkpoint(
     if source is Source.starter:
         with tempfile.TemporaryDirectory() as folder:
             card = build_starter(version, Path(folder))
-            yield Path(folder), {"source": "starter", **asdict(card)}
+            digest = adapter_digest(version)
+            yield Path(folder), {"source": "starter", "adapter_sha256": digest, **asdict(card)}
     else:
         yield (
             fetch(location),

@@ -22,8 +22,9 @@ from sqlalchemy import make_url
 
 from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
+from scripts.starter.card import adapter_digest
 from settings import Settings, get_settings
-from values import VERSIONS
+from values import VERSIONS, Version
 
 STOP_SECONDS = 45.0
 READY_POLL_SECONDS = 0.1
@@ -80,7 +81,7 @@ def _check_port(settings: Settings) -> None:
 
 
 def _save_missing_models(settings: Settings) -> None:
-    missing = [version for version in VERSIONS if not _is_saved(settings.model_tag(version))]
+    missing = [version for version in VERSIONS if not _is_saved(version, settings)]
     for version in missing:
         # Imported here because torch takes seconds, and a second start needs none of it.
         from scripts.save_models import Source, save_version
@@ -90,12 +91,13 @@ def _save_missing_models(settings: Settings) -> None:
         console.print("[green]models[/]      both are in the BentoML model store")
 
 
-def _is_saved(tag: str) -> bool:
+def _is_saved(version: Version, settings: Settings) -> bool:
+    """Whether the store has this version; a starter model of an older adapter does not count."""
     try:
-        bentoml.models.get(tag)
+        metadata = bentoml.models.get(settings.model_tag(version)).info.metadata
     except bentoml.exceptions.NotFound:
         return False
-    return True
+    return metadata["source"] != "starter" or metadata["adapter_sha256"] == adapter_digest(version)
 
 
 def _start_databases(settings: Settings, stack: ExitStack) -> dict[str, str]:

@@ -20,12 +20,12 @@ from rich.progress import (
 )
 from safetensors.torch import load_file, save_file
 
-from scripts.starter.build import ADAPTERS, CARD_FILE, merge_adapter
+from scripts.starter.build import merge_adapter
+from scripts.starter.card import ADAPTERS, CARD_FILE, StarterError
 from scripts.starter.datasets import HELD_OUT_DOMAINS, StarterData, load_data
 from scripts.starter.encoder import (
     ENCODER_PACKAGE,
     ENCODER_VERSION,
-    StarterError,
     build_tokenizer,
     convert_encoder,
     find_encoder,

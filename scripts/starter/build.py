@@ -1,11 +1,9 @@
 """Builds a starter model folder from the packaged encoder and a committed adapter."""
 
-import json
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -13,48 +11,13 @@ from peft import PeftModel
 from transformers import BertTokenizer, DistilBertForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from scripts.starter.card import StarterCard, adapter_folder, read_card
 from scripts.starter.encoder import (
     EncoderFiles,
-    StarterError,
     build_tokenizer,
     convert_encoder,
     find_encoder,
 )
-
-ADAPTERS = Path(__file__).parent / "adapters"
-CARD_FILE = "card.json"
-
-
-class UnknownStarterError(StarterError):
-    """No adapter is committed for this version."""
-
-
-@dataclass(frozen=True)
-class StarterCard:
-    """What a starter model was made of and how often it was right, per held-out set (0 to 1)."""
-
-    base: str
-    training_data: str
-    licence: str
-    held_out_accuracy: dict[str, float]
-
-
-def starter_versions() -> list[str]:
-    """Versions with a committed adapter, oldest first."""
-    return sorted(card.parent.name for card in ADAPTERS.glob(f"*/{CARD_FILE}"))
-
-
-def read_card(version: str) -> StarterCard:
-    """The committed facts about one version."""
-    card = json.loads((_adapter_folder(version) / CARD_FILE).read_text(encoding="utf-8"))
-    return StarterCard(
-        base=card["base"],
-        training_data=card["training_data"],
-        licence=card["licence"],
-        held_out_accuracy={
-            domain: result["accuracy"] for domain, result in card["held_out"].items()
-        },
-    )
 
 
 def build_starter(version: str, output_folder: Path) -> StarterCard:
@@ -66,7 +29,7 @@ def build_starter(version: str, output_folder: Path) -> StarterCard:
     card = read_card(version)
     files = find_encoder()
     with _quiet_transformers():
-        classifier = merge_adapter(files, _adapter_folder(version))
+        classifier = merge_adapter(files, adapter_folder(version))
         output_folder.mkdir(parents=True, exist_ok=True)
         classifier.save_pretrained(output_folder)
         build_tokenizer(files).save_pretrained(output_folder)
@@ -90,14 +53,6 @@ def merge_adapter(files: EncoderFiles, adapter: Path) -> DistilBertForSequenceCl
     merged = cast("DistilBertForSequenceClassification", adapted.merge_and_unload())
     merged.train(mode=False)
     return merged
-
-
-def _adapter_folder(version: str) -> Path:
-    if version not in starter_versions():
-        raise UnknownStarterError(
-            f"no starter {version!r}; committed: {', '.join(starter_versions())}"
-        )
-    return ADAPTERS / version
 
 
 @contextmanager

