@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import FrameType
 
 import bentoml
@@ -46,10 +45,6 @@ def main() -> int:
             _check_port(settings)
             _save_missing_models(settings)
             environment = _start_databases(settings, stack)
-            # BentoML's default is one folder for all that this user serves, and each start empties
-            # it, so a second service would take the first one's metrics away.
-            metrics_folder = stack.enter_context(TemporaryDirectory(prefix="sentiment-metrics-"))
-            environment.setdefault("PROMETHEUS_MULTIPROC_DIR", metrics_folder)
             with _step("migrations", "the schema is up to date"):
                 upgrade(make_url(environment["DATABASE_URL"]))
             return _serve(settings, environment, started)

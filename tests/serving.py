@@ -56,13 +56,14 @@ def serve(
 ) -> Iterator[ServedBento]:
     """Run `bentoml serve` on a free port until the block ends."""
     port = free_port()
-    # BentoML's default is one folder for all that is served from a home, and each start empties it.
-    metrics_folder = log.with_name("metrics")
-    metrics_folder.mkdir()
+    # All that is served from one home shares a metrics folder, which each start empties. So this
+    # one gets a home of its own with the same models in it.
+    home = log.with_name("home")
+    home.mkdir()
+    (home / "models").symlink_to(bentoml_home / "models")
     environment = os.environ | {
-        "BENTOML_HOME": str(bentoml_home),
+        "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "true",
-        "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder),
         "DATABASE_URL": database_url.render_as_string(hide_password=False),
         "REDIS_URL": redis_url,
         "HOST": "127.0.0.1",
