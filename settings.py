@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from limits import parse
+from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -24,7 +24,7 @@ def _lower_off(value: object) -> object:
 def _check_rate_limit(value: str) -> str:
     if value != "off":
         try:
-            parse(value)
+            [_] = parse_many(value)  # of several, only one would be kept
         except ValueError as error:
             raise ValueError("write it as 100/minute, or off") from error
     return value
@@ -50,7 +50,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # a URL that cannot be read may still hold a password
     )
 
     database_url: Annotated[

@@ -39,13 +39,15 @@ class LogWriter:
         self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
     ) -> None:
         """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
+        model_version_ids = dict(self._model_version_ids)
         async with timed("copy"), self._engine.begin() as connection:
-            for key in {_model_key(prediction) for prediction in predictions}:
-                if key not in self._model_version_ids:
-                    self._model_version_ids[key] = await _model_version_id(connection, key)
+            # In one order for every process: two that insert the same rows cannot deadlock.
+            for key in sorted({_model_key(prediction) for prediction in predictions}):
+                if key not in model_version_ids:
+                    model_version_ids[key] = await _model_version_id(connection, key)
             rows = [
                 prediction_row(
-                    prediction, self._model_version_ids[_model_key(prediction)], self._text_storage
+                    prediction, model_version_ids[_model_key(prediction)], self._text_storage
                 )
                 for prediction in predictions
             ]
@@ -53,6 +55,8 @@ class LogWriter:
             if comparisons:
                 pairs = [comparison_row(comparison) for comparison in comparisons]
                 await _copy_once(connection, "comparisons", COMPARISON_COLUMNS, pairs)
+        # Only now: a rollback takes the new ids with it.
+        self._model_version_ids = model_version_ids
 
 
 def _model_key(prediction: Prediction) -> ModelKey:
@@ -62,13 +66,17 @@ def _model_key(prediction: Prediction) -> ModelKey:
 async def _model_version_id(connection: AsyncConnection, key: ModelKey) -> int:
     version, revision, engine = key
     values = {"version": version, "revision": revision, "engine": engine}
+    known = select(model_versions.c.id).filter_by(**values)
+    found = (await connection.execute(known)).scalar_one_or_none()
+    if found is not None:
+        return int(found)
+    # Not tried first: a conflict, too, uses up an id, and 32,767 starts would use up all of them.
     await connection.execute(
         insert(model_versions)
         .values(first_seen=datetime.now(UTC), **values)
         .on_conflict_do_nothing()
     )
-    found = await connection.execute(select(model_versions.c.id).filter_by(**values))
-    return int(found.scalar_one())
+    return int((await connection.execute(known)).scalar_one())
 
 
 async def _copy_once(

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import RowMapping, Select, func, select
+from sqlalchemy import Column, Double, Function, RowMapping, Select, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import reading
@@ -71,8 +71,8 @@ class AnalyticsQueries:
             select(
                 model_versions.c.version,
                 func.count().label("predictions"),
-                func.sum(predictions.c.confidence).label("confidence"),
-                func.sum(predictions.c.latency_ms).label("latency_ms"),
+                _sum(predictions.c.confidence).label("confidence"),
+                _sum(predictions.c.latency_ms).label("latency_ms"),
                 func.count().filter(predictions.c.cache_hit).label("cache_hits"),
             ).group_by(model_versions.c.version),
             span,
@@ -147,6 +147,11 @@ class AnalyticsQueries:
         async with reading(self._engine) as connection:
             rows: Sequence[RowMapping] = (await connection.execute(statement)).mappings().all()
             return rows
+
+
+def _sum(column: Column[float]) -> Function[float]:
+    """PostgreSQL sums REAL in REAL: 0.3 % off after 300,000 rows, and stuck at 2^24."""
+    return func.sum(cast(column, Double))
 
 
 def _within(statement: Select[Any], span: TimeRange, version: Version | None) -> Select[Any]:

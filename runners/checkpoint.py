@@ -8,10 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import bentoml
+import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -65,9 +68,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidCheckpoint(f"{folder} has no config.json, so it is no checkpoint")
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        config: Any = json.loads(path.read_text())
     except ValueError as error:
         raise InvalidCheckpoint(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidCheckpoint(f"{path} holds no JSON object")
     architectures = config.get("architectures") or []
     if not any(name.endswith("ForSequenceClassification") for name in architectures):
         raise InvalidCheckpoint(
@@ -83,10 +88,10 @@ def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> int:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
+            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidCheckpoint(f"{folder} cannot be loaded: {error}") from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -95,7 +100,8 @@ def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> int:
     max_tokens = min(MAX_TOKENS, positions, int(tokenizer.model_max_length))
     model.save_pretrained(prepared)
     difference = export_torchscript(model.eval(), prepared, max_tokens=max_tokens)
-    if difference > MAX_TRACE_DIFFERENCE:
+    # Weights that are not a number give a difference that is none either.
+    if isnan(difference) or difference > MAX_TRACE_DIFFERENCE:
         raise InvalidCheckpoint(f"{folder} cannot be traced: its logits differ by {difference:.1e}")
     tokenizer.save_pretrained(prepared)
     if not (prepared / "tokenizer.json").is_file():

@@ -80,9 +80,12 @@ def labels_of(config: dict[str, object]) -> tuple[Sentiment, ...]:
     id2label = config.get("id2label")
     if not isinstance(id2label, dict) or not id2label:
         raise InvalidCheckpoint("config.json has no id2label, so its classes have no names")
-    names = {int(index): str(name) for index, name in id2label.items()}
-    if sorted(names) != list(range(len(names))):
-        raise InvalidCheckpoint(f"id2label must number its classes 0 to n-1: {sorted(names)}")
+    try:
+        names = {int(index): str(name) for index, name in id2label.items()}
+    except ValueError:
+        names = {}
+    if sorted(names) != list(range(len(id2label))):
+        raise InvalidCheckpoint(f"id2label must number its classes 0 to n-1: {list(id2label)}")
     unknown = [name for name in names.values() if name.lower() not in SENTIMENT_OF_LABEL]
     if unknown:
         raise InvalidCheckpoint(

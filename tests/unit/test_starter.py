@@ -81,7 +81,7 @@ def test_conversion_is_exact_and_a_damaged_weight_is_an_error() -> None:
     classifier = convert_encoder(files)
     assert hidden_state_difference(classifier, packaged, tokenizer) <= CONVERSION_TOLERANCE
     with torch.no_grad():
-        classifier.get_parameter("distilbert.transformer.layer.5.ffn.lin2.bias").add_(0.01)
+        classifier.get_parameter("distilbert.transformer.layer.5.ffn.lin2.weight").mul_(1.01)
     with pytest.raises(ConversionMismatchError, match="hidden states differ"):
         require_exact(classifier, packaged, tokenizer)
 
