@@ -88,9 +88,9 @@ $(VENV)/.serve: $(VENV)/.venv requirements/uv.txt requirements/torch.txt $(LOCKS
 		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	@$(BIN)/python -m scripts.check_cpu_only
 	@echo "installing what is in $(LOCKS) (2 of 2)"
-	@$(UV) install --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
+	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
-	@$(UV) install --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
+	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
 	@touch $@

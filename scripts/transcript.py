@@ -21,6 +21,8 @@ BATCH = [
     "It broke in a week.",
     "There is nothing I don't like about it.",
 ]
+# A prediction fits on one line of this length.
+LINE_CHARACTERS = 220
 # Sentences that movie reviews do not teach; the first on which the versions disagree is shown.
 DISPUTED = [
     "Solved my problem in five minutes.",
@@ -88,7 +90,7 @@ def _shown(reply: httpx.Response) -> list[str]:
 
 def _folded(value: Any, indent: str = "") -> str:
     flat = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, (dict, list)) or len(indent + flat) <= 100:
+    if not isinstance(value, (dict, list)) or len(indent + flat) <= LINE_CHARACTERS:
         return flat
     inner = indent + "  "
     if isinstance(value, dict):
