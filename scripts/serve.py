@@ -14,13 +14,11 @@ from pathlib import Path
 from types import FrameType
 
 import bentoml
-import httpx
 from filelock import FileLock, Timeout
 from rich.console import Console
 from sqlalchemy import make_url
 
 from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
-from scripts.migrate import upgrade
 from scripts.starter.card import adapter_digest
 from settings import Settings, get_settings
 from values import VERSIONS, Version
@@ -45,8 +43,6 @@ def main() -> int:
             _check_port(settings)
             _save_missing_models(settings)
             environment = _start_databases(settings, stack)
-            with _step("migrations", "the schema is up to date"):
-                upgrade(make_url(environment["DATABASE_URL"]))
             return _serve(settings, environment, started)
     except Stopped:
         return 0
@@ -131,6 +127,11 @@ def _serve(settings: Settings, environment: dict[str, str], started: float) -> i
     # A session of its own, so that Ctrl-C does not reach it twice.
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
+        # While the service imports what it needs, which takes it seconds before it asks anything.
+        with _step("migrations", "the schema is up to date"):
+            from scripts.migrate import upgrade
+
+            upgrade(make_url(environment["DATABASE_URL"]))
         _announce_ready(settings, process, started)
         return process.wait()
     finally:
@@ -138,11 +139,14 @@ def _serve(settings: Settings, environment: dict[str, str], started: float) -> i
 
 
 def _announce_ready(settings: Settings, process: subprocess.Popen[bytes], started: float) -> None:
+    import httpx
+
     url = f"http://127.0.0.1:{settings.port}"
-    with console.status("serving: loading the models"):
+    # One client for all: to make one costs more than the time between two questions.
+    with console.status("serving: loading the models"), httpx.Client(timeout=2) as client:
         while process.poll() is None:
             try:
-                if httpx.get(f"{url}/readyz", timeout=1).is_success:
+                if client.get(f"{url}/readyz").is_success:
                     break
             except httpx.TransportError:
                 pass
