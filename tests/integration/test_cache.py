@@ -1,23 +1,22 @@
-"""The prediction cache and the rate limits on a real Redis, and without one."""
+"""The prediction cache on a real Redis, and without one."""
 
 from __future__ import annotations
+
+import random
 
 import pytest
 from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
-from cache.keys import cache_key
-from cache.prediction_cache import PredictionCache
-from errors import RateLimited
+from cache.keys import PREFIX, cache_key
+from cache.prediction_cache import COUNTED_KEYS, PredictionCache
 from redis_connection import connect
 from tests.serving import free_port
 from tests.unit.fakes import classification
-from web.rate_limit import RateLimiter
-from web.routes import LimitName
+from values import Classification
 
 KEYS = [cache_key("v1", "r1", text) for text in ("one", "two", "three")]
 ANSWERS = {key: classification(key) for key in KEYS}
-LIMITS: dict[LimitName, str] = {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}
 
 
 async def calls(redis: Redis, command: str) -> int:
@@ -78,38 +77,60 @@ async def test_redis_outage_still_answers_and_is_counted() -> None:
     await client.aclose()
 
 
-async def test_limits_hold_over_processes_by_client_and_by_name(redis: Redis) -> None:
-    one, other = RateLimiter(redis, LIMITS), RateLimiter(redis, LIMITS)
-    for process in (one, other, one):
-        await process.check("predict", "ann")
-    refused = counter("rate_limited_requests_total", limit="predict")
-    with pytest.raises(RateLimited) as caught:
-        await other.check("predict", "ann")
-    assert 1 <= caught.value.retry_after_seconds <= 61
-    assert counter("rate_limited_requests_total", limit="predict") - refused == 1
-    await other.check("predict", "ben")
-    await other.check("batch", "ann")
-    state = await one.state("predict", "ann")
-    assert state is not None
-    assert (state.limit, state.remaining) == (3, 0)
-    assert 0 < state.reset_in_seconds <= 60
+async def test_connections_that_redis_closed_cost_no_hit(redis: Redis, redis_server: str) -> None:
+    client = connect(redis_server, timeout_seconds=5)
+    cache = PredictionCache(client, ttl_seconds=100)
+    await cache.store(ANSWERS)
+    # As by a Redis that restarts, or one that closes what is idle.
+    assert await redis.client_kill_filter(_type="normal", skipme=True) >= 1
+    assert await cache.lookup(KEYS) == list(ANSWERS.values())
+    await client.aclose()
 
 
-async def test_a_limit_that_is_off_never_refuses(redis: Redis) -> None:
-    free = RateLimiter(redis, LIMITS)
-    for _ in range(50):
-        await free.check("analytics", "ann")
-    assert await free.state("analytics", "ann") is None
+async def test_a_batch_is_stored_in_one_round_trip(cache: PredictionCache, redis: Redis) -> None:
+    many = {cache_key("v1", "r1", str(number)): classification("x") for number in range(20)}
+
+    async def reads() -> int:
+        return int((await redis.info("stats"))["total_reads_processed"])
+
+    before = await reads()
+    await cache.store(many)
+    # Asking is itself one of the two.
+    assert await reads() - before == 2
+    assert await cache.lookup(list(many)) == list(many.values())
 
 
-async def test_without_redis_the_limits_hold_in_the_process() -> None:
-    nobody = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
-    alone = RateLimiter(nobody, LIMITS)
-    for _ in range(3):
-        await alone.check("predict", "ann")
-    with pytest.raises(RateLimited):
-        await alone.check("predict", "ann")
-    state = await alone.state("predict", "ann")
-    assert state is not None
-    assert state.remaining == 0
-    await nobody.aclose()
+async def test_numbers_come_back_as_they_were_to_the_last_bit(cache: PredictionCache) -> None:
+    numbers = random.Random(5)
+    made = {}
+    for key in (cache_key("v2", "r1", str(number)) for number in range(200)):
+        positive = numbers.random() ** 20
+        made[key] = Classification(
+            "r1",
+            {"positive": positive, "neutral": 0.0, "negative": 1 - positive},
+            numbers.randrange(512),
+            truncated=numbers.random() < 0.5,
+        )
+    await cache.store(made)
+    found = await cache.lookup(list(made))
+    assert found == list(made.values())
+    assert {tuple(one.scores) for one in found if one} == {("positive", "neutral", "negative")}
+
+
+async def test_a_stored_answer_lives_as_long_as_the_setting_says(redis: Redis) -> None:
+    await PredictionCache(redis, ttl_seconds=86_400).store(ANSWERS)
+    assert {await redis.ttl(key) for key in KEYS} <= {86_399, 86_400}
+
+
+async def test_a_wrong_kind_of_key_is_a_miss(cache: PredictionCache, redis: Redis) -> None:
+    await redis.rpush(KEYS[0], "x")
+    assert await cache.lookup(KEYS[:1]) == [None]
+    await cache.store({KEYS[0]: ANSWERS[KEYS[0]]})
+    assert await cache.lookup(KEYS[:1]) == [ANSWERS[KEYS[0]]]
+
+
+async def test_a_large_database_is_told_whole(cache: PredictionCache, redis: Redis) -> None:
+    await redis.mset({f"{PREFIX}{number}": b"" for number in range(COUNTED_KEYS)})
+    assert await cache.size() == COUNTED_KEYS
+    await redis.set("somebody-else", b"1")
+    assert await cache.size() == COUNTED_KEYS + 1

@@ -56,6 +56,39 @@ async def test_equal_feedback_at_once_is_kept_once(engine: AsyncEngine, log: Pre
     assert await labels(engine) == ["positive"]
 
 
+async def test_a_prediction_that_another_process_still_holds_is_waited_for(
+    engine: AsyncEngine,
+) -> None:
+    prediction = make_prediction()
+    asked = asyncio.Event()
+
+    async def flush() -> None:
+        asked.set()
+
+    adding = asyncio.create_task(FeedbackStore(engine, flush).add(prediction.id, "positive"))
+    await asked.wait()
+    await LogWriter(engine, text_storage="hash").write([prediction], [])
+    async with asyncio.timeout(5):
+        await adding
+    assert await labels(engine) == ["positive"]
+
+
+async def test_feedback_joins_its_own_prediction_only(
+    engine: AsyncEngine, log: PredictionLog
+) -> None:
+    one, other = make_prediction(), make_prediction()
+    log.record([one, other])
+    store = FeedbackStore(engine, lambda: log.flush(5))
+    await store.add(one.id, "positive")
+    await store.add(other.id, "positive")
+    await store.add(one.id, "positive")
+    async with engine.connect() as connection:
+        joined = await connection.execute(
+            text("SELECT prediction_id, label FROM feedback ORDER BY id")
+        )
+        assert [tuple(row) for row in joined] == [(one.id, "positive"), (other.id, "positive")]
+
+
 @pytest.mark.parametrize("unknown", [OLD_ID, UUID(int=0), uuid7()])
 async def test_an_unknown_prediction_is_not_found(
     engine: AsyncEngine, log: PredictionLog, unknown: UUID

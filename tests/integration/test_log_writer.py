@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import hashlib
 from datetime import UTC, datetime
 
@@ -11,11 +13,11 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from analytics.database import DATABASE_FAILURES, create_engine
+from analytics.database import DATABASE_FAILURES, REFUSALS, create_engine
 from analytics.log_writer import LogWriter
 from analytics.rows import TextStorage
 from tests.integration.predictions import make_prediction
-from values import Comparison
+from values import VERSIONS, Comparison
 
 ALL = "SELECT p.*, m.version, m.revision, m.engine FROM predictions p JOIN model_versions m ON m.id = p.model_version_id ORDER BY p.id"  # noqa: E501
 
@@ -72,6 +74,63 @@ async def test_a_batch_with_a_bad_row_stores_nothing(engine: AsyncEngine) -> Non
     with pytest.raises(DATABASE_FAILURES):
         await LogWriter(engine, text_storage="hash").write([make_prediction(), bad], [])
     assert await rows(engine) == []
+
+
+async def test_a_class_that_the_checkpoint_lacks_has_no_score(engine: AsyncEngine) -> None:
+    made = make_prediction(scores={"positive": 0.75, "negative": 0.25})
+    await LogWriter(engine, text_storage="hash").write([made], [])
+    [row] = await rows(engine)
+    assert (row["score_negative"], row["score_neutral"], row["score_positive"]) == (
+        0.25,
+        None,
+        0.75,
+    )
+
+
+async def test_a_write_that_failed_does_not_harm_the_next(engine: AsyncEngine) -> None:
+    writer = LogWriter(engine, text_storage="hash")
+    good, bad = make_prediction(), make_prediction(scores={"positive": 1.5})
+    # The failed transaction takes the model version that it made with it.
+    with pytest.raises(REFUSALS):
+        await writer.write([good, bad], [])
+    assert await rows(engine, "SELECT * FROM model_versions") == []
+    await writer.write([good], [])
+    assert [row["id"] for row in await rows(engine)] == [good.id]
+
+
+async def test_writers_at_once_make_each_model_version_once(engine: AsyncEngine) -> None:
+    batches = [[make_prediction(version=v) for v in VERSIONS[:: 1 - 2 * (n % 2)]] for n in range(8)]
+    await asyncio.gather(
+        *(LogWriter(engine, text_storage="hash").write(batch, []) for batch in batches)
+    )
+    assert len(await rows(engine)) == 16
+    made = await rows(engine, "SELECT version FROM model_versions ORDER BY version")
+    assert [row["version"] for row in made] == ["v1", "v2"]
+
+
+async def test_a_start_with_known_models_uses_no_id_up(engine: AsyncEngine) -> None:
+    for _ in range(5):
+        await LogWriter(engine, text_storage="hash").write([make_prediction()], [])
+    await LogWriter(engine, text_storage="hash").write([make_prediction(version="v2")], [])
+    made = await rows(engine, "SELECT id FROM model_versions ORDER BY id")
+    assert [row["id"] for row in made] == [1, 2]
+
+
+async def test_new_weights_or_another_engine_are_another_model_version(
+    engine: AsyncEngine,
+) -> None:
+    one = make_prediction()
+    weights = dataclasses.replace(one.classification, revision="other")
+    others = [
+        dataclasses.replace(make_prediction(), classification=weights),
+        dataclasses.replace(make_prediction(), engine="other"),
+    ]
+    await LogWriter(engine, text_storage="hash").write([one, *others], [])
+    assert {(row["revision"], row["engine"]) for row in await rows(engine)} == {
+        ("v1-revision", "fake"),
+        ("other", "fake"),
+        ("v1-revision", "other"),
+    }
 
 
 async def test_many_rows_go_in_one_transaction(engine: AsyncEngine) -> None:

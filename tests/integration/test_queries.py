@@ -6,10 +6,13 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.database import create_engine
 from analytics.log_writer import LogWriter
 from analytics.queries import AnalyticsQueries
+from analytics.tables import predictions
 from analytics.time_range import TimeRange
 from errors import DatabaseUnavailable
 from tests.integration.predictions import make_prediction
@@ -72,6 +75,64 @@ async def test_numbers_equal_a_plain_computation(
     assert "text" not in type(recent.predictions[0]).model_fields
 
 
+async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: AsyncEngine) -> None:
+    tick = timedelta(microseconds=1)
+    times = [SPAN.since - tick, SPAN.since, SPAN.until - tick, SPAN.until]
+    made = [make_prediction(created_at=time) for time in times]
+    await LogWriter(engine, text_storage="hash").write(made, [])
+    queries = AnalyticsQueries(engine)
+    recent = await queries.recent(SPAN, None, 10)
+    assert [row.created_at for row in recent.predictions] == [times[2], times[1]]
+    assert (await queries.summary(SPAN, None)).total_predictions == 2
+    assert (await queries.sentiment_distribution(SPAN, None)).total_predictions == 2
+
+
+async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine) -> None:
+    made = make_prediction(
+        "A secret.",
+        version="v2",
+        scores={"neutral": 0.75, "negative": 0.125, "positive": 0.125},
+        created_at=START,
+        endpoint="/predict/ab",
+        cache_hit=True,
+        latency_ms=2.5,
+    )
+    await LogWriter(engine, text_storage="full").write([made], [])
+    [told] = (await AnalyticsQueries(engine).recent(SPAN, None, 10)).predictions
+    assert told.model_dump() == {
+        "id": made.id,
+        "created_at": START,
+        "endpoint": "/predict/ab",
+        "sentiment": "neutral",
+        "confidence": 0.75,
+        "latency_ms": 2.5,
+        "cache_hit": True,
+        "model_version": "v2",
+        "model_revision": "v2-revision",
+        "truncated": False,
+        "token_count": 5,
+    }
+
+
+async def test_averages_of_many_rows_are_exact(engine: AsyncEngine) -> None:
+    # In PostgreSQL's REAL the sum of so many would be off by 0.3 %.
+    one = make_prediction(scores={"positive": 0.9, "negative": 0.1}, created_at=START)
+    await LogWriter(engine, text_storage="hash").write([one], [])
+    columns = [column.name for column in predictions.columns if column.name != "id"]
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                f"INSERT INTO predictions (id, {', '.join(columns)}) "
+                f"SELECT gen_random_uuid(), {', '.join(columns)} "
+                "FROM predictions, generate_series(1, 49999)"
+            )
+        )
+    summary = await AnalyticsQueries(engine).summary(SPAN, None)
+    assert summary.total_predictions == 50_000
+    assert summary.average_confidence == pytest.approx(0.9, rel=1e-6)
+    assert summary.average_latency_ms == pytest.approx(12.5, rel=1e-6)
+
+
 async def test_an_empty_range_has_no_averages(engine: AsyncEngine) -> None:
     queries = AnalyticsQueries(engine)
     summary = await queries.summary(SPAN, None)
@@ -83,8 +144,6 @@ async def test_an_empty_range_has_no_averages(engine: AsyncEngine) -> None:
 
 
 async def test_an_exhausted_pool_is_unavailable_not_a_hang(engine: AsyncEngine) -> None:
-    from analytics.database import create_engine
-
     small = create_engine(engine.url, pool_size=1, timeout_seconds=0.2)
     async with small.connect():
         with pytest.raises(DatabaseUnavailable):

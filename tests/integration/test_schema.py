@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -42,6 +43,20 @@ def test_migrations_go_down_and_up_again(database_url: URL) -> None:
     assert tables(database_url) == {"alembic_version"}
     upgrade(database_url)
     assert tables(database_url) == before
+
+
+def test_the_migrations_can_be_read_as_sql_without_a_database() -> None:
+    script = io.StringIO()
+    command.upgrade(Config(toml_file=PYPROJECT, output_buffer=script), "head", sql=True)
+    for table in metadata.tables:
+        assert f"CREATE TABLE {table} (" in script.getvalue()
+
+
+def test_migrating_again_changes_nothing(database_url: URL) -> None:
+    run_sql(database_url, "INSERT INTO model_versions (version, revision, engine, first_seen) "
+                          "VALUES ('v1', 'r', 'fake', now())")  # fmt: skip
+    upgrade(database_url)
+    assert [row["revision"] for row in fetch(database_url, "SELECT * FROM model_versions")] == ["r"]
 
 
 def test_constraints_have_the_names_of_the_convention(database_url: URL) -> None:

@@ -1,11 +1,16 @@
-"""Small stand-ins for what the prediction path talks to."""
+"""Small stand-ins for what the prediction path and its log talk to."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from prometheus_client import REGISTRY
+from uuid_utils.compat import uuid7
 
 from errors import RunnerUnavailable
+from prediction_path import PredictionPath
 from values import Classification, Comparison, Prediction, RunnerDescription, Version
 
 
@@ -74,3 +79,45 @@ class FakeLog:
         self.predictions.extend(predictions)
         if comparison is not None:
             self.comparisons.append(comparison)
+
+
+class Setup:
+    """A path with fakes around it."""
+
+    def __init__(self) -> None:
+        self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2", "r2")
+        self.cache, self.log = FakeCache(), FakeLog()
+        self.path = PredictionPath({"v1": self.v1, "v2": self.v2}, self.cache, self.log)
+
+
+class FakeWriter:
+    """Takes what it is given, unless it is told to fail."""
+
+    def __init__(self) -> None:
+        self.taken: list[Prediction] = []
+        self.comparisons: list[Comparison] = []
+        self.batches = 0
+        self.errors: list[Exception] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def write(
+        self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
+    ) -> None:
+        await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        self.batches += 1
+        self.taken.extend(predictions)
+        self.comparisons.extend(comparisons)
+
+
+def prediction(text: str = "text") -> Prediction:
+    return Prediction(
+        uuid7(), datetime.now(UTC), "/predict", "v1", "fake", text, classification(text), False, 1.0
+    )
+
+
+def counter(name: str, **labels: str) -> float:
+    """The value of a metric; 0 if it was never counted."""
+    return REGISTRY.get_sample_value(name, labels) or 0.0

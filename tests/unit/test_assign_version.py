@@ -39,6 +39,13 @@ def test_shares_lie_within_the_binomial_bounds() -> None:
         assert low <= share(percent) <= high
 
 
+def test_a_fine_split_is_kept_fine() -> None:
+    subjects = [f"user-{number}" for number in range(40_000)]
+    v2 = sum(assign_version(subject, v2_percent=0.25, salt="s") == "v2" for subject in subjects)
+    low, high = binomial_bounds(len(subjects), 0.0025)
+    assert low <= v2 <= high
+
+
 def test_the_ends_are_exact() -> None:
     assert share(0) == 0
     assert share(100) == len(SUBJECTS)
@@ -48,6 +55,7 @@ def test_a_changed_split_moves_only_whom_it_must() -> None:
     for subject in SUBJECTS:
         at_20 = assign_version(subject, v2_percent=20, salt="s")
         at_50 = assign_version(subject, v2_percent=50, salt="s")
+        # More for v2 takes nobody away from it.
         assert (at_20, at_50) != ("v2", "v1")
 
 
@@ -65,3 +73,5 @@ def test_without_a_subject_both_versions_are_drawn() -> None:
     drawn = [assign_version(None, v2_percent=50, salt="s") for _ in range(2_000)]
     low, high = binomial_bounds(len(drawn), 0.5)
     assert low <= drawn.count("v2") <= high
+    assert {assign_version(None, v2_percent=0, salt="s") for _ in range(200)} == {"v1"}
+    assert {assign_version(None, v2_percent=100, salt="s") for _ in range(200)} == {"v2"}

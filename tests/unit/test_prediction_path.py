@@ -6,30 +6,12 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from prometheus_client import REGISTRY
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cache.keys import cache_key
 from errors import RunnerUnavailable
-from prediction_path import PredictionPath
-from tests.unit.fakes import FakeCache, FakeLog, FakeRunner, classification
-
-
-class Setup:
-    """A path with fakes around it."""
-
-    def __init__(self) -> None:
-        self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2", "r2")
-        self.cache, self.log = FakeCache(), FakeLog()
-        self.path = PredictionPath({"v1": self.v1, "v2": self.v2}, self.cache, self.log)
-
-
-@pytest.fixture
-def setup() -> Setup:
-    return Setup()
-
-
-def counter(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
+from tests.unit.fakes import Setup, classification, counter
 
 
 async def test_a_miss_is_classified_stored_and_recorded(setup: Setup) -> None:
@@ -106,28 +88,6 @@ async def test_an_answer_is_stored_under_the_revision_that_gave_it(setup: Setup)
     assert list(setup.cache.content) == [cache_key("v1", "r9", "text")]
 
 
-async def test_compare_asks_both_at_once_and_links_them(setup: Setup) -> None:
-    setup.v1.gate.clear()
-    setup.v2.gate.clear()
-    task = asyncio.create_task(setup.path.compare("text"))
-    async with asyncio.timeout(5):
-        await asyncio.gather(setup.v1.entered.wait(), setup.v2.entered.wait())
-    setup.v1.gate.set()
-    setup.v2.gate.set()
-    comparison = await task
-    assert (comparison.v1.version, comparison.v2.version) == ("v1", "v2")
-    assert setup.log.comparisons == [comparison]
-    assert setup.log.predictions == [comparison.v1, comparison.v2]
-    assert comparison.id not in (comparison.v1.id, comparison.v2.id)
-
-
-async def test_compare_records_nothing_if_one_runner_fails(setup: Setup) -> None:
-    setup.v2.fails = True
-    with pytest.raises(RunnerUnavailable):
-        await setup.path.compare("text")
-    assert (setup.log.predictions, setup.log.comparisons) == ([], [])
-
-
 async def test_metrics_count_every_prediction(setup: Setup) -> None:
     text = "four"
     sentiment = classification(text).sentiment
@@ -138,3 +98,63 @@ async def test_metrics_count_every_prediction(setup: Setup) -> None:
     await setup.path.predict([text], "v1", "/predict")
     assert counter("model_predictions_total", **labels) - before == 3
     assert counter("model_confidence_count", version="v1") - observed == 3
+
+
+async def test_a_batch_of_hits_asks_no_runner(setup: Setup) -> None:
+    texts = ["one", "two", "one"]
+    await setup.path.predict(texts, "v1", "/predict/batch")
+    predictions = await setup.path.predict(texts, "v1", "/predict/batch")
+    assert [p.cache_hit for p in predictions] == [True] * 3
+    assert [p.classification for p in predictions] == [classification(text) for text in texts]
+    assert setup.v1.calls == [["one", "two"]]
+    assert len(setup.cache.stores) == 1
+
+
+async def test_overlapping_batches_in_flight_share_what_they_have_in_common(setup: Setup) -> None:
+    setup.v1.gate.clear()
+    one = asyncio.create_task(setup.path.predict(["a", "b"], "v1", "/predict/batch"))
+    await setup.v1.entered.wait()
+    setup.v1.entered.clear()
+    other = asyncio.create_task(setup.path.predict(["c", "b"], "v1", "/predict/batch"))
+    await setup.v1.entered.wait()
+    setup.v1.gate.set()
+    await one
+    assert [p.text for p in await other] == ["c", "b"]
+    assert setup.v1.calls == [["a", "b"], ["c"]]
+
+
+async def test_a_caller_that_gives_up_leaves_the_answer_to_the_others(setup: Setup) -> None:
+    setup.v1.gate.clear()
+    leaver = asyncio.create_task(setup.path.predict(["same"], "v1", "/predict"))
+    await setup.v1.entered.wait()
+    joins = counter("cache_single_flight_joins_total")
+    stayer = asyncio.create_task(setup.path.predict(["same"], "v1", "/predict"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert counter("cache_single_flight_joins_total") - joins == 1
+    leaver.cancel()
+    setup.v1.gate.set()
+    [prediction] = await stayer
+    assert setup.v1.calls == [["same"]]
+    assert setup.log.predictions == [prediction]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from("abcdef"), max_size=6),
+    st.lists(st.sampled_from("abcdef"), min_size=1, max_size=8),
+)
+async def test_any_batch_is_answered_in_order_by_as_little_work_as_possible(
+    known: list[str], texts: list[str]
+) -> None:
+    setup = Setup()
+    if known:
+        await setup.path.predict(known, "v1", "/predict/batch")
+    asked = len(setup.v1.calls)
+    predictions = await setup.path.predict(texts, "v1", "/predict/batch")
+    assert [p.text for p in predictions] == texts
+    assert [p.classification for p in predictions] == [classification(text) for text in texts]
+    assert [p.cache_hit for p in predictions] == [text in known for text in texts]
+    missing = [text for text in dict.fromkeys(texts) if text not in known]
+    assert setup.v1.calls[asked:] == ([missing] if missing else [])
+    assert setup.log.predictions[len(known) :] == predictions

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable
 
 import httpx
 import orjson
@@ -12,21 +12,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import (
-    DatabaseUnavailable,
-    DeadlineExceeded,
-    InvalidRequest,
-    PredictionNotFound,
-    Problem,
-    RateLimited,
-    ServiceError,
-    leave_problem,
-)
-from web.body_guard import BodyGuard
-from web.problems import ProblemMiddleware, answering
-from web.routes import endpoint_label, limit_name
+from errors import InvalidRequest, Problem, RateLimited, leave_problem
+from web.problems import ClientErrorFilter, ProblemMiddleware
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -82,27 +71,15 @@ async def test_a_crash_is_a_500_that_tells_nothing() -> None:
     assert reply.json()["title"] == "Internal Server Error"
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "retry_after"),
-    [
-        (PredictionNotFound("no"), 404, None),
-        (InvalidRequest("no"), 422, None),
-        (RateLimited("no", retry_after_seconds=7), 429, "7"),
-        (DatabaseUnavailable("no"), 503, "1"),
-        (DeadlineExceeded("no"), 504, "1"),
-    ],
-)
-async def test_our_errors_have_their_status(
-    error: ServiceError, status: int, retry_after: str | None
-) -> None:
+async def test_an_error_of_ours_comes_with_its_headers() -> None:
     async def refuse(_scope: Scope, _receive: Receive, _send: Send) -> None:
-        raise error
+        raise RateLimited("no", retry_after_seconds=7)
 
     transport = httpx.ASGITransport(ProblemMiddleware(refuse))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         reply = await http.get("/x")
-    assert (reply.status_code, reply.json()["detail"]) == (status, "no")
-    assert reply.headers.get("retry-after") == retry_after
+    assert (reply.status_code, reply.json()["detail"]) == (429, "no")
+    assert reply.headers["retry-after"] == "7"
 
 
 async def test_success_passes_untouched_even_in_pieces() -> None:
@@ -123,83 +100,92 @@ async def test_health_keeps_its_own_503_but_no_other_path_does() -> None:
     assert other.headers["retry-after"] == "1"
 
 
-async def test_an_api_past_its_deadline_answers_504() -> None:
-    never = asyncio.Event()
+async def call(app: ASGIApp, method: str = "GET", path: str = "/x") -> list[Message]:
+    """What a bare ASGI app sends, messages and all."""
+    sent: list[Message] = []
 
-    @answering(0.01)
-    async def slow() -> str:
-        await never.wait()
-        return "late"
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
 
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "headers": []}
+    await ProblemMiddleware(app)(scope, receive, send)
+    return sent
+
+
+async def test_an_error_told_in_pieces_is_replaced_once() -> None:
+    async def pieces(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 415, "headers": []})
+        await send({"type": "http.response.body", "body": b"not ", "more_body": True})
+        await send({"type": "http.response.body", "body": b"supported"})
+
+    start, body = await call(pieces)
+    assert start["status"] == 415
+    assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
+    assert orjson.loads(body["body"])["detail"] == "Unsupported Media Type"
+
+
+async def test_a_crash_between_an_error_and_its_body_is_a_500() -> None:
+    async def half(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        raise RuntimeError("hunter2")
+
+    start, body = await call(half)
+    assert (start["status"], orjson.loads(body["body"])["status"]) == (500, 500)
+    assert b"hunter2" not in body["body"]
+
+
+async def test_a_crash_after_a_success_began_is_left_to_the_server() -> None:
+    async def half(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("only the server can cut the connection")
+
+    with pytest.raises(RuntimeError, match="only the server"):
+        await call(half)
+
+
+async def test_the_last_problem_left_is_the_one_told() -> None:
     async def endpoint(_: Request) -> Response:
-        answer = await slow()
-        assert isinstance(answer, Response)
-        return answer
+        leave_problem(Problem(400, "first"))
+        leave_problem(Problem(422, "last"))
+        return PlainTextResponse("", 400)
 
-    assert (await client(endpoint).get("/x")).json()["status"] == 504
-
-
-def test_a_problem_outside_a_request_is_a_mistake() -> None:
-    with pytest.raises(LookupError):
-        leave_problem(Problem(400, "nobody listens"))
+    reply = await client(endpoint).get("/x")
+    assert (reply.status_code, reply.json()["detail"]) == (422, "last")
 
 
-def guarded(limit: int) -> httpx.AsyncClient:
-    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-        body = await Request(scope, receive).body()
-        await Response(orjson.dumps(len(body)))(scope, receive, send)
+async def test_a_success_stands_whatever_was_left() -> None:
+    async def endpoint(_: Request) -> Response:
+        leave_problem(Problem(422, "not meant"))
+        return PlainTextResponse("fine")
 
-    transport = httpx.ASGITransport(ProblemMiddleware(BodyGuard(echo, limit)))
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
-
-
-async def chunks(size: int) -> AsyncIterator[bytes]:
-    for _ in range(size):
-        yield b"a"
+    assert (await client(endpoint).get("/x")).text == "fine"
 
 
-@pytest.mark.parametrize(("size", "status"), [(0, 200), (10, 200), (11, 413), (5_000, 413)])
-async def test_bodies_up_to_the_limit_pass(size: int, status: int) -> None:
-    headers = {"Content-Type": "application/json"}
-    async with guarded(10) as http:
-        told = await http.post("/predict", content=b"a" * size, headers=headers)
-        untold = await http.post("/predict", content=chunks(size), headers=headers)
-    assert (told.status_code, untold.status_code) == (status, status)
-    if status == 413:
-        assert told.json() == untold.json()
-        assert told.json()["detail"] == "A request body may have at most 10 bytes"
-    else:
-        assert told.json() == untold.json() == size
+async def test_what_is_not_http_passes() -> None:
+    seen: list[str] = []
+
+    async def lifespan(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def never() -> Message:
+        raise AssertionError
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    await ProblemMiddleware(lifespan)({"type": "lifespan"}, never, send)
+    assert seen == ["lifespan"]
 
 
-@pytest.mark.parametrize(
-    ("media_type", "status"),
-    [
-        ("application/json", 200),
-        ("application/json; charset=utf-8", 200),
-        ("Application/JSON", 200),
-        (None, 200),
-        ("", 415),
-        ("text/plain", 415),
-        ("application/vnd.bentoml+pickle", 415),
-    ],
-)
-async def test_only_json_passes(media_type: str | None, status: int) -> None:
-    headers = {} if media_type is None else {"Content-Type": media_type}
-    async with guarded(10) as http:
-        assert (await http.post("/predict", content=b"{}", headers=headers)).status_code == status
-        # Routes that take no JSON are not this guard's business.
-        assert (await http.post("/other", content=b"{}", headers=headers)).status_code == 200
+def test_the_framework_logs_no_traceback_of_what_a_client_did_wrong() -> None:
+    def logged(error: Exception | None) -> bool:
+        info = None if error is None else (type(error), error, None)
+        record = logging.LogRecord("x", logging.ERROR, "x", 1, "x", None, info)
+        return ClientErrorFilter().filter(record)
 
-
-def test_metric_labels_are_a_closed_set() -> None:
-    assert endpoint_label("/predict") == "/predict"
-    assert endpoint_label("/predict/") == endpoint_label("/../etc/passwd") == "other"
-
-
-def test_limits_follow_route_and_method() -> None:
-    assert limit_name("POST", "/predict/batch") == "batch"
-    assert limit_name("POST", "/feedback") == "predict"
-    assert limit_name("GET", "/analytics/recent") == "analytics"
-    assert limit_name("GET", "/predict") is None
-    assert limit_name("GET", "/health") is None
+    assert not logged(InvalidRequest("no"))
+    assert logged(RuntimeError("a bug"))
+    assert logged(None)

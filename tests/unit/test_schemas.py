@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from uuid_utils.compat import uuid7
 
 from errors import InvalidRequest, MalformedRequest, RequestError
 from schemas import (
+    MAX_SUBJECT_CHARACTERS,
     MAX_TEXT_CHARACTERS,
     AbRequest,
     BatchRequest,
@@ -39,6 +41,7 @@ def parse(model: type[Any], body: bytes) -> Any:
 
 
 @pytest.mark.parametrize("model", MODELS)
+@settings(max_examples=60)
 @given(body=ANY_BODY | NEAR_BODY)
 def test_any_body_is_taken_or_refused_with_a_reason(model: type[Any], body: bytes) -> None:
     try:
@@ -81,6 +84,78 @@ def test_every_fault_is_told_with_its_place() -> None:
         parse(BatchRequest, b'{"texts": ["ok", "", 5], "version": "v9", "x": 1}')
     assert [error.field for error in caught.value.errors] == ["texts.1", "texts.2", "version", "x"]
     assert caught.value.detail.endswith("and 1 more")
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_batch_within_its_bounds_is_taken(count: int) -> None:
+    body = json.dumps({"texts": [" text "] * count}).encode()
+    assert parse(BatchRequest, body).texts == ["text"] * count
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"), [([], "at least 1 item"), (["a"] * 101, "at most 100 items")]
+)
+def test_a_batch_out_of_its_bounds_is_refused(texts: list[str], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        parse(BatchRequest, json.dumps({"texts": texts}).encode())
+
+
+@pytest.mark.parametrize("place", [0, 3, 99])
+def test_a_fault_in_a_batch_is_told_by_its_place(place: int) -> None:
+    texts = ["fine"] * 100
+    texts[place] = "a" * (MAX_TEXT_CHARACTERS + 1)
+    with pytest.raises(InvalidRequest) as caught:
+        parse(BatchRequest, json.dumps({"texts": texts}).encode())
+    assert [error.field for error in caught.value.errors] == [f"texts.{place}"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "allowed"),
+    [
+        ("u", True),
+        ("u" * MAX_SUBJECT_CHARACTERS, True),
+        ("u" * (MAX_SUBJECT_CHARACTERS + 1), False),
+        ("", False),
+        (" ", False),
+        ("a\x00", False),
+        (17, False),
+    ],
+)
+def test_a_subject_is_a_short_text(subject: object, allowed: bool) -> None:
+    body = json.dumps({"text": "a", "subject": subject}).encode()
+    if allowed:
+        assert parse(AbRequest, body).subject == subject
+    else:
+        with pytest.raises(InvalidRequest, match="subject: "):
+            parse(AbRequest, body)
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (PredictRequest, b'{"text": NaN}'),
+        (PredictRequest, b'{"text": Infinity}'),
+        (PredictRequest, b'{"text": true}'),
+        (PredictRequest, b'{"text": {"text": "a"}}'),
+        (PredictRequest, b'"text"'),
+        (PredictRequest, b"null"),
+        (PredictRequest, b'{"text": "a", "version": "V1"}'),
+        (BatchRequest, b'{"texts": {"0": "a"}}'),
+        (FeedbackRequest, b'{"prediction_id": 5, "label": "positive"}'),
+        (FeedbackRequest, b'{"label": "positive"}'),
+    ],
+)
+def test_json_of_another_type_breaks_a_rule(model: type[Any], body: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(model, body)
+    assert len(caught.value.errors) == 1
+
+
+def test_feedback_names_a_prediction_and_a_sentiment() -> None:
+    made = uuid7()
+    body = json.dumps({"prediction_id": str(made), "label": "neutral"}).encode()
+    taken = parse(FeedbackRequest, body)
+    assert (taken.prediction_id, taken.label) == (made, "neutral")
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"text": "\\ud800"}', b"\xff", b"[" * 100_000])

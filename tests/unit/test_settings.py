@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,16 @@ def test_other_databases_are_refused(url: str) -> None:
         settings(database_url=url)
 
 
+@pytest.mark.parametrize(
+    "url", ["mysql://ann:secret@h/db", "postgresql://ann:secret@h:port/db", "secret"]
+)
+def test_a_url_that_is_refused_is_not_shown(url: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings(database_url=url)
+    assert "database_url" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_unset_urls_say_what_to_do() -> None:
     with pytest.raises(MissingSetting, match="make serve"):
         settings().sqlalchemy_url()
@@ -56,7 +67,7 @@ def test_rate_limits_that_can_be_read(limit: str) -> None:
     assert settings(rate_limit_predict=limit).rate_limit_predict in (limit, "off")
 
 
-@pytest.mark.parametrize("limit", ["", "many", "5/fortnight", "-1/minute"])
+@pytest.mark.parametrize("limit", ["", "many", "5/fortnight", "-1/minute", "9/hour;1/second"])
 def test_rate_limits_that_cannot(limit: str) -> None:
     with pytest.raises(ValidationError, match="100/minute"):
         settings(rate_limit_predict=limit)
@@ -71,6 +82,57 @@ def test_secrets_are_in_no_repr() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 0),
+        ("port", 65_536),
+        ("ab_v2_percent", 100.1),
+        ("ab_v2_percent", -1),
+        ("max_batch_texts", 0),
+        ("default_version", "v3"),
+        ("text_storage", "none"),
+        ("log_level", "LOUD"),
+        ("request_timeout_seconds", 0),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        settings(**{name: value})
+
+
+def test_the_environment_is_read_and_what_is_empty_there_is_unset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert Settings().model_dump() == settings().model_dump()
+    monkeypatch.setenv("PORT", "8080")
+    monkeypatch.setenv("MKLDNN_ENABLE", "0")
+    monkeypatch.setenv("RATE_LIMIT_PREDICT", " Off ")
+    monkeypatch.setenv("REDIS_URL", "")
+    made = Settings()
+    assert (made.port, made.mkldnn_enable, made.rate_limit_predict) == (8080, False, "off")
+    assert made.redis_url is None
+
+
+def test_the_environment_outweighs_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("PORT=4000\nAB_SALT=ab-2\nUNKNOWN=1\n")
+    monkeypatch.delenv("AB_SALT", raising=False)
+    monkeypatch.setenv("PORT", "5000")
+    made = Settings()
+    assert (made.port, made.ab_salt) == (5000, "ab-2")
+
+
+def test_each_version_has_its_model() -> None:
+    made = settings(model_v1="a:1", model_v2="b:2")
+    assert (made.model_tag("v1"), made.model_tag("v2")) == ("a:1", "b:2")
 
 
 def test_every_setting_says_what_it_does() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -103,3 +104,86 @@ def test_any_mix_of_batches_gets_its_answers(batches: list[list[str]]) -> None:
         assert len(asked) == len(set(asked))
 
     asyncio.run(run())
+
+
+class Slow:
+    """Upper-cases keys after some turns of the loop, or fails then."""
+
+    def __init__(self, turns: int, *, fails: bool) -> None:
+        self.turns = turns
+        self.fails = fails
+
+    async def __call__(self, keys: Sequence[str]) -> Mapping[str, str]:
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        if self.fails:
+            raise ValueError("no")
+        return {key: key.upper() for key in keys}
+
+
+CALLS = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from("abcd"), min_size=1, max_size=4),
+        st.integers(0, 6),  # turns before it calls
+        st.integers(0, 6),  # turns of its computation
+        st.booleans(),  # whether its computation fails
+        st.none() | st.integers(0, 6),  # turns before it is cancelled
+    ),
+    max_size=6,
+)
+Call = tuple[list[str], int, int, bool, int | None]
+
+
+@settings(max_examples=150, deadline=None)
+@given(CALLS)
+def test_whatever_happens_to_whom_everyone_hears_and_nothing_is_left(calls: list[Call]) -> None:
+    async def caller(flight: SingleFlight[str], call: Call) -> dict[str, str]:
+        keys, wait, turns, fails, _ = call
+        for _ in range(wait):
+            await asyncio.sleep(0)
+        return await flight.get(keys, Slow(turns, fails=fails))
+
+    async def canceller(task: asyncio.Task[dict[str, str]], turns: int | None) -> None:
+        if turns is not None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+
+    async def run() -> None:
+        unhandled: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: unhandled.append(told))
+        flight = SingleFlight[str](lambda _: None)
+        tasks = [asyncio.create_task(caller(flight, call)) for call in calls]
+        async with asyncio.timeout(5):
+            cancellers = (canceller(task, call[4]) for task, call in zip(tasks, calls, strict=True))
+            await asyncio.gather(*cancellers)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome, (keys, *_, cancelled_after) in zip(outcomes, calls, strict=True):
+            match outcome:
+                case asyncio.CancelledError():
+                    assert cancelled_after is not None
+                case ValueError():
+                    assert any(call[3] for call in calls)
+                case _:
+                    assert outcome == {key: key.upper() for key in keys}
+        # What was in flight has landed, so every key is computed anew.
+        for _ in range(10):
+            await asyncio.sleep(0)
+        compute = Computation()
+        compute.gate.set()
+        await flight.get(["a", "b", "c", "d"], compute)
+        assert compute.asked == [["a", "b", "c", "d"]]
+        gc.collect(0)
+        assert unhandled == []
+
+    asyncio.run(run())
+
+
+async def test_a_computation_that_forgets_a_key_fails_for_who_asked_it() -> None:
+    async def forgetful(_: Sequence[str]) -> Mapping[str, str]:
+        return {"a": "A"}
+
+    flight = SingleFlight[str](lambda _: None)
+    with pytest.raises(KeyError):
+        await flight.get(["a", "b"], forgetful)
+    assert await flight.get(["a"], forgetful) == {"a": "A"}

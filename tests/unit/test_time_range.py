@@ -53,6 +53,11 @@ def test_a_plus_that_the_query_string_lost_is_found() -> None:
         ("1h", "1h"),
         ("1h", "2h"),
         ("2026-05-05T00:00:00Z", None),
+        ("1000000d", None),
+        ("-1h", None),
+        ("1w", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        (None, "9999-12-31T23:59:59-14:00"),
         (None, "0001-01-01T00:00:00Z"),
     ],
 )
@@ -60,6 +65,29 @@ def test_what_is_no_range_is_refused(since: str | None, until: str | None) -> No
     with pytest.raises(InvalidRequest) as caught:
         parse_range(since, until, NOW)
     assert {error.field for error in caught.value.errors} <= {"since", "until"}
+
+
+def test_until_alone_ends_a_day() -> None:
+    assert parse_range(None, "2d", NOW) == TimeRange(
+        NOW - timedelta(days=3), NOW - timedelta(days=2)
+    )
+
+
+def test_both_ends_may_have_offsets_of_their_own() -> None:
+    made = parse_range("2026-05-04T01:00:00+02:00", "2026-05-03T19:30:00-04:00", NOW)
+    assert made.until - made.since == timedelta(minutes=30)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "field"),
+    [("x", None, "since"), (None, "x", "until"), ("1h", "2h", "since"), ("x", "x", "until")],
+)
+def test_the_field_at_fault_is_named(since: str | None, until: str | None, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_range(since, until, NOW)
+    [error] = caught.value.errors
+    assert error.field == field
+    assert caught.value.detail == f"{field}: {error.message}"
 
 
 @given(st.text(max_size=40) | st.none(), st.text(max_size=40) | st.none())

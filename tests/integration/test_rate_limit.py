@@ -1,0 +1,127 @@
+"""Rate limits on a real Redis, and without one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from errors import RateLimited
+from redis_connection import connect
+from tests.serving import free_port
+from web.problems import ProblemMiddleware
+from web.rate_limit import RateLimiter, RateLimitMiddleware
+from web.routes import LimitName
+
+LIMITS: dict[LimitName, str] = {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}
+
+
+def counter(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+async def nobody() -> AsyncIterator[Redis]:
+    """A client of a Redis that is not there."""
+    client = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
+    yield client
+    await client.aclose()
+
+
+async def test_limits_hold_over_processes_by_client_and_by_name(redis: Redis) -> None:
+    one, other = RateLimiter(redis, LIMITS), RateLimiter(redis, LIMITS)
+    for process in (one, other, one):
+        await process.check("predict", "ann")
+    refused = counter("rate_limited_requests_total", limit="predict")
+    with pytest.raises(RateLimited) as caught:
+        await other.check("predict", "ann")
+    assert counter("rate_limited_requests_total", limit="predict") - refused == 1
+    await other.check("predict", "ben")
+    await other.check("batch", "ann")
+    state = await one.state("predict", "ann")
+    assert state is not None
+    assert (state.limit, state.remaining) == (3, 0)
+    assert 0 < state.reset_in_seconds <= 60
+    assert state.reset_in_seconds <= caught.value.retry_after_seconds <= 61
+
+
+async def test_requests_at_once_get_exactly_the_limit(redis: Redis) -> None:
+    processes = [RateLimiter(redis, {"predict": "10/minute"}) for _ in range(2)]
+    outcomes = await asyncio.gather(
+        *(processes[number % 2].check("predict", "ann") for number in range(40)),
+        return_exceptions=True,
+    )
+    assert outcomes.count(None) == 10
+    assert [type(one) for one in outcomes if one is not None] == [RateLimited] * 30
+
+
+async def test_asking_for_the_state_counts_nothing(redis: Redis) -> None:
+    limiter = RateLimiter(redis, LIMITS)
+    for _ in range(10):
+        state = await limiter.state("predict", "ann")
+        assert state is not None
+        assert (state.limit, state.remaining) == (3, 3)
+
+
+async def test_who_comes_back_when_told_is_let_in(redis: Redis) -> None:
+    limiter = RateLimiter(redis, {"predict": "2/second"})
+    await limiter.check("predict", "ann")
+    await limiter.check("predict", "ann")
+    with pytest.raises(RateLimited, match="More than 2 requests in 1 s") as caught:
+        await limiter.check("predict", "ann")
+    await asyncio.sleep(caught.value.retry_after_seconds)
+    await limiter.check("predict", "ann")
+    state = await limiter.state("predict", "ann")
+    assert state is not None
+    assert state.remaining == 1
+
+
+async def test_a_limit_that_is_off_never_refuses(redis: Redis) -> None:
+    free = RateLimiter(redis, LIMITS)
+    for _ in range(50):
+        await free.check("analytics", "ann")
+    assert await free.state("analytics", "ann") is None
+
+
+async def test_without_redis_the_limits_hold_in_the_process(nobody: Redis) -> None:
+    alone = RateLimiter(nobody, LIMITS)
+    failed = counter("redis_errors_total", operation="rate_limit")
+    for _ in range(3):
+        await alone.check("predict", "ann")
+    assert counter("redis_errors_total", operation="rate_limit") - failed == 3
+    with pytest.raises(RateLimited):
+        await alone.check("predict", "ann")
+    state = await alone.state("predict", "ann")
+    assert state is not None
+    assert state.remaining == 0
+
+
+@pytest.mark.parametrize("redis_is_up", [True, False])
+async def test_the_answer_past_the_limit_is_a_problem_with_retry_after(
+    redis: Redis, nobody: Redis, redis_is_up: bool
+) -> None:
+    limiter = RateLimiter(redis if redis_is_up else nobody, LIMITS)
+    reached: list[str] = []
+
+    async def endpoint(request: object) -> PlainTextResponse:
+        reached.append("batch")
+        return PlainTextResponse("ok")
+
+    routes = [Route(path, endpoint, methods=["POST"]) for path in ("/predict/batch", "/free")]
+    app = ProblemMiddleware(RateLimitMiddleware(Starlette(routes=routes), lambda: limiter))
+    transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        replies = [await http.post("/predict/batch") for _ in range(3)]
+        assert (await http.post("/free")).status_code == 200
+    assert [reply.status_code for reply in replies] == [200, 429, 429]
+    assert len(reached) == 2
+    assert 1 <= int(replies[1].headers["retry-after"]) <= 61
+    assert replies[1].headers["content-type"] == "application/problem+json"
+    assert replies[1].json()["instance"] == "/predict/batch"

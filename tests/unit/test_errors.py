@@ -1,0 +1,94 @@
+"""Every error has its status, its headers and one shape."""
+
+from __future__ import annotations
+
+import pytest
+
+import errors
+from errors import (
+    BodyTooLarge,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    FieldError,
+    InvalidRequest,
+    MalformedRequest,
+    PredictionNotFound,
+    Problem,
+    RateLimited,
+    RequestError,
+    RunnerUnavailable,
+    ServiceError,
+    UnavailableError,
+    UnsupportedMedia,
+    collecting_problems,
+    leave_problem,
+)
+
+RETRY = {"Retry-After": "1"}
+EXPECTED: dict[type[ServiceError], tuple[int, dict[str, str]]] = {
+    MalformedRequest: (400, {}),
+    PredictionNotFound: (404, {}),
+    BodyTooLarge: (413, {"Connection": "close"}),
+    UnsupportedMedia: (415, {"Accept-Post": "application/json"}),
+    InvalidRequest: (422, {}),
+    RateLimited: (429, RETRY),
+    RunnerUnavailable: (503, RETRY),
+    DatabaseUnavailable: (503, RETRY),
+    DeadlineExceeded: (504, RETRY),
+}
+
+
+def leaves(kind: type[ServiceError]) -> set[type[ServiceError]]:
+    below = kind.__subclasses__()
+    return {kind} if not below else set().union(*(leaves(one) for one in below))
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_an_error_has_its_status_and_headers(kind: type[ServiceError]) -> None:
+    problem = kind("no").problem()
+    assert (problem.status, problem.headers) == EXPECTED[kind]
+    assert (problem.detail, problem.errors) == ("no", ())
+
+
+def test_every_error_is_known_here_and_drawn_at_the_top() -> None:
+    assert leaves(ServiceError) == EXPECTED.keys()
+    drawn = errors.__doc__ or ""
+    for kind, (status, _) in EXPECTED.items():
+        assert f"{kind.__name__} " in drawn
+        assert issubclass(kind, RequestError if status < 500 else UnavailableError)
+
+
+def test_a_rate_limit_tells_when_to_come_back() -> None:
+    assert RateLimited("no", retry_after_seconds=7).headers() == {"Retry-After": "7"}
+
+
+def test_a_document_names_every_field_that_broke_a_rule() -> None:
+    error = InvalidRequest("bad", errors=[FieldError("texts.3", "too short")])
+    assert error.problem().document("/predict/batch") == {
+        "type": "about:blank",
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": "bad",
+        "instance": "/predict/batch",
+        "errors": [{"field": "texts.3", "message": "too short"}],
+    }
+
+
+def test_a_status_without_a_name_still_has_a_title() -> None:
+    assert Problem(499, "left").document("/x")["title"] == "Unknown Error"
+
+
+def test_a_problem_outside_a_request_is_a_mistake() -> None:
+    with pytest.raises(LookupError):
+        leave_problem(Problem(400, "nobody listens"))
+
+
+def test_each_request_collects_its_own_problems() -> None:
+    one, other = Problem(400, "one"), Problem(404, "other")
+    with collecting_problems() as outer:
+        with collecting_problems() as inner:
+            leave_problem(one)
+        leave_problem(other)
+    assert (inner, outer) == ([one], [other])
+    with pytest.raises(LookupError):
+        leave_problem(one)

@@ -1,0 +1,86 @@
+"""Every request is counted and timed once, under its route and status."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client import REGISTRY
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from web.instrumentation import InstrumentationMiddleware
+
+
+def answering_with(*statuses: int) -> ASGIApp:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        for status in statuses:
+            await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await send({"type": "http.response.body", "body": b"y"})
+
+    return app
+
+
+async def leaving(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """An app whose client left before the answer."""
+
+
+async def crashing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise RuntimeError("no")
+
+
+async def request(app: ASGIApp, path: str, kind: str = "http") -> list[Message]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": kind, "method": "POST", "path": path, "headers": []}
+    await InstrumentationMiddleware(app)(scope, receive, send)
+    return sent
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "endpoint", "status"),
+    [
+        (answering_with(200), "/predict", "/predict", "200"),
+        (answering_with(422), "/predict/batch", "/predict/batch", "422"),
+        (answering_with(404), "/wp-login.php", "other", "404"),
+        (leaving, "/predict", "/predict", "499"),
+    ],
+)
+async def test_a_request_is_counted_once_under_its_route_and_status(
+    app: ASGIApp, path: str, endpoint: str, status: str
+) -> None:
+    counted = value("http_requests_total", endpoint=endpoint, status=status)
+    timed = value("http_request_duration_seconds_count", endpoint=endpoint)
+    await request(app, path)
+    assert value("http_requests_total", endpoint=endpoint, status=status) - counted == 1
+    assert value("http_request_duration_seconds_count", endpoint=endpoint) - timed == 1
+
+
+async def test_the_answer_passes_untouched() -> None:
+    sent = await request(answering_with(200), "/predict")
+    assert [message["type"] for message in sent] == [
+        "http.response.start",
+        "http.response.body",
+        "http.response.body",
+    ]
+
+
+async def test_a_crash_is_counted_and_goes_on() -> None:
+    counted = value("http_requests_total", endpoint="/predict", status="499")
+    with pytest.raises(RuntimeError):
+        await request(crashing, "/predict")
+    assert value("http_requests_total", endpoint="/predict", status="499") - counted == 1
+
+
+async def test_what_is_no_request_is_not_counted() -> None:
+    before = value("http_request_duration_seconds_count", endpoint="/predict")
+    await request(leaving, "/predict", kind="lifespan")
+    assert value("http_request_duration_seconds_count", endpoint="/predict") == before

@@ -1,0 +1,141 @@
+"""What operators read: health by what is up, cache and limit state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+
+import metrics
+from redis_connection import connect
+from tests.serving import free_port
+from values import RunnerDescription, Version
+from web.get_app import get_app
+from web.operations import Probes, health_report, operations_router
+from web.problems import ProblemMiddleware
+from web.rate_limit import RateLimiter, client_identity
+
+LOADED = RunnerDescription("v1", "5f0c6f1d2a9b", "fake", ("negative", "positive"))
+
+
+@dataclass
+class FakeRunner:
+    ready: bool
+    last_description: RunnerDescription | None = LOADED
+
+
+@dataclass
+class FakeProbes:
+    """The parts of a service whose limits are kept in this process: its Redis never was."""
+
+    v1: bool = True
+    v2: bool = True
+    database: bool = True
+    redis: bool = True
+    runners: Mapping[Version, FakeRunner] = field(init=False)
+    limiter: RateLimiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runners = {"v1": FakeRunner(self.v1), "v2": FakeRunner(self.v2)}
+        nobody = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
+        self.limiter = RateLimiter(
+            nobody, {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}
+        )
+
+    async def database_connected(self) -> bool:
+        return self.database
+
+    async def redis_connected(self) -> bool:
+        return self.redis
+
+    async def cache_size(self) -> int | None:
+        return 7 if self.redis else None
+
+
+def client(probes: Probes) -> httpx.AsyncClient:
+    app = ProblemMiddleware(get_app(operations_router(lambda: probes, lambda: {"openapi": "x"})))
+    transport = httpx.ASGITransport(app, client=("10.0.0.9", 1))
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+@pytest.mark.parametrize(
+    ("down", "status", "code"),
+    [
+        ([], "ok", 200),
+        (["database"], "degraded", 200),
+        (["redis"], "degraded", 200),
+        (["v1"], "degraded", 200),
+        (["v2", "database", "redis"], "degraded", 200),
+        (["v1", "v2"], "unavailable", 503),
+    ],
+)
+async def test_health_is_503_only_when_nothing_can_be_predicted(
+    down: list[str], status: str, code: int
+) -> None:
+    probes = FakeProbes(**dict.fromkeys(down, False))
+    async with client(probes) as http:
+        reply = await http.get("/health")
+    assert reply.status_code == code
+    body = reply.json()
+    assert body["status"] == status
+    assert body["model_loaded"] is (probes.v1 and probes.v2)
+    assert body["database_connected"] is probes.database
+    assert body["redis_connected"] is probes.redis
+    assert {version: one["ready"] for version, one in body["versions"].items()} == {
+        "v1": probes.v1,
+        "v2": probes.v2,
+    }
+
+
+async def test_a_runner_that_never_answered_has_no_revision() -> None:
+    probes = FakeProbes()
+    probes.runners = {"v1": FakeRunner(True), "v2": FakeRunner(False, None)}
+    report = await health_report(probes)
+    assert (report.versions["v1"].revision, report.versions["v1"].engine) == (
+        "5f0c6f1d2a9b",
+        "fake",
+    )
+    assert (report.versions["v2"].revision, report.versions["v2"].engine) == (None, None)
+
+
+async def test_cache_stats_are_the_counters() -> None:
+    metrics.cache_hits.inc(3)
+    metrics.cache_misses.inc(1)
+    hits = REGISTRY.get_sample_value("cache_hits_total") or 0.0
+    misses = REGISTRY.get_sample_value("cache_misses_total") or 0.0
+    async with client(FakeProbes()) as http:
+        stats = (await http.get("/cache/stats")).json()
+    assert (stats["hits"], stats["misses"], stats["cache_size"]) == (hits, misses, 7)
+    assert stats["hit_rate"] == pytest.approx(100 * hits / (hits + misses))
+
+
+async def test_limit_status_is_that_of_the_caller() -> None:
+    probes = FakeProbes()
+    await probes.limiter.check("predict", "10.0.0.9")
+    await probes.limiter.check("predict", "10.0.0.8")
+    async with client(probes) as http:
+        mine = (await http.get("/rate-limit/status")).json()
+        off = (await http.get("/rate-limit/status", params={"limit": "analytics"})).json()
+        unknown = await http.get("/rate-limit/status", params={"limit": "other"})
+    assert (mine["limit"], mine["remaining"]) == (3, 2)
+    assert 0 < mine["reset_in_seconds"] <= 60
+    assert off == {"limit": None, "remaining": None, "reset_in_seconds": None}
+    assert unknown.status_code == 422
+    assert [fault["field"] for fault in unknown.json()["errors"]] == ["limit"]
+
+
+async def test_the_document_and_its_page_are_served() -> None:
+    async with client(FakeProbes()) as http:
+        assert (await http.get("/openapi.json")).json() == {"openapi": "x"}
+        page = await http.get("/docs")
+    assert "openapi.json" in page.text
+    assert "https://" not in page.text
+
+
+def test_a_client_is_its_address() -> None:
+    assert client_identity({"type": "http", "client": ("10.0.0.1", 50_000)}) == "10.0.0.1"
+    assert client_identity({"type": "http", "client": None}) == "unknown"
+    assert client_identity({"type": "http"}) == "unknown"

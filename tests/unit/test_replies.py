@@ -1,0 +1,67 @@
+"""What clients get: replies made of predictions and comparisons."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from schemas import AbCompareReply, BatchReply, PredictionReply
+from values import Classification, Comparison, Prediction, Version
+
+
+def prediction(positive: float, version: Version = "v1") -> Prediction:
+    return Prediction(
+        id=uuid7(),
+        created_at=datetime.now(UTC),
+        endpoint="/predict",
+        version=version,
+        engine="fake",
+        text="A film.",
+        classification=Classification(
+            "r1", {"negative": 1 - positive, "positive": positive}, 4, truncated=True
+        ),
+        cache_hit=True,
+        latency_ms=2.5,
+    )
+
+
+def test_a_reply_tells_all_but_the_text() -> None:
+    made = prediction(0.75, "v2")
+    reply = PredictionReply.of(made).model_dump(mode="json")
+    assert UUID(reply.pop("id")) == made.id
+    assert reply == {
+        "sentiment": "positive",
+        "confidence": 0.75,
+        "latency_ms": 2.5,
+        "cache_hit": True,
+        "model_version": "v2",
+        "model_revision": "r1",
+        "truncated": True,
+    }
+
+
+def test_a_batch_reply_keeps_the_order() -> None:
+    made = [prediction(0.25), prediction(0.75), prediction(0.5)]
+    reply = BatchReply.of(made)
+    assert [one.id for one in reply.predictions] == [one.id for one in made]
+    assert reply.total == 3
+
+
+@pytest.mark.parametrize(
+    ("v1", "v2", "agreement", "delta"),
+    [(0.75, 0.875, True, 0.125), (0.875, 0.75, True, -0.125), (0.75, 0.125, False, 0.125)],
+)
+def test_a_comparison_says_whether_they_agree_and_how_much_surer_v2_is(
+    v1: float, v2: float, agreement: bool, delta: float
+) -> None:
+    made = Comparison(uuid7(), datetime.now(UTC), prediction(v1), prediction(v2, "v2"))
+    reply = AbCompareReply.of(made)
+    assert reply.id == made.id
+    assert {version: one.id for version, one in reply.predictions.items()} == {
+        "v1": made.v1.id,
+        "v2": made.v2.id,
+    }
+    assert (reply.agreement, reply.confidence_delta) == (agreement, delta)

@@ -1,0 +1,41 @@
+"""Metric labels and rate limits follow the routes, never the request's own words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from values import PREDICT_ENDPOINTS
+from web.routes import ANALYTICS_ROUTES, POST_ROUTES, UNLIMITED_ROUTES, endpoint_label, limit_name
+
+KNOWN = {*POST_ROUTES, *ANALYTICS_ROUTES, *UNLIMITED_ROUTES}
+
+
+@given(st.text() | st.sampled_from(sorted(KNOWN)).flatmap(lambda path: st.just(path + "/")))
+def test_any_path_has_a_label_of_a_closed_set(path: str) -> None:
+    assert endpoint_label(path) == (path if path in KNOWN else "other")
+
+
+def test_every_predicting_endpoint_is_known_and_limited() -> None:
+    assert set(PREDICT_ENDPOINTS) < POST_ROUTES.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "limit"),
+    [
+        ("POST", "/predict", "predict"),
+        ("POST", "/predict/ab", "predict"),
+        ("POST", "/predict/ab-compare", "predict"),
+        ("POST", "/feedback", "predict"),
+        ("POST", "/predict/batch", "batch"),
+        ("GET", "/analytics/recent", "analytics"),
+        ("HEAD", "/analytics/recent", "analytics"),
+        ("GET", "/predict", None),
+        ("GET", "/health", None),
+        ("GET", "/metrics", None),
+        ("POST", "/no/such/path", None),
+    ],
+)
+def test_limits_follow_route_and_method(method: str, path: str, limit: str | None) -> None:
+    assert limit_name(method, path) == limit

@@ -1,0 +1,134 @@
+"""A runner seen from the API: its failures have one name, and its readiness is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import aiohttp
+import pytest
+from bentoml.exceptions import BentoMLException, ServiceUnavailable
+
+from errors import RunnerUnavailable
+from runners.client import RunnerClient
+from values import Classification, RunnerDescription
+
+WAIT_SECONDS = 10.0
+
+
+class FakeRunnerApi:
+    """A runner that answers, or fails as a served one does."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.revision = "r"
+        self.calls: list[list[str]] = []
+
+    async def classify(self, texts: Sequence[str]) -> list[Classification]:
+        if self.error:
+            raise self.error
+        self.calls.append(list(texts))
+        return [Classification("r", {"positive": 1.0}, 3, truncated=False) for _ in texts]
+
+    async def describe(self) -> RunnerDescription:
+        if self.error:
+            raise self.error
+        return RunnerDescription("v1", self.revision, "fake", ("negative", "positive"))
+
+
+@pytest.fixture
+def api() -> FakeRunnerApi:
+    return FakeRunnerApi()
+
+
+@pytest.fixture
+async def watching(api: FakeRunnerApi) -> AsyncIterator[RunnerClient]:
+    """A client whose runner has not started yet."""
+    api.error = ConnectionRefusedError()
+    runner = RunnerClient("v1", api)
+    runner.start()
+    yield runner
+    await runner.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BentoMLException("no"),
+        ServiceUnavailable("overloaded"),
+        aiohttp.ServerDisconnectedError(),
+        ConnectionRefusedError(),
+        TimeoutError(),
+    ],
+)
+async def test_every_failure_of_a_runner_is_told_as_unavailable(
+    api: FakeRunnerApi, error: Exception
+) -> None:
+    runner = RunnerClient("v1", api)
+    await runner.refresh()
+    assert runner.ready
+
+    api.error = error
+    with pytest.raises(RunnerUnavailable, match="v1 cannot answer now; try again") as caught:
+        await runner.classify(["a"])
+    assert caught.value.__cause__ is error
+    await runner.refresh()
+    assert not runner.ready
+    # What it held is still known, so cached answers of it are still found.
+    assert runner.description().revision == "r"
+
+    api.error = None
+    await runner.refresh()
+    assert runner.ready
+
+
+async def test_a_batch_is_one_call(api: FakeRunnerApi) -> None:
+    assert len(await RunnerClient("v1", api).classify(("a", "b"))) == 2
+    assert api.calls == [["a", "b"]]
+
+
+async def test_a_mistake_of_ours_is_not_told_as_an_outage(api: FakeRunnerApi) -> None:
+    api.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        await RunnerClient("v1", api).classify(["a"])
+
+
+async def test_before_its_first_answer_a_runner_is_still_loading(api: FakeRunnerApi) -> None:
+    # What BentoML's proxy raises until the startup hooks have run.
+    api.error = AttributeError("describe")
+    runner = RunnerClient("v2", api)
+    await runner.refresh()
+    assert not runner.ready
+    with pytest.raises(RunnerUnavailable, match="v2 is still loading"):
+        runner.description()
+
+
+async def test_a_runner_that_comes_up_is_noticed(
+    api: FakeRunnerApi, watching: RunnerClient
+) -> None:
+    await asyncio.sleep(0)
+    assert not watching.ready
+    api.error = None
+    await until(lambda: watching.ready)
+    assert watching.description() == RunnerDescription("v1", "r", "fake", ("negative", "positive"))
+
+
+async def test_new_weights_are_noticed(api: FakeRunnerApi) -> None:
+    runner = RunnerClient("v1", api)
+    await runner.refresh()
+    api.revision = "r2"
+    await runner.refresh()
+    assert runner.description().revision == "r2"
+
+
+async def test_stopping_a_client_that_never_started_is_no_error(api: FakeRunnerApi) -> None:
+    runner = RunnerClient("v1", api)
+    await runner.stop()
+    assert runner.ready is False
