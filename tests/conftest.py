@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -25,10 +26,21 @@ TEMPLATE = "migrated"
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+def postgres_server() -> Iterator[URL]:
     """A PostgreSQL of this test run's own."""
-    with embedded_postgres(tmp_path_factory.mktemp("postgres") / "data") as url:
+    with TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "data") as url:
         yield url
+
+
+@pytest.fixture
+def postgres_folder() -> Iterator[Path]:
+    """A folder for a test that starts a PostgreSQL itself.
+
+    Not in tmp_path: each pytest that starts as root shuts the folder that all of them share to
+    everybody else, and so to the user that PostgreSQL runs as beside it.
+    """
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

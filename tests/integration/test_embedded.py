@@ -11,8 +11,8 @@ from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
 from tests.database import run_sql, scalar
 
 
-def test_postgres_keeps_its_data(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "postgres"
+def test_postgres_keeps_its_data(postgres_folder: Path) -> None:
+    folder = postgres_folder / "new" / "postgres"
     with embedded_postgres(folder) as url:
         run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
     assert not (folder / "postmaster.pid").exists()

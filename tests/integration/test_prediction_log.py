@@ -100,9 +100,9 @@ async def _cut_who_waits_for_a_lock(engine: AsyncEngine) -> bool:
 
 
 @pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
+def own_postgres(postgres_folder: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
     """A PostgreSQL that a test may stop: what stops it, its folder, and its URL."""
-    folder = tmp_path / "postgres"
+    folder = postgres_folder / "data"
     with ExitStack() as running:
         url = running.enter_context(embedded_postgres(folder))
         upgrade(url)
