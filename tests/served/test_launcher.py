@@ -71,13 +71,13 @@ def processes_using(folder: Path, port: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_everything_stops_and_the_data_stay(
-    bentoml_home: Path, tmp_path: Path, number: int
+    bentoml_home: Path, tmp_path: Path, postgres_folder: Path, number: int
 ) -> None:
     port = str(free_port())
     environment = os.environ | {
         "BENTOML_HOME": str(bentoml_home),
         "BENTOML_DO_NOT_TRACK": "true",
-        "DATA_FOLDER": str(tmp_path / "data"),
+        "DATA_FOLDER": str(postgres_folder),
         "HOST": "127.0.0.1",
         "PORT": port,
     }
@@ -91,7 +91,7 @@ def test_everything_stops_and_the_data_stay(
     assert prediction["cache_hit"] is False
     assert first.stop(number) == 0, first.output()
     assert "Traceback" not in first.output()
-    assert processes_using(tmp_path / "data", port) == []
+    assert processes_using(postgres_folder, port) == []
 
     second = Launched(environment, tmp_path / "second")
     second.wait_until_ready()
@@ -102,7 +102,7 @@ def test_everything_stops_and_the_data_stay(
     assert third.process.wait(STOP_SECONDS) == 1
     assert "another `make serve`" in third.output()
     assert second.stop(number) == 0
-    assert processes_using(tmp_path / "data", port) == []
+    assert processes_using(postgres_folder, port) == []
 
 
 def test_named_databases_are_used_and_nothing_is_embedded(

@@ -30,11 +30,11 @@ class Breakable:
 
 
 @pytest.fixture
-def breakable(bentoml_home: Path, tmp_path: Path) -> Iterator[Breakable]:
+def breakable(bentoml_home: Path, tmp_path: Path, postgres_folder: Path) -> Iterator[Breakable]:
     with ExitStack() as stack:
         postgres = stack.enter_context(ExitStack())
         redis = stack.enter_context(ExitStack())
-        database_url: URL = postgres.enter_context(embedded_postgres(tmp_path / "postgres"))
+        database_url: URL = postgres.enter_context(embedded_postgres(postgres_folder / "data"))
         redis_url = redis.enter_context(embedded_redis(tmp_path / "redis", max_memory="64mb"))
         upgrade(database_url)
         bento = stack.enter_context(
@@ -63,7 +63,7 @@ def post_all(client: httpx.Client, tag: str) -> int:
 
 
 def test_outages_cost_hits_and_analytics_but_no_prediction(
-    breakable: Breakable, tmp_path: Path
+    breakable: Breakable, postgres_folder: Path
 ) -> None:
     bento = breakable.bento
     count = "SELECT count(*) FROM predictions"
@@ -95,7 +95,7 @@ def test_outages_cost_hits_and_analytics_but_no_prediction(
         assert client.get("/health").json()["database_connected"] is False
         assert client.get("/readyz").status_code == 200
 
-        with embedded_postgres(tmp_path / "postgres"):
+        with embedded_postgres(postgres_folder / "data"):
             assert eventually(lambda: scalar(bento.database_url, count) == made)
             ids = "SELECT count(DISTINCT id) FROM predictions"
             assert scalar(bento.database_url, ids) == made
