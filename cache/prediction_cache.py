@@ -79,8 +79,11 @@ def _decode(value: bytes | str | None) -> Classification | None:
     if value is None:
         return None
     try:
-        return Classification(**orjson.loads(value))
-    except (orjson.JSONDecodeError, TypeError) as error:
+        classification = Classification(**orjson.loads(value))
+        # Raises here and not in the answer if the scores are none.
+        float(classification.confidence)
+    except (ValueError, TypeError, AttributeError) as error:
         # Somebody else wrote under our key. Computing the answer again also replaces it.
         logger.warning("a cached value cannot be read and counts as a miss: %r", error)
         return None
+    return classification

@@ -47,7 +47,23 @@ async def test_what_was_stored_is_found_in_one_round_trip(
     assert await cache.size() == 2
 
 
-@pytest.mark.parametrize("garbage", [b"", b"garbage", b"[]", b"{}", b'{"scores": 1}', b"\xff"])
+WITHOUT_SCORES = b'{"revision": "r", "token_count": 1, "truncated": false, "scores": %s}'
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"garbage",
+        b"[]",
+        b"{}",
+        b'{"scores": 1}',
+        b"\xff",
+        WITHOUT_SCORES % b"{}",
+        WITHOUT_SCORES % b"null",
+        WITHOUT_SCORES % b'{"positive": "high"}',
+    ],
+)
 async def test_what_cannot_be_read_is_a_miss(
     cache: PredictionCache, redis: Redis, garbage: bytes
 ) -> None:
