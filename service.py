@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -115,6 +116,7 @@ def parts() -> Parts:
     return _running[-1]
 
 
+@cache
 def openapi() -> dict[str, Any]:
     post_apis = [
         PostApi(
