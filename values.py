@@ -9,10 +9,14 @@ from uuid import UUID
 
 Version = Literal["v1", "v2"]
 Sentiment = Literal["negative", "neutral", "positive"]
+EngineName = Literal[
+    "torch-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8"
+]
 Endpoint = Literal["/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare"]
 
 VERSIONS: tuple[Version, ...] = get_args(Version)
 SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
 

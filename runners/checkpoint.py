@@ -15,31 +15,40 @@ from typing import Any
 import bentoml
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from runners.classifier import Classifier
+from runners.engine_choice import REFERENCE
 from runners.engines import TorchEngine, export_torchscript
+from runners.export.build import EnginePlan, build_engines
+from runners.export.gate import GateReport
 from runners.model_store import (
     REVISION_CHARACTERS,
     InvalidCheckpoint,
     SavedModel,
+    find_model,
     labels_of,
     model_name,
 )
-from values import Version
+from values import EngineName, Version
 
 MAX_TOKENS = 512
+DISTILBERT = "DistilBertForSequenceClassification"
 MAX_TRACE_DIFFERENCE = 1e-5
 WEIGHTS_FILE = "model.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
 
 
-def save_checkpoint(folder: Path, version: Version, facts: Mapping[str, Any]) -> SavedModel:
+def save_checkpoint(
+    folder: Path, version: Version, facts: Mapping[str, Any], plan: EnginePlan | None = None
+) -> SavedModel:
     """Save the checkpoint in `folder` as `sentiment-distilbert-<version>:<revision>`.
 
-    `facts` (source, base, training_data, licence, held_out_accuracy) go into the metadata. All that
-    can fail is done in a temporary folder first, so a refused checkpoint leaves no trace.
+    `facts` (source, base, training_data, licence, held_out_accuracy) go into the metadata, and so
+    do the figures of every engine of `plan` that passed the gate; without a plan the model runs on
+    torch alone. All that can fail is done in a temporary folder first, so a refused checkpoint
+    leaves no trace.
 
     Raises:
         InvalidCheckpoint: no sequence classifier, no tokenizer, or labels that are no sentiments.
@@ -48,7 +57,7 @@ def save_checkpoint(folder: Path, version: Version, facts: Mapping[str, Any]) ->
     labels = labels_of(config)
     with tempfile.TemporaryDirectory() as temporary:
         prepared = Path(temporary)
-        max_tokens = _prepare(folder, prepared, config)
+        network, max_tokens = _prepare(folder, prepared, config)
         revision = _sha256(prepared / WEIGHTS_FILE)[:REVISION_CHARACTERS]
         model = SavedModel(
             tag=f"{model_name(version)}:{revision}",
@@ -58,9 +67,12 @@ def save_checkpoint(folder: Path, version: Version, facts: Mapping[str, Any]) ->
             max_tokens=max_tokens,
             pad_token_id=int(config.get("pad_token_id") or 0),
         )
-        Classifier(model, TorchEngine(prepared, threads=1, mkldnn=True)).warm_up()
-        _put_into_store(model, facts)
-    return model
+        Classifier(model, TorchEngine(prepared, mkldnn=True)).warm_up()
+        reports: dict[EngineName, GateReport] = {}
+        if plan is not None and config["architectures"][0] == DISTILBERT:
+            reports = build_engines(model, network, plan)
+        _put_into_store(model, facts, reports)
+        return find_model(model.tag)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -83,8 +95,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> int:
-    """Write weights, trace and a fast tokenizer to `prepared`; the token limit comes back."""
+def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> tuple[PreTrainedModel, int]:
+    """Write weights, trace and a fast tokenizer to `prepared`; the model and its token limit."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -106,10 +118,12 @@ def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> int:
     tokenizer.save_pretrained(prepared)
     if not (prepared / "tokenizer.json").is_file():
         raise InvalidCheckpoint(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
-    return max_tokens
+    return model, max_tokens
 
 
-def _put_into_store(model: SavedModel, facts: Mapping[str, Any]) -> None:
+def _put_into_store(
+    model: SavedModel, facts: Mapping[str, Any], reports: Mapping[EngineName, GateReport]
+) -> None:
     # The same weights again: saved anew, so that they are the latest and the facts are today's.
     with suppress(bentoml.exceptions.NotFound):
         bentoml.models.delete(model.tag)
@@ -119,6 +133,10 @@ def _put_into_store(model: SavedModel, facts: Mapping[str, Any]) -> None:
         "labels": list(model.labels),
         "max_tokens": model.max_tokens,
         "pad_token_id": model.pad_token_id,
+        "engines": {
+            REFERENCE: {},
+            **{name: report.as_metadata() for name, report in reports.items()},
+        },
     }
     with bentoml.models.create(model.tag, metadata=metadata) as stored:
         shutil.copytree(model.folder, stored.path, dirs_exist_ok=True)

@@ -10,16 +10,14 @@ from tokenizers import Encoding, Tokenizer
 
 from runners.engines import Engine
 from runners.model_store import SavedModel
+from runners.packing import pack
 from values import Classification
 
-# One padded batch of the engine. Larger ones gained nothing on two cores, and a small one lets
-# short texts leave before the long ones of the same call are computed.
-MAX_ROWS = 32
 WARM_UP_TEXTS = ("Warm.", "A sentence of the usual length, to touch every code path. " * 4)
 
 
 class Classifier:
-    """Tokenises, runs the engine in batches of similar length, and names the classes."""
+    """Tokenises, runs the engine on padded batches, and names the classes."""
 
     def __init__(self, model: SavedModel, engine: Engine) -> None:
         self._model = model
@@ -33,21 +31,29 @@ class Classifier:
         self.classify(WARM_UP_TEXTS)
 
     def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify `texts`, at least one; the result is in their order.
+        """Classify `texts`, at least one, batch after batch; the result is in their order.
 
         Texts past the model's token limit are truncated and marked so.
         """
-        encodings = self._tokenizer.encode_batch(list(texts))
-        by_length = sorted(range(len(encodings)), key=lambda row: len(encodings[row].ids))
-        results: list[Classification | None] = [None] * len(encodings)
-        for start in range(0, len(by_length), MAX_ROWS):
-            rows = by_length[start : start + MAX_ROWS]
-            probabilities = softmax(self._infer([encodings[row] for row in rows]))
-            for row, scores in zip(rows, probabilities.tolist(), strict=True):
-                results[row] = self._classification(encodings[row], scores)
-        return [result for result in results if result is not None]
+        encodings = self.encode(texts)
+        results: dict[int, Classification] = {}
+        for batch in pack([len(encoding.ids) for encoding in encodings]):
+            results.update(zip(batch, self.compute([encodings[row] for row in batch]), strict=True))
+        return [results[row] for row in range(len(encodings))]
 
-    def _infer(self, encodings: list[Encoding]) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """The tokens of each text, truncated to what the model can take."""
+        return self._tokenizer.encode_batch(list(texts))
+
+    def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
+        """Classify one padded batch; may be called from as many threads as the engine allows."""
+        probabilities = softmax(self._infer(encodings))
+        return [
+            self._classification(encoding, scores)
+            for encoding, scores in zip(encodings, probabilities.tolist(), strict=True)
+        ]
+
+    def _infer(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
         longest = max(len(encoding.ids) for encoding in encodings)
         input_ids = np.full((len(encodings), longest), self._model.pad_token_id, dtype=np.int64)
         attention_mask = np.zeros_like(input_ids)

@@ -20,7 +20,11 @@ _CHECKED_SHAPES = ((1, 1), (1, 40), (5, 9), (33, 64), (2, 512))
 
 
 class Engine(Protocol):
-    """Runs one padded batch on the CPU; not safe to call from two threads at once."""
+    """Runs padded batches on the CPU: from as many threads at once as it has streams.
+
+    A batch is computed on one core. Two batches on two cores are done sooner than two batches one
+    after the other on both: nothing is cut up, and no core waits for the other (decision 0009).
+    """
 
     name: str
 
@@ -40,8 +44,11 @@ class TorchEngine:
 
     name = "torch-fp32"
 
-    def __init__(self, folder: Path, *, threads: int, mkldnn: bool) -> None:
-        """Load the model that `export_torchscript` left in `folder`."""
+    def __init__(self, folder: Path, *, mkldnn: bool, threads: int = 1) -> None:
+        """Load the model that `export_torchscript` left in `folder`.
+
+        `threads` are those that one batch is cut up for, in the whole process.
+        """
         # Imported here because it takes seconds and only a runner process needs it.
         import torch
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import bentoml
 
-from values import SENTIMENTS, Sentiment, Version
+from values import SENTIMENTS, EngineName, Sentiment, Version
 
 REVISION_CHARACTERS = 12
 
@@ -32,7 +32,8 @@ class InvalidCheckpoint(ValueError):
 class SavedModel:
     """One version in the store: `folder` holds config.json, model.safetensors, tokenizer.json.
 
-    `labels` are the sentiments in the order of the model's outputs.
+    `labels` are the sentiments in the order of the model's outputs; `engines` are those whose files
+    are there and whose answers were found equal to those of torch.
     """
 
     tag: str
@@ -41,6 +42,7 @@ class SavedModel:
     labels: tuple[Sentiment, ...]
     max_tokens: int
     pad_token_id: int
+    engines: tuple[EngineName, ...] = ("torch-fp32",)
 
 
 def model_name(version: Version) -> str:
@@ -68,6 +70,8 @@ def find_model(tag: str) -> SavedModel:
         labels=tuple(metadata["labels"]),
         max_tokens=int(metadata["max_tokens"]),
         pad_token_id=int(metadata["pad_token_id"]),
+        # Models that were saved before there were other engines do not say.
+        engines=tuple(metadata.get("engines", {"torch-fp32": {}})),
     )
 
 

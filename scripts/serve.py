@@ -83,12 +83,15 @@ def _save_missing_models(settings: Settings) -> None:
 
 
 def _is_saved(version: Version, settings: Settings) -> bool:
-    """Whether the store has this version; a starter model of an older adapter does not count."""
+    """Whether the store has this version; a starter model of an older release does not count."""
     try:
         metadata = bentoml.models.get(settings.model_tag(version)).info.metadata
     except bentoml.exceptions.NotFound:
         return False
-    return metadata["source"] != "starter" or metadata["adapter_sha256"] == adapter_digest(version)
+    # A model that somebody else put there has none of our facts, and is theirs to replace.
+    return metadata.get("source") != "starter" or (
+        metadata["adapter_sha256"] == adapter_digest(version) and "engines" in metadata
+    )
 
 
 def _start_databases(settings: Settings, stack: ExitStack) -> dict[str, str]:

@@ -84,7 +84,7 @@ def load_data(cache: Path) -> StarterData:
         read_movie_reviews(cache, "imdb")
     )
     for domain, name in RATED_DOMAINS.items():
-        training[domain], held_out[domain] = _split_documents(
+        training[domain], held_out[domain] = split_documents(
             domain, read_rated_snippets(cache, name)
         )
     held_out["airline_tweets"] = _balanced(read_airline_tweets(cache))
@@ -149,7 +149,7 @@ def _split_reviews(reviews: Sequence[Labelled]) -> tuple[list[Example], list[Exa
     return training, held_out
 
 
-def _split_documents(domain: str, snippets: Sequence[Rated]) -> tuple[list[Example], list[Example]]:
+def split_documents(domain: str, snippets: Sequence[Rated]) -> tuple[list[Example], list[Example]]:
     training: list[Example] = []
     held_out: list[Example] = []
     for snippet in snippets:

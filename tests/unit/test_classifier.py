@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.checkpoint import save_checkpoint
-from runners.classifier import MAX_ROWS, Classifier, softmax
+from runners.classifier import Classifier, softmax
 from runners.engines import TorchEngine
 from runners.model_store import SavedModel, find_model
+from runners.packing import MAX_BATCH_TEXTS
 from tests.unit.checkpoints import TWO_LABELS, tiny_checkpoint
 
 LOGITS = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=4)
@@ -29,7 +30,7 @@ def test_a_batch_says_what_each_text_says_alone(
     model = save_checkpoint(tiny_checkpoint(tmp_path / "hub", labels), "v1", {})
     classify = classifier(find_model(model.tag)).classify
     texts = ["good", "a very very very bad film . " * 6, "bad film", "", "good " * 20] * 9
-    assert len(texts) > MAX_ROWS
+    assert len(texts) > MAX_BATCH_TEXTS
     together = classify(texts)
     alone = [classify([text])[0] for text in texts]
     for batched, single in zip(together, alone, strict=True):

@@ -1,0 +1,83 @@
+"""What the CPU under this process can do, and how much of it this process may use."""
+
+from __future__ import annotations
+
+import os
+import platform
+from math import ceil
+from pathlib import Path
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def cpu_flags(cpuinfo: Path = _PROC / "cpuinfo") -> frozenset[str]:
+    """The instruction sets that Linux names for the first core; empty where it does not say."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # x86, ARM
+            return frozenset(value.split())
+    return frozenset()
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def usable_cpus(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
+    """How many cores this process may keep busy: its CPU set, cut by its container's quota.
+
+    A quota of 1.5 cores counts as 2: the half core is there to be used.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = cpu_quota(cgroups, proc)
+    return max(1, min(cores or 1, ceil(quota) if quota else cores or 1))
+
+
+def cpu_quota(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> float | None:
+    """The smallest CPU quota above this process, in cores, of cgroup v2 or v1; `None` if none."""
+    quotas = []
+    for controllers, group in _memberships(proc / "self" / "cgroup"):
+        if controllers == "":  # cgroup v2 has one hierarchy and names no controllers
+            quotas += [_v2_quota(folder) for folder in _upwards(cgroups, group)]
+        elif "cpu" in controllers.split(","):
+            for name in (controllers, "cpu", "cpu,cpuacct"):
+                quotas += [_v1_quota(folder) for folder in _upwards(cgroups / name, group)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _memberships(path: Path) -> list[tuple[str, str]]:
+    """(controllers, group) of each hierarchy that this process is in."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return []
+    parts = [line.split(":", 2) for line in lines]
+    return [(part[1], part[2]) for part in parts if len(part) == 3]
+
+
+def _upwards(root: Path, group: str) -> list[Path]:
+    """The folder of `group` and of every group above it; in a container only the root is there."""
+    inside = Path(group.lstrip("/"))
+    return [root / inside, *(root / parent for parent in inside.parents), root]
+
+
+def _v2_quota(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _v1_quota(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 and period > 0 else None

@@ -1,0 +1,107 @@
+"""Which engines there are, which of them a saved model has, and which one this machine runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from runners.cpu import cpu_flags, is_x86
+from runners.engines import Engine, TorchEngine
+from runners.model_store import SavedModel
+from runners.onnx_engine import OnnxEngine
+from runners.openvino_engine import OpenVinoEngine
+from values import EngineName
+
+logger = logging.getLogger("bentoml.sentiment.runner")
+
+REFERENCE: EngineName = "torch-fp32"
+ONNX_FILE = "model.onnx"
+ONNX_INT8_FILE = "model-int8.onnx"
+OPENVINO_INT8_FILE = "model-int8.xml"
+
+# Instructions that multiply 8-bit numbers four at a time. Without them OpenVINO's 8-bit kernels are
+# slower than float32 (measured on Zen 3: 0.8 times), ONNX Runtime's still faster (docs/decisions).
+_INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+
+_LOADERS: dict[EngineName, Callable[[Path, int, bool], Engine]] = {
+    "torch-fp32": lambda folder, _streams, mkldnn: TorchEngine(folder, mkldnn=mkldnn),
+    "onnxruntime-fp32": lambda folder, _streams, _: OnnxEngine(
+        folder / ONNX_FILE, "onnxruntime-fp32"
+    ),
+    "onnxruntime-int8": lambda folder, _streams, _: OnnxEngine(
+        folder / ONNX_INT8_FILE, "onnxruntime-int8"
+    ),
+    "openvino-bf16": lambda folder, streams, _: OpenVinoEngine(
+        folder / ONNX_FILE, "openvino-bf16", streams=streams, precision="bf16"
+    ),
+    "openvino-int8": lambda folder, streams, _: OpenVinoEngine(
+        folder / OPENVINO_INT8_FILE, "openvino-int8", streams=streams, precision="f32"
+    ),
+}
+
+
+class EngineUnavailable(RuntimeError):
+    """An engine that this machine or this model does not have."""
+
+
+def preferred_engines(flags: frozenset[str], *, x86: bool) -> tuple[EngineName, ...]:
+    """Every engine that a CPU with `flags` can run, the fastest first."""
+    if not x86:
+        return ("onnxruntime-int8", "onnxruntime-fp32", REFERENCE)
+    if flags & _INT8_FLAGS:
+        bf16: tuple[EngineName, ...] = ("openvino-bf16",) if flags & _BF16_FLAGS else ()
+        return ("openvino-int8", *bf16, "onnxruntime-int8", "onnxruntime-fp32", REFERENCE)
+    return ("onnxruntime-int8", "onnxruntime-fp32", "openvino-int8", REFERENCE)
+
+
+def runnable_engines() -> tuple[EngineName, ...]:
+    """Every engine that this machine can run, the fastest first."""
+    return preferred_engines(cpu_flags(), x86=is_x86())
+
+
+def saved_engines(model: SavedModel) -> tuple[EngineName, ...]:
+    """The engines that were saved with `model` and that this machine can run, fastest first."""
+    return tuple(name for name in runnable_engines() if name in model.engines)
+
+
+def load_engine(
+    model: SavedModel, name: EngineName, *, streams: int, mkldnn: bool = True
+) -> Engine:
+    """Load one engine of `model`.
+
+    Raises:
+        EngineUnavailable: the model was saved without it, or its library cannot be loaded here.
+    """
+    if name not in model.engines:
+        raise EngineUnavailable(
+            f"{model.tag} was saved without {name}; it has {', '.join(model.engines)}"
+        )
+    try:
+        return _LOADERS[name](model.folder, streams, mkldnn)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise EngineUnavailable(f"{name} does not run here: {error}") from error
+
+
+def choose_engine(
+    model: SavedModel, wanted: EngineName | None, *, streams: int, mkldnn: bool
+) -> Engine:
+    """Load `wanted`, or else the fastest engine; what does not run is passed over with a warning.
+
+    Raises:
+        EngineUnavailable: not even the reference can be loaded.
+    """
+    runnable = runnable_engines()
+    for missing in (name for name in _LOADERS if name not in runnable and name in model.engines):
+        logger.info("%s: this CPU lacks the instructions for %s", model.tag, missing)
+    order = [wanted] if wanted else []
+    for name in dict.fromkeys((*order, *runnable)):
+        try:
+            return load_engine(model, name, streams=streams, mkldnn=mkldnn)
+        except EngineUnavailable as error:
+            # torch is always there, so this loop ends with an engine unless that fails too.
+            if name == REFERENCE:
+                raise
+            logger.warning("falling back from %s: %s", name, error)
+    raise EngineUnavailable(f"{model.tag} has no engine that runs here")

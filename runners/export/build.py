@@ -1,0 +1,186 @@
+"""Builds the production engines of a checkpoint and keeps those that pass the gate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from runners.classifier import Classifier
+from runners.cpu import usable_cpus
+from runners.engine_choice import (
+    ONNX_FILE,
+    ONNX_INT8_FILE,
+    OPENVINO_INT8_FILE,
+    REFERENCE,
+    EngineUnavailable,
+    load_engine,
+    runnable_engines,
+)
+from runners.export.gate import MIN_TEXTS, Gate, GateReport, LabelledText
+from runners.export.graph import PooledDistilBert
+from runners.export.onnx_files import write_int8_onnx, write_onnx
+from runners.export.quantization import CalibratedProjection, RowScaledLinear, calibrate
+from runners.model_store import SavedModel
+from values import EngineName
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger("bentoml.sentiment.save")
+
+_FILES: dict[EngineName, tuple[str, ...]] = {
+    "onnxruntime-fp32": (ONNX_FILE,),
+    "onnxruntime-int8": (ONNX_INT8_FILE,),
+    "openvino-bf16": (ONNX_FILE,),
+    "openvino-int8": (OPENVINO_INT8_FILE, OPENVINO_INT8_FILE.replace(".xml", ".bin")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTexts:
+    """Real texts: `calibration` to choose 8-bit scales by, `gate` to judge engines by.
+
+    No text is in both. The gate needs `gate.MIN_TEXTS`, of all lengths.
+    """
+
+    calibration: Sequence[str]
+    gate: Sequence[LabelledText]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineWatch:
+    """What to tell somebody who waits: the step, and how many more texts are done."""
+
+    step: Callable[[str], object] = lambda _name: None
+    texts_done: Callable[[int], object] = lambda _texts: None
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """Which engines to build beside torch, in order, and the real texts that they are judged by.
+
+    `first_only` ends with the first that passes the gate.
+    """
+
+    wanted: Sequence[EngineName]
+    texts: EngineTexts
+    first_only: bool = False
+    watch: EngineWatch = field(default_factory=EngineWatch)
+
+
+def build_engines(
+    model: SavedModel, network: PreTrainedModel, plan: EnginePlan
+) -> dict[EngineName, GateReport]:
+    """Write engines of `network` into the model's folder; those that passed the gate come back.
+
+    The files of an engine that fails the gate, or that does not run here, are removed again.
+    """
+    if len(plan.texts.gate) < MIN_TEXTS:
+        raise ValueError(f"the gate needs {MIN_TEXTS:,} texts, not {len(plan.texts.gate):,}")
+    watch = plan.watch
+    candidates = [name for name in plan.wanted if name in _FILES and name in runnable_engines()]
+    watch.step("torch-fp32, to compare with")
+    streams = usable_cpus()
+    reference = Classifier(model, load_engine(model, REFERENCE, streams=streams))
+    gate = Gate(reference, plan.texts.gate, streams=streams, progress=watch.texts_done)
+    workshop = _Workshop(model, network, reference, plan.texts.calibration)
+    offered = replace(model, engines=(REFERENCE, *candidates))
+    reports: dict[EngineName, GateReport] = {}
+    for name in candidates:
+        watch.step(f"{name}, being built")
+        workshop.write(name)
+        watch.step(f"{name}, compared with torch")
+        try:
+            report = gate.compare(Classifier(model, load_engine(offered, name, streams=streams)))
+        except EngineUnavailable as error:
+            logger.warning("%s is not saved: %s", name, error)
+            continue
+        if not report.passed:
+            logger.warning("%s is not saved, its answers differ too much: %s", name, report)
+            continue
+        reports[name] = report
+        if plan.first_only:
+            break
+    _remove_unused(model.folder, reports)
+    return reports
+
+
+class _Workshop:
+    """Writes the files of engines, each once."""
+
+    def __init__(
+        self,
+        model: SavedModel,
+        network: PreTrainedModel,
+        tokenizer: Classifier,
+        calibration: Sequence[str],
+    ) -> None:
+        self._folder = model.folder
+        self._network = network
+        self._example = _example(model.max_tokens)
+        self._batches = _calibration_batches(tokenizer, calibration)
+
+    def write(self, name: EngineName) -> None:
+        if name == "onnxruntime-int8":
+            _write_onnx_int8(
+                self._network, self._batches, self._example, self._folder / ONNX_INT8_FILE
+            )
+            return
+        onnx_file = self._folder / ONNX_FILE
+        if not onnx_file.is_file():
+            write_onnx(PooledDistilBert(self._network).eval(), self._example, onnx_file)
+        if name == "openvino-int8":
+            # Imported here because it takes seconds, and few machines want this engine.
+            from runners.export.openvino_files import write_openvino_int8
+
+            write_openvino_int8(onnx_file, self._batches, self._folder / OPENVINO_INT8_FILE)
+
+
+def _write_onnx_int8(
+    network: PreTrainedModel,
+    batches: Sequence[NDArray[np.int64]],
+    example: tuple[Tensor, Tensor],
+    path: Path,
+) -> None:
+    seen = PooledDistilBert(network, CalibratedProjection).eval()
+    torch.set_num_threads(usable_cpus())  # the reference engine left it at one
+    tensors = [torch.from_numpy(batch) for batch in batches]
+    calibrate(seen, ((ids, torch.ones_like(ids)) for ids in tensors))
+    config: Any = network.config
+    has_gelu = config.activation == "gelu"
+    layers = {
+        name: RowScaledLinear(name, projection, follows_gelu=has_gelu and name.startswith("down_"))
+        for name, projection in seen.projections.items()
+        if isinstance(projection, CalibratedProjection)
+    }
+    quantized = PooledDistilBert(network, lambda name, _weight, _bias: layers[name]).eval()
+    write_int8_onnx(quantized, list(layers.values()), example, path)
+
+
+def _calibration_batches(tokenizer: Classifier, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Token ids, texts of one length together, so that there is no padding to be calibrated on."""
+    by_length: dict[int, list[list[int]]] = {}
+    for encoding in tokenizer.encode(texts):
+        by_length.setdefault(len(encoding.ids), []).append(encoding.ids)
+    return [np.array(rows, dtype=np.int64) for _, rows in sorted(by_length.items())]
+
+
+def _example(max_tokens: int) -> tuple[Tensor, Tensor]:
+    ids = torch.ones((3, min(17, max_tokens)), dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[-1, 5:] = 0
+    return ids, mask
+
+
+def _remove_unused(folder: Path, kept: dict[EngineName, GateReport]) -> None:
+    used = {file for name in kept for file in _FILES[name]}
+    for file in {file for files in _FILES.values() for file in files} - used:
+        (folder / file).unlink(missing_ok=True)

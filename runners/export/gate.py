@@ -1,0 +1,128 @@
+"""The gate at save time: an engine that answers differently from torch is not saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.classifier import Classifier
+from values import Classification, Sentiment
+
+MIN_TEXTS = 2_000
+MIN_AGREEMENT = 0.995
+MAX_MEAN_DIFFERENCE = 0.01
+MAX_ACCURACY_LOSS = 0.003
+
+# Texts in one step of the progress bar.
+_STEP_TEXTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """A real text and what people say of it."""
+
+    text: str
+    label: Sentiment
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """How an engine's answers differ from those of torch in float32 on the same weights.
+
+    `mean_difference` is the mean, over the texts, of the largest difference of a probability.
+    """
+
+    texts: int
+    agreement: float
+    mean_difference: float
+    accuracy: float
+    reference_accuracy: float
+
+    @property
+    def passed(self) -> bool:
+        return (
+            self.texts >= MIN_TEXTS
+            and self.agreement >= MIN_AGREEMENT
+            and self.mean_difference <= MAX_MEAN_DIFFERENCE
+            and self.reference_accuracy - self.accuracy <= MAX_ACCURACY_LOSS
+        )
+
+    def as_metadata(self) -> dict[str, Any]:
+        return {
+            name: round(value, 5) if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"agreement {self.agreement:.2%}, mean |dp| {self.mean_difference:.4f}, "
+            f"accuracy {self.accuracy:.2%} (torch {self.reference_accuracy:.2%}) "
+            f"on {self.texts:,} texts"
+        )
+
+
+class Gate:
+    """Knows what torch says of the texts, and compares engines with it."""
+
+    def __init__(
+        self,
+        reference: Classifier,
+        texts: Sequence[LabelledText],
+        *,
+        streams: int = 1,
+        progress: Callable[[int], object] = lambda _texts: None,
+    ) -> None:
+        """Classify `texts` by the reference, on `streams` cores, as `compare` will.
+
+        `progress` is told how many more texts have been classified, from any thread.
+        """
+        # By length, so that batches hold texts of one length and nothing is computed for padding.
+        self._texts = sorted(texts, key=lambda labelled: len(labelled.text))
+        self._streams = streams
+        self._progress = progress
+        self._reference = self._classify(reference)
+
+    def compare(self, candidate: Classifier) -> GateReport:
+        answers = self._classify(candidate)
+        pairs = list(zip(answers, self._reference, strict=True))
+        return GateReport(
+            texts=len(pairs),
+            agreement=_share([ours.sentiment == theirs.sentiment for ours, theirs in pairs]),
+            mean_difference=float(np.mean([_difference(*pair) for pair in pairs])),
+            accuracy=self._accuracy(answers),
+            reference_accuracy=self._accuracy(self._reference),
+        )
+
+    def _classify(self, classifier: Classifier) -> list[Classification]:
+        def classify(start: int) -> list[Classification]:
+            step = self._texts[start : start + _STEP_TEXTS]
+            answers = classifier.classify([labelled.text for labelled in step])
+            self._progress(len(step))
+            return answers
+
+        with ThreadPoolExecutor(self._streams) as threads:
+            steps = threads.map(classify, range(0, len(self._texts), _STEP_TEXTS))
+            return [answer for step in steps for answer in step]
+
+    def _accuracy(self, answers: Sequence[Classification]) -> float:
+        return _share(
+            [
+                answer.sentiment == labelled.label
+                for answer, labelled in zip(answers, self._texts, strict=True)
+            ]
+        )
+
+
+def _share(outcomes: Sequence[bool]) -> float:
+    return sum(outcomes) / len(outcomes) if outcomes else 0.0
+
+
+def _difference(ours: Classification, theirs: Classification) -> float:
+    first: NDArray[np.float64] = np.array(list(ours.scores.values()))
+    second: NDArray[np.float64] = np.array(list(theirs.scores.values()))
+    return float(np.abs(first - second).max())

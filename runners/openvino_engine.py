@@ -1,0 +1,52 @@
+"""OpenVINO, in bfloat16 or with 8-bit matrix products."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class OpenVinoEngine:
+    """Runs an OpenVINO or ONNX file on `streams` cores, one batch on each."""
+
+    def __init__(
+        self, path: Path, name: str, *, streams: int, precision: Literal["f32", "bf16"]
+    ) -> None:
+        # Imported here because only a runner process needs it.
+        import openvino
+
+        self.name = name
+        core = openvino.Core()
+        model = core.compile_model(
+            core.read_model(path),
+            "CPU",
+            {
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": streams,
+                "INFERENCE_PRECISION_HINT": precision,
+                # Two runners would otherwise pin their threads to the same cores.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        # A request is for one thread at a time; a free one is taken for each batch.
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(model.create_infer_request())
+
+    def infer(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        request = self._requests.get()
+        try:
+            request.infer(
+                {"input_ids": input_ids, "attention_mask": attention_mask}, share_inputs=True
+            )
+            # The tensor is the request's own and is overwritten by the next batch.
+            result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        finally:
+            self._requests.put(request)
+        return result

