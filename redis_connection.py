@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -13,6 +13,7 @@ import metrics
 
 logger = logging.getLogger("bentoml.sentiment.redis")
 
+MAX_CONNECTIONS = 32
 # asyncio raises its own TimeoutError and OSError where redis-py does not wrap them.
 REDIS_FAILURES = (RedisError, OSError, TimeoutError)
 
@@ -24,12 +25,16 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
     request cannot afford. One immediate retry stays: it is what heals a connection that the server
     closed while it was idle.
     """
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        # Past so many commands at once, one waits for another instead of counting as an outage.
+        max_connections=MAX_CONNECTIONS,
+        timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 1),
     )
+    return Redis.from_pool(pool)
 
 
 class OutageLog:

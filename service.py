@@ -35,6 +35,7 @@ from schemas import (
 from settings import Settings, get_settings
 from values import Sentiment, Version
 from web.body_guard import BodyGuard
+from web.disconnect import DisconnectMiddleware
 from web.get_app import get_app
 from web.instrumentation import InstrumentationMiddleware
 from web.openapi import PostApi, openapi_document
@@ -71,7 +72,11 @@ class Parts:
                 "analytics": settings.rate_limit_analytics,
             },
         )
-        self.cache = PredictionCache(self.redis, ttl_seconds=settings.cache_ttl_seconds)
+        self.cache = PredictionCache(
+            self.redis,
+            ttl_seconds=settings.cache_ttl_seconds,
+            local_entries=settings.local_cache_entries,
+        )
         self.log = PredictionLog(
             LogWriter(self.engine, text_storage=settings.text_storage),
             flush_seconds=settings.log_flush_seconds,
@@ -82,7 +87,8 @@ class Parts:
             self.engine, lambda: self.log.flush(settings.database_timeout_seconds)
         )
         self.runners = {
-            version: RunnerClient(version, runner) for version, runner in runners.items()
+            version: RunnerClient(version, runner, timeout_seconds=settings.request_timeout_seconds)
+            for version, runner in runners.items()
         }
         self.path = PredictionPath(self.runners, self.cache, self.log)
 
@@ -143,6 +149,8 @@ http_get_app = get_app(operations_router(parts, openapi), analytics_router(lambd
     # Our own deadline answers in our own shape; the framework's stands behind it.
     traffic={"timeout": settings.request_timeout_seconds * 2},
     logging={"access": {"enabled": False}},
+    envs=settings.process_environment(),
+    tracing=settings.tracing(),
     runner_probe={"enabled": False},  # __is_ready__ asks the runners
 )
 @bentoml.asgi_app(http_get_app, path="/")
@@ -210,6 +218,7 @@ class SentimentService:
 bento: Any = SentimentService
 # Outermost first.
 bento.add_asgi_middleware(InstrumentationMiddleware)
+bento.add_asgi_middleware(DisconnectMiddleware)
 bento.add_asgi_middleware(ProblemMiddleware)
 bento.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: parts().limiter)
 bento.add_asgi_middleware(BodyGuard, max_body_bytes=settings.max_body_bytes)

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from values import Version
+from values import EngineName, Version
 
 ASYNC_DRIVER = "postgresql+asyncpg"
 
@@ -101,25 +101,32 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(
         30.0, gt=0, description="a request that takes longer is answered 504"
     )
-    runner_max_batch_size: int = Field(
-        128, ge=2, description="texts that a runner takes into one adaptive batch"
-    )
-    runner_max_latency_ms: int = Field(
-        10_000, ge=100, description="a runner sheds what would wait longer than this (503)"
+    engine: Literal["auto", EngineName] = Field(
+        "auto", description="what computes; auto: the fastest that is saved and that this CPU runs"
     )
     runner_threads: int = Field(
-        0, ge=0, description="inference threads of each runner; 0: one for each CPU"
+        0, ge=0, description="batches a runner computes at once, one a core; 0: one for each CPU"
+    )
+    runner_max_queued_texts: int = Field(
+        10_000, ge=1, description="texts that may wait in a runner; past that it refuses (503)"
     )
     mkldnn_enable: bool = Field(
         True, description="0 turns oneDNN off, for CPUs where it is slow or broken (some ARM)"
     )
 
     cache_ttl_seconds: int = Field(86_400, ge=1, description="how long an answer stays cached")
+    local_cache_entries: int = Field(
+        2_000, ge=0, description="answers that each API process keeps itself, before Redis; 0: none"
+    )
     redis_timeout_seconds: float = Field(
         0.25, gt=0, description="longest wait for one Redis command"
     )
     redis_max_memory: str = Field(
         "256mb", description="memory of the private Redis; the least recently used keys go first"
+    )
+
+    otel_sdk_disabled: bool = Field(
+        True, description="0 lets BentoML trace requests, as its own configuration says where to"
     )
 
     text_storage: Literal["full", "hash"] = Field(
@@ -168,6 +175,17 @@ class Settings(BaseSettings):
                 "`bentoml serve` alone, set it to redis://host:6379/0"
             )
         return self.redis_url.get_secret_value()
+
+    def process_environment(self) -> list[dict[str, str]]:
+        """Variables of the worker processes, as BentoML takes them."""
+        return [{"name": "OTEL_SDK_DISABLED", "value": str(self.otel_sdk_disabled).lower()}]
+
+    def tracing(self) -> dict[str, list[str]]:
+        """BentoML's tracing configuration.
+
+        Its middleware is always there; on excluded URLs it does next to nothing.
+        """
+        return {"excluded_urls": [".*"]} if self.otel_sdk_disabled else {}
 
     def model_tag(self, version: Version) -> str:
         return {"v1": self.model_v1, "v2": self.model_v2}[version]

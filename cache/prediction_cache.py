@@ -1,20 +1,29 @@
-"""The prediction cache in Redis: one MGET to look a batch up, one pipeline to store it."""
+"""The prediction cache in Redis: one MGET to look texts up, one pipeline to store them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import orjson
+from cachetools import TTLCache
 from redis.asyncio import Redis
 
 import metrics
 from cache.keys import PREFIX
+from coalescing import Bounds, Coalescer, NotCalled
 from redis_connection import REDIS_FAILURES, OutageLog
 from values import Classification
 
 logger = logging.getLogger("bentoml.sentiment.cache")
 
+# Long enough to take a burst of one text off Redis; short, so that emptying Redis empties all soon.
+LOCAL_SECONDS = 60.0
+# Two commands of each kind under way; what comes meanwhile shares the next one. Each alone has the
+# client's own time-out; what waits longer than this for its turn is a miss.
+ROUND_TRIPS = Bounds(calls=2, call_items=500, waiting_items=50_000)
+LONGEST_WAIT_SECONDS = 5.0
 # Up to so many keys are counted exactly; past that the size of the whole database is told, which
 # then differs only by the few keys of the rate limits.
 COUNTED_KEYS = 10_000
@@ -23,37 +32,78 @@ COUNTED_KEYS = 10_000
 class PredictionCache:
     """Looks up and stores classifications. A Redis outage costs hits, never requests."""
 
-    def __init__(self, redis: Redis, *, ttl_seconds: int) -> None:
+    def __init__(self, redis: Redis, *, ttl_seconds: int, local_entries: int = 0) -> None:
+        """Keeps the last `local_entries` answers in this process too, for a minute."""
         self._redis = redis
+        self._local: TTLCache[str, Classification] = TTLCache(
+            local_entries, min(ttl_seconds, LOCAL_SECONDS)
+        )
         self._ttl_seconds = ttl_seconds
+        self._lookups = Coalescer[str, bytes | str | None](
+            self._mget, ROUND_TRIPS, timeout_seconds=LONGEST_WAIT_SECONDS
+        )
+        self._stores = Coalescer[tuple[str, Classification], object](
+            self._set, ROUND_TRIPS, timeout_seconds=LONGEST_WAIT_SECONDS
+        )
         self._outage = OutageLog("prediction cache")
 
     async def lookup(self, keys: Sequence[str]) -> list[Classification | None]:
-        """The cached classification of each key, `None` where there is none; one round trip."""
-        try:
-            values = await self._redis.mget(keys)
-        except REDIS_FAILURES as error:
-            self._outage.failed("lookup", error)
-            values = [None] * len(keys)
-        else:
-            self._outage.succeeded()
-        found = [_decode(value) for value in values]
+        """The cached classification of each key, `None` where there is none.
+
+        One round trip to Redis, or none if this process remembers them all.
+        """
+        found = [self._local.get(key) for key in keys]
+        absent = [index for index, known in enumerate(found) if known is None]
+        if absent:
+            asked = [keys[index] for index in absent]
+            for index, key, value in zip(absent, asked, await self._fetch(asked), strict=True):
+                classification = found[index] = _decode(value)
+                if classification is not None:
+                    self._remember(key, classification)
         hits = sum(classification is not None for classification in found)
         metrics.cache_hits.inc(hits)
         metrics.cache_misses.inc(len(keys) - hits)
         return found
 
+    async def _fetch(self, keys: Sequence[str]) -> list[bytes | str | None]:
+        try:
+            return await self._lookups.get(keys)
+        except (*REDIS_FAILURES, NotCalled):
+            return [None] * len(keys)
+
+    async def _mget(self, keys: list[str], _timeout_seconds: float) -> list[bytes | str | None]:
+        try:
+            values: list[bytes | str | None] = await self._redis.mget(keys)
+        except REDIS_FAILURES as error:
+            self._outage.failed("lookup", error)
+            raise
+        self._outage.succeeded()
+        return values
+
+    def _remember(self, key: str, classification: Classification) -> None:
+        if self._local.maxsize:
+            self._local[key] = classification
+
     async def store(self, classifications: Mapping[str, Classification]) -> None:
-        """Store every classification under its key; one round trip."""
-        pipeline = self._redis.pipeline(transaction=False)
+        """Store every classification under its key; one round trip, shared with other callers."""
         for key, classification in classifications.items():
+            self._remember(key, classification)
+        with suppress(*REDIS_FAILURES, NotCalled):
+            await self._stores.get(list(classifications.items()))
+
+    async def _set(
+        self, items: list[tuple[str, Classification]], _timeout_seconds: float
+    ) -> list[object]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key, classification in items:
             pipeline.set(key, orjson.dumps(classification), ex=self._ttl_seconds)
         try:
-            await pipeline.execute()
+            replies: list[object] = await pipeline.execute()
         except REDIS_FAILURES as error:
             self._outage.failed("store", error)
-        else:
-            self._outage.succeeded()
+            raise
+        self._outage.succeeded()
+        return replies
 
     async def size(self) -> int | None:
         """How many classifications are cached; `None` while Redis is down."""

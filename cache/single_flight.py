@@ -7,9 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Flight(Generic[T]):
+    """One computation: what it will have computed, and how many callers wait for any of it."""
+
+    futures: dict[str, asyncio.Future[T]]
+    callers: int = 0
+    task: asyncio.Task[None] | None = None
 
 
 class SingleFlight(Generic[T]):
@@ -17,8 +27,7 @@ class SingleFlight(Generic[T]):
 
     def __init__(self, on_join: Callable[[int], object]) -> None:
         """`on_join` is told how many keys a call found already in flight."""
-        self._in_flight: dict[str, asyncio.Future[T]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[str, _Flight[T]] = {}
         self._on_join = on_join
 
     async def get(
@@ -29,7 +38,8 @@ class SingleFlight(Generic[T]):
         """The value of every key. `compute` is called once, with the keys nobody computes yet.
 
         A failure reaches every caller that waits for the key. A caller that is cancelled does not
-        take the computation away from those who joined it: it runs on in a task of its own.
+        take the computation away from those who joined it; when the last one has left, the
+        computation is cancelled.
         """
         distinct = list(dict.fromkeys(keys))
         mine = [key for key in distinct if key not in self._in_flight]
@@ -37,36 +47,53 @@ class SingleFlight(Generic[T]):
             self._on_join(len(distinct) - len(mine))
         if mine:
             loop = asyncio.get_running_loop()
-            futures = {key: loop.create_future() for key in mine}
-            self._in_flight.update(futures)
-            task = loop.create_task(self._run(futures, compute))
-            # The loop itself holds only a weak reference to a task.
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        waiting = [self._in_flight[key] for key in distinct]
-        # gather would cancel the shared futures together with this caller.
-        values = await asyncio.gather(*(asyncio.shield(future) for future in waiting))
+            flight = _Flight[T]({key: loop.create_future() for key in mine})
+            self._in_flight.update(dict.fromkeys(mine, flight))
+            flight.task = loop.create_task(self._run(flight, compute))
+        flight_of = {key: self._in_flight[key] for key in distinct}
+        flights = list(dict.fromkeys(flight_of.values()))
+        for joined in flights:
+            joined.callers += 1
+        try:
+            # gather would cancel the shared futures together with this caller.
+            values = await asyncio.gather(
+                *(asyncio.shield(flight.futures[key]) for key, flight in flight_of.items())
+            )
+        finally:
+            for joined in flights:
+                self._leave(joined)
         return dict(zip(distinct, values, strict=True))
+
+    def _leave(self, flight: _Flight[T]) -> None:
+        flight.callers -= 1
+        if not flight.callers and flight.task is not None and not flight.task.done():
+            # At once, so that nobody joins what is about to be cancelled.
+            self._land(flight)
+            flight.task.cancel()
+
+    def _land(self, flight: _Flight[T]) -> None:
+        for key in flight.futures:
+            if self._in_flight.get(key) is flight:
+                del self._in_flight[key]
 
     async def _run(
         self,
-        futures: dict[str, asyncio.Future[T]],
+        flight: _Flight[T],
         compute: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]],
     ) -> None:
         try:
-            values = await compute(list(futures))
-            for key, future in futures.items():
+            values = await compute(list(flight.futures))
+            for key, future in flight.futures.items():
                 future.set_result(values[key])
         except asyncio.CancelledError:
-            for future in futures.values():
+            for future in flight.futures.values():
                 future.cancel()
             raise
         except Exception as error:  # noqa: BLE001  told to every waiter, whatever it is
-            for future in futures.values():
+            for future in flight.futures.values():
                 if not future.done():
                     future.set_exception(error)
                     # If nobody is left to hear of it, it is no unhandled error.
                     future.exception()
         finally:
-            for key in futures:
-                self._in_flight.pop(key, None)
+            self._land(flight)

@@ -1,19 +1,18 @@
-"""The runner services: one process per model version, batched adaptively by BentoML."""
+"""The runner services: one process per model version, with adaptive batching."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import bentoml
+from bentoml.validators import ContentType
 
-import metrics
+from runners.batching import TokenBatcher
 from runners.classifier import Classifier
-from runners.engines import TorchEngine
+from runners.cpu import usable_cpus
+from runners.engine_choice import choose_engine
 from runners.model_store import find_model
 from settings import get_settings
 from values import Classification, RunnerDescription, Version
@@ -24,15 +23,24 @@ _settings = get_settings()
 # BentoML's client of a runner closes its session every 100 requests and every 300 s by default and
 # cuts the calls in flight: one request in ten failed with 32 clients. So: practically never.
 _NEVER = {"max_requests": 10**12, "max_age": 1e9}
+# Said, because BentoML otherwise derives the JSON schema of the reply anew for each call to find
+# its content type: half of the CPU time of a runner's event loop.
+_PICKLED = ContentType("application/vnd.bentoml+pickle")
+
 CONFIG: dict[str, Any] = {
-    # Idle OpenMP threads spin by default, and those of one runner then keep the other's from the
-    # CPU: with two runners on two cores the warm-up took twice as long. The environment wins.
-    "envs": [{"name": "OMP_WAIT_POLICY", "value": "PASSIVE"}],
+    # OMP: idle OpenMP threads of torch would spin, and keep the other runner's from the CPU.
+    # Tokenizers: a batch is tokenised on the core that then computes it. The environment wins.
+    "envs": [
+        {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"},
+        {"name": "TOKENIZERS_PARALLELISM", "value": "false"},
+        *_settings.process_environment(),
+    ],
     "workers": 1,
     "runner_connection": _NEVER,
     # Above every deadline of ours: a framework time-out would answer in the framework's own shape.
     "traffic": {"timeout": _settings.request_timeout_seconds * 2},
     "logging": {"access": {"enabled": False}},
+    "tracing": _settings.tracing(),
 }
 
 
@@ -45,39 +53,45 @@ class SentimentRunner:
         # Loaded here and not in a startup hook: an in-process dependency's hooks never run.
         started = time.perf_counter()
         model = find_model(_settings.model_tag(self.version))
-        threads = _settings.runner_threads or len(os.sched_getaffinity(0))
-        engine = TorchEngine(model.folder, threads=threads, mkldnn=_settings.mkldnn_enable)
-        self._classifier = Classifier(model, engine)
-        self._classifier.warm_up()
+        streams = _settings.runner_threads or usable_cpus()
+        engine = choose_engine(
+            model,
+            None if _settings.engine == "auto" else _settings.engine,
+            streams=streams,
+            mkldnn=_settings.mkldnn_enable,
+        )
+        classifier = Classifier(model, engine)
+        classifier.warm_up()
         self._description = RunnerDescription(
             self.version, model.revision, engine.name, model.labels
         )
-        # One thread: the engine computes one batch at a time, on threads of its own.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"inference-{self.version}")
+        self._batcher = TokenBatcher(
+            classifier,
+            self.version,
+            streams=streams,
+            max_queued=_settings.runner_max_queued_texts,
+        )
         seconds = time.perf_counter() - started
         logger.info(
-            "%s: %s on %s, warm after %.1f s", self.version, model.tag, engine.name, seconds
-        )
-
-    @bentoml.api(
-        batchable=True,
-        max_batch_size=_settings.runner_max_batch_size,
-        max_latency_ms=_settings.runner_max_latency_ms,
-    )
-    async def classify(self, texts: list[str]) -> list[Classification]:
-        """Classify a batch; the i-th `Classification` belongs to the i-th text."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._classify, list(texts))
+            "%s: %s on %s, %d streams, warm after %.1f s",
+            self.version, model.tag, engine.name, streams, seconds,
+        )  # fmt: skip
 
     @bentoml.api
-    async def describe(self) -> RunnerDescription:
+    async def classify(
+        self, texts: list[str], timeout_seconds: float
+    ) -> Annotated[list[Classification], _PICKLED]:
+        """Classify `texts`; the i-th `Classification` belongs to the i-th text."""
+        return await self._batcher.classify(texts, timeout_seconds=timeout_seconds)
+
+    @bentoml.api
+    async def describe(self) -> Annotated[RunnerDescription, _PICKLED]:
         """The `RunnerDescription` of what is loaded."""
         return self._description
 
-    def _classify(self, texts: list[str]) -> list[Classification]:
-        metrics.batch_texts.labels(self.version).observe(len(texts))
-        with metrics.inference_duration.labels(self.version).time():
-            return self._classifier.classify(texts)
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        self._batcher.close()
 
 
 @bentoml.service(name="sentiment_runner_v1", **CONFIG)  # type: ignore[operator]

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent.parent
 ALLOWED = {
     "values": set(),
     "errors": set(),
+    "coalescing": set(),
     "metrics": set(),
     "settings": {"values"},
     "redis_connection": {"metrics"},

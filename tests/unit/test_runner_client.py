@@ -11,7 +11,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from errors import RunnerUnavailable
 from runners.client import RunnerClient
-from values import Classification, RunnerDescription
+from values import Classification, RunnerDescription, Version
 
 WAIT_SECONDS = 10.0
 
@@ -24,7 +24,8 @@ class FakeRunnerApi:
         self.revision = "r"
         self.calls: list[list[str]] = []
 
-    async def classify(self, texts: Sequence[str]) -> list[Classification]:
+    async def classify(self, texts: Sequence[str], timeout_seconds: float) -> list[Classification]:
+        assert 0 < timeout_seconds <= WAIT_SECONDS
         if self.error:
             raise self.error
         self.calls.append(list(texts))
@@ -36,6 +37,10 @@ class FakeRunnerApi:
         return RunnerDescription("v1", self.revision, "fake", ("negative", "positive"))
 
 
+def client(api: FakeRunnerApi, version: Version = "v1") -> RunnerClient:
+    return RunnerClient(version, api, timeout_seconds=WAIT_SECONDS)
+
+
 @pytest.fixture
 def api() -> FakeRunnerApi:
     return FakeRunnerApi()
@@ -45,7 +50,7 @@ def api() -> FakeRunnerApi:
 async def watching(api: FakeRunnerApi) -> AsyncIterator[RunnerClient]:
     """A client whose runner has not started yet."""
     api.error = ConnectionRefusedError()
-    runner = RunnerClient("v1", api)
+    runner = client(api)
     runner.start()
     yield runner
     await runner.stop()
@@ -71,7 +76,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_every_failure_of_a_runner_is_told_as_unavailable(
     api: FakeRunnerApi, error: Exception
 ) -> None:
-    runner = RunnerClient("v1", api)
+    runner = client(api)
     await runner.refresh()
     assert runner.ready
 
@@ -90,20 +95,20 @@ async def test_every_failure_of_a_runner_is_told_as_unavailable(
 
 
 async def test_a_batch_is_one_call(api: FakeRunnerApi) -> None:
-    assert len(await RunnerClient("v1", api).classify(("a", "b"))) == 2
+    assert len(await client(api).classify(("a", "b"))) == 2
     assert api.calls == [["a", "b"]]
 
 
 async def test_a_mistake_of_ours_is_not_told_as_an_outage(api: FakeRunnerApi) -> None:
     api.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
-        await RunnerClient("v1", api).classify(["a"])
+        await client(api).classify(["a"])
 
 
 async def test_before_its_first_answer_a_runner_is_still_loading(api: FakeRunnerApi) -> None:
     # What BentoML's proxy raises until the startup hooks have run.
     api.error = AttributeError("describe")
-    runner = RunnerClient("v2", api)
+    runner = client(api, "v2")
     await runner.refresh()
     assert not runner.ready
     with pytest.raises(RunnerUnavailable, match="v2 is still loading"):
@@ -121,7 +126,7 @@ async def test_a_runner_that_comes_up_is_noticed(
 
 
 async def test_new_weights_are_noticed(api: FakeRunnerApi) -> None:
-    runner = RunnerClient("v1", api)
+    runner = client(api)
     await runner.refresh()
     api.revision = "r2"
     await runner.refresh()
@@ -129,6 +134,6 @@ async def test_new_weights_are_noticed(api: FakeRunnerApi) -> None:
 
 
 async def test_stopping_a_client_that_never_started_is_no_error(api: FakeRunnerApi) -> None:
-    runner = RunnerClient("v1", api)
+    runner = client(api)
     await runner.stop()
     assert runner.ready is False

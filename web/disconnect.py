@@ -1,0 +1,60 @@
+"""Stops the work on a request whose client has hung up."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from web.routes import POST_ROUTES
+
+
+class DisconnectMiddleware:
+    """Cancels a POST when its client leaves before the answer began.
+
+    What still waits for a runner is then not computed, unless somebody else asked for it too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in POST_ROUTES:
+            await self._app(scope, receive, send)
+            return
+        request = asyncio.current_task()
+        answering = False
+        has_left = False
+        watch: asyncio.Task[None] | None = None
+
+        async def wait_for_disconnect() -> None:
+            nonlocal has_left
+            # The server tells of the end of its own answer in the same way.
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            if request is not None and not answering:
+                has_left = True
+                request.cancel()
+
+        async def watching_receive() -> Message:
+            nonlocal watch
+            message = await receive()
+            if watch is None and not message.get("more_body", False):
+                # From here on nobody else reads: the body was all there was to come.
+                watch = asyncio.create_task(wait_for_disconnect())
+            return message
+
+        async def watching_send(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
+
+        try:
+            await self._app(scope, watching_receive, watching_send)
+        except asyncio.CancelledError:
+            if request is None or not has_left:
+                raise
+            request.uncancel()
+        finally:
+            if watch is not None:
+                watch.cancel()
