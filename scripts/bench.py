@@ -1,0 +1,116 @@
+"""`make bench`: engines, service, cost and start, measured here and now and recorded."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import bentoml
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from scripts.benchmark.cost import cost_steps, measure_cost
+from scripts.benchmark.engines import EngineFailed, Step, engine_steps, measure_engines
+from scripts.benchmark.measure import MeasurementFailed
+from scripts.benchmark.plan import DEFAULT, QUICK, Part, Plan
+from scripts.benchmark.record import as_json, make_record
+from scripts.benchmark.servers import ROOT, NotStarted, Site, our_service, site
+from scripts.benchmark.service import measure_service, service_steps
+from scripts.benchmark.start import measure_one_start, measure_start, start_steps
+from scripts.benchmark.summary import Row
+from scripts.benchmark.tables import tables
+
+RESULTS = ROOT / "loadtest" / "results"
+_STEPS: dict[Part, Callable[[Plan], int]] = {
+    Part.engines: engine_steps,
+    Part.start: start_steps,
+    Part.service: service_steps,
+    Part.cost: cost_steps,
+}
+
+# The tables need more than the 80 columns that rich takes a file to have.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+
+
+def main(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="two minutes instead of fifteen")] = False,
+    only: Annotated[list[Part] | None, typer.Option(help="measure this part; repeatable")] = None,
+    name: Annotated[str, typer.Option(help="of the record; default: today's date")] = "",
+    folder: Annotated[Path, typer.Option(help="where the record goes")] = RESULTS,
+) -> None:
+    """Measure, print the tables, and write NAME.json and NAME.png."""
+    # Like Ctrl-C: what was started is ended on the way out.
+    signal.signal(signal.SIGTERM, _stop)
+    plan, parts = QUICK if quick else DEFAULT, only or list(Part)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("", total=sum(_STEPS[part](plan) for part in parts))
+
+            def step(description: str) -> None:
+                progress.update(task, description=description, advance=1)
+
+            rows = list(_measure(plan, parts, step))
+            progress.update(task, description="done", completed=progress.tasks[0].total)
+    except (EngineFailed, MeasurementFailed, NotStarted, bentoml.exceptions.NotFound) as error:
+        console.print(f"[bold red]stopped:[/] {error}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    _write(rows, folder, name or f"{datetime.now(UTC):%Y-%m-%d}{'-quick' if quick else ''}")
+
+
+def _measure(plan: Plan, parts: list[Part], step: Step) -> Iterator[Row]:
+    if Part.engines in parts:
+        yield from measure_engines(plan, step)
+    if set(parts) - {Part.engines}:
+        with site() as where:
+            if Part.start in parts:
+                yield from measure_start(plan, where, step)
+            yield from _measure_served(plan, parts, where, step)
+
+
+def _measure_served(plan: Plan, parts: list[Part], where: Site, step: Step) -> Iterator[Row]:
+    with our_service(where) as ours:
+        step("start: from `bentoml serve` to ready")
+        if Part.start in parts:
+            yield measure_one_start(plan, ours, plan.starts - 1)
+        else:
+            ours.wait_until_ready()
+        if Part.service in parts:
+            yield from measure_service(plan, where, ours, step)
+        if Part.cost in parts:
+            yield from measure_cost(plan, ours, step)
+
+
+def _write(rows: list[Row], folder: Path, name: str) -> None:
+    # Imported here: a second that a start would feel and Ctrl-C would meet.
+    from scripts.benchmark.plot import plot
+
+    record = make_record(rows, " ".join(["python -m scripts.bench", *sys.argv[1:]]))
+    for table in tables(record):
+        console.print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(as_json(record))
+    plot(record, path.with_suffix(".png"))
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    console.print(f"recorded in {shown} and {shown.with_suffix('.png')}", soft_wrap=True)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,104 @@
+"""The record of a run: what was measured, on what machine, with which versions, at which commit."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from runners.cpu import cpu_flags, usable_cpus
+from scripts.benchmark.servers import ROOT
+from scripts.benchmark.summary import Row, summarise
+from scripts.benchmark.targets import TARGETS
+
+# What decides how fast an engine is.
+_FLAGS = (  # noqa: SIM905  a list of words reads worse
+    "avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx_vnni amx_tile amx_int8 amx_bf16 "
+    "asimddp i8mm bf16 sve"
+).split()
+_PACKAGES = (  # noqa: SIM905
+    "bentoml torch transformers tokenizers onnxruntime openvino nncf numpy redis asyncpg "
+    "sqlalchemy uvicorn uvloop httptools fastapi litserve"
+).split()
+
+
+def make_record(rows: Sequence[Row], command: str) -> dict[str, Any]:
+    summary = summarise(rows)
+    return {
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": _machine(),
+        "versions": _versions(),
+        "targets": [target.judge(summary) for target in TARGETS],
+        "summary": summary,
+        "rows": list(rows),
+    }
+
+
+def as_json(record: dict[str, Any]) -> str:
+    """Indented, but every measured row on one line."""
+    without_rows = json.dumps(_rounded({**record, "rows": []}), indent=1)
+    rows = ",\n".join(f"  {json.dumps(_rounded(row))}" for row in record["rows"])
+    return without_rows.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """To four significant digits where there are digits after the point."""
+    match value:
+        case float():
+            return round(value) if abs(value) >= 1_000 else float(f"{value:.4g}")
+        case dict():
+            return {key: _rounded(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_rounded(inner) for inner in value]
+        case _:
+            return value
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit} with changes" if changed else commit
+
+
+def _machine() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    has = cpu_flags()
+    return {
+        "cpu": _line(text, "model name") or platform.processor() or platform.machine(),
+        "cpu_family_and_model": f"{_line(text, 'cpu family')}/{_line(text, 'model')}",
+        "cores": usable_cpus(),
+        "flags": [flag for flag in _FLAGS if flag in has],
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _line(cpuinfo: str, name: str) -> str:
+    found = re.search(rf"^{name}\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,114 @@
+"""The load's texts and requests: the same for the same seed, and all within the API's limits."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import islice
+from statistics import median
+
+import pytest
+
+from loadtest.traffic import (
+    BATCH,
+    COMPARE,
+    MAX_CHARACTERS,
+    PREDICT,
+    PRIMED_TEXTS,
+    REPEATED_TEXTS,
+    Kind,
+    Request,
+    make_traffic,
+    texts_of,
+)
+from schemas import AbCompareRequest, BatchRequest, PredictRequest
+
+TEXT_KINDS = [kind for kind in Kind if kind is not Kind.mixed]
+SCHEMAS: dict[str, type[PredictRequest | BatchRequest | AbCompareRequest]] = {
+    PREDICT: PredictRequest,
+    BATCH: BatchRequest,
+    COMPARE: AbCompareRequest,
+}
+
+
+def some(kind: Kind, *, seed: int = 1, count: int = 500) -> list[Request]:
+    return list(islice(make_traffic(kind, seed=seed).requests, count))
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_same_seed_is_the_same_traffic_and_another_is_not(kind: Kind) -> None:
+    assert some(kind) == some(kind)
+    assert some(kind) != some(kind, seed=2)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_request_is_one_that_the_api_takes(kind: Kind) -> None:
+    traffic = make_traffic(kind, seed=1)
+    for request in [*traffic.primer, *islice(traffic.requests, 500)]:
+        parsed = SCHEMAS[request.path].model_validate_json(request.body)
+        texts = parsed.texts if isinstance(parsed, BatchRequest) else [parsed.text]
+        assert len(texts) == request.texts
+
+
+@pytest.mark.parametrize("kind", [Kind.distinct, Kind.mixed_length])
+def test_no_new_text_comes_twice(kind: Kind) -> None:
+    texts = list(islice(texts_of(kind, seed=1), 5_000))
+    assert len(set(texts)) == len(texts)
+    assert set(texts).isdisjoint(islice(texts_of(kind, seed=2), 5_000))
+
+
+def test_mixed_lengths_are_skewed_to_short_and_within_the_limits() -> None:
+    texts = list(islice(texts_of(Kind.mixed_length, seed=1), 20_000))
+    words = [len(text.split()) for text in texts]
+    assert min(words) == 5
+    assert 200 < max(words) <= 400
+    assert median(words) == pytest.approx(20, abs=1)
+    assert max(map(len, texts)) <= MAX_CHARACTERS
+
+
+def test_repeated_texts_are_all_primed() -> None:
+    traffic = make_traffic(Kind.repeated, seed=1)
+    primed = {request.body for request in traffic.primer}
+    assert len(primed) == REPEATED_TEXTS
+    assert {request.body for request in islice(traffic.requests, 5_000)} == primed
+
+
+def test_repeated_texts_are_the_same_for_every_seed_so_that_caches_stay_warm() -> None:
+    assert make_traffic(Kind.repeated, seed=1).primer == make_traffic(Kind.repeated, seed=2).primer
+
+
+def test_mixed_is_70_20_10_and_a_few_texts_are_most_of_it() -> None:
+    traffic = make_traffic(Kind.mixed, seed=1)
+    requests = list(islice(traffic.requests, 10_000))
+    shares = Counter(request.path for request in requests)
+    assert shares[PREDICT] == pytest.approx(7_000, rel=0.05)
+    assert shares[BATCH] == pytest.approx(2_000, rel=0.05)
+    assert shares[COMPARE] == pytest.approx(1_000, rel=0.1)
+    primed = {json.loads(request.body)["text"] for request in traffic.primer}
+    assert len(primed) == PRIMED_TEXTS
+    single = [json.loads(request.body)["text"] for request in requests if request.path != BATCH]
+    # 0.8 of the texts are popular ones, and the first 100 ranks of 3,000 are 0.605 of those.
+    assert sum(text in primed for text in single) / len(single) == pytest.approx(0.484, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", TEXT_KINDS)
+def test_texts_can_be_sent_in_batches(kind: Kind) -> None:
+    [request] = islice(make_traffic(kind, seed=1, batch_texts=100).requests, 1)
+    assert request.path == BATCH
+    assert json.loads(request.body)["texts"] == list(islice(texts_of(kind, seed=1), 100))
+
+
+def test_words_set_the_length() -> None:
+    [text] = islice(texts_of(Kind.distinct, seed=1, words=128), 1)
+    assert len(text.split()) == 128
+
+
+@pytest.mark.parametrize("words", [1, 401])
+def test_text_that_the_api_would_not_take_is_refused(words: int) -> None:
+    with pytest.raises(ValueError, match="2 to 400 words"):
+        make_traffic(Kind.distinct, seed=1, words=words)
+
+
+def test_mixed_traffic_is_not_batched_again() -> None:
+    with pytest.raises(ValueError, match="batches of its own"):
+        make_traffic(Kind.mixed, seed=1, batch_texts=10)
