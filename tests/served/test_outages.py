@@ -38,7 +38,14 @@ def breakable(bentoml_home: Path, tmp_path: Path, postgres_folder: Path) -> Iter
         redis_url = redis.enter_context(embedded_redis(tmp_path / "redis", max_memory="64mb"))
         upgrade(database_url)
         bento = stack.enter_context(
-            serve(bentoml_home, database_url, redis_url, log=tmp_path / "log")
+            serve(
+                bentoml_home,
+                database_url,
+                redis_url,
+                log=tmp_path / "log",
+                # What Redis had is to be seen missing, not answered for by the process's own cache.
+                LOCAL_CACHE_ENTRIES="0",
+            )
         )
         yield Breakable(bento, postgres, redis)
 

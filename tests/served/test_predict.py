@@ -56,7 +56,8 @@ def test_predict_answers_and_is_logged_with_all_its_facts(
     assert row["text"] == "A warm and funny film, I loved it."
     assert row["text_characters"] == len(row["text"])
     assert (row["endpoint"], row["version"]) == ("/predict", "v1")
-    assert (row["revision"], row["engine"]) == (body["model_revision"], "torch-fp32")
+    assert row["revision"] == body["model_revision"]
+    assert row["engine"] == client.get("/health").json()["versions"]["v1"]["engine"]
     assert (row["sentiment"], row["cache_hit"]) == ("positive", False)
     assert row["confidence"] == pytest.approx(body["confidence"], abs=1e-6)
     assert row["latency_ms"] == pytest.approx(body["latency_ms"], rel=1e-6)

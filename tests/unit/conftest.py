@@ -8,20 +8,17 @@ from pathlib import Path
 import pytest
 
 from analytics.prediction_log import PredictionLog
+from tests.store import model_store_at
 from tests.unit.fakes import FakeWriter, Setup
 
 
 @pytest.fixture
 def model_store(tmp_path: Path) -> Iterator[Path]:
     """An empty BentoML model store in place of this user's."""
-    from bentoml._internal.configuration.containers import BentoMLContainer
-    from bentoml._internal.models import ModelStore
-
     folder = tmp_path / "models"
     folder.mkdir()
-    BentoMLContainer.model_store.set(ModelStore(folder))
-    yield folder
-    BentoMLContainer.model_store.reset()
+    with model_store_at(folder):
+        yield folder
 
 
 @pytest.fixture
