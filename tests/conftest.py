@@ -92,7 +92,7 @@ def bentoml_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=ROOT,
         env=os.environ | {"BENTOML_HOME": str(home)},
         check=True,
-        timeout=300,
+        timeout=600,
     )
     return home
 

@@ -3,9 +3,11 @@
 Plain dynamic or static quantization takes one scale for a whole batch of activations. A few
 channels of a DistilBERT are ten times larger than the rest, so nearly all values share a handful of
 steps, and one answer in seventy changes (docs/decisions/0008). Here every token has its own scale,
-the few large channels stay in float32 (LLM.int8, Dettmers et al. 2022, arXiv:2208.07339), and the
-weights are rounded so that each rounding error is made up for by the weights not rounded yet (GPTQ,
-Frantar et al. 2022, arXiv:2210.17323), with second moments of the inputs from real sentences.
+and the few largest channels stay in float32 (LLM.int8, Dettmers et al. 2022, arXiv:2208.07339); the
+other large ones lend some of their size to their weights (SmoothQuant, Xiao et al. 2022,
+arXiv:2211.10438). Weights are rounded so that each rounding error is made up for by the weights not
+rounded yet (GPTQ, Frantar et al. 2022, arXiv:2210.17323), with second moments of the inputs from
+real sentences, and the bias makes up for what is left of it in the mean.
 """
 
 from __future__ import annotations
@@ -18,8 +20,13 @@ from torch import Tensor, nn
 from runners.export.graph import Projection
 
 OUTLIER_CHANNELS = 8
-# 7 bits: without VNNI, x86 adds two products of 8 bits into 16, which 8-bit weights overflow.
-MAX_WEIGHT = 63
+# SmoothQuant's alpha: how much of a channel's size goes over to its weights.
+SMOOTHING = 0.5
+MAX_WEIGHT = 127
+# Without VNNI, x86 adds the products of two neighbours, an input of up to 255 times a weight each,
+# into 16 signed bits. Neighbours of one sign whose sum is within this never overflow them; 7-bit
+# weights would not either, but are half as exact.
+MAX_PAIR = 128
 # GELU is never below -0.17; so shifted, its outputs fill the unsigned range.
 GELU_SHIFT = 0.17
 _DAMPING = 0.01
@@ -33,13 +40,34 @@ class CalibratedProjection(Projection):
         super().__init__(name, weight, bias)
         inputs = weight.shape[1]
         self.largest = torch.zeros(inputs)
-        self.moments = torch.zeros(inputs, inputs)
+        self._rows = 0
+        # Sums of x - origin and of its products; near the mean, so that float32 is exact enough.
+        self._origin: Tensor | None = None
+        self._sums = torch.zeros(inputs)
+        self._products = torch.zeros(inputs, inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         self.largest = torch.maximum(self.largest, flat.abs().amax(0))
-        self.moments.addmm_(flat.t(), flat)
+        if self._origin is None:
+            self._origin = flat.mean(0)
+        centred = flat - self._origin
+        self._rows += len(flat)
+        self._sums += centred.sum(0)
+        self._products.addmm_(centred.t(), centred)
         return super().forward(x)
+
+    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
+        """Of its inputs: (inputs,) and (inputs, inputs).
+
+        Raises:
+            ValueError: nothing went in yet.
+        """
+        if self._origin is None:
+            raise ValueError("nothing to calibrate on went through")
+        shift = self._sums / self._rows
+        covariance = self._products / self._rows - torch.outer(shift, shift)
+        return self._origin + shift, covariance
 
 
 class RowScaledLinear(nn.Module):
@@ -51,30 +79,35 @@ class RowScaledLinear(nn.Module):
 
     def __init__(self, name: str, calibrated: CalibratedProjection, *, follows_gelu: bool) -> None:
         super().__init__()
-        weight = calibrated.weight.t()
-        self.shift = GELU_SHIFT if follows_gelu else 0.0
-        outliers = 0 if follows_gelu else min(OUTLIER_CHANNELS, weight.shape[1] // 16)
-        largest = calibrated.largest.argsort(descending=True)
-        self.outliers = nn.Parameter(largest[:outliers].sort().values, requires_grad=False)
-        kept = torch.ones(weight.shape[1])
-        kept[self.outliers] = 0
-        quantized, self.scales = gptq(weight * kept, calibrated.moments)
-        self.weight = nn.Parameter(quantized.t().contiguous(), requires_grad=False)
-        self.kept = nn.Parameter(kept, requires_grad=False)
-        outlier_weight = weight[:, self.outliers].t().contiguous()
-        self.outlier_weight = nn.Parameter(outlier_weight, requires_grad=False)
-        bias = calibrated.bias - self.shift * quantized.sum(1)
-        self.bias = nn.Parameter(bias, requires_grad=False)
         self.name = name
+        self.shift = GELU_SHIFT if follows_gelu else 0.0
+        weight = calibrated.weight.t()
+        inputs = weight.shape[1]
+        largest = calibrated.largest.argsort(descending=True)
+        outliers = largest[: min(OUTLIER_CHANNELS, inputs // 16)].sort().values
+        kept = torch.ones(inputs)
+        kept[outliers] = 0
+        smoothing = calibrated.largest.clamp_min(1e-3) ** SMOOTHING
+        smoothing /= smoothing.mean()
+        mean, covariance = calibrated.mean_and_covariance()
+        quantized, self.scales = gptq(
+            weight * kept * smoothing, covariance / torch.outer(smoothing, smoothing)
+        )
+        factors = kept / smoothing
+        missing = weight * kept - quantized * factors
+        bias = calibrated.bias + missing @ mean - self.shift * (quantized @ factors)
+        self.factors = nn.Parameter(factors, requires_grad=False)
+        self.weight = nn.Parameter(quantized.t().contiguous(), requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.outliers = nn.Parameter(outliers, requires_grad=False)
+        outlier_weight = weight[:, outliers].t().contiguous()
+        self.outlier_weight = nn.Parameter(outlier_weight, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.shift:
-            x = x + self.shift
-            largest = x.amax(-1, keepdim=True).clamp_min(1e-9)
-            return torch.matmul(x / largest, self.weight) * largest + self.bias
-        rest = x * self.kept if len(self.outliers) else x
-        largest = rest.abs().amax(-1, keepdim=True).clamp_min(1e-9)
-        result = torch.matmul(rest / largest, self.weight) * largest + self.bias
+        scaled = (x + self.shift if self.shift else x) * self.factors
+        magnitudes = scaled if self.shift else scaled.abs()
+        largest = magnitudes.amax(-1, keepdim=True).clamp_min(1e-9)
+        result = torch.matmul(scaled / largest, self.weight) * largest + self.bias
         if len(self.outliers):
             result = result + torch.matmul(x[..., self.outliers], self.outlier_weight)
         return result
@@ -84,32 +117,47 @@ def gptq(weight: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
     """Round `weight` (outputs, inputs) to multiples of a scale per output: (rounded, scales).
 
     `moments` (inputs, inputs) is the sum of x x^T over the calibration inputs. Columns are rounded
-    in the order of their moments; see GPTQ, Frantar et al. 2022, algorithm 1.
+    in the order of their moments; see GPTQ, Frantar et al. 2022, algorithm 1. No multiple is past
+    `MAX_WEIGHT`, nor is the sum of two of one sign in columns 2k and 2k + 1 past `MAX_PAIR`.
     """
-    scales = weight.abs().amax(1, keepdim=True).clamp_min(1e-9).double() / MAX_WEIGHT
+    scales = _scales(weight).double()
     order = torch.argsort(moments.diagonal(), descending=True)
     rest = weight[:, order].double()
     hessian = moments[order][:, order].double()
     hessian += torch.eye(len(order)) * (_DAMPING * hessian.diagonal().mean() + 1e-9)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     upper = torch.linalg.cholesky(inverse, upper=True)
-    rounded = torch.zeros_like(rest)
+    # In their own places; one more stays zero, the neighbour of the last of an odd number.
+    multiples = torch.zeros(len(weight), weight.shape[1] + 1, dtype=torch.float64)
     errors = torch.zeros_like(rest)
     for start in range(0, rest.shape[1], _BLOCK_COLUMNS):
         end = min(start + _BLOCK_COLUMNS, rest.shape[1])
         for column in range(start, end):
-            original = rest[:, column : column + 1]
-            steps = (original / scales).round().clamp(-MAX_WEIGHT, MAX_WEIGHT)
-            rounded[:, column : column + 1] = steps * scales
-            errors[:, column : column + 1] = (original - steps * scales) / upper[column, column]
+            place = int(order[column])
+            original = rest[:, column : column + 1] / scales
+            neighbour = multiples[:, place ^ 1, None]
+            least = (-MAX_PAIR - neighbour.clamp_max(0)).clamp_min(-MAX_WEIGHT)
+            most = (MAX_PAIR - neighbour.clamp_min(0)).clamp_max(MAX_WEIGHT)
+            multiple = original.round().clamp(least, most)
+            multiples[:, place] = multiple[:, 0]
+            errors[:, column, None] = (original - multiple) * scales / upper[column, column]
             # What lies past the block hears of all its errors at once.
             rest[:, column + 1 : end] -= (
-                errors[:, column : column + 1] @ upper[column : column + 1, column + 1 : end]
+                errors[:, column, None] @ upper[column : column + 1, column + 1 : end]
             )
         rest[:, end:] -= errors[:, start:end] @ upper[start:end, end:]
-    result = torch.empty_like(rounded)
-    result[:, order] = rounded
-    return result.float(), scales[:, 0].float()
+    return (multiples[:, :-1] * scales).float(), scales[:, 0].float()
+
+
+def _scales(weight: Tensor) -> Tensor:
+    """The smallest scale of each output (outputs, 1) by which its weights fit the bounds."""
+    pairs = nn.functional.pad(weight, (0, weight.shape[1] % 2)).reshape(len(weight), -1, 2)
+    of_one_sign = torch.maximum(pairs.clamp_min(0).sum(-1), -pairs.clamp_max(0).sum(-1))
+    largest = torch.maximum(
+        weight.abs().amax(1, keepdim=True) / MAX_WEIGHT,
+        of_one_sign.amax(1, keepdim=True) / MAX_PAIR,
+    )
+    return largest.clamp_min(1e-9)
 
 
 def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:

@@ -1,0 +1,120 @@
+"""Engines are built beside the weights, and only those that answer as torch does are saved."""
+
+from __future__ import annotations
+
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import pytest
+import torch
+from transformers import BertTokenizer, DistilBertForSequenceClassification
+
+from runners.checkpoint import save_checkpoint
+from runners.classifier import Classifier
+from runners.engine_choice import load_engine, saved_engines
+from runners.export.build import EnginePlan, EngineTexts, EngineWatch
+from runners.export.gate import MIN_TEXTS, LabelledText
+from runners.model_store import SavedModel
+from tests.unit.checkpoints import WORDS, tiny_checkpoint
+from values import EngineName
+
+FACTS = {"source": "test", "held_out_accuracy": {}}
+ONNX_ENGINES: tuple[EngineName, ...] = ("onnxruntime-int8", "onnxruntime-fp32")
+
+
+def some_texts() -> EngineTexts:
+    chance = random.Random(0)
+    texts = [
+        " ".join(chance.choices(WORDS[5:], k=chance.randint(1, 12))) for _ in range(MIN_TEXTS + 60)
+    ]
+    return EngineTexts(
+        calibration=texts[:60], gate=[LabelledText(text, "positive") for text in texts[60:]]
+    )
+
+
+def sure_checkpoint(folder: Path) -> Path:
+    """A tiny checkpoint that finds every text positive."""
+    tiny_checkpoint(folder)
+    network = DistilBertForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        network.classifier.bias[1] += 3
+    network.save_pretrained(folder)
+    return folder
+
+
+def wavering_checkpoint(folder: Path) -> Path:
+    """A tiny checkpoint that is sure of each text, on grounds that rounding to 8 bits shakes."""
+    tiny_checkpoint(folder)
+    network = DistilBertForSequenceClassification.from_pretrained(folder)
+    tokenize = BertTokenizer.from_pretrained(folder)
+    texts = tokenize(list(some_texts().calibration), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        head = network.classifier
+        head.weight *= 20_000
+        logits = network(texts["input_ids"], texts["attention_mask"]).logits
+        head.bias.sub_(logits.median(0).values)
+    network.save_pretrained(folder)
+    return folder
+
+
+def files_of(model: SavedModel) -> set[str]:
+    return {path.name for path in model.folder.iterdir() if "onnx" in path.name}
+
+
+def test_engines_that_pass_are_saved_with_their_figures(model_store: Path, tmp_path: Path) -> None:
+    steps: list[str] = []
+    done: list[int] = []
+    watch = EngineWatch(step=steps.append, texts_done=done.append)
+    folder = sure_checkpoint(tmp_path / "hub")
+    model = save_checkpoint(
+        folder, "v1", FACTS, EnginePlan(ONNX_ENGINES, some_texts(), watch=watch)
+    )
+    assert set(saved_engines(model)) == {*ONNX_ENGINES, "torch-fp32"}
+    assert files_of(model) == {"model.onnx", "model-int8.onnx"}
+    metadata: dict[str, Any] = bentoml.models.get(model.tag).info.metadata
+    figures = metadata["engines"]
+    for name in ONNX_ENGINES:
+        assert figures[name]["texts"] == MIN_TEXTS
+        assert figures[name]["agreement"] == 1
+        assert figures[name]["mean_difference"] < 0.01
+    assert figures["onnxruntime-fp32"]["mean_difference"] < 1e-5
+    # torch, and each of the two that are compared with it.
+    assert sum(done) == 3 * MIN_TEXTS
+    assert steps[0].startswith("torch-fp32")
+    text = some_texts().gate[0].text
+    answers = [
+        Classifier(model, load_engine(model, name, streams=1)).classify([text])[0].confidence
+        for name in saved_engines(model)
+    ]
+    assert answers == pytest.approx([answers[0]] * 3, abs=0.01)
+
+
+def test_the_first_that_passes_ends_it(model_store: Path, tmp_path: Path) -> None:
+    folder = sure_checkpoint(tmp_path / "hub")
+    plan = EnginePlan(ONNX_ENGINES, some_texts(), first_only=True)
+    model = save_checkpoint(folder, "v1", FACTS, plan)
+    assert set(model.engines) == {"torch-fp32", "onnxruntime-int8"}
+    assert files_of(model) == {"model-int8.onnx"}
+
+
+def test_an_engine_that_answers_otherwise_is_left_out(
+    model_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = wavering_checkpoint(tmp_path / "hub")
+    plan = EnginePlan(ONNX_ENGINES, some_texts(), first_only=True)
+    with caplog.at_level(logging.WARNING):
+        model = save_checkpoint(folder, "v1", FACTS, plan)
+    assert set(model.engines) == {"torch-fp32", "onnxruntime-fp32"}
+    assert files_of(model) == {"model.onnx"}
+    assert "onnxruntime-int8 is not saved, its answers differ too much: agreement" in caplog.text
+
+
+def test_too_few_texts_judge_nothing(model_store: Path, tmp_path: Path) -> None:
+    texts = some_texts()
+    few = EngineTexts(calibration=texts.calibration, gate=texts.gate[1:])
+    with pytest.raises(ValueError, match="the gate needs 2,000 texts, not 1,999"):
+        save_checkpoint(tiny_checkpoint(tmp_path), "v1", FACTS, EnginePlan(ONNX_ENGINES, few))
+    assert bentoml.models.list() == []
