@@ -57,6 +57,10 @@ transcript: $(VENV)/.serve ## Play a session on what `make serve` serves and wri
 loadtest: $(VENV)/.dev ## 64 clients for 60 s on what `make serve` serves; fails if a request does
 	@$(BIN)/python -m loadtest.distinct_texts
 
+.PHONY: bench
+bench: $(VENV)/.bench ## Engines, service, cost and start beside their peers, half an hour (BENCH=--quick: two minutes)
+	@$(BIN)/python -m scripts.bench $(BENCH)
+
 .PHONY: build
 build: $(VENV)/.serve ## Build the Bento
 	$(BIN)/bentoml build
@@ -73,6 +77,8 @@ lock: $(VENV)/.serve ## Pin the newest versions of everything
 		requirements/encoder.in -o requirements/encoder.lock
 	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 		--override requirements/overrides.txt requirements/dev.in -o requirements/dev.lock
+	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+		--override requirements/overrides.txt requirements/bench.in -o requirements/bench.lock
 
 $(VENV)/.venv:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON to it"; exit 1; }
@@ -93,4 +99,8 @@ $(VENV)/.serve: $(VENV)/.venv requirements/uv.txt requirements/torch.txt $(LOCKS
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
 	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.lock
+	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/bench.lock
 	@touch $@

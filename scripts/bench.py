@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -18,13 +20,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scripts.benchmark.cost import cost_steps, measure_cost
 from scripts.benchmark.engines import EngineFailed, Step, engine_steps, measure_engines
 from scripts.benchmark.measure import MeasurementFailed
-from scripts.benchmark.plan import DEFAULT, QUICK, Part, Plan
+from scripts.benchmark.models import base_size_model, served_model
+from scripts.benchmark.plan import BASE, DEFAULT, QUICK, STARTER, Part, Plan
 from scripts.benchmark.record import as_json, make_record
 from scripts.benchmark.servers import ROOT, NotStarted, Site, our_service, site
-from scripts.benchmark.service import measure_service, service_steps
+from scripts.benchmark.service import measure_base_size, measure_service, service_steps
 from scripts.benchmark.start import measure_one_start, measure_start, start_steps
 from scripts.benchmark.summary import Row
 from scripts.benchmark.tables import tables
+from values import VERSIONS
 
 RESULTS = ROOT / "loadtest" / "results"
 _STEPS: dict[Part, Callable[[Plan], int]] = {
@@ -40,7 +44,9 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
 
 def main(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="two minutes instead of fifteen")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="two minutes instead of half an hour")
+    ] = False,
     only: Annotated[list[Part] | None, typer.Option(help="measure this part; repeatable")] = None,
     name: Annotated[str, typer.Option(help="of the record; default: today's date")] = "",
     folder: Annotated[Path, typer.Option(help="where the record goes")] = RESULTS,
@@ -71,13 +77,22 @@ def main(
 
 
 def _measure(plan: Plan, parts: list[Part], step: Step) -> Iterator[Row]:
-    if Part.engines in parts:
-        yield from measure_engines(plan, step)
-    if set(parts) - {Part.engines}:
-        with site() as where:
-            if Part.start in parts:
-                yield from measure_start(plan, where, step)
-            yield from _measure_served(plan, parts, where, step)
+    with ExitStack() as stack:
+        models = {STARTER: served_model()}
+        if BASE in plan.sizes and {Part.engines, Part.service} & set(parts):
+            step("saving a model of base size with every engine")
+            models[BASE] = stack.enter_context(base_size_model())
+        if Part.engines in parts:
+            yield from measure_engines(plan, models, step)
+        if not set(parts) - {Part.engines}:
+            return
+        where = stack.enter_context(site())
+        if Part.start in parts:
+            yield from measure_start(plan, where, step)
+        yield from _measure_served(plan, parts, where, step)
+        if Part.service in parts and BASE in models and plan.base_cells:
+            versions = dict.fromkeys(VERSIONS, models[BASE])
+            yield from measure_base_size(plan, replace(where, models=versions), step)
 
 
 def _measure_served(plan: Plan, parts: list[Part], where: Site, step: Step) -> Iterator[Row]:

@@ -8,13 +8,12 @@ from typing import Any
 import httpx
 
 from loadtest.traffic import USUAL_WORDS, Kind
-from runners.model_store import find_model
 from scripts.benchmark.engine_worker import TextsQuestion
 from scripts.benchmark.engines import Step, worker
 from scripts.benchmark.measure import Load, measure
+from scripts.benchmark.models import served_model
 from scripts.benchmark.plan import Plan
 from scripts.benchmark.servers import Server
-from settings import get_settings
 
 _BATCH_TEXTS = 100
 # One request can wait, another be parsed and a third computed at the same time.
@@ -58,8 +57,7 @@ def _beside_the_engine(
 ) -> Iterator[dict[str, Any]]:
     step("cost: loading the engine alone")
     engine = httpx.get(f"{ours.url}/health").json()["versions"]["v1"]["engine"]
-    tag = find_model(get_settings().model_tag("v1")).tag
-    with worker(tag, engine) as alone:
+    with worker(served_model(), engine) as alone:
         for number in range(plan.rounds):
             step("cost: batches of 100 texts beside the engine alone")
             load = Load(

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runners.cpu import usable_cpus
-from runners.model_store import find_model
+from runners.engine_choice import saved_engines
+from runners.model_store import SavedModel
 from scripts.benchmark.engine_worker import REFERENCE, Question, ShapeQuestion, ask
+from scripts.benchmark.models import bentoml_home
 from scripts.benchmark.plan import Plan
 from scripts.benchmark.servers import ROOT, end
-from settings import get_settings
 
 _USUAL_ENGINES = 4
 _SHAPE_SECONDS = 5.0
@@ -56,18 +55,17 @@ class Worker:
 
 
 @contextmanager
-def worker(tag: str, engine: str, *, bentoml_home: Path | None = None) -> Iterator[Worker]:
+def worker(model: SavedModel, engine: str) -> Iterator[Worker]:
     """Load an engine in a process of its own.
 
     Raises:
         EngineFailed: it cannot be loaded.
     """
-    home = {"BENTOML_HOME": str(bentoml_home)} if bentoml_home else {}
     command = [
         sys.executable,
         "-m",
         "scripts.benchmark.engine_worker",
-        tag,
+        model.tag,
         engine,
         str(usable_cpus()),
     ]
@@ -75,7 +73,7 @@ def worker(tag: str, engine: str, *, bentoml_home: Path | None = None) -> Iterat
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | home,
+            env=os.environ | {"BENTOML_HOME": str(bentoml_home(model))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -91,31 +89,22 @@ def worker(tag: str, engine: str, *, bentoml_home: Path | None = None) -> Iterat
             process.communicate()
 
 
-@dataclass(frozen=True)
-class _Model:
-    tag: str
-    engines: tuple[str, ...]
-    bentoml_home: Path | None  # None: this user's
-
-
-def measure_engines(plan: Plan, step: Step) -> Iterator[dict[str, Any]]:
+def measure_engines(
+    plan: Plan, models: Mapping[str, SavedModel], step: Step
+) -> Iterator[dict[str, Any]]:
     """A row for each size, engine, shape and round, with the reference's figures beside it."""
-    for size in plan.sizes:
-        step(f"engines: preparing the {size} size")
-        with (
-            _model_of(size) as model,
-            worker(model.tag, REFERENCE, bentoml_home=model.bentoml_home) as reference,
-        ):
-            for engine in model.engines:
+    for size, model in models.items():
+        with worker(model, REFERENCE) as reference:
+            for engine in saved_engines(model):
                 step(f"engines: {size} size, {engine}")
-                with worker(model.tag, engine, bentoml_home=model.bentoml_home) as measured:
+                with worker(model, engine) as measured:
                     for row in _take_turns(plan, reference, measured):
                         yield {"part": "engines", "size": size, "engine": engine, **row}
 
 
 def engine_steps(plan: Plan) -> int:
     """About: how many engines a saved model has is known when it is found."""
-    return len(plan.sizes) * (1 + _USUAL_ENGINES)
+    return len(plan.sizes) * _USUAL_ENGINES
 
 
 def _take_turns(plan: Plan, reference: Worker, measured: Worker) -> Iterator[dict[str, Any]]:
@@ -134,31 +123,3 @@ def _take_turns(plan: Plan, reference: Worker, measured: Worker) -> Iterator[dic
                 **ours,
                 **{f"reference_{name}": value for name, value in theirs.items()},
             }
-
-
-@contextmanager
-def _model_of(size: str) -> Iterator[_Model]:
-    """The served model, or one of DistilBERT-base's size with random weights."""
-    from runners.engine_choice import saved_engines
-
-    served = find_model(get_settings().model_tag("v1"))
-    if size == "starter":
-        yield _Model(served.tag, saved_engines(served), None)
-        return
-    with tempfile.TemporaryDirectory(prefix="bench-base-") as folder:
-        home, checkpoint = Path(folder) / "home", Path(folder) / "checkpoint"
-        home.mkdir()
-        checkpoint.mkdir()
-        for file in served.folder.glob("tokenizer*.json"):
-            shutil.copy(file, checkpoint)
-        said = subprocess.run(
-            [sys.executable, "-m", "scripts.benchmark.base_size", str(checkpoint)],
-            cwd=ROOT,
-            env=os.environ | {"BENTOML_HOME": str(home)},
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
-        shutil.rmtree(checkpoint)
-        facts = json.loads(said.splitlines()[-1])
-        yield _Model(facts["tag"], tuple(facts["engines"]), home)

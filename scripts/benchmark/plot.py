@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from loadtest.traffic import Kind
+from scripts.benchmark.plan import BASE, STARTER
 from scripts.benchmark.servers import BASELINE, OURS, PEER
 
 _COLOURS = {OURS: "#0b6e4f", BASELINE: "#c1440e", PEER: "#3b5ba5"}
@@ -27,11 +28,11 @@ def plot(record: dict[str, Any], path: Path) -> None:
         rows = [
             row
             for row in summary.get("service", [])
-            if row["traffic"] == kind and not row["think_seconds"][1]
+            if (row["size"], row["traffic"]) == (STARTER, kind) and not row["think_seconds"][1]
         ]
         _over_clients(places[0, column], rows, "requests_per_second", f"{kind}: requests/s")
         _over_clients(places[1, column], rows, "p95_ms", f"{kind}: p95, ms")
-    for column, size in enumerate(("starter", "base")):
+    for column, size in enumerate((STARTER, BASE)):
         rows = [row for row in summary.get("engines", []) if row["size"] == size]
         _engines(places[2, column], rows, f"{size} size: times torch fp32")
     _cost(places[2, 2], summary.get("cost", []))

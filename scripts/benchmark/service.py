@@ -9,8 +9,9 @@ from typing import Any
 from loadtest.traffic import Kind
 from scripts.benchmark.engines import Step
 from scripts.benchmark.measure import Load, measure
-from scripts.benchmark.plan import Cell, Plan
-from scripts.benchmark.servers import Server, Site, baseline, peer
+from scripts.benchmark.plan import BASE, STARTER, Cell, Plan
+from scripts.benchmark.servers import Server, Site, baseline, our_service, peer
+from scripts.benchmark.start import measure_one_start
 
 
 def measure_service(plan: Plan, where: Site, ours: Server, step: Step) -> Iterator[dict[str, Any]]:
@@ -20,33 +21,56 @@ def measure_service(plan: Plan, where: Site, ours: Server, step: Step) -> Iterat
         theirs = [stack.enter_context(start(where)) for start in (baseline, peer)]
         for server in theirs:
             server.wait_until_ready()
-        for number in range(plan.rounds):
-            # Each round has new texts, the same for every server.
-            for cell in (cell for cell in plan.cells if number < plan.rounds_of(cell)):
-                for server in _measured(cell, ours, *theirs):
-                    load = Load(
-                        cell.kind,
-                        cell.clients,
-                        plan.seconds,
-                        plan.warm_up_seconds,
-                        seed=_seed(plan, cell, number),
-                        think=cell.think,
-                    )
-                    step(f"service: {cell.kind}, {cell.clients} clients, {server.name}")
-                    figures = measure(server.url, load)
-                    yield {
-                        "part": "service",
-                        "server": server.name,
-                        "round": number,
-                        **load.facts(),
-                        **figures,
-                    }
+        for number, cell in _rounds(plan, plan.cells):
+            for server in _measured(cell, ours, *theirs):
+                step(f"service: {cell.kind}, {cell.clients} clients, {server.name}")
+                yield {"size": STARTER} | _measure_cell(plan, cell, server, number)
+
+
+def measure_base_size(plan: Plan, where: Site, step: Step) -> Iterator[dict[str, Any]]:
+    """Ours and the peer on the models of `where`, which are of base size; and our start."""
+    step("base size: from `bentoml serve` to ready")
+    with our_service(where) as ours:
+        yield measure_one_start(plan, ours, 0, BASE)
+        with peer(where) as best:
+            best.wait_until_ready()
+            for number, cell in _rounds(plan, plan.base_cells):
+                for server in (ours, best):
+                    step(f"base size: {cell.kind}, {cell.clients} clients, {server.name}")
+                    yield {"size": BASE} | _measure_cell(plan, cell, server, number)
 
 
 def service_steps(plan: Plan) -> int:
-    return 1 + sum(
+    of_cells = sum(
         (3 if cell.kind is Kind.distinct else 2) * plan.rounds_of(cell) for cell in plan.cells
     )
+    of_base_cells = sum(2 * plan.rounds_of(cell) for cell in plan.base_cells)
+    return 1 + of_cells + bool(plan.base_cells) + of_base_cells
+
+
+def _rounds(plan: Plan, cells: tuple[Cell, ...]) -> Iterator[tuple[int, Cell]]:
+    for number in range(plan.rounds):
+        yield from ((number, cell) for cell in cells if number < plan.rounds_of(cell))
+
+
+def _measure_cell(plan: Plan, cell: Cell, server: Server, number: int) -> dict[str, Any]:
+    # Each round has new texts, the same for every server.
+    cells = plan.cells + plan.base_cells
+    load = Load(
+        cell.kind,
+        cell.clients,
+        plan.seconds * cell.longer,
+        plan.warm_up_seconds,
+        seed=1_000 * (number + 1) + cells.index(cell),
+        think=cell.think,
+    )
+    return {
+        "part": "service",
+        "server": server.name,
+        "round": number,
+        **load.facts(),
+        **measure(server.url, load),
+    }
 
 
 def _measured(cell: Cell, ours: Server, theirs: Server, best: Server) -> Iterator[Server]:
@@ -54,7 +78,3 @@ def _measured(cell: Cell, ours: Server, theirs: Server, best: Server) -> Iterato
     yield theirs
     if cell.kind is Kind.distinct:  # the peer has no cache, no batches, and no second version
         yield best
-
-
-def _seed(plan: Plan, cell: Cell, number: int) -> int:
-    return 1_000 * (number + 1) + plan.cells.index(cell)

@@ -10,7 +10,7 @@ import psutil
 from loadtest.traffic import Kind
 from scripts.benchmark.engines import Step
 from scripts.benchmark.measure import Load, measure
-from scripts.benchmark.plan import Plan
+from scripts.benchmark.plan import STARTER, Plan
 from scripts.benchmark.servers import Server, Site, our_service
 
 _LOAD_CLIENTS = 64
@@ -25,7 +25,9 @@ def measure_start(plan: Plan, where: Site, step: Step) -> Iterator[dict[str, Any
             yield measure_one_start(plan, server, number)
 
 
-def measure_one_start(plan: Plan, server: Server, number: int) -> dict[str, Any]:
+def measure_one_start(
+    plan: Plan, server: Server, number: int, size: str = STARTER
+) -> dict[str, Any]:
     """The row of a service that was started just now; models are saved and databases are up."""
     ready_seconds = server.wait_until_ready()
     idle = _memory(server, "idle")
@@ -33,6 +35,7 @@ def measure_one_start(plan: Plan, server: Server, number: int) -> dict[str, Any]
     measure(server.url, load)
     return {
         "part": "start",
+        "size": size,
         "round": number,
         "ready_seconds": ready_seconds,
         **idle,

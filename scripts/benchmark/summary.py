@@ -47,7 +47,7 @@ def _engines(rows: Sequence[Row]) -> list[Row]:
 
 def _service(rows: Sequence[Row]) -> list[Row]:
     """One for each traffic and number of clients; `times` is how many times ours is better."""
-    cell = ("traffic", "clients", "think_seconds")
+    cell = ("size", "traffic", "clients", "think_seconds")
     summary = []
     for group in _groups(_of(rows, "service"), *cell):
         by_server = {
@@ -96,9 +96,11 @@ def _beside_the_engine(rows: Sequence[Row]) -> list[Row]:
 
 
 def _start(rows: Sequence[Row]) -> list[Row]:
-    found = _of(rows, "start")
     figures = ("ready_seconds", "idle_rss_mib", "idle_pss_mib", "loaded_rss_mib", "loaded_pss_mib")
-    return [_medians(found, *figures)] if found else []
+    return [
+        _pick(group[0], "size") | _medians(group, *figures)
+        for group in _groups(_of(rows, "start"), "size")
+    ]
 
 
 def _of(rows: Sequence[Row], part: str) -> list[Row]:

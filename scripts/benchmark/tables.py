@@ -20,7 +20,7 @@ def tables(record: dict[str, Any]) -> Iterator[Table]:
     if "beside_the_engine" in summary:
         yield _beside_the_engine(summary["beside_the_engine"][0])
     if "start" in summary:
-        yield _start(summary["start"][0])
+        yield _start(summary["start"])
     yield _targets(record["targets"])
 
 
@@ -43,6 +43,7 @@ def _engines(rows: list[dict[str, Any]]) -> Table:
 
 def _service(rows: list[dict[str, Any]]) -> Table:
     columns = (
+        "size",
         "traffic",
         "clients",
         "server",
@@ -52,13 +53,14 @@ def _service(rows: list[dict[str, Any]]) -> Table:
         "p95 ms",
         "p99 ms",
     )
-    table = _table("The service", *columns, "failed", "ours is", text_columns=1)
+    table = _table("The service", *columns, "failed", "ours is", text_columns=2)
     for row in rows:
         least, most = row["think_seconds"]
         thinking = f", think {least:g}-{most:g} s" if most else ""
         for number, (name, figures) in enumerate(row["servers"].items()):
             last = number == len(row["servers"]) - 1
             table.add_row(
+                row["size"] if not number else "",
                 f"{row['traffic']}{thinking}" if not number else "",
                 str(row["clients"]) if not number else "",
                 name,
@@ -104,15 +106,18 @@ def _beside_the_engine(row: dict[str, Any]) -> Table:
     return table
 
 
-def _start(row: dict[str, Any]) -> Table:
-    table = _table("Start and memory", "ready", "idle PSS", "idle RSS", "loaded PSS", "loaded RSS")
-    table.add_row(
-        f"{row['ready_seconds']:.1f} s",
-        *(
-            f"{row[figure]:.0f} MiB"
-            for figure in ("idle_pss_mib", "idle_rss_mib", "loaded_pss_mib", "loaded_rss_mib")
-        ),
-    )
+def _start(rows: list[dict[str, Any]]) -> Table:
+    columns = ("size", "ready", "idle PSS", "idle RSS", "loaded PSS", "loaded RSS")
+    table = _table("Start and memory", *columns, text_columns=1)
+    for row in rows:
+        table.add_row(
+            row["size"],
+            f"{row['ready_seconds']:.1f} s",
+            *(
+                f"{row[figure]:.0f} MiB"
+                for figure in ("idle_pss_mib", "idle_rss_mib", "loaded_pss_mib", "loaded_rss_mib")
+            ),
+        )
     return table
 
 

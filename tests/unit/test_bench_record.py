@@ -20,6 +20,7 @@ Row = dict[str, Any]
 def service_row(server: str, round_: int, per_second: float, p95_ms: float | None = 10.0) -> Row:
     return {
         "part": "service",
+        "size": "starter",
         "server": server,
         "round": round_,
         "traffic": "distinct",
@@ -76,6 +77,7 @@ COST = BESIDE | {"grows": "tokens", "size": 32, "p95_ms": 9.0}
 COST = {key: value for key, value in COST.items() if not key.startswith("engine")}
 START = {
     "part": "start",
+    "size": "starter",
     "round": 0,
     "ready_seconds": 8.0,
     "idle_rss_mib": 900.0,
