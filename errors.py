@@ -16,9 +16,7 @@ ServiceError
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -145,26 +143,3 @@ class DatabaseUnavailable(UnavailableError):
 
 class DeadlineExceeded(UnavailableError):
     status = 504
-
-
-_left: ContextVar[list[Problem]] = ContextVar("left_problems")
-
-
-@contextmanager
-def collecting_problems() -> Iterator[list[Problem]]:
-    """The problems that are left while one request is handled; the last one counts."""
-    left: list[Problem] = []
-    token = _left.set(left)
-    try:
-        yield left
-    finally:
-        _left.reset(token)
-
-
-def leave_problem(problem: Problem) -> None:
-    """Say what the client of this request is to be told, whatever the framework makes of it.
-
-    BentoML answers an exception with a body of its own, made from the status alone; the HTTP layer
-    puts the problem in its place.
-    """
-    _left.get().append(problem)

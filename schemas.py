@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Self
 from uuid import UUID
 
 import bentoml
@@ -15,9 +15,8 @@ from pydantic import (
     StringConstraints,
     ValidationError,
 )
-from starlette.requests import Request
 
-from errors import FieldError, InvalidRequest, MalformedRequest, RequestError, leave_problem
+from errors import FieldError, InvalidRequest, MalformedRequest, RequestError
 from settings import get_settings
 from values import Comparison, Prediction, Sentiment, Version
 
@@ -66,17 +65,16 @@ class RequestBody(bentoml.IODescriptor):
     model_config = ConfigDict(extra="forbid")
 
     @classmethod
-    async def from_http_request(cls, request: Request, serde: Any) -> Any:
-        """Parse and validate the body.
+    def parse(cls, body: bytes) -> Self:
+        """Parse and validate a body; an empty one is one without fields.
 
-        The framework would answer each ValidationError with a 400 of its own making, so what the
-        client is to be told is left for the problem renderer.
+        Raises:
+            RequestError: it is no JSON, or breaks a rule.
         """
         try:
-            return await super().from_http_request(request, serde)
+            return cls.model_validate_json(body or b"{}")
         except ValidationError as error:
-            leave_problem(request_error(error).problem())
-            raise
+            raise request_error(error) from None
 
 
 def request_error(error: ValidationError) -> RequestError:

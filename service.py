@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from functools import cache
 from typing import Any
 from uuid import UUID
 
 import bentoml
-from starlette.responses import Response
 
 from analytics.database import connected, create_engine
 from analytics.feedback import FeedbackStore
@@ -38,9 +37,10 @@ from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware
 from web.get_app import get_app
 from web.instrumentation import InstrumentationMiddleware
+from web.json_api import JsonApi, JsonApiMiddleware
 from web.openapi import PostApi, openapi_document
 from web.operations import operations_router
-from web.problems import ClientErrorFilter, ProblemMiddleware, answering
+from web.problems import ProblemMiddleware
 from web.rate_limit import RateLimiter, RateLimitMiddleware
 
 VERSION = "0.1.0"
@@ -48,8 +48,6 @@ DRAIN_SECONDS = 10.0
 
 settings = get_settings()
 logging.getLogger("bentoml").setLevel(settings.log_level)
-logging.getLogger("bentoml._internal.server.http_app").addFilter(ClientErrorFilter())
-answer = answering(settings.request_timeout_seconds)
 
 
 class Parts:
@@ -114,15 +112,19 @@ class Parts:
         return await self.cache.size()
 
 
-_running: list[Parts] = []
+_running: list[SentimentService] = []
 
 
 def parts() -> Parts:
     """The parts of this process; there is one service in it."""
-    return _running[-1]
+    return _running[-1].parts
 
 
-@cache
+def success_status(api_name: str) -> int:
+    return 202 if api_name == "feedback" else 200
+
+
+@functools.cache
 def openapi() -> dict[str, Any]:
     post_apis = [
         PostApi(
@@ -131,7 +133,7 @@ def openapi() -> dict[str, Any]:
             summary=api.doc,
             request=api.input_spec,
             reply=api.output_spec,
-            success_status=202 if api.name == "feedback" else 200,
+            success_status=success_status(api.name),
             further_problems=(404,) if api.name == "feedback" else (),
         )
         for api in bento.apis.values()
@@ -146,8 +148,9 @@ http_get_app = get_app(operations_router(parts, openapi), analytics_router(lambd
     name="sentiment",
     workers=settings.api_workers,
     http={"host": settings.host, "port": settings.port},
-    # Our own deadline answers in our own shape; the framework's stands behind it.
-    traffic={"timeout": settings.request_timeout_seconds * 2},
+    # Our own deadline answers in our own shape; the framework's stands behind it. No further than
+    # it must, for its timers stay until then when their requests are long over.
+    traffic={"timeout": settings.request_timeout_seconds + 1.0},
     logging={"access": {"enabled": False}},
     envs=settings.process_environment(),
     tracing=settings.tracing(),
@@ -164,18 +167,23 @@ class SentimentService:
     async def start(self) -> None:
         self.parts = Parts(settings, {"v1": self.runner_v1, "v2": self.runner_v2})
         self.parts.start()
-        _running.append(self.parts)
+        self.json_apis = {
+            api.route: JsonApi(
+                api.input_spec, functools.partial(api.func, self), success_status(api.name)
+            )
+            for api in bento.apis.values()
+        }
+        _running.append(self)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        _running.remove(self.parts)
+        _running.remove(self)
         await self.parts.stop()
 
     async def __is_ready__(self) -> bool:
         return all(runner.ready for runner in self.parts.runners.values())
 
     @bentoml.api(route="/predict", input_spec=PredictRequest, output_spec=PredictionReply)
-    @answer
     async def predict(self, text: str, version: Version | None) -> PredictionReply:
         """Sentiment of one text."""
         version = version or settings.default_version
@@ -183,14 +191,12 @@ class SentimentService:
         return PredictionReply.of(prediction)
 
     @bentoml.api(route="/predict/batch", input_spec=BatchRequest, output_spec=BatchReply)
-    @answer
     async def predict_batch(self, texts: list[str], version: Version | None) -> BatchReply:
         """Sentiment of many texts, in their order."""
         version = version or settings.default_version
         return BatchReply.of(await self.parts.path.predict(texts, version, "/predict/batch"))
 
     @bentoml.api(route="/predict/ab", input_spec=AbRequest, output_spec=PredictionReply)
-    @answer
     async def predict_ab(self, text: str, subject: str | None) -> PredictionReply:
         """Sentiment of one text by the version that the A/B split deals the subject."""
         version = assign_version(subject, v2_percent=settings.ab_v2_percent, salt=settings.ab_salt)
@@ -200,18 +206,15 @@ class SentimentService:
     @bentoml.api(
         route="/predict/ab-compare", input_spec=AbCompareRequest, output_spec=AbCompareReply
     )
-    @answer
     async def predict_ab_compare(self, text: str) -> AbCompareReply:
         """Sentiment of one text by both versions, side by side."""
         return AbCompareReply.of(await self.parts.path.compare(text))
 
     @bentoml.api(route="/feedback", input_spec=FeedbackRequest, output_spec=FeedbackReply)
-    @answer
-    async def feedback(self, prediction_id: UUID, label: Sentiment) -> Response:
+    async def feedback(self, prediction_id: UUID, label: Sentiment) -> FeedbackReply:
         """The true label of a prediction; the latest one counts."""
         await self.parts.feedback.add(prediction_id, label)
-        reply = FeedbackReply(prediction_id=prediction_id, label=label)
-        return Response(reply.model_dump_json(), 202, media_type="application/json")
+        return FeedbackReply(prediction_id=prediction_id, label=label)
 
 
 # BentoML's decorator has made a service of the class, which its types do not tell.
@@ -222,3 +225,8 @@ bento.add_asgi_middleware(DisconnectMiddleware)
 bento.add_asgi_middleware(ProblemMiddleware)
 bento.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: parts().limiter)
 bento.add_asgi_middleware(BodyGuard, max_body_bytes=settings.max_body_bytes)
+bento.add_asgi_middleware(
+    JsonApiMiddleware,
+    apis=lambda: _running[-1].json_apis,
+    timeout_seconds=settings.request_timeout_seconds,
+)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import BodyTooLarge, UnsupportedMedia, leave_problem
+from errors import BodyTooLarge, UnsupportedMedia
 from web.routes import POST_ROUTES
 
 # A client that is still sending does not read the answer, and gets a reset if we hang up on it. So
@@ -24,14 +23,18 @@ class BodyGuard:
         if scope["type"] != "http" or scope["path"] not in POST_ROUTES:
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        media_type = headers.get("content-type", "application/json").split(";")[0].strip().lower()
+        content_type, length = "application/json", b""
+        for name, value in scope["headers"]:  # once over them, instead of a search for each
+            if name == b"content-type":
+                content_type = value.decode("latin-1")
+            elif name == b"content-length":
+                length = value
+        media_type = content_type.partition(";")[0].strip().lower()
         if scope["method"] == "POST" and media_type != "application/json":
             raise UnsupportedMedia(
                 f"Send application/json, not {media_type[:100] or 'an empty content type'}"
             )
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_body_bytes:
+        if length.isdigit() and int(length) > self._max_body_bytes:
             await _drain(receive)
             raise self._too_large()
         await self._app(scope, self._counting(receive), send)
@@ -47,9 +50,7 @@ class BodyGuard:
             if received > self._max_body_bytes:
                 if message.get("more_body", False):
                     await _drain(receive)
-                error = self._too_large()
-                leave_problem(error.problem())
-                raise error
+                raise self._too_large()
             return message
 
         return counting

@@ -8,6 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.routes import POST_ROUTES
 
+# A watch costs a task, and most requests are over before it would have told anything.
+WATCHED_AFTER_SECONDS = 0.02
+
 
 class DisconnectMiddleware:
     """Cancels a POST when its client leaves before the answer began.
@@ -25,6 +28,7 @@ class DisconnectMiddleware:
         request = asyncio.current_task()
         answering = False
         has_left = False
+        start_of_watch: asyncio.TimerHandle | None = None
         watch: asyncio.Task[None] | None = None
 
         async def wait_for_disconnect() -> None:
@@ -36,12 +40,17 @@ class DisconnectMiddleware:
                 has_left = True
                 request.cancel()
 
-        async def watching_receive() -> Message:
+        def start_watch() -> None:
             nonlocal watch
+            watch = asyncio.create_task(wait_for_disconnect())
+
+        async def watching_receive() -> Message:
+            nonlocal start_of_watch
             message = await receive()
-            if watch is None and not message.get("more_body", False):
+            if start_of_watch is None and not message.get("more_body", False):
                 # From here on nobody else reads: the body was all there was to come.
-                watch = asyncio.create_task(wait_for_disconnect())
+                loop = asyncio.get_running_loop()
+                start_of_watch = loop.call_later(WATCHED_AFTER_SECONDS, start_watch)
             return message
 
         async def watching_send(message: Message) -> None:
@@ -56,5 +65,7 @@ class DisconnectMiddleware:
                 raise
             request.uncancel()
         finally:
+            if start_of_watch is not None:
+                start_of_watch.cancel()
             if watch is not None:
                 watch.cancel()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from errors import ServiceError, leave_problem
+from errors import PROBLEM_CONTENT_TYPE, ServiceError
 from schemas import invalid_fields
+from web.problems import problem_body
 
 
 def get_app(*routers: APIRouter) -> FastAPI:
@@ -19,19 +20,22 @@ def get_app(*routers: APIRouter) -> FastAPI:
     return app
 
 
-async def _service_error(_request: Request, error: Exception) -> Response:
+async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return _leave(error)
+    return _problem(request, error)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # The first part of a location is only where it came from ("query").
-    return _leave(
-        invalid_fields([(tuple(fault["loc"][1:]), str(fault["msg"])) for fault in error.errors()])
+    faults = [(tuple(fault["loc"][1:]), str(fault["msg"])) for fault in error.errors()]
+    return _problem(request, invalid_fields(faults))
+
+
+def _problem(request: Request, error: ServiceError) -> Response:
+    problem = error.problem()
+    return Response(
+        problem_body(problem, request.url.path),
+        problem.status,
+        {"content-type": PROBLEM_CONTENT_TYPE, **problem.headers},
     )
-
-
-def _leave(error: ServiceError) -> Response:
-    leave_problem(error.problem())
-    return Response(status_code=error.status)

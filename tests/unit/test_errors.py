@@ -20,8 +20,6 @@ from errors import (
     ServiceError,
     UnavailableError,
     UnsupportedMedia,
-    collecting_problems,
-    leave_problem,
 )
 
 RETRY = {"Retry-After": "1"}
@@ -76,19 +74,3 @@ def test_a_document_names_every_field_that_broke_a_rule() -> None:
 
 def test_a_status_without_a_name_still_has_a_title() -> None:
     assert Problem(499, "left").document("/x")["title"] == "Unknown Error"
-
-
-def test_a_problem_outside_a_request_is_a_mistake() -> None:
-    with pytest.raises(LookupError):
-        leave_problem(Problem(400, "nobody listens"))
-
-
-def test_each_request_collects_its_own_problems() -> None:
-    one, other = Problem(400, "one"), Problem(404, "other")
-    with collecting_problems() as outer:
-        with collecting_problems() as inner:
-            leave_problem(one)
-        leave_problem(other)
-    assert (inner, outer) == ([one], [other])
-    with pytest.raises(LookupError):
-        leave_problem(one)
