@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import bentoml
+from starlette.types import Receive, Scope, Send
 
-from analytics.database import connected, create_engine
-from analytics.feedback import FeedbackStore
-from analytics.log_writer import LogWriter
-from analytics.prediction_log import PredictionLog
-from analytics.queries import AnalyticsQueries
-from analytics.read_api import analytics_router
-from cache.prediction_cache import PredictionCache
-from prediction_path import PredictionPath, assign_version
-from redis_connection import connect
-from runners.client import RunnerApi, RunnerClient
 from runners.services import RunnerV1, RunnerV2
 from schemas import (
     AbCompareReply,
@@ -31,117 +22,50 @@ from schemas import (
     PredictionReply,
     PredictRequest,
 )
-from settings import Settings, get_settings
+from settings import get_settings
 from values import Sentiment, Version
 from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware
-from web.get_app import get_app
 from web.instrumentation import InstrumentationMiddleware
 from web.json_api import JsonApi, JsonApiMiddleware
-from web.openapi import PostApi, openapi_document
-from web.operations import operations_router
 from web.problems import ProblemMiddleware
-from web.rate_limit import RateLimiter, RateLimitMiddleware
+from web.rate_limit import RateLimitMiddleware
+
+if TYPE_CHECKING:
+    from runners.client import RunnerApi
 
 VERSION = "0.1.0"
-DRAIN_SECONDS = 10.0
 
 settings = get_settings()
 logging.getLogger("bentoml").setLevel(settings.log_level)
 
 
-class Parts:
-    """What a running API process is made of; made on its event loop, when serving starts."""
-
-    def __init__(self, settings: Settings, runners: dict[Version, RunnerApi]) -> None:
-        self.redis = connect(
-            settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
-        )
-        self.engine = create_engine(
-            settings.sqlalchemy_url(),
-            pool_size=settings.database_pool_size,
-            timeout_seconds=settings.database_timeout_seconds,
-        )
-        self.limiter = RateLimiter(
-            self.redis,
-            limits={
-                "predict": settings.rate_limit_predict,
-                "batch": settings.rate_limit_batch,
-                "analytics": settings.rate_limit_analytics,
-            },
-        )
-        self.cache = PredictionCache(
-            self.redis,
-            ttl_seconds=settings.cache_ttl_seconds,
-            local_entries=settings.local_cache_entries,
-        )
-        self.log = PredictionLog(
-            LogWriter(self.engine, text_storage=settings.text_storage),
-            flush_seconds=settings.log_flush_seconds,
-            max_pending=settings.log_max_pending,
-        )
-        self.queries = AnalyticsQueries(self.engine)
-        self.feedback = FeedbackStore(
-            self.engine, lambda: self.log.flush(settings.database_timeout_seconds)
-        )
-        self.runners = {
-            version: RunnerClient(version, runner, timeout_seconds=settings.request_timeout_seconds)
-            for version, runner in runners.items()
-        }
-        self.path = PredictionPath(self.runners, self.cache, self.log)
-
-    def start(self) -> None:
-        self.log.start()
-        for runner in self.runners.values():
-            runner.start()
-
-    async def stop(self) -> None:
-        for runner in self.runners.values():
-            await runner.stop()
-        await self.log.stop(DRAIN_SECONDS)
-        await self.redis.aclose()
-        await self.engine.dispose()
-
-    async def database_connected(self) -> bool:
-        return await connected(self.engine)
-
-    async def redis_connected(self) -> bool:
-        return await self.cache.connected()
-
-    async def cache_size(self) -> int | None:
-        return await self.cache.size()
-
-
 _running: list[SentimentService] = []
 
 
-def parts() -> Parts:
-    """The parts of this process; there is one service in it."""
-    return _running[-1].parts
+def running() -> SentimentService:
+    """The service of this process; there is one in it."""
+    return _running[-1]
 
 
-def success_status(api_name: str) -> int:
-    return 202 if api_name == "feedback" else 200
+def json_api(api: Any, service: SentimentService) -> JsonApi:
+    """What BentoML's decorators declared of an API."""
+    is_feedback = api.name == "feedback"
+    return JsonApi(
+        route=api.route,
+        name=api.name,
+        summary=api.doc,
+        request=api.input_spec,
+        reply=api.output_spec,
+        call=functools.partial(api.func, service),
+        success_status=202 if is_feedback else 200,
+        further_problems=(404,) if is_feedback else (),
+    )
 
 
-@functools.cache
-def openapi() -> dict[str, Any]:
-    post_apis = [
-        PostApi(
-            route=api.route,
-            name=api.name,
-            summary=api.doc,
-            request=api.input_spec,
-            reply=api.output_spec,
-            success_status=success_status(api.name),
-            further_problems=(404,) if api.name == "feedback" else (),
-        )
-        for api in bento.apis.values()
-    ]
-    return openapi_document(post_apis, http_get_app.routes, version=VERSION)
-
-
-http_get_app = get_app(operations_router(parts, openapi), analytics_router(lambda: parts().queries))
+async def get_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The GET endpoints, which are made when serving starts."""
+    await running().get_endpoints(scope, receive, send)
 
 
 @bentoml.service(  # type: ignore[operator]
@@ -156,7 +80,7 @@ http_get_app = get_app(operations_router(parts, openapi), analytics_router(lambd
     tracing=settings.tracing(),
     runner_probe={"enabled": False},  # __is_ready__ asks the runners
 )
-@bentoml.asgi_app(http_get_app, path="/")
+@bentoml.asgi_app(get_app, path="/")
 class SentimentService:
     """Sentiment of English texts by two DistilBERT versions."""
 
@@ -165,14 +89,12 @@ class SentimentService:
 
     @bentoml.on_startup
     async def start(self) -> None:
+        from parts import Parts, get_endpoints  # the runners' processes start without it
+
         self.parts = Parts(settings, {"v1": self.runner_v1, "v2": self.runner_v2})
+        self.json_apis = {api.route: json_api(api, self) for api in bento.apis.values()}
+        self.get_endpoints = get_endpoints(self.parts, self.json_apis.values(), VERSION)
         self.parts.start()
-        self.json_apis = {
-            api.route: JsonApi(
-                api.input_spec, functools.partial(api.func, self), success_status(api.name)
-            )
-            for api in bento.apis.values()
-        }
         _running.append(self)
 
     @bentoml.on_shutdown
@@ -199,7 +121,7 @@ class SentimentService:
     @bentoml.api(route="/predict/ab", input_spec=AbRequest, output_spec=PredictionReply)
     async def predict_ab(self, text: str, subject: str | None) -> PredictionReply:
         """Sentiment of one text by the version that the A/B split deals the subject."""
-        version = assign_version(subject, v2_percent=settings.ab_v2_percent, salt=settings.ab_salt)
+        version = self.parts.assign_version(subject)
         [prediction] = await self.parts.path.predict([text], version, "/predict/ab")
         return PredictionReply.of(prediction)
 
@@ -223,10 +145,10 @@ bento: Any = SentimentService
 bento.add_asgi_middleware(InstrumentationMiddleware)
 bento.add_asgi_middleware(DisconnectMiddleware)
 bento.add_asgi_middleware(ProblemMiddleware)
-bento.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: parts().limiter)
+bento.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: running().parts.limiter)
 bento.add_asgi_middleware(BodyGuard, max_body_bytes=settings.max_body_bytes)
 bento.add_asgi_middleware(
     JsonApiMiddleware,
-    apis=lambda: _running[-1].json_apis,
+    apis=lambda: running().json_apis,
     timeout_seconds=settings.request_timeout_seconds,
 )

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from typing import Annotated, Any, ClassVar
 
 import bentoml
 from bentoml.validators import ContentType
 
-from runners.batching import TokenBatcher
-from runners.classifier import Classifier
-from runners.cpu import usable_cpus
-from runners.engine_choice import choose_engine
-from runners.model_store import find_model
 from settings import get_settings
 from values import Classification, RunnerDescription, Version
 
-logger = logging.getLogger("bentoml.sentiment.runner")
 _settings = get_settings()
 
 # BentoML's client of a runner closes its session every 100 requests and every 300 s by default and
@@ -51,31 +43,11 @@ class SentimentRunner:
 
     def __init__(self) -> None:
         # Loaded here and not in a startup hook: an in-process dependency's hooks never run.
-        started = time.perf_counter()
-        model = find_model(_settings.model_tag(self.version))
-        streams = _settings.runner_threads or usable_cpus()
-        engine = choose_engine(
-            model,
-            None if _settings.engine == "auto" else _settings.engine,
-            streams=streams,
-            mkldnn=_settings.mkldnn_enable,
-        )
-        classifier = Classifier(model, engine)
-        classifier.warm_up()
-        self._description = RunnerDescription(
-            self.version, model.revision, engine.name, model.labels
-        )
-        self._batcher = TokenBatcher(
-            classifier,
-            self.version,
-            streams=streams,
-            max_queued=_settings.runner_max_queued_texts,
-        )
-        seconds = time.perf_counter() - started
-        logger.info(
-            "%s: %s on %s, %d streams, warm after %.1f s",
-            self.version, model.tag, engine.name, streams, seconds,
-        )  # fmt: skip
+        # Imported here because the API's process needs none of it, nor the others that only look
+        # at what services there are.
+        from runners.loading import load
+
+        self._description, self._batcher = load(self.version, _settings)
 
     @bentoml.api
     async def classify(

@@ -23,15 +23,20 @@ from web.sending import read_body, send_response
 
 @dataclass(frozen=True, slots=True)
 class JsonApi:
-    """One POST route; `call` gets the fields of `request` by name."""
+    """One POST API of the service; `call` gets the fields of `request` by name."""
 
+    route: str
+    name: str
+    summary: str
     request: type[RequestBody]
+    reply: type[BaseModel]
     call: Callable[..., Awaitable[BaseModel]]
     success_status: int = 200
+    further_problems: tuple[int, ...] = ()
 
 
 class JsonApiMiddleware:
-    """Answers POSTs to the routes of `apis`; all else goes on to the framework."""
+    """Answers POSTs to the routes that are the keys of `apis`; all else is the framework's."""
 
     def __init__(
         self, app: ASGIApp, apis: Callable[[], Mapping[str, JsonApi]], timeout_seconds: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi.openapi.utils import get_openapi
@@ -13,6 +12,7 @@ from starlette.routing import BaseRoute
 
 from errors import PROBLEM_CONTENT_TYPE, status_title
 from schemas import ProblemDocument
+from web.json_api import JsonApi
 from web.routes import ANALYTICS_ROUTES
 
 REF_TEMPLATE = "#/components/schemas/{model}"
@@ -32,21 +32,8 @@ _GET_PROBLEMS = (422, 500)
 _ANALYTICS_PROBLEMS = (422, 429, 500, 503)
 
 
-@dataclass(frozen=True, slots=True)
-class PostApi:
-    """One of BentoML's APIs: what it is called, takes and gives."""
-
-    route: str
-    name: str
-    summary: str
-    request: type[BaseModel]
-    reply: type[BaseModel]
-    success_status: int = 200
-    further_problems: tuple[int, ...] = ()
-
-
 def openapi_document(
-    post_apis: Iterable[PostApi], get_routes: list[BaseRoute], *, version: str
+    post_apis: Iterable[JsonApi], get_routes: list[BaseRoute], *, version: str
 ) -> dict[str, Any]:
     """One OpenAPI 3.1 document of every endpoint."""
     post_apis = list(post_apis)
@@ -76,7 +63,7 @@ def openapi_document(
     return document
 
 
-def _operation(api: PostApi) -> dict[str, Any]:
+def _operation(api: JsonApi) -> dict[str, Any]:
     return {
         "tags": ["predictions"],
         "operationId": api.name,

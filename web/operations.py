@@ -13,7 +13,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 import metrics
 from schemas import CacheStats, Health, RateLimitStatus, RunnerHealth
 from values import RunnerDescription, Version
-from web.rate_limit import RateLimiter, client_identity
+from web.rate_limit import client_identity
+from web.rate_limiter import RateLimiter
 from web.routes import LimitName
 
 

@@ -17,7 +17,8 @@ from errors import RateLimited
 from redis_connection import connect
 from tests.serving import free_port
 from web.problems import ProblemMiddleware
-from web.rate_limit import RateLimiter, RateLimitMiddleware
+from web.rate_limit import RateLimitMiddleware
+from web.rate_limiter import RateLimiter
 from web.routes import LimitName
 
 LIMITS: dict[LimitName, str] = {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}

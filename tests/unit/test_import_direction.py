@@ -18,7 +18,11 @@ ALLOWED = {
     "redis_connection": {"metrics"},
     "schemas": {"errors", "settings", "values"},
     "prediction_path": {"cache", "metrics", "values"},
-}
+    "parts": {
+        "analytics", "cache", "prediction_path", "redis_connection", "runners", "settings",
+        "values", "web",
+    },
+}  # fmt: skip
 OURS = {path.stem for path in ROOT.glob("*.py")} | {
     path.parent.name for path in ROOT.glob("*/__init__.py")
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import orjson
@@ -56,12 +56,24 @@ async def framework(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 ENDLESS = Endless()
-APIS: Mapping[str, JsonApi] = {
-    "/predict": JsonApi(PredictRequest, echo),
-    "/feedback": JsonApi(PredictRequest, echo, success_status=202),
-    "/unavailable": JsonApi(PredictRequest, unavailable),
-    "/broken": JsonApi(PredictRequest, broken),
-    "/endless": JsonApi(PredictRequest, ENDLESS),
+CALLS: dict[str, Callable[..., Awaitable[Reply]]] = {
+    "/predict": echo,
+    "/feedback": echo,
+    "/unavailable": unavailable,
+    "/broken": broken,
+    "/endless": ENDLESS,
+}
+APIS = {
+    route: JsonApi(
+        route,
+        name=route[1:],
+        summary="",
+        request=PredictRequest,
+        reply=Reply,
+        call=call,
+        success_status=202 if route == "/feedback" else 200,
+    )
+    for route, call in CALLS.items()
 }
 
 

@@ -16,7 +16,8 @@ from values import RunnerDescription, Version
 from web.get_app import get_app
 from web.operations import Probes, health_report, operations_router
 from web.problems import ProblemMiddleware
-from web.rate_limit import RateLimiter, client_identity
+from web.rate_limit import client_identity
+from web.rate_limiter import RateLimiter
 
 LOADED = RunnerDescription("v1", "5f0c6f1d2a9b", "fake", ("negative", "positive"))
 

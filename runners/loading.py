@@ -1,0 +1,45 @@
+"""Loads a model version: finds it, chooses its engine, warms it, and puts a batcher before it."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from runners.batching import TokenBatcher
+from runners.classifier import Classifier
+from runners.cpu import usable_cpus
+from runners.engine_choice import choose_engine
+from runners.model_store import find_model
+from settings import Settings
+from values import RunnerDescription, Version
+
+logger = logging.getLogger("bentoml.sentiment.runner")
+
+
+def load(version: Version, settings: Settings) -> tuple[RunnerDescription, TokenBatcher]:
+    """The version that `settings` name, ready to classify; and what it is.
+
+    Raises:
+        bentoml.exceptions.NotFound: it is not in the model store.
+        EngineUnavailable: not even the reference engine can be loaded.
+    """
+    started = time.perf_counter()
+    model = find_model(settings.model_tag(version))
+    streams = settings.runner_threads or usable_cpus()
+    engine = choose_engine(
+        model,
+        None if settings.engine == "auto" else settings.engine,
+        streams=streams,
+        mkldnn=settings.mkldnn_enable,
+    )
+    classifier = Classifier(model, engine)
+    classifier.warm_up()
+    batcher = TokenBatcher(
+        classifier, version, streams=streams, max_queued=settings.runner_max_queued_texts
+    )
+    seconds = time.perf_counter() - started
+    logger.info(
+        "%s: %s on %s, %d streams, warm after %.1f s",
+        version, model.tag, engine.name, streams, seconds,
+    )  # fmt: skip
+    return RunnerDescription(version, model.revision, engine.name, model.labels), batcher
