@@ -26,6 +26,11 @@ from values import Classification, Version
 # A text joins a batch only if it is at least so long as a share of the batch's longest: past that,
 # more than half of its row would be padding.
 MIN_FILL = 0.5
+# So many texts are tokenised ahead of their batch: enough to find company of like length among, few
+# enough that tokenising does not keep a core from computing.
+LOOKAHEAD_TEXTS = 256
+# How often a full queue is searched for texts that nobody waits for any more.
+_SWEEP_SECONDS = 0.05
 
 
 class Model(Protocol):
@@ -74,6 +79,7 @@ class TokenBatcher:
         self._calls: deque[_Call] = deque()
         self._entries: list[_Entry] = []
         self._next_number = 0
+        self._swept = 0.0
         self._closing = False
         self._changed = threading.Condition()
         self._threads = [
@@ -89,14 +95,19 @@ class TokenBatcher:
         """Classify `texts`, at least one; in their order.
 
         Raises:
-            ServiceUnavailable: too many texts wait already, or not all were computed in time; then
-                what was not begun is left out.
+            ServiceUnavailable: too many texts wait already, the batcher was closed, or not all were
+                computed in time; then what was not begun is left out.
         """
         now = time.monotonic()
         loop = asyncio.get_running_loop()
         call = _Call(texts, now + timeout_seconds, loop.create_future(), now, len(texts))
         with self._changed:
-            if self._queued and self._queued + len(texts) > self._max_queued:
+            if self._closing:
+                raise ServiceUnavailable("shutting down")
+            if self._is_full(len(texts)) and now > self._swept + _SWEEP_SECONDS:
+                self._swept = now
+                self._sweep(now)
+            if self._is_full(len(texts)):
                 raise ServiceUnavailable(f"{self._queued} texts wait already")
             self._queued += len(texts)
             self._calls.append(call)
@@ -109,12 +120,17 @@ class TokenBatcher:
             raise ServiceUnavailable(f"not done in {timeout_seconds:.1f} s") from error
 
     def close(self) -> None:
-        """Let the threads end after the batch that each is at."""
+        """Let the threads end after the batch that each is at; what still waits is refused."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        for call in {*self._calls, *(entry.call for entry in self._entries)}:
+            _finish(call, ServiceUnavailable("shutting down"))
+
+    def _is_full(self, more: int) -> bool:
+        return bool(self._queued) and self._queued + more > self._max_queued
 
     def _work(self) -> None:
         while True:
@@ -123,27 +139,35 @@ class TokenBatcher:
                     self._changed.wait()
                 if self._closing:
                     return
-                call = self._calls.popleft() if self._calls else None
-            if call is not None:
+            # All that waits, so that the next batch finds what is like it among many calls.
+            while (call := self._next_call()) is not None:
                 self._tokenise(call)
             batch = self._take()
             if batch:
                 self._compute(batch)
 
-    def _tokenise(self, call: _Call) -> None:
-        try:
-            encodings = [] if call.is_over(time.monotonic()) else self._model.encode(call.texts)
-        except Exception as error:  # noqa: BLE001  the edge of a thread: told to the caller
-            encodings = []
-            _finish(call, error)
-        call.results = [None] * len(call.texts)
+    def _next_call(self) -> _Call | None:
         with self._changed:
-            if not encodings:
+            if not self._calls or len(self._entries) >= LOOKAHEAD_TEXTS:
+                return None
+            return self._calls.popleft()
+
+    def _tokenise(self, call: _Call) -> None:
+        if call.is_over(time.monotonic()):
+            with self._changed:
+                self._abandon(len(call.texts))
+            return
+        try:
+            encodings = self._model.encode(call.texts)
+        except Exception as error:  # noqa: BLE001  the edge of a thread: told to the caller
+            with self._changed:
                 self._queued -= len(call.texts)
-                metrics.abandoned_texts.labels(self._version).inc(len(call.texts))
-                return
-            # The longest of a call first: they are what its answer would wait for at the end.
-            rows = sorted(range(len(encodings)), key=lambda row: -len(encodings[row].ids))
+            _finish(call, error)
+            return
+        call.results = [None] * len(call.texts)
+        # The longest of a call first: they are what its answer would wait for at the end.
+        rows = sorted(range(len(encodings)), key=lambda row: -len(encodings[row].ids))
+        with self._changed:
             for row in rows:
                 entry = _Entry(
                     len(encodings[row].ids), self._next_number, row, encodings[row], call
@@ -156,12 +180,9 @@ class TokenBatcher:
         """The next batch: the text that came first, and what is most like it in length."""
         now = time.monotonic()
         with self._changed:
-            waiting = [entry for entry in self._entries if not entry.call.is_over(now)]
-            if abandoned := len(self._entries) - len(waiting):
-                metrics.abandoned_texts.labels(self._version).inc(abandoned)
-                self._queued -= abandoned
+            self._sweep_entries(now)
+            waiting = self._entries
             if not waiting:
-                self._entries = []
                 return []
             first = min(range(len(waiting)), key=lambda index: waiting[index].number)
             start, end = _neighbourhood([entry.tokens for entry in waiting], first)
@@ -172,18 +193,37 @@ class TokenBatcher:
             metrics.queue_wait.labels(self._version).observe(now - entry.call.submitted)
         return batch
 
+    def _sweep(self, now: float) -> None:
+        """Forget all that nobody waits for; under the lock, as what follows."""
+        over = [call for call in self._calls if call.is_over(now)]
+        if over:
+            self._calls = deque(call for call in self._calls if not call.is_over(now))
+            self._abandon(sum(len(call.texts) for call in over))
+        self._sweep_entries(now)
+
+    def _sweep_entries(self, now: float) -> None:
+        waiting = [entry for entry in self._entries if not entry.call.is_over(now)]
+        if len(waiting) < len(self._entries):
+            self._abandon(len(self._entries) - len(waiting))
+            self._entries = waiting
+
+    def _abandon(self, texts: int) -> None:
+        self._queued -= texts
+        metrics.abandoned_texts.labels(self._version).inc(texts)
+
     def _compute(self, batch: list[_Entry]) -> None:
         metrics.batch_texts.labels(self._version).observe(len(batch))
         metrics.batch_tokens.labels(self._version).observe(len(batch) * batch[-1].tokens)
         try:
             with metrics.inference_duration.labels(self._version).time():
                 results = self._model.compute([entry.encoding for entry in batch])
+            answered = list(zip(batch, results, strict=True))
         except Exception as error:  # noqa: BLE001  the edge of a thread: told to every caller
             for call in {entry.call for entry in batch}:
                 _finish(call, error)
             return
         with self._changed:
-            for entry, result in zip(batch, results, strict=True):
+            for entry, result in answered:
                 entry.call.results[entry.row] = result
                 entry.call.missing -= 1
         for call in {entry.call for entry in batch}:

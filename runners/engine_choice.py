@@ -80,8 +80,10 @@ def load_engine(
         )
     try:
         return _LOADERS[name](model.folder, streams, mkldnn)
-    except (ImportError, OSError, RuntimeError) as error:
-        raise EngineUnavailable(f"{name} does not run here: {error}") from error
+    except Exception as error:
+        # Each library has exceptions of its own, derived from Exception alone.
+        told = str(error).strip() or repr(error)
+        raise EngineUnavailable(f"{name} does not run here: {told.splitlines()[0]}") from error
 
 
 def choose_engine(
@@ -96,7 +98,8 @@ def choose_engine(
     for missing in (name for name in _LOADERS if name not in runnable and name in model.engines):
         logger.info("%s: this CPU lacks the instructions for %s", model.tag, missing)
     order = [wanted] if wanted else []
-    for name in dict.fromkeys((*order, *runnable)):
+    saved = (name for name in runnable if name in model.engines or name == REFERENCE)
+    for name in dict.fromkeys((*order, *saved)):
         try:
             return load_engine(model, name, streams=streams, mkldnn=mkldnn)
         except EngineUnavailable as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from runners.export.build import EngineTexts
 from runners.export.gate import MIN_TEXTS, LabelledText
@@ -34,7 +34,7 @@ class InvalidTexts(ValueError):
 
 
 class _Line(BaseModel):
-    text: str = Field(min_length=1)
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     label: Sentiment
 
 
@@ -75,20 +75,37 @@ def read_texts(path: Path) -> EngineTexts:
         InvalidTexts: it cannot be read, a line is none of these, or there are too few.
     """
     try:
-        lines = [
-            _Line.model_validate(json.loads(line))
-            for line in path.read_text().splitlines()
-            if line.strip()
-        ]
-    except (OSError, ValueError, ValidationError) as error:
+        # Not splitlines(), which also splits at characters that JSON allows inside a string.
+        written = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
         raise InvalidTexts(f"{path} cannot be used: {error}") from error
+    found: dict[str, _Line] = {}
+    for number, line in enumerate(written, 1):
+        if line.strip():
+            try:
+                parsed = _Line.model_validate_json(line)
+            except ValidationError as error:
+                raise InvalidTexts(
+                    f"{path} cannot be used: line {number}: {_told(error)}"
+                ) from error
+            # A text that is there twice would calibrate an engine and then judge it.
+            found.setdefault(parsed.text, parsed)
+    lines = list(found.values())
     if len(lines) < MIN_TEXTS + CALIBRATION_TEXTS:
         raise InvalidTexts(
-            f"{path} has {len(lines):,} texts; it needs {MIN_TEXTS + CALIBRATION_TEXTS:,}"
+            f"{path} has {len(lines):,} different texts; it needs {MIN_TEXTS + CALIBRATION_TEXTS:,}"
         )
     return EngineTexts(
         calibration=[line.text for line in lines[:CALIBRATION_TEXTS]],
         gate=[LabelledText(line.text, line.label) for line in lines[CALIBRATION_TEXTS:]],
+    )
+
+
+def _told(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_context=False)
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]
+        for fault in faults
     )
 
 

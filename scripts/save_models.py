@@ -16,6 +16,7 @@ import typer
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from runners.checkpoint import save_checkpoint
@@ -86,7 +87,7 @@ def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by pos
             try:
                 save_version(version, source, location, engines=engines, texts=texts)
             except (InvalidCheckpoint, InvalidTexts, StarterError) as error:
-                console.print(f"[bold red]{version} is not saved:[/] {error}")
+                console.print(f"[bold red]{version} is not saved:[/] {escape(str(error))}")
                 raise typer.Exit(1) from error
 
 

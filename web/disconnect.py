@@ -61,11 +61,13 @@ class DisconnectMiddleware:
         try:
             await self._app(scope, watching_receive, watching_send)
         except asyncio.CancelledError:
-            if request is None or not has_left:
+            if not has_left:
                 raise
-            request.uncancel()
         finally:
             if start_of_watch is not None:
                 start_of_watch.cancel()
             if watch is not None:
                 watch.cancel()
+            # Our own cancellation is over; one of the server's that came with it is not.
+            if request is not None and has_left and request.uncancel():
+                raise asyncio.CancelledError

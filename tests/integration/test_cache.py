@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -150,3 +151,90 @@ async def test_a_large_database_is_told_whole(cache: PredictionCache, redis: Red
     assert await cache.size() == COUNTED_KEYS
     await redis.set("somebody-else", b"1")
     assert await cache.size() == COUNTED_KEYS + 1
+
+
+def remembering(redis: Redis, entries: int, ttl_seconds: int = 100) -> PredictionCache:
+    return PredictionCache(redis, ttl_seconds=ttl_seconds, local_entries=entries)
+
+
+async def test_what_this_process_remembers_needs_no_redis(redis: Redis) -> None:
+    cache = remembering(redis, 10)
+    await cache.store({key: ANSWERS[key] for key in KEYS[:2]})
+    before = await calls(redis, "mget")
+    hits, misses = counter("cache_hits_total"), counter("cache_misses_total")
+    assert await cache.lookup(KEYS[:2]) == [ANSWERS[key] for key in KEYS[:2]]
+    assert await calls(redis, "mget") == before
+    # Redis is asked for what is not remembered alone.
+    await redis.delete(*KEYS[:2])
+    assert await cache.lookup(KEYS) == [ANSWERS[KEYS[0]], ANSWERS[KEYS[1]], None]
+    assert await calls(redis, "mget") - before == 1
+    assert counter("cache_hits_total") - hits == 4
+    assert counter("cache_misses_total") - misses == 1
+
+
+async def test_what_another_process_stored_is_remembered_once_it_was_found(redis: Redis) -> None:
+    await PredictionCache(redis, ttl_seconds=100).store(ANSWERS)
+    cache = remembering(redis, 10)
+    before = await calls(redis, "mget")
+    for _ in range(3):
+        assert await cache.lookup(KEYS) == list(ANSWERS.values())
+    assert await calls(redis, "mget") - before == 1
+
+
+async def test_a_miss_is_not_remembered(redis: Redis) -> None:
+    cache = remembering(redis, 10)
+    assert await cache.lookup(KEYS) == [None] * 3
+    await PredictionCache(redis, ttl_seconds=100).store(ANSWERS)
+    assert await cache.lookup(KEYS) == list(ANSWERS.values())
+
+
+async def test_what_is_remembered_outlives_a_redis_outage() -> None:
+    client = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
+    cache = remembering(client, 10)
+    await cache.store(ANSWERS)
+    failed = counter("redis_errors_total", operation="lookup")
+    assert await cache.lookup(KEYS) == list(ANSWERS.values())
+    assert counter("redis_errors_total", operation="lookup") == failed
+    await client.aclose()
+
+
+async def test_no_more_is_remembered_than_the_bound(redis: Redis) -> None:
+    cache = remembering(redis, 2)
+    await cache.store(ANSWERS)
+    await redis.flushdb()
+    assert await cache.lookup(KEYS) == [None, ANSWERS[KEYS[1]], ANSWERS[KEYS[2]]]
+
+
+async def test_what_was_used_last_is_remembered_longest(redis: Redis) -> None:
+    cache = remembering(redis, 2)
+    for key in KEYS[:2]:
+        await cache.store({key: ANSWERS[key]})
+    await cache.lookup(KEYS[:1])
+    await cache.store({KEYS[2]: ANSWERS[KEYS[2]]})
+    await redis.flushdb()
+    assert await cache.lookup(KEYS) == [ANSWERS[KEYS[0]], None, ANSWERS[KEYS[2]]]
+
+
+async def test_what_is_remembered_ends_with_its_time_to_live(redis: Redis) -> None:
+    cache = remembering(redis, 10, ttl_seconds=1)
+    await cache.store(ANSWERS)
+    assert await cache.lookup(KEYS) == list(ANSWERS.values())
+    # Redis was told a moment later, so when it has forgotten them this process has too.
+    deadline = asyncio.get_running_loop().time() + 10
+    while await redis.exists(*KEYS):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.02)
+    before = await calls(redis, "mget")
+    assert await cache.lookup(KEYS) == [None] * 3
+    assert await calls(redis, "mget") - before == 1
+
+
+async def test_without_entries_nothing_is_remembered(redis: Redis) -> None:
+    cache = remembering(redis, 0)
+    await cache.store(ANSWERS)
+    before = await calls(redis, "mget")
+    for _ in range(2):
+        assert await cache.lookup(KEYS) == list(ANSWERS.values())
+    assert await calls(redis, "mget") - before == 2
+    await redis.flushdb()
+    assert await cache.lookup(KEYS) == [None] * 3

@@ -20,10 +20,15 @@ class Computation:
         self.asked: list[list[str]] = []
         self.gate = asyncio.Event()
         self.error: Exception | None = None
+        self.cancelled: list[list[str]] = []
 
     async def __call__(self, keys: Sequence[str]) -> Mapping[str, str]:
         self.asked.append(list(keys))
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(list(keys))
+            raise
         if self.error:
             raise self.error
         return {key: key.upper() for key in keys}
@@ -82,6 +87,84 @@ async def test_a_caller_that_leaves_does_not_take_the_answer_away() -> None:
     assert compute.asked == [["a"]]
     with pytest.raises(asyncio.CancelledError):
         await leaver
+
+
+async def leave(caller: asyncio.Task[dict[str, str]]) -> None:
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await settle()
+
+
+async def test_a_computation_ends_when_the_last_caller_has_left_it() -> None:
+    flight, compute = SingleFlight[str](lambda _: None), Computation()
+    callers = []
+    for keys in (["a", "b"], ["b"], ["a"]):
+        callers.append(asyncio.create_task(flight.get(keys, compute)))
+        await settle()
+    for caller in callers[:2]:
+        await leave(caller)
+        assert compute.cancelled == []
+    await leave(callers[2])
+    assert compute.cancelled == [["a", "b"]]
+    # Nobody joins what was cancelled.
+    compute.gate.set()
+    assert await flight.get(["b"], compute) == {"b": "B"}
+    assert compute.asked == [["a", "b"], ["b"]]
+
+
+async def test_a_computation_goes_on_for_the_one_who_remains() -> None:
+    flight, compute = SingleFlight[str](lambda _: None), Computation()
+    first = asyncio.create_task(flight.get(["a", "b"], compute))
+    await settle()
+    # Waits for one key of the first computation, and for one of its own.
+    second = asyncio.create_task(flight.get(["b", "c"], compute))
+    await settle()
+    third = asyncio.create_task(flight.get(["c"], compute))
+    await settle()
+    await leave(first)
+    await leave(third)
+    assert compute.cancelled == []
+    compute.gate.set()
+    assert await second == {"b": "B", "c": "C"}
+    assert compute.asked == [["a", "b"], ["c"]]
+
+
+async def test_who_leaves_ends_only_what_nobody_else_waits_for() -> None:
+    flight, compute = SingleFlight[str](lambda _: None), Computation()
+    stayer = asyncio.create_task(flight.get(["a"], compute))
+    await settle()
+    leaver = asyncio.create_task(flight.get(["a", "b"], compute))
+    await settle()
+    await leave(leaver)
+    assert compute.cancelled == [["b"]]
+    compute.gate.set()
+    assert await stayer == {"a": "A"}
+
+
+async def test_a_cancelled_computation_that_is_slow_to_end_is_in_nobodys_way() -> None:
+    ends = asyncio.Event()
+
+    async def slow_to_end(_: Sequence[str]) -> Mapping[str, str]:
+        try:
+            return await asyncio.Future()
+        finally:
+            await ends.wait()
+
+    flight, compute = SingleFlight[str](lambda _: None), Computation()
+    leaver = asyncio.create_task(flight.get(["a"], slow_to_end))
+    await settle()
+    await leave(leaver)
+    callers = [asyncio.create_task(flight.get(["a"], compute))]
+    await settle()
+    ends.set()
+    await settle()
+    # The second caller joins the first one, whose computation is still under way.
+    callers.append(asyncio.create_task(flight.get(["a"], compute)))
+    await settle()
+    compute.gate.set()
+    assert await asyncio.gather(*callers) == [{"a": "A"}] * 2
+    assert compute.asked == [["a"]]
 
 
 async def test_nothing_asked_computes_nothing() -> None:
