@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
@@ -59,6 +60,27 @@ async def test_identical_texts_in_flight_are_computed_once(served: ServedBento) 
     assert {reply.status_code for reply in replies} == {200}
     assert len({reply.json()["confidence"] for reply in replies}) == 1
     assert metric(served, "model_batch_texts_sum", version="v2") - before == 1
+
+
+async def test_texts_of_a_client_that_hung_up_are_not_computed(served: ServedBento) -> None:
+    def batch(name: str) -> dict[str, list[str]]:
+        return {"texts": [f"{name} {number}: " + "It was fine. " * 60 for number in range(100)]}
+
+    abandoned = metric(served, "model_abandoned_texts_total", version="v1")
+    computed = metric(served, "model_batch_texts_sum", version="v1")
+    async with served.async_client() as client:
+        # Seconds of work, behind which the second batch waits.
+        first = asyncio.create_task(client.post("/predict/batch", json=batch("Stays")))
+        await asyncio.sleep(0.1)
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/predict/batch", json=batch("Leaves"), timeout=0.3)
+        assert (await first).status_code == 200
+        # What waited is found abandoned when the next batch is taken.
+        reply = await client.post("/predict", json={"text": "What comes after it."})
+    assert reply.status_code == 200
+    gone = metric(served, "model_abandoned_texts_total", version="v1") - abandoned
+    assert gone > 50
+    assert metric(served, "model_batch_texts_sum", version="v1") - computed == 201 - gone
 
 
 async def test_no_request_fails_with_64_clients_on_distinct_texts(served: ServedBento) -> None:
