@@ -1,9 +1,9 @@
-"""Ours against the baseline and the peer, end to end: all are up, one at a time is measured."""
+"""Ours against the baseline and the peer, end to end: one at a time runs and is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from loadtest.traffic import Kind
@@ -24,7 +24,9 @@ def measure_service(plan: Plan, where: Site, ours: Server, step: Step) -> Iterat
         for number, cell in _rounds(plan, plan.cells):
             for server in _measured(cell, ours, *theirs):
                 step(f"service: {cell.kind}, {cell.clients} clients, {server.name}")
-                yield {"size": STARTER} | _measure_cell(plan, cell, server, number)
+                with _alone(server, ours, *theirs):
+                    figures = _measure_cell(plan, cell, server, number)
+                yield {"size": STARTER} | figures
 
 
 def measure_base_size(plan: Plan, where: Site, step: Step) -> Iterator[dict[str, Any]]:
@@ -37,7 +39,9 @@ def measure_base_size(plan: Plan, where: Site, step: Step) -> Iterator[dict[str,
             for number, cell in _rounds(plan, plan.base_cells):
                 for server in (ours, best):
                     step(f"base size: {cell.kind}, {cell.clients} clients, {server.name}")
-                    yield {"size": BASE} | _measure_cell(plan, cell, server, number)
+                    with _alone(server, ours, best):
+                        figures = _measure_cell(plan, cell, server, number)
+                    yield {"size": BASE} | figures
 
 
 def service_steps(plan: Plan) -> int:
@@ -46,6 +50,16 @@ def service_steps(plan: Plan) -> int:
     )
     of_base_cells = sum(2 * plan.rounds_of(cell) for cell in plan.base_cells)
     return 1 + of_cells + bool(plan.base_cells) + of_base_cells
+
+
+@contextmanager
+def _alone(server: Server, *servers: Server) -> Iterator[None]:
+    """While the block runs, the other `servers` do not."""
+    with ExitStack() as stack:
+        for other in servers:
+            if other is not server:
+                stack.enter_context(other.paused())
+        yield
 
 
 def _rounds(plan: Plan, cells: tuple[Cell, ...]) -> Iterator[tuple[int, Cell]]:
