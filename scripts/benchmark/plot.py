@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from loadtest.traffic import Kind
 from scripts.benchmark.plan import BASE, STARTER
@@ -56,6 +56,7 @@ def _title(axes: Axes, title: str, rows: list[dict[str, Any]]) -> None:
 
 def _plain_numbers(*axes: Axis) -> None:
     for axis in axes:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter("{x:,.0f}")
         axis.set_minor_formatter(NullFormatter())
 
