@@ -39,7 +39,8 @@ class _Request(Generic[Item, Result]):
 class Coalescer(Generic[Item, Result]):
     """Sends an idle backend what comes at once, and a busy one what has gathered in the meantime.
 
-    What was cancelled, or is past its deadline, before its call was made is left out of it.
+    What was cancelled, or is past its deadline, before its call was made is left out of it; with
+    `cancel_abandoned`, a call under way is cancelled when all who share it were.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Coalescer(Generic[Item, Result]):
         bounds: Bounds,
         *,
         timeout_seconds: float,
+        cancel_abandoned: bool = False,
     ) -> None:
         """`call` is given items, and the seconds after which nobody wants the results any more."""
         self._call = call
         self._bounds = bounds
         self._timeout_seconds = timeout_seconds
+        self._cancel_abandoned = cancel_abandoned
         self._waiting: deque[_Request[Item, Result]] = deque()
         self._waiting_items = 0
         self._calls: set[asyncio.Task[None]] = set()
@@ -80,6 +83,8 @@ class Coalescer(Generic[Item, Result]):
                 task = loop.create_task(self._run(requests))
                 self._calls.add(task)
                 task.add_done_callback(self._calls_on)
+                if self._cancel_abandoned:
+                    _cancel_when_all_left(task, requests)
 
     def _calls_on(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
@@ -125,3 +130,15 @@ class Coalescer(Generic[Item, Result]):
         if len(results) != len(items):
             raise ValueError(f"{len(results)} results came back for {len(items)} items")
         return results
+
+
+def _cancel_when_all_left(
+    task: asyncio.Task[None], requests: Sequence[_Request[Item, Result]]
+) -> None:
+    def left(_answer: asyncio.Future[list[Result]]) -> None:
+        # Of a task that has given the answers itself, this does nothing: it has ended.
+        if all(request.answer.done() for request in requests):
+            task.cancel()
+
+    for request in requests:
+        request.answer.add_done_callback(left)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import bentoml
-from starlette.types import Receive, Scope, Send
 
-from runners.services import RunnerV1, RunnerV2
+from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2
 from schemas import (
     AbCompareReply,
     AbCompareRequest,
@@ -28,8 +27,10 @@ from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware
 from web.instrumentation import InstrumentationMiddleware
 from web.json_api import JsonApi, JsonApiMiddleware
+from web.late_app import LateApp
 from web.problems import ProblemMiddleware
 from web.rate_limit import RateLimitMiddleware
+from web.routes import POST_ROUTES
 
 if TYPE_CHECKING:
     from runners.client import RunnerApi
@@ -63,9 +64,8 @@ def json_api(api: Any, service: SentimentService) -> JsonApi:
     )
 
 
-async def get_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """The GET endpoints, which are made when serving starts."""
-    await running().get_endpoints(scope, receive, send)
+# The GET endpoints.
+get_app = LateApp()
 
 
 @bentoml.service(  # type: ignore[operator]
@@ -93,7 +93,7 @@ class SentimentService:
 
         self.parts = Parts(settings, {"v1": self.runner_v1, "v2": self.runner_v2})
         self.json_apis = {api.route: json_api(api, self) for api in bento.apis.values()}
-        self.get_endpoints = get_endpoints(self.parts, self.json_apis.values(), VERSION)
+        get_app.become(get_endpoints(self.parts, self.json_apis.values(), VERSION))
         self.parts.start()
         _running.append(self)
 
@@ -143,7 +143,7 @@ class SentimentService:
 bento: Any = SentimentService
 # Outermost first.
 bento.add_asgi_middleware(InstrumentationMiddleware)
-bento.add_asgi_middleware(DisconnectMiddleware)
+bento.add_asgi_middleware(DisconnectMiddleware, paths=POST_ROUTES)
 bento.add_asgi_middleware(ProblemMiddleware)
 bento.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: running().parts.limiter)
 bento.add_asgi_middleware(BodyGuard, max_body_bytes=settings.max_body_bytes)
@@ -152,3 +152,7 @@ bento.add_asgi_middleware(
     apis=lambda: running().json_apis,
     timeout_seconds=settings.request_timeout_seconds,
 )
+# An API process that gives a call up hangs up on the runner.
+runners: tuple[Any, ...] = (RunnerV1, RunnerV2)
+for runner in runners:
+    runner.add_asgi_middleware(DisconnectMiddleware, paths={CLASSIFY_ROUTE})

@@ -50,7 +50,9 @@ class RunnerClient:
         self.last_description: RunnerDescription | None = None
         self.ready = False
         self._runner = runner
-        self._calls = Coalescer(self._call, CALL_BOUNDS, timeout_seconds=timeout_seconds)
+        self._calls = Coalescer(
+            self._call, CALL_BOUNDS, timeout_seconds=timeout_seconds, cancel_abandoned=True
+        )
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:

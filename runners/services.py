@@ -19,6 +19,8 @@ _NEVER = {"max_requests": 10**12, "max_age": 1e9}
 # its content type: half of the CPU time of a runner's event loop.
 _PICKLED = ContentType("application/vnd.bentoml+pickle")
 
+CLASSIFY_ROUTE = "/classify"
+
 CONFIG: dict[str, Any] = {
     # OMP: idle OpenMP threads of torch would spin, and keep the other runner's from the CPU.
     # Tokenizers: a batch is tokenised on the core that then computes it. The environment wins.
@@ -49,7 +51,7 @@ class SentimentRunner:
 
         self._description, self._batcher = load(self.version, _settings)
 
-    @bentoml.api
+    @bentoml.api(route=CLASSIFY_ROUTE)
     async def classify(
         self, texts: list[str], timeout_seconds: float
     ) -> Annotated[list[Classification], _PICKLED]:

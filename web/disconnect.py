@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from web.routes import POST_ROUTES
 
 # A watch costs a task, and most requests are over before it would have told anything.
 WATCHED_AFTER_SECONDS = 0.02
 
 
 class DisconnectMiddleware:
-    """Cancels a POST when its client leaves before the answer began.
+    """Cancels a request for one of `paths` when its client leaves before the answer began.
 
-    What still waits for a runner is then not computed, unless somebody else asked for it too.
+    What still waits to be computed is then not computed, unless somebody else asked for it too.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, paths: Collection[str]) -> None:
         self._app = app
+        self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in POST_ROUTES:
+        if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
         request = asyncio.current_task()

@@ -130,6 +130,39 @@ async def test_a_backend_that_forgets_an_item_is_a_failure() -> None:
         await shared(backend).get([1, 2])
 
 
+@pytest.mark.parametrize("cancel_abandoned", [True, False])
+async def test_a_call_is_given_up_with_the_last_who_wanted_it(*, cancel_abandoned: bool) -> None:
+    given_up: list[list[int]] = []
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def doubled(items: list[int], _timeout_seconds: float) -> list[int]:
+        begun.set()
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            given_up.append(items)
+            raise
+        return [2 * item for item in items]
+
+    calls = Coalescer[int, int](
+        doubled,
+        Bounds(calls=1, call_items=10, waiting_items=100),
+        timeout_seconds=5,
+        cancel_abandoned=cancel_abandoned,
+    )
+    alone = asyncio.create_task(calls.get([1]))
+    await begun.wait()
+    pair = [asyncio.create_task(calls.get([number])) for number in (2, 3)]
+    await asyncio.sleep(0)
+    alone.cancel()
+    pair[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await alone
+    gate.set()
+    assert await pair[1] == [6]
+    assert given_up == ([[1]] if cancel_abandoned else [])
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(
@@ -141,9 +174,10 @@ async def test_a_backend_that_forgets_an_item_is_a_failure() -> None:
         max_size=12,
     ),
     st.integers(1, 3),
+    st.booleans(),
 )
 def test_everyone_gets_what_is_theirs(
-    requests: list[tuple[list[int], int, int | None]], calls_at_once: int
+    requests: list[tuple[list[int], int, int | None]], calls_at_once: int, cancel_abandoned: bool
 ) -> None:
     async def turns(count: int) -> None:
         for _ in range(count):
@@ -155,7 +189,10 @@ def test_everyone_gets_what_is_theirs(
 
     async def run() -> None:
         calls = Coalescer[int, int](
-            doubled, Bounds(calls_at_once, call_items=5, waiting_items=1_000), timeout_seconds=5
+            doubled,
+            Bounds(calls_at_once, call_items=5, waiting_items=1_000),
+            timeout_seconds=5,
+            cancel_abandoned=cancel_abandoned,
         )
 
         async def ask(items: list[int], wait: int) -> list[int]:

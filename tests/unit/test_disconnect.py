@@ -10,6 +10,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.disconnect import DisconnectMiddleware
+from web.routes import POST_ROUTES
 
 WAIT_SECONDS = 5.0
 # Longer than the watch for a client that leaves is put off.
@@ -44,7 +45,9 @@ class Server:
         self, app: ASGIApp, path: str = "/predict", kind: str = "http"
     ) -> asyncio.Task[None]:
         scope = {"type": kind, "method": "POST", "path": path, "headers": []}
-        return asyncio.create_task(DisconnectMiddleware(app)(scope, self.receive, self.send))
+        return asyncio.create_task(
+            DisconnectMiddleware(app, POST_ROUTES)(scope, self.receive, self.send)
+        )
 
 
 async def end(request: asyncio.Task[None]) -> None:
@@ -254,7 +257,7 @@ async def test_lifespan_passes_through() -> None:
             assert await receive() == {"type": f"lifespan.{step}"}
             await send({"type": f"lifespan.{step}.complete"})
 
-    await DisconnectMiddleware(app)({"type": "lifespan"}, server.receive, server.send)
+    await DisconnectMiddleware(app, POST_ROUTES)({"type": "lifespan"}, server.receive, server.send)
     assert [message["type"] for message in server.sent] == [
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
