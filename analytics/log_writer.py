@@ -1,4 +1,4 @@
-"""Writes log entries to PostgreSQL: each entry once, however often it is tried."""
+"""Writes log entries to PostgreSQL and rolls them up: each once, however often it is tried."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.database import timed
+from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, ROLLUP_LOCK
 from analytics.rows import (
     COMPARISON_COLUMNS,
     PREDICTION_COLUMNS,
@@ -21,13 +22,17 @@ from analytics.rows import (
 from analytics.tables import model_versions
 from values import Comparison, Prediction, Version
 
+INSERT_COMPARISONS = (
+    "INSERT INTO comparisons SELECT * FROM comparisons_staging ON CONFLICT DO NOTHING"
+)
 ModelKey = tuple[Version, str, str]
 
 
 class LogWriter:
     """One transaction a batch: COPY into a staging table, then an insert that skips known ids.
 
-    The skip makes a retry safe when a commit went through and only its answer was lost.
+    The skip makes a retry safe when a commit went through and only its answer was lost; what was
+    skipped is not counted again.
     """
 
     def __init__(self, engine: AsyncEngine, *, text_storage: TextStorage) -> None:
@@ -44,26 +49,38 @@ class LogWriter:
             # In one order for every process: two that insert the same rows cannot deadlock.
             for key in sorted({_model_key(prediction) for prediction in predictions}):
                 if key not in model_version_ids:
-                    model_version_ids[key] = await _model_version_id(connection, key)
+                    model_version_ids[key] = await model_version_id(connection, key)
             rows = [
                 prediction_row(
                     prediction, model_version_ids[_model_key(prediction)], self._text_storage
                 )
                 for prediction in predictions
             ]
-            await _copy_once(connection, "predictions", PREDICTION_COLUMNS, rows)
-            if comparisons:
-                pairs = [comparison_row(comparison) for comparison in comparisons]
-                await _copy_once(connection, "comparisons", COMPARISON_COLUMNS, pairs)
+            await store(connection, rows, [comparison_row(each) for each in comparisons])
         # Only now: a rollback takes the new ids with it.
         self._model_version_ids = model_version_ids
+
+
+async def store(
+    connection: AsyncConnection,
+    prediction_rows: Sequence[tuple[Any, ...]],
+    comparison_rows: Sequence[tuple[Any, ...]] = (),
+) -> None:
+    """Insert the rows that are not there yet and roll them up, in the connection's transaction."""
+    await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, prediction_rows)
+    await connection.execute(text(f"SELECT pg_advisory_xact_lock({ROLLUP_LOCK})"))
+    await connection.execute(text(PLANNED))
+    await connection.execute(text(INSERT_AND_ROLL_UP))
+    if comparison_rows:
+        await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, comparison_rows)
+        await connection.execute(text(INSERT_COMPARISONS))
 
 
 def _model_key(prediction: Prediction) -> ModelKey:
     return (prediction.version, prediction.classification.revision, prediction.engine)
 
 
-async def _model_version_id(connection: AsyncConnection, key: ModelKey) -> int:
+async def model_version_id(connection: AsyncConnection, key: ModelKey) -> int:
     version, revision, engine = key
     values = {"version": version, "revision": revision, "engine": engine}
     known = select(model_versions.c.id).filter_by(**values)
@@ -79,8 +96,8 @@ async def _model_version_id(connection: AsyncConnection, key: ModelKey) -> int:
     return int((await connection.execute(known)).scalar_one())
 
 
-async def _copy_once(
-    connection: AsyncConnection, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]
+async def _copy_to_staging(
+    connection: AsyncConnection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> None:
     staging = f"{table}_staging"
     await connection.execute(
@@ -89,7 +106,4 @@ async def _copy_once(
     raw = await connection.get_raw_connection()
     await raw.driver_connection.copy_records_to_table(  # type: ignore[union-attr]
         staging, records=rows, columns=columns, schema_name="pg_temp"
-    )
-    await connection.execute(
-        text(f"INSERT INTO {table} SELECT * FROM {staging} ON CONFLICT DO NOTHING")  # noqa: S608
     )

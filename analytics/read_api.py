@@ -8,6 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
+from analytics.facts import Scope
+from analytics.latency import Latency, latency
 from analytics.queries import (
     AnalyticsQueries,
     RecentPredictions,
@@ -15,6 +17,7 @@ from analytics.queries import (
     Summary,
 )
 from analytics.time_range import TimeRange, parse_range
+from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
 from values import Version
 
 _TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
@@ -55,5 +58,23 @@ def analytics_router(queries: Callable[[], AnalyticsQueries]) -> APIRouter:
     ) -> RecentPredictions:
         """The newest predictions, without their texts."""
         return await queries().recent(span, version, limit)
+
+    @router.get("/timeseries")
+    async def predictions_over_time(
+        span: Span,
+        version: VersionFilter = None,
+        bucket: Annotated[
+            BucketName | None,
+            Query(description="by default, what gives some 180 points"),
+        ] = None,
+    ) -> Timeseries:
+        """Counts, rates, shares and latency, bucket by bucket, for each version."""
+        scope = Scope(span, version)
+        return await timeseries(queries().reader, scope, choose_bucket(span, bucket))
+
+    @router.get("/latency")
+    async def latency_percentiles(span: Span, version: VersionFilter = None) -> Latency:
+        """Percentiles of the time inside the service, apart for cached and computed answers."""
+        return await latency(queries().reader, Scope(span, version))
 
     return router

@@ -20,7 +20,8 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import REAL
+from sqlalchemy.dialects.postgresql import ARRAY, REAL
+from sqlalchemy.types import Double
 
 from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS
 
@@ -35,8 +36,13 @@ metadata = MetaData(
 )
 
 
-def _one_of(column: str, allowed: tuple[str, ...]) -> CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in allowed)
+# What is rolled up: a minute, an hour, a day.
+BUCKET_SECONDS = (60, 3_600, 86_400)
+MEASURES = ("latency_ms", "confidence", "text_characters", "token_count")
+
+
+def _one_of(column: str, allowed: tuple[str, ...] | tuple[int, ...]) -> CheckConstraint:
+    listed = ", ".join(repr(value) for value in allowed)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
@@ -96,4 +102,29 @@ feedback = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     _one_of("label", SENTIMENTS),
     Index(None, "prediction_id", "id"),
+)
+
+# Of every prediction in `predictions`, and of each once: the writer's transaction fills both. A
+# histogram is two arrays: the bins that are not empty, ascending, and how many each holds.
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("bucket_seconds", Integer, primary_key=True, autoincrement=False),
+    Column("bucket", DateTime(timezone=True), primary_key=True),
+    Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("cache_hit", Boolean, primary_key=True),
+    Column("negative", BigInteger, nullable=False),
+    Column("neutral", BigInteger, nullable=False),
+    Column("positive", BigInteger, nullable=False),
+    Column("truncated", BigInteger, nullable=False),
+    Column("confidence_sum", Double, nullable=False),
+    Column("latency_ms_sum", Double, nullable=False),
+    *(
+        Column(f"{measure}_{part}", ARRAY(kind), nullable=False)
+        for measure in MEASURES
+        for part, kind in (("bins", SmallInteger), ("counts", BigInteger))
+    ),
+    _one_of("bucket_seconds", BUCKET_SECONDS),
+    _one_of("endpoint", PREDICT_ENDPOINTS),
 )

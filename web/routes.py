@@ -18,6 +18,8 @@ ANALYTICS_ROUTES: dict[str, LimitName] = {
     "/analytics/summary": "analytics",
     "/analytics/sentiment-distribution": "analytics",
     "/analytics/recent": "analytics",
+    "/analytics/timeseries": "analytics",
+    "/analytics/latency": "analytics",
 }
 UNLIMITED_ROUTES = frozenset(
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import subprocess
@@ -11,13 +12,16 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.tables import metadata
+from analytics.log_writer import LogWriter
+from analytics.tables import metadata, rollups
 from scripts.migrate import PYPROJECT, upgrade
 from tests.database import fetch, run_sql
+from tests.integration.predictions import make_prediction
 from tests.serving import ROOT
+from values import VERSIONS
 
 
 def difference(connection: Connection) -> list[object]:
@@ -82,3 +86,28 @@ def test_two_machines_may_migrate_at_once(template_database: URL) -> None:
     ]
     assert [machine.wait(60) for machine in machines] == [0, 0]
     assert "predictions" in tables(url)
+
+
+async def test_predictions_of_an_older_release_are_rolled_up(engine: AsyncEngine) -> None:
+    made = [
+        make_prediction(
+            "Seen by the first release. " * (number + 1),
+            version=VERSIONS[number % 2],
+            cache_hit=number % 3 == 0,
+            latency_ms=0.5 * 1.3**number,
+        )
+        for number in range(40)
+    ]
+    await LogWriter(engine, text_storage="hash").write(made, [])
+    rolled = await _rollups(engine)
+    config = Config(toml_file=PYPROJECT)
+    config.attributes["url"] = engine.url
+    await asyncio.to_thread(command.downgrade, config, "0001")
+    await asyncio.to_thread(upgrade, engine.url)
+    assert await _rollups(engine) == rolled
+
+
+async def _rollups(engine: AsyncEngine) -> list[tuple[object, ...]]:
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(rollups).order_by(*rollups.primary_key))).all()
+        return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]

@@ -45,6 +45,15 @@ def test_analytics_count_what_was_just_predicted(client: httpx.Client) -> None:
     assert "text" not in recent["predictions"][0]
     assert recent["predictions"][0]["cache_hit"] is True
 
+    series = client.get("/analytics/timeseries", params={"since": since, "bucket": "minute"}).json()
+    assert sum(point["predictions"] for point in series["points"]) == 3
+    assert {point["version"] for point in series["points"]} == {"v2"}
+    latency = client.get("/analytics/latency", params={"since": since}).json()["percentiles"]
+    assert {row["cache_hit"]: row["predictions"] for row in latency} == {False: 1, True: 2}
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] for row in latency)
+    refused = client.get("/analytics/timeseries", params={"since": "60d", "bucket": "minute"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "bucket")
+
     other = client.get("/analytics/summary", params={"since": since, "version": "v1"}).json()
     assert other["total_predictions"] == 0
     assert other["average_confidence"] is None

@@ -1,0 +1,56 @@
+"""Which rollups and which rows cover a time range: days inside, ever smaller towards the ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from analytics.tables import BUCKET_SECONDS
+from analytics.time_range import TimeRange
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SMALLEST_FIRST = tuple(timedelta(seconds=seconds) for seconds in sorted(BUCKET_SECONDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Part of a range: rollups of one size, or the rows themselves where `size` is None."""
+
+    since: datetime
+    until: datetime
+    size: timedelta | None
+
+
+def segments(span: TimeRange, largest: timedelta = SMALLEST_FIRST[-1]) -> list[Segment]:
+    """Cover `span` without gap or overlap, by the fewest rollups of at most `largest`.
+
+    What is left at either end, less than a minute, is covered by the rows.
+    """
+    sizes = [size for size in SMALLEST_FIRST if size <= largest]
+    return _cover(span.since, span.until, sizes)
+
+
+def _cover(since: datetime, until: datetime, sizes: list[timedelta]) -> list[Segment]:
+    if since >= until:
+        return []
+    if not sizes:
+        return [Segment(since, until, None)]
+    size, smaller = sizes[-1], sizes[:-1]
+    first, last = _ceiling(since, size), floor(until, size)
+    if first is None or first >= last:
+        return _cover(since, until, smaller)
+    inside = Segment(first, last, size)
+    return [*_cover(since, first, smaller), inside, *_cover(last, until, smaller)]
+
+
+def floor(time: datetime, size: timedelta) -> datetime:
+    """The start of the bucket that `time` lies in."""
+    return time - (time - _EPOCH) % size
+
+
+def _ceiling(time: datetime, size: timedelta) -> datetime | None:
+    start = floor(time, size)
+    try:
+        return start if start == time else start + size
+    except OverflowError:  # in the last bucket of the year 9999
+        return None

@@ -1,0 +1,93 @@
+"""Rolls predictions up as they are inserted: one statement, so that each is counted once.
+
+A crash undoes the rows and their counts together, and a row that was there already, from an earlier
+attempt or another writer, is not returned by the insert and so not counted again.
+"""
+
+from __future__ import annotations
+
+from analytics.statistics.histogram import (
+    CONFIDENCE,
+    LATENCY_MS,
+    TEXT_CHARACTERS,
+    TOKEN_COUNT,
+    Bins,
+)
+from analytics.tables import BUCKET_SECONDS
+from values import SENTIMENTS
+
+# Any number that no other program uses on this database: the ASCII of "rollups_". Rollups are
+# updated by one transaction at a time: two in different orders would wait for each other.
+ROLLUP_LOCK = 0x726F6C6C7570735F
+
+BINS: dict[str, Bins] = {
+    "latency_ms": LATENCY_MS,
+    "confidence": CONFIDENCE,
+    "text_characters": TEXT_CHARACTERS,
+    "token_count": TOKEN_COUNT,
+}
+
+# Without statistics of what it has just made, the planner takes a thousand groups for one.
+PLANNED = "SET LOCAL enable_nestloop = off"
+
+_GROUP = "model_version_id, endpoint, cache_hit"
+_SIZES = ", ".join(f"({seconds})" for seconds in BUCKET_SECONDS)
+_COUNTS = ", ".join(
+    f"count(*) FILTER (WHERE sentiment = '{sentiment}') AS {sentiment}" for sentiment in SENTIMENTS
+)
+_SUMMED = (*SENTIMENTS, "truncated", "confidence_sum", "latency_ms_sum")
+_ARRAYS = [f"{measure}_{part}" for measure in BINS for part in ("bins", "counts")]
+_BINNED = ", ".join(f"{bins.sql(measure)} AS {measure}" for measure, bins in BINS.items())
+
+
+def _added(measure: str) -> str:
+    """The histogram that is there and the new one, as one."""
+    return (
+        f"({measure}_bins, {measure}_counts) = ("
+        "SELECT array_agg(bin ORDER BY bin), array_agg(predictions ORDER BY bin) FROM ("
+        "SELECT bin, sum(predictions)::bigint AS predictions FROM ("
+        f"SELECT * FROM unnest(known.{measure}_bins, known.{measure}_counts) UNION ALL "
+        f"SELECT * FROM unnest(excluded.{measure}_bins, excluded.{measure}_counts)"
+        ") AS either (bin, predictions) GROUP BY bin) AS both_of_them)"
+    )
+
+
+_MEASURED = ", ".join(f"('{measure}', {measure})" for measure in BINS)
+_HISTOGRAMS = ", ".join(
+    f"array_agg({column} ORDER BY bin) FILTER (WHERE measure = '{measure}') AS {measure}_{part}"
+    for measure in BINS
+    for part, column in (("bins", "bin"), ("counts", "predictions"))
+)
+_UPDATED = ", ".join(
+    [
+        *(f"{name} = known.{name} + excluded.{name}" for name in _SUMMED),
+        *(_added(measure) for measure in BINS),
+    ]
+)
+
+INSERT_AND_ROLL_UP = f"""
+WITH inserted AS (
+    INSERT INTO predictions SELECT * FROM predictions_staging ON CONFLICT DO NOTHING
+    RETURNING created_at, {_GROUP}, sentiment, truncated, confidence AS sure, latency_ms AS took,
+        {_BINNED}
+), bucketed AS (
+    SELECT seconds, date_bin(make_interval(secs => seconds), created_at, TIMESTAMPTZ 'epoch')
+        AS bucket, inserted.*
+    FROM inserted CROSS JOIN (VALUES {_SIZES}) AS sizes (seconds)
+), counted AS (
+    SELECT seconds, bucket, {_GROUP}, {_COUNTS}, count(*) FILTER (WHERE truncated) AS truncated,
+        sum(sure::double precision) AS confidence_sum, sum(took::double precision) AS latency_ms_sum
+    FROM bucketed GROUP BY 1, 2, 3, 4, 5
+), binned AS (
+    SELECT seconds, bucket, {_GROUP}, measure, bin, count(*) AS predictions
+    FROM bucketed CROSS JOIN LATERAL (VALUES {_MEASURED}) AS measured (measure, bin)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7
+), histograms AS (
+    SELECT seconds, bucket, {_GROUP}, {_HISTOGRAMS} FROM binned GROUP BY 1, 2, 3, 4, 5
+)
+INSERT INTO rollups AS known
+    (bucket_seconds, bucket, {_GROUP}, {", ".join(_SUMMED)}, {", ".join(_ARRAYS)})
+SELECT seconds, bucket, {_GROUP}, {", ".join(_SUMMED)}, {", ".join(_ARRAYS)}
+FROM counted JOIN histograms USING (seconds, bucket, {_GROUP})
+ON CONFLICT ON CONSTRAINT pk_rollups DO UPDATE SET {_UPDATED}
+"""

@@ -1,0 +1,1 @@
+"""Statistics of counts: pure functions that know neither SQL nor HTTP."""

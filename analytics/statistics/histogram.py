@@ -1,0 +1,155 @@
+"""The histogram bins that the rollups count in, and the quantiles that such counts give.
+
+PostgreSQL counts a bin's members, so each kind of bin tells the same formula twice: as Python and
+as SQL. The ddsketch package (3.0.1, of April 2024) is the reference that the tests compare with; it
+is not used here because it takes values one at a time, keeps its counts as floats and has no
+public way to load the counts of bins.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+Counts = Mapping[int, int]
+"""How many values each bin holds; bins that are absent hold none."""
+
+
+class Bins(Protocol):
+    """A fixed division of the real line, the same in every rollup, so that counts can be added."""
+
+    def bin_of(self, value: float) -> int: ...
+
+    def value_of(self, bin_number: int) -> float: ...
+
+    def sql(self, column: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogarithmicBins:
+    """Bin i holds the values in (gamma^(i-1), gamma^i], gamma = (1 + accuracy) / (1 - accuracy).
+
+    The logarithmic mapping of DDSketch (Masson, Rim, Lee 2019, PVLDB 12): `value_of` is within
+    `accuracy` times the value of everything in its bin. Values outside [smallest, largest], NaN as
+    the largest of all, count as the nearer end and lose that bound.
+    """
+
+    accuracy: float
+    smallest: float
+    largest: float
+
+    def bin_of(self, value: float) -> int:
+        return math.ceil(math.log(_clamped(value, self.smallest, self.largest)) / self._log_gamma)
+
+    def value_of(self, bin_number: int) -> float:
+        """The value with the same relative distance, `accuracy`, from both ends of the bin."""
+        return math.exp(bin_number * self._log_gamma) * (1 - self.accuracy)
+
+    def sql(self, column: str) -> str:
+        """`bin_of` as a PostgreSQL expression of type smallint.
+
+        `column` is a column's name or an expression in parentheses, of any numeric type; it must
+        not be NULL, which would count as `smallest`. Without the cast, a whole number would take
+        PostgreSQL's decimal logarithm. Where another libm rounds a logarithm the other way, a value
+        that lies on an edge to the last bit falls into the next bin, whose bound holds as well.
+        """
+        at_least = f"greatest({column}::double precision, {self.smallest!r})"
+        return f"ceil(ln(least({at_least}, {self.largest!r})) / {self._log_gamma!r})::smallint"
+
+    @property
+    def _log_gamma(self) -> float:
+        return 2 * math.atanh(self.accuracy)
+
+
+@dataclass(frozen=True, slots=True)
+class EqualBins:
+    """`count` bins of equal width on [0, 1]: bin i holds [i / count, (i + 1) / count), the last 1.
+
+    Values outside, NaN as the largest of all, count as the nearer end.
+    """
+
+    count: int
+
+    def bin_of(self, value: float) -> int:
+        return min(math.floor(_clamped(value, 0, 1) * self.count), self.count - 1)
+
+    def value_of(self, bin_number: int) -> float:
+        """The middle of the bin, at most half a width off."""
+        return (bin_number + 0.5) / self.count
+
+    def sql(self, column: str) -> str:
+        """`bin_of` as a PostgreSQL expression of type smallint; see `LogarithmicBins.sql`."""
+        scaled = f"floor(greatest({column}::double precision, 0) * {self.count})"
+        return f"least({scaled}, {self.count - 1})::smallint"
+
+
+# 10 us to an hour in at most 986 bins; a request that takes longer has been cut off long before.
+LATENCY_MS = LogarithmicBins(accuracy=0.01, smallest=0.01, largest=3_600_000.0)
+CONFIDENCE = EqualBins(50)
+# For drift only, so coarse: at most 70 bins.
+TEXT_CHARACTERS = LogarithmicBins(accuracy=0.1, smallest=1.0, largest=1_000_000.0)
+TOKEN_COUNT = LogarithmicBins(accuracy=0.1, smallest=1.0, largest=1_000_000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """In the unit of the binned values."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+def merged(histograms: Iterable[Counts]) -> dict[int, int]:
+    """The counts of all values together; exact, because bins never move."""
+    total: Counter[int] = Counter()
+    for counts in histograms:
+        total.update(counts)
+    return dict(total)
+
+
+def quantile(bins: Bins, counts: Counts, fraction: float) -> float | None:
+    """The value at rank floor(fraction * (n - 1)), counted from 0, of n values; None without any.
+
+    That is numpy's `quantile(method="lower")`, of which LogarithmicBins give the value to within
+    their accuracy, EqualBins to within half a width (Masson, Rim, Lee 2019, algorithm 2).
+
+    Raises:
+        ValueError: `fraction` lies outside [0, 1], or a count is negative.
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"a fraction lies in [0, 1], unlike {fraction}")
+    if any(count < 0 for count in counts.values()):
+        raise ValueError("counts cannot be negative")
+    occupied = sorted(counts)
+    up_to = list(accumulate(counts[number] for number in occupied))
+    if not up_to or not up_to[-1]:
+        return None
+    # Past 2^53 a float rank may round up to the number of values.
+    rank = min(int(fraction * (up_to[-1] - 1)), up_to[-1] - 1)
+    return bins.value_of(occupied[bisect_right(up_to, rank)])
+
+
+def percentiles(bins: Bins, counts: Counts) -> Percentiles | None:
+    """The 50th, 95th and 99th percentile as `quantile` defines them; None without any values.
+
+    Raises:
+        ValueError: a count is negative.
+    """
+    p50, p95, p99 = (quantile(bins, counts, fraction) for fraction in (0.5, 0.95, 0.99))
+    if p50 is None or p95 is None or p99 is None:
+        return None
+    return Percentiles(p50, p95, p99)
+
+
+def _clamped(value: float, low: float, high: float) -> float:
+    """PostgreSQL's least(greatest(value, low), high), which sorts NaN above every number.
+
+    The order of the arguments matters: of equals and of NaN, Python takes the first.
+    """
+    return min(high, max(value, low))

@@ -1,0 +1,115 @@
+"""Predictions over time: counts, rates, shares and latency percentiles, bucket by bucket."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from analytics.buckets import floor
+from analytics.facts import Facts, Scope, counts, histogram
+from analytics.reader import Reader
+from analytics.statistics.histogram import LATENCY_MS, percentiles
+from analytics.time_range import TimeRange
+from analytics.window import Window, window
+from errors import FieldError, InvalidRequest
+from values import SENTIMENTS, Sentiment, Version
+
+BucketName = Literal["minute", "hour", "day"]
+BUCKETS: dict[BucketName, timedelta] = {
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+}
+MAX_BUCKETS = 1_500
+# Without a bucket of the caller's choice: the smallest that gives no more points than this.
+USUAL_BUCKETS = 180
+
+
+class Point(BaseModel):
+    """One bucket of one version."""
+
+    time: datetime = Field(description="start of the bucket; the first may begin before `since`")
+    version: Version
+    predictions: int
+    per_second: float = Field(description="predictions over the part of the bucket in the range")
+    sentiments: dict[Sentiment, int]
+    average_confidence: float
+    cache_hit_rate: float = Field(description="percent")
+    p50_ms: float | None = Field(description="latency, within 1 % of the exact percentile")
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class Timeseries(Window):
+    bucket: BucketName
+    points: list[Point] = Field(description="by time, then version; buckets without any are absent")
+
+
+def choose_bucket(span: TimeRange, wanted: BucketName | None) -> BucketName:
+    """`wanted`, or the smallest bucket that gives a readable number of points.
+
+    Raises:
+        InvalidRequest: `wanted` would give more than MAX_BUCKETS points.
+    """
+    length = span.until - span.since
+    if wanted is None:
+        return next((name for name in BUCKETS if length / BUCKETS[name] <= USUAL_BUCKETS), "day")
+    if length / BUCKETS[wanted] > MAX_BUCKETS:
+        message = f"{wanted} gives more than {MAX_BUCKETS:,} points; take a shorter range or larger"
+        raise InvalidRequest(f"bucket: {message}", errors=[FieldError("bucket", message)])
+    return wanted
+
+
+async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timeseries:
+    size = BUCKETS[bucket]
+    time = f"date_bin('{int(size.total_seconds())} s', time, TIMESTAMPTZ 'epoch') AS bucket"
+    grouped = "GROUP BY bucket, version"
+    total = "negative + neutral + positive"
+    rows = await reader.select(
+        f"{time}, version, {', '.join(f'sum({name})::bigint AS {name}' for name in SENTIMENTS)}, "
+        f"sum(confidence_sum) AS confidence, "
+        f"coalesce(sum({total}) FILTER (WHERE cache_hit), 0)::bigint AS cache_hits",
+        counts(scope, size),
+        f"{grouped} ORDER BY bucket, version",
+    )
+    bins = await _latency_bins(reader, histogram(scope, "latency_ms", size), time, grouped)
+    points = []
+    for row in rows:
+        told = percentiles(LATENCY_MS, bins[row["bucket"], row["version"]])
+        sentiments = {name: row[name] for name in SENTIMENTS}
+        predictions = sum(sentiments.values())
+        points.append(
+            Point(
+                time=row["bucket"],
+                version=row["version"],
+                predictions=predictions,
+                per_second=predictions / _seconds_inside(scope.span, row["bucket"], size),
+                sentiments=sentiments,
+                average_confidence=row["confidence"] / predictions,
+                cache_hit_rate=100 * row["cache_hits"] / predictions,
+                p50_ms=told and told.p50,
+                p95_ms=told and told.p95,
+                p99_ms=told and told.p99,
+            )
+        )
+    return Timeseries(**window(scope), bucket=bucket, points=points)
+
+
+async def _latency_bins(
+    reader: Reader, facts: Facts, time: str, grouped: str
+) -> dict[tuple[datetime, Version], dict[int, int]]:
+    rows = await reader.select(
+        f"{time}, version, bin, sum(predictions)::bigint AS predictions", facts, f"{grouped}, bin"
+    )
+    bins: dict[tuple[datetime, Version], dict[int, int]] = defaultdict(dict)
+    for row in rows:
+        bins[row["bucket"], row["version"]][row["bin"]] = row["predictions"]
+    return bins
+
+
+def _seconds_inside(span: TimeRange, bucket: datetime, size: timedelta) -> float:
+    since, until = max(span.since, floor(bucket, size)), min(span.until, bucket + size)
+    return (until - since).total_seconds()

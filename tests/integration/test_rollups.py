@@ -1,0 +1,190 @@
+"""Rollups and the rows that they were made of say the same, whatever is written how often."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from analytics.database import create_engine
+from analytics.facts import Scope
+from analytics.latency import latency
+from analytics.log_writer import LogWriter, model_version_id, store
+from analytics.queries import AnalyticsQueries
+from analytics.reader import Reader
+from analytics.rows import prediction_row
+from analytics.time_range import TimeRange
+from analytics.timeseries import BUCKETS, BucketName, timeseries
+from scripts.seed_predictions import seed_history
+from tests.integration.predictions import make_prediction
+from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Version
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAYS = 3
+
+
+def history(count: int, seed: int) -> list[Prediction]:
+    """Predictions over three days, some on the edges of minutes, hours and days."""
+    numbers = random.Random(seed)
+    made = []
+    for _ in range(count):
+        at = START + timedelta(seconds=numbers.uniform(0, DAYS * 86_400))
+        if numbers.random() < 0.2:
+            at = at.replace(second=0, microsecond=0, minute=numbers.choice([0, at.minute]))
+        positive = numbers.random()
+        made.append(
+            make_prediction(
+                version=numbers.choice(VERSIONS),
+                scores={"negative": 1 - positive, "positive": positive},
+                created_at=at,
+                endpoint=numbers.choice(PREDICT_ENDPOINTS),
+                cache_hit=numbers.random() < 0.3,
+                latency_ms=numbers.lognormvariate(2, 1.5),
+            )
+        )
+    return made
+
+
+def some_span(numbers: random.Random) -> TimeRange:
+    """Any range about the history, its ends on an edge now and then."""
+    ends = [START + timedelta(seconds=numbers.uniform(-40_000, 300_000)) for _ in range(2)]
+    for index, end in enumerate(ends):
+        if numbers.random() < 0.3:
+            ends[index] = end.replace(minute=0, second=0, microsecond=0)
+    since, until = sorted(ends)
+    return TimeRange(since, until + timedelta(microseconds=1))
+
+
+def within(
+    made: Sequence[Prediction], span: TimeRange, version: Version | None
+) -> list[Prediction]:
+    return [
+        p for p in made if span.since <= p.created_at < span.until and version in (None, p.version)
+    ]
+
+
+async def total(engine: AsyncEngine, bucket_seconds: int) -> int:
+    statement = text(
+        "SELECT coalesce(sum(negative + neutral + positive), 0)::bigint FROM rollups "
+        f"WHERE bucket_seconds = {bucket_seconds}"
+    )
+    async with engine.connect() as connection:
+        return int((await connection.execute(statement)).scalar_one())
+
+
+async def test_any_range_gives_what_a_plain_computation_gives(engine: AsyncEngine) -> None:
+    made = history(3_000, seed=1)
+    writer = LogWriter(engine, text_storage="hash")
+    for start in range(0, len(made), 700):  # late rows in every batch
+        await writer.write(made[start : start + 700], [])
+    queries, reader, numbers = AnalyticsQueries(engine), Reader(engine), random.Random(2)
+    for _ in range(25):
+        span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
+        expected = within(made, span, version)
+        summary = await queries.summary(span, version)
+        assert summary.total_predictions == len(expected)
+        assert summary.by_version == Counter(p.version for p in expected)
+        shares = (await queries.sentiment_distribution(span, version)).distribution
+        said = Counter(p.classification.sentiment for p in expected)
+        assert {name: share.count for name, share in shares.items()} == {
+            name: said[name] for name in SENTIMENTS
+        }
+        if expected:
+            confidences = [p.classification.confidence for p in expected]
+            assert summary.average_confidence == pytest.approx(np.mean(confidences), rel=1e-6)
+            latencies = [p.latency_ms for p in expected]
+            assert summary.average_latency_ms == pytest.approx(np.mean(latencies), rel=1e-6)
+        for told in (await latency(reader, Scope(span, version))).percentiles:
+            exact = [
+                p.latency_ms
+                for p in expected
+                if (p.version, p.cache_hit) == (told.version, told.cache_hit)
+            ]
+            assert told.predictions == len(exact)
+            for fraction, found in ((0.5, told.p50_ms), (0.95, told.p95_ms), (0.99, told.p99_ms)):
+                plain = np.quantile(exact, fraction, method="lower")
+                assert found == pytest.approx(plain, rel=0.0101)
+
+
+@pytest.mark.parametrize("bucket", BUCKETS)
+async def test_a_timeseries_gives_what_a_plain_computation_gives(
+    engine: AsyncEngine, bucket: BucketName
+) -> None:
+    made = history(1_500, seed=3)
+    await LogWriter(engine, text_storage="hash").write(made, [])
+    numbers, seconds = random.Random(4), int(BUCKETS[bucket].total_seconds())
+    for _ in range(6):
+        span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
+        expected: dict[tuple[float, Version], list[Prediction]] = {}
+        for p in within(made, span, version):
+            start = p.created_at.timestamp() // seconds * seconds
+            expected.setdefault((start, p.version), []).append(p)
+        series = await timeseries(Reader(engine), Scope(span, version), bucket)
+        assert [(p.time.timestamp(), p.version) for p in series.points] == sorted(expected)
+        for point in series.points:
+            there = expected[point.time.timestamp(), point.version]
+            assert point.predictions == len(there) == sum(point.sentiments.values())
+            plain = np.quantile([p.latency_ms for p in there], 0.95, method="lower")
+            assert point.p95_ms == pytest.approx(plain, rel=0.0101)
+            inside = min(span.until, point.time + BUCKETS[bucket]) - max(span.since, point.time)
+            assert point.per_second == pytest.approx(len(there) / inside.total_seconds())
+
+
+async def test_what_is_written_again_is_not_counted_again(engine: AsyncEngine) -> None:
+    made = history(300, seed=5)
+    # Three writers at once, each with most of it, as after crashes between a commit and its answer.
+    engines = [create_engine(engine.url, pool_size=1, timeout_seconds=20) for _ in range(3)]
+    parts = [made[:200], made[100:], made[50:250]]
+    for _ in range(2):
+        await asyncio.gather(
+            *(
+                LogWriter(each, text_storage="hash").write(part, [])
+                for each, part in zip(engines, parts, strict=True)
+            )
+        )
+    for each in engines:
+        await each.dispose()
+    for seconds in (60, 3_600, 86_400):
+        assert await total(engine, seconds) == 300
+
+
+class Crash(Exception):
+    pass
+
+
+async def test_a_crash_before_the_commit_leaves_neither_rows_nor_rollups(
+    engine: AsyncEngine,
+) -> None:
+    writer = LogWriter(engine, text_storage="hash")
+    first, second = history(2, seed=6)
+    await writer.write([first], [])
+    with pytest.raises(Crash):
+        await store_and_crash(engine, second)
+    assert await total(engine, 60) == 1
+    await writer.write([second], [])
+    assert await total(engine, 60) == 2
+
+
+async def store_and_crash(engine: AsyncEngine, prediction: Prediction) -> None:
+    async with engine.begin() as connection:
+        key = (prediction.version, prediction.classification.revision, prediction.engine)
+        row = prediction_row(prediction, await model_version_id(connection, key), "hash")
+        await store(connection, [row])
+        raise Crash
+
+
+async def test_a_seeded_history_is_counted_whole(engine: AsyncEngine) -> None:
+    counts = [count async for count in seed_history(engine, 25_000, timedelta(days=2), seed=0)]
+    assert counts == [20_000, 5_000]
+    now = datetime.now(UTC)
+    span = TimeRange(now - timedelta(days=4), now + timedelta(minutes=1))
+    summary = await AnalyticsQueries(engine).summary(span, None)
+    assert summary.total_predictions == 25_000
+    assert set(summary.by_version) == set(VERSIONS)

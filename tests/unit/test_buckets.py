@@ -1,0 +1,77 @@
+"""A range is covered by rollups and, at its ends, by rows: without a gap, without an overlap."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analytics.buckets import SMALLEST_FIRST, Segment, segments
+from analytics.time_range import TimeRange
+from analytics.timeseries import BUCKETS, MAX_BUCKETS, BucketName, choose_bucket
+from errors import InvalidRequest
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MINUTE, HOUR, DAY = SMALLEST_FIRST
+ANY_TIME = st.datetimes(timezones=st.just(UTC))
+
+
+@given(ANY_TIME, ANY_TIME, st.sampled_from(SMALLEST_FIRST))
+def test_segments_cover_any_range_once(one: datetime, other: datetime, largest: timedelta) -> None:
+    since, until = sorted((one, other))
+    covering = segments(TimeRange(since, until), largest)
+    ends = [since, *(segment.until for segment in covering)]
+    assert [segment.since for segment in covering] == ends[:-1]
+    assert ends[-1] == until
+    for segment in covering:
+        assert segment.since < segment.until
+        if segment.size is None:
+            assert segment.until - segment.since < MINUTE
+        else:
+            assert segment.size <= largest
+            assert not (segment.since - EPOCH) % segment.size
+            assert not (segment.until - EPOCH) % segment.size
+    # Two ends of each size but the largest, and that once.
+    assert len(covering) <= 2 * len(SMALLEST_FIRST) + 1
+    # Never more than a year's buckets of a size that a larger one would do for.
+    for smaller, larger in ((MINUTE, HOUR), (HOUR, DAY)):
+        if larger <= largest:
+            assert all(
+                segment.until - segment.since < larger
+                for segment in covering
+                if segment.size == smaller
+            )
+
+
+def test_days_are_used_inside_and_rows_at_the_ends() -> None:
+    second = timedelta(seconds=1)
+    span = TimeRange(START - HOUR - MINUTE - second, START + 2 * DAY + second)
+    assert segments(span) == [
+        Segment(span.since, START - HOUR - MINUTE, None),
+        Segment(START - HOUR - MINUTE, START - HOUR, MINUTE),
+        Segment(START - HOUR, START, HOUR),
+        Segment(START, START + 2 * DAY, DAY),
+        Segment(START + 2 * DAY, span.until, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("length", "bucket"),
+    [(MINUTE, "minute"), (3 * HOUR, "minute"), (4 * HOUR, "hour"), (7 * DAY, "hour"),
+     (8 * DAY, "day"), (3_000 * DAY, "day")],
+)  # fmt: skip
+def test_the_usual_bucket_gives_a_readable_number_of_points(
+    length: timedelta, bucket: BucketName
+) -> None:
+    assert choose_bucket(TimeRange(START, START + length), None) == bucket
+
+
+@pytest.mark.parametrize("bucket", BUCKETS)
+def test_too_many_points_are_refused(bucket: BucketName) -> None:
+    most = MAX_BUCKETS * BUCKETS[bucket]
+    assert choose_bucket(TimeRange(START, START + most), bucket) == bucket
+    with pytest.raises(InvalidRequest, match="more than 1,500 points"):
+        choose_bucket(TimeRange(START, START + most + MINUTE), bucket)
