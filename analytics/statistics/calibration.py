@@ -1,0 +1,169 @@
+"""How far confidence can be believed: reliability, calibration error, entropy, from counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betaincinv, entr
+
+from analytics.statistics.histogram import CONFIDENCE
+
+# As in Naeini (2015). Labels are few, and 50 bins would show more noise than error.
+RELIABILITY_BINS = 10
+INTERVAL = (0.025, 0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBin:
+    """Predictions of one confidence bin whose true label is known: `correct` of `count` are right.
+
+    `confidence_sum` is over the same predictions, so that nothing is lost to the bin's width.
+    """
+
+    count: int
+    confidence_sum: float
+    correct: int
+
+    def __add__(self, other: LabelledBin) -> LabelledBin:
+        return LabelledBin(
+            count=self.count + other.count,
+            confidence_sum=self.confidence_sum + other.confidence_sum,
+            correct=self.correct + other.correct,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityPoint:
+    """One bin of the reliability curve; on the diagonal, accuracy equals mean confidence.
+
+    All but `count` lie in [0, 1]. `accuracy_low` and `accuracy_high` are Jeffreys' 95 % interval
+    of a binomial share (Brown, Cai, DasGupta 2001).
+    """
+
+    count: int
+    mean_confidence: float
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What labels say of confidence; every number but `count` lies in [0, 1].
+
+    `error` is the expected calibration error. `error_noise` is what it would be on average, with as
+    many labels, if the model were perfectly calibrated: nothing below about that is evidence.
+    """
+
+    count: int
+    accuracy: float
+    mean_confidence: float
+    error: float
+    error_noise: float
+    curve: tuple[ReliabilityPoint, ...]
+
+
+def calibration(bins: Mapping[int, LabelledBin]) -> Calibration | None:
+    """Reliability curve and calibration error over `CONFIDENCE` bins; None without labels.
+
+    The error is the sum over ten bins of n/N |accuracy - mean confidence| (Naeini, Cooper,
+    Hauskrecht 2015; Guo et al. 2017). It cannot be negative, so noise alone makes it positive
+    (Roelofs et al. 2022): by sqrt(2 c (1 - c) / (pi n)) in a bin of n with confidence c, the mean
+    absolute deviation of a normal share.
+
+    Raises:
+        ValueError: a bin has a negative count, or more right than there are.
+    """
+    joined = _joined(bins)
+    total = sum(part.count for part in joined)
+    if not total:
+        return None
+    curve = reliability_curve(joined)
+    error = sum(point.count * abs(point.accuracy - point.mean_confidence) for point in curve)
+    noise = sum(
+        math.sqrt(2 / math.pi * point.count * point.mean_confidence * (1 - point.mean_confidence))
+        for point in curve
+    )
+    return Calibration(
+        count=total,
+        accuracy=sum(part.correct for part in joined) / total,
+        mean_confidence=_share(sum(part.confidence_sum for part in joined), total),
+        error=error / total,
+        error_noise=noise / total,
+        curve=curve,
+    )
+
+
+def reliability_curve(bins: Iterable[LabelledBin]) -> tuple[ReliabilityPoint, ...]:
+    """Accuracy against mean confidence, a point for each bin that is not empty (Guo et al. 2017).
+
+    Raises:
+        ValueError: a bin has a negative count, or more right than there are.
+    """
+    points = []
+    for part in bins:
+        if not 0 <= part.correct <= part.count:
+            raise ValueError(f"{part.correct} of {part.count} cannot be right")
+        if part.count:
+            wrong = part.count - part.correct
+            low, high = betaincinv(part.correct + 0.5, wrong + 0.5, INTERVAL)
+            points.append(
+                ReliabilityPoint(
+                    count=part.count,
+                    mean_confidence=_share(part.confidence_sum, part.count),
+                    accuracy=part.correct / part.count,
+                    accuracy_low=float(low) if part.correct else 0.0,
+                    accuracy_high=float(high) if wrong else 1.0,
+                )
+            )
+    return tuple(points)
+
+
+def entropy_bits(weights: Sequence[float]) -> float | None:
+    """Shannon's entropy (1948) of `weights` scaled to sum 1; None if all are 0.
+
+    In [0, log2(number of weights)] bits: at most 1 for two classes, 1.585 for three. The weights
+    are one prediction's scores, summed scores, or how often each class was predicted.
+
+    Raises:
+        ValueError: a weight is negative or not finite.
+    """
+    shares = np.asarray(weights, dtype=np.float64)
+    if not np.all((shares >= 0) & np.isfinite(shares)):
+        raise ValueError("weights cannot be negative, infinite or NaN")
+    total = shares.sum()
+    if not total:
+        return None
+    return abs(float(entr(shares / total).sum())) / math.log(2)
+
+
+def mean_entropy_bits(entropy_sum: float, count: int) -> float | None:
+    """Mean uncertainty of the predictions in bits, from the sum of `entropy_sql`; None of none."""
+    return entropy_sum / count if count else None
+
+
+def entropy_sql(columns: Sequence[str]) -> str:
+    """The entropy in bits of one row's scores as a PostgreSQL expression of type double precision.
+
+    `columns` are names of score columns; NULL is a class that the checkpoint does not have. A score
+    of 0 adds 0, and PostgreSQL, which refuses ln(0), does not see it.
+    """
+    scores = [f"coalesce({column}, 0)::double precision" for column in columns]
+    terms = " + ".join(f"{score} * ln(greatest({score}, 1e-300))" for score in scores)
+    return f"abs({terms}) / {math.log(2)!r}"
+
+
+def _joined(bins: Mapping[int, LabelledBin]) -> list[LabelledBin]:
+    width = CONFIDENCE.count // RELIABILITY_BINS
+    joined: dict[int, LabelledBin] = {}
+    for number, part in sorted(bins.items()):
+        joined[number // width] = joined.get(number // width, LabelledBin(0, 0.0, 0)) + part
+    return list(joined.values())
+
+
+def _share(total: float, count: int) -> float:
+    """A mean of values in [0, 1], which rounding in the sum may have pushed out."""
+    return min(max(total / count, 0.0), 1.0)

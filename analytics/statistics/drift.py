@@ -1,0 +1,190 @@
+"""How far the predictions of one window have drifted from those of a reference window."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtri, rel_entr
+
+from analytics.statistics.histogram import Counts
+from values import SENTIMENTS, Sentiment
+
+DriftVerdict = Literal["too_few", "stable", "moderate", "significant"]
+
+# Siddiqi (2006, "Credit Risk Scorecards"), as Lewis (1994) did, puts the marks at 0.1 and 0.25;
+# 0.2 is the stricter upper mark of model monitoring.
+MODERATE_PSI = 0.1
+SIGNIFICANT_PSI = 0.2
+QUANTILE_CELLS = 10
+# Of the comparisons without drift, the share that may reach `Drift.psi_noise`.
+FALSE_ALARMS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How one feature moved between the two windows; the numbers are None if either is empty.
+
+    `psi` lies in [0, inf), `js_divergence` in [0, 1] bits. `psi_noise` is the PSI that samples of
+    these sizes pass in 1 % of the comparisons although nothing has drifted. `cells` is how many
+    categories, or ranges of bins, were compared.
+    """
+
+    reference_count: int
+    current_count: int
+    cells: int
+    psi: float | None
+    psi_noise: float | None
+    js_divergence: float | None
+    verdict: DriftVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the predictions of one window look like, as the rollups count them."""
+
+    sentiment: Mapping[Sentiment, int]
+    confidence: Counts
+    text_characters: Counts
+    token_count: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    sentiment: Drift
+    confidence: Drift
+    text_characters: Drift
+    token_count: Drift
+
+
+def drift_report(reference: Profile, current: Profile) -> DriftReport:
+    """The drift of every feature: what the model says and what it is given."""
+    return DriftReport(
+        sentiment=drift_of_cells(
+            [reference.sentiment.get(sentiment, 0) for sentiment in SENTIMENTS],
+            [current.sentiment.get(sentiment, 0) for sentiment in SENTIMENTS],
+        ),
+        confidence=drift_of_bins(reference.confidence, current.confidence),
+        text_characters=drift_of_bins(reference.text_characters, current.text_characters),
+        token_count=drift_of_bins(reference.token_count, current.token_count),
+    )
+
+
+def drift_of_bins(reference: Counts, current: Counts) -> Drift:
+    """The drift of a histogram, compared over about ten quantile cells of the reference."""
+    cuts = quantile_cuts(reference)
+    return drift_of_cells(_in_cells(reference, cuts), _in_cells(current, cuts))
+
+
+def drift_of_cells(reference: Sequence[int], current: Sequence[int]) -> Drift:
+    """The drift of counts per cell; both sequences name the same cells in the same order.
+
+    `too_few` is said where noise alone could look like drift: PSI without drift is distributed as
+    (1/N + 1/M) chi^2 with B - 1 degrees of freedom for N and M values in B cells (Yurdakul 2018,
+    "Statistical properties of the population stability index"), so its mean is
+    (B - 1)(1/N + 1/M). Its 99th percentile must not pass 0.1: N = M = 434 for ten cells, 185 for
+    three, 133 for two. Values that depend on each other, such as one text sent again and again,
+    are noisier than that.
+
+    Raises:
+        ValueError: the lengths differ, or a count is negative.
+    """
+    sizes = sum(reference), sum(current)
+    cells = sum(1 for pair in zip(reference, current, strict=True) if any(pair))
+    psi = population_stability_index(reference, current)
+    if psi is None:
+        return Drift(*sizes, cells, None, None, None, "too_few")
+    degrees_of_freedom = max(cells - 1, 1)
+    noise = float(chdtri(degrees_of_freedom, FALSE_ALARMS)) * (1 / sizes[0] + 1 / sizes[1])
+    divergence = jensen_shannon_divergence(reference, current)
+    return Drift(*sizes, cells, psi, noise, divergence, _verdict(psi, noise))
+
+
+def population_stability_index(reference: Sequence[int], current: Sequence[int]) -> float | None:
+    """Sum of (p - q) ln(p / q) over the cells' shares p and q, in [0, inf); None if one is empty.
+
+    A cell that is empty on one side counts as half a value there, without which PSI is infinite;
+    a cell that is empty on both sides is left out. Symmetric. (Lewis 1994; Siddiqi 2006; it is the
+    divergence of Jeffreys 1946.)
+
+    Raises:
+        ValueError: the lengths differ, or a count is negative.
+    """
+    counts = _occupied(reference, current)
+    if not counts.any(axis=1).all():
+        return None
+    p, q = _shares(np.maximum(counts, 0.5))
+    return float(np.sum((p - q) * np.log(p / q)))
+
+
+def jensen_shannon_divergence(reference: Sequence[int], current: Sequence[int]) -> float | None:
+    """Mean divergence of both from their mixture, in [0, 1] bits; None if one is empty.
+
+    0 for equal shares, 1 for shares that never meet; near 0 about PSI / (8 ln 2). Symmetric (Lin
+    1991). SciPy's `jensenshannon` is its root, but NaN where shares are so close that rounding
+    makes the sum negative.
+
+    Raises:
+        ValueError: the lengths differ, or a count is negative.
+    """
+    counts = _occupied(reference, current)
+    if not counts.any(axis=1).all():
+        return None
+    p, q = _shares(counts)
+    mixture = (p + q) / 2
+    bits = np.sum(rel_entr(p, mixture) + rel_entr(q, mixture)) / (2 * np.log(2))
+    return float(np.clip(bits, 0, 1))
+
+
+def quantile_cuts(reference: Counts, cells: int = QUANTILE_CELLS) -> list[int]:
+    """The last bin of each cell but the last; the first and the last cell are open-ended.
+
+    Bins whose middle value lies between the same two of the quantiles 1 / `cells`, 2 / `cells`, ...
+    make one cell. A bin that alone holds 1 / `cells` of the values is a cell of its own, however
+    little lies beside it: joined with its neighbours, it would hide what moves away to them, and
+    confidence has most of its values in the last bin.
+    """
+    occupied = sorted((number, count) for number, count in reference.items() if count)
+    total = sum(reference.values())
+    cuts: set[int] = set()
+    below, last_number, last_cell = 0, 0, 0
+    for number, count in occupied:
+        cell = cells * (2 * below + count) // (2 * total)
+        if cells * count >= total:
+            cuts |= {number - 1, number}
+        elif cell != last_cell:
+            cuts.add(last_number)
+        below, last_number, last_cell = below + count, number, cell
+    return sorted(cuts)
+
+
+def _in_cells(counts: Counts, cuts: Sequence[int]) -> list[int]:
+    cells = [0] * (len(cuts) + 1)
+    for number, count in counts.items():
+        cells[bisect_left(cuts, number)] += count
+    return cells
+
+
+def _occupied(reference: Sequence[int], current: Sequence[int]) -> NDArray[np.float64]:
+    """Two rows, without the cells that are empty in both."""
+    pairs = [pair for pair in zip(reference, current, strict=True) if any(pair)]
+    if any(count < 0 for pair in pairs for count in pair):
+        raise ValueError("counts cannot be negative")
+    return np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+
+
+def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _verdict(psi: float, noise: float) -> DriftVerdict:
+    if noise > MODERATE_PSI:
+        return "too_few"
+    if psi < MODERATE_PSI:
+        return "stable"
+    return "moderate" if psi < SIGNIFICANT_PSI else "significant"
