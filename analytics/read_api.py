@@ -8,6 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
+from analytics.confidence import Confidence, confidence
+from analytics.drift import DriftOfTraffic, drift
 from analytics.facts import Scope
 from analytics.latency import Latency, latency
 from analytics.queries import (
@@ -16,7 +18,7 @@ from analytics.queries import (
     SentimentDistribution,
     Summary,
 )
-from analytics.time_range import TimeRange, parse_range
+from analytics.time_range import TimeRange, parse_range, reference_range
 from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
 from values import Version
 
@@ -76,5 +78,21 @@ def analytics_router(queries: Callable[[], AnalyticsQueries]) -> APIRouter:
     async def latency_percentiles(span: Span, version: VersionFilter = None) -> Latency:
         """Percentiles of the time inside the service, apart for cached and computed answers."""
         return await latency(queries().reader, Scope(span, version))
+
+    @router.get("/confidence")
+    async def confidence_of_predictions(span: Span, version: VersionFilter = None) -> Confidence:
+        """How sure the versions are: mean and histogram."""
+        return await confidence(queries().reader, Scope(span, version))
+
+    @router.get("/drift")
+    async def drift_of_traffic(
+        span: Span,
+        version: VersionFilter = None,
+        reference_since: Annotated[str | None, Query(max_length=40, description=_TIME_HELP)] = None,
+        reference_until: Annotated[str | None, Query(max_length=40, description=_TIME_HELP)] = None,
+    ) -> DriftOfTraffic:
+        """Whether sentiment, confidence or lengths have moved since the window before."""
+        reference = reference_range(reference_since, reference_until, span, datetime.now(UTC))
+        return await drift(queries().reader, Scope(span, version), reference)
 
     return router

@@ -44,6 +44,29 @@ def parse_range(since: str | None, until: str | None, now: datetime) -> TimeRang
     return TimeRange(start, end)
 
 
+def reference_range(
+    since: str | None, until: str | None, current: TimeRange, now: datetime
+) -> TimeRange:
+    """What `current` is compared with: by default what lies right before it, and is as long.
+
+    Raises:
+        InvalidRequest: as `parse_range`; or only one end is told, or nothing lies before.
+    """
+    if (since is None) != (until is None):
+        raise _invalid("reference_since", "needs reference_until, and the other way round")
+    if since is not None and until is not None:
+        start = _parse_time("reference_since", since, now)
+        end = _parse_time("reference_until", until, now)
+    else:
+        length = current.until - current.since
+        if current.since - EARLIEST < length:
+            raise _invalid("since", "lies too far back for a reference before it")
+        start, end = current.since - length, current.since
+    if start >= end:
+        raise _invalid("reference_since", "must be before reference_until")
+    return TimeRange(start, end)
+
+
 def _parse_time(field: str, value: str, now: datetime) -> datetime:
     relative = _RELATIVE.fullmatch(value)
     try:

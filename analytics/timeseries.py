@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -78,7 +77,7 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
     bins = await _latency_bins(reader, histogram(scope, "latency_ms", size), time, grouped)
     points = []
     for row in rows:
-        told = percentiles(LATENCY_MS, bins[row["bucket"], row["version"]])
+        told = percentiles(LATENCY_MS, bins.get((row["bucket"], row["version"]), {}))
         sentiments = {name: row[name] for name in SENTIMENTS}
         predictions = sum(sentiments.values())
         points.append(
@@ -101,13 +100,18 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
 async def _latency_bins(
     reader: Reader, facts: Facts, time: str, grouped: str
 ) -> dict[tuple[datetime, Version], dict[int, int]]:
-    rows = await reader.select(
-        f"{time}, version, bin, sum(predictions)::bigint AS predictions", facts, f"{grouped}, bin"
+    # One row a point: decoding one for each bin took a quarter of a second for a month of days.
+    merged = Facts(
+        f"(SELECT {time}, version, bin, sum(predictions)::bigint AS predictions "
+        f"FROM {facts.sql} AS facts {grouped}, bin)",
+        facts.parameters,
     )
-    bins: dict[tuple[datetime, Version], dict[int, int]] = defaultdict(dict)
-    for row in rows:
-        bins[row["bucket"], row["version"]][row["bin"]] = row["predictions"]
-    return bins
+    columns = "bucket, version, array_agg(bin) AS bins, array_agg(predictions) AS predictions"
+    rows = await reader.select(columns, merged, grouped)
+    return {
+        (row["bucket"], row["version"]): dict(zip(row["bins"], row["predictions"], strict=True))
+        for row in rows
+    }
 
 
 def _seconds_inside(span: TimeRange, bucket: datetime, size: timedelta) -> float:

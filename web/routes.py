@@ -20,6 +20,8 @@ ANALYTICS_ROUTES: dict[str, LimitName] = {
     "/analytics/recent": "analytics",
     "/analytics/timeseries": "analytics",
     "/analytics/latency": "analytics",
+    "/analytics/confidence": "analytics",
+    "/analytics/drift": "analytics",
 }
 UNLIMITED_ROUTES = frozenset(
     {

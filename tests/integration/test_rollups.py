@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.confidence import confidence
 from analytics.database import create_engine
+from analytics.drift import drift
 from analytics.facts import Scope
 from analytics.latency import latency
 from analytics.log_writer import LogWriter, model_version_id, store
@@ -24,7 +26,7 @@ from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, BucketName, timeseries
 from scripts.seed_predictions import seed_history
 from tests.integration.predictions import make_prediction
-from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Version
+from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 3
@@ -135,6 +137,58 @@ async def test_a_timeseries_gives_what_a_plain_computation_gives(
             assert point.p95_ms == pytest.approx(plain, rel=0.0101)
             inside = min(span.until, point.time + BUCKETS[bucket]) - max(span.since, point.time)
             assert point.per_second == pytest.approx(len(there) / inside.total_seconds())
+
+
+async def test_confidence_gives_what_a_plain_computation_gives(engine: AsyncEngine) -> None:
+    made = history(1_000, seed=7)
+    await LogWriter(engine, text_storage="hash").write(made, [])
+    numbers = random.Random(8)
+    for _ in range(6):
+        span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
+        told = await confidence(Reader(engine), Scope(span, version))
+        expected = within(made, span, version)
+        assert [of.version for of in told.versions] == sorted({p.version for p in expected})
+        for of in told.versions:
+            # PostgreSQL keeps a confidence in single precision.
+            sure = np.array(
+                [p.classification.confidence for p in expected if p.version == of.version],
+                np.float32,
+            ).astype(float)
+            assert of.predictions == len(sure)
+            assert of.mean == pytest.approx(sure.mean(), rel=1e-6)
+            plain, _ = np.histogram(sure, bins=np.arange(51) / 50)
+            found = {round(each.lower * 50): each.predictions for each in of.histogram}
+            assert found == {index: n for index, n in enumerate(plain) if n}
+
+
+async def test_drift_is_seen_where_there_is_some_and_nowhere_else(engine: AsyncEngine) -> None:
+    middle, numbers = START + timedelta(days=1), random.Random(9)
+    made = []
+    for hours, positives in ((-12, 0.7), (12, 0.3)):
+        for _ in range(1_500):
+            sure = 0.5 + numbers.random() / 2
+            said: Sentiment = "positive" if numbers.random() < positives else "negative"
+            other: Sentiment = "negative" if said == "positive" else "positive"
+            made.append(
+                make_prediction(
+                    "word " * numbers.randint(1, 60),
+                    scores={said: sure, other: 1 - sure},
+                    created_at=middle + timedelta(hours=hours * numbers.random()),
+                )
+            )
+    await LogWriter(engine, text_storage="hash").write(made, [])
+    reader = Reader(engine)
+    current = TimeRange(middle, middle + timedelta(hours=12))
+    before = TimeRange(middle - timedelta(hours=12), middle)
+    told = await drift(reader, Scope(current), before)
+    assert (told.reference_since, told.since) == (before.since, current.since)
+    assert told.sentiment.verdict == "significant"
+    # PSI of 0.7 and 0.3: two cells, each 0.4 times the logarithm of 7 / 3.
+    assert told.sentiment.psi == pytest.approx(0.8 * np.log(7 / 3), abs=0.15)
+    assert told.confidence.verdict == told.text_characters.verdict == "stable"
+    assert told.sentiment.current_count == told.confidence.reference_count == 1_500
+    nothing = await drift(reader, Scope(current, "v2"), before)
+    assert (nothing.sentiment.verdict, nothing.sentiment.psi) == ("too_few", None)
 
 
 async def test_what_is_written_again_is_not_counted_again(engine: AsyncEngine) -> None:

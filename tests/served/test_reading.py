@@ -51,6 +51,12 @@ def test_analytics_count_what_was_just_predicted(client: httpx.Client) -> None:
     latency = client.get("/analytics/latency", params={"since": since}).json()["percentiles"]
     assert {row["cache_hit"]: row["predictions"] for row in latency} == {False: 1, True: 2}
     assert all(0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] for row in latency)
+    sure = client.get("/analytics/confidence", params={"since": since}).json()["versions"]
+    assert [(of["version"], of["predictions"]) for of in sure] == [("v2", 3)]
+    assert sum(each["predictions"] for each in sure[0]["histogram"]) == 3
+    moved = client.get("/analytics/drift", params={"since": since}).json()
+    assert moved["sentiment"]["current_count"] == 3
+    assert moved["sentiment"]["verdict"] == "too_few"
     refused = client.get("/analytics/timeseries", params={"since": "60d", "bucket": "minute"})
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "bucket")
 

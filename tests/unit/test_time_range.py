@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.time_range import TimeRange, parse_range
+from analytics.time_range import EARLIEST, TimeRange, parse_range, reference_range
 from errors import InvalidRequest
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -98,3 +98,40 @@ def test_any_text_gives_a_range_or_a_reason(since: str | None, until: str | None
         assert error.errors
     else:
         assert made.since < made.until
+
+
+SPAN = TimeRange(NOW - timedelta(hours=3), NOW - timedelta(hours=1))
+
+
+def test_the_usual_reference_lies_right_before_and_is_as_long() -> None:
+    assert reference_range(None, None, SPAN, NOW) == TimeRange(
+        NOW - timedelta(hours=5), NOW - timedelta(hours=3)
+    )
+
+
+def test_a_reference_may_be_any_range() -> None:
+    assert reference_range("7d", "6d", SPAN, NOW) == TimeRange(
+        NOW - timedelta(days=7), NOW - timedelta(days=6)
+    )
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "field"),
+    [
+        ("7d", None, "reference_since"),
+        (None, "6d", "reference_since"),
+        ("6d", "7d", "reference_since"),
+        ("x", "6d", "reference_since"),
+        ("7d", "x", "reference_until"),
+    ],
+)
+def test_what_is_no_reference_is_refused(since: str | None, until: str | None, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        reference_range(since, until, SPAN, NOW)
+    assert [error.field for error in caught.value.errors] == [field]
+
+
+def test_before_the_first_day_there_is_no_reference() -> None:
+    first = TimeRange(EARLIEST, EARLIEST + timedelta(days=1))
+    with pytest.raises(InvalidRequest, match="too far back"):
+        reference_range(None, None, first, NOW)

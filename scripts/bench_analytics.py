@@ -1,0 +1,124 @@
+"""How long analytics take as the prediction log grows, and how fast it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sqlalchemy import URL
+
+from analytics.confidence import confidence
+from analytics.database import create_engine
+from analytics.drift import drift
+from analytics.facts import Scope
+from analytics.latency import latency
+from analytics.queries import AnalyticsQueries
+from analytics.time_range import TimeRange, reference_range
+from analytics.timeseries import choose_bucket, timeseries
+from scripts.embedded import embedded_postgres
+from scripts.migrate import upgrade
+from scripts.seed_predictions import seed_history
+
+DAYS = 30
+REPEATS = 40
+Question = Callable[[], Awaitable[object]]
+console = Console(highlight=False)
+
+
+def main(
+    sizes: Annotated[list[int], typer.Argument(help="how many predictions, ascending")],
+) -> None:
+    """Seed a private PostgreSQL with each number of predictions and time every question."""
+    results = []
+    for size in sizes:
+        # A database of its own for each size: what was vacuumed or cached before does not matter.
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-analytics-") as folder,
+            embedded_postgres(Path(folder) / "data") as url,
+        ):
+            upgrade(url)
+            results.append(asyncio.run(_measure(url, size)))
+    console.print(_table(sizes, results))
+
+
+async def _measure(url: URL, size: int) -> dict[str, float]:
+    """p95 in ms of each question, and the rows written a second."""
+    engine = create_engine(url, pool_size=2, timeout_seconds=120)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    measured: dict[str, float] = {}
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(f"writing {size:,} predictions", total=size)
+            started = time.perf_counter()
+            async for count in seed_history(engine, size, timedelta(days=DAYS), seed=0):
+                progress.advance(task, count)
+            measured["rows/s written, rollups on"] = size / (time.perf_counter() - started)
+            questions = _questions(AnalyticsQueries(engine))
+            task = progress.add_task("asking", total=len(questions))
+            for name, question in questions.items():
+                measured[f"{name}, p95 ms"] = await _p95_ms(question)
+                progress.advance(task)
+    finally:
+        await engine.dispose()
+    return measured
+
+
+def _questions(queries: AnalyticsQueries) -> dict[str, Question]:
+    now = datetime.now(UTC)
+    day, month = (TimeRange(now - timedelta(days=days), now) for days in (1, DAYS))
+    return _about(queries, "a day", day) | _about(queries, "a month", month)
+
+
+def _about(queries: AnalyticsQueries, name: str, span: TimeRange) -> dict[str, Question]:
+    reader, scope = queries.reader, Scope(span)
+    half = TimeRange(span.since + (span.until - span.since) / 2, span.until)
+    before = reference_range(None, None, half, span.until)
+    bucket = choose_bucket(span, None)
+    return {
+        f"summary, {name}": partial(queries.summary, span, None),
+        f"sentiment-distribution, {name}": partial(queries.sentiment_distribution, span, None),
+        f"recent, {name}": partial(queries.recent, span, "v2", 100),
+        f"timeseries, {name}": partial(timeseries, reader, scope, bucket),
+        f"latency, {name}": partial(latency, reader, scope),
+        f"confidence, {name}": partial(confidence, reader, scope),
+        f"drift, {name}": partial(drift, reader, Scope(half), before),
+    }
+
+
+async def _p95_ms(question: Question) -> float:
+    await question()
+    taken = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        await question()
+        taken.append(1_000 * (time.perf_counter() - started))
+    return statistics.quantiles(taken, n=20)[-1]
+
+
+def _table(sizes: Sequence[int], results: Sequence[dict[str, float]]) -> Table:
+    table = Table(title="Analytics as the prediction log grows", title_justify="left")
+    table.add_column("")
+    for size in sizes:
+        table.add_column(f"{size:,}", justify="right")
+    table.add_column("last / first", justify="right")
+    for name in results[0]:
+        values = [result[name] for result in results]
+        table.add_row(
+            name, *(f"{value:,.1f}" for value in values), f"{values[-1] / values[0]:.2f}x"
+        )
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)
