@@ -1,0 +1,178 @@
+"""v1 against v2 where both answered the same texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scipy.optimize import brentq
+from scipy.special import bdtr, ndtri, stdtrit
+
+from analytics.statistics.confidence_sequence import paired_confidence_sequence
+from analytics.statistics.outcomes import Interval, PairedOutcomes
+from analytics.statistics.sequential import always_valid_p, log_e_discordant
+from values import SENTIMENTS, Sentiment
+
+LabelTable = Mapping[tuple[Sentiment, Sentiment], int]
+"""How many texts v1 called the first and v2 the second; what is absent is 0."""
+
+_Z_95 = float(ndtri(0.975))
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceDifferences:
+    """Confidence of v2 minus confidence of v1, summed over `count` texts."""
+
+    count: int
+    total: float
+    total_of_squares: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairedComparison:
+    """What pairs say; a number that nothing is known of is None. Differences are v2 minus v1.
+
+    Shares, accuracies and p-values lie in [0, 1], `kappa` and differences in [-1, 1]; intervals are
+    of 95 %. Those called always valid hold at every look at once, the others at one look that was
+    planned beforehand.
+    """
+
+    pairs: int
+    agreement: float | None
+    kappa: float | None
+    confidence_difference: float | None
+    confidence_difference_interval: Interval | None
+    labelled: int
+    v1_accuracy: float | None
+    v2_accuracy: float | None
+    accuracy_difference: float | None
+    accuracy_difference_interval: Interval | None
+    mcnemar_p: float | None
+    always_valid_interval: Interval | None
+    always_valid_p: float | None
+
+
+def compare_pairs(
+    labels: LabelTable, differences: ConfidenceDifferences, outcomes: PairedOutcomes
+) -> PairedComparison:
+    """Everything that counts say of two versions that answered the same texts.
+
+    Raises:
+        ValueError: a count is negative.
+    """
+    pairs, labelled = sum(labels.values()), outcomes.labelled
+    agreeing = sum(labels.get((sentiment, sentiment), 0) for sentiment in SENTIMENTS)
+    v1_right = outcomes.both_right + outcomes.only_v1_right
+    v2_right = outcomes.both_right + outcomes.only_v2_right
+    log_e = log_e_discordant(outcomes.only_v1_right, outcomes.only_v2_right)
+    return PairedComparison(
+        pairs=pairs,
+        agreement=agreeing / pairs if pairs else None,
+        kappa=cohen_kappa(labels),
+        confidence_difference=differences.total / differences.count if differences.count else None,
+        confidence_difference_interval=mean_interval(differences),
+        labelled=labelled,
+        v1_accuracy=v1_right / labelled if labelled else None,
+        v2_accuracy=v2_right / labelled if labelled else None,
+        accuracy_difference=(v2_right - v1_right) / labelled if labelled else None,
+        accuracy_difference_interval=tango_interval(outcomes),
+        mcnemar_p=mcnemar_p_value(outcomes) if labelled else None,
+        always_valid_interval=paired_confidence_sequence(outcomes, _ALPHA) if labelled else None,
+        always_valid_p=always_valid_p(log_e) if labelled else None,
+    )
+
+
+def cohen_kappa(labels: LabelTable) -> float | None:
+    """Agreement beyond chance, (p_o - p_e) / (1 - p_e), in [-1, 1] (Cohen 1960).
+
+    1 if the versions always agree, 0 if no more often than their shares of labels make likely; None
+    without pairs, and where both only ever gave the same one label, which chance explains.
+
+    Raises:
+        ValueError: a count is negative.
+    """
+    if any(count < 0 for count in labels.values()):
+        raise ValueError("counts cannot be negative")
+    pairs = sum(labels.values())
+    agreeing = sum(labels.get((sentiment, sentiment), 0) for sentiment in SENTIMENTS)
+    by_chance = sum(
+        sum(labels.get((sentiment, other), 0) for other in SENTIMENTS)
+        * sum(labels.get((other, sentiment), 0) for other in SENTIMENTS)
+        for sentiment in SENTIMENTS
+    )
+    # Whole numbers: whether 1 - p_e is 0 must not be a matter of rounding.
+    beyond = pairs * pairs - by_chance
+    return (pairs * agreeing - by_chance) / beyond if beyond else None
+
+
+def mean_interval(differences: ConfidenceDifferences) -> Interval | None:
+    """95 % interval of the mean difference by Student's t (1908); None of fewer than two.
+
+    Clipped to [-1, 1], where differences of confidence lie.
+    """
+    count = differences.count
+    if count < 2:
+        return None
+    mean = differences.total / count
+    # Rounding can leave the squares a little below what equal differences add up to.
+    variance = max(differences.total_of_squares - differences.total * mean, 0.0) / (count - 1)
+    reach = float(stdtrit(count - 1, 0.975)) * math.sqrt(variance / count)
+    return Interval(max(mean - reach, -1.0), min(mean + reach, 1.0))
+
+
+def mcnemar_p_value(outcomes: PairedOutcomes) -> float:
+    """Exact two-sided p-value, in [0, 1], of "where only one is right, it is either as often".
+
+    The binomial test of one half over the discordant pairs, which McNemar (1947) approximates; 1
+    without any. Valid at one look; `log_e_discordant` is its sequential form.
+    """
+    fewer, more = sorted((outcomes.only_v1_right, outcomes.only_v2_right))
+    # Both tails weigh the same; with equal counts they overlap.
+    return min(1.0, 2 * float(bdtr(fewer, fewer + more, 0.5)))
+
+
+def tango_interval(outcomes: PairedOutcomes) -> Interval | None:
+    """95 % score interval of the paired accuracy difference, v2 minus v1, in [-1, 1].
+
+    The differences whose score statistic lies within 1.96 (Tango 1998, "Equivalence test and
+    confidence interval for the difference in proportions for the paired-sample design", Stat. Med.
+    17). It keeps its level with few labels, where two standard errors of the mean do not, and does
+    not shrink to nothing without discordant pairs, where it is that of Wilson (1927). None without
+    labels.
+    """
+    labelled = outcomes.labelled
+    if not labelled:
+        return None
+    won, lost = outcomes.only_v2_right, outcomes.only_v1_right
+    return Interval(-_tango_upper(lost, won, labelled), _tango_upper(won, lost, labelled))
+
+
+def _tango_upper(won: int, lost: int, labelled: int) -> float:
+    observed = (won - lost) / labelled
+    if won == labelled:
+        return 1.0
+
+    def beyond(difference: float) -> float:
+        variance = labelled * _score_variance(difference, won, lost, labelled)
+        return labelled * (difference - observed) - _Z_95 * math.sqrt(variance)
+
+    # Where the variance is 0, the observed difference is a root that is not meant; the one that is
+    # meant lies beyond this.
+    nearest = observed
+    if not _score_variance(observed, won, lost, labelled):
+        nearest += _Z_95**2 / 2 / (labelled + _Z_95**2)
+    return float(brentq(beyond, nearest, 1.0))
+
+
+def _score_variance(difference: float, won: int, lost: int, labelled: int) -> float:
+    """Variance of one pair's score, with the likeliest share of lost pairs at `difference`."""
+    linear = won * (1 + difference) + lost * (1 - difference) - 2 * labelled * difference
+    constant = lost * difference * (1 - difference)
+    root = math.sqrt(max(linear * linear + 8 * labelled * constant, 0.0))
+    # Either form of the quadratic's root, so that nothing cancels.
+    lost_share = (
+        (linear + root) / (4 * labelled) if linear > 0 else 2 * constant / ((root - linear) or 1.0)
+    )
+    return max(2 * lost_share + difference * (1 - difference), 0.0)

@@ -1,0 +1,114 @@
+"""v1 against v2 where the traffic split dealt each text to one of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scipy.special import chdtrc, ndtri
+
+from analytics.statistics.confidence_sequence import arms_confidence_sequence
+from analytics.statistics.outcomes import ArmOutcomes, Interval, TrafficSplit
+from analytics.statistics.sequential import always_valid_p, log_e_arms, log_e_split
+
+_Z_95 = float(ndtri(0.975))
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedComparison:
+    """What the arms say; a number that nothing is known of is None. Differences are v2 minus v1.
+
+    Accuracies and p-values lie in [0, 1], differences in [-1, 1]; intervals are of 95 %. Those
+    called always valid hold at every look at once, the others at one look that was planned
+    beforehand.
+    """
+
+    v1: ArmOutcomes
+    v2: ArmOutcomes
+    split: TrafficSplit
+    v1_accuracy: float | None
+    v1_accuracy_interval: Interval | None
+    v2_accuracy: float | None
+    v2_accuracy_interval: Interval | None
+    accuracy_difference: float | None
+    accuracy_difference_interval: Interval | None
+    always_valid_interval: Interval | None
+    always_valid_p: float | None
+    split_p: float | None
+    split_always_valid_p: float
+
+
+def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> RoutedComparison:
+    """Everything that counts say of two versions that answered texts of their own."""
+    v1_accuracy, v2_accuracy = _accuracy(v1), _accuracy(v2)
+    both = v1.labelled > 0 and v2.labelled > 0
+    log_e = log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
+    return RoutedComparison(
+        v1=v1,
+        v2=v2,
+        split=split,
+        v1_accuracy=v1_accuracy,
+        v1_accuracy_interval=wilson_interval(v1),
+        v2_accuracy=v2_accuracy,
+        v2_accuracy_interval=wilson_interval(v2),
+        accuracy_difference=(
+            None if v1_accuracy is None or v2_accuracy is None else v2_accuracy - v1_accuracy
+        ),
+        accuracy_difference_interval=newcombe_interval(v1, v2),
+        always_valid_interval=arms_confidence_sequence(v1, v2, _ALPHA) if both else None,
+        always_valid_p=always_valid_p(log_e) if both else None,
+        split_p=sample_ratio_p_value(split),
+        split_always_valid_p=always_valid_p(log_e_split(split.v1, split.v2, split.v2_share)),
+    )
+
+
+def wilson_interval(arm: ArmOutcomes) -> Interval | None:
+    """95 % score interval of an accuracy, in [0, 1] (Wilson 1927); None without labels."""
+    n = arm.labelled
+    if not n:
+        return None
+    square = _Z_95**2
+    centre = (arm.right + square / 2) / (n + square)
+    reach = _Z_95 * math.sqrt(arm.right * arm.wrong / n + square / 4) / (n + square)
+    return Interval(
+        low=max(centre - reach, 0.0) if arm.right else 0.0,
+        high=min(centre + reach, 1.0) if arm.wrong else 1.0,
+    )
+
+
+def newcombe_interval(v1: ArmOutcomes, v2: ArmOutcomes) -> Interval | None:
+    """95 % hybrid score interval of the accuracy difference, v2 minus v1, in [-1, 1].
+
+    Newcombe (1998, "Interval estimation for the difference between independent proportions", Stat.
+    Med. 17, method 10): the Wilson limits of both arms, their distances added as squares. None if
+    an arm has no labels.
+    """
+    first, second = wilson_interval(v1), wilson_interval(v2)
+    if first is None or second is None:
+        return None
+    p1, p2 = v1.right / v1.labelled, v2.right / v2.labelled
+    return Interval(
+        low=p2 - p1 - math.hypot(p2 - second.low, first.high - p1),
+        high=p2 - p1 + math.hypot(second.high - p2, p1 - first.low),
+    )
+
+
+def sample_ratio_p_value(split: TrafficSplit) -> float | None:
+    """Pearson's chi-square test (1900) of the dealt subjects against the split, in [0, 1].
+
+    One degree of freedom. None without subjects; with a share of 0 or 1 it is 0 if anyone came into
+    the arm that gets none, else 1. Valid at one look; `log_e_split` is its sequential form.
+    """
+    subjects = split.v1 + split.v2
+    if not subjects:
+        return None
+    off = split.v2 - subjects * split.v2_share
+    variance = subjects * split.v2_share * (1 - split.v2_share)
+    if not variance:
+        return 0.0 if off else 1.0
+    return float(chdtrc(1, off * off / variance))
+
+
+def _accuracy(arm: ArmOutcomes) -> float | None:
+    return arm.right / arm.labelled if arm.labelled else None

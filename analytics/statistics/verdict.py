@@ -1,0 +1,157 @@
+"""Which version is better, in a word and a sentence, or how many labels it takes to say.
+
+Verdicts rest on the always-valid statistics alone. Whoever looks at them after every label, and
+ends the test as soon as one comes, is misled no more often than was promised.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from analytics.statistics.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
+from analytics.statistics.sequential import (
+    log_e_arms,
+    log_e_discordant,
+    log_e_split,
+    log_threshold,
+)
+
+Finding = Literal["v2_better", "v1_better", "no_difference_yet", "sample_ratio_mismatch"]
+
+ALPHA = 0.05
+# A mismatch discards the whole test, and every test is checked for one, so a false one must be
+# rare: 0.001 is at the strict end of what is usual for this check (0.01 to 0.001). It delays a true
+# one little, for traffic is plentiful where labels are few.
+ALPHA_SPLIT = 0.001
+MOST_LABELS = 10**9
+
+_NO_LABELS = "There are too few true labels to say anything of which version is right more often."
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsNeeded:
+    """Further labels of each version's predictions; a labelled pair is one of each."""
+
+    v1: int
+    v2: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`more_labels` would settle it if the observed accuracies were the true ones.
+
+    0 of each once it is settled; None where nothing differs, where a version has no labels, after a
+    mismatch, and above 10^9. Were the observed accuracies the true ones, two tests in three would
+    be settled sooner; but they are uncertain, and early on this can be far off either way.
+    """
+
+    finding: Finding
+    sentence: str
+    more_labels: LabelsNeeded | None
+
+
+def paired_verdict(outcomes: PairedOutcomes, alpha: float = ALPHA) -> Verdict:
+    """The verdict over labelled pairs, by `log_e_discordant`.
+
+    The probability that it ever, in however many looks, calls a version better that is not is at
+    most `alpha`.
+
+    Raises:
+        ValueError: `alpha` lies outside (0, 1).
+    """
+    limit, labelled = log_threshold(alpha), outcomes.labelled
+    v1_only, v2_only = outcomes.only_v1_right, outcomes.only_v2_right
+    if not labelled:
+        return Verdict("no_difference_yet", _NO_LABELS, None)
+    further = _further_labels(
+        lambda scale: float(log_e_discordant(v1_only * scale, v2_only * scale)), labelled, limit
+    )
+    v1_accuracy = (outcomes.both_right + v1_only) / labelled
+    v2_accuracy = (outcomes.both_right + v2_only) / labelled
+    return _verdict(
+        f"of {labelled:,} labelled pairs v1 is right in {v1_accuracy:.2%}, v2 in {v2_accuracy:.2%}",
+        v2_accuracy - v1_accuracy,
+        None if further is None else LabelsNeeded(further, further),
+        f"{further:,} more labelled pairs" if further else "",
+    )
+
+
+def routed_verdict(
+    v1: ArmOutcomes,
+    v2: ArmOutcomes,
+    split: TrafficSplit,
+    alpha: float = ALPHA,
+    alpha_split: float = ALPHA_SPLIT,
+) -> Verdict:
+    """The verdict over two arms, by `log_e_arms`, unless `log_e_split` finds a mismatch.
+
+    The probability that it ever, in however many looks, calls a version better that is not is at
+    most `alpha`; that it ever finds a mismatch in a split that is as configured, at most
+    `alpha_split`. A mismatch goes first: something besides chance has picked the texts of each arm,
+    and may have picked easier ones for one of them.
+
+    Raises:
+        ValueError: an alpha lies outside (0, 1).
+    """
+    limit = log_threshold(alpha)
+    if float(log_e_split(split.v1, split.v2, split.v2_share)) >= log_threshold(alpha_split):
+        return Verdict("sample_ratio_mismatch", _mismatch(split), None)
+    if not v1.labelled or not v2.labelled:
+        return Verdict("no_difference_yet", _NO_LABELS, None)
+    labelled = v1.labelled + v2.labelled
+    further = _further_labels(
+        lambda scale: log_e_arms(
+            v1.right * scale, v1.wrong * scale, v2.right * scale, v2.wrong * scale
+        ),
+        labelled,
+        limit,
+    )
+    v1_accuracy, v2_accuracy = v1.right / v1.labelled, v2.right / v2.labelled
+    needed = None
+    if further is not None:
+        needed = LabelsNeeded(
+            math.ceil(further * v1.labelled / labelled), math.ceil(further * v2.labelled / labelled)
+        )
+    return _verdict(
+        f"v1 is right in {v1_accuracy:.2%} of {v1.labelled:,} labelled predictions, "
+        f"v2 in {v2_accuracy:.2%} of {v2.labelled:,}",
+        v2_accuracy - v1_accuracy,
+        needed,
+        f"{needed.v1:,} more labels of v1 and {needed.v2:,} of v2" if needed else "",
+    )
+
+
+def _further_labels(log_e_at: Callable[[float], float], labelled: int, limit: float) -> int | None:
+    """How many labels more reach the limit if the shares stay; None above `MOST_LABELS`.
+
+    With the shares held, a log e-value is 0 without labels and convex in their number, or the least
+    of such: once it has passed the limit it stays above, and bisection finds the first that does.
+    """
+    further = bisect_left(
+        range(MOST_LABELS + 1), True, key=lambda more: log_e_at(1 + more / labelled) >= limit
+    )
+    return further if further <= MOST_LABELS else None
+
+
+def _verdict(facts: str, difference: float, needed: LabelsNeeded | None, effort: str) -> Verdict:
+    if needed and not needed.v1:
+        if difference > 0:
+            return Verdict("v2_better", f"v2 is better: {facts}.", needed)
+        return Verdict("v1_better", f"v1 is better: {facts}.", needed)
+    sentence = f"No difference is certain yet: {facts}."
+    if needed:
+        sentence += f" If these were the true accuracies, about {effort} would settle it."
+    return Verdict("no_difference_yet", sentence, needed)
+
+
+def _mismatch(split: TrafficSplit) -> str:
+    subjects = split.v1 + split.v2
+    return (
+        f"The traffic is not split as configured: {split.v2:,} of {subjects:,} subjects "
+        f"({split.v2 / subjects:.2%}) were dealt to v2 instead of {split.v2_share:.2%}. "
+        "The versions cannot be compared before the cause is found."
+    )
