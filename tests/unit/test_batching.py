@@ -484,11 +484,13 @@ async def test_close_ends_the_threads_after_the_batch_at_hand() -> None:
 
 async def test_close_refuses_what_waits_and_what_comes_after() -> None:
     model = Echo(permits=0)
-    batcher = TokenBatcher(model, "v1", streams=1, max_queued=PLENTY)
+    # However many ask before the thread that closes it gets to run.
+    batcher = TokenBatcher(model, "v1", streams=1, max_queued=10**9)
     call = await busy(batcher, model)
     closing = asyncio.create_task(asyncio.to_thread(batcher.close))
     refused = [await queued(batcher, text(1, 5))]
     while not refused[-1].done():
+        await asyncio.sleep(0.001)
         refused.append(await queued(batcher, text(1, 5)))
     model.permits.release(PLENTY)
     await closing
