@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from uuid_utils.compat import uuid7
-
 import metrics
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
+from ids import new_id
 from values import (
     VERSIONS,
     Classification,
@@ -80,7 +79,8 @@ class PredictionPath:
                 for version in VERSIONS
             )
         )
-        comparison = Comparison(uuid7(), datetime.now(UTC), v1, v2)
+        created_at = datetime.now(UTC)
+        comparison = Comparison(new_id(created_at), created_at, v1, v2)
         self._record([v1, v2], comparison)
         return comparison
 
@@ -101,7 +101,7 @@ class PredictionPath:
         latency_ms = (time.perf_counter() - started) * 1_000
         return [
             Prediction(
-                id=uuid7(),
+                id=new_id(created_at),
                 created_at=created_at,
                 endpoint=endpoint,
                 version=version,

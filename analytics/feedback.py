@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import insert, select
@@ -14,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from analytics.database import reading
 from analytics.tables import feedback, predictions
 from errors import PredictionNotFound
+from ids import id_range
 from values import Sentiment
 
 # A prediction that another API process made may still be on its way to PostgreSQL.
-YOUNG_SECONDS = 3.0
+YOUNG = timedelta(seconds=3)
 POLL_SECONDS = 0.1
 
 
@@ -74,6 +74,7 @@ async def _latest_label(connection: AsyncConnection, prediction_id: UUID) -> str
 
 
 def _is_young(prediction_id: UUID) -> bool:
-    """Whether a UUIDv7 was just made; its first 48 bits are Unix milliseconds (RFC 9562)."""
-    made_at = (prediction_id.int >> 80) / 1_000
-    return prediction_id.version == 7 and abs(time.time() - made_at) < YOUNG_SECONDS
+    """Whether a UUIDv7 was just made."""
+    now = datetime.now(UTC)
+    earliest, latest = id_range(now - YOUNG, now + YOUNG)
+    return prediction_id.version == 7 and earliest <= prediction_id < latest

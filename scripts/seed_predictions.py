@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from uuid import UUID
 
 import numpy as np
 import typer
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
 from analytics.log_writer import model_version_id, store
+from ids import new_id
 from settings import get_settings
 from values import Version
 
@@ -127,8 +127,8 @@ def _rows(
     draw = random.Random(int(numbers.integers(2**62)))
     return [
         (
-            _uuid7(moment, draw),
-            datetime.fromtimestamp(moment, UTC),
+            new_id(moment, draw.getrandbits),
+            moment,
             models[versions[row]],
             _ENDPOINTS[endpoints[row]],
             "positive" if positive[row] else "negative",
@@ -144,14 +144,8 @@ def _rows(
             hashlib.sha256(draw.randbytes(8)).digest(),
             None,
         )
-        for row, moment in enumerate(times.tolist())
+        for row, moment in enumerate(datetime.fromtimestamp(at, UTC) for at in times.tolist())
     ]
-
-
-def _uuid7(moment: float, draw: random.Random) -> UUID:
-    """Of that moment (RFC 9562, section 5.7)."""
-    bits = int(moment * 1_000) << 80 | 7 << 76 | draw.getrandbits(12) << 64
-    return UUID(int=bits | 2 << 62 | draw.getrandbits(62))
 
 
 if __name__ == "__main__":

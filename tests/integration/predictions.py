@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from uuid_utils.compat import uuid7
-
+from ids import new_id
 from values import Classification, Endpoint, Prediction, Sentiment, Version
 
 
@@ -19,9 +18,10 @@ def make_prediction(
     cache_hit: bool = False,
     latency_ms: float = 12.5,
 ) -> Prediction:
+    created_at = created_at or datetime.now(UTC)
     return Prediction(
-        id=uuid7(),
-        created_at=created_at or datetime.now(UTC),
+        id=new_id(created_at),
+        created_at=created_at,
         endpoint=endpoint,
         version=version,
         engine="fake",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils.compat import uuid7
 
 from analytics.database import create_engine
 from analytics.feedback import FeedbackStore
 from analytics.log_writer import LogWriter
 from analytics.prediction_log import PredictionLog
 from errors import DatabaseUnavailable, PredictionNotFound
+from ids import new_id
 from tests.integration.predictions import make_prediction
 
 OLD_ID = UUID("01932c07-7d5e-7a63-9f8e-3f5ad11f6a01")
@@ -89,7 +90,7 @@ async def test_feedback_joins_its_own_prediction_only(
         assert [tuple(row) for row in joined] == [(one.id, "positive"), (other.id, "positive")]
 
 
-@pytest.mark.parametrize("unknown", [OLD_ID, UUID(int=0), uuid7()])
+@pytest.mark.parametrize("unknown", [OLD_ID, UUID(int=0), new_id(datetime.now(UTC))])
 async def test_an_unknown_prediction_is_not_found(
     engine: AsyncEngine, log: PredictionLog, unknown: UUID
 ) -> None:

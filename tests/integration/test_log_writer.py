@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils.compat import uuid7
 
 from analytics.database import DATABASE_FAILURES, REFUSALS, create_engine
 from analytics.log_writer import LogWriter
 from analytics.rows import TextStorage
+from ids import new_id
 from tests.integration.predictions import make_prediction
 from values import VERSIONS, Comparison
 
@@ -59,7 +59,7 @@ async def test_a_row_holds_what_was_predicted(engine: AsyncEngine, storage: Text
 
 async def test_writing_again_stores_nothing_twice(engine: AsyncEngine) -> None:
     v1, v2 = make_prediction(), make_prediction(version="v2")
-    comparison = Comparison(uuid7(), datetime.now(UTC), v1, v2)
+    comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
     # Two writers, as after a crash between the commit and its answer.
     for _ in range(2):
         await LogWriter(engine, text_storage="hash").write([v1, v2], [comparison])

@@ -13,11 +13,11 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils.compat import uuid7
 
 from analytics.database import create_engine
 from analytics.log_writer import LogWriter
 from analytics.prediction_log import PredictionLog
+from ids import new_id
 from scripts.embedded import embedded_postgres
 from scripts.migrate import upgrade
 from tests.integration.predictions import make_prediction
@@ -50,7 +50,7 @@ async def test_what_was_flushed_is_in_postgresql(engine: AsyncEngine, log: Predi
     for one in made:
         log.record([one])
     v1, v2 = make_prediction(), make_prediction(version="v2")
-    comparison = Comparison(uuid7(), datetime.now(UTC), v1, v2)
+    comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
     log.record([v1, v2], comparison)
     assert await log.flush(5)
     assert await column(engine) == [one.id for one in [*made, v1, v2]]

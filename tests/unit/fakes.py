@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import REGISTRY
-from uuid_utils.compat import uuid7
 
 from errors import RunnerUnavailable
+from ids import new_id
 from prediction_path import PredictionPath
 from values import Classification, Comparison, Prediction, RunnerDescription, Version
 
@@ -113,8 +113,9 @@ class FakeWriter:
 
 
 def prediction(text: str = "text") -> Prediction:
+    now = datetime.now(UTC)
     return Prediction(
-        uuid7(), datetime.now(UTC), "/predict", "v1", "fake", text, classification(text), False, 1.0
+        new_id(now), now, "/predict", "v1", "fake", text, classification(text), False, 1.0
     )
 
 

@@ -12,12 +12,13 @@ ROOT = Path(__file__).parent.parent.parent
 ALLOWED = {
     "values": set(),
     "errors": set(),
+    "ids": set(),
     "coalescing": set(),
     "metrics": set(),
     "settings": {"values"},
     "redis_connection": {"metrics"},
     "schemas": {"errors", "settings", "values"},
-    "prediction_path": {"cache", "metrics", "values"},
+    "prediction_path": {"cache", "ids", "metrics", "values"},
     "parts": {
         "analytics", "cache", "prediction_path", "redis_connection", "runners", "settings",
         "values", "web",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from uuid_utils.compat import uuid7
-
 from analytics.prediction_log import MAX_BATCH_PREDICTIONS
+from ids import new_id
 from tests.unit.conftest import MakeLog
 from tests.unit.fakes import FakeWriter, counter, prediction
 from values import Comparison
@@ -29,7 +28,7 @@ async def test_entries_are_dropped_whole(writer: FakeWriter, make_log: MakeLog) 
     before = counter("prediction_log_dropped_total")
     log = make_log(max_pending=4)
     old = [prediction(), prediction()]
-    log.record(old, Comparison(uuid7(), datetime.now(UTC), *old))
+    log.record(old, Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), *old))
     new = [prediction() for _ in range(3)]
     log.record(new)
     assert await log.flush(5)

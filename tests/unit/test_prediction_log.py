@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from uuid_utils.compat import uuid7
-
 from analytics.prediction_log import PredictionLog
+from ids import new_id
 from tests.unit.conftest import MakeLog
 from tests.unit.fakes import FakeWriter, counter, prediction
 from values import Comparison
@@ -30,7 +29,7 @@ async def test_a_comparison_goes_with_its_predictions(
 ) -> None:
     log = make_log()
     v1, v2 = prediction(), prediction()
-    comparison = Comparison(uuid7(), datetime.now(UTC), v1, v2)
+    comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
     log.record([v1, v2], comparison)
     assert await log.flush(5)
     assert (writer.taken, writer.comparisons) == ([v1, v2], [comparison])

@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from uuid_utils.compat import uuid7
 
+from ids import new_id
 from schemas import AbCompareReply, BatchReply, PredictionReply
 from values import Classification, Comparison, Prediction, Version
 
 
 def prediction(positive: float, version: Version = "v1") -> Prediction:
     return Prediction(
-        id=uuid7(),
+        id=new_id(datetime.now(UTC)),
         created_at=datetime.now(UTC),
         endpoint="/predict",
         version=version,
@@ -57,7 +57,8 @@ def test_a_batch_reply_keeps_the_order() -> None:
 def test_a_comparison_says_whether_they_agree_and_how_much_surer_v2_is(
     v1: float, v2: float, agreement: bool, delta: float
 ) -> None:
-    made = Comparison(uuid7(), datetime.now(UTC), prediction(v1), prediction(v2, "v2"))
+    now = datetime.now(UTC)
+    made = Comparison(new_id(now), now, prediction(v1), prediction(v2, "v2"))
     reply = AbCompareReply.of(made)
     assert reply.id == made.id
     assert {version: one.id for version, one in reply.predictions.items()} == {

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from uuid_utils.compat import uuid7
 
 from errors import InvalidRequest, MalformedRequest, RequestError
+from ids import new_id
 from schemas import (
     MAX_SUBJECT_CHARACTERS,
     MAX_TEXT_CHARACTERS,
@@ -152,7 +153,7 @@ def test_json_of_another_type_breaks_a_rule(model: type[Any], body: bytes) -> No
 
 
 def test_feedback_names_a_prediction_and_a_sentiment() -> None:
-    made = uuid7()
+    made = new_id(datetime.now(UTC))
     body = json.dumps({"prediction_id": str(made), "label": "neutral"}).encode()
     taken = parse(FeedbackRequest, body)
     assert (taken.prediction_id, taken.label) == (made, "neutral")
