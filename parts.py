@@ -18,6 +18,7 @@ from analytics.log_writer import LogWriter
 from analytics.prediction_log import PredictionLog
 from analytics.queries import AnalyticsQueries
 from analytics.read_api import analytics_router
+from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
 from prediction_path import PredictionPath, assign_version
 from redis_connection import connect
@@ -64,6 +65,7 @@ class Parts:
             flush_seconds=settings.log_flush_seconds,
             max_pending=settings.log_max_pending,
         )
+        self.upkeep = Upkeep(self.engine, retention_days=settings.log_retention_days)
         self.queries = AnalyticsQueries(self.engine)
         self.feedback = FeedbackStore(
             self.engine, lambda: self.log.flush(settings.database_timeout_seconds)
@@ -76,12 +78,14 @@ class Parts:
 
     def start(self) -> None:
         self.log.start()
+        self.upkeep.start()
         for runner in self.runners.values():
             runner.start()
 
     async def stop(self) -> None:
         for runner in self.runners.values():
             await runner.stop()
+        await self.upkeep.stop()
         await self.log.stop(DRAIN_SECONDS)
         await self.redis.aclose()
         await self.engine.dispose()

@@ -135,8 +135,11 @@ class Settings(BaseSettings):
         True, description="0 lets BentoML trace requests, as its own configuration says where to"
     )
 
-    text_storage: Literal["full", "hash"] = Field(
-        "hash", description="what the prediction log keeps of a text: full, or its SHA-256 only"
+    text_storage: Literal["full", "hash", "none"] = Field(
+        "hash", description="what the prediction log keeps of a text: full, its SHA-256 only, none"
+    )
+    log_retention_days: int = Field(
+        90, ge=0, description="whole days that the prediction log and analytics go back; 0: forever"
     )
     log_flush_seconds: float = Field(
         0.1, gt=0, description="longest wait of a prediction before it is written to PostgreSQL"

@@ -14,6 +14,7 @@ from typing import Any
 from analytics.buckets import Segment, segments
 from analytics.rollups import BINS
 from analytics.time_range import TimeRange
+from ids import id_range
 from values import SENTIMENTS, Endpoint, Version
 
 _COUNTS = ", ".join(
@@ -79,7 +80,7 @@ def _facts(
     parts = []
     for segment in covering:
         if segment.size is None:
-            within = _between("created_at", parameters, segment)
+            within = _rows_between(parameters, segment)
             parts.append(f"{raw} FROM predictions WHERE {within} GROUP BY 1, 2, 3, 4{more_groups}")
         else:
             seconds = int(segment.size.total_seconds())
@@ -105,6 +106,15 @@ def _conditions(scope: Scope, parameters: dict[str, Any]) -> Sequence[str]:
             parameters[name] = value
             conditions.append(f"{column} = :{name}")
     return conditions
+
+
+def _rows_between(parameters: dict[str, Any], segment: Segment) -> str:
+    """The ids lead PostgreSQL to the rows, the times are what was asked for."""
+    number = len(parameters)
+    low, high = id_range(segment.since, segment.until)
+    parameters[f"low_{number}"], parameters[f"high_{number}"] = low, high
+    within = _between("created_at", parameters, segment)
+    return f"id >= :low_{number} AND id < :high_{number} AND {within}"
 
 
 def _between(column: str, parameters: dict[str, Any], segment: Segment) -> str:

@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.database import timed
-from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, ROLLUP_LOCK
+from analytics.partitions import make_partitions
+from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
 from analytics.rows import (
     COMPARISON_COLUMNS,
     PREDICTION_COLUMNS,
@@ -25,6 +26,7 @@ from values import Comparison, Prediction, Version
 INSERT_COMPARISONS = (
     "INSERT INTO comparisons SELECT * FROM comparisons_staging ON CONFLICT DO NOTHING"
 )
+_CREATED_AT = PREDICTION_COLUMNS.index("created_at")
 ModelKey = tuple[Version, str, str]
 
 
@@ -44,21 +46,20 @@ class LogWriter:
         self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
     ) -> None:
         """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
-        model_version_ids = dict(self._model_version_ids)
+        for key in {_model_key(prediction) for prediction in predictions}:
+            if key not in self._model_version_ids:
+                # By itself: who waits for the writers' lock must not hold what a partition that is
+                # made needs.
+                async with self._engine.begin() as connection:
+                    self._model_version_ids[key] = await model_version_id(connection, key)
+        rows = [
+            prediction_row(
+                prediction, self._model_version_ids[_model_key(prediction)], self._text_storage
+            )
+            for prediction in predictions
+        ]
         async with timed("copy"), self._engine.begin() as connection:
-            # In one order for every process: two that insert the same rows cannot deadlock.
-            for key in sorted({_model_key(prediction) for prediction in predictions}):
-                if key not in model_version_ids:
-                    model_version_ids[key] = await model_version_id(connection, key)
-            rows = [
-                prediction_row(
-                    prediction, model_version_ids[_model_key(prediction)], self._text_storage
-                )
-                for prediction in predictions
-            ]
             await store(connection, rows, [comparison_row(each) for each in comparisons])
-        # Only now: a rollback takes the new ids with it.
-        self._model_version_ids = model_version_ids
 
 
 async def store(
@@ -68,9 +69,10 @@ async def store(
 ) -> None:
     """Insert the rows that are not there yet and roll them up, in the connection's transaction."""
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, prediction_rows)
-    await connection.execute(text(f"SELECT pg_advisory_xact_lock({ROLLUP_LOCK})"))
-    await connection.execute(text(PLANNED))
-    await connection.execute(text(INSERT_AND_ROLL_UP))
+    await connection.execute(WRITERS_LOCK)
+    await make_partitions(connection, {row[_CREATED_AT].date() for row in prediction_rows})
+    await connection.execute(PLANNED)
+    await connection.execute(INSERT_AND_ROLL_UP)
     if comparison_rows:
         await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, comparison_rows)
         await connection.execute(text(INSERT_COMPARISONS))

@@ -6,6 +6,8 @@ attempt or another writer, is not returned by the insert and so not counted agai
 
 from __future__ import annotations
 
+from sqlalchemy import text
+
 from analytics.statistics.histogram import (
     CONFIDENCE,
     LATENCY_MS,
@@ -16,9 +18,9 @@ from analytics.statistics.histogram import (
 from analytics.tables import BUCKET_SECONDS
 from values import SENTIMENTS
 
-# Any number that no other program uses on this database: the ASCII of "rollups_". Rollups are
-# updated by one transaction at a time: two in different orders would wait for each other.
-ROLLUP_LOCK = 0x726F6C6C7570735F
+# Rollups are updated by one transaction at a time: two in different orders would wait for each
+# other. Any number that no other program uses on this database: the ASCII of "rollups_".
+WRITERS_LOCK = text(f"SELECT pg_advisory_xact_lock({0x726F6C6C7570735F})")
 
 BINS: dict[str, Bins] = {
     "latency_ms": LATENCY_MS,
@@ -28,7 +30,7 @@ BINS: dict[str, Bins] = {
 }
 
 # Without statistics of what it has just made, the planner takes a thousand groups for one.
-PLANNED = "SET LOCAL enable_nestloop = off"
+PLANNED = text("SET LOCAL enable_nestloop = off")
 
 _GROUP = "model_version_id, endpoint, cache_hit"
 _SIZES = ", ".join(f"({seconds})" for seconds in BUCKET_SECONDS)
@@ -65,7 +67,7 @@ _UPDATED = ", ".join(
     ]
 )
 
-INSERT_AND_ROLL_UP = f"""
+INSERT_AND_ROLL_UP = text(f"""
 WITH inserted AS (
     INSERT INTO predictions SELECT * FROM predictions_staging ON CONFLICT DO NOTHING
     RETURNING created_at, {_GROUP}, sentiment, truncated, confidence AS sure, latency_ms AS took,
@@ -90,4 +92,4 @@ INSERT INTO rollups AS known
 SELECT seconds, bucket, {_GROUP}, {", ".join(_SUMMED)}, {", ".join(_ARRAYS)}
 FROM counted JOIN histograms USING (seconds, bucket, {_GROUP})
 ON CONFLICT ON CONSTRAINT pk_rollups DO UPDATE SET {_UPDATED}
-"""
+""")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from analytics.tables import comparisons, predictions
 from values import Comparison, Prediction
 
-TextStorage = Literal["full", "hash"]
+TextStorage = Literal["full", "hash", "none"]
 
 PREDICTION_COLUMNS = tuple(column.name for column in predictions.columns)
 COMPARISON_COLUMNS = tuple(column.name for column in comparisons.columns)
@@ -35,7 +35,7 @@ def prediction_row(
         classification.truncated,
         classification.token_count,
         len(prediction.text),
-        hashlib.sha256(prediction.text.encode()).digest(),
+        None if text_storage == "none" else hashlib.sha256(prediction.text.encode()).digest(),
         prediction.text if text_storage == "full" else None,
     )
 

@@ -27,7 +27,7 @@ async def rows(engine: AsyncEngine, statement: str = ALL) -> list[dict[str, obje
         return [dict(row) for row in (await connection.execute(text(statement))).mappings()]
 
 
-@pytest.mark.parametrize("storage", ["full", "hash"])
+@pytest.mark.parametrize("storage", ["full", "hash", "none"])
 async def test_a_row_holds_what_was_predicted(engine: AsyncEngine, storage: TextStorage) -> None:
     made = make_prediction(
         "Ein Film, 漢字", scores={"negative": 0.5, "neutral": 0.125, "positive": 0.375}
@@ -49,7 +49,7 @@ async def test_a_row_holds_what_was_predicted(engine: AsyncEngine, storage: Text
         "truncated": False,
         "token_count": 5,
         "text_characters": len(made.text),
-        "text_sha256": hashlib.sha256(made.text.encode()).digest(),
+        "text_sha256": (None if storage == "none" else hashlib.sha256(made.text.encode()).digest()),
         "text": made.text if storage == "full" else None,
         "version": "v1",
         "revision": "v1-revision",
@@ -90,10 +90,8 @@ async def test_a_class_that_the_checkpoint_lacks_has_no_score(engine: AsyncEngin
 async def test_a_write_that_failed_does_not_harm_the_next(engine: AsyncEngine) -> None:
     writer = LogWriter(engine, text_storage="hash")
     good, bad = make_prediction(), make_prediction(scores={"positive": 1.5})
-    # The failed transaction takes the model version that it made with it.
     with pytest.raises(REFUSALS):
         await writer.write([good, bad], [])
-    assert await rows(engine, "SELECT * FROM model_versions") == []
     await writer.write([good], [])
     assert [row["id"] for row in await rows(engine)] == [good.id]
 

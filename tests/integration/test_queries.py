@@ -6,13 +6,11 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
 from analytics.log_writer import LogWriter
 from analytics.queries import AnalyticsQueries
-from analytics.tables import predictions
 from analytics.time_range import TimeRange
 from errors import DatabaseUnavailable
 from tests.integration.predictions import make_prediction
@@ -118,19 +116,12 @@ async def test_averages_of_many_rows_are_exact(engine: AsyncEngine) -> None:
     # In PostgreSQL's REAL the sum of so many would be off by 0.3 %. Asked for is part of a minute,
     # which is answered from the rows.
     within = TimeRange(START + timedelta(seconds=10), START + timedelta(seconds=50))
-    one = make_prediction(
-        scores={"positive": 0.9, "negative": 0.1}, created_at=START + timedelta(seconds=30)
-    )
-    await LogWriter(engine, text_storage="hash").write([one], [])
-    columns = [column.name for column in predictions.columns if column.name != "id"]
-    async with engine.begin() as connection:
-        await connection.execute(
-            text(
-                f"INSERT INTO predictions (id, {', '.join(columns)}) "
-                f"SELECT gen_random_uuid(), {', '.join(columns)} "
-                "FROM predictions, generate_series(1, 49999)"
-            )
-        )
+    at = START + timedelta(seconds=30)
+    made = [
+        make_prediction(scores={"positive": 0.9, "negative": 0.1}, created_at=at)
+        for _ in range(50_000)
+    ]
+    await LogWriter(engine, text_storage="hash").write(made, [])
     summary = await AnalyticsQueries(engine).summary(within, None)
     assert summary.total_predictions == 50_000
     assert summary.average_confidence == pytest.approx(0.9, rel=1e-6)

@@ -67,7 +67,7 @@ def test_constraints_have_the_names_of_the_convention(database_url: URL) -> None
     rows = fetch(
         database_url,
         "SELECT conname FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace "
-        "WHERE n.nspname = 'public' AND contype IN ('c', 'f', 'u', 'p')",
+        "WHERE n.nspname = 'public' AND contype IN ('c', 'f', 'u', 'p') AND conparentid = 0",
     )
     declared = {str(c.name) for table in metadata.tables.values() for c in table.constraints}
     found = {row["conname"] for row in rows} - {"alembic_version_pkc"}

@@ -1,0 +1,141 @@
+"""The days of the prediction log in a real PostgreSQL: made ahead, filled, dropped whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from analytics.feedback import FeedbackStore
+from analytics.log_writer import LogWriter
+from analytics.partitions import partition_days
+from analytics.upkeep import DAYS_AHEAD, Upkeep
+from ids import new_id
+from tests.integration.predictions import make_prediction
+from values import Comparison, Prediction
+
+MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
+TODAY = MIDNIGHT.date()
+TABLES = ("predictions", "comparisons", "feedback", "rollups")
+
+
+async def days(engine: AsyncEngine) -> list[date]:
+    async with engine.connect() as connection:
+        return await partition_days(connection)
+
+
+async def counts(engine: AsyncEngine) -> dict[str, int]:
+    async with engine.connect() as connection:
+        return {
+            table: (await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()
+            for table in TABLES
+        }
+
+
+async def write(engine: AsyncEngine, made: Sequence[Prediction]) -> None:
+    await LogWriter(engine, text_storage="hash").write(made, [])
+
+
+async def flushed() -> None:
+    return None
+
+
+async def test_the_writer_makes_the_days_that_it_needs(engine: AsyncEngine) -> None:
+    assert await days(engine) == []
+    edges = [MIDNIGHT - timedelta(microseconds=1), MIDNIGHT, MIDNIGHT + timedelta(days=400)]
+    await write(engine, [make_prediction(created_at=at) for at in edges])
+    assert await days(engine) == [edge.date() for edge in edges]
+    for edge in edges:
+        async with engine.connect() as connection:
+            kept = await connection.scalars(
+                text(f"SELECT created_at FROM predictions_{edge:%Y%m%d}")
+            )
+            assert kept.all() == [edge]
+
+
+async def test_many_writers_may_need_a_day_at_once(engine: AsyncEngine) -> None:
+    await asyncio.gather(*(write(engine, [make_prediction(created_at=MIDNIGHT)]) for _ in range(8)))
+    assert await days(engine) == [TODAY]
+    assert (await counts(engine))["predictions"] == 8
+
+
+async def test_an_id_that_tells_another_time_is_refused(engine: AsyncEngine) -> None:
+    made = make_prediction(created_at=MIDNIGHT)
+    await write(engine, [made])
+    with pytest.raises(IntegrityError, match="ck_predictions_id"):
+        async with engine.begin() as connection:
+            await connection.execute(
+                text("UPDATE predictions SET created_at = created_at + interval '1 millisecond'")
+            )
+
+
+async def test_days_are_made_ahead_and_again_changes_nothing(engine: AsyncEngine) -> None:
+    upkeep = Upkeep(engine, retention_days=0)
+    for _ in range(2):
+        assert await upkeep.run(TODAY) == []
+        assert await days(engine) == [TODAY + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
+
+
+async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEngine) -> None:
+    old, edge, kept = (
+        make_prediction(created_at=at)
+        for at in (
+            MIDNIGHT - timedelta(days=5),
+            MIDNIGHT - timedelta(days=3, microseconds=1),
+            MIDNIGHT - timedelta(days=3),
+        )
+    )
+    # The middle comparison lies on either side of the midnight that is the edge.
+    comparisons = [
+        Comparison(new_id(two.created_at), two.created_at, one, two)
+        for one, two in ((old, edge), (kept, make_prediction(created_at=MIDNIGHT)))
+    ]
+    await LogWriter(engine, text_storage="hash").write(
+        [old, edge, kept, comparisons[1].v2], comparisons
+    )
+    feedback = FeedbackStore(engine, flushed)
+    for prediction in (old, edge, kept):
+        await feedback.add(prediction.id, "positive")
+    assert await counts(engine) == {
+        "predictions": 4, "comparisons": 2, "feedback": 3, "rollups": 12,
+    }  # fmt: skip
+    dropped = await Upkeep(engine, retention_days=3).run(TODAY)
+    assert dropped == [old.created_at.date(), edge.created_at.date()]
+    assert await counts(engine) == {
+        "predictions": 2, "comparisons": 1, "feedback": 1, "rollups": 6,
+    }  # fmt: skip
+    assert await Upkeep(engine, retention_days=3).run(TODAY) == []
+
+
+async def test_without_retention_nothing_is_dropped(engine: AsyncEngine) -> None:
+    await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=4_000))])
+    assert await Upkeep(engine, retention_days=0).run(TODAY) == []
+    assert (await counts(engine))["predictions"] == 1
+
+
+async def test_processes_that_keep_house_at_once_drop_each_day_once(engine: AsyncEngine) -> None:
+    for n in range(4, 8):
+        await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=n))])
+    dropped = await asyncio.gather(
+        *(Upkeep(engine, retention_days=3).run(TODAY) for _ in range(3)),
+        *(write(engine, [make_prediction(created_at=MIDNIGHT)]) for _ in range(2)),
+    )
+    told = [day for one in dropped if one for day in one]
+    assert sorted(told) == [TODAY - timedelta(days=n) for n in range(7, 3, -1)]
+    assert (await counts(engine))["predictions"] == 2
+
+
+async def test_a_late_prediction_of_a_dropped_day_is_kept_until_the_next_time(
+    engine: AsyncEngine,
+) -> None:
+    upkeep, late = Upkeep(engine, retention_days=3), MIDNIGHT - timedelta(days=10)
+    for _ in range(2):
+        await write(engine, [make_prediction(created_at=late)])
+        assert (await counts(engine))["predictions"] == 1
+        assert await upkeep.run(TODAY) == [late.date()]
+        assert await counts(engine) == dict.fromkeys(TABLES, 0)
