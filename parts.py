@@ -16,8 +16,8 @@ from analytics.database import connected, create_engine
 from analytics.feedback import FeedbackStore
 from analytics.log_writer import LogWriter
 from analytics.prediction_log import PredictionLog
-from analytics.queries import AnalyticsQueries
 from analytics.read_api import analytics_router
+from analytics.reader import Reader
 from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
 from prediction_path import PredictionPath, assign_version
@@ -66,7 +66,7 @@ class Parts:
             max_pending=settings.log_max_pending,
         )
         self.upkeep = Upkeep(self.engine, retention_days=settings.log_retention_days)
-        self.queries = AnalyticsQueries(self.engine)
+        self.reader = Reader(self.engine)
         self.feedback = FeedbackStore(
             self.engine, lambda: self.log.flush(settings.database_timeout_seconds)
         )
@@ -112,7 +112,5 @@ def get_endpoints(parts: Parts, json_apis: Collection[JsonApi], version: str) ->
     def openapi() -> dict[str, Any]:
         return openapi_document(json_apis, app.routes, version=version)
 
-    app = get_app(
-        operations_router(lambda: parts, openapi), analytics_router(lambda: parts.queries)
-    )
+    app = get_app(operations_router(lambda: parts, openapi), analytics_router(lambda: parts.reader))
     return app

@@ -6,6 +6,8 @@ attempt or another writer, is not returned by the insert and so not counted agai
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from sqlalchemy import text
 
 from analytics.statistics.histogram import (
@@ -29,11 +31,13 @@ BINS: dict[str, Bins] = {
     "token_count": TOKEN_COUNT,
 }
 
-# Without statistics of what it has just made, the planner takes a thousand groups for one.
-PLANNED = text("SET LOCAL enable_nestloop = off")
+# Without statistics of what it has just made, the planner takes a thousand groups for one; and what
+# a batch makes fits into memory.
+PLANNED = text(
+    "SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)"
+)
 
 _GROUP = "model_version_id, endpoint, cache_hit"
-_SIZES = ", ".join(f"({seconds})" for seconds in BUCKET_SECONDS)
 _COUNTS = ", ".join(
     f"count(*) FILTER (WHERE sentiment = '{sentiment}') AS {sentiment}" for sentiment in SENTIMENTS
 )
@@ -54,10 +58,10 @@ def _added(measure: str) -> str:
     )
 
 
-_MEASURED = ", ".join(f"('{measure}', {measure})" for measure in BINS)
+_MEASURED = ", ".join(f"({number}, {measure})" for number, measure in enumerate(BINS))
 _HISTOGRAMS = ", ".join(
-    f"array_agg({column} ORDER BY bin) FILTER (WHERE measure = '{measure}') AS {measure}_{part}"
-    for measure in BINS
+    f"array_agg({column} ORDER BY bin) FILTER (WHERE measure = {number}) AS {measure}_{part}"
+    for number, measure in enumerate(BINS)
     for part, column in (("bins", "bin"), ("counts", "predictions"))
 )
 _UPDATED = ", ".join(
@@ -67,25 +71,38 @@ _UPDATED = ", ".join(
     ]
 )
 
+
+def _levels(name: str, keys: str, sums: str) -> str:
+    """`name`_3600 made of `name`_60, `name`_86400 made of that, and `name`, all of them."""
+    ctes = []
+    for smaller, seconds in pairwise(BUCKET_SECONDS):
+        bucket = f"date_bin('{seconds} s', bucket, TIMESTAMPTZ 'epoch')"
+        ctes.append(
+            f"{name}_{seconds} AS (SELECT {seconds} AS seconds, {bucket} AS bucket, {keys}, {sums} "
+            f"FROM {name}_{smaller} GROUP BY {bucket}, {keys})"
+        )
+    every = " UNION ALL ".join(f"SELECT * FROM {name}_{seconds}" for seconds in BUCKET_SECONDS)
+    return ", ".join([*ctes, f"{name} AS ({every})"])
+
+
 INSERT_AND_ROLL_UP = text(f"""
 WITH inserted AS (
     INSERT INTO predictions SELECT * FROM predictions_staging ON CONFLICT DO NOTHING
-    RETURNING created_at, {_GROUP}, sentiment, truncated, confidence AS sure, latency_ms AS took,
-        {_BINNED}
-), bucketed AS (
-    SELECT seconds, date_bin(make_interval(secs => seconds), created_at, TIMESTAMPTZ 'epoch')
-        AS bucket, inserted.*
-    FROM inserted CROSS JOIN (VALUES {_SIZES}) AS sizes (seconds)
-), counted AS (
-    SELECT seconds, bucket, {_GROUP}, {_COUNTS}, count(*) FILTER (WHERE truncated) AS truncated,
+    RETURNING date_bin('60 s', created_at, TIMESTAMPTZ 'epoch') AS bucket, {_GROUP}, sentiment,
+        truncated, confidence AS sure, latency_ms AS took, {_BINNED}
+), counted_60 AS (
+    SELECT 60 AS seconds, bucket, {_GROUP}, {_COUNTS},
+        count(*) FILTER (WHERE truncated) AS truncated,
         sum(sure::double precision) AS confidence_sum, sum(took::double precision) AS latency_ms_sum
-    FROM bucketed GROUP BY 1, 2, 3, 4, 5
-), binned AS (
-    SELECT seconds, bucket, {_GROUP}, measure, bin, count(*) AS predictions
-    FROM bucketed CROSS JOIN LATERAL (VALUES {_MEASURED}) AS measured (measure, bin)
-    GROUP BY 1, 2, 3, 4, 5, 6, 7
-), histograms AS (
-    SELECT seconds, bucket, {_GROUP}, {_HISTOGRAMS} FROM binned GROUP BY 1, 2, 3, 4, 5
+    FROM inserted GROUP BY bucket, {_GROUP}
+), {_levels("counted", _GROUP, ", ".join(f"sum({name}) AS {name}" for name in _SUMMED))}
+, binned_60 AS (
+    SELECT 60 AS seconds, bucket, {_GROUP}, measure, bin, count(*) AS predictions
+    FROM inserted CROSS JOIN LATERAL (VALUES {_MEASURED}) AS measured (measure, bin)
+    GROUP BY bucket, {_GROUP}, measure, bin
+), {_levels("binned", f"{_GROUP}, measure, bin", "sum(predictions)::bigint AS predictions")}
+, histograms AS (
+    SELECT seconds, bucket, {_GROUP}, {_HISTOGRAMS} FROM binned GROUP BY seconds, bucket, {_GROUP}
 )
 INSERT INTO rollups AS known
     (bucket_seconds, bucket, {_GROUP}, {", ".join(_SUMMED)}, {", ".join(_ARRAYS)})

@@ -89,6 +89,7 @@ predictions = Table(
     _one_of("sentiment", SENTIMENTS),
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
     # A partition is a day, and a range of time is one of ids: no index on the time is needed.
+    Index(None, "model_version_id", "id"),
     CheckConstraint(
         f"{_ID_MILLISECONDS} = floor(extract(epoch FROM created_at) * 1000)", name="id"
     ),

@@ -23,7 +23,9 @@ from analytics.database import create_engine
 from analytics.drift import drift
 from analytics.facts import Scope
 from analytics.latency import latency
-from analytics.queries import AnalyticsQueries
+from analytics.reader import Reader
+from analytics.recent import recent
+from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
 from scripts.embedded import embedded_postgres
@@ -64,7 +66,7 @@ async def _measure(url: URL, size: int) -> dict[str, float]:
             async for count in seed_history(engine, size, timedelta(days=DAYS), seed=0):
                 progress.advance(task, count)
             measured["rows/s written, rollups on"] = size / (time.perf_counter() - started)
-            questions = _questions(AnalyticsQueries(engine))
+            questions = _questions(Reader(engine))
             task = progress.add_task("asking", total=len(questions))
             for name, question in questions.items():
                 measured[f"{name}, p95 ms"] = await _p95_ms(question)
@@ -74,21 +76,21 @@ async def _measure(url: URL, size: int) -> dict[str, float]:
     return measured
 
 
-def _questions(queries: AnalyticsQueries) -> dict[str, Question]:
+def _questions(reader: Reader) -> dict[str, Question]:
     now = datetime.now(UTC)
     day, month = (TimeRange(now - timedelta(days=days), now) for days in (1, DAYS))
-    return _about(queries, "a day", day) | _about(queries, "a month", month)
+    return _about(reader, "a day", day) | _about(reader, "a month", month)
 
 
-def _about(queries: AnalyticsQueries, name: str, span: TimeRange) -> dict[str, Question]:
-    reader, scope = queries.reader, Scope(span)
+def _about(reader: Reader, name: str, span: TimeRange) -> dict[str, Question]:
+    scope = Scope(span)
     half = TimeRange(span.since + (span.until - span.since) / 2, span.until)
     before = reference_range(None, None, half, span.until)
     bucket = choose_bucket(span, None)
     return {
-        f"summary, {name}": partial(queries.summary, span, None),
-        f"sentiment-distribution, {name}": partial(queries.sentiment_distribution, span, None),
-        f"recent, {name}": partial(queries.recent, span, "v2", 100),
+        f"summary, {name}": partial(summary, reader, scope),
+        f"sentiment-distribution, {name}": partial(sentiment_distribution, reader, scope),
+        f"recent, {name}": partial(recent, reader, Scope(span, "v2"), 100, None),
         f"timeseries, {name}": partial(timeseries, reader, scope, bucket),
         f"latency, {name}": partial(latency, reader, scope),
         f"confidence, {name}": partial(confidence, reader, scope),

@@ -79,7 +79,11 @@ def upgrade() -> None:
         "    CONSTRAINT fk_", f"    CONSTRAINT ck_predictions_id CHECK ({ID_IS_OF_ITS_MOMENT}),\n"
         "    CONSTRAINT fk_"
     )  # fmt: skip
-    _move(f"{with_check.rstrip()} PARTITION BY RANGE (id)", PARTITIONS_OF_WHAT_IS_THERE)
+    _move(
+        f"{with_check.rstrip()} PARTITION BY RANGE (id)",
+        PARTITIONS_OF_WHAT_IS_THERE,
+        "CREATE INDEX ix_predictions_model_version_id_id ON predictions (model_version_id, id)",
+    )
 
 
 def downgrade() -> None:
@@ -89,14 +93,14 @@ def downgrade() -> None:
     op.create_index("ix_predictions_created_at", "predictions", ["created_at"])
 
 
-def _move(table: str, *partitions: str) -> None:
+def _move(table: str, *more: str) -> None:
     """Make predictions anew as `table` says and move every row there."""
     for referring, column in REFERENCES:
         op.drop_constraint(f"fk_{referring}_{column}_predictions", referring, type_="foreignkey")
     op.rename_table("predictions", "predictions_before")
     op.execute("ALTER TABLE predictions_before RENAME CONSTRAINT pk_predictions TO pk_before")
     op.execute(table)
-    for statement in partitions:
+    for statement in more:
         op.execute(statement)
     op.execute(f"INSERT INTO predictions ({COLUMNS}) SELECT {COLUMNS} FROM predictions_before")
     op.drop_table("predictions_before")

@@ -9,8 +9,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
+from analytics.facts import Scope
 from analytics.log_writer import LogWriter
-from analytics.queries import AnalyticsQueries
+from analytics.reader import Reader
+from analytics.recent import recent
+from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from errors import DatabaseUnavailable
 from tests.integration.predictions import make_prediction
@@ -50,27 +53,54 @@ async def test_numbers_equal_a_plain_computation(
     ]
     count = len(expected)
     assert 20 < count < 200
-    queries = AnalyticsQueries(engine)
+    reader = Reader(engine)
 
-    summary = await queries.summary(SPAN, version)
-    assert summary.total_predictions == count
-    assert sum(summary.by_version.values()) == count
-    assert summary.average_confidence == pytest.approx(
+    told = await summary(reader, Scope(SPAN, version))
+    assert told.total_predictions == count
+    assert sum(told.by_version.values()) == count
+    assert told.average_confidence == pytest.approx(
         sum(p.classification.confidence for p in expected) / count
     )
-    assert summary.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
-    assert summary.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
+    assert told.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
+    assert told.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
 
-    shares = (await queries.sentiment_distribution(SPAN, version)).distribution
+    shares = (await sentiment_distribution(reader, Scope(SPAN, version))).distribution
     for sentiment, share in shares.items():
         said = sum(p.classification.sentiment == sentiment for p in expected)
         assert share.count == said
         assert share.percent == pytest.approx(100 * said / count)
 
-    recent = await queries.recent(SPAN, version, 15)
+    page = await recent(reader, Scope(SPAN, version), 15)
     newest = sorted(expected, key=lambda p: (p.created_at, p.id), reverse=True)[:15]
-    assert [row.id for row in recent.predictions] == [p.id for p in newest]
-    assert "text" not in type(recent.predictions[0]).model_fields
+    assert [row.id for row in page.predictions] == [p.id for p in newest]
+    assert "text" not in type(page.predictions[0]).model_fields
+
+
+@pytest.mark.parametrize("version", [None, "v1", "v2"])
+async def test_pages_are_the_whole_range_newest_first(
+    engine: AsyncEngine, version: Version | None
+) -> None:
+    # Many in one millisecond, over two days, and twelve at the very same moment.
+    moments = [SPAN.since + timedelta(microseconds=300 * n) for n in range(25)]
+    moments += [SPAN.since + timedelta(minutes=7)] * 12 + [SPAN.since - timedelta(hours=20)]
+    made = [make_prediction(created_at=at, version=v) for at in moments for v in VERSIONS]
+    await LogWriter(engine, text_storage="hash").write(made, [])
+    expected = sorted(
+        (p for p in made if p.created_at >= SPAN.since and version in (None, p.version)),
+        key=lambda p: p.id,
+        reverse=True,
+    )
+    told, before = [], None
+    while True:
+        page = await recent(Reader(engine), Scope(SPAN, version), 7, before)
+        told += page.predictions
+        before = page.next_before
+        if before is None:
+            break
+        assert len(page.predictions) == 7
+    assert [one.id for one in told] == [p.id for p in expected]
+    times = [one.created_at for one in told]
+    assert times == sorted(times, reverse=True)
 
 
 async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: AsyncEngine) -> None:
@@ -78,11 +108,11 @@ async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: Asyn
     times = [SPAN.since - tick, SPAN.since, SPAN.until - tick, SPAN.until]
     made = [make_prediction(created_at=time) for time in times]
     await LogWriter(engine, text_storage="hash").write(made, [])
-    queries = AnalyticsQueries(engine)
-    recent = await queries.recent(SPAN, None, 10)
-    assert [row.created_at for row in recent.predictions] == [times[2], times[1]]
-    assert (await queries.summary(SPAN, None)).total_predictions == 2
-    assert (await queries.sentiment_distribution(SPAN, None)).total_predictions == 2
+    reader = Reader(engine)
+    page = await recent(reader, Scope(SPAN), 10)
+    assert [row.created_at for row in page.predictions] == [times[2], times[1]]
+    assert (await summary(reader, Scope(SPAN))).total_predictions == 2
+    assert (await sentiment_distribution(reader, Scope(SPAN))).total_predictions == 2
 
 
 async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine) -> None:
@@ -96,7 +126,7 @@ async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine)
         latency_ms=2.5,
     )
     await LogWriter(engine, text_storage="full").write([made], [])
-    [told] = (await AnalyticsQueries(engine).recent(SPAN, None, 10)).predictions
+    [told] = (await recent(Reader(engine), Scope(SPAN), 10)).predictions
     assert told.model_dump() == {
         "id": made.id,
         "created_at": START,
@@ -122,25 +152,25 @@ async def test_averages_of_many_rows_are_exact(engine: AsyncEngine) -> None:
         for _ in range(50_000)
     ]
     await LogWriter(engine, text_storage="hash").write(made, [])
-    summary = await AnalyticsQueries(engine).summary(within, None)
-    assert summary.total_predictions == 50_000
-    assert summary.average_confidence == pytest.approx(0.9, rel=1e-6)
-    assert summary.average_latency_ms == pytest.approx(12.5, rel=1e-6)
+    told = await summary(Reader(engine), Scope(within))
+    assert told.total_predictions == 50_000
+    assert told.average_confidence == pytest.approx(0.9, rel=1e-6)
+    assert told.average_latency_ms == pytest.approx(12.5, rel=1e-6)
 
 
 async def test_an_empty_range_has_no_averages(engine: AsyncEngine) -> None:
-    queries = AnalyticsQueries(engine)
-    summary = await queries.summary(SPAN, None)
-    assert (summary.total_predictions, summary.by_version) == (0, {})
-    assert summary.average_confidence is summary.average_latency_ms is None
-    assert summary.cache_hit_rate is None
-    assert (await queries.sentiment_distribution(SPAN, None)).distribution["positive"].percent == 0
-    assert (await queries.recent(SPAN, None, 10)).predictions == []
+    reader = Reader(engine)
+    told = await summary(reader, Scope(SPAN))
+    assert (told.total_predictions, told.by_version) == (0, {})
+    assert told.average_confidence is told.average_latency_ms is None
+    assert told.cache_hit_rate is None
+    assert (await sentiment_distribution(reader, Scope(SPAN))).distribution["positive"].percent == 0
+    assert (await recent(reader, Scope(SPAN), 10)).predictions == []
 
 
 async def test_an_exhausted_pool_is_unavailable_not_a_hang(engine: AsyncEngine) -> None:
     small = create_engine(engine.url, pool_size=1, timeout_seconds=0.2)
     async with small.connect():
         with pytest.raises(DatabaseUnavailable):
-            await AnalyticsQueries(small).summary(SPAN, None)
+            await summary(Reader(small), Scope(SPAN))
     await small.dispose()

@@ -19,9 +19,9 @@ from analytics.drift import drift
 from analytics.facts import Scope
 from analytics.latency import latency
 from analytics.log_writer import LogWriter, model_version_id, store
-from analytics.queries import AnalyticsQueries
 from analytics.reader import Reader
 from analytics.rows import prediction_row
+from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, BucketName, timeseries
 from scripts.seed_predictions import seed_history
@@ -86,31 +86,31 @@ async def test_any_range_gives_what_a_plain_computation_gives(engine: AsyncEngin
     writer = LogWriter(engine, text_storage="hash")
     for start in range(0, len(made), 700):  # late rows in every batch
         await writer.write(made[start : start + 700], [])
-    queries, reader, numbers = AnalyticsQueries(engine), Reader(engine), random.Random(2)
+    reader, numbers = Reader(engine), random.Random(2)
     for _ in range(25):
         span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
         expected = within(made, span, version)
-        summary = await queries.summary(span, version)
-        assert summary.total_predictions == len(expected)
-        assert summary.by_version == Counter(p.version for p in expected)
-        shares = (await queries.sentiment_distribution(span, version)).distribution
+        told = await summary(reader, Scope(span, version))
+        assert told.total_predictions == len(expected)
+        assert told.by_version == Counter(p.version for p in expected)
+        shares = (await sentiment_distribution(reader, Scope(span, version))).distribution
         said = Counter(p.classification.sentiment for p in expected)
         assert {name: share.count for name, share in shares.items()} == {
             name: said[name] for name in SENTIMENTS
         }
         if expected:
             confidences = [p.classification.confidence for p in expected]
-            assert summary.average_confidence == pytest.approx(np.mean(confidences), rel=1e-6)
+            assert told.average_confidence == pytest.approx(np.mean(confidences), rel=1e-6)
             latencies = [p.latency_ms for p in expected]
-            assert summary.average_latency_ms == pytest.approx(np.mean(latencies), rel=1e-6)
-        for told in (await latency(reader, Scope(span, version))).percentiles:
+            assert told.average_latency_ms == pytest.approx(np.mean(latencies), rel=1e-6)
+        for of in (await latency(reader, Scope(span, version))).percentiles:
             exact = [
                 p.latency_ms
                 for p in expected
-                if (p.version, p.cache_hit) == (told.version, told.cache_hit)
+                if (p.version, p.cache_hit) == (of.version, of.cache_hit)
             ]
-            assert told.predictions == len(exact)
-            for fraction, found in ((0.5, told.p50_ms), (0.95, told.p95_ms), (0.99, told.p99_ms)):
+            assert of.predictions == len(exact)
+            for fraction, found in ((0.5, of.p50_ms), (0.95, of.p95_ms), (0.99, of.p99_ms)):
                 plain = np.quantile(exact, fraction, method="lower")
                 assert found == pytest.approx(plain, rel=0.0101)
 
@@ -239,6 +239,6 @@ async def test_a_seeded_history_is_counted_whole(engine: AsyncEngine) -> None:
     assert counts == [20_000, 5_000]
     now = datetime.now(UTC)
     span = TimeRange(now - timedelta(days=4), now + timedelta(minutes=1))
-    summary = await AnalyticsQueries(engine).summary(span, None)
-    assert summary.total_predictions == 25_000
-    assert set(summary.by_version) == set(VERSIONS)
+    told = await summary(Reader(engine), Scope(span))
+    assert told.total_predictions == 25_000
+    assert set(told.by_version) == set(VERSIONS)

@@ -1,0 +1,69 @@
+"""What was predicted, in totals: how many, how sure, how fast, and which sentiments."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from analytics.facts import Scope, counts
+from analytics.reader import Reader
+from analytics.window import Window, window
+from values import SENTIMENTS, Sentiment, Version
+
+
+class Summary(Window):
+    total_predictions: int
+    by_version: dict[Version, int]
+    average_confidence: float | None = Field(description="null without predictions")
+    average_latency_ms: float | None
+    cache_hit_rate: float | None = Field(description="percent of the predictions")
+
+
+class SentimentShare(BaseModel):
+    count: int
+    percent: float
+
+
+class SentimentDistribution(Window):
+    total_predictions: int
+    distribution: dict[Sentiment, SentimentShare]
+
+
+async def summary(reader: Reader, scope: Scope) -> Summary:
+    rows = await reader.select(
+        "version, sum(negative + neutral + positive)::bigint AS predictions, "
+        "sum(confidence_sum) AS confidence, sum(latency_ms_sum) AS latency_ms, "
+        "coalesce(sum(negative + neutral + positive) FILTER (WHERE cache_hit), 0)::bigint "
+        "AS cache_hits",
+        counts(scope),
+        "GROUP BY version ORDER BY version",
+    )
+    total = sum(row["predictions"] for row in rows)
+
+    def average(column: str) -> float | None:
+        return sum(row[column] for row in rows) / total if total else None
+
+    hit_share = average("cache_hits")
+    return Summary(
+        **window(scope),
+        total_predictions=total,
+        by_version={row["version"]: row["predictions"] for row in rows},
+        average_confidence=average("confidence"),
+        average_latency_ms=average("latency_ms"),
+        cache_hit_rate=None if hit_share is None else 100 * hit_share,
+    )
+
+
+async def sentiment_distribution(reader: Reader, scope: Scope) -> SentimentDistribution:
+    sums = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in SENTIMENTS)
+    [row] = await reader.select(sums, counts(scope))
+    total = sum(row[sentiment] for sentiment in SENTIMENTS)
+    return SentimentDistribution(
+        **window(scope),
+        total_predictions=total,
+        distribution={
+            sentiment: SentimentShare(
+                count=row[sentiment], percent=100 * row[sentiment] / total if total else 0.0
+            )
+            for sentiment in SENTIMENTS
+        },
+    )
