@@ -1,7 +1,8 @@
 """Ids that tell their time: UUIDv7 (RFC 9562), which sort as their moments do.
 
-The prediction log is partitioned by them, so an id must be of the very moment that its row names.
-The uuid-utils package makes them of a given time as well, but in no order within a millisecond.
+The prediction log is partitioned by them, so an id is of the moment that its row names; those of
+the first release are up to a second off. The uuid-utils package makes them of a given time as well,
+but in no order within a millisecond.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from uuid import UUID
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_MILLISECOND = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
 _VERSION, _VARIANT = 7 << 76, 2 << 62
 
 
@@ -30,14 +33,17 @@ def new_id(at: datetime, random_bits: Callable[[int], int] = randbits) -> UUID:
 
 
 def id_range(since: datetime, until: datetime) -> tuple[UUID, UUID]:
-    """Bounds, the second not included, of every UUIDv7 of a moment in [since, until).
-
-    They are as wide as whole milliseconds, for not every maker of ids puts anything finer in.
-    """
-    first = (since - _EPOCH) // _MICROSECOND // 1_000
-    end = -((_EPOCH - until) // _MICROSECOND // 1_000)
-    return _first_of(first), _first_of(end)
+    """Bounds, the second not included, of every id made within a second of [since, until)."""
+    return first_id(_moved(since, -_SECOND)), first_id(_moved(until, _SECOND + _MILLISECOND))
 
 
-def _first_of(milliseconds: int) -> UUID:
-    return UUID(int=max(milliseconds, 0) << 80)
+def first_id(at: datetime) -> UUID:
+    """No id of this millisecond, or a later one, is smaller."""
+    return UUID(int=max((at - _EPOCH) // _MILLISECOND, 0) << 80)
+
+
+def _moved(at: datetime, by: timedelta) -> datetime:
+    try:
+        return at + by
+    except OverflowError:  # in the first second of the year 1, or the last of 9999
+        return at

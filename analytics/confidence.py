@@ -1,12 +1,15 @@
-"""How sure the versions are: the distribution of their confidence."""
+"""How sure the versions are, and how far that can be believed."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 
+import anyio.to_thread
 from pydantic import BaseModel, Field
 
 from analytics.facts import Scope, counts, histogram
+from analytics.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
 from analytics.statistics.histogram import CONFIDENCE
 from analytics.window import Window, window
@@ -21,11 +24,32 @@ class ConfidenceBin(BaseModel):
     predictions: int
 
 
+class ReliabilityPoint(BaseModel):
+    """Labelled predictions of like confidence; calibrated, they are right as often as they say."""
+
+    count: int
+    mean_confidence: float
+    accuracy: float
+    accuracy_low: float = Field(description="95 % interval")
+    accuracy_high: float
+
+
+class Calibration(BaseModel):
+    count: int = Field(description="predictions with a true label")
+    accuracy: float
+    mean_confidence: float
+    error: float = Field(description="expected calibration error, over ten bins")
+    error_noise: float = Field(description="what it would be if confidence were exactly right")
+    curve: list[ReliabilityPoint]
+
+
 class VersionConfidence(BaseModel):
     version: Version
     predictions: int
     mean: float
+    mean_entropy_bits: float = Field(description="0 is certain; undecided is 1, of 3 classes 1.58")
     histogram: list[ConfidenceBin] = Field(description="ascending; empty bins are absent")
+    calibration: Calibration | None = Field(description="null without feedback")
 
 
 class Confidence(Window):
@@ -45,10 +69,13 @@ async def confidence(reader: Reader, scope: Scope) -> Confidence:
             ConfidenceBin(lower=lower, upper=upper, predictions=row["predictions"])
         )
     sums = await reader.select(
-        "version, sum(confidence_sum) AS confidence, "
+        "version, sum(confidence_sum) AS confidence, sum(entropy_sum) AS entropy, "
         "sum(negative + neutral + positive)::bigint AS predictions",
         counts(scope),
         "GROUP BY version ORDER BY version",
+    )
+    calibrations = await anyio.to_thread.run_sync(
+        _calibrations, await labels_by_version(reader, scope)
     )
     return Confidence(
         **window(scope),
@@ -57,8 +84,20 @@ async def confidence(reader: Reader, scope: Scope) -> Confidence:
                 version=row["version"],
                 predictions=row["predictions"],
                 mean=row["confidence"] / row["predictions"],
+                mean_entropy_bits=row["entropy"] / row["predictions"],
                 histogram=bins[row["version"]],
+                calibration=calibrations.get(row["version"]),
             )
             for row in sums
         ],
     )
+
+
+def _calibrations(labelled: LabelsByVersion) -> dict[Version, Calibration]:
+    # In a thread and only now: importing SciPy takes half a second.
+    from analytics.statistics.calibration import calibration
+
+    told = {version: calibration(bins) for version, bins in labelled.items()}
+    return {
+        version: Calibration.model_validate(asdict(one)) for version, one in told.items() if one
+    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -10,12 +12,13 @@ import anyio.to_thread
 from pydantic import BaseModel, Field
 
 from analytics.facts import Scope, counts, histogram
+from analytics.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
+from analytics.statistics.histogram import CONFIDENCE, Counts, merged
+from analytics.statistics.outcomes import LabelledBin
 from analytics.time_range import TimeRange
 from analytics.window import Window, window
-from values import SENTIMENTS, Sentiment
-
-MEASURES = ("confidence", "text_characters", "token_count")
+from values import SENTIMENTS, Sentiment, Version
 
 
 class FeatureDrift(BaseModel):
@@ -31,6 +34,20 @@ class FeatureDrift(BaseModel):
     )
 
 
+class EstimatedAccuracy(BaseModel):
+    """What labels of these predictions would show, from calibrated confidence (CBPE).
+
+    It holds while a given confidence is right as often as in the reference: see docs/statistics.md.
+    """
+
+    count: int
+    labelled_count: int = Field(description="of the reference")
+    accuracy: float
+    low: float = Field(description="95 % interval")
+    high: float
+    supported: float = Field(description="share of predictions as confident as labelled ones were")
+
+
 class DriftOfTraffic(Window):
     reference_since: datetime
     reference_until: datetime
@@ -38,40 +55,89 @@ class DriftOfTraffic(Window):
     confidence: FeatureDrift
     text_characters: FeatureDrift
     token_count: FeatureDrift
+    estimated_accuracy: dict[Version, EstimatedAccuracy] = Field(
+        description="without labels of the window; of versions that the reference has feedback on"
+    )
 
 
 async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTraffic:
     """What the model says and what it is given in `scope`, against the same in `reference`."""
+    before_scope = replace(scope, span=reference)
+    before = await _profile(reader, before_scope)
     current = await _profile(reader, scope)
-    before = await _profile(reader, replace(scope, span=reference))
+    labels = await labels_by_version(reader, before_scope)
     report = await anyio.to_thread.run_sync(_report, before, current)
+    estimates = await anyio.to_thread.run_sync(_estimates, labels, current.confidence)
     return DriftOfTraffic(
-        **window(scope), reference_since=reference.since, reference_until=reference.until, **report
+        **window(scope),
+        reference_since=reference.since,
+        reference_until=reference.until,
+        **report,
+        estimated_accuracy=estimates,
     )
 
 
-async def _profile(reader: Reader, scope: Scope) -> dict[str, dict[Any, int]]:
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    sentiment: Mapping[Sentiment, int]
+    confidence: Mapping[Version, Counts]
+    text_characters: Counts
+    token_count: Counts
+
+
+async def _profile(reader: Reader, scope: Scope) -> _Profile:
     sums = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in SENTIMENTS)
     [said] = await reader.select(sums, counts(scope))
-    profile: dict[str, dict[Any, int]] = {"sentiment": {name: said[name] for name in SENTIMENTS}}
-    for measure in MEASURES:
+    binned: dict[str, dict[Version, dict[int, int]]] = {}
+    for measure in ("confidence", "text_characters", "token_count"):
         rows = await reader.select(
-            "bin, sum(predictions)::bigint AS predictions",
+            "version, bin, sum(predictions)::bigint AS predictions",
             histogram(scope, measure),
-            "GROUP BY bin",
+            "GROUP BY version, bin",
         )
-        profile[measure] = {row["bin"]: row["predictions"] for row in rows}
-    return profile
+        by_version = binned[measure] = defaultdict(dict)
+        for row in rows:
+            by_version[row["version"]][row["bin"]] = row["predictions"]
+    return _Profile(
+        {name: said[name] for name in SENTIMENTS},
+        binned["confidence"],
+        merged(binned["text_characters"].values()),
+        merged(binned["token_count"].values()),
+    )
 
 
-def _report(
-    before: dict[str, dict[Any, int]], current: dict[str, dict[Any, int]]
-) -> dict[str, dict[str, Any]]:
+def _report(before: _Profile, current: _Profile) -> dict[str, dict[str, Any]]:
     # In a thread and only now: importing SciPy takes half a second.
     from analytics.statistics.drift import Profile, drift_report
 
-    def profile(of: dict[str, dict[Any, int]]) -> Profile:
-        sentiment: dict[Sentiment, int] = of["sentiment"]
-        return Profile(sentiment, *(of[measure] for measure in MEASURES))
+    def profile(of: _Profile) -> Profile:
+        confidence = merged(of.confidence.values())
+        return Profile(of.sentiment, confidence, of.text_characters, of.token_count)
 
     return asdict(drift_report(profile(before), profile(current)))
+
+
+def _estimates(
+    labels: LabelsByVersion, confidence: Mapping[Version, Counts]
+) -> dict[Version, EstimatedAccuracy]:
+    from analytics.statistics.estimated_accuracy import ConfidenceBin, estimate_accuracy
+
+    estimates = {}
+    for version, bins in labels.items():
+        # The middle of its bin for every confidence, on both sides: a bin's predictions are taken
+        # to be right as often as its labelled ones were.
+        told = estimate_accuracy(
+            {
+                number: LabelledBin(
+                    part.count, part.count * CONFIDENCE.value_of(number), part.correct
+                )
+                for number, part in bins.items()
+            },
+            {
+                number: ConfidenceBin(count, count * CONFIDENCE.value_of(number))
+                for number, count in confidence.get(version, {}).items()
+            },
+        )
+        if told is not None:
+            estimates[version] = EstimatedAccuracy.model_validate(asdict(told))
+    return estimates

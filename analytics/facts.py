@@ -11,15 +11,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from analytics.buckets import Segment, segments
-from analytics.rollups import BINS
+from analytics.buckets import segments
+from analytics.rollups import BINS, COUNTS, ENTROPY
 from analytics.time_range import TimeRange
 from ids import id_range
 from values import SENTIMENTS, Endpoint, Version
 
-_COUNTS = ", ".join(
-    f"count(*) FILTER (WHERE sentiment = '{sentiment}') AS {sentiment}" for sentiment in SENTIMENTS
-)
+_KEYS = "model_version_id, endpoint"
+_MINUTE = "date_trunc('minute', created_at)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +41,21 @@ class Scope:
 def counts(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
     """Sums by version, revision, endpoint, cache_hit and time, the start of a bucket or a minute.
 
-    Columns: those, and negative, neutral, positive, truncated, confidence_sum, latency_ms_sum.
-    Buckets are of at most `largest_bucket`, so that the sums of longer ones can be made of them.
+    Columns: those, and negative, neutral, positive, truncated, confidence_sum, latency_ms_sum,
+    entropy_sum. Buckets are of at most `largest_bucket`, so that the sums of longer ones can be
+    made of them.
     """
-    columns = f"{', '.join(SENTIMENTS)}, truncated, confidence_sum, latency_ms_sum"
-    rolled = f"SELECT bucket AS time, model_version_id, endpoint, cache_hit, {columns}"
-    raw = (
-        f"SELECT date_trunc('minute', created_at) AS time, model_version_id, endpoint, cache_hit, "
-        f"{_COUNTS}, count(*) FILTER (WHERE truncated) AS truncated, "
+    columns = f"{', '.join(SENTIMENTS)}, truncated, confidence_sum, latency_ms_sum, entropy_sum"
+    return _facts(
+        scope,
+        largest_bucket,
+        f"SELECT bucket AS time, {_KEYS}, cache_hit, {columns} FROM rollups WHERE",
+        f"SELECT {_MINUTE} AS time, {_KEYS}, cache_hit, "
+        f"{COUNTS}, count(*) FILTER (WHERE truncated) AS truncated, "
         "sum(confidence::double precision) AS confidence_sum, "
-        "sum(latency_ms::double precision) AS latency_ms_sum"
+        f"sum(latency_ms::double precision) AS latency_ms_sum, sum({ENTROPY}) AS entropy_sum "
+        "FROM predictions WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4",
     )
-    return _facts(scope, largest_bucket, f"{rolled} FROM rollups WHERE", raw, "")
 
 
 def histogram(scope: Scope, measure: str, largest_bucket: timedelta | None = None) -> Facts:
@@ -61,31 +63,62 @@ def histogram(scope: Scope, measure: str, largest_bucket: timedelta | None = Non
 
     Columns: version, revision, endpoint, cache_hit, time, bin, predictions.
     """
-    rolled = (
-        "SELECT bucket AS time, model_version_id, endpoint, cache_hit, bin, predictions "
-        f"FROM rollups, unnest({measure}_bins, {measure}_counts) AS h (bin, predictions) WHERE"
+    return _facts(
+        scope,
+        largest_bucket,
+        f"SELECT bucket AS time, {_KEYS}, cache_hit, bin, predictions "
+        f"FROM rollups, unnest({measure}_bins, {measure}_counts) AS h (bin, predictions) WHERE",
+        f"SELECT {_MINUTE} AS time, {_KEYS}, cache_hit, {BINS[measure].sql(measure)} AS bin, "
+        "count(*) AS predictions FROM predictions WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4, 5",
     )
-    raw = (
-        "SELECT date_trunc('minute', created_at) AS time, model_version_id, endpoint, cache_hit, "
-        f"{BINS[measure].sql(measure)} AS bin, count(*) AS predictions"
-    )
-    return _facts(scope, largest_bucket, rolled, raw, ", 5")
 
 
-def _facts(
-    scope: Scope, largest_bucket: timedelta | None, rolled: str, raw: str, more_groups: str
-) -> Facts:
+def labels(scope: Scope) -> Facts:
+    """Of the predictions that have a true label, the latest of which counts: how many are right.
+
+    Columns: version, revision, endpoint, time, confidence_bin, labelled, correct, confidence_sum.
+    """
+    latest = (
+        "SELECT DISTINCT ON (prediction_id) prediction_id AS id, label FROM feedback "
+        "WHERE {ids_of_feedback} ORDER BY prediction_id, feedback.id DESC"
+    )
+    return _facts(
+        scope,
+        None,
+        f"SELECT bucket AS time, {_KEYS}, confidence_bin, labelled, correct, confidence_sum "
+        "FROM label_rollups WHERE",
+        f"SELECT {_MINUTE} AS time, {_KEYS}, {BINS['confidence'].sql('confidence')} "
+        "AS confidence_bin, count(*) AS labelled, "
+        "count(*) FILTER (WHERE label = sentiment) AS correct, "
+        "sum(confidence::double precision) AS confidence_sum "
+        f"FROM ({latest}) AS latest JOIN predictions USING (id) "
+        "WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4",
+    )
+
+
+def _facts(scope: Scope, largest_bucket: timedelta | None, rolled: str, raw: str) -> Facts:
+    """`rolled` up to its WHERE, and `raw` with places for conditions, for every segment."""
     covering = segments(scope.span, largest_bucket) if largest_bucket else segments(scope.span)
     parameters: dict[str, Any] = {}
     parts = []
-    for segment in covering:
+    for number, segment in enumerate(covering):
+        since, until = f":since_{number}", f":until_{number}"
+        parameters |= {since[1:]: segment.since, until[1:]: segment.until}
         if segment.size is None:
-            within = _rows_between(parameters, segment)
-            parts.append(f"{raw} FROM predictions WHERE {within} GROUP BY 1, 2, 3, 4{more_groups}")
+            # The ids lead PostgreSQL to the rows, the times are what was asked for.
+            low, high = f":low_{number}", f":high_{number}"
+            parameters[low[1:]], parameters[high[1:]] = id_range(segment.since, segment.until)
+            places = {
+                "ids": f"id >= {low} AND id < {high}",
+                "ids_of_feedback": f"prediction_id >= {low} AND prediction_id < {high}",
+                "times": f"created_at >= {since} AND created_at < {until}",
+            }
+            parts.append(raw.format_map(places))
         else:
             seconds = int(segment.size.total_seconds())
-            within = _between("bucket", parameters, segment)
-            parts.append(f"{rolled} bucket_seconds = {seconds} AND {within}")
+            parts.append(
+                f"{rolled} bucket_seconds = {seconds} AND bucket >= {since} AND bucket < {until}"
+            )
     conditions = _conditions(scope, parameters)
     return Facts(
         "(SELECT m.version, m.revision, f.* FROM ("
@@ -106,19 +139,3 @@ def _conditions(scope: Scope, parameters: dict[str, Any]) -> Sequence[str]:
             parameters[name] = value
             conditions.append(f"{column} = :{name}")
     return conditions
-
-
-def _rows_between(parameters: dict[str, Any], segment: Segment) -> str:
-    """The ids lead PostgreSQL to the rows, the times are what was asked for."""
-    number = len(parameters)
-    low, high = id_range(segment.since, segment.until)
-    parameters[f"low_{number}"], parameters[f"high_{number}"] = low, high
-    within = _between("created_at", parameters, segment)
-    return f"id >= :low_{number} AND id < :high_{number} AND {within}"
-
-
-def _between(column: str, parameters: dict[str, Any], segment: Segment) -> str:
-    number = len(parameters)
-    parameters[f"since_{number}"] = segment.since
-    parameters[f"until_{number}"] = segment.until
-    return f"{column} >= :since_{number} AND {column} < :until_{number}"

@@ -10,8 +10,11 @@ from uuid import UUID
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from analytics.additive import add_to
 from analytics.database import reading
-from analytics.tables import feedback, predictions
+from analytics.rollups import WRITERS_LOCK
+from analytics.statistics.histogram import CONFIDENCE
+from analytics.tables import feedback, label_rollups, predictions
 from errors import PredictionNotFound
 from ids import id_range
 from values import Sentiment
@@ -19,6 +22,15 @@ from values import Sentiment
 # A prediction that another API process made may still be on its way to PostgreSQL.
 YOUNG = timedelta(seconds=3)
 POLL_SECONDS = 0.1
+# What changes in the counts when a prediction's label does.
+_ADD_LABEL = add_to(
+    label_rollups,
+    f"""(SELECT created_at AS at, model_version_id, endpoint,
+        {CONFIDENCE.sql("confidence")} AS confidence_bin,
+        CAST(:labelled AS bigint) AS labelled, CAST(:correct AS bigint) AS correct,
+        confidence::double precision * :labelled AS confidence_sum
+    FROM predictions WHERE id = :id) AS changed""",
+)
 
 
 class FeedbackStore:
@@ -45,19 +57,26 @@ class FeedbackStore:
 
     async def _add_if_known(self, prediction_id: UUID, label: Sentiment) -> bool:
         async with reading(self._engine) as connection, connection.begin():
-            # The lock puts two feedbacks for one prediction in a row, so neither misses the other.
-            known = await connection.execute(
-                select(predictions.c.id)
-                .where(predictions.c.id == prediction_id)
-                .with_for_update(key_share=True)
-            )
-            if known.first() is None:
+            known = select(predictions.c.sentiment).where(predictions.c.id == prediction_id)
+            sentiment = (await connection.execute(known)).scalar_one_or_none()
+            if sentiment is None:
                 return False
-            if await _latest_label(connection, prediction_id) != label:
+            # Two feedbacks for one prediction come in a row, so neither misses the other.
+            await connection.execute(WRITERS_LOCK)
+            before = await _latest_label(connection, prediction_id)
+            if before != label:
                 await connection.execute(
                     insert(feedback).values(
                         prediction_id=prediction_id, label=label, created_at=datetime.now(UTC)
                     )
+                )
+                await connection.execute(
+                    _ADD_LABEL,
+                    {
+                        "id": prediction_id,
+                        "labelled": int(before is None),
+                        "correct": int(label == sentiment) - int(before == sentiment),
+                    },
                 )
         return True
 

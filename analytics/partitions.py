@@ -12,8 +12,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from analytics.tables import BUCKET_SECONDS
-from ids import id_range
+from analytics.tables import BUCKET_SECONDS, ROLLUP_TABLES
+from ids import first_id
 
 _DAY = timedelta(days=1)
 _NAME = "predictions_%Y%m%d"
@@ -35,7 +35,8 @@ _ABOUT_A_DAY = [
         ("comparisons", "v2_prediction_id >= :low AND v2_prediction_id < :high"),
         ("feedback", "prediction_id >= :low AND prediction_id < :high"),
         *(
-            ("rollups", f"bucket_seconds = {seconds} AND bucket >= :start AND bucket < :end")
+            (table.name, f"bucket_seconds = {seconds} AND bucket >= :start AND bucket < :end")
+            for table in ROLLUP_TABLES
             for seconds in BUCKET_SECONDS
         ),
     )
@@ -89,4 +90,4 @@ async def partition_days(connection: AsyncConnection) -> list[date]:
 
 def _bounds(day: date) -> tuple[UUID, UUID]:
     start = datetime.combine(day, time(), UTC)
-    return id_range(start, start + _DAY)
+    return first_id(start), first_id(start + _DAY)

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from sqlalchemy import text
 
+from analytics.statistics.entropy import entropy_sql
 from analytics.statistics.histogram import (
     CONFIDENCE,
     LATENCY_MS,
@@ -37,11 +38,13 @@ PLANNED = text(
     "SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)"
 )
 
+ENTROPY = entropy_sql([f"score_{sentiment}" for sentiment in SENTIMENTS])
+
 _GROUP = "model_version_id, endpoint, cache_hit"
-_COUNTS = ", ".join(
+COUNTS = ", ".join(
     f"count(*) FILTER (WHERE sentiment = '{sentiment}') AS {sentiment}" for sentiment in SENTIMENTS
 )
-_SUMMED = (*SENTIMENTS, "truncated", "confidence_sum", "latency_ms_sum")
+_SUMMED = (*SENTIMENTS, "truncated", "confidence_sum", "latency_ms_sum", "entropy_sum")
 _ARRAYS = [f"{measure}_{part}" for measure in BINS for part in ("bins", "counts")]
 _BINNED = ", ".join(f"{bins.sql(measure)} AS {measure}" for measure, bins in BINS.items())
 
@@ -89,11 +92,12 @@ INSERT_AND_ROLL_UP = text(f"""
 WITH inserted AS (
     INSERT INTO predictions SELECT * FROM predictions_staging ON CONFLICT DO NOTHING
     RETURNING date_bin('60 s', created_at, TIMESTAMPTZ 'epoch') AS bucket, {_GROUP}, sentiment,
-        truncated, confidence AS sure, latency_ms AS took, {_BINNED}
+        truncated, confidence AS sure, latency_ms AS took, {ENTROPY} AS entropy, {_BINNED}
 ), counted_60 AS (
-    SELECT 60 AS seconds, bucket, {_GROUP}, {_COUNTS},
+    SELECT 60 AS seconds, bucket, {_GROUP}, {COUNTS},
         count(*) FILTER (WHERE truncated) AS truncated,
-        sum(sure::double precision) AS confidence_sum, sum(took::double precision) AS latency_ms_sum
+        sum(sure::double precision) AS confidence_sum,
+        sum(took::double precision) AS latency_ms_sum, sum(entropy) AS entropy_sum
     FROM inserted GROUP BY bucket, {_GROUP}
 ), {_levels("counted", _GROUP, ", ".join(f"sum({name}) AS {name}" for name in _SUMMED))}
 , binned_60 AS (

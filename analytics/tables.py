@@ -21,6 +21,7 @@ from sqlalchemy import (
     Uuid,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, REAL
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import Double
 
 from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS
@@ -50,6 +51,15 @@ _ID_MILLISECONDS = " + ".join(
 def _one_of(column: str, allowed: tuple[str, ...] | tuple[int, ...]) -> CheckConstraint:
     listed = ", ".join(repr(value) for value in allowed)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _bucket() -> list[SchemaItem]:
+    """What every rollup begins with."""
+    return [
+        Column("bucket_seconds", Integer, primary_key=True, autoincrement=False),
+        Column("bucket", DateTime(timezone=True), primary_key=True),
+        _one_of("bucket_seconds", BUCKET_SECONDS),
+    ]
 
 
 model_versions = Table(
@@ -91,7 +101,7 @@ predictions = Table(
     # A partition is a day, and a range of time is one of ids: no index on the time is needed.
     Index(None, "model_version_id", "id"),
     CheckConstraint(
-        f"{_ID_MILLISECONDS} = floor(extract(epoch FROM created_at) * 1000)", name="id"
+        f"abs({_ID_MILLISECONDS} - extract(epoch FROM created_at) * 1000) <= 1000", name="id"
     ),
     postgresql_partition_by="RANGE (id)",
 )
@@ -121,8 +131,7 @@ feedback = Table(
 rollups = Table(
     "rollups",
     metadata,
-    Column("bucket_seconds", Integer, primary_key=True, autoincrement=False),
-    Column("bucket", DateTime(timezone=True), primary_key=True),
+    *_bucket(),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
     Column("endpoint", Text, primary_key=True),
     Column("cache_hit", Boolean, primary_key=True),
@@ -137,6 +146,22 @@ rollups = Table(
         for measure in MEASURES
         for part, kind in (("bins", SmallInteger), ("counts", BigInteger))
     ),
-    _one_of("bucket_seconds", BUCKET_SECONDS),
+    Column("entropy_sum", Double, nullable=False),
     _one_of("endpoint", PREDICT_ENDPOINTS),
 )
+
+# Of every prediction that has a true label: the latest label counts, at the time of the prediction.
+label_rollups = Table(
+    "label_rollups",
+    metadata,
+    *_bucket(),
+    Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("confidence_bin", SmallInteger, primary_key=True, autoincrement=False),
+    Column("labelled", BigInteger, nullable=False),
+    Column("correct", BigInteger, nullable=False),
+    Column("confidence_sum", Double, nullable=False),
+    _one_of("endpoint", PREDICT_ENDPOINTS),
+)
+
+ROLLUP_TABLES = (rollups, label_rollups)

@@ -1,38 +1,19 @@
-"""How far confidence can be believed: reliability, calibration error, entropy, from counts."""
+"""How far confidence can be believed: reliability and calibration error, from counts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.special import betaincinv, entr
+from scipy.special import betaincinv
 
 from analytics.statistics.histogram import CONFIDENCE
+from analytics.statistics.outcomes import LabelledBin
 
 # As in Naeini (2015). Labels are few, and 50 bins would show more noise than error.
 RELIABILITY_BINS = 10
 INTERVAL = (0.025, 0.975)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledBin:
-    """Predictions of one confidence bin whose true label is known: `correct` of `count` are right.
-
-    `confidence_sum` is over the same predictions, so that nothing is lost to the bin's width.
-    """
-
-    count: int
-    confidence_sum: float
-    correct: int
-
-    def __add__(self, other: LabelledBin) -> LabelledBin:
-        return LabelledBin(
-            count=self.count + other.count,
-            confidence_sum=self.confidence_sum + other.confidence_sum,
-            correct=self.correct + other.correct,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,40 +101,6 @@ def reliability_curve(bins: Iterable[LabelledBin]) -> tuple[ReliabilityPoint, ..
                 )
             )
     return tuple(points)
-
-
-def entropy_bits(weights: Sequence[float]) -> float | None:
-    """Shannon's entropy (1948) of `weights` scaled to sum 1; None if all are 0.
-
-    In [0, log2(number of weights)] bits: at most 1 for two classes, 1.585 for three. The weights
-    are one prediction's scores, summed scores, or how often each class was predicted.
-
-    Raises:
-        ValueError: a weight is negative or not finite.
-    """
-    shares = np.asarray(weights, dtype=np.float64)
-    if not np.all((shares >= 0) & np.isfinite(shares)):
-        raise ValueError("weights cannot be negative, infinite or NaN")
-    total = shares.sum()
-    if not total:
-        return None
-    return abs(float(entr(shares / total).sum())) / math.log(2)
-
-
-def mean_entropy_bits(entropy_sum: float, count: int) -> float | None:
-    """Mean uncertainty of the predictions in bits, from the sum of `entropy_sql`; None of none."""
-    return entropy_sum / count if count else None
-
-
-def entropy_sql(columns: Sequence[str]) -> str:
-    """The entropy in bits of one row's scores as a PostgreSQL expression of type double precision.
-
-    `columns` are names of score columns; NULL is a class that the checkpoint does not have. A score
-    of 0 adds 0, and PostgreSQL, which refuses ln(0), does not see it.
-    """
-    scores = [f"coalesce({column}, 0)::double precision" for column in columns]
-    terms = " + ".join(f"{score} * ln(greatest({score}, 1e-300))" for score in scores)
-    return f"abs({terms}) / {math.log(2)!r}"
 
 
 def _joined(bins: Mapping[int, LabelledBin]) -> list[LabelledBin]:

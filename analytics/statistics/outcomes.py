@@ -1,4 +1,4 @@
-"""The counts that A/B statistics start from: who was right, and how the traffic was split."""
+"""The counts that statistics start from: who was right, and how the traffic was split."""
 
 from __future__ import annotations
 
@@ -80,3 +80,22 @@ class TrafficSplit:
             raise ValueError(f"counts cannot be negative: {self}")
         if not 0 <= self.v2_share <= 1:
             raise ValueError(f"a share lies in [0, 1], unlike {self.v2_share}")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBin:
+    """Predictions of one confidence bin whose true label is known: `correct` of `count` are right.
+
+    `confidence_sum` is over the same predictions, so that nothing is lost to the bin's width.
+    """
+
+    count: int
+    confidence_sum: float
+    correct: int
+
+    def __add__(self, other: LabelledBin) -> LabelledBin:
+        return LabelledBin(
+            count=self.count + other.count,
+            confidence_sum=self.confidence_sum + other.confidence_sum,
+            correct=self.correct + other.correct,
+        )

@@ -21,7 +21,7 @@ from values import Comparison, Prediction
 
 MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
 TODAY = MIDNIGHT.date()
-TABLES = ("predictions", "comparisons", "feedback", "rollups")
+TABLES = ("predictions", "comparisons", "feedback", "rollups", "label_rollups")
 
 
 async def days(engine: AsyncEngine) -> list[date]:
@@ -70,7 +70,7 @@ async def test_an_id_that_tells_another_time_is_refused(engine: AsyncEngine) -> 
     with pytest.raises(IntegrityError, match="ck_predictions_id"):
         async with engine.begin() as connection:
             await connection.execute(
-                text("UPDATE predictions SET created_at = created_at + interval '1 millisecond'")
+                text("UPDATE predictions SET created_at = created_at + interval '1.1 s'")
             )
 
 
@@ -102,12 +102,12 @@ async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEng
     for prediction in (old, edge, kept):
         await feedback.add(prediction.id, "positive")
     assert await counts(engine) == {
-        "predictions": 4, "comparisons": 2, "feedback": 3, "rollups": 12,
+        "predictions": 4, "comparisons": 2, "feedback": 3, "rollups": 12, "label_rollups": 9,
     }  # fmt: skip
     dropped = await Upkeep(engine, retention_days=3).run(TODAY)
     assert dropped == [old.created_at.date(), edge.created_at.date()]
     assert await counts(engine) == {
-        "predictions": 2, "comparisons": 1, "feedback": 1, "rollups": 6,
+        "predictions": 2, "comparisons": 1, "feedback": 1, "rollups": 6, "label_rollups": 3,
     }  # fmt: skip
     assert await Upkeep(engine, retention_days=3).run(TODAY) == []
 

@@ -1,10 +1,9 @@
-"""Reliability, calibration error, entropy, and accuracy estimated without labels."""
+"""Reliability, calibration error, and accuracy estimated without labels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from random import Random
 
 import numpy as np
 import pytest
@@ -13,15 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from analytics.statistics.calibration import (
-    LabelledBin,
     calibration,
-    entropy_bits,
-    entropy_sql,
-    mean_entropy_bits,
     reliability_curve,
 )
 from analytics.statistics.estimated_accuracy import ConfidenceBin, estimate_accuracy
-from tests.unit.postgres_arithmetic import evaluate
+from analytics.statistics.outcomes import LabelledBin
 
 Values = NDArray[np.float64]
 SCORES = ("score_negative", "score_neutral", "score_positive")
@@ -147,64 +142,6 @@ def test_counts_that_cannot_be_are_refused(part: LabelledBin) -> None:
         calibration({49: part, 30: LabelledBin(10, 6.1, 5)})
     with pytest.raises(ValueError, match="right"):
         estimate_accuracy({49: part}, {49: ConfidenceBin(3, 2.95)})
-
-
-@pytest.mark.parametrize(
-    ("weights", "bits"),
-    [
-        ([1.0], 0),
-        ([0.5, 0.5], 1),
-        ([7, 7], 1),
-        ([0.0, 1.0, 0.0], 0),
-        ([1, 1, 1], math.log2(3)),
-        ([1, 3], 0.811278),
-        ([10**18, 10**18], 1),
-    ],
-)
-def test_entropy_of_known_distributions(weights: list[float], bits: float) -> None:
-    assert entropy_bits(weights) == pytest.approx(bits, abs=1e-6)
-
-
-def test_nothing_has_no_entropy() -> None:
-    assert entropy_bits([]) is None
-    assert entropy_bits([0, 0]) is None
-    assert mean_entropy_bits(0.0, 0) is None
-    assert mean_entropy_bits(1.5, 3) == 0.5
-
-
-@pytest.mark.parametrize("weights", [[1, -0.1], [math.nan, 1], [math.inf, 1]])
-def test_weights_that_cannot_be_are_refused(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match="weights"):
-        entropy_bits(weights)
-
-
-@given(st.lists(st.floats(1e-9, 1), min_size=2, max_size=3), st.randoms(use_true_random=False))
-def test_entropy_is_bounded_and_blind_to_order(weights: list[float], random: Random) -> None:
-    bits = entropy_bits(weights)
-    assert bits is not None
-    assert 0 <= bits <= math.log2(len(weights)) + 1e-12
-    random.shuffle(weights)
-    assert entropy_bits(weights) == pytest.approx(bits, abs=1e-12)
-
-
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_sql_gives_the_entropy_of_a_row(first: float, second: float) -> None:
-    negative, neutral = first, (1 - first) * second
-    scores = {"score_negative": negative, "score_neutral": neutral}
-    row = scores | {"score_positive": 1 - negative - neutral}
-    bits = entropy_bits([max(score, 0.0) for score in row.values()])
-    assert evaluate(entropy_sql(SCORES), **row) == pytest.approx(bits, abs=1e-9)
-
-
-@pytest.mark.parametrize("positive", [0.0, 0.3, 1.0])
-def test_sql_passes_over_a_class_that_the_checkpoint_lacks(positive: float) -> None:
-    bits = evaluate(
-        entropy_sql(SCORES),
-        score_negative=1 - positive,
-        score_neutral=None,
-        score_positive=positive,
-    )
-    assert bits == pytest.approx(entropy_bits([positive, 1 - positive]), abs=1e-12)
 
 
 def test_an_estimate_of_a_worked_example() -> None:

@@ -8,7 +8,7 @@ from uuid import RFC_4122, UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ids import id_range, new_id
+from ids import first_id, id_range, new_id
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
@@ -47,13 +47,26 @@ def test_ids_of_one_moment_differ() -> None:
 
 
 @given(at=moments, since=moments, until=moments)
-def test_a_range_holds_its_moments_and_no_other_millisecond(
+def test_a_range_holds_its_moments_and_a_second_around_them(
     at: datetime, since: datetime, until: datetime
 ) -> None:
     low, high = id_range(since, until)
     inside = low <= new_id(at) < high
-    millisecond = timedelta(milliseconds=1)
-    if since <= at < until:
+    second, edge = timedelta(seconds=1), timedelta(milliseconds=2)
+    if since <= at < until < LAST - second:
         assert inside
-    elif since - at >= millisecond or at - until >= millisecond:
+    elif since - at > second + edge or at - until > second + edge:
         assert not inside
+
+
+@given(at=moments, other=moments)
+def test_what_is_made_from_a_millisecond_on_is_not_before_its_first_id(
+    at: datetime, other: datetime
+) -> None:
+    at = at.replace(microsecond=at.microsecond // 1_000 * 1_000)
+    assert (first_id(at) <= new_id(other)) == (at <= other)
+
+
+def test_a_range_may_reach_to_the_ends_of_time() -> None:
+    low, high = id_range(datetime.min.replace(tzinfo=UTC), LAST)
+    assert low == UUID(int=0) < new_id(datetime(2026, 3, 1, tzinfo=UTC)) < high
