@@ -20,11 +20,11 @@ from analytics.read_api import analytics_router
 from analytics.reader import Reader
 from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
-from prediction_path import PredictionPath, assign_version
+from prediction_path import PredictionPath
 from redis_connection import connect
 from runners.client import RunnerApi, RunnerClient
 from settings import Settings
-from values import Version
+from values import Split, Version
 from web.get_app import get_app
 from web.json_api import JsonApi
 from web.openapi import openapi_document
@@ -38,7 +38,6 @@ class Parts:
     """What a running API process is made of; made on its event loop, when serving starts."""
 
     def __init__(self, settings: Settings, runners: Mapping[Version, RunnerApi]) -> None:
-        self._settings = settings
         self.redis = connect(
             settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
         )
@@ -74,7 +73,12 @@ class Parts:
             version: RunnerClient(version, runner, timeout_seconds=settings.request_timeout_seconds)
             for version, runner in runners.items()
         }
-        self.path = PredictionPath(self.runners, self.cache, self.log)
+        self.path = PredictionPath(
+            self.runners,
+            self.cache,
+            self.log,
+            Split(settings.ab_salt, settings.ab_v2_percent),
+        )
 
     def start(self) -> None:
         self.log.start()
@@ -98,11 +102,6 @@ class Parts:
 
     async def cache_size(self) -> int | None:
         return await self.cache.size()
-
-    def assign_version(self, subject: str | None) -> Version:
-        return assign_version(
-            subject, v2_percent=self._settings.ab_v2_percent, salt=self._settings.ab_salt
-        )
 
 
 def get_endpoints(parts: Parts, json_apis: Collection[JsonApi], version: str) -> FastAPI:

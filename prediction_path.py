@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from secrets import token_bytes
 from typing import Protocol
 
 import metrics
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
+from errors import RunnerUnavailable
 from ids import new_id
 from values import (
     VERSIONS,
+    Assignment,
     Classification,
     Comparison,
     Endpoint,
+    Experiment,
+    ModelVersion,
     Prediction,
     RunnerDescription,
+    Split,
     Version,
 )
 
@@ -48,10 +54,13 @@ class Log(Protocol):
 class PredictionPath:
     """Answers texts; every endpoint is this path with other arguments."""
 
-    def __init__(self, runners: Mapping[Version, Runner], cache: Cache, log: Log) -> None:
+    def __init__(
+        self, runners: Mapping[Version, Runner], cache: Cache, log: Log, split: Split
+    ) -> None:
         self._runners = runners
         self._cache = cache
         self._log = log
+        self._split = split
         self._single_flight = SingleFlight[Classification](on_join=metrics.cache_joins.inc)
 
     async def predict(
@@ -65,6 +74,32 @@ class PredictionPath:
         predictions = await self._predict(texts, version, endpoint, time.perf_counter())
         self._record(predictions)
         return predictions
+
+    async def predict_ab(self, text: str, subject: str | None) -> Prediction:
+        """Predict `text` with the version that the split deals `subject`; recorded with its test.
+
+        Raises:
+            RunnerUnavailable: the runner of that version cannot answer. Nothing is recorded.
+        """
+        started = time.perf_counter()
+        key = subject_key(subject, self._split.salt)
+        version = deal(key, self._split.v2_percent)
+        [prediction] = await self._predict([text], version, "/predict/ab", started)
+        prediction = replace(prediction, assignment=self._assignment(prediction, key))
+        self._record([prediction])
+        return prediction
+
+    def _assignment(self, prediction: Prediction, key: bytes) -> Assignment | None:
+        """None while the other version has never been up: there is nothing to test against."""
+        models = {prediction.version: prediction.model}
+        for version in VERSIONS:
+            if version not in models:
+                try:
+                    other = self._runners[version].description()
+                except RunnerUnavailable:
+                    return None
+                models[version] = ModelVersion(version, other.revision, other.engine)
+        return Assignment(Experiment(self._split, models["v1"], models["v2"]), key)
 
     async def compare(self, text: str) -> Comparison:
         """Predict `text` with both versions at once; recorded as two linked predictions.
@@ -135,15 +170,17 @@ class PredictionPath:
             metrics.confidence.labels(prediction.version).observe(classification.confidence)
 
 
-def assign_version(subject: str | None, *, v2_percent: float, salt: str) -> Version:
-    """Deal a subject out to a version: the same one as long as salt and split stay.
-
-    A subject's bucket is a hash, so a changed split moves only the buckets between the two marks.
-    Without a subject the bucket is drawn at random.
-    """
+def subject_key(subject: str | None, salt: str) -> bytes:
+    """Stands for a subject in one test, and does not tell who it is; random without a subject."""
     if subject is None:
-        bucket = random.randrange(_BUCKETS)
-    else:
-        digest = hashlib.sha256(f"{salt}\x00{subject}".encode()).digest()
-        bucket = int.from_bytes(digest[:8]) % _BUCKETS
+        return token_bytes(32)
+    return hashlib.sha256(f"{salt}\x00{subject}".encode()).digest()
+
+
+def deal(key: bytes, v2_percent: float) -> Version:
+    """The version of a subject: the same one as long as key and split stay.
+
+    The key's bucket is a hash, so a changed split moves only the buckets between the two marks.
+    """
+    bucket = int.from_bytes(key[:8]) % _BUCKETS
     return "v2" if bucket < v2_percent * _BUCKETS / 100 else "v1"

@@ -121,9 +121,7 @@ class SentimentService:
     @bentoml.api(route="/predict/ab", input_spec=AbRequest, output_spec=PredictionReply)
     async def predict_ab(self, text: str, subject: str | None) -> PredictionReply:
         """Sentiment of one text by the version that the A/B split deals the subject."""
-        version = self.parts.assign_version(subject)
-        [prediction] = await self.parts.path.predict([text], version, "/predict/ab")
-        return PredictionReply.of(prediction)
+        return PredictionReply.of(await self.parts.path.predict_ab(text, subject))
 
     @bentoml.api(
         route="/predict/ab-compare", input_spec=AbCompareRequest, output_spec=AbCompareReply

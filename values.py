@@ -52,6 +52,40 @@ class RunnerDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """What answers as a version: other weights or another engine is another one."""
+
+    version: Version
+    revision: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How /predict/ab deals subjects out: `v2_percent` of them to v2, by a hash with `salt`."""
+
+    salt: str
+    v2_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One A/B test: another split, other weights or another engine is another test."""
+
+    split: Split
+    v1: ModelVersion
+    v2: ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """That a subject was dealt a version; `subject_key` is a hash, or random without a subject."""
+
+    experiment: Experiment
+    subject_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One answered text, as replied to the client and as written to the prediction log."""
 
@@ -64,6 +98,11 @@ class Prediction:
     classification: Classification
     cache_hit: bool
     latency_ms: float
+    assignment: Assignment | None = None
+
+    @property
+    def model(self) -> ModelVersion:
+        return ModelVersion(self.version, self.classification.revision, self.engine)
 
 
 @dataclass(frozen=True, slots=True)

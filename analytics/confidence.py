@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from dataclasses import asdict
+from operator import itemgetter
 
 import anyio.to_thread
 from pydantic import BaseModel, Field
@@ -57,26 +59,25 @@ class Confidence(Window):
 
 
 async def confidence(reader: Reader, scope: Scope) -> Confidence:
-    rows = await reader.select(
+    binned = reader.select(
         "version, bin, sum(predictions)::bigint AS predictions",
         histogram(scope, "confidence"),
-        "GROUP BY version, bin ORDER BY version, bin",
+        "GROUP BY version, bin",
     )
+    summed = reader.select(
+        "version, sum(confidence_sum) AS confidence, sum(entropy_sum) AS entropy, "
+        "sum(negative + neutral + positive)::bigint AS predictions",
+        counts(scope),
+        "GROUP BY version",
+    )
+    rows, sums, labels = await asyncio.gather(binned, summed, labels_by_version(reader, scope))
     bins: dict[Version, list[ConfidenceBin]] = defaultdict(list)
-    for row in rows:
+    for row in sorted(rows, key=itemgetter("bin")):
         lower, upper = row["bin"] / CONFIDENCE.count, (row["bin"] + 1) / CONFIDENCE.count
         bins[row["version"]].append(
             ConfidenceBin(lower=lower, upper=upper, predictions=row["predictions"])
         )
-    sums = await reader.select(
-        "version, sum(confidence_sum) AS confidence, sum(entropy_sum) AS entropy, "
-        "sum(negative + neutral + positive)::bigint AS predictions",
-        counts(scope),
-        "GROUP BY version ORDER BY version",
-    )
-    calibrations = await anyio.to_thread.run_sync(
-        _calibrations, await labels_by_version(reader, scope)
-    )
+    calibrations = await anyio.to_thread.run_sync(_calibrations, labels)
     return Confidence(
         **window(scope),
         versions=[
@@ -88,7 +89,7 @@ async def confidence(reader: Reader, scope: Scope) -> Confidence:
                 histogram=bins[row["version"]],
                 calibration=calibrations.get(row["version"]),
             )
-            for row in sums
+            for row in sorted(sums, key=itemgetter("version"))
         ],
     )
 

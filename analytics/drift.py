@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -63,9 +64,11 @@ class DriftOfTraffic(Window):
 async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTraffic:
     """What the model says and what it is given in `scope`, against the same in `reference`."""
     before_scope = replace(scope, span=reference)
-    before = await _profile(reader, before_scope)
-    current = await _profile(reader, scope)
-    labels = await labels_by_version(reader, before_scope)
+    before, current, labels = await asyncio.gather(
+        _profile(reader, before_scope),
+        _profile(reader, scope),
+        labels_by_version(reader, before_scope),
+    )
     report = await anyio.to_thread.run_sync(_report, before, current)
     estimates = await anyio.to_thread.run_sync(_estimates, labels, current.confidence)
     return DriftOfTraffic(
@@ -88,16 +91,14 @@ class _Profile:
 async def _profile(reader: Reader, scope: Scope) -> _Profile:
     sums = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in SENTIMENTS)
     [said] = await reader.select(sums, counts(scope))
-    binned: dict[str, dict[Version, dict[int, int]]] = {}
-    for measure in ("confidence", "text_characters", "token_count"):
-        rows = await reader.select(
-            "version, bin, sum(predictions)::bigint AS predictions",
-            histogram(scope, measure),
-            "GROUP BY version, bin",
-        )
-        by_version = binned[measure] = defaultdict(dict)
-        for row in rows:
-            by_version[row["version"]][row["bin"]] = row["predictions"]
+    rows = await reader.select(
+        "measure, version, bin, sum(predictions)::bigint AS predictions",
+        histogram(scope, "confidence", "text_characters", "token_count"),
+        "GROUP BY measure, version, bin",
+    )
+    binned: dict[str, dict[Version, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        binned[row["measure"]][row["version"]][row["bin"]] = row["predictions"]
     return _Profile(
         {name: said[name] for name in SENTIMENTS},
         binned["confidence"],

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from analytics.buckets import segments
-from analytics.rollups import BINS, COUNTS, ENTROPY
+from analytics.rollups import BINS, COUNTS, ENTROPY, MeasureName
 from analytics.time_range import TimeRange
 from ids import id_range
 from values import SENTIMENTS, Endpoint, Version
@@ -58,18 +58,25 @@ def counts(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
     )
 
 
-def histogram(scope: Scope, measure: str, largest_bucket: timedelta | None = None) -> Facts:
-    """How many predictions each bin of `measure` (`rollups.BINS`) holds; else as `counts`.
+def histogram(
+    scope: Scope, *measures: MeasureName, largest_bucket: timedelta | None = None
+) -> Facts:
+    """How many predictions each bin of `measures` (`rollups.BINS`) holds; else as `counts`.
 
-    Columns: version, revision, endpoint, cache_hit, time, bin, predictions.
+    Columns: version, revision, endpoint, cache_hit, time, measure, bin, predictions.
     """
+    rolled = " UNION ALL ".join(
+        f"SELECT '{name}', * FROM unnest({name}_bins, {name}_counts)" for name in measures
+    )
+    raw = ", ".join(f"('{name}', {BINS[name].sql(name)})" for name in measures)
     return _facts(
         scope,
         largest_bucket,
-        f"SELECT bucket AS time, {_KEYS}, cache_hit, bin, predictions "
-        f"FROM rollups, unnest({measure}_bins, {measure}_counts) AS h (bin, predictions) WHERE",
-        f"SELECT {_MINUTE} AS time, {_KEYS}, cache_hit, {BINS[measure].sql(measure)} AS bin, "
-        "count(*) AS predictions FROM predictions WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4, 5",
+        f"SELECT bucket AS time, {_KEYS}, cache_hit, measure, bin, predictions "
+        f"FROM rollups, LATERAL ({rolled}) AS h (measure, bin, predictions) WHERE",
+        f"SELECT {_MINUTE} AS time, {_KEYS}, cache_hit, measure, bin, count(*) AS predictions "
+        f"FROM predictions, LATERAL (VALUES {raw}) AS h (measure, bin) "
+        "WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4, 5, 6",
     )
 
 

@@ -7,14 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.additive import add_to
 from analytics.database import reading
-from analytics.rollups import WRITERS_LOCK
-from analytics.statistics.histogram import CONFIDENCE
-from analytics.tables import feedback, label_rollups, predictions
+from analytics.labelling import keep_labels
+from analytics.tables import predictions
 from errors import PredictionNotFound
 from ids import id_range
 from values import Sentiment
@@ -22,15 +20,6 @@ from values import Sentiment
 # A prediction that another API process made may still be on its way to PostgreSQL.
 YOUNG = timedelta(seconds=3)
 POLL_SECONDS = 0.1
-# What changes in the counts when a prediction's label does.
-_ADD_LABEL = add_to(
-    label_rollups,
-    f"""(SELECT created_at AS at, model_version_id, endpoint,
-        {CONFIDENCE.sql("confidence")} AS confidence_bin,
-        CAST(:labelled AS bigint) AS labelled, CAST(:correct AS bigint) AS correct,
-        confidence::double precision * :labelled AS confidence_sum
-    FROM predictions WHERE id = :id) AS changed""",
-)
 
 
 class FeedbackStore:
@@ -57,39 +46,11 @@ class FeedbackStore:
 
     async def _add_if_known(self, prediction_id: UUID, label: Sentiment) -> bool:
         async with reading(self._engine) as connection, connection.begin():
-            known = select(predictions.c.sentiment).where(predictions.c.id == prediction_id)
-            sentiment = (await connection.execute(known)).scalar_one_or_none()
-            if sentiment is None:
+            known = select(predictions.c.id).where(predictions.c.id == prediction_id)
+            if (await connection.execute(known)).first() is None:
                 return False
-            # Two feedbacks for one prediction come in a row, so neither misses the other.
-            await connection.execute(WRITERS_LOCK)
-            before = await _latest_label(connection, prediction_id)
-            if before != label:
-                await connection.execute(
-                    insert(feedback).values(
-                        prediction_id=prediction_id, label=label, created_at=datetime.now(UTC)
-                    )
-                )
-                await connection.execute(
-                    _ADD_LABEL,
-                    {
-                        "id": prediction_id,
-                        "labelled": int(before is None),
-                        "correct": int(label == sentiment) - int(before == sentiment),
-                    },
-                )
+            await keep_labels(connection, [(prediction_id, label, datetime.now(UTC))])
         return True
-
-
-async def _latest_label(connection: AsyncConnection, prediction_id: UUID) -> str | None:
-    latest = await connection.execute(
-        select(feedback.c.label)
-        .where(feedback.c.prediction_id == prediction_id)
-        .order_by(feedback.c.id.desc())
-        .limit(1)
-    )
-    label: str | None = latest.scalar_one_or_none()
-    return label
 
 
 def _is_young(prediction_id: UUID) -> bool:

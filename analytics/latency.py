@@ -33,13 +33,13 @@ async def latency(reader: Reader, scope: Scope) -> Latency:
     rows = await reader.select(
         "version, cache_hit, bin, sum(predictions)::bigint AS predictions",
         histogram(scope, "latency_ms"),
-        "GROUP BY version, cache_hit, bin ORDER BY version, cache_hit",
+        "GROUP BY version, cache_hit, bin",
     )
     counts: dict[tuple[Version, bool], dict[int, int]] = defaultdict(dict)
     for row in rows:
         counts[row["version"], row["cache_hit"]][row["bin"]] = row["predictions"]
     found = []
-    for (version, cache_hit), bins in counts.items():
+    for (version, cache_hit), bins in sorted(counts.items()):
         told = percentiles(LATENCY_MS, bins)
         if told is not None:
             found.append(

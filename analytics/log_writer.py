@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from analytics.ab_rollups import ASSIGN_SUBJECTS, INSERT_COMPARISONS
 from analytics.database import timed
+from analytics.identities import Identities
 from analytics.partitions import make_partitions
 from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
 from analytics.rows import (
@@ -20,14 +20,10 @@ from analytics.rows import (
     comparison_row,
     prediction_row,
 )
-from analytics.tables import model_versions
-from values import Comparison, Prediction, Version
+from values import Comparison, Prediction
 
-INSERT_COMPARISONS = (
-    "INSERT INTO comparisons SELECT * FROM comparisons_staging ON CONFLICT DO NOTHING"
-)
 _CREATED_AT = PREDICTION_COLUMNS.index("created_at")
-ModelKey = tuple[Version, str, str]
+_EXPERIMENT_ID = PREDICTION_COLUMNS.index("experiment_id")
 
 
 class LogWriter:
@@ -40,22 +36,15 @@ class LogWriter:
     def __init__(self, engine: AsyncEngine, *, text_storage: TextStorage) -> None:
         self._engine = engine
         self._text_storage = text_storage
-        self._model_version_ids: dict[ModelKey, int] = {}
+        self._identities = Identities(engine)
 
     async def write(
         self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
     ) -> None:
         """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
-        for key in {_model_key(prediction) for prediction in predictions}:
-            if key not in self._model_version_ids:
-                # By itself: who waits for the writers' lock must not hold what a partition that is
-                # made needs.
-                async with self._engine.begin() as connection:
-                    self._model_version_ids[key] = await model_version_id(connection, key)
+        await self._identities.learn(predictions)
         rows = [
-            prediction_row(
-                prediction, self._model_version_ids[_model_key(prediction)], self._text_storage
-            )
+            prediction_row(prediction, self._identities, self._text_storage)
             for prediction in predictions
         ]
         async with timed("copy"), self._engine.begin() as connection:
@@ -67,35 +56,20 @@ async def store(
     prediction_rows: Sequence[tuple[Any, ...]],
     comparison_rows: Sequence[tuple[Any, ...]] = (),
 ) -> None:
-    """Insert the rows that are not there yet and roll them up, in the connection's transaction."""
+    """Insert the rows that are not there yet and roll them up, in the connection's transaction.
+
+    The predictions of every comparison are among the rows.
+    """
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, prediction_rows)
     await connection.execute(WRITERS_LOCK)
     await make_partitions(connection, {row[_CREATED_AT].date() for row in prediction_rows})
     await connection.execute(PLANNED)
     await connection.execute(INSERT_AND_ROLL_UP)
+    if any(row[_EXPERIMENT_ID] is not None for row in prediction_rows):
+        await connection.execute(ASSIGN_SUBJECTS)
     if comparison_rows:
         await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, comparison_rows)
-        await connection.execute(text(INSERT_COMPARISONS))
-
-
-def _model_key(prediction: Prediction) -> ModelKey:
-    return (prediction.version, prediction.classification.revision, prediction.engine)
-
-
-async def model_version_id(connection: AsyncConnection, key: ModelKey) -> int:
-    version, revision, engine = key
-    values = {"version": version, "revision": revision, "engine": engine}
-    known = select(model_versions.c.id).filter_by(**values)
-    found = (await connection.execute(known)).scalar_one_or_none()
-    if found is not None:
-        return int(found)
-    # Not tried first: a conflict, too, uses up an id, and 32,767 starts would use up all of them.
-    await connection.execute(
-        insert(model_versions)
-        .values(first_seen=datetime.now(UTC), **values)
-        .on_conflict_do_nothing()
-    )
-    return int((await connection.execute(known)).scalar_one())
+        await connection.execute(INSERT_COMPARISONS)
 
 
 async def _copy_to_staging(

@@ -7,6 +7,7 @@ attempt or another writer, is not returned by the insert and so not counted agai
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from sqlalchemy import text
 
@@ -25,18 +26,16 @@ from values import SENTIMENTS
 # other. Any number that no other program uses on this database: the ASCII of "rollups_".
 WRITERS_LOCK = text(f"SELECT pg_advisory_xact_lock({0x726F6C6C7570735F})")
 
-BINS: dict[str, Bins] = {
+MeasureName = Literal["latency_ms", "confidence", "text_characters", "token_count"]
+BINS: dict[MeasureName, Bins] = {
     "latency_ms": LATENCY_MS,
     "confidence": CONFIDENCE,
     "text_characters": TEXT_CHARACTERS,
     "token_count": TOKEN_COUNT,
 }
 
-# Without statistics of what it has just made, the planner takes a thousand groups for one; and what
-# a batch makes fits into memory.
-PLANNED = text(
-    "SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)"
-)
+# Without statistics of what it has just made, the planner takes a thousand groups for one.
+PLANNED = text("SET LOCAL enable_nestloop = off")
 
 ENTROPY = entropy_sql([f"score_{sentiment}" for sentiment in SENTIMENTS])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
+from analytics.identities import Identities
 from analytics.tables import comparisons, predictions
 from values import Comparison, Prediction
 
@@ -15,15 +16,15 @@ COMPARISON_COLUMNS = tuple(column.name for column in comparisons.columns)
 
 
 def prediction_row(
-    prediction: Prediction, model_version_id: int, text_storage: TextStorage
+    prediction: Prediction, identities: Identities, text_storage: TextStorage
 ) -> tuple[Any, ...]:
-    """A row in the order of `PREDICTION_COLUMNS`."""
-    classification = prediction.classification
+    """A row in the order of `PREDICTION_COLUMNS`; `identities` has learned of the prediction."""
+    classification, assignment = prediction.classification, prediction.assignment
     scores = classification.scores
     return (
         prediction.id,
         prediction.created_at,
-        model_version_id,
+        identities.models[prediction.model],
         prediction.endpoint,
         classification.sentiment,
         classification.confidence,
@@ -37,6 +38,8 @@ def prediction_row(
         len(prediction.text),
         None if text_storage == "none" else hashlib.sha256(prediction.text.encode()).digest(),
         prediction.text if text_storage == "full" else None,
+        assignment and identities.experiments[assignment.experiment],
+        assignment and assignment.subject_key,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -62,6 +64,27 @@ def _bucket() -> list[SchemaItem]:
     ]
 
 
+def _both_models(**options: Any) -> list[SchemaItem]:
+    return [
+        Column(
+            f"{version}_model_version_id",
+            SmallInteger,
+            ForeignKey("model_versions.id"),
+            nullable=False,
+            **options,
+        )
+        for version in VERSIONS
+    ]
+
+
+def _both_sentiments(**options: Any) -> list[SchemaItem]:
+    names = [f"{version}_sentiment" for version in VERSIONS]
+    return [
+        *(Column(name, Text, nullable=False, **options) for name in names),
+        *(_one_of(name, SENTIMENTS) for name in names),
+    ]
+
+
 model_versions = Table(
     "model_versions",
     metadata,
@@ -72,6 +95,24 @@ model_versions = Table(
     Column("first_seen", DateTime(timezone=True), nullable=False),
     UniqueConstraint("version", "revision", "engine"),
     _one_of("version", VERSIONS),
+)
+
+# A/B tests of /predict/ab: another split, or another model on either side, is another test.
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("id", SmallInteger, Identity(), primary_key=True),
+    Column("salt", Text, nullable=False),
+    Column("v2_percent", Double, nullable=False),
+    *_both_models(),
+    Column("first_seen", DateTime(timezone=True), nullable=False),
+    UniqueConstraint(
+        "salt",
+        "v2_percent",
+        "v1_model_version_id",
+        "v2_model_version_id",
+        name="uq_experiments_experiment",
+    ),
 )
 
 predictions = Table(
@@ -95,6 +136,9 @@ predictions = Table(
     # Both as TEXT_STORAGE says.
     Column("text_sha256", LargeBinary),
     Column("text", Text),
+    # Of /predict/ab; see `assignments`.
+    Column("experiment_id", SmallInteger, ForeignKey("experiments.id")),
+    Column("subject_key", LargeBinary),
     _one_of("endpoint", PREDICT_ENDPOINTS),
     _one_of("sentiment", SENTIMENTS),
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
@@ -113,6 +157,36 @@ comparisons = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("v1_prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False, unique=True),
     Column("v2_prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False, unique=True),
+)
+
+# Each text once, however often the same two models compared it: a repeat tells nothing new. Without
+# a hash of the text (TEXT_STORAGE=none) every comparison counts as one of a new text.
+compared_texts = Table(
+    "compared_texts",
+    metadata,
+    Column("text_key", LargeBinary, primary_key=True),
+    *_both_models(primary_key=True),
+    Column("first_compared", DateTime(timezone=True), nullable=False),
+    *_both_sentiments(),
+    Column("confidence_difference", REAL, nullable=False),
+    Column("label", Text),
+    _one_of("label", SENTIMENTS),
+    Index(None, "first_compared", postgresql_using="brin"),
+)
+
+# Each subject once in a test, and of its predictions the one that was labelled first: those of one
+# subject are alike.
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("experiment_id", SmallInteger, ForeignKey("experiments.id"), primary_key=True),
+    Column("subject_key", LargeBinary, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("first_seen", DateTime(timezone=True), nullable=False),
+    Column("labelled_prediction_id", Uuid),
+    Column("correct", Boolean),
+    _one_of("version", VERSIONS),
+    Index(None, "first_seen", postgresql_using="brin"),
 )
 
 feedback = Table(
@@ -164,4 +238,30 @@ label_rollups = Table(
     _one_of("endpoint", PREDICT_ENDPOINTS),
 )
 
-ROLLUP_TABLES = (rollups, label_rollups)
+# Of `compared_texts`, when the text was first compared.
+comparison_rollups = Table(
+    "comparison_rollups",
+    metadata,
+    *_bucket(),
+    *_both_models(primary_key=True),
+    *_both_sentiments(primary_key=True),
+    Column("texts", BigInteger, nullable=False),
+    Column("confidence_difference_sum", Double, nullable=False),
+    Column("confidence_difference_squares", Double, nullable=False),
+    *(Column(f"labelled_{sentiment}", BigInteger, nullable=False) for sentiment in SENTIMENTS),
+)
+
+# Of `assignments`, when the subject was first seen.
+assignment_rollups = Table(
+    "assignment_rollups",
+    metadata,
+    *_bucket(),
+    Column("experiment_id", SmallInteger, ForeignKey("experiments.id"), primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("subjects", BigInteger, nullable=False),
+    Column("labelled", BigInteger, nullable=False),
+    Column("correct", BigInteger, nullable=False),
+    _one_of("version", VERSIONS),
+)
+
+ROLLUP_TABLES = (rollups, label_rollups, comparison_rollups, assignment_rollups)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -67,16 +69,18 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
     time = f"date_bin('{int(size.total_seconds())} s', time, TIMESTAMPTZ 'epoch') AS bucket"
     grouped = "GROUP BY bucket, version"
     total = "negative + neutral + positive"
-    rows = await reader.select(
+    sums = reader.select(
         f"{time}, version, {', '.join(f'sum({name})::bigint AS {name}' for name in SENTIMENTS)}, "
         f"sum(confidence_sum) AS confidence, "
         f"coalesce(sum({total}) FILTER (WHERE cache_hit), 0)::bigint AS cache_hits",
         counts(scope, size),
-        f"{grouped} ORDER BY bucket, version",
+        grouped,
     )
-    bins = await _latency_bins(reader, histogram(scope, "latency_ms", size), time, grouped)
+    histograms = histogram(scope, "latency_ms", largest_bucket=size)
+    latencies = _latency_bins(reader, histograms, time, grouped)
+    rows, bins = await asyncio.gather(sums, latencies)
     points = []
-    for row in rows:
+    for row in sorted(rows, key=itemgetter("bucket", "version")):
         told = percentiles(LATENCY_MS, bins.get((row["bucket"], row["version"]), {}))
         sentiments = {name: row[name] for name in SENTIMENTS}
         predictions = sum(sentiments.values())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 import numpy as np
 import typer
@@ -16,10 +16,26 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
-from analytics.log_writer import model_version_id, store
+from analytics.identities import Identities
+from analytics.labelling import keep_labels
+from analytics.log_writer import store
+from analytics.rows import comparison_row, prediction_row
 from ids import new_id
+from prediction_path import deal, subject_key
 from settings import get_settings
-from values import Version
+from values import (
+    VERSIONS,
+    Assignment,
+    Classification,
+    Comparison,
+    Endpoint,
+    Experiment,
+    ModelVersion,
+    Prediction,
+    Sentiment,
+    Split,
+    Version,
+)
 
 CHUNK_PREDICTIONS = 20_000
 _COLUMNS = (
@@ -32,15 +48,25 @@ _COLUMNS = (
 )
 # Of a day's traffic, the share of each hour in UTC: two peaks, and a quiet night.
 _HOURLY = np.array([2, 1, 1, 1, 1, 2, 3, 5, 7, 8, 8, 7, 6, 7, 8, 8, 7, 6, 6, 7, 7, 5, 4, 3], float)
-_ENDPOINTS = ("/predict", "/predict/batch", "/predict/ab")
-_ENDPOINT_SHARES = (0.6, 0.3, 0.1)
-_MODELS: dict[Version, tuple[str, str]] = {
-    "v1": ("seed-v1", "onnxruntime-int8"),
-    "v2": ("seed-v2", "onnxruntime-int8"),
+# Of every hundred requests; one to ab-compare makes two predictions.
+_ENDPOINTS: dict[Endpoint, int] = {
+    "/predict": 58, "/predict/batch": 26, "/predict/ab": 12, "/predict/ab-compare": 4,
+}  # fmt: skip
+_MODELS: dict[Version, ModelVersion] = {
+    version: ModelVersion(version, f"seed-{version}", "onnxruntime-int8") for version in VERSIONS
 }
-_POSITIVE_SHARE: dict[Version, float] = {"v1": 0.62, "v2": 0.58}
+_EXPERIMENT = Experiment(Split("seed", 50.0), _MODELS["v1"], _MODELS["v2"])
+# Of the predictions that somebody labelled, those that were right.
+_ACCURACY: dict[Version, float] = {"v1": 0.86, "v2": 0.90}
+_LABELLED_SHARE = 0.01
+_CACHED_SHARE = 0.35
+_POSITIVE_SHARE = 0.6
+# Each subject comes back, and some texts are sent again.
+_REQUESTS_A_SUBJECT = 8
+_REQUESTS_A_TEXT = 1.5
 
-Row = tuple[Any, ...]
+Label = tuple[UUID, Sentiment, datetime]
+_OTHER: dict[Sentiment, Sentiment] = {"negative": "positive", "positive": "negative"}
 
 
 def main(
@@ -70,29 +96,28 @@ async def _seed(predictions: int, span: timedelta, seed: int) -> None:
         await engine.dispose()
 
 
-async def seed_history(engine: AsyncEngine, predictions: int, span: timedelta, seed: int) -> Any:
+async def seed_history(
+    engine: AsyncEngine, predictions: int, span: timedelta, seed: int
+) -> AsyncIterator[int]:
     """Write a history that ends now, oldest first; tells how many are written, chunk by chunk.
 
     Interrupted, it leaves what is written: every chunk is a transaction with its rollups.
     """
-    async with engine.begin() as connection:
-        models = {
-            version: await model_version_id(connection, (version, *model))
-            for version, model in _MODELS.items()
-        }
-    for rows in _chunks(predictions, span, seed, models):
-        async with engine.begin() as connection:
-            await store(connection, rows)
-        yield len(rows)
-
-
-def _chunks(
-    predictions: int, span: timedelta, seed: int, models: dict[Version, int]
-) -> Iterator[list[Row]]:
+    identities = Identities(engine)
     numbers = np.random.default_rng(seed)
+    draw = random.Random(seed)
     times = np.sort(_times(predictions, span, numbers))
     for start in range(0, predictions, CHUNK_PREDICTIONS):
-        yield _rows(times[start : start + CHUNK_PREDICTIONS], numbers, models)
+        chunk = times[start : start + CHUNK_PREDICTIONS].tolist()
+        moments = [datetime.fromtimestamp(at, UTC) for at in chunk]
+        made, comparisons, labels = _chunk(moments, predictions, numbers, draw)
+        await identities.learn(made)
+        async with engine.begin() as connection:
+            rows = [prediction_row(one, identities, "hash") for one in made]
+            await store(connection, rows, [comparison_row(one) for one in comparisons])
+            if labels:
+                await keep_labels(connection, labels)
+        yield len(made)
 
 
 def _times(
@@ -108,44 +133,76 @@ def _times(
     return result
 
 
-def _rows(
-    times: np.ndarray[Any, np.dtype[np.float64]],
-    numbers: np.random.Generator,
-    models: dict[Version, int],
-) -> list[Row]:
+def _chunk(
+    times: Sequence[datetime], total: int, numbers: np.random.Generator, draw: random.Random
+) -> tuple[list[Prediction], list[Comparison], list[Label]]:
+    """As many predictions as there are times, their comparisons, and some labels."""
     count = len(times)
-    versions: list[Version] = ["v1" if one else "v2" for one in numbers.random(count) < 0.55]
-    share = np.array([_POSITIVE_SHARE[version] for version in versions])
-    positive = numbers.random(count) < share
-    confidence = 0.5 + numbers.beta(4, 1.3, count) / 2
-    cached = numbers.random(count) < 0.35
+    endpoints = draw.choices(list(_ENDPOINTS), list(_ENDPOINTS.values()), k=count)
+    confidence = (0.5 + numbers.beta(4, 1.3, (count, 2)) / 2).tolist()
+    cached = (numbers.random(count) < _CACHED_SHARE).tolist()
     latency = np.where(
         cached, numbers.lognormal(-0.5, 0.4, count), numbers.lognormal(2.8, 0.6, count)
-    )
-    words = np.clip(numbers.lognormal(3.0, 0.8, count), 1, 800)
-    endpoints = numbers.choice(len(_ENDPOINTS), size=count, p=_ENDPOINT_SHARES)
-    draw = random.Random(int(numbers.integers(2**62)))
-    return [
-        (
-            new_id(moment, draw.getrandbits),
-            moment,
-            models[versions[row]],
-            _ENDPOINTS[endpoints[row]],
-            "positive" if positive[row] else "negative",
-            float(confidence[row]),
-            float(1 - confidence[row] if positive[row] else confidence[row]),
-            None,
-            float(confidence[row] if positive[row] else 1 - confidence[row]),
-            float(latency[row]),
-            bool(cached[row]),
-            bool(words[row] > 380),
-            min(512, int(words[row] * 1.3) + 2),
-            min(5_000, int(words[row] * 5.5) + 1),
-            hashlib.sha256(draw.randbytes(8)).digest(),
-            None,
+    ).tolist()
+    words = np.clip(numbers.lognormal(3.0, 0.8, count), 1, 800).tolist()
+    texts = numbers.integers(0, max(1, int(total / _REQUESTS_A_TEXT)), count).tolist()
+    subjects = numbers.integers(0, max(1, total // _REQUESTS_A_SUBJECT), count).tolist()
+    labelled = (numbers.random(count) < _LABELLED_SHARE).tolist()
+    made: list[Prediction] = []
+    comparisons: list[Comparison] = []
+    labels: list[Label] = []
+
+    def predict(
+        row: int,
+        endpoint: Endpoint,
+        version: Version,
+        truth: Sentiment,
+        assignment: Assignment | None = None,
+    ) -> Prediction:
+        right = draw.random() < _ACCURACY[version]
+        sentiment = truth if right else _OTHER[truth]
+        sure = confidence[row][version == "v2"]
+        one = Prediction(
+            id=new_id(times[row], draw.getrandbits),
+            created_at=times[row],
+            endpoint=endpoint,
+            version=version,
+            engine=_MODELS[version].engine,
+            text=f"{texts[row]:<{int(words[row] * 5.5)}}",
+            classification=Classification(
+                _MODELS[version].revision,
+                {sentiment: sure, _OTHER[sentiment]: 1 - sure},
+                token_count=min(512, int(words[row] * 1.3) + 2),
+                truncated=words[row] > 380,
+            ),
+            cache_hit=cached[row],
+            latency_ms=latency[row],
+            assignment=assignment,
         )
-        for row, moment in enumerate(datetime.fromtimestamp(at, UTC) for at in times.tolist())
-    ]
+        made.append(one)
+        return one
+
+    while len(made) < count:
+        row = len(made)
+        endpoint = endpoints[row]
+        truth: Sentiment = "positive" if draw.random() < _POSITIVE_SHARE else "negative"
+        if endpoint == "/predict/ab-compare" and row + 1 < count:
+            first = predict(row, endpoint, "v1", truth)
+            other = predict(row, endpoint, "v2", truth)
+            comparison_id = new_id(times[row], draw.getrandbits)
+            comparisons.append(Comparison(comparison_id, times[row], first, other))
+        elif endpoint == "/predict/ab":
+            key = subject_key(str(subjects[row]), _EXPERIMENT.split.salt)
+            version = deal(key, _EXPERIMENT.split.v2_percent)
+            assignment = Assignment(_EXPERIMENT, key)
+            first = predict(row, endpoint, version, truth, assignment)
+        else:
+            plain: Endpoint = "/predict" if endpoint == "/predict/ab-compare" else endpoint
+            first = predict(row, plain, draw.choice(VERSIONS), truth)
+        if labelled[row]:
+            late = times[row] + timedelta(hours=draw.expovariate(0.2))
+            labels.append((first.id, truth, min(late, datetime.now(UTC))))
+    return made, comparisons, labels
 
 
 if __name__ == "__main__":

@@ -113,38 +113,37 @@ def merged(histograms: Iterable[Counts]) -> dict[int, int]:
     return dict(total)
 
 
-def quantile(bins: Bins, counts: Counts, fraction: float) -> float | None:
-    """The value at rank floor(fraction * (n - 1)), counted from 0, of n values; None without any.
+def quantiles(bins: Bins, counts: Counts, *fractions: float) -> list[float]:
+    """The values at ranks floor(fraction * (n - 1)), counted from 0, of n values; [] without any.
 
-    That is numpy's `quantile(method="lower")`, of which LogarithmicBins give the value to within
+    Those are numpy's `quantile(method="lower")`, of which LogarithmicBins give the value to within
     their accuracy, EqualBins to within half a width (Masson, Rim, Lee 2019, algorithm 2).
 
     Raises:
-        ValueError: `fraction` lies outside [0, 1], or a count is negative.
+        ValueError: a fraction lies outside [0, 1], or a count is negative.
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"a fraction lies in [0, 1], unlike {fraction}")
+    if not all(0 <= fraction <= 1 for fraction in fractions):
+        raise ValueError(f"a fraction lies in [0, 1], unlike one of {fractions}")
     if any(count < 0 for count in counts.values()):
         raise ValueError("counts cannot be negative")
     occupied = sorted(counts)
     up_to = list(accumulate(counts[number] for number in occupied))
     if not up_to or not up_to[-1]:
-        return None
+        return []
     # Past 2^53 a float rank may round up to the number of values.
-    rank = min(int(fraction * (up_to[-1] - 1)), up_to[-1] - 1)
-    return bins.value_of(occupied[bisect_right(up_to, rank)])
+    last = up_to[-1] - 1
+    ranks = (min(int(fraction * last), last) for fraction in fractions)
+    return [bins.value_of(occupied[bisect_right(up_to, rank)]) for rank in ranks]
 
 
 def percentiles(bins: Bins, counts: Counts) -> Percentiles | None:
-    """The 50th, 95th and 99th percentile as `quantile` defines them; None without any values.
+    """The 50th, 95th and 99th percentile as `quantiles` defines them; None without any values.
 
     Raises:
         ValueError: a count is negative.
     """
-    p50, p95, p99 = (quantile(bins, counts, fraction) for fraction in (0.5, 0.95, 0.99))
-    if p50 is None or p95 is None or p99 is None:
-        return None
-    return Percentiles(p50, p95, p99)
+    found = quantiles(bins, counts, 0.5, 0.95, 0.99)
+    return Percentiles(*found) if found else None
 
 
 def _clamped(value: float, low: float, high: float) -> float:

@@ -51,6 +51,8 @@ async def test_a_row_holds_what_was_predicted(engine: AsyncEngine, storage: Text
         "text_characters": len(made.text),
         "text_sha256": (None if storage == "none" else hashlib.sha256(made.text.encode()).digest()),
         "text": made.text if storage == "full" else None,
+        "experiment_id": None,
+        "subject_key": None,
         "version": "v1",
         "revision": "v1-revision",
         "engine": "fake",

@@ -17,8 +17,9 @@ from analytics.confidence import confidence
 from analytics.database import create_engine
 from analytics.drift import drift
 from analytics.facts import Scope
+from analytics.identities import Identities
 from analytics.latency import latency
-from analytics.log_writer import LogWriter, model_version_id, store
+from analytics.log_writer import LogWriter, store
 from analytics.reader import Reader
 from analytics.rows import prediction_row
 from analytics.summary import sentiment_distribution, summary
@@ -227,10 +228,10 @@ async def test_a_crash_before_the_commit_leaves_neither_rows_nor_rollups(
 
 
 async def store_and_crash(engine: AsyncEngine, prediction: Prediction) -> None:
+    identities = Identities(engine)
+    await identities.learn([prediction])
     async with engine.begin() as connection:
-        key = (prediction.version, prediction.classification.revision, prediction.engine)
-        row = prediction_row(prediction, await model_version_id(connection, key), "hash")
-        await store(connection, [row])
+        await store(connection, [prediction_row(prediction, identities, "hash")])
         raise Crash
 
 

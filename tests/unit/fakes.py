@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from errors import RunnerUnavailable
 from ids import new_id
 from prediction_path import PredictionPath
-from values import Classification, Comparison, Prediction, RunnerDescription, Version
+from values import Classification, Comparison, Prediction, RunnerDescription, Split, Version
 
 
 def classification(text: str, revision: str = "r1") -> Classification:
@@ -87,7 +87,9 @@ class Setup:
     def __init__(self) -> None:
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2", "r2")
         self.cache, self.log = FakeCache(), FakeLog()
-        self.path = PredictionPath({"v1": self.v1, "v2": self.v2}, self.cache, self.log)
+        self.path = PredictionPath(
+            {"v1": self.v1, "v2": self.v2}, self.cache, self.log, Split("salt", 50)
+        )
 
 
 class FakeWriter:

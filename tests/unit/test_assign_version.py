@@ -7,10 +7,15 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prediction_path import assign_version
+from prediction_path import deal, subject_key
+from values import Version
 
 # Five standard deviations of a binomial count: fails by chance less than once in a million.
 SIGMAS = 5
+
+
+def assign_version(subject: str | None, *, v2_percent: float, salt: str) -> Version:
+    return deal(subject_key(subject, salt), v2_percent)
 
 
 def binomial_bounds(n: int, p: float) -> tuple[float, float]:

@@ -19,12 +19,13 @@ from analytics.statistics.histogram import (
     TEXT_CHARACTERS,
     TOKEN_COUNT,
     Bins,
+    Counts,
     EqualBins,
     LogarithmicBins,
     Percentiles,
     merged,
     percentiles,
-    quantile,
+    quantiles,
 )
 from tests.unit.postgres_arithmetic import evaluate
 
@@ -34,6 +35,10 @@ BINS: list[Bins] = [LATENCY_MS, CONFIDENCE, TEXT_CHARACTERS, TOKEN_COUNT]
 ODDITIES = [-math.inf, -1.0, -0.0, 0.0, 5e-324, 1.0, 1e308, math.inf, math.nan]
 # A hundredth of the value, and room for rounding.
 ONE_PERCENT = 0.01 * (1 + 1e-9)
+
+
+def quantile(bins: Bins, counts: Counts, fraction: float) -> float | None:
+    return next(iter(quantiles(bins, counts, fraction)), None)
 
 
 def counted(values: Iterable[float], bins: Bins = LATENCY_MS) -> dict[int, int]:

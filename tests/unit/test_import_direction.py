@@ -18,7 +18,7 @@ ALLOWED = {
     "settings": {"values"},
     "redis_connection": {"metrics"},
     "schemas": {"errors", "settings", "values"},
-    "prediction_path": {"cache", "ids", "metrics", "values"},
+    "prediction_path": {"cache", "errors", "ids", "metrics", "values"},
     "parts": {
         "analytics", "cache", "prediction_path", "redis_connection", "runners", "settings",
         "values", "web",
