@@ -114,6 +114,11 @@ class InvalidRequest(RequestError):
     status = 422
 
 
+def invalid_field(field: str, message: str) -> InvalidRequest:
+    """One field breaks a rule."""
+    return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])
+
+
 class _RetryableError(ServiceError):
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)

@@ -9,6 +9,7 @@ from analytics.tables import BUCKET_SECONDS
 from analytics.time_range import TimeRange
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 SMALLEST_FIRST = tuple(timedelta(seconds=seconds) for seconds in sorted(BUCKET_SECONDS))
 
 

@@ -58,6 +58,19 @@ class Confidence(Window):
     versions: list[VersionConfidence]
 
 
+class HistogramRow(ConfidenceBin):
+    version: Version
+
+
+def histogram_rows(told: Confidence) -> list[HistogramRow]:
+    """The histograms of all versions as one table."""
+    return [
+        HistogramRow(version=of.version, **each.model_dump())
+        for of in told.versions
+        for each in of.histogram
+    ]
+
+
 async def confidence(reader: Reader, scope: Scope) -> Confidence:
     binned = reader.select(
         "version, bin, sum(predictions)::bigint AS predictions",

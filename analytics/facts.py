@@ -103,9 +103,44 @@ def labels(scope: Scope) -> Facts:
     )
 
 
+def predictions(scope: Scope) -> Facts:
+    """The rows themselves, with version and revision; for short ranges."""
+    low, high = id_range(scope.span.since, scope.span.until)
+    parameters: dict[str, Any] = {
+        "low": low, "high": high, "since": scope.span.since, "until": scope.span.until,
+    }  # fmt: skip
+    conditions = [
+        "f.id >= :low AND f.id < :high AND f.created_at >= :since AND f.created_at < :until",
+        *_conditions(scope, parameters),
+    ]
+    return Facts(
+        "(SELECT m.version, m.revision, f.* FROM predictions AS f "
+        f"JOIN model_versions AS m ON m.id = f.model_version_id WHERE {' AND '.join(conditions)})",
+        parameters,
+    )
+
+
+def rolled_up(table: str, span: TimeRange, condition: str, parameters: dict[str, Any]) -> Facts:
+    """The rows of a rollup table that cover `span`, which begins and ends with a minute."""
+    union = _union(span, None, f"SELECT * FROM {table} WHERE {condition} AND", raw="")
+    return Facts(f"({union.sql})", union.parameters | parameters)
+
+
 def _facts(scope: Scope, largest_bucket: timedelta | None, rolled: str, raw: str) -> Facts:
-    """`rolled` up to its WHERE, and `raw` with places for conditions, for every segment."""
-    covering = segments(scope.span, largest_bucket) if largest_bucket else segments(scope.span)
+    union = _union(scope.span, largest_bucket, rolled, raw)
+    conditions = _conditions(scope, union.parameters)
+    return Facts(
+        f"(SELECT m.version, m.revision, f.* FROM ({union.sql}) AS f "
+        "JOIN model_versions AS m ON m.id = f.model_version_id"
+        + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
+        + ")",
+        union.parameters,
+    )
+
+
+def _union(span: TimeRange, largest_bucket: timedelta | None, rolled: str, raw: str) -> Facts:
+    """Of each segment of `span`: `rolled` up to its WHERE, or `raw` with places for conditions."""
+    covering = segments(span, largest_bucket) if largest_bucket else segments(span)
     parameters: dict[str, Any] = {}
     parts = []
     for number, segment in enumerate(covering):
@@ -126,15 +161,7 @@ def _facts(scope: Scope, largest_bucket: timedelta | None, rolled: str, raw: str
             parts.append(
                 f"{rolled} bucket_seconds = {seconds} AND bucket >= {since} AND bucket < {until}"
             )
-    conditions = _conditions(scope, parameters)
-    return Facts(
-        "(SELECT m.version, m.revision, f.* FROM ("
-        + " UNION ALL ".join(parts)
-        + ") AS f JOIN model_versions AS m ON m.id = f.model_version_id"
-        + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
-        + ")",
-        parameters,
-    )
+    return Facts(" UNION ALL ".join(parts), parameters)
 
 
 def _conditions(scope: Scope, parameters: dict[str, Any]) -> Sequence[str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import timedelta
 
 from pydantic import BaseModel, Field
 
-from analytics.facts import Scope, histogram
+from analytics.facts import Scope, histogram, predictions
 from analytics.reader import Reader
 from analytics.statistics.histogram import LATENCY_MS, percentiles
 from analytics.window import Window, window
+from errors import invalid_field
 from values import Version
+
+MAX_EXACT = timedelta(hours=1)
 
 
 class LatencyPercentiles(BaseModel):
@@ -23,8 +27,9 @@ class LatencyPercentiles(BaseModel):
 
 
 class Latency(Window):
+    exact: bool
     percentiles: list[LatencyPercentiles] = Field(
-        description="of what a request took inside the service; within 1 % of the exact ones"
+        description="of what a request took inside the service; within 1 % unless they are exact"
     )
 
 
@@ -52,4 +57,24 @@ async def latency(reader: Reader, scope: Scope) -> Latency:
                     p99_ms=told.p99,
                 )
             )
-    return Latency(**window(scope), percentiles=found)
+    return Latency(**window(scope), exact=False, percentiles=found)
+
+
+async def exact_latency(reader: Reader, scope: Scope) -> Latency:
+    """Of every prediction in `scope`.
+
+    Raises:
+        InvalidRequest: it is longer than `MAX_EXACT`, and the rows may be too many.
+    """
+    if scope.span.until - scope.span.since > MAX_EXACT:
+        raise invalid_field("exact", "is for an hour at most; take a shorter range")
+    percentile = "percentile_disc({}) WITHIN GROUP (ORDER BY latency_ms)"
+    rows = await reader.select(
+        "version, cache_hit, count(*) AS predictions, "
+        f"{percentile.format(0.5)} AS p50_ms, {percentile.format(0.95)} AS p95_ms, "
+        f"{percentile.format(0.99)} AS p99_ms",
+        predictions(scope),
+        "GROUP BY version, cache_hit ORDER BY version, cache_hit",
+    )
+    found = [LatencyPercentiles.model_validate(dict(row)) for row in rows]
+    return Latency(**window(scope), exact=True, percentiles=found)

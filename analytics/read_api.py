@@ -7,30 +7,34 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from analytics.confidence import Confidence, confidence
+from analytics.ab.report import AbTest, ab_test
+from analytics.confidence import Confidence, confidence, histogram_rows
+from analytics.csv_rows import CSV_REPLY, Format, csv_response
 from analytics.drift import DriftOfTraffic, drift
 from analytics.facts import Scope
-from analytics.latency import Latency, latency
+from analytics.latency import Latency, exact_latency, latency
 from analytics.reader import Reader
 from analytics.recent import RecentPredictions, recent
 from analytics.summary import SentimentDistribution, Summary, sentiment_distribution, summary
-from analytics.time_range import TimeRange, parse_range, reference_range
+from analytics.time_range import TimeRange, parse_ends, parse_range, reference_range
 from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
 from values import Version
 
 _TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
 
 
-def _span(
-    since: Annotated[str | None, Query(max_length=40, description=_TIME_HELP)] = None,
-    until: Annotated[str | None, Query(max_length=40, description=_TIME_HELP)] = None,
-) -> TimeRange:
+Since = Annotated[str | None, Query(max_length=40, description=_TIME_HELP)]
+Until = Annotated[str | None, Query(max_length=40, description=_TIME_HELP)]
+
+
+def _span(since: Since = None, until: Until = None) -> TimeRange:
     return parse_range(since, until, datetime.now(UTC))
 
 
 Span = Annotated[TimeRange, Depends(_span)]
+FormatChoice = Annotated[Format, Query(alias="format", description="csv: rows, with a header")]
 VersionFilter = Annotated[Version | None, Query(description="v1 or v2; both if absent")]
 
 
@@ -50,19 +54,32 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         """How many predictions said what."""
         return await sentiment_distribution(reader(), Scope(span, version))
 
-    @router.get("/recent")
+    @router.get("/recent", response_model=RecentPredictions, responses=CSV_REPLY)
     async def newest_predictions(
+        *,
+        request: Request,
         span: Span,
         version: VersionFilter = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         before: Annotated[
             UUID | None, Query(description="`next_before` of the page before; for the first, none")
         ] = None,
-    ) -> RecentPredictions:
-        """The newest predictions, without their texts, page by page."""
-        return await recent(reader(), Scope(span, version), limit, before)
+        answer: FormatChoice = "json",
+    ) -> RecentPredictions | Response:
+        """The newest predictions, without their texts, page by page.
 
-    @router.get("/timeseries")
+        As CSV, the next page is in the Link header.
+        """
+        page = await recent(reader(), Scope(span, version), limit, before)
+        if answer == "json":
+            return page
+        headers = {}
+        if page.next_before is not None:
+            following = request.url.include_query_params(before=page.next_before)
+            headers["link"] = f'<{following.path}?{following.query}>; rel="next"'
+        return csv_response("recent", page.predictions, headers)
+
+    @router.get("/timeseries", response_model=Timeseries, responses=CSV_REPLY)
     async def predictions_over_time(
         span: Span,
         version: VersionFilter = None,
@@ -70,30 +87,56 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
             BucketName | None,
             Query(description="by default, what gives some 180 points"),
         ] = None,
-    ) -> Timeseries:
+        answer: FormatChoice = "json",
+    ) -> Timeseries | Response:
         """Counts, rates, shares and latency, bucket by bucket, for each version."""
         scope = Scope(span, version)
-        return await timeseries(reader(), scope, choose_bucket(span, bucket))
+        told = await timeseries(reader(), scope, choose_bucket(span, bucket))
+        return told if answer == "json" else csv_response("timeseries", told.points)
 
-    @router.get("/latency")
-    async def latency_percentiles(span: Span, version: VersionFilter = None) -> Latency:
+    @router.get("/latency", response_model=Latency, responses=CSV_REPLY)
+    async def latency_percentiles(
+        span: Span,
+        version: VersionFilter = None,
+        exact: Annotated[
+            bool, Query(description="of every single prediction; for an hour at most")
+        ] = False,
+        answer: FormatChoice = "json",
+    ) -> Latency | Response:
         """Percentiles of the time inside the service, apart for cached and computed answers."""
-        return await latency(reader(), Scope(span, version))
+        scope = Scope(span, version)
+        told = await (exact_latency if exact else latency)(reader(), scope)
+        return told if answer == "json" else csv_response("latency", told.percentiles)
 
-    @router.get("/confidence")
-    async def confidence_of_predictions(span: Span, version: VersionFilter = None) -> Confidence:
-        """How sure the versions are: mean and histogram."""
-        return await confidence(reader(), Scope(span, version))
+    @router.get("/confidence", response_model=Confidence, responses=CSV_REPLY)
+    async def confidence_of_predictions(
+        span: Span, version: VersionFilter = None, answer: FormatChoice = "json"
+    ) -> Confidence | Response:
+        """How sure the versions are, and with feedback how far that can be believed.
+
+        As CSV, the histogram.
+        """
+        told = await confidence(reader(), Scope(span, version))
+        return told if answer == "json" else csv_response("confidence", histogram_rows(told))
 
     @router.get("/drift")
     async def drift_of_traffic(
         span: Span,
         version: VersionFilter = None,
-        reference_since: Annotated[str | None, Query(max_length=40, description=_TIME_HELP)] = None,
-        reference_until: Annotated[str | None, Query(max_length=40, description=_TIME_HELP)] = None,
+        reference_since: Since = None,
+        reference_until: Until = None,
     ) -> DriftOfTraffic:
         """Whether sentiment, confidence or lengths have moved since the window before."""
         reference = reference_range(reference_since, reference_until, span, datetime.now(UTC))
         return await drift(reader(), Scope(span, version), reference)
+
+    @router.get("/ab")
+    async def v2_against_v1(since: Since = None, until: Until = None) -> AbTest:
+        """Whether v2 is better than v1: the verdict of both kinds of A/B test, and why.
+
+        Without `since`, from the beginning of each test. A verdict holds however often one looks,
+        if it is always about the same beginning: not in a sliding window.
+        """
+        return await ab_test(reader(), *parse_ends(since, until, datetime.now(UTC)))
 
     return router

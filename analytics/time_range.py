@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from errors import FieldError, InvalidRequest
+from errors import invalid_field
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 DEFAULT_SPAN = timedelta(hours=24)
@@ -38,10 +38,25 @@ def parse_range(since: str | None, until: str | None, now: datetime) -> TimeRang
     elif end > EARLIEST + DEFAULT_SPAN:
         start = end - DEFAULT_SPAN
     else:
-        raise _invalid("until", "lies too far back")
+        raise invalid_field("until", "lies too far back")
     if start >= end:
-        raise _invalid("since", "must be before until")
+        raise invalid_field("since", "must be before until")
     return TimeRange(start, end)
+
+
+def parse_ends(
+    since: str | None, until: str | None, now: datetime
+) -> tuple[datetime | None, datetime]:
+    """The two ends of a range that begins where its data does, unless `since` is told.
+
+    Raises:
+        InvalidRequest: as `parse_range`.
+    """
+    end = now if until is None else _parse_time("until", until, now)
+    start = None if since is None else _parse_time("since", since, now)
+    if start is not None and start >= end:
+        raise invalid_field("since", "must be before until")
+    return start, end
 
 
 def reference_range(
@@ -53,17 +68,17 @@ def reference_range(
         InvalidRequest: as `parse_range`; or only one end is told, or nothing lies before.
     """
     if (since is None) != (until is None):
-        raise _invalid("reference_since", "needs reference_until, and the other way round")
+        raise invalid_field("reference_since", "needs reference_until, and the other way round")
     if since is not None and until is not None:
         start = _parse_time("reference_since", since, now)
         end = _parse_time("reference_until", until, now)
     else:
         length = current.until - current.since
         if current.since - EARLIEST < length:
-            raise _invalid("since", "lies too far back for a reference before it")
+            raise invalid_field("since", "lies too far back for a reference before it")
         start, end = current.since - length, current.since
     if start >= end:
-        raise _invalid("reference_since", "must be before reference_until")
+        raise invalid_field("reference_since", "must be before reference_until")
     return TimeRange(start, end)
 
 
@@ -74,13 +89,9 @@ def _parse_time(field: str, value: str, now: datetime) -> datetime:
             return now - timedelta(**{_UNITS[relative[2]]: int(relative[1])})
         time = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", value))
         if time.tzinfo is None:
-            raise _invalid(field, "needs an offset, such as 2026-01-31T12:00:00Z")
+            raise invalid_field(field, "needs an offset, such as 2026-01-31T12:00:00Z")
         return time.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise _invalid(
+        raise invalid_field(
             field, "must be ISO 8601 with an offset (2026-01-31T12:00:00Z) or relative (24h, 7d)"
         ) from error
-
-
-def _invalid(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])

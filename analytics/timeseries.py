@@ -15,7 +15,7 @@ from analytics.reader import Reader
 from analytics.statistics.histogram import LATENCY_MS, percentiles
 from analytics.time_range import TimeRange
 from analytics.window import Window, window
-from errors import FieldError, InvalidRequest
+from errors import invalid_field
 from values import SENTIMENTS, Sentiment, Version
 
 BucketName = Literal["minute", "hour", "day"]
@@ -60,7 +60,7 @@ def choose_bucket(span: TimeRange, wanted: BucketName | None) -> BucketName:
         return next((name for name in BUCKETS if length / BUCKETS[name] <= USUAL_BUCKETS), "day")
     if length / BUCKETS[wanted] > MAX_BUCKETS:
         message = f"{wanted} gives more than {MAX_BUCKETS:,} points; take a shorter range or larger"
-        raise InvalidRequest(f"bucket: {message}", errors=[FieldError("bucket", message)])
+        raise invalid_field("bucket", message)
     return wanted
 
 

@@ -22,6 +22,7 @@ ANALYTICS_ROUTES: dict[str, LimitName] = {
     "/analytics/latency": "analytics",
     "/analytics/confidence": "analytics",
     "/analytics/drift": "analytics",
+    "/analytics/ab": "analytics",
 }
 UNLIMITED_ROUTES = frozenset(
     {
