@@ -50,6 +50,8 @@ class Log(Protocol):
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
     ) -> None: ...
 
+    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None: ...
+
 
 class PredictionPath:
     """Answers texts; every endpoint is this path with other arguments."""
@@ -131,7 +133,12 @@ class PredictionPath:
         async def classify(missing: Sequence[str]) -> Mapping[str, Classification]:
             return await self._classify(version, {key: text_of_miss[key] for key in missing})
 
-        answers = hits | await self._single_flight.get(list(text_of_miss), classify)
+        try:
+            answers = hits | await self._single_flight.get(list(text_of_miss), classify)
+        except Exception:
+            model = ModelVersion(version, description.revision, description.engine)
+            self._log.record_failure(model, endpoint, len(texts))
+            raise
         created_at = datetime.now(UTC)
         latency_ms = (time.perf_counter() - started) * 1_000
         return [

@@ -106,6 +106,17 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Texts of one endpoint that a model failed to answer within a moment; `id` tells when."""
+
+    id: UUID
+    created_at: datetime
+    endpoint: Endpoint
+    model: ModelVersion
+    texts: int
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The two predictions of one ab-compare request."""
 

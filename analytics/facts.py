@@ -103,6 +103,17 @@ def labels(scope: Scope) -> Facts:
     )
 
 
+def failures(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
+    """Texts that were not answered, as `texts`, by version, revision, endpoint and time."""
+    return _facts(
+        scope,
+        largest_bucket,
+        f"SELECT bucket AS time, {_KEYS}, texts FROM failure_rollups WHERE",
+        f"SELECT {_MINUTE} AS time, {_KEYS}, sum(texts) AS texts "
+        "FROM failures WHERE {ids} AND {times} GROUP BY 1, 2, 3",
+    )
+
+
 def predictions(scope: Scope) -> Facts:
     """The rows themselves, with version and revision; for short ranges."""
     low, high = id_range(scope.span.since, scope.span.until)

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.tables import experiments, model_versions
-from values import Experiment, ModelVersion, Prediction
+from values import Experiment, Failure, ModelVersion, Prediction
 
 _Key = TypeVar("_Key", ModelVersion, Experiment)
 
@@ -30,8 +30,10 @@ class Identities:
         self.experiments: dict[Experiment, int] = {}
         self._first_seen: dict[ModelVersion | Experiment, datetime] = {}
 
-    async def learn(self, predictions: Iterable[Prediction]) -> None:
-        """Know all that `predictions` are of. Raises `DATABASE_FAILURES`."""
+    async def learn(
+        self, predictions: Iterable[Prediction], failures: Iterable[Failure] = ()
+    ) -> None:
+        """Know all that they are of. Raises `DATABASE_FAILURES`."""
         models: dict[ModelVersion, datetime] = {}
         tests: dict[Experiment, datetime] = {}
         for prediction in predictions:
@@ -41,6 +43,8 @@ class Identities:
                 _keep_earliest(tests, test, prediction.created_at)
                 for model in (test.v1, test.v2):
                     _keep_earliest(models, model, prediction.created_at)
+        for failure in failures:
+            _keep_earliest(models, failure.model, failure.created_at)
         for model, seen in models.items():
             if self._tells_something(model, seen):
                 self.models[model] = await self._identity(model_versions, asdict(model), seen)

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.ab_rollups import ASSIGN_SUBJECTS, INSERT_COMPARISONS
+from analytics.additive import add_to
 from analytics.database import timed
 from analytics.identities import Identities
 from analytics.partitions import make_partitions
@@ -20,8 +21,20 @@ from analytics.rows import (
     comparison_row,
     prediction_row,
 )
-from values import Comparison, Prediction
+from analytics.tables import failure_rollups
+from values import Comparison, Failure, Prediction
 
+INSERT_FAILURES = add_to(
+    failure_rollups,
+    "(SELECT created_at AS at, model_version_id, endpoint, texts FROM inserted) AS new",
+    preceded_by="""WITH inserted AS (
+        INSERT INTO failures (id, created_at, model_version_id, endpoint, texts)
+        SELECT * FROM unnest(
+            CAST(:ids AS uuid[]), CAST(:times AS timestamptz[]), CAST(:models AS smallint[]),
+            CAST(:endpoints AS text[]), CAST(:texts AS int[])
+        ) ON CONFLICT DO NOTHING RETURNING *
+    )""",
+)
 _CREATED_AT = PREDICTION_COLUMNS.index("created_at")
 _EXPERIMENT_ID = PREDICTION_COLUMNS.index("experiment_id")
 
@@ -39,16 +52,35 @@ class LogWriter:
         self._identities = Identities(engine)
 
     async def write(
-        self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
+        self,
+        predictions: Sequence[Prediction],
+        comparisons: Sequence[Comparison],
+        failures: Sequence[Failure] = (),
     ) -> None:
         """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
-        await self._identities.learn(predictions)
+        await self._identities.learn(predictions, failures)
         rows = [
             prediction_row(prediction, self._identities, self._text_storage)
             for prediction in predictions
         ]
         async with timed("copy"), self._engine.begin() as connection:
             await store(connection, rows, [comparison_row(each) for each in comparisons])
+            if failures:
+                await self._store_failures(connection, failures)
+
+    async def _store_failures(
+        self, connection: AsyncConnection, failures: Sequence[Failure]
+    ) -> None:
+        await connection.execute(
+            INSERT_FAILURES,
+            {
+                "ids": [failure.id for failure in failures],
+                "times": [failure.created_at for failure in failures],
+                "models": [self._identities.models[failure.model] for failure in failures],
+                "endpoints": [failure.endpoint for failure in failures],
+                "texts": [failure.texts for failure in failures],
+            },
+        )
 
 
 async def store(

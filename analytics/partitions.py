@@ -34,6 +34,9 @@ _ABOUT_A_DAY = [
         ("comparisons", "v1_prediction_id >= :low AND v1_prediction_id < :high"),
         ("comparisons", "v2_prediction_id >= :low AND v2_prediction_id < :high"),
         ("feedback", "prediction_id >= :low AND prediction_id < :high"),
+        ("failures", "id >= :low AND id < :high"),
+        ("assignments", "first_seen >= :start AND first_seen < :end"),
+        ("compared_texts", "first_compared >= :start AND first_compared < :end"),
         *(
             (table.name, f"bucket_seconds = {seconds} AND bucket >= :start AND bucket < :end")
             for table in ROLLUP_TABLES

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -14,7 +15,8 @@ from tenacity.wait import wait_exponential_jitter
 
 import metrics
 from analytics.database import DATABASE_FAILURES, REFUSALS
-from values import Comparison, Prediction
+from ids import new_id
+from values import Comparison, Endpoint, Failure, ModelVersion, Prediction
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
@@ -30,9 +32,21 @@ class Entry:
     comparison: Comparison | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is written at once."""
+
+    predictions: list[Prediction]
+    comparisons: list[Comparison]
+    failures: list[Failure]
+
+
 class Writer(Protocol):
     async def write(
-        self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
+        self,
+        predictions: Sequence[Prediction],
+        comparisons: Sequence[Comparison],
+        failures: Sequence[Failure],
     ) -> None: ...
 
 
@@ -48,6 +62,7 @@ class PredictionLog:
         self._flush_seconds = flush_seconds
         self._max_pending = max_pending
         self._entries: deque[Entry] = deque()
+        self._failures: Counter[tuple[ModelVersion, Endpoint]] = Counter()
         self._pending = 0
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -69,6 +84,14 @@ class PredictionLog:
             self._pending -= dropped
             metrics.log_dropped.inc(dropped)
         metrics.log_pending.set(self._pending)
+        self._awake()
+
+    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None:
+        """Count texts that were not answered; those of a moment are written as one row."""
+        self._failures[model, endpoint] += texts
+        self._awake()
+
+    def _awake(self) -> None:
         self._idle.clear()
         self._wake.set()
 
@@ -94,22 +117,21 @@ class PredictionLog:
         while True:
             await self._wake.wait()
             await self._gather_a_batch()
-            predictions, comparisons = self._take_batch()
+            batch = self._take_batch()
+            count = len(batch.predictions)
             try:
-                await self._write_until_taken(predictions, comparisons)
+                await self._write_until_taken(batch)
             except Exception:  # the edge of a background loop: one batch must not end it
-                logger.exception("dropping %d predictions that cannot be stored", len(predictions))
-                metrics.log_dropped.inc(len(predictions))
-            self._pending -= len(predictions)
+                logger.exception("dropping %d predictions that cannot be stored", count)
+                metrics.log_dropped.inc(count)
+            self._pending -= count
             metrics.log_pending.set(self._pending)
-            if not self._entries:
+            if not self._entries and not self._failures:
                 self._wake.clear()
                 self._hurry.clear()
                 self._idle.set()
 
-    async def _write_until_taken(
-        self, predictions: list[Prediction], comparisons: list[Comparison]
-    ) -> None:
+    async def _write_until_taken(self, batch: Batch) -> None:
         """Try until PostgreSQL takes the batch. Raises what no further attempt can mend."""
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_may_pass),
@@ -118,7 +140,7 @@ class PredictionLog:
             reraise=True,
         ):
             with attempt:
-                await self._writer.write(predictions, comparisons)
+                await self._writer.write(batch.predictions, batch.comparisons, batch.failures)
 
     async def _gather_a_batch(self) -> None:
         """Wait a moment for company: one COPY of many rows costs hardly more than one of a few."""
@@ -128,7 +150,7 @@ class PredictionLog:
         except TimeoutError:
             pass
 
-    def _take_batch(self) -> tuple[list[Prediction], list[Comparison]]:
+    def _take_batch(self) -> Batch:
         predictions: list[Prediction] = []
         comparisons: list[Comparison] = []
         while self._entries and len(predictions) < MAX_BATCH_PREDICTIONS:
@@ -136,7 +158,13 @@ class PredictionLog:
             predictions.extend(entry.predictions)
             if entry.comparison is not None:
                 comparisons.append(entry.comparison)
-        return predictions, comparisons
+        now = datetime.now(UTC)
+        failures = [
+            Failure(new_id(now), now, endpoint, model, texts)
+            for (model, endpoint), texts in self._failures.items()
+        ]
+        self._failures.clear()
+        return Batch(predictions, comparisons, failures)
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from pydantic import BaseModel, Field
 
-from analytics.facts import Scope, counts
+from analytics.facts import Scope, counts, failures
 from analytics.reader import Reader
 from analytics.window import Window, window
 from values import SENTIMENTS, Sentiment, Version
@@ -13,6 +15,7 @@ from values import SENTIMENTS, Sentiment, Version
 class Summary(Window):
     total_predictions: int
     by_version: dict[Version, int]
+    failures: int = Field(description="texts that were not answered, for a version could not")
     average_confidence: float | None = Field(description="null without predictions")
     average_latency_ms: float | None
     cache_hit_rate: float | None = Field(description="percent of the predictions")
@@ -29,7 +32,7 @@ class SentimentDistribution(Window):
 
 
 async def summary(reader: Reader, scope: Scope) -> Summary:
-    rows = await reader.select(
+    summed = reader.select(
         "version, sum(negative + neutral + positive)::bigint AS predictions, "
         "sum(confidence_sum) AS confidence, sum(latency_ms_sum) AS latency_ms, "
         "coalesce(sum(negative + neutral + positive) FILTER (WHERE cache_hit), 0)::bigint "
@@ -37,6 +40,8 @@ async def summary(reader: Reader, scope: Scope) -> Summary:
         counts(scope),
         "GROUP BY version ORDER BY version",
     )
+    failed = reader.select("coalesce(sum(texts), 0)::bigint AS texts", failures(scope))
+    rows, [unanswered] = await asyncio.gather(summed, failed)
     total = sum(row["predictions"] for row in rows)
 
     def average(column: str) -> float | None:
@@ -47,6 +52,7 @@ async def summary(reader: Reader, scope: Scope) -> Summary:
         **window(scope),
         total_predictions=total,
         by_version={row["version"]: row["predictions"] for row in rows},
+        failures=unanswered["texts"],
         average_confidence=average("confidence"),
         average_latency_ms=average("latency_ms"),
         cache_hit_rate=None if hit_share is None else 100 * hit_share,

@@ -200,6 +200,18 @@ feedback = Table(
     Index(None, "prediction_id", "id"),
 )
 
+# Texts that were not answered, those of a moment as one row.
+failures = Table(
+    "failures",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("texts", Integer, nullable=False),
+    _one_of("endpoint", PREDICT_ENDPOINTS),
+)
+
 # Of every prediction in `predictions`, and of each once: the writer's transaction fills both. A
 # histogram is two arrays: the bins that are not empty, ascending, and how many each holds.
 rollups = Table(
@@ -238,6 +250,16 @@ label_rollups = Table(
     _one_of("endpoint", PREDICT_ENDPOINTS),
 )
 
+failure_rollups = Table(
+    "failure_rollups",
+    metadata,
+    *_bucket(),
+    Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("texts", BigInteger, nullable=False),
+    _one_of("endpoint", PREDICT_ENDPOINTS),
+)
+
 # Of `compared_texts`, when the text was first compared.
 comparison_rollups = Table(
     "comparison_rollups",
@@ -264,4 +286,6 @@ assignment_rollups = Table(
     _one_of("version", VERSIONS),
 )
 
-ROLLUP_TABLES = (rollups, label_rollups, comparison_rollups, assignment_rollups)
+ROLLUP_TABLES = (
+    rollups, label_rollups, failure_rollups, comparison_rollups, assignment_rollups,
+)  # fmt: skip

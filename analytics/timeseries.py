@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from operator import itemgetter
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from analytics.buckets import floor
-from analytics.facts import Facts, Scope, counts, histogram
+from analytics.facts import Facts, Scope, counts, failures, histogram
 from analytics.reader import Reader
 from analytics.statistics.histogram import LATENCY_MS, percentiles
 from analytics.time_range import TimeRange
@@ -35,10 +34,11 @@ class Point(BaseModel):
     time: datetime = Field(description="start of the bucket; the first may begin before `since`")
     version: Version
     predictions: int
+    failures: int = Field(description="texts that were not answered, for this version could not")
     per_second: float = Field(description="predictions over the part of the bucket in the range")
     sentiments: dict[Sentiment, int]
-    average_confidence: float
-    cache_hit_rate: float = Field(description="percent")
+    average_confidence: float | None = Field(description="null without predictions")
+    cache_hit_rate: float | None = Field(description="percent")
     p50_ms: float | None = Field(description="latency, within 1 % of the exact percentile")
     p95_ms: float | None
     p99_ms: float | None
@@ -77,22 +77,29 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
         grouped,
     )
     histograms = histogram(scope, "latency_ms", largest_bucket=size)
-    latencies = _latency_bins(reader, histograms, time, grouped)
-    rows, bins = await asyncio.gather(sums, latencies)
+    rows, bins, failed = await asyncio.gather(
+        sums,
+        _latency_bins(reader, histograms, time, grouped),
+        reader.select(f"{time}, version, sum(texts) AS texts", failures(scope, size), grouped),
+    )
+    said = {(row["bucket"], row["version"]): row for row in rows}
+    unanswered = {(row["bucket"], row["version"]): int(row["texts"]) for row in failed}
     points = []
-    for row in sorted(rows, key=itemgetter("bucket", "version")):
-        told = percentiles(LATENCY_MS, bins.get((row["bucket"], row["version"]), {}))
-        sentiments = {name: row[name] for name in SENTIMENTS}
+    for start, version in sorted(said.keys() | unanswered.keys()):
+        row = said.get((start, version))
+        told = percentiles(LATENCY_MS, bins.get((start, version), {}))
+        sentiments: dict[Sentiment, int] = {name: row[name] if row else 0 for name in SENTIMENTS}
         predictions = sum(sentiments.values())
         points.append(
             Point(
-                time=row["bucket"],
-                version=row["version"],
+                time=start,
+                version=version,
                 predictions=predictions,
-                per_second=predictions / _seconds_inside(scope.span, row["bucket"], size),
+                failures=unanswered.get((start, version), 0),
+                per_second=predictions / _seconds_inside(scope.span, start, size),
                 sentiments=sentiments,
-                average_confidence=row["confidence"] / predictions,
-                cache_hit_rate=100 * row["cache_hits"] / predictions,
+                average_confidence=row and row["confidence"] / predictions,
+                cache_hit_rate=row and 100 * row["cache_hits"] / predictions,
                 p50_ms=told and told.p50,
                 p95_ms=told and told.p95,
                 p99_ms=told and told.p99,

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,10 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
-from analytics.identities import Identities
 from analytics.labelling import keep_labels
-from analytics.log_writer import store
-from analytics.rows import comparison_row, prediction_row
+from analytics.log_writer import LogWriter
+from analytics.prediction_log import MAX_BATCH_PREDICTIONS
 from ids import new_id
 from prediction_path import deal, subject_key
 from settings import get_settings
@@ -37,7 +37,6 @@ from values import (
     Version,
 )
 
-CHUNK_PREDICTIONS = 20_000
 _COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -65,6 +64,15 @@ _POSITIVE_SHARE = 0.6
 _REQUESTS_A_SUBJECT = 8
 _REQUESTS_A_TEXT = 1.5
 
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One batch: how many predictions, and what the writer took for them."""
+
+    predictions: int
+    seconds: float
+
+
 Label = tuple[UUID, Sentiment, datetime]
 _OTHER: dict[Sentiment, Sentiment] = {"negative": "positive", "positive": "negative"}
 
@@ -88,7 +96,8 @@ async def _seed(predictions: int, span: timedelta, seed: int) -> None:
         with Progress(*_COLUMNS) as progress:
             task = progress.add_task("seeding", total=predictions, rate=0.0)
             started, done = time.perf_counter(), 0
-            async for count in seed_history(engine, predictions, span, seed):
+            async for written in seed_history(engine, predictions, span, seed):
+                count = written.predictions
                 done += count
                 rate = done / (time.perf_counter() - started)
                 progress.update(task, advance=count, rate=rate)
@@ -98,26 +107,27 @@ async def _seed(predictions: int, span: timedelta, seed: int) -> None:
 
 async def seed_history(
     engine: AsyncEngine, predictions: int, span: timedelta, seed: int
-) -> AsyncIterator[int]:
-    """Write a history that ends now, oldest first; tells how many are written, chunk by chunk.
+) -> AsyncIterator[Written]:
+    """Write a history that ends now, oldest first; tells what is written, chunk by chunk.
 
-    Interrupted, it leaves what is written: every chunk is a transaction with its rollups.
+    By the writer of the service, in batches of the same size. Interrupted, it leaves what is
+    written: every batch is a transaction with its rollups.
     """
-    identities = Identities(engine)
+    writer = LogWriter(engine, text_storage="hash")
     numbers = np.random.default_rng(seed)
     draw = random.Random(seed)
     times = np.sort(_times(predictions, span, numbers))
-    for start in range(0, predictions, CHUNK_PREDICTIONS):
-        chunk = times[start : start + CHUNK_PREDICTIONS].tolist()
+    for start in range(0, predictions, MAX_BATCH_PREDICTIONS):
+        chunk = times[start : start + MAX_BATCH_PREDICTIONS].tolist()
         moments = [datetime.fromtimestamp(at, UTC) for at in chunk]
         made, comparisons, labels = _chunk(moments, predictions, numbers, draw)
-        await identities.learn(made)
-        async with engine.begin() as connection:
-            rows = [prediction_row(one, identities, "hash") for one in made]
-            await store(connection, rows, [comparison_row(one) for one in comparisons])
-            if labels:
+        started = time.perf_counter()
+        await writer.write(made, comparisons)
+        seconds = time.perf_counter() - started
+        if labels:
+            async with engine.begin() as connection:
                 await keep_labels(connection, labels)
-        yield len(made)
+        yield Written(len(made), seconds)
 
 
 def _times(

@@ -367,8 +367,8 @@ async def test_two_writers_and_many_labels_count_once(engine: AsyncEngine) -> No
 
 
 async def test_a_seeded_history_holds_both_tests(engine: AsyncEngine) -> None:
-    counts = [count async for count in seed_history(engine, 30_000, timedelta(days=2), seed=0)]
-    assert sum(counts) == 30_000
+    made = [one async for one in seed_history(engine, 30_000, timedelta(days=2), seed=0)]
+    assert sum(one.predictions for one in made) == 30_000
     told = await ab_test(Reader(engine), None, datetime.now(UTC) + timedelta(minutes=1))
     assert told.paired is not None
     assert told.routed is not None

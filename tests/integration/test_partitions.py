@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -17,11 +18,14 @@ from analytics.partitions import partition_days
 from analytics.upkeep import DAYS_AHEAD, Upkeep
 from ids import new_id
 from tests.integration.predictions import make_prediction
-from values import Comparison, Prediction
+from values import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
 
 MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
 TODAY = MIDNIGHT.date()
-TABLES = ("predictions", "comparisons", "feedback", "rollups", "label_rollups")
+TABLES = (
+    "predictions", "comparisons", "feedback", "failures", "rollups", "label_rollups",
+    "failure_rollups", "compared_texts", "comparison_rollups", "assignments", "assignment_rollups",
+)  # fmt: skip
 
 
 async def days(engine: AsyncEngine) -> list[date]:
@@ -82,32 +86,43 @@ async def test_days_are_made_ahead_and_again_changes_nothing(engine: AsyncEngine
 
 
 async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEngine) -> None:
+    model = ModelVersion("v1", "v1-revision", "fake")
+    test = Experiment(Split("salt", 50), model, replace(model, version="v2"))
+    times = [
+        MIDNIGHT - timedelta(days=5),
+        MIDNIGHT - timedelta(days=3, microseconds=1),
+        MIDNIGHT - timedelta(days=3),
+    ]
     old, edge, kept = (
-        make_prediction(created_at=at)
-        for at in (
-            MIDNIGHT - timedelta(days=5),
-            MIDNIGHT - timedelta(days=3, microseconds=1),
-            MIDNIGHT - timedelta(days=3),
+        replace(
+            make_prediction(f"{at}", created_at=at),
+            assignment=Assignment(test, at.isoformat().encode()),
         )
+        for at in times
     )
     # The middle comparison lies on either side of the midnight that is the edge.
     comparisons = [
         Comparison(new_id(two.created_at), two.created_at, one, two)
         for one, two in ((old, edge), (kept, make_prediction(created_at=MIDNIGHT)))
     ]
+    failures = [Failure(new_id(at), at, "/predict", model, 1) for at in times]
     await LogWriter(engine, text_storage="hash").write(
-        [old, edge, kept, comparisons[1].v2], comparisons
+        [old, edge, kept, comparisons[1].v2], comparisons, failures
     )
     feedback = FeedbackStore(engine, flushed)
     for prediction in (old, edge, kept):
         await feedback.add(prediction.id, "positive")
     assert await counts(engine) == {
-        "predictions": 4, "comparisons": 2, "feedback": 3, "rollups": 12, "label_rollups": 9,
+        "predictions": 4, "comparisons": 2, "feedback": 3, "failures": 3, "rollups": 12,
+        "label_rollups": 9, "failure_rollups": 9, "compared_texts": 2, "comparison_rollups": 6,
+        "assignments": 3, "assignment_rollups": 9,
     }  # fmt: skip
     dropped = await Upkeep(engine, retention_days=3).run(TODAY)
     assert dropped == [old.created_at.date(), edge.created_at.date()]
     assert await counts(engine) == {
-        "predictions": 2, "comparisons": 1, "feedback": 1, "rollups": 6, "label_rollups": 3,
+        "predictions": 2, "comparisons": 1, "feedback": 1, "failures": 1, "rollups": 6,
+        "label_rollups": 3, "failure_rollups": 3, "compared_texts": 1, "comparison_rollups": 3,
+        "assignments": 1, "assignment_rollups": 3,
     }  # fmt: skip
     assert await Upkeep(engine, retention_days=3).run(TODAY) == []
 

@@ -11,7 +11,17 @@ from prometheus_client import REGISTRY
 from errors import RunnerUnavailable
 from ids import new_id
 from prediction_path import PredictionPath
-from values import Classification, Comparison, Prediction, RunnerDescription, Split, Version
+from values import (
+    Classification,
+    Comparison,
+    Endpoint,
+    Failure,
+    ModelVersion,
+    Prediction,
+    RunnerDescription,
+    Split,
+    Version,
+)
 
 
 def classification(text: str, revision: str = "r1") -> Classification:
@@ -31,6 +41,7 @@ class FakeRunner:
     def __init__(self, version: Version = "v1", revision: str = "r1") -> None:
         self.calls: list[list[str]] = []
         self.fails = False
+        self.starting = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -38,6 +49,8 @@ class FakeRunner:
         self._description = RunnerDescription(version, revision, "fake", ("negative", "positive"))
 
     def description(self) -> RunnerDescription:
+        if self.starting:
+            raise RunnerUnavailable("told to be still loading")
         return self._description
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
@@ -72,6 +85,10 @@ class FakeLog:
     def __init__(self) -> None:
         self.predictions: list[Prediction] = []
         self.comparisons: list[Comparison] = []
+        self.failures: list[tuple[ModelVersion, Endpoint, int]] = []
+
+    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None:
+        self.failures.append((model, endpoint, texts))
 
     def record(
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
@@ -98,13 +115,17 @@ class FakeWriter:
     def __init__(self) -> None:
         self.taken: list[Prediction] = []
         self.comparisons: list[Comparison] = []
+        self.failures: list[Failure] = []
         self.batches = 0
         self.errors: list[Exception] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def write(
-        self, predictions: Sequence[Prediction], comparisons: Sequence[Comparison]
+        self,
+        predictions: Sequence[Prediction],
+        comparisons: Sequence[Comparison],
+        failures: Sequence[Failure] = (),
     ) -> None:
         await self.gate.wait()
         if self.errors:
@@ -112,6 +133,7 @@ class FakeWriter:
         self.batches += 1
         self.taken.extend(predictions)
         self.comparisons.extend(comparisons)
+        self.failures.extend(failures)
 
 
 def prediction(text: str = "text") -> Prediction:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from cache.keys import cache_key
 from errors import RunnerUnavailable
+from prediction_path import deal, subject_key
 from tests.unit.fakes import Setup, classification, counter
+from values import Experiment, ModelVersion, Split
 
 
 async def test_a_miss_is_classified_stored_and_recorded(setup: Setup) -> None:
@@ -55,6 +57,37 @@ async def test_versions_do_not_share_answers(setup: Setup) -> None:
     [v2] = await setup.path.predict(["same"], "v2", "/predict")
     assert (v1.cache_hit, v2.cache_hit) == (False, False)
     assert (setup.v1.calls, setup.v2.calls) == ([["same"]], [["same"]])
+
+
+async def test_a_failure_is_counted_with_the_model_that_failed(setup: Setup) -> None:
+    setup.v2.fails = True
+    with pytest.raises(RunnerUnavailable):
+        await setup.path.predict(["one", "two"], "v2", "/predict/batch")
+    assert setup.log.failures == [(ModelVersion("v2", "r2", "fake"), "/predict/batch", 2)]
+
+
+async def test_a_subject_is_recorded_with_its_test(setup: Setup) -> None:
+    predictions = [await setup.path.predict_ab("text", f"subject {n % 5}") for n in range(20)]
+    assert setup.log.predictions == predictions
+    models = ModelVersion("v1", "r1", "fake"), ModelVersion("v2", "r2", "fake")
+    assert {p.assignment.experiment for p in predictions if p.assignment} == {
+        Experiment(Split("salt", 50), *models)
+    }
+    keys = {p.assignment.subject_key for p in predictions if p.assignment}
+    assert len(keys) == 5
+    assert all(p.version == deal(p.assignment.subject_key, 50) for p in predictions if p.assignment)
+
+
+async def test_without_a_subject_each_request_is_its_own(setup: Setup) -> None:
+    predictions = [await setup.path.predict_ab("text", None) for _ in range(5)]
+    assert len({p.assignment.subject_key for p in predictions if p.assignment}) == 5
+
+
+async def test_no_test_is_recorded_while_there_is_only_one_version(setup: Setup) -> None:
+    [alone] = [n for n in range(50) if deal(subject_key(str(n), "salt"), 50) == "v1"][:1]
+    setup.v2.starting = True
+    prediction = await setup.path.predict_ab("text", str(alone))
+    assert (prediction.version, prediction.assignment) == ("v1", None)
 
 
 async def test_a_failed_runner_leaves_nothing_behind(setup: Setup) -> None:

@@ -93,7 +93,7 @@ def test_settings_do_not_change() -> None:
         ("ab_v2_percent", -1),
         ("max_batch_texts", 0),
         ("default_version", "v3"),
-        ("text_storage", "none"),
+        ("text_storage", "half"),
         ("log_level", "LOUD"),
         ("request_timeout_seconds", 0),
     ],
