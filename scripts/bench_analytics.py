@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import platform
 import statistics
 import tempfile
 import time
@@ -18,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy import URL
 
+from analytics.ab.report import ab_test
 from analytics.confidence import confidence
 from analytics.database import create_engine
 from analytics.drift import drift
@@ -34,14 +38,20 @@ from scripts.seed_predictions import seed_history
 
 DAYS = 30
 REPEATS = 40
+WRITTEN = "rows/s written, rollups on"
 Question = Callable[[], Awaitable[object]]
 console = Console(highlight=False)
 
 
 def main(
     sizes: Annotated[list[int], typer.Argument(help="how many predictions, ascending")],
+    record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
 ) -> None:
-    """Seed a private PostgreSQL with each number of predictions and time every question."""
+    """Seed a private PostgreSQL with each number of predictions and time every question.
+
+    Each question is one of an endpoint, about the last day or month. The writer is that of the
+    service, in its batches; making the predictions up is not counted.
+    """
     results = []
     for size in sizes:
         # A database of its own for each size: what was vacuumed or cached before does not matter.
@@ -52,20 +62,29 @@ def main(
             upgrade(url)
             results.append(asyncio.run(_measure(url, size)))
     console.print(_table(sizes, results))
+    if record is not None:
+        figures = {str(size): result for size, result in zip(sizes, results, strict=True)}
+        about = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "command": f"python -m scripts.bench_analytics {' '.join(map(str, sizes))}",
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        }
+        record.write_text(json.dumps(about | {"figures": figures}, indent=1) + "\n")
 
 
 async def _measure(url: URL, size: int) -> dict[str, float]:
     """p95 in ms of each question, and the rows written a second."""
-    engine = create_engine(url, pool_size=2, timeout_seconds=120)
+    engine = create_engine(url, pool_size=5, timeout_seconds=120)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     measured: dict[str, float] = {}
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(f"writing {size:,} predictions", total=size)
-            started = time.perf_counter()
-            async for count in seed_history(engine, size, timedelta(days=DAYS), seed=0):
-                progress.advance(task, count)
-            measured["rows/s written, rollups on"] = size / (time.perf_counter() - started)
+            seconds = 0.0
+            async for written in seed_history(engine, size, timedelta(days=DAYS), seed=0):
+                progress.advance(task, written.predictions)
+                seconds += written.seconds
+            measured[WRITTEN] = size / seconds
             questions = _questions(Reader(engine))
             task = progress.add_task("asking", total=len(questions))
             for name, question in questions.items():
@@ -79,7 +98,11 @@ async def _measure(url: URL, size: int) -> dict[str, float]:
 def _questions(reader: Reader) -> dict[str, Question]:
     now = datetime.now(UTC)
     day, month = (TimeRange(now - timedelta(days=days), now) for days in (1, DAYS))
-    return _about(reader, "a day", day) | _about(reader, "a month", month)
+    return {
+        **_about(reader, "a day", day),
+        **_about(reader, "a month", month),
+        "ab, from the beginning": partial(ab_test, reader, None, now),
+    }
 
 
 def _about(reader: Reader, name: str, span: TimeRange) -> dict[str, Question]:
@@ -90,7 +113,7 @@ def _about(reader: Reader, name: str, span: TimeRange) -> dict[str, Question]:
     return {
         f"summary, {name}": partial(summary, reader, scope),
         f"sentiment-distribution, {name}": partial(sentiment_distribution, reader, scope),
-        f"recent, {name}": partial(recent, reader, Scope(span, "v2"), 100, None),
+        f"recent, {name}": partial(recent, reader, Scope(span, "v2"), 100),
         f"timeseries, {name}": partial(timeseries, reader, scope, bucket),
         f"latency, {name}": partial(latency, reader, scope),
         f"confidence, {name}": partial(confidence, reader, scope),
