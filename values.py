@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 from uuid import UUID
 
 Version = Literal["v1", "v2"]
@@ -51,8 +51,7 @@ class RunnerDescription:
     labels: tuple[Sentiment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelVersion:
+class ModelVersion(NamedTuple):
     """What answers as a version: other weights or another engine is another one."""
 
     version: Version
@@ -60,16 +59,14 @@ class ModelVersion:
     engine: str
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(NamedTuple):
     """How /predict/ab deals subjects out: `v2_percent` of them to v2, by a hash with `salt`."""
 
     salt: str
     v2_percent: float
 
 
-@dataclass(frozen=True, slots=True)
-class Experiment:
+class Experiment(NamedTuple):
     """One A/B test: another split, other weights or another engine is another test."""
 
     split: Split

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -47,11 +46,11 @@ class Identities:
             _keep_earliest(models, failure.model, failure.created_at)
         for model, seen in models.items():
             if self._tells_something(model, seen):
-                self.models[model] = await self._identity(model_versions, asdict(model), seen)
+                self.models[model] = await self._identity(model_versions, model._asdict(), seen)
                 self._first_seen[model] = seen
         for test, seen in tests.items():
             if self._tells_something(test, seen):
-                values = asdict(test.split) | {
+                values = test.split._asdict() | {
                     "v1_model_version_id": self.models[test.v1],
                     "v2_model_version_id": self.models[test.v2],
                 }

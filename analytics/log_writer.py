@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ INSERT_FAILURES = add_to(
         ) ON CONFLICT DO NOTHING RETURNING *
     )""",
 )
+ROWS_AT_A_TIME = 200
 _CREATED_AT = PREDICTION_COLUMNS.index("created_at")
 _EXPERIMENT_ID = PREDICTION_COLUMNS.index("experiment_id")
 
@@ -59,10 +61,11 @@ class LogWriter:
     ) -> None:
         """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
         await self._identities.learn(predictions, failures)
-        rows = [
-            prediction_row(prediction, self._identities, self._text_storage)
-            for prediction in predictions
-        ]
+        rows = []
+        for number, prediction in enumerate(predictions, start=1):
+            rows.append(prediction_row(prediction, self._identities, self._text_storage))
+            if number % ROWS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # requests do not wait for a whole backlog
         async with timed("copy"), self._engine.begin() as connection:
             await store(connection, rows, [comparison_row(each) for each in comparisons])
             if failures:

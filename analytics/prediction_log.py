@@ -20,7 +20,8 @@ from values import Comparison, Endpoint, Failure, ModelVersion, Prediction
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
-MAX_BATCH_PREDICTIONS = 5_000
+# Of a backlog; each batch updates the same rollups, so many rows share that.
+MAX_BATCH_PREDICTIONS = 20_000
 MAX_RETRY_SECONDS = 5.0
 
 

@@ -25,8 +25,8 @@ CREATE TABLE predictions (
     id uuid NOT NULL,
     created_at timestamptz NOT NULL,
     model_version_id smallint NOT NULL,
-    endpoint text NOT NULL,
-    sentiment text NOT NULL,
+    endpoint text COLLATE "C" NOT NULL,
+    sentiment text COLLATE "C" NOT NULL,
     confidence real NOT NULL,
     score_negative real,
     score_neutral real,
@@ -42,9 +42,7 @@ CREATE TABLE predictions (
     CONSTRAINT ck_predictions_endpoint
         CHECK (endpoint IN ('/predict', '/predict/batch', '/predict/ab', '/predict/ab-compare')),
     CONSTRAINT ck_predictions_sentiment CHECK (sentiment IN ('negative', 'neutral', 'positive')),
-    CONSTRAINT ck_predictions_confidence CHECK (confidence BETWEEN 0 AND 1),
-    CONSTRAINT fk_predictions_model_version_id_model_versions
-        FOREIGN KEY (model_version_id) REFERENCES model_versions (id)
+    CONSTRAINT ck_predictions_confidence CHECK (confidence BETWEEN 0 AND 1)
 )
 """
 PARTITIONS_OF_WHAT_IS_THERE = f"""
@@ -78,12 +76,9 @@ def upgrade() -> None:
         f"UPDATE predictions SET created_at = to_timestamp(({MILLISECONDS}) / 1000.0) "
         f"WHERE NOT ({ID_IS_OF_ITS_SECOND})"
     )
-    with_check = TABLE.replace(
-        "    CONSTRAINT fk_", f"    CONSTRAINT ck_predictions_id CHECK ({ID_IS_OF_ITS_SECOND}),\n"
-        "    CONSTRAINT fk_"
-    )  # fmt: skip
     _move(
-        f"{with_check.rstrip()} PARTITION BY RANGE (id)",
+        f"{TABLE.rstrip()} PARTITION BY RANGE (id)",
+        f"ALTER TABLE predictions ADD CONSTRAINT ck_predictions_id CHECK ({ID_IS_OF_ITS_SECOND})",
         PARTITIONS_OF_WHAT_IS_THERE,
         "CREATE INDEX ix_predictions_model_version_id_id ON predictions (model_version_id, id)",
     )
@@ -91,6 +86,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     _move(TABLE)
+    op.create_foreign_key(
+        "fk_predictions_model_version_id_model_versions",
+        "predictions", "model_versions", ["model_version_id"], ["id"],
+    )  # fmt: skip
     op.execute("UPDATE predictions SET text_sha256 = '' WHERE text_sha256 IS NULL")
     op.execute("ALTER TABLE predictions ALTER text_sha256 SET NOT NULL")
     op.create_index("ix_predictions_created_at", "predictions", ["created_at"])

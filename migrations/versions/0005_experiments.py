@@ -59,10 +59,6 @@ def upgrade() -> None:
     )  # fmt: skip
     op.add_column("predictions", sa.Column("experiment_id", sa.SmallInteger))
     op.add_column("predictions", sa.Column("subject_key", sa.LargeBinary))
-    op.create_foreign_key(
-        "fk_predictions_experiment_id_experiments",
-        "predictions", "experiments", ["experiment_id"], ["id"],
-    )  # fmt: skip
     op.create_table(
         "assignments",
         sa.Column("experiment_id", sa.SmallInteger, nullable=False),

@@ -87,7 +87,7 @@ async def test_days_are_made_ahead_and_again_changes_nothing(engine: AsyncEngine
 
 async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEngine) -> None:
     model = ModelVersion("v1", "v1-revision", "fake")
-    test = Experiment(Split("salt", 50), model, replace(model, version="v2"))
+    test = Experiment(Split("salt", 50), model, model._replace(version="v2"))
     times = [
         MIDNIGHT - timedelta(days=5),
         MIDNIGHT - timedelta(days=3, microseconds=1),

@@ -236,10 +236,10 @@ async def store_and_crash(engine: AsyncEngine, prediction: Prediction) -> None:
 
 
 async def test_a_seeded_history_is_counted_whole(engine: AsyncEngine) -> None:
-    made = [one async for one in seed_history(engine, 12_000, timedelta(days=2), seed=0)]
-    assert [one.predictions for one in made] == [5_000, 5_000, 2_000]
+    made = [one async for one in seed_history(engine, 45_000, timedelta(days=2), seed=0)]
+    assert [one.predictions for one in made] == [20_000, 20_000, 5_000]
     now = datetime.now(UTC)
     span = TimeRange(now - timedelta(days=4), now + timedelta(minutes=1))
     told = await summary(Reader(engine), Scope(span))
-    assert told.total_predictions == 12_000
+    assert told.total_predictions == 45_000
     assert set(told.by_version) == set(VERSIONS)
