@@ -1,6 +1,7 @@
 """Predictions by day, partitioned by their ids, which tell their time; a text may be left out.
 
-Rewrites the table: 10 million predictions take some minutes, in which nothing else can use it.
+Rewrites the table, in which time nothing else can use it: with the migrations after it, some 0.1 s
+for each thousand predictions.
 """
 
 from __future__ import annotations
