@@ -51,7 +51,7 @@ async def test_one_request_larger_than_the_bound_is_still_written(
 async def test_a_long_queue_is_written_in_bounded_batches(
     writer: FakeWriter, make_log: MakeLog
 ) -> None:
-    log = make_log(max_pending=20_000)
+    log = make_log(max_pending=2 * MAX_BATCH_PREDICTIONS)
     one = prediction()
     for _ in range(MAX_BATCH_PREDICTIONS + 1):
         log.record([one])
