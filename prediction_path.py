@@ -141,9 +141,10 @@ class PredictionPath:
             raise
         created_at = datetime.now(UTC)
         latency_ms = (time.perf_counter() - started) * 1_000
+        ids = sorted(new_id(created_at) for _ in texts)  # the log, too, keeps the order of a batch
         return [
             Prediction(
-                id=new_id(created_at),
+                id=id_,
                 created_at=created_at,
                 endpoint=endpoint,
                 version=version,
@@ -153,7 +154,7 @@ class PredictionPath:
                 cache_hit=key in hits,
                 latency_ms=latency_ms,
             )
-            for key, text in zip(keys, texts, strict=True)
+            for id_, key, text in zip(ids, keys, texts, strict=True)
         ]
 
     async def _classify(

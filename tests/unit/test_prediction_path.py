@@ -47,6 +47,7 @@ async def test_a_batch_is_one_lookup_one_call_and_one_store(setup: Setup) -> Non
     assert [p.cache_hit for p in predictions] == [False, True, False, False]
     assert [p.classification for p in predictions] == [classification(text) for text in texts]
     assert len({p.id for p in predictions}) == 4
+    assert [p.id for p in predictions] == sorted(p.id for p in predictions)
     assert setup.v1.calls[1:] == [["new one", "newer still"]]
     assert len(setup.cache.lookups) == 2
     assert len(setup.cache.stores) == 2
