@@ -60,12 +60,13 @@ class LogWriter:
         failures: Sequence[Failure] = (),
     ) -> None:
         """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
-        await self._identities.learn(predictions, failures)
-        rows = []
-        for number, prediction in enumerate(predictions, start=1):
-            rows.append(prediction_row(prediction, self._identities, self._text_storage))
-            if number % ROWS_AT_A_TIME == 0:
-                await asyncio.sleep(0)  # requests do not wait for a whole backlog
+        await self._identities.learn((), failures)
+        rows: list[tuple[Any, ...]] = []
+        for start in range(0, len(predictions), ROWS_AT_A_TIME):
+            some = predictions[start : start + ROWS_AT_A_TIME]
+            await self._identities.learn(some)
+            rows += [prediction_row(one, self._identities, self._text_storage) for one in some]
+            await asyncio.sleep(0)  # requests do not wait for a whole backlog
         async with timed("copy"), self._engine.begin() as connection:
             await store(connection, rows, [comparison_row(each) for each in comparisons])
             if failures:
