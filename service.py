@@ -9,6 +9,7 @@ from uuid import UUID
 
 import bentoml
 
+from long_lived import keep_what_is_loaded
 from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2
 from schemas import (
     AbCompareReply,
@@ -96,6 +97,7 @@ class SentimentService:
         get_app.become(get_endpoints(self.parts, self.json_apis.values(), VERSION))
         self.parts.start()
         _running.append(self)
+        keep_what_is_loaded()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

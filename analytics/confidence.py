@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from dataclasses import asdict
 from operator import itemgetter
 
@@ -72,24 +71,14 @@ def histogram_rows(told: Confidence) -> list[HistogramRow]:
 
 
 async def confidence(reader: Reader, scope: Scope) -> Confidence:
-    binned = reader.select(
-        "version, bin, sum(predictions)::bigint AS predictions",
-        histogram(scope, "confidence"),
-        "GROUP BY version, bin",
-    )
+    binned = reader.histograms("version", histogram(scope, "confidence"))
     summed = reader.select(
         "version, sum(confidence_sum) AS confidence, sum(entropy_sum) AS entropy, "
         "sum(negative + neutral + positive)::bigint AS predictions",
         counts(scope),
         "GROUP BY version",
     )
-    rows, sums, labels = await asyncio.gather(binned, summed, labels_by_version(reader, scope))
-    bins: dict[Version, list[ConfidenceBin]] = defaultdict(list)
-    for row in sorted(rows, key=itemgetter("bin")):
-        lower, upper = row["bin"] / CONFIDENCE.count, (row["bin"] + 1) / CONFIDENCE.count
-        bins[row["version"]].append(
-            ConfidenceBin(lower=lower, upper=upper, predictions=row["predictions"])
-        )
+    bins, sums, labels = await asyncio.gather(binned, summed, labels_by_version(reader, scope))
     calibrations = await anyio.to_thread.run_sync(_calibrations, labels)
     return Confidence(
         **window(scope),
@@ -99,7 +88,14 @@ async def confidence(reader: Reader, scope: Scope) -> Confidence:
                 predictions=row["predictions"],
                 mean=row["confidence"] / row["predictions"],
                 mean_entropy_bits=row["entropy"] / row["predictions"],
-                histogram=bins[row["version"]],
+                histogram=[
+                    ConfidenceBin(
+                        lower=number / CONFIDENCE.count,
+                        upper=(number + 1) / CONFIDENCE.count,
+                        predictions=count,
+                    )
+                    for number, count in sorted(bins[row["version"],].items())
+                ],
                 calibration=calibrations.get(row["version"]),
             )
             for row in sorted(sums, key=itemgetter("version"))

@@ -54,6 +54,8 @@ def create_engine(url: URL, *, pool_size: int, timeout_seconds: float) -> AsyncE
                 # than to run; and what they group fits into memory.
                 "jit": "off",
                 "work_mem": "32MB",
+                # To start workers takes longer than what these queries would share with them.
+                "max_parallel_workers_per_gather": "0",
             },
         },
     )

@@ -12,14 +12,15 @@ from typing import Any, Literal
 import anyio.to_thread
 from pydantic import BaseModel, Field
 
-from analytics.facts import Scope, counts, histogram
+from analytics.facts import Scope, histogram
 from analytics.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
 from analytics.statistics.histogram import CONFIDENCE, Counts, merged
 from analytics.statistics.outcomes import LabelledBin
+from analytics.summary import sentiment_counts
 from analytics.time_range import TimeRange
 from analytics.window import Window, window
-from values import SENTIMENTS, Sentiment, Version
+from values import Sentiment, Version
 
 
 class FeatureDrift(BaseModel):
@@ -89,21 +90,20 @@ class _Profile:
 
 
 async def _profile(reader: Reader, scope: Scope) -> _Profile:
-    sums = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in SENTIMENTS)
-    [said] = await reader.select(sums, counts(scope))
-    rows = await reader.select(
-        "measure, version, bin, sum(predictions)::bigint AS predictions",
-        histogram(scope, "confidence", "text_characters", "token_count"),
-        "GROUP BY measure, version, bin",
+    said, binned = await asyncio.gather(
+        sentiment_counts(reader, scope),
+        reader.histograms(
+            "measure, version", histogram(scope, "confidence", "text_characters", "token_count")
+        ),
     )
-    binned: dict[str, dict[Version, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        binned[row["measure"]][row["version"]][row["bin"]] = row["predictions"]
+    by_measure: dict[str, dict[Version, Counts]] = defaultdict(dict)
+    for (measure, version), counts in binned.items():
+        by_measure[measure][version] = counts
     return _Profile(
-        {name: said[name] for name in SENTIMENTS},
-        binned["confidence"],
-        merged(binned["text_characters"].values()),
-        merged(binned["token_count"].values()),
+        said,
+        by_measure["confidence"],
+        merged(by_measure["text_characters"].values()),
+        merged(by_measure["token_count"].values()),
     )
 
 

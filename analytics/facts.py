@@ -63,20 +63,21 @@ def histogram(
 ) -> Facts:
     """How many predictions each bin of `measures` (`rollups.BINS`) holds; else as `counts`.
 
-    Columns: version, revision, endpoint, cache_hit, time, measure, bin, predictions.
+    Columns: version, revision, endpoint, cache_hit, time, measure, and arrays of equal length, bins
+    and counts. `Reader.histograms` adds them up.
     """
-    rolled = " UNION ALL ".join(
-        f"SELECT '{name}', * FROM unnest({name}_bins, {name}_counts)" for name in measures
-    )
+    rolled = ", ".join(f"('{name}', {name}_bins, {name}_counts)" for name in measures)
     raw = ", ".join(f"('{name}', {BINS[name].sql(name)})" for name in measures)
     return _facts(
         scope,
         largest_bucket,
-        f"SELECT bucket AS time, {_KEYS}, cache_hit, measure, bin, predictions "
-        f"FROM rollups, LATERAL ({rolled}) AS h (measure, bin, predictions) WHERE",
+        f"SELECT bucket AS time, {_KEYS}, cache_hit, measure, bins, counts "
+        f"FROM rollups, LATERAL (VALUES {rolled}) AS h (measure, bins, counts) WHERE",
+        f"SELECT time, {_KEYS}, cache_hit, measure, "
+        "array_agg(bin) AS bins, array_agg(predictions) AS counts FROM ("
         f"SELECT {_MINUTE} AS time, {_KEYS}, cache_hit, measure, bin, count(*) AS predictions "
         f"FROM predictions, LATERAL (VALUES {raw}) AS h (measure, bin) "
-        "WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4, 5, 6",
+        "WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4, 5, 6) AS binned GROUP BY 1, 2, 3, 4, 5",
     )
 
 
@@ -98,8 +99,9 @@ def labels(scope: Scope) -> Facts:
         "AS confidence_bin, count(*) AS labelled, "
         "count(*) FILTER (WHERE label = sentiment) AS correct, "
         "sum(confidence::double precision) AS confidence_sum "
-        f"FROM ({latest}) AS latest JOIN predictions USING (id) "
-        "WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4",
+        f"FROM ({latest}) AS latest JOIN predictions AS p ON p.id = latest.id "
+        # Of the rows' own ids, so that PostgreSQL looks into their day and not into every one.
+        "WHERE {ids_of_predictions} AND {times} GROUP BY 1, 2, 3, 4",
     )
 
 
@@ -163,6 +165,7 @@ def _union(span: TimeRange, largest_bucket: timedelta | None, rolled: str, raw: 
             parameters[low[1:]], parameters[high[1:]] = id_range(segment.since, segment.until)
             places = {
                 "ids": f"id >= {low} AND id < {high}",
+                "ids_of_predictions": f"p.id >= {low} AND p.id < {high}",
                 "ids_of_feedback": f"prediction_id >= {low} AND prediction_id < {high}",
                 "times": f"created_at >= {since} AND created_at < {until}",
             }

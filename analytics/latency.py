@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import timedelta
 
 from pydantic import BaseModel, Field
 
 from analytics.facts import Scope, histogram, predictions
 from analytics.reader import Reader
-from analytics.statistics.histogram import LATENCY_MS, percentiles
+from analytics.statistics.histogram import LATENCY_MS, Counts, percentiles
 from analytics.window import Window, window
 from errors import invalid_field
 from values import Version
@@ -35,29 +34,23 @@ class Latency(Window):
 
 async def latency(reader: Reader, scope: Scope) -> Latency:
     """Merged from the rollups' histograms; see `analytics.statistics.histogram`."""
-    rows = await reader.select(
-        "version, cache_hit, bin, sum(predictions)::bigint AS predictions",
-        histogram(scope, "latency_ms"),
-        "GROUP BY version, cache_hit, bin",
-    )
-    counts: dict[tuple[Version, bool], dict[int, int]] = defaultdict(dict)
-    for row in rows:
-        counts[row["version"], row["cache_hit"]][row["bin"]] = row["predictions"]
-    found = []
-    for (version, cache_hit), bins in sorted(counts.items()):
-        told = percentiles(LATENCY_MS, bins)
-        if told is not None:
-            found.append(
-                LatencyPercentiles(
-                    version=version,
-                    cache_hit=cache_hit,
-                    predictions=sum(bins.values()),
-                    p50_ms=told.p50,
-                    p95_ms=told.p95,
-                    p99_ms=told.p99,
-                )
-            )
+    counts = await reader.histograms("version, cache_hit", histogram(scope, "latency_ms"))
+    found = [
+        LatencyPercentiles.model_validate(
+            {"version": version, "cache_hit": cache_hit, "predictions": sum(bins.values())}
+            | percentiles_ms(bins)
+        )
+        for (version, cache_hit), bins in sorted(counts.items())
+    ]
     return Latency(**window(scope), exact=False, percentiles=found)
+
+
+def percentiles_ms(counts: Counts) -> dict[str, float | None]:
+    """As the fields of a reply; null without predictions."""
+    told = percentiles(LATENCY_MS, counts)
+    if told is None:
+        return {"p50_ms": None, "p95_ms": None, "p99_ms": None}
+    return {"p50_ms": told.p50, "p95_ms": told.p95, "p99_ms": told.p99}
 
 
 async def exact_latency(reader: Reader, scope: Scope) -> Latency:

@@ -60,16 +60,19 @@ async def summary(reader: Reader, scope: Scope) -> Summary:
 
 
 async def sentiment_distribution(reader: Reader, scope: Scope) -> SentimentDistribution:
-    sums = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in SENTIMENTS)
-    [row] = await reader.select(sums, counts(scope))
-    total = sum(row[sentiment] for sentiment in SENTIMENTS)
+    said = await sentiment_counts(reader, scope)
+    total = sum(said.values())
     return SentimentDistribution(
         **window(scope),
         total_predictions=total,
         distribution={
-            sentiment: SentimentShare(
-                count=row[sentiment], percent=100 * row[sentiment] / total if total else 0.0
-            )
-            for sentiment in SENTIMENTS
+            sentiment: SentimentShare(count=count, percent=100 * count / total if total else 0.0)
+            for sentiment, count in said.items()
         },
     )
+
+
+async def sentiment_counts(reader: Reader, scope: Scope) -> dict[Sentiment, int]:
+    sums = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in SENTIMENTS)
+    [row] = await reader.select(sums, counts(scope))
+    return {sentiment: row[sentiment] for sentiment in SENTIMENTS}

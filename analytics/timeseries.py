@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from analytics.buckets import floor
-from analytics.facts import Facts, Scope, counts, failures, histogram
+from analytics.facts import Scope, counts, failures, histogram
+from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.statistics.histogram import LATENCY_MS, percentiles
 from analytics.time_range import TimeRange
 from analytics.window import Window, window
 from errors import invalid_field
@@ -76,10 +76,10 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
         counts(scope, size),
         grouped,
     )
-    histograms = histogram(scope, "latency_ms", largest_bucket=size)
+    took = histogram(scope, "latency_ms", largest_bucket=size)
     rows, bins, failed = await asyncio.gather(
         sums,
-        _latency_bins(reader, histograms, time, grouped),
+        reader.histograms(f"{time}, version", took),
         reader.select(f"{time}, version, sum(texts) AS texts", failures(scope, size), grouped),
     )
     said = {(row["bucket"], row["version"]): row for row in rows}
@@ -87,7 +87,6 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
     points = []
     for start, version in sorted(said.keys() | unanswered.keys()):
         row = said.get((start, version))
-        told = percentiles(LATENCY_MS, bins.get((start, version), {}))
         sentiments: dict[Sentiment, int] = {name: row[name] if row else 0 for name in SENTIMENTS}
         predictions = sum(sentiments.values())
         points.append(
@@ -100,29 +99,10 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
                 sentiments=sentiments,
                 average_confidence=row and row["confidence"] / predictions,
                 cache_hit_rate=row and 100 * row["cache_hits"] / predictions,
-                p50_ms=told and told.p50,
-                p95_ms=told and told.p95,
-                p99_ms=told and told.p99,
+                **percentiles_ms(bins.get((start, version), {})),
             )
         )
     return Timeseries(**window(scope), bucket=bucket, points=points)
-
-
-async def _latency_bins(
-    reader: Reader, facts: Facts, time: str, grouped: str
-) -> dict[tuple[datetime, Version], dict[int, int]]:
-    # One row a point: decoding one for each bin took a quarter of a second for a month of days.
-    merged = Facts(
-        f"(SELECT {time}, version, bin, sum(predictions)::bigint AS predictions "
-        f"FROM {facts.sql} AS facts {grouped}, bin)",
-        facts.parameters,
-    )
-    columns = "bucket, version, array_agg(bin) AS bins, array_agg(predictions) AS predictions"
-    rows = await reader.select(columns, merged, grouped)
-    return {
-        (row["bucket"], row["version"]): dict(zip(row["bins"], row["predictions"], strict=True))
-        for row in rows
-    }
 
 
 def _seconds_inside(span: TimeRange, bucket: datetime, size: timedelta) -> float:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 import bentoml
 from bentoml.validators import ContentType
 
+from long_lived import keep_what_is_loaded
 from settings import get_settings
 from values import Classification, RunnerDescription, Version
 
@@ -50,6 +51,7 @@ class SentimentRunner:
         from runners.loading import load
 
         self._description, self._batcher = load(self.version, _settings)
+        keep_what_is_loaded()
 
     @bentoml.api(route=CLASSIFY_ROUTE)
     async def classify(

@@ -9,7 +9,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 from rich.table import Table
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.report import ab_test
 from analytics.confidence import confidence
@@ -32,13 +34,16 @@ from analytics.recent import recent
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
+from long_lived import keep_what_is_loaded
 from scripts.embedded import embedded_postgres
 from scripts.migrate import upgrade
 from scripts.seed_predictions import seed_history
 
 DAYS = 30
 REPEATS = 40
-WRITTEN = "rows/s written, rollups on"
+DENSE = "rows/s written, rollups on, 20,000 predictions a second"
+SPARSE = "rows/s written, rollups on, all over a month"
+DENSE_PREDICTIONS, DENSE_SPAN = 400_000, timedelta(seconds=20)
 Question = Callable[[], Awaitable[object]]
 console = Console(highlight=False)
 
@@ -52,14 +57,14 @@ def main(
     Each question is one of an endpoint, about the last day or month. The writer is that of the
     service, in its batches; making the predictions up is not counted.
     """
+    keep_what_is_loaded()  # as the service does
+    with _database() as url:
+        dense = asyncio.run(_write_dense(url))
+    console.print(f"{dense:,.0f} {DENSE}")
     results = []
     for size in sizes:
         # A database of its own for each size: what was vacuumed or cached before does not matter.
-        with (
-            tempfile.TemporaryDirectory(prefix="bench-analytics-") as folder,
-            embedded_postgres(Path(folder) / "data") as url,
-        ):
-            upgrade(url)
+        with _database() as url:
             results.append(asyncio.run(_measure(url, size)))
     console.print(_table(sizes, results))
     if record is not None:
@@ -69,27 +74,52 @@ def main(
             "command": f"python -m scripts.bench_analytics {' '.join(map(str, sizes))}",
             "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         }
-        record.write_text(json.dumps(about | {"figures": figures}, indent=1) + "\n")
+        record.write_text(json.dumps(about | {DENSE: dense, "figures": figures}, indent=1) + "\n")
+
+
+@contextmanager
+def _database() -> Iterator[URL]:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-analytics-") as folder,
+        embedded_postgres(Path(folder) / "data") as url,
+    ):
+        upgrade(url)
+        yield url
+
+
+async def _write_dense(url: URL) -> float:
+    """The rows written a second when each minute has many."""
+    engine = create_engine(url, pool_size=1, timeout_seconds=120)
+    try:
+        return await _write(engine, "busy traffic", DENSE_PREDICTIONS, DENSE_SPAN)
+    finally:
+        await engine.dispose()
+
+
+async def _write(engine: AsyncEngine, name: str, predictions: int, span: timedelta) -> float:
+    """The rows written a second; making them up is not counted."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"writing {name}", total=predictions)
+        seconds = 0.0
+        async for written in seed_history(engine, predictions, span, seed=0):
+            progress.advance(task, written.predictions)
+            seconds += written.seconds
+    return predictions / seconds
 
 
 async def _measure(url: URL, size: int) -> dict[str, float]:
     """p95 in ms of each question, and the rows written a second."""
     engine = create_engine(url, pool_size=5, timeout_seconds=120)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    measured: dict[str, float] = {}
     try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task(f"writing {size:,} predictions", total=size)
-            seconds = 0.0
-            async for written in seed_history(engine, size, timedelta(days=DAYS), seed=0):
-                progress.advance(task, written.predictions)
-                seconds += written.seconds
-            measured[WRITTEN] = size / seconds
-            questions = _questions(Reader(engine))
-            task = progress.add_task("asking", total=len(questions))
-            for name, question in questions.items():
-                measured[f"{name}, p95 ms"] = await _p95_ms(question)
-                progress.advance(task)
+        measured = {
+            SPARSE: await _write(engine, f"{size:,} predictions", size, timedelta(days=DAYS))
+        }
+        questions = _questions(Reader(engine))
+        for name, question in track(
+            questions.items(), "asking", console=console, transient=True, total=len(questions)
+        ):
+            measured[f"{name}, p95 ms"] = await _p95_ms(question)
     finally:
         await engine.dispose()
     return measured

@@ -15,8 +15,8 @@ from sqlalchemy import RowMapping
 from analytics.ab.common import Interval, Model, Verdict, model, models_of, newest
 from analytics.buckets import MINUTE, floor
 from analytics.facts import Facts, Scope, counts, histogram, rolled_up
+from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.statistics.histogram import LATENCY_MS, percentiles
 from analytics.statistics.outcomes import ArmOutcomes, TrafficSplit
 from analytics.time_range import EARLIEST, TimeRange
 from values import SENTIMENTS, VERSIONS, Sentiment, Version
@@ -141,29 +141,15 @@ async def _traffic(
             counts(scope),
             "GROUP BY version, revision",
         ),
-        reader.select(
-            "version, revision, bin, sum(predictions)::bigint AS predictions",
-            histogram(scope, "latency_ms"),
-            "GROUP BY version, revision, bin",
-        ),
+        reader.histograms("version, revision", histogram(scope, "latency_ms")),
     )
     traffic: dict[Version, dict[str, Any]] = {}
     for version, revision in revisions.items():
         mine = [row for row in said if (row["version"], row["revision"]) == (version, revision)]
         sentiments = {name: sum(row[name] for row in mine) for name in SENTIMENTS}
-        told = percentiles(
-            LATENCY_MS,
-            {
-                row["bin"]: row["predictions"]
-                for row in took
-                if (row["version"], row["revision"]) == (version, revision)
-            },
-        )
         traffic[version] = {
             "predictions": sum(sentiments.values()),
             "sentiments": sentiments,
-            "p50_ms": told and told.p50,
-            "p95_ms": told and told.p95,
-            "p99_ms": told and told.p99,
+            **percentiles_ms(took.get((version, revision), {})),
         }
     return traffic

@@ -14,6 +14,7 @@ ALLOWED = {
     "errors": set(),
     "ids": set(),
     "coalescing": set(),
+    "long_lived": set(),
     "metrics": set(),
     "settings": {"values"},
     "redis_connection": {"metrics"},
