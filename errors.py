@@ -11,6 +11,7 @@ ServiceError
 `-- UnavailableError             try again later (5xx)
     |-- RunnerUnavailable   503
     |-- DatabaseUnavailable 503
+    |-- LogUnavailable      503
     `-- DeadlineExceeded    504
 """
 
@@ -143,6 +144,12 @@ class RunnerUnavailable(UnavailableError):
 
 
 class DatabaseUnavailable(UnavailableError):
+    status = 503
+
+
+class LogUnavailable(UnavailableError):
+    """The prediction log can keep nothing more: its spool is full, or its disk."""
+
     status = 503
 
 

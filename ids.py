@@ -32,6 +32,11 @@ def new_id(at: datetime, random_bits: Callable[[int], int] = randbits) -> UUID:
     )
 
 
+def time_of(id_: UUID) -> datetime:
+    """The millisecond that a UUIDv7 was made in."""
+    return _EPOCH + (id_.int >> 80) * _MILLISECOND
+
+
 def id_range(since: datetime, until: datetime) -> tuple[UUID, UUID]:
     """Bounds, the second not included, of every id made within a second of [since, until)."""
     return first_id(_moved(since, -_SECOND)), first_id(_moved(until, _SECOND + _MILLISECOND))

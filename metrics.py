@@ -78,13 +78,23 @@ db_query_duration = Histogram(
     ["type"],
     buckets=LATENCY_BUCKETS_SECONDS,
 )
-log_pending = Gauge(
-    "prediction_log_pending",
-    "Predictions that wait for PostgreSQL",
-    multiprocess_mode="livesum",
-)
+log_recorded = Counter("prediction_log_recorded_total", "Predictions on local disk")
+log_stored = Counter("prediction_log_stored_total", "Predictions brought to PostgreSQL")
 log_dropped = Counter(
-    "prediction_log_dropped_total", "Predictions dropped because PostgreSQL was down for too long"
+    "prediction_log_dropped_total", "Predictions that were dropped because the spool was full"
+)
+log_rejected = Counter(
+    "prediction_log_rejected_total", "Lines that PostgreSQL refused or nobody could read"
+)
+log_spool_bytes = Gauge(
+    "prediction_log_spool_bytes",
+    "What waits on local disk for PostgreSQL",
+    multiprocess_mode="mostrecent",
+)
+log_spool_age = Gauge(
+    "prediction_log_spool_age_seconds",
+    "Age of the oldest segment of the spool; about a second while PostgreSQL takes predictions",
+    multiprocess_mode="mostrecent",
 )
 
 

@@ -6,16 +6,19 @@ service.py too, and would pay half of their start for SQLAlchemy, FastAPI and re
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
 from analytics.database import connected, create_engine
 from analytics.feedback import FeedbackStore
-from analytics.log_writer import LogWriter
-from analytics.prediction_log import PredictionLog
+from analytics.log.prediction_log import PredictionLog
+from analytics.log.shipping import Shipping
+from analytics.log.spool import Spool
 from analytics.read_api import analytics_router
 from analytics.reader import Reader
 from analytics.upkeep import Upkeep
@@ -32,6 +35,7 @@ from web.operations import operations_router
 from web.rate_limiter import RateLimiter
 
 DRAIN_SECONDS = 10.0
+SHIPPER = (sys.executable, "-m", "log_shipper")
 
 
 class Parts:
@@ -59,16 +63,19 @@ class Parts:
             ttl_seconds=settings.cache_ttl_seconds,
             local_entries=settings.local_cache_entries,
         )
-        self.log = PredictionLog(
-            LogWriter(self.engine, text_storage=settings.text_storage),
-            flush_seconds=settings.log_flush_seconds,
-            max_pending=settings.log_max_pending,
+        self.spool = Spool(
+            settings.spool_folder(),
+            max_bytes=settings.log_max_bytes,
+            durability=settings.log_durability,
+            when_full=settings.log_when_full,
         )
+        self.log = PredictionLog(
+            self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
+        )
+        self.shipping = Shipping(settings.spool_folder(), SHIPPER, cwd=Path(__file__).parent)
         self.upkeep = Upkeep(self.engine, retention_days=settings.log_retention_days)
         self.reader = Reader(self.engine)
-        self.feedback = FeedbackStore(
-            self.engine, lambda: self.log.flush(settings.database_timeout_seconds)
-        )
+        self.feedback = FeedbackStore(self.engine, settings.spool_folder())
         self.runners = {
             version: RunnerClient(version, runner, timeout_seconds=settings.request_timeout_seconds)
             for version, runner in runners.items()
@@ -81,7 +88,8 @@ class Parts:
         )
 
     def start(self) -> None:
-        self.log.start()
+        self.spool.start()
+        self.shipping.start()
         self.upkeep.start()
         for runner in self.runners.values():
             runner.start()
@@ -90,9 +98,16 @@ class Parts:
         for runner in self.runners.values():
             await runner.stop()
         await self.upkeep.stop()
-        await self.log.stop(DRAIN_SECONDS)
+        await self.log.stop()
+        await self.spool.close()
+        await self.shipping.stop(DRAIN_SECONDS)
         await self.redis.aclose()
         await self.engine.dispose()
+
+    @property
+    def ready(self) -> bool:
+        """Whether predictions can be served."""
+        return not self.log.refusing and all(runner.ready for runner in self.runners.values())
 
     async def database_connected(self) -> bool:
         return await connected(self.engine)

@@ -46,7 +46,9 @@ class Cache(Protocol):
 
 
 class Log(Protocol):
-    def record(
+    def check(self) -> None: ...
+
+    async def record(
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
     ) -> None: ...
 
@@ -72,9 +74,10 @@ class PredictionPath:
 
         Raises:
             RunnerUnavailable: the runner of `version` cannot answer. Nothing is recorded.
+            LogUnavailable: the prediction cannot be recorded.
         """
         predictions = await self._predict(texts, version, endpoint, time.perf_counter())
-        self._record(predictions)
+        await self._record(predictions)
         return predictions
 
     async def predict_ab(self, text: str, subject: str | None) -> Prediction:
@@ -82,13 +85,14 @@ class PredictionPath:
 
         Raises:
             RunnerUnavailable: the runner of that version cannot answer. Nothing is recorded.
+            LogUnavailable: the prediction cannot be recorded.
         """
         started = time.perf_counter()
         key = subject_key(subject, self._split.salt)
         version = deal(key, self._split.v2_percent)
         [prediction] = await self._predict([text], version, "/predict/ab", started)
         prediction = replace(prediction, assignment=self._assignment(prediction, key))
-        self._record([prediction])
+        await self._record([prediction])
         return prediction
 
     def _assignment(self, prediction: Prediction, key: bytes) -> Assignment | None:
@@ -108,6 +112,7 @@ class PredictionPath:
 
         Raises:
             RunnerUnavailable: either runner cannot answer. Nothing is recorded.
+            LogUnavailable: the predictions cannot be recorded.
         """
         started = time.perf_counter()
         [v1], [v2] = await asyncio.gather(
@@ -118,12 +123,13 @@ class PredictionPath:
         )
         created_at = datetime.now(UTC)
         comparison = Comparison(new_id(created_at), created_at, v1, v2)
-        self._record([v1, v2], comparison)
+        await self._record([v1, v2], comparison)
         return comparison
 
     async def _predict(
         self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
     ) -> list[Prediction]:
+        self._log.check()  # before anything is computed for it
         description = self._runners[version].description()
         keys = [cache_key(version, description.revision, text) for text in texts]
         cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
@@ -170,8 +176,10 @@ class PredictionPath:
         )
         return dict(zip(text_of_key, classifications, strict=True))
 
-    def _record(self, predictions: list[Prediction], comparison: Comparison | None = None) -> None:
-        self._log.record(predictions, comparison)
+    async def _record(
+        self, predictions: list[Prediction], comparison: Comparison | None = None
+    ) -> None:
+        await self._log.record(predictions, comparison)
         for prediction in predictions:
             classification = prediction.classification
             metrics.predictions.labels(classification.sentiment, prediction.version).inc()

@@ -105,7 +105,7 @@ class SentimentService:
         await self.parts.stop()
 
     async def __is_ready__(self) -> bool:
-        return all(runner.ready for runner in self.parts.runners.values())
+        return self.parts.ready
 
     @bentoml.api(route="/predict", input_spec=PredictRequest, output_spec=PredictionReply)
     async def predict(self, text: str, version: Version | None) -> PredictionReply:

@@ -70,7 +70,8 @@ class Settings(BaseSettings):
         None, description="Redis or Valkey; unset: `make serve` starts a private one"
     )
     data_folder: Path = Field(
-        Path(".data"), description="where the private PostgreSQL and Redis keep their files"
+        Path(".data"),
+        description="for the log on its way to PostgreSQL, and the private PostgreSQL and Redis",
     )
     host: str = Field("0.0.0.0", description="address to listen on")
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
@@ -141,11 +142,22 @@ class Settings(BaseSettings):
     log_retention_days: int = Field(
         90, ge=0, description="whole days that the prediction log and analytics go back; 0: forever"
     )
-    log_flush_seconds: float = Field(
-        0.1, gt=0, description="longest wait of a prediction before it is written to PostgreSQL"
+    log_durability: Literal["fsync", "page_cache"] = Field(
+        "fsync",
+        description="a prediction is on disk before its reply leaves: fsync, it survives a power "
+        "cut; page_cache, it survives the end of every process",
     )
-    log_max_pending: int = Field(
-        100_000, ge=1, description="predictions held in memory while PostgreSQL is down"
+    log_max_bytes: int = Field(
+        1 << 30,
+        ge=64 << 20,
+        description="what may wait on disk for PostgreSQL, some 400 bytes a prediction",
+    )
+    log_when_full: Literal["refuse", "drop_oldest"] = Field(
+        "refuse",
+        description="when that is full, or its disk: refuse (503), or drop_oldest and count them",
+    )
+    log_flush_seconds: float = Field(
+        0.1, gt=0, description="how often what was written to disk is moved on to PostgreSQL"
     )
     database_pool_size: int = Field(
         5, ge=2, description="PostgreSQL connections of each API process"
@@ -174,6 +186,10 @@ class Settings(BaseSettings):
         if ssl_mode is not None:
             url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": ssl_mode})
         return url
+
+    def spool_folder(self) -> Path:
+        """Where predictions wait on disk for PostgreSQL."""
+        return self.data_folder / "spool"
 
     def redis_connection_url(self) -> str:
         """`REDIS_URL`, as text.

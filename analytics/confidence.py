@@ -71,7 +71,7 @@ def histogram_rows(told: Confidence) -> list[HistogramRow]:
 
 
 async def confidence(reader: Reader, scope: Scope) -> Confidence:
-    binned = reader.histograms("version", histogram(scope, "confidence"))
+    binned = reader.histograms(histogram(scope, "confidence"))
     summed = reader.select(
         "version, sum(confidence_sum) AS confidence, sum(entropy_sum) AS entropy, "
         "sum(negative + neutral + positive)::bigint AS predictions",

@@ -93,7 +93,9 @@ async def _profile(reader: Reader, scope: Scope) -> _Profile:
     said, binned = await asyncio.gather(
         sentiment_counts(reader, scope),
         reader.histograms(
-            "measure, version", histogram(scope, "confidence", "text_characters", "token_count")
+            histogram(
+                scope, "confidence", "text_characters", "token_count", by=("measure", "version")
+            )
         ),
     )
     by_measure: dict[str, dict[Version, Counts]] = defaultdict(dict)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import select
@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import reading
 from analytics.labelling import keep_labels
+from analytics.log.segments import begun_at, segments
 from analytics.tables import predictions
-from errors import PredictionNotFound
+from errors import DatabaseUnavailable, PredictionNotFound
 from ids import id_range
 from values import Sentiment
 
-# A prediction that another API process made may still be on its way to PostgreSQL.
+# A prediction may still be on its way to PostgreSQL, from another machine too.
 YOUNG = timedelta(seconds=3)
 POLL_SECONDS = 0.1
 
@@ -25,24 +26,32 @@ POLL_SECONDS = 0.1
 class FeedbackStore:
     """Joins true labels to predictions."""
 
-    def __init__(self, engine: AsyncEngine, flush_log: Callable[[], Awaitable[object]]) -> None:
-        """`flush_log` writes out what this process has not yet written of the prediction log."""
+    def __init__(self, engine: AsyncEngine, spool: Path) -> None:
+        """`spool` is the folder where predictions wait for PostgreSQL."""
         self._engine = engine
-        self._flush_log = flush_log
+        self._spool = spool
 
     async def add(self, prediction_id: UUID, label: Sentiment) -> None:
         """Keep `label`; the same label again changes nothing.
 
         Raises:
             PredictionNotFound: there is no such prediction.
-            DatabaseUnavailable: PostgreSQL cannot answer now.
+            DatabaseUnavailable: PostgreSQL cannot answer now, or has yet to be told of it.
         """
-        if not await self._add_if_known(prediction_id, label):
-            await self._flush_log()
-            while not await self._add_if_known(prediction_id, label):
-                if not _is_young(prediction_id):
-                    raise PredictionNotFound(f"There is no prediction {prediction_id}")
-                await asyncio.sleep(POLL_SECONDS)
+        while not await self._add_if_known(prediction_id, label):
+            if not _is_young(prediction_id):
+                if self._may_wait(prediction_id):
+                    raise DatabaseUnavailable("Predictions are being stored with delay; try again")
+                raise PredictionNotFound(f"There is no prediction {prediction_id}")
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _may_wait(self, prediction_id: UUID) -> bool:
+        """Whether the prediction may be in this machine's spool."""
+        waiting = segments(self._spool)
+        if not waiting:
+            return False
+        earliest, latest = id_range(begun_at(waiting[0]), datetime.now(UTC))
+        return earliest <= prediction_id < latest
 
     async def _add_if_known(self, prediction_id: UUID, label: Sentiment) -> bool:
         async with reading(self._engine) as connection, connection.begin():

@@ -34,7 +34,7 @@ class Latency(Window):
 
 async def latency(reader: Reader, scope: Scope) -> Latency:
     """Merged from the rollups' histograms; see `analytics.statistics.histogram`."""
-    counts = await reader.histograms("version, cache_hit", histogram(scope, "latency_ms"))
+    counts = await reader.histograms(histogram(scope, "latency_ms", by=("version", "cache_hit")))
     found = [
         LatencyPercentiles.model_validate(
             {"version": version, "cache_hit": cache_hit, "predictions": sum(bins.values())}

@@ -76,10 +76,10 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
         counts(scope, size),
         grouped,
     )
-    took = histogram(scope, "latency_ms", largest_bucket=size)
+    took = histogram(scope, "latency_ms", by=("bucket", "version"), bucket=size)
     rows, bins, failed = await asyncio.gather(
         sums,
-        reader.histograms(f"{time}, version", took),
+        reader.histograms(took),
         reader.select(f"{time}, version, sum(texts) AS texts", failures(scope, size), grouped),
     )
     said = {(row["bucket"], row["version"]): row for row in rows}

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
 from analytics.labelling import keep_labels
-from analytics.log_writer import LogWriter
-from analytics.prediction_log import MAX_BATCH_PREDICTIONS
+from analytics.log.records import ComparisonRecord, PredictionRecord
+from analytics.log.shipper import MAX_BATCH_PREDICTIONS
+from analytics.log.writer import LogWriter
 from ids import new_id
 from prediction_path import deal, subject_key
 from settings import get_settings
@@ -113,7 +114,7 @@ async def seed_history(
     By the writer of the service, in batches of the same size. Interrupted, it leaves what is
     written: every batch is a transaction with its rollups.
     """
-    writer = LogWriter(engine, text_storage="hash")
+    writer = LogWriter(engine)
     numbers = np.random.default_rng(seed)
     draw = random.Random(seed)
     times = np.sort(_times(predictions, span, numbers))
@@ -121,8 +122,10 @@ async def seed_history(
         chunk = times[start : start + MAX_BATCH_PREDICTIONS].tolist()
         moments = [datetime.fromtimestamp(at, UTC) for at in chunk]
         made, comparisons, labels = _chunk(moments, predictions, numbers, draw)
+        records = [PredictionRecord.of(each, "hash") for each in made]
+        linked = [ComparisonRecord.of(each) for each in comparisons]
         started = time.perf_counter()
-        await writer.write(made, comparisons)
+        await writer.write(records, linked)
         seconds = time.perf_counter() - started
         if labels:
             async with engine.begin() as connection:

@@ -141,7 +141,7 @@ async def _traffic(
             counts(scope),
             "GROUP BY version, revision",
         ),
-        reader.histograms("version, revision", histogram(scope, "latency_ms")),
+        reader.histograms(histogram(scope, "latency_ms", by=("version", "revision"))),
     )
     traffic: dict[Version, dict[str, Any]] = {}
     for version, revision in revisions.items():

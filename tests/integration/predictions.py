@@ -1,11 +1,44 @@
-"""Predictions for the tests of the log and of the queries."""
+"""Predictions for the tests of the log and of the queries, and what writes them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from analytics.log.records import ComparisonRecord, PredictionRecord, TextStorage
+from analytics.log.writer import LogWriter
 from ids import new_id
-from values import Classification, Endpoint, Prediction, Sentiment, Version
+from values import (
+    Classification,
+    Comparison,
+    Endpoint,
+    Failure,
+    Prediction,
+    Sentiment,
+    Version,
+)
+
+
+class PredictionWriter:
+    """Writes predictions as the log does, without a spool in between."""
+
+    def __init__(self, engine: AsyncEngine, text_storage: TextStorage = "hash") -> None:
+        self._writer = LogWriter(engine)
+        self._text_storage: TextStorage = text_storage
+
+    async def write(
+        self,
+        predictions: Sequence[Prediction],
+        comparisons: Sequence[Comparison] = (),
+        failures: Sequence[Failure] = (),
+    ) -> None:
+        await self._writer.write(
+            [PredictionRecord.of(each, self._text_storage) for each in predictions],
+            [ComparisonRecord.of(each) for each in comparisons],
+            failures,
+        )
 
 
 def make_prediction(

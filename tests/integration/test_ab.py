@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -16,13 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.report import AbTest, ab_test
 from analytics.feedback import FeedbackStore
-from analytics.log_writer import LogWriter
+from analytics.log.records import TextStorage
 from analytics.reader import Reader
-from analytics.rows import TextStorage
 from ids import new_id
 from prediction_path import deal, subject_key
 from scripts.seed_predictions import seed_history
-from tests.integration.predictions import make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction
 from values import (
     SENTIMENTS,
     VERSIONS,
@@ -50,8 +50,7 @@ def experiment(percent: float = 50, v2: str = "v2-revision", salt: str = "salt")
     return Experiment(Split(salt, percent), v1, ModelVersion("v2", v2, "fake"))
 
 
-async def flushed() -> None:
-    return None
+NO_SPOOL = Path("/nowhere")
 
 
 @dataclass
@@ -104,7 +103,7 @@ class History:
 
     async def write(self, engine: AsyncEngine, storage: TextStorage = "hash") -> None:
         """In three batches, each of them twice, as after a lost answer."""
-        writer = LogWriter(engine, text_storage=storage)
+        writer = PredictionWriter(engine, storage)
         self.comparisons.sort(key=lambda one: one.created_at)
         for number in range(3):
             some = self.comparisons[number::3]
@@ -116,7 +115,7 @@ class History:
 
 
 async def give(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) -> None:
-    store = FeedbackStore(engine, flushed)
+    store = FeedbackStore(engine, NO_SPOOL)
     for one in labels:
         await store.add(*one)
 

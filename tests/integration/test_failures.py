@@ -5,19 +5,19 @@ from __future__ import annotations
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.facts import Scope
-from analytics.log_writer import LogWriter
-from analytics.prediction_log import PredictionLog
 from analytics.reader import Reader
 from analytics.summary import summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import timeseries
 from ids import new_id
-from tests.integration.predictions import make_prediction
+from tests.integration.logs import spooled_log
+from tests.integration.predictions import PredictionWriter, make_prediction
 from values import PREDICT_ENDPOINTS, VERSIONS, Failure, ModelVersion, Version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -33,7 +33,7 @@ async def test_failures_equal_a_plain_count(engine: AsyncEngine) -> None:
         for at in (START + timedelta(seconds=numbers.uniform(0, 200_000)) for _ in range(300))
     ]  # fmt: skip
     answered = make_prediction(created_at=START + timedelta(hours=1))
-    writer = LogWriter(engine, text_storage="hash")
+    writer = PredictionWriter(engine)
     for _ in range(2):  # as after a lost answer
         await writer.write([answered], [], made)
     for _ in range(12):
@@ -54,14 +54,13 @@ async def test_failures_equal_a_plain_count(engine: AsyncEngine) -> None:
         assert sum(p.predictions for p in points) == told.total_predictions
 
 
-async def test_those_of_a_moment_are_one_row(engine: AsyncEngine) -> None:
-    log = PredictionLog(LogWriter(engine, text_storage="hash"), flush_seconds=60, max_pending=10)
-    log.start()
+async def test_those_of_a_moment_are_one_row(engine: AsyncEngine, tmp_path: Path) -> None:
     model = ModelVersion("v2", "revision", "fake")
-    for _ in range(500):
-        log.record_failure(model, "/predict", 1)
-    log.record_failure(model, "/predict/batch", 100)
-    assert await log.flush(5)
+    async with spooled_log(tmp_path) as spooled:
+        for _ in range(500):
+            spooled.log.record_failure(model, "/predict", 1)
+        spooled.log.record_failure(model, "/predict/batch", 100)
+    await spooled.ship(engine)
     span = TimeRange(datetime.now(UTC) - timedelta(minutes=2), datetime.now(UTC))
     told = await summary(Reader(engine), Scope(span))
     assert (told.failures, told.total_predictions) == (600, 0)
@@ -70,7 +69,6 @@ async def test_those_of_a_moment_are_one_row(engine: AsyncEngine) -> None:
         assert [row.texts for row in rows] == [100, 500]
     [point] = (await timeseries(Reader(engine), Scope(span), "day")).points
     assert (point.failures, point.average_confidence) == (600, None)
-    await log.stop(5)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

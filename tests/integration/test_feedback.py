@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -13,22 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
 from analytics.feedback import FeedbackStore
-from analytics.log_writer import LogWriter
-from analytics.prediction_log import PredictionLog
+from analytics.log.segments import new_segment, segments
 from errors import DatabaseUnavailable, PredictionNotFound
 from ids import new_id
-from tests.integration.predictions import make_prediction
+from tests.integration.logs import spooled_log
+from tests.integration.predictions import PredictionWriter, make_prediction
 
 OLD_ID = UUID("01932c07-7d5e-7a63-9f8e-3f5ad11f6a01")
-
-
-@pytest.fixture
-async def log(engine: AsyncEngine) -> AsyncIterator[PredictionLog]:
-    """A log that would sit on what it has for a minute if nobody hurried it."""
-    log = PredictionLog(LogWriter(engine, text_storage="hash"), flush_seconds=60, max_pending=1_000)
-    log.start()
-    yield log
-    await log.stop(5)
 
 
 async def labels(engine: AsyncEngine) -> list[str]:
@@ -36,12 +27,17 @@ async def labels(engine: AsyncEngine) -> list[str]:
         return list(await connection.scalars(text("SELECT label FROM feedback ORDER BY id")))
 
 
-async def test_feedback_on_a_prediction_still_in_memory_is_taken(
-    engine: AsyncEngine, log: PredictionLog
+@pytest.fixture
+def store(engine: AsyncEngine, tmp_path: Path) -> FeedbackStore:
+    """Beside an empty spool."""
+    return FeedbackStore(engine, tmp_path)
+
+
+async def test_all_labels_that_differ_from_the_one_before_are_kept(
+    engine: AsyncEngine, store: FeedbackStore
 ) -> None:
     prediction = make_prediction()
-    log.record([prediction])
-    store = FeedbackStore(engine, lambda: log.flush(5))
+    await PredictionWriter(engine).write([prediction])
     await store.add(prediction.id, "negative")
     await store.add(prediction.id, "negative")
     await store.add(prediction.id, "positive")
@@ -49,37 +45,51 @@ async def test_feedback_on_a_prediction_still_in_memory_is_taken(
     assert await labels(engine) == ["negative", "positive", "negative"]
 
 
-async def test_equal_feedback_at_once_is_kept_once(engine: AsyncEngine, log: PredictionLog) -> None:
+async def test_equal_feedback_at_once_is_kept_once(
+    engine: AsyncEngine, store: FeedbackStore
+) -> None:
     prediction = make_prediction()
-    log.record([prediction])
-    store = FeedbackStore(engine, lambda: log.flush(5))
+    await PredictionWriter(engine).write([prediction])
     await asyncio.gather(*(store.add(prediction.id, "positive") for _ in range(8)))
     assert await labels(engine) == ["positive"]
 
 
-async def test_a_prediction_that_another_process_still_holds_is_waited_for(
-    engine: AsyncEngine,
+async def test_a_prediction_that_is_on_its_way_is_waited_for(
+    engine: AsyncEngine, store: FeedbackStore
 ) -> None:
     prediction = make_prediction()
-    asked = asyncio.Event()
-
-    async def flush() -> None:
-        asked.set()
-
-    adding = asyncio.create_task(FeedbackStore(engine, flush).add(prediction.id, "positive"))
-    await asked.wait()
-    await LogWriter(engine, text_storage="hash").write([prediction], [])
+    adding = asyncio.create_task(store.add(prediction.id, "positive"))
+    done, _ = await asyncio.wait([adding], timeout=0.3)
+    assert not done
+    await PredictionWriter(engine).write([prediction])
     async with asyncio.timeout(5):
         await adding
     assert await labels(engine) == ["positive"]
 
 
+async def test_one_that_the_spool_still_has_may_be_known_later(
+    engine: AsyncEngine, store: FeedbackStore, tmp_path: Path
+) -> None:
+    old = datetime.now(UTC) - timedelta(minutes=5)
+    prediction = make_prediction(created_at=old)
+    async with spooled_log(tmp_path) as spooled:
+        await spooled.log.record([prediction])
+    [segment] = segments(tmp_path)
+    segment.rename(new_segment(tmp_path, old))  # PostgreSQL has been away for five minutes
+    with pytest.raises(DatabaseUnavailable, match="delay"):
+        await store.add(prediction.id, "positive")
+    with pytest.raises(PredictionNotFound):  # too old to wait there
+        await store.add(make_prediction(created_at=old - timedelta(minutes=1)).id, "positive")
+    await spooled.ship(engine)
+    await store.add(prediction.id, "positive")
+    assert await labels(engine) == ["positive"]
+
+
 async def test_feedback_joins_its_own_prediction_only(
-    engine: AsyncEngine, log: PredictionLog
+    engine: AsyncEngine, store: FeedbackStore
 ) -> None:
     one, other = make_prediction(), make_prediction()
-    log.record([one, other])
-    store = FeedbackStore(engine, lambda: log.flush(5))
+    await PredictionWriter(engine).write([one, other])
     await store.add(one.id, "positive")
     await store.add(other.id, "positive")
     await store.add(one.id, "positive")
@@ -92,22 +102,19 @@ async def test_feedback_joins_its_own_prediction_only(
 
 @pytest.mark.parametrize("unknown", [OLD_ID, UUID(int=0), new_id(datetime.now(UTC))])
 async def test_an_unknown_prediction_is_not_found(
-    engine: AsyncEngine, log: PredictionLog, unknown: UUID
+    engine: AsyncEngine, store: FeedbackStore, unknown: UUID
 ) -> None:
-    store = FeedbackStore(engine, lambda: log.flush(5))
     with pytest.raises(PredictionNotFound, match=str(unknown)):
         await store.add(unknown, "positive")
     assert await labels(engine) == []
 
 
-async def test_without_postgresql_feedback_is_unavailable(database_url: URL) -> None:
+async def test_without_postgresql_feedback_is_unavailable(
+    database_url: URL, tmp_path: Path
+) -> None:
     engine = create_engine(
         database_url.update_query_dict({"host": "/nowhere"}), pool_size=2, timeout_seconds=1
     )
-
-    async def flush() -> None:
-        return None
-
     with pytest.raises(DatabaseUnavailable):
-        await FeedbackStore(engine, flush).add(OLD_ID, "positive")
+        await FeedbackStore(engine, tmp_path).add(OLD_ID, "positive")
     await engine.dispose()

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -20,20 +21,18 @@ from analytics.confidence import confidence
 from analytics.drift import drift
 from analytics.facts import Scope
 from analytics.feedback import FeedbackStore
-from analytics.log_writer import LogWriter
 from analytics.reader import Reader
 from analytics.tables import label_rollups, rollups
 from analytics.time_range import TimeRange
 from scripts.migrate import PYPROJECT, upgrade
-from tests.integration.predictions import make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction
 from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
 HOURS = 5
 
 
-async def flushed() -> None:
-    return None
+NO_SPOOL = Path("/nowhere")
 
 
 def some_prediction(numbers: random.Random, sure: float | None = None) -> Prediction:
@@ -53,7 +52,7 @@ async def give_feedback(
     engine: AsyncEngine, made: Sequence[Prediction], count: int, numbers: random.Random
 ) -> dict[UUID, Sentiment]:
     """Late, repeated and corrected labels, many at once; tells the last one of each."""
-    store = FeedbackStore(engine, flushed)
+    store = FeedbackStore(engine, NO_SPOOL)
     latest: dict[UUID, Sentiment] = {}
     for _ in range(count // 5):
         # Of one prediction no two at once, so that it is known which was the last.
@@ -66,7 +65,7 @@ async def give_feedback(
 async def test_calibration_equals_a_plain_computation(engine: AsyncEngine) -> None:
     numbers = random.Random(1)
     made = [some_prediction(numbers) for _ in range(150)]
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     latest = await give_feedback(engine, made, 200, numbers)
     for _ in range(15):
         ends = [START + timedelta(seconds=numbers.uniform(-600, HOURS * 3_700)) for _ in range(2)]
@@ -108,8 +107,8 @@ def plain_error(labelled: Sequence[Prediction], latest: Mapping[UUID, Sentiment]
 
 async def test_equal_and_corrected_labels_are_counted_once(engine: AsyncEngine) -> None:
     made = make_prediction(scores={"positive": 0.9, "negative": 0.1}, created_at=START)
-    await LogWriter(engine, text_storage="hash").write([made], [])
-    store = FeedbackStore(engine, flushed)
+    await PredictionWriter(engine).write([made])
+    store = FeedbackStore(engine, NO_SPOOL)
     expected: list[tuple[Sentiment, int]] = [
         ("positive", 1), ("positive", 1), ("neutral", 0), ("negative", 0), ("positive", 1),
     ]  # fmt: skip
@@ -127,7 +126,7 @@ async def test_equal_and_corrected_labels_are_counted_once(engine: AsyncEngine) 
 async def test_labels_of_an_older_release_are_rolled_up(engine: AsyncEngine) -> None:
     numbers = random.Random(3)
     made = [some_prediction(numbers) for _ in range(60)]
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     await give_feedback(engine, made, 60, numbers)
     before = await everything(engine)
     config = Config(toml_file=PYPROJECT)
@@ -168,9 +167,9 @@ async def test_accuracy_is_estimated_where_there_are_no_labels(engine: AsyncEngi
             )
             made[version].append(prediction)
             truth[prediction.id] = "positive" if right else "negative"
-    await LogWriter(engine, text_storage="hash").write(made["v1"] + made["v2"], [])
+    await PredictionWriter(engine).write(made["v1"] + made["v2"])
     # Labels are random ones of all confidences, so half of the reference is of the harder kind.
-    store = FeedbackStore(engine, flushed)
+    store = FeedbackStore(engine, NO_SPOOL)
     easy = [p for p in made["v1"] if p.created_at < middle]
     hard = [
         make_prediction(
@@ -179,7 +178,7 @@ async def test_accuracy_is_estimated_where_there_are_no_labels(engine: AsyncEngi
         )
         for sure in (numbers.uniform(0.5, 0.8) for _ in range(500))
     ]
-    await LogWriter(engine, text_storage="hash").write(hard, [])
+    await PredictionWriter(engine).write(hard)
     for p in hard:
         right = numbers.random() < p.classification.confidence
         truth[p.id] = "positive" if right else "negative"

@@ -13,10 +13,9 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import DATABASE_FAILURES, REFUSALS, create_engine
-from analytics.log_writer import LogWriter
-from analytics.rows import TextStorage
+from analytics.log.records import TextStorage
 from ids import new_id
-from tests.integration.predictions import make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction
 from values import VERSIONS, Comparison
 
 ALL = "SELECT p.*, m.version, m.revision, m.engine FROM predictions p JOIN model_versions m ON m.id = p.model_version_id ORDER BY p.id"  # noqa: E501
@@ -32,7 +31,7 @@ async def test_a_row_holds_what_was_predicted(engine: AsyncEngine, storage: Text
     made = make_prediction(
         "Ein Film, 漢字", scores={"negative": 0.5, "neutral": 0.125, "positive": 0.375}
     )
-    await LogWriter(engine, text_storage=storage).write([made], [])
+    await PredictionWriter(engine, storage).write([made])
     [row] = await rows(engine)
     del row["model_version_id"]
     assert row == {
@@ -64,7 +63,7 @@ async def test_writing_again_stores_nothing_twice(engine: AsyncEngine) -> None:
     comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
     # Two writers, as after a crash between the commit and its answer.
     for _ in range(2):
-        await LogWriter(engine, text_storage="hash").write([v1, v2], [comparison])
+        await PredictionWriter(engine).write([v1, v2], [comparison])
     assert [row["id"] for row in await rows(engine)] == [v1.id, v2.id]
     [linked] = await rows(engine, "SELECT * FROM comparisons")
     assert (linked["v1_prediction_id"], linked["v2_prediction_id"]) == (v1.id, v2.id)
@@ -74,13 +73,13 @@ async def test_writing_again_stores_nothing_twice(engine: AsyncEngine) -> None:
 async def test_a_batch_with_a_bad_row_stores_nothing(engine: AsyncEngine) -> None:
     bad = make_prediction(scores={"positive": 1.5})
     with pytest.raises(DATABASE_FAILURES):
-        await LogWriter(engine, text_storage="hash").write([make_prediction(), bad], [])
+        await PredictionWriter(engine).write([make_prediction(), bad])
     assert await rows(engine) == []
 
 
 async def test_a_class_that_the_checkpoint_lacks_has_no_score(engine: AsyncEngine) -> None:
     made = make_prediction(scores={"positive": 0.75, "negative": 0.25})
-    await LogWriter(engine, text_storage="hash").write([made], [])
+    await PredictionWriter(engine).write([made])
     [row] = await rows(engine)
     assert (row["score_negative"], row["score_neutral"], row["score_positive"]) == (
         0.25,
@@ -90,7 +89,7 @@ async def test_a_class_that_the_checkpoint_lacks_has_no_score(engine: AsyncEngin
 
 
 async def test_a_write_that_failed_does_not_harm_the_next(engine: AsyncEngine) -> None:
-    writer = LogWriter(engine, text_storage="hash")
+    writer = PredictionWriter(engine)
     good, bad = make_prediction(), make_prediction(scores={"positive": 1.5})
     with pytest.raises(REFUSALS):
         await writer.write([good, bad], [])
@@ -100,9 +99,7 @@ async def test_a_write_that_failed_does_not_harm_the_next(engine: AsyncEngine) -
 
 async def test_writers_at_once_make_each_model_version_once(engine: AsyncEngine) -> None:
     batches = [[make_prediction(version=v) for v in VERSIONS[:: 1 - 2 * (n % 2)]] for n in range(8)]
-    await asyncio.gather(
-        *(LogWriter(engine, text_storage="hash").write(batch, []) for batch in batches)
-    )
+    await asyncio.gather(*(PredictionWriter(engine).write(batch, []) for batch in batches))
     assert len(await rows(engine)) == 16
     made = await rows(engine, "SELECT version FROM model_versions ORDER BY version")
     assert [row["version"] for row in made] == ["v1", "v2"]
@@ -110,8 +107,8 @@ async def test_writers_at_once_make_each_model_version_once(engine: AsyncEngine)
 
 async def test_a_start_with_known_models_uses_no_id_up(engine: AsyncEngine) -> None:
     for _ in range(5):
-        await LogWriter(engine, text_storage="hash").write([make_prediction()], [])
-    await LogWriter(engine, text_storage="hash").write([make_prediction(version="v2")], [])
+        await PredictionWriter(engine).write([make_prediction()])
+    await PredictionWriter(engine).write([make_prediction(version="v2")])
     made = await rows(engine, "SELECT id FROM model_versions ORDER BY id")
     assert [row["id"] for row in made] == [1, 2]
 
@@ -125,7 +122,7 @@ async def test_new_weights_or_another_engine_are_another_model_version(
         dataclasses.replace(make_prediction(), classification=weights),
         dataclasses.replace(make_prediction(), engine="other"),
     ]
-    await LogWriter(engine, text_storage="hash").write([one, *others], [])
+    await PredictionWriter(engine).write([one, *others])
     assert {(row["revision"], row["engine"]) for row in await rows(engine)} == {
         ("v1-revision", "fake"),
         ("other", "fake"),
@@ -135,7 +132,7 @@ async def test_new_weights_or_another_engine_are_another_model_version(
 
 async def test_many_rows_go_in_one_transaction(engine: AsyncEngine) -> None:
     made = [make_prediction(f"text {number}") for number in range(5_000)]
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     [counted] = await rows(engine, "SELECT count(*) AS n, count(DISTINCT xmin::text) AS t "
                                    "FROM predictions")  # fmt: skip
     assert counted == {"n": 5_000, "t": 1}
@@ -146,6 +143,6 @@ async def test_a_dead_server_raises_what_the_log_waits_out(database_url: URL) ->
         database_url.update_query_dict({"host": "/nowhere"}), pool_size=2, timeout_seconds=1
     )
     with pytest.raises(DATABASE_FAILURES) as caught:
-        await LogWriter(engine, text_storage="hash").write([make_prediction()], [])
+        await PredictionWriter(engine).write([make_prediction()])
     assert not isinstance(caught.value, asyncpg.DataError)
     await engine.dispose()

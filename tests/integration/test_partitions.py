@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -13,11 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback import FeedbackStore
-from analytics.log_writer import LogWriter
 from analytics.partitions import partition_days
 from analytics.upkeep import DAYS_AHEAD, Upkeep
 from ids import new_id
-from tests.integration.predictions import make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction
 from values import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
 
 MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
@@ -42,11 +42,10 @@ async def counts(engine: AsyncEngine) -> dict[str, int]:
 
 
 async def write(engine: AsyncEngine, made: Sequence[Prediction]) -> None:
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
 
 
-async def flushed() -> None:
-    return None
+NO_SPOOL = Path("/nowhere")
 
 
 async def test_the_writer_makes_the_days_that_it_needs(engine: AsyncEngine) -> None:
@@ -106,10 +105,10 @@ async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEng
         for one, two in ((old, edge), (kept, make_prediction(created_at=MIDNIGHT)))
     ]
     failures = [Failure(new_id(at), at, "/predict", model, 1) for at in times]
-    await LogWriter(engine, text_storage="hash").write(
+    await PredictionWriter(engine).write(
         [old, edge, kept, comparisons[1].v2], comparisons, failures
     )
-    feedback = FeedbackStore(engine, flushed)
+    feedback = FeedbackStore(engine, NO_SPOOL)
     for prediction in (old, edge, kept):
         await feedback.add(prediction.id, "positive")
     assert await counts(engine) == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -10,30 +11,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
-from analytics.log_writer import LogWriter
-from analytics.prediction_log import PredictionLog
+from analytics.log.segments import segments
+from analytics.log.shipper import REJECTED
 from ids import new_id
 from scripts.embedded import embedded_postgres
 from scripts.migrate import upgrade
+from tests.integration.logs import SpooledLog, spooled_log
 from tests.integration.predictions import make_prediction
+from tests.waiting import until
 from values import Comparison
 
 IDS = "SELECT id FROM predictions ORDER BY id"
 
 
 @pytest.fixture
-async def log(engine: AsyncEngine) -> AsyncIterator[PredictionLog]:
-    log = PredictionLog(
-        LogWriter(engine, text_storage="hash"), flush_seconds=0.01, max_pending=1_000
-    )
-    log.start()
-    yield log
-    await log.stop(5)
+async def spooled(tmp_path: Path) -> AsyncIterator[SpooledLog]:
+    async with spooled_log(tmp_path) as log:
+        yield log
 
 
 async def column(engine: AsyncEngine, statement: str = IDS) -> list[object]:
@@ -41,53 +39,82 @@ async def column(engine: AsyncEngine, statement: str = IDS) -> list[object]:
         return list(await connection.scalars(text(statement)))
 
 
-def dropped() -> float:
-    return REGISTRY.get_sample_value("prediction_log_dropped_total") or 0.0
-
-
-async def test_what_was_flushed_is_in_postgresql(engine: AsyncEngine, log: PredictionLog) -> None:
+async def test_what_was_recorded_is_brought_to_postgresql(
+    engine: AsyncEngine, spooled: SpooledLog
+) -> None:
     made = [make_prediction() for _ in range(20)]
     for one in made:
-        log.record([one])
+        await spooled.log.record([one])
     v1, v2 = make_prediction(), make_prediction(version="v2")
     comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
-    log.record([v1, v2], comparison)
-    assert await log.flush(5)
+    await spooled.log.record([v1, v2], comparison)
+    await spooled.ship(engine)
     assert await column(engine) == [one.id for one in [*made, v1, v2]]
     assert await column(engine, "SELECT id FROM comparisons") == [comparison.id]
 
 
-async def test_refused_rows_are_dropped_and_later_ones_written(
-    engine: AsyncEngine, log: PredictionLog
+async def test_refused_rows_are_set_aside_and_all_others_written(
+    engine: AsyncEngine, spooled: SpooledLog
 ) -> None:
-    before = dropped()
-    log.record([make_prediction(scores={"positive": 1.5})])
-    assert await log.flush(5)
-    good = make_prediction()
-    log.record([good])
-    assert await log.flush(5)
-    assert await column(engine) == [good.id]
-    assert dropped() - before == 1
+    bad = make_prediction(scores={"positive": 1.5})
+    good = [make_prediction() for _ in range(9)]
+    for one in [*good[:4], bad, *good[4:]]:
+        await spooled.log.record([one])
+    await spooled.ship(engine)
+    assert await column(engine) == [one.id for one in good]
+    [aside] = (spooled.folder / REJECTED).read_text().splitlines()
+    assert json.loads(json.loads(aside)["line"])["predictions"][0]["id"] == str(bad.id)
+
+
+async def test_what_is_shipped_again_is_stored_once(
+    engine: AsyncEngine, spooled: SpooledLog
+) -> None:
+    """As after a crash between the commit and the deletion of what it was of."""
+    made = [make_prediction() for _ in range(20)]
+    for one in made:
+        await spooled.log.record([one])
+    for _ in range(3):
+        await spooled.ship(engine)  # the segment is not complete, so a new shipper begins anew
+    assert await column(engine) == [one.id for one in made]
+    counted = "SELECT sum(negative + neutral + positive)::int FROM rollups GROUP BY bucket_seconds"
+    assert await column(engine, counted) == [20, 20, 20]
+
+
+async def test_two_shippers_at_once_store_each_once(
+    engine: AsyncEngine, spooled: SpooledLog
+) -> None:
+    """As when the process of one was killed, and its shipper has yet to notice."""
+    stopping = asyncio.Event()
+    shipping = [asyncio.create_task(spooled.shipper(engine).run(stopping)) for _ in range(2)]
+    made = [make_prediction() for _ in range(300)]
+    for one in made:
+        await spooled.log.record([one])
+    await until(lambda: not segments(spooled.folder), 30)
+    stopping.set()
+    await asyncio.gather(*shipping)
+    assert await column(engine) == [one.id for one in made]
+    counted = "SELECT sum(negative + neutral + positive)::int FROM rollups GROUP BY bucket_seconds"
+    assert await column(engine, counted) == [300, 300, 300]
 
 
 async def test_a_write_that_is_broken_off_is_done_again(
-    engine: AsyncEngine, log: PredictionLog
+    engine: AsyncEngine, spooled: SpooledLog
 ) -> None:
-    before = dropped()
     made = [make_prediction(), make_prediction()]
+    for one in made:
+        await spooled.log.record([one])
     async with engine.connect() as holder:
         # The first write ever: it has made its model version when it comes to wait for this lock.
         await holder.execute(text("LOCK TABLE predictions IN EXCLUSIVE MODE"))
-        for one in made:
-            log.record([one])
+        shipping = asyncio.create_task(spooled.ship(engine))
         deadline = time.monotonic() + 5
         while not await _cut_who_waits_for_a_lock(engine):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
         await holder.rollback()
-    assert await log.flush(10)
+    async with asyncio.timeout(10):
+        await shipping
     assert await column(engine) == [one.id for one in made]
-    assert dropped() == before
 
 
 async def _cut_who_waits_for_a_lock(engine: AsyncEngine) -> bool:
@@ -110,23 +137,21 @@ def own_postgres(postgres_folder: Path) -> Iterator[tuple[ExitStack, Path, URL]]
 
 
 async def test_a_stop_of_postgresql_is_waited_out(
-    own_postgres: tuple[ExitStack, Path, URL],
+    own_postgres: tuple[ExitStack, Path, URL], spooled: SpooledLog
 ) -> None:
     running, folder, url = own_postgres
     engine = create_engine(url, pool_size=2, timeout_seconds=2)
-    log = PredictionLog(
-        LogWriter(engine, text_storage="hash"), flush_seconds=0.01, max_pending=1_000
-    )
-    log.start()
     made = [make_prediction() for _ in range(3)]
-    log.record(made[:1])
-    assert await log.flush(5)
+    await spooled.log.record(made[:1])
+    await spooled.ship(engine)
     running.close()
     for one in made[1:]:
-        log.record([one])
-    assert not await log.flush(0.2)
+        await spooled.log.record([one])
+    shipping = asyncio.create_task(spooled.ship(engine))
+    done, _ = await asyncio.wait([shipping], timeout=0.5)
+    assert not done
     with embedded_postgres(folder):
-        assert await log.flush(20)
+        async with asyncio.timeout(20):
+            await shipping
         assert await column(engine) == [one.id for one in made]
-        await log.stop(5)
         await engine.dispose()

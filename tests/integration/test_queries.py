@@ -10,13 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.database import create_engine
 from analytics.facts import Scope
-from analytics.log_writer import LogWriter
 from analytics.reader import Reader
 from analytics.recent import recent
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from errors import DatabaseUnavailable
-from tests.integration.predictions import make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction
 from values import VERSIONS, Prediction, Version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -47,7 +46,7 @@ async def test_numbers_equal_a_plain_computation(
     engine: AsyncEngine, version: Version | None
 ) -> None:
     made = history(200, seed=7)
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     expected = [
         p for p in made if SPAN.since <= p.created_at < SPAN.until and version in (None, p.version)
     ]
@@ -84,7 +83,7 @@ async def test_pages_are_the_whole_range_newest_first(
     moments = [SPAN.since + timedelta(microseconds=300 * n) for n in range(25)]
     moments += [SPAN.since + timedelta(minutes=7)] * 12 + [SPAN.since - timedelta(hours=20)]
     made = [make_prediction(created_at=at, version=v) for at in moments for v in VERSIONS]
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     expected = sorted(
         (p for p in made if p.created_at >= SPAN.since and version in (None, p.version)),
         key=lambda p: p.id,
@@ -107,7 +106,7 @@ async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: Asyn
     tick = timedelta(microseconds=1)
     times = [SPAN.since - tick, SPAN.since, SPAN.until - tick, SPAN.until]
     made = [make_prediction(created_at=time) for time in times]
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     reader = Reader(engine)
     page = await recent(reader, Scope(SPAN), 10)
     assert [row.created_at for row in page.predictions] == [times[2], times[1]]
@@ -125,7 +124,7 @@ async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine)
         cache_hit=True,
         latency_ms=2.5,
     )
-    await LogWriter(engine, text_storage="full").write([made], [])
+    await PredictionWriter(engine, "full").write([made])
     [told] = (await recent(Reader(engine), Scope(SPAN), 10)).predictions
     assert told.model_dump() == {
         "id": made.id,
@@ -151,7 +150,7 @@ async def test_averages_of_many_rows_are_exact(engine: AsyncEngine) -> None:
         make_prediction(scores={"positive": 0.9, "negative": 0.1}, created_at=at)
         for _ in range(50_000)
     ]
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     told = await summary(Reader(engine), Scope(within))
     assert told.total_predictions == 50_000
     assert told.average_confidence == pytest.approx(0.9, rel=1e-6)

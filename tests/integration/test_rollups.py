@@ -17,16 +17,17 @@ from analytics.confidence import confidence
 from analytics.database import create_engine
 from analytics.drift import drift
 from analytics.facts import Scope
-from analytics.identities import Identities
 from analytics.latency import latency
-from analytics.log_writer import LogWriter, store
+from analytics.log.identities import Identities
+from analytics.log.records import PredictionRecord
+from analytics.log.rows import prediction_row
+from analytics.log.writer import store
 from analytics.reader import Reader
-from analytics.rows import prediction_row
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, BucketName, timeseries
 from scripts.seed_predictions import seed_history
-from tests.integration.predictions import make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction
 from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -84,7 +85,7 @@ async def total(engine: AsyncEngine, bucket_seconds: int) -> int:
 
 async def test_any_range_gives_what_a_plain_computation_gives(engine: AsyncEngine) -> None:
     made = history(3_000, seed=1)
-    writer = LogWriter(engine, text_storage="hash")
+    writer = PredictionWriter(engine)
     for start in range(0, len(made), 700):  # late rows in every batch
         await writer.write(made[start : start + 700], [])
     reader, numbers = Reader(engine), random.Random(2)
@@ -121,7 +122,7 @@ async def test_a_timeseries_gives_what_a_plain_computation_gives(
     engine: AsyncEngine, bucket: BucketName
 ) -> None:
     made = history(1_500, seed=3)
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     numbers, seconds = random.Random(4), int(BUCKETS[bucket].total_seconds())
     for _ in range(6):
         span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
@@ -142,7 +143,7 @@ async def test_a_timeseries_gives_what_a_plain_computation_gives(
 
 async def test_confidence_gives_what_a_plain_computation_gives(engine: AsyncEngine) -> None:
     made = history(1_000, seed=7)
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     numbers = random.Random(8)
     for _ in range(6):
         span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
@@ -177,7 +178,7 @@ async def test_drift_is_seen_where_there_is_some_and_nowhere_else(engine: AsyncE
                     created_at=middle + timedelta(hours=hours * numbers.random()),
                 )
             )
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     reader = Reader(engine)
     current = TimeRange(middle, middle + timedelta(hours=12))
     before = TimeRange(middle - timedelta(hours=12), middle)
@@ -199,10 +200,7 @@ async def test_what_is_written_again_is_not_counted_again(engine: AsyncEngine) -
     parts = [made[:200], made[100:], made[50:250]]
     for _ in range(2):
         await asyncio.gather(
-            *(
-                LogWriter(each, text_storage="hash").write(part, [])
-                for each, part in zip(engines, parts, strict=True)
-            )
+            *(PredictionWriter(each).write(part) for each, part in zip(engines, parts, strict=True))
         )
     for each in engines:
         await each.dispose()
@@ -217,7 +215,7 @@ class Crash(Exception):
 async def test_a_crash_before_the_commit_leaves_neither_rows_nor_rollups(
     engine: AsyncEngine,
 ) -> None:
-    writer = LogWriter(engine, text_storage="hash")
+    writer = PredictionWriter(engine)
     first, second = history(2, seed=6)
     await writer.write([first], [])
     with pytest.raises(Crash):
@@ -228,10 +226,10 @@ async def test_a_crash_before_the_commit_leaves_neither_rows_nor_rollups(
 
 
 async def store_and_crash(engine: AsyncEngine, prediction: Prediction) -> None:
-    identities = Identities(engine)
-    await identities.learn([prediction])
+    identities, record = Identities(engine), PredictionRecord.of(prediction, "hash")
+    await identities.learn([record])
     async with engine.begin() as connection:
-        await store(connection, [prediction_row(prediction, identities, "hash")])
+        await store(connection, [prediction_row(record, identities)])
         raise Crash
 
 

@@ -15,11 +15,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL, Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.log_writer import LogWriter
 from analytics.tables import metadata, rollups
 from scripts.migrate import PYPROJECT, upgrade
 from tests.database import fetch, run_sql
-from tests.integration.predictions import make_prediction
+from tests.integration.predictions import PredictionWriter, make_prediction
 from tests.serving import ROOT
 from values import VERSIONS
 
@@ -98,7 +97,7 @@ async def test_predictions_of_an_older_release_are_rolled_up(engine: AsyncEngine
         )
         for number in range(40)
     ]
-    await LogWriter(engine, text_storage="hash").write(made, [])
+    await PredictionWriter(engine).write(made)
     rolled = await _rollups(engine)
     config = Config(toml_file=PYPROJECT)
     config.attributes["url"] = engine.url

@@ -1,15 +1,14 @@
-"""What several unit tests stand on: a model store, a prediction path, a prediction log."""
+"""What several unit tests stand on: a model store, a prediction path."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from analytics.prediction_log import PredictionLog
 from tests.store import model_store_at
-from tests.unit.fakes import FakeWriter, Setup
+from tests.unit.fakes import Setup
 
 
 @pytest.fixture
@@ -24,26 +23,3 @@ def model_store(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def setup() -> Setup:
     return Setup()
-
-
-@pytest.fixture
-def writer() -> FakeWriter:
-    return FakeWriter()
-
-
-MakeLog = Callable[..., PredictionLog]
-
-
-@pytest.fixture
-async def make_log(writer: FakeWriter) -> AsyncIterator[MakeLog]:
-    logs = []
-
-    def make(*, max_pending: int = 1_000) -> PredictionLog:
-        log = PredictionLog(writer, flush_seconds=0.01, max_pending=max_pending)
-        log.start()
-        logs.append(log)
-        return log
-
-    yield make
-    for log in logs:
-        await log.stop(0.01)

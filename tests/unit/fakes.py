@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from uuid import UUID
 
+import asyncpg
 from prometheus_client import REGISTRY
 
-from errors import RunnerUnavailable
+from analytics.log.records import ComparisonRecord, PredictionRecord
+from errors import LogUnavailable, RunnerUnavailable
 from ids import new_id
 from prediction_path import PredictionPath
 from values import (
@@ -86,11 +89,16 @@ class FakeLog:
         self.predictions: list[Prediction] = []
         self.comparisons: list[Comparison] = []
         self.failures: list[tuple[ModelVersion, Endpoint, int]] = []
+        self.full = False
 
     def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None:
         self.failures.append((model, endpoint, texts))
 
-    def record(
+    def check(self) -> None:
+        if self.full:
+            raise LogUnavailable("told to be full")
+
+    async def record(
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
     ) -> None:
         self.predictions.extend(predictions)
@@ -110,26 +118,26 @@ class Setup:
 
 
 class FakeWriter:
-    """Takes what it is given, unless it is told to fail."""
+    """Takes what it is given, unless it is told to fail or to refuse."""
 
     def __init__(self) -> None:
-        self.taken: list[Prediction] = []
-        self.comparisons: list[Comparison] = []
+        self.taken: list[PredictionRecord] = []
+        self.comparisons: list[ComparisonRecord] = []
         self.failures: list[Failure] = []
         self.batches = 0
         self.errors: list[Exception] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.refused: set[UUID] = set()
 
     async def write(
         self,
-        predictions: Sequence[Prediction],
-        comparisons: Sequence[Comparison],
+        predictions: Sequence[PredictionRecord],
+        comparisons: Sequence[ComparisonRecord],
         failures: Sequence[Failure] = (),
     ) -> None:
-        await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
+        if any(each.id in self.refused for each in predictions):
+            raise asyncpg.DataError("told to refuse it")
         self.batches += 1
         self.taken.extend(predictions)
         self.comparisons.extend(comparisons)

@@ -19,6 +19,7 @@ ALLOWED = {
     "settings": {"values"},
     "redis_connection": {"metrics"},
     "schemas": {"errors", "settings", "values"},
+    "log_shipper": {"analytics", "settings"},
     "prediction_path": {"cache", "errors", "ids", "metrics", "values"},
     "parts": {
         "analytics", "cache", "prediction_path", "redis_connection", "runners", "settings",

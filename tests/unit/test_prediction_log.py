@@ -1,96 +1,114 @@
-"""The prediction log between the request's path and PostgreSQL."""
+"""The prediction log between the request's path and the spool."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from analytics.prediction_log import PredictionLog
+import pytest
+
+from analytics.log.prediction_log import REFUSE_SECONDS, PredictionLog
+from analytics.log.records import ComparisonRecord, Entry, PredictionRecord, decode
+from analytics.log.spool import SpoolFull, WhenFull
+from errors import LogUnavailable
 from ids import new_id
-from tests.unit.conftest import MakeLog
-from tests.unit.fakes import FakeWriter, counter, prediction
-from values import Comparison
+from tests.unit.fakes import counter, prediction
+from tests.waiting import until
+from values import Comparison, ModelVersion
 
 
-async def test_what_is_recorded_together_is_written_together(
-    writer: FakeWriter, make_log: MakeLog
-) -> None:
-    log = make_log()
-    made = [prediction() for _ in range(50)]
-    for one in made:
-        log.record([one])
-    assert await log.flush(5)
-    assert writer.taken == made
-    assert writer.batches == 1
+class FakeSpool:
+    """Keeps lines; fails or waits when told to."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.error: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def append(self, line: bytes) -> None:
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        self.entries.append(decode(line))
 
 
-async def test_a_comparison_goes_with_its_predictions(
-    writer: FakeWriter, make_log: MakeLog
-) -> None:
-    log = make_log()
+@pytest.fixture
+def spool() -> FakeSpool:
+    return FakeSpool()
+
+
+def make_log(spool: FakeSpool, when_full: WhenFull = "refuse") -> PredictionLog:
+    return PredictionLog(spool, text_storage="hash", when_full=when_full)
+
+
+async def test_what_is_recorded_together_is_one_entry(spool: FakeSpool) -> None:
     v1, v2 = prediction(), prediction()
     comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
-    log.record([v1, v2], comparison)
-    assert await log.flush(5)
-    assert (writer.taken, writer.comparisons) == ([v1, v2], [comparison])
+    before = counter("prediction_log_recorded_total")
+    await make_log(spool).record([v1, v2], comparison)
+    records = tuple(PredictionRecord.of(each, "hash") for each in (v1, v2))
+    assert spool.entries == [Entry(records, ComparisonRecord.of(comparison))]
+    assert counter("prediction_log_recorded_total") - before == 2
 
 
-async def test_an_outage_is_waited_out_and_the_order_kept(
-    writer: FakeWriter, make_log: MakeLog
-) -> None:
-    log = make_log()
-    writer.errors = [OSError("down"), TimeoutError("still down")]
-    made = [prediction(str(number)) for number in range(5)]
-    for one in made:
-        log.record([one])
-    assert await log.flush(10)
-    assert writer.taken == made
-    assert writer.errors == []
+async def test_who_records_waits_for_the_disk(spool: FakeSpool) -> None:
+    spool.gate.clear()
+    recording = asyncio.create_task(make_log(spool).record([prediction()]))
+    done, _ = await asyncio.wait([recording], timeout=0.05)
+    assert not done
+    spool.gate.set()
+    await recording
 
 
-async def test_rows_that_cannot_be_stored_are_dropped_and_counted(
-    writer: FakeWriter, make_log: MakeLog
-) -> None:
-    log = make_log()
+@pytest.mark.parametrize("error", [SpoolFull(), OSError(28, "No space left on device")])
+async def test_what_cannot_be_recorded_is_refused(spool: FakeSpool, error: Exception) -> None:
+    log = make_log(spool)
+    log.check()
+    spool.error = error
+    with pytest.raises(LogUnavailable):
+        await log.record([prediction()])
+    with pytest.raises(LogUnavailable):  # before anything is computed for the next
+        log.check()
+    spool.error = None
+    await until(lambda: not log.refusing, 10 * REFUSE_SECONDS)
+    log.check()
+    await log.record([prediction()])
+    assert len(spool.entries) == 1
+
+
+@pytest.mark.parametrize("error", [SpoolFull(), OSError(28, "No space left on device")])
+async def test_or_answered_and_counted(spool: FakeSpool, error: Exception) -> None:
+    log = make_log(spool, "drop_oldest")
+    spool.error = error
     before = counter("prediction_log_dropped_total")
-    writer.errors = [ValueError("a bug of ours")]
-    log.record([prediction(), prediction()])
-    assert await log.flush(5)
+    await log.record([prediction(), prediction()])
+    log.check()
     assert counter("prediction_log_dropped_total") - before == 2
-    log.record([prediction()])
-    assert await log.flush(5)
-    assert len(writer.taken) == 1
 
 
-async def test_flush_says_when_it_was_not_taken(writer: FakeWriter, make_log: MakeLog) -> None:
-    log = make_log()
-    writer.gate.clear()
-    log.record([prediction()])
-    assert not await log.flush(0.05)
-    writer.gate.set()
-    assert await log.flush(5)
+def failures(entries: Sequence[Entry]) -> list[tuple[ModelVersion, str, int]]:
+    return [(each.model, each.endpoint, each.texts) for one in entries for each in one.failures]
 
 
-async def test_stopping_writes_what_waits(writer: FakeWriter) -> None:
-    log = PredictionLog(writer, flush_seconds=60, max_pending=100)
-    log.start()
-    log.record([prediction()])
-    await log.stop(5)
-    assert len(writer.taken) == 1
+async def test_failures_of_a_moment_are_recorded_as_one(spool: FakeSpool) -> None:
+    log, model = make_log(spool), ModelVersion("v1", "revision", "fake")
+    for _ in range(10):
+        log.record_failure(model, "/predict", 1)
+    log.record_failure(model, "/predict/batch", 5)
+    assert spool.entries == []
+    await until(lambda: bool(spool.entries))
+    log.record_failure(model, "/predict", 2)
+    await log.stop()
+    assert failures(spool.entries) == [
+        (model, "/predict", 10), (model, "/predict/batch", 5), (model, "/predict", 2),
+    ]  # fmt: skip
 
 
-async def test_with_nothing_to_write_flush_is_done_at_once(
-    writer: FakeWriter, make_log: MakeLog
-) -> None:
-    assert await make_log().flush(0.5)
-    assert writer.batches == 0
-
-
-async def test_stopping_does_not_wait_for_ever(writer: FakeWriter) -> None:
-    log = PredictionLog(writer, flush_seconds=0.01, max_pending=100)
-    log.start()
-    writer.gate.clear()
-    log.record([prediction()])
-    async with asyncio.timeout(5):
-        await log.stop(0.05)
-    assert writer.taken == []
+async def test_failures_that_cannot_be_recorded_harm_nothing(spool: FakeSpool) -> None:
+    log = make_log(spool)
+    spool.error = SpoolFull()
+    log.record_failure(ModelVersion("v1", "revision", "fake"), "/predict", 1)
+    await log.stop()
+    assert spool.entries == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,18 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from analytics.ab_rollups import ASSIGN_SUBJECTS, INSERT_COMPARISONS
 from analytics.additive import add_to
 from analytics.database import timed
-from analytics.identities import Identities
-from analytics.partitions import make_partitions
-from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
-from analytics.rows import (
+from analytics.log.identities import Identities
+from analytics.log.records import ComparisonRecord, PredictionRecord
+from analytics.log.rows import (
     COMPARISON_COLUMNS,
     PREDICTION_COLUMNS,
-    TextStorage,
     comparison_row,
     prediction_row,
 )
+from analytics.partitions import make_partitions
+from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
 from analytics.tables import failure_rollups
-from values import Comparison, Failure, Prediction
+from values import Failure
 
 INSERT_FAILURES = add_to(
     failure_rollups,
@@ -36,7 +35,6 @@ INSERT_FAILURES = add_to(
         ) ON CONFLICT DO NOTHING RETURNING *
     )""",
 )
-ROWS_AT_A_TIME = 200
 _CREATED_AT = PREDICTION_COLUMNS.index("created_at")
 _EXPERIMENT_ID = PREDICTION_COLUMNS.index("experiment_id")
 
@@ -48,25 +46,19 @@ class LogWriter:
     skipped is not counted again.
     """
 
-    def __init__(self, engine: AsyncEngine, *, text_storage: TextStorage) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._text_storage = text_storage
         self._identities = Identities(engine)
 
     async def write(
         self,
-        predictions: Sequence[Prediction],
-        comparisons: Sequence[Comparison],
+        predictions: Sequence[PredictionRecord],
+        comparisons: Sequence[ComparisonRecord] = (),
         failures: Sequence[Failure] = (),
     ) -> None:
         """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
-        await self._identities.learn((), failures)
-        rows: list[tuple[Any, ...]] = []
-        for start in range(0, len(predictions), ROWS_AT_A_TIME):
-            some = predictions[start : start + ROWS_AT_A_TIME]
-            await self._identities.learn(some)
-            rows += [prediction_row(one, self._identities, self._text_storage) for one in some]
-            await asyncio.sleep(0)  # requests do not wait for a whole backlog
+        await self._identities.learn(predictions, failures)
+        rows = [prediction_row(one, self._identities) for one in predictions]
         async with timed("copy"), self._engine.begin() as connection:
             await store(connection, rows, [comparison_row(each) for each in comparisons])
             if failures:

@@ -10,8 +10,9 @@ from sqlalchemy import Table, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.log.records import PredictionRecord
 from analytics.tables import experiments, model_versions
-from values import Experiment, Failure, ModelVersion, Prediction
+from values import Experiment, Failure, ModelVersion
 
 _Key = TypeVar("_Key", ModelVersion, Experiment)
 
@@ -30,7 +31,7 @@ class Identities:
         self._first_seen: dict[ModelVersion | Experiment, datetime] = {}
 
     async def learn(
-        self, predictions: Iterable[Prediction], failures: Iterable[Failure] = ()
+        self, predictions: Iterable[PredictionRecord], failures: Iterable[Failure] = ()
     ) -> None:
         """Know all that they are of. Raises `DATABASE_FAILURES`."""
         models: dict[ModelVersion, datetime] = {}

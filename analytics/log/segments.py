@@ -1,0 +1,136 @@
+"""The files of a spool: who still writes to one, and what is to be read of them.
+
+A spool is a folder of segments, files of JSON lines whose names are UUIDv7 and so sort by their
+time. Who writes to a segment holds a lock on it (flock), which goes with its process however that
+ends: a segment that can be locked is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+import msgspec
+
+from analytics.log.records import Entry, decode
+from ids import new_id, time_of
+
+logger = logging.getLogger("bentoml.sentiment.log")
+
+_SUFFIX = ".ndjson"
+
+
+def new_segment(folder: Path, at: datetime) -> Path:
+    return folder / f"{new_id(at)}{_SUFFIX}"
+
+
+def segments(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(folder.glob(f"*{_SUFFIX}"))
+
+
+def begun_at(segment: Path) -> datetime:
+    return time_of(UUID(segment.stem))
+
+
+def size_bytes(paths: Iterable[Path]) -> int:
+    total = 0
+    for path in paths:
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # shipped meanwhile
+            continue
+    return total
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Hold the segment until the file is closed; False if another process does."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What was read at once."""
+
+    entries: list[Entry]
+    unreadable: list[bytes]
+    finished: list[Path]  # nothing will follow in these
+
+
+class SpoolReader:
+    """Reads every line of a folder's segments once, those of dead processes too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read_bytes: dict[Path, int] = {}
+        self._finished: set[Path] = set()
+
+    def read(self, max_predictions: int) -> Chunk:
+        """What has been added; of more than `max_predictions`, as few segments as have as many."""
+        chunk = Chunk([], [], [])
+        predictions = 0
+        for path in segments(self._folder):
+            if path not in self._finished:
+                before = len(chunk.entries)
+                self._read(path, chunk)
+                predictions += sum(len(entry.predictions) for entry in chunk.entries[before:])
+                if predictions >= max_predictions:
+                    break
+        return chunk
+
+    def _read(self, path: Path, chunk: Chunk) -> None:
+        start = self._read_bytes.get(path, 0)
+        try:
+            with path.open("rb") as file:
+                # Asked before it is read: what a complete segment has then, is all.
+                complete = try_lock(file)
+                file.seek(start)
+                data = file.read()
+        except FileNotFoundError:  # dropped meanwhile
+            return
+        whole = data.rfind(b"\n") + 1
+        self._read_bytes[path] = start + whole
+        for line in data[:whole].split(b"\n")[:-1]:
+            try:
+                chunk.entries.append(decode(line))
+            except msgspec.MsgspecError:
+                chunk.unreadable.append(line)
+        if complete:
+            if len(data) > whole:
+                # Never acknowledged: the reply waits for the whole line.
+                logger.warning("%s ends within a line; its process died writing it", path.name)
+            self._finished.add(path)
+            chunk.finished.append(path)
+
+    def confirm(self, chunk: Chunk) -> None:
+        """Delete what is in PostgreSQL for good."""
+        for path in chunk.finished:
+            path.unlink(missing_ok=True)
+            self._finished.discard(path)
+            self._read_bytes.pop(path, None)
+
+
+def count_predictions(file: IO[bytes]) -> int:
+    """Of a segment, from where it is to its end."""
+    entries = (line for line in file if line.endswith(b"\n"))
+    return sum(len(decode(line).predictions) for line in entries)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names of new files survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
