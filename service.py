@@ -26,6 +26,7 @@ from settings import get_settings
 from values import Sentiment, Version
 from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware
+from web.framework import FrameworkTrim
 from web.instrumentation import InstrumentationMiddleware
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.late_app import LateApp
@@ -73,9 +74,6 @@ get_app = LateApp()
     name="sentiment",
     workers=settings.api_workers,
     http={"host": settings.host, "port": settings.port},
-    # Our own deadline answers in our own shape; the framework's stands behind it. No further than
-    # it must, for its timers stay until then when their requests are long over.
-    traffic={"timeout": settings.request_timeout_seconds + 1.0},
     logging={"access": {"enabled": False}},
     envs=settings.process_environment(),
     tracing=settings.tracing(),
@@ -142,6 +140,7 @@ class SentimentService:
 # BentoML's decorator has made a service of the class, which its types do not tell.
 bento: Any = SentimentService
 # Outermost first.
+bento.add_asgi_middleware(FrameworkTrim)
 bento.add_asgi_middleware(InstrumentationMiddleware)
 bento.add_asgi_middleware(DisconnectMiddleware, paths=POST_ROUTES)
 bento.add_asgi_middleware(ProblemMiddleware)
@@ -155,4 +154,5 @@ bento.add_asgi_middleware(
 # An API process that gives a call up hangs up on the runner.
 runners: tuple[Any, ...] = (RunnerV1, RunnerV2)
 for runner in runners:
+    runner.add_asgi_middleware(FrameworkTrim)
     runner.add_asgi_middleware(DisconnectMiddleware, paths={CLASSIFY_ROUTE})

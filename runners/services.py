@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
     ],
     "workers": 1,
     "runner_connection": _NEVER,
-    # Above every deadline of ours: a framework time-out would answer in the framework's own shape.
+    # Of the client of a runner: above every deadline of ours, which answer in our own shape.
     "traffic": {"timeout": _settings.request_timeout_seconds * 2},
     "logging": {"access": {"enabled": False}},
     "tracing": _settings.tracing(),

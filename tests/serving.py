@@ -66,6 +66,7 @@ def serve(
         "BENTOML_DO_NOT_TRACK": "true",
         "DATABASE_URL": database_url.render_as_string(hide_password=False),
         "REDIS_URL": redis_url,
+        "DATA_FOLDER": str(log.with_name("data")),
         "HOST": "127.0.0.1",
         "PORT": str(port),
         **settings,

@@ -75,12 +75,21 @@ def test_bad_body_is_refused_and_explained(
     assert ("errors" in problem) is (status == 422)
 
 
+def metric(client: httpx.Client, name: str) -> float:
+    [line] = [
+        line for line in client.get("/metrics").text.splitlines() if line.startswith(f"{name} ")
+    ]
+    return float(line.split()[1])
+
+
 def test_bad_bodies_change_nothing(served: ServedBento, redis_server: str) -> None:
     tables = ("predictions", "comparisons", "feedback")
     counts = [f"SELECT count(*) FROM {table}" for table in tables]
     with Redis.from_url(redis_server.removesuffix("/0") + "/1") as redis, served.client() as client:
         # What other tests of this service left in flight must have landed first.
-        while "prediction_log_pending 0.0" not in client.get("/metrics").text:
+        while metric(client, "prediction_log_recorded_total") != metric(
+            client, "prediction_log_stored_total"
+        ):
             time.sleep(0.05)
         before = [scalar(served.database_url, count) for count in counts]
         keys = len(redis.keys("sentiment:*"))
