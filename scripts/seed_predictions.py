@@ -121,7 +121,7 @@ async def seed_history(
     for start in range(0, predictions, MAX_BATCH_PREDICTIONS):
         chunk = times[start : start + MAX_BATCH_PREDICTIONS].tolist()
         moments = [datetime.fromtimestamp(at, UTC) for at in chunk]
-        made, comparisons, labels = _chunk(moments, predictions, numbers, draw)
+        made, comparisons, labels = made_up(moments, predictions, numbers, draw)
         records = [PredictionRecord.of(each, "hash") for each in made]
         linked = [ComparisonRecord.of(each) for each in comparisons]
         started = time.perf_counter()
@@ -146,7 +146,7 @@ def _times(
     return result
 
 
-def _chunk(
+def made_up(
     times: Sequence[datetime], total: int, numbers: np.random.Generator, draw: random.Random
 ) -> tuple[list[Prediction], list[Comparison], list[Label]]:
     """As many predictions as there are times, their comparisons, and some labels."""
