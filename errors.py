@@ -3,7 +3,10 @@
 ServiceError
 |-- RequestError                 the client can mend it (4xx)
 |   |-- MalformedRequest    400
+|   |-- Unauthorized        401
+|   |-- Forbidden           403
 |   |-- PredictionNotFound  404
+|   |-- BodyTooSlow         408
 |   |-- BodyTooLarge        413
 |   |-- UnsupportedMedia    415
 |   |-- InvalidRequest      422
@@ -93,8 +96,26 @@ class MalformedRequest(RequestError):
     status = 400
 
 
+class Unauthorized(RequestError):
+    status = 401
+
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(RequestError):
+    status = 403
+
+
 class PredictionNotFound(RequestError):
     status = 404
+
+
+class BodyTooSlow(RequestError):
+    status = 408
+
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}
 
 
 class BodyTooLarge(RequestError):

@@ -24,7 +24,7 @@ from analytics.reader import Reader
 from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
 from prediction_path import PredictionPath
-from redis_connection import connect
+from redis_connection import RedisCircuit, connect
 from runners.client import RunnerApi, RunnerClient
 from settings import Settings
 from values import Split, Version
@@ -50,8 +50,10 @@ class Parts:
             pool_size=settings.database_pool_size,
             timeout_seconds=settings.database_timeout_seconds,
         )
+        circuit = RedisCircuit()
         self.limiter = RateLimiter(
             self.redis,
+            circuit=circuit,
             limits={
                 "predict": settings.rate_limit_predict,
                 "batch": settings.rate_limit_batch,
@@ -62,6 +64,7 @@ class Parts:
             self.redis,
             ttl_seconds=settings.cache_ttl_seconds,
             local_entries=settings.local_cache_entries,
+            circuit=circuit,
         )
         self.spool = Spool(
             settings.spool_folder(),
@@ -107,7 +110,11 @@ class Parts:
     @property
     def ready(self) -> bool:
         """Whether predictions can be served."""
-        return not self.log.refusing and all(runner.ready for runner in self.runners.values())
+        return self.log_writable and all(runner.ready for runner in self.runners.values())
+
+    @property
+    def log_writable(self) -> bool:
+        return not self.log.refusing
 
     async def database_connected(self) -> bool:
         return await connected(self.engine)

@@ -1,9 +1,12 @@
-"""Redis connections: bounded waits, no hidden retries, and one way to tell an outage."""
+"""Redis connections: bounded waits, no hidden retries, and a circuit breaker for outages."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from circuitbreaker import CircuitBreaker
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -14,6 +17,8 @@ import metrics
 logger = logging.getLogger("bentoml.sentiment.redis")
 
 MAX_CONNECTIONS = 32
+FAILURES = 3
+REST_SECONDS = 2
 # asyncio raises its own TimeoutError and OSError where redis-py does not wrap them.
 REDIS_FAILURES = (RedisError, OSError, TimeoutError)
 
@@ -37,20 +42,35 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
     return Redis.from_pool(pool)
 
 
-class OutageLog:
-    """Counts every failure, and logs the first of an outage and its end."""
+class RedisDown(RedisError):
+    """Redis has just failed several times, and is not asked for a moment."""
 
-    def __init__(self, part: str) -> None:
-        self._part = part
+
+class RedisCircuit:
+    """All calls of a process to one Redis: an outage costs them microseconds, not time-outs.
+
+    After `FAILURES` failures in a row it is left alone for `REST_SECONDS`; then the next call
+    tries.
+    """
+
+    def __init__(self) -> None:
+        self._breaker = CircuitBreaker(FAILURES, REST_SECONDS, REDIS_FAILURES, name="redis")
         self._down = False
 
-    def failed(self, operation: str, error: BaseException) -> None:
-        metrics.redis_errors.labels(operation).inc()
-        if not self._down:
-            logger.error("%s: Redis fails, going on without it: %r", self._part, error)
-        self._down = True
-
-    def succeeded(self) -> None:
+    @contextmanager
+    def calling(self, operation: str) -> Iterator[None]:
+        """Around one call. Raises `REDIS_FAILURES`, counted; the first of an outage is logged."""
+        try:
+            if self._breaker.opened:
+                raise RedisDown("Redis is left alone after its failures")
+            with self._breaker:
+                yield
+        except REDIS_FAILURES as error:
+            metrics.redis_errors.labels(operation).inc()
+            if not self._down:
+                logger.warning("Redis fails, going on without it: %r", error)
+            self._down = True
+            raise
         if self._down:
-            logger.info("%s: Redis answers again", self._part)
+            logger.info("Redis answers again")
         self._down = False

@@ -219,6 +219,7 @@ class Health(BaseModel):
         description="ok; degraded: predictions are served, a part is down; unavailable"
     )
     model_loaded: bool
+    log_writable: bool = Field(description="predictions can be recorded; without, none is answered")
     database_connected: bool
     redis_connected: bool
     versions: dict[Version, RunnerHealth]

@@ -23,7 +23,9 @@ from schemas import (
     PredictRequest,
 )
 from settings import get_settings
+from supervision import look_after_workers
 from values import Sentiment, Version
+from web.authentication import AuthenticationMiddleware
 from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware
 from web.framework import FrameworkTrim
@@ -41,6 +43,8 @@ VERSION = "0.1.0"
 
 settings = get_settings()
 logging.getLogger("bentoml").setLevel(settings.log_level)
+settings.check_open()
+look_after_workers(stop_seconds=settings.stop_seconds)
 
 
 _running: list[SentimentService] = []
@@ -90,6 +94,10 @@ class SentimentService:
     async def start(self) -> None:
         from parts import Parts, get_endpoints  # the runners' processes start without it
 
+        if settings.is_open:
+            logging.getLogger("bentoml.sentiment").warning(
+                "no API_KEYS: whoever reaches %s:%d may ask for all", settings.host, settings.port
+            )
         self.parts = Parts(settings, {"v1": self.runner_v1, "v2": self.runner_v2})
         self.json_apis = {api.route: json_api(api, self) for api in bento.apis.values()}
         get_app.become(get_endpoints(self.parts, self.json_apis.values(), VERSION))
@@ -144,8 +152,13 @@ bento.add_asgi_middleware(FrameworkTrim)
 bento.add_asgi_middleware(InstrumentationMiddleware)
 bento.add_asgi_middleware(DisconnectMiddleware, paths=POST_ROUTES)
 bento.add_asgi_middleware(ProblemMiddleware)
+bento.add_asgi_middleware(AuthenticationMiddleware, keys=settings.known_keys())
 bento.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: running().parts.limiter)
-bento.add_asgi_middleware(BodyGuard, max_body_bytes=settings.max_body_bytes)
+bento.add_asgi_middleware(
+    BodyGuard,
+    max_body_bytes=settings.max_body_bytes,
+    body_timeout_seconds=settings.body_timeout_seconds,
+)
 bento.add_asgi_middleware(
     JsonApiMiddleware,
     apis=lambda: running().json_apis,

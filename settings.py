@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from api_keys import ApiKey, parse_api_keys
 from values import EngineName, Version
 
 if TYPE_CHECKING:
@@ -46,6 +48,18 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_api_keys(value: SecretStr) -> SecretStr:
+    parse_api_keys(value.get_secret_value())
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 RateLimit = Annotated[str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)]
 
 
@@ -73,13 +87,25 @@ class Settings(BaseSettings):
         Path(".data"),
         description="for the log on its way to PostgreSQL, and the private PostgreSQL and Redis",
     )
-    host: str = Field("0.0.0.0", description="address to listen on")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; 0.0.0.0: every one of this machine's"
+    )
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
     api_workers: int = Field(1, ge=1, le=64, description="API processes")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="DEBUG, INFO, WARNING or ERROR"
     )
 
+    api_keys: Annotated[
+        SecretStr | None,
+        AfterValidator(lambda value: value and _check_api_keys(value)),
+    ] = Field(
+        None,
+        description="who may ask for what, as `python -m scripts.make_key` writes it; unset: all",
+    )
+    allow_anonymous: bool = Field(
+        False, description="1 serves without API keys to other machines too"
+    )
     rate_limit_predict: RateLimit = Field(
         "100/minute",
         description="per client: /predict, /predict/ab, /predict/ab-compare, /feedback",
@@ -105,8 +131,14 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         4_194_304, ge=65_536, description="a larger request body is refused with 413"
     )
+    body_timeout_seconds: float = Field(
+        10.0, gt=0, description="a request body that takes longer to come is refused with 408"
+    )
     request_timeout_seconds: float = Field(
         30.0, gt=0, description="a request that takes longer is answered 504"
+    )
+    stop_seconds: float = Field(
+        30.0, gt=0, description="a worker that has not stopped by then is killed; the log is kept"
     )
     engine: Literal["auto", EngineName] = Field(
         "auto", description="what computes; auto: the fastest that is saved and that this CPU runs"
@@ -214,6 +246,22 @@ class Settings(BaseSettings):
         Its middleware is always there; on excluded URLs it does next to nothing.
         """
         return {"excluded_urls": [".*"]} if self.otel_sdk_disabled else {}
+
+    def known_keys(self) -> tuple[ApiKey, ...]:
+        return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether whoever reaches it may ask for everything."""
+        return not self.known_keys()
+
+    def check_open(self) -> None:
+        """Raises MissingSetting: other machines could ask for everything, and nobody said so."""
+        if self.is_open and not self.allow_anonymous and not _is_loopback(self.host):
+            raise MissingSetting(
+                f"HOST={self.host} lets other machines in, and no API_KEYS say whom. Make one with "
+                "`python -m scripts.make_key NAME`, or say ALLOW_ANONYMOUS=1"
+            )
 
     def model_tag(self, version: Version) -> str:
         return {"v1": self.model_v1, "v2": self.model_v2}[version]

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 import metrics
 from cache.keys import PREFIX
 from coalescing import Bounds, Coalescer, NotCalled
-from redis_connection import REDIS_FAILURES, OutageLog
+from redis_connection import REDIS_FAILURES, RedisCircuit
 from values import Classification
 
 logger = logging.getLogger("bentoml.sentiment.cache")
@@ -32,8 +32,18 @@ COUNTED_KEYS = 10_000
 class PredictionCache:
     """Looks up and stores classifications. A Redis outage costs hits, never requests."""
 
-    def __init__(self, redis: Redis, *, ttl_seconds: int, local_entries: int = 0) -> None:
-        """Keeps the last `local_entries` answers in this process too, for a minute."""
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        ttl_seconds: int,
+        local_entries: int = 0,
+        circuit: RedisCircuit | None = None,
+    ) -> None:
+        """Keeps the last `local_entries` answers in this process too, for a minute.
+
+        `circuit` is shared with whoever else uses the same Redis.
+        """
         self._redis = redis
         self._local: TTLCache[str, Classification] = TTLCache(
             local_entries, min(ttl_seconds, LOCAL_SECONDS)
@@ -45,7 +55,7 @@ class PredictionCache:
         self._stores = Coalescer[tuple[str, Classification], object](
             self._set, ROUND_TRIPS, timeout_seconds=LONGEST_WAIT_SECONDS
         )
-        self._outage = OutageLog("prediction cache")
+        self._circuit = circuit or RedisCircuit()
 
     async def lookup(self, keys: Sequence[str]) -> list[Classification | None]:
         """The cached classification of each key, `None` where there is none.
@@ -72,12 +82,8 @@ class PredictionCache:
             return [None] * len(keys)
 
     async def _mget(self, keys: list[str], _timeout_seconds: float) -> list[bytes | str | None]:
-        try:
+        with self._circuit.calling("lookup"):
             values: list[bytes | str | None] = await self._redis.mget(keys)
-        except REDIS_FAILURES as error:
-            self._outage.failed("lookup", error)
-            raise
-        self._outage.succeeded()
         return values
 
     def _remember(self, key: str, classification: Classification) -> None:
@@ -97,30 +103,26 @@ class PredictionCache:
         pipeline = self._redis.pipeline(transaction=False)
         for key, classification in items:
             pipeline.set(key, orjson.dumps(classification), ex=self._ttl_seconds)
-        try:
+        with self._circuit.calling("store"):
             replies: list[object] = await pipeline.execute()
-        except REDIS_FAILURES as error:
-            self._outage.failed("store", error)
-            raise
-        self._outage.succeeded()
         return replies
 
     async def size(self) -> int | None:
         """How many classifications are cached; `None` while Redis is down."""
         try:
-            keys = await self._redis.dbsize()
-            if keys > COUNTED_KEYS:
-                return int(keys)
-            return len({key async for key in self._redis.scan_iter(f"{PREFIX}*", count=1_000)})
-        except REDIS_FAILURES as error:
-            self._outage.failed("size", error)
+            with self._circuit.calling("size"):
+                keys = await self._redis.dbsize()
+                if keys > COUNTED_KEYS:
+                    return int(keys)
+                return len({key async for key in self._redis.scan_iter(f"{PREFIX}*", count=1_000)})
+        except REDIS_FAILURES:
             return None
 
     async def connected(self) -> bool:
         try:
-            await self._redis.ping()
-        except REDIS_FAILURES as error:
-            self._outage.failed("ping", error)
+            with self._circuit.calling("ping"):
+                await self._redis.ping()
+        except REDIS_FAILURES:
             return False
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
@@ -88,12 +89,22 @@ class RunnerClient:
             ) from error
 
     async def _call(self, texts: list[str], timeout_seconds: float) -> list[Classification]:
-        metrics.runner_calls.labels(self.version).inc()
+        deadline = time.monotonic() + timeout_seconds
         try:
-            return await self._runner.classify(texts, timeout_seconds)
+            try:
+                return await self._classify(texts, timeout_seconds)
+            except aiohttp.ClientConnectionError as error:
+                # Its process died; the next one, which is on its way, computes the same.
+                logger.warning("runner %s broke off, asking it again: %r", self.version, error)
+                return await self._classify(texts, deadline - time.monotonic())
         except RUNNER_FAILURES as error:
             logger.warning("runner %s failed: %r", self.version, error)
             raise RunnerUnavailable(f"Model {self.version} cannot answer now; try again") from error
+
+    async def _classify(self, texts: list[str], timeout_seconds: float) -> list[Classification]:
+        metrics.runner_calls.labels(self.version).inc()
+        async with asyncio.timeout(timeout_seconds):
+            return await self._runner.classify(texts, timeout_seconds)
 
     async def refresh(self) -> None:
         """Ask the runner who it is, and remember the answer or its absence."""

@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 
 from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
 from scripts.starter.card import adapter_digest
-from settings import Settings, get_settings
+from settings import MissingSetting, Settings, get_settings
 from values import VERSIONS, Version
 
 STOP_SECONDS = 45.0
@@ -35,6 +35,11 @@ class Stopped(Exception):
 
 def main() -> int:
     settings = get_settings()
+    try:
+        settings.check_open()
+    except MissingSetting as error:
+        console.print(f"[red]{error}[/]")
+        return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     started = time.perf_counter()
@@ -157,6 +162,10 @@ def _announce_ready(settings: Settings, process: subprocess.Popen[bytes], starte
         else:
             return
     seconds = time.perf_counter() - started
+    if settings.is_open:
+        console.print(
+            "[bold yellow]open[/]        no API_KEYS: whoever reaches this address may ask for all"
+        )
     console.print(
         f"[bold green]ready[/]       after {seconds:.1f} s: {url} (docs: {url}/docs)",
         soft_wrap=True,

@@ -1,10 +1,13 @@
-"""Refuses what is not JSON (415) and what is too large (413) before anything parses it."""
+"""Refuses what is not JSON (415), too large (413) or too slow (408) before anything parses it."""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import BodyTooLarge, UnsupportedMedia
+from errors import BodyTooLarge, BodyTooSlow, UnsupportedMedia
 from web.routes import POST_ROUTES
 
 # A client that is still sending does not read the answer, and gets a reset if we hang up on it. So
@@ -13,11 +16,12 @@ DRAIN_BYTES = 32 * 1_048_576
 
 
 class BodyGuard:
-    """Lets POSTs through that say they are JSON and that stay under `max_body_bytes`."""
+    """Lets POSTs through that say they are JSON and that stay under both limits."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_seconds: float) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_seconds = body_timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in POST_ROUTES:
@@ -35,21 +39,32 @@ class BodyGuard:
                 f"Send application/json, not {media_type[:100] or 'an empty content type'}"
             )
         if length.isdigit() and int(length) > self._max_body_bytes:
-            await _drain(receive)
+            await self._drain(receive)
             raise self._too_large()
         await self._app(scope, self._counting(receive), send)
 
     def _counting(self, receive: Receive) -> Receive:
-        """`receive` for a body that does not tell its length: counts, and stops past the limit."""
+        """`receive` that counts bytes and seconds, and stops past either limit."""
         received = 0
+        complete = False
+        deadline = asyncio.get_running_loop().time() + self._body_timeout_seconds
 
         async def counting() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:  # what comes now is that the client leaves
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise BodyTooSlow(
+                    f"The request body took longer than {self._body_timeout_seconds:g} s to come"
+                ) from error
+            complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self._max_body_bytes:
-                if message.get("more_body", False):
-                    await _drain(receive)
+                if not complete:
+                    await self._drain(receive)
                 raise self._too_large()
             return message
 
@@ -58,11 +73,12 @@ class BodyGuard:
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"A request body may have at most {self._max_body_bytes:,} bytes")
 
-
-async def _drain(receive: Receive) -> None:
-    drained = 0
-    while drained < DRAIN_BYTES:
-        message = await receive()
-        drained += len(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return
+    async def _drain(self, receive: Receive) -> None:
+        drained = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._body_timeout_seconds):
+                while drained < DRAIN_BYTES:
+                    message = await receive()
+                    drained += len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return

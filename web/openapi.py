@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from errors import PROBLEM_CONTENT_TYPE, status_title
 from schemas import ProblemDocument
 from web.json_api import JsonApi
-from web.routes import ANALYTICS_ROUTES
+from web.routes import ANALYTICS_ROUTES, needed_scope
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
@@ -27,7 +27,7 @@ BENTO_ROUTES = {
     "/metrics": "Prometheus metrics.",
 }
 # What each kind of endpoint can answer besides its 2xx.
-_POST_PROBLEMS = (400, 413, 415, 422, 429, 500, 503, 504)
+_POST_PROBLEMS = (400, 408, 413, 415, 422, 429, 500, 503, 504)
 _GET_PROBLEMS = (422, 500)
 _ANALYTICS_PROBLEMS = (422, 429, 500, 503)
 
@@ -55,12 +55,25 @@ def openapi_document(
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=REF_TEMPLATE
     )
+    _tell_who_may_ask(document)
     schemas = document["components"]["schemas"]
     schemas.update(definitions["$defs"])
     # FastAPI's own error shape, which no endpoint answers with.
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return document
+
+
+def _tell_who_may_ask(document: dict[str, Any]) -> None:
+    """Where the service has keys; without, it asks nobody for one."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in document["paths"].items():
+        needed = needed_scope(path)
+        if needed is not None:
+            for operation in operations.values():
+                operation["security"] = [{}, {"key": []}]
+                operation["description"] = f"Where there are API keys, one with the scope {needed}."
+                operation["responses"].update(_problem_replies((401, 403)))
 
 
 def _operation(api: JsonApi) -> dict[str, Any]:

@@ -35,6 +35,9 @@ class Probes(Protocol):
     @property
     def limiter(self) -> RateLimiter: ...
 
+    @property
+    def log_writable(self) -> bool: ...
+
     async def database_connected(self) -> bool: ...
 
     async def redis_connected(self) -> bool: ...
@@ -110,7 +113,7 @@ async def health_report(probes: Probes) -> Health:
         group.start_soon(ask, probes.database_connected, up, "database")
         group.start_soon(ask, probes.redis_connected, up, "redis")
     ready = [runner.ready for runner in probes.runners.values()]
-    if not any(ready):
+    if not any(ready) or not probes.log_writable:
         status = "unavailable"
     elif all(ready) and all(up.values()):
         status = "ok"
@@ -119,6 +122,7 @@ async def health_report(probes: Probes) -> Health:
     return Health(
         status=status,
         model_loaded=all(ready),
+        log_writable=probes.log_writable,
         database_connected=up["database"],
         redis_connected=up["redis"],
         versions={version: _runner_health(runner) for version, runner in probes.runners.items()},

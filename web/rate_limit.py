@@ -7,6 +7,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from web.authentication import CLIENT
 from web.routes import LimitName, limit_name
 
 
@@ -30,10 +31,12 @@ class RateLimitMiddleware:
 
 
 def client_identity(scope: Scope) -> str:
-    """Whom a request is counted against: the peer's address.
+    """Whom a request is counted against: the name of its key, or else the peer's address.
 
     uvicorn has already put the address from X-Forwarded-For here if the peer is a trusted proxy
     (FORWARDED_ALLOW_IPS, by default only this machine).
     """
+    if CLIENT in scope:
+        return str(scope[CLIENT])
     client = scope.get("client")
     return client[0] if client else "unknown"

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 import metrics
 from errors import RateLimited
-from redis_connection import REDIS_FAILURES, OutageLog
+from redis_connection import REDIS_FAILURES, RedisCircuit
 from web.routes import LimitName
 
 KEY_PREFIX = "sentiment-limits"
@@ -31,8 +31,13 @@ class LimitState:
 class RateLimiter:
     """Counts requests by client; every worker and machine on one Redis shares the count."""
 
-    def __init__(self, redis: Redis, limits: Mapping[LimitName, str]) -> None:
-        """`limits` are such as `100/minute`, or `off`. The connections are those of `redis`."""
+    def __init__(
+        self, redis: Redis, limits: Mapping[LimitName, str], circuit: RedisCircuit | None = None
+    ) -> None:
+        """`limits` are such as `100/minute`, or `off`. The connections are those of `redis`.
+
+        `circuit` is shared with whoever else uses the same Redis.
+        """
         self._items: dict[LimitName, RateLimitItem] = {
             name: parse(limit) for name, limit in limits.items() if limit != "off"
         }
@@ -45,7 +50,7 @@ class RateLimiter:
             )
         )
         self._local = MovingWindowRateLimiter(MemoryStorage())
-        self._outage = OutageLog("rate limits")
+        self._circuit = circuit or RedisCircuit()
 
     async def check(self, name: LimitName, client: str) -> None:
         """Count one request.
@@ -71,18 +76,16 @@ class RateLimiter:
         if item is None:
             return None
         try:
-            stats = await self._shared.get_window_stats(item, name, client)
-        except REDIS_FAILURES as error:
-            self._outage.failed("rate_limit", error)
+            with self._circuit.calling("rate_limit"):
+                stats = await self._shared.get_window_stats(item, name, client)
+        except REDIS_FAILURES:
             stats = await self._local.get_window_stats(item, name, client)
         reset_in_seconds = max(0.0, stats.reset_time - time.time())
         return LimitState(item.amount, stats.remaining, reset_in_seconds)
 
     async def _hit(self, item: RateLimitItem, name: LimitName, client: str) -> bool:
         try:
-            allowed = await self._shared.hit(item, name, client)
-        except REDIS_FAILURES as error:
-            self._outage.failed("rate_limit", error)
+            with self._circuit.calling("rate_limit"):
+                return await self._shared.hit(item, name, client)
+        except REDIS_FAILURES:
             return await self._local.hit(item, name, client)
-        self._outage.succeeded()
-        return allowed

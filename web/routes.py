@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from api_keys import KeyScope
+
 LimitName = Literal["predict", "batch", "analytics"]
 
 # The JSON APIs that @bentoml.api serves.
@@ -41,12 +43,31 @@ UNLIMITED_ROUTES = frozenset(
 # Its 503 carries a report of what is down, not a problem.
 REPORT_ROUTE = "/health"
 
+# What the page of /docs is made of.
+_STATIC = "/static_content/"
+# What anybody may ask, with keys and without: whether it is up, and how to talk to it.
+OPEN_ROUTES = frozenset({"/", "/docs", "/health", "/healthz", "/livez", "/openapi.json", "/readyz"})
+
 _KNOWN = frozenset({*POST_ROUTES, *ANALYTICS_ROUTES, *UNLIMITED_ROUTES})
 
 
 def endpoint_label(path: str) -> str:
     """The metric label of a request path: its template, or `other`; a closed set."""
     return path if path in _KNOWN else "other"
+
+
+def needed_scope(path: str) -> KeyScope | None:
+    """What a key must be for to ask this; None if no key is needed.
+
+    What is not known here is for nobody but admins, whoever serves it.
+    """
+    if path in OPEN_ROUTES or path.startswith(_STATIC):
+        return None
+    if path in POST_ROUTES or path == "/rate-limit/status":
+        return "predict"
+    if path in ANALYTICS_ROUTES or path in ("/cache/stats", "/metrics"):
+        return "analytics"
+    return "admin"
 
 
 def limit_name(method: str, path: str) -> LimitName | None:

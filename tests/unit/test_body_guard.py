@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
@@ -11,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from errors import BodyTooLarge
+from errors import BodyTooLarge, BodyTooSlow
 from web.body_guard import DRAIN_BYTES, BodyGuard
 from web.problems import ProblemMiddleware
 
+WAIT_SECONDS = 10.0
 JSON = {"Content-Type": "application/json"}
 
 
@@ -25,7 +27,7 @@ def guarded(limit: int) -> httpx.AsyncClient:
         body = await Request(scope, receive).body()
         await Response(orjson.dumps(len(body)))(scope, receive, send)
 
-    transport = httpx.ASGITransport(ProblemMiddleware(BodyGuard(echo, limit)))
+    transport = httpx.ASGITransport(ProblemMiddleware(BodyGuard(echo, limit, WAIT_SECONDS)))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
@@ -88,7 +90,11 @@ def part(size: int, *, more: bool) -> Message:
     return {"type": "http.request", "body": b"a" * size, "more_body": more}
 
 
-async def guard(body: Body, headers: list[tuple[bytes, bytes]] | None = None) -> list[Message]:
+async def guard(
+    body: Body,
+    headers: list[tuple[bytes, bytes]] | None = None,
+    seconds: float = WAIT_SECONDS,
+) -> list[Message]:
     """Run an app that reads all it gets behind a guard of 10 bytes; what it got comes back."""
     got: list[Message] = []
 
@@ -100,7 +106,7 @@ async def guard(body: Body, headers: list[tuple[bytes, bytes]] | None = None) ->
         raise AssertionError
 
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers or []}
-    await BodyGuard(read, 10)(scope, body.receive, send)
+    await BodyGuard(read, 10, seconds)(scope, body.receive, send)
     return got
 
 
@@ -135,3 +141,40 @@ async def test_an_endless_body_is_not_read_for_ever() -> None:
     with pytest.raises(BodyTooLarge):
         await guard(body, [(b"content-length", b"99999999999")])
     assert body.asked == 4
+
+
+class SlowBody(Body):
+    """A body whose client stops sending after its messages, and stays."""
+
+    async def receive(self) -> Message:
+        if not self.messages:
+            await asyncio.Event().wait()
+        return await super().receive()
+
+
+async def test_a_client_that_stops_sending_is_not_waited_for() -> None:
+    with pytest.raises(BodyTooSlow, match=r"longer than 0\.05 s"):
+        await guard(SlowBody(part(4, more=True)), seconds=0.05)
+
+
+async def test_nor_is_one_that_is_refused() -> None:
+    async with asyncio.timeout(WAIT_SECONDS):
+        with pytest.raises(BodyTooLarge):
+            await guard(SlowBody(part(6, more=True)), [(b"content-length", b"12")], seconds=0.05)
+
+
+async def test_who_waits_for_the_answer_may_take_longer() -> None:
+    """After the body, what is received is that the client leaves, whenever that is."""
+    body = SlowBody(part(4, more=False))
+
+    async def read(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await receive()
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+    await BodyGuard(read, 10, 0.05)(scope, body.receive, send)

@@ -7,10 +7,13 @@ import pytest
 import errors
 from errors import (
     BodyTooLarge,
+    BodyTooSlow,
     DatabaseUnavailable,
     DeadlineExceeded,
     FieldError,
+    Forbidden,
     InvalidRequest,
+    LogUnavailable,
     MalformedRequest,
     PredictionNotFound,
     Problem,
@@ -18,6 +21,7 @@ from errors import (
     RequestError,
     RunnerUnavailable,
     ServiceError,
+    Unauthorized,
     UnavailableError,
     UnsupportedMedia,
 )
@@ -25,13 +29,17 @@ from errors import (
 RETRY = {"Retry-After": "1"}
 EXPECTED: dict[type[ServiceError], tuple[int, dict[str, str]]] = {
     MalformedRequest: (400, {}),
+    Unauthorized: (401, {"WWW-Authenticate": "Bearer"}),
+    Forbidden: (403, {}),
     PredictionNotFound: (404, {}),
+    BodyTooSlow: (408, {"Connection": "close"}),
     BodyTooLarge: (413, {"Connection": "close"}),
     UnsupportedMedia: (415, {"Accept-Post": "application/json"}),
     InvalidRequest: (422, {}),
     RateLimited: (429, RETRY),
     RunnerUnavailable: (503, RETRY),
     DatabaseUnavailable: (503, RETRY),
+    LogUnavailable: (503, RETRY),
     DeadlineExceeded: (504, RETRY),
 }
 

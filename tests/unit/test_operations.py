@@ -36,6 +36,7 @@ class FakeProbes:
     v2: bool = True
     database: bool = True
     redis: bool = True
+    log_writable: bool = True
     runners: Mapping[Version, FakeRunner] = field(init=False)
     limiter: RateLimiter = field(init=False)
 
@@ -68,6 +69,7 @@ def client(probes: Probes) -> httpx.AsyncClient:
         ([], "ok", 200),
         (["database"], "degraded", 200),
         (["redis"], "degraded", 200),
+        (["log_writable"], "unavailable", 503),
         (["v1"], "degraded", 200),
         (["v2", "database", "redis"], "degraded", 200),
         (["v1", "v2"], "unavailable", 503),

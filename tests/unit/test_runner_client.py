@@ -21,6 +21,8 @@ class FakeRunnerApi:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.errors: list[Exception] = []
+        self.hangs = False
         self.revision = "r"
         self.calls: list[list[str]] = []
 
@@ -28,6 +30,10 @@ class FakeRunnerApi:
         assert 0 < timeout_seconds <= WAIT_SECONDS
         if self.error:
             raise self.error
+        if self.errors:
+            raise self.errors.pop(0)
+        if self.hangs:
+            await asyncio.Event().wait()
         self.calls.append(list(texts))
         return [Classification("r", {"positive": 1.0}, 3, truncated=False) for _ in texts]
 
@@ -92,6 +98,31 @@ async def test_every_failure_of_a_runner_is_told_as_unavailable(
     api.error = None
     await runner.refresh()
     assert runner.ready
+
+
+async def test_a_runner_that_breaks_off_is_asked_once_more(api: FakeRunnerApi) -> None:
+    api.errors = [aiohttp.ServerDisconnectedError()]
+    assert len(await client(api).classify(["a"])) == 1
+    api.errors = [aiohttp.ServerDisconnectedError(), aiohttp.ServerDisconnectedError()]
+    with pytest.raises(RunnerUnavailable):
+        await client(api).classify(["a"])
+
+
+async def test_one_that_refuses_is_not(api: FakeRunnerApi) -> None:
+    api.errors = [ServiceUnavailable("overloaded")]
+    with pytest.raises(RunnerUnavailable):
+        await client(api).classify(["a"])
+    assert api.calls == []
+
+
+async def test_one_that_never_answers_is_waited_for_until_the_deadline(
+    api: FakeRunnerApi,
+) -> None:
+    api.hangs = True
+    hurried = RunnerClient("v1", api, timeout_seconds=0.05)
+    async with asyncio.timeout(WAIT_SECONDS):
+        with pytest.raises(RunnerUnavailable):
+            await hurried.classify(["a"])
 
 
 async def test_a_batch_is_one_call(api: FakeRunnerApi) -> None:

@@ -1,0 +1,76 @@
+"""Clients that go on while something breaks, and what became of each of their requests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from tests.serving import ServedBento
+
+CLIENTS = 12
+
+
+@dataclass
+class Traffic:
+    """Of /predict and /predict/batch, with texts that nobody sent before."""
+
+    acknowledged: list[str] = field(default_factory=list)  # ids of predictions
+    statuses: Counter[int] = field(default_factory=Counter)
+    broken: int = 0  # no reply: the connection ended
+    slowest_seconds: float = 0.0
+    stopping: bool = False
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    async def _keep_sending(self, client: httpx.AsyncClient) -> None:
+        while not self.stopping:
+            number = next(self._numbers)
+            started = time.perf_counter()
+            try:
+                if number % 5:
+                    body: object = {"text": f"Number {number} of the films that I saw."}
+                    reply = await client.post("/predict", json=body)
+                else:
+                    body = {"texts": [f"Part {part} of film {number}." for part in range(4)]}
+                    reply = await client.post("/predict/batch", json=body)
+            except httpx.TransportError:
+                self.broken += 1
+                await asyncio.sleep(0.05)
+                continue
+            self.slowest_seconds = max(self.slowest_seconds, time.perf_counter() - started)
+            self.statuses[reply.status_code] += 1
+            if reply.status_code == 200:
+                told = reply.json()
+                self.acknowledged += [each["id"] for each in told.get("predictions", [told])]
+            else:
+                assert int(reply.headers["retry-after"]) >= 1
+                await asyncio.sleep(0.05)
+
+    async def answers(self, count: int, seconds: float = 60.0) -> None:
+        """Wait until `count` more were answered 200."""
+        target = self.statuses[200] + count
+        async with asyncio.timeout(seconds):
+            while True:
+                if self.statuses[200] >= target:
+                    return
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def traffic(bento: ServedBento) -> AsyncIterator[Traffic]:
+    """Traffic for as long as the block; at its end every request has ended, one way or other."""
+    told = Traffic()
+    async with bento.async_client() as client:
+        clients = [asyncio.create_task(told._keep_sending(client)) for _ in range(CLIENTS)]
+        try:
+            await told.answers(50)
+            yield told
+        finally:
+            told.stopping = True
+            await asyncio.gather(*clients)
