@@ -1,38 +1,63 @@
 """How `bentoml serve` looks after its worker processes: it starts again those that die, soon.
 
-BentoML looks for dead workers every ten seconds, in a container does not replace them, and waits a
-day for one that does not stop. It has no setting for any of it, so what it makes its supervisor
-with is wrapped here; in the workers themselves this does nothing.
+BentoML looks for dead workers every ten seconds, in a container does not replace them, stops the
+runners while the API still needs them, and waits a day for a worker that does not stop. It has no
+setting for any of it, so what it makes its supervisor (circus) with is wrapped here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 CHECK_SECONDS = 1.0
+STOP_POLL_SECONDS = 0.05
+# BentoML's name for the processes of the service itself; a runner's is this, "_" and its own.
+API_WATCHER = "service"
 
 
 def look_after_workers(*, stop_seconds: float) -> None:
-    """Replace dead workers within a second or two, and kill one that takes longer to stop.
+    """Replace dead workers within a second or two; stop the API first, and kill what takes longer.
 
-    To be called while the service is being imported, before its processes are made.
+    To be called while the service is being imported, before its processes are made; in those it
+    does nothing.
     """
-    if "circus" not in sys.modules:  # a worker, or something else that imports the service
+    if _is_worker():
         return
     from bentoml._internal.utils import circus
 
     make = circus.create_standalone_arbiter
-    if isinstance(make, functools.partial):
-        return
+    if not isinstance(make, functools.partial):
+        circus.create_standalone_arbiter = functools.partial(_make, make, stop_seconds)
 
-    circus.create_standalone_arbiter = functools.partial(_make, make, stop_seconds)
+
+def _is_worker() -> bool:
+    spec = sys.modules["__main__"].__spec__
+    return spec is not None and spec.name.startswith("_bentoml_impl.worker")
 
 
 def _make(make: Any, stop_seconds: float, watchers: Sequence[Any], **options: Any) -> Any:
+    api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
         watcher.respawn = True
         watcher.graceful_timeout = stop_seconds
+        if watcher not in api:
+            watcher.kill_processes = _after(api, watcher.kill_processes)
     return make(watchers, **{"check_delay": CHECK_SECONDS, **options})
+
+
+def _after(
+    first: Sequence[Any], kill_processes: Callable[..., Awaitable[None]]
+) -> Callable[..., Awaitable[None]]:
+    async def kill_then(*args: Any, **options: Any) -> None:
+        # While they finish what they have begun, they still ask this one.
+        while True:
+            if not any(watcher.get_active_processes() for watcher in first):
+                break
+            await asyncio.sleep(STOP_POLL_SECONDS)
+        await kill_processes(*args, **options)
+
+    return kill_then

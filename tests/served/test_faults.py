@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -31,7 +32,7 @@ class Stack:
 
     bento: ServedBento
     postgres: Path
-    redis: Path
+    redis_port: int
     spool: Path
 
     def workers(self, of: str) -> list[psutil.Process]:
@@ -85,7 +86,9 @@ def stack_in(folder: Path, bentoml_home: Path) -> Iterator[Stack]:
                 BENTOML_CONTAINERIZED="true",
             )
         )
-        yield Stack(bento, postgres, folder / "redis", folder / "data" / "spool")
+        redis_port = urlsplit(redis_url).port
+        assert redis_port is not None
+        yield Stack(bento, postgres, redis_port, folder / "data" / "spool")
 
 
 @pytest.fixture(scope="module")
@@ -161,13 +164,11 @@ async def test_a_postgresql_that_hangs_costs_predictions_nothing(stack: Stack) -
 
 
 async def test_a_redis_that_hangs_costs_little(stack: Stack) -> None:
-    children = psutil.Process().children(recursive=True)
-    commands = {process: " ".join(_command(process)) for process in children}
-    [redis] = [
-        process
-        for process, command in commands.items()
-        if "valkey" in command and str(stack.redis) in command
-    ]
+    [redis] = {
+        psutil.Process(each.pid)
+        for each in psutil.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN and each.laddr.port == stack.redis_port
+    }
     async with traffic(stack.bento) as told:
         with stopped(redis):
             await told.answers(200)
@@ -187,15 +188,19 @@ async def test_everything_at_once(stack: Stack) -> None:
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_stop_under_load_finishes_what_has_begun(
-    bentoml_home: Path, tmp_path: Path
-) -> None:
-    with stack_in(tmp_path, bentoml_home) as stack:
-        async with traffic(stack.bento) as told:
-            told.stopping = True  # what is under way is to be answered
-            stack.bento.process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(STOP_SECONDS):
-                assert await asyncio.to_thread(stack.bento.process.wait) == 0
-        assert (set(told.statuses), told.broken) == ({200}, 0)
-        assert segments(stack.spool) == []
-        await stack.stored_is_what_was_acknowledged(told)
+@pytest.fixture
+def stack_to_stop(bentoml_home: Path, tmp_path: Path) -> Iterator[Stack]:
+    with stack_in(tmp_path, bentoml_home) as made:
+        yield made
+
+
+async def test_a_stop_under_load_finishes_what_has_begun(stack_to_stop: Stack) -> None:
+    bento = stack_to_stop.bento
+    async with traffic(bento) as told:
+        told.stopping = True  # what is under way is to be answered
+        bento.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(STOP_SECONDS):
+            assert await asyncio.to_thread(bento.process.wait) == 0
+    assert (set(told.statuses), told.broken) == ({200}, 0)
+    assert segments(stack_to_stop.spool) == []
+    await stack_to_stop.stored_is_what_was_acknowledged(told)
