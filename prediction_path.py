@@ -36,6 +36,8 @@ _BUCKETS = 10_000
 class Runner(Protocol):
     def description(self) -> RunnerDescription: ...
 
+    async def described(self) -> RunnerDescription: ...
+
     async def classify(self, texts: Sequence[str]) -> list[Classification]: ...
 
 
@@ -130,7 +132,7 @@ class PredictionPath:
         self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
     ) -> list[Prediction]:
         self._log.check()  # before anything is computed for it
-        description = self._runners[version].description()
+        description = await self._runners[version].described()
         keys = [cache_key(version, description.revision, text) for text in texts]
         cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
         hits = {key: found for key, found in cached.items() if found is not None}

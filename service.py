@@ -28,6 +28,7 @@ from values import Sentiment, Version
 from web.authentication import AuthenticationMiddleware
 from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware
+from web.draining import Draining, DrainingMiddleware
 from web.framework import FrameworkTrim
 from web.instrumentation import InstrumentationMiddleware
 from web.json_api import JsonApi, JsonApiMiddleware
@@ -70,6 +71,7 @@ def json_api(api: Any, service: SentimentService) -> JsonApi:
     )
 
 
+draining = Draining(settings.drain_seconds)
 # The GET endpoints.
 get_app = LateApp()
 
@@ -102,6 +104,7 @@ class SentimentService:
         self.json_apis = {api.route: json_api(api, self) for api in bento.apis.values()}
         get_app.become(get_endpoints(self.parts, self.json_apis.values(), VERSION))
         self.parts.start()
+        draining.begin_at_sigterm()
         _running.append(self)
         keep_what_is_loaded()
 
@@ -111,7 +114,7 @@ class SentimentService:
         await self.parts.stop()
 
     async def __is_ready__(self) -> bool:
-        return self.parts.ready
+        return self.parts.ready and not draining.active
 
     @bentoml.api(route="/predict", input_spec=PredictRequest, output_spec=PredictionReply)
     async def predict(self, text: str, version: Version | None) -> PredictionReply:
@@ -149,6 +152,7 @@ class SentimentService:
 bento: Any = SentimentService
 # Outermost first.
 bento.add_asgi_middleware(FrameworkTrim)
+bento.add_asgi_middleware(DrainingMiddleware, draining=lambda: draining.active)
 bento.add_asgi_middleware(InstrumentationMiddleware)
 bento.add_asgi_middleware(DisconnectMiddleware, paths=POST_ROUTES)
 bento.add_asgi_middleware(ProblemMiddleware)

@@ -137,6 +137,11 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(
         30.0, gt=0, description="a request that takes longer is answered 504"
     )
+    drain_seconds: float = Field(
+        1.0,
+        ge=0,
+        description="after SIGTERM it goes on for so long, not ready, so that clients go elsewhere",
+    )
     stop_seconds: float = Field(
         30.0, gt=0, description="a worker that has not stopped by then is killed; the log is kept"
     )

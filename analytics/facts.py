@@ -12,14 +12,15 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from analytics.buckets import segments
-from analytics.rollups import BINS, COUNTS, ENTROPY, MeasureName
+from analytics.rollups import BINS, COUNTS, ENTROPY, ROUTED, MeasureName
 from analytics.time_range import TimeRange
 from ids import id_range
-from values import SENTIMENTS, Endpoint, Version
+from values import SENTIMENTS, Version
 
 HistogramKey = Literal["measure", "bucket", "version", "revision", "cache_hit"]
 
-_KEYS = "model_version_id, endpoint"
+_KEYS = "model_version_id, routed, cache_hit"
+_KEYS_OF_ROW = f"model_version_id, {ROUTED}, cache_hit"
 _MINUTE = "date_trunc('minute', created_at)"
 
 
@@ -33,15 +34,18 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is asked about; of every version and endpoint by default."""
+    """What is asked about; by default every version, and all endpoints.
+
+    `routed` asks of /predict/ab alone.
+    """
 
     span: TimeRange
     version: Version | None = None
-    endpoint: Endpoint | None = None
+    routed: bool | None = None
 
 
 def counts(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
-    """Sums by version, revision, endpoint, cache_hit and time, the start of a bucket or a minute.
+    """Sums by version, revision, routed, cache_hit and time, the start of a bucket or a minute.
 
     Columns: those, and negative, neutral, positive, truncated, confidence_sum, latency_ms_sum,
     entropy_sum. Buckets are of at most `largest_bucket`, so that the sums of longer ones can be
@@ -51,8 +55,8 @@ def counts(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
     return _facts(
         scope,
         largest_bucket,
-        f"SELECT bucket AS time, {_KEYS}, cache_hit, {columns} FROM rollups WHERE",
-        f"SELECT {_MINUTE} AS time, {_KEYS}, cache_hit, "
+        f"SELECT bucket AS time, {_KEYS}, {columns} FROM rollups WHERE",
+        f"SELECT {_MINUTE} AS time, {_KEYS_OF_ROW}, "
         f"{COUNTS}, count(*) FILTER (WHERE truncated) AS truncated, "
         "sum(confidence::double precision) AS confidence_sum, "
         f"sum(latency_ms::double precision) AS latency_ms_sum, sum({ENTROPY}) AS entropy_sum "
@@ -91,14 +95,14 @@ def histogram(
 
 
 def _bins_of(measure: MeasureName) -> tuple[str, str]:
-    columns = f"{_KEYS}, cache_hit, '{measure}' AS measure"
     # In the list of columns, unnest takes half as long as after FROM.
     rolled = (
-        f"SELECT bucket AS time, {columns}, unnest({measure}_bins) AS bin, "
+        f"SELECT bucket AS time, {_KEYS}, '{measure}' AS measure, unnest({measure}_bins) AS bin, "
         f"unnest({measure}_counts) AS predictions FROM rollups WHERE"
     )
     raw = (
-        f"SELECT {_MINUTE} AS time, {columns}, {BINS[measure].sql(measure)} AS bin, "
+        f"SELECT {_MINUTE} AS time, {_KEYS_OF_ROW}, '{measure}' AS measure, "
+        f"{BINS[measure].sql(measure)} AS bin, "
         "count(*) AS predictions FROM predictions WHERE {ids} AND {times} GROUP BY 1, 2, 3, 4, 6"
     )
     return rolled, raw
@@ -107,7 +111,7 @@ def _bins_of(measure: MeasureName) -> tuple[str, str]:
 def labels(scope: Scope) -> Facts:
     """Of the predictions that have a true label, the latest of which counts: how many are right.
 
-    Columns: version, revision, endpoint, time, confidence_bin, labelled, correct, confidence_sum.
+    Columns: version, revision, time, confidence_bin, labelled, correct, confidence_sum.
     """
     latest = (
         "SELECT DISTINCT ON (prediction_id) prediction_id AS id, label FROM feedback "
@@ -116,26 +120,26 @@ def labels(scope: Scope) -> Facts:
     return _facts(
         scope,
         None,
-        f"SELECT bucket AS time, {_KEYS}, confidence_bin, labelled, correct, confidence_sum "
-        "FROM label_rollups WHERE",
-        f"SELECT {_MINUTE} AS time, {_KEYS}, {BINS['confidence'].sql('confidence')} "
+        "SELECT bucket AS time, model_version_id, confidence_bin, labelled, correct, "
+        "confidence_sum FROM label_rollups WHERE",
+        f"SELECT {_MINUTE} AS time, model_version_id, {BINS['confidence'].sql('confidence')} "
         "AS confidence_bin, count(*) AS labelled, "
         "count(*) FILTER (WHERE label = sentiment) AS correct, "
         "sum(confidence::double precision) AS confidence_sum "
         f"FROM ({latest}) AS latest JOIN predictions AS p ON p.id = latest.id "
         # Of the rows' own ids, so that PostgreSQL looks into their day and not into every one.
-        "WHERE {ids_of_predictions} AND {times} GROUP BY 1, 2, 3, 4",
+        "WHERE {ids_of_predictions} AND {times} GROUP BY 1, 2, 3",
     )
 
 
 def failures(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
-    """Texts that were not answered, as `texts`, by version, revision, endpoint and time."""
+    """Texts that were not answered, as `texts`, by version, revision and time."""
     return _facts(
         scope,
         largest_bucket,
-        f"SELECT bucket AS time, {_KEYS}, texts FROM failure_rollups WHERE",
-        f"SELECT {_MINUTE} AS time, {_KEYS}, sum(texts) AS texts "
-        "FROM failures WHERE {ids} AND {times} GROUP BY 1, 2, 3",
+        "SELECT bucket AS time, model_version_id, texts FROM failure_rollups WHERE",
+        f"SELECT {_MINUTE} AS time, model_version_id, sum(texts) AS texts "
+        "FROM failures WHERE {ids} AND {times} GROUP BY 1, 2",
     )
 
 
@@ -150,7 +154,7 @@ def predictions(scope: Scope) -> Facts:
         *_conditions(scope, parameters),
     ]
     return Facts(
-        "(SELECT m.version, m.revision, f.* FROM predictions AS f "
+        f"(SELECT m.version, m.revision, f.* FROM (SELECT *, {ROUTED} FROM predictions) AS f "
         f"JOIN model_versions AS m ON m.id = f.model_version_id WHERE {' AND '.join(conditions)})",
         parameters,
     )
@@ -206,7 +210,7 @@ def _where(conditions: Sequence[str], of: str = "") -> str:
 
 
 def _conditions(scope: Scope, parameters: dict[str, Any]) -> Sequence[str]:
-    asked = {"m.version": scope.version, "f.endpoint": scope.endpoint}
+    asked = {"m.version": scope.version, "f.routed": scope.routed}
     conditions = []
     for column, value in asked.items():
         if value is not None:

@@ -28,7 +28,7 @@ _CHANGED = """WITH changed AS (
 )"""
 _LABEL_PREDICTIONS = add_to(
     label_rollups,
-    f"""(SELECT created_at AS at, model_version_id, endpoint,
+    f"""(SELECT created_at AS at, model_version_id,
         {CONFIDENCE.sql("confidence")} AS confidence_bin,
         CAST(before IS NULL AS int) AS labelled,
         CAST(label = sentiment AS int)

@@ -39,7 +39,9 @@ PLANNED = text("SET LOCAL enable_nestloop = off")
 
 ENTROPY = entropy_sql([f"score_{sentiment}" for sentiment in SENTIMENTS])
 
-_GROUP = "model_version_id, endpoint, cache_hit"
+# The one endpoint that is told apart: what /predict/ab deals out is compared.
+ROUTED = "endpoint = '/predict/ab' AS routed"
+_GROUP = "model_version_id, routed, cache_hit"
 COUNTS = ", ".join(
     f"count(*) FILTER (WHERE sentiment = '{sentiment}') AS {sentiment}" for sentiment in SENTIMENTS
 )
@@ -90,8 +92,9 @@ def _levels(name: str, keys: str, sums: str) -> str:
 INSERT_AND_ROLL_UP = text(f"""
 WITH inserted AS (
     INSERT INTO predictions SELECT * FROM predictions_staging ON CONFLICT DO NOTHING
-    RETURNING date_bin('60 s', created_at, TIMESTAMPTZ 'epoch') AS bucket, {_GROUP}, sentiment,
-        truncated, confidence AS sure, latency_ms AS took, {ENTROPY} AS entropy, {_BINNED}
+    RETURNING date_bin('60 s', created_at, TIMESTAMPTZ 'epoch') AS bucket, model_version_id,
+        {ROUTED}, cache_hit, sentiment, truncated, confidence AS sure, latency_ms AS took,
+        {ENTROPY} AS entropy, {_BINNED}
 ), counted_60 AS (
     SELECT 60 AS seconds, bucket, {_GROUP}, {COUNTS},
         count(*) FILTER (WHERE truncated) AS truncated,

@@ -221,7 +221,8 @@ rollups = Table(
     metadata,
     *_bucket(),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
-    Column("endpoint", Text, primary_key=True),
+    # Of /predict/ab, whose arms are compared; of the other endpoints all together.
+    Column("routed", Boolean, primary_key=True),
     Column("cache_hit", Boolean, primary_key=True),
     Column("negative", BigInteger, nullable=False),
     Column("neutral", BigInteger, nullable=False),
@@ -235,7 +236,6 @@ rollups = Table(
         for part, kind in (("bins", SmallInteger), ("counts", BigInteger))
     ),
     Column("entropy_sum", Double, nullable=False),
-    _one_of("endpoint", PREDICT_ENDPOINTS),
 )
 
 # Of every prediction that has a true label: the latest label counts, at the time of the prediction.
@@ -244,12 +244,10 @@ label_rollups = Table(
     metadata,
     *_bucket(),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
-    Column("endpoint", Text, primary_key=True),
     Column("confidence_bin", SmallInteger, primary_key=True, autoincrement=False),
     Column("labelled", BigInteger, nullable=False),
     Column("correct", BigInteger, nullable=False),
     Column("confidence_sum", Double, nullable=False),
-    _one_of("endpoint", PREDICT_ENDPOINTS),
 )
 
 failure_rollups = Table(
@@ -257,9 +255,7 @@ failure_rollups = Table(
     metadata,
     *_bucket(),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
-    Column("endpoint", Text, primary_key=True),
     Column("texts", BigInteger, nullable=False),
-    _one_of("endpoint", PREDICT_ENDPOINTS),
 )
 
 # Of `compared_texts`, when the text was first compared.

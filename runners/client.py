@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Sequence
@@ -24,6 +25,7 @@ RUNNER_FAILURES = (BentoMLException, aiohttp.ClientError, OSError, TimeoutError)
 DESCRIBE_TIMEOUT_SECONDS = 2.0
 STARTING_POLL_SECONDS = 0.1
 READY_POLL_SECONDS = 2.0
+FIRST_ANSWER_SECONDS = 5.0
 # A call costs about 0.5 ms of CPU on either side, whatever it carries. Four may be under way, so
 # that the runner has the next texts at hand; what arrives meanwhile shares the next call.
 CALL_BOUNDS = Bounds(calls=4, call_items=64, waiting_items=10_000)
@@ -50,6 +52,7 @@ class RunnerClient:
         self.version: Version = version
         self.last_description: RunnerDescription | None = None
         self.ready = False
+        self._heard = asyncio.Event()
         self._runner = runner
         self._calls = Coalescer(
             self._call, CALL_BOUNDS, timeout_seconds=timeout_seconds, cancel_abandoned=True
@@ -73,6 +76,18 @@ class RunnerClient:
         if self.last_description is None:
             raise RunnerUnavailable(f"Model {self.version} is still loading")
         return self.last_description
+
+    async def described(self) -> RunnerDescription:
+        """The same; in a process that has just started, it waits a moment to hear.
+
+        Raises:
+            RunnerUnavailable: nothing was heard.
+        """
+        if self.last_description is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_ANSWER_SECONDS):
+                    await self._heard.wait()
+        return self.description()
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify `texts`, at least one; whoever else waits for the runner shares the call.
@@ -111,6 +126,7 @@ class RunnerClient:
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
                 self.last_description = await self._runner.describe()
+            self._heard.set()
         except (*RUNNER_FAILURES, AttributeError) as error:
             # AttributeError: BentoML gives its proxy the methods only after the startup hooks.
             if self.ready:

@@ -67,6 +67,7 @@ def serve(
         "DATABASE_URL": database_url.render_as_string(hide_password=False),
         "REDIS_URL": redis_url,
         "DATA_FOLDER": str(log.with_name("data")),
+        "DRAIN_SECONDS": "0",
         "HOST": "127.0.0.1",
         "PORT": str(port),
         **settings,

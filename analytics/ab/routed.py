@@ -133,7 +133,7 @@ async def _traffic(
     reader: Reader, span: TimeRange, revisions: dict[Version, str]
 ) -> dict[Version, dict[str, Any]]:
     """Sentiments and latency of each version's /predict/ab, as fields of `Arm`."""
-    scope = Scope(span, endpoint="/predict/ab")
+    scope = Scope(span, routed=True)
     said, took = await asyncio.gather(
         reader.select(
             "version, revision, "

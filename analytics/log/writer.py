@@ -26,7 +26,7 @@ from values import Failure
 
 INSERT_FAILURES = add_to(
     failure_rollups,
-    "(SELECT created_at AS at, model_version_id, endpoint, texts FROM inserted) AS new",
+    "(SELECT created_at AS at, model_version_id, texts FROM inserted) AS new",
     preceded_by="""WITH inserted AS (
         INSERT INTO failures (id, created_at, model_version_id, endpoint, texts)
         SELECT * FROM unnest(

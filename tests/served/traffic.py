@@ -23,6 +23,7 @@ class Traffic:
 
     acknowledged: list[str] = field(default_factory=list)  # ids of predictions
     statuses: Counter[int] = field(default_factory=Counter)
+    refusals: list[str] = field(default_factory=list)  # why, of what was not answered 200
     broken: int = 0  # no reply: the connection ended
     slowest_seconds: float = 0.0
     stopping: bool = False
@@ -50,6 +51,7 @@ class Traffic:
                 self.acknowledged += [each["id"] for each in told.get("predictions", [told])]
             else:
                 assert int(reply.headers["retry-after"]) >= 1
+                self.refusals.append(reply.json()["detail"])
                 await asyncio.sleep(0.05)
 
     async def answers(self, count: int, seconds: float = 60.0) -> None:

@@ -56,6 +56,9 @@ class FakeRunner:
             raise RunnerUnavailable("told to be still loading")
         return self._description
 
+    async def described(self) -> RunnerDescription:
+        return self.description()
+
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
         self.calls.append(list(texts))
         self.entered.set()

@@ -146,6 +146,16 @@ async def test_before_its_first_answer_a_runner_is_still_loading(api: FakeRunner
         runner.description()
 
 
+async def test_a_request_to_a_process_that_has_just_started_waits_to_hear(
+    api: FakeRunnerApi, watching: RunnerClient
+) -> None:
+    waiting = asyncio.create_task(watching.described())
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    api.error = None
+    assert (await waiting).revision == "r"
+
+
 async def test_a_runner_that_comes_up_is_noticed(
     api: FakeRunnerApi, watching: RunnerClient
 ) -> None:

@@ -1,0 +1,55 @@
+"""What happens between SIGTERM and the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from tests.waiting import until
+from web.draining import Draining, DrainingMiddleware
+
+
+@pytest.fixture
+def stops() -> Iterator[list[int]]:
+    """The signals that came through to the server."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    yield told
+    signal.signal(signal.SIGTERM, before)
+
+
+async def test_the_server_hears_of_it_later(stops: list[int]) -> None:
+    draining = Draining(0.2)
+    draining.begin_at_sigterm()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert draining.active
+    assert stops == []
+    await until(lambda: stops == [signal.SIGTERM])
+
+
+async def test_twice_is_at_once(stops: list[int]) -> None:
+    Draining(60).begin_at_sigterm()
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stops == [signal.SIGTERM]
+
+
+async def test_without_a_while_nothing_changes(stops: list[int]) -> None:
+    draining = Draining(0)
+    draining.begin_at_sigterm()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert (draining.active, stops) == (False, [signal.SIGTERM])
+
+
+@pytest.mark.parametrize("draining", [True, False])
+async def test_answers_close_their_connections_meanwhile(draining: bool) -> None:
+    app = DrainingMiddleware(PlainTextResponse("ok"), lambda: draining)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        reply = await http.get("/")
+    assert reply.headers.get("connection") == ("close" if draining else None)
