@@ -17,7 +17,7 @@ from analytics.time_range import TimeRange
 from ids import id_range
 from values import SENTIMENTS, Version
 
-HistogramKey = Literal["measure", "bucket", "version", "revision", "cache_hit"]
+HistogramKey = Literal["measure", "version", "revision", "cache_hit"]
 
 _KEYS = "model_version_id, routed, cache_hit"
 _KEYS_OF_ROW = f"model_version_id, {ROUTED}, cache_hit"
@@ -65,23 +65,19 @@ def counts(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
 
 
 def histogram(
-    scope: Scope,
-    *measures: MeasureName,
-    by: Sequence[HistogramKey] = ("version",),
-    bucket: timedelta | None = None,
+    scope: Scope, *measures: MeasureName, by: Sequence[HistogramKey] = ("version",)
 ) -> Facts:
     """How many predictions each bin of `measures` (`rollups.BINS`) holds, by `by`.
 
     Columns: `by`, and arrays of equal length, bins and counts; a row for each revision, also
-    where it is not by those. `bucket` is the size of the buckets, if it is by those.
+    where it is not by those. For few groups of much; else `histogram_rows` is faster.
     """
-    unions = [_union(scope.span, bucket, *_bins_of(name)) for name in measures]
+    unions = [_union(scope.span, None, *_bins_of(name)) for name in measures]
     union = Facts(" UNION ALL ".join(each.sql for each in unions), unions[0].parameters)
     conditions = _conditions(scope, union.parameters)
     # Grouped before the join, by the number of the model: by its names it takes twice as long.
     number = "model_version_id"
-    time = f"date_bin('{bucket.total_seconds()} s', time, TIMESTAMPTZ 'epoch')" if bucket else ""
-    inner = {"version": number, "revision": number, "bucket": f"{time} AS bucket"}
+    inner = {"version": number, "revision": number}
     columns = list(dict.fromkeys([number, *(inner.get(key, key) for key in by)]))
     groups = ", ".join(str(position + 1) for position in range(len(columns)))
     return Facts(
@@ -91,6 +87,24 @@ def histogram(
         f") AS added JOIN model_versions AS m ON m.id = {number} {_where(conditions, 'm.')} "
         f"GROUP BY m.id, {', '.join(by)})",
         union.parameters,
+    )
+
+
+def histogram_rows(
+    scope: Scope, measure: MeasureName, largest_bucket: timedelta | None = None
+) -> Facts:
+    """The histograms of `measure` as they are kept, a row each; else as `counts`.
+
+    Columns: as `counts` has them, and arrays of equal length, bins and counts.
+    """
+    _, raw = _bins_of(measure)
+    return _facts(
+        scope,
+        largest_bucket,
+        f"SELECT bucket AS time, {_KEYS}, {measure}_bins AS bins, {measure}_counts AS counts "
+        "FROM rollups WHERE",
+        f"SELECT time, {_KEYS}, array_agg(bin) AS bins, array_agg(predictions) AS counts "
+        f"FROM ({raw}) AS binned GROUP BY 1, 2, 3, 4",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from analytics.buckets import floor
-from analytics.facts import Scope, counts, failures, histogram
+from analytics.facts import Scope, counts, failures, histogram_rows
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
 from analytics.time_range import TimeRange
@@ -76,10 +76,10 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timese
         counts(scope, size),
         grouped,
     )
-    took = histogram(scope, "latency_ms", by=("bucket", "version"), bucket=size)
+    took = histogram_rows(scope, "latency_ms", size)
     rows, bins, failed = await asyncio.gather(
         sums,
-        reader.histograms(took),
+        reader.add_histograms(f"{time}, version", took),
         reader.select(f"{time}, version, sum(texts) AS texts", failures(scope, size), grouped),
     )
     said = {(row["bucket"], row["version"]): row for row in rows}
