@@ -7,6 +7,7 @@ ends: a segment that can be locked is complete.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -25,6 +26,8 @@ from ids import new_id, time_of
 logger = logging.getLogger("bentoml.sentiment.log")
 
 _SUFFIX = ".ndjson"
+# Of a segment that is not locked yet.
+UNBORN = ".new"
 
 
 def new_segment(folder: Path, at: datetime) -> Path:
@@ -98,6 +101,7 @@ class SpoolReader:
                 file.seek(start)
                 data = file.read()
         except FileNotFoundError:  # dropped meanwhile
+            self._read_bytes.pop(path, None)
             return
         whole = data.rfind(b"\n") + 1
         self._read_bytes[path] = start + whole
@@ -123,8 +127,19 @@ class SpoolReader:
 
 def count_predictions(file: IO[bytes]) -> int:
     """Of a segment, from where it is to its end."""
-    entries = (line for line in file if line.endswith(b"\n"))
-    return sum(len(decode(line).predictions) for line in entries)
+    count = 0
+    for line in file:
+        with contextlib.suppress(msgspec.MsgspecError):
+            count += len(decode(line).predictions)
+    return count
+
+
+def remove_unborn(folder: Path) -> None:
+    """Delete what processes left that were killed before they had a segment."""
+    for path in folder.glob(f"*{UNBORN}"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if try_lock(file):
+                path.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:

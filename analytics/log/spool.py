@@ -17,9 +17,11 @@ from typing import Literal, NamedTuple
 
 import metrics
 from analytics.log.segments import (
+    UNBORN,
     count_predictions,
     fsync_folder,
     new_segment,
+    remove_unborn,
     segments,
     size_bytes,
     try_lock,
@@ -73,6 +75,7 @@ class Spool:
     def start(self) -> None:
         """Raises OSError: the folder cannot be written to."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_unborn(self._folder)
         self._bytes = size_bytes(segments(self._folder))
         self._thread.start()
 
@@ -123,7 +126,7 @@ class Spool:
         try:
             self._make_room(len(data))
             self._append(data)
-        except (OSError, SpoolFull) as error:
+        except Exception as error:  # noqa: BLE001  the edge of the thread: whoever waits is told
             return error
         return None
 
@@ -189,7 +192,7 @@ class _Segment:
     def __init__(self, folder: Path, durability: Durability) -> None:
         path = new_segment(folder, datetime.now(UTC))
         # Under its name only when it is locked: who finds it unlocked takes it for complete.
-        hidden = path.with_suffix(".new")
+        hidden = path.with_suffix(UNBORN)
         self._file = open(hidden, "xb", buffering=0, opener=_private)  # noqa: SIM115
         try:
             try_lock(self._file)

@@ -176,6 +176,26 @@ async def test_a_line_that_cannot_be_read_does_not_hold_the_others_up(
     assert chunk.unreadable == [b'{"predictions": 7}', b"\0\0"]
 
 
+async def test_what_cannot_be_counted_is_dropped_as_well(
+    tmp_path: Path, make_spool: MakeSpool
+) -> None:
+    line = encode(entry("0" * 1_000))
+    spool = make_spool(max_bytes=3 * len(line), when_full="drop_oldest", segment_bytes=1)
+    await spool.append(b"nonsense" * 200 + b"\n")
+    for _ in range(5):
+        await spool.append(line)
+    assert len(SpoolReader(tmp_path).read(1_000).entries) in (2, 3)
+
+
+async def test_what_was_never_begun_is_removed(tmp_path: Path, make_spool: MakeSpool) -> None:
+    left = tmp_path / "0190.new"
+    left.touch()
+    spool = make_spool()
+    assert not left.exists()
+    await spool.append(encode(entry()))
+    assert len(segments(tmp_path)) == 1
+
+
 async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     spool = Spool(folder, max_bytes=PLENTY, durability="page_cache", when_full="refuse")
