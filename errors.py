@@ -13,6 +13,7 @@ ServiceError
 |   `-- RateLimited         429
 `-- UnavailableError             try again later (5xx)
     |-- RunnerUnavailable   503
+    |-- Overloaded          503
     |-- DatabaseUnavailable 503
     |-- LogUnavailable      503
     `-- DeadlineExceeded    504
@@ -45,7 +46,7 @@ class Problem:
     errors: tuple[FieldError, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def document(self, instance: str) -> dict[str, Any]:
+    def document(self, instance: str, request_id: str) -> dict[str, Any]:
         """The body for the request path `instance`, ready for JSON."""
         document: dict[str, Any] = {
             "type": "about:blank",
@@ -53,6 +54,7 @@ class Problem:
             "status": self.status,
             "detail": self.detail,
             "instance": instance,
+            "request_id": request_id,
         }
         if self.errors:
             document["errors"] = [
@@ -162,6 +164,18 @@ class UnavailableError(_RetryableError):
 
 class RunnerUnavailable(UnavailableError):
     status = 503
+
+
+class Overloaded(UnavailableError):
+    """More is asked than can be answered in time; if `of_large`, more large requests."""
+
+    status = 503
+
+    def __init__(
+        self, detail: str, *, retry_after_seconds: int = 1, of_large: bool = False
+    ) -> None:
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        self.of_large = of_large
 
 
 class DatabaseUnavailable(UnavailableError):

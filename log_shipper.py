@@ -1,6 +1,7 @@
 """The process that brings the spooled prediction log to PostgreSQL: `python -m log_shipper`.
 
-An API process starts it and restarts it. It ends when its standard input does.
+An API process starts it and restarts it. It ends when its standard input does. It also watches
+drift: SciPy takes half a second to import, which no request is to wait for.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import signal
 import sys
 
 from analytics.database import create_engine
+from analytics.drift_watch import DriftWatch
 from analytics.log.shipper import Shipper
 from analytics.log.writer import LogWriter
+from analytics.reader import Reader
+from logs import configure_logs
 from settings import Settings, get_settings
+from tracing import start_tracing, stop_tracing
 
 # A batch of a backlog takes a second or two, several on a busy machine; and nobody waits for it.
 DATABASE_TIMEOUT_SECONDS = 60.0
@@ -29,21 +34,27 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     settings = get_settings()
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s [%(levelname)s] [log_shipper] %(message)s"
-    )
+    configure_logs(settings.log_level, settings.log_format, "log_shipper")
     asyncio.run(_ship(settings))
 
 
 async def _ship(settings: Settings) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _on_end_of_input, stopping)
-    engine = create_engine(
-        settings.sqlalchemy_url(), pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS
+    # One each, so that neither waits for the other's connection.
+    writing, reading = (
+        create_engine(
+            settings.sqlalchemy_url(), pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS
+        )
+        for _ in range(2)
     )
+    drift_watch = DriftWatch(Reader(reading))
+    drift_watch.start()
+    if settings.is_traced:
+        start_tracing(f"{settings.otel_service_name}-log-shipper")
     try:
         shipper = Shipper(
-            settings.spool_folder(), LogWriter(engine), poll_seconds=settings.log_flush_seconds
+            settings.spool_folder(), LogWriter(writing), poll_seconds=settings.log_flush_seconds
         )
         shipping = asyncio.create_task(shipper.run(stopping))
         await asyncio.wait(
@@ -54,7 +65,10 @@ async def _ship(settings: Settings) -> None:
     except TimeoutError:
         logging.getLogger("bentoml.sentiment.log").warning("the spool keeps what is left")
     finally:
-        await engine.dispose()
+        await asyncio.to_thread(stop_tracing)
+        await drift_watch.stop()
+        await reading.dispose()
+        await writing.dispose()
 
 
 def _on_end_of_input(stopping: asyncio.Event) -> None:

@@ -33,6 +33,12 @@ http_request_duration = Histogram(
     ["endpoint"],
     buckets=LATENCY_BUCKETS_SECONDS,
 )
+timed_out_requests = Counter(
+    "timed_out_requests_total",
+    "Requests answered 504 because of their deadline, or 408 because their headers or body did "
+    "not come",
+    ["reason"],
+)
 predictions = Counter("model_predictions_total", "Predictions answered", ["sentiment", "version"])
 inference_duration = Histogram(
     "model_inference_duration_seconds",
@@ -49,6 +55,17 @@ batch_tokens = Histogram(
     ["version"],
     buckets=TOKEN_BUCKETS,
 )
+tokens = Counter(
+    "model_tokens_total",
+    "Tokens that the engine computed; padding fills rows up to the longest of their batch",
+    ["version", "kind"],
+)
+queued_texts = Gauge(
+    "model_queued_texts",
+    "Texts that wait in a runner",
+    ["version"],
+    multiprocess_mode="mostrecent",
+)
 queue_wait = Histogram(
     "model_queue_wait_seconds",
     "From a text's arrival at its runner to the start of its batch",
@@ -60,7 +77,44 @@ abandoned_texts = Counter(
     "Texts not computed because their client had left or their deadline had passed",
     ["version"],
 )
+shed_requests = Counter(
+    "shed_requests_total", "Requests answered 503 because too much was asked", ["reason"]
+)
 runner_calls = Counter("runner_calls_total", "Calls of an API worker to a runner", ["version"])
+runner_up = Gauge(
+    "runner_up",
+    "Whether the runner answered the API worker that asked it last",
+    ["version"],
+    multiprocess_mode="mostrecent",
+)
+revision_info = Gauge(
+    "model_revision_info",
+    "1 for what a version's runner holds, 0 for what it held before",
+    ["version", "revision", "engine"],
+    multiprocess_mode="mostrecent",
+)
+build_info = Gauge(
+    "sentiment_build_info",
+    "1; the labels tell what runs",
+    ["version", "python", "bentoml"],
+    multiprocess_mode="mostrecent",
+)
+comparisons = Counter(
+    "model_comparisons_total", "Texts that both versions were asked about", ["agreement"]
+)
+# NaN, which no alert is above, while there are too few predictions to tell.
+drift_psi = Gauge(
+    "model_drift_psi",
+    "Population Stability Index of the last hour against the week before it",
+    ["version", "feature"],
+    multiprocess_mode="mostrecent",
+)
+drift_psi_noise = Gauge(
+    "model_drift_psi_noise",
+    "What samples of these sizes pass in 1 % of comparisons without any drift",
+    ["version", "feature"],
+    multiprocess_mode="mostrecent",
+)
 confidence = Histogram(
     "model_confidence", "Confidence of predictions", ["version"], buckets=CONFIDENCE_BUCKETS
 )
@@ -90,6 +144,9 @@ log_spool_bytes = Gauge(
     "prediction_log_spool_bytes",
     "What waits on local disk for PostgreSQL",
     multiprocess_mode="mostrecent",
+)
+log_max_bytes = Gauge(
+    "prediction_log_max_bytes", "What may wait at most", multiprocess_mode="mostrecent"
 )
 log_spool_age = Gauge(
     "prediction_log_spool_age_seconds",

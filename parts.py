@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+import metrics
 from analytics.database import connected, create_engine
 from analytics.feedback import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
@@ -25,6 +26,7 @@ from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
 from prediction_path import PredictionPath
 from redis_connection import RedisCircuit, connect
+from runners.admission import QueueBounds
 from runners.client import RunnerApi, RunnerClient
 from settings import Settings
 from values import Split, Version
@@ -53,6 +55,7 @@ class Parts:
         circuit = RedisCircuit()
         self.limiter = RateLimiter(
             self.redis,
+            max_batch_texts=settings.max_batch_texts,
             circuit=circuit,
             limits={
                 "predict": settings.rate_limit_predict,
@@ -72,6 +75,7 @@ class Parts:
             durability=settings.log_durability,
             when_full=settings.log_when_full,
         )
+        metrics.log_max_bytes.set(settings.log_max_bytes)
         self.log = PredictionLog(
             self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
         )
@@ -79,8 +83,18 @@ class Parts:
         self.upkeep = Upkeep(self.engine, retention_days=settings.log_retention_days)
         self.reader = Reader(self.engine)
         self.feedback = FeedbackStore(self.engine, settings.spool_folder())
+        bounds = QueueBounds(
+            texts=settings.max_queued_texts,
+            tokens=settings.max_queued_tokens,
+            seconds={
+                "interactive": settings.max_queue_seconds,
+                "bulk": settings.max_bulk_queue_seconds,
+            },
+        )
         self.runners = {
-            version: RunnerClient(version, runner, timeout_seconds=settings.request_timeout_seconds)
+            version: RunnerClient(
+                version, runner, bounds, timeout_seconds=settings.request_timeout_seconds
+            )
             for version, runner in runners.items()
         }
         self.path = PredictionPath(

@@ -12,6 +12,7 @@ from secrets import token_bytes
 from typing import Protocol
 
 import metrics
+import tracing
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
 from errors import RunnerUnavailable
@@ -37,6 +38,8 @@ class Runner(Protocol):
     def description(self) -> RunnerDescription: ...
 
     async def described(self) -> RunnerDescription: ...
+
+    def check(self, texts: Sequence[str]) -> None: ...
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]: ...
 
@@ -126,6 +129,7 @@ class PredictionPath:
         created_at = datetime.now(UTC)
         comparison = Comparison(new_id(created_at), created_at, v1, v2)
         await self._record([v1, v2], comparison)
+        metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()
         return comparison
 
     async def _predict(
@@ -134,7 +138,8 @@ class PredictionPath:
         self._log.check()  # before anything is computed for it
         description = await self._runners[version].described()
         keys = [cache_key(version, description.revision, text) for text in texts]
-        cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
+        with tracing.span("cache.lookup", {"texts": len(keys)}):
+            cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
         hits = {key: found for key, found in cached.items() if found is not None}
         text_of_miss = {key: text for key, text in zip(keys, texts, strict=True) if key not in hits}
 
@@ -142,6 +147,10 @@ class PredictionPath:
             return await self._classify(version, {key: text_of_miss[key] for key in missing})
 
         try:
+            new = [text for key, text in text_of_miss.items() if key not in self._single_flight]
+            if new:
+                # Before anything is begun: a refusal this early costs half of one further in.
+                self._runners[version].check(new)
             answers = hits | await self._single_flight.get(list(text_of_miss), classify)
         except Exception:
             model = ModelVersion(version, description.revision, description.engine)
@@ -170,18 +179,22 @@ class PredictionPath:
     ) -> Mapping[str, Classification]:
         classifications = await self._runners[version].classify(list(text_of_key.values()))
         # Stored under the revision that answered, which a reload may have changed since the lookup.
-        await self._cache.store(
-            {
-                cache_key(version, classification.revision, text): classification
-                for text, classification in zip(text_of_key.values(), classifications, strict=True)
-            }
-        )
+        with tracing.span("cache.store", {"texts": len(text_of_key)}):
+            await self._cache.store(
+                {
+                    cache_key(version, classification.revision, text): classification
+                    for text, classification in zip(
+                        text_of_key.values(), classifications, strict=True
+                    )
+                }
+            )
         return dict(zip(text_of_key, classifications, strict=True))
 
     async def _record(
         self, predictions: list[Prediction], comparison: Comparison | None = None
     ) -> None:
-        await self._log.record(predictions, comparison)
+        with tracing.span("log.record", {"predictions": len(predictions)}):
+            await self._log.record(predictions, comparison)
         for prediction in predictions:
             classification = prediction.classification
             metrics.predictions.labels(classification.sentiment, prediction.version).inc()

@@ -45,17 +45,25 @@ def _refuse_unusable(text: str) -> str:
     return text
 
 
+# The same for whoever reads the OpenAPI document.
+_TOLD_USABLE = Field(
+    json_schema_extra={
+        "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",
+    }
+)
 Text = Annotated[
     str,
     StringConstraints(
         strip_whitespace=True, strict=True, min_length=1, max_length=MAX_TEXT_CHARACTERS
     ),
     AfterValidator(_refuse_unusable),
+    _TOLD_USABLE,
 ]
 Subject = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=MAX_SUBJECT_CHARACTERS),
     AfterValidator(_refuse_unusable),
+    _TOLD_USABLE,
 ]
 
 
@@ -63,6 +71,11 @@ class RequestBody(bentoml.IODescriptor):
     """A JSON body whose faults are told as our own errors, not as the framework's."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @property
+    def cost(self) -> int:
+        """What it counts against a rate limit."""
+        return 1
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -119,6 +132,10 @@ class BatchRequest(RequestBody):
         description="the texts, each 1-5,000 characters after stripping",
     )
     version: Version | None = Field(None, description="v1 or v2; the configured default if absent")
+
+    @property
+    def cost(self) -> int:
+        return len(self.texts)
 
 
 class AbRequest(RequestBody):
@@ -190,15 +207,15 @@ class AbCompareReply(bentoml.IODescriptor):
 
     @classmethod
     def of(cls, comparison: Comparison) -> AbCompareReply:
-        v1, v2 = comparison.v1.classification, comparison.v2.classification
+        v1, v2 = comparison.v1, comparison.v2
         return cls.model_construct(
             id=comparison.id,
             predictions={
-                "v1": PredictionReply.of(comparison.v1),
-                "v2": PredictionReply.of(comparison.v2),
+                "v1": PredictionReply.of(v1),
+                "v2": PredictionReply.of(v2),
             },
-            agreement=v1.sentiment == v2.sentiment,
-            confidence_delta=v2.confidence - v1.confidence,
+            agreement=comparison.agreement,
+            confidence_delta=v2.classification.confidence - v1.classification.confidence,
         )
 
 
@@ -233,7 +250,9 @@ class CacheStats(BaseModel):
 
 
 class RateLimitStatus(BaseModel):
-    limit: int | None = Field(description="requests a window; null if the limit is off")
+    limit: int | None = Field(
+        description="requests a window, for `batch` texts; null if the limit is off"
+    )
     remaining: int | None
     reset_in_seconds: float | None
 
@@ -250,6 +269,7 @@ class ProblemDocument(BaseModel):
                     "status": 422,
                     "detail": "The request breaks a rule: text: Field required",
                     "instance": "/predict",
+                    "request_id": "019c2f4e-8a52-7c3b-9d1e-5b7f0c6a2e14",
                     "errors": [{"field": "text", "message": "Field required"}],
                 }
             ]
@@ -265,4 +285,5 @@ class ProblemDocument(BaseModel):
     status: int
     detail: str
     instance: str
+    request_id: str = Field(description="as in X-Request-Id; the log tells more of it")
     errors: list[Fault] | None = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
+import platform
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import bentoml
+from starlette.middleware.cors import CORSMiddleware
 
+import metrics
+from logs import configure_logs
 from long_lived import keep_what_is_loaded
 from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2
 from schemas import (
@@ -23,19 +28,24 @@ from schemas import (
     PredictRequest,
 )
 from settings import get_settings
-from supervision import look_after_workers
+from supervision import is_worker, look_after_workers
+from tracing import start_tracing, stop_tracing
 from values import Sentiment, Version
 from web.authentication import AuthenticationMiddleware
 from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware
-from web.draining import Draining, DrainingMiddleware
-from web.framework import FrameworkTrim
+from web.draining import Draining
+from web.framework import FrameworkSeams
+from web.http_protocol import use_bounded_protocol
 from web.instrumentation import InstrumentationMiddleware
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.late_app import LateApp
 from web.problems import ProblemMiddleware
 from web.rate_limit import RateLimitMiddleware
-from web.routes import POST_ROUTES
+from web.response_headers import ResponseHeadersMiddleware, cors_options
+from web.routes import POST_ROUTES, PREDICT_ROUTES, endpoint_label, traced_route
+from web.shedding import Door
+from web.tracing import TracingMiddleware
 
 if TYPE_CHECKING:
     from runners.client import RunnerApi
@@ -43,9 +53,15 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 settings = get_settings()
-logging.getLogger("bentoml").setLevel(settings.log_level)
+start_logs = functools.partial(configure_logs, settings.log_level, settings.log_format)
+if is_worker():
+    start_logs()
 settings.check_open()
-look_after_workers(stop_seconds=settings.stop_seconds)
+use_bounded_protocol(
+    header_timeout_seconds=settings.body_timeout_seconds,
+    keep_alive_seconds=settings.keep_alive_seconds,
+)
+look_after_workers(stop_seconds=settings.stop_seconds, before=start_logs)
 
 
 _running: list[SentimentService] = []
@@ -72,6 +88,7 @@ def json_api(api: Any, service: SentimentService) -> JsonApi:
 
 
 draining = Draining(settings.drain_seconds)
+door = Door(PREDICT_ROUTES)
 # The GET endpoints.
 get_app = LateApp()
 
@@ -81,8 +98,6 @@ get_app = LateApp()
     workers=settings.api_workers,
     http={"host": settings.host, "port": settings.port},
     logging={"access": {"enabled": False}},
-    envs=settings.process_environment(),
-    tracing=settings.tracing(),
     runner_probe={"enabled": False},  # __is_ready__ asks the runners
 )
 @bentoml.asgi_app(get_app, path="/")
@@ -100,18 +115,24 @@ class SentimentService:
             logging.getLogger("bentoml.sentiment").warning(
                 "no API_KEYS: whoever reaches %s:%d may ask for all", settings.host, settings.port
             )
+        if settings.is_traced:
+            start_tracing(settings.otel_service_name)
         self.parts = Parts(settings, {"v1": self.runner_v1, "v2": self.runner_v2})
         self.json_apis = {api.route: json_api(api, self) for api in bento.apis.values()}
         get_app.become(get_endpoints(self.parts, self.json_apis.values(), VERSION))
         self.parts.start()
+        metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)
         draining.begin_at_sigterm()
+        door.watch.start()
         _running.append(self)
         keep_what_is_loaded()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         _running.remove(self)
+        door.watch.stop()
         await self.parts.stop()
+        await asyncio.to_thread(stop_tracing)
 
     async def __is_ready__(self) -> bool:
         return self.parts.ready and not draining.active
@@ -151,12 +172,19 @@ class SentimentService:
 # BentoML's decorator has made a service of the class, which its types do not tell.
 bento: Any = SentimentService
 # Outermost first.
-bento.add_asgi_middleware(FrameworkTrim)
-bento.add_asgi_middleware(DrainingMiddleware, draining=lambda: draining.active)
+bento.add_asgi_middleware(FrameworkSeams, template=endpoint_label, door=door.before)
+if settings.cors_origins:
+    bento.add_asgi_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
+bento.add_asgi_middleware(ResponseHeadersMiddleware, stopping=lambda: draining.active)
+bento.add_asgi_middleware(TracingMiddleware, route=traced_route)
 bento.add_asgi_middleware(InstrumentationMiddleware)
 bento.add_asgi_middleware(DisconnectMiddleware, paths=POST_ROUTES)
 bento.add_asgi_middleware(ProblemMiddleware)
-bento.add_asgi_middleware(AuthenticationMiddleware, keys=settings.known_keys())
+bento.add_asgi_middleware(
+    AuthenticationMiddleware,
+    keys=settings.known_keys(),
+    anonymous_from_elsewhere=settings.allow_anonymous,
+)
 bento.add_asgi_middleware(RateLimitMiddleware, limiter=lambda: running().parts.limiter)
 bento.add_asgi_middleware(
     BodyGuard,
@@ -171,5 +199,6 @@ bento.add_asgi_middleware(
 # An API process that gives a call up hangs up on the runner.
 runners: tuple[Any, ...] = (RunnerV1, RunnerV2)
 for runner in runners:
-    runner.add_asgi_middleware(FrameworkTrim)
+    runner.add_asgi_middleware(FrameworkSeams)
+    runner.add_asgi_middleware(TracingMiddleware, route={CLASSIFY_ROUTE: CLASSIFY_ROUTE}.get)
     runner.add_asgi_middleware(DisconnectMiddleware, paths={CLASSIFY_ROUTE})

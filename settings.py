@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api_keys import ApiKey, parse_api_keys
-from values import EngineName, Version
+from values import EngineName, LogFormat, Version
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -32,6 +32,17 @@ def _check_rate_limit(value: str) -> str:
         except ValueError as error:
             raise ValueError("write it as 100/minute, or off") from error
     return value
+
+
+def _parse_origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in ("http", "https"):
+            raise ValueError("write origins such as https://shop.example, with commas between them")
+    return origins
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
@@ -61,6 +72,9 @@ def _is_loopback(host: str) -> bool:
 
 
 RateLimit = Annotated[str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)]
+
+
+CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]
 
 
 class Settings(BaseSettings):
@@ -96,6 +110,10 @@ class Settings(BaseSettings):
         "INFO", description="DEBUG, INFO, WARNING or ERROR"
     )
 
+    log_format: LogFormat = Field(
+        "auto", description="json: an object a line; text; auto: text on a terminal, else json"
+    )
+
     api_keys: Annotated[
         SecretStr | None,
         AfterValidator(lambda value: value and _check_api_keys(value)),
@@ -106,11 +124,16 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="1 serves without API keys to other machines too"
     )
+    cors_origins: CorsOrigins = Field(
+        (), description="websites whose scripts may ask, such as https://shop.example; unset: none"
+    )
     rate_limit_predict: RateLimit = Field(
         "100/minute",
         description="per client: /predict, /predict/ab, /predict/ab-compare, /feedback",
     )
-    rate_limit_batch: RateLimit = Field("20/minute", description="per client: /predict/batch")
+    rate_limit_batch: RateLimit = Field(
+        "20/minute", description="per client: /predict/batch, in batches of MAX_BATCH_TEXTS"
+    )
     rate_limit_analytics: RateLimit = Field("60/minute", description="per client: /analytics/...")
 
     model_v1: str = Field(
@@ -132,10 +155,19 @@ class Settings(BaseSettings):
         4_194_304, ge=65_536, description="a larger request body is refused with 413"
     )
     body_timeout_seconds: float = Field(
-        10.0, gt=0, description="a request body that takes longer to come is refused with 408"
+        10.0,
+        gt=0,
+        description="request headers, or a body, that take longer to come are refused with 408",
+    )
+    keep_alive_seconds: int = Field(
+        75,
+        gt=0,
+        description="an idle connection is kept for so long; longer than a load balancer in front",
     )
     request_timeout_seconds: float = Field(
-        30.0, gt=0, description="a request that takes longer is answered 504"
+        30.0,
+        gt=0,
+        description="longest time for an answer, else 504; X-Request-Timeout-Ms asks for less",
     )
     drain_seconds: float = Field(
         1.0,
@@ -151,8 +183,17 @@ class Settings(BaseSettings):
     runner_threads: int = Field(
         0, ge=0, description="batches a runner computes at once, one a core; 0: one for each CPU"
     )
-    runner_max_queued_texts: int = Field(
-        10_000, ge=1, description="texts that may wait in a runner; past that it refuses (503)"
+    max_queue_seconds: float = Field(
+        1.0, gt=0, description="what would wait longer for a model is refused (503)"
+    )
+    max_bulk_queue_seconds: float = Field(
+        5.0, gt=0, description="the same for large batches, which have a queue of their own"
+    )
+    max_queued_texts: int = Field(
+        10_000, ge=1, description="texts that may wait for a model in either queue"
+    )
+    max_queued_tokens: int = Field(
+        500_000, ge=1, description="tokens that may wait for a model in either queue, estimated"
     )
     mkldnn_enable: bool = Field(
         True, description="0 turns oneDNN off, for CPUs where it is slow or broken (some ARM)"
@@ -169,9 +210,16 @@ class Settings(BaseSettings):
         "256mb", description="memory of the private Redis; the least recently used keys go first"
     )
 
-    otel_sdk_disabled: bool = Field(
-        True, description="0 lets BentoML trace requests, as its own configuration says where to"
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None, description="a collector of traces, as http://127.0.0.1:4318; unset: no traces"
     )
+    otel_exporter_otlp_traces_endpoint: str | None = Field(
+        None, description="the same, with its whole path"
+    )
+    otel_service_name: str = Field(
+        "sentiment", description="what traces call it; its runners are NAME-runner-v1 and -v2"
+    )
+    otel_sdk_disabled: bool = Field(False, description="1: no traces, wherever to")
 
     text_storage: Literal["full", "hash", "none"] = Field(
         "hash", description="what the prediction log keeps of a text: full, its SHA-256 only, none"
@@ -241,16 +289,11 @@ class Settings(BaseSettings):
             )
         return self.redis_url.get_secret_value()
 
-    def process_environment(self) -> list[dict[str, str]]:
-        """Variables of the worker processes, as BentoML takes them."""
-        return [{"name": "OTEL_SDK_DISABLED", "value": str(self.otel_sdk_disabled).lower()}]
-
-    def tracing(self) -> dict[str, list[str]]:
-        """BentoML's tracing configuration.
-
-        Its middleware is always there; on excluded URLs it does next to nothing.
-        """
-        return {"excluded_urls": [".*"]} if self.otel_sdk_disabled else {}
+    @property
+    def is_traced(self) -> bool:
+        """Whether there is a collector of traces. The SDK reads the other variables itself."""
+        endpoint = self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint
+        return bool(endpoint) and not self.otel_sdk_disabled
 
     def known_keys(self) -> tuple[ApiKey, ...]:
         return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()

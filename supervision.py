@@ -19,27 +19,35 @@ STOP_POLL_SECONDS = 0.05
 API_WATCHER = "service"
 
 
-def look_after_workers(*, stop_seconds: float) -> None:
+def look_after_workers(*, stop_seconds: float, before: Callable[[], None]) -> None:
     """Replace dead workers within a second or two; stop the API first, and kill what takes longer.
 
-    To be called while the service is being imported, before its processes are made; in those it
-    does nothing.
+    `before` is called before there are any. To be called while the service is being imported,
+    before its processes are made; in those it does nothing.
     """
-    if _is_worker():
+    if is_worker():
         return
     from bentoml._internal.utils import circus
 
     make = circus.create_standalone_arbiter
     if not isinstance(make, functools.partial):
-        circus.create_standalone_arbiter = functools.partial(_make, make, stop_seconds)
+        circus.create_standalone_arbiter = functools.partial(_make, make, stop_seconds, before)
 
 
-def _is_worker() -> bool:
+def is_worker() -> bool:
+    """Whether this is a process that `bentoml serve` has started."""
     spec = sys.modules["__main__"].__spec__
     return spec is not None and spec.name.startswith("_bentoml_impl.worker")
 
 
-def _make(make: Any, stop_seconds: float, watchers: Sequence[Any], **options: Any) -> Any:
+def _make(
+    make: Any,
+    stop_seconds: float,
+    before: Callable[[], None],
+    watchers: Sequence[Any],
+    **options: Any,
+) -> Any:
+    before()
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
         watcher.respawn = True

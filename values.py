@@ -9,6 +9,7 @@ from uuid import UUID
 
 Version = Literal["v1", "v2"]
 Sentiment = Literal["negative", "neutral", "positive"]
+LogFormat = Literal["auto", "json", "text"]
 EngineName = Literal[
     "torch-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8"
 ]
@@ -49,6 +50,7 @@ class RunnerDescription:
     revision: str
     engine: str
     labels: tuple[Sentiment, ...]
+    tokens_per_second: float | None = None  # as measured when it was warmed up
 
 
 class ModelVersion(NamedTuple):
@@ -121,3 +123,7 @@ class Comparison:
     created_at: datetime
     v1: Prediction
     v2: Prediction
+
+    @property
+    def agreement(self) -> bool:
+        return self.v1.classification.sentiment == self.v2.classification.sentiment

@@ -44,6 +44,7 @@ def create_engine(url: URL, *, pool_size: int, timeout_seconds: float) -> AsyncE
         max_overflow=0,
         pool_timeout=timeout_seconds,
         pool_pre_ping=True,
+        hide_parameters=True,  # in messages of errors: they hold what clients sent
         connect_args={
             "timeout": timeout_seconds,
             "command_timeout": timeout_seconds,

@@ -25,8 +25,20 @@ from values import Version
 _TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
 
 
-Since = Annotated[str | None, Query(max_length=40, description=_TIME_HELP)]
-Until = Annotated[str | None, Query(max_length=40, description=_TIME_HELP)]
+# For whoever reads the OpenAPI document; `parse_range` is what decides.
+_TIME = Query(
+    max_length=40,
+    description=_TIME_HELP,
+    json_schema_extra={
+        "anyOf": [
+            {"type": "string", "format": "date-time", "maxLength": 40},
+            {"type": "string", "pattern": "^[1-9][0-9]{0,5}[mhd]$"},
+            {"type": "null"},
+        ]
+    },
+)
+Since = Annotated[str | None, _TIME]
+Until = Annotated[str | None, _TIME]
 
 
 def _span(since: Since = None, until: Until = None) -> TimeRange:

@@ -30,6 +30,10 @@ class SingleFlight(Generic[T]):
         self._in_flight: dict[str, _Flight[T]] = {}
         self._on_join = on_join
 
+    def __contains__(self, key: str) -> bool:
+        """Whether it is being computed."""
+        return key in self._in_flight
+
     async def get(
         self,
         keys: Sequence[str],

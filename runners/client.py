@@ -5,16 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 from bentoml.exceptions import BentoMLException
+from opentelemetry.trace import SpanContext, SpanKind
+from tenacity import (
+    AsyncRetrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+)
 
 import metrics
+import tracing
 from coalescing import Bounds, Coalescer, NotCalled
-from errors import RunnerUnavailable
+from deadlines import remaining_seconds
+from errors import Overloaded, RunnerUnavailable
+from runners.admission import Admission, NotAdmitted, QueueBounds
+from runners.lanes import Lane, estimated_tokens, lane_of
 from values import Classification, RunnerDescription, Version
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -27,15 +41,32 @@ STARTING_POLL_SECONDS = 0.1
 READY_POLL_SECONDS = 2.0
 FIRST_ANSWER_SECONDS = 5.0
 # A call costs about 0.5 ms of CPU on either side, whatever it carries. Four may be under way, so
-# that the runner has the next texts at hand; what arrives meanwhile shares the next call.
-CALL_BOUNDS = Bounds(calls=4, call_items=64, waiting_items=10_000)
+# that the runner has the next texts at hand; what arrives meanwhile shares the next call. A bulk
+# request is a call of its own: its cost is spread over enough texts, and nobody waits for it.
+CALLS, CALL_TEXTS = 4, 64
+# A connection breaks off when the runner's process dies; the next one, which is on its way, can
+# compute the same. Each connection that was kept to the dead one breaks off once.
+AGAIN: dict[str, Any] = {
+    "retry": retry_if_exception_type(aiohttp.ClientConnectionError),
+    "stop": stop_after_attempt(20),
+    "wait": wait_exponential(0.002, max=0.2),
+    "before_sleep": before_sleep_log(logger, logging.WARNING),
+    "reraise": True,
+}
+
+
+class _Asked(NamedTuple):
+    """A text, and the span of the request that it is of."""
+
+    text: str
+    asker: SpanContext | None
 
 
 class RunnerApi(Protocol):
     """What `bentoml.depends` gives for a runner, here or in another process."""
 
     def classify(
-        self, texts: list[str], timeout_seconds: float
+        self, texts: list[str], timeout_seconds: float, lane: Lane
     ) -> Awaitable[list[Classification]]: ...
 
     def describe(self) -> Awaitable[RunnerDescription]: ...
@@ -47,15 +78,22 @@ class RunnerClient:
     A background task asks the runner who it is: often while it starts, then every two seconds.
     """
 
-    def __init__(self, version: Version, runner: RunnerApi, *, timeout_seconds: float) -> None:
-        """`timeout_seconds` is how long after its arrival a text is still worth computing."""
+    def __init__(
+        self, version: Version, runner: RunnerApi, bounds: QueueBounds, *, timeout_seconds: float
+    ) -> None:
+        """`bounds` are for what this process asks; `timeout_seconds` is the longest deadline."""
         self.version: Version = version
         self.last_description: RunnerDescription | None = None
         self.ready = False
         self._heard = asyncio.Event()
         self._runner = runner
+        self._timeout_seconds = timeout_seconds
+        self._admission = Admission(bounds)
         self._calls = Coalescer(
-            self._call, CALL_BOUNDS, timeout_seconds=timeout_seconds, cancel_abandoned=True
+            self._call,
+            Bounds(CALLS, CALL_TEXTS, waiting_items=bounds.texts),
+            timeout_seconds=timeout_seconds,
+            cancel_abandoned=True,
         )
         self._watch: asyncio.Task[None] | None = None
 
@@ -89,43 +127,98 @@ class RunnerClient:
                     await self._heard.wait()
         return self.description()
 
+    def check(self, texts: Sequence[str]) -> None:
+        """Raises Overloaded: `classify` would, as things stand."""
+        tokens = estimated_tokens(texts)
+        lane = lane_of(tokens)
+        try:
+            self._admission.check(
+                lane,
+                texts=len(texts),
+                tokens=tokens,
+                deadline_seconds=self._deadline_seconds(),
+            )
+        except NotAdmitted as error:
+            raise self._overloaded(error, lane) from error
+
+    def _deadline_seconds(self) -> float:
+        return min(remaining_seconds(), self._timeout_seconds)
+
+    def _overloaded(self, refusal: NotAdmitted, lane: Lane) -> Overloaded:
+        metrics.shed_requests.labels(refusal.reason).inc()
+        return Overloaded(
+            f"Model {self.version} has too much to do; try again",
+            retry_after_seconds=max(1, math.ceil(refusal.wait_seconds)),
+            of_large=lane == "bulk",
+        )
+
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify `texts`, at least one; whoever else waits for the runner shares the call.
+        """Classify `texts`, at least one; whoever else waits for the runner may share the call.
 
         Raises:
-            RunnerUnavailable: it is down, overloaded, or failed.
+            Overloaded: they would wait too long.
+            RunnerUnavailable: it is down, or failed.
         """
+        tokens = estimated_tokens(texts)
+        lane = lane_of(tokens)
+        deadline_seconds = self._deadline_seconds()
+        about = {"version": self.version, "texts": len(texts), "lane": lane}
         try:
-            return await self._calls.get(texts)
+            with (
+                tracing.span("classify", about),
+                self._admission.admitted(
+                    lane, texts=len(texts), tokens=tokens, deadline_seconds=deadline_seconds
+                ),
+            ):
+                asker = tracing.current()
+                asked = [_Asked(text, asker) for text in texts]
+                if lane == "bulk":
+                    return await self._call(asked, deadline_seconds, lane)
+                return await self._calls.get(asked)
+        except NotAdmitted as error:
+            raise self._overloaded(error, lane) from error
         except NotCalled as error:
             metrics.abandoned_texts.labels(self.version).inc(len(texts))
-            raise RunnerUnavailable(
-                f"Model {self.version} has too much to do; try again"
-            ) from error
+            raise RunnerUnavailable(f"Model {self.version} was not asked in time") from error
 
-    async def _call(self, texts: list[str], timeout_seconds: float) -> list[Classification]:
+    async def _call(
+        self, asked: list[_Asked], timeout_seconds: float, lane: Lane = "interactive"
+    ) -> list[Classification]:
         deadline = time.monotonic() + timeout_seconds
+        texts = [each.text for each in asked]
         try:
-            try:
-                return await self._classify(texts, timeout_seconds)
-            except aiohttp.ClientConnectionError as error:
-                # Its process died; the next one, which is on its way, computes the same.
-                logger.warning("runner %s broke off, asking it again: %r", self.version, error)
-                return await self._classify(texts, deadline - time.monotonic())
+            async for attempt in AsyncRetrying(**AGAIN):
+                with attempt, self._span(asked):
+                    answers = await self._classify(texts, deadline - time.monotonic(), lane)
         except RUNNER_FAILURES as error:
             logger.warning("runner %s failed: %r", self.version, error)
             raise RunnerUnavailable(f"Model {self.version} cannot answer now; try again") from error
+        return answers
 
-    async def _classify(self, texts: list[str], timeout_seconds: float) -> list[Classification]:
+    def _span(self, asked: Sequence[_Asked]) -> AbstractContextManager[object]:
+        """Of the call, which is part of the first request that shares it, and linked to others."""
+        if not tracing.is_on():
+            return nullcontext()
+        askers = {each.asker.span_id: each.asker for each in asked if each.asker is not None}
+        first, *links = askers.values() if askers else (None,)
+        about = {"version": self.version, "texts": len(asked)}
+        return tracing.span("runner.call", about, kind=SpanKind.CLIENT, parent=first, links=links)
+
+    async def _classify(
+        self, texts: list[str], timeout_seconds: float, lane: Lane
+    ) -> list[Classification]:
         metrics.runner_calls.labels(self.version).inc()
         async with asyncio.timeout(timeout_seconds):
-            return await self._runner.classify(texts, timeout_seconds)
+            return await self._runner.classify(texts, timeout_seconds, lane)
 
     async def refresh(self) -> None:
         """Ask the runner who it is, and remember the answer or its absence."""
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
-                self.last_description = await self._runner.describe()
+                description = await self._runner.describe()
+            self._remember(description)
+            if description.tokens_per_second:
+                self._admission.pace.expect(description.tokens_per_second)
             self._heard.set()
         except (*RUNNER_FAILURES, AttributeError) as error:
             # AttributeError: BentoML gives its proxy the methods only after the startup hooks.
@@ -136,8 +229,20 @@ class RunnerClient:
             if not self.ready:
                 logger.info("runner %s is ready: %s", self.version, self.last_description)
             self.ready = True
+        # Each time: of what the workers tell, the newest counts.
+        metrics.runner_up.labels(self.version).set(self.ready)
+
+    def _remember(self, description: RunnerDescription) -> None:
+        before, self.last_description = self.last_description, description
+        if before is not None and before.revision != description.revision:
+            _tell_revision(self.version, before, 0)
+        _tell_revision(self.version, description, 1)
 
     async def _keep_watching(self) -> None:
         while True:
             await self.refresh()
             await asyncio.sleep(READY_POLL_SECONDS if self.ready else STARTING_POLL_SECONDS)
+
+
+def _tell_revision(version: Version, description: RunnerDescription, value: int) -> None:
+    metrics.revision_info.labels(version, description.revision, description.engine).set(value)

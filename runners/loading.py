@@ -7,9 +7,10 @@ import time
 
 from runners.batching import TokenBatcher
 from runners.classifier import Classifier
-from runners.cpu import usable_cpus
+from runners.cpu import made_at_low_priority, usable_cpus
 from runners.engine_choice import choose_engine
 from runners.model_store import find_model
+from runners.text_queue import TextQueue
 from settings import Settings
 from values import RunnerDescription, Version
 
@@ -26,20 +27,24 @@ def load(version: Version, settings: Settings) -> tuple[RunnerDescription, Token
     started = time.perf_counter()
     model = find_model(settings.model_tag(version))
     streams = settings.runner_threads or usable_cpus()
-    engine = choose_engine(
-        model,
-        None if settings.engine == "auto" else settings.engine,
-        streams=streams,
-        mkldnn=settings.mkldnn_enable,
+    engine = made_at_low_priority(
+        lambda: choose_engine(
+            model,
+            None if settings.engine == "auto" else settings.engine,
+            streams=streams,
+            mkldnn=settings.mkldnn_enable,
+        )
     )
     classifier = Classifier(model, engine)
-    classifier.warm_up()
-    batcher = TokenBatcher(
-        classifier, version, streams=streams, max_queued=settings.runner_max_queued_texts
-    )
+    tokens_per_second = streams * classifier.warm_up()
+    queue = TextQueue(settings.max_queued_texts, settings.max_queued_tokens)
+    batcher = TokenBatcher(classifier, version, queue, streams=streams)
     seconds = time.perf_counter() - started
     logger.info(
-        "%s: %s on %s, %d streams, warm after %.1f s",
-        version, model.tag, engine.name, streams, seconds,
+        "%s: %s on %s, %d streams, warm after %.1f s, about %.0f tokens/s",
+        version, model.tag, engine.name, streams, seconds, tokens_per_second,
     )  # fmt: skip
-    return RunnerDescription(version, model.revision, engine.name, model.labels), batcher
+    description = RunnerDescription(
+        version, model.revision, engine.name, model.labels, tokens_per_second
+    )
+    return description, batcher

@@ -8,7 +8,9 @@ import bentoml
 from bentoml.validators import ContentType
 
 from long_lived import keep_what_is_loaded
+from runners.lanes import Lane
 from settings import get_settings
+from tracing import start_tracing, stop_tracing
 from values import Classification, RunnerDescription, Version
 
 _settings = get_settings()
@@ -28,14 +30,12 @@ CONFIG: dict[str, Any] = {
     "envs": [
         {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"},
         {"name": "TOKENIZERS_PARALLELISM", "value": "false"},
-        *_settings.process_environment(),
     ],
     "workers": 1,
     "runner_connection": _NEVER,
     # Of the client of a runner: above every deadline of ours, which answer in our own shape.
     "traffic": {"timeout": _settings.request_timeout_seconds * 2},
     "logging": {"access": {"enabled": False}},
-    "tracing": _settings.tracing(),
 }
 
 
@@ -50,15 +50,17 @@ class SentimentRunner:
         # at what services there are.
         from runners.loading import load
 
+        if _settings.is_traced:
+            start_tracing(f"{_settings.otel_service_name}-runner-{self.version}")
         self._description, self._batcher = load(self.version, _settings)
         keep_what_is_loaded()
 
     @bentoml.api(route=CLASSIFY_ROUTE)
     async def classify(
-        self, texts: list[str], timeout_seconds: float
+        self, texts: list[str], timeout_seconds: float, lane: Lane
     ) -> Annotated[list[Classification], _PICKLED]:
         """Classify `texts`; the i-th `Classification` belongs to the i-th text."""
-        return await self._batcher.classify(texts, timeout_seconds=timeout_seconds)
+        return await self._batcher.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
 
     @bentoml.api
     async def describe(self) -> Annotated[RunnerDescription, _PICKLED]:
@@ -68,6 +70,7 @@ class SentimentRunner:
     @bentoml.on_shutdown
     def close(self) -> None:
         self._batcher.close()
+        stop_tracing()
 
 
 @bentoml.service(name="sentiment_runner_v1", **CONFIG)  # type: ignore[operator]

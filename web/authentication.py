@@ -14,20 +14,34 @@ _SCHEME = "bearer "
 
 
 class AuthenticationMiddleware:
-    """Refuses requests without a key (401) or without the scope (403); without keys, lets all in.
+    """Refuses requests without a key (401) or without the scope (403).
 
-    The name of the key is who the rate limits count.
+    The name of the key is who the rate limits count. Without keys, whoever is on this machine may
+    ask for all; others only if that was said, however the server came to listen to them.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Sequence[ApiKey], *, anonymous_from_elsewhere: bool = False
+    ) -> None:
         self._app = app
         self._keys = tuple(keys)
+        self._only_from_here = not keys and not anonymous_from_elsewhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._keys:
             needed = needed_scope(scope["path"])
             if needed is not None:
                 scope[CLIENT] = f"key {self._authenticate(scope, needed).name}"
+        elif (
+            self._only_from_here
+            and scope["type"] == "http"
+            and not _came_over_loopback(scope)
+            and needed_scope(scope["path"]) is not None
+        ):
+            raise Forbidden(
+                "This service has no API keys and answers its own machine alone; set API_KEYS, "
+                "or ALLOW_ANONYMOUS=1"
+            )
         await self._app(scope, receive, send)
 
     def _authenticate(self, scope: Scope, needed: KeyScope) -> ApiKey:
@@ -43,6 +57,14 @@ class AuthenticationMiddleware:
 
 
 CLIENT = "sentiment.client"
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+
+def _came_over_loopback(scope: Scope) -> bool:
+    """By the address it was sent to: that of the sender may be what a proxy says."""
+    server = scope.get("server")
+    # Without a port it came over a Unix socket.
+    return server is None or server[1] is None or server[0] in _LOOPBACK
 
 
 def _sent_key(scope: Scope) -> str | None:

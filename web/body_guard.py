@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import metrics
 from errors import BodyTooLarge, BodyTooSlow, UnsupportedMedia
 from web.routes import POST_ROUTES
 
@@ -57,6 +58,7 @@ class BodyGuard:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError as error:
+                metrics.timed_out_requests.labels("body").inc()
                 raise BodyTooSlow(
                     f"The request body took longer than {self._body_timeout_seconds:g} s to come"
                 ) from error

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
 from types import FrameType
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Draining:
@@ -35,19 +32,3 @@ class Draining:
             loop.call_soon_threadsafe(loop.call_later, self._seconds, stop, number, frame)
 
         signal.signal(signal.SIGTERM, begin)
-
-
-class DrainingMiddleware:
-    """Ends the connection with each answer while the server is about to stop."""
-
-    def __init__(self, app: ASGIApp, draining: Callable[[], bool]) -> None:
-        self._app = app
-        self._draining = draining
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_and_close(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._draining():
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            await send(message)
-
-        await self._app(scope, receive, send_and_close if scope["type"] == "http" else send)

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from errors import PROBLEM_CONTENT_TYPE, ServiceError
 from schemas import invalid_fields
 from web.problems import problem_body
+from web.request_id import request_id
 
 
 def get_app(*routers: APIRouter) -> FastAPI:
@@ -35,7 +36,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 def _problem(request: Request, error: ServiceError) -> Response:
     problem = error.problem()
     return Response(
-        problem_body(problem, request.url.path),
+        problem_body(problem, request.url.path, request_id(request.scope)),
         problem.status,
         {"content-type": PROBLEM_CONTENT_TYPE, **problem.headers},
     )

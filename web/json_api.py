@@ -9,16 +9,24 @@ on routes, bodies and replies.
 
 from __future__ import annotations
 
-import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from errors import DeadlineExceeded
+import metrics
+from deadlines import deadline_in
+from errors import DeadlineExceeded, MalformedRequest
 from schemas import RequestBody
+from web.rate_limit import charge
 from web.sending import read_body, send_response
+
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+MAX_TIMEOUT_MS = 999_999_999
+_TIMEOUT_HEADER = TIMEOUT_HEADER.lower().encode()
+_MOST_DIGITS = len(str(MAX_TIMEOUT_MS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +61,23 @@ class JsonApiMiddleware:
             await self._app(scope, receive, send)
             return
         request = api.request.parse(await read_body(receive))
+        await charge(scope, request.cost - 1)
+        timeout_seconds = min(self._timeout_seconds, _asked_timeout_seconds(scope))
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with deadline_in(timeout_seconds):
                 reply = await api.call(**vars(request))
         except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"The answer took longer than {self._timeout_seconds:g} s"
-            ) from error
+            metrics.timed_out_requests.labels("deadline").inc()
+            raise DeadlineExceeded(f"The answer took longer than {timeout_seconds:g} s") from error
         await send_response(send, api.success_status, reply.model_dump_json().encode())
+
+
+def _asked_timeout_seconds(scope: Scope) -> float:
+    for name, value in scope["headers"]:
+        if name == _TIMEOUT_HEADER:
+            if not value.isdigit() or not 0 < len(value.lstrip(b"0")) <= _MOST_DIGITS:
+                raise MalformedRequest(
+                    f"{TIMEOUT_HEADER} is a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS:,}"
+                )
+            return int(value) / 1_000
+    return math.inf

@@ -12,8 +12,8 @@ from starlette.routing import BaseRoute
 
 from errors import PROBLEM_CONTENT_TYPE, status_title
 from schemas import ProblemDocument
-from web.json_api import JsonApi
-from web.routes import ANALYTICS_ROUTES, needed_scope
+from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, JsonApi
+from web.routes import ANALYTICS_ROUTES, POST_ROUTES, needed_scope
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
@@ -56,6 +56,8 @@ def openapi_document(
         [(model, "validation") for model in models], ref_template=REF_TEMPLATE
     )
     _tell_who_may_ask(document)
+    _tell_headers(document)
+    _tell_what_comes_next(document)
     schemas = document["components"]["schemas"]
     schemas.update(definitions["$defs"])
     # FastAPI's own error shape, which no endpoint answers with.
@@ -76,11 +78,72 @@ def _tell_who_may_ask(document: dict[str, Any]) -> None:
                 operation["responses"].update(_problem_replies((401, 403)))
 
 
+def _tell_headers(document: dict[str, Any]) -> None:
+    document["components"]["headers"] = _HEADERS
+    for path, operations in document["paths"].items():
+        limited = path in POST_ROUTES or path in ANALYTICS_ROUTES
+        for operation in operations.values():
+            for status, reply in operation["responses"].items():
+                names = ["Retry-After"] if status in {"429", "503", "504"} else []
+                if limited and status[0] in "24":
+                    names += ["RateLimit", "RateLimit-Policy"]
+                if names:
+                    reply["headers"] = {
+                        name: {"$ref": f"#/components/headers/{name}"} for name in names
+                    }
+
+
+def _tell_what_comes_next(document: dict[str, Any]) -> None:
+    """Links from an answer to the requests that it makes possible."""
+    paths = document["paths"]
+    for route, prediction_id in _FEEDBACK_FROM.items():
+        if route in paths and "/feedback" in paths:
+            paths[route]["post"]["responses"]["200"]["links"] = {
+                "feedback": {
+                    "operationId": paths["/feedback"]["post"]["operationId"],
+                    "requestBody": {"prediction_id": f"$response.body#/{prediction_id}"},
+                    "description": "Tell the true label of the prediction.",
+                }
+            }
+
+
+_FEEDBACK_FROM = {
+    "/predict": "id",
+    "/predict/ab": "id",
+    "/predict/batch": "predictions/0/id",
+    "/predict/ab-compare": "predictions/v1/id",
+}
+
+
+# None of them is always there: limits can be off, and /health tells of its own why it is 503.
+_HEADERS = {
+    "Retry-After": {
+        "description": "Seconds after which to ask again.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimit": {
+        "description": 'What is left of the limit, and seconds until more: `"predict";r=99;t=1`.',
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": 'The limit, and the seconds that it is for: `"predict";q=100;w=60`.',
+        "schema": {"type": "string"},
+    },
+}
+_TIMEOUT_PARAMETER = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "Milliseconds after which the answer is of no use any more: 504 then.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+}
+
+
 def _operation(api: JsonApi) -> dict[str, Any]:
     return {
         "tags": ["predictions"],
         "operationId": api.name,
         "summary": api.summary,
+        "parameters": [_TIMEOUT_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": _schema(api.request)}},
         "responses": {
             str(api.success_status): {

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-
 import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from errors import PROBLEM_CONTENT_TYPE, Problem, ServiceError, status_title
+from web.request_id import request_id
 from web.routes import REPORT_ROUTE
 from web.sending import send_response
 
-logger = logging.getLogger("bentoml.sentiment.http")
-
+# Where a request's scope has the error that it ended with, for who looks at it afterwards.
+ERROR = "sentiment.error"
 # Headers of a framework's error response that still say something true beside our body.
 _KEPT_HEADERS = ("allow", "retry-after", "www-authenticate")
 
@@ -32,11 +31,12 @@ class ProblemMiddleware:
         try:
             await self._app(scope, receive, answer.send)
         except ServiceError as error:
+            scope[ERROR] = error
             if answer.started:
                 raise
             await answer.send_problem(error.problem())
-        except Exception:  # the edge of the service: nothing else would answer the client
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+        except Exception as error:  # the edge of the service: nothing else would answer the client
+            scope[ERROR] = error
             if answer.started:
                 raise
             await answer.send_problem(_framework_problem(500, scope, Headers()))
@@ -68,13 +68,13 @@ class _Answer:
 
     async def send_problem(self, problem: Problem) -> None:
         self.started = True
-        body = problem_body(problem, self._scope["path"])
+        body = problem_body(problem, self._scope["path"], request_id(self._scope))
         await send_response(self._send, problem.status, body, PROBLEM_CONTENT_TYPE, problem.headers)
 
 
-def problem_body(problem: Problem, path: str) -> bytes:
+def problem_body(problem: Problem, path: str, request_id: str) -> bytes:
     """The JSON of a problem with the request for `path`."""
-    return orjson.dumps(problem.document(path))
+    return orjson.dumps(problem.document(path, request_id))
 
 
 def _framework_problem(status: int, scope: Scope, headers: Headers) -> Problem:

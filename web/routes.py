@@ -16,6 +16,8 @@ POST_ROUTES: dict[str, LimitName] = {
     "/predict/ab-compare": "predict",
     "/feedback": "predict",
 }
+# Those that ask a model.
+PREDICT_ROUTES = frozenset(POST_ROUTES) - {"/feedback"}
 ANALYTICS_ROUTES: dict[str, LimitName] = {
     "/analytics/summary": "analytics",
     "/analytics/sentiment-distribution": "analytics",
@@ -54,6 +56,11 @@ _KNOWN = frozenset({*POST_ROUTES, *ANALYTICS_ROUTES, *UNLIMITED_ROUTES})
 def endpoint_label(path: str) -> str:
     """The metric label of a request path: its template, or `other`; a closed set."""
     return path if path in _KNOWN else "other"
+
+
+def traced_route(path: str) -> str | None:
+    """The template of what is worth a trace; None for probes, metrics and what is not here."""
+    return path if path in POST_ROUTES or path in ANALYTICS_ROUTES else None
 
 
 def needed_scope(path: str) -> KeyScope | None:

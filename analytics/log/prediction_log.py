@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import metrics
+import tracing
 from analytics.log.records import (
     ComparisonRecord,
     Entry,
@@ -67,6 +68,7 @@ class PredictionLog:
         entry = Entry(
             tuple(PredictionRecord.of(each, self._text_storage) for each in predictions),
             None if comparison is None else ComparisonRecord.of(comparison),
+            trace_parent=tracing.trace_parent(tracing.current()),
         )
         try:
             await self._append(entry)

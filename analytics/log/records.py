@@ -76,6 +76,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     predictions: tuple[PredictionRecord, ...] = ()
     comparison: ComparisonRecord | None = None
     failures: tuple[Failure, ...] = ()
+    trace_parent: str | None = None  # of the request, where it is traced
 
 
 _encoder = msgspec.json.Encoder()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type
 from tenacity.wait import wait_exponential_jitter
 
 import metrics
+import tracing
 from analytics.database import REFUSALS
 from analytics.log.records import ComparisonRecord, Entry, PredictionRecord, encode
 from analytics.log.segments import Chunk, SpoolReader, begun_at, segments, size_bytes
@@ -27,6 +29,7 @@ MAX_BATCH_PREDICTIONS = 20_000
 MAX_RETRY_SECONDS = 5.0
 GAUGE_SECONDS = 1.0
 REJECTED = "rejected.jsonl"
+MAX_LINKS = 128
 MAX_REJECTED_BYTES = 64 << 20
 
 
@@ -102,6 +105,7 @@ class Shipper:
         predictions = [each for entry in entries for each in entry.predictions]
         comparisons = [entry.comparison for entry in entries if entry.comparison is not None]
         failures = [each for entry in entries for each in entry.failures]
+        traces = [entry.trace_parent for entry in entries if entry.trace_parent is not None]
         # Whatever it is: to set aside what is only in the way of a fault of ours would lose it.
         async for attempt in AsyncRetrying(
             retry=retry_if_not_exception_type(REFUSALS),
@@ -109,7 +113,7 @@ class Shipper:
             before_sleep=_tell,
             reraise=True,
         ):
-            with attempt:
+            with attempt, _span(traces, len(predictions)):
                 await self._writer.write(predictions, comparisons, failures)
                 if attempt.retry_state.attempt_number > 1:
                     logger.info("PostgreSQL takes predictions again")
@@ -138,6 +142,14 @@ class Shipper:
             metrics.log_spool_bytes.set(size_bytes(waiting))
             age = datetime.now(UTC) - begun_at(waiting[0]) if waiting else timedelta()
             metrics.log_spool_age.set(max(0.0, age.total_seconds()))
+
+
+def _span(traces: Sequence[str], predictions: int) -> AbstractContextManager[object]:
+    """Linked to the requests that it is for; of a large batch, to the last of them."""
+    if not traces or not tracing.is_on():
+        return nullcontext()
+    links = [tracing.parse_trace_parent(each) for each in dict.fromkeys(traces[-MAX_LINKS:])]
+    return tracing.span("log.ship", {"predictions": predictions}, links=links)
 
 
 def _tell(state: RetryCallState) -> None:
