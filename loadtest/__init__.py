@@ -1,1 +1,1 @@
-"""Load on a served Bento; loopback only."""
+"""Load on a served Bento, on this machine unless another one is named."""

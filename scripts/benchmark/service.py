@@ -32,7 +32,8 @@ def measure_service(plan: Plan, where: Site, ours: Server, step: Step) -> Iterat
 def measure_base_size(plan: Plan, where: Site, step: Step) -> Iterator[dict[str, Any]]:
     """Ours and the peer on the models of `where`, which are of base size; and our start."""
     step("base size: from `bentoml serve` to ready")
-    with our_service(where) as ours:
+    # Nothing is refused, as the others refuse nothing: what is compared is how fast they are.
+    with our_service(where, MAX_QUEUE_SECONDS="60", MAX_BULK_QUEUE_SECONDS="60") as ours:
         yield measure_one_start(plan, ours, 0, BASE)
         with peer(where) as best:
             best.wait_until_ready()

@@ -1,0 +1,125 @@
+"""`make loadtest`: locust's load of mixed requests on a service, 100 users for a minute."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.headless import (
+    KEYS,
+    LOOPBACK,
+    MAX_SECONDS,
+    MAX_USERS,
+    REPORT,
+    ROOT,
+    LocustFailed,
+    Loop,
+    Shape,
+    run_locust,
+)
+from loadtest.outcome import Figures, Outcome
+from scripts.benchmark.record import machine
+from settings import get_settings
+
+LATEST = ROOT / "loadtest" / "results" / "latest"
+README = ROOT / "loadtest" / "README.md"
+END_OF_ROWS = "<!-- end of the rows of `make loadtest` -->"
+REACH_SECONDS = 10.0
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+def main(
+    *,
+    host: Annotated[str, typer.Option(help="default: this machine, PORT")] = "",
+    users: Annotated[int, typer.Option(min=1, max=MAX_USERS)] = 100,
+    seconds: Annotated[float, typer.Option(min=1, max=MAX_SECONDS)] = 60.0,
+    loop: Annotated[Loop, typer.Option(help="open: asked at a constant rate")] = Loop.closed,
+    shape: Annotated[Shape, typer.Option(help="the number of users over time")] = Shape.constant,
+    folder: Annotated[Path, typer.Option(help="for the report and the figures")] = LATEST,
+    record: Annotated[bool, typer.Option("--record", help="add a row to the README")] = False,
+) -> None:
+    """Exit 1 if a request fails or a reply is wrong, 2 if the load could not be sent."""
+    host = host or f"http://127.0.0.1:{get_settings().port}"
+    if not answers(host):
+        console.print(f"[red]nothing answers at {host}; `make serve` starts a service[/]")
+        raise typer.Exit(2)
+    if _is_elsewhere(host) and not os.environ.get(KEYS):
+        console.print(f"[yellow]without {KEYS} all users are one client there, with one limit[/]")
+    with console.status(f"{users} users ask {host} for {seconds:g} s"):
+        try:
+            outcome = run_locust(
+                host, users=users, seconds=seconds, folder=folder, loop=loop, shape=shape
+            )
+        except LocustFailed as error:
+            console.print(f"[red]locust failed:[/] {error}", soft_wrap=True)
+            raise typer.Exit(2) from error
+    console.print(as_table(outcome, f"{host}, {users} users, {loop} loop, {shape}"))
+    for failure, times in outcome.failures.items():
+        console.print(f"[red]{times:,} times[/] {failure}", soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    if record:
+        command = shlex.join(["python", "-m", "scripts.loadtest", *sys.argv[1:]])
+        row = as_row(outcome.total, datetime.now(UTC), machine(), command)
+        README.write_text(with_row(README.read_text(), row))
+    raise typer.Exit(0 if outcome.ok else 1)
+
+
+def answers(host: str) -> bool:
+    """Whether anything does there, be it an error."""
+    try:
+        httpx.get(f"{host}/health", timeout=REACH_SECONDS)
+    except (httpx.TransportError, httpx.InvalidURL):
+        return False
+    return True
+
+
+def _is_elsewhere(host: str) -> bool:
+    return urlsplit(host).hostname not in LOOPBACK
+
+
+def as_table(outcome: Outcome, title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in ("answers", "failures", "requests/s", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(column, justify="right")
+    for figures in (*outcome.endpoints, outcome.total):
+        table.add_row("all" if figures is outcome.total else figures.name, *_cells(figures))
+    return table
+
+
+def as_row(total: Figures, date: datetime, where: dict[str, object], command: str) -> str:
+    """A row of the table in loadtest/README.md."""
+    described = f"{where['cores']} cores, {where['cpu']}"
+    cells = [f"{date:%Y-%m-%d}", described, f"`{command}`", *_cells(total)]
+    return f"| {' | '.join(cells)} |"
+
+
+def with_row(readme: str, row: str) -> str:
+    """The README with one more row at the end of the table."""
+    if END_OF_ROWS not in readme:
+        raise ValueError(f"no line {END_OF_ROWS}")
+    return readme.replace(END_OF_ROWS, f"{row}\n{END_OF_ROWS}")
+
+
+def _cells(figures: Figures) -> list[str]:
+    latencies = (figures.p50_ms, figures.p95_ms, figures.p99_ms)
+    return [
+        f"{figures.answers:,}",
+        f"{figures.failures:,}",
+        f"{figures.requests_per_second:.1f}",
+        *("-" if each is None else f"{each:,.0f}" for each in latencies),
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)
