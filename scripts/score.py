@@ -1,0 +1,131 @@
+"""Scores a file of any size, row by row: CSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import bentoml
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from runners.engine_choice import EngineUnavailable
+from scripts.scoring.chunks import InvalidInput
+from scripts.scoring.job import Job, Report, score_file
+from scripts.scoring.journal import CannotResume, Progress
+from scripts.scoring.scorer import load_models, streams_of
+from settings import get_settings
+from values import VERSIONS, Version
+
+INTERRUPTED = 130
+_LINE_SECONDS = 10.0
+_COLUMNS = (TextColumn("scoring"), BarColumn(), TextColumn("{task.description}"))
+
+console = Console(stderr=True, highlight=False)
+
+
+def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by position
+    source: Annotated[Path, typer.Argument(metavar="IN", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", dir_okay=False)],
+    column: Annotated[str, typer.Option(help="the column that has the text")] = "text",
+    versions: Annotated[str, typer.Option(help="v1, v2, or both")] = "v1,v2",
+    keep: Annotated[
+        str | None,
+        typer.Option("--id", help="write only this column of IN, or these, with commas; else all"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="read no more rows than this")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="begin anew, over what is there")
+    ] = False,
+) -> None:
+    """Score the texts of IN and write OUT; .csv, .jsonl or .parquet, each as its name ends.
+
+    Interrupted or killed, the same command goes on where it was. Rows that cannot be scored go to
+    OUT.rejected.jsonl with the reason.
+    """
+    kept = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
+    job = Job(source, out, column, _versions(versions), kept, limit, restart)
+    settings = get_settings()
+    # As Ctrl-C: what is committed stays.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        with console.status("loading the models"):
+            models = load_models(job.versions, settings)
+        with _reporting() as report:
+            done = score_file(job, models, report, streams=streams_of(settings))
+    except (InvalidInput, CannotResume, EngineUnavailable, bentoml.exceptions.NotFound) as error:
+        console.print(f"[bold red]not scored:[/] {escape(str(error))}")
+        raise typer.Exit(1) from error
+    except OSError as error:
+        console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command goes on")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        console.print("stopped; what is scored is kept, and the same command goes on")
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(f"{out}: {_told(done)}")
+
+
+def _versions(text: str) -> tuple[Version, ...]:
+    wanted = [name.strip() for name in text.split(",")]
+    known = tuple(version for version in VERSIONS if version in wanted)
+    if len(known) != len(wanted):
+        raise typer.BadParameter("write v1, v2 or v1,v2", param_hint="--versions")
+    return known
+
+
+def _told(progress: Progress) -> str:
+    rejected = f", {progress.rejected:,} rejected" if progress.rejected else ""
+    return f"{progress.scored:,} rows scored{rejected}"
+
+
+@contextmanager
+def _reporting() -> Iterator[Report]:
+    """A bar on a terminal, elsewhere a line every few seconds."""
+    started = time.perf_counter()
+    first: tuple[int, float] | None = None
+    last_line = started
+
+    def line(progress: Progress, fraction: float) -> str:
+        nonlocal first
+        first = first or (progress.end.rows, fraction)
+        seconds = time.perf_counter() - started
+        rate = (progress.end.rows - first[0]) / seconds
+        text = f"{_told(progress)}, {fraction:.1%}"
+        if fraction > first[1]:
+            left = seconds * (1 - fraction) / (fraction - first[1])
+            text += f", {rate:,.0f} rows/s, {_duration(left)} left"
+        return text
+
+    def tell(progress: Progress, fraction: float) -> None:
+        nonlocal last_line
+        text = line(progress, fraction)
+        if time.perf_counter() - last_line >= _LINE_SECONDS:
+            last_line = time.perf_counter()
+            print(text, file=sys.stderr, flush=True)
+
+    if not console.is_terminal:
+        yield tell
+        return
+    with Bar(*_COLUMNS, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda progress, fraction: bar.update(
+            task, completed=fraction, description=line(progress, fraction)
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,165 @@
+"""Scores one file: reads chunks, has them scored, and appends them in their order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import orjson
+
+from scripts.scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
+from scripts.scoring.journal import Journal, Progress
+from scripts.scoring.outputs import (
+    ArrowOutput,
+    CsvOutput,
+    JsonOutput,
+    Output,
+    Scores,
+    result_columns,
+    write_parquet,
+)
+from scripts.scoring.parquet_source import ParquetSource
+from scripts.scoring.scorer import Begun, LoadedModel, Scorer
+from scripts.scoring.text_sources import CsvSource, JsonSource
+from values import Version
+
+# Of the beginning and the end of the input, by which it is known again.
+_DIGESTED_BYTES = 1 << 20
+
+
+class Format(StrEnum):
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+    @classmethod
+    def of(cls, path: Path) -> Format:
+        try:
+            return cls(path.suffix.lower().removeprefix("."))
+        except ValueError:
+            raise InvalidInput(f"{path} must end in .csv, .jsonl or .parquet") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked for. `keep` are the columns that go over to the output; None: all."""
+
+    source: Path
+    out: Path
+    column: str
+    versions: Sequence[Version]
+    keep: Sequence[str] | None = None
+    limit: int | None = None
+    restart: bool = False
+
+
+# Called after each chunk: the progress, and how much of the input has been read, from 0 to 1.
+Report = Callable[[Progress, float], None]
+
+
+def score_file(
+    job: Job, models: Mapping[Version, LoadedModel], report: Report, *, streams: int
+) -> Progress:
+    """Score a file, or what an earlier run of the same job left of it.
+
+    Raises:
+        InvalidInput: the file cannot be scored at all.
+        CannotResume: the output was begun by another job.
+        OSError: a file cannot be read or written.
+    """
+    source, output = _open(job)
+    with Journal(job.out, _about(job, models), restart=job.restart) as journal:
+        if not journal.progress.is_complete:
+            if not journal.progress.output_bytes:
+                journal.append(output.head(source.schema), b"", journal.progress)
+            report(journal.progress, _fraction(job, source, journal.progress))
+            wanted = {version: models[version].model for version in job.versions}
+            with Scorer(wanted, streams=streams) as scorer:
+                chunks = source.chunks(journal.progress.end, job.limit)
+                for chunk, scores in _scored(chunks, scorer):
+                    _append(journal, output, chunk, scores)
+                    report(journal.progress, _fraction(job, source, journal.progress))
+        journal.finish(write_parquet if Format.of(job.out) is Format.parquet else None)
+        return journal.progress
+
+
+def _scored(chunks: Iterator[Chunk], scorer: Scorer) -> Iterator[tuple[Chunk, Scores]]:
+    """Each chunk with its scores, in order, while those after it are begun already."""
+    begun: deque[tuple[Chunk, Begun]] = deque()
+    for chunk in chunks:
+        begun.append((chunk, scorer.begin(chunk.texts)))
+        if len(begun) > scorer.chunks_ahead:
+            first, scores = begun.popleft()
+            yield first, scores.wait()
+    for last, scores in begun:
+        yield last, scores.wait()
+
+
+def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> None:
+    before = journal.progress
+    journal.append(
+        output.rows(chunk.carried, scores),
+        b"".join(orjson.dumps(asdict(each)) + b"\n" for each in chunk.rejected),
+        Progress(
+            before.about,
+            chunk.end,
+            scored=before.scored + len(chunk.texts),
+            rejected=before.rejected + len(chunk.rejected),
+        ),
+    )
+
+
+def _fraction(job: Job, source: Source, progress: Progress) -> float:
+    read = source.fraction(progress.end)
+    return read if job.limit is None else max(read, min(1.0, progress.end.rows / job.limit))
+
+
+def _open(job: Job) -> tuple[Source, Output]:
+    there, wanted = Format.of(job.source), Format.of(job.out)
+    if job.out.exists() and job.out.samefile(job.source):
+        raise InvalidInput("OUT is IN")
+    added = result_columns(job.versions)
+    source: Source
+    match there:
+        case Format.csv:
+            source = CsvSource(job.source, job.column, job.keep)
+        case Format.jsonl:
+            fixed = wanted is not Format.jsonl
+            source = JsonSource(job.source, job.column, job.keep, added, fixed=fixed)
+        case Format.parquet:
+            source = ParquetSource(job.source, job.column, job.keep)
+    if double := set(added).intersection(source.schema.names):
+        raise InvalidInput(f"there are columns of the result already: {', '.join(sorted(double))}")
+    match wanted:
+        case Format.csv:
+            return source, CsvOutput(job.versions)
+        case Format.jsonl:
+            return source, JsonOutput(job.versions)
+        case Format.parquet:
+            return source, ArrowOutput(job.versions)
+
+
+def _about(job: Job, models: Mapping[Version, LoadedModel]) -> dict[str, object]:
+    """What must be the same for a run to go on where another ended."""
+    return {
+        "input": _known_by(job.source),
+        "column": job.column,
+        "columns": None if job.keep is None else list(job.keep),
+        "limit": job.limit,
+        "models": {version: models[version].identity for version in job.versions},
+        "chunks": [CHUNK_ROWS, CHUNK_BYTES],
+    }
+
+
+def _known_by(path: Path) -> str:
+    """By its size, its age and its ends: to read all of it would take minutes."""
+    facts = path.stat()
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_DIGESTED_BYTES))
+        file.seek(max(0, facts.st_size - _DIGESTED_BYTES))
+        digest.update(file.read(_DIGESTED_BYTES))
+    return f"{facts.st_size} bytes of {facts.st_mtime_ns}, {digest.hexdigest()}"

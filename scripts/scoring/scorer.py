@@ -1,0 +1,125 @@
+"""Scores texts with one or both versions, on as many threads as there are cores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from tokenizers import Encoding
+
+from runners.classifier import Classifier
+from runners.cpu import usable_cpus
+from runners.engine_choice import choose_engine
+from runners.model_store import find_model
+from runners.packing import pack
+from settings import Settings
+from values import Classification, Version
+
+
+class Model(Protocol):
+    """A classifier; `compute` is called from as many threads as there are streams."""
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]: ...
+
+    def compute(self, encodings: Sequence[Encoding]) -> list[Classification]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model, and what it is: other weights or another engine would give other scores."""
+
+    model: Model
+    identity: str
+
+
+Batch = tuple[list[int], Future[list[Classification]]]
+
+
+class Scorer:
+    """Computes batches of texts; the next chunk is begun before the last one is done.
+
+    An engine computes a batch on one core, so each of the `streams` threads takes the next batch
+    of whichever version, and none waits for the others at the end of a chunk.
+    """
+
+    def __init__(self, models: Mapping[Version, Model], *, streams: int) -> None:
+        self._models = models
+        self._threads = ThreadPoolExecutor(streams, thread_name_prefix="score")
+        # Enough batches for all threads while the first chunk is written.
+        self.chunks_ahead = 2 + streams // 16
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def score(self, texts: Sequence[str]) -> dict[Version, list[Classification]]:
+        """What each version says of each text, in their order."""
+        return self.begin(texts).wait()
+
+    def begin(self, texts: Sequence[str]) -> Begun:
+        """Have the threads score `texts`, behind what was begun before."""
+        return Begun(
+            {version: self._submit(model, texts) for version, model in self._models.items()}
+        )
+
+    def _submit(self, model: Model, texts: Sequence[str]) -> list[Batch]:
+        if not texts:
+            return []
+        encodings = model.encode(texts)
+        return [
+            (rows, self._threads.submit(model.compute, [encodings[row] for row in rows]))
+            for rows in pack([len(encoding.ids) for encoding in encodings])
+        ]
+
+
+class Begun:
+    """Texts that are being scored."""
+
+    def __init__(self, batches: Mapping[Version, Sequence[Batch]]) -> None:
+        self._batches = batches
+
+    def wait(self) -> dict[Version, list[Classification]]:
+        return {version: _in_order(batches) for version, batches in self._batches.items()}
+
+
+def _in_order(batches: Sequence[Batch]) -> list[Classification]:
+    results: dict[int, Classification] = {}
+    for rows, future in batches:
+        results.update(zip(rows, future.result(), strict=True))
+    return [results[row] for row in range(len(results))]
+
+
+def streams_of(settings: Settings) -> int:
+    return settings.runner_threads or usable_cpus()
+
+
+def load_models(versions: Sequence[Version], settings: Settings) -> dict[Version, LoadedModel]:
+    """The models that `settings` name, each on the fastest engine.
+
+    Raises:
+        bentoml.exceptions.NotFound: one is not in the model store.
+        EngineUnavailable: not even the reference engine can be loaded.
+    """
+    loaded: dict[Version, LoadedModel] = {}
+    for version in versions:
+        saved = find_model(settings.model_tag(version))
+        engine = choose_engine(
+            saved,
+            None if settings.engine == "auto" else settings.engine,
+            streams=streams_of(settings),
+            mkldnn=settings.mkldnn_enable,
+        )
+        classifier = Classifier(saved, engine)
+        classifier.warm_up()
+        loaded[version] = LoadedModel(classifier, f"{saved.revision} on {engine.name}")
+    return loaded
