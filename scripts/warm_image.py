@@ -1,0 +1,34 @@
+"""Imports what serving imports, so that its bytecode is written while an image is made."""
+
+from __future__ import annotations
+
+import importlib
+
+# The API's processes, the runners', the log shipper, and what each imports only when needed.
+MODULES = (
+    "service",
+    "parts",
+    "log_shipper",
+    "runners.loading",
+    "runners.engines",
+    "runners.onnx_engine",
+    "runners.openvino_engine",
+    "analytics.statistics.drift",
+    "analytics.statistics.estimated_accuracy",
+    "scripts.migrate",
+    "_bentoml_impl.worker.service",
+    "bentoml_cli.cli",
+    "torch",
+    "uvloop",
+    "httptools",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
+
+
+def main() -> None:
+    for name in MODULES:
+        importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    main()
