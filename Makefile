@@ -10,11 +10,17 @@ UV := $(BIN)/uv pip
 LOCKS := requirements/serve.lock requirements/encoder.lock
 # An index with CPU builds of torch, where pip's own configuration names none (README, "Install").
 TORCH_INDEX ?=
+ROUNDS ?= 3
+USERS ?= 100
+# Not ?=: the shell has a variable of that name.
+SECONDS = 60
+LOOP ?= closed
+SHAPE ?= constant
 export BENTOML_DO_NOT_TRACK := true
 
 .PHONY: help
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 .PHONY: serve
 serve: $(VENV)/.serve ## Install, save the models, start the databases, and serve on PORT (3000)
@@ -29,16 +35,20 @@ migrate: $(VENV)/.serve ## Bring the database of DATABASE_URL to the newest sche
 	@$(BIN)/python -m scripts.migrate
 
 .PHONY: check
-check: $(VENV)/.dev ## Formatting, lint, types, import rules, unit tests
+check: $(VENV)/.dev ## Formatting, lint, types, import rules, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.audit
+
+.PHONY: unit
+unit: $(VENV)/.dev ## The unit tests alone, two minutes
 	$(BIN)/pytest tests/unit -q -p no:cacheprovider
 
 .PHONY: test
 test: $(VENV)/.dev ## The whole suite, against a real PostgreSQL, Redis and bentoml serve
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=70
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=70 --durations=15
 
 .PHONY: format
 format: $(VENV)/.dev ## Format and mend what can be mended
@@ -54,12 +64,48 @@ transcript: $(VENV)/.serve ## Play a session on what `make serve` serves and wri
 	@$(BIN)/python -m scripts.transcript
 
 .PHONY: loadtest
-loadtest: $(VENV)/.dev ## 64 clients for 60 s on what `make serve` serves; fails if a request does
-	@$(BIN)/python -m loadtest.distinct_texts
+loadtest: $(VENV)/.dev ## USERS (100) for SECONDS (60) on what `make serve` serves, or on HOST; fails if a reply is wrong
+	@$(BIN)/python -m scripts.loadtest --users $(USERS) --seconds $(SECONDS) --loop $(LOOP) --shape $(SHAPE) \
+		$(if $(findstring command,$(origin HOST)),--host "$(HOST)") $(if $(RECORD),--record)
+
+.PHONY: loadtest-baseline
+loadtest-baseline: $(VENV)/.dev ## The same load on ours and on a plain FastAPI baseline; fails if ours is not clearly faster
+	@$(BIN)/python -m scripts.loadtest_baseline --users $(USERS)
 
 .PHONY: bench
 bench: $(VENV)/.bench ## Engines, service, cost and start beside their peers, half an hour (BENCH=--quick: two minutes)
 	@$(BIN)/python -m scripts.bench $(BENCH)
+
+.PHONY: alerts
+alerts: $(VENV)/.dev ## Check the alert rules, their tests, and the configuration of Prometheus and Alertmanager
+	@$(BIN)/python -m scripts.monitoring_tools
+
+.PHONY: dashboards
+dashboards: $(VENV)/.dev ## Write the Grafana dashboards
+	@$(BIN)/python -m scripts.dashboards
+
+.PHONY: faults
+faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROUNDS times (3)
+	@for round in $$(seq $(ROUNDS)); do \
+		$(BIN)/pytest -q -rP -p no:cacheprovider tests/served/test_faults.py \
+			tests/served/test_failing_databases.py tests/served/test_outages.py || exit 1; \
+	done
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## 100,000 requests that the OpenAPI document allows, and does not; an hour
+	@$(BIN)/python -m scripts.fuzz
+
+.PHONY: soak
+soak: $(VENV)/.dev ## Half an hour of everything; fails if memory, files or connections grow
+	@$(BIN)/python -m scripts.soak
+
+.PHONY: image
+image: $(VENV)/.serve ## Build the Bento and its image, with Docker, podman or buildah
+	@$(BIN)/python -m scripts.image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+.PHONY: image-check
+image-check: $(VENV)/.serve ## Start the image, ask it, look into it, and stop it
+	@$(BIN)/python -m scripts.image check
 
 .PHONY: build
 build: $(VENV)/.serve ## Build the Bento
