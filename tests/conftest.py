@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -20,9 +17,31 @@ from scripts.embedded import embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
 from tests.database import run_sql
 from tests.serving import ServedBento, serve
+from tests.store import SavingModels
 
-ROOT = Path(__file__).parent.parent
 TEMPLATE = "migrated"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is served comes last, when the models have been saved, and is not what is traced."""
+    items.sort(key=lambda item: "served" in item.path.parts)
+    for item in items:
+        if "served" in item.path.parts:
+            item.add_marker(pytest.mark.no_cover)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def saving_models(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SavingModels | None]:
+    needed = any(
+        "bentoml_home" in getattr(item, "fixturenames", ()) for item in request.session.items
+    )
+    saving = SavingModels(tmp_path_factory.mktemp("bentoml")) if needed else None
+    yield saving
+    if saving is not None:
+        saving.end()
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +68,17 @@ def template_database(postgres_server: URL) -> URL:
     run_sql(postgres_server, f"CREATE DATABASE {TEMPLATE}")
     upgrade(postgres_server.set(database=TEMPLATE))
     return postgres_server
+
+
+@pytest.fixture(scope="session")
+def named_database(template_database: URL) -> Callable[[str], URL]:
+    """Makes a migrated database of a name, for a whole run."""
+
+    def make(name: str) -> URL:
+        run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        return template_database.set(database=name)
+
+    return make
 
 
 @pytest.fixture
@@ -84,35 +114,48 @@ async def redis(redis_server: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def bentoml_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bentoml_home(saving_models: SavingModels | None) -> Path:
     """A BentoML model store with both starter versions, saved by the command that users run."""
-    home = tmp_path_factory.mktemp("bentoml")
-    subprocess.run(
-        [sys.executable, "-m", "scripts.save_models"],
-        cwd=ROOT,
-        env=os.environ | {"BENTOML_HOME": str(home)},
-        check=True,
-        timeout=600,
-    )
-    return home
+    assert saving_models is not None
+    return saving_models.wait()
 
 
 @pytest.fixture(scope="session")
 def served(
-    postgres_server: URL,
+    named_database: Callable[[str], URL],
     redis_server: str,
     bentoml_home: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[ServedBento]:
     """A served Bento on its own database, for tests that do not break anything."""
-    run_sql(postgres_server, "CREATE DATABASE served")
-    database_url = postgres_server.set(database="served")
-    upgrade(database_url)
     with serve(
         bentoml_home,
-        database_url,
+        named_database("served"),
         redis_server.removesuffix("/0") + "/1",
         log=tmp_path_factory.mktemp("served") / "log",
         TEXT_STORAGE="full",
+        # However busy the machine is: what is refused is a matter of `unlimited`.
+        MAX_QUEUE_SECONDS="30",
+        MAX_BULK_QUEUE_SECONDS="30",
+    ) as bento:
+        yield bento
+
+
+@pytest.fixture(scope="session")
+def unlimited(
+    named_database: Callable[[str], URL],
+    redis_server: str,
+    bentoml_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ServedBento]:
+    """The same without rate limits, for tests that ask for much."""
+    with serve(
+        bentoml_home,
+        named_database("unlimited"),
+        redis_server.removesuffix("/0") + "/2",
+        log=tmp_path_factory.mktemp("unlimited") / "log",
+        RATE_LIMIT_PREDICT="off",
+        RATE_LIMIT_BATCH="off",
+        RATE_LIMIT_ANALYTICS="off",
     ) as bento:
         yield bento

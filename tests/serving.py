@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,16 @@ class ServedBento:
     def client(self) -> httpx.Client:
         """A client of an address of its own, so that it has rate limits of its own."""
         return httpx.Client(base_url=self.url, timeout=30, headers=_new_address())
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of a name that have these labels."""
+        text = httpx.get(f"{self.url}/metrics").text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     def async_client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None)

@@ -1,7 +1,10 @@
-"""A BentoML model store other than this user's."""
+"""BentoML model stores other than this user's."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,9 @@ from bentoml._internal.models import ModelStore
 
 from runners.model_store import SavedModel, find_model, model_name
 from values import Version
+
+ROOT = Path(__file__).parent.parent
+SAVE_SECONDS = 600.0
 
 
 @contextmanager
@@ -27,3 +33,24 @@ def saved_model(bentoml_home: Path, version: Version) -> SavedModel:
     """The newest model of `version` in the store of `bentoml_home`."""
     with model_store_at(bentoml_home / "models"):
         return find_model(f"{model_name(version)}:latest")
+
+
+class SavingModels:
+    """The command that saves both models, which takes minutes, beside tests that need none."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._process = subprocess.Popen(
+            ["nice", sys.executable, "-m", "scripts.save_models"],
+            cwd=ROOT,
+            env=os.environ | {"BENTOML_HOME": str(home)},
+        )
+
+    def wait(self) -> Path:
+        assert self._process.wait(SAVE_SECONDS) == 0
+        return self._home
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()

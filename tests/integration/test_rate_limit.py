@@ -19,6 +19,7 @@ from tests.serving import free_port
 from web.problems import ProblemMiddleware
 from web.rate_limit import RateLimitMiddleware
 from web.rate_limiter import RateLimiter
+from web.response_headers import ResponseHeadersMiddleware
 from web.routes import LimitName
 
 LIMITS: dict[LimitName, str] = {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}
@@ -59,8 +60,34 @@ async def test_requests_at_once_get_exactly_the_limit(redis: Redis) -> None:
         *(processes[number % 2].check("predict", "ann") for number in range(40)),
         return_exceptions=True,
     )
-    assert outcomes.count(None) == 10
-    assert [type(one) for one in outcomes if one is not None] == [RateLimited] * 30
+    refused = [one for one in outcomes if isinstance(one, BaseException)]
+    assert [type(one) for one in refused] == [RateLimited] * 30
+
+
+async def test_a_batch_counts_by_its_texts(redis: Redis) -> None:
+    one, other = (RateLimiter(redis, {"batch": "2/minute"}, max_batch_texts=100) for _ in range(2))
+    state = await one.check("batch", "ann", 100)
+    assert state is not None
+    assert (state.limit, state.window_seconds, state.remaining) == (200, 60, 100)
+    for _ in range(99):
+        await other.check("batch", "ann")
+    with pytest.raises(RateLimited, match="More than 200 texts in 60 s"):
+        await one.check("batch", "ann", 2)
+    await one.check("batch", "ann", 1)
+    with pytest.raises(RateLimited):
+        await one.check("batch", "ann", 1)
+
+
+async def test_what_is_left_is_told_without_asking_each_time(redis: Redis) -> None:
+    limiter, elsewhere = RateLimiter(redis, LIMITS), RateLimiter(redis, LIMITS)
+    left = []
+    for _ in range(3):
+        state = await limiter.check("predict", "ann")
+        assert state is not None
+        left.append(state.remaining)
+    assert left == [2, 1, 0]
+    with pytest.raises(RateLimited):
+        await elsewhere.check("predict", "ann")
 
 
 async def test_asking_for_the_state_counts_nothing(redis: Redis) -> None:
@@ -96,7 +123,9 @@ async def test_without_redis_the_limits_hold_in_the_process(nobody: Redis) -> No
     failed = counter("redis_errors_total", operation="rate_limit")
     for _ in range(3):
         await alone.check("predict", "ann")
-    assert counter("redis_errors_total", operation="rate_limit") - failed == 3
+    assert (
+        counter("redis_errors_total", operation="rate_limit") - failed == 4
+    )  # and once asked what is left
     with pytest.raises(RateLimited):
         await alone.check("predict", "ann")
     state = await alone.state("predict", "ann")
@@ -116,7 +145,8 @@ async def test_the_answer_past_the_limit_is_a_problem_with_retry_after(
         return PlainTextResponse("ok")
 
     routes = [Route(path, endpoint, methods=["POST"]) for path in ("/predict/batch", "/free")]
-    app = ProblemMiddleware(RateLimitMiddleware(Starlette(routes=routes), lambda: limiter))
+    limited = RateLimitMiddleware(Starlette(routes=routes), lambda: limiter)
+    app = ResponseHeadersMiddleware(ProblemMiddleware(limited))
     transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         replies = [await http.post("/predict/batch") for _ in range(3)]
@@ -124,5 +154,9 @@ async def test_the_answer_past_the_limit_is_a_problem_with_retry_after(
     assert [reply.status_code for reply in replies] == [200, 429, 429]
     assert len(reached) == 2
     assert 1 <= int(replies[1].headers["retry-after"]) <= 61
+    assert [reply.headers["ratelimit"].partition(";t")[0] for reply in replies] == [
+        '"batch";r=0'
+    ] * 3
+    assert replies[1].headers["ratelimit-policy"] == '"batch";q=1;w=60'
     assert replies[1].headers["content-type"] == "application/problem+json"
     assert replies[1].json()["instance"] == "/predict/batch"

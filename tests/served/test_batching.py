@@ -7,26 +7,16 @@ import time
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from loadtest.distinct_texts import run_load
+from loadtest.generator import send_load
+from loadtest.traffic import Kind, make_traffic
 from tests.serving import ServedBento
 
-CLIENTS = 64
+CLIENTS = 32
 # Far past the 100 requests after which BentoML's client of a runner, left at its defaults, cuts the
 # calls in flight; then one request in ten fails.
-LOAD_SECONDS = 20.0
-
-
-def metric(served: ServedBento, name: str, **labels: str) -> float:
-    text = httpx.get(f"{served.url}/metrics").text
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
+LOAD_SECONDS = 12.0
 
 
 def redis_calls(redis: Redis, command: str) -> int:
@@ -40,34 +30,34 @@ def test_batch_of_100_is_one_lookup_and_batched_inference(
     texts = [f"Text number {number} of a large batch." for number in range(100)]
     with Redis.from_url(redis_server) as redis, served.client() as client:
         lookups = redis_calls(redis, "mget")
-        batches = metric(served, "model_batch_texts_count", version="v1")
-        rows = metric(served, "model_batch_texts_sum", version="v1")
+        batches = served.metric("model_batch_texts_count", version="v1")
+        rows = served.metric("model_batch_texts_sum", version="v1")
         reply = client.post("/predict/batch", json={"texts": texts})
         assert reply.json()["total"] == 100
         assert redis_calls(redis, "mget") - lookups == 1
-        assert metric(served, "model_batch_texts_sum", version="v1") - rows == 100
+        assert served.metric("model_batch_texts_sum", version="v1") - rows == 100
         # At most MAX_BATCH_TEXTS to a batch, and batches that are well filled.
-        assert 4 <= metric(served, "model_batch_texts_count", version="v1") - batches <= 8
+        assert 4 <= served.metric("model_batch_texts_count", version="v1") - batches <= 8
         again = client.post("/predict/batch", json={"texts": texts}).json()
         assert all(prediction["cache_hit"] for prediction in again["predictions"])
 
 
 async def test_identical_texts_in_flight_are_computed_once(served: ServedBento) -> None:
-    before = metric(served, "model_batch_texts_sum", version="v2")
+    before = served.metric("model_batch_texts_sum", version="v2")
     body = {"text": f"Everybody asks this at once. {time.time_ns()}", "version": "v2"}
     async with served.async_client() as client:
         replies = await asyncio.gather(*(client.post("/predict", json=body) for _ in range(50)))
     assert {reply.status_code for reply in replies} == {200}
     assert len({reply.json()["confidence"] for reply in replies}) == 1
-    assert metric(served, "model_batch_texts_sum", version="v2") - before == 1
+    assert served.metric("model_batch_texts_sum", version="v2") - before == 1
 
 
 async def test_texts_of_a_client_that_hung_up_are_not_computed(served: ServedBento) -> None:
     def batch(name: str) -> dict[str, list[str]]:
         return {"texts": [f"{name} {number}: " + "It was fine. " * 60 for number in range(100)]}
 
-    abandoned = metric(served, "model_abandoned_texts_total", version="v1")
-    computed = metric(served, "model_batch_texts_sum", version="v1")
+    abandoned = served.metric("model_abandoned_texts_total", version="v1")
+    computed = served.metric("model_batch_texts_sum", version="v1")
     async with served.async_client() as client:
         # Seconds of work, behind which the second batch waits.
         first = asyncio.create_task(client.post("/predict/batch", json=batch("Stays")))
@@ -78,12 +68,18 @@ async def test_texts_of_a_client_that_hung_up_are_not_computed(served: ServedBen
         # What waited is found abandoned when the next batch is taken.
         reply = await client.post("/predict", json={"text": "What comes after it."})
     assert reply.status_code == 200
-    gone = metric(served, "model_abandoned_texts_total", version="v1") - abandoned
+    gone = served.metric("model_abandoned_texts_total", version="v1") - abandoned
     assert gone > 50
-    assert metric(served, "model_batch_texts_sum", version="v1") - computed == 201 - gone
+    assert served.metric("model_batch_texts_sum", version="v1") - computed == 201 - gone
 
 
-async def test_no_request_fails_with_64_clients_on_distinct_texts(served: ServedBento) -> None:
-    report = await run_load(served.url, clients=CLIENTS, seconds=LOAD_SECONDS)
+async def test_no_request_fails_with_many_clients_on_distinct_texts(served: ServedBento) -> None:
+    report = await send_load(
+        served.url,
+        make_traffic(Kind.distinct, seed=0),
+        clients=CLIENTS,
+        seconds=LOAD_SECONDS,
+        many_addresses=True,
+    )
     assert report.failures == {}
     assert len(report.latencies_seconds) > 500

@@ -156,19 +156,65 @@ def test_cache_stats_follow_hits_and_misses(client: httpx.Client) -> None:
 
 def test_rate_limit_counts_down_then_429_with_retry_after(served: ServedBento) -> None:
     with served.client() as client, served.client() as someone_else:
-        assert client.get("/rate-limit/status", params={"limit": "batch"}).json()["remaining"] == 20
-        for _ in range(20):
-            assert client.post("/predict/batch", json={"texts": ["limited"]}).status_code == 200
+        assert (
+            client.get("/rate-limit/status", params={"limit": "batch"}).json()["remaining"] == 2_000
+        )
+        for sent in range(1, 21):
+            reply = client.post("/predict/batch", json={"texts": ["limited"] * 100})
+            assert reply.status_code == 200
+            assert reply.headers["ratelimit-policy"] == '"batch";q=2000;w=60'
+            assert reply.headers["ratelimit"].startswith(f'"batch";r={2_000 - 100 * sent};t=')
         reply = client.post("/predict/batch", json={"texts": ["limited"]})
         assert reply.status_code == 429
         assert reply.headers["content-type"] == "application/problem+json"
         assert 1 <= int(reply.headers["retry-after"]) <= 60
         status = client.get("/rate-limit/status", params={"limit": "batch"}).json()
-        assert (status["limit"], status["remaining"]) == (20, 0)
+        assert (status["limit"], status["remaining"]) == (2_000, 0)
         assert 0 < status["reset_in_seconds"] <= 60
         # Other limits of this client, and the same limit of others, are untouched.
         assert client.post("/predict", json={"text": "limited"}).status_code == 200
         assert someone_else.post("/predict/batch", json={"texts": ["x"]}).status_code == 200
+
+
+def series(client: httpx.Client) -> set[str]:
+    lines = client.get("/metrics").text.splitlines()
+    return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+
+def test_random_paths_and_methods_make_no_metrics(client: httpx.Client) -> None:
+    def scan(number: int) -> None:
+        client.get(f"/wp-admin/{number}")
+        client.request(f"SCAN{number}", "/predict")
+        client.post(f"/predict/{number}", json={"text": "x"})
+
+    series(client)  # which has metrics of its own
+    for number in range(5):
+        scan(number)
+    before = series(client)
+    for number in range(5, 30):
+        scan(number)
+    assert series(client) == before
+    assert not any("wp-admin" in line or "SCAN" in line for line in before)
+    # BentoML's own know our routes.
+    client.post("/predict", json={"text": "Seen by both."})
+    assert any(
+        line.startswith("bentoml_service_request_total{") and 'endpoint="/predict"' in line
+        for line in series(client)
+    )
+
+
+def test_answers_tell_browsers_to_keep_away(client: httpx.Client) -> None:
+    for reply in (
+        client.post("/predict", json={"text": "Framed."}),
+        client.get("/no/such/path"),
+        client.get("/livez"),
+    ):
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["content-security-policy"].startswith("default-src 'none'")
+    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    reply = client.options("/predict", headers=asked)
+    assert reply.status_code == 405
+    assert not any(name.startswith("access-control") for name in reply.headers)
 
 
 def test_metrics_have_their_documented_names(client: httpx.Client) -> None:
@@ -178,17 +224,27 @@ def test_metrics_have_their_documented_names(client: httpx.Client) -> None:
         family.name: family
         for family in text_string_to_metric_families(client.get("/metrics").text)
     }
-    labels = {name: set(family.samples[0].labels) - {"le"} for name, family in families.items()}
+    labels = {
+        name: set(family.samples[0].labels) - {"le"}
+        for name, family in families.items()
+        if family.samples
+    }
     assert labels["http_requests"] == {"endpoint", "status"}
     assert labels["http_request_duration_seconds"] == {"endpoint"}
     assert labels["model_predictions"] == {"sentiment", "version"}
     assert labels["model_inference_duration_seconds"] == {"version"}
-    assert labels["model_confidence"] == {"version"}
+    assert labels["model_confidence"] == labels["model_queued_texts"] == {"version"}
+    assert labels["model_tokens"] == {"version", "kind"}
+    assert labels["model_revision_info"] == {"version", "revision", "engine"}
+    assert labels["model_drift_psi"] == labels["model_drift_psi_noise"] == {"version", "feature"}
+    assert labels["sentiment_build_info"] == {"version", "python", "bentoml"}
     assert labels["cache_hits"] == labels["cache_misses"] == set()
     assert labels["db_queries"] == labels["db_query_duration_seconds"] == {"type"}
     endpoints = {sample.labels["endpoint"] for sample in families["http_requests"].samples}
     assert "other" in endpoints
     assert "/no/such/path" not in endpoints
+    up = {sample.labels["version"]: sample.value for sample in families["runner_up"].samples}
+    assert up == {"v1": 1, "v2": 1}
 
 
 def test_one_openapi_document_lists_every_endpoint(client: httpx.Client) -> None:
@@ -207,6 +263,11 @@ def test_one_openapi_document_lists_every_endpoint(client: httpx.Client) -> None
         if path != "/feedback":
             assert client.post(path, json=request["example"]).status_code == 200
         assert "application/problem+json" in operation["responses"]["422"]["content"]
+        [parameter] = operation["parameters"]
+        assert (parameter["in"], parameter["name"]) == ("header", "X-Request-Timeout-Ms")
+        assert set(operation["responses"]["429"]["headers"]) == {
+            "RateLimit", "RateLimit-Policy", "Retry-After",
+        }  # fmt: skip
     references = {text.split('"')[0] for text in str(document).split("#/components/schemas/")[1:]}
     assert {reference.split("'")[0] for reference in references} <= set(schemas)
 

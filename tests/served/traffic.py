@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -15,6 +16,10 @@ import httpx
 from tests.serving import ServedBento
 
 CLIENTS = 12
+READY_IN_A_ROW = 20
+
+# Of the whole run: a text that was sent before would be answered from the cache.
+_numbers = itertools.count()
 
 
 @dataclass
@@ -25,13 +30,19 @@ class Traffic:
     statuses: Counter[int] = field(default_factory=Counter)
     refusals: list[str] = field(default_factory=list)  # why, of what was not answered 200
     broken: int = 0  # no reply: the connection ended
+    readiness: Counter[int] = field(default_factory=Counter)  # what /readyz said meanwhile
     slowest_seconds: float = 0.0
     stopping: bool = False
-    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def figures(self) -> str:
+        return (
+            f"{self.statuses[200]:,} answered, {len(self.refusals)} refused, {self.broken} broken "
+            f"off, slowest {self.slowest_seconds:.2f} s"
+        )
 
     async def _keep_sending(self, client: httpx.AsyncClient) -> None:
         while not self.stopping:
-            number = next(self._numbers)
+            number = next(_numbers)
             started = time.perf_counter()
             try:
                 if number % 5:
@@ -54,6 +65,12 @@ class Traffic:
                 self.refusals.append(reply.json()["detail"])
                 await asyncio.sleep(0.05)
 
+    async def _keep_asking_whether_ready(self, client: httpx.AsyncClient) -> None:
+        while not self.stopping:
+            with contextlib.suppress(httpx.TransportError):
+                self.readiness[(await client.get("/readyz")).status_code] += 1
+            await asyncio.sleep(0.05)
+
     async def answers(self, count: int, seconds: float = 60.0) -> None:
         """Wait until `count` more were answered 200."""
         target = self.statuses[200] + count
@@ -69,10 +86,24 @@ async def traffic(bento: ServedBento) -> AsyncIterator[Traffic]:
     """Traffic for as long as the block; at its end every request has ended, one way or other."""
     told = Traffic()
     async with bento.async_client() as client:
+        await _all_workers_are_ready(client)
         clients = [asyncio.create_task(told._keep_sending(client)) for _ in range(CLIENTS)]
+        clients.append(asyncio.create_task(told._keep_asking_whether_ready(client)))
         try:
             await told.answers(50)
             yield told
         finally:
             told.stopping = True
             await asyncio.gather(*clients)
+            print(told.figures())  # noqa: T201  `make faults` shows it
+
+
+async def _all_workers_are_ready(client: httpx.AsyncClient) -> None:
+    """Whichever answers: what broke before may still be coming up."""
+    in_a_row = 0
+    async with asyncio.timeout(60):
+        while in_a_row < READY_IN_A_ROW:
+            # A connection of its own each time, so that it may be any worker's.
+            ready = (await client.get("/readyz", headers={"Connection": "close"})).is_success
+            in_a_row = in_a_row + 1 if ready else 0
+            await asyncio.sleep(0.02)

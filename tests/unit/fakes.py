@@ -11,7 +11,7 @@ import asyncpg
 from prometheus_client import REGISTRY
 
 from analytics.log.records import ComparisonRecord, PredictionRecord
-from errors import LogUnavailable, RunnerUnavailable
+from errors import LogUnavailable, Overloaded, RunnerUnavailable
 from ids import new_id
 from prediction_path import PredictionPath
 from values import (
@@ -45,6 +45,7 @@ class FakeRunner:
         self.calls: list[list[str]] = []
         self.fails = False
         self.starting = False
+        self.overloaded = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -58,6 +59,11 @@ class FakeRunner:
 
     async def described(self) -> RunnerDescription:
         return self.description()
+
+    def check(self, texts: Sequence[str]) -> None:
+        assert texts
+        if self.overloaded:
+            raise Overloaded("told to be overloaded")
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
         self.calls.append(list(texts))

@@ -42,6 +42,28 @@ async def test_without_keys_all_are_let_in() -> None:
             assert (await client.get(path, headers=bearer("whatever"))).text == "10.0.0.7"
 
 
+@pytest.mark.parametrize(
+    ("sent_to", "anonymous", "status"),
+    [
+        ("http://127.0.0.1:3000", False, 200),
+        ("http://[::1]:3000", False, 200),
+        ("http://192.168.1.5:3000", False, 403),
+        ("http://192.168.1.5:3000", True, 200),
+    ],
+)
+async def test_without_keys_other_machines_are_let_in_only_if_that_was_said(
+    sent_to: str, anonymous: bool, status: int
+) -> None:
+    app = ProblemMiddleware(
+        AuthenticationMiddleware(tell_client, (), anonymous_from_elsewhere=anonymous)
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=sent_to) as client:
+        for path in CLOSED:
+            assert (await client.get(path)).status_code == status
+        for path in OPEN_ROUTES:
+            assert (await client.get(path)).status_code == 200
+
+
 async def test_whether_it_is_up_anybody_may_ask() -> None:
     async with http() as client:
         for path in OPEN_ROUTES:

@@ -18,13 +18,15 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from runners.batching import LOOKAHEAD_TEXTS, MIN_FILL, TokenBatcher
+from runners.batching import TokenBatcher
 from runners.packing import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, fits
+from runners.text_queue import LOOKAHEAD_TEXTS, MIN_FILL, TextQueue
 from tests.unit.fakes import counter
 from values import Classification
 
 WAIT_SECONDS = 10.0
 PLENTY = 1_000
+MANY_TOKENS = 10**9
 
 # A text is its number and then filler, so that its tokens tell which one it is.
 NUMBERS = range(1_000)
@@ -83,7 +85,7 @@ class Echo:
 
 @contextmanager
 def batching(model: Echo, *, streams: int = 1, max_queued: int = PLENTY) -> Iterator[TokenBatcher]:
-    batcher = TokenBatcher(model, "v1", streams=streams, max_queued=max_queued)
+    batcher = TokenBatcher(model, "v1", TextQueue(max_queued, MANY_TOKENS), streams=streams)
     try:
         yield batcher
     finally:
@@ -215,6 +217,24 @@ async def test_short_texts_do_not_pay_for_a_long_one() -> None:
     assert [batch for batch in model.batches if long in batch] == [[long], [long]]
     [shared] = [batch for batch in model.batches if short[0] in batch]
     assert sorted(shared) == sorted(short)
+
+
+async def test_what_waits_and_what_is_padding_is_counted() -> None:
+    def counted(kind: str) -> float:
+        return counter("model_tokens_total", version="v1", kind=kind)
+
+    model = Echo(permits=0)
+    with batching(model) as batcher:
+        first = await busy(batcher, model)
+        before = counted("text"), counted("padding")
+        calls = [await queued(batcher, text(1, 6), text(2, 10)), await queued(batcher, text(3, 9))]
+        assert counter("model_queued_texts", version="v1") == 3
+        model.permits.release(PLENTY)
+        await asyncio.gather(first, *calls)
+    assert len(model.batches) == 2
+    assert counted("text") - before[0] == 6 + 10 + 9
+    assert counted("padding") - before[1] == 4 + 0 + 1
+    assert counter("model_queued_texts", version="v1") == 0
 
 
 async def test_a_long_text_is_not_starved_by_short_ones_that_keep_coming() -> None:
@@ -472,7 +492,7 @@ def inference_threads() -> list[str]:
 
 async def test_close_ends_the_threads_after_the_batch_at_hand() -> None:
     model = Echo(permits=0)
-    batcher = TokenBatcher(model, "v1", streams=2, max_queued=PLENTY)
+    batcher = TokenBatcher(model, "v1", TextQueue(PLENTY, MANY_TOKENS), streams=2)
     assert inference_threads() == ["inference-v1-0", "inference-v1-1"]
     call = await busy(batcher, model)
     closing = asyncio.create_task(asyncio.to_thread(batcher.close))
@@ -485,7 +505,7 @@ async def test_close_ends_the_threads_after_the_batch_at_hand() -> None:
 async def test_close_refuses_what_waits_and_what_comes_after() -> None:
     model = Echo(permits=0)
     # However many ask before the thread that closes it gets to run.
-    batcher = TokenBatcher(model, "v1", streams=1, max_queued=10**9)
+    batcher = TokenBatcher(model, "v1", TextQueue(10**9, MANY_TOKENS), streams=1)
     call = await busy(batcher, model)
     closing = asyncio.create_task(asyncio.to_thread(batcher.close))
     refused = [await queued(batcher, text(1, 5))]

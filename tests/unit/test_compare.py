@@ -18,7 +18,10 @@ async def test_compare_asks_both_at_once_and_links_them(setup: Setup) -> None:
         await asyncio.gather(setup.v1.entered.wait(), setup.v2.entered.wait())
     setup.v1.gate.set()
     setup.v2.gate.set()
+    before = counter("model_comparisons_total", agreement="agree")
     comparison = await task
+    assert comparison.agreement
+    assert counter("model_comparisons_total", agreement="agree") - before == 1
     assert (comparison.v1.version, comparison.v2.version) == ("v1", "v2")
     assert setup.log.comparisons == [comparison]
     assert setup.log.predictions == [comparison.v1, comparison.v2]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from runners.cpu import cpu_flags, cpu_quota, usable_cpus
+from runners.cpu import NICENESS, cpu_flags, cpu_quota, made_at_low_priority, usable_cpus
 
 
 @pytest.fixture
@@ -74,3 +77,17 @@ def test_flags_are_those_of_the_first_core(tmp_path: Path, name: str) -> None:
     write(tmp_path / "cpuinfo", f"processor\t: 0\n{name}: fpu avx2\n\n{name}: other\n")
     assert cpu_flags(tmp_path / "cpuinfo") == {"fpu", "avx2"}
     assert cpu_flags(tmp_path / "missing") == frozenset()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_what_computes_gives_way_and_who_starts_it_does_not() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def in_a_thread_of_its_own() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(niceness).result()
+
+    before = niceness()
+    assert made_at_low_priority(in_a_thread_of_its_own) == max(before, NICENESS)
+    assert niceness() == before

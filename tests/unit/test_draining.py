@@ -6,12 +6,10 @@ import os
 import signal
 from collections.abc import Iterator
 
-import httpx
 import pytest
-from starlette.responses import PlainTextResponse
 
 from tests.waiting import until
-from web.draining import Draining, DrainingMiddleware
+from web.draining import Draining
 
 
 @pytest.fixture
@@ -44,12 +42,3 @@ async def test_without_a_while_nothing_changes(stops: list[int]) -> None:
     draining.begin_at_sigterm()
     os.kill(os.getpid(), signal.SIGTERM)
     assert (draining.active, stops) == (False, [signal.SIGTERM])
-
-
-@pytest.mark.parametrize("draining", [True, False])
-async def test_answers_close_their_connections_meanwhile(draining: bool) -> None:
-    app = DrainingMiddleware(PlainTextResponse("ok"), lambda: draining)
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-        reply = await http.get("/")
-    assert reply.headers.get("connection") == ("close" if draining else None)

@@ -15,6 +15,7 @@ from errors import (
     InvalidRequest,
     LogUnavailable,
     MalformedRequest,
+    Overloaded,
     PredictionNotFound,
     Problem,
     RateLimited,
@@ -38,6 +39,7 @@ EXPECTED: dict[type[ServiceError], tuple[int, dict[str, str]]] = {
     InvalidRequest: (422, {}),
     RateLimited: (429, RETRY),
     RunnerUnavailable: (503, RETRY),
+    Overloaded: (503, RETRY),
     DatabaseUnavailable: (503, RETRY),
     LogUnavailable: (503, RETRY),
     DeadlineExceeded: (504, RETRY),
@@ -70,15 +72,16 @@ def test_a_rate_limit_tells_when_to_come_back() -> None:
 
 def test_a_document_names_every_field_that_broke_a_rule() -> None:
     error = InvalidRequest("bad", errors=[FieldError("texts.3", "too short")])
-    assert error.problem().document("/predict/batch") == {
+    assert error.problem().document("/predict/batch", "abc") == {
         "type": "about:blank",
         "title": "Unprocessable Entity",
         "status": 422,
         "detail": "bad",
         "instance": "/predict/batch",
+        "request_id": "abc",
         "errors": [{"field": "texts.3", "message": "too short"}],
     }
 
 
 def test_a_status_without_a_name_still_has_a_title() -> None:
-    assert Problem(499, "left").document("/x")["title"] == "Unknown Error"
+    assert Problem(499, "left").document("/x", "abc")["title"] == "Unknown Error"

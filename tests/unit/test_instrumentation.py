@@ -6,7 +6,15 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from errors import (
+    DeadlineExceeded,
+    Overloaded,
+    PredictionNotFound,
+    RunnerUnavailable,
+    ServiceError,
+)
 from web.instrumentation import InstrumentationMiddleware
+from web.problems import ERROR
 
 
 def answering_with(*statuses: int) -> ASGIApp:
@@ -84,3 +92,41 @@ async def test_what_is_no_request_is_not_counted() -> None:
     before = value("http_request_duration_seconds_count", endpoint="/predict")
     await request(leaving, "/predict", kind="lifespan")
     assert value("http_request_duration_seconds_count", endpoint="/predict") == before
+
+
+def failing_with(status: int, error: Exception | None) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if error is not None:
+            scope[ERROR] = error
+        await answering_with(status)(scope, receive, send)
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "level"),
+    [
+        (200, None, "DEBUG"),
+        (404, PredictionNotFound("no"), "DEBUG"),
+        (503, Overloaded("no"), "DEBUG"),
+        (503, RunnerUnavailable("no"), "WARNING"),
+        (504, DeadlineExceeded("no"), "WARNING"),
+        (500, ValueError("no"), "ERROR"),
+    ],
+)
+async def test_a_request_is_one_line_as_loud_as_it_matters(
+    caplog: pytest.LogCaptureFixture, status: int, error: Exception | None, level: str
+) -> None:
+    caplog.set_level("DEBUG", "bentoml.sentiment.request")
+    await request(failing_with(status, error), "/secret/path")
+    await request(answering_with(503), "/readyz")
+    probe = caplog.records.pop()
+    assert probe.levelname == "DEBUG"
+    [line] = caplog.records
+    assert line.levelname == level
+    assert line.message.startswith(f"POST other {status} in ")
+    assert vars(line)["endpoint"] == "other"
+    # Where it was raised matters only where nobody foresaw it.
+    assert (line.exc_info or (None, None))[1] is (error if status == 500 else None)
+    assert line.message.endswith(": no") is isinstance(error, ServiceError)
+    assert "secret" not in caplog.text

@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from errors import MalformedRequest, RunnerUnavailable
 from schemas import PredictRequest
+from tests.unit.fakes import counter
 from values import Version
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
@@ -130,10 +131,28 @@ async def test_a_bug_tells_nothing(http: httpx.AsyncClient) -> None:
 
 
 async def test_past_its_deadline_an_api_is_stopped(http: httpx.AsyncClient) -> None:
+    before = counter("timed_out_requests_total", reason="deadline")
     reply = await http.post("/endless", json={"text": "good"})
     assert reply.status_code == 504
     assert reply.json()["detail"] == "The answer took longer than 0.05 s"
+    assert counter("timed_out_requests_total", reason="deadline") - before == 1
     assert ENDLESS.stopped
+
+
+async def test_a_client_may_ask_for_less_time_and_not_for_more(http: httpx.AsyncClient) -> None:
+    for asked, told in (("1", "0.001"), ("0020", "0.02"), ("999999999", "0.05")):
+        headers = {"X-Request-Timeout-Ms": asked}
+        reply = await http.post("/endless", json={"text": "good"}, headers=headers)
+        assert reply.status_code == 504
+        assert reply.json()["detail"] == f"The answer took longer than {told} s"
+
+
+@pytest.mark.parametrize("asked", ["", "0", "-1", "1.5", "1e3", "soon", "9" * 5_000])
+async def test_a_time_that_is_none_is_refused(http: httpx.AsyncClient, asked: str) -> None:
+    headers = {"X-Request-Timeout-Ms": asked}
+    reply = await http.post("/predict", json={"text": "good"}, headers=headers)
+    assert reply.status_code == 400
+    assert "X-Request-Timeout-Ms is a whole number of milliseconds" in reply.json()["detail"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("POST", "/else")])

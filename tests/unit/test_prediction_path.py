@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.keys import cache_key
-from errors import RunnerUnavailable
+from errors import Overloaded, RunnerUnavailable
 from prediction_path import deal, subject_key
 from tests.unit.fakes import Setup, classification, counter
 from values import Experiment, ModelVersion, Split
@@ -51,6 +51,24 @@ async def test_a_batch_is_one_lookup_one_call_and_one_store(setup: Setup) -> Non
     assert setup.v1.calls[1:] == [["new one", "newer still"]]
     assert len(setup.cache.lookups) == 2
     assert len(setup.cache.stores) == 2
+
+
+async def test_an_overloaded_model_refuses_what_is_new_and_nothing_else(setup: Setup) -> None:
+    await setup.path.predict(["known"], "v1", "/predict")
+    setup.v1.gate.clear()
+    setup.v1.entered.clear()
+    first = asyncio.create_task(setup.path.predict(["under way"], "v1", "/predict"))
+    await setup.v1.entered.wait()
+    setup.v1.overloaded = True
+    joined = asyncio.create_task(setup.path.predict(["under way", "known"], "v1", "/predict/batch"))
+    with pytest.raises(Overloaded):
+        await setup.path.predict(["new", "known"], "v1", "/predict/batch")
+    setup.v1.gate.set()
+    await first
+    assert [one.text for one in await joined] == ["under way", "known"]
+    assert setup.v1.calls == [["known"], ["under way"]]
+    [(model, endpoint, texts)] = setup.log.failures
+    assert (model.version, endpoint, texts) == ("v1", "/predict/batch", 2)
 
 
 async def test_versions_do_not_share_answers(setup: Setup) -> None:

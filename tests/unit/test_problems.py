@@ -24,7 +24,8 @@ def client(
 ) -> httpx.AsyncClient:
     app = ProblemMiddleware(Starlette(routes=[Route(path, endpoint, methods=list(methods))]))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
+    headers = {"X-Request-Id": "abc"}
+    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
 
 
 async def test_a_problem_of_ours_passes_and_other_words_do_not() -> None:
@@ -47,6 +48,7 @@ async def test_a_problem_of_ours_passes_and_other_words_do_not() -> None:
         "status": 400,
         "detail": "Bad Request",
         "instance": "/x",
+        "request_id": "abc",
     }
 
 
@@ -81,7 +83,7 @@ async def test_an_error_of_ours_comes_with_its_headers() -> None:
 
     transport = httpx.ASGITransport(ProblemMiddleware(refuse))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-        reply = await http.get("/x")
+        reply = await http.get("/x", headers={"X-Request-Id": "abc"})
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
     assert reply.headers["content-type"] == "application/problem+json"
     assert reply.json() == {
@@ -90,6 +92,7 @@ async def test_an_error_of_ours_comes_with_its_headers() -> None:
         "status": 429,
         "detail": "no",
         "instance": "/x",
+        "request_id": "abc",
     }
 
 

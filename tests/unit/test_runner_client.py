@@ -9,11 +9,16 @@ import aiohttp
 import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
-from errors import RunnerUnavailable
+from deadlines import deadline_in
+from errors import Overloaded, RunnerUnavailable
+from runners.admission import QueueBounds
 from runners.client import RunnerClient
+from runners.lanes import INTERACTIVE_TOKENS, Lane
+from tests.unit.fakes import counter
 from values import Classification, RunnerDescription, Version
 
 WAIT_SECONDS = 10.0
+BOUNDS = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 1.0, "bulk": 5.0})
 
 
 class FakeRunnerApi:
@@ -25,8 +30,12 @@ class FakeRunnerApi:
         self.hangs = False
         self.revision = "r"
         self.calls: list[list[str]] = []
+        self.lanes: list[Lane] = []
+        self.timeouts: list[float] = []
 
-    async def classify(self, texts: Sequence[str], timeout_seconds: float) -> list[Classification]:
+    async def classify(
+        self, texts: Sequence[str], timeout_seconds: float, lane: Lane
+    ) -> list[Classification]:
         assert 0 < timeout_seconds <= WAIT_SECONDS
         if self.error:
             raise self.error
@@ -35,6 +44,8 @@ class FakeRunnerApi:
         if self.hangs:
             await asyncio.Event().wait()
         self.calls.append(list(texts))
+        self.lanes.append(lane)
+        self.timeouts.append(timeout_seconds)
         return [Classification("r", {"positive": 1.0}, 3, truncated=False) for _ in texts]
 
     async def describe(self) -> RunnerDescription:
@@ -44,7 +55,7 @@ class FakeRunnerApi:
 
 
 def client(api: FakeRunnerApi, version: Version = "v1") -> RunnerClient:
-    return RunnerClient(version, api, timeout_seconds=WAIT_SECONDS)
+    return RunnerClient(version, api, BOUNDS, timeout_seconds=WAIT_SECONDS)
 
 
 @pytest.fixture
@@ -100,10 +111,13 @@ async def test_every_failure_of_a_runner_is_told_as_unavailable(
     assert runner.ready
 
 
-async def test_a_runner_that_breaks_off_is_asked_once_more(api: FakeRunnerApi) -> None:
+async def test_a_runner_that_breaks_off_is_asked_again(api: FakeRunnerApi) -> None:
     api.errors = [aiohttp.ServerDisconnectedError()]
     assert len(await client(api).classify(["a"])) == 1
-    api.errors = [aiohttp.ServerDisconnectedError(), aiohttp.ServerDisconnectedError()]
+    # So do all connections that were kept to it.
+    api.errors = [aiohttp.ServerDisconnectedError()] * 6
+    assert len(await client(api).classify(["a"])) == 1
+    api.errors = [aiohttp.ServerDisconnectedError()] * 100
     with pytest.raises(RunnerUnavailable):
         await client(api).classify(["a"])
 
@@ -119,7 +133,7 @@ async def test_one_that_never_answers_is_waited_for_until_the_deadline(
     api: FakeRunnerApi,
 ) -> None:
     api.hangs = True
-    hurried = RunnerClient("v1", api, timeout_seconds=0.05)
+    hurried = RunnerClient("v1", api, BOUNDS, timeout_seconds=0.05)
     async with asyncio.timeout(WAIT_SECONDS):
         with pytest.raises(RunnerUnavailable):
             await hurried.classify(["a"])
@@ -128,6 +142,45 @@ async def test_one_that_never_answers_is_waited_for_until_the_deadline(
 async def test_a_batch_is_one_call(api: FakeRunnerApi) -> None:
     assert len(await client(api).classify(("a", "b"))) == 2
     assert api.calls == [["a", "b"]]
+
+
+async def test_a_large_batch_does_not_share_a_call_nor_wait_for_one(api: FakeRunnerApi) -> None:
+    runner = client(api)
+    api.hangs = True
+    waiting = [asyncio.create_task(runner.classify([str(number)])) for number in range(20)]
+    await asyncio.sleep(0)
+    api.hangs = False
+    large = ["x" * 1_000] * (1 + INTERACTIVE_TOKENS // 250)
+    assert len(await runner.classify(large)) == len(large)
+    assert (large, "bulk") in zip(api.calls, api.lanes, strict=True)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_too_much_is_refused_and_says_when_to_try_again(api: FakeRunnerApi) -> None:
+    runner = client(api)
+    api.hangs = True
+    waiting = [asyncio.create_task(runner.classify(["x"])) for _ in range(BOUNDS.texts)]
+    await asyncio.sleep(0)
+    before = counter("shed_requests_total", reason="queue_size")
+    with pytest.raises(Overloaded, match="v1 has too much to do") as caught:
+        await runner.classify(["x"])
+    assert caught.value.retry_after_seconds == 1
+    assert counter("shed_requests_total", reason="queue_size") == before + 1
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    api.hangs = False
+    await runner.classify(["x"])
+
+
+async def test_a_large_batch_is_not_computed_past_the_deadline_of_its_request(
+    api: FakeRunnerApi,
+) -> None:
+    async with deadline_in(1.0):
+        await client(api).classify(["x" * 1_000] * 10)
+    assert api.timeouts[-1] <= 1.0
 
 
 async def test_a_mistake_of_ours_is_not_told_as_an_outage(api: FakeRunnerApi) -> None:
@@ -164,6 +217,16 @@ async def test_a_runner_that_comes_up_is_noticed(
     api.error = None
     await until(lambda: watching.ready)
     assert watching.description() == RunnerDescription("v1", "r", "fake", ("negative", "positive"))
+    assert counter("runner_up", version="v1") == 1
+
+
+async def test_one_that_is_gone_is_noticed_too(api: FakeRunnerApi) -> None:
+    runner = client(api)
+    await runner.refresh()
+    api.error = ConnectionRefusedError()
+    await runner.refresh()
+    assert not runner.ready
+    assert counter("runner_up", version="v1") == 0
 
 
 async def test_new_weights_are_noticed(api: FakeRunnerApi) -> None:
@@ -172,6 +235,11 @@ async def test_new_weights_are_noticed(api: FakeRunnerApi) -> None:
     api.revision = "r2"
     await runner.refresh()
     assert runner.description().revision == "r2"
+    told = [
+        counter("model_revision_info", version="v1", revision=revision, engine="fake")
+        for revision in ("r", "r2")
+    ]
+    assert told == [0, 1]
 
 
 async def test_stopping_a_client_that_never_started_is_no_error(api: FakeRunnerApi) -> None:

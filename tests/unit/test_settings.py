@@ -137,3 +137,18 @@ def test_each_version_has_its_model() -> None:
 
 def test_every_setting_says_what_it_does() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_origins_are_read_as_a_list() -> None:
+    assert settings().cors_origins == ()
+    asked = "https://shop.example/, http://localhost:5173,"
+    assert settings(cors_origins=asked).cors_origins == (
+        "https://shop.example",
+        "http://localhost:5173",
+    )
+
+
+@pytest.mark.parametrize("origin", ["*", "shop.example", "https://shop.example/path", "ftp://x"])
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ValidationError, match=r"origins such as https://shop\.example"):
+        settings(cors_origins=origin)

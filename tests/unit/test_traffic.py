@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+from bisect import bisect
 from collections import Counter
 from itertools import islice
-from statistics import median
+from statistics import mean, median
 
 import pytest
 
@@ -15,10 +17,13 @@ from loadtest.traffic import (
     MAX_CHARACTERS,
     PREDICT,
     PRIMED_TEXTS,
+    REMEMBERED_TEXTS,
     REPEATED_TEXTS,
+    SENTENCE_WORDS,
     Kind,
     Request,
     make_traffic,
+    sentence_words,
     texts_of,
 )
 from schemas import AbCompareRequest, BatchRequest, PredictRequest
@@ -64,6 +69,27 @@ def test_mixed_lengths_are_skewed_to_short_and_within_the_limits() -> None:
     assert 200 < max(words) <= 400
     assert median(words) == pytest.approx(20, abs=1)
     assert max(map(len, texts)) <= MAX_CHARACTERS
+
+
+def test_sentences_are_as_long_as_those_of_reviews() -> None:
+    chance = random.Random(1)
+    words = [sentence_words(chance) for _ in range(50_000)]
+    assert (min(words), max(words)) == (1, 59)
+    assert mean(words) == pytest.approx(21, abs=0.5)
+    for share, most in SENTENCE_WORDS:
+        # A word more or less, for lengths are whole.
+        assert sum(length < most for length in words) / len(words) <= share
+        assert sum(length <= most + 1 for length in words) / len(words) >= share
+
+
+def test_half_of_the_sentences_came_before() -> None:
+    texts = list(islice(texts_of(Kind.sentences, seed=1), 10_000))
+    assert len(set(texts)) / len(texts) == pytest.approx(0.5, abs=0.02)
+    first_seen = {text: number for number, text in reversed(list(enumerate(texts)))}
+    new = sorted(first_seen.values())
+    for number, text in enumerate(texts):
+        new_since = bisect(new, number) - bisect(new, first_seen[text])
+        assert new_since < REMEMBERED_TEXTS
 
 
 def test_repeated_texts_are_all_primed() -> None:

@@ -1,0 +1,67 @@
+"""Prometheus is told how far the last hour is from the week before it."""
+
+from __future__ import annotations
+
+import math
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from analytics.database import create_engine
+from analytics.drift_watch import DriftWatch
+from analytics.reader import Reader
+from tests.integration.predictions import PredictionWriter, make_prediction
+from tests.waiting import until
+from values import Prediction, Sentiment
+
+
+def psi(version: str, feature: str, name: str = "model_drift_psi") -> float:
+    value = REGISTRY.get_sample_value(name, {"version": version, "feature": feature})
+    assert value is not None
+    return value
+
+
+def made(count: int, positives: float, since: datetime, span: timedelta) -> list[Prediction]:
+    numbers = random.Random(3)
+    predictions = []
+    for _ in range(count):
+        said: Sentiment = "positive" if numbers.random() < positives else "negative"
+        other: Sentiment = "negative" if said == "positive" else "positive"
+        scores: dict[Sentiment, float] = {said: 0.9, other: 0.1}
+        created_at = since + span * numbers.random()
+        predictions.append(make_prediction("A film.", scores=scores, created_at=created_at))
+    return predictions
+
+
+async def test_an_hour_that_differs_from_its_week_is_told(engine: AsyncEngine) -> None:
+    now = datetime.now(UTC)
+    hour = now - timedelta(hours=1)
+    week = made(1_500, 0.7, hour - timedelta(days=6), timedelta(days=6))
+    await PredictionWriter(engine).write([*week, *made(1_500, 0.3, hour, timedelta(hours=1))])
+    watch = DriftWatch(Reader(engine))
+    await watch.look(now)
+    assert psi("v1", "sentiment") > 0.2 > psi("v1", "sentiment", "model_drift_psi_noise")
+    assert psi("v1", "text_characters") < 0.1
+    # Nobody asked v2: nothing is known of it, and no alert is above that.
+    assert math.isnan(psi("v2", "sentiment"))
+
+
+async def test_an_outage_is_told_and_waited_out(
+    database_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = create_engine(
+        database_url.set(query={"host": "/nowhere"}), pool_size=1, timeout_seconds=1
+    )
+    watch = DriftWatch(Reader(nowhere))
+    watch.start()
+    await until(lambda: "drift is not known now" in caplog.text)
+    await watch.stop()
+    await nowhere.dispose()
+
+
+async def test_stopping_one_that_never_started_is_no_error(engine: AsyncEngine) -> None:
+    await DriftWatch(Reader(engine)).stop()

@@ -1,0 +1,161 @@
+"""A served Bento with databases of its own, and the faults that can be made to happen to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+import psutil
+
+from analytics.log.segments import segments
+from scripts.embedded import embedded_postgres, embedded_redis
+from scripts.migrate import upgrade
+from tests.database import fetch, scalar
+from tests.served.cable import Cable
+from tests.served.traffic import Traffic
+from tests.serving import ServedBento, free_port, serve
+from tests.waiting import until
+
+RECOVERY_SECONDS = 30.0
+# A third of the time that a request has; on a quiet machine it is 0.5 to 3.5 s.
+SLOWEST_SECONDS = 10.0
+# No file of the service may grow past this; a prediction is some 400 bytes.
+FULL_BYTES = 100
+SOCKET = ".s.PGSQL.5432"
+
+
+@dataclass
+class Stack:
+    """A served Bento with databases of its own, and cables to them."""
+
+    bento: ServedBento
+    running: ExitStack
+    postgres: Path
+    to_postgres: Cable
+    redis: Path
+    to_redis: Cable
+    spool: Path
+
+    def workers(self, of: str) -> list[psutil.Process]:
+        """The processes with `of` in their command lines, below `bentoml serve`."""
+        family = psutil.Process(self.bento.process.pid).children(recursive=True)
+        return [process for process in family if of in " ".join(_command(process))]
+
+    def postmaster(self) -> psutil.Process:
+        return psutil.Process(int((self.postgres / "postmaster.pid").read_text().split()[0]))
+
+    def redis_server(self) -> psutil.Process:
+        [server] = {
+            psutil.Process(each.pid)
+            for each in psutil.net_connections("tcp")
+            if each.status == psutil.CONN_LISTEN and each.laddr.port == self.to_redis.target
+        }
+        return server
+
+    async def stored_is_what_was_acknowledged(self, told: Traffic) -> None:
+        """Each once; and the rollups have counted each once."""
+        await until(lambda: not segments(self.spool), RECOVERY_SECONDS)
+        rows = await asyncio.to_thread(
+            fetch, self.bento.database_url, "SELECT id::text FROM predictions"
+        )
+        stored = [row["id"] for row in rows]
+        assert set(told.acknowledged) <= set(stored)
+        assert len(told.acknowledged) == len(set(told.acknowledged))
+        counted = (
+            "SELECT sum(negative + neutral + positive)::bigint FROM rollups "
+            "WHERE bucket_seconds = 86400"
+        )
+        assert await asyncio.to_thread(scalar, self.bento.database_url, counted) == len(stored)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        command: list[str] = process.cmdline()
+    except psutil.Error:
+        return []
+    return command
+
+
+@contextmanager
+def stack_in(folder: Path, bentoml_home: Path, **environment: str) -> Iterator[Stack]:
+    with ExitStack() as running:
+        # Not in pytest's folder, which is shut to the user that PostgreSQL runs as.
+        postgres = Path(running.enter_context(TemporaryDirectory())) / "data"
+        database_url = running.enter_context(embedded_postgres(postgres))
+        redis_url = running.enter_context(embedded_redis(folder / "redis", max_memory="64mb"))
+        upgrade(database_url)
+        redis_port = urlsplit(redis_url).port
+        assert redis_port is not None
+        to_postgres = Cable(Path(str(database_url.query["host"])) / SOCKET)
+        running.enter_context(to_postgres.listening(folder / SOCKET))
+        to_redis, cable_port = Cable(redis_port), free_port()
+        running.enter_context(to_redis.listening(cable_port))
+        bento = running.enter_context(
+            serve(
+                bentoml_home,
+                database_url.set(query={"host": str(folder)}),
+                f"redis://127.0.0.1:{cable_port}/0",
+                log=folder / "log",
+                API_WORKERS="2",
+                LOCAL_CACHE_ENTRIES="0",
+                RATE_LIMIT_PREDICT="off",
+                RATE_LIMIT_BATCH="off",
+                DRAIN_SECONDS="1",
+                # As in an image, where BentoML by itself replaces no worker.
+                BENTOML_CONTAINERIZED="true",
+                **environment,
+            )
+        )
+        spool = folder / "data" / "spool"
+        yield Stack(bento, running, postgres, to_postgres, folder / "redis", to_redis, spool)
+
+
+@contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """A process and its children, as if the machine had forgotten them."""
+    family = [process, *process.children(recursive=True)]
+    for one in family:
+        one.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for one in family:
+            one.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def without_disk(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Processes whose files may not grow, as if their disk were full."""
+    for process in processes:
+        set_largest_file(process, str(FULL_BYTES))
+    try:
+        yield
+    finally:
+        for process in processes:
+            set_largest_file(process, "unlimited")
+
+
+def set_largest_file(process: psutil.Process, soft_limit: str) -> None:
+    """Of a process that may end at any time, as those that serve a connection do."""
+    try:
+        # As its own user: in a container not even root may do that to another's process.
+        user = process.uids().real if os.getuid() == 0 else None
+        command = ["prlimit", "--pid", str(process.pid), f"--fsize={soft_limit}:"]
+        subprocess.run(command, user=user, check=True)
+    except (psutil.NoSuchProcess, subprocess.CalledProcessError):
+        if process.is_running():
+            raise
+
+
+def nothing_was_noticed(told: Traffic) -> None:
+    assert (told.refusals, told.broken) == ([], 0)
+    assert told.slowest_seconds < SLOWEST_SECONDS
+    assert set(told.readiness) == {200}

@@ -1,0 +1,172 @@
+"""Databases and the ways to them fail under traffic, and predictions go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import pytest
+from libfaketime import get_reload_information
+from redis.asyncio import Redis
+
+from analytics.log.segments import segments
+from scripts.embedded import embedded_postgres, embedded_redis
+from tests.database import scalar
+from tests.served.stack import Stack, nothing_was_noticed, stack_in, stopped, without_disk
+from tests.served.traffic import traffic
+from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def stack(bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with stack_in(tmp_path_factory.mktemp("faults"), bentoml_home) as made:
+        yield made
+
+
+async def test_metrics_are_of_all_processes_together(stack: Stack) -> None:
+    counts = {
+        "requests": lambda: stack.bento.metric("http_requests_total", status="200"),
+        "probes": lambda: stack.bento.metric("http_requests_total", endpoint="/readyz"),
+        "scrapes": lambda: stack.bento.metric("http_requests_total", endpoint="/metrics"),
+        "predictions": lambda: stack.bento.metric("model_predictions_total"),
+        "recorded": lambda: stack.bento.metric("prediction_log_recorded_total"),
+        "computed": lambda: stack.bento.metric("model_batch_texts_sum"),
+        "stored": lambda: stack.bento.metric("prediction_log_stored_total"),
+    }
+    before = {name: await asyncio.to_thread(count) for name, count in counts.items()}
+    async with traffic(stack.bento) as told:
+        await told.answers(200)
+    await stack.stored_is_what_was_acknowledged(told)
+    after = {name: await asyncio.to_thread(count) for name, count in counts.items()}
+    grown = {name: after[name] - before[name] for name in counts}
+    made = len(told.acknowledged)
+    assert grown["predictions"] == grown["recorded"] == grown["stored"] == made
+    assert grown["computed"] == made
+    assert grown["requests"] - grown["probes"] - grown["scrapes"] == told.statuses[200]
+
+
+async def test_a_postgresql_that_hangs_costs_predictions_nothing(stack: Stack) -> None:
+    async with traffic(stack.bento) as told:
+        with stopped(stack.postmaster()):
+            await told.answers(200)
+            assert segments(stack.spool)
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+async def test_a_killed_postgresql_costs_predictions_nothing(stack: Stack) -> None:
+    async with traffic(stack.bento) as told:
+        server = stack.postmaster()
+        backends = server.children()
+        server.kill()
+        await until(lambda: not any(each.is_running() for each in (server, *backends)))
+        await told.answers(200)
+        assert segments(stack.spool)
+        await asyncio.to_thread(stack.running.enter_context, embedded_postgres(stack.postgres))
+        await told.answers(100)
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+async def test_a_postgresql_whose_disk_is_full_costs_predictions_nothing(stack: Stack) -> None:
+    async with traffic(stack.bento) as told:
+        postmaster = stack.postmaster()
+        with without_disk([postmaster, *postmaster.children()]):
+            stack.to_postgres.cut()  # new connections are processes of the same kind
+            await told.answers(200)
+            assert segments(stack.spool)
+        await asyncio.to_thread(stack.running.enter_context, embedded_postgres(stack.postgres))
+        await told.answers(100)
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+async def test_a_slow_postgresql_costs_predictions_nothing(stack: Stack) -> None:
+    async with traffic(stack.bento) as told:
+        with stack.to_postgres.slow(1.0):
+            await told.answers(200)
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+async def test_connections_that_break_off_in_the_middle_cost_nothing(stack: Stack) -> None:
+    async with traffic(stack.bento) as told:
+        with stack.to_postgres.cutting_every(7), stack.to_redis.cutting_every(50):
+            before = stack.to_postgres.pieces
+            await told.answers(500)
+            assert stack.to_postgres.pieces > before + 20
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+async def test_a_redis_that_hangs_costs_little(stack: Stack) -> None:
+    async with traffic(stack.bento) as told:
+        with stopped(stack.redis_server()):
+            await told.answers(200)
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+async def test_a_slow_redis_costs_little(stack: Stack) -> None:
+    async with traffic(stack.bento) as told:
+        with stack.to_redis.slow(0.4):
+            await told.answers(200)
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+async def test_a_redis_without_memory_costs_nothing(stack: Stack) -> None:
+    port = cast("int", stack.to_redis.target)
+    async with Redis(port=port) as redis, traffic(stack.bento) as told:
+        await redis.config_set("maxmemory-policy", "noeviction")
+        await redis.config_set("maxmemory", "1")
+        await told.answers(200)
+        await redis.config_set("maxmemory", "64mb")
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+async def test_a_killed_redis_costs_nothing(stack: Stack) -> None:
+    async with traffic(stack.bento) as told:
+        stack.redis_server().kill()
+        await told.answers(200)
+        url = stack.running.enter_context(embedded_redis(stack.redis, max_memory="64mb"))
+        port = urlsplit(url).port
+        assert port is not None
+        stack.to_redis.target = port
+        await told.answers(100)
+    nothing_was_noticed(told)
+    await stack.stored_is_what_was_acknowledged(told)
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Path:
+    """What is written here is added to the time of day."""
+    offset = tmp_path / "clock"
+    offset.write_text("+0")
+    return offset
+
+
+@pytest.fixture
+def stack_with_clock(bentoml_home: Path, tmp_path: Path, clock: Path) -> Iterator[Stack]:
+    _, environment = get_reload_information()
+    settings = {**environment, "FAKETIME_TIMESTAMP_FILE": str(clock), "NO_FAKE_STAT": "1"}
+    del settings["FAKETIME_NO_CACHE"]
+    with stack_in(tmp_path, bentoml_home, **settings, FAKETIME_CACHE_DURATION="1") as made:
+        yield made
+
+
+async def test_a_clock_that_steps_costs_nothing(stack_with_clock: Stack, clock: Path) -> None:
+    async with traffic(stack_with_clock.bento) as told:
+        for offset in ("+2d", "-1h", "+3h", "-3d", "+0"):
+            await asyncio.to_thread(clock.write_text, offset)
+            await asyncio.sleep(1.1)  # as long as the service may go by the time before
+            await told.answers(100)
+    nothing_was_noticed(told)
+    await stack_with_clock.stored_is_what_was_acknowledged(told)
+    days = "SELECT count(DISTINCT created_at::date) FROM predictions"
+    assert await asyncio.to_thread(scalar, stack_with_clock.bento.database_url, days) >= 3

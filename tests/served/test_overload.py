@@ -1,0 +1,93 @@
+"""Far more is asked of a served Bento than it can do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import httpx
+
+from loadtest.open_loop import OpenLoop
+from loadtest.traffic import Kind, make_traffic
+from tests.serving import ServedBento
+
+FLOOD_PER_SECOND = 600
+FLOOD_SECONDS = 4.0
+RECOVERY_SECONDS = 5.0
+ANSWERED_IN_A_ROW = 20
+
+
+async def test_a_flood_is_answered_or_refused_and_then_forgotten(unlimited: ServedBento) -> None:
+    load = OpenLoop(unlimited.url)
+    texts = make_traffic(Kind.distinct, seed=0).requests
+    outcomes = await load.send(texts, rate=FLOOD_PER_SECOND, seconds=FLOOD_SECONDS)
+    over = time.monotonic()
+    load.close()
+    statuses = Counter(each.status for each in outcomes)
+    assert {each.failure for each in outcomes} == {""}
+    assert statuses.keys() == {200, 503}
+    assert statuses[503] > statuses[200] > 100
+    async with unlimited.async_client() as client:
+        answered_in_a_row = 0
+        while answered_in_a_row < ANSWERED_IN_A_ROW:
+            assert time.monotonic() < over + RECOVERY_SECONDS
+            reply = await client.post("/predict", json={"text": f"Is it over? {time.time_ns()}"})
+            if reply.is_success:
+                answered_in_a_row += 1
+            else:
+                assert int(reply.headers["retry-after"]) >= 1
+                answered_in_a_row = 0
+            await asyncio.sleep(0.02)
+        shed = [
+            line
+            for line in (await client.get("/metrics")).text.splitlines()
+            if line.startswith("shed_requests_total{")
+        ]
+    assert sum(float(line.split()[-1]) for line in shed) >= statuses[503]
+
+
+async def test_a_sentence_does_not_wait_for_all_the_reviews(unlimited: ServedBento) -> None:
+    review = "A film about a phone that is charged again and again, and never at all. " * 12
+    async with unlimited.async_client() as client:
+        started = time.perf_counter()
+
+        async def post_reviews() -> float:
+            texts = [f"{part}. {review}" for part in range(100)]
+            reply = await client.post("/predict/batch", json={"texts": texts})
+            assert reply.status_code == 200
+            return time.perf_counter() - started
+
+        large = asyncio.create_task(post_reviews())
+        await asyncio.sleep(0.5)
+        replies = [
+            await client.post("/predict", json={"text": f"Short, {number}."})
+            for number in range(10)
+        ]
+        small_seconds = time.perf_counter() - started
+        assert {reply.status_code for reply in replies} == {200}
+        # Ten, one after the other, were there before what had come before them.
+        assert small_seconds < await large
+
+
+def test_a_request_says_how_long_it_waits(unlimited: ServedBento) -> None:
+    with unlimited.client() as client:
+        before = abandoned(client)
+        reply = client.post(
+            "/predict/batch",
+            json={"texts": [f"{number} of these. " * 100 for number in range(100)]},
+            headers={"X-Request-Timeout-Ms": "50"},
+        )
+        assert reply.status_code == 504
+        assert reply.json()["detail"] == "The answer took longer than 0.05 s"
+        assert int(reply.headers["retry-after"]) >= 1
+        # And what nobody waits for is not computed to the end.
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while abandoned(client) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def abandoned(client: httpx.Client) -> list[str]:
+    name = 'model_abandoned_texts_total{version="v1"}'
+    return [line for line in client.get("/metrics").text.splitlines() if line.startswith(name)]

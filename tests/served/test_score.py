@@ -1,0 +1,108 @@
+"""The command that scores files, with the saved models, as an operator runs it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from loadtest.traffic import Kind, texts_of
+from scripts.scoring.scorer import Scorer, load_models
+from settings import Settings
+from tests.serving import ROOT
+from tests.store import model_store_at
+
+ROWS = 2_100
+INTERRUPTED = 130
+
+
+def command(*options: object) -> Sequence[str]:
+    return [sys.executable, "-m", "scripts.score", "--versions", "v1", *map(str, options)]
+
+
+def stop_after_a_chunk(
+    bentoml_home: Path, source: Path, out: Path, sent: signal.Signals
+) -> tuple[int, str]:
+    """Start it, and send the signal as soon as more is committed than before."""
+    told = out.with_name(out.name + ".progress")
+    before = json.loads(told.read_bytes())["end"]["rows"] if told.exists() else 0
+    with subprocess.Popen(
+        command(source, out),
+        cwd=ROOT,
+        env=os.environ | {"BENTOML_HOME": str(bentoml_home)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while process.poll() is None and (
+            not told.exists() or json.loads(told.read_bytes())["end"]["rows"] == before
+        ):
+            pass_time(process)
+        process.send_signal(sent)
+        _, errors = process.communicate()
+    return process.returncode, errors
+
+
+def pass_time(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(0.02)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def test_killed_and_interrupted_it_writes_what_an_undisturbed_run_writes(
+    bentoml_home: Path, tmp_path: Path
+) -> None:
+    source, out, whole = tmp_path / "in.csv", tmp_path / "out.csv", tmp_path / "whole.csv"
+    texts = list(itertools.islice(texts_of(Kind.sentences, seed=3), ROWS))
+    texts[7] = texts[2_000] = "  "
+    texts[9] = "one of the longest films that I have seen. " * 110
+    with source.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text"])
+        writer.writerows(enumerate(texts))
+
+    assert stop_after_a_chunk(bentoml_home, source, out, signal.SIGKILL)[0] == -signal.SIGKILL
+    status, errors = stop_after_a_chunk(bentoml_home, source, out, signal.SIGINT)
+    assert status == INTERRUPTED
+    assert "the same command goes on" in errors
+    environment = os.environ | {"BENTOML_HOME": str(bentoml_home)}
+    for target in (out, whole):
+        subprocess.run(command(source, target), cwd=ROOT, env=environment, check=True)
+    assert out.read_bytes() == whole.read_bytes()
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["id"]) for row in rows] == [n for n in range(ROWS) if n not in (7, 2_000)]
+    assert [row["id"] for row in rows if row["truncated"] == "true"] == ["9"]
+    rejects = out.with_name("out.csv.rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in rejects] == [9, 2_002]
+
+    # The models say the same of the first chunk here.
+    with model_store_at(bentoml_home / "models"):
+        models = load_models(("v1",), Settings(_env_file=None))
+    with Scorer({version: each.model for version, each in models.items()}, streams=1) as scorer:
+        scores = scorer.score([text.strip() for text in texts[:1_024] if text.strip()])
+    for row, said in zip(rows, scores["v1"], strict=False):
+        assert row["sentiment_v1"] == said.sentiment
+        assert float(row["confidence_v1"]) == round(said.confidence, 6)
+
+
+def test_what_cannot_be_scored_is_told_in_a_line(bentoml_home: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("review\ngood\n")
+    run = subprocess.run(
+        command(source, tmp_path / "out.csv"),
+        cwd=ROOT,
+        env=os.environ | {"BENTOML_HOME": str(bentoml_home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "no column 'text'; there are: review" in run.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]

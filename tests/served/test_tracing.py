@@ -1,0 +1,141 @@
+"""What a collector is told of requests to a served Bento."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from tests.served.collector import Collector, Seen, collecting
+from tests.serving import ServedBento, serve
+from tests.waiting import until
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CALLER = "00f067aa0ba902b7"
+SECRET = "What nobody else is to read."
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def traced(
+    named_database: Callable[[str], URL],
+    redis_server: str,
+    bentoml_home: Path,
+    collector: Collector,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ServedBento]:
+    with serve(
+        bentoml_home,
+        named_database("traced"),
+        redis_server.removesuffix("/0") + "/3",
+        log=tmp_path_factory.mktemp("traced") / "log",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="100",
+        LOG_LEVEL="DEBUG",
+    ) as bento:
+        yield bento
+
+
+async def spans_of(collector: Collector, trace: str, *names: str) -> dict[str, Seen]:
+    """Of each name, the one; when all have come."""
+    await until(lambda: set(names) <= {span.name for span in collector.of_trace(trace)})
+    spans = collector.of_trace(trace)
+    assert set(Counter(span.name for span in spans).values()) == {1}
+    return {span.name: span for span in spans}
+
+
+async def test_a_request_is_one_trace_through_all_its_processes(
+    traced: ServedBento, collector: Collector
+) -> None:
+    headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "X-Request-Id": "traced-1"}
+    with traced.client() as client:
+        reply = client.post("/predict", json={"text": SECRET}, headers=headers)
+    assert reply.status_code == 200
+    names = (
+        "POST /predict", "cache.lookup", "classify", "runner.call", "POST /classify", "tokenise",
+        "queue", "inference", "cache.store", "log.record",
+    )  # fmt: skip
+    spans = await spans_of(collector, TRACE, *names)
+    assert set(spans) == set(names)
+    parents = {name: span.parent for name, span in spans.items()}
+    root = spans["POST /predict"]
+    assert root.parent == CALLER
+    assert root.attributes["sentiment.request_id"] == "traced-1"
+    assert root.attributes["http.response.status_code"] == 200
+    assert parents["cache.lookup"] == parents["classify"] == parents["log.record"] == root.id
+    assert parents["runner.call"] == spans["classify"].id
+    assert parents["POST /classify"] == spans["runner.call"].id
+    in_runner = {parents[name] for name in ("tokenise", "queue", "inference")}
+    assert in_runner == {spans["POST /classify"].id}
+    assert {spans[name].service for name in ("POST /classify", "queue", "inference")} == {
+        "sentiment-runner-v1"
+    }
+    assert spans["inference"].attributes["batch.texts"] == 1
+    # What is written later is a trace of its own, linked to it.
+    on_disk = spans["log.record"].id
+    await until(lambda: any(on_disk in span.links for span in collector.spans))
+    [ship] = [span for span in collector.spans if on_disk in span.links]
+    assert (ship.name, ship.service) == ("log.ship", "sentiment-log-shipper")
+    assert SECRET not in str(collector.spans)
+    # And the log names it.
+    lines = [json.loads(line) for line in traced.log.read_text().splitlines()]
+    [line] = [line for line in lines if line.get("request_id") == "traced-1"]
+    assert line["trace_id"] == TRACE
+
+
+async def test_requests_that_share_a_call_are_linked_to_it(
+    traced: ServedBento, collector: Collector
+) -> None:
+    texts = [f"Many at once, {number}." for number in range(60)]
+    async with traced.async_client() as client:
+        replies = await asyncio.gather(
+            *(client.post("/predict", json={"text": text, "version": "v2"}) for text in texts)
+        )
+    assert {reply.status_code for reply in replies} == {200}
+
+    def asked() -> set[str]:
+        return {
+            span.id
+            for span in collector.spans
+            if span.name == "classify" and span.attributes["version"] == "v2"
+        }
+
+    def calls() -> list[Seen]:
+        return [
+            span
+            for span in collector.spans
+            if span.name == "runner.call" and span.attributes["version"] == "v2"
+        ]
+
+    await until(lambda: sum(int(call.attributes["texts"]) for call in calls()) == len(texts))
+    await until(lambda: len(asked()) == len(texts))
+    assert 1 < len(calls()) < len(texts)
+    told = [id_ for call in calls() for id_ in (call.parent, *call.links)]
+    assert sorted(told) == sorted(asked())
+
+
+async def test_who_does_not_sample_is_left_alone(traced: ServedBento, collector: Collector) -> None:
+    unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+    with traced.client() as client:
+        for number in range(3):
+            body = {"text": f"Not looked at, {number}."}
+            client.post("/predict", json=body, headers={"traceparent": unsampled})
+        client.get("/readyz")
+        client.post(
+            "/predict", json={"text": ""}, headers={"traceparent": f"00-{TRACE[::-1]}-{CALLER}-01"}
+        )
+    await until(lambda: bool(collector.of_trace(TRACE[::-1])))
+    [refused] = collector.of_trace(TRACE[::-1])
+    assert refused.attributes["http.response.status_code"] == 422
+    assert collector.of_trace("0af7651916cd43dd8448eb211c80319c") == []
+    assert "/readyz" not in str(collector.spans)

@@ -1,0 +1,65 @@
+"""A model that costs nothing for tests of scoring, and a program that scores with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from scripts.scoring.job import Job, score_file
+from scripts.scoring.journal import Progress
+from scripts.scoring.scorer import LoadedModel
+from values import VERSIONS, Classification, Version
+
+STATUS = Path("/proc/self/status")
+
+
+class TokenCounter:
+    """Answers by the number of words; `before` is called with each batch."""
+
+    def __init__(self, before: Callable[[int], None] = lambda _: None) -> None:
+        self._before = before
+        self._tokenizer = Tokenizer(WordLevel({"?": 0}, unk_token="?"))  # noqa: S106
+        self._tokenizer.pre_tokenizer = WhitespaceSplit()
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        return self._tokenizer.encode_batch(list(texts))
+
+    def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
+        self._before(len(encodings))
+        return [counted(len(encoding.ids)) for encoding in encodings]
+
+
+def counted(words: int) -> Classification:
+    positive = (words % 9 + 1) / 10
+    scores: dict[str, float] = {"negative": 1 - positive, "positive": positive}
+    return Classification("r1", scores, words, truncated=words > 100)  # type: ignore[arg-type]
+
+
+def token_counters(before: Callable[[int], None] = lambda _: None) -> dict[Version, LoadedModel]:
+    return {version: LoadedModel(TokenCounter(before), "fake") for version in VERSIONS}
+
+
+def score(
+    source: Path,
+    out: Path,
+    *,
+    before: Callable[[int], None] = lambda _: None,
+    versions: Sequence[Version] = VERSIONS,
+    keep: Sequence[str] | None = None,
+    limit: int | None = None,
+    restart: bool = False,
+) -> Progress:
+    job = Job(source, out, "text", versions, keep, limit, restart)
+    return score_file(job, token_counters(before), lambda *_: None, streams=2)
+
+
+if __name__ == "__main__":
+    score(Path(sys.argv[1]), Path(sys.argv[2]))
+    # Of this program alone: getrusage counts in what the process was before it became this program.
+    [peak] = [line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")]
+    sys.stdout.write(peak.split()[1])

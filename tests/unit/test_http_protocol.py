@@ -1,0 +1,126 @@
+"""Connections that send headers slowly, without end, or not at all come to an end themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+from uvicorn.config import HTTP_PROTOCOLS
+
+from tests.serving import free_port
+from tests.unit.fakes import counter
+from tests.waiting import until
+from web.http_protocol import MAX_HEADER_BYTES, BoundedHttpProtocol, use_bounded_protocol
+
+TIMEOUT_SECONDS = 0.3
+KEEP_ALIVE_SECONDS = 1
+WAIT_SECONDS = 10.0
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n"
+
+
+class Hurried(BoundedHttpProtocol):
+    header_timeout_seconds = TIMEOUT_SECONDS
+    keep_alive_seconds = KEEP_ALIVE_SECONDS
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    """Where a real uvicorn listens."""
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            PlainTextResponse("ok"), port=port, http=Hurried, lifespan="off", log_config=None
+        )
+    )
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    yield port
+    server.should_exit = True
+    await serving
+
+
+async def talk(port: int, *parts: bytes, pause_seconds: float = 0.0) -> bytes:
+    """All that comes back until the server ends the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause_seconds)
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def problem(reply: bytes) -> tuple[int, str]:
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    assert b"connection: close" in head
+    assert int(head.split()[1]) == json.loads(body)["status"]
+    assert f"x-request-id: {json.loads(body)['request_id']}\r\n".encode() in head
+    return int(head.split()[1]), json.loads(body)["detail"]
+
+
+async def test_a_request_is_answered_and_the_connection_kept(port: int) -> None:
+    request = GET + b"\r\n"
+    last = GET + b"Connection: close\r\n\r\n"
+    assert (await talk(port, request, request, last)).count(b"200 OK") == 3
+    # Slowly, but not too slowly, and one after the other for longer than one may take.
+    pieces = [GET, b"\r\n", GET, b"\r\n", GET, b"Connection: close\r\n\r\n"]
+    reply = await talk(port, *pieces, pause_seconds=TIMEOUT_SECONDS / 3)
+    assert reply.count(b"200 OK") == 3
+
+
+async def test_a_connection_is_kept_for_as_long_as_is_said(port: int) -> None:
+    started = time.monotonic()
+    assert (await talk(port, GET + b"\r\n")).count(b"200 OK") == 1
+    assert KEEP_ALIVE_SECONDS <= time.monotonic() - started < KEEP_ALIVE_SECONDS + 2
+
+
+async def test_who_sends_nothing_is_hung_up_on(port: int) -> None:
+    assert await talk(port) == b""
+
+
+async def test_half_a_request_is_told_that_it_is_late(port: int) -> None:
+    before = counter("timed_out_requests_total", reason="headers")
+    assert problem(await talk(port, GET)) == (408, "The headers took longer than 0.3 s to come")
+    kept = await talk(port, GET + b"\r\n", GET, pause_seconds=0.05)
+    assert kept.startswith(b"HTTP/1.1 200 OK")
+    assert b"HTTP/1.1 408 Request Timeout" in kept
+    assert counter("timed_out_requests_total", reason="headers") - before == 2
+
+
+async def test_headers_that_trickle_are_late_too(port: int) -> None:
+    parts = [b"X-%d: 1\r\n" % number for number in range(20)]
+    with pytest.raises((ConnectionError, AssertionError)):
+        assert not await talk(port, GET, *parts, pause_seconds=TIMEOUT_SECONDS / 5)
+
+
+async def test_headers_without_end_are_refused(port: int) -> None:
+    line = b"X: " + b"x" * 10_000 + b"\r\n"
+    reply = await talk(port, GET, *[line] * (1 + MAX_HEADER_BYTES // 10_000), pause_seconds=0.01)
+    assert problem(reply) == (431, "The headers of a request may have at most 65,536 bytes")
+
+
+async def test_what_is_no_http_gets_a_problem(port: int) -> None:
+    assert problem(await talk(port, b"hello?\r\n\r\n")) == (400, "Invalid HTTP request received.")
+
+
+def test_servers_speak_it_from_then_on() -> None:
+    protocol = BoundedHttpProtocol
+    before = HTTP_PROTOCOLS["auto"], protocol.header_timeout_seconds, protocol.keep_alive_seconds
+    try:
+        use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60)
+        config = uvicorn.Config(PlainTextResponse("ok"), log_config=None)
+        config.load()
+        assert config.http_protocol_class is protocol
+        assert (protocol.header_timeout_seconds, protocol.keep_alive_seconds) == (3.0, 60)
+    finally:
+        HTTP_PROTOCOLS["auto"], protocol.header_timeout_seconds, protocol.keep_alive_seconds = (
+            before
+        )

@@ -1,0 +1,134 @@
+"""What waits in a runner: two lanes take turns, and a full one shuts no other."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Encoding, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from runners.lanes import LANES, Lane
+from runners.text_queue import Call, TextQueue
+
+TOKENIZER = Tokenizer(WordLevel({"x": 0, "y": 1}))
+TOKENIZER.pre_tokenizer = WhitespaceSplit()
+LONG = " ".join(["y"] * 400)  # alone in its batch
+
+
+@pytest.fixture
+async def loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def call(loop: asyncio.AbstractEventLoop, texts: list[str], lane: Lane = "interactive") -> Call:
+    return Call(texts, lane, 10.0, loop.create_future(), 0.0)
+
+
+def tokenise_all(queue: TextQueue) -> None:
+    while (one := queue.next_call(1.0)) is not None:
+        queue.add_tokenised(one, encode(one.texts))
+
+
+def encode(texts: object) -> list[Encoding]:
+    return TOKENIZER.encode_batch(list(texts))  # type: ignore[call-overload]
+
+
+async def test_the_lanes_take_turns(loop: asyncio.AbstractEventLoop) -> None:
+    queue = TextQueue(1_000, 10**6)
+    bulk = call(loop, [LONG] * 20, "bulk")
+    small = [call(loop, [LONG]) for _ in range(4)]
+    for one in (bulk, *small):
+        assert queue.add(one, 0.0)
+    tokenise_all(queue)
+    order = []
+    while batch := queue.take(1.0):
+        order += [entry.call for entry in batch]
+    assert order[:8].count(bulk) == 4
+    assert [one for one in order if one is not bulk] == small
+    assert order[8:] == [bulk] * 16
+
+
+async def test_a_small_text_does_not_wait_for_what_is_not_tokenised_yet(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    queue = TextQueue(10_000, 10**7)
+    for _ in range(20):
+        assert queue.add(call(loop, [LONG] * 100, "bulk"), 0.0)
+    tokenise_all(queue)
+    late = call(loop, [LONG])
+    assert queue.add(late, 0.0)
+    tokenise_all(queue)
+    assert late in [entry.call for _ in LANES for entry in queue.take(1.0)]
+
+
+async def test_a_batch_takes_company_from_either_lane(loop: asyncio.AbstractEventLoop) -> None:
+    queue = TextQueue(1_000, 10**6)
+    calls = [call(loop, ["x y x"] * 5, lane) for lane in LANES]
+    for one in calls:
+        assert queue.add(one, 0.0)
+    tokenise_all(queue)
+    assert {entry.call for entry in queue.take(1.0)} == set(calls)
+    assert not queue
+
+
+@pytest.mark.parametrize(("max_texts", "max_tokens"), [(2, 10**6), (1_000, 210)])
+async def test_a_full_lane_shuts_no_other(
+    loop: asyncio.AbstractEventLoop, max_texts: int, max_tokens: int
+) -> None:
+    queue = TextQueue(max_texts, max_tokens)
+    assert queue.add(call(loop, ["x" * 400], "bulk"), 0.0)
+    assert queue.add(call(loop, ["x" * 400], "bulk"), 0.0)
+    assert not queue.add(call(loop, ["x" * 400], "bulk"), 0.0)
+    assert queue.add(call(loop, ["x" * 400]), 0.0)
+
+
+async def test_room_comes_back_whole(loop: asyncio.AbstractEventLoop) -> None:
+    queue = TextQueue(3, 30)
+    for _ in range(5):
+        # 3 + 2 + 2 tokens, which three do not share evenly.
+        assert queue.add(call(loop, ["x x x", "x", "x"]), 0.0)
+        assert not queue.add(call(loop, ["x"]), 0.0)
+        tokenise_all(queue)
+        while queue.take(1.0):
+            pass
+        assert queue.waiting("interactive") == 0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(LANES), st.integers(1, 30), st.sampled_from("aty")), max_size=40
+    )
+)
+def test_whatever_happens_each_text_is_taken_once_or_abandoned(
+    asked: list[tuple[Lane, int, str]],
+) -> None:
+    """Calls that are answered to the end (a), left by their client (t), past their time (y)."""
+    loop = asyncio.new_event_loop()
+    queue = TextQueue(200, 10**6)
+    expected: dict[Call, int] = {}
+    refused = gone = 0
+    for lane, texts, fate in asked:
+        one = Call(["x y"] * texts, lane, 0.5 if fate == "y" else 10.0, loop.create_future(), 0.0)
+        if not queue.add(one, 0.0):
+            refused += texts
+            continue
+        if fate in "ty":
+            gone += texts
+            if fate == "t":
+                one.answer.cancel()
+        else:
+            expected[one] = texts
+    taken: dict[Call, int] = {}
+    while queue:
+        tokenise_all(queue)
+        for entry in queue.take(1.0):
+            taken[entry.call] = taken.get(entry.call, 0) + 1
+    loop.close()
+    assert taken == expected
+    assert queue.abandoned == gone
+    assert refused + gone + sum(taken.values()) == sum(texts for _, texts, _ in asked)
+    assert [queue.waiting(lane) for lane in LANES] == [0, 0]
