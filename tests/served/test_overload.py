@@ -14,7 +14,8 @@ from tests.serving import ServedBento
 
 FLOOD_PER_SECOND = 600
 FLOOD_SECONDS = 4.0
-RECOVERY_SECONDS = 5.0
+# Twice what it takes, for a machine that has other things to do as well.
+RECOVERY_SECONDS = 10.0
 ANSWERED_IN_A_ROW = 20
 
 
