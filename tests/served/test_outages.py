@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from scripts.embedded import embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
 from tests.database import scalar
 from tests.serving import ServedBento, serve
+from tests.waiting import wait_until
 
 RECOVERY_SECONDS = 20.0
 
@@ -50,15 +50,6 @@ def breakable(bentoml_home: Path, tmp_path: Path, postgres_folder: Path) -> Iter
         yield Breakable(bento, postgres, redis)
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + RECOVERY_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def post_all(client: httpx.Client, tag: str) -> int:
     """One request to each predicting endpoint, each answered; how many predictions that made."""
     assert client.post("/predict", json={"text": f"One {tag}."}).status_code == 200
@@ -91,7 +82,7 @@ def test_outages_cost_hits_and_analytics_but_no_prediction(
         assert stats["cache_size"] is None
         assert client.get("/rate-limit/status").json()["limit"] == 100
         assert 'redis_errors_total{operation="lookup"}' in client.get("/metrics").text
-        assert eventually(lambda: scalar(bento.database_url, count) == made)
+        wait_until(lambda: scalar(bento.database_url, count) == made, RECOVERY_SECONDS)
 
         breakable.postgres.close()
         made += post_all(client, "without PostgreSQL")
@@ -103,7 +94,7 @@ def test_outages_cost_hits_and_analytics_but_no_prediction(
         assert client.get("/readyz").status_code == 200
 
         with embedded_postgres(postgres_folder / "data"):
-            assert eventually(lambda: scalar(bento.database_url, count) == made)
+            wait_until(lambda: scalar(bento.database_url, count) == made, RECOVERY_SECONDS)
             ids = "SELECT count(DISTINCT id) FROM predictions"
             assert scalar(bento.database_url, ids) == made
             assert scalar(bento.database_url, "SELECT count(*) FROM comparisons") == 3

@@ -11,8 +11,10 @@ import httpx
 from loadtest.open_loop import OpenLoop
 from loadtest.traffic import Kind, make_traffic
 from tests.serving import ServedBento
+from tests.waiting import wait_until
 
-FLOOD_PER_SECOND = 600
+# Twice what two quick cores answer; how many a slow one answers of them is its own affair.
+FLOOD_PER_SECOND = 800
 FLOOD_SECONDS = 4.0
 # Twice what it takes, for a machine that has other things to do as well.
 RECOVERY_SECONDS = 10.0
@@ -28,7 +30,7 @@ async def test_a_flood_is_answered_or_refused_and_then_forgotten(unlimited: Serv
     statuses = Counter(each.status for each in outcomes)
     assert {each.failure for each in outcomes} == {""}
     assert statuses.keys() == {200, 503}
-    assert statuses[503] > statuses[200] > 100
+    assert min(statuses.values()) > 100
     async with unlimited.async_client() as client:
         answered_in_a_row = 0
         while answered_in_a_row < ANSWERED_IN_A_ROW:
@@ -83,10 +85,7 @@ def test_a_request_says_how_long_it_waits(unlimited: ServedBento) -> None:
         assert reply.json()["detail"] == "The answer took longer than 0.05 s"
         assert int(reply.headers["retry-after"]) >= 1
         # And what nobody waits for is not computed to the end.
-        deadline = time.monotonic() + RECOVERY_SECONDS
-        while abandoned(client) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: abandoned(client) != before, RECOVERY_SECONDS)
 
 
 def abandoned(client: httpx.Client) -> list[str]:

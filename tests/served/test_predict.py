@@ -14,6 +14,7 @@ import pytest
 
 from tests.database import fetch, scalar
 from tests.serving import ServedBento
+from tests.waiting import wait_until
 
 LOGGED_WITHIN_SECONDS = 5.0
 
@@ -171,6 +172,8 @@ def test_the_log_tells_of_a_failure_by_its_id_and_never_what_was_sent(
     reply = client.post("/predict/batch", json={"texts": texts}, headers=headers)
     assert reply.status_code == 504
     assert reply.headers["x-request-id"] == reply.json()["request_id"] == "told-once"
+    # What writes the log does not keep the reply waiting.
+    wait_until(lambda: '"told-once"' in served.log.read_text())
     lines = [json.loads(line) for line in served.log.read_text().splitlines()]
     [line] = [line for line in lines if line.get("request_id") == "told-once"]
     assert (line["level"], line["endpoint"], line["status"]) == ("warning", "/predict/batch", 504)

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving import ServedBento
+from tests.waiting import wait_until
 from values import ENGINE_NAMES
 from web.routes import ANALYTICS_ROUTES, POST_ROUTES
 
@@ -220,6 +221,8 @@ def test_answers_tell_browsers_to_keep_away(client: httpx.Client) -> None:
 def test_metrics_have_their_documented_names(client: httpx.Client) -> None:
     client.post("/predict", json={"text": "Seen by the metrics."})
     client.get("/no/such/path")
+    # Some are first told a moment after the start.
+    wait_until(lambda: "model_drift_psi{" in client.get("/metrics").text)
     families = {
         family.name: family
         for family in text_string_to_metric_families(client.get("/metrics").text)
