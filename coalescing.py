@@ -54,6 +54,7 @@ class Coalescer(Generic[Item, Result]):
         """`call` is given items, and the seconds after which nobody wants the results any more."""
         self._call = call
         self._bounds = bounds
+        self.calls = bounds.calls  # may be changed at any time
         self._timeout_seconds = timeout_seconds
         self._cancel_abandoned = cancel_abandoned
         self._waiting: deque[_Request[Item, Result]] = deque()
@@ -78,7 +79,7 @@ class Coalescer(Generic[Item, Result]):
         return await request.answer
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._waiting and len(self._calls) < self._bounds.calls:
+        while self._waiting and len(self._calls) < self.calls:
             if requests := self._gather(loop.time()):
                 task = loop.create_task(self._run(requests))
                 self._calls.add(task)

@@ -87,6 +87,15 @@ runner_up = Gauge(
     ["version"],
     multiprocess_mode="mostrecent",
 )
+runner_hosts = Gauge(
+    "runner_hosts",
+    "Runner hosts that answered the API worker that asked them last",
+    ["version"],
+    multiprocess_mode="mostrecent",
+)
+runner_failovers = Counter(
+    "runner_failovers_total", "Calls that another host of the runner took over", ["version"]
+)
 revision_info = Gauge(
     "model_revision_info",
     "1 for what a version's runner holds, 0 for what it held before",

@@ -27,7 +27,8 @@ from cache.prediction_cache import PredictionCache
 from prediction_path import PredictionPath
 from redis_connection import RedisCircuit, connect
 from runners.admission import QueueBounds
-from runners.client import RunnerApi, RunnerClient
+from runners.client import RunnerClient
+from runners.hosts import RunnerApi
 from settings import Settings
 from values import Split, Version
 from web.get_app import get_app

@@ -44,11 +44,12 @@ from web.problems import ProblemMiddleware
 from web.rate_limit import RateLimitMiddleware
 from web.response_headers import ResponseHeadersMiddleware, cors_options
 from web.routes import POST_ROUTES, PREDICT_ROUTES, endpoint_label, traced_route
+from web.runner_key import RunnerKeyMiddleware
 from web.shedding import Door
 from web.tracing import TracingMiddleware
 
 if TYPE_CHECKING:
-    from runners.client import RunnerApi
+    from runners.hosts import RunnerApi
 
 VERSION = "0.1.0"
 
@@ -87,6 +88,8 @@ def json_api(api: Any, service: SentimentService) -> JsonApi:
     )
 
 
+runners: dict[Version, Any] = {"v1": RunnerV1, "v2": RunnerV2}
+runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
 draining = Draining(settings.drain_seconds)
 door = Door(PREDICT_ROUTES)
 # The GET endpoints.
@@ -109,7 +112,9 @@ class SentimentService:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        from parts import Parts, get_endpoints  # the runners' processes start without it
+        # The runners' processes start without them.
+        from parts import Parts, get_endpoints
+        from runners.hosts import runner_hosts
 
         if settings.is_open:
             logging.getLogger("bentoml.sentiment").warning(
@@ -117,7 +122,13 @@ class SentimentService:
             )
         if settings.is_traced:
             start_tracing(settings.otel_service_name)
-        self.parts = Parts(settings, {"v1": self.runner_v1, "v2": self.runner_v2})
+        in_process: dict[Version, RunnerApi] = {"v1": self.runner_v1, "v2": self.runner_v2}
+        self.hosts = {
+            version: hosts
+            for version, runner in runners.items()
+            if (hosts := runner_hosts(version, runner, runner_key)) is not None
+        }
+        self.parts = Parts(settings, {**in_process, **self.hosts})
         self.json_apis = {api.route: json_api(api, self) for api in bento.apis.values()}
         get_app.become(get_endpoints(self.parts, self.json_apis.values(), VERSION))
         self.parts.start()
@@ -132,6 +143,7 @@ class SentimentService:
         _running.remove(self)
         door.watch.stop()
         await self.parts.stop()
+        await asyncio.gather(*(hosts.close() for hosts in self.hosts.values()))
         await asyncio.to_thread(stop_tracing)
 
     async def __is_ready__(self) -> bool:
@@ -197,8 +209,8 @@ bento.add_asgi_middleware(
     timeout_seconds=settings.request_timeout_seconds,
 )
 # An API process that gives a call up hangs up on the runner.
-runners: tuple[Any, ...] = (RunnerV1, RunnerV2)
-for runner in runners:
+for runner in runners.values():
     runner.add_asgi_middleware(FrameworkSeams)
+    runner.add_asgi_middleware(RunnerKeyMiddleware, key=runner_key)
     runner.add_asgi_middleware(TracingMiddleware, route={CLASSIFY_ROUTE: CLASSIFY_ROUTE}.get)
     runner.add_asgi_middleware(DisconnectMiddleware, paths={CLASSIFY_ROUTE})

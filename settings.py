@@ -124,6 +124,10 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="1 serves without API keys to other machines too"
     )
+    runner_key: SecretStr | None = Field(
+        None,
+        description="what the API shows to runners on other machines; the same on all of them",
+    )
     cors_origins: CorsOrigins = Field(
         (), description="websites whose scripts may ask, such as https://shop.example; unset: none"
     )

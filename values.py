@@ -51,6 +51,7 @@ class RunnerDescription:
     engine: str
     labels: tuple[Sentiment, ...]
     tokens_per_second: float | None = None  # as measured when it was warmed up
+    hosts: int = 1  # that answer for it
 
 
 class ModelVersion(NamedTuple):

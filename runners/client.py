@@ -7,12 +7,10 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import aiohttp
-from bentoml.exceptions import BentoMLException
 from opentelemetry.trace import SpanContext, SpanKind
 from tenacity import (
     AsyncRetrying,
@@ -28,26 +26,24 @@ from coalescing import Bounds, Coalescer, NotCalled
 from deadlines import remaining_seconds
 from errors import Overloaded, RunnerUnavailable
 from runners.admission import Admission, NotAdmitted, QueueBounds
+from runners.hosts import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
 from runners.lanes import Lane, estimated_tokens, lane_of
 from values import Classification, RunnerDescription, Version
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
-# Every way in which a runner was seen to fail: its error replies, a lost connection, a time-out.
-RUNNER_FAILURES = (BentoMLException, aiohttp.ClientError, OSError, TimeoutError)
-
 DESCRIBE_TIMEOUT_SECONDS = 2.0
 STARTING_POLL_SECONDS = 0.1
-READY_POLL_SECONDS = 2.0
+READY_POLL_SECONDS = 1.0
 FIRST_ANSWER_SECONDS = 5.0
-# A call costs about 0.5 ms of CPU on either side, whatever it carries. Four may be under way, so
-# that the runner has the next texts at hand; what arrives meanwhile shares the next call. A bulk
+# A call costs about 0.5 ms of CPU on either side, whatever it carries. Four may be under way to a
+# host, so that it has the next texts at hand; what arrives meanwhile shares the next call. A bulk
 # request is a call of its own: its cost is spread over enough texts, and nobody waits for it.
 CALLS, CALL_TEXTS = 4, 64
 # A connection breaks off when the runner's process dies; the next one, which is on its way, can
 # compute the same. Each connection that was kept to the dead one breaks off once.
 AGAIN: dict[str, Any] = {
-    "retry": retry_if_exception_type(aiohttp.ClientConnectionError),
+    "retry": retry_if_exception_type(CONNECTION_FAILURES),
     "stop": stop_after_attempt(20),
     "wait": wait_exponential(0.002, max=0.2),
     "before_sleep": before_sleep_log(logger, logging.WARNING),
@@ -62,20 +58,10 @@ class _Asked(NamedTuple):
     asker: SpanContext | None
 
 
-class RunnerApi(Protocol):
-    """What `bentoml.depends` gives for a runner, here or in another process."""
-
-    def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
-    ) -> Awaitable[list[Classification]]: ...
-
-    def describe(self) -> Awaitable[RunnerDescription]: ...
-
-
 class RunnerClient:
     """One version's runner, seen from the API.
 
-    A background task asks the runner who it is: often while it starts, then every two seconds.
+    A background task asks the runner who it is: often while it starts, then every second.
     """
 
     def __init__(
@@ -217,6 +203,7 @@ class RunnerClient:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
                 description = await self._runner.describe()
             self._remember(description)
+            self._calls.calls = CALLS * description.hosts
             if description.tokens_per_second:
                 self._admission.pace.expect(description.tokens_per_second)
             self._heard.set()

@@ -63,15 +63,27 @@ def _new_address() -> dict[str, str]:
 
 @contextmanager
 def serve(
-    bentoml_home: Path, database_url: URL, redis_url: str, *, log: Path, **settings: str
+    bentoml_home: Path,
+    database_url: URL,
+    redis_url: str,
+    *,
+    log: Path,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    role: str = "",
+    **settings: str,
 ) -> Iterator[ServedBento]:
-    """Run `bentoml serve` on a free port until the block ends."""
-    port = free_port()
+    """Run `bentoml serve` until the block ends, on a free port unless it is given.
+
+    `role` is the name of a service of which this host serves nothing but it.
+    """
+    port = port or free_port()
     # All that is served from one home shares a metrics folder, which each start empties. So this
     # one gets a home of its own with the same models in it.
     home = log.with_name("home")
-    home.mkdir()
-    (home / "models").symlink_to(bentoml_home / "models")
+    if not home.exists():
+        home.mkdir()
+        (home / "models").symlink_to(bentoml_home / "models")
     environment = os.environ | {
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "true",
@@ -79,13 +91,16 @@ def serve(
         "REDIS_URL": redis_url,
         "DATA_FOLDER": str(log.with_name("data")),
         "DRAIN_SECONDS": "0",
-        "HOST": "127.0.0.1",
+        "HOST": host,
         "PORT": str(port),
         **settings,
     }
-    with log.open("wb") as output:
+    command = ["-m", "bentoml", "serve"]
+    if role:
+        command = ["-m", "bentoml_cli._internal.start", "start-http-server", "--service-name", role]
+    with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", "service:SentimentService"],
+            [sys.executable, *command, "service:SentimentService"],
             cwd=ROOT,
             env=environment,
             stdout=output,
@@ -93,7 +108,7 @@ def serve(
             start_new_session=True,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{host}:{port}"
         _wait_until_ready(url, process, log)
         yield ServedBento(url, process, database_url, log)
     finally:

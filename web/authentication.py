@@ -35,7 +35,7 @@ class AuthenticationMiddleware:
         elif (
             self._only_from_here
             and scope["type"] == "http"
-            and not _came_over_loopback(scope)
+            and not came_over_loopback(scope)
             and needed_scope(scope["path"]) is not None
         ):
             raise Forbidden(
@@ -57,14 +57,18 @@ class AuthenticationMiddleware:
 
 
 CLIENT = "sentiment.client"
-_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+# The last is how one that listens on :: calls the first.
+_LOOPBACK = ("127.", "::ffff:127.")
 
 
-def _came_over_loopback(scope: Scope) -> bool:
+def came_over_loopback(scope: Scope) -> bool:
     """By the address it was sent to: that of the sender may be what a proxy says."""
     server = scope.get("server")
     # Without a port it came over a Unix socket.
-    return server is None or server[1] is None or server[0] in _LOOPBACK
+    if server is None or server[1] is None:
+        return True
+    address: str = server[0]
+    return address == "::1" or address.startswith(_LOOPBACK)
 
 
 def _sent_key(scope: Scope) -> str | None:

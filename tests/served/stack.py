@@ -111,7 +111,7 @@ def stack_in(folder: Path, bentoml_home: Path, **environment: str) -> Iterator[S
                 DRAIN_SECONDS="1",
                 # As in an image, where BentoML by itself replaces no worker.
                 BENTOML_CONTAINERIZED="true",
-                **environment,
+                **environment,  # type: ignore[arg-type]  # it may hold no `port`
             )
         )
         spool = folder / "data" / "spool"

@@ -46,7 +46,10 @@ async def test_without_keys_all_are_let_in() -> None:
     ("sent_to", "anonymous", "status"),
     [
         ("http://127.0.0.1:3000", False, 200),
+        ("http://127.0.3.4:3000", False, 200),
         ("http://[::1]:3000", False, 200),
+        ("http://[::ffff:127.0.0.1]:3000", False, 200),
+        ("http://[::1234]:3000", False, 403),
         ("http://192.168.1.5:3000", False, 403),
         ("http://192.168.1.5:3000", True, 200),
     ],

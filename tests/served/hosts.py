@@ -1,0 +1,108 @@
+"""A service that is spread over machines, each a loopback address with processes of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+from sqlalchemy import URL
+
+from scripts.embedded import embedded_postgres, embedded_redis
+from scripts.migrate import upgrade
+from tests.serving import ServedBento, free_port, serve
+
+RUNNER_KEY = "of these hosts"
+APIS = ("127.0.1.1", "127.0.1.2")
+RUNNERS = {"v1": ("127.0.2.1", "127.0.2.2"), "v2": ("127.0.3.1", "127.0.3.2")}
+
+
+@dataclass
+class Hosts:
+    """Two that serve the API and two for each version; one PostgreSQL, one Redis."""
+
+    bentoml_home: Path
+    folder: Path
+    port: int
+    database_url: URL
+    redis_url: str
+    running: dict[str, ServedBento] = field(default_factory=dict)
+    stacks: dict[str, ExitStack] = field(default_factory=dict)
+
+    def start(self, address: str, role: str, **settings: str) -> None:
+        folder = self.folder / address
+        folder.mkdir(exist_ok=True)
+        self.stacks[address] = ExitStack()
+        self.running[address] = self.stacks[address].enter_context(
+            serve(
+                self.bentoml_home,
+                self.database_url,
+                self.redis_url,
+                log=folder / "log",
+                host=address,
+                port=self.port,
+                role=role,
+                RUNNER_KEY=RUNNER_KEY,
+                **settings,
+            )
+        )
+
+    def start_runner(self, version: str, address: str) -> None:
+        self.start(address, f"sentiment_runner_{version}", RUNNER_THREADS="1")
+
+    def start_api(self, address: str) -> None:
+        runners = {
+            f"sentiment_runner_{version}": ",".join(f"http://{each}:{self.port}" for each in hosts)
+            for version, hosts in RUNNERS.items()
+        }
+        self.start(
+            address,
+            "sentiment",
+            BENTOML_SERVE_RUNNER_MAP=json.dumps(runners),
+            RATE_LIMIT_PREDICT="off",
+            RATE_LIMIT_BATCH="off",
+            LOCAL_CACHE_ENTRIES="0",
+        )
+
+    def stop(self) -> None:
+        for address in reversed(self.stacks):
+            self.stacks[address].close()
+
+    def processes(self, address: str) -> list[psutil.Process]:
+        server = psutil.Process(self.running[address].process.pid)
+        return [server, *server.children(recursive=True)]
+
+    def kill(self, address: str) -> None:
+        """As if its machine had lost its power."""
+        for process in self.processes(address):
+            process.kill()
+        self.stacks.pop(address).close()
+
+    def texts_computed(self, address: str) -> float:
+        return self.running[address].metric("model_batch_texts_sum")
+
+    def spool(self, address: str) -> Path:
+        return self.folder / address / "data" / "spool"
+
+
+@contextmanager
+def hosts_in(folder: Path, bentoml_home: Path) -> Iterator[Hosts]:
+    with ExitStack() as running:
+        # Not in pytest's folder, which is shut to the user that PostgreSQL runs as.
+        postgres = Path(running.enter_context(TemporaryDirectory())) / "data"
+        database_url = running.enter_context(embedded_postgres(postgres))
+        redis_url = running.enter_context(embedded_redis(folder / "redis", max_memory="64mb"))
+        upgrade(database_url)
+        hosts = Hosts(bentoml_home, folder, free_port(), database_url, redis_url)
+        # The APIs, which started last, end first.
+        running.callback(hosts.stop)
+        for version, addresses in RUNNERS.items():
+            for address in addresses:
+                hosts.start_runner(version, address)
+        for address in APIS:
+            hosts.start_api(address)
+        yield hosts
