@@ -136,8 +136,11 @@ class RunnerHosts:
         urls: Sequence[str],
         connect: Callable[[str], Awaitable[RemoteRunner]],
         addresses: Callable[[str], Awaitable[Collection[str]]] | None = None,
+        *,
+        look_up_seconds: float = LOOK_UP_SECONDS,
     ) -> None:
         """`addresses` gives the URLs of all hosts that a URL stands for: those of its name."""
+        self._look_up_seconds = look_up_seconds
         self._version: Version = version
         self._urls = urls
         self._connect = connect
@@ -204,7 +207,7 @@ class RunnerHosts:
         self._leaving = [host for host in self._leaving if not host.is_idle]
         for host in idle:
             await host.runner.close()
-        if time.monotonic() - self._looked_up_at < LOOK_UP_SECONDS:
+        if time.monotonic() - self._looked_up_at < self._look_up_seconds:
             return
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT_SECONDS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,8 +70,9 @@ class Hosts:
         )
 
     def stop(self) -> None:
-        for address in reversed(self.stacks):
-            self.stacks[address].close()
+        with ThreadPoolExecutor() as side_by_side:
+            for role in (APIS, [each for of in RUNNERS.values() for each in of]):
+                list(side_by_side.map(lambda address: self.stacks[address].close(), role))
 
     def processes(self, address: str) -> list[psutil.Process]:
         server = psutil.Process(self.running[address].process.pid)
@@ -100,9 +102,8 @@ def hosts_in(folder: Path, bentoml_home: Path) -> Iterator[Hosts]:
         hosts = Hosts(bentoml_home, folder, free_port(), database_url, redis_url)
         # The APIs, which started last, end first.
         running.callback(hosts.stop)
-        for version, addresses in RUNNERS.items():
-            for address in addresses:
-                hosts.start_runner(version, address)
-        for address in APIS:
-            hosts.start_api(address)
+        runners = [(version, each) for version, addresses in RUNNERS.items() for each in addresses]
+        with ThreadPoolExecutor() as side_by_side:
+            list(side_by_side.map(lambda each: hosts.start_runner(*each), runners))
+            list(side_by_side.map(hosts.start_api, APIS))
         yield hosts

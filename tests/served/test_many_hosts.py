@@ -45,7 +45,7 @@ async def test_calls_spread_over_the_hosts_of_a_version(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
         told = await traffic_of_all(hosts, stack)
         for each in told:
-            await each.answers(300)
+            await each.answers(150)
     for each in told:
         nothing_was_noticed(each)
     after = [await asyncio.to_thread(hosts.texts_computed, each) for each in (ONE, OTHER)]
@@ -86,11 +86,11 @@ async def test_a_runner_host_that_loses_its_power_costs_nothing(hosts: Hosts) ->
         told = await traffic_of_all(hosts, stack)
         await asyncio.to_thread(hosts.kill, ONE)
         for each in told:
-            await each.answers(300)
+            await each.answers(150)
         # And it is asked again when it is back.
         await asyncio.to_thread(hosts.start_runner, "v1", ONE)
         for each in told:
-            await each.answers(300)
+            await each.answers(150)
         assert hosts.running[APIS[0]].metric("runner_hosts", version="v1") == 2
         assert hosts.texts_computed(ONE) > 0
     for each in told:
@@ -115,7 +115,7 @@ async def test_a_runner_host_that_is_cut_off_costs_some_seconds(hosts: Hosts) ->
         told = await traffic_of_all(hosts, stack)
         with stopped(hosts.processes(OTHER)[0]):
             for each in told:
-                await each.answers(300)
+                await each.answers(150)
     for each in told:
         nothing_was_noticed(each)
     await stored_is_what_was_acknowledged(hosts, told)
@@ -126,7 +126,7 @@ async def test_an_api_host_that_loses_its_power_loses_nothing_acknowledged(hosts
     async with AsyncExitStack() as stack:
         told = await traffic_of_all(hosts, stack)
         await asyncio.to_thread(hosts.kill, killed)
-        await told[1].answers(300)
+        await told[1].answers(150)
         # It comes back to its own disk.
         await asyncio.to_thread(hosts.start_api, killed)
         for each in told:

@@ -1,0 +1,36 @@
+"""Whoever may ask a runner may do anything in its process, so not everybody may."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from web.runner_key import OPEN_PATHS, RunnerKeyMiddleware
+
+
+async def status(key: str | None, sent_to: str, path: str, headers: dict[str, str]) -> int:
+    app = RunnerKeyMiddleware(PlainTextResponse("asked"), key)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url=sent_to) as client:
+        return (await client.post(path, headers=headers)).status_code
+
+
+@pytest.mark.parametrize(
+    ("key", "sent_to", "shown", "expected"),
+    [
+        ("k", "http://10.0.0.1:3000", "k", 200),
+        ("k", "http://10.0.0.1:3000", "other", 403),
+        ("k", "http://10.0.0.1:3000", None, 403),
+        ("k", "http://127.0.0.1:3000", None, 403),
+        (None, "http://127.0.0.1:3000", None, 200),
+        (None, "http://10.0.0.1:3000", None, 403),
+        (None, "http://10.0.0.1:3000", "k", 403),
+    ],
+)
+async def test_who_may_ask(key: str | None, sent_to: str, shown: str | None, expected: int) -> None:
+    headers = {} if shown is None else {"X-Runner-Key": shown}
+    for path in ("/classify", "/describe", "/schema.json", "/anything"):
+        assert await status(key, sent_to, path, headers) == expected
+    for path in OPEN_PATHS:
+        assert await status(key, sent_to, path, headers) == 200
