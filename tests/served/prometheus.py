@@ -59,6 +59,7 @@ def prometheus(
     )
     del configuration["alerting"]
     [job] = configuration["scrape_configs"]
+    del job["dns_sd_configs"], job["authorization"]
     job["static_configs"] = [{"targets": [target.removeprefix("http://")]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
     port = free_port()
