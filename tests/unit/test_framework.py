@@ -49,7 +49,7 @@ async def test_its_time_out_is_taken_out_and_all_else_stays() -> None:
 
 def test_it_is_what_the_services_are_built_with() -> None:
     """If BentoML renames it or leaves it out, this is to be known."""
-    for each in (service.bento, *service.runners):
+    for each in (service.bento, *service.runners.values()):
         names = [layer.cls.__name__ for layer in each.to_asgi(is_main=False).user_middleware]
         assert set(names) >= {*UNWANTED, *LABELLED_BY_PATH, FrameworkSeams.__name__}
 
