@@ -15,7 +15,6 @@ from typing import Any
 from fastapi import FastAPI
 
 import metrics
-from analytics.database import connected, create_engine
 from analytics.feedback import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.shipping import Shipping
@@ -24,6 +23,7 @@ from analytics.read_api import analytics_router
 from analytics.reader import Reader
 from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
+from database import connected, create_engine
 from prediction_path import PredictionPath
 from redis_connection import RedisCircuit, connect
 from runners.admission import QueueBounds

@@ -165,7 +165,6 @@ class PredictionPath:
                 created_at=created_at,
                 endpoint=endpoint,
                 version=version,
-                engine=description.engine,
                 text=text,
                 classification=answers[key],
                 cache_hit=key in hits,

@@ -29,6 +29,7 @@ class Classification:
     """
 
     revision: str
+    engine: str
     scores: dict[Sentiment, float]
     token_count: int
     truncated: bool
@@ -93,7 +94,6 @@ class Prediction:
     created_at: datetime
     endpoint: Endpoint
     version: Version
-    engine: str
     text: str
     classification: Classification
     cache_hit: bool
@@ -102,7 +102,8 @@ class Prediction:
 
     @property
     def model(self) -> ModelVersion:
-        return ModelVersion(self.version, self.classification.revision, self.engine)
+        classification = self.classification
+        return ModelVersion(self.version, classification.revision, classification.engine)
 
 
 @dataclass(frozen=True, slots=True)

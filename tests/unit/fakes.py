@@ -32,6 +32,7 @@ def classification(text: str, revision: str = "r1") -> Classification:
     positive = (len(text) % 9 + 1) / 10
     return Classification(
         revision,
+        "fake",
         {"negative": 1 - positive, "positive": positive},
         len(text.split()),
         truncated=False,
@@ -155,9 +156,7 @@ class FakeWriter:
 
 def prediction(text: str = "text") -> Prediction:
     now = datetime.now(UTC)
-    return Prediction(
-        new_id(now), now, "/predict", "v1", "fake", text, classification(text), False, 1.0
-    )
+    return Prediction(new_id(now), now, "/predict", "v1", text, classification(text), False, 1.0)
 
 
 def counter(name: str, **labels: str) -> float:

@@ -23,6 +23,7 @@ ALLOWED = {
     "api_keys": set(),
     "settings": {"api_keys", "values"},
     "redis_connection": {"metrics"},
+    "database": {"errors", "metrics"},
     "schemas": {"errors", "settings", "values"},
     "log_shipper": {"analytics", "logs", "settings", "tracing"},
     "prediction_path": {"cache", "errors", "ids", "metrics", "tracing", "values"},

@@ -20,7 +20,7 @@ async def test_a_miss_is_classified_stored_and_recorded(setup: Setup) -> None:
     [prediction] = await setup.path.predict(["good film"], "v1", "/predict")
     assert prediction.classification == classification("good film")
     assert (prediction.cache_hit, prediction.version) == (False, "v1")
-    assert (prediction.endpoint, prediction.engine) == ("/predict", "fake")
+    assert (prediction.endpoint, prediction.model.engine) == ("/predict", "fake")
     assert prediction.id.version == 7
     assert prediction.created_at.utcoffset() == timedelta(0)
     assert prediction.latency_ms > 0

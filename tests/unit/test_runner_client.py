@@ -46,7 +46,7 @@ class FakeRunnerApi:
         self.calls.append(list(texts))
         self.lanes.append(lane)
         self.timeouts.append(timeout_seconds)
-        return [Classification("r", {"positive": 1.0}, 3, truncated=False) for _ in texts]
+        return [Classification("r", "fake", {"positive": 1.0}, 3, truncated=False) for _ in texts]
 
     async def describe(self) -> RunnerDescription:
         if self.error:

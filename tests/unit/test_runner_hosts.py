@@ -42,7 +42,9 @@ class FakeHost:
         assert (timeout_seconds > 0, lane) == (True, "interactive")
         self.asked += 1
         await self._answer()
-        return [Classification(self.url, {"positive": 1.0}, 3, truncated=False) for _ in texts]
+        return [
+            Classification(self.url, "fake", {"positive": 1.0}, 3, truncated=False) for _ in texts
+        ]
 
     async def describe(self) -> RunnerDescription:
         await self._answer()
