@@ -22,7 +22,7 @@ from analytics.log.shipper import MAX_BATCH_PREDICTIONS
 from analytics.log.writer import LogWriter
 from database import create_engine
 from ids import new_id
-from prediction_path import deal, subject_key
+from rollout.dealing import deal, subject_key
 from settings import get_settings
 from values import (
     VERSIONS,

@@ -14,6 +14,7 @@ from analytics.log.records import ComparisonRecord, PredictionRecord
 from errors import LogUnavailable, Overloaded, RunnerUnavailable
 from ids import new_id
 from prediction_path import PredictionPath
+from rollout.policy import RolloutPolicy
 from values import (
     Classification,
     Comparison,
@@ -22,7 +23,6 @@ from values import (
     ModelVersion,
     Prediction,
     RunnerDescription,
-    Split,
     Version,
 )
 
@@ -122,8 +122,14 @@ class Setup:
     def __init__(self) -> None:
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2", "r2")
         self.cache, self.log = FakeCache(), FakeLog()
+        self.policy = RolloutPolicy(salt="salt")
+        self.shadowed: list[Prediction] = []
         self.path = PredictionPath(
-            {"v1": self.v1, "v2": self.v2}, self.cache, self.log, Split("salt", 50)
+            {"v1": self.v1, "v2": self.v2},
+            self.cache,
+            self.log,
+            policy=lambda: self.policy,
+            shadow=self.shadowed.append,
         )
 
 

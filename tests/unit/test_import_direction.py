@@ -24,12 +24,13 @@ ALLOWED = {
     "settings": {"api_keys", "values"},
     "redis_connection": {"metrics"},
     "database": {"errors", "metrics"},
-    "schemas": {"errors", "settings", "values"},
-    "log_shipper": {"analytics", "logs", "settings", "tracing"},
-    "prediction_path": {"cache", "errors", "ids", "metrics", "tracing", "values"},
+    "caller": set(),
+    "schemas": {"errors", "rollout", "settings", "values"},
+    "log_shipper": {"analytics", "database", "logs", "settings", "tracing"},
+    "prediction_path": {"cache", "errors", "ids", "metrics", "rollout", "tracing", "values"},
     "parts": {
-        "analytics", "cache", "metrics", "prediction_path", "redis_connection", "runners",
-        "settings", "values", "web",
+        "analytics", "cache", "database", "metrics", "prediction_path", "redis_connection",
+        "rollout", "runners", "settings", "values", "web",
     },
 }  # fmt: skip
 OURS = {path.stem for path in ROOT.glob("*.py")} | {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cache.keys import cache_key
 from errors import Overloaded, RunnerUnavailable
-from prediction_path import deal, subject_key
+from rollout.dealing import deal, subject_key
 from tests.unit.fakes import Setup, classification, counter
 from values import Experiment, ModelVersion, Split
 
