@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import get_args
 
-from sqlalchemy import CheckConstraint, Column, DateTime, Integer, MetaData, Table, Text
+from sqlalchemy import CheckConstraint, Column, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from database import metadata
 from rollout.changes import Action
 
 _actions = ", ".join(repr(action) for action in get_args(Action))
-
-metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s"})
 
 rollout_policies = Table(
     "rollout_policies",
@@ -23,5 +22,5 @@ rollout_policies = Table(
     Column("action", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("policy", JSONB, nullable=False),
-    CheckConstraint(f"action IN ({_actions})", name="ck_rollout_policies_action"),
+    CheckConstraint(f"action IN ({_actions})", name="action"),
 )

@@ -12,16 +12,17 @@ branch_labels = None
 depends_on = None
 
 BEFORE = "'/predict', '/predict/batch', '/predict/ab', '/predict/ab-compare'"
-TABLES = ("predictions", "failures")
+CONSTRAINTS = {
+    "predictions": "ck_predictions_endpoint",
+    "failures": "ck_failures_ck_failures_endpoint",
+}
 
 
 def allow_endpoints(endpoints: str) -> None:
-    for table in TABLES:
-        op.drop_constraint(f"ck_{table}_endpoint", table)
-        # Every row that is there keeps it, so there is nothing to look through.
+    for table, constraint in CONSTRAINTS.items():
+        op.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
         op.execute(
-            f"ALTER TABLE {table} ADD CONSTRAINT ck_{table}_endpoint "
-            f"CHECK (endpoint IN ({endpoints})) NOT VALID"
+            f"ALTER TABLE {table} ADD CONSTRAINT {constraint} CHECK (endpoint IN ({endpoints}))"
         )
 
 
@@ -37,7 +38,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("version", name="pk_rollout_policies"),
         sa.CheckConstraint(
             "action IN ('set', 'promote', 'roll_back', 'next_step', 'reload', 'guardrail')",
-            name="ck_rollout_policies_action",
+            name="action",
         ),
     )
     allow_endpoints(f"{BEFORE}, 'shadow'")
@@ -53,7 +54,7 @@ def downgrade() -> None:
         "DELETE FROM feedback USING predictions WHERE endpoint = 'shadow' "
         "AND predictions.id = prediction_id"
     )
-    for table in TABLES:
+    for table in CONSTRAINTS:
         op.execute(f"DELETE FROM {table} WHERE endpoint = 'shadow'")
     allow_endpoints(BEFORE)
     op.drop_table("rollout_policies")

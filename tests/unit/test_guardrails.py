@@ -34,10 +34,8 @@ def with_challenger(**of: object) -> Seen:
     return Seen(arms={"v1": Arm(), "v2": replace(Arm(), **of)})  # type: ignore[arg-type]
 
 
-def states(
-    seen: Seen, limits: Guardrails | None = None, champion: Version = "v1"
-) -> dict[str, str]:
-    return {one.name: one.state for one in judge(champion, limits or Guardrails(), seen)}
+def states(seen: Seen, limits: Guardrails | None = None) -> dict[str, str]:
+    return {one.name: one.state for one in judge("v1", limits or Guardrails(), seen)}
 
 
 def broken(seen: Seen, champion: Version = "v1") -> list[Judgement]:
