@@ -13,7 +13,7 @@ from analytics.ab.report import AbTest, ab_test
 from analytics.facts import Scope, counts, failures, histogram
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.statistics.histogram import merged
+from analytics.statistics.histogram import LATENCY_MS, Counts, merged
 from analytics.time_range import TimeRange
 from values import SENTIMENTS, VERSIONS, Sentiment, Version
 
@@ -27,6 +27,15 @@ class ArmEvidence:
     computed: int
     p95_ms: float | None
     sentiments: Mapping[Sentiment, int]
+    latencies: Counts
+
+    def slower_than(self, milliseconds: float) -> int:
+        """Of the computed answers."""
+        return sum(
+            count
+            for number, count in self.latencies.items()
+            if LATENCY_MS.value_of(number) > milliseconds
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,7 @@ async def _arm(reader: Reader, scope: Scope, revision: str) -> ArmEvidence:
         computed=sum(computed.values()),
         p95_ms=percentiles_ms(computed)["p95_ms"],
         sentiments=sentiments,
+        latencies=computed,
     )
 
 

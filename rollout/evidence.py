@@ -26,6 +26,9 @@ class ArmEvidence(Protocol):
     def p95_ms(self) -> float | None:
         """Of what was computed."""
 
+    def slower_than(self, milliseconds: float) -> int:
+        """Computed answers that took longer."""
+
 
 class Evidence(Protocol):
     @property

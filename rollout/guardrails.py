@@ -19,6 +19,8 @@ State = Literal["kept", "waiting", "broken"]
 CONFIDENCE = 0.9998
 # Whatever the ratio: nobody notices less.
 LEAST_LATENCY_MS = 5.0
+# Past the 95th percentile.
+SLOWEST_SHARE = 0.05
 
 
 class Judgement(NamedTuple):
@@ -69,9 +71,11 @@ def _latency(
         f"{challenger} takes {now.p95_ms:.0f} ms (p95 of {now.computed:,} computed answers), "
         f"{champion} {before.p95_ms:.0f} ms; {limits.max_latency_ratio:g} times that is allowed"
     )
-    enough = min(before.computed, now.computed) >= limits.min_predictions
-    slower = now.p95_ms > limits.max_latency_ratio * before.p95_ms
-    if enough and slower and now.p95_ms - before.p95_ms > LEAST_LATENCY_MS:
+    # If one in twenty may be slower than that, more than chance are: its p95 is beyond the limit.
+    limit_ms = max(limits.max_latency_ratio * before.p95_ms, before.p95_ms + LEAST_LATENCY_MS)
+    slower = now.slower_than(limit_ms)
+    enough = before.computed >= limits.min_predictions
+    if enough and _interval(slower, now.computed)[0] > SLOWEST_SHARE:
         return Judgement("latency", "broken", sentence)
     return Judgement("latency", "kept", sentence)
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from runners.canary import write_canary
 from runners.classifier import Classifier
 from runners.engine_choice import REFERENCE
 from runners.engines import TorchEngine, export_torchscript
@@ -67,7 +68,9 @@ def save_checkpoint(
             max_tokens=max_tokens,
             pad_token_id=int(config.get("pad_token_id") or 0),
         )
-        Classifier(model, TorchEngine(prepared, mkldnn=True)).warm_up()
+        reference = Classifier(model, TorchEngine(prepared, mkldnn=True))
+        reference.warm_up()
+        write_canary(prepared, reference.classify)
         reports: dict[EngineName, GateReport] = {}
         if plan is not None and config["architectures"][0] == DISTILBERT:
             reports = build_engines(model, network, plan)

@@ -6,8 +6,7 @@ import logging
 import time
 
 from runners.batching import TokenBatcher
-from runners.canary import check as check_canary
-from runners.canary import load_canary
+from runners.canary import fault, read_canary
 from runners.classifier import Classifier
 from runners.cpu import made_at_low_priority, usable_cpus
 from runners.engine_choice import choose_engine
@@ -46,8 +45,8 @@ def load(
     )
     classifier = Classifier(model, engine)
     tokens_per_second = streams * classifier.warm_up()
-    if tried and (fault := check_canary(classifier.classify, load_canary(model.folder))):
-        raise CanaryFailed(fault)
+    if tried and (found := fault(classifier.classify, read_canary(model.folder))):
+        raise CanaryFailed(found)
     queue = TextQueue(settings.max_queued_texts, settings.max_queued_tokens)
     batcher = TokenBatcher(classifier, version, queue, streams=streams)
     seconds = time.perf_counter() - started

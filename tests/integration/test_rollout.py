@@ -84,6 +84,10 @@ def second(engine: AsyncEngine, tmp_path: Path) -> Machine:
     return Machine(engine, tmp_path / "two")
 
 
+async def sql(url: URL, statement: str) -> None:
+    await asyncio.to_thread(run_sql, url, statement)
+
+
 def shares(percent: float) -> RolloutChanges:
     return RolloutChanges(ab_weights=Weights.giving(percent, "v2"))
 
@@ -189,7 +193,7 @@ async def test_without_postgresql_the_last_known_policy_stays_and_says_so(
     machine.live.start()
     try:
         await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
-        await asyncio.to_thread(run_sql, database_url, "ALTER TABLE rollout_policies RENAME TO away")
+        await sql(database_url, "ALTER TABLE rollout_policies RENAME TO away")
         await until(lambda: machine.live.is_frozen, FROZEN_AFTER_SECONDS + 5)
         await until(lambda: counter("rollout_policy_frozen") == 1)
         assert machine.live.policy.ab_weights.v2 == 10
@@ -200,7 +204,7 @@ async def test_without_postgresql_the_last_known_policy_stays_and_says_so(
         # A process that starts now goes by the copy on disk.
         again = Machine(engine, tmp_path)
         assert again.live.record == machine.live.record
-        await asyncio.to_thread(run_sql, database_url, "ALTER TABLE away RENAME TO rollout_policies")
+        await sql(database_url, "ALTER TABLE away RENAME TO rollout_policies")
         await until(lambda: not machine.live.is_frozen)
         await until(lambda: counter("rollout_policy_frozen") == 0)
     finally:
@@ -210,7 +214,7 @@ async def test_without_postgresql_the_last_known_policy_stays_and_says_so(
 
 async def test_postgresql_counts_more_than_the_copy(machine: Machine) -> None:
     await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
-    await asyncio.to_thread(run_sql, machine.engine.url, "DELETE FROM rollout_policies")
+    await sql(machine.engine.url, "DELETE FROM rollout_policies")
     again = Machine(machine.engine, machine.folder)
     assert again.live.version == 1
     await again.live.look()

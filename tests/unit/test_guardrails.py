@@ -18,6 +18,11 @@ class Arm:
     failed: int = 0
     computed: int = 800
     p95_ms: float | None = 40.0
+    slower: int = 40  # than any limit
+
+    def slower_than(self, milliseconds: float) -> int:
+        assert milliseconds >= 1.5
+        return self.slower
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ def test_a_challenger_that_is_as_good_keeps_all() -> None:
     [
         (with_challenger(failed=60), "errors", "v2 did not answer 60 of 1,060 texts"),
         (with_challenger(answered=0, failed=12), "errors", "12 of 12"),
-        (with_challenger(p95_ms=61.0), "latency", "v2 takes 61 ms"),
+        (with_challenger(p95_ms=61.0, slower=90), "latency", "v2 takes 61 ms"),
+        (with_challenger(computed=40, p95_ms=99.0, slower=20), "latency", "of 40 computed"),
         (Seen(sentiment_psi=0.4), "sentiments", "0.40 (PSI)"),
         (Seen(compared=500, agreed=300), "agreement", "300 of 500"),
         (Seen(compared=20, agreed=2), "agreement", "2 of 20"),
@@ -70,9 +76,10 @@ def test_each_breaks_for_its_own_reason(seen: Seen, name: str, says: str) -> Non
     [
         with_challenger(answered=9, failed=1),  # by chance
         with_challenger(answered=1_000, failed=12),  # hardly above
-        with_challenger(p95_ms=59.0),
-        with_challenger(computed=20, p95_ms=400.0),  # of too few
+        with_challenger(p95_ms=61.0, slower=60),  # hardly above
+        with_challenger(computed=20, p95_ms=400.0, slower=4),  # of too few
         with_challenger(p95_ms=None, computed=0),
+        Seen(arms={"v1": Arm(computed=20), "v2": Arm(p95_ms=99.0, slower=400)}),
         Seen(sentiment_psi=0.4, sentiment_psi_noise=0.5),  # samples of these sizes do that
         Seen(compared=10, agreed=7),
         Seen(compared=0, agreed=0),
@@ -90,7 +97,11 @@ def test_what_the_champion_fails_at_too_is_not_held_against_the_challenger() -> 
 
 
 def test_small_latencies_do_not_matter() -> None:
-    fast = Seen(arms={"v1": Arm(p95_ms=1.0), "v2": Arm(p95_ms=5.0)})
+    class Fast(Arm):
+        def slower_than(self, milliseconds: float) -> int:
+            return 800 if milliseconds < 5.5 else 0
+
+    fast = Seen(arms={"v1": Fast(p95_ms=1.0), "v2": Fast(p95_ms=5.5)})
     assert broken(fast) == []
 
 
@@ -100,7 +111,8 @@ def test_too_little_to_judge_by_is_waited_for() -> None:
 
 
 def test_roles_are_told_apart() -> None:
-    slow_v1 = Seen(arms={"v1": Arm(p95_ms=90.0), "v2": Arm()}, findings=("v2_better",))
+    slow = Arm(p95_ms=90.0, slower=200)
+    slow_v1 = Seen(arms={"v1": slow, "v2": Arm()}, findings=("v2_better",))
     assert {one.name for one in broken(slow_v1, champion="v2")} == {"latency", "accuracy"}
     assert broken(slow_v1) == []
 
