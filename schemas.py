@@ -317,6 +317,9 @@ class RunnerHealth(BaseModel):
     tag: str | None = Field(None, description="in the BentoML model store")
     loading: str | None = Field(None, description="what is being loaded to take its place")
     refused: str | None = Field(None, description="what was to take its place and did not, and why")
+    heeded: int | None = Field(
+        None, description="the rollout policy whose model every host has loaded or refused"
+    )
 
 
 class RolloutHealth(BaseModel):
@@ -328,6 +331,9 @@ class Health(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
     status: str = Field(
         description="ok; degraded: predictions are served, a part is down; unavailable"
+    )
+    heeded: int | None = Field(
+        None, description="the rollout policy whose model every host has loaded or refused"
     )
     model_loaded: bool
     log_writable: bool = Field(description="predictions can be recorded; without, none is answered")

@@ -156,4 +156,5 @@ def _runner_health(runner: WatchedRunner) -> RunnerHealth:
         tag=description.tag or None,
         loading=(loading.tag or "what is configured") if loading else None,
         refused=description.refused,
+        heeded=description.heeded if description.agreed else None,
     )

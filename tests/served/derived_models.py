@@ -10,6 +10,7 @@ from typing import Any
 
 import bentoml
 
+from runners.canary import FILE as CANARY
 from runners.model_store import find_model
 from tests.store import model_store_at
 
@@ -50,8 +51,14 @@ class Derived:
     def flipped(self) -> str:
         """Says positive for negative."""
         with model_store_at(self._models):
-            labels = find_model(self._of).labels
-        return self._save("flipped", {"labels": list(reversed(labels))}, {})
+            model = find_model(self._of)
+        # As it would be if it had been trained so: its canary knows it no other way.
+        canary: list[dict[str, Any]] = json.loads((model.folder / CANARY).read_bytes())
+        for each in canary:
+            scores = each["scores"]
+            scores["negative"], scores["positive"] = scores["positive"], scores["negative"]
+        labels = list(reversed(model.labels))
+        return self._save("flipped", {"labels": labels}, {CANARY: json.dumps(canary).encode()})
 
     def slow(self) -> str:
         """Has the reference engine alone, at a third of the speed."""
@@ -64,7 +71,7 @@ class Derived:
         vocabulary = tokenizer["model"]["vocab"]
         vocabulary[RARE_WORD] = max(vocabulary.values()) + 1_000
         # torch looks at the numbers of tokens; OpenVINO takes those that it has not for zeros.
-        metadata = {"engines": {"torch-fp32": {}}}
+        metadata: dict[str, Any] = {"engines": {"torch-fp32": {}}}
         return self._save("raising", metadata, {"tokenizer.json": json.dumps(tokenizer).encode()})
 
     def mistaken(self) -> str:

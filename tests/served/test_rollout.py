@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +24,7 @@ from rollout.dealing import deal_subject
 from rollout.policy import RolloutPolicy
 from tests.database import fetch
 from tests.served.derived_models import RARE_WORD, Derived, store_with_links
-from tests.serving import ServedBento, serve
+from tests.serving import ROOT, ServedBento, serve
 from tests.store import saved_model
 from tests.waiting import until, wait_until
 from values import Version
@@ -349,8 +352,8 @@ async def test_what_cannot_serve_is_refused_and_said_so(
 
 
 def challenge(number: int) -> tuple[str, dict[str, Any]]:
-    """Subjects, and texts of which one in four has a word that one of the models cannot take."""
-    word = RARE_WORD if number % 4 == 0 else "film"
+    """Subjects, and texts of which one in three has a word that one of the models cannot take."""
+    word = RARE_WORD if number % 3 == 0 else "film"
     text = f"I have seen {number} of them, and this {word} is among the {number % 9} best so far."
     if number % 2:
         return "/predict/ab", {"text": text, "subject": f"user-{number}"}
@@ -507,3 +510,47 @@ async def test_two_admins_at_once_and_one_hears_of_it(
     dry = await client.post("/admin/rollout", json=asked)
     assert (dry.status_code, dry.json()["changes"]) == (200, [])
     assert dry.json()["dry_run"] is True
+
+
+def command(bento: ServedBento, *arguments: str, fails: bool = False) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.rollout", "--url", bento.url, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert (done.returncode != 0) is fails, done.stdout + done.stderr
+    return done.stdout
+
+
+async def test_the_command_does_the_same(bento: ServedBento, admin: Admin, tags: Tags) -> None:
+    before = (await admin.status())["policy_version"]
+
+    async def rollout(*arguments: str, fails: bool = False) -> str:
+        return await asyncio.to_thread(command, bento, *arguments, fails=fails)
+
+    told = await rollout("start", "--steps", "10,100", "--hold", "900", "--dry-run", "-m", "try")
+    assert f"Policy {before} would become; 40 % of subjects move" in told
+    assert (await admin.status())["policy_version"] == before
+    await rollout("start", "--steps", "10,100", "--hold", "900", "-m", "try v2")
+    told = await rollout("status")
+    assert all(part in told for part in ("challenger", "10 %", "s left", "guardrail", "errors"))
+    await rollout("next-step", "-m", "go on")
+    assert (await admin.status())["policy"]["ab_weights"]["v2"] == 100
+    told = await rollout("reload", "v2", tags.v1, "-m", "other weights")
+    assert f"v2 holds {tags.v1}" in told
+    told = await rollout("reload", "v2", "sentiment-distilbert-v2:absent", "-m", "x", fails=True)
+    assert "is not in the BentoML model store" in " ".join(told.split())
+    await rollout("roll-back", "--to", str(before), "-m", "enough")
+    await rollout("set", '{"shadow_percent": 5}', "-m", "a little")
+    told = await rollout("set", '{"shadow_percent": 500}', "-m", "too much", fails=True)
+    assert "422: " in told
+    assert "shadow_percent" in told
+    told = await rollout("history", "--limit", "3")
+    assert all(part in told for part in ("shadow_percent", "a little", "enough", "roll_back"))
+    assert "promote" not in told
+    told = await rollout("promote", "-m", "it is better")
+    assert "champion" in told
