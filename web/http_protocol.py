@@ -30,6 +30,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     keep_alive_seconds = 75
     _waiting: asyncio.TimerHandle | None = None
     _header_bytes = 0
+    _begun = False
     _between_requests = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,10 +46,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._begun = False
         super().data_received(data)
         if self._between_requests or self.transport.is_closing():
             return
-        self._header_bytes += len(data)
+        if not self._begun:  # or else most of it may be of what came before
+            self._header_bytes += len(data)
         if self._header_bytes > MAX_HEADER_BYTES:
             self._end(431, f"The headers of a request may have at most {MAX_HEADER_BYTES:,} bytes")
         elif self._waiting is None:
@@ -56,6 +59,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._begun = True
         self._between_requests = False
 
     def on_headers_complete(self) -> None:

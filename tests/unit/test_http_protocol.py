@@ -107,6 +107,13 @@ async def test_headers_without_end_are_refused(port: int) -> None:
     assert problem(reply) == (431, "The headers of a request may have at most 65,536 bytes")
 
 
+async def test_what_came_before_the_headers_is_not_counted_as_theirs(port: int) -> None:
+    body = b"x" * MAX_HEADER_BYTES
+    post = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    reply = await talk(port, post + GET, b"Connection: close\r\n\r\n", pause_seconds=0.05)
+    assert reply.count(b"200 OK") == 2
+
+
 async def test_what_is_no_http_gets_a_problem(port: int) -> None:
     assert problem(await talk(port, b"hello?\r\n\r\n")) == (400, "Invalid HTTP request received.")
 
