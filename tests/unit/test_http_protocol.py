@@ -16,6 +16,7 @@ from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.http_protocol import MAX_HEADER_BYTES, BoundedHttpProtocol, use_bounded_protocol
+from web.shedding import Door
 
 TIMEOUT_SECONDS = 0.3
 KEEP_ALIVE_SECONDS = 1
@@ -120,14 +121,16 @@ async def test_what_is_no_http_gets_a_problem(port: int) -> None:
 
 def test_servers_speak_it_from_then_on() -> None:
     protocol = BoundedHttpProtocol
-    before = HTTP_PROTOCOLS["auto"], protocol.header_timeout_seconds, protocol.keep_alive_seconds
+    settings = ("header_timeout_seconds", "keep_alive_seconds", "door")
+    before = HTTP_PROTOCOLS["auto"], {name: getattr(protocol, name) for name in settings}
+    door = Door({"/predict"})
     try:
-        use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60)
+        use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60, door=door)
         config = uvicorn.Config(PlainTextResponse("ok"), log_config=None)
         config.load()
         assert config.http_protocol_class is protocol
-        assert (protocol.header_timeout_seconds, protocol.keep_alive_seconds) == (3.0, 60)
+        assert [getattr(protocol, name) for name in settings] == [3.0, 60, door]
     finally:
-        HTTP_PROTOCOLS["auto"], protocol.header_timeout_seconds, protocol.keep_alive_seconds = (
-            before
-        )
+        HTTP_PROTOCOLS["auto"] = before[0]
+        for name, value in before[1].items():
+            setattr(protocol, name, value)
