@@ -178,7 +178,7 @@ class SentimentService:
 
 # BentoML's decorator has made a service of the class, which its types do not tell.
 bento: Any = SentimentService
-door = Door(PREDICT_ROUTES)
+door = Door(PREDICT_ROUTES, full=lambda: running().parts.full)
 use_bounded_protocol(
     header_timeout_seconds=settings.body_timeout_seconds,
     keep_alive_seconds=settings.keep_alive_seconds,

@@ -117,9 +117,11 @@ class Throttle:
 class Door:
     """Answers 503 for the service; whether it is up and how it does can always be asked."""
 
-    def __init__(self, paths: Collection[str]) -> None:
+    def __init__(self, paths: Collection[str], full: Callable[[], bool] = lambda: False) -> None:
+        """`full`: whether a text that is not in the cache would be refused further in."""
         self._app: ASGIApp | None = None
         self.paths = frozenset(paths)
+        self._full = full
         self._throttle = Throttle()
         self.watch = LoopWatch()
 
@@ -133,6 +135,8 @@ class Door:
         Who is told no answers it with `refusal`.
         """
         now = asyncio.get_running_loop().time()
+        if self._full():
+            self._throttle.refused(now)
         if self.watch.refuses(now):
             reason = "event_loop"
         elif self._throttle.refuses(now):
