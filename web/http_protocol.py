@@ -151,13 +151,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             )
 
     def _end(self, status: int, detail: str) -> None:
-        if not self.transport.is_closing():
-            id_ = new_request_id()
-            body = problem_body(Problem(status, detail), "", id_)
-            self._answer(status, body, {"x-request-id": id_}, keep=False)
+        id_ = new_request_id()
+        body = problem_body(Problem(status, detail), "", id_)
+        self._answer(status, body, {"x-request-id": id_}, keep=False)
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str], *, keep: bool) -> None:
         """With a problem; the connection ends with it unless it is to `keep`."""
+        if self.transport.is_closing():  # what came after the last request
+            return
         head = [
             f"content-type: {PROBLEM_CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n",
             *(f"{name}: {value}\r\n" for name, value in headers.items()),

@@ -150,6 +150,7 @@ async def test_the_connection_is_kept_or_ended_as_the_client_says(site: Site) ->
     assert statuses(await site.talk(REQUEST, GET, REQUEST + GET + REQUEST, LAST)) == [
         503, 200, 503, 200, 503, 503,
     ]  # fmt: skip
+    assert statuses(await site.talk(LAST + REQUEST)) == [503]
     old = b"POST /predict HTTP/1.0\r\n" + LENGTH + b"\r\n" + BODY
     reply = await site.talk(old)
     assert statuses(reply) == [503]
