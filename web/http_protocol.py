@@ -108,9 +108,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._end(400, msg)
 
     def _is_let_in(self) -> bool:
-        """What the door says, if it can be asked here: a request costs a third of what it does as
-        a task of its own. What waits for an earlier answer, or for a client that does not read, is
-        refused further in.
+        """What the door says, if it can be asked here: a refusal costs two thirds of what it does
+        as a task of its own. What waits for an earlier answer, or for a client that does not read,
+        is refused further in.
         """
         path = self.url.decode("latin-1")
         if (
