@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 # Before Ray is imported, which reads it then: nothing is reported to its makers.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-# What a later version of Ray does, which it warns of otherwise.
+# An actor of no CPU in Ray's books keeps the accelerators it sees; Ray warns of that otherwise.
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 
 import ray
@@ -28,6 +29,7 @@ from values import Classification, Version
 ROOT = Path(__file__).parent.parent.parent
 # Of each node: one is computed, one waits, so that no node waits for the driver.
 _CHUNKS_PER_NODE = 2
+_REACH_SECONDS = 5.0
 # Large or private, and nothing that scores.
 _NOT_CARRIED = [".git", ".venv", ".data", ".cache", ".env", "build", "loadtest/results"]
 
@@ -120,6 +122,7 @@ def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
         bentoml.exceptions.NotFound: a node has not the models in its store.
     """
     try:
+        _reach(address)
         ray.init(
             address=address,
             namespace="score",
@@ -127,16 +130,24 @@ def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
             logging_level=logging.ERROR,
             runtime_env={"working_dir": str(ROOT), "excludes": _NOT_CARRIED},
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterFailed(f"no Ray cluster at {address}: {_first_line(error)}") from error
     try:
-        actors = [_start(node, load) for node in ray.nodes() if _cpus(node)]
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        actors = [_start(node, load) for node in nodes if _cpus(node)]
         if not actors:
             raise ClusterFailed(f"no node of {address} has CPUs")
         yield ClusterScorer(actors, _shared_identities(actors))
     finally:
         # The actors end with the driver that started them.
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Ray itself tries for a minute and more, and may end the process then."""
+    host, _, port = address.rpartition(":")
+    if host:
+        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
 
 
 def _cpus(node: Mapping[str, Any]) -> int:

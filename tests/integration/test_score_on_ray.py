@@ -17,7 +17,6 @@ from scripts.scoring.scorer import LoadedModel
 from tests.unit.scoring import score, token_counters
 from values import VERSIONS, Version
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:ray", "ignore::FutureWarning:ray")
 
 ROWS = 12_000
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
