@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,9 +18,8 @@ from scripts.scoring.scorer import LoadedModel
 from tests.unit.scoring import score, token_counters
 from values import VERSIONS, Version
 
-
 ROWS = 12_000
-NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
 class Killed(BaseException):
@@ -37,7 +37,7 @@ def cluster() -> Iterator[Cluster]:
     for _ in range(2):
         cluster.add_node(**NODE)
     yield cluster
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
     assert [
         each for each in psutil.Process().children(recursive=True) if "ray" in each.name()
     ] == []
