@@ -13,7 +13,8 @@ from tests.serving import ROOT
 _FENCE = re.compile(r"^```(?P<language>[a-z]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#{1,6} (?P<title>.+)$", re.MULTILINE)
 _NAMED_ANCHOR = re.compile(r'<a name="(?P<name>[^"]+)">')
-_LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
+# No pictures, which are written `![..](..)`.
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 
 @dataclass(frozen=True)
