@@ -30,7 +30,7 @@ def get_app(*routers: APIRouter) -> FastAPI:
 def _operation_id(route: APIRoute) -> str:
     """What a generated client calls an endpoint: `analytics_summary`, without function names."""
     name = route.path.strip("/").replace("/", "_").replace("-", "_")
-    methods = "_".join(sorted(route.methods))
+    methods = "_".join(sorted(route.methods or ()))
     return name if methods == "GET" else f"{methods.lower()}_{name}"
 
 
