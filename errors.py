@@ -6,7 +6,9 @@ ServiceError
 |   |-- Unauthorized        401
 |   |-- Forbidden           403
 |   |-- PredictionNotFound  404
+|   |-- PolicyNotFound      404
 |   |-- BodyTooSlow         408
+|   |-- PolicyConflict      409
 |   |-- BodyTooLarge        413
 |   |-- UnsupportedMedia    415
 |   |-- InvalidRequest      422
@@ -111,6 +113,16 @@ class Forbidden(RequestError):
 
 class PredictionNotFound(RequestError):
     status = 404
+
+
+class PolicyNotFound(RequestError):
+    status = 404
+
+
+class PolicyConflict(RequestError):
+    """Another policy came in between."""
+
+    status = 409
 
 
 class BodyTooSlow(RequestError):

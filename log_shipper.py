@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 
-from analytics.database import create_engine
 from analytics.drift_watch import DriftWatch
 from analytics.log.shipper import Shipper
 from analytics.log.writer import LogWriter
 from analytics.reader import Reader
+from database import create_engine
 from logs import configure_logs
 from settings import Settings, get_settings
 from tracing import start_tracing, stop_tracing

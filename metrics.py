@@ -102,6 +102,42 @@ revision_info = Gauge(
     ["version", "revision", "engine"],
     multiprocess_mode="mostrecent",
 )
+model_changes = Counter(
+    "model_changes_total",
+    "Models that a running runner was told to hold instead: done, or refused",
+    ["version", "outcome"],
+)
+model_refused = Gauge(
+    "model_change_refused",
+    "1 while a runner does not hold the model that it was told to hold last",
+    ["version"],
+    multiprocess_mode="mostrecent",
+)
+rollout_policy_version = Gauge(
+    "rollout_policy_version",
+    "The rollout policy that the API process that looked last goes by; 0: the settings",
+    multiprocess_mode="mostrecent",
+)
+rollout_policy_frozen = Gauge(
+    "rollout_policy_frozen",
+    "1 while PostgreSQL does not say which rollout policy is in force: the last known is",
+    multiprocess_mode="mostrecent",
+)
+rollout_changes = Counter(
+    "rollout_changes_total", "Rollout policies that were put in force", ["action"]
+)
+rollout_share = Gauge(
+    "rollout_share_percent",
+    "Share of the subjects of /predict/ab, by version",
+    ["version"],
+    multiprocess_mode="mostrecent",
+)
+shadow_texts = Counter(
+    "shadow_texts_total",
+    "Texts of /predict that the challenger was asked about too: compared, failed, or skipped for "
+    "want of time",
+    ["outcome"],
+)
 build_info = Gauge(
     "sentiment_build_info",
     "1; the labels tell what runs",

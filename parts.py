@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping
-from functools import cache
+from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
 import metrics
-from analytics.database import connected, create_engine
+from analytics.evidence import evidence
 from analytics.feedback import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.shipping import Shipping
@@ -24,13 +25,21 @@ from analytics.read_api import analytics_router
 from analytics.reader import Reader
 from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
+from database import connected, create_engine
 from prediction_path import PredictionPath
 from redis_connection import RedisCircuit, connect
+from rollout.admin import RolloutAdmin
+from rollout.live import LivePolicy
+from rollout.policy import RolloutPolicy, Weights
+from rollout.read_api import rollout_router
+from rollout.shadow import Shadow
+from rollout.store import PolicyRecord, PolicyStore
+from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.hosts import RunnerApi
 from settings import Settings
-from values import Split, Version
+from values import Prediction, Version
 from web.get_app import get_app
 from web.json_api import JsonApi
 from web.openapi import openapi_document
@@ -98,11 +107,24 @@ class Parts:
             )
             for version, runner in runners.items()
         }
+        policies = PolicyStore(self.engine)
+        self.live_policy = LivePolicy(
+            policies,
+            configured_policy(settings),
+            settings.data_folder / "rollout.json",
+            in_force=self._tell_runners,
+        )
+        self.rollout_watch = RolloutWatch(
+            self.live_policy, policies, partial(evidence, self.reader), self._revisions
+        )
+        self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_watch)
+        self.shadow = Shadow(self._ask_challenger)
         self.path = PredictionPath(
             self.runners,
             self.cache,
             self.log,
-            Split(settings.ab_salt, settings.ab_v2_percent),
+            policy=lambda: self.live_policy.policy,
+            shadow=self.shadow.offer,
         )
 
     def start(self) -> None:
@@ -111,8 +133,14 @@ class Parts:
         self.upkeep.start()
         for runner in self.runners.values():
             runner.start()
+        self.live_policy.start()
+        self.rollout_watch.start()
+        self.shadow.start()
 
     async def stop(self) -> None:
+        await self.shadow.stop()
+        await self.rollout_watch.stop()
+        await self.live_policy.stop()
         for runner in self.runners.values():
             await runner.stop()
         await self.upkeep.stop()
@@ -121,6 +149,21 @@ class Parts:
         await self.shipping.stop(DRAIN_SECONDS)
         await self.redis.aclose()
         await self.engine.dispose()
+
+    async def _ask_challenger(self, prediction: Prediction) -> None:
+        await self.path.shadow(prediction)
+
+    def _tell_runners(self, policy: RolloutPolicy) -> None:
+        for version, runner in self.runners.items():
+            runner.want(policy.wanted_model(version))
+
+    def _revisions(self) -> dict[Version, str]:
+        """What the runners hold, of those that have said so."""
+        return {
+            version: runner.last_description.revision
+            for version, runner in self.runners.items()
+            if runner.last_description is not None
+        }
 
     @property
     def ready(self) -> bool:
@@ -141,6 +184,16 @@ class Parts:
         return await self.cache.size()
 
 
+def configured_policy(settings: Settings) -> PolicyRecord:
+    """What the settings say: in force until somebody says otherwise."""
+    policy = RolloutPolicy(
+        champion=settings.default_version,
+        ab_weights=Weights.giving(round(settings.ab_v2_percent, 2), "v2"),
+        salt=settings.ab_salt,
+    )
+    return PolicyRecord(0, datetime.now(UTC), "settings", "set", "as configured", policy)
+
+
 def get_endpoints(parts: Parts, json_apis: Collection[JsonApi], version: str) -> FastAPI:
     """The app of the GET endpoints, the documentation of the POSTs among them."""
 
@@ -148,5 +201,9 @@ def get_endpoints(parts: Parts, json_apis: Collection[JsonApi], version: str) ->
     def openapi() -> dict[str, Any]:
         return openapi_document(json_apis, app.routes, version=version)
 
-    app = get_app(operations_router(lambda: parts, openapi), analytics_router(lambda: parts.reader))
+    app = get_app(
+        operations_router(lambda: parts, openapi),
+        analytics_router(lambda: parts.reader),
+        rollout_router(lambda: parts),
+    )
     return app

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from secrets import token_bytes
 from typing import Protocol
 
 import metrics
 import tracing
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
-from errors import RunnerUnavailable
+from errors import Overloaded, RunnerUnavailable
 from ids import new_id
+from rollout.dealing import Dealt, deal_subject, deal_text, is_shadowed
+from rollout.policy import RolloutPolicy, other
 from values import (
     VERSIONS,
     Assignment,
@@ -27,11 +27,8 @@ from values import (
     ModelVersion,
     Prediction,
     RunnerDescription,
-    Split,
     Version,
 )
-
-_BUCKETS = 10_000
 
 
 class Runner(Protocol):
@@ -64,44 +61,61 @@ class PredictionPath:
     """Answers texts; every endpoint is this path with other arguments."""
 
     def __init__(
-        self, runners: Mapping[Version, Runner], cache: Cache, log: Log, split: Split
+        self,
+        runners: Mapping[Version, Runner],
+        cache: Cache,
+        log: Log,
+        policy: Callable[[], RolloutPolicy],
+        shadow: Callable[[Prediction], None],
     ) -> None:
+        """`policy` says who answers what; `shadow` is told what the challenger is to be asked."""
         self._runners = runners
         self._cache = cache
         self._log = log
-        self._split = split
+        self._policy = policy
+        self._shadow = shadow
         self._single_flight = SingleFlight[Classification](on_join=metrics.cache_joins.inc)
 
     async def predict(
-        self, texts: Sequence[str], version: Version, endpoint: Endpoint
+        self, texts: Sequence[str], version: Version | None, endpoint: Endpoint
     ) -> list[Prediction]:
         """Predict `texts`, at least one, with `version`; in order, recorded.
+
+        Without a version the champion answers, or for /predict whom the policy deals the text.
 
         Raises:
             RunnerUnavailable: the runner of `version` cannot answer. Nothing is recorded.
             LogUnavailable: the prediction cannot be recorded.
         """
-        predictions = await self._predict(texts, version, endpoint, time.perf_counter())
+        started = time.perf_counter()
+        policy = self._policy()
+        is_single = endpoint == "/predict"
+        if version is None:
+            version = deal_text(policy, texts[0]) if is_single else policy.champion
+        predictions = await self._predict(texts, version, endpoint, started)
         await self._record(predictions)
+        if is_single and version == policy.champion and is_shadowed(policy, texts[0]):
+            self._shadow(predictions[0])
         return predictions
 
     async def predict_ab(self, text: str, subject: str | None) -> Prediction:
-        """Predict `text` with the version that the split deals `subject`; recorded with its test.
+        """Predict `text` with the version that `subject` is dealt; recorded with its test.
 
         Raises:
             RunnerUnavailable: the runner of that version cannot answer. Nothing is recorded.
             LogUnavailable: the prediction cannot be recorded.
         """
         started = time.perf_counter()
-        key = subject_key(subject, self._split.salt)
-        version = deal(key, self._split.v2_percent)
-        [prediction] = await self._predict([text], version, "/predict/ab", started)
-        prediction = replace(prediction, assignment=self._assignment(prediction, key))
+        dealt = deal_subject(self._policy(), subject)
+        [prediction] = await self._predict([text], dealt.version, "/predict/ab", started)
+        prediction = replace(prediction, assignment=self._assignment(prediction, dealt))
         await self._record([prediction])
         return prediction
 
-    def _assignment(self, prediction: Prediction, key: bytes) -> Assignment | None:
+    def _assignment(self, prediction: Prediction, dealt: Dealt) -> Assignment | None:
         """None while the other version has never been up: there is nothing to test against."""
+        if dealt.split is None:
+            return None
         models = {prediction.version: prediction.model}
         for version in VERSIONS:
             if version not in models:
@@ -110,7 +124,8 @@ class PredictionPath:
                 except RunnerUnavailable:
                     return None
                 models[version] = ModelVersion(version, other.revision, other.engine)
-        return Assignment(Experiment(self._split, models["v1"], models["v2"]), key)
+        experiment = Experiment(dealt.split, models["v1"], models["v2"])
+        return Assignment(experiment, dealt.subject_key)
 
     async def compare(self, text: str) -> Comparison:
         """Predict `text` with both versions at once; recorded as two linked predictions.
@@ -126,11 +141,23 @@ class PredictionPath:
                 for version in VERSIONS
             )
         )
-        created_at = datetime.now(UTC)
-        comparison = Comparison(new_id(created_at), created_at, v1, v2)
+        comparison = _comparison(v1, v2)
         await self._record([v1, v2], comparison)
-        metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()
         return comparison
+
+    async def shadow(self, prediction: Prediction) -> None:
+        """Ask the other version about a text that was answered; recorded as a comparison.
+
+        Raises:
+            RunnerUnavailable: its runner cannot answer. Only that is recorded.
+            LogUnavailable: the comparison cannot be recorded.
+        """
+        version = other(prediction.version)
+        started = time.perf_counter()
+        [shadowed] = await self._predict([prediction.text], version, "shadow", started)
+        v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
+        # Both: what is in the log already is not stored again.
+        await self._log.record([v1, v2], _comparison(v1, v2))
 
     async def _predict(
         self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
@@ -152,9 +179,11 @@ class PredictionPath:
                 # Before anything is begun: a refusal this early costs half of one further in.
                 self._runners[version].check(new)
             answers = hits | await self._single_flight.get(list(text_of_miss), classify)
-        except Exception:
-            model = ModelVersion(version, description.revision, description.engine)
-            self._log.record_failure(model, endpoint, len(texts))
+        except Exception as error:
+            # A shadow makes way for others: then it is not the model that failed.
+            if not (endpoint == "shadow" and isinstance(error, Overloaded)):
+                model = ModelVersion(version, description.revision, description.engine)
+                self._log.record_failure(model, endpoint, len(texts))
             raise
         created_at = datetime.now(UTC)
         latency_ms = (time.perf_counter() - started) * 1_000
@@ -165,7 +194,6 @@ class PredictionPath:
                 created_at=created_at,
                 endpoint=endpoint,
                 version=version,
-                engine=description.engine,
                 text=text,
                 classification=answers[key],
                 cache_hit=key in hits,
@@ -201,17 +229,8 @@ class PredictionPath:
             metrics.confidence.labels(prediction.version).observe(classification.confidence)
 
 
-def subject_key(subject: str | None, salt: str) -> bytes:
-    """Stands for a subject in one test, and does not tell who it is; random without a subject."""
-    if subject is None:
-        return token_bytes(32)
-    return hashlib.sha256(f"{salt}\x00{subject}".encode()).digest()
-
-
-def deal(key: bytes, v2_percent: float) -> Version:
-    """The version of a subject: the same one as long as key and split stay.
-
-    The key's bucket is a hash, so a changed split moves only the buckets between the two marks.
-    """
-    bucket = int.from_bytes(key[:8]) % _BUCKETS
-    return "v2" if bucket < v2_percent * _BUCKETS / 100 else "v1"
+def _comparison(v1: Prediction, v2: Prediction) -> Comparison:
+    created_at = datetime.now(UTC)
+    comparison = Comparison(new_id(created_at), created_at, v1, v2)
+    metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()
+    return comparison

@@ -9,6 +9,7 @@ from uuid import UUID
 import bentoml
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +19,10 @@ from pydantic import (
 )
 
 from errors import FieldError, InvalidRequest, MalformedRequest, RequestError
+from rollout.admin import AskedAction, Outcome
+from rollout.changes import Action
+from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
+from rollout.read_api import PolicyChange, told
 from settings import get_settings
 from values import Comparison, Prediction, Sentiment, Version
 
@@ -63,6 +68,14 @@ Text = Annotated[
 Subject = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=MAX_SUBJECT_CHARACTERS),
+    AfterValidator(_refuse_unusable),
+    _TOLD_USABLE,
+]
+
+
+Reason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, strict=True, min_length=1, max_length=500),
     AfterValidator(_refuse_unusable),
     _TOLD_USABLE,
 ]
@@ -171,6 +184,79 @@ class FeedbackRequest(RequestBody):
     label: Sentiment = Field(description="the true label")
 
 
+class RolloutRequest(RequestBody):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "base_version": 0,
+                "reason": "v2 for a tenth of the subjects",
+                "changes": {"ab_weights": {"v1": 90, "v2": 10}},
+            }
+        }
+    )
+    action: AskedAction = Field(
+        "set",
+        description="set: what `changes` names; promote: the challenger is champion; roll_back: "
+        "all to the champion, or the policy `to_version` again; next_step: of the schedule, now",
+    )
+    base_version: int = Field(
+        ge=0, le=MAX_VERSION, description="the policy that this is to follow on"
+    )
+    reason: Reason = Field(description="why, for whoever reads the history")
+    changes: RolloutChanges | None = Field(
+        None, description="of `set`; fields that are absent stay as they are"
+    )
+    to_version: int | None = Field(
+        None, ge=0, le=MAX_VERSION, description="of `roll_back`; 0 is what the settings say"
+    )
+    dry_run: bool = Field(False, description="true: only say what would come of it")
+
+
+class ReloadRequest(RequestBody):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"version": "v2", "tag": None, "reason": "back to the old one"}
+        }
+    )
+    version: Version
+    tag: Tag | None = Field(
+        description="a model of the BentoML store, name:version; null: what the setting names"
+    )
+    reason: Reason = Field(description="why, for whoever reads the history")
+    base_version: int | None = Field(
+        None, ge=0, le=MAX_VERSION, description="refused (409) if another policy is in force"
+    )
+
+
+class RolloutReply(bentoml.IODescriptor):
+    policy_version: int
+    created_at: AwareDatetime
+    author: str
+    action: Action
+    reason: str
+    policy: RolloutPolicy
+    changes: list[PolicyChange]
+    subjects_moved_percent: float = Field(
+        description="of the subjects of /predict/ab, who get another version"
+    )
+    dry_run: bool
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> RolloutReply:
+        record = outcome.record
+        return cls(
+            policy_version=record.version,
+            created_at=record.created_at,
+            author=record.author,
+            action=record.action,
+            reason=record.reason,
+            policy=record.policy,
+            changes=told(outcome.changes),
+            subjects_moved_percent=outcome.subjects_moved_percent,
+            dry_run=outcome.dry_run,
+        )
+
+
 class PredictionReply(bentoml.IODescriptor):
     model_config = ConfigDict(
         protected_namespaces=(), json_schema_extra={"example": _EXAMPLE_PREDICTION}
@@ -238,6 +324,17 @@ class RunnerHealth(BaseModel):
     ready: bool
     revision: str | None
     engine: str | None
+    tag: str | None = Field(None, description="in the BentoML model store")
+    loading: str | None = Field(None, description="what is being loaded to take its place")
+    refused: str | None = Field(None, description="what was to take its place and did not, and why")
+    heeded: int | None = Field(
+        None, description="the rollout policy whose model every host has loaded or refused"
+    )
+
+
+class RolloutHealth(BaseModel):
+    policy_version: int = Field(description="0: what the settings say")
+    frozen: bool = Field(description="the newest policy is not known; the last known is in force")
 
 
 class Health(BaseModel):
@@ -245,11 +342,15 @@ class Health(BaseModel):
     status: str = Field(
         description="ok; degraded: predictions are served, a part is down; unavailable"
     )
+    heeded: int | None = Field(
+        None, description="the rollout policy whose model every host has loaded or refused"
+    )
     model_loaded: bool
     log_writable: bool = Field(description="predictions can be recorded; without, none is answered")
     database_connected: bool
     redis_connected: bool
     versions: dict[Version, RunnerHealth]
+    rollout: RolloutHealth
 
 
 class CacheStats(BaseModel):

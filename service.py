@@ -13,6 +13,7 @@ import bentoml
 from starlette.middleware.cors import CORSMiddleware
 
 import metrics
+from caller import caller
 from logs import configure_logs
 from long_lived import keep_what_is_loaded
 from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2
@@ -26,6 +27,9 @@ from schemas import (
     FeedbackRequest,
     PredictionReply,
     PredictRequest,
+    ReloadRequest,
+    RolloutReply,
+    RolloutRequest,
 )
 from settings import get_settings
 from supervision import is_worker, look_after_workers
@@ -43,7 +47,7 @@ from web.late_app import LateApp
 from web.problems import ProblemMiddleware
 from web.rate_limit import RateLimitMiddleware
 from web.response_headers import ResponseHeadersMiddleware, cors_options
-from web.routes import POST_ROUTES, PREDICT_ROUTES, endpoint_label, traced_route
+from web.routes import ADMIN_ROUTES, POST_ROUTES, PREDICT_ROUTES, endpoint_label, traced_route
 from web.runner_key import RunnerKeyMiddleware
 from web.shedding import Door
 from web.tracing import TracingMiddleware
@@ -76,6 +80,7 @@ def running() -> SentimentService:
 def json_api(api: Any, service: SentimentService) -> JsonApi:
     """What BentoML's decorators declared of an API."""
     is_feedback = api.name == "feedback"
+    is_admin = api.route in ADMIN_ROUTES
     return JsonApi(
         route=api.route,
         name=api.name,
@@ -84,7 +89,8 @@ def json_api(api: Any, service: SentimentService) -> JsonApi:
         reply=api.output_spec,
         call=functools.partial(api.func, service),
         success_status=202 if is_feedback else 200,
-        further_problems=(404,) if is_feedback else (),
+        further_problems=(404,) if is_feedback else (404, 409) if is_admin else (),
+        is_audited=is_admin,
     )
 
 
@@ -152,14 +158,12 @@ class SentimentService:
     @bentoml.api(route="/predict", input_spec=PredictRequest, output_spec=PredictionReply)
     async def predict(self, text: str, version: Version | None) -> PredictionReply:
         """Sentiment of one text."""
-        version = version or settings.default_version
         [prediction] = await self.parts.path.predict([text], version, "/predict")
         return PredictionReply.of(prediction)
 
     @bentoml.api(route="/predict/batch", input_spec=BatchRequest, output_spec=BatchReply)
     async def predict_batch(self, texts: list[str], version: Version | None) -> BatchReply:
         """Sentiment of many texts, in their order."""
-        version = version or settings.default_version
         return BatchReply.of(await self.parts.path.predict(texts, version, "/predict/batch"))
 
     @bentoml.api(route="/predict/ab", input_spec=AbRequest, output_spec=PredictionReply)
@@ -179,6 +183,16 @@ class SentimentService:
         """The true label of a prediction; the latest one counts."""
         await self.parts.feedback.add(prediction_id, label)
         return FeedbackReply(prediction_id=prediction_id, label=label)
+
+    @bentoml.api(route="/admin/rollout", input_spec=RolloutRequest, output_spec=RolloutReply)
+    async def rollout(self, /, **asked: Any) -> RolloutReply:
+        """Another rollout policy: shares, shadow, schedule, guardrails, roles."""
+        return RolloutReply.of(await self.parts.rollout.change(author=caller(), **asked))
+
+    @bentoml.api(route="/admin/models/reload", input_spec=ReloadRequest, output_spec=RolloutReply)
+    async def reload_model(self, /, **asked: Any) -> RolloutReply:
+        """Another model for a version, loaded beside the one that answers; see /health."""
+        return RolloutReply.of(await self.parts.rollout.reload(author=caller(), **asked))
 
 
 # BentoML's decorator has made a service of the class, which its types do not tell.

@@ -141,9 +141,12 @@ class Settings(BaseSettings):
     model_v2: str = Field(
         "sentiment-distilbert-v2:latest", description="tag of v2 in the BentoML model store"
     )
-    default_version: Version = Field("v1", description="answers a /predict without a version")
+    default_version: Version = Field(
+        "v1",
+        description="answers a /predict without a version, until a rollout says otherwise",
+    )
     ab_v2_percent: float = Field(
-        50.0, ge=0, le=100, description="share of /predict/ab subjects that v2 answers"
+        50.0, ge=0, le=100, description="share of /predict/ab subjects that v2 answers, likewise"
     )
     ab_salt: str = Field(
         "ab-1", description="change it to deal the subjects of /predict/ab out anew"

@@ -13,7 +13,8 @@ LogFormat = Literal["auto", "json", "text"]
 EngineName = Literal[
     "torch-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8"
 ]
-Endpoint = Literal["/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare"]
+# What a prediction was made for; in the shadow of an answer of /predict, nobody waits for it.
+Endpoint = Literal["/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare", "shadow"]
 
 VERSIONS: tuple[Version, ...] = get_args(Version)
 SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
@@ -29,6 +30,7 @@ class Classification:
     """
 
     revision: str
+    engine: str
     scores: dict[Sentiment, float]
     token_count: int
     truncated: bool
@@ -42,6 +44,16 @@ class Classification:
         return max(self.scores.values())
 
 
+class WantedModel(NamedTuple):
+    """The model that a runner is to hold: a tag of the store, None for the configured one.
+
+    `number` tells one wish from the next, also where both are for the same tag.
+    """
+
+    tag: str | None
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerDescription:
     """What a runner says of itself: which weights it holds and what runs them."""
@@ -52,6 +64,15 @@ class RunnerDescription:
     labels: tuple[Sentiment, ...]
     tokens_per_second: float | None = None  # as measured when it was warmed up
     hosts: int = 1  # that answer for it
+    tag: str = ""  # in the model store
+    heeded: int = 0  # number of the last wish that was fulfilled or refused
+    loading: WantedModel | None = None
+    refused: str | None = None  # why the last wish was not fulfilled
+    agreed: bool = True  # every host has heeded the same
+
+    def has_heard_of(self, wanted: WantedModel) -> bool:
+        under_way = self.loading is not None and self.loading.number == wanted.number
+        return self.agreed and (under_way or self.heeded == wanted.number)
 
 
 class ModelVersion(NamedTuple):
@@ -93,7 +114,6 @@ class Prediction:
     created_at: datetime
     endpoint: Endpoint
     version: Version
-    engine: str
     text: str
     classification: Classification
     cache_hit: bool
@@ -102,7 +122,8 @@ class Prediction:
 
     @property
     def model(self) -> ModelVersion:
-        return ModelVersion(self.version, self.classification.revision, self.engine)
+        classification = self.classification
+        return ModelVersion(self.version, classification.revision, classification.engine)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import reading
 from analytics.labelling import keep_labels
 from analytics.log.segments import begun_at, segments
 from analytics.tables import predictions
+from database import reading
 from errors import DatabaseUnavailable, PredictionNotFound
 from ids import id_range
 from values import Sentiment

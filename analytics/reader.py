@@ -10,9 +10,9 @@ import anyio.to_thread
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import reading
 from analytics.facts import Facts
 from analytics.statistics.histogram import Counts
+from database import reading
 
 _ROWS_AT_A_TIME = 200
 

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     Table,
     Text,
@@ -26,18 +25,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import Double
 
+from database import metadata
 from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
 
 # What is rolled up: a minute, an hour, a day.
 BUCKET_SECONDS = (60, 3_600, 86_400)

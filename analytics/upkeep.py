@@ -8,9 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import DATABASE_FAILURES
 from analytics.partitions import drop_day, make_partitions, partition_days
 from analytics.rollups import WRITERS_LOCK
+from database import DATABASE_FAILURES
 
 logger = logging.getLogger("bentoml.sentiment.upkeep")
 

@@ -7,7 +7,7 @@ import hashlib
 from values import Version
 
 # Part of every key: raise it when the meaning or the form of a cached value changes.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PREFIX = "sentiment:"
 
 

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from analytics.tables import metadata
+import rollout.tables  # noqa: F401  they declare what there is
+from database import metadata
 from settings import get_settings
 
 # Any number that no other program uses on this database: the ASCII of "sentimnt".

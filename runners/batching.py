@@ -41,6 +41,7 @@ class TokenBatcher:
         self._queue = queue
         self._abandoned = 0
         self._closing = False
+        self._draining = False
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._work, name=f"inference-{version}-{n}", daemon=True)
@@ -70,7 +71,7 @@ class TokenBatcher:
             tracing.now_ns(),
         )
         with self._changed:
-            if self._closing:
+            if self._closing or self._draining:
                 raise ServiceUnavailable("shutting down")
             has_room = self._queue.add(call, now)
             self._count()
@@ -83,6 +84,14 @@ class TokenBatcher:
                 return await call.answer
         except TimeoutError as error:
             raise ServiceUnavailable(f"not done in {timeout_seconds:.1f} s") from error
+
+    def drain(self) -> None:
+        """Answer all that waits, and take nothing new; returns when the threads have ended."""
+        with self._changed:
+            self._draining = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def close(self) -> None:
         """Let the threads end after the batch that each is at; what still waits is refused."""
@@ -98,9 +107,9 @@ class TokenBatcher:
         lower_priority()
         while True:
             with self._changed:
-                while not (self._queue or self._closing):
+                while not (self._queue or self._closing or self._draining):
                     self._changed.wait()
-                if self._closing:
+                if self._closing or (self._draining and not self._queue):
                     return
             # All that waits, so that the next batch finds what is like it among many calls.
             while (call := self._next_call()) is not None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import isnan
 from pathlib import Path
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from runners.canary import write_canary
 from runners.classifier import Classifier
 from runners.engine_choice import REFERENCE
 from runners.engines import TorchEngine, export_torchscript
@@ -40,25 +41,38 @@ WEIGHTS_FILE = "model.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
 
 
+# Is given the reference and tells facts to keep; raises InvalidCheckpoint to refuse it.
+Judge = Callable[[Classifier], Mapping[str, Any]]
+
+
+def no_judge(_reference: Classifier) -> Mapping[str, Any]:
+    return {}
+
+
 def save_checkpoint(
-    folder: Path, version: Version, facts: Mapping[str, Any], plan: EnginePlan | None = None
+    folder: Path,
+    version: Version,
+    facts: Mapping[str, Any],
+    plan: EnginePlan | None = None,
+    judge: Judge = no_judge,
 ) -> SavedModel:
     """Save the checkpoint in `folder` as `sentiment-distilbert-<version>:<revision>`.
 
     `facts` (source, base, training_data, licence, held_out_accuracy) go into the metadata, and so
     do the figures of every engine of `plan` that passed the gate; without a plan the model runs on
-    torch alone. All that can fail is done in a temporary folder first, so a refused checkpoint
-    leaves no trace.
+    torch alone. `judge` may refuse it, and adds facts. All that can fail is done in a temporary
+    folder first, so a refused checkpoint leaves no trace.
 
     Raises:
-        InvalidCheckpoint: no sequence classifier, no tokenizer, or labels that are no sentiments.
+        InvalidCheckpoint: no sequence classifier, no tokenizer, labels that are no sentiments, or
+            refused by `judge`.
     """
     config = _read_config(folder)
     labels = labels_of(config)
     with tempfile.TemporaryDirectory() as temporary:
         prepared = Path(temporary)
         network, max_tokens = _prepare(folder, prepared, config)
-        revision = _sha256(prepared / WEIGHTS_FILE)[:REVISION_CHARACTERS]
+        revision = revision_of(prepared)
         model = SavedModel(
             tag=f"{model_name(version)}:{revision}",
             folder=prepared,
@@ -67,7 +81,10 @@ def save_checkpoint(
             max_tokens=max_tokens,
             pad_token_id=int(config.get("pad_token_id") or 0),
         )
-        Classifier(model, TorchEngine(prepared, mkldnn=True)).warm_up()
+        reference = Classifier(model, TorchEngine(prepared, mkldnn=True))
+        reference.warm_up()
+        write_canary(prepared, reference.classify)
+        facts = {**facts, **judge(reference)}
         reports: dict[EngineName, GateReport] = {}
         if plan is not None and config["architectures"][0] == DISTILBERT:
             reports = build_engines(model, network, plan)
@@ -135,6 +152,7 @@ def _put_into_store(
         "labels": list(model.labels),
         "max_tokens": model.max_tokens,
         "pad_token_id": model.pad_token_id,
+        "files": file_digests(model.folder),
         "engines": {
             REFERENCE: {},
             **{name: report.as_metadata() for name, report in reports.items()},
@@ -142,6 +160,20 @@ def _put_into_store(
     }
     with bentoml.models.create(model.tag, metadata=metadata) as stored:
         shutil.copytree(model.folder, stored.path, dirs_exist_ok=True)
+
+
+def revision_of(folder: Path) -> str:
+    """The beginning of the hash of the weights in `folder`."""
+    return _sha256(folder / WEIGHTS_FILE)[:REVISION_CHARACTERS]
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a model, but for the store's own."""
+    return {
+        str(path.relative_to(folder)): _sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "model.yaml"
+    }
 
 
 def _sha256(path: Path) -> str:

@@ -74,6 +74,7 @@ class Classifier:
     def _classification(self, encoding: Encoding, scores: list[float]) -> Classification:
         return Classification(
             revision=self._model.revision,
+            engine=self._engine.name,
             scores=dict(zip(self._model.labels, scores, strict=True)),
             token_count=len(encoding.ids),
             truncated=bool(encoding.overflowing),

@@ -28,7 +28,7 @@ from errors import Overloaded, RunnerUnavailable
 from runners.admission import Admission, NotAdmitted, QueueBounds
 from runners.hosts import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
 from runners.lanes import Lane, estimated_tokens, lane_of
-from values import Classification, RunnerDescription, Version
+from values import Classification, RunnerDescription, Version, WantedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -71,7 +71,10 @@ class RunnerClient:
         self.version: Version = version
         self.last_description: RunnerDescription | None = None
         self.ready = False
+        # What it is to hold; None while that is not known.
+        self.wanted: WantedModel | None = None
         self._heard = asyncio.Event()
+        self._look_again = asyncio.Event()
         self._runner = runner
         self._timeout_seconds = timeout_seconds
         self._admission = Admission(bounds)
@@ -195,13 +198,25 @@ class RunnerClient:
     ) -> list[Classification]:
         metrics.runner_calls.labels(self.version).inc()
         async with asyncio.timeout(timeout_seconds):
-            return await self._runner.classify(texts, timeout_seconds, lane)
+            answers = await self._runner.classify(texts, timeout_seconds, lane)
+        known = self.last_description
+        if known is not None and answers[0].revision != known.revision:
+            self._look_again.set()
+        return answers
+
+    def want(self, wanted: WantedModel) -> None:
+        """Have the runner hold this model, on every host and after every restart of it."""
+        if wanted != self.wanted:
+            self.wanted = wanted
+            self._look_again.set()
 
     async def refresh(self) -> None:
         """Ask the runner who it is, and remember the answer or its absence."""
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
                 description = await self._runner.describe()
+                if self.wanted is not None and not description.has_heard_of(self.wanted):
+                    description = await self._runner.load(*self.wanted)
             self._remember(description)
             self._calls.calls = CALLS * description.hosts
             if description.tokens_per_second:
@@ -227,8 +242,13 @@ class RunnerClient:
 
     async def _keep_watching(self) -> None:
         while True:
+            self._look_again.clear()
             await self.refresh()
-            await asyncio.sleep(READY_POLL_SECONDS if self.ready else STARTING_POLL_SECONDS)
+            await asyncio.sleep(STARTING_POLL_SECONDS)
+            if self.ready:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(READY_POLL_SECONDS):
+                        await self._look_again.wait()
 
 
 def _tell_revision(version: Version, description: RunnerDescription, value: int) -> None:

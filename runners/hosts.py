@@ -23,7 +23,7 @@ from bentoml.exceptions import BentoMLException
 
 import metrics
 from runners.lanes import Lane, estimated_tokens
-from values import Classification, RunnerDescription, Version
+from values import Classification, RunnerDescription, Version, WantedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -49,6 +49,8 @@ class RunnerApi(Protocol):
 
     def describe(self) -> Awaitable[RunnerDescription]: ...
 
+    def load(self, tag: str | None, number: int) -> Awaitable[RunnerDescription]: ...
+
 
 class RemoteRunner(RunnerApi, Protocol):
     """The same of one host."""
@@ -68,7 +70,7 @@ class _Host:
         self.runner = runner
         self.up = False
         self.misses = 0
-        self.tokens_per_second = math.nan
+        self.description: RunnerDescription | None = None
         self._tokens = 0
         self._asked_at = 0.0
         self._calls: set[asyncio.Timeout] = set()
@@ -77,7 +79,7 @@ class _Host:
     def order(self) -> tuple[float, float]:
         """The first in this order is asked: who is done first, of the idle who was asked longest
         ago."""
-        pace = self.tokens_per_second
+        pace = (self.description and self.description.tokens_per_second) or math.nan
         return self._tokens / pace if pace > 0 else float(self._tokens), self._asked_at
 
     @property
@@ -115,7 +117,7 @@ class _Host:
                 self.up = False
             return None
         self.up, self.misses = True, 0
-        self.tokens_per_second = description.tokens_per_second or math.nan
+        self.description = description
         return description
 
     def take_calls_back(self) -> None:
@@ -195,7 +197,26 @@ class RunnerHosts:
         if not told:
             raise aiohttp.ClientConnectionError(f"none of {len(hosts)} hosts answers")
         paces = [each.tokens_per_second for each in told if each.tokens_per_second]
-        return replace(told[0], hosts=len(told), tokens_per_second=sum(paces) or None)
+        heeded = {(each.heeded, each.loading) for each in told}
+        return replace(
+            told[0],
+            hosts=len(told),
+            tokens_per_second=sum(paces) or None,
+            refused=next((each.refused for each in told if each.refused), None),
+            agreed=len(heeded) == 1,
+        )
+
+    async def load(self, tag: str | None, number: int) -> RunnerDescription:
+        """Tell those that have not heard of it.
+
+        Raises:
+            aiohttp.ClientConnectionError: none answers.
+        """
+        wanted = WantedModel(tag, number)
+        for host in self._hosts.values():
+            if host.up and host.description and not host.description.has_heard_of(wanted):
+                await host.runner.load(tag, number)
+        return await self.describe()
 
     async def close(self) -> None:
         hosts = [*self._hosts.values(), *self._leaving]

@@ -6,6 +6,7 @@ import logging
 import time
 
 from runners.batching import TokenBatcher
+from runners.canary import fault, read_canary
 from runners.classifier import Classifier
 from runners.cpu import made_at_low_priority, usable_cpus
 from runners.engine_choice import choose_engine
@@ -17,15 +18,22 @@ from values import RunnerDescription, Version
 logger = logging.getLogger("bentoml.sentiment.runner")
 
 
-def load(version: Version, settings: Settings) -> tuple[RunnerDescription, TokenBatcher]:
-    """The version that `settings` name, ready to classify; and what it is.
+class CanaryFailed(RuntimeError):
+    """A model that does not answer as it did when it was saved; says how."""
+
+
+def load(
+    tag: str, version: Version, settings: Settings, *, tried: bool
+) -> tuple[RunnerDescription, TokenBatcher]:
+    """A model of the store, ready to classify as `version`; and what it is.
 
     Raises:
         bentoml.exceptions.NotFound: it is not in the model store.
         EngineUnavailable: not even the reference engine can be loaded.
+        CanaryFailed: it was to be `tried`, and does not answer as it should.
     """
     started = time.perf_counter()
-    model = find_model(settings.model_tag(version))
+    model = find_model(tag)
     streams = settings.runner_threads or usable_cpus()
     engine = made_at_low_priority(
         lambda: choose_engine(
@@ -37,6 +45,8 @@ def load(version: Version, settings: Settings) -> tuple[RunnerDescription, Token
     )
     classifier = Classifier(model, engine)
     tokens_per_second = streams * classifier.warm_up()
+    if tried and (found := fault(classifier.classify, read_canary(model.folder))):
+        raise CanaryFailed(found)
     queue = TextQueue(settings.max_queued_texts, settings.max_queued_tokens)
     batcher = TokenBatcher(classifier, version, queue, streams=streams)
     seconds = time.perf_counter() - started
@@ -45,6 +55,6 @@ def load(version: Version, settings: Settings) -> tuple[RunnerDescription, Token
         version, model.tag, engine.name, streams, seconds, tokens_per_second,
     )  # fmt: skip
     description = RunnerDescription(
-        version, model.revision, engine.name, model.labels, tokens_per_second
+        version, model.revision, engine.name, model.labels, tokens_per_second, tag=model.tag
     )
     return description, batcher

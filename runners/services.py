@@ -11,7 +11,7 @@ from long_lived import keep_what_is_loaded
 from runners.lanes import Lane
 from settings import get_settings
 from tracing import start_tracing, stop_tracing
-from values import Classification, RunnerDescription, Version
+from values import Classification, RunnerDescription, Version, WantedModel
 
 _settings = get_settings()
 
@@ -48,11 +48,11 @@ class SentimentRunner:
         # Loaded here and not in a startup hook: an in-process dependency's hooks never run.
         # Imported here because the API's process needs none of it, nor the others that only look
         # at what services there are.
-        from runners.loading import load
+        from runners.slot import slot_of
 
         if _settings.is_traced:
             start_tracing(f"{_settings.otel_service_name}-runner-{self.version}")
-        self._description, self._batcher = load(self.version, _settings)
+        self._slot = slot_of(self.version, _settings)
         keep_what_is_loaded()
 
     @bentoml.api(route=CLASSIFY_ROUTE)
@@ -60,16 +60,22 @@ class SentimentRunner:
         self, texts: list[str], timeout_seconds: float, lane: Lane
     ) -> Annotated[list[Classification], _PICKLED]:
         """Classify `texts`; the i-th `Classification` belongs to the i-th text."""
-        return await self._batcher.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
+        return await self._slot.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
 
     @bentoml.api
     async def describe(self) -> Annotated[RunnerDescription, _PICKLED]:
         """The `RunnerDescription` of what is loaded."""
-        return self._description
+        return self._slot.description
+
+    @bentoml.api
+    async def load(self, tag: str | None, number: int) -> Annotated[RunnerDescription, _PICKLED]:
+        """Begin to load another model, as `WantedModel` says, if that has not been asked before."""
+        self._slot.ask(WantedModel(tag, number))
+        return self._slot.description
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        self._batcher.close()
+        self._slot.close()
         stop_tracing()
 
 

@@ -25,7 +25,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.report import ab_test
 from analytics.confidence import confidence
-from analytics.database import create_engine
 from analytics.drift import drift
 from analytics.facts import Scope
 from analytics.latency import latency
@@ -34,6 +33,7 @@ from analytics.recent import recent
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
+from database import create_engine
 from long_lived import keep_what_is_loaded
 from scripts.embedded import embedded_postgres
 from scripts.migrate import upgrade

@@ -260,6 +260,30 @@ MODEL = Page(
                 [Query(rate("runner_calls_total", "version"), "{{version}}")],
             ),
         ),
+        "Rollout": (
+            Panel(
+                "Share of the subjects",
+                "percent",
+                [Query("max by (version) (rollout_share_percent)", "{{version}}")],
+                "Of /predict/ab",
+            ),
+            Panel(
+                "Policy",
+                "short",
+                [
+                    Query("max(rollout_policy_version)", "version"),
+                    Query("max(rollout_policy_frozen)", "frozen"),
+                    Query("max by (version) (model_change_refused)", "{{version}} refused"),
+                ],
+                "Who changed what: GET /admin/rollout/history",
+            ),
+            Panel(
+                "Texts asked in the shadow",
+                "ops",
+                [Query(rate("shadow_texts_total", "outcome"), "{{outcome}}")],
+                "Of the challenger, behind the back of /predict",
+            ),
+        ),
         "Whether anything has changed": (
             Panel(
                 "Drift (PSI)",

@@ -37,7 +37,7 @@ class InvalidTexts(ValueError):
     """A file of texts that engines cannot be judged by."""
 
 
-class _Line(BaseModel):
+class LabelledLine(BaseModel):
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     label: Sentiment
 
@@ -83,14 +83,14 @@ def read_texts(path: Path) -> EngineTexts:
         written = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise InvalidTexts(f"{path} cannot be used: {error}") from error
-    found: dict[str, _Line] = {}
+    found: dict[str, LabelledLine] = {}
     for number, line in enumerate(written, 1):
         if line.strip():
             try:
-                parsed = _Line.model_validate_json(line)
+                parsed = LabelledLine.model_validate_json(line)
             except ValidationError as error:
                 raise InvalidTexts(
-                    f"{path} cannot be used: line {number}: {_told(error)}"
+                    f"{path} cannot be used: line {number}: {told(error)}"
                 ) from error
             # A text that is there twice would calibrate an engine and then judge it.
             found.setdefault(parsed.text, parsed)
@@ -105,7 +105,8 @@ def read_texts(path: Path) -> EngineTexts:
     )
 
 
-def _told(error: ValidationError) -> str:
+def told(error: ValidationError) -> str:
+    """What is wrong with a line."""
     faults = error.errors(include_url=False, include_context=False)
     return "; ".join(
         f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]

@@ -16,13 +16,13 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import create_engine
 from analytics.labelling import keep_labels
 from analytics.log.records import ComparisonRecord, PredictionRecord
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS
 from analytics.log.writer import LogWriter
+from database import create_engine
 from ids import new_id
-from prediction_path import deal, subject_key
+from rollout.dealing import deal, subject_key
 from settings import get_settings
 from values import (
     VERSIONS,
@@ -180,10 +180,10 @@ def made_up(
             created_at=times[row],
             endpoint=endpoint,
             version=version,
-            engine=_MODELS[version].engine,
             text=f"{texts[row]:<{int(words[row] * 5.5)}}",
             classification=Classification(
                 _MODELS[version].revision,
+                _MODELS[version].engine,
                 {sentiment: sure, _OTHER[sentiment]: 1 - sure},
                 token_count=min(512, int(words[row] * 1.3) + 2),
                 truncated=words[row] > 380,

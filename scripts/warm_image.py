@@ -9,7 +9,7 @@ MODULES = (
     "service",
     "parts",
     "log_shipper",
-    "runners.loading",
+    "runners.slot",
     "runners.engines",
     "runners.onnx_engine",
     "runners.openvino_engine",

@@ -17,10 +17,11 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import metrics
+from caller import set_caller
 from deadlines import deadline_in
 from errors import DeadlineExceeded, MalformedRequest
 from schemas import RequestBody
-from web.rate_limit import charge
+from web.rate_limit import charge, client_identity
 from web.sending import read_body, send_response
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -41,6 +42,7 @@ class JsonApi:
     call: Callable[..., Awaitable[BaseModel]]
     success_status: int = 200
     further_problems: tuple[int, ...] = ()
+    is_audited: bool = False  # who calls it is written down
 
 
 class JsonApiMiddleware:
@@ -60,6 +62,8 @@ class JsonApiMiddleware:
         if api is None:
             await self._app(scope, receive, send)
             return
+        if api.is_audited:
+            set_caller(client_identity(scope))
         request = api.request.parse(await read_body(receive))
         await charge(scope, request.cost - 1)
         timeout_seconds = min(self._timeout_seconds, _asked_timeout_seconds(scope))

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from errors import PROBLEM_CONTENT_TYPE, status_title
 from schemas import ProblemDocument
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, JsonApi
-from web.routes import ANALYTICS_ROUTES, POST_ROUTES, needed_scope
+from web.routes import ADMIN_ROUTES, ANALYTICS_ROUTES, POST_ROUTES, needed_scope
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
@@ -41,10 +41,11 @@ def openapi_document(
         title="Sentiment API", version=version, description=DESCRIPTION, routes=get_routes
     )
     for path, operations in document["paths"].items():
-        problems = _ANALYTICS_PROBLEMS if path in ANALYTICS_ROUTES else _GET_PROBLEMS
+        asks_database = path in ANALYTICS_ROUTES or path in ADMIN_ROUTES
+        problems = _ANALYTICS_PROBLEMS if asks_database else _GET_PROBLEMS
         operations["get"]["responses"].update(_problem_replies(problems))
     for api in post_apis:
-        document["paths"][api.route] = {"post": _operation(api)}
+        document["paths"].setdefault(api.route, {})["post"] = _operation(api)
 
     for path, summary in BENTO_ROUTES.items():
         document["paths"][path] = {"get": _text_operation(path, summary)}
@@ -81,7 +82,7 @@ def _tell_who_may_ask(document: dict[str, Any]) -> None:
 def _tell_headers(document: dict[str, Any]) -> None:
     document["components"]["headers"] = _HEADERS
     for path, operations in document["paths"].items():
-        limited = path in POST_ROUTES or path in ANALYTICS_ROUTES
+        limited = path in ANALYTICS_ROUTES or POST_ROUTES.get(path) is not None
         for operation in operations.values():
             for status, reply in operation["responses"].items():
                 names = ["Retry-After"] if status in {"429", "503", "504"} else []
@@ -140,7 +141,7 @@ _TIMEOUT_PARAMETER = {
 
 def _operation(api: JsonApi) -> dict[str, Any]:
     return {
-        "tags": ["predictions"],
+        "tags": ["admin" if api.route in ADMIN_ROUTES else "predictions"],
         "operationId": api.name,
         "summary": api.summary,
         "parameters": [_TIMEOUT_PARAMETER],

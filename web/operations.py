@@ -11,7 +11,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 import metrics
-from schemas import CacheStats, Health, RateLimitStatus, RunnerHealth
+from schemas import CacheStats, Health, RateLimitStatus, RolloutHealth, RunnerHealth
 from values import RunnerDescription, Version
 from web.rate_limit import client_identity
 from web.rate_limiter import RateLimiter
@@ -26,11 +26,22 @@ class WatchedRunner(Protocol):
     def last_description(self) -> RunnerDescription | None: ...
 
 
+class WatchedPolicy(Protocol):
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def is_frozen(self) -> bool: ...
+
+
 class Probes(Protocol):
     """What this room needs to know of the parts of a running service."""
 
     @property
     def runners(self) -> Mapping[Version, WatchedRunner]: ...
+
+    @property
+    def live_policy(self) -> WatchedPolicy: ...
 
     @property
     def limiter(self) -> RateLimiter: ...
@@ -126,13 +137,24 @@ async def health_report(probes: Probes) -> Health:
         database_connected=up["database"],
         redis_connected=up["redis"],
         versions={version: _runner_health(runner) for version, runner in probes.runners.items()},
+        rollout=RolloutHealth(
+            policy_version=probes.live_policy.version,
+            frozen=probes.live_policy.is_frozen,
+        ),
     )
 
 
 def _runner_health(runner: WatchedRunner) -> RunnerHealth:
     description = runner.last_description
+    if description is None:
+        return RunnerHealth(ready=runner.ready, revision=None, engine=None)
+    loading = description.loading
     return RunnerHealth(
         ready=runner.ready,
-        revision=description.revision if description else None,
-        engine=description.engine if description else None,
+        revision=description.revision,
+        engine=description.engine,
+        tag=description.tag or None,
+        loading=(loading.tag or "what is configured") if loading else None,
+        refused=description.refused,
+        heeded=description.heeded if description.agreed else None,
     )

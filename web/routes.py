@@ -9,15 +9,18 @@ from api_keys import KeyScope
 LimitName = Literal["predict", "batch", "analytics"]
 
 # The JSON APIs that @bentoml.api serves.
-POST_ROUTES: dict[str, LimitName] = {
+POST_ROUTES: dict[str, LimitName | None] = {
     "/predict": "predict",
     "/predict/batch": "batch",
     "/predict/ab": "predict",
     "/predict/ab-compare": "predict",
     "/feedback": "predict",
+    "/admin/rollout": None,
+    "/admin/models/reload": None,
 }
+ADMIN_ROUTES = frozenset({"/admin/rollout", "/admin/rollout/history", "/admin/models/reload"})
 # Those that ask a model.
-PREDICT_ROUTES = frozenset(POST_ROUTES) - {"/feedback"}
+PREDICT_ROUTES = frozenset(POST_ROUTES) - ADMIN_ROUTES - {"/feedback"}
 ANALYTICS_ROUTES: dict[str, LimitName] = {
     "/analytics/summary": "analytics",
     "/analytics/sentiment-distribution": "analytics",
@@ -50,7 +53,7 @@ _STATIC = "/static_content/"
 # What anybody may ask, with keys and without: whether it is up, and how to talk to it.
 OPEN_ROUTES = frozenset({"/", "/docs", "/health", "/healthz", "/livez", "/openapi.json", "/readyz"})
 
-_KNOWN = frozenset({*POST_ROUTES, *ANALYTICS_ROUTES, *UNLIMITED_ROUTES})
+_KNOWN = frozenset({*POST_ROUTES, *ANALYTICS_ROUTES, *ADMIN_ROUTES, *UNLIMITED_ROUTES})
 
 
 def endpoint_label(path: str) -> str:
@@ -70,6 +73,8 @@ def needed_scope(path: str) -> KeyScope | None:
     """
     if path in OPEN_ROUTES or path.startswith(_STATIC):
         return None
+    if path in ADMIN_ROUTES:
+        return "admin"
     if path in POST_ROUTES or path == "/rate-limit/status":
         return "predict"
     if path in ANALYTICS_ROUTES or path in ("/cache/stats", "/metrics"):

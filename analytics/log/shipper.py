@@ -17,9 +17,9 @@ from tenacity.wait import wait_exponential_jitter
 
 import metrics
 import tracing
-from analytics.database import REFUSALS
 from analytics.log.records import ComparisonRecord, Entry, PredictionRecord, encode
 from analytics.log.segments import Chunk, SpoolReader, begun_at, segments, size_bytes
+from database import REFUSALS
 from values import Failure
 
 logger = logging.getLogger("bentoml.sentiment.log")

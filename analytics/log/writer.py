@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.ab_rollups import ASSIGN_SUBJECTS, INSERT_COMPARISONS
 from analytics.additive import add_to
-from analytics.database import timed
 from analytics.log.identities import Identities
 from analytics.log.records import ComparisonRecord, PredictionRecord
 from analytics.log.rows import (
@@ -22,6 +21,7 @@ from analytics.log.rows import (
 from analytics.partitions import make_partitions
 from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
 from analytics.tables import failure_rollups
+from database import timed
 from values import Failure
 
 INSERT_FAILURES = add_to(

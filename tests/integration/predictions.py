@@ -57,10 +57,10 @@ def make_prediction(
         created_at=created_at,
         endpoint=endpoint,
         version=version,
-        engine="fake",
         text=text,
         classification=Classification(
             f"{version}-revision",
+            "fake",
             scores or {"negative": 0.25, "positive": 0.75},
             token_count=5,
             truncated=False,

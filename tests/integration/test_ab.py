@@ -20,7 +20,7 @@ from analytics.feedback import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
 from ids import new_id
-from prediction_path import deal, subject_key
+from rollout.dealing import deal, subject_key
 from scripts.seed_predictions import seed_history
 from tests.integration.predictions import PredictionWriter, make_prediction
 from values import (

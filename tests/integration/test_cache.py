@@ -124,6 +124,7 @@ async def test_numbers_come_back_as_they_were_to_the_last_bit(cache: PredictionC
         positive = numbers.random() ** 20
         made[key] = Classification(
             "r1",
+            "fake",
             {"positive": positive, "neutral": 0.0, "negative": 1 - positive},
             numbers.randrange(512),
             truncated=numbers.random() < 0.5,

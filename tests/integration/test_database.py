@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import connected, create_engine, reading
+from database import connected, create_engine, reading
 from errors import DatabaseUnavailable
 
 

@@ -11,9 +11,9 @@ from prometheus_client import REGISTRY
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import create_engine
 from analytics.drift_watch import DriftWatch
 from analytics.reader import Reader
+from database import create_engine
 from tests.integration.predictions import PredictionWriter, make_prediction
 from tests.waiting import until
 from values import Prediction, Sentiment

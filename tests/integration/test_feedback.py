@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import create_engine
 from analytics.feedback import FeedbackStore
 from analytics.log.segments import new_segment, segments
+from database import create_engine
 from errors import DatabaseUnavailable, PredictionNotFound
 from ids import new_id
 from tests.integration.logs import spooled_log

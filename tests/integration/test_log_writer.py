@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import DATABASE_FAILURES, REFUSALS, create_engine
 from analytics.log.records import TextStorage
+from database import DATABASE_FAILURES, REFUSALS, create_engine
 from ids import new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
 from values import VERSIONS, Comparison
@@ -118,9 +118,10 @@ async def test_new_weights_or_another_engine_are_another_model_version(
 ) -> None:
     one = make_prediction()
     weights = dataclasses.replace(one.classification, revision="other")
+    kernels = dataclasses.replace(one.classification, engine="other")
     others = [
         dataclasses.replace(make_prediction(), classification=weights),
-        dataclasses.replace(make_prediction(), engine="other"),
+        dataclasses.replace(make_prediction(), classification=kernels),
     ]
     await PredictionWriter(engine).write([one, *others])
     assert {(row["revision"], row["engine"]) for row in await rows(engine)} == {

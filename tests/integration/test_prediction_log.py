@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import create_engine
 from analytics.log.segments import segments
 from analytics.log.shipper import REJECTED
+from database import create_engine
 from ids import new_id
 from scripts.embedded import embedded_postgres
 from scripts.migrate import upgrade

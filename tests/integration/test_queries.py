@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.database import create_engine
 from analytics.facts import Scope
 from analytics.reader import Reader
 from analytics.recent import recent
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
+from database import create_engine
 from errors import DatabaseUnavailable
 from tests.integration.predictions import PredictionWriter, make_prediction
 from values import VERSIONS, Prediction, Version

@@ -14,7 +14,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.confidence import confidence
-from analytics.database import create_engine
 from analytics.drift import drift
 from analytics.facts import Scope
 from analytics.latency import latency
@@ -26,6 +25,7 @@ from analytics.reader import Reader
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, BucketName, timeseries
+from database import create_engine
 from scripts.seed_predictions import seed_history
 from tests.integration.predictions import PredictionWriter, make_prediction
 from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version

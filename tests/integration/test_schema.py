@@ -16,7 +16,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL, Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.tables import metadata, rollups
+import rollout.tables  # noqa: F401  it declares a table
+from analytics.tables import rollups
+from database import metadata
 from scripts.migrate import PYPROJECT, DatabaseUnreachable, upgrade
 from tests.database import fetch, run_sql
 from tests.integration.predictions import PredictionWriter, make_prediction

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import bentoml
 import httpx
+import pytest
 
 from tests.serving import ROOT, ServedBento
 
@@ -70,6 +71,18 @@ def test_sync_client_calls_the_posts_by_name(served: ServedBento) -> None:
         assert set(client.predict_ab_compare(text="Fine.")["predictions"]) == {"v1", "v2"}
         reply = client.feedback(prediction_id=prediction["id"], label="positive")
         assert reply["label"] == "positive"
+
+
+def test_sync_client_calls_the_admin_posts_by_name(served: ServedBento) -> None:
+    base = httpx.get(f"{served.url}/admin/rollout").json()["policy_version"]
+    changes = {"ab_weights": {"v1": 90, "v2": 10}}
+    with bentoml.SyncHTTPClient(served.url) as client:
+        asked = {"base_version": base, "reason": "tried", "dry_run": True, "changes": changes}
+        assert client.rollout(**asked)["dry_run"] is True
+        reloaded = client.reload_model(version="v2", tag=None, reason="tried")
+        assert reloaded["action"] == "reload"
+        with pytest.raises(bentoml.exceptions.BentoMLException, match="is in force by now"):
+            client.rollout(**asked)
 
 
 async def test_async_client_predicts(served: ServedBento) -> None:

@@ -28,6 +28,8 @@ MAY_BE_MISSING = {
     "timed_out_requests_total",
     "model_abandoned_texts_total",
     "rate_limited_requests_total",
+    "rollout_changes_total",
+    "shadow_texts_total",
 }
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _NOT_A_NAME = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\b(by|on)\s*\([^)]*\)')

@@ -14,6 +14,7 @@ from analytics.log.records import ComparisonRecord, PredictionRecord
 from errors import LogUnavailable, Overloaded, RunnerUnavailable
 from ids import new_id
 from prediction_path import PredictionPath
+from rollout.policy import RolloutPolicy
 from values import (
     Classification,
     Comparison,
@@ -22,7 +23,6 @@ from values import (
     ModelVersion,
     Prediction,
     RunnerDescription,
-    Split,
     Version,
 )
 
@@ -32,6 +32,7 @@ def classification(text: str, revision: str = "r1") -> Classification:
     positive = (len(text) % 9 + 1) / 10
     return Classification(
         revision,
+        "fake",
         {"negative": 1 - positive, "positive": positive},
         len(text.split()),
         truncated=False,
@@ -121,8 +122,14 @@ class Setup:
     def __init__(self) -> None:
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2", "r2")
         self.cache, self.log = FakeCache(), FakeLog()
+        self.policy = RolloutPolicy(salt="salt")
+        self.shadowed: list[Prediction] = []
         self.path = PredictionPath(
-            {"v1": self.v1, "v2": self.v2}, self.cache, self.log, Split("salt", 50)
+            {"v1": self.v1, "v2": self.v2},
+            self.cache,
+            self.log,
+            policy=lambda: self.policy,
+            shadow=self.shadowed.append,
         )
 
 
@@ -155,9 +162,7 @@ class FakeWriter:
 
 def prediction(text: str = "text") -> Prediction:
     now = datetime.now(UTC)
-    return Prediction(
-        new_id(now), now, "/predict", "v1", "fake", text, classification(text), False, 1.0
-    )
+    return Prediction(new_id(now), now, "/predict", "v1", text, classification(text), False, 1.0)
 
 
 def counter(name: str, **labels: str) -> float:

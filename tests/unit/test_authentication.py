@@ -11,7 +11,7 @@ from api_keys import ApiKey, hash_of
 from web.authentication import AuthenticationMiddleware
 from web.problems import ProblemMiddleware
 from web.rate_limit import client_identity
-from web.routes import ANALYTICS_ROUTES, OPEN_ROUTES, POST_ROUTES
+from web.routes import ANALYTICS_ROUTES, OPEN_ROUTES, POST_ROUTES, PREDICT_ROUTES
 
 KEYS = (
     ApiKey("shop", frozenset({"predict"}), hash_of("shop-key")),
@@ -88,8 +88,8 @@ async def test_nobody_else_is_let_in(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("shop-key", {*POST_ROUTES, "/rate-limit/status"}),
-        ("the next shop-key", {*POST_ROUTES, "/rate-limit/status"}),
+        ("shop-key", {*PREDICT_ROUTES, "/feedback", "/rate-limit/status"}),
+        ("the next shop-key", {*PREDICT_ROUTES, "/feedback", "/rate-limit/status"}),
         ("ops-key", {*ANALYTICS_ROUTES, "/metrics", "/cache/stats"}),
         ("root-key", {*POST_ROUTES, *ANALYTICS_ROUTES, *CLOSED, "/rate-limit/status"}),
     ],

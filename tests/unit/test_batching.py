@@ -67,7 +67,8 @@ class Echo:
         if self.poison & set(batch):
             raise ValueError("cannot be computed")
         return [
-            Classification(echo, {"positive": 1.0}, length(echo), truncated=False) for echo in batch
+            Classification(echo, "fake", {"positive": 1.0}, length(echo), truncated=False)
+            for echo in batch
         ]
 
     async def next_batch(self) -> list[str]:

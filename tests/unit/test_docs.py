@@ -114,11 +114,17 @@ def options(module: Path) -> set[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if node.value.startswith("--")
     }
+    named = {
+        ast.unparse(node.targets[0])
+        for node in tree.body
+        if isinstance(node, ast.Assign) and "typer.Option" in ast.unparse(node.value)
+    }
     parameters = {
         f"--{argument.arg.replace('_', '-')}"
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
         for argument in [*node.args.args, *node.args.kwonlyargs]
-        if argument.annotation is not None and "typer.Option" in ast.unparse(argument.annotation)
+        if argument.annotation is not None
+        if "typer.Option" in (annotation := ast.unparse(argument.annotation)) or annotation in named
     }
     return spelt | parameters

@@ -24,12 +24,14 @@ ALLOWED = {
     "connection_urls": set(),
     "settings": {"api_keys", "connection_urls", "values"},
     "redis_connection": {"metrics"},
-    "schemas": {"errors", "settings", "values"},
-    "log_shipper": {"analytics", "logs", "settings", "tracing"},
-    "prediction_path": {"cache", "errors", "ids", "metrics", "tracing", "values"},
+    "database": {"errors", "metrics"},
+    "caller": set(),
+    "schemas": {"errors", "rollout", "settings", "values"},
+    "log_shipper": {"analytics", "database", "logs", "settings", "tracing"},
+    "prediction_path": {"cache", "errors", "ids", "metrics", "rollout", "tracing", "values"},
     "parts": {
-        "analytics", "cache", "metrics", "prediction_path", "redis_connection", "runners",
-        "settings", "values", "web",
+        "analytics", "cache", "database", "metrics", "prediction_path", "redis_connection",
+        "rollout", "runners", "settings", "values", "web",
     },
 }  # fmt: skip
 OURS = {path.stem for path in ROOT.glob("*.py")} | {

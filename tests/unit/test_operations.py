@@ -29,6 +29,12 @@ class FakeRunner:
 
 
 @dataclass
+class FakePolicy:
+    version: int = 3
+    is_frozen: bool = False
+
+
+@dataclass
 class FakeProbes:
     """The parts of a service whose limits are kept in this process: its Redis never was."""
 
@@ -39,6 +45,7 @@ class FakeProbes:
     log_writable: bool = True
     runners: Mapping[Version, FakeRunner] = field(init=False)
     limiter: RateLimiter = field(init=False)
+    live_policy: FakePolicy = field(init=False, default_factory=FakePolicy)
 
     def __post_init__(self) -> None:
         self.runners = {"v1": FakeRunner(self.v1), "v2": FakeRunner(self.v2)}

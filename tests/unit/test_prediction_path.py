@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cache.keys import cache_key
 from errors import Overloaded, RunnerUnavailable
-from prediction_path import deal, subject_key
+from rollout.dealing import deal, subject_key
+from rollout.policy import RolloutPolicy, Weights
 from tests.unit.fakes import Setup, classification, counter
 from values import Experiment, ModelVersion, Split
 
@@ -20,7 +21,7 @@ async def test_a_miss_is_classified_stored_and_recorded(setup: Setup) -> None:
     [prediction] = await setup.path.predict(["good film"], "v1", "/predict")
     assert prediction.classification == classification("good film")
     assert (prediction.cache_hit, prediction.version) == (False, "v1")
-    assert (prediction.endpoint, prediction.engine) == ("/predict", "fake")
+    assert (prediction.endpoint, prediction.model.engine) == ("/predict", "fake")
     assert prediction.id.version == 7
     assert prediction.created_at.utcoffset() == timedelta(0)
     assert prediction.latency_ms > 0
@@ -210,3 +211,33 @@ async def test_any_batch_is_answered_in_order_by_as_little_work_as_possible(
     missing = [text for text in dict.fromkeys(texts) if text not in known]
     assert setup.v1.calls[asked:] == ([missing] if missing else [])
     assert setup.log.predictions[len(known) :] == predictions
+
+
+async def test_without_a_version_the_champion_answers(setup: Setup) -> None:
+    setup.policy = RolloutPolicy(champion="v2")
+    [single] = await setup.path.predict(["one"], None, "/predict")
+    batch = await setup.path.predict(["two", "three"], None, "/predict/batch")
+    assert {one.version for one in (single, *batch)} == {"v2"}
+
+
+async def test_a_share_of_predict_may_go_to_the_challenger_by_text(setup: Setup) -> None:
+    setup.policy = RolloutPolicy(predict_weights=Weights(v1=70, v2=30))
+    texts = [f"text {number}" for number in range(400)]
+    first, again = [
+        [(await setup.path.predict([text], None, "/predict"))[0] for text in texts]
+        for _ in range(2)
+    ]
+    assert [one.version for one in first] == [one.version for one in again]
+    assert all(one.cache_hit for one in again)
+    assert 75 <= sum(one.version == "v2" for one in first) <= 165
+    assert {one.version for one in await setup.path.predict(texts, None, "/predict/batch")} == {
+        "v1"
+    }
+
+
+async def test_an_overridden_subject_is_in_no_experiment(setup: Setup) -> None:
+    setup.policy = RolloutPolicy(ab_weights=Weights(v1=100, v2=0), overrides={"user-1": "v2"})
+    mine = await setup.path.predict_ab("text", "user-1")
+    other = await setup.path.predict_ab("text", "user-2")
+    assert (mine.version, mine.assignment) == ("v2", None)
+    assert (other.version, other.assignment is None) == ("v1", False)

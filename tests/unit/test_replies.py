@@ -18,10 +18,9 @@ def prediction(positive: float, version: Version = "v1") -> Prediction:
         created_at=datetime.now(UTC),
         endpoint="/predict",
         version=version,
-        engine="fake",
         text="A film.",
         classification=Classification(
-            "r1", {"negative": 1 - positive, "positive": positive}, 4, truncated=True
+            "r1", "fake", {"negative": 1 - positive, "positive": positive}, 4, truncated=True
         ),
         cache_hit=True,
         latency_ms=2.5,

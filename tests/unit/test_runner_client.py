@@ -12,10 +12,10 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from deadlines import deadline_in
 from errors import Overloaded, RunnerUnavailable
 from runners.admission import QueueBounds
-from runners.client import RunnerClient
+from runners.client import READY_POLL_SECONDS, RunnerClient
 from runners.lanes import INTERACTIVE_TOKENS, Lane
 from tests.unit.fakes import counter
-from values import Classification, RunnerDescription, Version
+from values import Classification, RunnerDescription, Version, WantedModel
 
 WAIT_SECONDS = 10.0
 BOUNDS = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 1.0, "bulk": 5.0})
@@ -29,9 +29,11 @@ class FakeRunnerApi:
         self.errors: list[Exception] = []
         self.hangs = False
         self.revision = "r"
+        self.answers_as: str | None = None
         self.calls: list[list[str]] = []
         self.lanes: list[Lane] = []
         self.timeouts: list[float] = []
+        self.wishes: list[WantedModel] = []
 
     async def classify(
         self, texts: Sequence[str], timeout_seconds: float, lane: Lane
@@ -46,12 +48,24 @@ class FakeRunnerApi:
         self.calls.append(list(texts))
         self.lanes.append(lane)
         self.timeouts.append(timeout_seconds)
-        return [Classification("r", {"positive": 1.0}, 3, truncated=False) for _ in texts]
+        return [
+            Classification(
+                self.answers_as or self.revision, "fake", {"positive": 1.0}, 3, truncated=False
+            )
+            for _ in texts
+        ]
+
+    async def load(self, tag: str | None, number: int) -> RunnerDescription:
+        self.wishes.append(WantedModel(tag, number))
+        return await self.describe()
 
     async def describe(self) -> RunnerDescription:
         if self.error:
             raise self.error
-        return RunnerDescription("v1", self.revision, "fake", ("negative", "positive"))
+        heeded = self.wishes[-1].number if self.wishes else 0
+        return RunnerDescription(
+            "v1", self.revision, "fake", ("negative", "positive"), heeded=heeded
+        )
 
 
 def client(api: FakeRunnerApi, version: Version = "v1") -> RunnerClient:
@@ -246,3 +260,38 @@ async def test_stopping_a_client_that_never_started_is_no_error(api: FakeRunnerA
     runner = client(api)
     await runner.stop()
     assert runner.ready is False
+
+
+async def test_a_wish_is_told_once_and_again_after_the_runner_has_forgotten_it(
+    api: FakeRunnerApi,
+) -> None:
+    runner = client(api)
+    await runner.refresh()
+    assert api.wishes == []
+    runner.want(WantedModel("m:2", 7))
+    for _ in range(3):
+        await runner.refresh()
+    assert api.wishes == [WantedModel("m:2", 7)]
+    api.wishes.clear()  # it was started anew
+    await runner.refresh()
+    assert api.wishes == [WantedModel("m:2", 7)]
+
+
+async def test_a_wish_reaches_a_runner_that_comes_up_later(
+    api: FakeRunnerApi, watching: RunnerClient
+) -> None:
+    watching.want(WantedModel(None, 4))
+    api.error = None
+    await until(lambda: api.wishes == [WantedModel(None, 4)])
+
+
+async def test_an_answer_of_other_weights_is_looked_into_at_once(
+    api: FakeRunnerApi, watching: RunnerClient
+) -> None:
+    api.error = None
+    await until(lambda: watching.ready)
+    api.revision = "r2"
+    await watching.classify(["one"])
+    started = asyncio.get_running_loop().time()
+    await until(lambda: watching.description().revision == "r2")
+    assert asyncio.get_running_loop().time() - started < READY_POLL_SECONDS

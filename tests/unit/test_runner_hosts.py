@@ -14,7 +14,7 @@ from runners.hosts import LOOK_UP_SECONDS, RunnerHosts, addresses_of
 from runners.lanes import Lane
 from tests.unit.fakes import counter
 from tests.waiting import until
-from values import Classification, RunnerDescription
+from values import Classification, RunnerDescription, Sentiment, WantedModel
 
 NAME = "http://runners:3000"
 
@@ -29,6 +29,7 @@ class FakeHost:
         self.hangs = False
         self.closed = False
         self.asked = 0
+        self.wishes: list[WantedModel] = []
 
     async def _answer(self) -> None:
         if self.error is not None:
@@ -42,11 +43,19 @@ class FakeHost:
         assert (timeout_seconds > 0, lane) == (True, "interactive")
         self.asked += 1
         await self._answer()
-        return [Classification(self.url, {"positive": 1.0}, 3, truncated=False) for _ in texts]
+        return [
+            Classification(self.url, "fake", {"positive": 1.0}, 3, truncated=False) for _ in texts
+        ]
+
+    async def load(self, tag: str | None, number: int) -> RunnerDescription:
+        self.wishes.append(WantedModel(tag, number))
+        return await self.describe()
 
     async def describe(self) -> RunnerDescription:
         await self._answer()
-        return RunnerDescription("v1", self.url, "fake", ("negative", "positive"), self.pace)
+        heeded = self.wishes[-1].number if self.wishes else 0
+        labels: tuple[Sentiment, ...] = ("negative", "positive")
+        return RunnerDescription("v1", self.url, "fake", labels, self.pace, heeded=heeded)
 
     async def close(self) -> None:
         self.closed = True
@@ -94,6 +103,28 @@ async def test_together_they_are_one_runner(machines: Machines) -> None:
     for host in machines.hosts.values():
         host.pace = None
     assert (await machines.runner.describe()).tokens_per_second is None
+
+
+async def test_a_wish_reaches_the_hosts_that_have_not_heard_of_it(machines: Machines) -> None:
+    wanted = WantedModel("m:2", 5)
+    machines.hosts["b"].wishes.append(wanted)
+    description = await machines.runner.describe()
+    assert not description.agreed
+    assert not description.has_heard_of(wanted)
+    assert (await machines.runner.load(*wanted)).has_heard_of(wanted)
+    assert {url: host.wishes for url, host in machines.hosts.items()} == {
+        url: [wanted] for url in "abc"
+    }
+
+
+async def test_a_host_that_is_away_hears_of_a_wish_later(machines: Machines) -> None:
+    wanted = WantedModel("m:2", 5)
+    machines.hosts["b"].error = ConnectionRefusedError()
+    await machines.runner.describe()
+    assert (await machines.runner.load(*wanted)).has_heard_of(wanted)
+    machines.hosts["b"].error = None
+    assert not (await machines.runner.describe()).has_heard_of(wanted)
+    assert (await machines.runner.load(*wanted)).has_heard_of(wanted)
 
 
 async def test_idle_hosts_take_turns(machines: Machines) -> None:

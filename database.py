@@ -8,13 +8,24 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import asyncpg
-from sqlalchemy import URL
+from sqlalchemy import URL, MetaData
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 import metrics
 from errors import DatabaseUnavailable
+
+# Of the tables of every room.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
 
 QueryType = Literal["copy", "insert", "select", "ping"]
 

@@ -1,0 +1,139 @@
+"""The GET endpoints under /admin: which policy is in force, how it does, and what was before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Annotated, Protocol
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field, JsonValue
+
+from errors import DatabaseUnavailable
+from rollout.admin import RolloutAdmin
+from rollout.changes import Action, Change, differences, step_ends
+from rollout.guardrails import GuardrailName, State
+from rollout.live import LivePolicy
+from rollout.policy import MAX_VERSION, RolloutPolicy
+from rollout.store import PolicyRecord
+from values import Version
+
+
+class GuardrailState(BaseModel):
+    name: GuardrailName
+    state: State
+    sentence: str
+
+
+class RolloutStatus(BaseModel):
+    policy_version: int = Field(description="what a change has to name as its `base_version`")
+    created_at: datetime
+    author: str
+    action: Action
+    reason: str
+    frozen: bool = Field(description="the newest policy is not known; this one is in force")
+    policy: RolloutPolicy
+    champion: Version
+    challenger: Version
+    guardrails: list[GuardrailState] | None = Field(
+        description="null where there is nothing for them to judge, or nothing to judge it by"
+    )
+    step_ends: datetime | None = Field(
+        description="when the schedule goes on, if every guardrail is kept by then"
+    )
+
+
+class PolicyChange(BaseModel):
+    field: str = Field(description="such as ab_weights.v2")
+    before: JsonValue
+    after: JsonValue
+
+
+class PolicyEntry(BaseModel):
+    policy_version: int
+    created_at: datetime
+    author: str
+    action: Action
+    reason: str
+    changes: list[PolicyChange] = Field(description="against the policy before")
+
+
+class RolloutHistory(BaseModel):
+    policies: list[PolicyEntry] = Field(description="the newest first")
+    next_before: int | None = Field(description="`before` of the next page; null on the last")
+
+
+class Rollout(Protocol):
+    """What there is to read of a running service."""
+
+    @property
+    def live_policy(self) -> LivePolicy: ...
+
+    @property
+    def rollout(self) -> RolloutAdmin: ...
+
+
+def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
+    router = APIRouter(prefix="/admin/rollout", tags=["admin"])
+
+    @router.get("")
+    async def rollout_status() -> RolloutStatus:
+        """Which version answers whom by now, and how the challenger does."""
+        live = parts().live_policy
+        record = live.record
+        try:
+            judgements = await parts().rollout.judgements()
+        except DatabaseUnavailable:
+            judgements = None
+        return RolloutStatus(
+            policy_version=record.version,
+            created_at=record.created_at,
+            author=record.author,
+            action=record.action,
+            reason=record.reason,
+            frozen=live.is_frozen,
+            policy=record.policy,
+            champion=record.policy.champion,
+            challenger=record.policy.challenger,
+            guardrails=judgements
+            and [GuardrailState.model_validate(one._asdict()) for one in judgements],
+            step_ends=step_ends(record.policy),
+        )
+
+    @router.get("/history")
+    async def rollout_history(
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        before: Annotated[
+            int | None,
+            Query(ge=1, le=MAX_VERSION, description="`next_before` of the page before"),
+        ] = None,
+    ) -> RolloutHistory:
+        """Who changed what, when and why."""
+        # One more, which the oldest of the page is compared with.
+        records = list(await parts().rollout.history(limit + 1, before))
+        next_before = records[limit - 1].version if len(records) > limit else None
+        if next_before is None:
+            records.append(parts().live_policy.configured)
+        return RolloutHistory(
+            policies=[_entry(record, earlier) for record, earlier in pairwise(records)],
+            next_before=next_before,
+        )
+
+    return router
+
+
+def told(changes: Sequence[Change]) -> list[PolicyChange]:
+    """As they are told on the wire."""
+    return [PolicyChange.model_validate(change._asdict()) for change in changes]
+
+
+def _entry(record: PolicyRecord, before: PolicyRecord) -> PolicyEntry:
+    return PolicyEntry(
+        policy_version=record.version,
+        created_at=record.created_at,
+        author=record.author,
+        action=record.action,
+        reason=record.reason,
+        changes=told(differences(before.policy, record.policy)),
+    )

@@ -1,0 +1,115 @@
+"""Rollout policies in PostgreSQL: the newest is in force, all say who changed what and why."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import TypeAdapter
+from sqlalchemy import RowMapping, insert, literal, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from database import DATABASE_FAILURES, timed
+from errors import DatabaseUnavailable, PolicyConflict
+from rollout.changes import Action
+from rollout.policy import RolloutPolicy
+from rollout.tables import rollout_policies as table
+
+# Any number that no other program uses on this database: the ASCII of "rollout_".
+_WATCH_LOCK = text(f"SELECT pg_try_advisory_xact_lock({0x726F6C6C6F75745F})")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRecord:
+    """A policy, and how it came to be in force. Version 0 is what the settings say."""
+
+    version: int
+    created_at: datetime
+    author: str
+    action: Action
+    reason: str
+    policy: RolloutPolicy
+
+
+RECORD = TypeAdapter(PolicyRecord)
+
+
+class PolicyStore:
+    """Every method raises `DatabaseUnavailable` when PostgreSQL is down or slow."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def newest(self) -> PolicyRecord | None:
+        """The one in force; None if the settings are."""
+        found = await self.history(1)
+        return found[0] if found else None
+
+    async def version(self) -> int:
+        """Of the one in force; a look at the index and no more."""
+        newest = select(table.c.version).order_by(table.c.version.desc()).limit(1)
+        async with _asking(), self._engine.connect() as connection:
+            return (await connection.execute(newest)).scalar() or 0
+
+    async def get(self, version: int) -> PolicyRecord | None:
+        chosen = select(table).where(table.c.version == version)
+        async with _asking(), self._engine.connect() as connection:
+            row = (await connection.execute(chosen)).mappings().first()
+        return None if row is None else _record(row)
+
+    async def history(self, limit: int, before: int | None = None) -> list[PolicyRecord]:
+        """The newest first; of those before a version."""
+        chosen = select(table).order_by(table.c.version.desc()).limit(limit)
+        if before is not None:
+            chosen = chosen.where(table.c.version < before)
+        async with _asking(), self._engine.connect() as connection:
+            rows = (await connection.execute(chosen)).mappings().all()
+        return [_record(row) for row in rows]
+
+    async def append(self, record: PolicyRecord) -> None:
+        """Put `record` in force, which follows on the version before it.
+
+        Raises:
+            PolicyConflict: another one follows on that already.
+        """
+        row = RECORD.dump_python(record, mode="json") | {"created_at": record.created_at}
+        values = select(*(literal(row[column.name], column.type) for column in table.columns))
+        statement = insert(table).from_select(
+            [column.name for column in table.columns],
+            values.where(text("coalesce((SELECT max(version) FROM rollout_policies), 0) = :base")),
+        )
+        try:
+            async with _asking(), self._engine.begin() as connection:
+                done = await connection.execute(statement, {"base": record.version - 1})
+                is_next = done.rowcount == 1
+        except IntegrityError:
+            is_next = False
+        if not is_next:
+            raise PolicyConflict(
+                f"Policy {record.version - 1} is not the one in force any more; "
+                "look at GET /admin/rollout and decide again"
+            )
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Whether this process is the only one inside such a block, of all machines."""
+        async with _asking(), self._engine.begin() as connection:
+            yield bool((await connection.execute(_WATCH_LOCK)).scalar())
+
+
+@asynccontextmanager
+async def _asking() -> AsyncIterator[None]:
+    try:
+        async with timed("select"):
+            yield
+    except IntegrityError:
+        raise
+    except DATABASE_FAILURES as error:
+        raise DatabaseUnavailable("The database cannot answer now; try again") from error
+
+
+def _record(row: RowMapping) -> PolicyRecord:
+    return RECORD.validate_python({**row, "created_at": row["created_at"].astimezone(UTC)})

@@ -1,0 +1,42 @@
+"""The model that a runner was last told to hold, kept on disk: after a restart it is the same."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from values import WantedModel
+
+logger = logging.getLogger("bentoml.sentiment.runner")
+
+
+class ChosenModel:
+    """A file; what cannot be read or written is told in the log and does without."""
+
+    def __init__(self, file: Path, configured: str) -> None:
+        """With another `configured` tag, what was told before it was set no longer counts."""
+        self._file = file
+        self._configured = configured
+
+    def read(self) -> WantedModel | None:
+        try:
+            told = json.loads(self._file.read_bytes())
+            wanted = WantedModel(told["tag"], int(told["number"]))
+            return wanted if told["configured"] == self._configured else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("%s cannot be read: %r", self._file.name, error)
+            return None
+
+    def keep(self, wanted: WantedModel) -> None:
+        told = wanted._asdict() | {"configured": self._configured}
+        new = self._file.with_suffix(f".{os.getpid()}")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(json.dumps(told))
+            new.replace(self._file)
+        except OSError as error:
+            logger.warning("%s cannot be written: %r", self._file.name, error)

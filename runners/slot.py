@@ -1,0 +1,134 @@
+"""What a runner serves, and how another model takes its place between two batches."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from bentoml.exceptions import NotFound
+
+import metrics
+from runners.batching import TokenBatcher
+from runners.chosen_model import ChosenModel
+from runners.engine_choice import EngineUnavailable
+from runners.lanes import Lane
+from runners.loading import CanaryFailed, load
+from settings import Settings
+from values import Classification, RunnerDescription, Version, WantedModel
+
+logger = logging.getLogger("bentoml.sentiment.runner")
+
+# Their messages are ours, and may be shown; of others only the log tells more.
+_TOLD = (NotFound, EngineUnavailable, CanaryFailed)
+
+
+# A model that is warm, and the threads that compute with it.
+Loaded = tuple[RunnerDescription, TokenBatcher]
+
+
+class Slot:
+    """Holds one model, and for the time of a change two: never more.
+
+    The next one is loaded, warmed and tried beside the one that serves. Then calls go to it, and
+    the other answers what it was asked before and is dropped. What cannot be loaded, or does not
+    pass, is refused, and the one that serves goes on.
+    """
+
+    def __init__(
+        self,
+        version: Version,
+        configured: str,
+        chosen: ChosenModel,
+        load: Callable[[str, bool], Loaded],
+    ) -> None:
+        """`load` takes a tag, and whether it is to be tried; `chosen` outlives this process."""
+        self._version: Version = version
+        self._configured = configured
+        self._chosen = chosen
+        self._load = load
+        self._next: WantedModel | None = None
+        self._changing: asyncio.Task[None] | None = None
+        wanted = chosen.read() or WantedModel(None, 0)
+        refused = None
+        try:
+            loaded = load(wanted.tag or configured, False)
+        except Exception as error:
+            if wanted.tag is None:
+                raise
+            refused = self._refusal(wanted.tag, error)
+            loaded = load(configured, False)
+        description, self._batcher = loaded
+        self.description = replace(description, heeded=wanted.number, refused=refused)
+        self._tell()
+
+    async def classify(
+        self, texts: list[str], *, timeout_seconds: float, lane: Lane
+    ) -> list[Classification]:
+        """As `TokenBatcher.classify`, by the model that serves when the call comes."""
+        return await self._batcher.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
+
+    def ask(self, wanted: WantedModel) -> None:
+        """Begin to fulfil a wish, on the running event loop; of several, the last one counts."""
+        if self.description.has_heard_of(wanted):
+            return
+        self._next = wanted
+        if self._changing is None or self._changing.done():
+            self._changing = asyncio.create_task(self._keep_changing(), name="model-change")
+
+    def close(self) -> None:
+        if self._changing is not None:
+            self._changing.cancel()
+        self._batcher.close()
+
+    async def _keep_changing(self) -> None:
+        while (wanted := self._next) is not None:
+            self._next = None
+            self.description = replace(self.description, loading=wanted)
+            await self._change(wanted)
+
+    async def _change(self, wanted: WantedModel) -> None:
+        tag = wanted.tag or self._configured
+        try:
+            loaded = await asyncio.to_thread(self._load, tag, True)
+        except Exception as error:  # noqa: BLE001  whatever it is: what serves goes on
+            refused = self._refusal(tag, error)
+            self.description = replace(
+                self.description, heeded=wanted.number, loading=None, refused=refused
+            )
+            metrics.model_changes.labels(self._version, "refused").inc()
+        else:
+            before = self._batcher
+            description, self._batcher = loaded
+            self.description = replace(description, heeded=wanted.number)
+            metrics.model_changes.labels(self._version, "done").inc()
+            logger.info("%s: %s serves", self._version, self.description.tag)
+            await asyncio.to_thread(self._chosen.keep, wanted)
+            await asyncio.to_thread(before.drain)
+            del before
+            gc.collect()
+        self._tell()
+
+    def _refusal(self, tag: str, error: Exception) -> str:
+        logger.error("%s: %s is refused", self._version, tag, exc_info=error)
+        reason = str(error) if isinstance(error, _TOLD) else type(error).__name__
+        return f"{tag}: {reason}"
+
+    def _tell(self) -> None:
+        metrics.model_refused.labels(self._version).set(self.description.refused is not None)
+
+
+def slot_of(version: Version, settings: Settings) -> Slot:
+    """The slot of a runner's process, with the model that was chosen last, or else configured.
+
+    Raises what `load` raises: without a model there is nothing to serve.
+    """
+    configured = settings.model_tag(version)
+    file = settings.data_folder / "models" / f"{version}.json"
+
+    def load_tag(tag: str, tried: bool) -> Loaded:
+        return load(tag, version, settings, tried=tried)
+
+    return Slot(version, configured, ChosenModel(file, configured), load_tag)

@@ -1,0 +1,82 @@
+"""What there is in the model store, as far as it is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+from runners.model_store import SavedModel, find_model, model_name
+from settings import Settings
+from values import VERSIONS, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A saved model, and what the settings make of it."""
+
+    model: SavedModel
+    created: datetime
+    size_bytes: int
+    metadata: dict[str, Any]
+    configured_as: tuple[Version, ...]
+
+    @property
+    def accuracy(self) -> float | None:
+        """On the held-out texts of its import, or else on those that its engines were judged by."""
+        gate = self.metadata.get("gates", {}).get("accuracy")
+        if isinstance(gate, dict):
+            return float(gate["accuracy"])
+        reports = [report for report in self.metadata.get("engines", {}).values() if report]
+        return float(reports[0]["reference_accuracy"]) if reports else None
+
+    def summary(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "tag": self.model.tag,
+            "configured_as": list(self.configured_as),
+            "revision": self.model.revision,
+            "engines": list(self.model.engines),
+            "accuracy": self.accuracy,
+            "created": self.created.isoformat(),
+            "size_bytes": self.size_bytes,
+            "source": self.metadata.get("source"),
+        }
+
+
+def entries(settings: Settings) -> Iterator[Entry]:
+    """The newest first."""
+    configured = {version: _resolved(settings.model_tag(version)) for version in VERSIONS}
+    ours = {model_name(version) for version in VERSIONS}
+    models = [model for model in bentoml.models.list() if model.tag.name in ours]
+    for model in sorted(models, key=lambda each: each.info.creation_time, reverse=True):
+        yield _entry(model, configured)
+
+
+def entry(tag: str, settings: Settings) -> Entry:
+    """Raises bentoml.exceptions.NotFound: it is not in the store."""
+    configured = {version: _resolved(settings.model_tag(version)) for version in VERSIONS}
+    return _entry(bentoml.models.get(find_model(tag).tag), configured)
+
+
+def _entry(model: bentoml.Model, configured: dict[Version, str | None]) -> Entry:
+    tag = str(model.tag)
+    folder = Path(model.path)
+    return Entry(
+        find_model(tag),
+        model.info.creation_time,
+        sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        dict(model.info.metadata),
+        tuple(version for version, named in configured.items() if named == tag),
+    )
+
+
+def _resolved(tag: str) -> str | None:
+    try:
+        return find_model(tag).tag
+    except bentoml.exceptions.NotFound:
+        return None

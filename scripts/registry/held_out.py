@@ -1,0 +1,165 @@
+"""Labelled texts that a model is judged by before it is taken in, and how it does on them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from analytics.statistics.outcomes import Interval, PairedOutcomes
+from analytics.statistics.paired import tango_interval
+from runners.classifier import Classifier
+from runners.cpu import usable_cpus
+from runners.export.gate import LabelledText
+from scripts.engine_texts import InvalidTexts, LabelledLine, told
+from values import Classification
+
+# Fewer say nothing: the interval of an accuracy of 90 % is 8 points wide then.
+MIN_TEXTS = 200
+_STEP_TEXTS = 64
+
+
+def read_held_out(path: Path) -> list[LabelledText]:
+    """The texts of JSON lines, or of CSV with columns text and label (`.csv`, `.tsv`).
+
+    Raises:
+        InvalidTexts: it cannot be read, a line is none of these, or there are fewer than 200.
+    """
+    try:
+        lines = list(_parsed(path))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InvalidTexts(f"{path} cannot be used: {error}") from error
+    unique = {line.text: line for line in lines}
+    if len(unique) < MIN_TEXTS:
+        raise InvalidTexts(f"{path} has {len(unique):,} different texts; it needs {MIN_TEXTS}")
+    return [LabelledText(line.text, line.label) for line in unique.values()]
+
+
+def _parsed(path: Path) -> Iterator[LabelledLine]:
+    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if separator is not None:
+            rows = csv.DictReader(file, delimiter=separator)
+            if not {"text", "label"} <= set(rows.fieldnames or ()):
+                raise InvalidTexts(f"{path} has no columns text and label: {rows.fieldnames}")
+            for row in rows:
+                yield _line(path, rows.line_num, lambda row=row: LabelledLine(**_named(row)))  # type: ignore[misc]
+        else:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _line(
+                        path,
+                        number,
+                        lambda line=line: LabelledLine.model_validate_json(line),  # type: ignore[misc]
+                    )
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    return {"text": row["text"], "label": (row["label"] or "").strip().lower()}
+
+
+def _line(path: Path, number: int, parse: Callable[[], LabelledLine]) -> LabelledLine:
+    try:
+        return parse()
+    except ValidationError as error:
+        raise InvalidTexts(f"{path} cannot be used: line {number}: {told(error)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How a model does on the texts."""
+
+    texts: int
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.texts
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Two models on the same texts; `difference` is the second's accuracy minus the first's."""
+
+    outcomes: PairedOutcomes
+    agreement: float
+    mean_difference: float
+    interval: Interval
+    differing: tuple[tuple[LabelledText, Classification, Classification], ...]
+
+    @property
+    def difference(self) -> float:
+        won, lost = self.outcomes.only_v2_right, self.outcomes.only_v1_right
+        return (won - lost) / self.outcomes.labelled
+
+    @property
+    def verdict(self) -> str:
+        if self.interval.low > 0:
+            return "the second is more accurate"
+        if self.interval.high < 0:
+            return "the first is more accurate"
+        return "neither is shown to be more accurate"
+
+
+def classify_all(
+    classifier: Classifier,
+    texts: Sequence[LabelledText],
+    progress: Callable[[int], object] = lambda _texts: None,
+) -> list[Classification]:
+    """On every core; `progress` is told how many more are done, from any thread."""
+
+    def classify(start: int) -> list[Classification]:
+        step = [labelled.text for labelled in texts[start : start + _STEP_TEXTS]]
+        answers = classifier.classify(step)
+        progress(len(step))
+        return answers
+
+    with ThreadPoolExecutor(usable_cpus()) as threads:
+        steps = threads.map(classify, range(0, len(texts), _STEP_TEXTS))
+        return [answer for step in steps for answer in step]
+
+
+def judge(texts: Sequence[LabelledText], answers: Sequence[Classification]) -> Judged:
+    right = sum(
+        answer.sentiment == labelled.label for labelled, answer in zip(texts, answers, strict=True)
+    )
+    return Judged(len(texts), right)
+
+
+def side_by_side(
+    texts: Sequence[LabelledText],
+    first: Sequence[Classification],
+    second: Sequence[Classification],
+) -> SideBySide:
+    """The interval is Tango's of 95 %, for a difference of paired shares."""
+    cells = {(a, b): 0 for a in (True, False) for b in (True, False)}
+    differing, differences = [], []
+    for labelled, one, other in zip(texts, first, second, strict=True):
+        cells[one.sentiment == labelled.label, other.sentiment == labelled.label] += 1
+        labels = one.scores | other.scores
+        differences.append(
+            max(abs(one.scores.get(label, 0) - other.scores.get(label, 0)) for label in labels)
+        )
+        if one.sentiment != other.sentiment:
+            differing.append((labelled, one, other))
+    outcomes = PairedOutcomes(
+        both_right=cells[True, True],
+        only_v1_right=cells[True, False],
+        only_v2_right=cells[False, True],
+        none_right=cells[False, False],
+    )
+    interval = tango_interval(outcomes)
+    if interval is None:
+        raise ValueError("no texts to compare on")
+    return SideBySide(
+        outcomes,
+        1 - len(differing) / len(texts),
+        sum(differences) / len(texts),
+        interval,
+        tuple(differing),
+    )

@@ -1,0 +1,158 @@
+"""Where models come from: each source brings a checkpoint into a folder, and says what it is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from bentoml._internal.models import ModelStore
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from runners.model_store import InvalidCheckpoint
+
+# Weights and tokenizer; not the same weights again for other frameworks.
+_WANTED_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model", "README.md"]
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
+_SEE_CARD = "see the model card of the source"
+
+HELP = (
+    "a folder; REPO or REPO@REVISION of the Hugging Face hub; models:/NAME/VERSION or "
+    "runs:/ID/PATH of MLflow; wandb:ENTITY/PROJECT/NAME:VERSION; FILE.bentomodel"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A folder in the Hugging Face layout, and what is known of the model in it."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+
+
+class PackageMissing(InvalidCheckpoint):
+    """A source whose package is not installed."""
+
+
+def fetch(location: str, into: Path) -> Fetched:
+    """Bring what `location` names (see `HELP`) into `into`, unless it is a folder already.
+
+    Raises:
+        InvalidCheckpoint: it cannot be fetched, or is no checkpoint.
+    """
+    return _source_of(location)(location, into)
+
+
+def _source_of(location: str) -> Callable[[str, Path], Fetched]:
+    if location.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
+        return _from_mlflow
+    if location.startswith("wandb:"):
+        return _from_wandb
+    if location.endswith(".bentomodel"):
+        return _from_bentoml
+    return _from_folder if Path(location).is_dir() else _from_hub
+
+
+def _from_folder(location: str, _into: Path) -> Fetched:
+    return Fetched(Path(location), _facts(f"hub: {location}", location))
+
+
+def _from_hub(location: str, _into: Path) -> Fetched:
+    repo, _, revision = location.partition("@")
+    try:
+        folder = Path(
+            snapshot_download(repo, revision=revision or None, allow_patterns=_WANTED_FILES)
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise InvalidCheckpoint(
+            f"{location} is no local folder and cannot be fetched from the hub: {error}"
+        ) from error
+    # The hub's cache names a snapshot's folder by its commit.
+    return Fetched(folder, _facts(f"hub: {location}", location) | {"commit": folder.name})
+
+
+def _from_mlflow(location: str, into: Path) -> Fetched:
+    mlflow = _package("mlflow", "mlflow-skinny", location)
+    try:
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=str(into))
+    except mlflow.exceptions.MlflowException as error:
+        raise InvalidCheckpoint(f"MLflow does not give {location}: {error}") from error
+    return Fetched(_as_checkpoint(Path(folder)), _facts(f"mlflow: {location}", location))
+
+
+def _from_wandb(location: str, into: Path) -> Fetched:
+    wandb = _package("wandb", "wandb", location)
+    try:
+        artifact = wandb.Api().artifact(location.removeprefix("wandb:"))
+        folder = artifact.download(root=str(into))
+    except (wandb.errors.Error, ValueError) as error:
+        raise InvalidCheckpoint(f"Weights & Biases does not give {location}: {error}") from error
+    facts = _facts(f"wandb: {location}", location) | {"commit": artifact.digest}
+    return Fetched(_as_checkpoint(Path(folder)), facts)
+
+
+def _from_bentoml(location: str, into: Path) -> Fetched:
+    """What `export` wrote; not put into this store before it has passed."""
+    try:
+        model = bentoml.models.import_model(location, _model_store=ModelStore(into))
+    except (bentoml.exceptions.BentoMLException, OSError, ValueError) as error:
+        raise InvalidCheckpoint(f"{location} is no exported model: {error}") from error
+    known = {**model.info.metadata}
+    carried = ("base", "training_data", "licence", "held_out_accuracy", "commit")
+    facts = _facts(f"bentoml: {Path(location).name}", str(model.tag)) | {
+        name: known[name] for name in carried if name in known
+    }
+    return Fetched(Path(model.path), facts | {"parent": str(model.tag)})
+
+
+def _package(name: str, to_install: str, location: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise PackageMissing(
+            f"{location} needs the package {name}: pip install {to_install}"
+        ) from error
+
+
+def _facts(source: str, base: str) -> dict[str, Any]:
+    return {
+        "source": source,
+        "base": base,
+        "training_data": _SEE_CARD,
+        "licence": _SEE_CARD,
+        "held_out_accuracy": {},
+    }
+
+
+def _as_checkpoint(folder: Path) -> Path:
+    """The folder below `folder` that holds a classifier, with its tokenizer brought beside it.
+
+    MLflow's transformers flavour keeps weights and tokenizer in folders of their own.
+    """
+    configs = sorted(folder.rglob("config.json"), key=lambda path: len(path.parts))
+    for config in configs:
+        if _is_classifier(config):
+            found = config.parent
+            break
+    else:
+        raise InvalidCheckpoint(f"{folder.name} holds no config.json of a classifier")
+    if not any((found / name).is_file() for name in _TOKENIZER_FILES):
+        for tokenizer in sorted(folder.rglob("tokenizer_config.json")):
+            shutil.copytree(tokenizer.parent, found, dirs_exist_ok=True)
+    return found
+
+
+def _is_classifier(config: Path) -> bool:
+    try:
+        told: Any = json.loads(config.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(told, dict) and any(
+        str(name).endswith("ForSequenceClassification") for name in told.get("architectures") or ()
+    )

@@ -1,0 +1,61 @@
+"""Whether a saved model is whole: its files, its revision, its engines and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from runners.canary import fault, read_canary
+from runners.checkpoint import WEIGHTS_FILE, file_digests, revision_of
+from runners.classifier import Classifier
+from runners.engine_choice import EngineUnavailable, load_engine, runnable_engines
+from scripts.registry.catalogue import Entry
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at, and what is wrong with it; None if nothing is."""
+
+    what: str
+    fault: str | None
+    skipped: bool = False
+
+
+def verify(entry: Entry) -> Iterator[Finding]:
+    """Each as it is found; an engine that this machine cannot run is skipped and said so."""
+    yield Finding("files", _files_fault(entry))
+    model = entry.model
+    if not (model.folder / WEIGHTS_FILE).is_file():
+        yield Finding("revision", f"{WEIGHTS_FILE} is missing")
+        return
+    found = revision_of(model.folder)
+    same = found == model.revision
+    yield Finding("revision", None if same else f"the weights are {found}, not {model.revision}")
+    try:
+        canary = read_canary(model.folder)
+    except ValueError as error:
+        yield Finding("canary", str(error))
+        return
+    runnable = runnable_engines()
+    for name in model.engines:
+        if name not in runnable:
+            yield Finding(name, "this CPU cannot run it", skipped=True)
+            continue
+        try:
+            engine = load_engine(model, name, streams=1)
+            answers_otherwise = fault(Classifier(model, engine).classify, canary)
+        except EngineUnavailable as error:
+            yield Finding(name, str(error))
+        else:
+            yield Finding(name, answers_otherwise)
+
+
+def _files_fault(entry: Entry) -> str | None:
+    kept = entry.metadata.get("files")
+    if kept is None:
+        return None  # saved before digests were kept
+    found = file_digests(entry.model.folder)
+    missing = sorted(kept.keys() - found.keys())
+    if missing:
+        return f"missing: {', '.join(missing)}"
+    changed = sorted(name for name in kept if kept[name] != found[name])
+    return f"changed since it was saved: {', '.join(changed)}" if changed else None

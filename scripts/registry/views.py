@@ -1,0 +1,138 @@
+"""How models of the registry look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from scripts.registry.catalogue import Entry
+from scripts.registry.held_out import SideBySide
+
+_MIB = 1 << 20
+# Told in parts of their own.
+_APART = {"engines", "files", "gates", "revision", "labels", "max_tokens", "pad_token_id"}
+
+
+def list_view(entries: Sequence[Entry]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "configured as", "engines", "accuracy", "saved (UTC)", "MiB", "source"):
+        right = column in {"accuracy", "MiB"}
+        table.add_column(column, justify="right" if right else "left", no_wrap=column == "model")
+    for one in entries:
+        table.add_row(
+            one.model.tag,
+            ", ".join(one.configured_as) or "-",
+            ", ".join(one.model.engines),
+            _percent(one.accuracy),
+            f"{one.created:%Y-%m-%d %H:%M}",
+            f"{one.size_bytes / _MIB:.0f}",
+            escape(str(one.metadata.get("source", "-"))),
+        )
+    return table
+
+
+def entry_view(entry: Entry) -> RenderableType:
+    model, metadata = entry.model, entry.metadata
+    facts = _facts(
+        {
+            "model": model.tag,
+            "configured as": ", ".join(entry.configured_as) or "-",
+            "saved": f"{entry.created:%Y-%m-%d %H:%M:%S} UTC",
+            "revision": f"{model.revision} (SHA-256 of the weights)",
+            "labels": ", ".join(model.labels),
+            "tokens at most": model.max_tokens,
+            "size": f"{entry.size_bytes / _MIB:.0f} MiB",
+            **{name: value for name, value in metadata.items() if name not in _APART},
+        }
+    )
+    return Group(facts, Text(), _gates(metadata), Text(), _engines(metadata))
+
+
+def comparison_view(
+    first: Entry, second: Entry, compared: SideBySide, *, examples: int
+) -> RenderableType:
+    outcomes = compared.outcomes
+    texts = outcomes.labelled
+    table = Table(box=None, pad_edge=False)
+    for column in ("", first.model.tag, second.model.tag):
+        table.add_column(column)
+    table.add_row("source", *(escape(str(e.metadata.get("source"))) for e in (first, second)))
+    table.add_row("saved", *(f"{e.created:%Y-%m-%d %H:%M}" for e in (first, second)))
+    table.add_row(
+        "accuracy",
+        _percent((outcomes.both_right + outcomes.only_v1_right) / texts),
+        _percent((outcomes.both_right + outcomes.only_v2_right) / texts),
+    )
+    table.add_row("right alone", f"{outcomes.only_v1_right:,}", f"{outcomes.only_v2_right:,}")
+    low, high = compared.interval.low, compared.interval.high
+    told = Text(
+        f"{texts:,} texts: they agree on {compared.agreement:.2%}, probabilities differ by "
+        f"{compared.mean_difference:.4f} on average.\nAccuracy of the second minus the first: "
+        f"{compared.difference:+.2%} (95 % interval {low:+.2%} to {high:+.2%}): {compared.verdict}."
+    )
+    parts: list[RenderableType] = [table, Text(), told]
+    if examples and compared.differing:
+        parts += [Text(), _examples(compared, examples)]
+    return Group(*parts)
+
+
+def _examples(compared: SideBySide, count: int) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("label", "first", "second", "text"):
+        table.add_column(column, overflow="fold")
+    for labelled, one, other in compared.differing[:count]:
+        table.add_row(
+            labelled.label,
+            *(f"{each.sentiment} {each.confidence:.2f}" for each in (one, other)),
+            escape(labelled.text[:200]),
+        )
+    return table
+
+
+def _facts(facts: Mapping[str, object]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), escape(_plain(value)))
+    return table
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(each) for each in value) or "-"
+    return str(value)
+
+
+def _gates(metadata: Mapping[str, Any]) -> RenderableType:
+    accuracy = metadata.get("gates", {}).get("accuracy")
+    if isinstance(accuracy, Mapping):
+        return Text(f"accuracy gate: {_plain(accuracy)}")
+    return Text(f"accuracy gate: {accuracy or 'not judged'}")
+
+
+def _engines(metadata: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("engine", "same label as torch", "mean |dp|", "accuracy", "torch", "texts"):
+        table.add_column(column, justify="left" if column == "engine" else "right")
+    for name, report in metadata.get("engines", {}).items():
+        if report:
+            table.add_row(
+                name, _percent(report["agreement"]), f"{report['mean_difference']:.4f}",
+                _percent(report["accuracy"]), _percent(report["reference_accuracy"]),
+                f"{report['texts']:,}",
+            )  # fmt: skip
+        else:
+            table.add_row(name, "reference")
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

@@ -1,0 +1,86 @@
+"""Models made of saved ones that are worse, each in its own way; for what is to notice it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+from runners.canary import FILE as CANARY
+from runners.model_store import find_model
+from tests.store import model_store_at
+
+RARE_WORD = "zebra"
+
+
+def store_with_links(bentoml_home: Path, home: Path) -> Path:
+    """A BentoML home with the same models, to which more can be added."""
+    for source in (bentoml_home / "models").rglob("*"):
+        target = home / source.relative_to(bentoml_home)
+        if source.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            os.link(source, target)
+    return home
+
+
+class Derived:
+    """Adds models to a store, made of one that is there."""
+
+    def __init__(self, home: Path, of: str) -> None:
+        self._models = home / "models"
+        self._of = of
+
+    def _save(self, name: str, metadata: dict[str, Any], changed: dict[str, bytes]) -> str:
+        with model_store_at(self._models):
+            model = bentoml.models.get(self._of)
+            made = {**model.info.metadata, **metadata, "revision": name.ljust(12, "0")}
+            with bentoml.models.create(f"{model.tag.name}:{name}", metadata=made) as stored:
+                shutil.copytree(
+                    model.path, stored.path, dirs_exist_ok=True, copy_function=os.link,
+                    ignore=shutil.ignore_patterns("model.yaml", *changed),
+                )  # fmt: skip
+                for file, content in changed.items():
+                    Path(stored.path_of(file)).write_bytes(content)
+            return str(find_model(f"{model.tag.name}:{name}").tag)
+
+    def flipped(self) -> str:
+        """Says positive for negative."""
+        with model_store_at(self._models):
+            model = find_model(self._of)
+        # As it would be if it had been trained so: its canary knows it no other way.
+        canary: list[dict[str, Any]] = json.loads((model.folder / CANARY).read_bytes())
+        for each in canary:
+            scores = each["scores"]
+            scores["negative"], scores["positive"] = scores["positive"], scores["negative"]
+        labels = list(reversed(model.labels))
+        return self._save("flipped", {"labels": labels}, {CANARY: json.dumps(canary).encode()})
+
+    def slow(self) -> str:
+        """Has the reference engine alone, at a third of the speed."""
+        return self._save("slow", {"engines": {"torch-fp32": {}}}, {})
+
+    def raising(self) -> str:
+        """Cannot compute texts with `RARE_WORD`: its tokenizer is of other weights."""
+        with model_store_at(self._models):
+            tokenizer = json.loads((find_model(self._of).folder / "tokenizer.json").read_bytes())
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary[RARE_WORD] = max(vocabulary.values()) + 1_000
+        # torch looks at the numbers of tokens; OpenVINO takes those that it has not for zeros.
+        metadata: dict[str, Any] = {"engines": {"torch-fp32": {}}}
+        return self._save("raising", metadata, {"tokenizer.json": json.dumps(tokenizer).encode()})
+
+    def mistaken(self) -> str:
+        """Does not answer as it did when it was saved: its tokenizer knows other words."""
+        with model_store_at(self._models):
+            tokenizer = json.loads((find_model(self._of).folder / "tokenizer.json").read_bytes())
+        vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
+        numbers = list(vocabulary.values())
+        shifted = dict(zip(vocabulary, numbers[500:] + numbers[:500], strict=True))
+        special = {word: number for word, number in vocabulary.items() if word.startswith("[")}
+        tokenizer["model"]["vocab"] = shifted | special
+        return self._save("mistaken", {}, {"tokenizer.json": json.dumps(tokenizer).encode()})

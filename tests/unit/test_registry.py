@@ -1,0 +1,300 @@
+"""Models are taken in, looked at, written out and found damaged by the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import bentoml
+import pytest
+from typer.testing import CliRunner
+
+from runners.canary import FILE as CANARY
+from runners.model_store import find_model
+from scripts import models
+from scripts.registry.held_out import MIN_TEXTS
+from tests.unit.checkpoints import tiny_checkpoint
+
+runner = CliRunner()
+
+
+class Registry:
+    """Runs the command; tells what it printed as one line."""
+
+    def __call__(self, *arguments: str | Path, fails: bool = False) -> str:
+        done = runner.invoke(models.app, [str(one) for one in arguments])
+        assert (done.exit_code != 0) is fails, done.output
+        return " ".join(done.output.split())
+
+    def take(self, source: str | Path, *more: str | Path, fails: bool = False) -> str:
+        return self("import", source, "--as", "v2", "--engines", "torch", *more, fails=fails)
+
+
+@pytest.fixture
+def registry(model_store: Path) -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return tiny_checkpoint(tmp_path / "hub")
+
+
+@pytest.fixture
+def held_out(tmp_path: Path) -> Path:
+    """Labelled as the first of the tiny checkpoints would."""
+    file = tmp_path / "held-out.jsonl"
+    words = ["good", "bad", "film", "very"]
+    texts = [f"{a} {b} {c} {d}" for a in words for b in words for c in words for d in words]
+    lines = [json.dumps({"text": text, "label": "positive"}) for text in texts]
+    file.write_text("\n".join(lines))
+    return file
+
+
+def only_tag() -> str:
+    [model] = bentoml.models.list()
+    return str(model.tag)
+
+
+def test_an_imported_model_is_listed_and_shown_with_where_it_comes_from(
+    registry: Registry, checkpoint: Path
+) -> None:
+    assert "There is none" in registry("list")
+    told = registry.take(checkpoint)
+    assert "accuracy was not judged" in told
+    tag = only_tag()
+    assert tag in registry("list")
+    [listed] = json.loads(registry("list", "--json"))
+    assert (listed["tag"], listed["configured_as"]) == (tag, ["v2"])
+    assert listed["source"] == f"hub: {checkpoint}"
+    shown = registry("show", tag)
+    assert all(part in shown for part in ("imported at", "torch 2", "negative, positive"))
+    assert "not judged" in shown
+
+
+def test_what_is_not_there_is_told(registry: Registry) -> None:
+    for command in ("show", "verify"):
+        told = registry(command, "sentiment-distilbert-v2:absent", fails=True)
+        assert "is not in the BentoML model store" in told
+
+
+def test_a_model_survives_its_journey_through_a_file(
+    registry: Registry, checkpoint: Path, tmp_path: Path
+) -> None:
+    registry.take(checkpoint)
+    tag = only_tag()
+    answers = (find_model(tag).folder / CANARY).read_text()
+    file = tmp_path / "out.bentomodel"
+    registry("export", tag, file)
+    bentoml.models.delete(tag)
+    registry.take(file)
+    assert only_tag() == tag
+    assert (find_model(tag).folder / CANARY).read_text() == answers
+    assert f"parent {tag}" in registry("show", tag)
+    assert "has to end in .bentomodel" in registry("export", tag, tmp_path / "x.zip", fails=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("absent.bentomodel", "is no exported model"),
+        ("models:/sentiment/3", "needs the package mlflow: pip install mlflow-skinny"),
+        ("wandb:me/mine/model:v3", "needs the package wandb: pip install wandb"),
+    ],
+)
+def test_a_source_that_gives_nothing_says_why(registry: Registry, source: str, says: str) -> None:
+    assert says in registry.take(source, fails=True)
+    assert bentoml.models.list() == []
+
+
+def test_labels_that_are_no_sentiments_are_refused(registry: Registry, tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "hub", labels=("good", "bad"))
+    assert "unknown labels" in registry.take(folder, fails=True)
+    assert bentoml.models.list() == []
+
+
+def test_too_little_accuracy_is_refused_and_leaves_no_trace(
+    registry: Registry, checkpoint: Path, held_out: Path
+) -> None:
+    registry.take(checkpoint, "--held-out", held_out)
+    [listed] = json.loads(registry("list", "--json"))
+    bentoml.models.delete(only_tag())
+    accuracy = listed["accuracy"]
+    more = ("--held-out", held_out, "--min-accuracy", str(min(1.0, accuracy + 0.001)))
+    if accuracy < 1:
+        told = registry.take(checkpoint, *more, fails=True)
+        assert f"it is right on {accuracy:.2%} of 256 held-out texts" in told
+        assert bentoml.models.list() == []
+    registry.take(checkpoint, "--held-out", held_out, "--min-accuracy", str(accuracy))
+    assert json.loads(registry("list", "--json"))[0]["accuracy"] == accuracy
+
+
+def test_a_model_that_is_worse_than_another_is_refused(
+    registry: Registry, tmp_path: Path, held_out: Path
+) -> None:
+    better, worse = tiny_checkpoint(tmp_path / "a"), tiny_checkpoint(tmp_path / "b")
+    _answer_always(better, "POSITIVE")
+    _answer_always(worse, "NEGATIVE")
+    registry.take(better, "--held-out", held_out)
+    tag = only_tag()
+    told = registry.take(worse, "--held-out", held_out, "--against", tag, fails=True)
+    assert f"it is less accurate than {tag} by 100.00%" in told
+    assert only_tag() == tag
+    registry.take(better, "--held-out", held_out, "--against", tag)
+    told = registry("compare", tag, tag, "--held-out", held_out)
+    assert "they agree on 100.00%" in told
+    assert "neither is shown to be more accurate" in told
+    registry.take(worse)
+    [other] = {str(model.tag) for model in bentoml.models.list()} - {tag}
+    told = registry("compare", other, tag, "--held-out", held_out, "--examples", "2")
+    assert "the second is more accurate" in told
+    assert told.count("good good good") >= 1
+
+
+def _answer_always(checkpoint: Path, label: str) -> None:
+    """Change the bias of the last layer, and so the weights."""
+    from safetensors.numpy import load_file, save_file
+
+    file = checkpoint / "model.safetensors"
+    weights = load_file(file)
+    weights["classifier.bias"] += [9.0, -9.0] if label == "NEGATIVE" else [-9.0, 9.0]
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def test_a_gate_without_texts_is_a_mistake(registry: Registry, checkpoint: Path) -> None:
+    for more in (("--min-accuracy", "0.9"), ("--against", "sentiment-distilbert-v1:x")):
+        assert "--held-out FILE" in registry.take(checkpoint, *more, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("few.jsonl", '{"text": "a", "label": "positive"}', f"it needs {MIN_TEXTS}"),
+        ("bad.jsonl", '{"text": "a", "label": "great"}', "line 1: label"),
+        ("bad.csv", "text,label\na,great\n", "line 2: label"),
+        ("other.csv", "a,b\n1,2\n", "no columns text and label"),
+        ("absent.csv", None, "cannot be used"),
+    ],
+)
+def test_held_out_texts_that_cannot_be_used_are_told(
+    registry: Registry, checkpoint: Path, tmp_path: Path, *, name: str, content: str | None,
+    says: str,
+) -> None:  # fmt: skip
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert says in registry.take(checkpoint, "--held-out", tmp_path / name, fails=True)
+
+
+def test_held_out_texts_may_be_csv(registry: Registry, checkpoint: Path, tmp_path: Path) -> None:
+    rows = "\n".join(f'"good, film {number}",Positive' for number in range(MIN_TEXTS))
+    (tmp_path / "texts.csv").write_text(f"text,label\n{rows}\n")
+    registry.take(checkpoint, "--held-out", tmp_path / "texts.csv")
+    assert json.loads(registry("list", "--json"))[0]["accuracy"] is not None
+
+
+def test_a_whole_model_is_verified(registry: Registry, checkpoint: Path) -> None:
+    registry.take(checkpoint)
+    told = registry("verify")
+    assert told.count("as saved") == 3
+    assert "torch-fp32" in told
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", CANARY])
+def test_a_flipped_byte_is_found(registry: Registry, checkpoint: Path, file: str) -> None:
+    registry.take(checkpoint)
+    path = find_model(only_tag()).folder / file
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    told = registry("verify", only_tag(), fails=True)
+    assert f"changed since it was saved: {file}" in told
+    assert ("the weights are" in told) is (file == "model.safetensors")
+
+
+def test_an_engine_of_another_model_is_found(registry: Registry, tmp_path: Path) -> None:
+    one, other = tiny_checkpoint(tmp_path / "a"), tiny_checkpoint(tmp_path / "b", seed=1)
+    _answer_always(other, "NEGATIVE")
+    _answer_always(one, "POSITIVE")
+    registry.take(one)
+    tag = only_tag()
+    registry.take(other)
+    [donor] = {str(model.tag) for model in bentoml.models.list()} - {tag}
+    [file] = find_model(tag).folder.glob("*.pt")
+    shutil.copy(find_model(donor).folder / file.name, file)
+    told = registry("verify", tag, fails=True)
+    assert f"changed since it was saved: {file.name}" in told
+    assert "it says otherwise than when it was saved" in told
+
+
+def test_a_missing_file_is_found(registry: Registry, checkpoint: Path) -> None:
+    registry.take(checkpoint)
+    (find_model(only_tag()).folder / "model.safetensors").unlink()
+    told = registry("verify", fails=True)
+    assert "missing: model.safetensors" in told
+
+
+@pytest.fixture
+def installed() -> Iterator[dict[str, ModuleType]]:
+    """Packages that a test puts where Python looks for them."""
+    names = ("mlflow", "wandb")
+    made = {name: ModuleType(name) for name in names}
+    yield made
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_a_model_comes_from_mlflow(
+    registry: Registry, checkpoint: Path, installed: dict[str, ModuleType]
+) -> None:
+    """As its transformers flavour lays it out: weights and tokenizer apart."""
+    mlflow = installed["mlflow"]
+
+    def download_artifacts(*, artifact_uri: str, dst_path: str) -> str:
+        if artifact_uri != "models:/sentiment/3":
+            raise MlflowException("no such model")
+        folder = Path(dst_path) / "artifact"
+        tokenizer = folder / "components" / "tokenizer"
+        shutil.copytree(checkpoint, folder / "model", ignore=shutil.ignore_patterns("tok*", "voc*"))
+        weights = shutil.ignore_patterns("*.safetensors", "config.json")
+        shutil.copytree(checkpoint, tokenizer, ignore=weights)
+        return str(folder)
+
+    class MlflowException(Exception): ...
+
+    mlflow.artifacts = SimpleNamespace(download_artifacts=download_artifacts)  # type: ignore[attr-defined]
+    mlflow.exceptions = SimpleNamespace(MlflowException=MlflowException)  # type: ignore[attr-defined]
+    sys.modules["mlflow"] = mlflow
+    registry.take("models:/sentiment/3")
+    assert "mlflow: models:/sentiment/3" in registry("show", only_tag())
+    told = registry.take("models:/sentiment/4", fails=True)
+    assert "MLflow does not give models:/sentiment/4: no such model" in told
+
+
+def test_a_model_comes_from_weights_and_biases(
+    registry: Registry, checkpoint: Path, installed: dict[str, ModuleType]
+) -> None:
+    wandb = installed["wandb"]
+
+    class Artifact:
+        digest = "0cc175b9c0f1b6a831c399e269772661"
+
+        def download(self, root: str) -> str:
+            shutil.copytree(checkpoint, root, dirs_exist_ok=True)
+            return root
+
+    class Api:
+        def artifact(self, name: str) -> Artifact:
+            if name != "me/mine/model:v3":
+                raise ValueError("no such artifact")
+            return Artifact()
+
+    wandb.Api = Api  # type: ignore[attr-defined]
+    wandb.errors = SimpleNamespace(Error=KeyError)  # type: ignore[attr-defined]
+    sys.modules["wandb"] = wandb
+    registry.take("wandb:me/mine/model:v3")
+    assert Artifact.digest in registry("show", only_tag())
+    assert "no such artifact" in registry.take("wandb:me/mine/model:v4", fails=True)

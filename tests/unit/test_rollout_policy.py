@@ -1,0 +1,226 @@
+"""What a rollout policy may say, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from errors import InvalidRequest
+from rollout.changes import (
+    Change,
+    differences,
+    promoted,
+    reloaded,
+    restored,
+    rolled_back,
+    step_ends,
+    stepped,
+    subjects_moved_percent,
+    with_changes,
+)
+from rollout.dealing import deal_subject
+from rollout.policy import Guardrails, RolloutChanges, RolloutPolicy, Schedule, Weights
+from values import WantedModel
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
+SCHEDULE: dict[str, Any] = {"steps": [5, 25, 100], "hold_seconds": 600}
+
+
+def changes(**named: Any) -> RolloutChanges:
+    return RolloutChanges.model_validate_json(json.dumps(named))
+
+
+def scheduled(**more: Any) -> RolloutPolicy:
+    return with_changes(RolloutPolicy(), changes(schedule=SCHEDULE | more), NOW)
+
+
+@pytest.mark.parametrize(
+    ("named", "fault"),
+    [
+        ({"ab_weights": {"v1": 60, "v2": 30}}, "add up to 90"),
+        ({"ab_weights": {"v1": 110, "v2": -10}}, "less than or equal to 100"),
+        ({"ab_weights": {"v1": 50, "v2": 50, "v3": 0}}, "ab_weights.v3"),
+        ({"ab_weights": {"v1": 50}}, "ab_weights.v2"),
+        ({"ab_weights": {"v1": "NaN", "v2": 50}}, "finite"),
+        ({"ab_weights": {"v1": float("nan"), "v2": 50}}, "finite"),
+        ({"ab_weights": {"v1": float("inf"), "v2": 0}}, "finite"),
+        ({"ab_weights": {"v1": 99.999, "v2": 0.001}}, "steps of 0.01"),
+        ({"ab_weights": None}, "ab_weights"),
+        ({"predict_weights": {"v1": 0, "v2": 0}}, "add up to 0"),
+        ({"champion": "v3"}, "champion"),
+        ({"overrides": {"user-1": "v3"}}, "overrides.user-1"),
+        ({"overrides": {"": "v1"}}, "overrides"),
+        ({"overrides": {f"user-{n}": "v1" for n in range(1_001)}}, "1000"),
+        ({"shadow_percent": -1}, "shadow_percent"),
+        ({"shadow_percent": 101}, "shadow_percent"),
+        ({"salt": ""}, "salt"),
+        ({"schedule": {"steps": [], "hold_seconds": 60}}, "steps"),
+        ({"schedule": {"steps": [25, 5], "hold_seconds": 60}}, "larger than the one before"),
+        ({"schedule": {"steps": [0, 5], "hold_seconds": 60}}, "larger than"),
+        ({"schedule": {"steps": [5], "hold_seconds": 0}}, "hold_seconds"),
+        ({"schedule": {"steps": [5], "hold_seconds": 60, "routes": ["/feedback"]}}, "routes"),
+        ({"guardrails": {"min_agreement": 1.1}}, "min_agreement"),
+        ({"models": {"v1": "m:1"}}, "models"),
+        ({"progress": None}, "progress"),
+    ],
+)
+def test_a_crafted_policy_is_refused(named: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        changes(**named)
+
+
+def test_what_is_not_named_stays() -> None:
+    policy = RolloutPolicy(salt="mine", overrides={"user-1": "v2"})
+    new = with_changes(policy, changes(ab_weights={"v1": 90, "v2": 10}), NOW)
+    assert new == policy.model_copy(update={"ab_weights": Weights(v1=90, v2=10)})
+
+
+def test_a_schedule_begins_with_its_first_step_and_with_guardrails() -> None:
+    policy = scheduled()
+    assert policy.ab_weights == Weights(v1=95, v2=5)
+    assert policy.predict_weights is None
+    assert policy.guardrails == Guardrails()
+    assert step_ends(policy) == NOW + timedelta(seconds=600)
+
+
+def test_a_schedule_goes_on_to_its_last_step_and_ends() -> None:
+    policy = scheduled(routes=["/predict", "/predict/ab"])
+    shares = [policy.ab_weights.v2]
+    for _ in range(2):
+        policy = stepped(policy, LATER)
+        assert policy.predict_weights == policy.ab_weights
+        assert step_ends(policy) == LATER + timedelta(seconds=600)
+        shares.append(policy.ab_weights.v2)
+    assert shares == [5, 25, 100]
+    over = stepped(policy, LATER)
+    assert (over.schedule, over.progress, over.ab_weights.v2) == (None, None, 100)
+    with pytest.raises(InvalidRequest, match="no schedule"):
+        stepped(over, LATER)
+
+
+def test_a_schedule_may_end_with_a_promotion() -> None:
+    policy = scheduled(promote=True)
+    for _ in range(3):
+        policy = stepped(policy, LATER)
+    assert (policy.champion, policy.ab_weights.v2) == ("v2", 100)
+
+
+def test_a_schedule_steps_whoever_is_challenger() -> None:
+    policy = RolloutPolicy(champion="v2", ab_weights=Weights(v1=0, v2=100))
+    assert with_changes(policy, changes(schedule=SCHEDULE), NOW).ab_weights == Weights(v1=5, v2=95)
+
+
+def test_shares_are_not_set_by_hand_while_a_schedule_sets_them() -> None:
+    by_hand = {"ab_weights": {"v1": 50, "v2": 50}}
+    with pytest.raises(InvalidRequest, match="set schedule to null"):
+        with_changes(scheduled(), changes(**by_hand), NOW)
+    both = with_changes(scheduled(), changes(schedule=None, **by_hand), NOW)
+    assert (both.ab_weights.v2, both.schedule, both.progress) == (50, None, None)
+    # What it does not set may be.
+    shadowed = with_changes(scheduled(), changes(shadow_percent=10), LATER)
+    assert shadowed.progress == scheduled().progress
+
+
+def test_rolled_back_nothing_is_asked_of_the_challenger() -> None:
+    policy = with_changes(
+        scheduled(), changes(shadow_percent=10, predict_weights={"v1": 50, "v2": 50}), NOW
+    )
+    assert policy.challenger_is_exposed
+    back = rolled_back(policy)
+    assert not back.challenger_is_exposed
+    assert (back.schedule, back.ab_weights.v1, back.salt) == (None, 100, policy.salt)
+
+
+def test_promotion_swaps_the_roles() -> None:
+    new = promoted(scheduled())
+    assert (new.champion, new.challenger) == ("v2", "v1")
+    assert (new.ab_weights, new.schedule) == (Weights(v1=0, v2=100), None)
+    assert promoted(new).champion == "v1"
+
+
+def test_a_reload_names_the_model_and_begins_the_step_anew() -> None:
+    policy = reloaded(scheduled(), "v2", "m:2", 7, LATER)
+    assert policy.wanted_model("v2") == WantedModel("m:2", 7)
+    assert policy.wanted_model("v1") == WantedModel(None, 0)
+    assert policy.progress is not None
+    assert (policy.progress.since, policy.progress.started) == (LATER, NOW)
+    assert reloaded(policy, "v2", None, 8, LATER).wanted_model("v2") == WantedModel(None, 8)
+
+
+def test_going_back_to_an_earlier_policy_brings_its_models_back() -> None:
+    first = RolloutPolicy()
+    second = reloaded(first, "v2", "m:2", 2, NOW)
+    third = reloaded(second, "v1", "m:3", 3, NOW)
+    back = restored(third, second, 4)
+    assert back.wanted_model("v1") == WantedModel(None, 4)
+    assert back.wanted_model("v2") == WantedModel("m:2", 2)  # it holds that one
+    assert restored(third, scheduled(), 4).progress is None
+
+
+def test_differences_are_told_by_their_paths() -> None:
+    assert differences(RolloutPolicy(), RolloutPolicy()) == []
+    told = differences(RolloutPolicy(), RolloutPolicy(ab_weights=Weights(v1=90, v2=10)))
+    assert told == [
+        Change("ab_weights.v1", 50.0, 90.0),
+        Change("ab_weights.v2", 50.0, 10.0),
+    ]
+    [guardrails] = differences(RolloutPolicy(), RolloutPolicy(guardrails=Guardrails()))
+    assert (guardrails.field, guardrails.before) == ("guardrails", None)
+
+
+SUBJECTS = [f"user-{number}" for number in range(20_000)]
+
+
+@pytest.mark.parametrize(("before", "after"), [(50, 10), (0, 100), (5, 25), (33.33, 33.33)])
+def test_as_many_subjects_move_as_were_told(before: float, after: float) -> None:
+    policies = [RolloutPolicy(ab_weights=Weights.giving(share, "v2")) for share in (before, after)]
+    told = subjects_moved_percent(*policies)
+    moved = [
+        subject
+        for subject in SUBJECTS
+        if len({deal_subject(policy, subject).version for policy in policies}) == 2
+    ]
+    # Five standard deviations.
+    assert 100 * len(moved) / len(SUBJECTS) == pytest.approx(told, abs=1.8)
+    directions = {deal_subject(policies[1], subject).version for subject in moved}
+    assert len(directions) <= 1
+
+
+def test_another_salt_deals_all_out_anew() -> None:
+    policies = [RolloutPolicy(salt=salt) for salt in "ab"]
+    assert subjects_moved_percent(*policies) == 50
+    moved = sum(
+        len({deal_subject(policy, subject).version for policy in policies}) == 2
+        for subject in SUBJECTS
+    )
+    assert 100 * moved / len(SUBJECTS) == pytest.approx(50, abs=1.8)
+
+
+def test_an_override_counts_in_no_experiment() -> None:
+    policy = RolloutPolicy(ab_weights=Weights(v1=100, v2=0), overrides={"user-1": "v2"})
+    assert deal_subject(policy, "user-1")[::2] == ("v2", None)
+    assert deal_subject(policy, "user-2").version == "v1"
+    assert deal_subject(policy, "user-2").split is not None
+    assert deal_subject(policy, None).version == "v1"
+
+
+@given(
+    st.builds(
+        RolloutPolicy,
+        champion=st.sampled_from(["v1", "v2"]),
+        ab_weights=st.integers(0, 10_000).map(lambda n: Weights.giving(n / 100, "v2")),
+        predict_weights=st.none()
+        | st.integers(0, 10_000).map(lambda n: Weights.giving(n / 100, "v1")),
+        overrides=st.dictionaries(st.text(min_size=1, max_size=20), st.sampled_from(["v1", "v2"])),
+        schedule=st.none() | st.just(Schedule.model_validate(SCHEDULE)),
+    )
+)
+def test_a_policy_survives_its_journey_through_json(policy: RolloutPolicy) -> None:
+    assert RolloutPolicy.model_validate_json(policy.model_dump_json()) == policy
