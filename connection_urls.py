@@ -18,8 +18,8 @@ SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 _LEFT_OUT = ("application_name", "channel_binding", "connect_timeout")
 # The other parameters of libpq would reach asyncpg as arguments that it does not have.
 _UNDERSTOOD = (
-    *("host", "port", "sslmode", "ssl", "passfile", "target_session_attrs"),
-    *("prepared_statement_cache_size", *_LEFT_OUT),
+    *("user", "password", "host", "port", "database", "sslmode", "ssl", "passfile"),
+    *("target_session_attrs", "prepared_statement_cache_size", *_LEFT_OUT),
 )
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 
