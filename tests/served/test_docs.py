@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.documents import Block, Section, sections
+from tests.documents import Block, Section, anchors, sections
 from tests.serving import ROOT, ServedBento
 
 BASE_URL = "http://127.0.0.1:3000"
@@ -66,6 +66,18 @@ def test_every_endpoint_has_its_section_with_an_example_in_each_language(
     assert endpoints.keys() == told
     for title, languages in endpoints.items():
         assert {"sh", "python", "js"} <= {*languages}, title
+
+
+def test_every_error_that_may_come_is_explained(served: ServedBento) -> None:
+    paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
+    statuses = {
+        status
+        for methods in paths.values()
+        for operation in methods.values()
+        for status in operation["responses"]
+        if status[0] in "45"
+    }
+    assert statuses - anchors(DOCUMENT) == set()
 
 
 def run(block: Block, url: str, folder: Path) -> str:
