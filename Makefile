@@ -7,6 +7,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
+# Where there is no npm this is never made, and the dashboard does without charts.
+ASSETS := web/dashboard/static/vendor/.done
 LOCKS := requirements/serve.lock requirements/encoder.lock
 # An index with CPU builds of torch, where pip's own configuration names none (README, "Install").
 TORCH_INDEX ?=
@@ -23,7 +25,7 @@ help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 .PHONY: serve
-serve: $(VENV)/.serve ## Install, save the models, start the databases, and serve on PORT (3000)
+serve: $(VENV)/.serve $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
 	@exec $(BIN)/python -m scripts.serve
 
 .PHONY: models
@@ -47,7 +49,7 @@ unit: $(VENV)/.dev ## The unit tests alone, two minutes
 	$(BIN)/pytest tests/unit -q -p no:cacheprovider
 
 .PHONY: test
-test: $(VENV)/.dev ## The whole suite, against a real PostgreSQL, Redis and bentoml serve
+test: $(VENV)/.dev $(ASSETS) ## The whole suite, against a real PostgreSQL, Redis and bentoml serve
 	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=70 --durations=15
 
 .PHONY: format
@@ -80,6 +82,12 @@ bench: $(VENV)/.bench ## Engines, service, cost and start beside their peers, ha
 alerts: $(VENV)/.dev ## Check the alert rules, their tests, and the configuration of Prometheus and Alertmanager
 	@$(BIN)/python -m scripts.monitoring_tools
 
+.PHONY: assets
+assets: $(ASSETS) ## Fetch the chart library of the dashboard, with npm
+
+$(ASSETS): web/dashboard/package-lock.json | $(VENV)/.serve
+	@$(BIN)/python -m scripts.vendor_assets
+
 .PHONY: dashboards
 dashboards: $(VENV)/.dev ## Write the Grafana dashboards
 	@$(BIN)/python -m scripts.dashboards
@@ -100,7 +108,7 @@ soak: $(VENV)/.dev ## Half an hour of everything; fails if memory, files or conn
 	@$(BIN)/python -m scripts.soak
 
 .PHONY: image
-image: $(VENV)/.serve ## Build the Bento and its image, with Docker, podman or buildah
+image: $(VENV)/.serve $(ASSETS) ## Build the Bento and its image, with Docker, podman or buildah
 	@$(BIN)/python -m scripts.image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 .PHONY: image-check
@@ -108,7 +116,7 @@ image-check: $(VENV)/.serve ## Start the image, ask it, look into it, and stop i
 	@$(BIN)/python -m scripts.image check
 
 .PHONY: build
-build: $(VENV)/.serve ## Build the Bento
+build: $(VENV)/.serve $(ASSETS) ## Build the Bento
 	$(BIN)/bentoml build
 
 .PHONY: lock

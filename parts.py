@@ -40,6 +40,7 @@ from runners.client import RunnerClient
 from runners.hosts import RunnerApi
 from settings import Settings
 from values import Prediction, Version
+from web.dashboard_page import add_dashboard
 from web.get_app import get_app
 from web.json_api import JsonApi
 from web.openapi import openapi_document
@@ -206,4 +207,5 @@ def get_endpoints(parts: Parts, json_apis: Collection[JsonApi], version: str) ->
         analytics_router(lambda: parts.reader),
         rollout_router(lambda: parts),
     )
+    add_dashboard(app)
     return app

@@ -38,6 +38,7 @@ _EXAMPLE_PREDICTION: dict[str, JsonValue] = {
     "model_version": "v1",
     "model_revision": "5f0c6f1d2a9b",
     "truncated": False,
+    "scores": {"negative": 0.0063, "positive": 0.9937},
 }
 
 
@@ -269,6 +270,9 @@ class PredictionReply(bentoml.IODescriptor):
     model_version: Version
     model_revision: str = Field(description="hash of the weights that answered")
     truncated: bool = Field(description="true if the model saw only the first 512 tokens")
+    scores: dict[Sentiment, float] = Field(
+        description="softmax probability of each class that the model has; they sum to 1"
+    )
 
     @classmethod
     def of(cls, prediction: Prediction) -> PredictionReply:
@@ -282,6 +286,7 @@ class PredictionReply(bentoml.IODescriptor):
             model_version=prediction.version,
             model_revision=classification.revision,
             truncated=classification.truncated,
+            scores=classification.scores,
         )
 
 
@@ -342,9 +347,6 @@ class Health(BaseModel):
     status: str = Field(
         description="ok; degraded: predictions are served, a part is down; unavailable"
     )
-    heeded: int | None = Field(
-        None, description="the rollout policy whose model every host has loaded or refused"
-    )
     model_loaded: bool
     log_writable: bool = Field(description="predictions can be recorded; without, none is answered")
     database_connected: bool
@@ -358,6 +360,16 @@ class CacheStats(BaseModel):
     misses: int
     hit_rate: float = Field(ge=0, le=100, description="percent of lookups that hit")
     cache_size: int | None = Field(description="cached answers; null while Redis is down")
+
+
+class LogStats(BaseModel):
+    recorded: int = Field(description="predictions on local disk, of all workers since the start")
+    stored: int = Field(description="of these, in PostgreSQL")
+    dropped: int
+    rejected: int = Field(description="lines that PostgreSQL refused or nobody could read")
+    waiting_bytes: int = Field(description="on local disk, for PostgreSQL")
+    max_bytes: int = Field(description="what may wait at most")
+    oldest_seconds: float = Field(description="how long what waits has waited")
 
 
 class RateLimitStatus(BaseModel):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from analytics.ab.over_time import AbOverTime, ab_over_time
 from analytics.ab.report import AbTest, ab_test
 from analytics.confidence import Confidence, confidence, histogram_rows
 from analytics.csv_rows import CSV_REPLY, Format, csv_response
@@ -150,5 +151,10 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         if it is always about the same beginning: not in a sliding window.
         """
         return await ab_test(reader(), *parse_ends(since, until, datetime.now(UTC)))
+
+    @router.get("/ab/over-time")
+    async def difference_over_time(until: Until = None) -> AbOverTime:
+        """How the difference in accuracy and its interval developed since the beginning."""
+        return await ab_over_time(reader(), parse_ends(None, until, datetime.now(UTC))[1])
 
     return router

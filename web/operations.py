@@ -11,7 +11,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 import metrics
-from schemas import CacheStats, Health, RateLimitStatus, RolloutHealth, RunnerHealth
+from schemas import CacheStats, Health, LogStats, RateLimitStatus, RolloutHealth, RunnerHealth
 from values import RunnerDescription, Version
 from web.rate_limit import client_identity
 from web.rate_limiter import RateLimiter
@@ -83,6 +83,11 @@ def operations_router(
             cache_size=await probes().cache_size(),
         )
 
+    @router.get("/log/stats")
+    async def log_stats() -> LogStats:
+        """Predictions recorded and stored since the service started, and what waits on disk."""
+        return await anyio.to_thread.run_sync(_log_stats)
+
     @router.get("/rate-limit/status")
     async def rate_limit_status(request: Request, limit: LimitName = "predict") -> RateLimitStatus:
         """What this caller has left of a limit. Asking is not counted."""
@@ -111,6 +116,19 @@ def operations_router(
         )
 
     return router
+
+
+def _log_stats() -> LogStats:
+    name = "prediction_log_{}".format
+    return LogStats(
+        recorded=int(metrics.total(name("recorded_total"))),
+        stored=int(metrics.total(name("stored_total"))),
+        dropped=int(metrics.total(name("dropped_total"))),
+        rejected=int(metrics.total(name("rejected_total"))),
+        waiting_bytes=int(metrics.total(name("spool_bytes"))),
+        max_bytes=int(metrics.total(name("max_bytes"))),
+        oldest_seconds=metrics.total(name("spool_age_seconds")),
+    )
 
 
 async def health_report(probes: Probes) -> Health:

@@ -19,8 +19,8 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
 )
+_NOT_KEPT = (b"cache-control", b"no-store")
 _NOTHING = b"default-src 'none'; frame-ancestors 'none'"
 # The pages with scripts: of the documentation, all from here but for what Swagger UI has inline.
 _PAGE = (
@@ -28,6 +28,13 @@ _PAGE = (
     b"img-src 'self' data:; frame-ancestors 'none'"
 )
 _PAGES = frozenset({"/", "/docs"})
+# The dashboard: nothing but its own files and this service, and nothing inline.
+_DASHBOARD = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# May be kept, if it is asked each time whether it is still the same.
+_ASK_AGAIN = (b"cache-control", b"no-cache")
 
 
 def add_header(scope: Scope, name: bytes, value: str) -> None:
@@ -49,13 +56,14 @@ class ResponseHeadersMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        policy = _PAGE if scope["path"] in _PAGES else _NOTHING
+        policy, caching = _page_headers(scope["path"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [
                     *message["headers"],
                     *SECURITY_HEADERS,
+                    caching,
                     (b"content-security-policy", policy),
                     (REQUEST_ID, request_id(scope).encode()),
                     *scope.get(_GATHERED, {}).items(),
@@ -66,6 +74,13 @@ class ResponseHeadersMiddleware:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _page_headers(path: str) -> tuple[bytes, tuple[bytes, bytes]]:
+    """The content security policy, and how long an answer is kept."""
+    if path == "/dashboard" or path.startswith("/dashboard/"):
+        return _DASHBOARD, _ASK_AGAIN
+    return (_PAGE if path in _PAGES else _NOTHING), _NOT_KEPT
 
 
 def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:

@@ -30,15 +30,18 @@ ANALYTICS_ROUTES: dict[str, LimitName] = {
     "/analytics/confidence": "analytics",
     "/analytics/drift": "analytics",
     "/analytics/ab": "analytics",
+    "/analytics/ab/over-time": "analytics",
 }
 UNLIMITED_ROUTES = frozenset(
     {
         "/",
         "/cache/stats",
+        "/dashboard",
         "/docs",
         "/health",
         "/healthz",
         "/livez",
+        "/log/stats",
         "/metrics",
         "/openapi.json",
         "/rate-limit/status",
@@ -50,14 +53,20 @@ REPORT_ROUTE = "/health"
 
 # What the page of /docs is made of.
 _STATIC = "/static_content/"
+# What the dashboard is made of; what it shows, it asks for.
+DASHBOARD_FILES = "/dashboard/"
 # What anybody may ask, with keys and without: whether it is up, and how to talk to it.
-OPEN_ROUTES = frozenset({"/", "/docs", "/health", "/healthz", "/livez", "/openapi.json", "/readyz"})
+OPEN_ROUTES = frozenset(
+    {"/", "/dashboard", "/docs", "/health", "/healthz", "/livez", "/openapi.json", "/readyz"}
+)
 
 _KNOWN = frozenset({*POST_ROUTES, *ANALYTICS_ROUTES, *ADMIN_ROUTES, *UNLIMITED_ROUTES})
 
 
 def endpoint_label(path: str) -> str:
     """The metric label of a request path: its template, or `other`; a closed set."""
+    if path.startswith(DASHBOARD_FILES):
+        return DASHBOARD_FILES
     return path if path in _KNOWN else "other"
 
 
@@ -71,13 +80,13 @@ def needed_scope(path: str) -> KeyScope | None:
 
     What is not known here is for nobody but admins, whoever serves it.
     """
-    if path in OPEN_ROUTES or path.startswith(_STATIC):
+    if path in OPEN_ROUTES or path.startswith((_STATIC, DASHBOARD_FILES)):
         return None
     if path in ADMIN_ROUTES:
         return "admin"
     if path in POST_ROUTES or path == "/rate-limit/status":
         return "predict"
-    if path in ANALYTICS_ROUTES or path in ("/cache/stats", "/metrics"):
+    if path in ANALYTICS_ROUTES or path in ("/cache/stats", "/log/stats", "/metrics"):
         return "analytics"
     return "admin"
 

@@ -96,7 +96,7 @@ def _compare_pairs(rows: Sequence[RowMapping]) -> dict[str, Any]:
     from analytics.statistics.paired import ConfidenceDifferences, compare_pairs
     from analytics.statistics.verdict import paired_verdict
 
-    outcomes = _outcomes(rows)
+    outcomes = paired_outcomes(rows)
     comparison = compare_pairs(
         {(row["v1"], row["v2"]): int(row["texts"]) for row in rows},
         ConfidenceDifferences(
@@ -109,7 +109,8 @@ def _compare_pairs(rows: Sequence[RowMapping]) -> dict[str, Any]:
     return {**asdict(comparison), **asdict(outcomes), "verdict": asdict(paired_verdict(outcomes))}
 
 
-def _outcomes(rows: Sequence[RowMapping]) -> PairedOutcomes:
+def paired_outcomes(rows: Sequence[RowMapping]) -> PairedOutcomes:
+    """Of rows with what both said, as v1 and v2, and how often each label was the true one."""
     counted = dict.fromkeys([(True, True), (True, False), (False, True), (False, False)], 0)
     for row in rows:
         for label in SENTIMENTS:

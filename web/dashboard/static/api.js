@@ -1,0 +1,42 @@
+// Asks the service, which lies beside this page, whatever path it is behind.
+
+import { key } from "./state.js";
+
+export class Problem extends Error {
+  constructor(status, detail, retryAfterSeconds) {
+    super(detail);
+    this.status = status;
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
+const TIMEOUT_MS = 15_000;
+
+async function ask(path, options) {
+  const headers = { ...options.headers };
+  if (key()) headers.Authorization = `Bearer ${key()}`;
+  let reply;
+  try {
+    reply = await fetch(path, { ...options, headers, signal: AbortSignal.timeout(TIMEOUT_MS) });
+  } catch {
+    throw new Problem(0, "The service does not answer. Is it up, and this machine online?", 10);
+  }
+  const told = await reply.json().catch(() => ({}));
+  // /health tells what is down with a 503.
+  if (reply.ok || (reply.status === 503 && told.versions)) return told;
+  const seconds = Number(reply.headers.get("Retry-After")) || null;
+  throw new Problem(reply.status, told.detail ?? `The service answers ${reply.status}.`, seconds);
+}
+
+export function get(path, query = {}) {
+  const asked = Object.entries(query).filter(([, value]) => value);
+  return ask(asked.length ? `${path}?${new URLSearchParams(asked)}` : path, {});
+}
+
+export function post(path, body) {
+  return ask(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+}

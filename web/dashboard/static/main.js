@@ -1,0 +1,149 @@
+// The page: asks for what its panels show, again and again while somebody looks.
+
+import { get, Problem } from "./api.js";
+import { load as loadCharts, resize } from "./charts.js";
+import { el } from "./dom.js";
+import { clock } from "./format.js";
+import * as state from "./state.js";
+import * as ab from "./panels/ab.js";
+import * as confidence from "./panels/confidence.js";
+import * as drift from "./panels/drift.js";
+import * as health from "./panels/health.js";
+import * as recent from "./panels/recent.js";
+import * as series from "./panels/series.js";
+import * as tiles from "./panels/tiles.js";
+import * as playground from "./playground.js";
+
+// Eight of a refresh's requests count against RATE_LIMIT_ANALYTICS, 60 a minute unless set.
+const REFRESH_SECONDS = 30;
+const SOON_SECONDS = 2;
+
+const $ = (id) => document.getElementById(id);
+const body = (id) => $(id).querySelector(".body") ?? $(id);
+let current = state.read();
+let live = true;
+let timer = null;
+let turn = 0;
+
+const PANELS = [
+  { ids: ["tiles"], ask: async (q) => ({ summary: await get("analytics/summary", q), latency: await get("analytics/latency", q), cache: await get("cache/stats") }),
+    show: (told) => tiles.render($("tiles"), told) },
+  { ids: ["traffic", "latency", "sentiment", "cache"], ask: (q) => get("analytics/timeseries", q),
+    show: (told) => { for (const id of ["traffic", "latency", "sentiment", "cache"]) series[id](body(id), told); } },
+  { ids: ["confidence"], ask: (q) => get("analytics/confidence", q), show: (told) => confidence.render(body("confidence"), told) },
+  { ids: ["drift"], ask: (q) => get("analytics/drift", q), show: (told) => drift.render(body("drift"), told) },
+  { ids: ["ab"], ask: async () => ({ test: await get("analytics/ab"), over: await get("analytics/ab/over-time") }),
+    show: (told) => ab.render(body("ab"), told) },
+  { ids: ["health"], ask: async () => ({ health: await get("health"), log: await get("log/stats") }), show: (told) => health.render(body("health"), told) },
+  { ids: ["recent"], ask: (q) => get("analytics/recent", { ...q, limit: recent.PAGE, before: current.before }),
+    show: (told) => recent.render(body("recent"), told, { before: current.before, turn: turnPage }) },
+];
+
+async function refresh() {
+  clearTimeout(timer);
+  const mine = (turn += 1);
+  const query = { ...state.span(current), version: current.version };
+  const outcomes = await Promise.all(PANELS.map(async (panel) => {
+    try {
+      const told = await panel.ask(query);
+      if (mine === turn) panel.show(told);
+      return null;
+    } catch (problem) {
+      if (mine === turn) for (const id of panel.ids) showFault(id, problem);
+      return problem;
+    }
+  }));
+  if (mine !== turn) return;
+  const faults = outcomes.filter(Boolean);
+  faults.forEach(askForKey);
+  tellStatus(faults);
+  const wait = Math.max(REFRESH_SECONDS, ...faults.map((fault) => fault.retryAfterSeconds ?? 0));
+  schedule(wait);
+}
+
+function schedule(seconds) {
+  clearTimeout(timer);
+  if (live && !document.hidden) timer = setTimeout(refresh, 1_000 * seconds);
+}
+
+function showFault(id, problem) {
+  const hint = problem.status === 429 ? " It goes on by itself." : "";
+  body(id).replaceChildren(el("p", { class: "fault", role: "alert" }, `${problem.message}${hint}`));
+  if (!(problem instanceof Problem)) throw problem;
+}
+
+function tellStatus(faults) {
+  const when = clock(new Date());
+  $("status").className = `status${faults.length ? " bad" : ""}`;
+  $("status").textContent = faults.length
+    ? `${faults.length} of ${PANELS.length} could not be shown at ${when} UTC`
+    : `as of ${when} UTC${live ? `, every ${REFRESH_SECONDS} s` : ", paused"}`;
+}
+
+function askForKey(problem) {
+  if (![401, 403].includes(problem.status) || $("key-dialog").open) return;
+  $("key-fault").textContent = state.key() ? problem.message : "";
+  $("key-dialog").showModal();
+}
+
+function turnPage(before) {
+  change({ before });
+}
+
+function change(changes) {
+  current = { ...current, ...changes };
+  state.write(current);
+  refresh();
+}
+
+function paint() {
+  const theme = state.theme();
+  document.documentElement.dataset.theme = theme;
+  $("theme").textContent = theme === "dark" ? "Light" : "Dark";
+  $("theme").setAttribute("aria-label", `Switch to ${theme === "dark" ? "light" : "dark"}`);
+}
+
+function wire() {
+  $("range").value = current.range;
+  $("version").value = current.version;
+  $("custom").hidden = current.range !== "custom";
+  for (const end of ["since", "until"]) if (current[end]) $(end).value = current[end].slice(0, 16);
+  $("version").addEventListener("change", (event) => change({ version: event.target.value, before: null }));
+  $("range").addEventListener("change", (event) => {
+    $("custom").hidden = event.target.value !== "custom";
+    if (event.target.value !== "custom") change({ range: event.target.value, since: null, until: null, before: null });
+  });
+  const custom = () => {
+    const [since, until] = ["since", "until"].map((end) => $(end).value);
+    if (since && until && since < until) change({ range: "custom", since: `${since}Z`, until: `${until}Z`, before: null });
+  };
+  for (const end of ["since", "until"]) $(end).addEventListener("change", custom);
+  $("live").addEventListener("click", () => {
+    live = !live;
+    $("live").setAttribute("aria-pressed", String(live));
+    if (live) refresh(); else { clearTimeout(timer); tellStatus([]); }
+  });
+  $("theme").addEventListener("click", () => {
+    state.keepTheme(state.theme() === "dark" ? "light" : "dark");
+    paint();
+    refresh();
+  });
+  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : schedule(0)));
+  $("key-form").addEventListener("submit", () => {
+    state.keepKey($("key").value.trim());
+    $("key").value = "";
+    refresh();
+  });
+  let resized = null;
+  addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(resize, 150); });
+  playground.start({
+    form: $("ask"), answer: $("answer"), file: $("csv"), area: $("playground"), failed: askForKey,
+    // What was asked is in the analytics a moment later.
+    asked: () => { if (live) schedule(SOON_SECONDS); },
+  });
+}
+
+paint();
+wire();
+await loadCharts();
+await refresh();
