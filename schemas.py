@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -101,16 +102,25 @@ class RequestBody(bentoml.IODescriptor):
         try:
             return cls.model_validate_json(body or b"{}")
         except ValidationError as error:
-            raise request_error(error) from None
+            raise request_error(error, cls.model_fields) from None
 
 
-def request_error(error: ValidationError) -> RequestError:
-    """Tell a pydantic error in our shape: 400 where it is no JSON, else 422 with every field."""
+def request_error(error: ValidationError, known: Iterable[str]) -> RequestError:
+    """Tell a pydantic error in our shape: 400 where it is no JSON, else 422 with every field.
+
+    `known` are the fields that the request may have.
+    """
     details = error.errors(include_url=False, include_context=False, include_input=False)
     if any(detail["type"] == "json_invalid" for detail in details):
         reason = details[0]["msg"].removeprefix("Invalid JSON: ")
         return MalformedRequest(f"The body is not valid JSON: {reason}")
-    return invalid_fields([(detail["loc"], detail["msg"]) for detail in details])
+    unknown = f"is not known; fields are {', '.join(known)}"
+    return invalid_fields(
+        [
+            (detail["loc"], unknown if detail["type"] == "extra_forbidden" else detail["msg"])
+            for detail in details
+        ]
+    )
 
 
 def invalid_fields(faults: list[tuple[tuple[int | str, ...], str]]) -> InvalidRequest:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from limits import parse_many
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api_keys import ApiKey, parse_api_keys
+from connection_urls import asyncpg_url, check_database_url, check_redis_url
 from values import EngineName, LogFormat, Version
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
-
-ASYNC_DRIVER = "postgresql+asyncpg"
 
 
 def _lower_off(value: object) -> object:
@@ -46,16 +45,12 @@ def _parse_origins(value: object) -> object:
 
 
 def _check_database_url(value: SecretStr) -> SecretStr:
-    example = "postgresql://user:password@host/db"
-    try:
-        parts = urlsplit(value.get_secret_value())
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"not a database URL; write {example}") from error
-    if not parts.scheme:
-        raise ValueError(f"not a database URL; write {example}")
-    if parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
-        raise ValueError(f"only PostgreSQL is supported; write {example}")
+    check_database_url(value.get_secret_value())
+    return value
+
+
+def _check_redis_url(value: SecretStr) -> SecretStr:
+    check_redis_url(value.get_secret_value())
     return value
 
 
@@ -94,9 +89,9 @@ class Settings(BaseSettings):
     database_url: Annotated[
         SecretStr | None, AfterValidator(lambda value: value and _check_database_url(value))
     ] = Field(None, description="PostgreSQL; unset: `make serve` starts a private one")
-    redis_url: SecretStr | None = Field(
-        None, description="Redis or Valkey; unset: `make serve` starts a private one"
-    )
+    redis_url: Annotated[
+        SecretStr | None, AfterValidator(lambda value: value and _check_redis_url(value))
+    ] = Field(None, description="Redis or Valkey; unset: `make serve` starts a private one")
     data_folder: Path = Field(
         Path(".data"),
         description="for the log on its way to PostgreSQL, and the private PostgreSQL and Redis",
@@ -259,25 +254,18 @@ class Settings(BaseSettings):
     )
 
     def sqlalchemy_url(self) -> URL:
-        """`DATABASE_URL` for asyncpg; `postgres://`, `postgresql://` and `sslmode=` are understood.
+        """`DATABASE_URL` for asyncpg.
 
         Raises:
             MissingSetting: `DATABASE_URL` is unset.
             sqlalchemy.exc.ArgumentError: it cannot be read.
         """
-        from sqlalchemy import make_url  # a third of what a runner's process would import
-
         if self.database_url is None:
             raise MissingSetting(
                 "DATABASE_URL is not set. `make serve` starts a private PostgreSQL; for "
                 "`bentoml serve` alone, set it to postgresql://user:password@host/db"
             )
-        url = make_url(self.database_url.get_secret_value()).set(drivername=ASYNC_DRIVER)
-        # libpq's name for it; asyncpg calls the same setting `ssl`.
-        ssl_mode = url.query.get("sslmode")
-        if ssl_mode is not None:
-            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": ssl_mode})
-        return url
+        return asyncpg_url(self.database_url.get_secret_value())
 
     def spool_folder(self) -> Path:
         """Where predictions wait on disk for PostgreSQL."""
@@ -322,10 +310,34 @@ class Settings(BaseSettings):
         return {"v1": self.model_v1, "v2": self.model_v2}[version]
 
 
-class MissingSetting(RuntimeError):
+class SettingsError(RuntimeError):
+    """The environment does not say what the service needs to know; the message says what."""
+
+
+class MissingSetting(SettingsError):
     """A setting that this command cannot do without is unset."""
+
+
+class InvalidSetting(SettingsError):
+    """A setting has a value that it cannot have."""
+
+    def __init__(self, error: ValidationError) -> None:
+        # What was given is not shown: it may be a password.
+        lines = [
+            f"{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        super().__init__("\n".join([*lines, 'README.md, "Settings", says what each is for']))
 
 
 @cache
 def get_settings() -> Settings:
-    return Settings()
+    """The settings of this process.
+
+    Raises:
+        InvalidSetting: the environment or `.env` says something that cannot be.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise InvalidSetting(error) from None

@@ -59,8 +59,10 @@ def choose_bucket(span: TimeRange, wanted: BucketName | None) -> BucketName:
     if wanted is None:
         return next((name for name in BUCKETS if length / BUCKETS[name] <= USUAL_BUCKETS), "day")
     if length / BUCKETS[wanted] > MAX_BUCKETS:
-        message = f"{wanted} gives more than {MAX_BUCKETS:,} points; take a shorter range or larger"
-        raise invalid_field("bucket", message)
+        raise invalid_field(
+            "bucket",
+            f"{wanted} gives more than {MAX_BUCKETS:,} points; take a shorter range or larger ones",
+        )
     return wanted
 
 

@@ -115,6 +115,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> tuple[PreTrainedModel, int]:
     """Write weights, trace and a fast tokenizer to `prepared`; the model and its token limit."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # What is wrong with a checkpoint is told below; all else that it says concerns training.
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32

@@ -1,7 +1,11 @@
-"""Real texts to calibrate 8-bit engines on and to compare engines with torch on."""
+"""Real texts to calibrate 8-bit engines on and to compare engines with torch on.
+
+As a command it prints those that engines are compared on, as JSON lines of text and label.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -113,3 +117,8 @@ def told(error: ValidationError) -> str:
 def _some(examples: Sequence[Example], count: int) -> list[Example]:
     """The same `count` of them on any machine."""
     return sorted(examples, key=lambda example: share_of(f"e:{example.text}"))[:count]
+
+
+if __name__ == "__main__":
+    for labelled in packaged_texts().gate:
+        print(json.dumps({"text": labelled.text, "label": labelled.label}))

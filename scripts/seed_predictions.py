@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from analytics.log.writer import LogWriter
 from database import create_engine
 from ids import new_id
 from rollout.dealing import deal, subject_key
-from settings import get_settings
+from settings import SettingsError, get_settings
 from values import (
     VERSIONS,
     Assignment,
@@ -85,7 +86,11 @@ def main(
 ) -> None:
     """Write PREDICTIONS made-up predictions into the database of DATABASE_URL."""
     started = time.perf_counter()
-    asyncio.run(_seed(predictions, timedelta(days=days), seed))
+    try:
+        asyncio.run(_seed(predictions, timedelta(days=days), seed))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from error
     seconds = time.perf_counter() - started
     print(f"{predictions:,} predictions in {seconds:.1f} s, {predictions / seconds:,.0f} a second")
 

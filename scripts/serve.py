@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 
 from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
 from scripts.starter.card import adapter_digest
-from settings import MissingSetting, Settings, get_settings
+from settings import Settings, SettingsError, get_settings
 from values import VERSIONS, Version
 
 STOP_SECONDS = 45.0
@@ -34,11 +34,11 @@ class Stopped(Exception):
 
 
 def main() -> int:
-    settings = get_settings()
     try:
+        settings = get_settings()
         settings.check_open()
-    except MissingSetting as error:
-        console.print(f"[red]{error}[/]")
+    except SettingsError as error:
+        console.print(str(error), style="red", markup=False)
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -52,7 +52,7 @@ def main() -> int:
     except Stopped:
         return 0
     except UnusableFolder as error:
-        console.print(f"[red]{error}[/]")
+        console.print(str(error), style="red", markup=False)
         return 1
     finally:
         console.print("stopped; the data is kept")
@@ -136,10 +136,14 @@ def _serve(settings: Settings, environment: dict[str, str], started: float) -> i
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         # While the service imports what it needs, which takes it seconds before it asks anything.
-        with _step("migrations", "the schema is up to date"):
-            from scripts.migrate import upgrade
+        from scripts.migrate import DatabaseUnreachable, upgrade
 
-            upgrade(make_url(environment["DATABASE_URL"]))
+        try:
+            with _step("migrations", "the schema is up to date"):
+                upgrade(make_url(environment["DATABASE_URL"]))
+        except DatabaseUnreachable as error:
+            console.print(str(error), style="red", markup=False)
+            return 1
         _announce_ready(settings, process, started)
         return process.wait()
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +14,6 @@ BEGIN = "<!-- transcript: written by `make transcript` -->"
 END = "<!-- end of transcript -->"
 
 GOOD = "A warm, funny, engaging film."
-BAD = "The charger died after two days and nobody answered my mails."
-BATCH = [
-    "Great value, I use it every day.",
-    "It broke in a week.",
-    "There is nothing I don't like about it.",
-]
 # A prediction fits on one line of this length.
 LINE_CHARACTERS = 220
 # Sentences that movie reviews do not teach; the first on which the versions disagree is shown.
@@ -38,21 +31,11 @@ DISPUTED = [
 def main(url: Annotated[str, typer.Option()] = "http://127.0.0.1:3000") -> None:
     """Play the session and write it between the README's marks."""
     with httpx.Client(base_url=url, timeout=30) as client:
-        started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         lines = [
             *_post(client, "/predict", {"text": GOOD}),
             *_post(client, "/predict", {"text": GOOD}),
-            *_post(client, "/predict", {"text": BAD, "version": "v2"}),
-            *_post(client, "/predict/batch", {"texts": BATCH, "version": "v2"}),
             *_post(client, "/predict/ab-compare", {"text": _disputed(client)}),
-            *_post(client, "/predict", {"text": "   "}),
         ]
-        # Feedback is answered once its prediction is stored, and with it those before.
-        last = client.post("/predict", json={"text": GOOD}).json()
-        client.post("/feedback", json={"prediction_id": last["id"], "label": "positive"})
-        lines += _get(client, "/analytics/summary", {"since": started})
-        lines += _get(client, "/analytics/sentiment-distribution", {"since": started})
-        lines += _get(client, "/health", {})
     before, _, rest = README.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     session = "\n".join([BEGIN, "```console", *lines, "```", END])
@@ -75,12 +58,6 @@ def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> list[str]:
         f"    -d '{sent}'",
         *_shown(reply),
     ]
-
-
-def _get(client: httpx.Client, path: str, query: dict[str, str]) -> list[str]:
-    reply = client.get(path, params=query)
-    asked = "&".join(f"{name}={value}" for name, value in query.items())
-    return [f"$ curl -s 'localhost:3000{path}{'?' if asked else ''}{asked}'", *_shown(reply)]
 
 
 def _shown(reply: httpx.Response) -> list[str]:

@@ -52,7 +52,8 @@ class AuthenticationMiddleware:
         if key is None:
             raise Unauthorized("That API key is not known")
         if not key.allows(needed):
-            raise Forbidden(f"That API key does not have the scope {needed}")
+            has = ", ".join(sorted(key.scopes))
+            raise Forbidden(f"That API key has no scope {needed}, which this needs; it has {has}")
         return key
 
 

@@ -88,5 +88,6 @@ def print_engines(metadata: Mapping[str, Any]) -> None:
             console.print(
                 f"    {name:<17} agreement {report['agreement']:.2%}, mean |dp| "
                 f"{report['mean_difference']:.4f}, accuracy {report['accuracy']:.2%} "
-                f"(torch {report['reference_accuracy']:.2%}), {report['texts']:,} texts"
+                f"(torch {report['reference_accuracy']:.2%}), {report['texts']:,} texts",
+                soft_wrap=True,
             )

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -18,10 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import rollout.tables  # noqa: F401  it declares a table
 from analytics.tables import rollups
 from database import metadata
-from scripts.migrate import PYPROJECT, upgrade
+from scripts.migrate import PYPROJECT, DatabaseUnreachable, upgrade
 from tests.database import fetch, run_sql
 from tests.integration.predictions import PredictionWriter, make_prediction
-from tests.serving import ROOT
+from tests.serving import ROOT, free_port
 from values import VERSIONS
 
 
@@ -112,3 +113,27 @@ async def _rollups(engine: AsyncEngine) -> list[tuple[object, ...]]:
     async with engine.connect() as connection:
         rows = (await connection.execute(select(rollups).order_by(*rollups.primary_key))).all()
         return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
+
+
+def test_a_database_that_is_not_there_is_told_without_its_password(postgres_server: URL) -> None:
+    nobody = URL.create(
+        "postgresql+asyncpg", "ann", "secret", "127.0.0.1", free_port(), "sentiment"
+    )
+    for url, told in [
+        (nobody, f"ann:\\*\\*\\*@127.0.0.1:{nobody.port}/sentiment"),
+        (postgres_server.set(database="elsewhere"), '"elsewhere" does not exist'),
+    ]:
+        with pytest.raises(DatabaseUnreachable, match=told) as caught:
+            upgrade(url)
+        assert "secret" not in str(caught.value)
+
+
+def test_the_command_tells_a_setting_that_is_missing_in_one_line() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    command = [sys.executable, "-m", "scripts.migrate"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("DATABASE_URL is not set")
+    assert len(ended.stderr.splitlines()) == 1

@@ -30,7 +30,7 @@ BAD_BODIES = [
     ("/predict", b"", 422, "text: Field required"),
     ("/predict", b"[]", 422, "Input should be an object"),
     ("/predict", b'{"text": "a", "version": "v3"}', 422, "'v1' or 'v2'"),
-    ("/predict", b'{"text": "a", "vesrion": "v1"}', 422, "vesrion: Extra inputs"),
+    ("/predict", b'{"text": "a", "vesrion": "v1"}', 422, "vesrion: is not known; fields"),
     ("/predict/batch", b'{"texts": []}', 422, "at least 1 item"),
     ("/predict/batch", b'{"texts": "a"}', 422, "texts: Input should be a valid array"),
     ("/predict/batch", b'{"texts": ["a", ""]}', 422, "texts.1: String should have at least 1"),

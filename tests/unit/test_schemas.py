@@ -38,7 +38,7 @@ def parse(model: type[Any], body: bytes) -> Any:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise request_error(error) from error
+        raise request_error(error, model.model_fields) from error
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -85,6 +85,13 @@ def test_every_fault_is_told_with_its_place() -> None:
         parse(BatchRequest, b'{"texts": ["ok", "", 5], "version": "v9", "x": 1}')
     assert [error.field for error in caught.value.errors] == ["texts.1", "texts.2", "version", "x"]
     assert caught.value.detail.endswith("and 1 more")
+
+
+def test_a_misspelt_field_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        PredictRequest.parse(b'{"text": "ok", "vesrion": "v1"}')
+    [fault] = caught.value.errors
+    assert (fault.field, fault.message) == ("vesrion", "is not known; fields are text, version")
 
 
 @pytest.mark.parametrize("count", [1, 100])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from settings import MissingSetting, Settings
+from settings import InvalidSetting, MissingSetting, Settings, get_settings
 
 URL = "postgresql://ann:secret@db.internal:5433/app"
 
@@ -35,8 +35,48 @@ def test_every_form_of_a_postgresql_url_leads_to_asyncpg(url: str) -> None:
 
 
 def test_sslmode_becomes_what_asyncpg_calls_it() -> None:
-    made = settings(database_url=f"{URL}?sslmode=require&application_name=x").sqlalchemy_url()
-    assert dict(made.query) == {"ssl": "require", "application_name": "x"}
+    made = settings(database_url=f"{URL}?sslmode=require").sqlalchemy_url()
+    assert dict(made.query) == {"ssl": "require"}
+    # As `make serve` hands it on to the service.
+    again = settings(database_url=made.render_as_string(hide_password=False)).sqlalchemy_url()
+    assert again == made
+
+
+def test_what_libpq_understands_and_asyncpg_does_not_is_left_out() -> None:
+    asked = "application_name=x&connect_timeout=10&channel_binding=prefer&target_session_attrs=any"
+    made = settings(database_url=f"{URL}?{asked}").sqlalchemy_url()
+    assert dict(made.query) == {"target_session_attrs": "any"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("sslrootcert=/ca.pem", "sslrootcert: not understood.*PGSSLROOTCERT"),
+        ("options=-csearch_path%3Dx", "options: not understood"),
+        ("sslmode=yes", "sslmode is one of disable"),
+        ("channel_binding=require", "leave it out"),
+    ],
+)
+def test_what_asyncpg_cannot_do_is_told_at_the_start(asked: str, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        settings(database_url=f"{URL}?{asked}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://:hunter2@h:6380/3", "rediss://h/0?ssl_cert_reqs=none", "unix:///r.sock"],
+)
+def test_forms_of_a_redis_url(url: str) -> None:
+    assert settings(redis_url=url).redis_connection_url() == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://:secret@h", "h:6379", "secret", "redis://:secret@h:port", "redis://h/secret"]
+)
+def test_what_is_no_redis_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"redis://user:password@host:6379/0") as caught:
+        settings(redis_url=url)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["mysql://h/db", "sqlite:///x", "not a url"])
@@ -117,6 +157,22 @@ def test_the_environment_is_read_and_what_is_empty_there_is_unset(
     made = Settings()
     assert (made.port, made.mkldnn_enable, made.rate_limit_predict) == (8080, False, "off")
     assert made.redis_url is None
+
+
+def test_what_cannot_be_is_told_by_the_names_that_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORT", "99999")
+    monkeypatch.setenv("REDIS_URL", "http://:secret@h")
+    with pytest.raises(InvalidSetting) as caught:
+        get_settings.__wrapped__()
+    told = str(caught.value).splitlines()
+    assert told == [
+        "REDIS_URL: begins with redis://, rediss://, unix://; write redis://user:password@host:6379/0",
+        "PORT: Input should be less than or equal to 65535",
+        'README.md, "Settings", says what each is for',
+    ]
 
 
 def test_the_environment_outweighs_the_file(

@@ -1,0 +1,71 @@
+"""Sends labelled texts through both versions, tells the service the labels, and asks for a verdict.
+
+FILE is JSON lines of `{"text": .., "label": "positive"}`. It can be run again: a text counts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.progress import Progress
+
+URL = os.environ.get("SENTIMENT_URL", "http://127.0.0.1:3000")
+API_KEY = os.environ.get("SENTIMENT_API_KEY")
+AT_ONCE = 8
+
+
+def main(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)]) -> None:
+    """Compare v1 and v2 on the texts of FILE."""
+    lines = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]
+    test = asyncio.run(_compare(lines))
+    for name in ("pairs", "only_v1_right", "only_v2_right", "always_valid_interval"):
+        print(f"{name:>22}  {test[name]}")
+    print(f"{'verdict':>22}  {test['verdict']['sentence']}")
+
+
+async def _compare(lines: list[dict[str, str]]) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {API_KEY}"} if API_KEY else {}
+    async with httpx.AsyncClient(base_url=URL, headers=headers, timeout=60) as client:
+        with Progress() as progress:
+            task = progress.add_task("labelled texts", total=len(lines))
+            waiting = iter(lines)
+
+            async def work(mine: Iterator[dict[str, str]]) -> None:
+                for line in mine:
+                    progress.advance(task)
+                    try:
+                        both = await _post(client, "/predict/ab-compare", {"text": line["text"]})
+                    except httpx.HTTPStatusError as error:
+                        progress.print(error.response.json()["detail"])
+                        continue
+                    # The text of a comparison has the label of either of its predictions.
+                    labelled = both["predictions"]["v1"]["id"]
+                    feedback = {"prediction_id": labelled, "label": line["label"]}
+                    await _post(client, "/feedback", feedback)
+
+            await asyncio.gather(*(work(waiting) for _ in range(AT_ONCE)))
+        reply = await client.get("/analytics/ab")
+        paired: dict[str, Any] = reply.raise_for_status().json()["paired"]
+        return paired
+
+
+async def _post(client: httpx.AsyncClient, path: str, body: dict[str, str]) -> dict[str, Any]:
+    """The reply; what is past a rate limit, or too much just now, is sent again when it may be."""
+    while True:
+        reply = await client.post(path, json=body)
+        if reply.status_code not in (429, 503):
+            break
+        await asyncio.sleep(int(reply.headers["Retry-After"]))
+    answer: dict[str, Any] = reply.raise_for_status().json()
+    return answer
+
+
+if __name__ == "__main__":
+    typer.run(main)
