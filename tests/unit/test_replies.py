@@ -39,6 +39,7 @@ def test_a_reply_tells_all_but_the_text() -> None:
         "model_version": "v2",
         "model_revision": "r1",
         "truncated": True,
+        "scores": {"negative": 0.25, "positive": 0.75},
     }
 
 

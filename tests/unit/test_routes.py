@@ -14,6 +14,7 @@ from web.routes import (
     UNLIMITED_ROUTES,
     endpoint_label,
     limit_name,
+    needed_scope,
 )
 
 KNOWN = {*POST_ROUTES, *ANALYTICS_ROUTES, *ADMIN_ROUTES, *UNLIMITED_ROUTES}
@@ -22,6 +23,13 @@ KNOWN = {*POST_ROUTES, *ANALYTICS_ROUTES, *ADMIN_ROUTES, *UNLIMITED_ROUTES}
 @given(st.text() | st.sampled_from(sorted(KNOWN)).flatmap(lambda path: st.just(path + "/")))
 def test_any_path_has_a_label_of_a_closed_set(path: str) -> None:
     assert endpoint_label(path) == (path if path in KNOWN else "other")
+
+
+def test_the_files_of_the_dashboard_share_a_label_and_are_open() -> None:
+    paths = ["/dashboard/main.js", "/dashboard/panels/ab.js", "/dashboard/x" * 99, "/dashboard/"]
+    assert {endpoint_label(path) for path in paths} == {"/dashboard/"}
+    assert {needed_scope(path) for path in [*paths, "/dashboard"]} == {None}
+    assert needed_scope("/dashboards") == "admin"
 
 
 def test_every_predicting_endpoint_is_known_and_limited() -> None:

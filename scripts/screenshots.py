@@ -1,0 +1,48 @@
+"""Takes the pictures of the dashboard that the documentation shows, of what `make serve` serves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from playwright.sync_api import expect, sync_playwright
+from rich.console import Console
+
+from settings import get_settings
+from tests.browser.chromium import ARGUMENTS, chromium
+
+FOLDER = Path(__file__).parent.parent / "docs" / "screenshots"
+SHOTS = {1440: 1180, 820: 1100, 390: 1000}
+TEXT = "The plot makes no sense, but I laughed all the way through it."
+SHOWN_MS = 20_000
+console = Console(highlight=False)
+
+
+def main(
+    url: Annotated[str | None, typer.Option(help="of the service; else HOST and PORT")] = None,
+    time_range: Annotated[str, typer.Option("--range", help="1h, 6h, 24h, 7d or 30d")] = "7d",
+) -> None:
+    """Write one picture for each width. `scripts.seed_predictions` gives it something to show."""
+    settings = get_settings()
+    base = url or f"http://{settings.host}:{settings.port}"
+    FOLDER.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        for width, height in SHOTS.items():
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.goto(f"{base}/dashboard?range={time_range}")
+            expect(page.locator("#status")).to_have_text(re.compile("^as of"), timeout=SHOWN_MS)
+            page.locator("#text").fill(TEXT)
+            page.get_by_role("button", name="Ask both versions").click()
+            expect(page.locator("#answer article")).to_have_count(2)
+            page.locator("h1").click()
+            file = FOLDER / f"dashboard-{width}.png"
+            page.screenshot(path=file)
+            console.print(f"{file.relative_to(Path.cwd())}: {file.stat().st_size // 1_024} KiB")
+        browser.close()
+
+
+if __name__ == "__main__":
+    typer.run(main)
