@@ -99,13 +99,13 @@ async def _bucketed(
         sql = f"(SELECT * FROM {table} WHERE bucket_seconds = {seconds} AND {condition})"
         return Facts(sql, parameters)
 
-    largest = max(BUCKET_SECONDS)
-    [ends] = await reader.select("min(bucket) AS first, max(bucket) AS last", of_size(largest))
+    _, hour, day = sorted(BUCKET_SECONDS)
+    [ends] = await reader.select("min(bucket) AS first, max(bucket) AS last", of_size(hour))
     if ends["first"] is None:
-        return of_size(largest)
-    length = (ends["last"] - ends["first"]).total_seconds() + largest
+        return of_size(day)
+    length = (ends["last"] - ends["first"]).total_seconds() + hour
     return of_size(
-        next((size for size in sorted(BUCKET_SECONDS) if length / size <= MAX_BUCKETS), largest)
+        next((size for size in sorted(BUCKET_SECONDS) if length / size <= MAX_BUCKETS), day)
     )
 
 
