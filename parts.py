@@ -172,6 +172,11 @@ class Parts:
         return self.log_writable and all(runner.ready for runner in self.runners.values())
 
     @property
+    def full(self) -> bool:
+        """Whether a model has so much to do that it refuses."""
+        return any(runner.is_full for runner in self.runners.values())
+
+    @property
     def log_writable(self) -> bool:
         return not self.log.refusing
 

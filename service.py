@@ -62,10 +62,6 @@ start_logs = functools.partial(configure_logs, settings.log_level, settings.log_
 if is_worker():
     start_logs()
 settings.check_open()
-use_bounded_protocol(
-    header_timeout_seconds=settings.body_timeout_seconds,
-    keep_alive_seconds=settings.keep_alive_seconds,
-)
 look_after_workers(stop_seconds=settings.stop_seconds, before=start_logs)
 
 
@@ -97,7 +93,6 @@ def json_api(api: Any, service: SentimentService) -> JsonApi:
 runners: dict[Version, Any] = {"v1": RunnerV1, "v2": RunnerV2}
 runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
 draining = Draining(settings.drain_seconds)
-door = Door(PREDICT_ROUTES)
 # The GET endpoints.
 get_app = LateApp()
 
@@ -197,6 +192,12 @@ class SentimentService:
 
 # BentoML's decorator has made a service of the class, which its types do not tell.
 bento: Any = SentimentService
+door = Door(PREDICT_ROUTES, full=lambda: running().parts.full)
+use_bounded_protocol(
+    header_timeout_seconds=settings.body_timeout_seconds,
+    keep_alive_seconds=settings.keep_alive_seconds,
+    door=door,
+)
 # Outermost first.
 bento.add_asgi_middleware(FrameworkSeams, template=endpoint_label, door=door.before)
 if settings.cors_origins:

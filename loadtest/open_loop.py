@@ -7,9 +7,11 @@ keeps the generator from sending counts against the service, not for it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -66,13 +68,14 @@ class OpenLoop:
         if not (0 < rate <= MAX_RATE and 0 < seconds <= MAX_SECONDS):
             raise ValueError(f"at most {MAX_RATE} requests a second and {MAX_SECONDS:.0f} s")
         outcomes: list[Outcome] = []
-        start = time.perf_counter()
-        due = start + self._chance.expovariate(rate)
-        while due < start + seconds:
-            while due <= time.perf_counter():
-                self._send(next(requests), due, outcomes)
-                due += self._chance.expovariate(rate)
-            await asyncio.sleep(max(0.0, min(due, start + seconds) - time.perf_counter()))
+        with _without_pauses():
+            start = time.perf_counter()
+            due = start + self._chance.expovariate(rate)
+            while due < start + seconds:
+                while due <= time.perf_counter():
+                    self._send(next(requests), due, outcomes)
+                    due += self._chance.expovariate(rate)
+                await asyncio.sleep(max(0.0, min(due, start + seconds) - time.perf_counter()))
         deadline = time.perf_counter() + ANSWER_SECONDS
         while self._busy:
             await asyncio.sleep(0.01)
@@ -106,6 +109,17 @@ class OpenLoop:
             lambda: Connection(caller), self._host, self._port
         )
         return connection
+
+
+@contextmanager
+def _without_pauses() -> Iterator[None]:
+    """Collects no garbage: over ten thousands of outcomes that took 120 ms, in which none moved."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class _Caller:

@@ -113,6 +113,13 @@ class Admission:
         alone = all(not self._backlogs[other].texts for other in LANES if other != lane)
         return backlog.tokens / pace * (1 if alone else len(LANES))
 
+    def is_full(self, lane: Lane) -> bool:
+        """Whether the shortest of texts would be refused, however long it may take."""
+        texts = self._backlogs[lane].texts
+        return texts >= self._bounds.texts or (
+            texts > 0 and self.wait_seconds(lane) > self._bounds.seconds[lane]
+        )
+
     @contextmanager
     def admitted(
         self, lane: Lane, *, texts: int, tokens: int, deadline_seconds: float

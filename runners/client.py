@@ -116,6 +116,11 @@ class RunnerClient:
                     await self._heard.wait()
         return self.description()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether `classify` would refuse a single text."""
+        return self._admission.is_full("interactive")
+
     def check(self, texts: Sequence[str]) -> None:
         """Raises Overloaded: `classify` would, as things stand."""
         tokens = estimated_tokens(texts)

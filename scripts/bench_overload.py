@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,6 +110,10 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
             await phase(f"{times:g}x", times * capacity, seconds)
     with console.status("afterwards"):
         await phase("afterwards, 0.5x", 0.5 * capacity, seconds)
+    load_cores = {name: figures[name]["cores"]["load"] for name in ("1.5x", f"{factor:g}x")}
+    beside = f"1.5x, beside what makes {factor:g}x"
+    with console.status(beside), _taking(load_cores[f"{factor:g}x"] - load_cores["1.5x"]):
+        await phase(beside, 1.5 * capacity, seconds)
     console.print(table)
     usual = figures["0.5x"]["p99_ms"]
     after = figures["afterwards, 0.5x"]["by_second"]
@@ -123,11 +128,14 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
     peak = max(
         capacity, *(figures[f"{times:g}x"]["answered_per_second"] for times in (0.5, 1, 1.5, 2))
     )
-    figures["goodput_of_peak"] = figures[f"{factor:g}x"]["answered_per_second"] / peak
+    goodput = figures[f"{factor:g}x"]["answered_per_second"]
+    figures["goodput_of_peak"] = goodput / peak
+    figures["goodput_of_what_the_load_leaves"] = goodput / figures[beside]["answered_per_second"]
     console.print(
         f"closed loop, 64 clients: {closed}\n"
-        f"at {factor:g}x: {figures['goodput_of_peak']:.0%} of the peak; back to normal after "
-        f"{figures['seconds_to_normal']} s"
+        f"at {factor:g}x: {figures['goodput_of_peak']:.0%} of the peak, "
+        f"{figures['goodput_of_what_the_load_leaves']:.0%} of what the service does with the cores "
+        f"that making {factor:g}x leaves; back to normal after {figures['seconds_to_normal']} s"
     )
     with console.status("small requests beside large ones"):
         figures["beside_large"] = await _beside_large(server, load, texts(), seconds)
@@ -187,6 +195,9 @@ def _by_second(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         {
             "answered": sum(each.ok for each in of_second),
             "refused": sum(not each.ok for each in of_second),
+            "refused_p99_ms": _percentile_ms(
+                [each.latency_seconds for each in of_second if not each.ok], 0.99
+            ),
             "p99_ms": _percentile_ms([each.latency_seconds for each in of_second if each.ok], 0.99),
         }
         for _, of_second in sorted(seconds.items())
@@ -219,6 +230,26 @@ def _cpu_seconds(server: Server) -> dict[str, float]:
         except psutil.NoSuchProcess:
             continue
     return taken
+
+
+@contextmanager
+def _taking(cores: float) -> Iterator[None]:
+    """A process that computes so much of the time, in pieces as short as those of a load."""
+    process = multiprocessing.get_context("spawn").Process(target=_take, args=(cores,))
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _take(cores: float) -> None:
+    started = time.perf_counter()
+    already = time.process_time()
+    while True:
+        if time.process_time() - already > cores * (time.perf_counter() - started):
+            time.sleep(0.0005)
 
 
 @asynccontextmanager

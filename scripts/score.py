@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +19,10 @@ from rich.progress import Progress as Bar
 
 from runners.engine_choice import EngineUnavailable
 from scripts.scoring.chunks import InvalidInput
-from scripts.scoring.job import Job, Report, score_file
+from scripts.scoring.job import Job, Report, score_file, score_file_with
 from scripts.scoring.journal import CannotResume, Progress
 from scripts.scoring.scorer import load_models, streams_of
-from settings import get_settings
+from settings import Settings, get_settings
 from values import VERSIONS, Version
 
 INTERRUPTED = 130
@@ -45,6 +45,10 @@ def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by pos
     restart: Annotated[
         bool, typer.Option("--restart", help="begin anew, over what is there")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="score on the Ray cluster there, host:port or auto"),
+    ] = None,
 ) -> None:
     """Score the texts of IN and write OUT; .csv, .jsonl or .parquet, each as its name ends.
 
@@ -57,10 +61,7 @@ def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by pos
     # As Ctrl-C: what is committed stays.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        with console.status("loading the models"):
-            models = load_models(job.versions, settings)
-        with _reporting() as report:
-            done = score_file(job, models, report, streams=streams_of(settings))
+        done = _score_here(job, settings) if ray is None else _score_on(ray, job, settings)
     except (InvalidInput, CannotResume, EngineUnavailable, bentoml.exceptions.NotFound) as error:
         console.print(f"[bold red]not scored:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
@@ -71,6 +72,30 @@ def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by pos
         console.print("stopped; what is scored is kept, and the same command goes on")
         raise typer.Exit(INTERRUPTED) from None
     console.print(f"{out}: {_told(done)}")
+
+
+def _score_here(job: Job, settings: Settings) -> Progress:
+    with console.status("loading the models"):
+        models = load_models(job.versions, settings)
+    with _reporting() as report:
+        return score_file(job, models, report, streams=streams_of(settings))
+
+
+def _score_on(address: str, job: Job, settings: Settings) -> Progress:
+    try:
+        from scripts.scoring.cluster import ClusterFailed, models_on, scorer_on
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter("needs pip install ray", param_hint="--ray") from error
+    load = models_on(job.versions, settings)
+    try:
+        with ExitStack() as stack:
+            with console.status("loading the models on the nodes"):
+                scorer = stack.enter_context(scorer_on(address, load))
+            report = stack.enter_context(_reporting())
+            return score_file_with(scorer, job, scorer.identities, report)
+    except ClusterFailed as error:
+        console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command goes on")
+        raise typer.Exit(1) from error
 
 
 def _versions(text: str) -> tuple[Version, ...]:

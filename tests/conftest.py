@@ -25,10 +25,14 @@ TEMPLATE = "migrated"
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is served comes last, when the models have been saved, and is not what is traced."""
-    items.sort(key=lambda item: "served" in item.path.parts)
+    items.sort(key=_is_served)
     for item in items:
-        if "served" in item.path.parts:
+        if _is_served(item):
             item.add_marker(pytest.mark.no_cover)
+
+
+def _is_served(item: pytest.Item) -> bool:
+    return not {"served", "browser"}.isdisjoint(item.path.parts)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,9 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Collection
+from functools import cache
 
+from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import metrics
@@ -115,9 +117,11 @@ class Throttle:
 class Door:
     """Answers 503 for the service; whether it is up and how it does can always be asked."""
 
-    def __init__(self, paths: Collection[str]) -> None:
+    def __init__(self, paths: Collection[str], full: Callable[[], bool] = lambda: False) -> None:
+        """`full`: whether a text that is not in the cache would be refused further in."""
         self._app: ASGIApp | None = None
-        self._paths = frozenset(paths)
+        self.paths = frozenset(paths)
+        self._full = full
         self._throttle = Throttle()
         self.watch = LoopWatch()
 
@@ -125,17 +129,29 @@ class Door:
         self._app = app
         return self
 
+    def lets_in(self, scope: Scope) -> bool:
+        """Ask for a request for one of `paths`, once, before it is given to the service.
+
+        Who is told no answers it with `refusal`.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._full():
+            self._throttle.refused(now)
+        if self.watch.refuses(now):
+            reason = "event_loop"
+        elif self._throttle.refuses(now):
+            reason = "door"
+        else:
+            scope[_LET_IN] = True
+            return True
+        _shed(reason).inc()
+        return False
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._app is not None
-        if scope["type"] != "http" or scope["path"] not in self._paths:
+        if scope["type"] != "http" or scope["path"] not in self.paths:
             await self._app(scope, receive, send)
-            return
-        now = asyncio.get_running_loop().time()
-        if self.watch.refuses(now):
-            await _refuse(scope, "event_loop", send)
-        elif self._throttle.refuses(now):
-            await _refuse(scope, "door", send)
-        else:
+        elif _LET_IN in scope or self.lets_in(scope):
             await self._app(scope, receive, send)
             error = scope.get(ERROR)
             # Large requests have a queue of their own, which says nothing of that of small ones.
@@ -143,16 +159,33 @@ class Door:
                 self._throttle.refused(asyncio.get_running_loop().time())
             else:
                 self._throttle.accepted()
+        else:
+            body, headers = refusal(scope, scope["path"])
+            await send_response(send, REFUSED, body, PROBLEM_CONTENT_TYPE, headers)
 
 
-async def _refuse(scope: Scope, reason: str, send: Send) -> None:
-    metrics.shed_requests.labels(reason).inc()
-    metrics.http_requests.labels(scope["path"], "503").inc()
+def refusal(scope: Scope, path: str) -> tuple[bytes, dict[str, str]]:
+    """The body that a request which is not let in is answered with, and headers that go with it."""
+    _refused(path).inc()
     id_ = request_id(scope)
-    headers = {**SECURITY, **_REFUSAL.headers, "x-request-id": id_}
-    body = problem_body(_REFUSAL, scope["path"], id_)
-    await send_response(send, _REFUSAL.status, body, PROBLEM_CONTENT_TYPE, headers)
+    return problem_body(_REFUSAL, path, id_), {**_HEADERS, "x-request-id": id_}
 
 
-SECURITY = {name.decode(): value.decode() for name, value in SECURITY_HEADERS}
+# Found once: to look the child of a metric up takes as long as to count.
+@cache
+def _shed(reason: str) -> Counter:
+    return metrics.shed_requests.labels(reason)
+
+
+@cache
+def _refused(path: str) -> Counter:
+    return metrics.http_requests.labels(path, str(REFUSED))
+
+
+_LET_IN = "sentiment.let_in"
 _REFUSAL = Overloaded("The service has too much to do; try again").problem()
+REFUSED = _REFUSAL.status
+_HEADERS = {
+    **{name.decode(): value.decode() for name, value in SECURITY_HEADERS},
+    **_REFUSAL.headers,
+}

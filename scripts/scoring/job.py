@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 import orjson
 
@@ -23,7 +24,7 @@ from scripts.scoring.outputs import (
     write_parquet,
 )
 from scripts.scoring.parquet_source import ParquetSource
-from scripts.scoring.scorer import Begun, LoadedModel, Scorer
+from scripts.scoring.scorer import LoadedModel, Scorer
 from scripts.scoring.text_sources import CsvSource, JsonSource
 from values import Version
 
@@ -57,12 +58,36 @@ class Job:
     restart: bool = False
 
 
+class Pending(Protocol):
+    """Texts that are being scored."""
+
+    def wait(self) -> Scores: ...
+
+
+class ChunkScorer(Protocol):
+    """Where the models are: chunks are begun in their order, `chunks_ahead` of the last one."""
+
+    chunks_ahead: int
+
+    def begin(self, texts: Sequence[str]) -> Pending: ...
+
+
 # Called after each chunk: the progress, and how much of the input has been read, from 0 to 1.
 Report = Callable[[Progress, float], None]
 
 
 def score_file(
     job: Job, models: Mapping[Version, LoadedModel], report: Report, *, streams: int
+) -> Progress:
+    """Score a file with `models` in this process."""
+    wanted = {version: models[version].model for version in job.versions}
+    identities = {version: models[version].identity for version in job.versions}
+    with Scorer(wanted, streams=streams) as scorer:
+        return score_file_with(scorer, job, identities, report)
+
+
+def score_file_with(
+    scorer: ChunkScorer, job: Job, identities: Mapping[Version, str], report: Report
 ) -> Progress:
     """Score a file, or what an earlier run of the same job left of it.
 
@@ -72,24 +97,22 @@ def score_file(
         OSError: a file cannot be read or written.
     """
     source, output = _open(job)
-    with Journal(job.out, _about(job, models), restart=job.restart) as journal:
+    with Journal(job.out, _about(job, identities), restart=job.restart) as journal:
         if not journal.progress.is_complete:
             if not journal.progress.output_bytes:
                 journal.append(output.head(source.schema), b"", journal.progress)
             report(journal.progress, _fraction(job, source, journal.progress))
-            wanted = {version: models[version].model for version in job.versions}
-            with Scorer(wanted, streams=streams) as scorer:
-                chunks = source.chunks(journal.progress.end, job.limit)
-                for chunk, scores in _scored(chunks, scorer):
-                    _append(journal, output, chunk, scores)
-                    report(journal.progress, _fraction(job, source, journal.progress))
+            chunks = source.chunks(journal.progress.end, job.limit)
+            for chunk, scores in _scored(chunks, scorer):
+                _append(journal, output, chunk, scores)
+                report(journal.progress, _fraction(job, source, journal.progress))
         journal.finish(write_parquet if Format.of(job.out) is Format.parquet else None)
         return journal.progress
 
 
-def _scored(chunks: Iterator[Chunk], scorer: Scorer) -> Iterator[tuple[Chunk, Scores]]:
+def _scored(chunks: Iterator[Chunk], scorer: ChunkScorer) -> Iterator[tuple[Chunk, Scores]]:
     """Each chunk with its scores, in order, while those after it are begun already."""
-    begun: deque[tuple[Chunk, Begun]] = deque()
+    begun: deque[tuple[Chunk, Pending]] = deque()
     for chunk in chunks:
         begun.append((chunk, scorer.begin(chunk.texts)))
         if len(begun) > scorer.chunks_ahead:
@@ -143,14 +166,14 @@ def _open(job: Job) -> tuple[Source, Output]:
             return source, ArrowOutput(job.versions)
 
 
-def _about(job: Job, models: Mapping[Version, LoadedModel]) -> dict[str, object]:
+def _about(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:
     """What must be the same for a run to go on where another ended."""
     return {
         "input": _known_by(job.source),
         "column": job.column,
         "columns": None if job.keep is None else list(job.keep),
         "limit": job.limit,
-        "models": {version: models[version].identity for version in job.versions},
+        "models": dict(identities),
         "chunks": [CHUNK_ROWS, CHUNK_BYTES],
     }
 

@@ -96,6 +96,22 @@ def test_what_would_wait_past_its_deadline_is_refused(seen: Runner) -> None:
         seen.ask(100, deadline_seconds=0.4)
 
 
+@given(st.lists(st.integers(1, 3_000), max_size=20), st.integers(1, 4))
+def test_full_is_what_refuses_the_shortest_of_texts(asked: list[int], texts: int) -> None:
+    runner = Runner(QueueBounds(texts=10 * texts, tokens=10**9, seconds=BOUNDS.seconds))
+    runner.admission.pace.expect(TOKENS_PER_SECOND)
+    for tokens in asked:
+        full = runner.admission.is_full("interactive")
+        try:
+            runner.ask(1)
+            runner.waiting.pop()[1].close()
+        except NotAdmitted:
+            assert full
+            return
+        assert not full
+        runner.ask(tokens)
+
+
 def test_an_empty_lane_takes_whatever_comes(seen: Runner) -> None:
     seen.ask(10**6, "bulk", deadline_seconds=0.001)
     seen.ask(1)

@@ -16,6 +16,7 @@ from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.http_protocol import MAX_HEADER_BYTES, BoundedHttpProtocol, use_bounded_protocol
+from web.shedding import Door
 
 TIMEOUT_SECONDS = 0.3
 KEEP_ALIVE_SECONDS = 1
@@ -107,20 +108,29 @@ async def test_headers_without_end_are_refused(port: int) -> None:
     assert problem(reply) == (431, "The headers of a request may have at most 65,536 bytes")
 
 
+async def test_what_came_before_the_headers_is_not_counted_as_theirs(port: int) -> None:
+    body = b"x" * MAX_HEADER_BYTES
+    post = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    reply = await talk(port, post + GET, b"Connection: close\r\n\r\n", pause_seconds=0.05)
+    assert reply.count(b"200 OK") == 2
+
+
 async def test_what_is_no_http_gets_a_problem(port: int) -> None:
     assert problem(await talk(port, b"hello?\r\n\r\n")) == (400, "Invalid HTTP request received.")
 
 
 def test_servers_speak_it_from_then_on() -> None:
     protocol = BoundedHttpProtocol
-    before = HTTP_PROTOCOLS["auto"], protocol.header_timeout_seconds, protocol.keep_alive_seconds
+    settings = ("header_timeout_seconds", "keep_alive_seconds", "door")
+    before = HTTP_PROTOCOLS["auto"], {name: getattr(protocol, name) for name in settings}
+    door = Door({"/predict"})
     try:
-        use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60)
+        use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60, door=door)
         config = uvicorn.Config(PlainTextResponse("ok"), log_config=None)
         config.load()
         assert config.http_protocol_class is protocol
-        assert (protocol.header_timeout_seconds, protocol.keep_alive_seconds) == (3.0, 60)
+        assert [getattr(protocol, name) for name in settings] == [3.0, 60, door]
     finally:
-        HTTP_PROTOCOLS["auto"], protocol.header_timeout_seconds, protocol.keep_alive_seconds = (
-            before
-        )
+        HTTP_PROTOCOLS["auto"] = before[0]
+        for name, value in before[1].items():
+            setattr(protocol, name, value)

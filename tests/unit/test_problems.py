@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
+from weakref import WeakSet
 
 import httpx
 import orjson
@@ -158,6 +160,35 @@ async def test_a_crash_after_a_success_began_is_left_to_the_server() -> None:
 
     with pytest.raises(RuntimeError, match="only the server"):
         await call(half)
+
+
+async def test_an_error_is_gone_with_its_request() -> None:
+    """What only the garbage collector finds makes pauses in a flood."""
+    alive: WeakSet[RateLimited] = WeakSet()
+
+    async def fail(scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise Watched(scope["path"])
+
+    class Watched(RateLimited):
+        def __init__(self, detail: str) -> None:
+            super().__init__(detail)
+            alive.add(self)
+
+    async def receive() -> Message:
+        raise AssertionError("nobody asks")
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    gc.disable()
+    try:
+        await ProblemMiddleware(fail)({"type": "http", "path": "/x", "headers": []}, receive, send)
+        assert sent[0]["status"] == 429
+        assert not alive
+    finally:
+        gc.enable()
 
 
 async def test_what_is_not_http_passes() -> None:

@@ -178,6 +178,7 @@ async def test_too_much_is_refused_and_says_when_to_try_again(api: FakeRunnerApi
     waiting = [asyncio.create_task(runner.classify(["x"])) for _ in range(BOUNDS.texts)]
     await asyncio.sleep(0)
     before = counter("shed_requests_total", reason="queue_size")
+    assert runner.is_full
     with pytest.raises(Overloaded, match="v1 has too much to do") as caught:
         await runner.classify(["x"])
     assert caught.value.retry_after_seconds == 1
@@ -185,6 +186,7 @@ async def test_too_much_is_refused_and_says_when_to_try_again(api: FakeRunnerApi
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+    assert not runner.is_full
     api.hangs = False
     await runner.classify(["x"])
 

@@ -123,6 +123,21 @@ def test_where_many_are_answered_from_the_cache_the_door_stays_open() -> None:
     assert refused < 40
 
 
+async def test_it_knows_that_models_are_full_before_anybody_was_refused() -> None:
+    def let_in(door: Door) -> int:
+        return sum(door.lets_in({}) for _ in range(200))
+
+    assert let_in(Door(PREDICT_ROUTES, full=lambda: False)) == 200
+    # All of the first few, and fewer and fewer as nothing is answered.
+    assert 0 < let_in(Door(PREDICT_ROUTES, full=lambda: True)) < 40
+
+
+async def test_where_what_comes_is_answered_from_the_cache_full_models_do_not_matter() -> None:
+    door = Door(PREDICT_ROUTES, full=lambda: True).before(app)
+    replies = await ask(door, "/predict", 500)
+    assert sum(reply.text == "in" for reply in replies) > 450
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("in")(scope, receive, send)
 

@@ -17,7 +17,7 @@ export function table(columns, rows, caption) {
   const body = rows.map((row) =>
     el("tr", {}, columns.map((column) =>
       el("td", { class: column.number ? "number" : column.class ?? null }, column.of(row)))));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}, table` },
     el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }
 

@@ -10,19 +10,16 @@ const HOW = "Ask /predict/ab with subjects or /predict/ab-compare, and tell true
 export function render(where, { test, over }) {
   if (!test.paired && !test.routed) return where.replaceChildren(empty(`Nothing to compare yet. ${HOW}`));
   where.replaceChildren(el("div", { class: "halves" }, half(
-    "Same texts to both", test.paired, over.paired, pairs), half("Subjects dealt out", test.routed, over.routed, arms)));
+    "Same texts to both", test.paired, pairs), half("Subjects dealt out", test.routed, arms)));
   for (const [kind, series] of Object.entries(over)) {
     const box = where.querySelector(`[data-interval="${kind}"]`);
     if (box && series.length) interval(box, series);
   }
 }
 
-function half(title, told, series, tables) {
+function half(title, told, tables) {
   if (!told) return el("div", {}, el("h3", {}, title), empty("No such test yet."));
   const verdict = el("div", { class: "verdict" }, el("p", {}, told.verdict.sentence));
-  if (told.verdict.more_labels) {
-    verdict.append(el("p", { class: "dim" }, `About ${count(told.verdict.more_labels.v1)} more labels of v1 and ${count(told.verdict.more_labels.v2)} of v2 would settle it, if these accuracies are the true ones.`));
-  }
   const kind = tables === pairs ? "paired" : "routed";
   return el("div", {}, el("h3", {}, title), verdict, el("div", { "data-interval": kind }), tables(told));
 }

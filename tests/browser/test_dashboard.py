@@ -1,0 +1,362 @@
+"""The dashboard as a person sees it, in a real Chromium, on a real served Bento."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from sqlalchemy import URL
+
+from api_keys import make_api_key
+from tests.browser.chromium import ARGUMENTS, chromium
+from tests.serving import ROOT, ServedBento, serve
+
+AXE = ROOT / "web" / "dashboard" / "test-vendor" / "axe.min.js"
+WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1440}
+SHOWN_MS = 20_000
+ATTACK = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
+
+
+@pytest.fixture(scope="module")
+def site(unlimited: ServedBento) -> ServedBento:
+    """With some traffic of every kind, and labels."""
+    with unlimited.client() as client:
+        for number in range(30):
+            text = f"Number {number} of the films was {'a joy' if number % 3 else 'a bore'}."
+            told = client.post("/predict/ab-compare", json={"text": text}).json()
+            client.post("/predict/ab", json={"text": text, "subject": f"user-{number}"})
+            for version in ("v1", "v2"):
+                answer = client.post(
+                    "/feedback",
+                    json={
+                        "prediction_id": told["predictions"][version]["id"],
+                        "label": "positive" if number % 3 else "negative",
+                    },
+                )
+                assert answer.status_code == 202
+    return unlimited
+
+
+@pytest.fixture(scope="module")
+def locked(
+    named_database: Callable[[str], URL],
+    redis_server: str,
+    bentoml_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[ServedBento, str, str]]:
+    """With keys: one that may do all that the page does, one that may not."""
+    (key, entry), (other, other_entry) = (
+        make_api_key("ana", ["predict", "analytics"]), make_api_key("shop", ["predict"]),
+    )  # fmt: skip
+    with serve(
+        bentoml_home,
+        named_database("locked"),
+        redis_server.removesuffix("/0") + "/4",
+        log=tmp_path_factory.mktemp("locked") / "log",
+        API_KEYS=f"{entry.entry()},{other_entry.entry()}",
+    ) as bento:
+        yield bento, key, other
+
+
+@pytest.fixture(scope="module")
+def browser(site: ServedBento, locked: object) -> Iterator[Browser]:
+    """Started after what it looks at: while Playwright runs, nothing else may run an event loop."""
+    del site, locked
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@dataclass
+class Seen:
+    """What a page asked for, and what it complained about."""
+
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def open_page(browser: Browser, seen: Seen) -> Iterator[Callable[..., Page]]:
+    contexts = []
+
+    def open_at(url: str, *, width: int = WIDTHS["desktop"], theme: str = "light") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=theme,  # type: ignore[arg-type]
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: seen.requests.append(request.url))
+        page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda told: seen.complaints.append(told.text) if told.type == "error" else None,
+        )
+        page.goto(url)
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+
+
+def shown(page: Page) -> Page:
+    expect(page.locator("#status")).to_have_text(re.compile("^as of"), timeout=SHOWN_MS)
+    return page
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Page], site: ServedBento) -> Page:
+    return shown(open_page(f"{site.url}/dashboard"))
+
+
+def predictions(page: Page) -> int:
+    tile = page.locator("#tiles .tile", has_text="predictions").locator(".value")
+    return int(tile.inner_text().replace(",", ""))
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Text, or drop a CSV file here").fill(text)
+    page.get_by_role("button", name="Ask both versions").click()
+    expect(page.locator("#answer article")).to_have_count(2)
+
+
+def test_a_sentence_has_two_verdicts_and_moves_the_numbers(page: Page, seen: Seen) -> None:
+    before = predictions(page)
+    ask(page, "A warm, funny, engaging film that I could watch every week.")
+    for version in ("v1", "v2"):
+        card = page.locator(f"#answer [data-version={version}]")
+        expect(card.locator(".says")).to_contain_text("positive")
+        expect(card).to_contain_text("revision")
+        expect(card).to_contain_text(re.compile(r"computed in \d"))
+        assert card.locator(".bar").count() == 2
+    expect(page.locator("#tiles .value").first).not_to_have_text(str(before), timeout=SHOWN_MS)
+    assert predictions(page) >= before + 2
+    for chart in ("traffic", "latency", "sentiment", "confidence", "cache"):
+        assert page.locator(f"#{chart} canvas").count() == 1
+    expect(page.locator("#recent tbody tr").first).to_contain_text("/predict/ab-compare")
+    assert seen.complaints == []
+    ask(page, "A warm, funny, engaging film that I could watch every week.")
+    expect(page.locator("#answer [data-version=v1]")).to_contain_text("from the cache")
+
+
+def test_what_is_right_can_be_told(page: Page, site: ServedBento) -> None:
+    ask(page, "I fell asleep twice, and was glad of it.")
+    says = page.locator("#answer [data-version=v1] .says").inner_text()
+    page.locator(f"#answer [data-label={says}]").click()
+    expect(page.locator("#answer [role=status]")).to_have_text(re.compile("Thank you.*right"))
+
+
+def test_the_verdict_of_the_test_and_its_tables_are_shown(page: Page) -> None:
+    panel = page.locator("#ab")
+    expect(panel).to_contain_text("Same texts to both")
+    expect(panel).to_contain_text("Subjects dealt out")
+    expect(panel.locator(".verdict").first).to_contain_text(re.compile("right|labels"))
+    expect(panel.get_by_role("region", name="Who was right, table")).to_contain_text("v2 wrong")
+    assert panel.locator("[data-interval=paired] canvas").count() == 1
+    expect(page.locator("#health")).to_contain_text("connected")
+    expect(page.locator("#drift")).to_contain_text("Sentiment")
+
+
+def test_text_stays_text(page: Page, seen: Seen) -> None:
+    ask(page, ATTACK)
+    quoted = ATTACK.replace('"', '""')
+    content = f'text\n"{quoted}"\n'.encode()
+    page.locator("#csv").set_input_files(
+        {"name": "texts.csv", "mimeType": "text/csv", "buffer": content}
+    )
+    expect(page.locator("#answer td.text")).to_have_text(ATTACK)
+    assert page.title() == "Sentiment"
+    assert page.locator("#answer img").count() == 0
+    assert seen.complaints == []
+
+
+def test_a_dropped_file_is_answered_row_by_row(page: Page) -> None:
+    rows = "\n".join(f'{number},"Film {number}, a joy"' for number in range(60))
+    page.locator("#csv").set_input_files(
+        {"name": "films.csv", "mimeType": "text/csv", "buffer": f"id,text\n{rows}\n".encode()}
+    )
+    expect(page.locator("#answer")).to_contain_text("60 texts of column text", timeout=SHOWN_MS)
+    assert page.locator("#answer tbody tr").count() == 60
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save as CSV").click()
+    saved = Path(download.value.path()).read_text().splitlines()
+    assert len(saved) == 61
+    assert saved[1].startswith('"Film 0, a joy","')
+
+
+def test_a_file_without_texts_says_so(page: Page) -> None:
+    page.locator("#csv").set_input_files({"name": "x.csv", "mimeType": "text/csv", "buffer": b""})
+    expect(page.locator("#answer [role=alert]")).to_contain_text("x.csv has no texts")
+
+
+def test_what_is_looked_at_is_in_the_address(
+    page: Page, open_page: Callable[..., Page], site: ServedBento
+) -> None:
+    page.locator("#version").select_option("v2")
+    page.get_by_label("Range").select_option("1h")
+    shown(page)
+    assert urllib.parse.urlsplit(page.url).query == "range=1h&version=v2"
+    other = shown(open_page(page.url))
+    assert other.locator("#version").input_value() == "v2"
+    assert other.get_by_label("Range").input_value() == "1h"
+    expect(other.locator("#recent tbody tr").first).to_be_visible()
+    versions = other.locator("#recent tbody tr td:nth-child(3)").all_inner_texts()
+    assert set(versions) == {"v2"}
+
+
+def test_pages_of_predictions_are_turned(page: Page) -> None:
+    first = page.locator("#recent tbody tr").first.inner_text()
+    page.get_by_role("button", name="Older").click()
+    expect(page.get_by_role("button", name="Newest")).to_be_visible(timeout=SHOWN_MS)
+    assert page.locator("#recent tbody tr").first.inner_text() != first
+    page.get_by_role("button", name="Newest").click()
+    expect(page.get_by_role("button", name="Newest")).to_have_count(0, timeout=SHOWN_MS)
+
+
+def test_an_empty_range_says_what_to_do(open_page: Callable[..., Page], site: ServedBento) -> None:
+    query = "range=custom&since=2020-01-01T00:00Z&until=2020-01-02T00:00Z"
+    page = shown(open_page(f"{site.url}/dashboard?{query}"))
+    expect(page.locator("#traffic")).to_contain_text("Ask above, or choose a longer range")
+    expect(page.locator("#recent")).to_contain_text("No predictions in this range")
+
+
+def test_a_service_that_is_gone_is_told_in_each_panel(page: Page) -> None:
+    page.route("**/analytics/**", lambda route: route.abort())
+    page.get_by_label("Range").select_option("6h")
+    expect(page.locator("#traffic [role=alert]")).to_contain_text("does not answer")
+    expect(page.locator("#status")).to_contain_text("could not be shown")
+    expect(page.locator("#health")).to_contain_text("connected")
+    page.unroute("**/analytics/**")
+    page.get_by_label("Range").select_option("24h")
+    shown(page)
+
+
+def test_a_limit_is_told_and_waited_for(page: Page) -> None:
+    problem = '{"detail": "Too many requests", "status": 429}'
+    headers = {"Retry-After": "40", "content-type": "application/problem+json"}
+    page.route(
+        "**/analytics/timeseries*",
+        lambda route: route.fulfill(status=429, body=problem, headers=headers),
+    )
+    page.get_by_label("Range").select_option("1h")
+    expect(page.locator("#traffic [role=alert]")).to_contain_text("It goes on by itself")
+
+
+def test_all_of_it_can_be_reached_by_keyboard(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("Skip to the content")
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("() => document.activeElement.id || document.activeElement.textContent")
+        )
+    assert {"range", "version", "live", "theme", "text", "csv", "Older"} <= reached
+    page.locator("#text").focus()
+    page.keyboard.type("By keyboard, and with joy.")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer article")).to_have_count(2)
+
+
+def test_live_can_be_paused_and_the_theme_switched(page: Page) -> None:
+    page.get_by_role("button", name="Live").click()
+    expect(page.locator("#status")).to_contain_text("paused")
+    page.get_by_role("button", name="Switch to dark").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=list(WIDTHS))
+def test_nothing_is_too_wide_or_out_of_reach_for_anybody(
+    open_page: Callable[..., Page], site: ServedBento, *, width: int, theme: str
+) -> None:
+    page = shown(open_page(f"{site.url}/dashboard", width=width, theme=theme))
+    ask(page, "A joy.")
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    # In a world of its own, where the page's policy does not hold.
+    session = page.context.new_cdp_session(page)
+    session.send("Page.setBypassCSP", {"enabled": True})
+    page.reload()
+    shown(page)
+    ask(page, "A joy.")
+    page.add_script_tag(path=AXE)
+    told: dict[str, Any] = page.evaluate("() => axe.run()")
+    assert [(each["id"], each["nodes"][0]["html"]) for each in told["violations"]] == []
+
+
+def test_no_request_leaves_and_no_policy_is_broken(
+    open_page: Callable[..., Page], site: ServedBento, seen: Seen
+) -> None:
+    shown(open_page(f"{site.url}/dashboard"))
+    assert {urllib.parse.urlsplit(url).netloc for url in seen.requests} == {
+        urllib.parse.urlsplit(site.url).netloc
+    }
+    assert seen.complaints == []
+    answer = httpx.get(f"{site.url}/dashboard")
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert "style=" not in answer.text
+    assert "<script>" not in answer.text
+    again = httpx.get(
+        f"{site.url}/dashboard/main.js",
+        headers={"If-None-Match": httpx.get(f"{site.url}/dashboard/main.js").headers["etag"]},
+    )
+    assert again.status_code == 304
+
+
+def test_a_key_is_asked_for_and_kept_out_of_addresses(
+    open_page: Callable[..., Page], locked: tuple[ServedBento, str, str], seen: Seen
+) -> None:
+    bento, key, other = locked
+    page = open_page(f"{bento.url}/dashboard")
+    expect(page.get_by_role("dialog")).to_be_visible(timeout=SHOWN_MS)
+    page.locator("#key").fill(other)
+    page.get_by_role("button", name="Use it").click()
+    expect(page.locator("#key-fault")).to_contain_text("scope analytics", timeout=SHOWN_MS)
+    page.locator("#key").fill(key)
+    page.get_by_role("button", name="Use it").click()
+    shown(page)
+    ask(page, "With a key.")
+    page.get_by_label("Range").select_option("1h")
+    shown(page)
+    assert not [url for url in seen.requests if key in url or other in url]
+    assert key not in page.url
+    assert page.evaluate("() => JSON.stringify(localStorage)").find(key) == -1
+
+
+def test_it_works_behind_a_path_prefix(
+    open_page: Callable[..., Page], site: ServedBento, seen: Seen
+) -> None:
+    """As a proxy that takes /models/sentiment off the front would have it."""
+    page = open_page("about:blank")
+
+    def forward(route: Any) -> None:
+        parts = urllib.parse.urlsplit(route.request.url)
+        assert parts.path.startswith("/models/sentiment/"), route.request.url
+        path = parts.path.removeprefix("/models/sentiment")
+        reply = route.fetch(url=f"{site.url}{path}?{parts.query}")
+        route.fulfill(response=reply)
+
+    page.route("http://proxy.test/**", forward)
+    page.goto("http://proxy.test/models/sentiment/dashboard")
+    shown(page)
+    ask(page, "Behind a proxy.")
+    assert seen.complaints == []

@@ -1,0 +1,225 @@
+"""What the door refuses is answered by the protocol, as the door itself would answer it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from tests.serving import free_port
+from tests.unit.fakes import counter
+from tests.waiting import until
+from web.body_guard import DRAIN_BYTES
+from web.http_protocol import BoundedHttpProtocol
+from web.sending import read_body, send_response
+from web.shedding import Door
+
+TIMEOUT_SECONDS = 0.3
+WAIT_SECONDS = 10.0
+PATH = "/predict"
+BODY = b'{"text": "So be it."}'
+POST = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+REQUEST = POST + LENGTH + b"\r\n" + BODY
+LAST = POST + LENGTH + b"Connection: close\r\n\r\n" + BODY
+GET = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+class Switch(Door):
+    """Open or shut as told; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__({PATH})
+        self.asked = 0
+        self.watch.note(-10.0)
+        self.watch.note(-5.0)  # late, and so it stays
+
+    def lets_in(self, scope: Scope) -> bool:
+        self.asked += 1
+        return super().lets_in(scope)
+
+    def open(self) -> None:
+        for beat in range(1, 1_000):
+            self.watch.note(-5.0 + beat / 100)
+
+
+@dataclass
+class Site:
+    """A real uvicorn, its door, and what came as far as its app."""
+
+    port: int
+    door: Switch
+    server: uvicorn.Server
+    protocol: type[BoundedHttpProtocol]
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def app(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        await self.gate.wait()
+        self.bodies.append(await read_body(receive))
+        await send_response(send, 200, b"{}")
+
+    async def talk(self, *parts: bytes, pause_seconds: float = 0.0) -> bytes:
+        """All that comes back until the server ends the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            for part in parts:
+                writer.write(part)
+                await asyncio.sleep(pause_seconds)
+            async with asyncio.timeout(WAIT_SECONDS):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    port, closed = free_port(), Switch()
+
+    class Hurried(BoundedHttpProtocol):
+        header_timeout_seconds = TIMEOUT_SECONDS
+        door = closed
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await it.app(scope, receive, send)
+
+    server = uvicorn.Server(
+        uvicorn.Config(closed.before(app), port=port, http=Hurried, lifespan="off", log_config=None)
+    )
+    it = Site(port, closed, server, Hurried)
+    it.gate.set()
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    yield it
+    server.should_exit = True
+    await serving
+
+
+async def send(writer: asyncio.StreamWriter, length_bytes: int) -> None:
+    for _ in range(length_bytes // 2**20):
+        writer.write(b" " * 2**20)
+        await writer.drain()
+
+
+def statuses(replies: bytes) -> list[int]:
+    """Of the answers, each of which must be as long as it says."""
+    found = []
+    while replies:
+        head, _, replies = replies.partition(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        [length] = [line for line in lines if line.startswith(b"content-length: ")]
+        found.append(int(lines[0].split()[1]))
+        body, replies = replies[: int(length[16:])], replies[int(length[16:]) :]
+        assert isinstance(json.loads(body), dict)
+    return found
+
+
+async def test_it_is_what_the_door_answers(site: Site) -> None:
+    """Whichever of the two says it; and it is counted."""
+    told = {"x-request-id": "mine"}
+    of_door = httpx.ASGITransport(Switch().before(site.app))
+    async with httpx.AsyncClient(transport=of_door, base_url="http://test") as http:
+        expected = await http.post(PATH, content=BODY, headers=told)
+    before = [
+        counter("shed_requests_total", reason="event_loop"),
+        counter("http_requests_total", endpoint=PATH, status="503"),
+    ]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{site.port}") as http:
+        reply = await http.post(PATH, content=BODY, headers=told)
+        other = await http.post(PATH, content=BODY, headers={"x-request-id": "for {ged"})
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.json()["request_id"] == reply.headers["x-request-id"] == "mine"
+    assert (reply.json(), reply.headers) == (expected.json(), expected.headers)
+    assert other.json()["request_id"] == other.headers["x-request-id"] != "for {ged"
+    assert [
+        counter("shed_requests_total", reason="event_loop"),
+        counter("http_requests_total", endpoint=PATH, status="503"),
+    ] == [before[0] + 2, before[1] + 2]
+    assert site.bodies == []
+
+
+async def test_the_connection_is_kept_or_ended_as_the_client_says(site: Site) -> None:
+    assert statuses(await site.talk(REQUEST, GET, REQUEST + GET + REQUEST, LAST)) == [
+        503, 200, 503, 200, 503, 503,
+    ]  # fmt: skip
+    assert statuses(await site.talk(LAST + REQUEST)) == [503]
+    old = b"POST /predict HTTP/1.0\r\n" + LENGTH + b"\r\n" + BODY
+    reply = await site.talk(old)
+    assert statuses(reply) == [503]
+    assert b"\r\nconnection: close\r\n" in reply
+
+
+async def test_what_else_is_asked_comes_in(site: Site) -> None:
+    feedback = LAST.replace(b"/predict", b"/feedback")
+    assert statuses(await site.talk(GET, feedback)) == [200, 200]
+    assert site.door.asked == 0
+
+
+async def test_what_is_let_in_is_asked_for_once(site: Site) -> None:
+    site.door.open()
+    assert statuses(await site.talk(REQUEST, REQUEST, LAST)) == [200, 200, 200]
+    assert (site.bodies, site.door.asked) == ([BODY] * 3, 3)
+
+
+async def test_a_body_that_comes_later_is_thrown_away(site: Site) -> None:
+    pieces = [POST + LENGTH + b"\r\n", BODY[:5], BODY[5:]]
+    reply = await site.talk(*pieces, GET, *pieces, LAST, pause_seconds=0.02)
+    assert statuses(reply) == [503, 200, 503, 503]
+    chunked = [POST + b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\nabcde\r\n", b"0\r\n\r\n"]
+    assert statuses(await site.talk(*chunked, LAST, pause_seconds=0.02)) == [503, 503]
+    assert site.bodies == [b""]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(site: Site) -> None:
+    assert statuses(await site.talk(POST + LENGTH + b"\r\n", BODY[:5])) == [503]
+
+
+async def test_a_body_without_end_is_hung_up_on(site: Site) -> None:
+    site.protocol.header_timeout_seconds = 10 * WAIT_SECONDS
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(POST + b"Content-Length: %d\r\n\r\n" % (100 * DRAIN_BYTES))
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    with pytest.raises(ConnectionError):
+        await send(writer, 10 * DRAIN_BYTES)
+    writer.close()
+
+
+async def test_who_asks_first_is_not_kept_waiting_for_the_body(site: Site) -> None:
+    reply = await site.talk(POST + LENGTH + b"Expect: 100-continue\r\n\r\n")
+    assert statuses(reply) == [503]
+    assert b"\r\nconnection: close\r\n" in reply
+
+
+async def test_answers_keep_their_order(site: Site) -> None:
+    site.gate.clear()
+    talking = asyncio.create_task(site.talk(GET + REQUEST + GET + LAST))
+    await until(lambda: bool(site.server.server_state.tasks))
+    site.gate.set()
+    assert statuses(await talking) == [200, 503, 200, 503]
+
+
+async def test_who_does_not_read_takes_no_memory(site: Site) -> None:
+    many = 10_000
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+    client.connect(("127.0.0.1", site.port))
+    reader, writer = await asyncio.open_connection(sock=client)
+    writer.write(REQUEST * many + LAST)
+    await until(lambda: bool(site.server.server_state.connections))
+    [protocol] = site.server.server_state.connections
+    assert isinstance(protocol, BoundedHttpProtocol)
+    await until(lambda: protocol.flow.write_paused)
+    assert protocol.transport.get_write_buffer_size() < 2**20
+    async with asyncio.timeout(WAIT_SECONDS):
+        replies = await reader.read()
+    writer.close()
+    assert statuses(replies) == [503] * (many + 1)
