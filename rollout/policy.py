@@ -49,7 +49,13 @@ def _named_exactly(tag: str) -> str:
 
 
 Percent = Annotated[Share, AfterValidator(_whole_buckets)]
-Tag = Annotated[str, StringConstraints(max_length=200), AfterValidator(_named_exactly)]
+Tag = Annotated[
+    str,
+    StringConstraints(max_length=200),
+    AfterValidator(_named_exactly),
+    # The same for whoever reads the OpenAPI document, but for "latest".
+    Field(json_schema_extra={"pattern": f"^{_TAG.pattern}$"}),
+]
 Subject = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
