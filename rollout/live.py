@@ -114,7 +114,8 @@ class LivePolicy:
         while True:
             try:
                 await self.look()
-            except DatabaseUnavailable as error:
+            # The second is a policy of a later release, or one that was written by hand.
+            except (DatabaseUnavailable, ValidationError) as error:
                 if self.is_frozen and not self._told_frozen:
                     self._told_frozen = True
                     logger.error(  # noqa: TRY400  one line tells what went wrong

@@ -60,7 +60,8 @@ Subject = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # What is in it may name people.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Weights(_Document):

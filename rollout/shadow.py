@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import metrics
 from deadlines import deadline_in
 from errors import Overloaded, ServiceError
 from values import Prediction
+
+logger = logging.getLogger("bentoml.sentiment.rollout")
 
 # What comes while so many wait is not asked about: a sample is as good.
 MAX_WAITING = 100
@@ -54,5 +57,8 @@ class Shadow:
         except Overloaded:
             return "skipped"
         except (ServiceError, TimeoutError):
+            return "failed"
+        except Exception:  # the edge of a loop, which goes on
+            logger.exception("a shadow failed in a way that nobody foresaw")
             return "failed"
         return "compared"

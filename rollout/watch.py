@@ -103,6 +103,8 @@ class RolloutWatch:
                 await self.look(datetime.now(UTC))
             except DatabaseUnavailable as error:
                 logger.warning("the guardrails cannot be judged now: %r", error)
+            except Exception:  # the edge of a loop, which goes on
+                logger.exception("the guardrails cannot be judged, and nobody foresaw why")
             await asyncio.sleep(CHECK_SECONDS)
 
 

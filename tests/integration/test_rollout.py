@@ -212,6 +212,22 @@ async def test_without_postgresql_the_last_known_policy_stays_and_says_so(
         await engine.dispose()
 
 
+async def test_a_policy_that_cannot_be_read_does_not_come_into_force(
+    started: list[Machine],
+) -> None:
+    one, _ = started
+    await one.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+    await sql(
+        one.engine.url,
+        "INSERT INTO rollout_policies SELECT 2, created_at, author, action, reason, "
+        'policy || \'{"champion": "v3"}\' FROM rollout_policies',
+    )
+    await until(lambda: one.live.is_frozen, FROZEN_AFTER_SECONDS + 5)
+    assert (one.live.version, one.live.policy.ab_weights.v2) == (1, 10)
+    await sql(one.engine.url, "DELETE FROM rollout_policies WHERE version = 2")
+    await until(lambda: not one.live.is_frozen)
+
+
 async def test_postgresql_counts_more_than_the_copy(machine: Machine) -> None:
     await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
     await sql(machine.engine.url, "DELETE FROM rollout_policies")

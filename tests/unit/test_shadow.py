@@ -62,7 +62,11 @@ async def test_what_is_offered_is_asked(shadow: Shadow, asked: Asked) -> None:
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
-    [(RunnerUnavailable("gone"), "failed"), (Overloaded("busy"), "skipped")],
+    [
+        (RunnerUnavailable("gone"), "failed"),
+        (Overloaded("busy"), "skipped"),
+        (ValueError("nobody foresaw"), "failed"),
+    ],
 )
 async def test_a_failure_is_counted_and_ends_nothing(
     shadow: Shadow, asked: Asked, error: Exception, outcome: str
