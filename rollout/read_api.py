@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Protocol
@@ -81,11 +82,12 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
     async def rollout_status() -> RolloutStatus:
         """Which version answers whom by now, and how the challenger does."""
         live = parts().live_policy
-        record = live.record
-        try:
+        judgements = None
+        with suppress(DatabaseUnavailable):
+            # So that what was changed in another process a moment ago is told by this one too.
+            await live.look()
             judgements = await parts().rollout.judgements()
-        except DatabaseUnavailable:
-            judgements = None
+        record = live.record
         return RolloutStatus(
             policy_version=record.version,
             created_at=record.created_at,
