@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field
 
 from errors import DatabaseUnavailable
 from rollout.admin import RolloutAdmin
-from rollout.changes import Action, Change, differences, step_ends
+from rollout.changes import Action, differences, step_ends
 from rollout.guardrails import GuardrailName, State
 from rollout.live import LivePolicy
 from rollout.policy import MAX_VERSION, RolloutPolicy
 from rollout.store import PolicyRecord
+from rollout.told import PolicyChange, told
 from values import Version
 
 
@@ -43,12 +44,6 @@ class RolloutStatus(BaseModel):
     step_ends: datetime | None = Field(
         description="when the schedule goes on, if every guardrail is kept by then"
     )
-
-
-class PolicyChange(BaseModel):
-    field: str = Field(description="such as ab_weights.v2")
-    before: JsonValue
-    after: JsonValue
 
 
 class PolicyEntry(BaseModel):
@@ -123,11 +118,6 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
         )
 
     return router
-
-
-def told(changes: Sequence[Change]) -> list[PolicyChange]:
-    """As they are told on the wire."""
-    return [PolicyChange.model_validate(change._asdict()) for change in changes]
 
 
 def _entry(record: PolicyRecord, before: PolicyRecord) -> PolicyEntry:
