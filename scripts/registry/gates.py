@@ -64,7 +64,7 @@ class AccuracyGate:
                     f"it may be less accurate than {self.against_tag} by {-low:.2%}, and "
                     f"{self.margin:.2%} is allowed: on {judged.texts:,} held-out texts the "
                     f"difference is {compared.difference:+.2%} (95 % interval {low:+.2%} to "
-                    f"{high:+.2%}); more texts tell it more closely"
+                    f"{high:+.2%}){'; more texts would tell' if high >= -self.margin else ''}"
                 )
         return {"gates": {"accuracy": told}}
 
