@@ -143,7 +143,7 @@ def test_a_sentence_has_two_verdicts_and_moves_the_numbers(page: Page, seen: See
         expect(card).to_contain_text("revision")
         expect(card).to_contain_text(re.compile(r"computed in \d"))
         assert card.locator(".bar").count() == 2
-    expect(page.locator("#tiles .value").first).not_to_have_text(str(before), timeout=SHOWN_MS)
+    expect(page.locator("#tiles .value").first).not_to_have_text(f"{before:,}", timeout=SHOWN_MS)
     assert predictions(page) >= before + 2
     for chart in ("traffic", "latency", "sentiment", "confidence", "cache"):
         assert page.locator(f"#{chart} canvas").count() == 1
