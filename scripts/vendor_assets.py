@@ -36,9 +36,13 @@ def main() -> None:
     ):
         for name in ("package.json", "package-lock.json", ".npmrc"):
             shutil.copy(DASHBOARD / name, at)
-        done = subprocess.run(
-            [npm, "ci"], cwd=at, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        try:
+            done = subprocess.run(
+                [npm, "ci"], cwd=at, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            console.print("npm's registry does not answer; the dashboard shows no charts")
+            return
         if done.returncode:
             console.print(f"npm could not fetch it; the dashboard shows no charts:\n{done.stderr}")
             return

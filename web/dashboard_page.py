@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 FOLDER = Path(__file__).parent / "dashboard" / "static"
@@ -17,5 +17,10 @@ def add_dashboard(app: FastAPI) -> None:
     @app.api_route("/dashboard", methods=["GET", "HEAD"], include_in_schema=False)
     async def dashboard() -> FileResponse:
         return FileResponse(FOLDER / "index.html")
+
+    @app.api_route("/dashboard/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def dashboard_with_slash(request: Request) -> RedirectResponse:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"../dashboard{query}")
 
     app.mount("/dashboard", StaticFiles(directory=FOLDER))

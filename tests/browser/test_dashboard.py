@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from sqlalchemy import URL
 
 from api_keys import make_api_key
@@ -198,6 +198,25 @@ def test_a_dropped_file_is_answered_row_by_row(page: Page) -> None:
     assert saved[1].startswith('"Film 0, a joy","')
 
 
+def test_a_file_past_the_limit_waits_and_goes_on(page: Page) -> None:
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        if refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        headers = {"Retry-After": "1", "content-type": "application/problem+json"}
+        route.fulfill(status=429, body='{"detail": "Too many requests"}', headers=headers)
+
+    page.route("**/predict/batch", refuse_once)
+    page.locator("#csv").set_input_files(
+        {"name": "two.csv", "mimeType": "text/csv", "buffer": b"text\na joy\na bore\n"}
+    )
+    expect(page.locator("#answer")).to_contain_text("RATE_LIMIT_BATCH is reached")
+    expect(page.locator("#answer tbody tr")).to_have_count(2, timeout=SHOWN_MS)
+
+
 def test_a_file_without_texts_says_so(page: Page) -> None:
     page.locator("#csv").set_input_files({"name": "x.csv", "mimeType": "text/csv", "buffer": b""})
     expect(page.locator("#answer [role=alert]")).to_contain_text("x.csv has no texts")
@@ -254,6 +273,18 @@ def test_a_limit_is_told_and_waited_for(page: Page) -> None:
     )
     page.get_by_label("Range").select_option("1h")
     expect(page.locator("#traffic [role=alert]")).to_contain_text("It goes on by itself")
+    expect(page.locator("#next")).to_have_text(re.compile(r"^next in (3[1-9]|40) s$"))
+
+
+def test_faults_are_asked_about_less_and_less_often(page: Page) -> None:
+    page.route("**/analytics/drift*", lambda route: route.fulfill(status=500, body="{}"))
+    page.get_by_label("Range").select_option("1h")
+    expect(page.locator("#drift [role=alert]")).to_contain_text("answers 500")
+    # The whole refresh is over: another choice before that takes its place.
+    expect(page.locator("#status")).to_contain_text("could not be shown")
+    expect(page.locator("#next")).to_have_text(re.compile(r"^next in (30|2\d) s$"))
+    page.get_by_label("Range").select_option("6h")
+    expect(page.locator("#next")).to_have_text(re.compile(r"^next in (60|5\d) s$"))
 
 
 def test_all_of_it_can_be_reached_by_keyboard(page: Page) -> None:
@@ -273,10 +304,15 @@ def test_all_of_it_can_be_reached_by_keyboard(page: Page) -> None:
     expect(page.locator("#answer article")).to_have_count(2)
 
 
-def test_live_can_be_paused_and_the_theme_switched(page: Page) -> None:
+def test_live_can_be_paused_and_the_theme_switched(page: Page, seen: Seen) -> None:
+    expect(page.locator("#next")).to_have_text(re.compile(r"^next in \d+ s$"))
     page.get_by_role("button", name="Live").click()
     expect(page.locator("#status")).to_contain_text("paused")
+    expect(page.locator("#next")).to_be_empty()
+    asked = len(seen.requests)
     page.get_by_role("button", name="Switch to dark").click()
+    assert page.locator("#traffic canvas").count() == 1
+    assert len(seen.requests) == asked
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
@@ -348,7 +384,7 @@ def test_it_works_behind_a_path_prefix(
     """As a proxy that takes /models/sentiment off the front would have it."""
     page = open_page("about:blank")
 
-    def forward(route: Any) -> None:
+    def forward(route: Route) -> None:
         parts = urllib.parse.urlsplit(route.request.url)
         assert parts.path.startswith("/models/sentiment/"), route.request.url
         path = parts.path.removeprefix("/models/sentiment")
@@ -360,3 +396,15 @@ def test_it_works_behind_a_path_prefix(
     shown(page)
     ask(page, "Behind a proxy.")
     assert seen.complaints == []
+
+
+def test_a_slash_too_many_is_forgiven_and_no_other_file_is_served(site: ServedBento) -> None:
+    with site.client() as client:
+        moved = client.get("/dashboard/?range=1h", follow_redirects=False)
+        assert (moved.status_code, moved.headers["location"]) == (307, "../dashboard?range=1h")
+        head = client.head("/dashboard/main.js")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"].startswith("text/javascript")
+        assert client.get("/dashboard/panels").status_code == 404
+        for path in ("%2e%2e/package.json", "..%2fpackage.json", "%2e%2e/%2e%2e/routes.py"):
+            assert client.get(f"/dashboard/{path}").status_code == 404

@@ -4,6 +4,7 @@ import { get, Problem } from "./api.js";
 import { load as loadCharts, resize } from "./charts.js";
 import { el } from "./dom.js";
 import { clock } from "./format.js";
+import { Polling } from "./polling.js";
 import * as state from "./state.js";
 import * as ab from "./panels/ab.js";
 import * as confidence from "./panels/confidence.js";
@@ -14,16 +15,13 @@ import * as series from "./panels/series.js";
 import * as tiles from "./panels/tiles.js";
 import * as playground from "./playground.js";
 
-// Eight of a refresh's requests count against RATE_LIMIT_ANALYTICS, 60 a minute unless set.
-const REFRESH_SECONDS = 30;
-const SOON_SECONDS = 2;
-
 const $ = (id) => document.getElementById(id);
 const body = (id) => $(id).querySelector(".body") ?? $(id);
 let current = state.read();
-let live = true;
-let timer = null;
 let turn = 0;
+const polling = new Polling(refresh, (seconds) => {
+  $("next").textContent = seconds === null ? "" : `next in ${seconds} s`;
+});
 
 const PANELS = [
   { ids: ["tiles"], ask: async (q) => ({ summary: await get("analytics/summary", q), latency: await get("analytics/latency", q), cache: await get("cache/stats") }),
@@ -40,16 +38,22 @@ const PANELS = [
 ];
 
 async function refresh() {
-  clearTimeout(timer);
+  polling.begin();
   const mine = (turn += 1);
   const query = { ...state.span(current), version: current.version };
   const outcomes = await Promise.all(PANELS.map(async (panel) => {
     try {
       const told = await panel.ask(query);
-      if (mine === turn) panel.show(told);
+      if (mine === turn) {
+        panel.show(told);
+        panel.again = () => panel.show(told);
+      }
       return null;
     } catch (problem) {
-      if (mine === turn) for (const id of panel.ids) showFault(id, problem);
+      if (mine === turn) {
+        panel.again = null;
+        for (const id of panel.ids) showFault(id, problem);
+      }
       return problem;
     }
   }));
@@ -57,19 +61,13 @@ async function refresh() {
   const faults = outcomes.filter(Boolean);
   faults.forEach(askForKey);
   tellStatus(faults);
-  const wait = Math.max(REFRESH_SECONDS, ...faults.map((fault) => fault.retryAfterSeconds ?? 0));
-  schedule(wait);
-}
-
-function schedule(seconds) {
-  clearTimeout(timer);
-  if (live && !document.hidden) timer = setTimeout(refresh, 1_000 * seconds);
+  polling.done(faults);
 }
 
 function showFault(id, problem) {
   const hint = problem.status === 429 ? " It goes on by itself." : "";
   body(id).replaceChildren(el("p", { class: "fault", role: "alert" }, `${problem.message}${hint}`));
-  if (!(problem instanceof Problem)) throw problem;
+  if (!(problem instanceof Problem)) reportError(problem);
 }
 
 function tellStatus(faults) {
@@ -77,7 +75,7 @@ function tellStatus(faults) {
   $("status").className = `status${faults.length ? " bad" : ""}`;
   $("status").textContent = faults.length
     ? `${faults.length} of ${PANELS.length} could not be shown at ${when} UTC`
-    : `as of ${when} UTC${live ? `, every ${REFRESH_SECONDS} s` : ", paused"}`;
+    : `as of ${when} UTC${polling.live ? "" : ", paused"}`;
 }
 
 function askForKey(problem) {
@@ -119,16 +117,15 @@ function wire() {
   };
   for (const end of ["since", "until"]) $(end).addEventListener("change", custom);
   $("live").addEventListener("click", () => {
-    live = !live;
-    $("live").setAttribute("aria-pressed", String(live));
-    if (live) refresh(); else { clearTimeout(timer); tellStatus([]); }
+    polling.live = !polling.live;
+    $("live").setAttribute("aria-pressed", String(polling.live));
+    $("status").textContent = polling.live ? "live again" : "paused";
   });
   $("theme").addEventListener("click", () => {
     state.keepTheme(state.theme() === "dark" ? "light" : "dark");
     paint();
-    refresh();
+    for (const panel of PANELS) panel.again?.();
   });
-  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : schedule(0)));
   $("key-form").addEventListener("submit", () => {
     state.keepKey($("key").value.trim());
     $("key").value = "";
@@ -138,8 +135,7 @@ function wire() {
   addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(resize, 150); });
   playground.start({
     form: $("ask"), answer: $("answer"), file: $("csv"), area: $("playground"), failed: askForKey,
-    // What was asked is in the analytics a moment later.
-    asked: () => { if (live) schedule(SOON_SECONDS); },
+    asked: () => polling.soon(),
   });
 }
 

@@ -1,6 +1,6 @@
 // Asks both versions about a text or a CSV file, and tells the service who was right.
 
-import { get, post } from "./api.js";
+import { post } from "./api.js";
 import { csvOf, parse } from "./csv.js";
 import { el, swatch, table } from "./dom.js";
 import { milliseconds, probability } from "./format.js";
@@ -90,16 +90,34 @@ function feedback(predictions, verdict, failed) {
   return el("div", { class: "row" }, el("span", {}, `${verdict} What is it really?`), buttons, told);
 }
 
+// A file may hold more than the limit lets through in a minute.
+async function patient(path, body, wait) {
+  for (;;) {
+    try {
+      return await post(path, body);
+    } catch (problem) {
+      if (problem.status !== 429 || !problem.retryAfterSeconds) throw problem;
+      await wait(problem.retryAfterSeconds);
+    }
+  }
+}
+
 async function scored(content, name, answer) {
   const { texts, column } = parse(content);
   if (!texts.length) throw new Error(`${name} has no texts: a header and one text a line are expected.`);
   const taken = texts.slice(0, MOST_ROWS);
   const rows = [];
   const progress = el("progress", { max: taken.length, value: 0, "aria-label": "Texts asked" });
-  answer.replaceChildren(progress);
+  const note = el("p", { class: "dim", role: "status" });
+  answer.replaceChildren(progress, note);
+  const wait = (seconds) => {
+    note.textContent = `RATE_LIMIT_BATCH is reached: goes on in ${seconds} s, after ${rows.length} of ${taken.length} texts.`;
+    return new Promise((resume) => setTimeout(resume, 1_000 * seconds));
+  };
   for (let from = 0; from < taken.length; from += BATCH) {
     const batch = taken.slice(from, from + BATCH);
-    const [v1, v2] = await Promise.all(VERSIONS.map((version) => post("predict/batch", { texts: batch, version })));
+    const [v1, v2] = await Promise.all(VERSIONS.map((version) => patient("predict/batch", { texts: batch, version }, wait)));
+    note.textContent = "";
     batch.forEach((text, index) => rows.push({ text, v1: v1.predictions[index], v2: v2.predictions[index] }));
     progress.value = rows.length;
   }
@@ -113,6 +131,3 @@ async function scored(content, name, answer) {
       ...VERSIONS.map((version) => ({ name: version, of: (row) => [swatch(row[version].sentiment), `${row[version].sentiment} ${probability(row[version].confidence)}`] })),
     ], rows.slice(0, 100), "Texts and what both versions say"));
 }
-
-// So that the first question finds the service awake.
-export const wake = () => get("health").catch(() => null);

@@ -31,7 +31,6 @@ export function span(state) {
 
 export const key = () => sessionStorage.getItem(KEY);
 export const keepKey = (value) => sessionStorage.setItem(KEY, value);
-export const forgetKey = () => sessionStorage.removeItem(KEY);
 
 export function theme() {
   return localStorage.getItem(THEME)
