@@ -9,7 +9,6 @@ from uuid import UUID
 import bentoml
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,10 +18,6 @@ from pydantic import (
 )
 
 from errors import FieldError, InvalidRequest, MalformedRequest, RequestError
-from rollout.admin import AskedAction, Outcome
-from rollout.changes import Action
-from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
-from rollout.read_api import PolicyChange, told
 from settings import get_settings
 from values import Comparison, Prediction, Sentiment, Version
 
@@ -42,7 +37,8 @@ _EXAMPLE_PREDICTION: dict[str, JsonValue] = {
 }
 
 
-def _refuse_unusable(text: str) -> str:
+def refuse_unusable(text: str) -> str:
+    """Raises ValueError: no model and no database can do anything with it."""
     # PostgreSQL's text type cannot hold U+0000, and no tokenizer makes sense of it.
     if "\x00" in text:
         raise ValueError("must not contain the NUL character")
@@ -53,7 +49,7 @@ def _refuse_unusable(text: str) -> str:
 
 
 # The same for whoever reads the OpenAPI document.
-_TOLD_USABLE = Field(
+TOLD_USABLE = Field(
     json_schema_extra={
         "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",
     }
@@ -63,22 +59,14 @@ Text = Annotated[
     StringConstraints(
         strip_whitespace=True, strict=True, min_length=1, max_length=MAX_TEXT_CHARACTERS
     ),
-    AfterValidator(_refuse_unusable),
-    _TOLD_USABLE,
+    AfterValidator(refuse_unusable),
+    TOLD_USABLE,
 ]
 Subject = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=MAX_SUBJECT_CHARACTERS),
-    AfterValidator(_refuse_unusable),
-    _TOLD_USABLE,
-]
-
-
-Reason = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, strict=True, min_length=1, max_length=500),
-    AfterValidator(_refuse_unusable),
-    _TOLD_USABLE,
+    AfterValidator(refuse_unusable),
+    TOLD_USABLE,
 ]
 
 
@@ -185,79 +173,6 @@ class FeedbackRequest(RequestBody):
     label: Sentiment = Field(description="the true label")
 
 
-class RolloutRequest(RequestBody):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "base_version": 0,
-                "reason": "v2 for a tenth of the subjects",
-                "changes": {"ab_weights": {"v1": 90, "v2": 10}},
-            }
-        }
-    )
-    action: AskedAction = Field(
-        "set",
-        description="set: what `changes` names; promote: the challenger is champion; roll_back: "
-        "all to the champion, or the policy `to_version` again; next_step: of the schedule, now",
-    )
-    base_version: int = Field(
-        ge=0, le=MAX_VERSION, description="the policy that this is to follow on"
-    )
-    reason: Reason = Field(description="why, for whoever reads the history")
-    changes: RolloutChanges | None = Field(
-        None, description="of `set`; fields that are absent stay as they are"
-    )
-    to_version: int | None = Field(
-        None, ge=0, le=MAX_VERSION, description="of `roll_back`; 0 is what the settings say"
-    )
-    dry_run: bool = Field(False, description="true: only say what would come of it")
-
-
-class ReloadRequest(RequestBody):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {"version": "v2", "tag": None, "reason": "back to the old one"}
-        }
-    )
-    version: Version
-    tag: Tag | None = Field(
-        description="a model of the BentoML store, name:version; null: what the setting names"
-    )
-    reason: Reason = Field(description="why, for whoever reads the history")
-    base_version: int | None = Field(
-        None, ge=0, le=MAX_VERSION, description="refused (409) if another policy is in force"
-    )
-
-
-class RolloutReply(bentoml.IODescriptor):
-    policy_version: int
-    created_at: AwareDatetime
-    author: str
-    action: Action
-    reason: str
-    policy: RolloutPolicy
-    changes: list[PolicyChange]
-    subjects_moved_percent: float = Field(
-        description="of the subjects of /predict/ab, who get another version"
-    )
-    dry_run: bool
-
-    @classmethod
-    def of(cls, outcome: Outcome) -> RolloutReply:
-        record = outcome.record
-        return cls(
-            policy_version=record.version,
-            created_at=record.created_at,
-            author=record.author,
-            action=record.action,
-            reason=record.reason,
-            policy=record.policy,
-            changes=told(outcome.changes),
-            subjects_moved_percent=outcome.subjects_moved_percent,
-            dry_run=outcome.dry_run,
-        )
-
-
 class PredictionReply(bentoml.IODescriptor):
     model_config = ConfigDict(
         protected_namespaces=(), json_schema_extra={"example": _EXAMPLE_PREDICTION}
@@ -323,61 +238,6 @@ class AbCompareReply(bentoml.IODescriptor):
 class FeedbackReply(bentoml.IODescriptor):
     prediction_id: UUID
     label: Sentiment
-
-
-class RunnerHealth(BaseModel):
-    ready: bool
-    revision: str | None
-    engine: str | None
-    tag: str | None = Field(None, description="in the BentoML model store")
-    loading: str | None = Field(None, description="what is being loaded to take its place")
-    refused: str | None = Field(None, description="what was to take its place and did not, and why")
-    heeded: int | None = Field(
-        None, description="the rollout policy whose model every host has loaded or refused"
-    )
-
-
-class RolloutHealth(BaseModel):
-    policy_version: int = Field(description="0: what the settings say")
-    frozen: bool = Field(description="the newest policy is not known; the last known is in force")
-
-
-class Health(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-    status: str = Field(
-        description="ok; degraded: predictions are served, a part is down; unavailable"
-    )
-    model_loaded: bool
-    log_writable: bool = Field(description="predictions can be recorded; without, none is answered")
-    database_connected: bool
-    redis_connected: bool
-    versions: dict[Version, RunnerHealth]
-    rollout: RolloutHealth
-
-
-class CacheStats(BaseModel):
-    hits: int
-    misses: int
-    hit_rate: float = Field(ge=0, le=100, description="percent of lookups that hit")
-    cache_size: int | None = Field(description="cached answers; null while Redis is down")
-
-
-class LogStats(BaseModel):
-    recorded: int = Field(description="predictions on local disk, of all workers since the start")
-    stored: int = Field(description="of these, in PostgreSQL")
-    dropped: int
-    rejected: int = Field(description="lines that PostgreSQL refused or nobody could read")
-    waiting_bytes: int = Field(description="on local disk, for PostgreSQL")
-    max_bytes: int = Field(description="what may wait at most")
-    oldest_seconds: float = Field(description="how long what waits has waited")
-
-
-class RateLimitStatus(BaseModel):
-    limit: int | None = Field(
-        description="requests a window, for `batch` texts; null if the limit is off"
-    )
-    remaining: int | None
-    reset_in_seconds: float | None
 
 
 class ProblemDocument(BaseModel):

@@ -13,6 +13,7 @@ import bentoml
 from starlette.middleware.cors import CORSMiddleware
 
 import metrics
+from admin_schemas import ReloadRequest, RolloutReply, RolloutRequest
 from caller import caller
 from logs import configure_logs
 from long_lived import keep_what_is_loaded
@@ -27,9 +28,6 @@ from schemas import (
     FeedbackRequest,
     PredictionReply,
     PredictRequest,
-    ReloadRequest,
-    RolloutReply,
-    RolloutRequest,
 )
 from settings import get_settings
 from supervision import is_worker, look_after_workers

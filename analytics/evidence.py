@@ -17,6 +17,9 @@ from analytics.statistics.histogram import LATENCY_MS, Counts, merged
 from analytics.time_range import TimeRange
 from values import SENTIMENTS, VERSIONS, Sentiment, Version
 
+# It is looked at every few seconds: 1 in 5,000 looks may be wrong.
+FALSE_ALARMS = 0.0002
+
 
 @dataclass(frozen=True, slots=True)
 class ArmEvidence:
@@ -117,5 +120,5 @@ def _sentiment_psi(arms: Mapping[Version, ArmEvidence]) -> tuple[float | None, f
     from analytics.statistics.drift import drift_of_cells
 
     v1, v2 = ([arms[version].sentiments[one] for one in SENTIMENTS] for version in VERSIONS)
-    told = drift_of_cells(v1, v2)
+    told = drift_of_cells(v1, v2, FALSE_ALARMS)
     return told.psi, told.psi_noise

@@ -74,7 +74,7 @@ _LABEL_TEXTS = add_to(
             t.text_key, t.v1_model_version_id, t.v2_model_version_id, t.first_compared,
             t.v1_sentiment, t.v2_sentiment, changed.label, t.label AS before
         FROM changed
-        JOIN comparisons AS c ON changed.endpoint = '/predict/ab-compare'
+        JOIN comparisons AS c ON changed.endpoint IN ('/predict/ab-compare', '/predict', 'shadow')
             AND (c.v1_prediction_id = changed.id OR c.v2_prediction_id = changed.id)
         JOIN predictions AS v1 ON v1.id = c.v1_prediction_id
         JOIN predictions AS v2 ON v2.id = c.v2_prediction_id

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
 
 import metrics
 from errors import PolicyConflict, PolicyNotFound, invalid_field
 from rollout.changes import (
+    AskedAction,
     Change,
     differences,
     promoted,
@@ -26,8 +26,6 @@ from rollout.policy import RolloutChanges, RolloutPolicy
 from rollout.store import PolicyRecord, PolicyStore
 from rollout.watch import RolloutWatch
 from values import Version
-
-AskedAction = Literal["set", "promote", "roll_back", "next_step"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from rollout.policy import (
 from values import Version
 
 Action = Literal["set", "promote", "roll_back", "next_step", "reload", "guardrail"]
+# What an admin may ask for beside a reload.
+AskedAction = Literal["set", "promote", "roll_back", "next_step"]
 
 _WEIGHTS: dict[Route, str] = {"/predict": "predict_weights", "/predict/ab": "ab_weights"}
 

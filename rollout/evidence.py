@@ -40,7 +40,7 @@ class Evidence(Protocol):
 
     @property
     def sentiment_psi_noise(self) -> float | None:
-        """What samples of these sizes pass in 1 % of comparisons without any difference."""
+        """What samples of these sizes pass once in 5,000 comparisons without any difference."""
 
     @property
     def compared(self) -> int:

@@ -54,6 +54,7 @@ class LivePolicy:
         self._started_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
         self._told_frozen = False
+        self._changing = asyncio.Lock()
         self.record = self._read_copy() or configured
 
     @property
@@ -84,20 +85,27 @@ class LivePolicy:
         Raises:
             DatabaseUnavailable: it does not answer; what is in force stays.
         """
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                version = await self._store.version()
-                record = self.record
-                if self._heard_at is None or version != record.version:
-                    record = await self._store.newest() or self.configured
-        except TimeoutError as error:
-            raise DatabaseUnavailable("The database does not answer") from error
-        first, self._heard_at = self._heard_at is None, time.monotonic()
-        if first or record.version != self.record.version:
-            await self.put_in_force(record)
+        # One after the other, so that what was read first does not come into force last.
+        async with self._changing:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    version = await self._store.version()
+                    record = self.record
+                    if self._heard_at is None or version != record.version:
+                        record = await self._store.newest() or self.configured
+            except TimeoutError as error:
+                raise DatabaseUnavailable("The database does not answer") from error
+            first, self._heard_at = self._heard_at is None, time.monotonic()
+            if first or record.version != self.record.version:
+                await self._go_by(record)
 
     async def put_in_force(self, record: PolicyRecord) -> None:
-        """Go by `record`, which PostgreSQL holds."""
+        """Go by `record`, which PostgreSQL holds; a later one that is known stays."""
+        async with self._changing:
+            if record.version > self.record.version:
+                await self._go_by(record)
+
+    async def _go_by(self, record: PolicyRecord) -> None:
         if record.version != self.record.version:
             logger.info(
                 "rollout policy %d is in force: %s by %s (%s)",

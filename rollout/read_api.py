@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field
 
 from errors import DatabaseUnavailable
 from rollout.admin import RolloutAdmin
-from rollout.changes import Action, Change, differences, step_ends
+from rollout.changes import Action, differences, step_ends
 from rollout.guardrails import GuardrailName, State
 from rollout.live import LivePolicy
 from rollout.policy import MAX_VERSION, RolloutPolicy
 from rollout.store import PolicyRecord
+from rollout.told import PolicyChange, told
 from values import Version
 
 
@@ -42,12 +44,6 @@ class RolloutStatus(BaseModel):
     step_ends: datetime | None = Field(
         description="when the schedule goes on, if every guardrail is kept by then"
     )
-
-
-class PolicyChange(BaseModel):
-    field: str = Field(description="such as ab_weights.v2")
-    before: JsonValue
-    after: JsonValue
 
 
 class PolicyEntry(BaseModel):
@@ -81,11 +77,12 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
     async def rollout_status() -> RolloutStatus:
         """Which version answers whom by now, and how the challenger does."""
         live = parts().live_policy
-        record = live.record
-        try:
+        judgements = None
+        with suppress(DatabaseUnavailable):
+            # So that what was changed in another process a moment ago is told by this one too.
+            await live.look()
             judgements = await parts().rollout.judgements()
-        except DatabaseUnavailable:
-            judgements = None
+        record = live.record
         return RolloutStatus(
             policy_version=record.version,
             created_at=record.created_at,
@@ -121,11 +118,6 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
         )
 
     return router
-
-
-def told(changes: Sequence[Change]) -> list[PolicyChange]:
-    """As they are told on the wire."""
-    return [PolicyChange.model_validate(change._asdict()) for change in changes]
 
 
 def _entry(record: PolicyRecord, before: PolicyRecord) -> PolicyEntry:

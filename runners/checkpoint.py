@@ -15,10 +15,15 @@ from typing import Any
 import bentoml
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
-from runners.canary import write_canary
+from runners.canary import TEXTS, write_canary
 from runners.classifier import Classifier
 from runners.engine_choice import REFERENCE
 from runners.engines import TorchEngine, export_torchscript
@@ -64,14 +69,14 @@ def save_checkpoint(
     folder first, so a refused checkpoint leaves no trace.
 
     Raises:
-        InvalidCheckpoint: no sequence classifier, no tokenizer, labels that are no sentiments, or
-            refused by `judge`.
+        InvalidCheckpoint: no DistilBERT that classifies sequences, no tokenizer that can be served,
+            labels that are no sentiments, or refused by `judge`.
     """
     config = _read_config(folder)
     labels = labels_of(config)
     with tempfile.TemporaryDirectory() as temporary:
         prepared = Path(temporary)
-        network, max_tokens = _prepare(folder, prepared, config)
+        network, tokenizer, max_tokens = _prepare(folder, prepared, config)
         revision = revision_of(prepared)
         model = SavedModel(
             tag=f"{model_name(version)}:{revision}",
@@ -82,11 +87,12 @@ def save_checkpoint(
             pad_token_id=int(config.get("pad_token_id") or 0),
         )
         reference = Classifier(model, TorchEngine(prepared, mkldnn=True))
+        _compare_tokenizers(tokenizer, reference, max_tokens)
         reference.warm_up()
         write_canary(prepared, reference.classify)
         facts = {**facts, **judge(reference)}
         reports: dict[EngineName, GateReport] = {}
-        if plan is not None and config["architectures"][0] == DISTILBERT:
+        if plan is not None:
             reports = build_engines(model, network, plan)
         _put_into_store(model, facts, reports)
         return find_model(model.tag)
@@ -103,17 +109,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InvalidCheckpoint(f"{path} holds no JSON object")
     architectures = config.get("architectures") or []
-    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+    if architectures != [DISTILBERT]:
         raise InvalidCheckpoint(
-            f"{folder} is no sequence classifier: its architectures are {architectures}"
+            f"{folder} is no DistilBERT that classifies sequences: its architectures are "
+            f"{architectures}, not {[DISTILBERT]}"
         )
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise InvalidCheckpoint(f"{folder} has no tokenizer: none of {', '.join(_TOKENIZER_FILES)}")
     return config
 
 
-def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> tuple[PreTrainedModel, int]:
-    """Write weights, trace and a fast tokenizer to `prepared`; the model and its token limit."""
+def _prepare(
+    folder: Path, prepared: Path, config: dict[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
+    """Write weights, trace and a fast tokenizer to `prepared`; all three and the token limit."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # What is wrong with a checkpoint is told below; all else that it says concerns training.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -127,6 +136,13 @@ def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> tuple[PreT
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise InvalidCheckpoint(f"{folder} lacks weights, so it was never trained: {missing[:5]}")
+    # Such a token is an index out of range, in whichever request brings the first.
+    beyond = [word for word, at in tokenizer.get_vocab().items() if at >= model.config.vocab_size]
+    if beyond:
+        raise InvalidCheckpoint(
+            f"the tokenizer of {folder} is not that of its weights, which know "
+            f"{model.config.vocab_size:,} tokens and not {sorted(beyond)[:5]}"
+        )
     positions = int(config.get("max_position_embeddings", MAX_TOKENS))
     max_tokens = min(MAX_TOKENS, positions, int(tokenizer.model_max_length))
     model.save_pretrained(prepared)
@@ -137,7 +153,18 @@ def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> tuple[PreT
     tokenizer.save_pretrained(prepared)
     if not (prepared / "tokenizer.json").is_file():
         raise InvalidCheckpoint(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
-    return model, max_tokens
+    return model, tokenizer, max_tokens
+
+
+def _compare_tokenizers(
+    original: PreTrainedTokenizerBase, served: Classifier, max_tokens: int
+) -> None:
+    for text, encoding in zip(TEXTS, served.encode(TEXTS), strict=True):
+        if original(text, truncation=True, max_length=max_tokens)["input_ids"] != encoding.ids:
+            raise InvalidCheckpoint(
+                f"its tokenizer would be served otherwise than it was trained with: {text[:60]!r} "
+                f"becomes other tokens"
+            )
 
 
 def _put_into_store(

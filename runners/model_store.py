@@ -53,7 +53,8 @@ def find_model(tag: str) -> SavedModel:
     """Find `tag` in the BentoML model store.
 
     Raises:
-        bentoml.exceptions.NotFound: no such model; the message says how to save one.
+        bentoml.exceptions.NotFound: no such model, or one that something else saved by that name;
+            the message says how to save one.
     """
     try:
         model = bentoml.models.get(tag)
@@ -63,6 +64,10 @@ def find_model(tag: str) -> SavedModel:
             "Save both versions with: python -m scripts.save_models"
         ) from error
     metadata: dict[str, Any] = model.info.metadata
+    if "revision" not in metadata:
+        raise bentoml.exceptions.NotFound(
+            f"{model.tag} was not saved by python -m scripts.save_models or scripts.models"
+        )
     return SavedModel(
         tag=str(model.tag),
         folder=Path(model.path),

@@ -75,7 +75,8 @@ def build(
         options += ["--opt", f"volume={wheels}:{wheels}:ro"]
         options += ["--opt", f"build-arg=PIP_FIND_LINKS={wheels}"]
     if with_what == "buildah":
-        options += ["--opt", "network=host", "--opt", "isolation=chroot"]
+        # OCI's own format knows of no HEALTHCHECK.
+        options += ["--opt", "format=docker", "--opt", "network=host", "--opt", "isolation=chroot"]
     command = [*bentoml, "containerize", TAG, "--backend", with_what, "-t", tag]
     subprocess.run([*command, *options], cwd=ROOT, env=environment, check=True)
 

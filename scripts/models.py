@@ -25,16 +25,19 @@ from runners.model_store import InvalidCheckpoint, find_model
 from scripts.engine_texts import InvalidTexts, packaged_texts
 from scripts.registry import sources
 from scripts.registry.catalogue import Entry, entries, entry
-from scripts.registry.gates import AccuracyGate, not_gated
+from scripts.registry.gates import MARGIN, AccuracyGate, not_gated
 from scripts.registry.held_out import classify_all, read_held_out, side_by_side
 from scripts.registry.saving import COLUMNS, ENGINES_HELP, TEXTS_HELP, Engines, console, save
 from scripts.registry.sources import Fetched
 from scripts.registry.verifying import verify
 from scripts.registry.views import comparison_view, entry_view, list_view
+from scripts.starter.card import StarterError
 from settings import get_settings
 from values import Version
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+NONE = "There is none. `make models` saves the starter models."
 
 Tag = Annotated[str, typer.Argument(help="name:version, as `list` shows it")]
 HeldOut = Annotated[
@@ -49,7 +52,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (
-        InvalidCheckpoint, InvalidTexts, EngineUnavailable, bentoml.exceptions.BentoMLException,
+        InvalidCheckpoint, InvalidTexts, EngineUnavailable, StarterError, OSError,
+        bentoml.exceptions.BentoMLException,
     ) as error:  # fmt: skip
         console.print(f"[bold red]{escape(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(1) from error
@@ -66,7 +70,7 @@ def list_models(
     elif found:
         console.print(list_view(found))
     else:
-        console.print("There is none. `make models` saves the starter models.")
+        console.print(NONE)
 
 
 @app.command()
@@ -85,7 +89,8 @@ def compare(
 ) -> None:
     """Two models side by side on labelled texts: agreement, accuracy, and whether it differs."""
     with _told():
-        texts = read_held_out(held_out) if held_out else list(packaged_texts().gate)
+        with console.status("reading the texts"):
+            texts = read_held_out(held_out) if held_out else list(packaged_texts().gate)
         of = [entry(tag, get_settings()) for tag in (first, second)]
         with Progress(*COLUMNS, console=console, transient=True) as progress:
             answers = []
@@ -111,8 +116,11 @@ def import_model(  # noqa: PLR0917  typer makes options of these; nobody calls i
         float | None, typer.Option(min=0, max=1, help="on them, or it is refused")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="refused if it is less accurate than this one, beyond chance")
+        str | None, typer.Option(help="it has to be shown no worse than this one, on them")
     ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="accuracy that it may lose to --against")
+    ] = MARGIN,
     engines: Annotated[Engines, typer.Option(help=ENGINES_HELP)] = Engines.fastest,
     texts: Annotated[Path | None, typer.Option(help=TEXTS_HELP)] = None,
 ) -> None:
@@ -128,6 +136,7 @@ def import_model(  # noqa: PLR0917  typer makes options of these; nobody calls i
                 least=min_accuracy,
                 against=_classifier(against) if against else None,
                 against_tag=against and find_model(against).tag,
+                margin=margin,
             )
         save(version, source, _fetched(source), engines=engines, texts=texts, judge=judge)
         if held_out is None:
@@ -152,11 +161,15 @@ def _fetched(source: str) -> Iterator[Fetched]:
 def export(
     tag: Tag, file: Annotated[Path, typer.Argument(help="FILE.bentomodel; import takes it back")]
 ) -> None:
-    """Write a model to a file."""
+    """Write a model to a file; to pack a hundred megabytes takes a minute."""
+    if not file.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.parent}", param_hint="FILE")
     if file.suffix != ".bentomodel":
         raise typer.BadParameter("its name has to end in .bentomodel", param_hint="FILE")
-    with _told(), console.status(f"writing {file}"):
-        written = bentoml.models.export_model(find_model(tag).tag, str(file))
+    with _told():
+        model = find_model(tag)
+        with console.status(f"packing {model.tag}"):
+            written = bentoml.models.export_model(model.tag, str(file))
     console.print(f"{tag} is in {written}")
 
 
@@ -167,6 +180,8 @@ def verify_models(
     """Look whether files, revision, engines and their answers are those that were saved."""
     with _told():
         chosen = [entry(tag, get_settings())] if tag else list(entries(get_settings()))
+    if not chosen:
+        console.print(NONE)
     faults = sum(_verified(one) for one in chosen)
     if faults:
         console.print(f"[bold red]{faults} faults[/]; import or save again what has them")

@@ -11,7 +11,14 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 import metrics
-from schemas import CacheStats, Health, LogStats, RateLimitStatus, RolloutHealth, RunnerHealth
+from report_schemas import (
+    CacheStats,
+    Health,
+    LogStats,
+    RateLimitStatus,
+    RolloutHealth,
+    RunnerHealth,
+)
 from values import RunnerDescription, Version
 from web.rate_limit import client_identity
 from web.rate_limiter import RateLimiter

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from errors import PROBLEM_CONTENT_TYPE, Problem, ServiceError, status_title
 from web.request_id import request_id
-from web.routes import REPORT_ROUTE
+from web.routes import ALLOWED_METHODS, REPORT_ROUTE
 from web.sending import send_response
 
 # Where a request's scope has the error that it ended with, for who looks at it afterwards.
@@ -83,6 +83,8 @@ def problem_body(problem: Problem, path: str, request_id: str) -> bytes:
 def _framework_problem(status: int, scope: Scope, headers: Headers) -> Problem:
     """The problem for an error that the framework found: no such route, wrong method, a crash."""
     kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
+    if status == 405 and scope["path"] in ALLOWED_METHODS:
+        kept["allow"] = ALLOWED_METHODS[scope["path"]]
     match status:
         case 404:
             detail = "There is nothing here; /docs lists the endpoints"

@@ -19,6 +19,8 @@ POST_ROUTES: dict[str, LimitName | None] = {
     "/admin/models/reload": None,
 }
 ADMIN_ROUTES = frozenset({"/admin/rollout", "/admin/rollout/history", "/admin/models/reload"})
+# What BentoML, which knows of the POST alone, would tell wrongly.
+ALLOWED_METHODS = {"/admin/rollout": "GET, POST"}
 # Those that ask a model.
 PREDICT_ROUTES = frozenset(POST_ROUTES) - ADMIN_ROUTES - {"/feedback"}
 ANALYTICS_ROUTES: dict[str, LimitName] = {

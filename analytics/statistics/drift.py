@@ -80,8 +80,12 @@ def drift_of_bins(reference: Counts, current: Counts) -> Drift:
     return drift_of_cells(_in_cells(reference, cuts), _in_cells(current, cuts))
 
 
-def drift_of_cells(reference: Sequence[int], current: Sequence[int]) -> Drift:
+def drift_of_cells(
+    reference: Sequence[int], current: Sequence[int], false_alarms: float = FALSE_ALARMS
+) -> Drift:
     """The drift of counts per cell; both sequences name the same cells in the same order.
+
+    Noise is what is passed without drift in a share of `false_alarms` of all comparisons.
 
     `too_few` is said where noise alone could look like drift: PSI without drift is distributed as
     (1/N + 1/M) chi^2 with B - 1 degrees of freedom for N and M values in B cells (Yurdakul 2018,
@@ -99,7 +103,7 @@ def drift_of_cells(reference: Sequence[int], current: Sequence[int]) -> Drift:
     if psi is None:
         return Drift(*sizes, cells, None, None, None, "too_few")
     degrees_of_freedom = max(cells - 1, 1)
-    noise = float(chdtri(degrees_of_freedom, FALSE_ALARMS)) * (1 / sizes[0] + 1 / sizes[1])
+    noise = float(chdtri(degrees_of_freedom, false_alarms)) * (1 / sizes[0] + 1 / sizes[1])
     divergence = jensen_shannon_divergence(reference, current)
     return Drift(*sizes, cells, psi, noise, divergence, _verdict(psi, noise))
 

@@ -45,16 +45,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # What was shadowed cannot be told as anything else.
-    op.execute(
-        "DELETE FROM comparisons USING predictions WHERE endpoint = 'shadow' "
-        "AND predictions.id IN (v1_prediction_id, v2_prediction_id)"
-    )
-    op.execute(
-        "DELETE FROM feedback USING predictions WHERE endpoint = 'shadow' "
-        "AND predictions.id = prediction_id"
-    )
+    # Each is half of a comparison, and counted as those are.
     for table in CONSTRAINTS:
-        op.execute(f"DELETE FROM {table} WHERE endpoint = 'shadow'")
+        op.execute(f"UPDATE {table} SET endpoint = '/predict/ab-compare' WHERE endpoint = 'shadow'")
     allow_endpoints(BEFORE)
     op.drop_table("rollout_policies")

@@ -49,10 +49,14 @@ class Entry:
 
 
 def entries(settings: Settings) -> Iterator[Entry]:
-    """The newest first."""
+    """The newest first; what others saved by our names is passed over."""
     configured = {version: _resolved(settings.model_tag(version)) for version in VERSIONS}
     ours = {model_name(version) for version in VERSIONS}
-    models = [model for model in bentoml.models.list() if model.tag.name in ours]
+    models = [
+        model
+        for model in bentoml.models.list()
+        if model.tag.name in ours and "revision" in model.info.metadata
+    ]
     for model in sorted(models, key=lambda each: each.info.creation_time, reverse=True):
         yield _entry(model, configured)
 

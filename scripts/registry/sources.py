@@ -23,8 +23,9 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
 _SEE_CARD = "see the model card of the source"
 
 HELP = (
-    "a folder; REPO or REPO@REVISION of the Hugging Face hub; models:/NAME/VERSION or "
-    "runs:/ID/PATH of MLflow; wandb:ENTITY/PROJECT/NAME:VERSION; FILE.bentomodel"
+    "a folder; REPO or REPO@REVISION of the Hugging Face hub; models:/NAME/VERSION, "
+    "models:/NAME@ALIAS or runs:/ID/PATH of MLflow; "
+    "wandb:ENTITY/PROJECT/NAME:VERSION; FILE.bentomodel"
 )
 
 
@@ -60,7 +61,7 @@ def _source_of(location: str) -> Callable[[str, Path], Fetched]:
 
 
 def _from_folder(location: str, _into: Path) -> Fetched:
-    return Fetched(Path(location), _facts(f"hub: {location}", location))
+    return Fetched(Path(location), _facts(f"folder: {location}", location))
 
 
 def _from_hub(location: str, _into: Path) -> Fetched:
@@ -80,10 +81,20 @@ def _from_hub(location: str, _into: Path) -> Fetched:
 def _from_mlflow(location: str, into: Path) -> Fetched:
     mlflow = _package("mlflow", "mlflow-skinny", location)
     try:
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=str(into))
+        pinned = _without_alias(mlflow, location)
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(into))
     except mlflow.exceptions.MlflowException as error:
         raise InvalidCheckpoint(f"MLflow does not give {location}: {error}") from error
-    return Fetched(_as_checkpoint(Path(folder)), _facts(f"mlflow: {location}", location))
+    facts = _facts(f"mlflow: {location}", location) | {"commit": pinned}
+    return Fetched(_as_checkpoint(Path(folder)), facts)
+
+
+def _without_alias(mlflow: Any, location: str) -> str:
+    """`models:/NAME@ALIAS` as the version that the alias names today."""
+    name, found, alias = location.removeprefix("models:/").partition("@")
+    if not found:
+        return location
+    return f"models:/{name}/{mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
 
 
 def _from_wandb(location: str, into: Path) -> Fetched:

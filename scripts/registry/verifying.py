@@ -21,8 +21,11 @@ class Finding(NamedTuple):
 
 
 def verify(entry: Entry) -> Iterator[Finding]:
-    """Each as it is found; an engine that this machine cannot run is skipped and said so."""
-    yield Finding("files", _files_fault(entry))
+    """Each as it is found; what cannot be known is skipped and said so.
+
+    That is an engine that this machine cannot run, and what was not kept with older models.
+    """
+    yield _files(entry)
     model = entry.model
     if not (model.folder / WEIGHTS_FILE).is_file():
         yield Finding("revision", f"{WEIGHTS_FILE} is missing")
@@ -35,6 +38,10 @@ def verify(entry: Entry) -> Iterator[Finding]:
     except ValueError as error:
         yield Finding("canary", str(error))
         return
+    if canary is None:
+        yield Finding(
+            "canary", "none was kept; engines are asked for probabilities only", skipped=True
+        )
     runnable = runnable_engines()
     for name in model.engines:
         if name not in runnable:
@@ -49,13 +56,15 @@ def verify(entry: Entry) -> Iterator[Finding]:
             yield Finding(name, answers_otherwise)
 
 
-def _files_fault(entry: Entry) -> str | None:
+def _files(entry: Entry) -> Finding:
     kept = entry.metadata.get("files")
     if kept is None:
-        return None  # saved before digests were kept
+        return Finding("files", "saved before their digests were kept", skipped=True)
     found = file_digests(entry.model.folder)
     missing = sorted(kept.keys() - found.keys())
     if missing:
-        return f"missing: {', '.join(missing)}"
+        return Finding("files", f"missing: {', '.join(missing)}")
     changed = sorted(name for name in kept if kept[name] != found[name])
-    return f"changed since it was saved: {', '.join(changed)}" if changed else None
+    return Finding(
+        "files", f"changed since it was saved: {', '.join(changed)}" if changed else None
+    )

@@ -19,19 +19,19 @@ _APART = {"engines", "files", "gates", "revision", "labels", "max_tokens", "pad_
 
 
 def list_view(entries: Sequence[Entry]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "configured as", "engines", "accuracy", "saved (UTC)", "MiB", "source"):
+    # Whole in 80 columns: a tag that is cut off cannot be copied.
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for column in ("model", "as", "engines", "accuracy", "saved", "MiB"):
         right = column in {"accuracy", "MiB"}
-        table.add_column(column, justify="right" if right else "left", no_wrap=column == "model")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
     for one in entries:
         table.add_row(
             one.model.tag,
-            ", ".join(one.configured_as) or "-",
-            ", ".join(one.model.engines),
+            "\n".join(one.configured_as) or "-",
+            "\n".join(one.model.engines),
             _percent(one.accuracy),
-            f"{one.created:%Y-%m-%d %H:%M}",
+            f"{one.created:%Y-%m-%d}",
             f"{one.size_bytes / _MIB:.0f}",
-            escape(str(one.metadata.get("source", "-"))),
         )
     return table
 
@@ -60,7 +60,7 @@ def comparison_view(
     texts = outcomes.labelled
     table = Table(box=None, pad_edge=False)
     for column in ("", first.model.tag, second.model.tag):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     table.add_row("source", *(escape(str(e.metadata.get("source"))) for e in (first, second)))
     table.add_row("saved", *(f"{e.created:%Y-%m-%d %H:%M}" for e in (first, second)))
     table.add_row(

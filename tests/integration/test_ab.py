@@ -17,9 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.over_time import MAX_POINTS, AbOverTime, ab_over_time
 from analytics.ab.report import AbTest, ab_test
+from analytics.facts import Scope
 from analytics.feedback import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
+from analytics.summary import summary
+from analytics.time_range import TimeRange
 from ids import new_id
 from rollout.dealing import deal, subject_key
 from scripts.seed_predictions import seed_history
@@ -424,3 +427,24 @@ async def test_over_time_takes_longer_buckets_for_longer_tests(engine: AsyncEngi
     points = (await ab_over_time(Reader(engine), END + timedelta(hours=1))).paired
     assert len(points) == 30
     assert {one.time.hour for one in points} == {0}
+
+
+async def test_a_shadow_is_a_comparison_whose_answer_is_stored_already(
+    engine: AsyncEngine,
+) -> None:
+    answered = make_prediction("a text", scores=scores("positive", 0.9), created_at=START)
+    shadowed = make_prediction(
+        "a text", version="v2", endpoint="shadow", scores=scores("negative", 0.8), created_at=START
+    )
+    writer = PredictionWriter(engine)
+    await writer.write([answered])
+    one = Comparison(new_id(answered.created_at), answered.created_at, answered, shadowed)
+    for _ in range(2):
+        await writer.write([answered, shadowed], [one])
+    reader = Reader(engine)
+    told = await summary(reader, Scope(TimeRange(START, END)))
+    assert (told.total_predictions, told.by_version) == (2, {"v1": 1, "v2": 1})
+    await give(engine, [(answered.id, "positive")])
+    paired = (await ab_test(reader, None, END)).paired
+    assert paired is not None
+    assert (paired.pairs, paired.labelled, paired.only_v1_right) == (1, 1, 1)

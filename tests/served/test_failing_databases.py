@@ -164,7 +164,7 @@ async def test_a_clock_that_steps_costs_nothing(stack_with_clock: Stack, clock: 
     async with traffic(stack_with_clock.bento) as told:
         for offset in ("+2d", "-1h", "+3h", "-3d", "+0"):
             await asyncio.to_thread(clock.write_text, offset)
-            await asyncio.sleep(1.1)  # as long as the service may go by the time before
+            await asyncio.sleep(2.1)  # as long as the service may go by the time before
             await told.answers(100)
     nothing_was_noticed(told)
     await stack_with_clock.stored_is_what_was_acknowledged(told)

@@ -48,7 +48,7 @@ def test_predict_answers_and_is_logged_with_all_its_facts(
     body = reply.json()
     assert set(body) == {
         "id", "sentiment", "confidence", "latency_ms", "cache_hit", "model_version",
-        "model_revision", "truncated",
+        "model_revision", "truncated", "scores",
     }  # fmt: skip
     assert body["sentiment"] == "positive"
     assert 0.5 < body["confidence"] <= 1

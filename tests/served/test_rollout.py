@@ -354,7 +354,8 @@ async def test_what_cannot_serve_is_refused_and_said_so(
 def challenge(number: int) -> tuple[str, dict[str, Any]]:
     """Subjects, and texts of which one in three has a word that one of the models cannot take."""
     word = RARE_WORD if number % 3 == 0 else "film"
-    text = f"I have seen {number} of them, and this {word} is among the {number % 9} best so far."
+    text = f"I have seen {number} of them, and this {word} is among the {number % 9} best so far. "
+    text += "What came before it was long, and what came after it was longer still. " * 4
     if number % 2:
         return "/predict/ab", {"text": text, "subject": f"user-{number}"}
     return "/predict", {"text": text}
@@ -373,7 +374,7 @@ LAX = {"min_predictions": 30, "max_latency_ratio": 100, "max_sentiment_drift": 1
     ("which", "reason", "limits"),
     [
         ("flipped", "agreement: both say the same of ", {}),
-        ("slow", "latency: v2 takes ", {"max_latency_ratio": 1.5}),
+        ("slow", "latency: v2 takes ", {"max_latency_ratio": 1.2}),
         ("raising", "errors: v2 did not answer ", {}),
     ],
 )
@@ -426,6 +427,7 @@ async def test_a_good_challenger_goes_on_by_itself_and_is_promoted(
             lambda told: told["champion"] == "v2" or told["action"] == "guardrail", 60
         )
     assert told.refused == []
+    assert status["champion"] == "v2", status["reason"]
     actions = [entry["action"] for entry in (await admin.history())[:3]]
     assert actions == ["next_step", "next_step", "set"]
     assert status["policy"]["ab_weights"] == {"v1": 0, "v2": 100}
@@ -529,6 +531,9 @@ def command(bento: ServedBento, *arguments: str, fails: bool = False) -> str:
 async def test_the_command_does_the_same(bento: ServedBento, admin: Admin, tags: Tags) -> None:
     before = (await admin.status())["policy_version"]
 
+    async def weight_is(percent: float) -> None:
+        await admin.status_when(lambda told: told["policy"]["ab_weights"]["v2"] == percent, 10)
+
     async def rollout(*arguments: str, fails: bool = False) -> str:
         return await asyncio.to_thread(command, bento, *arguments, fails=fails)
 
@@ -539,7 +544,7 @@ async def test_the_command_does_the_same(bento: ServedBento, admin: Admin, tags:
     told = await rollout("status")
     assert all(part in told for part in ("challenger", "10 %", "s left", "guardrail", "errors"))
     await rollout("next-step", "-m", "go on")
-    assert (await admin.status())["policy"]["ab_weights"]["v2"] == 100
+    await weight_is(100)
     told = await rollout("reload", "v2", tags.v1, "-m", "other weights")
     assert f"v2 holds {tags.v1}" in told
     told = await rollout("reload", "v2", "sentiment-distilbert-v2:absent", "-m", "x", fails=True)

@@ -12,10 +12,11 @@ import bentoml
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from transformers import BertTokenizer
 
 from runners.checkpoint import save_checkpoint
 from runners.model_store import InvalidCheckpoint, find_model
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import WORDS, tiny_checkpoint
 
 FACTS = {"source": "test", "held_out_accuracy": {"movies": 0.5}}
 WEIGHTS = "model.safetensors"
@@ -76,6 +77,16 @@ def remove_tokenizer(folder: Path) -> None:
         (folder / name).unlink()
 
 
+def add_a_word(folder: Path) -> None:
+    vocabulary = {word: index for index, word in enumerate([*WORDS, "wonderful"])}
+    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
+
+
+def truncate_from_the_left(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": "left"}))
+
+
 def cut_weights_off(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:1_000])
 
@@ -100,9 +111,13 @@ def rewrite_head(folder: Path, value: float | None) -> None:
         (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
         (
             lambda folder: set_config(folder, architectures=["DistilBertForMaskedLM"]),
-            "no sequence classifier",
+            "no DistilBERT that classifies sequences",
         ),
-        (lambda folder: set_config(folder, architectures=None), "no sequence classifier"),
+        (
+            lambda folder: set_config(folder, architectures=["BertForSequenceClassification"]),
+            "no DistilBERT that classifies sequences",
+        ),
+        (lambda folder: set_config(folder, architectures=None), "no DistilBERT"),
         (lambda folder: set_config(folder, id2label={"0": "LABEL_0"}), "unknown labels"),
         (
             lambda folder: set_config(folder, id2label={"0": "neg", "1": "neutral", "2": "pos"}),
@@ -110,15 +125,18 @@ def rewrite_head(folder: Path, value: float | None) -> None:
         ),
         (remove_tokenizer, "no tokenizer"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "cannot be loaded"),
+        (add_a_word, r"know 11 tokens and not \['wonderful'\]"),
+        (truncate_from_the_left, "served otherwise than it was trained with: 'It begins well"),
         (lambda folder: (folder / WEIGHTS).unlink(), "cannot be loaded"),
         (cut_weights_off, "cannot be loaded"),
         (lambda folder: rewrite_head(folder, None), "lacks weights"),
         (lambda folder: rewrite_head(folder, math.nan), "differ by nan"),
     ],
     ids=[
-        "no config", "broken config", "config of a list", "another task", "no architectures",
-        "unknown labels", "more labels than outputs", "no tokenizer", "broken tokenizer",
-        "no weights", "cut-off weights", "untrained head", "weights that are no numbers",
+        "no config", "broken config", "config of a list", "another task", "another architecture",
+        "no architectures", "unknown labels", "more labels than outputs", "no tokenizer",
+        "broken tokenizer", "tokenizer of other weights", "truncated from the left", "no weights",
+        "cut-off weights", "untrained head", "weights that are no numbers",
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_cannot_be_served_leaves_no_trace(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,9 @@ ALLOWED = {
     "redis_connection": {"metrics"},
     "database": {"errors", "metrics"},
     "caller": set(),
-    "schemas": {"errors", "rollout", "settings", "values"},
+    "schemas": {"errors", "settings", "values"},
+    "admin_schemas": {"rollout", "schemas", "values"},
+    "report_schemas": {"values"},
     "log_shipper": {"analytics", "database", "logs", "settings", "tracing"},
     "prediction_path": {"cache", "errors", "ids", "metrics", "rollout", "tracing", "values"},
     "parts": {
@@ -58,3 +62,17 @@ def test_module_imports_only_what_lies_below_it(module: str) -> None:
 def test_every_module_at_the_top_has_its_rule() -> None:
     modules = {path.stem for path in ROOT.glob("*.py")}
     assert modules == ALLOWED.keys() | {"service"}
+
+
+def test_the_processes_of_the_runners_do_not_load_what_the_api_alone_needs() -> None:
+    heavy = ("sqlalchemy", "asyncpg", "fastapi", "redis", "scipy", "torch")
+    statement = f"import sys, service; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", statement],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "[]"

@@ -70,7 +70,7 @@ def test_an_imported_model_is_listed_and_shown_with_where_it_comes_from(
     assert tag in registry("list")
     [listed] = json.loads(registry("list", "--json"))
     assert (listed["tag"], listed["configured_as"]) == (tag, ["v2"])
-    assert listed["source"] == f"hub: {checkpoint}"
+    assert listed["source"] == f"folder: {checkpoint}"
     shown = registry("show", tag)
     assert all(part in shown for part in ("imported at", "torch 2", "negative, positive"))
     assert "not judged" in shown
@@ -96,6 +96,8 @@ def test_a_model_survives_its_journey_through_a_file(
     assert (find_model(tag).folder / CANARY).read_text() == answers
     assert f"parent {tag}" in registry("show", tag)
     assert "has to end in .bentomodel" in registry("export", tag, tmp_path / "x.zip", fails=True)
+    nowhere = tmp_path / "absent" / "x.bentomodel"
+    assert "there is no folder" in registry("export", tag, nowhere, fails=True)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +144,15 @@ def test_a_model_that_is_worse_than_another_is_refused(
     registry.take(better, "--held-out", held_out)
     tag = only_tag()
     told = registry.take(worse, "--held-out", held_out, "--against", tag, fails=True)
-    assert f"it is less accurate than {tag} by 100.00%" in told
+    assert f"it may be less accurate than {tag} by 100.00%" in told
+    assert "more texts" not in told
     assert only_tag() == tag
     registry.take(better, "--held-out", held_out, "--against", tag)
+    told = registry.take(
+        better, "--held-out", held_out, "--against", tag, "--margin", "0.01", fails=True
+    )
+    assert "more texts would tell" in told
+    assert only_tag() == tag
     told = registry("compare", tag, tag, "--held-out", held_out)
     assert "they agree on 100.00%" in told
     assert "neither is shown to be more accurate" in told
@@ -230,6 +238,30 @@ def test_an_engine_of_another_model_is_found(registry: Registry, tmp_path: Path)
     assert "it says otherwise than when it was saved" in told
 
 
+def test_what_older_models_lack_is_told_and_no_fault(registry: Registry, checkpoint: Path) -> None:
+    registry.take(checkpoint)
+    saved = bentoml.models.get(only_tag())
+    facts = {name: fact for name, fact in saved.info.metadata.items() if name != "files"}
+    with bentoml.models.create("sentiment-distilbert-v2:older", metadata=facts) as older:
+        shutil.copytree(saved.path, older.path, ignore=shutil.ignore_patterns(CANARY, "model.yaml"),
+                        dirs_exist_ok=True)  # fmt: skip
+    told = registry("verify", "sentiment-distilbert-v2:older")
+    assert "files saved before their digests were kept" in told
+    assert "canary none was kept" in told
+    assert told.count("as saved") == 2
+
+
+def test_models_of_others_under_our_names_are_passed_over(
+    registry: Registry, model_store: Path
+) -> None:
+    with bentoml.models.create("sentiment-distilbert-v1:theirs"):
+        pass
+    assert "There is none" in registry("list")
+    assert "There is none" in registry("verify")
+    told = registry("show", "sentiment-distilbert-v1:theirs", fails=True)
+    assert "was not saved by python -m scripts.save_models" in told
+
+
 def test_a_missing_file_is_found(registry: Registry, checkpoint: Path) -> None:
     registry.take(checkpoint)
     (find_model(only_tag()).folder / "model.safetensors").unlink()
@@ -255,7 +287,7 @@ def test_a_model_comes_from_mlflow(
 
     def download_artifacts(*, artifact_uri: str, dst_path: str) -> str:
         if artifact_uri != "models:/sentiment/3":
-            raise MlflowException("no such model")
+            raise MlflowException(f"no such model: {artifact_uri}")
         folder = Path(dst_path) / "artifact"
         tokenizer = folder / "components" / "tokenizer"
         shutil.copytree(checkpoint, folder / "model", ignore=shutil.ignore_patterns("tok*", "voc*"))
@@ -265,6 +297,12 @@ def test_a_model_comes_from_mlflow(
 
     class MlflowException(Exception): ...
 
+    class MlflowClient:
+        def get_model_version_by_alias(self, name: str, alias: str) -> SimpleNamespace:
+            assert name == "sentiment"
+            return SimpleNamespace(version={"champion": "3", "former": "2"}[alias])
+
+    mlflow.MlflowClient = MlflowClient  # type: ignore[attr-defined]
     mlflow.artifacts = SimpleNamespace(download_artifacts=download_artifacts)  # type: ignore[attr-defined]
     mlflow.exceptions = SimpleNamespace(MlflowException=MlflowException)  # type: ignore[attr-defined]
     sys.modules["mlflow"] = mlflow
@@ -272,6 +310,12 @@ def test_a_model_comes_from_mlflow(
     assert "mlflow: models:/sentiment/3" in registry("show", only_tag())
     told = registry.take("models:/sentiment/4", fails=True)
     assert "MLflow does not give models:/sentiment/4: no such model" in told
+    registry.take("models:/sentiment@champion")
+    shown = registry("show", only_tag())
+    assert "mlflow: models:/sentiment@champion" in shown
+    assert "commit models:/sentiment/3" in shown
+    told = registry.take("models:/sentiment@former", fails=True)
+    assert "no such model: models:/sentiment/2" in told
 
 
 def test_a_model_comes_from_weights_and_biases(

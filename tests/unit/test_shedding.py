@@ -124,6 +124,8 @@ def test_where_many_are_answered_from_the_cache_the_door_stays_open() -> None:
 
 
 async def test_it_knows_that_models_are_full_before_anybody_was_refused() -> None:
+    random.seed(0)
+
     def let_in(door: Door) -> int:
         return sum(door.lets_in({}) for _ in range(200))
 
@@ -133,6 +135,8 @@ async def test_it_knows_that_models_are_full_before_anybody_was_refused() -> Non
 
 
 async def test_where_what_comes_is_answered_from_the_cache_full_models_do_not_matter() -> None:
+    # Until the first one is answered it lets in the n-th with a chance of 1 / (n + 1).
+    random.seed(0)
     door = Door(PREDICT_ROUTES, full=lambda: True).before(app)
     replies = await ask(door, "/predict", 500)
     assert sum(reply.text == "in" for reply in replies) > 450

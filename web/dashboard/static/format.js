@@ -4,7 +4,7 @@ const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
 
 export const count = (n) => (n === null || n === undefined ? "–" : whole.format(n));
-export const short = (n) => (n === null || n === undefined ? "–" : n < 10_000 ? whole.format(n) : compact.format(n));
+export const short = (n) => (n === null || n === undefined ? "–" : n < 1_000_000 ? whole.format(n) : compact.format(n));
 export const percent = (share, digits = 1) =>
   share === null || share === undefined ? "–" : `${share.toFixed(digits)} %`;
 export const points = (share) =>

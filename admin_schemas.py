@@ -1,0 +1,98 @@
+"""Wire models of the POSTs under /admin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import bentoml
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints
+
+from rollout.changes import Action, AskedAction
+from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
+from rollout.told import PolicyChange, told
+from schemas import TOLD_USABLE, RequestBody, refuse_unusable
+from values import Version
+
+if TYPE_CHECKING:
+    # Not for the processes of the runners, which import this too: it comes with SQLAlchemy.
+    from rollout.admin import Outcome
+
+Reason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, strict=True, min_length=1, max_length=500),
+    AfterValidator(refuse_unusable),
+    TOLD_USABLE,
+]
+
+
+class RolloutRequest(RequestBody):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "base_version": 0,
+                "reason": "v2 for a tenth of the subjects",
+                "changes": {"ab_weights": {"v1": 90, "v2": 10}},
+            }
+        }
+    )
+    action: AskedAction = Field(
+        "set",
+        description="set: what `changes` names; promote: the challenger is champion; roll_back: "
+        "all to the champion, or the policy `to_version` again; next_step: of the schedule, now",
+    )
+    base_version: int = Field(
+        ge=0, le=MAX_VERSION, description="the policy that this is to follow on"
+    )
+    reason: Reason = Field(description="why, for whoever reads the history")
+    changes: RolloutChanges | None = Field(
+        None, description="of `set`; fields that are absent stay as they are"
+    )
+    to_version: int | None = Field(
+        None, ge=0, le=MAX_VERSION, description="of `roll_back`; 0 is what the settings say"
+    )
+    dry_run: bool = Field(False, description="true: only say what would come of it")
+
+
+class ReloadRequest(RequestBody):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"version": "v2", "tag": None, "reason": "back to the old one"}
+        }
+    )
+    version: Version
+    tag: Tag | None = Field(
+        description="a model of the BentoML store, name:version; null: what the setting names"
+    )
+    reason: Reason = Field(description="why, for whoever reads the history")
+    base_version: int | None = Field(
+        None, ge=0, le=MAX_VERSION, description="refused (409) if another policy is in force"
+    )
+
+
+class RolloutReply(bentoml.IODescriptor):
+    policy_version: int
+    created_at: AwareDatetime
+    author: str
+    action: Action
+    reason: str
+    policy: RolloutPolicy
+    changes: list[PolicyChange]
+    subjects_moved_percent: float = Field(
+        description="of the subjects of /predict/ab, who get another version"
+    )
+    dry_run: bool
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> RolloutReply:
+        record = outcome.record
+        return cls(
+            policy_version=record.version,
+            created_at=record.created_at,
+            author=record.author,
+            action=record.action,
+            reason=record.reason,
+            policy=record.policy,
+            changes=told(outcome.changes),
+            subjects_moved_percent=outcome.subjects_moved_percent,
+            dry_run=outcome.dry_run,
+        )

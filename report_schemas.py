@@ -1,0 +1,62 @@
+"""Wire models of what operators ask: health, and how the cache, the log and the limits stand."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from values import Version
+
+
+class RunnerHealth(BaseModel):
+    ready: bool
+    revision: str | None
+    engine: str | None
+    tag: str | None = Field(None, description="in the BentoML model store")
+    loading: str | None = Field(None, description="what is being loaded to take its place")
+    refused: str | None = Field(None, description="what was to take its place and did not, and why")
+    heeded: int | None = Field(
+        None, description="the rollout policy whose model every host has loaded or refused"
+    )
+
+
+class RolloutHealth(BaseModel):
+    policy_version: int = Field(description="0: what the settings say")
+    frozen: bool = Field(description="the newest policy is not known; the last known is in force")
+
+
+class Health(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+    status: str = Field(
+        description="ok; degraded: predictions are served, a part is down; unavailable"
+    )
+    model_loaded: bool
+    log_writable: bool = Field(description="predictions can be recorded; without, none is answered")
+    database_connected: bool
+    redis_connected: bool
+    versions: dict[Version, RunnerHealth]
+    rollout: RolloutHealth
+
+
+class CacheStats(BaseModel):
+    hits: int
+    misses: int
+    hit_rate: float = Field(ge=0, le=100, description="percent of lookups that hit")
+    cache_size: int | None = Field(description="cached answers; null while Redis is down")
+
+
+class LogStats(BaseModel):
+    recorded: int = Field(description="predictions on local disk, of all workers since the start")
+    stored: int = Field(description="of these, in PostgreSQL")
+    dropped: int
+    rejected: int = Field(description="lines that PostgreSQL refused or nobody could read")
+    waiting_bytes: int = Field(description="on local disk, for PostgreSQL")
+    max_bytes: int = Field(description="what may wait at most")
+    oldest_seconds: float = Field(description="how long what waits has waited")
+
+
+class RateLimitStatus(BaseModel):
+    limit: int | None = Field(
+        description="requests a window, for `batch` texts; null if the limit is off"
+    )
+    remaining: int | None
+    reset_in_seconds: float | None
