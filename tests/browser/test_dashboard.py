@@ -280,6 +280,8 @@ def test_faults_are_asked_about_less_and_less_often(page: Page) -> None:
     page.route("**/analytics/drift*", lambda route: route.fulfill(status=500, body="{}"))
     page.get_by_label("Range").select_option("1h")
     expect(page.locator("#drift [role=alert]")).to_contain_text("answers 500")
+    # The whole refresh is over: another choice before that takes its place.
+    expect(page.locator("#status")).to_contain_text("could not be shown")
     expect(page.locator("#next")).to_have_text(re.compile(r"^next in (30|2\d) s$"))
     page.get_by_label("Range").select_option("6h")
     expect(page.locator("#next")).to_have_text(re.compile(r"^next in (60|5\d) s$"))
