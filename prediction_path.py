@@ -120,10 +120,10 @@ class PredictionPath:
         for version in VERSIONS:
             if version not in models:
                 try:
-                    other = self._runners[version].description()
+                    held = self._runners[version].description()
                 except RunnerUnavailable:
                     return None
-                models[version] = ModelVersion(version, other.revision, other.engine)
+                models[version] = ModelVersion(version, held.revision, held.engine)
         experiment = Experiment(dealt.split, models["v1"], models["v2"])
         return Assignment(experiment, dealt.subject_key)
 
@@ -143,6 +143,7 @@ class PredictionPath:
         )
         comparison = _comparison(v1, v2)
         await self._record([v1, v2], comparison)
+        _count(comparison)
         return comparison
 
     async def shadow(self, prediction: Prediction) -> None:
@@ -156,8 +157,10 @@ class PredictionPath:
         started = time.perf_counter()
         [shadowed] = await self._predict([prediction.text], version, "shadow", started)
         v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
+        comparison = _comparison(v1, v2)
         # Both: what is in the log already is not stored again.
-        await self._log.record([v1, v2], _comparison(v1, v2))
+        await self._log.record([v1, v2], comparison)
+        _count(comparison)
 
     async def _predict(
         self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
@@ -231,6 +234,8 @@ class PredictionPath:
 
 def _comparison(v1: Prediction, v2: Prediction) -> Comparison:
     created_at = datetime.now(UTC)
-    comparison = Comparison(new_id(created_at), created_at, v1, v2)
+    return Comparison(new_id(created_at), created_at, v1, v2)
+
+
+def _count(comparison: Comparison) -> None:
     metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()
-    return comparison

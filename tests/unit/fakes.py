@@ -100,6 +100,7 @@ class FakeLog:
         self.comparisons: list[Comparison] = []
         self.failures: list[tuple[ModelVersion, Endpoint, int]] = []
         self.full = False
+        self.refuses = False  # finds out only when it writes
 
     def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None:
         self.failures.append((model, endpoint, texts))
@@ -111,6 +112,8 @@ class FakeLog:
     async def record(
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
     ) -> None:
+        if self.refuses:
+            raise LogUnavailable("told to refuse")
         self.predictions.extend(predictions)
         if comparison is not None:
             self.comparisons.append(comparison)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from errors import Overloaded, RunnerUnavailable
+from errors import LogUnavailable, Overloaded, RunnerUnavailable
 from rollout.policy import RolloutPolicy
 from rollout.shadow import MAX_WAITING, Shadow
 from tests.unit.fakes import Setup, counter, prediction
@@ -139,3 +139,23 @@ async def test_a_challenger_without_time_has_not(setup: Setup) -> None:
     with pytest.raises(Overloaded):
         await setup.path.shadow(answered)
     assert setup.log.failures == []
+
+
+async def test_a_comparison_is_counted_when_it_is_recorded(setup: Setup) -> None:
+    def counted() -> float:
+        return sum(
+            counter("model_comparisons_total", agreement=said) for said in ("agree", "disagree")
+        )
+
+    before = counted()
+    [answered] = await setup.path.predict(["one"], "v1", "/predict")
+    setup.log.refuses = True
+    with pytest.raises(LogUnavailable):
+        await setup.path.compare("two")
+    with pytest.raises(LogUnavailable):
+        await setup.path.shadow(answered)
+    assert counted() == before
+    setup.log.refuses = False
+    await setup.path.compare("two")
+    await setup.path.shadow(answered)
+    assert counted() == before + 2
