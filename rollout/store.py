@@ -12,8 +12,8 @@ from sqlalchemy import RowMapping, insert, literal, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from database import DATABASE_FAILURES, timed
-from errors import DatabaseUnavailable, PolicyConflict
+from database import reading
+from errors import PolicyConflict
 from rollout.changes import Action
 from rollout.policy import RolloutPolicy
 from rollout.tables import rollout_policies as table
@@ -51,12 +51,12 @@ class PolicyStore:
     async def version(self) -> int:
         """Of the one in force; a look at the index and no more."""
         newest = select(table.c.version).order_by(table.c.version.desc()).limit(1)
-        async with _asking(), self._engine.connect() as connection:
+        async with reading(self._engine, "policy") as connection:
             return (await connection.execute(newest)).scalar() or 0
 
     async def get(self, version: int) -> PolicyRecord | None:
         chosen = select(table).where(table.c.version == version)
-        async with _asking(), self._engine.connect() as connection:
+        async with reading(self._engine, "policy") as connection:
             row = (await connection.execute(chosen)).mappings().first()
         return None if row is None else _record(row)
 
@@ -65,7 +65,7 @@ class PolicyStore:
         chosen = select(table).order_by(table.c.version.desc()).limit(limit)
         if before is not None:
             chosen = chosen.where(table.c.version < before)
-        async with _asking(), self._engine.connect() as connection:
+        async with reading(self._engine, "policy") as connection:
             rows = (await connection.execute(chosen)).mappings().all()
         return [_record(row) for row in rows]
 
@@ -81,12 +81,13 @@ class PolicyStore:
             [column.name for column in table.columns],
             values.where(text("coalesce((SELECT max(version) FROM rollout_policies), 0) = :base")),
         )
-        try:
-            async with _asking(), self._engine.begin() as connection:
-                done = await connection.execute(statement, {"base": record.version - 1})
+        async with reading(self._engine, "policy") as connection:
+            try:
+                async with connection.begin():
+                    done = await connection.execute(statement, {"base": record.version - 1})
                 is_next = done.rowcount == 1
-        except IntegrityError:
-            is_next = False
+            except IntegrityError:
+                is_next = False
         if not is_next:
             raise PolicyConflict(
                 f"Policy {record.version - 1} is not the one in force any more; "
@@ -96,19 +97,8 @@ class PolicyStore:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
         """Whether this process is the only one inside such a block, of all machines."""
-        async with _asking(), self._engine.begin() as connection:
+        async with reading(self._engine, "policy") as connection, connection.begin():
             yield bool((await connection.execute(_WATCH_LOCK)).scalar())
-
-
-@asynccontextmanager
-async def _asking() -> AsyncIterator[None]:
-    try:
-        async with timed("select"):
-            yield
-    except IntegrityError:
-        raise
-    except DATABASE_FAILURES as error:
-        raise DatabaseUnavailable("The database cannot answer now; try again") from error
 
 
 def _record(row: RowMapping) -> PolicyRecord:

@@ -300,3 +300,17 @@ async def test_a_model_that_has_not_been_heard_of_is_not_judged(machine: Machine
     watch = RolloutWatch(machine.live, machine.store, machine.evidence, lambda: {"v1": "r1"})
     assert await watch.judge(machine.live.record, NOW) is None
     assert set(VERSIONS) == {"v1", "v2"}
+
+
+async def test_looking_for_policies_is_counted_apart_from_what_clients_ask(
+    machine: Machine,
+) -> None:
+    def counted(query_type: str) -> float:
+        return counter("db_queries_total", type=query_type)
+
+    before = {one: counted(one) for one in ("policy", "select")}
+    for _ in range(3):
+        await machine.live.look()
+    await machine.admin.history(5, None)
+    assert counted("policy") >= before["policy"] + 4
+    assert counted("select") == before["select"]
