@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 import metrics
 from errors import DatabaseUnavailable
+from kept_file import keep
 from rollout.policy import RolloutPolicy
 from rollout.store import RECORD, PolicyRecord
 from values import VERSIONS
@@ -149,10 +149,7 @@ class LivePolicy:
             return None
 
     def _write_copy(self, record: PolicyRecord) -> None:
-        new = self._copy.with_suffix(f".{os.getpid()}")
         try:
-            self._copy.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(RECORD.dump_json(record))
-            new.replace(self._copy)
+            keep(self._copy, RECORD.dump_json(record))
         except OSError as error:
             logger.warning("no copy of the rollout policy is kept: %r", error)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 
+from kept_file import keep
 from values import WantedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -33,10 +33,7 @@ class ChosenModel:
 
     def keep(self, wanted: WantedModel) -> None:
         told = wanted._asdict() | {"configured": self._configured}
-        new = self._file.with_suffix(f".{os.getpid()}")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text(json.dumps(told))
-            new.replace(self._file)
+            keep(self._file, json.dumps(told).encode())
         except OSError as error:
             logger.warning("%s cannot be written: %r", self._file.name, error)

@@ -28,6 +28,7 @@ ALLOWED = {
     "redis_connection": {"metrics"},
     "database": {"errors", "metrics"},
     "caller": set(),
+    "kept_file": set(),
     "schemas": {"errors", "settings", "values"},
     "admin_schemas": {"rollout", "schemas", "values"},
     "report_schemas": {"values"},
