@@ -51,6 +51,7 @@ class Slot:
         self._load = load
         self._next: WantedModel | None = None
         self._changing: asyncio.Task[None] | None = None
+        self.description: RunnerDescription
         wanted = chosen.read() or WantedModel(None, 0)
         refused = None
         try:
@@ -61,8 +62,7 @@ class Slot:
             refused = self._refusal(wanted.tag, error)
             loaded = load(configured, False)
         description, self._batcher = loaded
-        self.description = replace(description, heeded=wanted.number, refused=refused)
-        self._tell()
+        self._describe(replace(description, heeded=wanted.number, refused=refused))
 
     async def classify(
         self, texts: list[str], *, timeout_seconds: float, lane: Lane
@@ -95,29 +95,29 @@ class Slot:
             loaded = await asyncio.to_thread(self._load, tag, True)
         except Exception as error:  # noqa: BLE001  whatever it is: what serves goes on
             refused = self._refusal(tag, error)
-            self.description = replace(
-                self.description, heeded=wanted.number, loading=None, refused=refused
+            self._describe(
+                replace(self.description, heeded=wanted.number, loading=None, refused=refused)
             )
             metrics.model_changes.labels(self._version, "refused").inc()
         else:
             before = self._batcher
             description, self._batcher = loaded
-            self.description = replace(description, heeded=wanted.number)
+            self._describe(replace(description, heeded=wanted.number))
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
             await asyncio.to_thread(self._chosen.keep, wanted)
             await asyncio.to_thread(before.drain)
             del before
             gc.collect()
-        self._tell()
 
     def _refusal(self, tag: str, error: Exception) -> str:
         logger.error("%s: %s is refused", self._version, tag, exc_info=error)
         reason = str(error) if isinstance(error, _TOLD) else type(error).__name__
         return f"{tag}: {reason}"
 
-    def _tell(self) -> None:
-        metrics.model_refused.labels(self._version).set(self.description.refused is not None)
+    def _describe(self, description: RunnerDescription) -> None:
+        self.description = description
+        metrics.model_refused.labels(self._version).set(description.refused is not None)
 
 
 def slot_of(version: Version, settings: Settings) -> Slot:
