@@ -43,7 +43,7 @@ MAX_TOKENS = 512
 DISTILBERT = "DistilBertForSequenceClassification"
 MAX_TRACE_DIFFERENCE = 1e-5
 WEIGHTS_FILE = "model.safetensors"
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
 
 
 # Is given the reference and tells facts to keep; raises InvalidCheckpoint to refuse it.
@@ -114,8 +114,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is no DistilBERT that classifies sequences: its architectures are "
             f"{architectures}, not {[DISTILBERT]}"
         )
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise InvalidCheckpoint(f"{folder} has no tokenizer: none of {', '.join(_TOKENIZER_FILES)}")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise InvalidCheckpoint(f"{folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     return config
 
 

@@ -21,12 +21,13 @@ from runners.checkpoint import Judge
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engine_choice import EngineUnavailable, choose_engine
+from runners.export.gate import classify_texts
 from runners.model_store import InvalidCheckpoint, find_model
 from scripts.engine_texts import InvalidTexts, packaged_texts
 from scripts.registry import sources
 from scripts.registry.catalogue import Entry, entries, entry
 from scripts.registry.gates import MARGIN, AccuracyGate, not_gated
-from scripts.registry.held_out import classify_all, read_held_out, side_by_side
+from scripts.registry.held_out import read_held_out, side_by_side
 from scripts.registry.saving import COLUMNS, ENGINES_HELP, TEXTS_HELP, Engines, console, save
 from scripts.registry.sources import Fetched
 from scripts.registry.verifying import verify
@@ -97,10 +98,11 @@ def compare(
             for one in of:
                 task = progress.add_task(one.model.tag, total=len(texts))
                 answers.append(
-                    classify_all(
+                    classify_texts(
                         _classifier(one.model.tag),
                         texts,
-                        lambda done, task=task: progress.advance(task, done),  # type: ignore[misc]
+                        streams=usable_cpus(),
+                        progress=lambda done, task=task: progress.advance(task, done),  # type: ignore[misc]
                     )
                 )
         compared = side_by_side(texts, *answers)

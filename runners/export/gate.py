@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runners.classifier import Classifier
 from values import Classification, Sentiment
@@ -94,21 +93,15 @@ class Gate:
         return GateReport(
             texts=len(pairs),
             agreement=_share([ours.sentiment == theirs.sentiment for ours, theirs in pairs]),
-            mean_difference=float(np.mean([_difference(*pair) for pair in pairs])),
+            mean_difference=float(np.mean([largest_difference(*pair) for pair in pairs])),
             accuracy=self._accuracy(answers),
             reference_accuracy=self._accuracy(self._reference),
         )
 
     def _classify(self, classifier: Classifier) -> list[Classification]:
-        def classify(start: int) -> list[Classification]:
-            step = self._texts[start : start + _STEP_TEXTS]
-            answers = classifier.classify([labelled.text for labelled in step])
-            self._progress(len(step))
-            return answers
-
-        with ThreadPoolExecutor(self._streams) as threads:
-            steps = threads.map(classify, range(0, len(self._texts), _STEP_TEXTS))
-            return [answer for step in steps for answer in step]
+        return classify_texts(
+            classifier, self._texts, streams=self._streams, progress=self._progress
+        )
 
     def _accuracy(self, answers: Sequence[Classification]) -> float:
         return _share(
@@ -119,11 +112,31 @@ class Gate:
         )
 
 
+def classify_texts(
+    classifier: Classifier,
+    texts: Sequence[LabelledText],
+    *,
+    streams: int,
+    progress: Callable[[int], object] = lambda _texts: None,
+) -> list[Classification]:
+    """In their order, on `streams` cores; `progress` is told how many more are done, from any."""
+
+    def classify(start: int) -> list[Classification]:
+        step = texts[start : start + _STEP_TEXTS]
+        answers = classifier.classify([labelled.text for labelled in step])
+        progress(len(step))
+        return answers
+
+    with ThreadPoolExecutor(streams) as threads:
+        steps = threads.map(classify, range(0, len(texts), _STEP_TEXTS))
+        return [answer for step in steps for answer in step]
+
+
+def largest_difference(one: Classification, other: Classification) -> float:
+    """Of a probability; a class that one of them does not have counts as 0 there."""
+    labels = one.scores | other.scores
+    return max(abs(one.scores.get(label, 0.0) - other.scores.get(label, 0.0)) for label in labels)
+
+
 def _share(outcomes: Sequence[bool]) -> float:
     return sum(outcomes) / len(outcomes) if outcomes else 0.0
-
-
-def _difference(ours: Classification, theirs: Classification) -> float:
-    first: NDArray[np.float64] = np.array(list(ours.scores.values()))
-    second: NDArray[np.float64] = np.array(list(theirs.scores.values()))
-    return float(np.abs(first - second).max())

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from runners.classifier import Classifier
-from runners.export.gate import LabelledText
+from runners.cpu import usable_cpus
+from runners.export.gate import LabelledText, classify_texts
 from runners.model_store import InvalidCheckpoint
-from scripts.registry.held_out import classify_all, judge, side_by_side
+from scripts.registry.held_out import judge, side_by_side
 
 # What a model may lose to the one that it is judged against. On 2,000 texts, one that is equal to
 # it and differs on a tenth of them passes four times in five.
@@ -37,7 +38,7 @@ class AccuracyGate:
         Raises:
             InvalidCheckpoint: it is not accurate enough.
         """
-        answers = classify_all(candidate, self.texts)
+        answers = classify_texts(candidate, self.texts, streams=usable_cpus())
         judged = judge(self.texts, answers)
         told: dict[str, Any] = {
             "texts": judged.texts, "accuracy": round(judged.accuracy, 5), "source": self.source,
@@ -48,7 +49,7 @@ class AccuracyGate:
                 f"{self.least:.2%} are asked for"
             )
         if self.against is not None:
-            other = classify_all(self.against, self.texts)
+            other = classify_texts(self.against, self.texts, streams=usable_cpus())
             compared = side_by_side(self.texts, other, answers)
             told |= {
                 "against": self.against_tag,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ from pydantic import ValidationError
 
 from analytics.statistics.outcomes import Interval, PairedOutcomes
 from analytics.statistics.paired import tango_interval
-from runners.classifier import Classifier
-from runners.cpu import usable_cpus
-from runners.export.gate import LabelledText
+from runners.export.gate import LabelledText, largest_difference
 from scripts.engine_texts import InvalidTexts, LabelledLine, told
 from values import Classification
 
 # Fewer say nothing: the interval of an accuracy of 90 % is 8 points wide then.
 MIN_TEXTS = 200
-_STEP_TEXTS = 64
 
 
 def read_held_out(path: Path) -> list[LabelledText]:
@@ -106,24 +102,6 @@ class SideBySide:
         return "neither is shown to be more accurate"
 
 
-def classify_all(
-    classifier: Classifier,
-    texts: Sequence[LabelledText],
-    progress: Callable[[int], object] = lambda _texts: None,
-) -> list[Classification]:
-    """On every core; `progress` is told how many more are done, from any thread."""
-
-    def classify(start: int) -> list[Classification]:
-        step = [labelled.text for labelled in texts[start : start + _STEP_TEXTS]]
-        answers = classifier.classify(step)
-        progress(len(step))
-        return answers
-
-    with ThreadPoolExecutor(usable_cpus()) as threads:
-        steps = threads.map(classify, range(0, len(texts), _STEP_TEXTS))
-        return [answer for step in steps for answer in step]
-
-
 def judge(texts: Sequence[LabelledText], answers: Sequence[Classification]) -> Judged:
     right = sum(
         answer.sentiment == labelled.label for labelled, answer in zip(texts, answers, strict=True)
@@ -141,10 +119,7 @@ def side_by_side(
     differing, differences = [], []
     for labelled, one, other in zip(texts, first, second, strict=True):
         cells[one.sentiment == labelled.label, other.sentiment == labelled.label] += 1
-        labels = one.scores | other.scores
-        differences.append(
-            max(abs(one.scores.get(label, 0) - other.scores.get(label, 0)) for label in labels)
-        )
+        differences.append(largest_difference(one, other))
         if one.sentiment != other.sentiment:
             differing.append((labelled, one, other))
     outcomes = PairedOutcomes(

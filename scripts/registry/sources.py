@@ -15,11 +15,11 @@ from bentoml._internal.models import ModelStore
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from runners.checkpoint import TOKENIZER_FILES
 from runners.model_store import InvalidCheckpoint
 
 # Weights and tokenizer; not the same weights again for other frameworks.
 _WANTED_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model", "README.md"]
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
 _SEE_CARD = "see the model card of the source"
 
 HELP = (
@@ -153,7 +153,7 @@ def _as_checkpoint(folder: Path) -> Path:
             break
     else:
         raise InvalidCheckpoint(f"{folder.name} holds no config.json of a classifier")
-    if not any((found / name).is_file() for name in _TOKENIZER_FILES):
+    if not any((found / name).is_file() for name in TOKENIZER_FILES):
         for tokenizer in sorted(folder.rglob("tokenizer_config.json")):
             shutil.copytree(tokenizer.parent, found, dirs_exist_ok=True)
     return found
