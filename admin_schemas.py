@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringCon
 
 from rollout.changes import Action, AskedAction
 from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
-from rollout.told import PolicyChange, told
+from rollout.told import PolicyChange, head, told
 from schemas import TOLD_USABLE, RequestBody, refuse_unusable
 from values import Version
 
@@ -86,11 +86,7 @@ class RolloutReply(bentoml.IODescriptor):
     def of(cls, outcome: Outcome) -> RolloutReply:
         record = outcome.record
         return cls(
-            policy_version=record.version,
-            created_at=record.created_at,
-            author=record.author,
-            action=record.action,
-            reason=record.reason,
+            **head(record),
             policy=record.policy,
             changes=told(outcome.changes),
             subjects_moved_percent=outcome.subjects_moved_percent,

@@ -32,8 +32,9 @@ from rollout.admin import RolloutAdmin
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy, Weights
 from rollout.read_api import rollout_router
+from rollout.record import PolicyRecord
 from rollout.shadow import Shadow
-from rollout.store import PolicyRecord, PolicyStore
+from rollout.store import PolicyStore
 from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
 from runners.client import RunnerClient

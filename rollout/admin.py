@@ -23,7 +23,8 @@ from rollout.changes import (
 from rollout.guardrails import Judgement
 from rollout.live import LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy
-from rollout.store import PolicyRecord, PolicyStore
+from rollout.record import PolicyRecord
+from rollout.store import PolicyStore
 from rollout.watch import RolloutWatch
 from values import Version
 

@@ -15,7 +15,7 @@ import metrics
 from errors import DatabaseUnavailable
 from kept_file import keep
 from rollout.policy import RolloutPolicy
-from rollout.store import RECORD, PolicyRecord
+from rollout.record import RECORD, PolicyRecord
 from values import VERSIONS
 
 logger = logging.getLogger("bentoml.sentiment.rollout")

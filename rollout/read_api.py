@@ -17,8 +17,8 @@ from rollout.changes import Action, differences, step_ends
 from rollout.guardrails import GuardrailName, State
 from rollout.live import LivePolicy
 from rollout.policy import MAX_VERSION, RolloutPolicy
-from rollout.store import PolicyRecord
-from rollout.told import PolicyChange, told
+from rollout.record import PolicyRecord
+from rollout.told import PolicyChange, head, told
 from values import Version
 
 
@@ -84,11 +84,7 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
             judgements = await parts().rollout.judgements()
         record = live.record
         return RolloutStatus(
-            policy_version=record.version,
-            created_at=record.created_at,
-            author=record.author,
-            action=record.action,
-            reason=record.reason,
+            **head(record),
             frozen=live.is_frozen,
             policy=record.policy,
             champion=record.policy.champion,
@@ -122,10 +118,6 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
 
 def _entry(record: PolicyRecord, before: PolicyRecord) -> PolicyEntry:
     return PolicyEntry(
-        policy_version=record.version,
-        created_at=record.created_at,
-        author=record.author,
-        action=record.action,
-        reason=record.reason,
+        **head(record),
         changes=told(differences(before.policy, record.policy)),
     )

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 
-from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, insert, literal, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from database import reading
 from errors import PolicyConflict
-from rollout.changes import Action
-from rollout.policy import RolloutPolicy
+from rollout.record import RECORD, PolicyRecord
 from rollout.tables import rollout_policies as table
 
 # Any number that no other program uses on this database: the ASCII of "rollout_".
 _WATCH_LOCK = text(f"SELECT pg_try_advisory_xact_lock({0x726F6C6C6F75745F})")
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyRecord:
-    """A policy, and how it came to be in force. Version 0 is what the settings say."""
-
-    version: int
-    created_at: datetime
-    author: str
-    action: Action
-    reason: str
-    policy: RolloutPolicy
-
-
-RECORD = TypeAdapter(PolicyRecord)
 
 
 class PolicyStore:

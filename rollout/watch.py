@@ -15,7 +15,8 @@ from rollout.evidence import EvidenceSource
 from rollout.guardrails import Judgement, judge
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
-from rollout.store import PolicyRecord, PolicyStore
+from rollout.record import PolicyRecord
+from rollout.store import PolicyStore
 from values import Version
 
 logger = logging.getLogger("bentoml.sentiment.rollout")

@@ -17,7 +17,8 @@ from errors import DatabaseUnavailable, InvalidRequest, PolicyConflict, PolicyNo
 from rollout.admin import RolloutAdmin
 from rollout.live import FROZEN_AFTER_SECONDS, LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy, Schedule, Weights
-from rollout.store import PolicyRecord, PolicyStore
+from rollout.record import PolicyRecord
+from rollout.store import PolicyStore
 from rollout.watch import RolloutWatch
 from tests.database import run_sql
 from tests.unit.fakes import counter
