@@ -56,7 +56,10 @@ Tag = Annotated[
     # The same for whoever reads the OpenAPI document, but for "latest".
     Field(json_schema_extra={"pattern": f"^{_TAG.pattern}$"}),
 ]
-Subject = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# Without U+0000, which PostgreSQL's JSON cannot hold.
+_WITHOUT_NUL = r"^[^\x00]+$"
+Subject = Annotated[str, StringConstraints(max_length=200, pattern=_WITHOUT_NUL)]
+Salt = Annotated[str, StringConstraints(max_length=100, pattern=_WITHOUT_NUL)]
 
 
 class _Document(BaseModel):
@@ -154,7 +157,7 @@ class RolloutChanges(_Document):
     predict_weights: Weights | None = Field(
         None, description="of /predict without a version, by text; null: all to the champion"
     )
-    salt: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
+    salt: Salt = Field(
         "ab-1", description="of the experiment: another one deals all subjects out anew"
     )
     overrides: Annotated[dict[Subject, Version], Field(max_length=MAX_OVERRIDES)] = Field(

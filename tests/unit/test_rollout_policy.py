@@ -61,6 +61,9 @@ def scheduled(**more: Any) -> RolloutPolicy:
         ({"shadow_percent": -1}, "shadow_percent"),
         ({"shadow_percent": 101}, "shadow_percent"),
         ({"salt": ""}, "salt"),
+        # PostgreSQL's JSON cannot hold it.
+        ({"salt": "a\x00"}, "salt"),
+        ({"overrides": {"user\x00": "v1"}}, "overrides"),
         ({"schedule": {"steps": [], "hold_seconds": 60}}, "steps"),
         ({"schedule": {"steps": [25, 5], "hold_seconds": 60}}, "larger than the one before"),
         ({"schedule": {"steps": [0, 5], "hold_seconds": 60}}, "larger than"),
@@ -218,7 +221,10 @@ def test_an_override_counts_in_no_experiment() -> None:
         ab_weights=st.integers(0, 10_000).map(lambda n: Weights.giving(n / 100, "v2")),
         predict_weights=st.none()
         | st.integers(0, 10_000).map(lambda n: Weights.giving(n / 100, "v1")),
-        overrides=st.dictionaries(st.text(min_size=1, max_size=20), st.sampled_from(["v1", "v2"])),
+        overrides=st.dictionaries(
+            st.text(st.characters(exclude_characters="\x00"), min_size=1, max_size=20),
+            st.sampled_from(["v1", "v2"]),
+        ),
         schedule=st.none() | st.just(Schedule.model_validate(SCHEDULE)),
     )
 )
