@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from web.request_id import HEADER as REQUEST_ID
 from web.request_id import request_id
+from web.routes import DASHBOARD_FILES
 
 _GATHERED = "sentiment.headers"
 
@@ -19,8 +20,8 @@ SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
 )
-_NOT_KEPT = (b"cache-control", b"no-store")
 _NOTHING = b"default-src 'none'; frame-ancestors 'none'"
 # The pages with scripts: of the documentation, all from here but for what Swagger UI has inline.
 _PAGE = (
@@ -33,8 +34,14 @@ _DASHBOARD = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_USUAL = (*SECURITY_HEADERS, (b"content-security-policy", _NOTHING))
+_OF_A_PAGE = (*SECURITY_HEADERS, (b"content-security-policy", _PAGE))
 # May be kept, if it is asked each time whether it is still the same.
-_ASK_AGAIN = (b"cache-control", b"no-cache")
+_OF_THE_DASHBOARD = (
+    *(header for header in SECURITY_HEADERS if header[0] != b"cache-control"),
+    (b"cache-control", b"no-cache"),
+    (b"content-security-policy", _DASHBOARD),
+)
 
 
 def add_header(scope: Scope, name: bytes, value: str) -> None:
@@ -56,15 +63,13 @@ class ResponseHeadersMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        policy, caching = _page_headers(scope["path"])
+        usual = _headers_of(scope["path"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [
                     *message["headers"],
-                    *SECURITY_HEADERS,
-                    caching,
-                    (b"content-security-policy", policy),
+                    *usual,
                     (REQUEST_ID, request_id(scope).encode()),
                     *scope.get(_GATHERED, {}).items(),
                 ]
@@ -76,11 +81,10 @@ class ResponseHeadersMiddleware:
         await self._app(scope, receive, send_with_headers)
 
 
-def _page_headers(path: str) -> tuple[bytes, tuple[bytes, bytes]]:
-    """The content security policy, and how long an answer is kept."""
-    if path == "/dashboard" or path.startswith("/dashboard/"):
-        return _DASHBOARD, _ASK_AGAIN
-    return (_PAGE if path in _PAGES else _NOTHING), _NOT_KEPT
+def _headers_of(path: str) -> tuple[tuple[bytes, bytes], ...]:
+    if path == "/dashboard" or path.startswith(DASHBOARD_FILES):
+        return _OF_THE_DASHBOARD
+    return _OF_A_PAGE if path in _PAGES else _USUAL
 
 
 def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:

@@ -136,6 +136,7 @@ async def test_it_is_what_the_door_answers(site: Site) -> None:
         other = await http.post(PATH, content=BODY, headers={"x-request-id": "for {ged"})
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["cache-control"] == "no-store"
     assert reply.json()["request_id"] == reply.headers["x-request-id"] == "mine"
     assert (reply.json(), reply.headers) == (expected.json(), expected.headers)
     assert other.json()["request_id"] == other.headers["x-request-id"] != "for {ged"
