@@ -18,6 +18,7 @@ from runners.cpu import usable_cpus
 from runners.engine_choice import (
     ONNX_FILE,
     ONNX_INT8_FILE,
+    OPENVINO_FP16_FILE,
     OPENVINO_INT8_FILE,
     REFERENCE,
     EngineUnavailable,
@@ -36,11 +37,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bentoml.sentiment.save")
 
+
+def _with_weights(xml: str) -> tuple[str, str]:
+    return xml, xml.replace(".xml", ".bin")
+
+
 _FILES: dict[EngineName, tuple[str, ...]] = {
     "onnxruntime-fp32": (ONNX_FILE,),
     "onnxruntime-int8": (ONNX_INT8_FILE,),
-    "openvino-bf16": (ONNX_FILE,),
-    "openvino-int8": (OPENVINO_INT8_FILE, OPENVINO_INT8_FILE.replace(".xml", ".bin")),
+    "openvino-bf16": _with_weights(OPENVINO_FP16_FILE),
+    "openvino-int8": _with_weights(OPENVINO_INT8_FILE),
 }
 
 
@@ -137,8 +143,12 @@ class _Workshop:
         onnx_file = self._folder / ONNX_FILE
         if not onnx_file.is_file():
             write_onnx(PooledDistilBert(self._network).eval(), self._example, onnx_file)
+        if name == "openvino-bf16":
+            # Imported here because it takes seconds, and few machines want these engines.
+            from runners.export.openvino_files import write_openvino_fp16
+
+            write_openvino_fp16(onnx_file, self._folder / OPENVINO_FP16_FILE)
         if name == "openvino-int8":
-            # Imported here because it takes seconds, and few machines want this engine.
             from runners.export.openvino_files import write_openvino_int8
 
             write_openvino_int8(onnx_file, self._batches, self._folder / OPENVINO_INT8_FILE)

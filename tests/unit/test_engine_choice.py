@@ -17,6 +17,7 @@ from runners.checkpoint import save_checkpoint
 from runners.engine_choice import (
     ONNX_FILE,
     ONNX_INT8_FILE,
+    OPENVINO_FP16_FILE,
     OPENVINO_INT8_FILE,
     EngineUnavailable,
     choose_engine,
@@ -27,6 +28,7 @@ from runners.engine_choice import (
 )
 from runners.export.graph import PooledDistilBert
 from runners.export.onnx_files import write_onnx
+from runners.export.openvino_files import write_openvino_fp16
 from runners.model_store import SavedModel, find_model
 from tests.unit.checkpoints import tiny_checkpoint
 from values import ENGINE_NAMES, EngineName
@@ -95,7 +97,7 @@ def absent(_: Path) -> None:
 
 
 def garbage(folder: Path) -> None:
-    for name in (ONNX_FILE, ONNX_INT8_FILE, OPENVINO_INT8_FILE):
+    for name in (ONNX_FILE, ONNX_INT8_FILE, OPENVINO_FP16_FILE, OPENVINO_INT8_FILE):
         (folder / name).write_bytes(b"\x08garbage")
 
 
@@ -157,6 +159,21 @@ def test_the_wanted_engine_is_taken_when_it_works(
     assert (torchs.name, onnx.name) == wanted
     assert warnings_in(caplog) == []
     np.testing.assert_allclose(onnx.infer(IDS, MASK), torchs.infer(IDS, MASK), atol=1e-5)
+
+
+@pytest.mark.parametrize("saved", ["with a file of its own", "before there was one"])
+def test_sixteen_bits_answer_as_torch_does(with_onnx: SavedModel, saved: str) -> None:
+    onnx = with_onnx.folder / ONNX_FILE
+    if saved == "with a file of its own":
+        own = with_onnx.folder / OPENVINO_FP16_FILE
+        write_openvino_fp16(onnx, own)
+        assert own.with_suffix(".bin").stat().st_size < 0.6 * onnx.stat().st_size
+        onnx.unlink()
+    half, torchs = (
+        load_engine(with_onnx, name, streams=1).infer(IDS, MASK)
+        for name in ("openvino-bf16", "torch-fp32")
+    )
+    np.testing.assert_allclose(half, torchs, atol=0.02)
 
 
 def test_the_fastest_that_was_saved_is_taken_when_none_is_wanted(with_onnx: SavedModel) -> None:
