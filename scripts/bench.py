@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import bentoml
 import typer
@@ -28,6 +26,7 @@ from scripts.benchmark.service import measure_base_size, measure_service, servic
 from scripts.benchmark.start import measure_one_start, measure_start, start_steps
 from scripts.benchmark.summary import Row
 from scripts.benchmark.tables import tables
+from scripts.sigterm import sigterm_as_ctrl_c
 from values import VERSIONS
 
 RESULTS = ROOT / "loadtest" / "results"
@@ -52,8 +51,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="where the record goes")] = RESULTS,
 ) -> None:
     """Measure, print the tables, and write NAME.json and NAME.png."""
-    # Like Ctrl-C: what was started is ended on the way out.
-    signal.signal(signal.SIGTERM, _stop)
+    sigterm_as_ctrl_c()
     plan, parts = QUICK if quick else DEFAULT, only or list(Part)
     columns = (
         TextColumn("{task.description}"),
@@ -122,10 +120,6 @@ def _write(rows: list[Row], folder: Path, name: str) -> None:
     plot(record, path.with_suffix(".png"))
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     console.print(f"recorded in {shown} and {shown.with_suffix('.png')}", soft_wrap=True)
-
-
-def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -70,10 +70,14 @@ def _round(url: str, *, examples: int, seed: int) -> tuple[int, int]:
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            if told := re.match(r"\s*(\d+) generated", line):
-                generated = int(told[1])
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                if told := re.match(r"\s*(\d+) generated", line):
+                    generated = int(told[1])
+        finally:
+            # Over by now, unless this process is being ended.
+            process.terminate()
     return process.returncode, generated
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from scripts.scoring.chunks import InvalidInput
 from scripts.scoring.job import Job, Report, score_file, score_file_with
 from scripts.scoring.journal import CannotResume, Progress
 from scripts.scoring.scorer import load_models, streams_of
+from scripts.sigterm import sigterm_as_ctrl_c
 from settings import Settings, get_settings
 from values import VERSIONS, Version
 
@@ -58,8 +58,7 @@ def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by pos
     kept = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
     job = Job(source, out, column, _versions(versions), kept, limit, restart)
     settings = get_settings()
-    # As Ctrl-C: what is committed stays.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    sigterm_as_ctrl_c()  # what is committed stays
     try:
         done = _score_here(job, settings) if ray is None else _score_on(ray, job, settings)
     except (InvalidInput, CannotResume, EngineUnavailable, bentoml.exceptions.NotFound) as error:

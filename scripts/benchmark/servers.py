@@ -24,6 +24,7 @@ from sqlalchemy import URL
 from runners.model_store import SavedModel, find_model
 from scripts.embedded import embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
+from scripts.sigterm import sigterm_as_ctrl_c
 from settings import get_settings
 from values import VERSIONS, Version
 
@@ -104,11 +105,12 @@ class Site:
 
 @contextmanager
 def site() -> Iterator[Site]:
-    """Private databases in a temporary folder, until the block ends.
+    """Private databases in a temporary folder, until the block ends, be it by SIGTERM.
 
     Raises:
         bentoml.exceptions.NotFound: a version is not in the model store.
     """
+    sigterm_as_ctrl_c()
     models = {version: find_model(get_settings().model_tag(version)) for version in VERSIONS}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))

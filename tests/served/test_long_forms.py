@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
 
 from scripts.fuzz import fuzz
 from scripts.soak import growth, soak, too_much
 from tests.serving import ServedBento
+from tests.store import ROOT
+from tests.waiting import wait_until
 
 CASES = 400
 SOAK_SECONDS = 12.0
@@ -22,3 +31,23 @@ def test_work_does_not_make_it_take_more_and_more(unlimited: ServedBento) -> Non
     assert [report.failures for report in reports if report.failures] == []
     # Memory is still being warmed up in so short a time; whether it stays is for `make soak`.
     assert set(too_much(growth(samples))) <= {"memory, MiB"}
+
+
+def test_sigterm_ends_what_a_long_run_has_started(bentoml_home: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "scripts.fuzz"],
+        cwd=ROOT,
+        env=os.environ | {"BENTOML_HOME": str(bentoml_home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as run:
+        this = psutil.Process(run.pid)
+
+        def fuzzing() -> bool:
+            return any("schemathesis" in " ".join(child.cmdline()) for child in this.children())
+
+        wait_until(fuzzing, seconds=60)
+        started = this.children(recursive=True)
+        run.send_signal(signal.SIGTERM)
+        run.wait(60)
+    wait_until(lambda: not any(process.is_running() for process in started), seconds=10)
