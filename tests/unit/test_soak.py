@@ -5,8 +5,18 @@ from __future__ import annotations
 from scripts.soak import Taken, growth, too_much
 
 
+def took(memory_mib: float, open_files: int = 100, connections: int = 30) -> Taken:
+    return {
+        "memory, MiB": memory_mib,
+        "open files": open_files,
+        "connections": connections,
+        "threads": 25,
+        "memory of service, MiB": memory_mib,
+    }
+
+
 def samples(*memory_mib: float) -> list[Taken]:
-    return [Taken(each, 100, 30, 25) for each in memory_mib]
+    return [took(each) for each in memory_mib]
 
 
 def test_what_is_taken_at_the_start_is_no_growth() -> None:
@@ -16,9 +26,14 @@ def test_what_is_taken_at_the_start_is_no_growth() -> None:
 def test_what_keeps_growing_is() -> None:
     steadily = samples(*(800 + 10 * number for number in range(40)))
     assert too_much(growth(steadily)) == ["memory, MiB"]
-    leaking = [Taken(800, 100 + number, 30 + number, 25) for number in range(60)]
+    leaking = [took(800, 100 + number, 30 + number) for number in range(60)]
     assert too_much(growth(leaking)) == ["open files", "connections"]
 
 
 def test_ups_and_downs_are_not() -> None:
     assert too_much(growth(samples(*(800 + 30 * (number % 2) for number in range(40))))) == []
+
+
+def test_a_process_that_came_late_is_told_by_its_memory() -> None:
+    late: Taken = {**took(800), "memory of log_shipper, MiB": 90}
+    assert growth([took(800)] * 10 + [late] * 10)["memory of log_shipper, MiB"] == (0, 90)
