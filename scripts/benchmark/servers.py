@@ -134,6 +134,8 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
         "BENTOML_DO_NOT_TRACK": "true",
         "DATABASE_URL": where.postgres.set(database="ours").render_as_string(hide_password=False),
         "REDIS_URL": f"{where.redis_url}/0",
+        # Two runs at once would ship each other's predictions, each to its own database.
+        "DATA_FOLDER": str(home / "data"),
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "RATE_LIMIT_PREDICT": "off",

@@ -33,11 +33,12 @@ def test_work_does_not_make_it_take_more_and_more(unlimited: ServedBento) -> Non
     assert set(too_much(growth(samples))) <= {"memory, MiB"}
 
 
-def test_sigterm_ends_what_a_long_run_has_started(bentoml_home: Path) -> None:
+def test_sigterm_ends_what_a_long_run_has_started(bentoml_home: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
     with subprocess.Popen(
         [sys.executable, "-m", "scripts.fuzz"],
         cwd=ROOT,
-        env=os.environ | {"BENTOML_HOME": str(bentoml_home)},
+        env=os.environ | {"BENTOML_HOME": str(bentoml_home), "DATA_FOLDER": str(shared)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as run:
@@ -51,3 +52,5 @@ def test_sigterm_ends_what_a_long_run_has_started(bentoml_home: Path) -> None:
         run.send_signal(signal.SIGTERM)
         run.wait(60)
     wait_until(lambda: not any(process.is_running() for process in started), seconds=10)
+    # Two runs at once would ship each other's predictions, each to its own database.
+    assert not shared.exists()
