@@ -13,7 +13,7 @@ import metrics
 import tracing
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
-from errors import Overloaded, RunnerUnavailable
+from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from ids import new_id
 from rollout.dealing import Dealt, deal_subject, deal_text, is_shadowed
 from rollout.policy import RolloutPolicy, other
@@ -183,8 +183,9 @@ class PredictionPath:
                 self._runners[version].check(new)
             answers = hits | await self._single_flight.get(list(text_of_miss), classify)
         except Exception as error:
-            # A shadow makes way for others: then it is not the model that failed.
-            if not (endpoint == "shadow" and isinstance(error, Overloaded)):
+            # A shadow makes way for others, a client has little time: then no model has failed.
+            makes_way = endpoint == "shadow" and isinstance(error, Overloaded)
+            if not makes_way and not isinstance(error, DeadlineExceeded):
                 model = ModelVersion(version, description.revision, description.engine)
                 self._log.record_failure(model, endpoint, len(texts))
             raise

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import metrics
 from deadlines import deadline_in
-from errors import Overloaded, ServiceError
+from errors import DeadlineExceeded, Overloaded, ServiceError
 from values import Prediction
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
@@ -54,7 +54,7 @@ class Shadow:
         try:
             async with deadline_in(TIMEOUT_SECONDS):
                 await self._ask(prediction)
-        except Overloaded:
+        except (Overloaded, DeadlineExceeded):
             return "skipped"
         except (ServiceError, TimeoutError):
             return "failed"

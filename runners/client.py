@@ -24,7 +24,7 @@ import metrics
 import tracing
 from coalescing import Bounds, Coalescer, NotCalled
 from deadlines import remaining_seconds
-from errors import Overloaded, RunnerUnavailable
+from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from runners.admission import Admission, NotAdmitted, QueueBounds
 from runners.hosts import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
 from runners.lanes import Lane, estimated_tokens, lane_of
@@ -122,7 +122,7 @@ class RunnerClient:
         return self._admission.is_full("interactive")
 
     def check(self, texts: Sequence[str]) -> None:
-        """Raises Overloaded: `classify` would, as things stand."""
+        """Raises Overloaded or DeadlineExceeded: `classify` would, as things stand."""
         tokens = estimated_tokens(texts)
         lane = lane_of(tokens)
         try:
@@ -133,16 +133,23 @@ class RunnerClient:
                 deadline_seconds=self._deadline_seconds(),
             )
         except NotAdmitted as error:
-            raise self._overloaded(error, lane) from error
+            raise self._refused(error, lane) from error
 
     def _deadline_seconds(self) -> float:
         return min(remaining_seconds(), self._timeout_seconds)
 
-    def _overloaded(self, refusal: NotAdmitted, lane: Lane) -> Overloaded:
+    def _refused(self, refusal: NotAdmitted, lane: Lane) -> Overloaded | DeadlineExceeded:
         metrics.shed_requests.labels(refusal.reason).inc()
+        retry_after_seconds = max(1, math.ceil(refusal.wait_seconds))
+        if refusal.reason == "deadline":
+            # Not Overloaded: who asks for an answer within a millisecond shuts no door to others.
+            return DeadlineExceeded(
+                f"Model {self.version} would not have answered in time",
+                retry_after_seconds=retry_after_seconds,
+            )
         return Overloaded(
             f"Model {self.version} has too much to do; try again",
-            retry_after_seconds=max(1, math.ceil(refusal.wait_seconds)),
+            retry_after_seconds=retry_after_seconds,
             of_large=lane == "bulk",
         )
 
@@ -151,6 +158,7 @@ class RunnerClient:
 
         Raises:
             Overloaded: they would wait too long.
+            DeadlineExceeded: they would wait past the deadline of the request.
             RunnerUnavailable: it is down, or failed.
         """
         tokens = estimated_tokens(texts)
@@ -170,7 +178,7 @@ class RunnerClient:
                     return await self._call(asked, deadline_seconds, lane)
                 return await self._calls.get(asked)
         except NotAdmitted as error:
-            raise self._overloaded(error, lane) from error
+            raise self._refused(error, lane) from error
         except NotCalled as error:
             metrics.abandoned_texts.labels(self.version).inc(len(texts))
             raise RunnerUnavailable(f"Model {self.version} was not asked in time") from error

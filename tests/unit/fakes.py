@@ -11,7 +11,7 @@ import asyncpg
 from prometheus_client import REGISTRY
 
 from analytics.log.records import ComparisonRecord, PredictionRecord
-from errors import LogUnavailable, Overloaded, RunnerUnavailable
+from errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
 from ids import new_id
 from prediction_path import PredictionPath
 from rollout.policy import RolloutPolicy
@@ -47,6 +47,7 @@ class FakeRunner:
         self.fails = False
         self.starting = False
         self.overloaded = False
+        self.too_slow = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -65,6 +66,8 @@ class FakeRunner:
         assert texts
         if self.overloaded:
             raise Overloaded("told to be overloaded")
+        if self.too_slow:
+            raise DeadlineExceeded("told to be too slow")
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
         self.calls.append(list(texts))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.keys import cache_key
-from errors import Overloaded, RunnerUnavailable
+from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from rollout.dealing import deal, subject_key
 from rollout.policy import RolloutPolicy, Weights
 from tests.unit.fakes import Setup, classification, counter
@@ -70,6 +70,13 @@ async def test_an_overloaded_model_refuses_what_is_new_and_nothing_else(setup: S
     assert setup.v1.calls == [["known"], ["under way"]]
     [(model, endpoint, texts)] = setup.log.failures
     assert (model.version, endpoint, texts) == ("v1", "/predict/batch", 2)
+
+
+async def test_a_client_that_has_too_little_time_is_no_failure_of_the_model(setup: Setup) -> None:
+    setup.v1.too_slow = True
+    with pytest.raises(DeadlineExceeded):
+        await setup.path.predict(["new"], "v1", "/predict")
+    assert setup.log.failures == []
 
 
 async def test_versions_do_not_share_answers(setup: Setup) -> None:

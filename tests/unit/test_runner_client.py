@@ -10,7 +10,7 @@ import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from deadlines import deadline_in
-from errors import Overloaded, RunnerUnavailable
+from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from runners.admission import QueueBounds
 from runners.client import READY_POLL_SECONDS, RunnerClient
 from runners.lanes import INTERACTIVE_TOKENS, Lane
@@ -30,6 +30,7 @@ class FakeRunnerApi:
         self.hangs = False
         self.revision = "r"
         self.answers_as: str | None = None
+        self.tokens_per_second: float | None = None
         self.calls: list[list[str]] = []
         self.lanes: list[Lane] = []
         self.timeouts: list[float] = []
@@ -64,7 +65,12 @@ class FakeRunnerApi:
             raise self.error
         heeded = self.wishes[-1].number if self.wishes else 0
         return RunnerDescription(
-            "v1", self.revision, "fake", ("negative", "positive"), heeded=heeded
+            "v1",
+            self.revision,
+            "fake",
+            ("negative", "positive"),
+            tokens_per_second=self.tokens_per_second,
+            heeded=heeded,
         )
 
 
@@ -189,6 +195,23 @@ async def test_too_much_is_refused_and_says_when_to_try_again(api: FakeRunnerApi
     assert not runner.is_full
     api.hangs = False
     await runner.classify(["x"])
+
+
+async def test_who_has_less_time_than_the_wait_is_told_so_at_once(
+    watching: RunnerClient, api: FakeRunnerApi
+) -> None:
+    api.tokens_per_second, api.error, api.hangs = 100.0, None, True
+    await until(lambda: watching.ready)
+    waiting = asyncio.create_task(watching.classify(["some words that are waited for"]))
+    await asyncio.sleep(0)
+    before = counter("shed_requests_total", reason="deadline")
+    async with deadline_in(0.001):
+        with pytest.raises(DeadlineExceeded, match="v1 would not have answered in time"):
+            watching.check(["x"])
+    assert counter("shed_requests_total", reason="deadline") == before + 1
+    watching.check(["x"])
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_a_large_batch_is_not_computed_past_the_deadline_of_its_request(

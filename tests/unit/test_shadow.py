@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from errors import LogUnavailable, Overloaded, RunnerUnavailable
+from errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
 from rollout.policy import RolloutPolicy
 from rollout.shadow import MAX_WAITING, Shadow
 from tests.unit.fakes import Setup, counter, prediction
@@ -65,6 +65,7 @@ async def test_what_is_offered_is_asked(shadow: Shadow, asked: Asked) -> None:
     [
         (RunnerUnavailable("gone"), "failed"),
         (Overloaded("busy"), "skipped"),
+        (DeadlineExceeded("a long queue"), "skipped"),
         (ValueError("nobody foresaw"), "failed"),
     ],
 )

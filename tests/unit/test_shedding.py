@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from errors import Overloaded, RunnerUnavailable
+from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from tests.unit.fakes import counter
 from web.problems import ProblemMiddleware
 from web.routes import PREDICT_ROUTES
@@ -199,3 +199,5 @@ async def test_it_closes_when_models_have_no_time_and_for_no_other_reason() -> N
     assert details(await ask(large, "/predict", 200)) == {"too large"}
     down = Door(PREDICT_ROUTES).before(failing(lambda: RunnerUnavailable("v1 is down")))
     assert details(await ask(down, "/predict", 200)) == {"v1 is down"}
+    hasty = Door(PREDICT_ROUTES).before(failing(lambda: DeadlineExceeded("not within 1 ms")))
+    assert details(await ask(hasty, "/predict", 200)) == {"not within 1 ms"}
