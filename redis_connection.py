@@ -10,6 +10,7 @@ from circuitbreaker import CircuitBreaker
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 import metrics
@@ -63,7 +64,7 @@ class RedisCircuit:
         try:
             if self._breaker.opened:
                 raise RedisDown("Redis is left alone after its failures")
-            with self._breaker:
+            with self._breaker, _closed_transport_told_as_such():
                 yield
         except REDIS_FAILURES as error:
             metrics.redis_errors.labels(operation).inc()
@@ -74,3 +75,15 @@ class RedisCircuit:
         if self._down:
             logger.info("Redis answers again")
         self._down = False
+
+
+@contextmanager
+def _closed_transport_told_as_such() -> Iterator[None]:
+    """uvloop raises RuntimeError where a connection breaks off right before it is written to.
+
+    redis-py wraps what asyncio raises then, and lets that through.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise RedisConnectionError(str(error)) from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import REGISTRY
 
-from redis_connection import FAILURES, REST_SECONDS, RedisCircuit, RedisDown
+from redis_connection import FAILURES, REDIS_FAILURES, REST_SECONDS, RedisCircuit, RedisDown
 
 
 @pytest.fixture
@@ -101,3 +101,14 @@ def test_what_is_no_failure_of_redis_is_none_of_its() -> None:
         with pytest.raises(ValueError, match="ours"):
             call(circuit, ValueError("ours"))
     call(circuit)
+
+
+def test_a_transport_that_closes_under_a_command_is_a_failure_of_redis() -> None:
+    before = failures()
+    circuit = RedisCircuit()
+    for _ in range(FAILURES):
+        with pytest.raises(REDIS_FAILURES, match="the handler is closed"):
+            call(circuit, RuntimeError("unable to perform operation; the handler is closed"))
+    with pytest.raises(RedisDown):
+        call(circuit)
+    assert failures() - before == FAILURES + 1
