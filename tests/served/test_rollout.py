@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,26 +93,25 @@ class Admin:
         return told
 
     async def change(self, **asked: Any) -> dict[str, Any]:
-        # The other API process may have to hear of the last one.
-        async with asyncio.timeout(GRACE_SECONDS + 5):
-            while True:
-                base = (await self.status())["policy_version"]
-                asked = {"reason": "a test", **asked, "base_version": base}
-                reply = await self._client.post("/admin/rollout", json=asked)
-                if reply.status_code != 409:
-                    assert reply.status_code == 200, reply.text
-                    told: dict[str, Any] = reply.json()
-                    return told
+        async def ask() -> httpx.Response:
+            base = (await self.status())["policy_version"]
+            body = {"reason": "a test", **asked, "base_version": base}
+            return await self._client.post("/admin/rollout", json=body)
+
+        return await self._decided(ask)
 
     async def reload(self, version: Version, tag: str | None) -> None:
-        asked = {"version": version, "tag": tag, "reason": "a test"}
-        # Beside a change of the policy one of both is told to decide again.
+        body = {"version": version, "tag": tag, "reason": "a test"}
+        await self._decided(lambda: self._client.post("/admin/models/reload", json=body))
+
+    async def _decided(self, ask: Callable[[], Awaitable[httpx.Response]]) -> dict[str, Any]:
+        """Asks again where another change came between, of which a process may have to hear yet."""
         async with asyncio.timeout(GRACE_SECONDS + 5):
-            while True:
-                reply = await self._client.post("/admin/models/reload", json=asked)
-                if reply.status_code != 409:
-                    assert reply.status_code == 200, reply.text
-                    return
+            while (reply := await ask()).status_code == 409:
+                pass
+        assert reply.status_code == 200, reply.text
+        told: dict[str, Any] = reply.json()
+        return told
 
     async def model(self, version: Version) -> dict[str, Any]:
         told: dict[str, Any] = (await self._client.get("/health")).json()["versions"][version]
