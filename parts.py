@@ -155,9 +155,9 @@ class Parts:
     async def _ask_challenger(self, prediction: Prediction) -> None:
         await self.path.shadow(prediction)
 
-    def _tell_runners(self, policy: RolloutPolicy) -> None:
+    def _tell_runners(self, policy: RolloutPolicy, as_of: float) -> None:
         for version, runner in self.runners.items():
-            runner.want(policy.wanted_model(version))
+            runner.want(policy.wanted_model(version), as_of)
 
     def _revisions(self) -> dict[Version, str]:
         """What the runners hold, of those that have said so."""

@@ -74,6 +74,10 @@ class RunnerDescription:
         under_way = self.loading is not None and self.loading.number == wanted.number
         return self.agreed and (under_way or self.heeded == wanted.number)
 
+    def has_heard_of_later(self, wanted: WantedModel) -> bool:
+        under_way = self.loading.number if self.loading is not None else 0
+        return max(self.heeded, under_way) > wanted.number
+
 
 class ModelVersion(NamedTuple):
     """What answers as a version: other weights or another engine is another one."""

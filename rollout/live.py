@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,9 +44,13 @@ class LivePolicy:
         store: Store,
         configured: PolicyRecord,
         copy: Path,
-        in_force: Callable[[RolloutPolicy], None],
+        in_force: Callable[[RolloutPolicy, float], None],
     ) -> None:
-        """`configured` is version 0; `in_force` is called with every policy that comes into it."""
+        """`configured` is version 0; `in_force` is called with the policy at every look.
+
+        Its second argument is the `time.monotonic()` of when PostgreSQL was asked for it, -inf if
+        it was not.
+        """
         self._store = store
         self.configured = configured
         self._copy = copy
@@ -88,6 +93,7 @@ class LivePolicy:
         # One after the other, so that what was read first does not come into force last.
         async with self._changing:
             try:
+                asked_at = time.monotonic()
                 async with asyncio.timeout(ANSWER_SECONDS):
                     version = await self._store.version()
                     record = self.record
@@ -96,6 +102,7 @@ class LivePolicy:
             except TimeoutError as error:
                 raise DatabaseUnavailable("The database does not answer") from error
             first, self._heard_at = self._heard_at is None, time.monotonic()
+            self._in_force(record.policy, asked_at)
             if first or record.version != self.record.version:
                 await self._go_by(record)
 
@@ -103,6 +110,7 @@ class LivePolicy:
         """Go by `record`, which PostgreSQL holds; a later one that is known stays."""
         async with self._changing:
             if record.version > self.record.version:
+                self._in_force(record.policy, -math.inf)
                 await self._go_by(record)
 
     async def _go_by(self, record: PolicyRecord) -> None:
@@ -115,7 +123,6 @@ class LivePolicy:
         metrics.rollout_policy_version.set(record.version)
         for version in VERSIONS:
             metrics.rollout_share.labels(version).set(record.policy.ab_weights.of(version))
-        self._in_force(record.policy)
         await asyncio.to_thread(self._write_copy, record)
 
     async def _keep_looking(self) -> None:
@@ -131,7 +138,7 @@ class LivePolicy:
                         self.record.version, error,
                     )  # fmt: skip
                 if self._heard_at is None:
-                    self._in_force(self.policy)
+                    self._in_force(self.policy, -math.inf)
             else:
                 if self._told_frozen:
                     logger.info("rollout policy %d is the newest", self.record.version)

@@ -73,6 +73,8 @@ class RunnerClient:
         self.ready = False
         # What it is to hold; None while that is not known.
         self.wanted: WantedModel | None = None
+        self._wanted_as_of = -math.inf
+        self._later_since: float | None = None
         self._heard = asyncio.Event()
         self._look_again = asyncio.Event()
         self._runner = runner
@@ -217,8 +219,12 @@ class RunnerClient:
             self._look_again.set()
         return answers
 
-    def want(self, wanted: WantedModel) -> None:
-        """Have the runner hold this model, on every host and after every restart of it."""
+    def want(self, wanted: WantedModel, as_of: float) -> None:
+        """Have the runner hold this model, on every host and after every restart of it.
+
+        `as_of` is the `time.monotonic()` of when the database was asked for it, -inf if it was not.
+        """
+        self._wanted_as_of = as_of
         if wanted != self.wanted:
             self.wanted = wanted
             self._look_again.set()
@@ -228,7 +234,7 @@ class RunnerClient:
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
                 description = await self._runner.describe()
-                if self.wanted is not None and not description.has_heard_of(self.wanted):
+                if self.wanted is not None and self._must_tell(self.wanted, description):
                     description = await self._runner.load(*self.wanted)
             self._remember(description)
             self._calls.calls = CALLS * description.hosts
@@ -246,6 +252,20 @@ class RunnerClient:
             self.ready = True
         # Each time: of what the workers tell, the newest counts.
         metrics.runner_up.labels(self.version).set(self.ready)
+
+    def _must_tell(self, wanted: WantedModel, description: RunnerDescription) -> bool:
+        """Whether the runner is to hear of it, and from this process.
+
+        One that has heard of a later wish has it from a process that knows of a later policy. What
+        this one knows counts only if the database says it after that: it was taken back to an
+        earlier state. Two processes would else have a runner change back and forth.
+        """
+        if not description.has_heard_of_later(wanted):
+            self._later_since = None
+            return not description.has_heard_of(wanted)
+        if self._later_since is None:
+            self._later_since = time.monotonic()
+        return self._wanted_as_of > self._later_since
 
     def _remember(self, description: RunnerDescription) -> None:
         before, self.last_description = self.last_description, description

@@ -202,6 +202,12 @@ class RunnerHosts:
             told[0],
             hosts=len(told),
             tokens_per_second=sum(paces) or None,
+            heeded=max(each.heeded for each in told),
+            loading=max(
+                (each.loading for each in told if each.loading),
+                key=lambda wanted: wanted.number,
+                default=None,
+            ),
             refused=next((each.refused for each in told if each.refused), None),
             agreed=len(heeded) == 1,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -42,17 +44,24 @@ class Machine:
     now: datetime = NOW
     asked: list[Mapping[Version, datetime]] = field(default_factory=list)
     wanted: list[WantedModel] = field(default_factory=list)
+    confirmed: WantedModel | None = None
 
     def __post_init__(self) -> None:
         self.store = PolicyStore(self.engine)
         self.live = LivePolicy(
             self.store, CONFIGURED, self.folder / "rollout.json",
-            lambda policy: self.wanted.append(policy.wanted_model("v2")),
+            self.in_force,
         )  # fmt: skip
         self.watch = RolloutWatch(
             self.live, self.store, self.evidence, lambda: {"v1": "r1", "v2": "r2"}
         )
         self.admin = RolloutAdmin(self.live, self.store, self.watch, lambda: self.now)
+
+    def in_force(self, policy: RolloutPolicy, as_of: float) -> None:
+        assert as_of <= time.monotonic()
+        self.wanted.append(policy.wanted_model("v2"))
+        if as_of > -math.inf:
+            self.confirmed = policy.wanted_model("v2")
 
     async def evidence(
         self,
@@ -182,6 +191,7 @@ async def test_other_processes_hear_of_it_within_two_seconds(started: list[Machi
     await one.admin.reload("v2", "m:2", base_version=0, author="ana", reason="new weights")
     await until(lambda: two.live.version == 1, seconds=2.0)
     assert two.wanted[-1] == WantedModel("m:2", 1)
+    await until(lambda: one.confirmed == two.confirmed == WantedModel("m:2", 1))
     assert counter("rollout_policy_version") == 1
     assert not two.live.is_frozen
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import aiohttp
@@ -293,7 +295,7 @@ async def test_a_wish_is_told_once_and_again_after_the_runner_has_forgotten_it(
     runner = client(api)
     await runner.refresh()
     assert api.wishes == []
-    runner.want(WantedModel("m:2", 7))
+    runner.want(WantedModel("m:2", 7), -math.inf)
     for _ in range(3):
         await runner.refresh()
     assert api.wishes == [WantedModel("m:2", 7)]
@@ -305,9 +307,35 @@ async def test_a_wish_is_told_once_and_again_after_the_runner_has_forgotten_it(
 async def test_a_wish_reaches_a_runner_that_comes_up_later(
     api: FakeRunnerApi, watching: RunnerClient
 ) -> None:
-    watching.want(WantedModel(None, 4))
+    watching.want(WantedModel(None, 4), -math.inf)
     api.error = None
     await until(lambda: api.wishes == [WantedModel(None, 4)])
+
+
+async def test_who_knows_of_an_earlier_wish_than_the_runner_does_keeps_it_to_itself(
+    api: FakeRunnerApi,
+) -> None:
+    behind, ahead = client(api), client(api)
+    behind.want(WantedModel("m:1", 6), time.monotonic())
+    ahead.want(WantedModel("m:2", 7), time.monotonic())
+    for _ in range(3):
+        await ahead.refresh()
+        await behind.refresh()
+    assert api.wishes == [WantedModel("m:2", 7)]
+
+
+async def test_what_the_database_says_after_a_later_wish_was_seen_counts(
+    api: FakeRunnerApi,
+) -> None:
+    api.wishes.append(WantedModel("m:2", 7))
+    runner = client(api)
+    runner.want(WantedModel("m:1", 6), time.monotonic())
+    await runner.refresh()
+    assert api.wishes == [WantedModel("m:2", 7)]
+    runner.want(WantedModel("m:1", 6), time.monotonic())
+    for _ in range(3):
+        await runner.refresh()
+    assert api.wishes == [WantedModel("m:2", 7), WantedModel("m:1", 6)]
 
 
 async def test_an_answer_of_other_weights_is_looked_into_at_once(
