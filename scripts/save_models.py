@@ -18,7 +18,7 @@ from scripts.engine_texts import InvalidTexts
 from scripts.registry.saving import ENGINES_HELP, TEXTS_HELP, Engines, console, save
 from scripts.registry.sources import Fetched, fetch
 from scripts.starter.build import build_starter
-from scripts.starter.card import StarterError, adapter_digest
+from scripts.starter.card import StarterError, adapter_digest, failed_engines
 from values import Version
 
 DEFAULT_HUB_REPOS: dict[Version, str] = {
@@ -80,7 +80,8 @@ def save_version(
         InvalidTexts: the file of texts cannot be used.
     """
     checkpoint = _checkpoint(version, source, location)
-    save(version, str(source), checkpoint, engines=engines, texts=texts)
+    failed = failed_engines(version) if source is Source.starter else ()
+    save(version, str(source), checkpoint, engines=engines, texts=texts, failed=failed)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ from runners.export.build import EnginePlan, EngineWatch
 from runners.model_store import SavedModel
 from scripts.engine_texts import packaged_texts, read_texts
 from scripts.registry.sources import Fetched
-from values import Version
+from values import EngineName, Version
 
 console = Console()
 
@@ -50,8 +50,11 @@ def save(
     engines: Engines,
     texts: Path | None,
     judge: Judge = no_judge,
+    failed: Collection[EngineName] = (),
 ) -> SavedModel:
     """Save it as `version` and say so; `what` tells whoever waits where it comes from.
+
+    Engines that have `failed` before, for these weights, are tried only where all are asked for.
 
     Raises:
         InvalidCheckpoint: it cannot be served or fetched, or `judge` refused it.
@@ -61,8 +64,7 @@ def save(
     with Progress(*COLUMNS, console=console, transient=True) as progress:
         task = progress.add_task(f"{version}: preparing ({what})", total=None)
         plan = None
-        if engines is not Engines.torch:
-            wanted = [name for name in runnable_engines() if name != REFERENCE]
+        if wanted := engines_to_try(engines, failed):
             plan = EnginePlan(
                 wanted,
                 read_texts(texts) if texts else packaged_texts(),
@@ -80,6 +82,13 @@ def save(
     console.print(f"{version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
     print_engines(bentoml.models.get(model.tag).info.metadata)
     return model
+
+
+def engines_to_try(engines: Engines, failed: Collection[EngineName]) -> tuple[EngineName, ...]:
+    if engines is Engines.torch:
+        return ()
+    passed_over = {REFERENCE, *(failed if engines is Engines.fastest else ())}
+    return tuple(name for name in runnable_engines() if name not in passed_over)
 
 
 def print_engines(metadata: Mapping[str, Any]) -> None:

@@ -4,6 +4,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from values import EngineName
 
 ADAPTERS = Path(__file__).parent / "adapters"
 CARD_FILE = "card.json"
@@ -35,7 +38,7 @@ def starter_versions() -> list[str]:
 
 def read_card(version: str) -> StarterCard:
     """The committed facts about one version."""
-    card = json.loads((adapter_folder(version) / CARD_FILE).read_text(encoding="utf-8"))
+    card = _card(version)
     return StarterCard(
         base=card["base"],
         training_data=card["training_data"],
@@ -44,6 +47,18 @@ def read_card(version: str) -> StarterCard:
             domain: result["accuracy"] for domain, result in card["held_out"].items()
         },
     )
+
+
+def failed_engines(version: str) -> tuple[EngineName, ...]:
+    """Engines whose answers with these weights differed too much wherever they were tried."""
+    return tuple(_card(version).get("failed_engines", ()))
+
+
+def _card(version: str) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads(
+        (adapter_folder(version) / CARD_FILE).read_text(encoding="utf-8")
+    )
+    return card
 
 
 def adapter_folder(version: str) -> Path:

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from runners.engine_choice import runnable_engines
+from scripts.registry.saving import Engines, engines_to_try
 from scripts.starter.build import build_starter, load_starter
 from scripts.starter.card import (
     ADAPTERS,
     StarterCard,
     UnknownStarterError,
+    failed_engines,
     read_card,
     starter_versions,
 )
@@ -37,6 +40,7 @@ from scripts.starter.examples import (
 from scripts.starter.overlap import normal_form, overlapping, without_duplicates
 from scripts.starter.sources import Rated, clean
 from scripts.starter.training import positive_probabilities
+from values import ENGINE_NAMES
 
 MAX_ADAPTER_BYTES = 3_000_000
 LAYOUT = {
@@ -109,6 +113,16 @@ def test_card_states_origin_licence_and_plausible_accuracy(version: str) -> None
     assert "Apache-2.0" in card.licence
     assert {"movies", "products", "tweets", "editorials"} <= card.held_out_accuracy.keys()
     assert all(0.5 < accuracy < 1 for accuracy in card.held_out_accuracy.values())
+
+
+@pytest.mark.parametrize("version", starter_versions())
+def test_engines_that_failed_are_some_of_those_there_are(version: str) -> None:
+    failed = set(failed_engines(version))
+    assert failed < set(ENGINE_NAMES)
+    tried = engines_to_try(Engines.fastest, failed)
+    assert tried == tuple(name for name in runnable_engines()[:-1] if name not in failed)
+    assert engines_to_try(Engines.all, failed) == runnable_engines()[:-1]
+    assert engines_to_try(Engines.torch, failed) == ()
 
 
 def test_v2_is_better_outside_movies_and_no_worse_on_them() -> None:
