@@ -64,9 +64,10 @@ def fuzz(url: str, *, cases: int, seed: int, jobs: int = 1) -> int:
 def _round(url: str, *, examples: int, seeds: range) -> tuple[int, int]:
     """The first exit status that is not 0, if there is one, and how many cases there were."""
     with ThreadPoolExecutor(len(seeds)) as threads, ExitStack() as on_the_way_out:
-        processes = [_start(url, examples=examples, seed=seed) for seed in seeds]
-        for process in processes:
-            on_the_way_out.callback(process.terminate)
+        processes = []
+        for seed in seeds:
+            processes.append(_start(url, examples=examples, seed=seed))
+            on_the_way_out.callback(processes[-1].terminate)
         ended = list(threads.map(_follow, processes, seeds))
     return next((status for status, _ in ended if status), 0), sum(cases for _, cases in ended)
 

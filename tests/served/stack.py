@@ -19,6 +19,7 @@ from analytics.log.segments import segments
 from scripts.embedded import embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
 from tests.database import fetch, scalar
+from tests.processes import command_of
 from tests.served.cable import Cable
 from tests.served.traffic import Traffic
 from tests.serving import ServedBento, free_port, serve
@@ -47,7 +48,7 @@ class Stack:
     def workers(self, of: str) -> list[psutil.Process]:
         """The processes with `of` in their command lines, below `bentoml serve`."""
         family = psutil.Process(self.bento.process.pid).children(recursive=True)
-        return [process for process in family if of in " ".join(_command(process))]
+        return [process for process in family if of in " ".join(command_of(process))]
 
     def postmaster(self) -> psutil.Process:
         return psutil.Process(int((self.postgres / "postmaster.pid").read_text().split()[0]))
@@ -74,14 +75,6 @@ class Stack:
             "WHERE bucket_seconds = 86400"
         )
         assert await asyncio.to_thread(scalar, self.bento.database_url, counted) == len(stored)
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        command: list[str] = process.cmdline()
-    except psutil.Error:
-        return []
-    return command
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import psutil
 
 from scripts.fuzz import fuzz
 from scripts.soak import growth, soak, too_much
+from tests.processes import command_of
 from tests.serving import ServedBento
 from tests.store import ROOT
 from tests.waiting import wait_until
@@ -35,20 +36,21 @@ def test_work_does_not_make_it_take_more_and_more(unlimited: ServedBento) -> Non
 
 def test_sigterm_ends_what_a_long_run_has_started(bentoml_home: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    with subprocess.Popen(
+    run = subprocess.Popen(
         [sys.executable, "-m", "scripts.fuzz"],
         cwd=ROOT,
         env=os.environ | {"BENTOML_HOME": str(bentoml_home), "DATA_FOLDER": str(shared)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    ) as run:
-        this = psutil.Process(run.pid)
-
-        def fuzzing() -> bool:
-            return any("schemathesis" in " ".join(child.cmdline()) for child in this.children())
-
-        wait_until(fuzzing, seconds=60)
+    )
+    this = psutil.Process(run.pid)
+    try:
+        wait_until(
+            lambda: any("schemathesis.cli" in command_of(child) for child in this.children()),
+            seconds=60,
+        )
         started = this.children(recursive=True)
+    finally:
         run.send_signal(signal.SIGTERM)
         run.wait(60)
     wait_until(lambda: not any(process.is_running() for process in started), seconds=10)

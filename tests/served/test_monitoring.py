@@ -13,6 +13,7 @@ import yaml
 
 from scripts.dashboards import expressions
 from scripts.monitoring_tools import MONITORING
+from tests.processes import child_that_runs
 from tests.served.prometheus import Prometheus, prometheus
 from tests.served.stack import stopped
 from tests.serving import ServedBento
@@ -110,9 +111,4 @@ async def test_a_runner_that_hangs_is_an_alert(
 
 
 def runner_of(bento: ServedBento, version: str) -> psutil.Process:
-    [runner] = [
-        process
-        for process in psutil.Process(bento.process.pid).children(recursive=True)
-        if f"sentiment_runner_{version}" in " ".join(process.cmdline())
-    ]
-    return runner
+    return child_that_runs(psutil.Process(bento.process.pid), f"sentiment_runner_{version}")

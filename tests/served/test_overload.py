@@ -24,7 +24,7 @@ ANSWERED_IN_A_ROW = 20
 async def test_a_flood_is_answered_or_refused_and_then_forgotten(unlimited: ServedBento) -> None:
     load = OpenLoop(unlimited.url)
     texts = make_traffic(Kind.distinct, seed=0).requests
-    outcomes = await load.send(texts, rate=FLOOD_PER_SECOND, seconds=FLOOD_SECONDS)
+    outcomes = await load.send(load.plan(texts, rate=FLOOD_PER_SECOND, seconds=FLOOD_SECONDS))
     over = time.monotonic()
     load.close()
     statuses = Counter(each.status for each in outcomes)

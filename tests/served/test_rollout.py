@@ -23,6 +23,7 @@ from sqlalchemy import URL
 from rollout.dealing import deal_subject
 from rollout.policy import RolloutPolicy
 from tests.database import fetch
+from tests.processes import child_that_runs
 from tests.served.derived_models import RARE_WORD, Derived, store_with_links
 from tests.serving import ROOT, ServedBento, serve
 from tests.store import saved_model
@@ -325,8 +326,7 @@ async def test_a_runner_that_dies_comes_back_with_the_model_that_it_held(
 ) -> None:
     await admin.reload("v2", tags.v1)
     await admin.holds("v2", tags.v1)
-    family = psutil.Process(bento.process.pid).children(recursive=True)
-    [runner] = [one for one in family if "sentiment_runner_v2" in " ".join(one.cmdline())]
+    runner = child_that_runs(psutil.Process(bento.process.pid), "sentiment_runner_v2")
     runner.kill()
     await asyncio.to_thread(wait_until, lambda: not runner.is_running(), 10)
     async with requests(bento, any_request, clients=2) as told:
