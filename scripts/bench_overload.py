@@ -75,9 +75,10 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
     figures: dict[str, Any] = {}
 
     async def phase(name: str, rate: float, for_seconds: float) -> dict[str, Any]:
+        planned = load.plan(texts(), rate=rate, seconds=for_seconds)
         before, started = _cpu_seconds(server), time.perf_counter()
         async with _memory(server) as mebibytes:
-            outcomes = await load.send(texts(), rate=rate, seconds=for_seconds)
+            outcomes = await load.send(planned)
         taken = time.perf_counter() - started
         told = figures[name] = _figures(outcomes, rate, for_seconds) | {
             "resident_mib": round(max(mebibytes)),
@@ -154,7 +155,9 @@ async def _beside_large(
 ) -> dict[str, Any]:
     """Single texts alone, and while eight clients send 100 reviews at a time."""
     rate = 10.0
-    alone = _figures(await load.send(texts, rate=rate, seconds=seconds), rate, seconds)
+    planned = load.plan(texts, rate=rate, seconds=seconds)
+    alone = _figures(await load.send(planned), rate, seconds)
+    planned = load.plan(texts, rate=rate, seconds=seconds / 2)
     traffic = make_traffic(Kind.distinct, seed=-1, words=REVIEW_WORDS, batch_texts=REVIEWS)
     large = asyncio.create_task(
         send_load(
@@ -162,7 +165,7 @@ async def _beside_large(
         )
     )
     await asyncio.sleep(seconds / 5)
-    small = _figures(await load.send(texts, rate=rate, seconds=seconds / 2), rate, seconds / 2)
+    small = _figures(await load.send(planned), rate, seconds / 2)
     report = await large
     keys = ("p50_ms", "p99_ms", "statuses")
     return {
