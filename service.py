@@ -17,7 +17,7 @@ from admin_schemas import ReloadRequest, RolloutReply, RolloutRequest
 from caller import caller
 from logs import configure_logs
 from long_lived import keep_what_is_loaded
-from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2
+from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2, check_models
 from schemas import (
     AbCompareReply,
     AbCompareRequest,
@@ -51,6 +51,8 @@ from web.shedding import Door
 from web.tracing import TracingMiddleware
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from runners.hosts import RunnerApi
 
 VERSION = "0.1.0"
@@ -60,7 +62,14 @@ start_logs = functools.partial(configure_logs, settings.log_level, settings.log_
 if is_worker():
     start_logs()
 settings.check_open()
-look_after_workers(stop_seconds=settings.stop_seconds, before=start_logs)
+
+
+def before_workers(services: Collection[str]) -> None:
+    start_logs()
+    check_models(services, settings)
+
+
+look_after_workers(stop_seconds=settings.stop_seconds, before=before_workers)
 
 
 _running: list[SentimentService] = []

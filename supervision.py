@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 CHECK_SECONDS = 1.0
@@ -19,11 +20,11 @@ STOP_POLL_SECONDS = 0.05
 API_WATCHER = "service"
 
 
-def look_after_workers(*, stop_seconds: float, before: Callable[[], None]) -> None:
+def look_after_workers(*, stop_seconds: float, before: Callable[[Collection[str]], None]) -> None:
     """Replace dead workers within a second or two; stop the API first, and kill what takes longer.
 
-    `before` is called before there are any. To be called while the service is being imported,
-    before its processes are made; in those it does nothing.
+    `before` is called before there are any, with the names of their services. To be called while
+    the service is being imported, before its processes are made; in those it does nothing.
     """
     if is_worker():
         return
@@ -43,11 +44,11 @@ def is_worker() -> bool:
 def _make(
     make: Any,
     stop_seconds: float,
-    before: Callable[[], None],
+    before: Callable[[Collection[str]], None],
     watchers: Sequence[Any],
     **options: Any,
 ) -> Any:
-    before()
+    before({name for watcher in watchers for name in _service_names(watcher.args)})
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
         watcher.respawn = True
@@ -55,6 +56,10 @@ def _make(
         if watcher not in api:
             watcher.kill_processes = _after(api, watcher.kill_processes)
     return make(watchers, **{"check_delay": CHECK_SECONDS, **options})
+
+
+def _service_names(arguments: Sequence[str]) -> set[str]:
+    return {name for flag, name in pairwise(arguments) if flag == "--service-name"}
 
 
 def _after(

@@ -7,7 +7,8 @@ import logging
 from pathlib import Path
 
 from kept_file import keep
-from values import WantedModel
+from settings import Settings
+from values import Version, WantedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -37,3 +38,9 @@ class ChosenModel:
             keep(self._file, json.dumps(told).encode())
         except OSError as error:
             logger.warning("%s cannot be written: %r", self._file.name, error)
+
+
+def chosen_model(version: Version, settings: Settings) -> ChosenModel:
+    """Where the runner of `version` on this host keeps it."""
+    file = settings.data_folder / "models" / f"{version}.json"
+    return ChosenModel(file, settings.model_tag(version))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar
 
 import bentoml
@@ -9,7 +10,7 @@ from bentoml.validators import ContentType
 
 from long_lived import keep_what_is_loaded
 from runners.lanes import Lane
-from settings import get_settings
+from settings import Settings, get_settings
 from tracing import start_tracing, stop_tracing
 from values import Classification, RunnerDescription, Version, WantedModel
 
@@ -87,3 +88,31 @@ class RunnerV1(SentimentRunner):
 @bentoml.service(name="sentiment_runner_v2", **CONFIG)  # type: ignore[operator]
 class RunnerV2(SentimentRunner):
     version = "v2"
+
+
+def check_models(services: Collection[str], settings: Settings) -> None:
+    """Whether each runner among `services` has a model to start with; else it would start for ever.
+
+    Raises:
+        SystemExit: it has none; the message says how to save one.
+    """
+    # Imported here because the API's process needs none of it.
+    from bentoml.exceptions import NotFound
+
+    from runners.chosen_model import chosen_model
+    from runners.model_store import find_model
+
+    # BentoML's decorator has made services of the classes, which its types do not tell.
+    runners: Sequence[Any] = (RunnerV1, RunnerV2)
+    for runner in runners:
+        if runner.name not in services:
+            continue
+        version: Version = runner.inner.version
+        configured = settings.model_tag(version)
+        chosen = chosen_model(version, settings).read()
+        try:
+            find_model(configured)
+        except NotFound as error:
+            # A chosen one that is gone too is a matter of the runner: it says so and falls back.
+            if chosen is None or chosen.tag is None:
+                raise SystemExit(f"{version}: {error}") from error

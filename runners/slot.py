@@ -12,7 +12,7 @@ from bentoml.exceptions import NotFound
 
 import metrics
 from runners.batching import TokenBatcher
-from runners.chosen_model import ChosenModel
+from runners.chosen_model import ChosenModel, chosen_model
 from runners.engine_choice import EngineUnavailable
 from runners.lanes import Lane
 from runners.loading import CanaryFailed, load
@@ -125,10 +125,8 @@ def slot_of(version: Version, settings: Settings) -> Slot:
 
     Raises what `load` raises: without a model there is nothing to serve.
     """
-    configured = settings.model_tag(version)
-    file = settings.data_folder / "models" / f"{version}.json"
 
     def load_tag(tag: str, tried: bool) -> Loaded:
         return load(tag, version, settings, tried=tried)
 
-    return Slot(version, configured, ChosenModel(file, configured), load_tag)
+    return Slot(version, settings.model_tag(version), chosen_model(version, settings), load_tag)
