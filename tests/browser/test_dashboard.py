@@ -4,123 +4,19 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
-from sqlalchemy import URL
+from playwright.sync_api import Page, Route, expect
 
-from api_keys import make_api_key
-from tests.browser.chromium import ARGUMENTS, chromium
-from tests.serving import ROOT, ServedBento, serve
+from tests.browser.pages import SHOWN_MS, WIDTHS, Seen, shown
+from tests.serving import ROOT, ServedBento
 
 AXE = ROOT / "web" / "dashboard" / "test-vendor" / "axe.min.js"
-WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1440}
-SHOWN_MS = 20_000
 ATTACK = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
-
-
-@pytest.fixture(scope="module")
-def site(unlimited: ServedBento) -> ServedBento:
-    """With some traffic of every kind, and labels."""
-    with unlimited.client() as client:
-        for number in range(30):
-            text = f"Number {number} of the films was {'a joy' if number % 3 else 'a bore'}."
-            told = client.post("/predict/ab-compare", json={"text": text}).json()
-            client.post("/predict/ab", json={"text": text, "subject": f"user-{number}"})
-            for version in ("v1", "v2"):
-                answer = client.post(
-                    "/feedback",
-                    json={
-                        "prediction_id": told["predictions"][version]["id"],
-                        "label": "positive" if number % 3 else "negative",
-                    },
-                )
-                assert answer.status_code == 202
-    return unlimited
-
-
-@pytest.fixture(scope="module")
-def locked(
-    named_database: Callable[[str], URL],
-    redis_server: str,
-    bentoml_home: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[ServedBento, str, str]]:
-    """With keys: one that may do all that the page does, one that may not."""
-    (key, entry), (other, other_entry) = (
-        make_api_key("ana", ["predict", "analytics"]), make_api_key("shop", ["predict"]),
-    )  # fmt: skip
-    with serve(
-        bentoml_home,
-        named_database("locked"),
-        redis_server.removesuffix("/0") + "/4",
-        log=tmp_path_factory.mktemp("locked") / "log",
-        API_KEYS=f"{entry.entry()},{other_entry.entry()}",
-    ) as bento:
-        yield bento, key, other
-
-
-@pytest.fixture(scope="module")
-def browser(site: ServedBento, locked: object) -> Iterator[Browser]:
-    """Started after what it looks at: while Playwright runs, nothing else may run an event loop."""
-    del site, locked
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        yield launched
-        launched.close()
-
-
-@dataclass
-class Seen:
-    """What a page asked for, and what it complained about."""
-
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-
-@pytest.fixture
-def seen() -> Seen:
-    return Seen()
-
-
-@pytest.fixture
-def open_page(browser: Browser, seen: Seen) -> Iterator[Callable[..., Page]]:
-    contexts = []
-
-    def open_at(url: str, *, width: int = WIDTHS["desktop"], theme: str = "light") -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme=theme,  # type: ignore[arg-type]
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: seen.requests.append(request.url))
-        page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda told: seen.complaints.append(told.text) if told.type == "error" else None,
-        )
-        page.goto(url)
-        return page
-
-    yield open_at
-    for context in contexts:
-        context.close()
-
-
-def shown(page: Page) -> Page:
-    expect(page.locator("#status")).to_have_text(re.compile("^as of"), timeout=SHOWN_MS)
-    return page
-
-
-@pytest.fixture
-def page(open_page: Callable[..., Page], site: ServedBento) -> Page:
-    return shown(open_page(f"{site.url}/dashboard"))
 
 
 def predictions(page: Page) -> int:

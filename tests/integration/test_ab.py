@@ -3,129 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.ab.over_time import MAX_POINTS, AbOverTime, ab_over_time
 from analytics.ab.report import AbTest, ab_test
 from analytics.facts import Scope
-from analytics.feedback import FeedbackStore
-from analytics.log.records import TextStorage
 from analytics.reader import Reader
 from analytics.summary import summary
 from analytics.time_range import TimeRange
 from ids import new_id
 from rollout.dealing import deal, subject_key
 from scripts.seed_predictions import seed_history
+from tests.integration.ab_history import (
+    END,
+    START,
+    History,
+    ask,
+    experiment,
+    give,
+    scores,
+)
 from tests.integration.predictions import PredictionWriter, make_prediction
 from values import (
     SENTIMENTS,
     VERSIONS,
-    Assignment,
     Comparison,
-    Experiment,
-    ModelVersion,
     Prediction,
     Sentiment,
-    Split,
     Version,
 )
-
-START = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
-END = START + timedelta(hours=4)
-
-
-def scores(said: Sentiment, sure: float) -> dict[Sentiment, float]:
-    rest = (1 - sure) / 2
-    return {name: sure if name == said else rest for name in SENTIMENTS}
-
-
-def experiment(percent: float = 50, v2: str = "v2-revision", salt: str = "salt") -> Experiment:
-    v1 = ModelVersion("v1", "v1-revision", "fake")
-    return Experiment(Split(salt, percent), v1, ModelVersion("v2", v2, "fake"))
-
-
-NO_SPOOL = Path("/nowhere")
-
-
-@dataclass
-class History:
-    """What is written, and what is known of it."""
-
-    seed: int
-    predictions: list[Prediction] = field(default_factory=list)
-    comparisons: list[Comparison] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.numbers = random.Random(self.seed)
-
-    def moment(self) -> datetime:
-        seconds = (END - START).total_seconds()
-        return START + timedelta(seconds=self.numbers.uniform(0, seconds))
-
-    def compare(self, of: str, at: datetime | None = None) -> Comparison:
-        at = at or self.moment()
-        # The same text always gets the same answers.
-        dice = random.Random(of)
-        v1, v2 = (
-            make_prediction(
-                of, version=version, created_at=at, endpoint="/predict/ab-compare",
-                scores=scores(dice.choice(SENTIMENTS), dice.uniform(0.5, 1)),
-            )
-            for version in VERSIONS
-        )  # fmt: skip
-        made = Comparison(new_id(at), at, v1, v2)
-        self.predictions += [v1, v2]
-        self.comparisons.append(made)
-        return made
-
-    def deal(
-        self, subject: str, of: Experiment | None = None, at: datetime | None = None
-    ) -> Prediction:
-        of = of or experiment()
-        key = subject_key(subject, of.split.salt)
-        made = make_prediction(
-            version=deal(key, of.split.v2_percent), created_at=at or self.moment(),
-            endpoint="/predict/ab", latency_ms=self.numbers.lognormvariate(2, 1),
-            scores=scores(self.numbers.choice(SENTIMENTS), self.numbers.uniform(0.5, 1)),
-        )  # fmt: skip
-        made = Prediction(
-            **{name: getattr(made, name) for name in made.__slots__ if name != "assignment"},
-            assignment=Assignment(of, key),
-        )
-        self.predictions.append(made)
-        return made
-
-    async def write(self, engine: AsyncEngine, storage: TextStorage = "hash") -> None:
-        """In three batches, each of them twice, as after a lost answer."""
-        writer = PredictionWriter(engine, storage)
-        self.comparisons.sort(key=lambda one: one.created_at)
-        for number in range(3):
-            some = self.comparisons[number::3]
-            linked = {p.id for one in some for p in (one.v1, one.v2)}
-            single = [p for p in self.predictions if p.assignment is not None][number::3]
-            batch = [p for p in self.predictions if p.id in linked] + single
-            for _ in range(2):
-                await writer.write(batch, some)
-
-
-async def give(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) -> None:
-    store = FeedbackStore(engine, NO_SPOOL)
-    for one in labels:
-        await store.add(*one)
-
-
-async def ask(engine: AsyncEngine, since: datetime | None = None) -> AbTest:
-    return await ab_test(Reader(engine), since, END + timedelta(hours=1))
 
 
 async def test_pairs_equal_a_plain_count(engine: AsyncEngine) -> None:
@@ -381,52 +292,6 @@ async def test_a_seeded_history_holds_both_tests(engine: AsyncEngine) -> None:
     assert told.routed.verdict.finding == "no_difference_yet"
     assert told.routed.split_p is not None
     assert told.routed.split_p > 0.001
-
-
-async def test_over_time_ends_where_the_test_is_and_narrows(engine: AsyncEngine) -> None:
-    made = History(seed=9)
-    for minute in range(200):
-        at = START + timedelta(minutes=minute)
-        made.compare(f"text {minute}", at)
-        made.deal(f"subject {minute}", at=at)
-    await made.write(engine)
-    predictions = [one.v1.id for one in made.comparisons] + [one.id for one in made.predictions]
-    await give(engine, [(one, made.numbers.choice(SENTIMENTS)) for one in predictions])
-    until = END + timedelta(hours=1)
-    told, over = await ask(engine), await ab_over_time(Reader(engine), until)
-    for now, points in ((told.paired, over.paired), (told.routed, over.routed)):
-        assert now is not None
-        assert now.always_valid_interval is not None
-        assert 20 <= len(points) <= MAX_POINTS
-        last = points[-1]
-        assert last.difference == now.accuracy_difference
-        interval = (now.always_valid_interval.low, now.always_valid_interval.high)
-        assert (last.low, last.high) == pytest.approx(interval)
-        assert all(one.low <= one.difference <= one.high for one in points)
-        assert [one.labelled for one in points] == sorted(one.labelled for one in points)
-        assert last.high - last.low < points[0].high - points[0].low
-    assert over.paired[-1].labelled == 200
-
-
-async def test_over_time_without_labels_is_empty(engine: AsyncEngine) -> None:
-    assert await ab_over_time(Reader(engine), END) == AbOverTime(paired=[], routed=[])
-    made = History(seed=10)
-    made.compare("one")
-    made.deal("subject")
-    await made.write(engine)
-    until = END + timedelta(hours=1)
-    assert await ab_over_time(Reader(engine), until) == AbOverTime(paired=[], routed=[])
-
-
-async def test_over_time_takes_longer_buckets_for_longer_tests(engine: AsyncEngine) -> None:
-    made = History(seed=11)
-    for day in range(30):
-        made.compare(f"text {day}", START - timedelta(days=day))
-    await made.write(engine)
-    await give(engine, [(one.v1.id, "positive") for one in made.comparisons])
-    points = (await ab_over_time(Reader(engine), END + timedelta(hours=1))).paired
-    assert len(points) == 30
-    assert {one.time.hour for one in points} == {0}
 
 
 async def test_a_shadow_is_a_comparison_whose_answer_is_stored_already(

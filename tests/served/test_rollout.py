@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +23,15 @@ from rollout.policy import RolloutPolicy
 from tests.database import fetch
 from tests.processes import child_that_runs
 from tests.served.derived_models import RARE_WORD, Derived, store_with_links
+from tests.served.rollouts import GRACE_SECONDS, Admin, Timeline, any_request, requests
 from tests.serving import ROOT, ServedBento, serve
 from tests.store import saved_model
 from tests.waiting import until, wait_until
-from values import Version
 
-CLIENTS = 12
 REQUESTS = 10_000
 POLICY_CHANGES, RELOADS = 20, 10
-# How long a change may take to be everywhere.
-GRACE_SECONDS = 2.0
 ROLLBACK_SECONDS = 30.0
 BASE = {"action": "roll_back", "to_version": 0, "reason": "the next test"}
-
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -81,78 +74,6 @@ def bento(
         yield served
 
 
-class Admin:
-    """Changes the rollout of a served Bento, one step after the other."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
-
-    async def status(self) -> dict[str, Any]:
-        reply = await self._client.get("/admin/rollout")
-        assert reply.status_code == 200
-        told: dict[str, Any] = reply.json()
-        return told
-
-    async def change(self, **asked: Any) -> dict[str, Any]:
-        async def ask() -> httpx.Response:
-            base = (await self.status())["policy_version"]
-            body = {"reason": "a test", **asked, "base_version": base}
-            return await self._client.post("/admin/rollout", json=body)
-
-        return await self._decided(ask)
-
-    async def reload(self, version: Version, tag: str | None) -> None:
-        body = {"version": version, "tag": tag, "reason": "a test"}
-        await self._decided(lambda: self._client.post("/admin/models/reload", json=body))
-
-    async def _decided(self, ask: Callable[[], Awaitable[httpx.Response]]) -> dict[str, Any]:
-        """Asks again where another change came between, of which a process may have to hear yet."""
-        async with asyncio.timeout(GRACE_SECONDS + 5):
-            while (reply := await ask()).status_code == 409:
-                pass
-        assert reply.status_code == 200, reply.text
-        told: dict[str, Any] = reply.json()
-        return told
-
-    async def model(self, version: Version) -> dict[str, Any]:
-        told: dict[str, Any] = (await self._client.get("/health")).json()["versions"][version]
-        return told
-
-    async def model_when(
-        self, version: Version, condition: Callable[[dict[str, Any]], bool]
-    ) -> dict[str, Any]:
-        async with asyncio.timeout(60):
-            while True:
-                told = await self.model(version)
-                if condition(told):
-                    return told
-                await asyncio.sleep(0.05)
-
-    async def status_when(
-        self, condition: Callable[[dict[str, Any]], bool], seconds: float
-    ) -> dict[str, Any]:
-        async with asyncio.timeout(seconds):
-            while True:
-                told = await self.status()
-                if condition(told):
-                    return told
-                await asyncio.sleep(0.1)
-
-    async def holds(self, version: Version, tag: str, seconds: float = 60.0) -> None:
-        """Wait until the runner does, as both API processes see it."""
-        in_a_row = 0
-        async with asyncio.timeout(seconds):
-            while in_a_row < 10:
-                told = await self.model(version)
-                in_a_row = in_a_row + 1 if told["tag"] == tag and not told["loading"] else 0
-                await asyncio.sleep(0.05)
-
-    async def history(self) -> list[dict[str, Any]]:
-        reply = await self._client.get("/admin/rollout/history", params={"limit": 200})
-        told: list[dict[str, Any]] = reply.json()["policies"]
-        return told
-
-
 @pytest.fixture
 async def client(bento: ServedBento) -> AsyncIterator[httpx.AsyncClient]:
     async with bento.async_client() as made:
@@ -167,97 +88,6 @@ async def admin(client: httpx.AsyncClient, tags: Tags) -> Admin:
     for version, tag in (("v1", tags.v1), ("v2", tags.v2)):
         await made.holds(version, tag)  # type: ignore[arg-type]
     return made
-
-
-@dataclass
-class Answered:
-    """A reply, and when its request was under way."""
-
-    began: float
-    ended: float
-    path: str
-    subject: str | None
-    version: str
-    revision: str
-
-
-@dataclass
-class Requests:
-    answered: list[Answered] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    stopping: bool = False
-
-    async def keep_sending(
-        self, client: httpx.AsyncClient, make: Callable[[int], tuple[str, dict[str, Any]]]
-    ) -> None:
-        while not self.stopping:
-            path, body = make(next(_numbers))
-            began = time.monotonic()
-            try:
-                reply = await client.post(path, json=body)
-            except httpx.TransportError as error:
-                self.refused.append(repr(error))
-                continue
-            ended = time.monotonic()
-            if reply.status_code != 200:
-                self.refused.append(reply.text)
-                continue
-            told = reply.json()
-            several = told.get("predictions", [told])
-            for one in several.values() if isinstance(several, dict) else several:
-                version, revision = one["model_version"], one["model_revision"]
-                subject = body.get("subject")
-                self.answered.append(Answered(began, ended, path, subject, version, revision))
-
-
-@asynccontextmanager
-async def requests(
-    bento: ServedBento,
-    make: Callable[[int], tuple[str, dict[str, Any]]],
-    clients: int = CLIENTS,
-) -> AsyncIterator[Requests]:
-    told = Requests()
-    async with bento.async_client() as client:
-        tasks = [asyncio.create_task(told.keep_sending(client, make)) for _ in range(clients)]
-        try:
-            yield told
-        finally:
-            told.stopping = True
-            await asyncio.gather(*tasks)
-
-
-def any_request(number: int) -> tuple[str, dict[str, Any]]:
-    text = f"The {number % 700}th of these films is rather good."
-    match number % 10:
-        case 0:
-            return "/predict/batch", {"texts": [text, f"And number {number} is not."]}
-        case 1:
-            return "/predict/ab-compare", {"text": text}
-        case 2 | 3 | 4 | 5:
-            return "/predict/ab", {"text": text, "subject": f"user-{number % 400}"}
-        case 6:
-            return "/predict", {"text": f"Number {number} was new to me.", "version": "v2"}
-        case _:
-            return "/predict", {"text": text}
-
-
-@dataclass
-class Timeline:
-    """What was in force from when on."""
-
-    entries: list[tuple[float, Any]] = field(default_factory=list)
-
-    def add(self, entry: Any) -> None:
-        self.entries.append((time.monotonic(), entry))
-
-    def during(self, began: float, ended: float) -> list[Any]:
-        """All that may have been, a change taking up to `GRACE_SECONDS` to be everywhere."""
-        ends = [at for at, _ in self.entries[1:]] + [float("inf")]
-        return [
-            entry
-            for (start, entry), end in zip(self.entries, ends, strict=True)
-            if start <= ended and end + GRACE_SECONDS >= began
-        ]
 
 
 async def test_nothing_fails_while_policies_and_models_change(

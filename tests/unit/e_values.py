@@ -1,0 +1,50 @@
+"""What the tests of e-values share: outcomes at random, and runs that are looked at often."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import betaln, xlogy
+
+from analytics.statistics.outcomes import ArmOutcomes, PairedOutcomes
+from analytics.statistics.sequential import (
+    ARM_CONCENTRATION,
+    log_e_arms,
+    log_threshold,
+)
+
+LIMIT = log_threshold(0.05)
+BATCHES, BATCH, PEEKS = 6, 50, 10_000
+RUNS = BATCHES * BATCH
+COUNTS = st.integers(0, 10**9)
+FEW = st.integers(0, 500)
+PAIRS = st.builds(PairedOutcomes, FEW, FEW, FEW, FEW)
+ARMS = st.builds(lambda right, wrong: ArmOutcomes(right + wrong, right), FEW, FEW)
+
+Draws = NDArray[np.bool_]
+Numbers = NDArray[np.float64] | NDArray[np.int64] | float
+
+
+def log_e_of(v1: ArmOutcomes, v2: ArmOutcomes) -> float:
+    return log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
+
+
+def log_e_arm(right: Numbers, wrong: Numbers, accuracy: Numbers) -> NDArray[np.float64]:
+    """One arm's beta-binomial against its accuracy, as SciPy or as an urn would have it."""
+    a, b = ARM_CONCENTRATION * accuracy, ARM_CONCENTRATION * (1 - accuracy)
+    log_likelihood = xlogy(right, accuracy) + xlogy(wrong, 1 - accuracy)
+    return np.asarray(betaln(a + right, b + wrong) - betaln(a, b) - log_likelihood)
+
+
+def draws(random: np.random.Generator, chance: float) -> Draws:
+    """Whether an event of this chance happens, for each peek of each run of a batch."""
+    return random.random((BATCH, PEEKS), dtype=np.float32) < chance
+
+
+def counted(events: Draws) -> NDArray[np.int64]:
+    return np.cumsum(events, axis=1, dtype=np.int64)
+
+
+def ever(log_e: NDArray[np.float64], limit: float) -> int:
+    return int(np.sum(np.any(log_e >= limit, axis=1)))

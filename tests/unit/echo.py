@@ -1,0 +1,113 @@
+"""A model that answers each text with itself, and a batcher in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+from tokenizers import Encoding, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from runners.batching import TokenBatcher
+from runners.text_queue import TextQueue
+from tests.unit.fakes import counter
+from values import Classification
+
+WAIT_SECONDS = 10.0
+PLENTY = 1_000
+MANY_TOKENS = 10**9
+
+# A text is its number and then filler, so that its tokens tell which one it is.
+NUMBERS = range(1_000)
+TOKENIZER = Tokenizer(WordLevel({str(n): n for n in NUMBERS} | {"x": len(NUMBERS)}))
+TOKENIZER.pre_tokenizer = WhitespaceSplit()
+
+
+def text(number: int, tokens: int) -> str:
+    return " ".join([str(number)] + ["x"] * (tokens - 1))
+
+
+def length(of: str) -> int:
+    return len(of.split())
+
+
+class Echo:
+    """Answers each text with itself, one batch a permit; remembers what it was given."""
+
+    def __init__(self, permits: int = PLENTY) -> None:
+        self.permits = threading.Semaphore(permits)
+        self.started = SimpleQueue[list[str]]()
+        self.encoded: list[str] = []
+        self.batches: list[list[str]] = []
+        self.unreadable: set[str] = set()
+        self.poison: set[str] = set()
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        if self.unreadable & set(texts):
+            raise ValueError("cannot be read")
+        self.encoded += texts
+        return TOKENIZER.encode_batch(list(texts))
+
+    def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
+        batch = [" ".join(encoding.tokens) for encoding in encodings]
+        self.batches.append(batch)
+        self.started.put(batch)
+        assert self.permits.acquire(timeout=WAIT_SECONDS)
+        if self.poison & set(batch):
+            raise ValueError("cannot be computed")
+        return [
+            Classification(echo, "fake", {"positive": 1.0}, length(echo), truncated=False)
+            for echo in batch
+        ]
+
+    async def next_batch(self) -> list[str]:
+        """Wait until a batch is being computed."""
+        return await asyncio.to_thread(self.started.get, timeout=WAIT_SECONDS)
+
+    def hold(self) -> None:
+        """Use up what permits there are."""
+        while self.permits.acquire(blocking=False):
+            pass
+
+    def computed(self) -> list[str]:
+        return [one for batch in self.batches for one in batch]
+
+
+@contextmanager
+def batching(model: Echo, *, streams: int = 1, max_queued: int = PLENTY) -> Iterator[TokenBatcher]:
+    batcher = TokenBatcher(model, "v1", TextQueue(max_queued, MANY_TOKENS), streams=streams)
+    try:
+        yield batcher
+    finally:
+        model.permits.release(PLENTY)
+        batcher.close()
+
+
+async def ask(
+    batcher: TokenBatcher, texts: Sequence[str], timeout_seconds: float = WAIT_SECONDS
+) -> list[str]:
+    answers = await batcher.classify(texts, timeout_seconds=timeout_seconds)
+    return [answer.revision for answer in answers]
+
+
+async def queued(batcher: TokenBatcher, *texts: str) -> asyncio.Task[list[str]]:
+    """A call that has handed its texts over."""
+    task = asyncio.create_task(ask(batcher, texts))
+    await asyncio.sleep(0)
+    return task
+
+
+async def busy(batcher: TokenBatcher, model: Echo) -> asyncio.Task[list[str]]:
+    """A call that the only stream computes; what comes now waits until there is a permit."""
+    call = await queued(batcher, text(0, 1))
+    while text(0, 1) not in await model.next_batch():
+        pass
+    return call
+
+
+def abandoned() -> float:
+    return counter("model_abandoned_texts_total", version="v1")
