@@ -37,6 +37,8 @@ def plot(record: dict[str, Any], path: Path) -> None:
         _engines(places[2, column], rows, f"{size} size: times torch fp32")
     _cost(places[2, 2], summary.get("cost", []))
     _beside(places[2, 3], summary.get("beside_the_engine", []))
+    for empty in places[2, 4:]:
+        empty.set_axis_off()
     machine = record["machine"]
     figure.suptitle(
         f"{record['date'][:10]}, {machine['cores']} cores, {machine['cpu']} "
@@ -74,7 +76,7 @@ def _over_clients(axes: Axes, rows: list[dict[str, Any]], figure: str, title: st
     if rows:
         axes.set(xscale="log", yscale="log")
         clients = sorted({row["clients"] for row in rows})
-        axes.set_xticks(clients, [str(number) for number in clients], fontsize=7)
+        axes.set_xticks(clients, [str(number) for number in clients], fontsize=7, rotation=45)
         axes.minorticks_off()
         _plain_numbers(axes.yaxis)
         axes.grid(alpha=0.3)
@@ -110,6 +112,7 @@ def _cost(axes: Axes, rows: list[dict[str, Any]]) -> None:
     if rows:
         axes.set(xscale="log", yscale="log")
         _plain_numbers(axes.xaxis, axes.yaxis)
+        axes.tick_params(axis="x", labelsize=7, rotation=45)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
 
