@@ -6,10 +6,13 @@ from collections.abc import Collection, Sequence
 from typing import Annotated, Any, ClassVar
 
 import bentoml
+from bentoml.exceptions import NotFound
 from bentoml.validators import ContentType
 
 from long_lived import keep_what_is_loaded
+from runners.chosen_model import chosen_model
 from runners.lanes import Lane
+from runners.model_store import find_model
 from settings import Settings, get_settings
 from tracing import start_tracing, stop_tracing
 from values import Classification, RunnerDescription, Version, WantedModel
@@ -96,12 +99,6 @@ def check_models(services: Collection[str], settings: Settings) -> None:
     Raises:
         SystemExit: it has none; the message says how to save one.
     """
-    # Imported here because the API's process needs none of it.
-    from bentoml.exceptions import NotFound
-
-    from runners.chosen_model import chosen_model
-    from runners.model_store import find_model
-
     # BentoML's decorator has made services of the classes, which its types do not tell.
     runners: Sequence[Any] = (RunnerV1, RunnerV2)
     for runner in runners:

@@ -71,11 +71,13 @@ def serve(
     host: str = "127.0.0.1",
     port: int | None = None,
     role: str = "",
+    bento: Path | None = None,
     **settings: str,
 ) -> Iterator[ServedBento]:
     """Run `bentoml serve` until the block ends, on a free port unless it is given.
 
-    `role` is the name of a service of which this host serves nothing but it.
+    `role` is the name of a service of which this host serves nothing but it; `bento` is the folder
+    of a built one, which is served instead of what is here.
     """
     port = port or free_port()
     # All that is served from one home shares a metrics folder, which each start empties. So this
@@ -100,8 +102,8 @@ def serve(
         command = ["-m", "bentoml_cli._internal.start", "start-http-server", "--service-name", role]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, *command, "service:SentimentService"],
-            cwd=ROOT,
+            [sys.executable, *command, str(bento or "service:SentimentService")],
+            cwd=bento.parent if bento else ROOT,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

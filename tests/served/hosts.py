@@ -47,6 +47,7 @@ class Hosts:
                 host=address,
                 port=self.port,
                 role=role,
+                bento=None,
                 RUNNER_KEY=RUNNER_KEY,
                 **settings,
             )

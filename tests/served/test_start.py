@@ -1,15 +1,18 @@
-"""What `bentoml serve` says where it cannot serve."""
+"""What `bentoml serve` starts from, and what it says where it cannot."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
-from tests.serving import ROOT, free_port
+from tests.serving import ROOT, free_port, serve
+from values import VERSIONS
 
 WHOLE = ["-m", "bentoml", "serve", "service:SentimentService"]
 RUNNER = [
@@ -44,3 +47,32 @@ def test_without_a_model_it_ends_and_says_how_to_get_one(
     told = f"{version}: sentiment-distilbert-{version}:latest is not in the BentoML model store. "
     assert told + "Save both versions with: python -m scripts.save_models" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_built_bento_has_all_that_it_needs(
+    bentoml_home: Path, named_database: Callable[[str], URL], redis_server: str, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(bentoml_home / "models")
+    told = subprocess.check_output(
+        [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
+        cwd=ROOT,
+        env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"},
+        text=True,
+    )
+    name, _, version = told.split("__tag__:")[1].strip().partition(":")
+    with (
+        serve(
+            bentoml_home,
+            named_database("built"),
+            redis_server.removesuffix("/0") + "/6",
+            log=tmp_path / "log",
+            bento=home / "bentos" / name / version,
+        ) as bento,
+        bento.client() as client,
+    ):
+        for model in VERSIONS:
+            reply = client.post("/predict", json={"text": "A joy.", "version": model})
+            assert (reply.status_code, reply.json()["model_version"]) == (200, model)
+        assert client.get("/dashboard").status_code == 200
