@@ -40,7 +40,7 @@ migrate: $(VENV)/.serve ## Bring the database of DATABASE_URL to the newest sche
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy -n auto
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.audit
 

@@ -16,12 +16,15 @@ def main() -> int:
     """1 if a package has a known vulnerability; 0 if none has, or no advisories can be reached."""
     audited, vulnerable = 0, []
     for lock in sorted(REQUIREMENTS.glob("*.lock")):
-        for package in _report(lock):
-            audited += "vulns" in package
-            vulnerable += [
-                f"{lock.name}: {package['name']} {package['version']}: {fault['id']}"
-                for fault in package.get("vulns", ())
-            ]
+        packages = [package for package in _report(lock) if "vulns" in package]
+        if not packages:  # the others would ask in vain, package by package
+            break
+        audited += len(packages)
+        vulnerable += [
+            f"{lock.name}: {package['name']} {package['version']}: {fault['id']}"
+            for package in packages
+            for fault in package["vulns"]
+        ]
     if not audited:
         print("no advisory source can be reached: nothing was audited")
     else:

@@ -85,8 +85,7 @@ async def admin(client: httpx.AsyncClient, tags: Tags) -> Admin:
     """Of a rollout that is as the settings say."""
     made = Admin(client)
     await made.change(**BASE)
-    for version, tag in (("v1", tags.v1), ("v2", tags.v2)):
-        await made.holds(version, tag)  # type: ignore[arg-type]
+    await asyncio.gather(made.holds("v1", tags.v1), made.holds("v2", tags.v2))
     return made
 
 
