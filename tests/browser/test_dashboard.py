@@ -67,6 +67,14 @@ def test_the_verdict_of_the_test_and_its_tables_are_shown(page: Page) -> None:
     expect(page.locator("#drift")).to_contain_text("Sentiment")
 
 
+def test_marks_of_an_axis_differ_where_little_is_asked(page: Page) -> None:
+    told = page.evaluate(
+        "import('/dashboard/format.js')"
+        ".then((format) => [0, 0.005, 0.01, 0.0125, 2.5, 12.4, 1234].map(format.rate))"
+    )
+    assert told == ["0", "0.005", "0.01", "0.0125", "2.5", "12", "1,234"]
+
+
 def test_text_stays_text(page: Page, seen: Seen) -> None:
     ask(page, ATTACK)
     quoted = ATTACK.replace('"', '""')

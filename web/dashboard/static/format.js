@@ -3,6 +3,9 @@
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
 
+// As many digits as tell two marks of an axis apart where next to nothing is asked.
+const few = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
+
 export const count = (n) => (n === null || n === undefined ? "–" : whole.format(n));
 export const short = (n) => (n === null || n === undefined ? "–" : n < 1_000_000 ? whole.format(n) : compact.format(n));
 export const percent = (share, digits = 1) =>
@@ -10,6 +13,7 @@ export const percent = (share, digits = 1) =>
 export const points = (share) =>
   share === null || share === undefined ? "–" : `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)} points`;
 export const probability = (p) => `${(100 * p).toFixed(1)} %`;
+export const rate = (n) => (n === null || n === undefined ? "–" : (n < 10 ? few : whole).format(n));
 export const number = (n, digits = 2) => (n === null || n === undefined ? "–" : n.toFixed(digits));
 
 export function milliseconds(ms) {

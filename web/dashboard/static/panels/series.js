@@ -2,7 +2,7 @@
 
 import { chart } from "../charts.js";
 import { el, empty, legend } from "../dom.js";
-import { milliseconds, number, percent } from "../format.js";
+import { milliseconds, percent, rate } from "../format.js";
 
 const SENTIMENTS = ["positive", "neutral", "negative"];
 const NOTHING = "No predictions in this range. Ask above, or choose a longer range.";
@@ -28,7 +28,7 @@ export function traffic(where, { points }) {
   chart(body(where, legend(...versions.map((version) => [version, version]))), {
     times,
     label: "Predictions a second over time, by version",
-    format: (value) => number(value, value < 10 ? 2 : 0),
+    format: rate,
     series: versions.map((version) => ({
       label: version, colour: version, values: times.map((time) => at(time, version)?.per_second ?? 0),
     })),
