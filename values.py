@@ -74,9 +74,10 @@ class RunnerDescription:
         under_way = self.loading is not None and self.loading.number == wanted.number
         return self.agreed and (under_way or self.heeded == wanted.number)
 
-    def has_heard_of_later(self, wanted: WantedModel) -> bool:
-        under_way = self.loading.number if self.loading is not None else 0
-        return max(self.heeded, under_way) > wanted.number
+    @property
+    def latest_wish(self) -> int:
+        """The number of the latest that it has heard of."""
+        return max(self.heeded, self.loading.number if self.loading is not None else 0)
 
 
 class ModelVersion(NamedTuple):

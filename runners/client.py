@@ -74,7 +74,8 @@ class RunnerClient:
         # What it is to hold; None while that is not known.
         self.wanted: WantedModel | None = None
         self._wanted_as_of = -math.inf
-        self._later_since: float | None = None
+        # The latest wish that the runner knew of, and since when this process has seen it do so.
+        self._latest_wish, self._latest_since = 0, -math.inf
         self._heard = asyncio.Event()
         self._look_again = asyncio.Event()
         self._runner = runner
@@ -260,12 +261,11 @@ class RunnerClient:
         this one knows counts only if the database says it after that: it was taken back to an
         earlier state. Two processes would else have a runner change back and forth.
         """
-        if not description.has_heard_of_later(wanted):
-            self._later_since = None
-            return not description.has_heard_of(wanted)
-        if self._later_since is None:
-            self._later_since = time.monotonic()
-        return self._wanted_as_of > self._later_since
+        if description.latest_wish != self._latest_wish:
+            self._latest_wish, self._latest_since = description.latest_wish, time.monotonic()
+        if self._latest_wish > wanted.number:
+            return self._wanted_as_of > self._latest_since
+        return not description.has_heard_of(wanted)
 
     def _remember(self, description: RunnerDescription) -> None:
         before, self.last_description = self.last_description, description

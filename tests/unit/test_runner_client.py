@@ -324,6 +324,19 @@ async def test_who_knows_of_an_earlier_wish_than_the_runner_does_keeps_it_to_its
     assert api.wishes == [WantedModel("m:2", 7)]
 
 
+async def test_what_the_database_said_before_the_latest_of_later_wishes_counts_no_more(
+    api: FakeRunnerApi,
+) -> None:
+    runner = client(api)
+    runner.want(WantedModel("m:1", 6), time.monotonic())
+    api.wishes.append(WantedModel("m:2", 7))
+    await runner.refresh()
+    runner.want(WantedModel("m:2", 7), time.monotonic())
+    api.wishes.append(WantedModel("m:3", 8))
+    await runner.refresh()
+    assert api.wishes[-1] == WantedModel("m:3", 8)
+
+
 async def test_what_the_database_says_after_a_later_wish_was_seen_counts(
     api: FakeRunnerApi,
 ) -> None:
