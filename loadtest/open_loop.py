@@ -20,6 +20,7 @@ from loadtest.client import Connection, is_expected
 from loadtest.traffic import Request
 
 MAX_CONNECTIONS = 4_000
+MAX_SECONDS = 120.0
 MAX_REQUESTS = 200_000
 MAX_RATE = 20_000
 # It looks so often for what is due: once for several requests at a high rate, at a low one once
@@ -75,8 +76,12 @@ class OpenLoop:
         Raises:
             ValueError: that is past the bounds of this module.
         """
-        if not (0 < rate <= MAX_RATE and 0 < rate * seconds <= MAX_REQUESTS):
-            raise ValueError(f"at most {MAX_RATE} requests a second, and {MAX_REQUESTS} in all")
+        if not (
+            0 < rate <= MAX_RATE and 0 < seconds <= MAX_SECONDS and rate * seconds <= MAX_REQUESTS
+        ):
+            raise ValueError(
+                f"at most {MAX_RATE} requests a second, {MAX_SECONDS:.0f} s, {MAX_REQUESTS} in all"
+            )
         planned = []
         after_seconds = self._chance.expovariate(rate)
         while after_seconds < seconds:
