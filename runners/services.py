@@ -105,11 +105,10 @@ def check_models(services: Collection[str], settings: Settings) -> None:
         if runner.name not in services:
             continue
         version: Version = runner.inner.version
-        configured = settings.model_tag(version)
-        chosen = chosen_model(version, settings).read()
         try:
-            find_model(configured)
+            find_model(settings.model_tag(version))
         except NotFound as error:
+            chosen = chosen_model(version, settings).read()
             # A chosen one that is gone too is a matter of the runner: it says so and falls back.
             if chosen is None or chosen.tag is None:
                 raise SystemExit(f"{version}: {error}") from error

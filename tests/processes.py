@@ -14,11 +14,13 @@ def command_of(process: psutil.Process) -> list[str]:
     return command
 
 
+def children_that_run(root: psutil.Process, name: str) -> list[psutil.Process]:
+    """The descendants that have `name` in their command lines."""
+    family = root.children(recursive=True)
+    return [process for process in family if name in " ".join(command_of(process))]
+
+
 def child_that_runs(root: psutil.Process, name: str) -> psutil.Process:
-    """The one descendant that has `name` in its command line."""
-    [found] = [
-        process
-        for process in root.children(recursive=True)
-        if any(name in part for part in command_of(process))
-    ]
+    """The only one of them."""
+    [found] = children_that_run(root, name)
     return found

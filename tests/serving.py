@@ -84,11 +84,8 @@ def serve(
     # one gets a home of its own with the same models in it.
     home = log.with_name("home")
     if not home.exists():
-        home.mkdir()
-        (home / "models").symlink_to(bentoml_home / "models")
-    environment = os.environ | {
-        "BENTOML_HOME": str(home),
-        "BENTOML_DO_NOT_TRACK": "true",
+        link_models(bentoml_home, home)
+    environment = environment_of(home) | {
         "DATABASE_URL": database_url.render_as_string(hide_password=False),
         "REDIS_URL": redis_url,
         "DATA_FOLDER": str(log.with_name("data")),
@@ -121,6 +118,17 @@ def serve(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
+
+
+def link_models(bentoml_home: Path, home: Path) -> None:
+    """Make `home`, another home of BentoML with the same models."""
+    home.mkdir()
+    (home / "models").symlink_to(bentoml_home / "models")
+
+
+def environment_of(home: Path, **settings: str) -> dict[str, str]:
+    """Of a `bentoml` command whose home is `home`."""
+    return os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true", **settings}
 
 
 def free_port() -> int:

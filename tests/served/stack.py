@@ -19,7 +19,7 @@ from analytics.log.segments import segments
 from scripts.embedded import embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
 from tests.database import fetch, scalar
-from tests.processes import command_of
+from tests.processes import children_that_run
 from tests.served.cable import Cable
 from tests.served.traffic import Traffic
 from tests.serving import ServedBento, free_port, serve
@@ -47,8 +47,7 @@ class Stack:
 
     def workers(self, of: str) -> list[psutil.Process]:
         """The processes with `of` in their command lines, below `bentoml serve`."""
-        family = psutil.Process(self.bento.process.pid).children(recursive=True)
-        return [process for process in family if of in " ".join(command_of(process))]
+        return children_that_run(psutil.Process(self.bento.process.pid), of)
 
     def postmaster(self) -> psutil.Process:
         return psutil.Process(int((self.postgres / "postmaster.pid").read_text().split()[0]))

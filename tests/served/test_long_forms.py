@@ -52,7 +52,10 @@ def test_sigterm_ends_what_a_long_run_has_started(bentoml_home: Path, tmp_path: 
         started = this.children(recursive=True)
     finally:
         run.send_signal(signal.SIGTERM)
-        run.wait(60)
+        try:
+            run.wait(60)
+        finally:
+            run.kill()  # one that has ended is left alone
     wait_until(lambda: not any(process.is_running() for process in started), seconds=10)
     # Two runs at once would ship each other's predictions, each to its own database.
     assert not shared.exists()

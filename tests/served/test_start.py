@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from tests.serving import ROOT, free_port, serve
+from tests.serving import ROOT, environment_of, free_port, link_models, serve
 from values import VERSIONS
 
 WHOLE = ["-m", "bentoml", "serve", "service:SentimentService"]
@@ -28,16 +27,14 @@ def test_without_a_model_it_ends_and_says_how_to_get_one(
     done = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
-        env=os.environ
-        | {
-            "BENTOML_HOME": str(tmp_path / "home"),
-            "BENTOML_DO_NOT_TRACK": "true",
-            "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
-            "REDIS_URL": "redis://127.0.0.1:1/0",
-            "DATA_FOLDER": str(tmp_path / "data"),
-            "HOST": "127.0.0.1",
-            "PORT": str(free_port()),
-        },
+        env=environment_of(
+            tmp_path / "home",
+            DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
+            REDIS_URL="redis://127.0.0.1:1/0",
+            DATA_FOLDER=str(tmp_path / "data"),
+            HOST="127.0.0.1",
+            PORT=str(free_port()),
+        ),
         check=False,
         capture_output=True,
         text=True,
@@ -53,12 +50,11 @@ def test_a_built_bento_has_all_that_it_needs(
     bentoml_home: Path, named_database: Callable[[str], URL], redis_server: str, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    home.mkdir()
-    (home / "models").symlink_to(bentoml_home / "models")
+    link_models(bentoml_home, home)
     told = subprocess.check_output(
         [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
         cwd=ROOT,
-        env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"},
+        env=environment_of(home),
         text=True,
     )
     name, _, version = told.split("__tag__:")[1].strip().partition(":")
