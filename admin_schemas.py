@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import bentoml
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints
 
+from core.types import Version
 from rollout.changes import Action, AskedAction
 from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
 from rollout.told import PolicyChange, head, told
 from schemas import TOLD_USABLE, RequestBody, refuse_unusable
-from values import Version
 
 if TYPE_CHECKING:
     # Not for the processes of the runners, which import this too: it comes with SQLAlchemy.

@@ -16,10 +16,10 @@ from analytics.drift_watch import DriftWatch
 from analytics.log.shipper import Shipper
 from analytics.log.writer import LogWriter
 from analytics.reader import Reader
-from database import create_engine
-from logs import configure_logs
-from settings import Settings, get_settings
-from tracing import start_tracing, stop_tracing
+from core.logging import configure_logs
+from core.postgres import create_engine
+from core.settings import Settings, get_settings
+from core.tracing import start_tracing, stop_tracing
 
 # A batch of a backlog takes a second or two, several on a busy machine; and nobody waits for it.
 DATABASE_TIMEOUT_SECONDS = 60.0

@@ -15,7 +15,6 @@ from typing import Any
 
 from fastapi import FastAPI
 
-import metrics
 from analytics.evidence import evidence
 from analytics.feedback import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
@@ -25,9 +24,12 @@ from analytics.read_api import analytics_router
 from analytics.reader import Reader
 from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
-from database import connected, create_engine
+from core import metrics
+from core.postgres import connected, create_engine
+from core.redis import RedisCircuit, connect
+from core.settings import Settings
+from core.types import Prediction, Version
 from prediction_path import PredictionPath
-from redis_connection import RedisCircuit, connect
 from rollout.admin import RolloutAdmin
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy, Weights
@@ -39,8 +41,6 @@ from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.hosts import RunnerApi
-from settings import Settings
-from values import Prediction, Version
 from web.dashboard_page import add_dashboard
 from web.get_app import get_app
 from web.json_api import JsonApi

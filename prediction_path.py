@@ -9,15 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-import metrics
-import tracing
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
-from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
-from ids import new_id
-from rollout.dealing import Dealt, deal_subject, deal_text, is_shadowed
-from rollout.policy import RolloutPolicy, other
-from values import (
+from core import metrics, tracing
+from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.types import (
     VERSIONS,
     Assignment,
     Classification,
@@ -29,6 +25,9 @@ from values import (
     RunnerDescription,
     Version,
 )
+from core.uuid7 import new_id
+from rollout.dealing import Dealt, deal_subject, deal_text, is_shadowed
+from rollout.policy import RolloutPolicy, other
 
 
 class Runner(Protocol):

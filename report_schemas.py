@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from values import Version
+from core.types import Version
 
 
 class RunnerHealth(BaseModel):

@@ -17,9 +17,9 @@ from pydantic import (
     ValidationError,
 )
 
-from errors import FieldError, InvalidRequest, MalformedRequest, RequestError
-from settings import get_settings
-from values import Comparison, Prediction, Sentiment, Version
+from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestError
+from core.settings import get_settings
+from core.types import Comparison, Prediction, Sentiment, Version
 
 MAX_TEXT_CHARACTERS = 5_000
 MAX_SUBJECT_CHARACTERS = 200

@@ -12,11 +12,14 @@ from uuid import UUID
 import bentoml
 from starlette.middleware.cors import CORSMiddleware
 
-import metrics
 from admin_schemas import ReloadRequest, RolloutReply, RolloutRequest
-from caller import caller
-from logs import configure_logs
-from long_lived import keep_what_is_loaded
+from core import metrics
+from core.gc import keep_what_is_loaded
+from core.logging import configure_logs
+from core.request_context import caller
+from core.settings import get_settings
+from core.tracing import start_tracing, stop_tracing
+from core.types import Sentiment, Version
 from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2, check_models
 from schemas import (
     AbCompareReply,
@@ -29,10 +32,7 @@ from schemas import (
     PredictionReply,
     PredictRequest,
 )
-from settings import get_settings
 from supervision import is_worker, look_after_workers
-from tracing import start_tracing, stop_tracing
-from values import Sentiment, Version
 from web.authentication import AuthenticationMiddleware
 from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from analytics.additive import add_to
 from analytics.tables import assignment_rollups, comparison_rollups
-from values import SENTIMENTS
+from core.types import SENTIMENTS
 
 _PAIR = "v1_model_version_id, v2_model_version_id"
 _SAID = "v1_sentiment, v2_sentiment"

@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 from analytics.facts import Scope, counts, histogram
 from analytics.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
-from analytics.statistics.histogram import CONFIDENCE
 from analytics.window import Window, window
-from values import Version
+from core.types import Version
+from stats.histogram import CONFIDENCE
 
 
 class ConfidenceBin(BaseModel):
@@ -105,7 +105,7 @@ async def confidence(reader: Reader, scope: Scope) -> Confidence:
 
 def _calibrations(labelled: LabelsByVersion) -> dict[Version, Calibration]:
     # In a thread and only now: importing SciPy takes half a second.
-    from analytics.statistics.calibration import calibration
+    from stats.calibration import calibration
 
     told = {version: calibration(bins) for version, bins in labelled.items()}
     return {

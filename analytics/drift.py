@@ -15,12 +15,12 @@ from pydantic import BaseModel, Field
 from analytics.facts import Scope, histogram
 from analytics.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
-from analytics.statistics.histogram import CONFIDENCE, Counts, merged
-from analytics.statistics.outcomes import LabelledBin
 from analytics.summary import sentiment_counts
 from analytics.time_range import TimeRange
 from analytics.window import Window, window
-from values import Sentiment, Version
+from core.types import Sentiment, Version
+from stats.histogram import CONFIDENCE, Counts, merged
+from stats.outcomes import LabelledBin
 
 
 class FeatureDrift(BaseModel):
@@ -111,7 +111,7 @@ async def _profile(reader: Reader, scope: Scope) -> _Profile:
 
 def _report(before: _Profile, current: _Profile) -> dict[str, dict[str, Any]]:
     # In a thread and only now: importing SciPy takes half a second.
-    from analytics.statistics.drift import Profile, drift_report
+    from stats.drift import Profile, drift_report
 
     def profile(of: _Profile) -> Profile:
         confidence = merged(of.confidence.values())
@@ -123,7 +123,7 @@ def _report(before: _Profile, current: _Profile) -> dict[str, dict[str, Any]]:
 def _estimates(
     labels: LabelsByVersion, confidence: Mapping[Version, Counts]
 ) -> dict[Version, EstimatedAccuracy]:
-    from analytics.statistics.estimated_accuracy import ConfidenceBin, estimate_accuracy
+    from stats.estimated_accuracy import ConfidenceBin, estimate_accuracy
 
     estimates = {}
     for version, bins in labels.items():

@@ -7,13 +7,13 @@ import logging
 import math
 from datetime import UTC, datetime, timedelta
 
-import metrics
 from analytics.drift import DriftOfTraffic, drift
 from analytics.facts import Scope
 from analytics.reader import Reader
 from analytics.time_range import TimeRange
-from errors import DatabaseUnavailable
-from values import VERSIONS, Version
+from core import metrics
+from core.errors import DatabaseUnavailable
+from core.types import VERSIONS, Version
 
 logger = logging.getLogger("bentoml.sentiment.drift")
 

@@ -13,9 +13,9 @@ from analytics.ab.report import AbTest, ab_test
 from analytics.facts import Scope, counts, failures, histogram
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.statistics.histogram import LATENCY_MS, Counts, merged
 from analytics.time_range import TimeRange
-from values import SENTIMENTS, VERSIONS, Sentiment, Version
+from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
+from stats.histogram import LATENCY_MS, Counts, merged
 
 # It is looked at every few seconds: 1 in 5,000 looks may be wrong.
 FALSE_ALARMS = 0.0002
@@ -117,7 +117,7 @@ def _of_these_weights(
 
 def _sentiment_psi(arms: Mapping[Version, ArmEvidence]) -> tuple[float | None, float | None]:
     # In a thread and only now: importing SciPy takes half a second.
-    from analytics.statistics.drift import drift_of_cells
+    from stats.drift import drift_of_cells
 
     v1, v2 = ([arms[version].sentiments[one] for one in SENTIMENTS] for version in VERSIONS)
     told = drift_of_cells(v1, v2, FALSE_ALARMS)

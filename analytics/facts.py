@@ -14,8 +14,8 @@ from typing import Any, Literal
 from analytics.buckets import segments
 from analytics.rollups import BINS, COUNTS, ENTROPY, ROUTED, MeasureName
 from analytics.time_range import TimeRange
-from ids import id_range
-from values import SENTIMENTS, Version
+from core.types import SENTIMENTS, Version
+from core.uuid7 import id_range
 
 HistogramKey = Literal["measure", "version", "revision", "cache_hit"]
 

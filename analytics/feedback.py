@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.labelling import keep_labels
 from analytics.log.segments import begun_at, segments
 from analytics.tables import predictions
-from database import reading
-from errors import DatabaseUnavailable, PredictionNotFound
-from ids import id_range
-from values import Sentiment
+from core.errors import DatabaseUnavailable, PredictionNotFound
+from core.postgres import reading
+from core.types import Sentiment
+from core.uuid7 import id_range
 
 # A prediction may still be on its way to PostgreSQL, from another machine too.
 YOUNG = timedelta(seconds=3)

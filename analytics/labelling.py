@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from analytics.additive import add_to
 from analytics.rollups import WRITERS_LOCK
-from analytics.statistics.histogram import CONFIDENCE
 from analytics.tables import assignment_rollups, comparison_rollups, label_rollups
-from values import SENTIMENTS, Sentiment
+from core.types import SENTIMENTS, Sentiment
+from stats.histogram import CONFIDENCE
 
 _CHANGED = """WITH changed AS (
     SELECT * FROM (

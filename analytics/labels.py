@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from analytics.facts import Scope, labels
 from analytics.reader import Reader
-from analytics.statistics.outcomes import LabelledBin
-from values import Version
+from core.types import Version
+from stats.outcomes import LabelledBin
 
 # By bin of confidence.
 LabelsByVersion = Mapping[Version, Mapping[int, LabelledBin]]

@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field
 
 from analytics.facts import Scope, histogram, predictions
 from analytics.reader import Reader
-from analytics.statistics.histogram import LATENCY_MS, Counts, percentiles
 from analytics.window import Window, window
-from errors import invalid_field
-from values import Version
+from core.errors import invalid_field
+from core.types import Version
+from stats.histogram import LATENCY_MS, Counts, percentiles
 
 MAX_EXACT = timedelta(hours=1)
 
@@ -33,7 +33,7 @@ class Latency(Window):
 
 
 async def latency(reader: Reader, scope: Scope) -> Latency:
-    """Merged from the rollups' histograms; see `analytics.statistics.histogram`."""
+    """Merged from the rollups' histograms; see `stats.histogram`."""
     counts = await reader.histograms(histogram(scope, "latency_ms", by=("version", "cache_hit")))
     found = [
         LatencyPercentiles.model_validate(

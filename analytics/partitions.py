@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from analytics.tables import BUCKET_SECONDS, ROLLUP_TABLES
-from ids import first_id
+from core.uuid7 import first_id
 
 _DAY = timedelta(days=1)
 _NAME = "predictions_%Y%m%d"

@@ -21,7 +21,7 @@ from analytics.recent import RecentPredictions, recent
 from analytics.summary import SentimentDistribution, Summary, sentiment_distribution, summary
 from analytics.time_range import TimeRange, parse_ends, parse_range, reference_range
 from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
-from values import Version
+from core.types import Version
 
 _TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
 

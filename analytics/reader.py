@@ -11,8 +11,8 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.facts import Facts
-from analytics.statistics.histogram import Counts
-from database import reading
+from core.postgres import reading
+from stats.histogram import Counts
 
 _ROWS_AT_A_TIME = 200
 

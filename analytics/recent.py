@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from analytics.facts import Facts, Scope
 from analytics.reader import Reader
 from analytics.window import Window, window
-from ids import id_range
-from values import Endpoint, Sentiment, Version
+from core.types import Endpoint, Sentiment, Version
+from core.uuid7 import id_range
 
 _COLUMNS = """id, created_at, endpoint, sentiment, confidence, latency_ms, cache_hit,
     version AS model_version, revision AS model_revision, truncated, token_count"""

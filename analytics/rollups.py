@@ -11,16 +11,16 @@ from typing import Literal
 
 from sqlalchemy import text
 
-from analytics.statistics.entropy import entropy_sql
-from analytics.statistics.histogram import (
+from analytics.tables import BUCKET_SECONDS
+from core.types import SENTIMENTS
+from stats.entropy import entropy_sql
+from stats.histogram import (
     CONFIDENCE,
     LATENCY_MS,
     TEXT_CHARACTERS,
     TOKEN_COUNT,
     Bins,
 )
-from analytics.tables import BUCKET_SECONDS
-from values import SENTIMENTS
 
 # Rollups are updated by one transaction at a time: two in different orders would wait for each
 # other. Any number that no other program uses on this database: the ASCII of "rollups_".

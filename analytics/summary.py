@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from analytics.facts import Scope, counts, failures
 from analytics.reader import Reader
 from analytics.window import Window, window
-from values import SENTIMENTS, Sentiment, Version
+from core.types import SENTIMENTS, Sentiment, Version
 
 
 class Summary(Window):

@@ -25,8 +25,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import Double
 
-from database import metadata
-from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS
+from core.postgres import metadata
+from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS
 
 # What is rolled up: a minute, an hour, a day.
 BUCKET_SECONDS = (60, 3_600, 86_400)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from errors import invalid_field
+from core.errors import invalid_field
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 DEFAULT_SPAN = timedelta(hours=24)

@@ -14,8 +14,8 @@ from analytics.latency import percentiles_ms
 from analytics.reader import Reader
 from analytics.time_range import TimeRange
 from analytics.window import Window, window
-from errors import invalid_field
-from values import SENTIMENTS, Sentiment, Version
+from core.errors import invalid_field
+from core.types import SENTIMENTS, Sentiment, Version
 
 BucketName = Literal["minute", "hour", "day"]
 BUCKETS: dict[BucketName, timedelta] = {

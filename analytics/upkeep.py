@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.partitions import drop_day, make_partitions, partition_days
 from analytics.rollups import WRITERS_LOCK
-from database import DATABASE_FAILURES
+from core.postgres import DATABASE_FAILURES
 
 logger = logging.getLogger("bentoml.sentiment.upkeep")
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from analytics.facts import Scope
-from values import Version
+from core.types import Version
 
 
 class Window(BaseModel):

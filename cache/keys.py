@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from values import Version
+from core.types import Version
 
 # Part of every key: raise it when the meaning or the form of a cached value changes.
 SCHEMA_VERSION = 2

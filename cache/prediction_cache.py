@@ -10,11 +10,11 @@ import orjson
 from cachetools import TTLCache
 from redis.asyncio import Redis
 
-import metrics
 from cache.keys import PREFIX
-from coalescing import Bounds, Coalescer, NotCalled
-from redis_connection import REDIS_FAILURES, RedisCircuit
-from values import Classification
+from core import metrics
+from core.coalescing import Bounds, Coalescer, NotCalled
+from core.redis import REDIS_FAILURES, RedisCircuit
+from core.types import Classification
 
 logger = logging.getLogger("bentoml.sentiment.cache")
 

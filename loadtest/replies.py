@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from values import Sentiment, Version
+from core.types import Sentiment, Version
 
 # A text that is computed again, in other company, has its sums of floats in another order; as in
 # tests/served/test_parity.py.

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import rollout.tables  # noqa: F401  they declare what there is
-from database import metadata
-from settings import get_settings
+from core.postgres import metadata
+from core.settings import get_settings
 
 # Any number that no other program uses on this database: the ASCII of "sentimnt".
 ADVISORY_LOCK = 0x73656E74696D6E74

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-import metrics
-from errors import PolicyConflict, PolicyNotFound, invalid_field
+from core import metrics
+from core.errors import PolicyConflict, PolicyNotFound, invalid_field
+from core.types import Version
 from rollout.changes import (
     AskedAction,
     Change,
@@ -26,7 +27,6 @@ from rollout.policy import RolloutChanges, RolloutPolicy
 from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
 from rollout.watch import RolloutWatch
-from values import Version
 
 
 @dataclass(frozen=True, slots=True)

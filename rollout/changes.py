@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from errors import invalid_field
+from core.errors import invalid_field
+from core.types import Version
 from rollout.policy import (
     Guardrails,
     Progress,
@@ -14,7 +15,6 @@ from rollout.policy import (
     Route,
     Weights,
 )
-from values import Version
 
 Action = Literal["set", "promote", "roll_back", "next_step", "reload", "guardrail"]
 # What an admin may ask for beside a reload.

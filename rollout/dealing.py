@@ -6,8 +6,8 @@ import hashlib
 from secrets import token_bytes
 from typing import NamedTuple
 
+from core.types import Split, Version
 from rollout.policy import RolloutPolicy
-from values import Split, Version
 
 _BUCKETS = 10_000
 

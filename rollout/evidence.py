@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from values import Version
+from core.types import Version
 
 
 class ArmEvidence(Protocol):

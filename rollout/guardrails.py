@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from core.types import Version
 from rollout.evidence import Evidence
 from rollout.policy import Guardrails, other
-from values import Version
 
 GuardrailName = Literal["errors", "latency", "sentiments", "agreement", "accuracy", "split"]
 State = Literal["kept", "waiting", "broken"]

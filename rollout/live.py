@@ -12,12 +12,12 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-import metrics
-from errors import DatabaseUnavailable
-from kept_file import keep
+from core import metrics
+from core.atomic_file import keep
+from core.errors import DatabaseUnavailable
+from core.types import VERSIONS
 from rollout.policy import RolloutPolicy
 from rollout.record import RECORD, PolicyRecord
-from values import VERSIONS
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from values import VERSIONS, Version, WantedModel
+from core.types import VERSIONS, Version, WantedModel
 
 MAX_VERSION = 2**31 - 2
 MAX_OVERRIDES = 1_000

@@ -11,7 +11,8 @@ from typing import Annotated, Protocol
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from errors import DatabaseUnavailable
+from core.errors import DatabaseUnavailable
+from core.types import Version
 from rollout.admin import RolloutAdmin
 from rollout.changes import Action, differences, step_ends
 from rollout.guardrails import GuardrailName, State
@@ -19,7 +20,6 @@ from rollout.live import LivePolicy
 from rollout.policy import MAX_VERSION, RolloutPolicy
 from rollout.record import PolicyRecord
 from rollout.told import PolicyChange, head, told
-from values import Version
 
 
 class GuardrailState(BaseModel):

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-import metrics
-from deadlines import deadline_in
-from errors import DeadlineExceeded, Overloaded, ServiceError
-from values import Prediction
+from core import metrics
+from core.errors import DeadlineExceeded, Overloaded, ServiceError
+from core.request_context import deadline_in
+from core.types import Prediction
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 

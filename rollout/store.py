@@ -10,8 +10,8 @@ from sqlalchemy import RowMapping, insert, literal, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from database import reading
-from errors import PolicyConflict
+from core.errors import PolicyConflict
+from core.postgres import reading
 from rollout.record import RECORD, PolicyRecord
 from rollout.tables import rollout_policies as table
 

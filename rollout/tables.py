@@ -7,7 +7,7 @@ from typing import get_args
 from sqlalchemy import CheckConstraint, Column, DateTime, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from database import metadata
+from core.postgres import metadata
 from rollout.changes import Action
 
 _actions = ", ".join(repr(action) for action in get_args(Action))

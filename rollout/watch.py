@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import metrics
-from errors import DatabaseUnavailable, PolicyConflict
+from core import metrics
+from core.errors import DatabaseUnavailable, PolicyConflict
+from core.types import Version
 from rollout.changes import Action, rolled_back, step_ends, stepped
 from rollout.evidence import EvidenceSource
 from rollout.guardrails import Judgement, judge
@@ -17,7 +18,6 @@ from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
-from values import Version
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 

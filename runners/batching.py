@@ -16,12 +16,11 @@ from typing import Protocol
 from bentoml.exceptions import ServiceUnavailable
 from tokenizers import Encoding
 
-import metrics
-import tracing
+from core import metrics, tracing
+from core.types import Classification, Version
 from runners.cpu import lower_priority
 from runners.lanes import Lane
 from runners.text_queue import Call, Entry, TextQueue
-from values import Classification, Version
 
 
 class Model(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from values import Classification, Sentiment
+from core.types import Classification, Sentiment
 
 FILE = "canary.json"
 # Of both sides: below, an engine with other rounding may well say something else.

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from core.types import EngineName, Version
 from runners.canary import TEXTS, write_canary
 from runners.classifier import Classifier
 from runners.engine_choice import REFERENCE
@@ -37,7 +38,6 @@ from runners.model_store import (
     labels_of,
     model_name,
 )
-from values import EngineName, Version
 
 MAX_TOKENS = 512
 DISTILBERT = "DistilBertForSequenceClassification"

@@ -6,9 +6,9 @@ import json
 import logging
 from pathlib import Path
 
-from kept_file import keep
-from settings import Settings
-from values import Version, WantedModel
+from core.atomic_file import keep
+from core.settings import Settings
+from core.types import Version, WantedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from core.types import Classification
 from runners.engines import Engine
 from runners.model_store import SavedModel
 from runners.packing import MAX_BATCH_TOKENS, pack
-from values import Classification
 
 WARM_UP_TEXTS = ("Warm.", "A sentence of the usual length, to touch every code path. " * 4)
 

@@ -20,15 +20,14 @@ from tenacity import (
     wait_exponential,
 )
 
-import metrics
-import tracing
-from coalescing import Bounds, Coalescer, NotCalled
-from deadlines import remaining_seconds
-from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core import metrics, tracing
+from core.coalescing import Bounds, Coalescer, NotCalled
+from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.request_context import remaining_seconds
+from core.types import Classification, RunnerDescription, Version, WantedModel
 from runners.admission import Admission, NotAdmitted, QueueBounds
 from runners.hosts import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
 from runners.lanes import Lane, estimated_tokens, lane_of
-from values import Classification, RunnerDescription, Version, WantedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from core.types import EngineName
 from runners.cpu import cpu_flags, is_x86
 from runners.engines import Engine, TorchEngine
 from runners.model_store import SavedModel
 from runners.onnx_engine import OnnxEngine
 from runners.openvino_engine import OpenVinoEngine
-from values import EngineName
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 

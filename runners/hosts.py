@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from bentoml.exceptions import BentoMLException
 
-import metrics
+from core import metrics
+from core.types import Classification, RunnerDescription, Version, WantedModel
 from runners.lanes import Lane, estimated_tokens
-from values import Classification, RunnerDescription, Version, WantedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 

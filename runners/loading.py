@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from core.settings import Settings
+from core.types import RunnerDescription, Version
 from runners.batching import TokenBatcher
 from runners.canary import fault, read_canary
 from runners.classifier import Classifier
@@ -12,8 +14,6 @@ from runners.cpu import made_at_low_priority, usable_cpus
 from runners.engine_choice import choose_engine
 from runners.model_store import find_model
 from runners.text_queue import TextQueue
-from settings import Settings
-from values import RunnerDescription, Version
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 

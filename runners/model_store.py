@@ -8,7 +8,7 @@ from typing import Any
 
 import bentoml
 
-from values import SENTIMENTS, EngineName, Sentiment, Version
+from core.types import SENTIMENTS, EngineName, Sentiment, Version
 
 REVISION_CHARACTERS = 12
 

@@ -9,13 +9,13 @@ import bentoml
 from bentoml.exceptions import NotFound
 from bentoml.validators import ContentType
 
-from long_lived import keep_what_is_loaded
+from core.gc import keep_what_is_loaded
+from core.settings import Settings, get_settings
+from core.tracing import start_tracing, stop_tracing
+from core.types import Classification, RunnerDescription, Version, WantedModel
 from runners.chosen_model import chosen_model
 from runners.lanes import Lane
 from runners.model_store import find_model
-from settings import Settings, get_settings
-from tracing import start_tracing, stop_tracing
-from values import Classification, RunnerDescription, Version, WantedModel
 
 _settings = get_settings()
 

@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from bentoml.exceptions import NotFound
 
-import metrics
+from core import metrics
+from core.settings import Settings
+from core.types import Classification, RunnerDescription, Version, WantedModel
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel, chosen_model
 from runners.engine_choice import EngineUnavailable
 from runners.lanes import Lane
 from runners.loading import CanaryFailed, load
-from settings import Settings
-from values import Classification, RunnerDescription, Version, WantedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from opentelemetry.trace import SpanContext
 from tokenizers import Encoding
 
+from core.types import Classification
 from runners.lanes import LANES, Lane, estimated_tokens
 from runners.packing import fits
-from values import Classification
 
 # A text joins a batch only if it is at least so long as a share of the batch's longest: past that,
 # more than half of its row would be padding.

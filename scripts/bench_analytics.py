@@ -33,8 +33,8 @@ from analytics.recent import recent
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
-from database import create_engine
-from long_lived import keep_what_is_loaded
+from core.gc import keep_what_is_loaded
+from core.postgres import create_engine
 from scripts.embedded import embedded_postgres
 from scripts.migrate import upgrade
 from scripts.seed_predictions import seed_history

@@ -28,10 +28,10 @@ from analytics.log.prediction_log import PredictionLog
 from analytics.log.records import Entry, PredictionRecord, encode
 from analytics.log.segments import segments
 from analytics.log.spool import Durability, Spool
+from core.types import Prediction
 from scripts.embedded import embedded_postgres
 from scripts.migrate import upgrade
 from scripts.seed_predictions import made_up
-from values import Prediction
 
 ROOT = Path(__file__).parent.parent
 SPOOL_BYTES = 4 << 30

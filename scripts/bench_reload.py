@@ -19,12 +19,12 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from core.settings import get_settings
 from loadtest.generator import send_load
 from loadtest.report import LoadReport
 from loadtest.traffic import Kind, make_traffic
 from runners.model_store import find_model
 from scripts.benchmark.servers import our_service, site
-from settings import get_settings
 
 CLIENTS = 4
 QUIET_SECONDS = 15.0

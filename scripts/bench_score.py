@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from tokenizers import Encoding
 
+from core.settings import get_settings
+from core.types import Version
 from loadtest.traffic import Kind, texts_of
 from runners.classifier import Classifier
 from runners.engine_choice import choose_engine
@@ -33,8 +35,6 @@ from scripts.scoring.chunks import CHUNK_ROWS
 from scripts.scoring.job import Format, Job, score_file
 from scripts.scoring.journal import Progress
 from scripts.scoring.scorer import LoadedModel, streams_of
-from settings import get_settings
-from values import Version
 
 Ids = NDArray[np.int64]
 VERSION: Version = "v1"

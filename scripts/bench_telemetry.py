@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import tracing
+from core import tracing
 from loadtest.traffic import Kind
 from scripts.benchmark.measure import Load, measure
 from scripts.benchmark.servers import Server, our_service, site

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 
+from core.types import Sentiment
 from runners.export.build import EngineTexts
 from runners.export.gate import MIN_TEXTS, LabelledText
 from scripts.starter.datasets import RATED_DOMAINS, split_documents
@@ -23,7 +24,6 @@ from scripts.starter.sources import (
     read_movie_reviews,
     read_rated_snippets,
 )
-from values import Sentiment
 
 CALIBRATION_TEXTS = 300
 # Sentences of 1 to 60 words: tweets, product reviews, editorials. Then reviews, some of which are

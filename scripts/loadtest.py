@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from core.settings import get_settings
 from loadtest.headless import (
     KEYS,
     LOOPBACK,
@@ -29,7 +30,6 @@ from loadtest.headless import (
 )
 from loadtest.outcome import Figures, Outcome
 from scripts.benchmark.record import machine
-from settings import get_settings
 
 LATEST = ROOT / "loadtest" / "results" / "latest"
 README = ROOT / "loadtest" / "README.md"

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from core.settings import Settings
 from loadtest.headless import MAX_SECONDS, MAX_USERS, LocustFailed, Loop, run_locust
 from loadtest.outcome import Outcome
 from scripts.benchmark.servers import (
@@ -29,7 +30,6 @@ from scripts.benchmark.servers import (
     site,
 )
 from scripts.loadtest import LATEST, as_table
-from settings import Settings
 
 # Users that wait for their answers are as fast as a slow service lets them, so that what is to be
 # compared is how long they wait, and that ours lets them ask no less. On two cores (AMD Zen 3) p95

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api_keys import KEY_SCOPES, KeyScope, make_api_key
+from core.api_keys import KEY_SCOPES, KeyScope, make_api_key
 
 
 def main(

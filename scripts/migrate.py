@@ -11,7 +11,7 @@ from alembic.config import Config
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from settings import SettingsError, get_settings
+from core.settings import SettingsError, get_settings
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 # Nobody answers there, or does not let us in; what a migration itself meets is none of these.

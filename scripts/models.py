@@ -17,6 +17,8 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from core.settings import get_settings
+from core.types import Version
 from runners.checkpoint import Judge
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
@@ -33,8 +35,6 @@ from scripts.registry.sources import Fetched
 from scripts.registry.verifying import verify
 from scripts.registry.views import comparison_view, entry_view, list_view
 from scripts.starter.card import StarterError
-from settings import get_settings
-from values import Version
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 

@@ -14,9 +14,9 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from core.settings import get_settings
+from core.types import Version
 from scripts.rollout_view import changes_table, history_table, status_view
-from settings import get_settings
-from values import Version
 
 POLL_SECONDS = 1.0
 # A batch that a model is at, and loading another one, take seconds.

@@ -13,13 +13,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from core.types import Version
 from runners.model_store import InvalidCheckpoint
 from scripts.engine_texts import InvalidTexts
 from scripts.registry.saving import ENGINES_HELP, TEXTS_HELP, Engines, console, save
 from scripts.registry.sources import Fetched, fetch
 from scripts.starter.build import build_starter
 from scripts.starter.card import StarterError, adapter_digest, failed_engines
-from values import Version
 
 DEFAULT_HUB_REPOS: dict[Version, str] = {
     "v1": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",

@@ -16,14 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from core.settings import Settings, get_settings
+from core.types import VERSIONS, Version
 from runners.engine_choice import EngineUnavailable
 from scripts.scoring.chunks import InvalidInput
 from scripts.scoring.job import Job, Report, score_file, score_file_with
 from scripts.scoring.journal import CannotResume, Progress
 from scripts.scoring.scorer import load_models, streams_of
 from scripts.sigterm import sigterm_as_ctrl_c
-from settings import Settings, get_settings
-from values import VERSIONS, Version
 
 INTERRUPTED = 130
 _LINE_SECONDS = 10.0

@@ -10,7 +10,7 @@ import typer
 from playwright.sync_api import expect, sync_playwright
 from rich.console import Console
 
-from settings import get_settings
+from core.settings import get_settings
 from tests.browser.chromium import ARGUMENTS, chromium
 
 FOLDER = Path(__file__).parent.parent / "docs" / "screenshots"

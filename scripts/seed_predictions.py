@@ -21,11 +21,9 @@ from analytics.labelling import keep_labels
 from analytics.log.records import ComparisonRecord, PredictionRecord
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS
 from analytics.log.writer import LogWriter
-from database import create_engine
-from ids import new_id
-from rollout.dealing import deal, subject_key
-from settings import SettingsError, get_settings
-from values import (
+from core.postgres import create_engine
+from core.settings import SettingsError, get_settings
+from core.types import (
     VERSIONS,
     Assignment,
     Classification,
@@ -38,6 +36,8 @@ from values import (
     Split,
     Version,
 )
+from core.uuid7 import new_id
+from rollout.dealing import deal, subject_key
 
 _COLUMNS = (
     TextColumn("{task.description}"),

@@ -18,10 +18,10 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from sqlalchemy import make_url
 
+from core.settings import Settings, SettingsError, get_settings
+from core.types import VERSIONS, Version
 from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
 from scripts.starter.card import adapter_digest
-from settings import Settings, SettingsError, get_settings
-from values import VERSIONS, Version
 
 STOP_SECONDS = 45.0
 READY_POLL_SECONDS = 0.1

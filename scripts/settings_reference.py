@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from settings import Settings
+from core.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from database import create_engine
+from core.postgres import create_engine
 from scripts.embedded import embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
 from tests.database import run_sql

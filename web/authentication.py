@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api_keys import ApiKey, KeyScope, find_key
-from errors import Forbidden, Unauthorized
+from core.api_keys import ApiKey, KeyScope, find_key
+from core.errors import Forbidden, Unauthorized
 from web.routes import needed_scope
 
 _SCHEME = "bearer "

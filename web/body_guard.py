@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import metrics
-from errors import BodyTooLarge, BodyTooSlow, UnsupportedMedia
+from core import metrics
+from core.errors import BodyTooLarge, BodyTooSlow, UnsupportedMedia
 from web.routes import POST_ROUTES
 
 # A client that is still sending does not read the answer, and gets a reset if we hang up on it. So

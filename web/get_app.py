@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from errors import PROBLEM_CONTENT_TYPE, ServiceError
+from core.errors import PROBLEM_CONTENT_TYPE, ServiceError
 from schemas import invalid_fields
 from web.problems import problem_body
 from web.request_id import request_id

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-import metrics
-from errors import PROBLEM_CONTENT_TYPE, Problem
+from core import metrics
+from core.errors import PROBLEM_CONTENT_TYPE, Problem
 from web.body_guard import DRAIN_BYTES
 from web.problems import problem_body
 from web.request_id import new_request_id

@@ -7,9 +7,9 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import logs
-import metrics
-from errors import Overloaded, ServiceError
+from core import logging as logs
+from core import metrics
+from core.errors import Overloaded, ServiceError
 from web.problems import ERROR
 from web.request_id import request_id
 from web.routes import endpoint_label

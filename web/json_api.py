@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import metrics
-from caller import set_caller
-from deadlines import deadline_in
-from errors import DeadlineExceeded, MalformedRequest
+from core import metrics
+from core.errors import DeadlineExceeded, MalformedRequest
+from core.request_context import deadline_in, set_caller
 from schemas import RequestBody
 from web.rate_limit import charge, client_identity
 from web.sending import read_body, send_response

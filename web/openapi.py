@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from errors import PROBLEM_CONTENT_TYPE, status_title
+from core.errors import PROBLEM_CONTENT_TYPE, status_title
 from schemas import ProblemDocument
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, JsonApi
 from web.routes import ADMIN_ROUTES, ANALYTICS_ROUTES, POST_ROUTES, needed_scope

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
-import metrics
+from core import metrics
+from core.types import RunnerDescription, Version
 from report_schemas import (
     CacheStats,
     Health,
@@ -19,7 +20,6 @@ from report_schemas import (
     RolloutHealth,
     RunnerHealth,
 )
-from values import RunnerDescription, Version
 from web.rate_limit import client_identity
 from web.rate_limiter import RateLimiter
 from web.routes import LimitName

@@ -6,7 +6,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import PROBLEM_CONTENT_TYPE, Problem, ServiceError, status_title
+from core.errors import PROBLEM_CONTENT_TYPE, Problem, ServiceError, status_title
 from web.request_id import request_id
 from web.routes import ALLOWED_METHODS, REPORT_ROUTE
 from web.sending import send_response

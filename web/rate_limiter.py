@@ -12,9 +12,9 @@ from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from redis.asyncio import Redis
 
-import metrics
-from errors import RateLimited
-from redis_connection import REDIS_FAILURES, RedisCircuit
+from core import metrics
+from core.errors import RateLimited
+from core.redis import REDIS_FAILURES, RedisCircuit
 from web.routes import LimitName
 
 KEY_PREFIX = "sentiment-limits"

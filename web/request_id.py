@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from starlette.types import Scope
 
-from ids import new_id
+from core.uuid7 import new_id
 
 HEADER = b"x-request-id"
 _KEY = "sentiment.request_id"

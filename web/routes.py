@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from api_keys import KeyScope
+from core.api_keys import KeyScope
 
 LimitName = Literal["predict", "batch", "analytics"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Send
 
-from errors import MalformedRequest
+from core.errors import MalformedRequest
 
 JSON_CONTENT_TYPE = "application/json"
 

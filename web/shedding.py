@@ -23,8 +23,8 @@ from functools import cache
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import metrics
-from errors import PROBLEM_CONTENT_TYPE, Overloaded
+from core import metrics
+from core.errors import PROBLEM_CONTENT_TYPE, Overloaded
 from web.problems import ERROR, problem_body
 from web.request_id import request_id
 from web.response_headers import SECURITY_HEADERS

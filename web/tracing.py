@@ -7,7 +7,7 @@ from collections.abc import Callable
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import tracing
+from core import tracing
 from web.request_id import request_id
 
 

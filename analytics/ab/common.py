@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 
 from analytics.facts import Facts
 from analytics.reader import Reader
-from values import Version
+from core.types import Version
 
 
 class Interval(BaseModel):

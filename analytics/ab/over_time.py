@@ -16,9 +16,9 @@ from analytics.ab.common import newest
 from analytics.ab.paired import paired_outcomes
 from analytics.facts import Facts
 from analytics.reader import Reader
-from analytics.statistics.outcomes import ArmOutcomes, PairedOutcomes
 from analytics.tables import BUCKET_SECONDS
-from values import SENTIMENTS
+from core.types import SENTIMENTS
+from stats.outcomes import ArmOutcomes, PairedOutcomes
 
 # An interval takes a millisecond or two.
 MAX_POINTS = 60
@@ -111,7 +111,7 @@ async def _bucketed(
 
 def _paired_points(rows: Sequence[RowMapping]) -> list[AbPoint]:
     # In a thread and only now: importing SciPy takes half a second.
-    from analytics.statistics.confidence_sequence import paired_confidence_sequence
+    from stats.confidence_sequence import paired_confidence_sequence
 
     total = PairedOutcomes(0, 0, 0, 0)
     cumulated = []
@@ -138,7 +138,7 @@ def _paired_points(rows: Sequence[RowMapping]) -> list[AbPoint]:
 
 
 def _routed_points(rows: Sequence[RowMapping]) -> list[AbPoint]:
-    from analytics.statistics.confidence_sequence import arms_confidence_sequence
+    from stats.confidence_sequence import arms_confidence_sequence
 
     counts = {"v1": (0, 0), "v2": (0, 0)}
     cumulated = []

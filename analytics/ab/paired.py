@@ -15,9 +15,9 @@ from analytics.ab.common import Interval, Model, Verdict, model, models_of, newe
 from analytics.buckets import MINUTE, floor
 from analytics.facts import rolled_up
 from analytics.reader import Reader
-from analytics.statistics.outcomes import PairedOutcomes
 from analytics.time_range import EARLIEST, TimeRange
-from values import SENTIMENTS, Sentiment, Version
+from core.types import SENTIMENTS, Sentiment, Version
+from stats.outcomes import PairedOutcomes
 
 
 class SentimentPair(BaseModel):
@@ -93,8 +93,8 @@ async def compare_pairs_of(
 
 def _compare_pairs(rows: Sequence[RowMapping]) -> dict[str, Any]:
     # In a thread and only now: importing SciPy takes half a second.
-    from analytics.statistics.paired import ConfidenceDifferences, compare_pairs
-    from analytics.statistics.verdict import paired_verdict
+    from stats.paired import ConfidenceDifferences, compare_pairs
+    from stats.verdict import paired_verdict
 
     outcomes = paired_outcomes(rows)
     comparison = compare_pairs(

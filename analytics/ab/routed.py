@@ -17,9 +17,9 @@ from analytics.buckets import MINUTE, floor
 from analytics.facts import Facts, Scope, counts, histogram, rolled_up
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.statistics.outcomes import ArmOutcomes, TrafficSplit
 from analytics.time_range import EARLIEST, TimeRange
-from values import SENTIMENTS, VERSIONS, Sentiment, Version
+from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
+from stats.outcomes import ArmOutcomes, TrafficSplit
 
 
 class Arm(BaseModel):
@@ -115,8 +115,8 @@ def _count(dealt: Mapping[Version, RowMapping], version: Version, column: str) -
 
 def _compare_arms(dealt: Mapping[Version, RowMapping], v2_percent: float) -> dict[str, Any]:
     # In a thread and only now: importing SciPy takes half a second.
-    from analytics.statistics.routed import compare_arms
-    from analytics.statistics.verdict import routed_verdict
+    from stats.routed import compare_arms
+    from stats.verdict import routed_verdict
 
     v1, v2 = (
         ArmOutcomes(_count(dealt, version, "labelled"), _count(dealt, version, "correct"))

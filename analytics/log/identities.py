@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.records import PredictionRecord
 from analytics.tables import experiments, model_versions
-from values import Experiment, Failure, ModelVersion
+from core.types import Experiment, Failure, ModelVersion
 
 _Key = TypeVar("_Key", ModelVersion, Experiment)
 

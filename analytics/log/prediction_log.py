@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-import metrics
-import tracing
 from analytics.log.records import (
     ComparisonRecord,
     Entry,
@@ -20,9 +18,10 @@ from analytics.log.records import (
     encode,
 )
 from analytics.log.spool import SpoolFull, WhenFull
-from errors import LogUnavailable
-from ids import new_id
-from values import Comparison, Endpoint, Failure, ModelVersion, Prediction
+from core import metrics, tracing
+from core.errors import LogUnavailable
+from core.types import Comparison, Endpoint, Failure, ModelVersion, Prediction
+from core.uuid7 import new_id
 
 logger = logging.getLogger("bentoml.sentiment.log")
 

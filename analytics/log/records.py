@@ -9,7 +9,15 @@ from uuid import UUID
 
 import msgspec
 
-from values import Assignment, Comparison, Endpoint, Failure, ModelVersion, Prediction, Sentiment
+from core.types import (
+    Assignment,
+    Comparison,
+    Endpoint,
+    Failure,
+    ModelVersion,
+    Prediction,
+    Sentiment,
+)
 
 TextStorage = Literal["full", "hash", "none"]
 

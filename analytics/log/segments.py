@@ -21,7 +21,7 @@ from uuid import UUID
 import msgspec
 
 from analytics.log.records import Entry, decode
-from ids import new_id, time_of
+from core.uuid7 import new_id, time_of
 
 logger = logging.getLogger("bentoml.sentiment.log")
 

@@ -15,12 +15,11 @@ import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type
 from tenacity.wait import wait_exponential_jitter
 
-import metrics
-import tracing
 from analytics.log.records import ComparisonRecord, Entry, PredictionRecord, encode
 from analytics.log.segments import Chunk, SpoolReader, begun_at, segments, size_bytes
-from database import REFUSALS
-from values import Failure
+from core import metrics, tracing
+from core.postgres import REFUSALS
+from core.types import Failure
 
 logger = logging.getLogger("bentoml.sentiment.log")
 

@@ -15,7 +15,6 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Literal, NamedTuple
 
-import metrics
 from analytics.log.segments import (
     UNBORN,
     count_predictions,
@@ -26,6 +25,7 @@ from analytics.log.segments import (
     size_bytes,
     try_lock,
 )
+from core import metrics
 
 logger = logging.getLogger("bentoml.sentiment.log")
 

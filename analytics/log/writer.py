@@ -21,8 +21,8 @@ from analytics.log.rows import (
 from analytics.partitions import make_partitions
 from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
 from analytics.tables import failure_rollups
-from database import timed
-from values import Failure
+from core.postgres import timed
+from core.types import Failure
 
 INSERT_FAILURES = add_to(
     failure_rollups,

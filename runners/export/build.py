@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.types import EngineName
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engine_choice import (
@@ -30,7 +31,6 @@ from runners.export.graph import PooledDistilBert
 from runners.export.onnx_files import write_int8_onnx, write_onnx
 from runners.export.quantization import CalibratedProjection, RowScaledLinear, calibrate
 from runners.model_store import SavedModel
-from values import EngineName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

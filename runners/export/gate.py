@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from core.types import Classification, Sentiment
 from runners.classifier import Classifier
-from values import Classification, Sentiment
 
 MIN_TEXTS = 2_000
 MIN_AGREEMENT = 0.995

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from core.types import EngineName
 from loadtest.traffic import Kind, texts_of
 from runners.model_store import SavedModel, find_model
-from values import EngineName
 
 REFERENCE = "reference"
 _MAX_TOKENS = 512

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.settings import get_settings
 from runners.model_store import SavedModel, find_model
 from scripts.benchmark.servers import ROOT
-from settings import get_settings
 
 
 def served_model() -> SavedModel:

@@ -21,12 +21,12 @@ import httpx
 import psutil
 from sqlalchemy import URL
 
+from core.settings import get_settings
+from core.types import VERSIONS, Version
 from runners.model_store import SavedModel, find_model
 from scripts.embedded import embedded_postgres, embedded_redis
 from scripts.migrate import upgrade
 from scripts.sigterm import sigterm_as_ctrl_c
-from settings import get_settings
-from values import VERSIONS, Version
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 180.0

@@ -10,9 +10,9 @@ from typing import Any
 
 import bentoml
 
+from core.settings import Settings
+from core.types import VERSIONS, Version
 from runners.model_store import SavedModel, find_model, model_name
-from settings import Settings
-from values import VERSIONS, Version
 
 
 @dataclass(frozen=True, slots=True)

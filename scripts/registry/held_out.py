@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from analytics.statistics.outcomes import Interval, PairedOutcomes
-from analytics.statistics.paired import tango_interval
+from core.types import Classification
 from runners.export.gate import LabelledText, largest_difference
 from scripts.engine_texts import InvalidTexts, LabelledLine, told
-from values import Classification
+from stats.outcomes import Interval, PairedOutcomes
+from stats.paired import tango_interval
 
 # Fewer say nothing: the interval of an accuracy of 90 % is 8 points wide then.
 MIN_TEXTS = 200

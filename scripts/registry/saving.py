@@ -13,13 +13,13 @@ import bentoml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from core.types import EngineName, Version
 from runners.checkpoint import Judge, no_judge, save_checkpoint
 from runners.engine_choice import REFERENCE, runnable_engines
 from runners.export.build import EnginePlan, EngineWatch
 from runners.model_store import SavedModel
 from scripts.engine_texts import packaged_texts, read_texts
 from scripts.registry.sources import Fetched
-from values import EngineName, Version
 
 console = Console()
 

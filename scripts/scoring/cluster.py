@@ -21,10 +21,10 @@ os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from core.settings import Settings
+from core.types import Classification, Version
 from runners.engine_choice import EngineUnavailable
 from scripts.scoring.scorer import LoadedModel, Scorer, load_models
-from settings import Settings
-from values import Classification, Version
 
 ROOT = Path(__file__).parent.parent.parent
 # Of each node: one is computed, one waits, so that no node waits for the driver.

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import orjson
 
+from core.types import Version
 from scripts.scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
 from scripts.scoring.journal import Journal, Progress
 from scripts.scoring.outputs import (
@@ -26,7 +27,6 @@ from scripts.scoring.outputs import (
 from scripts.scoring.parquet_source import ParquetSource
 from scripts.scoring.scorer import LoadedModel, Scorer
 from scripts.scoring.text_sources import CsvSource, JsonSource
-from values import Version
 
 # Of the beginning and the end of the input, by which it is known again.
 _DIGESTED_BYTES = 1 << 20

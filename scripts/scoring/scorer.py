@@ -10,13 +10,13 @@ from typing import Protocol, Self
 
 from tokenizers import Encoding
 
+from core.settings import Settings
+from core.types import Classification, Version
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engine_choice import choose_engine
 from runners.model_store import find_model
 from runners.packing import pack
-from settings import Settings
-from values import Classification, Version
 
 
 class Model(Protocol):

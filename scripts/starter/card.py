@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from values import EngineName
+from core.types import EngineName
 
 ADAPTERS = Path(__file__).parent / "adapters"
 CARD_FILE = "card.json"

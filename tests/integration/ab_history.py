@@ -15,10 +15,7 @@ from analytics.ab.report import AbTest, ab_test
 from analytics.feedback import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
-from ids import new_id
-from rollout.dealing import deal, subject_key
-from tests.integration.predictions import PredictionWriter, make_prediction
-from values import (
+from core.types import (
     SENTIMENTS,
     VERSIONS,
     Assignment,
@@ -29,6 +26,9 @@ from values import (
     Sentiment,
     Split,
 )
+from core.uuid7 import new_id
+from rollout.dealing import deal, subject_key
+from tests.integration.predictions import PredictionWriter, make_prediction
 
 START = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
 END = START + timedelta(hours=4)

@@ -9,8 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.records import ComparisonRecord, PredictionRecord, TextStorage
 from analytics.log.writer import LogWriter
-from ids import new_id
-from values import (
+from core.types import (
     Classification,
     Comparison,
     Endpoint,
@@ -19,6 +18,7 @@ from values import (
     Sentiment,
     Version,
 )
+from core.uuid7 import new_id
 
 
 class PredictionWriter:

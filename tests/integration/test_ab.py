@@ -16,7 +16,15 @@ from analytics.facts import Scope
 from analytics.reader import Reader
 from analytics.summary import summary
 from analytics.time_range import TimeRange
-from ids import new_id
+from core.types import (
+    SENTIMENTS,
+    VERSIONS,
+    Comparison,
+    Prediction,
+    Sentiment,
+    Version,
+)
+from core.uuid7 import new_id
 from rollout.dealing import deal, subject_key
 from scripts.seed_predictions import seed_history
 from tests.integration.ab_history import (
@@ -29,14 +37,6 @@ from tests.integration.ab_history import (
     scores,
 )
 from tests.integration.predictions import PredictionWriter, make_prediction
-from values import (
-    SENTIMENTS,
-    VERSIONS,
-    Comparison,
-    Prediction,
-    Sentiment,
-    Version,
-)
 
 
 async def test_pairs_equal_a_plain_count(engine: AsyncEngine) -> None:

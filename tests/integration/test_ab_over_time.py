@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.over_time import MAX_POINTS, AbOverTime, ab_over_time
 from analytics.reader import Reader
-from tests.integration.ab_history import END, START, History, ask, give
-from values import (
+from core.types import (
     SENTIMENTS,
 )
+from tests.integration.ab_history import END, START, History, ask, give
 
 
 async def test_over_time_ends_where_the_test_is_and_narrows(engine: AsyncEngine) -> None:

@@ -11,10 +11,10 @@ from redis.asyncio import Redis
 
 from cache.keys import PREFIX, cache_key
 from cache.prediction_cache import COUNTED_KEYS, PredictionCache
-from redis_connection import connect
+from core.redis import connect
+from core.types import Classification
 from tests.serving import free_port
 from tests.unit.fakes import classification
-from values import Classification
 
 KEYS = [cache_key("v1", "r1", text) for text in ("one", "two", "three")]
 ANSWERS = {key: classification(key) for key in KEYS}

@@ -10,8 +10,8 @@ from prometheus_client import REGISTRY
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from database import connected, create_engine, reading
-from errors import DatabaseUnavailable
+from core.errors import DatabaseUnavailable
+from core.postgres import connected, create_engine, reading
 
 
 def queries(query_type: str) -> float:

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.drift_watch import DriftWatch
 from analytics.reader import Reader
-from database import create_engine
+from core.postgres import create_engine
+from core.types import Prediction, Sentiment
 from tests.integration.predictions import PredictionWriter, make_prediction
 from tests.waiting import until
-from values import Prediction, Sentiment
 
 
 def psi(version: str, feature: str, name: str = "model_drift_psi") -> float:

@@ -15,10 +15,10 @@ from analytics.reader import Reader
 from analytics.summary import summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import timeseries
-from ids import new_id
+from core.types import PREDICT_ENDPOINTS, VERSIONS, Failure, ModelVersion, Version
+from core.uuid7 import new_id
 from tests.integration.logs import spooled_log
 from tests.integration.predictions import PredictionWriter, make_prediction
-from values import PREDICT_ENDPOINTS, VERSIONS, Failure, ModelVersion, Version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

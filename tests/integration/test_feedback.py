@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback import FeedbackStore
 from analytics.log.segments import new_segment, segments
-from database import create_engine
-from errors import DatabaseUnavailable, PredictionNotFound
-from ids import new_id
+from core.errors import DatabaseUnavailable, PredictionNotFound
+from core.postgres import create_engine
+from core.uuid7 import new_id
 from tests.integration.logs import spooled_log
 from tests.integration.predictions import PredictionWriter, make_prediction
 

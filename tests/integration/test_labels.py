@@ -24,9 +24,9 @@ from analytics.feedback import FeedbackStore
 from analytics.reader import Reader
 from analytics.tables import label_rollups, rollups
 from analytics.time_range import TimeRange
+from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
 from scripts.migrate import PYPROJECT, upgrade
 from tests.integration.predictions import PredictionWriter, make_prediction
-from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
 HOURS = 5

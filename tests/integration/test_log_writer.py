@@ -13,10 +13,10 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.records import TextStorage
-from database import DATABASE_FAILURES, REFUSALS, create_engine
-from ids import new_id
+from core.postgres import DATABASE_FAILURES, REFUSALS, create_engine
+from core.types import VERSIONS, Comparison
+from core.uuid7 import new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
-from values import VERSIONS, Comparison
 
 ALL = "SELECT p.*, m.version, m.revision, m.engine FROM predictions p JOIN model_versions m ON m.id = p.model_version_id ORDER BY p.id"  # noqa: E501
 

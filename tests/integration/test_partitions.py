@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.feedback import FeedbackStore
 from analytics.partitions import partition_days
 from analytics.upkeep import DAYS_AHEAD, Upkeep
-from ids import new_id
+from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
+from core.uuid7 import new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
-from values import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
 
 MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
 TODAY = MIDNIGHT.date()

@@ -16,14 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.segments import segments
 from analytics.log.shipper import REJECTED
-from database import create_engine
-from ids import new_id
+from core.postgres import create_engine
+from core.types import Comparison
+from core.uuid7 import new_id
 from scripts.embedded import embedded_postgres
 from scripts.migrate import upgrade
 from tests.integration.logs import SpooledLog, spooled_log
 from tests.integration.predictions import make_prediction
 from tests.waiting import until
-from values import Comparison
 
 IDS = "SELECT id FROM predictions ORDER BY id"
 

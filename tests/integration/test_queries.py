@@ -13,10 +13,10 @@ from analytics.reader import Reader
 from analytics.recent import recent
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
-from database import create_engine
-from errors import DatabaseUnavailable
+from core.errors import DatabaseUnavailable
+from core.postgres import create_engine
+from core.types import VERSIONS, Prediction, Version
 from tests.integration.predictions import PredictionWriter, make_prediction
-from values import VERSIONS, Prediction, Version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = TimeRange(START, START + timedelta(hours=1))

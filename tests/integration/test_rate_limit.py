@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from errors import RateLimited
-from redis_connection import connect
+from core.errors import RateLimited
+from core.redis import connect
 from tests.serving import free_port
 from web.problems import ProblemMiddleware
 from web.rate_limit import RateLimitMiddleware

@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from database import create_engine
-from errors import DatabaseUnavailable, InvalidRequest, PolicyConflict, PolicyNotFound
+from core.errors import DatabaseUnavailable, InvalidRequest, PolicyConflict, PolicyNotFound
+from core.postgres import create_engine
+from core.types import VERSIONS, Version, WantedModel
 from rollout.admin import RolloutAdmin
 from rollout.live import FROZEN_AFTER_SECONDS, LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy, Schedule, Weights
@@ -26,7 +27,6 @@ from tests.database import run_sql
 from tests.unit.fakes import counter
 from tests.unit.test_guardrails import Arm, Seen
 from tests.waiting import until
-from values import VERSIONS, Version, WantedModel
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HALF = {"base_version": 0, "author": "ana", "reason": "half of them"}

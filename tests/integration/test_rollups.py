@@ -25,10 +25,10 @@ from analytics.reader import Reader
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, BucketName, timeseries
-from database import create_engine
+from core.postgres import create_engine
+from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
 from scripts.seed_predictions import seed_history
 from tests.integration.predictions import PredictionWriter, make_prediction
-from values import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 3

@@ -18,12 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import rollout.tables  # noqa: F401  it declares a table
 from analytics.tables import rollups
-from database import metadata
+from core.postgres import metadata
+from core.types import VERSIONS
 from scripts.migrate import PYPROJECT, DatabaseUnreachable, upgrade
 from tests.database import fetch, run_sql
 from tests.integration.predictions import PredictionWriter, make_prediction
 from tests.serving import ROOT, free_port
-from values import VERSIONS
 
 
 def difference(connection: Connection) -> list[object]:

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+from core.types import VERSIONS, Version
 from scripts.scoring.cluster import ClusterFailed, scorer_on
 from scripts.scoring.job import Job, score_file_with
 from scripts.scoring.journal import Progress
 from scripts.scoring.scorer import LoadedModel
 from tests.unit.scoring import score, token_counters
-from values import VERSIONS, Version
 
 ROWS = 12_000
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
+from core.types import Version
 from tests.serving import ServedBento
-from values import Version
 
 CLIENTS = 12
 # How long a change may take to be everywhere.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+from core.types import VERSIONS
 from loadtest.headless import FIGURES, REPORT, run_locust
 from loadtest.outcome import Outcome
 from scripts.benchmark.servers import Site, baseline
@@ -16,7 +17,6 @@ from scripts.loadtest_baseline import Comparison
 from tests.database import run_sql
 from tests.serving import ROOT, ServedBento
 from tests.store import saved_model
-from values import VERSIONS
 
 USERS = 100
 SECONDS = 20

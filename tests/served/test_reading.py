@@ -11,9 +11,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from core.types import ENGINE_NAMES
 from tests.serving import ServedBento
 from tests.waiting import wait_until
-from values import ENGINE_NAMES
 from web.routes import ADMIN_ROUTES, ANALYTICS_ROUTES, POST_ROUTES
 
 

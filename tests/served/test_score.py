@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.settings import Settings
 from loadtest.traffic import Kind, texts_of
 from scripts.scoring.scorer import Scorer, load_models
-from settings import Settings
 from tests.serving import ROOT
 from tests.store import model_store_at
 

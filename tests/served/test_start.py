@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+from core.types import VERSIONS
 from tests.serving import ROOT, environment_of, free_port, link_models, serve
-from values import VERSIONS
 
 WHOLE = ["-m", "bentoml", "serve", "service:SentimentService"]
 RUNNER = [

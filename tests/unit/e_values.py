@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import betaln, xlogy
 
-from analytics.statistics.outcomes import ArmOutcomes, PairedOutcomes
-from analytics.statistics.sequential import (
+from stats.outcomes import ArmOutcomes, PairedOutcomes
+from stats.sequential import (
     ARM_CONCENTRATION,
     log_e_arms,
     log_threshold,

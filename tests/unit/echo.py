@@ -12,10 +12,10 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from core.types import Classification
 from runners.batching import TokenBatcher
 from runners.text_queue import TextQueue
 from tests.unit.fakes import counter
-from values import Classification
 
 WAIT_SECONDS = 10.0
 PLENTY = 1_000

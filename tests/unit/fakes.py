@@ -11,11 +11,8 @@ import asyncpg
 from prometheus_client import REGISTRY
 
 from analytics.log.records import ComparisonRecord, PredictionRecord
-from errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
-from ids import new_id
-from prediction_path import PredictionPath
-from rollout.policy import RolloutPolicy
-from values import (
+from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
+from core.types import (
     Classification,
     Comparison,
     Endpoint,
@@ -25,6 +22,9 @@ from values import (
     RunnerDescription,
     Version,
 )
+from core.uuid7 import new_id
+from prediction_path import PredictionPath
+from rollout.policy import RolloutPolicy
 
 
 def classification(text: str, revision: str = "r1") -> Classification:

@@ -10,10 +10,10 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from core.types import VERSIONS, Classification, Version
 from scripts.scoring.job import Job, score_file
 from scripts.scoring.journal import Progress
 from scripts.scoring.scorer import LoadedModel
-from values import VERSIONS, Classification, Version
 
 STATUS = Path("/proc/self/status")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api_keys import KEY_SCOPES, ApiKey, find_key, hash_of, make_api_key, parse_api_keys
+from core.api_keys import KEY_SCOPES, ApiKey, find_key, hash_of, make_api_key, parse_api_keys
 
 ROOT = Path(__file__).parent.parent.parent
 names = st.text(

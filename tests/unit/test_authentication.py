@@ -7,7 +7,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from api_keys import ApiKey, hash_of
+from core.api_keys import ApiKey, hash_of
 from web.authentication import AuthenticationMiddleware
 from web.problems import ProblemMiddleware
 from web.rate_limit import client_identity

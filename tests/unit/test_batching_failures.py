@@ -10,6 +10,7 @@ import pytest
 from bentoml.exceptions import ServiceUnavailable
 from tokenizers import Encoding
 
+from core.types import Classification
 from runners.batching import TokenBatcher
 from runners.text_queue import TextQueue
 from tests.unit.echo import (
@@ -24,7 +25,6 @@ from tests.unit.echo import (
     queued,
     text,
 )
-from values import Classification
 
 
 async def test_what_cannot_be_encoded_fails_its_call_alone() -> None:

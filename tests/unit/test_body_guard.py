@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from errors import BodyTooLarge, BodyTooSlow
+from core.errors import BodyTooLarge, BodyTooSlow
 from tests.unit.fakes import counter
 from web.body_guard import DRAIN_BYTES, BodyGuard
 from web.problems import ProblemMiddleware

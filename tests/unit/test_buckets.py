@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from analytics.buckets import SMALLEST_FIRST, Segment, segments
 from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, MAX_BUCKETS, BucketName, choose_bucket
-from errors import InvalidRequest
+from core.errors import InvalidRequest
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import BertTokenizer, DistilBertForSequenceClassification
 
+from core.types import EngineName
 from runners.checkpoint import save_checkpoint
 from runners.classifier import Classifier
 from runners.engine_choice import load_engine, saved_engines
@@ -19,7 +20,6 @@ from runners.export.build import EnginePlan, EngineTexts, EngineWatch
 from runners.export.gate import MIN_TEXTS, LabelledText
 from runners.model_store import SavedModel
 from tests.unit.checkpoints import WORDS, tiny_checkpoint
-from values import EngineName
 
 FACTS = {"source": "test", "held_out_accuracy": {}}
 ONNX_ENGINES: tuple[EngineName, ...] = ("onnxruntime-int8", "onnxruntime-fp32")

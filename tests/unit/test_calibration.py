@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from analytics.statistics.calibration import (
+from stats.calibration import (
     calibration,
     reliability_curve,
 )
-from analytics.statistics.estimated_accuracy import ConfidenceBin, estimate_accuracy
-from analytics.statistics.outcomes import LabelledBin
+from stats.estimated_accuracy import ConfidenceBin, estimate_accuracy
+from stats.outcomes import LabelledBin
 
 Values = NDArray[np.float64]
 SCORES = ("score_negative", "score_neutral", "score_positive")

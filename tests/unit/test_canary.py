@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from core.types import Classification, Sentiment
 from runners.canary import FILE, TEXTS, fault, read_canary, write_canary
-from values import Classification, Sentiment
 
 
 class Model:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coalescing import Bounds, Coalescer, NotCalled
+from core.coalescing import Bounds, Coalescer, NotCalled
 
 BOUNDS = Bounds(calls=2, call_items=4, waiting_items=8)
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from errors import RunnerUnavailable
+from core.errors import RunnerUnavailable
 from tests.unit.fakes import Setup, counter
 
 

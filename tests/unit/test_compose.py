@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from settings import Settings
+from core.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from scipy.optimize import brentq
 from scipy.special import betaln, xlogy
 
-from analytics.statistics.confidence_sequence import (
+from stats.confidence_sequence import (
     arms_confidence_sequence,
     paired_confidence_sequence,
 )
-from analytics.statistics.outcomes import ArmOutcomes, Interval, PairedOutcomes
-from analytics.statistics.sequential import (
+from stats.outcomes import ArmOutcomes, Interval, PairedOutcomes
+from stats.sequential import (
     log_e_discordant,
 )
 from tests.unit.e_values import ARMS, LIMIT, PAIRS, log_e_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings
+from core.settings import Settings
 from tests.documents import anchors, documents, links, sections
 from tests.serving import ROOT
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import norm
 
-from analytics.statistics.drift import (
+from stats.drift import (
     MODERATE_PSI,
     Drift,
     DriftVerdict,
@@ -26,7 +26,7 @@ from analytics.statistics.drift import (
     population_stability_index,
     quantile_cuts,
 )
-from analytics.statistics.histogram import CONFIDENCE, TEXT_CHARACTERS
+from stats.histogram import CONFIDENCE, TEXT_CHARACTERS
 
 COUNTS = st.integers(0, 10**12)
 PAIRS = st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=12).filter(

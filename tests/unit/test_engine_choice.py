@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import DistilBertForSequenceClassification
 
+from core.types import ENGINE_NAMES, EngineName
 from runners.checkpoint import save_checkpoint
 from runners.engine_choice import (
     ONNX_FILE,
@@ -31,7 +32,6 @@ from runners.export.onnx_files import write_onnx
 from runners.export.openvino_files import write_openvino_fp16
 from runners.model_store import SavedModel, find_model
 from tests.unit.checkpoints import tiny_checkpoint
-from values import ENGINE_NAMES, EngineName
 
 IDS = np.array([[2, 5, 7, 3], [2, 6, 3, 0]])
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from analytics.statistics.entropy import entropy_sql
+from stats.entropy import entropy_sql
 from tests.unit.postgres_arithmetic import evaluate
 
 SCORES = ("score_negative", "score_neutral", "score_positive")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-import errors
-from errors import (
+from core import errors
+from core.errors import (
     BodyTooLarge,
     BodyTooSlow,
     DatabaseUnavailable,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from core.types import VERSIONS, Version
 from rollout.guardrails import Judgement, judge
 from rollout.policy import Guardrails
-from values import VERSIONS, Version
 
 
 @dataclass(frozen=True)

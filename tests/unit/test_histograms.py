@@ -13,7 +13,7 @@ from ddsketch import DDSketch, LogarithmicMapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.statistics.histogram import (
+from stats.histogram import (
     CONFIDENCE,
     LATENCY_MS,
     TEXT_CHARACTERS,

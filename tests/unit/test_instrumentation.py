@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import (
+from core.errors import (
     DeadlineExceeded,
     Overloaded,
     PredictionNotFound,

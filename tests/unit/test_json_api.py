@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from errors import MalformedRequest, RunnerUnavailable
+from core.errors import MalformedRequest, RunnerUnavailable
+from core.types import Version
 from schemas import PredictRequest
 from tests.unit.fakes import counter
-from values import Version
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
 from web.sending import read_body

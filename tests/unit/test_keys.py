@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cache.keys import cache_key
-from values import VERSIONS, Version
+from core.types import VERSIONS, Version
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 REVISIONS = st.text("0123456789abcdef", min_size=12, max_size=12)

@@ -10,10 +10,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import metrics
+from core import metrics
+from core.settings import Settings
 from runners.services import RunnerV1, RunnerV2
 from scripts import migrate
-from settings import Settings
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy" / "kubernetes"
 OLDEST, NEWEST = "1.31", "1.37"

@@ -19,8 +19,7 @@ from analytics.log.records import (
     decode,
     encode,
 )
-from tests.unit.fakes import prediction
-from values import (
+from core.types import (
     PREDICT_ENDPOINTS,
     SENTIMENTS,
     VERSIONS,
@@ -30,6 +29,7 @@ from values import (
     ModelVersion,
     Split,
 )
+from tests.unit.fakes import prediction
 
 names = st.text(st.characters(codec="utf-8"), max_size=40)
 models = st.builds(ModelVersion, st.sampled_from(VERSIONS), names, names)

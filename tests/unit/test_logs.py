@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from errors import LogUnavailable
-from logs import described
+from core.errors import LogUnavailable
+from core.logging import described
 from tests.store import ROOT
 
 SECRET = "I loved this film of hers"  # what a client might send

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import metrics
+from core import metrics
 
 ROOT = Path(__file__).parent.parent.parent
 

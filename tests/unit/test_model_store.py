@@ -9,8 +9,8 @@ from bentoml.exceptions import NotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.types import SENTIMENTS
 from runners.model_store import SENTIMENT_OF_LABEL, InvalidCheckpoint, find_model, labels_of
-from values import SENTIMENTS
 
 
 @pytest.mark.parametrize(

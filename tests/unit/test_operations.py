@@ -9,10 +9,10 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-import metrics
-from redis_connection import connect
+from core import metrics
+from core.redis import connect
+from core.types import RunnerDescription, Version
 from tests.serving import free_port
-from values import RunnerDescription, Version
 from web.get_app import get_app
 from web.operations import Probes, health_report, operations_router
 from web.problems import ProblemMiddleware

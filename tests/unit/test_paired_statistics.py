@@ -12,8 +12,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
 from scipy.stats import binomtest, ttest_1samp
 
-from analytics.statistics.outcomes import Interval, PairedOutcomes
-from analytics.statistics.paired import (
+from core.types import SENTIMENTS
+from stats.outcomes import Interval, PairedOutcomes
+from stats.paired import (
     ConfidenceDifferences,
     LabelTable,
     PairedComparison,
@@ -23,7 +24,6 @@ from analytics.statistics.paired import (
     mean_interval,
     tango_interval,
 )
-from values import SENTIMENTS
 
 COUNTS = st.integers(0, 10**9)
 FEW = st.integers(0, 300)

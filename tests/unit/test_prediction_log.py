@@ -11,11 +11,11 @@ import pytest
 from analytics.log.prediction_log import REFUSE_SECONDS, PredictionLog
 from analytics.log.records import ComparisonRecord, Entry, PredictionRecord, decode
 from analytics.log.spool import SpoolFull, WhenFull
-from errors import LogUnavailable
-from ids import new_id
+from core.errors import LogUnavailable
+from core.types import Comparison, ModelVersion
+from core.uuid7 import new_id
 from tests.unit.fakes import counter, prediction
 from tests.waiting import until
-from values import Comparison, ModelVersion
 
 
 class FakeSpool:

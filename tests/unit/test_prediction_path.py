@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.keys import cache_key
-from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.types import Experiment, ModelVersion, Split
 from rollout.dealing import deal, subject_key
 from rollout.policy import RolloutPolicy, Weights
 from tests.unit.fakes import Setup, classification, counter
-from values import Experiment, ModelVersion, Split
 
 
 async def test_a_miss_is_classified_stored_and_recorded(setup: Setup) -> None:

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import RateLimited
+from core.errors import RateLimited
 from web.problems import ProblemMiddleware
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from core.settings import Settings
 from scripts import migrate
-from settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = tomllib.loads((ROOT / "railway.toml").read_text())

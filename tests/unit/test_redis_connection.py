@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import REGISTRY
 
-from redis_connection import FAILURES, REDIS_FAILURES, REST_SECONDS, RedisCircuit, RedisDown
+from core.redis import FAILURES, REDIS_FAILURES, REST_SECONDS, RedisCircuit, RedisDown
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from ids import new_id
+from core.types import Classification, Comparison, Prediction, Version
+from core.uuid7 import new_id
 from schemas import AbCompareReply, BatchReply, PredictionReply
-from values import Classification, Comparison, Prediction, Version
 
 
 def prediction(positive: float, version: Version = "v1") -> Prediction:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from errors import InvalidRequest
+from core.errors import InvalidRequest
+from core.types import WantedModel
 from rollout.changes import (
     Change,
     differences,
@@ -26,7 +27,6 @@ from rollout.changes import (
 )
 from rollout.dealing import deal_subject
 from rollout.policy import Guardrails, RolloutChanges, RolloutPolicy, Schedule, Weights
-from values import WantedModel
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

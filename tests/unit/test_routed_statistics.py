@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from analytics.statistics.outcomes import ArmOutcomes, Interval, TrafficSplit
-from analytics.statistics.routed import (
+from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
+from stats.routed import (
     RoutedComparison,
     compare_arms,
     newcombe_interval,

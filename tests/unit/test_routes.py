@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from values import PREDICT_ENDPOINTS
+from core.types import PREDICT_ENDPOINTS
 from web.routes import (
     ADMIN_ROUTES,
     ANALYTICS_ROUTES,

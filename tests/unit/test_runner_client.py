@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
-from deadlines import deadline_in
-from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.request_context import deadline_in
+from core.types import Classification, RunnerDescription, Version, WantedModel
 from runners.admission import QueueBounds
 from runners.client import READY_POLL_SECONDS, RunnerClient
 from runners.lanes import INTERACTIVE_TOKENS, Lane
 from tests.unit.fakes import counter
-from values import Classification, RunnerDescription, Version, WantedModel
 
 WAIT_SECONDS = 10.0
 BOUNDS = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 1.0, "bulk": 5.0})

@@ -10,11 +10,11 @@ import aiohttp
 import pytest
 from bentoml.exceptions import ServiceUnavailable
 
+from core.types import Classification, RunnerDescription, Sentiment, WantedModel
 from runners.hosts import LOOK_UP_SECONDS, RunnerHosts, addresses_of
 from runners.lanes import Lane
 from tests.unit.fakes import counter
 from tests.waiting import until
-from values import Classification, RunnerDescription, Sentiment, WantedModel
 
 NAME = "http://runners:3000"
 

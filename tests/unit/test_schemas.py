@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from errors import InvalidRequest, MalformedRequest, RequestError
-from ids import new_id
+from core.errors import InvalidRequest, MalformedRequest, RequestError
+from core.uuid7 import new_id
 from schemas import (
     MAX_SUBJECT_CHARACTERS,
     MAX_TEXT_CHARACTERS,

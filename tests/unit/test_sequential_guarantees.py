@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analytics.statistics.confidence_sequence import (
+from stats.confidence_sequence import (
     arms_confidence_sequence,
     paired_confidence_sequence,
 )
-from analytics.statistics.outcomes import ArmOutcomes, PairedOutcomes
-from analytics.statistics.sequential import (
+from stats.outcomes import ArmOutcomes, PairedOutcomes
+from stats.sequential import (
     log_e_discordant,
     log_e_split,
     log_threshold,

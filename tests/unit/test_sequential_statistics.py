@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp, xlogy
 from scipy.stats import binom
 
-from analytics.statistics.confidence_sequence import (
+from stats.confidence_sequence import (
     _log_capital,
 )
-from analytics.statistics.sequential import (
+from stats.sequential import (
     SPLIT_CONCENTRATION,
     always_valid_p,
     log_e_arms,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from settings import InvalidSetting, MissingSetting, Settings, get_settings
+from core.settings import InvalidSetting, MissingSetting, Settings, get_settings
 
 URL = "postgresql://ann:secret@db.internal:5433/app"
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
+from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
+from core.types import ModelVersion, Prediction
 from rollout.policy import RolloutPolicy
 from rollout.shadow import MAX_WAITING, Shadow
 from tests.unit.fakes import Setup, counter, prediction
 from tests.waiting import until
-from values import ModelVersion, Prediction
 
 
 class Asked:

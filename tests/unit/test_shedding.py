@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from tests.unit.fakes import counter
 from web.problems import ProblemMiddleware
 from web.routes import PREDICT_ROUTES

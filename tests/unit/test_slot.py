@@ -13,6 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from core.types import Classification, RunnerDescription, WantedModel
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel
 from runners.loading import CanaryFailed
@@ -20,7 +21,6 @@ from runners.slot import Loaded, Slot
 from runners.text_queue import TextQueue
 from tests.unit.fakes import counter
 from tests.waiting import until
-from values import Classification, RunnerDescription, WantedModel
 
 TOKENIZER = Tokenizer(WordLevel({"?": 0}, unk_token="?"))  # noqa: S106
 TOKENIZER.pre_tokenizer = WhitespaceSplit()

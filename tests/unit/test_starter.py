@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from core.types import ENGINE_NAMES
 from runners.engine_choice import runnable_engines
 from scripts.registry.saving import Engines, engines_to_try
 from scripts.starter.build import build_starter, load_starter
@@ -40,7 +41,6 @@ from scripts.starter.examples import (
 from scripts.starter.overlap import normal_form, overlapping, without_duplicates
 from scripts.starter.sources import Rated, clean
 from scripts.starter.training import positive_probabilities
-from values import ENGINE_NAMES
 
 MAX_ADAPTER_BYTES = 3_000_000
 LAYOUT = {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics.time_range import EARLIEST, TimeRange, parse_range, reference_range
-from errors import InvalidRequest
+from core.errors import InvalidRequest
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minutes=m)))

@@ -9,12 +9,13 @@ import sys
 import pytest
 from opentelemetry.trace import SpanContext, TraceFlags
 
-import tracing
+from core import tracing
 from tests.store import ROOT
 
 # In a process of its own, as OpenTelemetry is of a whole process.
 NOBODY_COLLECTS = """
-import time, tracing
+import time
+from core import tracing
 tracing.start_tracing("lonely")
 started = time.perf_counter()
 for number in range(5_000):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from values import SENTIMENTS, Classification, Sentiment
+from core.types import SENTIMENTS, Classification, Sentiment
 
 SCORES = st.dictionaries(st.sampled_from(SENTIMENTS), st.floats(0, 1), min_size=1)
 

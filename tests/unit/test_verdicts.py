@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from analytics.statistics.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
-from analytics.statistics.sequential import log_e_arms, log_e_discordant, log_e_split, log_threshold
-from analytics.statistics.verdict import (
+from stats.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
+from stats.sequential import log_e_arms, log_e_discordant, log_e_split, log_threshold
+from stats.verdict import (
     ALPHA_SPLIT,
     Finding,
     LabelsNeeded,

@@ -15,9 +15,9 @@ from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from analytics.statistics.convex import upper_end, zero_of_rising
-from analytics.statistics.outcomes import ArmOutcomes, Interval, PairedOutcomes
-from analytics.statistics.sequential import log_e_arms, log_threshold
+from stats.convex import upper_end, zero_of_rising
+from stats.outcomes import ArmOutcomes, Interval, PairedOutcomes
+from stats.sequential import log_e_arms, log_threshold
 
 _NODES, _WEIGHTS = leggauss(128)
 # An integrand below e^-40 of its peak is lost to rounding.

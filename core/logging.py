@@ -20,9 +20,9 @@ from bentoml.exceptions import ServiceUnavailable
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import EventDict, Processor
 
-import tracing
-from errors import ServiceError
-from values import LogFormat
+from core import tracing
+from core.errors import ServiceError
+from core.types import LogFormat
 
 # Of the request at hand, for every line that is about it.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)

@@ -1,4 +1,4 @@
-"""How long the request at hand may still take, for whoever works on it."""
+"""What holds for the current request: its caller, for the audit log, and its deadline."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
+_caller: ContextVar[str] = ContextVar("caller", default="unknown")
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+
+
+def set_caller(name: str) -> None:
+    """Set the caller for the rest of the running task."""
+    _caller.set(name)
+
+
+def caller() -> str:
+    """The current caller's API key name, or its address; for the audit log."""
+    return _caller.get()
 
 
 @asynccontextmanager
 async def deadline_in(seconds: float) -> AsyncIterator[None]:
-    """Cancels the block after `seconds`, and lets it know when that will be.
+    """Cancel the block after `seconds`, and tell the code inside when that will be.
 
     Raises:
-        TimeoutError: it took longer.
+        TimeoutError: the block took longer.
     """
     async with asyncio.timeout(seconds) as timeout:
         token = _deadline.set(timeout.when() or math.inf)
@@ -27,5 +38,5 @@ async def deadline_in(seconds: float) -> AsyncIterator[None]:
 
 
 def remaining_seconds() -> float:
-    """Until the deadline of this request; infinite if it has none."""
+    """Seconds until the deadline of the current request; infinite if it has none."""
     return _deadline.get() - asyncio.get_running_loop().time()

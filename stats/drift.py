@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, rel_entr
 
-from analytics.statistics.histogram import Counts
-from values import SENTIMENTS, Sentiment
+from core.types import SENTIMENTS, Sentiment
+from stats.histogram import Counts
 
 DriftVerdict = Literal["too_few", "stable", "moderate", "significant"]
 

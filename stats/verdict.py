@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from analytics.statistics.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
-from analytics.statistics.sequential import (
+from stats.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
+from stats.sequential import (
     log_e_arms,
     log_e_discordant,
     log_e_split,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, psi, xlogy
 
-from analytics.statistics.convex import zero_of_rising
+from stats.convex import zero_of_rising
 
 LogE = NDArray[np.float64]
 

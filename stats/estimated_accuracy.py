@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 from scipy.special import ndtri
 
-from analytics.statistics.outcomes import LabelledBin
+from stats.outcomes import LabelledBin
 
 # Isotonic regression believes the first and the last bin most, for nothing lies beyond to pool them
 # with: one wrong label there would mean never right. Simulated drift towards such a bin moved the

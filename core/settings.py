@@ -12,9 +12,9 @@ from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from api_keys import ApiKey, parse_api_keys
-from connection_urls import asyncpg_url, check_database_url, check_redis_url
-from values import EngineName, LogFormat, Version
+from core.api_keys import ApiKey, parse_api_keys
+from core.types import EngineName, LogFormat, Version
+from core.urls import asyncpg_url, check_database_url, check_redis_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from scipy.special import betaincinv
 
-from analytics.statistics.histogram import CONFIDENCE
-from analytics.statistics.outcomes import LabelledBin
+from stats.histogram import CONFIDENCE
+from stats.outcomes import LabelledBin
 
 # As in Naeini (2015). Labels are few, and 50 bins would show more noise than error.
 RELIABILITY_BINS = 10

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-import metrics
+from core import metrics
 
 logger = logging.getLogger("bentoml.sentiment.redis")
 

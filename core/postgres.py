@@ -13,8 +13,8 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-import metrics
-from errors import DatabaseUnavailable
+from core import metrics
+from core.errors import DatabaseUnavailable
 
 # Of the tables of every room.
 metadata = MetaData(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from scipy.optimize import brentq
 from scipy.special import bdtr, ndtri, stdtrit
 
-from analytics.statistics.confidence_sequence import paired_confidence_sequence
-from analytics.statistics.outcomes import Interval, PairedOutcomes
-from analytics.statistics.sequential import always_valid_p, log_e_discordant
-from values import SENTIMENTS, Sentiment
+from core.types import SENTIMENTS, Sentiment
+from stats.confidence_sequence import paired_confidence_sequence
+from stats.outcomes import Interval, PairedOutcomes
+from stats.sequential import always_valid_p, log_e_discordant
 
 LabelTable = Mapping[tuple[Sentiment, Sentiment], int]
 """How many texts v1 called the first and v2 the second; what is absent is 0."""

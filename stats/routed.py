@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from scipy.special import chdtrc, ndtri
 
-from analytics.statistics.confidence_sequence import arms_confidence_sequence
-from analytics.statistics.outcomes import ArmOutcomes, Interval, TrafficSplit
-from analytics.statistics.sequential import always_valid_p, log_e_arms, log_e_split
+from stats.confidence_sequence import arms_confidence_sequence
+from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
+from stats.sequential import always_valid_p, log_e_arms, log_e_split
 
 _Z_95 = float(ndtri(0.975))
 _ALPHA = 0.05
