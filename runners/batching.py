@@ -20,7 +20,7 @@ from core import metrics, tracing
 from core.types import Classification, Version
 from runners.cpu import lower_priority
 from runners.lanes import Lane
-from runners.text_queue import Call, Entry, TextQueue
+from runners.queue import Call, Entry, TextQueue
 
 
 class Model(Protocol):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from core.types import Classification
-from runners.engines import Engine
+from runners.engines.engine import Engine
 from runners.model_store import SavedModel
 from runners.packing import MAX_BATCH_TOKENS, pack
 

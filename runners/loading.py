@@ -8,12 +8,12 @@ import time
 from core.settings import Settings
 from core.types import RunnerDescription, Version
 from runners.batching import TokenBatcher
-from runners.canary import fault, read_canary
 from runners.classifier import Classifier
 from runners.cpu import made_at_low_priority, usable_cpus
-from runners.engine_choice import choose_engine
+from runners.engines.choice import choose_engine
+from runners.golden_set import fault, read_canary
 from runners.model_store import find_model
-from runners.text_queue import TextQueue
+from runners.queue import TextQueue
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 

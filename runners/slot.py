@@ -15,7 +15,7 @@ from core.settings import Settings
 from core.types import Classification, RunnerDescription, Version, WantedModel
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel, chosen_model
-from runners.engine_choice import EngineUnavailable
+from runners.engines.choice import EngineUnavailable
 from runners.lanes import Lane
 from runners.loading import CanaryFailed, load
 

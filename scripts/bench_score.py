@@ -27,8 +27,8 @@ from core.settings import get_settings
 from core.types import Version
 from loadtest.traffic import Kind, texts_of
 from runners.classifier import Classifier
-from runners.engine_choice import choose_engine
-from runners.engines import Engine
+from runners.engines.choice import choose_engine
+from runners.engines.engine import Engine
 from runners.model_store import find_model
 from runners.packing import pack
 from scripts.scoring.chunks import CHUNK_ROWS

@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scripts.starter.build import build_starter, load_starter
-from scripts.starter.card import StarterError, starter_versions
-from scripts.starter.datasets import HELD_OUT_DOMAINS, load_data
-from scripts.starter.examples import Example, labelled_example
-from scripts.starter.sources import DEFAULT_CACHE, Labelled
-from scripts.starter.training import accuracy
+from models.starter.build import build_starter, load_starter
+from models.starter.card import StarterError, starter_versions
+from models.starter.datasets import HELD_OUT_DOMAINS, load_data
+from models.starter.examples import Example, labelled_example
+from models.starter.sources import DEFAULT_CACHE, Labelled
+from models.starter.training import accuracy
 
 Accuracies = dict[str, dict[str, float]]
 

@@ -19,22 +19,22 @@ from rich.progress import Progress
 
 from core.settings import get_settings
 from core.types import Version
-from runners.checkpoint import Judge
+from models.checkpoint import Judge
+from models.export.gate import classify_texts
+from models.registry import sources
+from models.registry.catalogue import Entry, entries, entry
+from models.registry.gates import MARGIN, AccuracyGate, not_gated
+from models.registry.held_out import read_held_out, side_by_side
+from models.registry.saving import COLUMNS, ENGINES_HELP, TEXTS_HELP, Engines, console, save
+from models.registry.sources import Fetched
+from models.registry.verifying import verify
+from models.registry.views import comparison_view, entry_view, list_view
+from models.starter.card import StarterError
+from models.texts import InvalidTexts, packaged_texts
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
-from runners.engine_choice import EngineUnavailable, choose_engine
-from runners.export.gate import classify_texts
+from runners.engines.choice import EngineUnavailable, choose_engine
 from runners.model_store import InvalidCheckpoint, find_model
-from scripts.engine_texts import InvalidTexts, packaged_texts
-from scripts.registry import sources
-from scripts.registry.catalogue import Entry, entries, entry
-from scripts.registry.gates import MARGIN, AccuracyGate, not_gated
-from scripts.registry.held_out import read_held_out, side_by_side
-from scripts.registry.saving import COLUMNS, ENGINES_HELP, TEXTS_HELP, Engines, console, save
-from scripts.registry.sources import Fetched
-from scripts.registry.verifying import verify
-from scripts.registry.views import comparison_view, entry_view, list_view
-from scripts.starter.card import StarterError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 

@@ -14,12 +14,12 @@ import typer
 from rich.markup import escape
 
 from core.types import Version
+from models.registry.saving import ENGINES_HELP, TEXTS_HELP, Engines, console, save
+from models.registry.sources import Fetched, fetch
+from models.starter.build import build_starter
+from models.starter.card import StarterError, adapter_digest, failed_engines
+from models.texts import InvalidTexts
 from runners.model_store import InvalidCheckpoint
-from scripts.engine_texts import InvalidTexts
-from scripts.registry.saving import ENGINES_HELP, TEXTS_HELP, Engines, console, save
-from scripts.registry.sources import Fetched, fetch
-from scripts.starter.build import build_starter
-from scripts.starter.card import StarterError, adapter_digest, failed_engines
 
 DEFAULT_HUB_REPOS: dict[Version, str] = {
     "v1": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",

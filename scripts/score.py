@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 
 from core.settings import Settings, get_settings
 from core.types import VERSIONS, Version
-from runners.engine_choice import EngineUnavailable
+from runners.engines.choice import EngineUnavailable
 from scripts.scoring.chunks import InvalidInput
 from scripts.scoring.job import Job, Report, score_file, score_file_with
 from scripts.scoring.journal import CannotResume, Progress

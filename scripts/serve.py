@@ -20,8 +20,8 @@ from sqlalchemy import make_url
 
 from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
+from models.starter.card import adapter_digest
 from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
-from scripts.starter.card import adapter_digest
 
 STOP_SECONDS = 45.0
 READY_POLL_SECONDS = 0.1

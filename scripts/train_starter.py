@@ -20,20 +20,20 @@ from rich.progress import (
 )
 from safetensors.torch import load_file, save_file
 
-from scripts.starter.build import merge_adapter
-from scripts.starter.card import ADAPTERS, CARD_FILE, StarterError
-from scripts.starter.datasets import HELD_OUT_DOMAINS, StarterData, load_data
-from scripts.starter.encoder import (
+from models.starter.build import merge_adapter
+from models.starter.card import ADAPTERS, CARD_FILE, StarterError
+from models.starter.datasets import HELD_OUT_DOMAINS, StarterData, load_data
+from models.starter.encoder import (
     ENCODER_PACKAGE,
     ENCODER_VERSION,
     build_tokenizer,
     convert_encoder,
     find_encoder,
 )
-from scripts.starter.examples import Example
-from scripts.starter.recipes import RECIPES, Recipe
-from scripts.starter.sources import DEFAULT_CACHE
-from scripts.starter.training import Step, accuracy, attach_adapter, train
+from models.starter.examples import Example
+from models.starter.recipes import RECIPES, Recipe
+from models.starter.sources import DEFAULT_CACHE
+from models.starter.training import Step, accuracy, attach_adapter, train
 
 _CONFIG_FILE = "adapter_config.json"
 _WEIGHTS_FILE = "adapter_model.safetensors"

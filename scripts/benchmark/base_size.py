@@ -15,10 +15,10 @@ import torch
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from loadtest.traffic import Kind, texts_of
-from runners.checkpoint import save_checkpoint
-from runners.engine_choice import REFERENCE, runnable_engines
-from runners.export.build import EnginePlan, EngineTexts
-from runners.export.gate import MIN_TEXTS, LabelledText
+from models.checkpoint import save_checkpoint
+from models.export.build import EnginePlan, EngineTexts
+from models.export.gate import MIN_TEXTS, LabelledText
+from runners.engines.choice import REFERENCE, runnable_engines
 
 _FACTS = {
     "source": "benchmark",

@@ -82,7 +82,7 @@ def _load(model: SavedModel, engine: str, cores: int) -> tuple[Infer, int]:
     """The engine, and how many batches it computes at once: together they use `cores` cores."""
     if engine == REFERENCE:
         return _reference(model, cores), 1
-    from runners.engine_choice import load_engine
+    from runners.engines.choice import load_engine
 
     return load_engine(model, cast("EngineName", engine), streams=cores).infer, cores
 

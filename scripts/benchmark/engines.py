@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.cpu import usable_cpus
-from runners.engine_choice import saved_engines
+from runners.engines.choice import saved_engines
 from runners.model_store import SavedModel
 from scripts.benchmark.engine_worker import REFERENCE, Question, ShapeQuestion, ask
 from scripts.benchmark.models import bentoml_home

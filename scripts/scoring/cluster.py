@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.settings import Settings
 from core.types import Classification, Version
-from runners.engine_choice import EngineUnavailable
+from runners.engines.choice import EngineUnavailable
 from scripts.scoring.scorer import LoadedModel, Scorer, load_models
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,7 +14,7 @@ from core.settings import Settings
 from core.types import Classification, Version
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
-from runners.engine_choice import choose_engine
+from runners.engines.choice import choose_engine
 from runners.model_store import find_model
 from runners.packing import pack
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import bentoml
 
-from runners.canary import FILE as CANARY
+from runners.golden_set import FILE as CANARY
 from runners.model_store import find_model
 from tests.store import model_store_at
 

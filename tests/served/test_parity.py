@@ -9,7 +9,7 @@ import pytest
 
 from core.types import ENGINE_NAMES, Classification, Version
 from runners.classifier import Classifier
-from runners.engine_choice import load_engine, saved_engines
+from runners.engines.choice import load_engine, saved_engines
 from runners.model_store import SavedModel
 from tests.serving import ServedBento
 from tests.store import saved_model

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from core.types import Classification
 from runners.batching import TokenBatcher
-from runners.text_queue import TextQueue
+from runners.queue import TextQueue
 from tests.unit.fakes import counter
 
 WAIT_SECONDS = 10.0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runners.packing import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, fits
-from runners.text_queue import LOOKAHEAD_TEXTS, MIN_FILL
+from runners.queue import LOOKAHEAD_TEXTS, MIN_FILL
 from tests.unit.echo import PLENTY, Echo, ask, batching, busy, length, queued, text
 from tests.unit.fakes import counter
 

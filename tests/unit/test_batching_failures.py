@@ -12,7 +12,7 @@ from tokenizers import Encoding
 
 from core.types import Classification
 from runners.batching import TokenBatcher
-from runners.text_queue import TextQueue
+from runners.queue import TextQueue
 from tests.unit.echo import (
     MANY_TOKENS,
     PLENTY,

@@ -13,11 +13,11 @@ import torch
 from transformers import BertTokenizer, DistilBertForSequenceClassification
 
 from core.types import EngineName
-from runners.checkpoint import save_checkpoint
+from models.checkpoint import save_checkpoint
+from models.export.build import EnginePlan, EngineTexts, EngineWatch
+from models.export.gate import MIN_TEXTS, LabelledText
 from runners.classifier import Classifier
-from runners.engine_choice import load_engine, saved_engines
-from runners.export.build import EnginePlan, EngineTexts, EngineWatch
-from runners.export.gate import MIN_TEXTS, LabelledText
+from runners.engines.choice import load_engine, saved_engines
 from runners.model_store import SavedModel
 from tests.unit.checkpoints import WORDS, tiny_checkpoint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.types import Classification, Sentiment
-from runners.canary import FILE, TEXTS, fault, read_canary, write_canary
+from runners.golden_set import FILE, TEXTS, fault, read_canary, write_canary
 
 
 class Model:

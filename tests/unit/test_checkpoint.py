@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers import BertTokenizer
 
-from runners.checkpoint import save_checkpoint
+from models.checkpoint import save_checkpoint
 from runners.model_store import InvalidCheckpoint, find_model
 from tests.unit.checkpoints import WORDS, tiny_checkpoint
 

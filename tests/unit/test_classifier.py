@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.checkpoint import save_checkpoint
+from models.checkpoint import save_checkpoint
 from runners.classifier import Classifier, softmax
-from runners.engines import TorchEngine
+from runners.engines.torch_engine import TorchEngine
 from runners.model_store import SavedModel, find_model
 from runners.packing import MAX_BATCH_TEXTS
 from tests.unit.checkpoints import TWO_LABELS, tiny_checkpoint

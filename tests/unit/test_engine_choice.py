@@ -14,8 +14,11 @@ import torch
 from transformers import DistilBertForSequenceClassification
 
 from core.types import ENGINE_NAMES, EngineName
-from runners.checkpoint import save_checkpoint
-from runners.engine_choice import (
+from models.checkpoint import save_checkpoint
+from models.export.graph import PooledDistilBert
+from models.export.onnx_files import write_onnx
+from models.export.openvino_files import write_openvino_fp16
+from runners.engines.choice import (
     ONNX_FILE,
     ONNX_INT8_FILE,
     OPENVINO_FP16_FILE,
@@ -27,9 +30,6 @@ from runners.engine_choice import (
     runnable_engines,
     saved_engines,
 )
-from runners.export.graph import PooledDistilBert
-from runners.export.onnx_files import write_onnx
-from runners.export.openvino_files import write_openvino_fp16
 from runners.model_store import SavedModel, find_model
 from tests.unit.checkpoints import tiny_checkpoint
 

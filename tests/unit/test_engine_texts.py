@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from core.types import SENTIMENTS
-from runners.export.gate import MIN_TEXTS, LabelledText
-from scripts.engine_texts import CALIBRATION_TEXTS, InvalidTexts, read_texts
+from models.export.gate import MIN_TEXTS, LabelledText
+from models.texts import CALIBRATION_TEXTS, InvalidTexts, read_texts
 
 ENOUGH = MIN_TEXTS + CALIBRATION_TEXTS
 LABELS = [SENTIMENTS[number % 3] for number in range(ENOUGH)]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.export.gate import MIN_TEXTS, Gate, GateReport, LabelledText
 from runners.classifier import Classifier
-from runners.export.gate import MIN_TEXTS, Gate, GateReport, LabelledText
 from runners.model_store import SavedModel
 from tests.unit.checkpoints import WORDS, tiny_checkpoint
 

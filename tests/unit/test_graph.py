@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from runners.export.graph import PooledDistilBert
+from models.export.graph import PooledDistilBert
 
 VOCABULARY = 50
 MAX_TOKENS = 48

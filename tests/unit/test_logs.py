@@ -15,7 +15,7 @@ from tests.store import ROOT
 SECRET = "I loved this film of hers"  # what a client might send
 PROGRAM = f"""
 import logging
-import logs
+from core import logging as logs
 logs.configure_logs({{level!r}}, {{form!r}}, "here")
 log = logging.getLogger("bentoml.sentiment.test")
 log.info("nothing special")

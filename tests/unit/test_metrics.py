@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def in_a_process(folder: Path, statement: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", f"import metrics; {statement}"],
+        [sys.executable, "-c", f"from core import metrics; {statement}"],
         cwd=ROOT,
         env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
         check=True,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runners.export.onnx_files import write_int8_onnx
-from runners.export.quantization import (
+from models.export.onnx_files import write_int8_onnx
+from models.export.quantization import (
     MAX_PAIR,
     MAX_WEIGHT,
     CalibratedProjection,

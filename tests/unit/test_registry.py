@@ -13,10 +13,10 @@ import bentoml
 import pytest
 from typer.testing import CliRunner
 
-from runners.canary import FILE as CANARY
+from models.registry.held_out import MIN_TEXTS
+from runners.golden_set import FILE as CANARY
 from runners.model_store import find_model
 from scripts import models
-from scripts.registry.held_out import MIN_TEXTS
 from tests.unit.checkpoints import tiny_checkpoint
 
 runner = CliRunner()

@@ -17,8 +17,8 @@ from core.types import Classification, RunnerDescription, WantedModel
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel
 from runners.loading import CanaryFailed
+from runners.queue import TextQueue
 from runners.slot import Loaded, Slot
-from runners.text_queue import TextQueue
 from tests.unit.fakes import counter
 from tests.waiting import until
 

@@ -10,10 +10,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from core.types import ENGINE_NAMES
-from runners.engine_choice import runnable_engines
-from scripts.registry.saving import Engines, engines_to_try
-from scripts.starter.build import build_starter, load_starter
-from scripts.starter.card import (
+from models.registry.saving import Engines, engines_to_try
+from models.starter.build import build_starter, load_starter
+from models.starter.card import (
     ADAPTERS,
     StarterCard,
     UnknownStarterError,
@@ -21,8 +20,8 @@ from scripts.starter.card import (
     read_card,
     starter_versions,
 )
-from scripts.starter.datasets import separate
-from scripts.starter.encoder import (
+from models.starter.datasets import separate
+from models.starter.encoder import (
     CONVERSION_TOLERANCE,
     MAX_TOKENS,
     ConversionMismatchError,
@@ -32,15 +31,16 @@ from scripts.starter.encoder import (
     hidden_state_difference,
     require_exact,
 )
-from scripts.starter.examples import (
+from models.starter.examples import (
     MIN_RATING,
     has_negation,
     rated_example,
     share_of,
 )
-from scripts.starter.overlap import normal_form, overlapping, without_duplicates
-from scripts.starter.sources import Rated, clean
-from scripts.starter.training import positive_probabilities
+from models.starter.overlap import normal_form, overlapping, without_duplicates
+from models.starter.sources import Rated, clean
+from models.starter.training import positive_probabilities
+from runners.engines.choice import runnable_engines
 
 MAX_ADAPTER_BYTES = 3_000_000
 LAYOUT = {

@@ -12,7 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from runners.lanes import LANES, Lane
-from runners.text_queue import Call, TextQueue
+from runners.queue import Call, TextQueue
 
 TOKENIZER = Tokenizer(WordLevel({"x": 0, "y": 1}))
 TOKENIZER.pre_tokenizer = WhitespaceSplit()

@@ -15,7 +15,7 @@ from bentoml._internal.models import ModelStore
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from runners.checkpoint import TOKENIZER_FILES
+from models.checkpoint import TOKENIZER_FILES
 from runners.model_store import InvalidCheckpoint
 
 # Weights and tokenizer; not the same weights again for other frameworks.

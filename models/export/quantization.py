@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from runners.export.graph import Projection
+from models.export.graph import Projection
 
 OUTLIER_CHANNELS = 8
 # SmoothQuant's alpha: how much of a channel's size goes over to its weights.

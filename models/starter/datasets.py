@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.starter.examples import (
+from models.starter.examples import (
     MIN_RATING,
     Example,
     has_negation,
@@ -12,8 +12,8 @@ from scripts.starter.examples import (
     rated_example,
     share_of,
 )
-from scripts.starter.overlap import normal_form, overlapping, without_duplicates
-from scripts.starter.sources import (
+from models.starter.overlap import normal_form, overlapping, without_duplicates
+from models.starter.sources import (
     Labelled,
     Rated,
     read_airline_tweets,

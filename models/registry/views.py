@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from scripts.registry.catalogue import Entry
-from scripts.registry.held_out import SideBySide
+from models.registry.catalogue import Entry
+from models.registry.held_out import SideBySide
 
 _MIB = 1 << 20
 # Told in parts of their own.

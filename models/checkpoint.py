@@ -24,12 +24,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from core.types import EngineName, Version
-from runners.canary import TEXTS, write_canary
+from models.export.build import EnginePlan, build_engines
+from models.export.gate import GateReport
+from models.export.torchscript import export_torchscript
 from runners.classifier import Classifier
-from runners.engine_choice import REFERENCE
-from runners.engines import TorchEngine, export_torchscript
-from runners.export.build import EnginePlan, build_engines
-from runners.export.gate import GateReport
+from runners.engines.choice import REFERENCE
+from runners.engines.torch_engine import TorchEngine
+from runners.golden_set import TEXTS, write_canary
 from runners.model_store import (
     REVISION_CHARACTERS,
     InvalidCheckpoint,

@@ -11,8 +11,8 @@ from peft import PeftModel
 from transformers import BertTokenizer, DistilBertForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-from scripts.starter.card import StarterCard, adapter_folder, read_card
-from scripts.starter.encoder import (
+from models.starter.card import StarterCard, adapter_folder, read_card
+from models.starter.encoder import (
     EncoderFiles,
     build_tokenizer,
     convert_encoder,

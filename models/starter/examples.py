@@ -5,7 +5,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from scripts.starter.sources import Labelled, Rated
+from models.starter.sources import Labelled, Rated
 
 SPLIT_SEED = 20
 MIN_RATING = 0.5

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.export.gate import LabelledText, classify_texts
+from models.registry.held_out import judge, side_by_side
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
-from runners.export.gate import LabelledText, classify_texts
 from runners.model_store import InvalidCheckpoint
-from scripts.registry.held_out import judge, side_by_side
 
 # What a model may lose to the one that it is judged against. On 2,000 texts, one that is equal to
 # it and differs on a tenth of them passes four times in five.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import platformdirs
 
-from scripts.starter.card import StarterError
+from models.starter.card import StarterError
 
 DEFAULT_CACHE = Path(platformdirs.user_cache_dir("sentiment-starter"))
 

@@ -11,9 +11,9 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import BertTokenizer, DistilBertForSequenceClassification
 
-from scripts.starter.encoder import MAX_TOKENS
-from scripts.starter.examples import Example
-from scripts.starter.recipes import Recipe
+from models.starter.encoder import MAX_TOKENS
+from models.starter.examples import Example
+from models.starter.recipes import Recipe
 
 # Batches are cut from length-sorted pools of this many: under 3% of the tokens are padding.
 _POOL_BATCHES = 50

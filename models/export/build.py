@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.types import EngineName
+from models.export.gate import MIN_TEXTS, Gate, GateReport, LabelledText
+from models.export.graph import PooledDistilBert
+from models.export.onnx_files import write_int8_onnx, write_onnx
+from models.export.quantization import CalibratedProjection, RowScaledLinear, calibrate
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
-from runners.engine_choice import (
+from runners.engines.choice import (
     ONNX_FILE,
     ONNX_INT8_FILE,
     OPENVINO_FP16_FILE,
@@ -26,10 +30,6 @@ from runners.engine_choice import (
     load_engine,
     runnable_engines,
 )
-from runners.export.gate import MIN_TEXTS, Gate, GateReport, LabelledText
-from runners.export.graph import PooledDistilBert
-from runners.export.onnx_files import write_int8_onnx, write_onnx
-from runners.export.quantization import CalibratedProjection, RowScaledLinear, calibrate
 from runners.model_store import SavedModel
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ class _Workshop:
             write_onnx(PooledDistilBert(self._network).eval(), self._example, onnx_file)
         if name == "openvino-bf16":
             # Imported here because it takes seconds, and few machines want these engines.
-            from runners.export.openvino_files import write_openvino_fp16
+            from models.export.openvino_files import write_openvino_fp16
 
             write_openvino_fp16(onnx_file, self._folder / OPENVINO_FP16_FILE)
         if name == "openvino-int8":
-            from runners.export.openvino_files import write_openvino_int8
+            from models.export.openvino_files import write_openvino_int8
 
             write_openvino_int8(onnx_file, self._batches, self._folder / OPENVINO_INT8_FILE)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from runners.canary import fault, read_canary
-from runners.checkpoint import WEIGHTS_FILE, file_digests, revision_of
+from models.checkpoint import WEIGHTS_FILE, file_digests, revision_of
+from models.registry.catalogue import Entry
 from runners.classifier import Classifier
-from runners.engine_choice import EngineUnavailable, load_engine, runnable_engines
-from scripts.registry.catalogue import Entry
+from runners.engines.choice import EngineUnavailable, load_engine, runnable_engines
+from runners.golden_set import fault, read_canary
 
 
 class Finding(NamedTuple):

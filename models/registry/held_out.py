@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from core.types import Classification
-from runners.export.gate import LabelledText, largest_difference
-from scripts.engine_texts import InvalidTexts, LabelledLine, told
+from models.export.gate import LabelledText, largest_difference
+from models.texts import InvalidTexts, LabelledLine, told
 from stats.outcomes import Interval, PairedOutcomes
 from stats.paired import tango_interval
 

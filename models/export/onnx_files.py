@@ -11,7 +11,7 @@ import torch
 from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from runners.export.quantization import RowScaledLinear
+from models.export.quantization import RowScaledLinear
 
 OPSET = 17
 _AXES = {0: "rows", 1: "tokens"}

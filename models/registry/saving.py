@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.types import EngineName, Version
-from runners.checkpoint import Judge, no_judge, save_checkpoint
-from runners.engine_choice import REFERENCE, runnable_engines
-from runners.export.build import EnginePlan, EngineWatch
+from models.checkpoint import Judge, no_judge, save_checkpoint
+from models.export.build import EnginePlan, EngineWatch
+from models.registry.sources import Fetched
+from models.texts import packaged_texts, read_texts
+from runners.engines.choice import REFERENCE, runnable_engines
 from runners.model_store import SavedModel
-from scripts.engine_texts import packaged_texts, read_texts
-from scripts.registry.sources import Fetched
 
 console = Console()
 

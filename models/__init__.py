@@ -1,0 +1,1 @@
+"""Makes models: checkpoints, exports to engines, the registry, the starter versions."""
