@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringCon
 from core.types import Version
 from rollout.changes import Action, AskedAction
 from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
-from rollout.told import PolicyChange, head, told
+from rollout.to_wire import PolicyChange, head, told
 from schemas import TOLD_USABLE, RequestBody, refuse_unusable
 
 if TYPE_CHECKING:

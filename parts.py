@@ -15,14 +15,14 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from analytics.evidence import evidence
-from analytics.feedback import FeedbackStore
+from analytics.arm_metrics import evidence
+from analytics.feedback.store import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
-from analytics.log.shipping import Shipping
+from analytics.log.shipper_supervisor import Shipping
 from analytics.log.spool import Spool
+from analytics.partition_maintenance import Upkeep
 from analytics.read_api import analytics_router
 from analytics.reader import Reader
-from analytics.upkeep import Upkeep
 from cache.prediction_cache import PredictionCache
 from core import metrics
 from core.postgres import connected, create_engine
@@ -49,7 +49,7 @@ from web.operations import operations_router
 from web.rate_limiter import RateLimiter
 
 DRAIN_SECONDS = 10.0
-SHIPPER = (sys.executable, "-m", "log_shipper")
+SHIPPER = (sys.executable, "-m", "analytics.log")
 
 
 class Parts:

@@ -26,7 +26,7 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.dealing import Dealt, deal_subject, deal_text, is_shadowed
+from rollout.bucketing import Dealt, deal_subject, deal_text, is_shadowed
 from rollout.policy import RolloutPolicy, other
 
 

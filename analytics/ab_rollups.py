@@ -5,8 +5,8 @@ Statements for the transaction that inserts predictions, under the writers' lock
 
 from __future__ import annotations
 
-from analytics.additive import add_to
 from analytics.tables import assignment_rollups, comparison_rollups
+from analytics.upsert_sums import add_to
 from core.types import SENTIMENTS
 
 _PAIR = "v1_model_version_id, v2_model_version_id"

@@ -9,9 +9,9 @@ from operator import itemgetter
 import anyio.to_thread
 from pydantic import BaseModel, Field
 
-from analytics.facts import Scope, counts, histogram
-from analytics.labels import LabelsByVersion, labels_by_version
+from analytics.feedback.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope, counts, histogram
 from analytics.window import Window, window
 from core.types import Version
 from stats.histogram import CONFIDENCE

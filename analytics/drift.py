@@ -12,9 +12,9 @@ from typing import Any, Literal
 import anyio.to_thread
 from pydantic import BaseModel, Field
 
-from analytics.facts import Scope, histogram
-from analytics.labels import LabelsByVersion, labels_by_version
+from analytics.feedback.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope, histogram
 from analytics.summary import sentiment_counts
 from analytics.time_range import TimeRange
 from analytics.window import Window, window

@@ -8,8 +8,8 @@ import math
 from datetime import UTC, datetime, timedelta
 
 from analytics.drift import DriftOfTraffic, drift
-from analytics.facts import Scope
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope
 from analytics.time_range import TimeRange
 from core import metrics
 from core.errors import DatabaseUnavailable

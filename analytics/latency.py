@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from pydantic import BaseModel, Field
 
-from analytics.facts import Scope, histogram, predictions
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope, histogram, predictions
 from analytics.window import Window, window
 from core.errors import invalid_field
 from core.types import Version

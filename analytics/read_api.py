@@ -14,10 +14,10 @@ from analytics.ab.report import AbTest, ab_test
 from analytics.confidence import Confidence, confidence, histogram_rows
 from analytics.csv_rows import CSV_REPLY, Format, csv_response
 from analytics.drift import DriftOfTraffic, drift
-from analytics.facts import Scope
 from analytics.latency import Latency, exact_latency, latency
 from analytics.reader import Reader
 from analytics.recent import RecentPredictions, recent
+from analytics.sql_fragment import Scope
 from analytics.summary import SentimentDistribution, Summary, sentiment_distribution, summary
 from analytics.time_range import TimeRange, parse_ends, parse_range, reference_range
 from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries

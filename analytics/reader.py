@@ -10,7 +10,7 @@ import anyio.to_thread
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.facts import Facts
+from analytics.sql_fragment import Facts
 from core.postgres import reading
 from stats.histogram import Counts
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from analytics.facts import Facts, Scope
 from analytics.reader import Reader
+from analytics.sql_fragment import Facts, Scope
 from analytics.window import Window, window
 from core.types import Endpoint, Sentiment, Version
 from core.uuid7 import id_range

@@ -6,8 +6,8 @@ import asyncio
 
 from pydantic import BaseModel, Field
 
-from analytics.facts import Scope, counts, failures
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope, counts, failures
 from analytics.window import Window, window
 from core.types import SENTIMENTS, Sentiment, Version
 

@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from analytics.buckets import floor
-from analytics.facts import Scope, counts, failures, histogram_rows
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope, counts, failures, histogram_rows
 from analytics.time_range import TimeRange
 from analytics.window import Window, window
 from core.errors import invalid_field

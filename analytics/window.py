@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from analytics.facts import Scope
+from analytics.sql_fragment import Scope
 from core.types import Version
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from core.types import Version
-from rollout.evidence import Evidence
+from rollout.arm_metrics import Evidence
 from rollout.policy import Guardrails, other
 
 GuardrailName = Literal["errors", "latency", "sentiments", "agreement", "accuracy", "split"]

@@ -19,7 +19,7 @@ from rollout.guardrails import GuardrailName, State
 from rollout.live import LivePolicy
 from rollout.policy import MAX_VERSION, RolloutPolicy
 from rollout.record import PolicyRecord
-from rollout.told import PolicyChange, head, told
+from rollout.to_wire import PolicyChange, head, told
 
 
 class GuardrailState(BaseModel):

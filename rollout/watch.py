@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from core import metrics
 from core.errors import DatabaseUnavailable, PolicyConflict
 from core.types import Version
+from rollout.arm_metrics import EvidenceSource
 from rollout.changes import Action, rolled_back, step_ends, stepped
-from rollout.evidence import EvidenceSource
 from rollout.guardrails import Judgement, judge
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy

@@ -26,10 +26,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.ab.report import ab_test
 from analytics.confidence import confidence
 from analytics.drift import drift
-from analytics.facts import Scope
 from analytics.latency import latency
 from analytics.reader import Reader
 from analytics.recent import recent
+from analytics.sql_fragment import Scope
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries

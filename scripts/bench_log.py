@@ -146,7 +146,10 @@ def _shipper(data_folder: Path, url: URL) -> Iterator[None]:
         "DATABASE_URL": url.render_as_string(hide_password=False),
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "log_shipper"], cwd=ROOT, env=environment, stdin=subprocess.PIPE
+        [sys.executable, "-m", "analytics.log"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
     ) as process:
         yield
         process.communicate()  # closes its standard input, with which it ends

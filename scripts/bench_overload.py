@@ -218,7 +218,7 @@ _KINDS = {
     "--service-name sentiment ": "API",
     "sentiment_runner_v1": "v1",
     "sentiment_runner_v2": "v2",
-    "log_shipper": "shipper",
+    "analytics.log": "shipper",
 }
 
 

@@ -31,10 +31,10 @@ from runners.engines.choice import choose_engine
 from runners.engines.engine import Engine
 from runners.model_store import find_model
 from runners.packing import pack
-from scripts.scoring.chunks import CHUNK_ROWS
-from scripts.scoring.job import Format, Job, score_file
-from scripts.scoring.journal import Progress
-from scripts.scoring.scorer import LoadedModel, streams_of
+from scoring.chunks import CHUNK_ROWS
+from scoring.job import Format, Job, score_file
+from scoring.journal import Progress
+from scoring.scorer import LoadedModel, streams_of
 
 Ids = NDArray[np.int64]
 VERSION: Version = "v1"

@@ -19,10 +19,10 @@ from rich.progress import Progress as Bar
 from core.settings import Settings, get_settings
 from core.types import VERSIONS, Version
 from runners.engines.choice import EngineUnavailable
-from scripts.scoring.chunks import InvalidInput
-from scripts.scoring.job import Job, Report, score_file, score_file_with
-from scripts.scoring.journal import CannotResume, Progress
-from scripts.scoring.scorer import load_models, streams_of
+from scoring.chunks import InvalidInput
+from scoring.job import Job, Report, score_file, score_file_with
+from scoring.journal import CannotResume, Progress
+from scoring.scorer import load_models, streams_of
 from scripts.sigterm import sigterm_as_ctrl_c
 
 INTERRUPTED = 130
@@ -82,7 +82,7 @@ def _score_here(job: Job, settings: Settings) -> Progress:
 
 def _score_on(address: str, job: Job, settings: Settings) -> Progress:
     try:
-        from scripts.scoring.cluster import ClusterFailed, models_on, scorer_on
+        from scoring.cluster import ClusterFailed, models_on, scorer_on
     except ModuleNotFoundError as error:
         raise typer.BadParameter("needs pip install ray", param_hint="--ray") from error
     load = models_on(job.versions, settings)

@@ -17,7 +17,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.labelling import keep_labels
+from analytics.feedback.labelling import keep_labels
 from analytics.log.records import ComparisonRecord, PredictionRecord
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS
 from analytics.log.writer import LogWriter
@@ -37,7 +37,7 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.dealing import deal, subject_key
+from rollout.bucketing import deal, subject_key
 
 _COLUMNS = (
     TextColumn("{task.description}"),

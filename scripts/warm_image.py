@@ -8,7 +8,7 @@ import importlib
 MODULES = (
     "service",
     "parts",
-    "log_shipper",
+    "analytics.log.__main__",
     "runners.slot",
     "runners.engines.torch_engine",
     "runners.engines.onnx_engine",

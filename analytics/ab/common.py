@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from analytics.facts import Facts
 from analytics.reader import Reader
+from analytics.sql_fragment import Facts
 from core.types import Version
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import RowMapping
 
 from analytics.ab.common import newest
 from analytics.ab.paired import paired_outcomes
-from analytics.facts import Facts
 from analytics.reader import Reader
+from analytics.sql_fragment import Facts
 from analytics.tables import BUCKET_SECONDS
 from core.types import SENTIMENTS
 from stats.outcomes import ArmOutcomes, PairedOutcomes

@@ -13,8 +13,8 @@ from sqlalchemy import RowMapping
 
 from analytics.ab.common import Interval, Model, Verdict, model, models_of, newest
 from analytics.buckets import MINUTE, floor
-from analytics.facts import rolled_up
 from analytics.reader import Reader
+from analytics.sql_fragment import rolled_up
 from analytics.time_range import EARLIEST, TimeRange
 from core.types import SENTIMENTS, Sentiment, Version
 from stats.outcomes import PairedOutcomes

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, Field
 
 from analytics.ab.paired import PairedComparison, compare_pairs_of
-from analytics.ab.routed import RoutedComparison, compare_arms_of
+from analytics.ab.randomised import RoutedComparison, compare_arms_of
 from analytics.buckets import MINUTE, floor
 from analytics.reader import Reader
 

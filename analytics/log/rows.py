@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analytics.log.identities import Identities
+from analytics.log.dimension_keys import Identities
 from analytics.log.records import ComparisonRecord, PredictionRecord
 from analytics.tables import comparisons, predictions
 

@@ -9,8 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.ab_rollups import ASSIGN_SUBJECTS, INSERT_COMPARISONS
-from analytics.additive import add_to
-from analytics.log.identities import Identities
+from analytics.log.dimension_keys import Identities
 from analytics.log.records import ComparisonRecord, PredictionRecord
 from analytics.log.rows import (
     COMPARISON_COLUMNS,
@@ -21,6 +20,7 @@ from analytics.log.rows import (
 from analytics.partitions import make_partitions
 from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
 from analytics.tables import failure_rollups
+from analytics.upsert_sums import add_to
 from core.postgres import timed
 from core.types import Failure
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.report import AbTest, ab_test
-from analytics.feedback import FeedbackStore
+from analytics.feedback.store import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
 from core.types import (
@@ -27,7 +27,7 @@ from core.types import (
     Split,
 )
 from core.uuid7 import new_id
-from rollout.dealing import deal, subject_key
+from rollout.bucketing import deal, subject_key
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 START = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)

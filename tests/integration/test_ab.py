@@ -12,8 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.report import AbTest, ab_test
-from analytics.facts import Scope
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope
 from analytics.summary import summary
 from analytics.time_range import TimeRange
 from core.types import (
@@ -25,7 +25,7 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.dealing import deal, subject_key
+from rollout.bucketing import deal, subject_key
 from scripts.seed_predictions import seed_history
 from tests.integration.ab_history import (
     END,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.facts import Scope
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope
 from analytics.summary import summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import timeseries

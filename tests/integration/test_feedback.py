@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.feedback import FeedbackStore
+from analytics.feedback.store import FeedbackStore
 from analytics.log.segments import new_segment, segments
 from core.errors import DatabaseUnavailable, PredictionNotFound
 from core.postgres import create_engine

@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.confidence import confidence
 from analytics.drift import drift
-from analytics.facts import Scope
-from analytics.feedback import FeedbackStore
+from analytics.feedback.store import FeedbackStore
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope
 from analytics.tables import label_rollups, rollups
 from analytics.time_range import TimeRange
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version

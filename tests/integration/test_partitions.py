@@ -13,9 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.feedback import FeedbackStore
+from analytics.feedback.store import FeedbackStore
+from analytics.partition_maintenance import DAYS_AHEAD, Upkeep
 from analytics.partitions import partition_days
-from analytics.upkeep import DAYS_AHEAD, Upkeep
 from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
 from core.uuid7 import new_id
 from tests.integration.predictions import PredictionWriter, make_prediction

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.facts import Scope
 from analytics.reader import Reader
 from analytics.recent import recent
+from analytics.sql_fragment import Scope
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from core.errors import DatabaseUnavailable

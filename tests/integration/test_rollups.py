@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.confidence import confidence
 from analytics.drift import drift
-from analytics.facts import Scope
 from analytics.latency import latency
-from analytics.log.identities import Identities
+from analytics.log.dimension_keys import Identities
 from analytics.log.records import PredictionRecord
 from analytics.log.rows import prediction_row
 from analytics.log.writer import store
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, BucketName, timeseries

@@ -12,10 +12,10 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from core.types import VERSIONS, Version
-from scripts.scoring.cluster import ClusterFailed, scorer_on
-from scripts.scoring.job import Job, score_file_with
-from scripts.scoring.journal import Progress
-from scripts.scoring.scorer import LoadedModel
+from scoring.cluster import ClusterFailed, scorer_on
+from scoring.job import Job, score_file_with
+from scoring.journal import Progress
+from scoring.scorer import LoadedModel
 from tests.unit.scoring import score, token_counters
 
 ROWS = 12_000

@@ -58,10 +58,10 @@ async def test_a_killed_api_worker_costs_what_it_was_answering(stack: Stack) -> 
 
 async def test_a_killed_shipper_costs_nothing(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
-        [shipper] = stack.workers("log_shipper")
+        [shipper] = stack.workers("analytics.log")
         shipper.kill()
         await told.answers(100)
-        await until(gone_and_back(stack, "log_shipper", shipper), RECOVERY_SECONDS)
+        await until(gone_and_back(stack, "analytics.log", shipper), RECOVERY_SECONDS)
     assert (told.refusals, told.broken) == ([], 0)
     await stack.stored_is_what_was_acknowledged(told)
 
@@ -83,7 +83,7 @@ async def test_a_full_disk_under_the_spool_is_told_before_anything_is_computed(
 
 async def test_everything_at_once(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
-        for of in ("sentiment_runner_v1", "sentiment_runner_v2", "log_shipper"):
+        for of in ("sentiment_runner_v1", "sentiment_runner_v2", "analytics.log"):
             for process in stack.workers(of):
                 process.kill()
         stack.workers("--service-name sentiment --backlog")[0].kill()

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
-from rollout.dealing import deal_subject
+from rollout.bucketing import deal_subject
 from rollout.policy import RolloutPolicy
 from tests.database import fetch
 from tests.processes import child_that_runs

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from core.settings import Settings
 from loadtest.traffic import Kind, texts_of
-from scripts.scoring.scorer import Scorer, load_models
+from scoring.scorer import Scorer, load_models
 from tests.serving import ROOT
 from tests.store import model_store_at
 

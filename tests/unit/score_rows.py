@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.scoring.job import Format
+from scoring.job import Format
 from tests.unit.scoring import counted, score
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,9 +11,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from core.types import VERSIONS, Classification, Version
-from scripts.scoring.job import Job, score_file
-from scripts.scoring.journal import Progress
-from scripts.scoring.scorer import LoadedModel
+from scoring.job import Job, score_file
+from scoring.journal import Progress
+from scoring.scorer import LoadedModel
 
 STATUS = Path("/proc/self/status")
 

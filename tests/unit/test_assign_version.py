@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.types import Version
-from rollout.dealing import deal, subject_key
+from rollout.bucketing import deal, subject_key
 
 # Five standard deviations of a binomial count: fails by chance less than once in a million.
 SIGMAS = 5

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cache.keys import cache_key
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.types import Experiment, ModelVersion, Split
-from rollout.dealing import deal, subject_key
+from rollout.bucketing import deal, subject_key
 from rollout.policy import RolloutPolicy, Weights
 from tests.unit.fakes import Setup, classification, counter
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from core.errors import InvalidRequest
 from core.types import WantedModel
+from rollout.bucketing import deal_subject
 from rollout.changes import (
     Change,
     differences,
@@ -25,7 +26,6 @@ from rollout.changes import (
     subjects_moved_percent,
     with_changes,
 )
-from rollout.dealing import deal_subject
 from rollout.policy import Guardrails, RolloutChanges, RolloutPolicy, Schedule, Weights
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

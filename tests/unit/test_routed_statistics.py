@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
 from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
-from stats.routed import (
+from stats.randomised import (
     RoutedComparison,
     compare_arms,
     newcombe_interval,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts.scoring.chunks import CHUNK_ROWS
-from scripts.scoring.job import Format
+from scoring.chunks import CHUNK_ROWS
+from scoring.job import Format
 from tests.unit.score_rows import (
     BAD,
     FORMATS,

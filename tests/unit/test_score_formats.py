@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.scoring.chunks import CHUNK_ROWS
-from scripts.scoring.job import Format
-from scripts.scoring.lines import MAX_LINE_BYTES
+from scoring.chunks import CHUNK_ROWS
+from scoring.job import Format
+from scoring.lines import MAX_LINE_BYTES
 from tests.unit.score_rows import (
     read_rows,
     rejected,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.scoring.chunks import InvalidInput
-from scripts.scoring.journal import CannotResume
+from scoring.chunks import InvalidInput
+from scoring.journal import CannotResume
 from tests.unit.score_rows import beside, read_rows, stopped_half_way, write_rows
 from tests.unit.scoring import score
 

@@ -36,4 +36,7 @@ def test_ups_and_downs_are_not() -> None:
 
 def test_a_process_that_came_late_is_told_by_its_memory() -> None:
     late: Taken = {**took(800), "memory of log_shipper, MiB": 90}
-    assert growth([took(800)] * 10 + [late] * 10)["memory of log_shipper, MiB"] == (0, 90)
+    assert growth([took(800)] * 10 + [late] * 10)["memory of log_shipper, MiB"] == (
+        0,
+        90,
+    )

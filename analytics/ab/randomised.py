@@ -14,9 +14,9 @@ from sqlalchemy import RowMapping
 
 from analytics.ab.common import Interval, Model, Verdict, model, models_of, newest
 from analytics.buckets import MINUTE, floor
-from analytics.facts import Facts, Scope, counts, histogram, rolled_up
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
+from analytics.sql_fragment import Facts, Scope, counts, histogram, rolled_up
 from analytics.time_range import EARLIEST, TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
 from stats.outcomes import ArmOutcomes, TrafficSplit
@@ -115,7 +115,7 @@ def _count(dealt: Mapping[Version, RowMapping], version: Version, column: str) -
 
 def _compare_arms(dealt: Mapping[Version, RowMapping], v2_percent: float) -> dict[str, Any]:
     # In a thread and only now: importing SciPy takes half a second.
-    from stats.routed import compare_arms
+    from stats.randomised import compare_arms
     from stats.verdict import routed_verdict
 
     v1, v2 = (

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from core.settings import Settings
 from core.types import Classification, Version
 from runners.engines.choice import EngineUnavailable
-from scripts.scoring.scorer import LoadedModel, Scorer, load_models
+from scoring.scorer import LoadedModel, Scorer, load_models
 
 ROOT = Path(__file__).parent.parent.parent
 # Of each node: one is computed, one waits, so that no node waits for the driver.

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.labelling import keep_labels
+from analytics.feedback.labelling import keep_labels
 from analytics.log.segments import begun_at, segments
 from analytics.tables import predictions
 from core.errors import DatabaseUnavailable, PredictionNotFound

@@ -1,4 +1,4 @@
-"""The process that brings the spooled prediction log to PostgreSQL: `python -m log_shipper`.
+"""The process that brings the spooled prediction log to PostgreSQL: `python -m analytics.log`.
 
 An API process starts it and restarts it. It ends when its standard input does. It also watches
 drift: SciPy takes half a second to import, which no request is to wait for.

@@ -10,9 +10,9 @@ from datetime import datetime
 import anyio.to_thread
 
 from analytics.ab.report import AbTest, ab_test
-from analytics.facts import Scope, counts, failures, histogram
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope, counts, failures, histogram
 from analytics.time_range import TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
 from stats.histogram import LATENCY_MS, Counts, merged

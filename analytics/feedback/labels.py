@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from analytics.facts import Scope, labels
 from analytics.reader import Reader
+from analytics.sql_fragment import Scope, labels
 from core.types import Version
 from stats.outcomes import LabelledBin
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.types import Classification, Version
-from scripts.scoring.chunks import Carried
+from scoring.chunks import Carried
 
 # Of the Parquet file; a row group is held in memory while it is written.
 _GROUP_ROWS = 32_768

@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import orjson
 import pyarrow as pa
 
-from scripts.scoring.chunks import (
+from scoring.chunks import (
     CHUNK_BYTES,
     CHUNK_ROWS,
     Carried,
@@ -22,7 +22,7 @@ from scripts.scoring.chunks import (
     UnusableRow,
     checked_text,
 )
-from scripts.scoring.lines import Lines
+from scoring.lines import Lines
 
 Values = TypeVar("Values")
 

@@ -23,7 +23,7 @@ from typing import BinaryIO, Self
 
 import orjson
 
-from scripts.scoring.chunks import Position
+from scoring.chunks import Position
 
 _RESTART = "--restart begins anew"
 

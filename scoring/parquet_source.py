@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from scripts.scoring.chunks import (
+from scoring.chunks import (
     CHUNK_ROWS,
     RAW_CHARACTERS,
     Chunk,

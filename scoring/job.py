@@ -13,9 +13,9 @@ from typing import Protocol
 import orjson
 
 from core.types import Version
-from scripts.scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
-from scripts.scoring.journal import Journal, Progress
-from scripts.scoring.outputs import (
+from scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
+from scoring.journal import Journal, Progress
+from scoring.outputs import (
     ArrowOutput,
     CsvOutput,
     JsonOutput,
@@ -24,9 +24,9 @@ from scripts.scoring.outputs import (
     result_columns,
     write_parquet,
 )
-from scripts.scoring.parquet_source import ParquetSource
-from scripts.scoring.scorer import LoadedModel, Scorer
-from scripts.scoring.text_sources import CsvSource, JsonSource
+from scoring.parquet_source import ParquetSource
+from scoring.scorer import LoadedModel, Scorer
+from scoring.text_sources import CsvSource, JsonSource
 
 # Of the beginning and the end of the input, by which it is known again.
 _DIGESTED_BYTES = 1 << 20

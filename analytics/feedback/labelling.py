@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from analytics.additive import add_to
 from analytics.rollups import WRITERS_LOCK
 from analytics.tables import assignment_rollups, comparison_rollups, label_rollups
+from analytics.upsert_sums import add_to
 from core.types import SENTIMENTS, Sentiment
 from stats.histogram import CONFIDENCE
 

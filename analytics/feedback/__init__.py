@@ -1,0 +1,1 @@
+"""True labels: stored feedback, and what labels say of predictions and comparisons."""
