@@ -26,7 +26,7 @@ help: ## List the commands
 
 .PHONY: serve
 serve: $(VENV)/.serve $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
-	@exec $(BIN)/python -m scripts.serve
+	@exec $(BIN)/python -m serving.embedded.launcher
 
 .PHONY: models
 models: $(VENV)/.serve ## Save both starter versions into the BentoML model store

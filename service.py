@@ -12,7 +12,6 @@ from uuid import UUID
 import bentoml
 from starlette.middleware.cors import CORSMiddleware
 
-from admin_schemas import ReloadRequest, RolloutReply, RolloutRequest
 from core import metrics
 from core.gc import keep_what_is_loaded
 from core.logging import configure_logs
@@ -21,7 +20,23 @@ from core.settings import get_settings
 from core.tracing import start_tracing, stop_tracing
 from core.types import Sentiment, Version
 from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2, check_models
-from schemas import (
+from serving.draining import Draining
+from serving.framework import FrameworkSeams
+from serving.http_protocol import use_bounded_protocol
+from serving.lazy_app import LateApp
+from serving.supervision import is_worker, look_after_workers
+from web.authentication import AuthenticationMiddleware
+from web.body_guard import BodyGuard
+from web.disconnect import DisconnectMiddleware
+from web.instrumentation import InstrumentationMiddleware
+from web.json_api import JsonApi, JsonApiMiddleware
+from web.problems import ProblemMiddleware
+from web.rate_limit import RateLimitMiddleware
+from web.response_headers import ResponseHeadersMiddleware, cors_options
+from web.routes import ADMIN_ROUTES, POST_ROUTES, PREDICT_ROUTES, endpoint_label, traced_route
+from web.runner_key import RunnerKeyMiddleware
+from web.schemas.admin import ReloadRequest, RolloutReply, RolloutRequest
+from web.schemas.predictions import (
     AbCompareReply,
     AbCompareRequest,
     AbRequest,
@@ -32,21 +47,6 @@ from schemas import (
     PredictionReply,
     PredictRequest,
 )
-from supervision import is_worker, look_after_workers
-from web.authentication import AuthenticationMiddleware
-from web.body_guard import BodyGuard
-from web.disconnect import DisconnectMiddleware
-from web.draining import Draining
-from web.framework import FrameworkSeams
-from web.http_protocol import use_bounded_protocol
-from web.instrumentation import InstrumentationMiddleware
-from web.json_api import JsonApi, JsonApiMiddleware
-from web.late_app import LateApp
-from web.problems import ProblemMiddleware
-from web.rate_limit import RateLimitMiddleware
-from web.response_headers import ResponseHeadersMiddleware, cors_options
-from web.routes import ADMIN_ROUTES, POST_ROUTES, PREDICT_ROUTES, endpoint_label, traced_route
-from web.runner_key import RunnerKeyMiddleware
 from web.shedding import Door
 from web.tracing import TracingMiddleware
 
@@ -121,8 +121,8 @@ class SentimentService:
     @bentoml.on_startup
     async def start(self) -> None:
         # The runners' processes start without them.
-        from parts import Parts, get_endpoints
         from runners.hosts import runner_hosts
+        from serving.container import Parts, get_endpoints
 
         if settings.is_open:
             logging.getLogger("bentoml.sentiment").warning(

@@ -9,7 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from schemas import Text
+from core.input_text import Text
 
 # Rows that are read, scored and committed together. Batches never cross chunks, and a chunk is the
 # same whether the run was interrupted or not: so is every score, even on engines whose 8-bit

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS
 from scripts.benchmark.cost import cost_steps, measure_cost
 from scripts.benchmark.engines import EngineFailed, Step, engine_steps, measure_engines
@@ -27,7 +28,6 @@ from scripts.benchmark.service import measure_base_size, measure_service, servic
 from scripts.benchmark.start import measure_one_start, measure_start, start_steps
 from scripts.benchmark.summary import Row
 from scripts.benchmark.tables import tables
-from scripts.sigterm import sigterm_as_ctrl_c
 
 RESULTS = ROOT / "loadtest" / "results"
 _STEPS: dict[Part, Callable[[Plan], int]] = {

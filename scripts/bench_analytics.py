@@ -35,9 +35,9 @@ from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
 from core.gc import keep_what_is_loaded
 from core.postgres import create_engine
-from scripts.embedded import embedded_postgres
-from scripts.migrate import upgrade
+from migrations.upgrade import upgrade
 from scripts.seed_predictions import seed_history
+from serving.embedded.databases import embedded_postgres
 
 DAYS = 30
 REPEATS = 40

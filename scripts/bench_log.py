@@ -29,9 +29,9 @@ from analytics.log.records import Entry, PredictionRecord, encode
 from analytics.log.segments import segments
 from analytics.log.spool import Durability, Spool
 from core.types import Prediction
-from scripts.embedded import embedded_postgres
-from scripts.migrate import upgrade
+from migrations.upgrade import upgrade
 from scripts.seed_predictions import made_up
+from serving.embedded.databases import embedded_postgres
 
 ROOT = Path(__file__).parent.parent
 SPOOL_BYTES = 4 << 30

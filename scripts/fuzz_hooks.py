@@ -6,7 +6,7 @@ from typing import Any
 
 import schemathesis
 
-from schemas import MAX_TEXT_CHARACTERS
+from core.input_text import MAX_TEXT_CHARACTERS
 
 
 @schemathesis.hook

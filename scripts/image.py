@@ -24,7 +24,7 @@ from rich.console import Console
 
 from scripts.benchmark.servers import free_port
 from scripts.check_cpu_only import cuda_packages
-from scripts.embedded import embedded_redis
+from serving.embedded.databases import embedded_redis
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build"

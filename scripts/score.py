@@ -17,13 +17,13 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from core.settings import Settings, get_settings
+from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
 from runners.engines.choice import EngineUnavailable
 from scoring.chunks import InvalidInput
 from scoring.job import Job, Report, score_file, score_file_with
 from scoring.journal import CannotResume, Progress
 from scoring.scorer import load_models, streams_of
-from scripts.sigterm import sigterm_as_ctrl_c
 
 INTERRUPTED = 130
 _LINE_SECONDS = 10.0

@@ -11,7 +11,7 @@ from playwright.sync_api import expect, sync_playwright
 from rich.console import Console
 
 from core.settings import get_settings
-from tests.browser.chromium import ARGUMENTS, chromium
+from scripts.chromium import ARGUMENTS, chromium
 
 FOLDER = Path(__file__).parent.parent / "docs" / "screenshots"
 SHOTS = {1440: 1180, 820: 1100, 390: 1000}

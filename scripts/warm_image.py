@@ -7,7 +7,7 @@ import importlib
 # The API's processes, the runners', the log shipper, and what each imports only when needed.
 MODULES = (
     "service",
-    "parts",
+    "serving.container",
     "analytics.log.__main__",
     "runners.slot",
     "runners.engines.torch_engine",

@@ -13,8 +13,8 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.postgres import create_engine
-from scripts.embedded import embedded_postgres, embedded_redis
-from scripts.migrate import upgrade
+from migrations.upgrade import upgrade
+from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import run_sql
 from tests.serving import ServedBento, serve
 from tests.store import SavingModels

@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core import metrics
 from core.errors import DeadlineExceeded, MalformedRequest
 from core.request_context import deadline_in, set_caller
-from schemas import RequestBody
+from web.asgi_io import read_body, send_response
 from web.rate_limit import charge, client_identity
-from web.sending import read_body, send_response
+from web.schemas.predictions import RequestBody
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 MAX_TIMEOUT_MS = 999_999_999

@@ -11,9 +11,9 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, status_title
-from schemas import ProblemDocument
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, JsonApi
 from web.routes import ADMIN_ROUTES, ANALYTICS_ROUTES, POST_ROUTES, needed_scope
+from web.schemas.predictions import ProblemDocument
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (

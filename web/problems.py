@@ -7,9 +7,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import PROBLEM_CONTENT_TYPE, Problem, ServiceError, status_title
+from web.asgi_io import send_response
 from web.request_id import request_id
 from web.routes import ALLOWED_METHODS, REPORT_ROUTE
-from web.sending import send_response
 
 # Where a request's scope has the error that it ended with, for who looks at it afterwards.
 ERROR = "sentiment.error"

@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
 from core.errors import PROBLEM_CONTENT_TYPE, Overloaded
+from web.asgi_io import send_response
 from web.problems import ERROR, problem_body
 from web.request_id import request_id
 from web.response_headers import SECURITY_HEADERS
-from web.sending import send_response
 
 BEAT_SECONDS = 0.02
 # Later than this for `PATIENCE_SECONDS` on end, and requests that come at a time when the loop is

@@ -22,11 +22,11 @@ import psutil
 from sqlalchemy import URL
 
 from core.settings import get_settings
+from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
+from migrations.upgrade import upgrade
 from runners.model_store import SavedModel, find_model
-from scripts.embedded import embedded_postgres, embedded_redis
-from scripts.migrate import upgrade
-from scripts.sigterm import sigterm_as_ctrl_c
+from serving.embedded.databases import embedded_postgres, embedded_redis
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 180.0

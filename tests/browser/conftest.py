@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import URL
 
 from core.api_keys import make_api_key
-from tests.browser.chromium import ARGUMENTS, chromium
+from scripts.chromium import ARGUMENTS, chromium
 from tests.browser.pages import WIDTHS, Seen, shown
 from tests.serving import ServedBento, serve
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from scripts.embedded import UnusableFolder, embedded_postgres, embedded_redis
+from serving.embedded.databases import UnusableFolder, embedded_postgres, embedded_redis
 from tests.database import run_sql, scalar
 
 

@@ -25,7 +25,7 @@ from analytics.sql_fragment import Scope
 from analytics.tables import label_rollups, rollups
 from analytics.time_range import TimeRange
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
-from scripts.migrate import PYPROJECT, upgrade
+from migrations.upgrade import PYPROJECT, upgrade
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)

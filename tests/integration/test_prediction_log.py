@@ -19,8 +19,8 @@ from analytics.log.shipper import REJECTED
 from core.postgres import create_engine
 from core.types import Comparison
 from core.uuid7 import new_id
-from scripts.embedded import embedded_postgres
-from scripts.migrate import upgrade
+from migrations.upgrade import upgrade
+from serving.embedded.databases import embedded_postgres
 from tests.integration.logs import SpooledLog, spooled_log
 from tests.integration.predictions import make_prediction
 from tests.waiting import until

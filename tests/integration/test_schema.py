@@ -20,7 +20,7 @@ import rollout.tables  # noqa: F401  it declares a table
 from analytics.tables import rollups
 from core.postgres import metadata
 from core.types import VERSIONS
-from scripts.migrate import PYPROJECT, DatabaseUnreachable, upgrade
+from migrations.upgrade import PYPROJECT, DatabaseUnreachable, upgrade
 from tests.database import fetch, run_sql
 from tests.integration.predictions import PredictionWriter, make_prediction
 from tests.serving import ROOT, free_port

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import psutil
 from sqlalchemy import URL
 
-from scripts.embedded import embedded_postgres, embedded_redis
-from scripts.migrate import upgrade
+from migrations.upgrade import upgrade
+from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.serving import ServedBento, free_port, serve
 
 RUNNER_KEY = "of these hosts"

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from analytics.log.segments import segments
-from scripts.embedded import embedded_postgres, embedded_redis
-from scripts.migrate import upgrade
+from migrations.upgrade import upgrade
+from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import fetch, scalar
 from tests.processes import children_that_run
 from tests.served.cable import Cable

@@ -13,7 +13,7 @@ from libfaketime import get_reload_information
 from redis.asyncio import Redis
 
 from analytics.log.segments import segments
-from scripts.embedded import embedded_postgres, embedded_redis
+from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import scalar
 from tests.served.stack import Stack, nothing_was_noticed, stack_in, stopped, without_disk
 from tests.served.traffic import traffic

@@ -28,7 +28,7 @@ class Launched:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "scripts.serve"],
+                [sys.executable, "-m", "serving.embedded.launcher"],
                 cwd=ROOT,
                 env=environment,
                 stdout=output,

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from sqlalchemy import URL
 
-from scripts.embedded import embedded_postgres, embedded_redis
-from scripts.migrate import upgrade
+from migrations.upgrade import upgrade
+from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import scalar
 from tests.serving import ServedBento, serve
 from tests.waiting import wait_until

@@ -23,8 +23,8 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from prediction_path import PredictionPath
 from rollout.policy import RolloutPolicy
+from serving.pipeline import PredictionPath
 
 
 def classification(text: str, revision: str = "r1") -> Classification:

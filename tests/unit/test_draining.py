@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from serving.draining import Draining
 from tests.waiting import until
-from web.draining import Draining
 
 
 @pytest.fixture

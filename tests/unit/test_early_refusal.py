@@ -13,12 +13,12 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from serving.http_protocol import BoundedHttpProtocol
 from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
+from web.asgi_io import read_body, send_response
 from web.body_guard import DRAIN_BYTES
-from web.http_protocol import BoundedHttpProtocol
-from web.sending import read_body, send_response
 from web.shedding import Door
 
 TIMEOUT_SECONDS = 0.3

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import service
-from web.framework import LABELLED_BY_PATH, UNWANTED, FrameworkSeams
+from serving.framework import LABELLED_BY_PATH, UNWANTED, FrameworkSeams
 
 
 async def start_and_stop(app: Starlette) -> None:

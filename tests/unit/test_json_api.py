@@ -14,11 +14,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from core.errors import MalformedRequest, RunnerUnavailable
 from core.types import Version
-from schemas import PredictRequest
 from tests.unit.fakes import counter
+from web.asgi_io import read_body
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
-from web.sending import read_body
+from web.schemas.predictions import PredictRequest
 
 
 class Reply(BaseModel):

@@ -86,7 +86,7 @@ def test_messages_of_ours_and_of_the_system_are_told() -> None:
             raise LogUnavailable("Predictions cannot be recorded now") from error
     except LogUnavailable as error:
         lines = list(described(error))
-    assert lines[0] == "errors.LogUnavailable: Predictions cannot be recorded now"
+    assert lines[0] == "core.errors.LogUnavailable: Predictions cannot be recorded now"
     assert "FileNotFoundError: [Errno 2] No such file" in lines
 
 

@@ -13,11 +13,11 @@ from core import metrics
 from core.redis import connect
 from core.types import RunnerDescription, Version
 from tests.serving import free_port
-from web.get_app import get_app
-from web.operations import Probes, health_report, operations_router
 from web.problems import ProblemMiddleware
 from web.rate_limit import client_identity
 from web.rate_limiter import RateLimiter
+from web.read_api.app import get_app
+from web.read_api.operations import Probes, health_report, operations_router
 
 LOADED = RunnerDescription("v1", "5f0c6f1d2a9b", "fake", ("negative", "positive"))
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.types import Classification, Comparison, Prediction, Version
 from core.uuid7 import new_id
-from schemas import AbCompareReply, BatchReply, PredictionReply
+from web.schemas.predictions import AbCompareReply, BatchReply, PredictionReply
 
 
 def prediction(positive: float, version: Version = "v1") -> Prediction:

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.errors import InvalidRequest, MalformedRequest, RequestError
+from core.input_text import MAX_SUBJECT_CHARACTERS, MAX_TEXT_CHARACTERS
 from core.uuid7 import new_id
-from schemas import (
-    MAX_SUBJECT_CHARACTERS,
-    MAX_TEXT_CHARACTERS,
+from web.schemas.predictions import (
     AbRequest,
     BatchRequest,
     FeedbackRequest,

@@ -26,7 +26,7 @@ from loadtest.traffic import (
     sentence_words,
     texts_of,
 )
-from schemas import AbCompareRequest, BatchRequest, PredictRequest
+from web.schemas.predictions import AbCompareRequest, BatchRequest, PredictRequest
 
 TEXT_KINDS = [kind for kind in Kind if kind is not Kind.mixed]
 SCHEMAS: dict[str, type[PredictRequest | BatchRequest | AbCompareRequest]] = {

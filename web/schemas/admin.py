@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import bentoml
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints
 
+from core.input_text import USABLE_PATTERN, refuse_unusable
 from core.types import Version
 from rollout.changes import Action, AskedAction
 from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
 from rollout.to_wire import PolicyChange, head, told
-from schemas import TOLD_USABLE, RequestBody, refuse_unusable
+from web.schemas.predictions import RequestBody
 
 if TYPE_CHECKING:
     # Not for the processes of the runners, which import this too: it comes with SQLAlchemy.
@@ -21,7 +22,7 @@ Reason = Annotated[
     str,
     StringConstraints(strip_whitespace=True, strict=True, min_length=1, max_length=500),
     AfterValidator(refuse_unusable),
-    TOLD_USABLE,
+    USABLE_PATTERN,
 ]
 
 

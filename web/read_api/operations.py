@@ -12,7 +12,10 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from core import metrics
 from core.types import RunnerDescription, Version
-from report_schemas import (
+from web.rate_limit import client_identity
+from web.rate_limiter import RateLimiter
+from web.routes import LimitName
+from web.schemas.operations import (
     CacheStats,
     Health,
     LogStats,
@@ -20,9 +23,6 @@ from report_schemas import (
     RolloutHealth,
     RunnerHealth,
 )
-from web.rate_limit import client_identity
-from web.rate_limiter import RateLimiter
-from web.routes import LimitName
 
 
 class WatchedRunner(Protocol):

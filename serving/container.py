@@ -21,7 +21,6 @@ from analytics.log.prediction_log import PredictionLog
 from analytics.log.shipper_supervisor import Shipping
 from analytics.log.spool import Spool
 from analytics.partition_maintenance import Upkeep
-from analytics.read_api import analytics_router
 from analytics.reader import Reader
 from cache.prediction_cache import PredictionCache
 from core import metrics
@@ -29,11 +28,9 @@ from core.postgres import connected, create_engine
 from core.redis import RedisCircuit, connect
 from core.settings import Settings
 from core.types import Prediction, Version
-from prediction_path import PredictionPath
 from rollout.admin import RolloutAdmin
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy, Weights
-from rollout.read_api import rollout_router
 from rollout.record import PolicyRecord
 from rollout.shadow import Shadow
 from rollout.store import PolicyStore
@@ -41,12 +38,15 @@ from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.hosts import RunnerApi
-from web.dashboard_page import add_dashboard
-from web.get_app import get_app
+from serving.pipeline import PredictionPath
+from web.dashboard.page import add_dashboard
 from web.json_api import JsonApi
 from web.openapi import openapi_document
-from web.operations import operations_router
 from web.rate_limiter import RateLimiter
+from web.read_api.analytics import analytics_router
+from web.read_api.app import get_app
+from web.read_api.operations import operations_router
+from web.read_api.rollout import rollout_router
 
 DRAIN_SECONDS = 10.0
 SHIPPER = (sys.executable, "-m", "analytics.log")

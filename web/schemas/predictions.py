@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Self
+from typing import Self
 from uuid import UUID
 
 import bentoml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
-    StringConstraints,
     ValidationError,
 )
 
 from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestError
+from core.input_text import Subject, Text
 from core.settings import get_settings
 from core.types import Comparison, Prediction, Sentiment, Version
 
-MAX_TEXT_CHARACTERS = 5_000
-MAX_SUBJECT_CHARACTERS = 200
 _EXAMPLE_ID = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
 _EXAMPLE_PREDICTION: dict[str, JsonValue] = {
     "id": _EXAMPLE_ID,
@@ -35,39 +32,6 @@ _EXAMPLE_PREDICTION: dict[str, JsonValue] = {
     "truncated": False,
     "scores": {"negative": 0.0063, "positive": 0.9937},
 }
-
-
-def refuse_unusable(text: str) -> str:
-    """Raises ValueError: no model and no database can do anything with it."""
-    # PostgreSQL's text type cannot hold U+0000, and no tokenizer makes sense of it.
-    if "\x00" in text:
-        raise ValueError("must not contain the NUL character")
-    # Separators such as U+001F, which pydantic does not strip.
-    if not text.strip():
-        raise ValueError("must not be blank")
-    return text
-
-
-# The same for whoever reads the OpenAPI document.
-TOLD_USABLE = Field(
-    json_schema_extra={
-        "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",
-    }
-)
-Text = Annotated[
-    str,
-    StringConstraints(
-        strip_whitespace=True, strict=True, min_length=1, max_length=MAX_TEXT_CHARACTERS
-    ),
-    AfterValidator(refuse_unusable),
-    TOLD_USABLE,
-]
-Subject = Annotated[
-    str,
-    StringConstraints(strict=True, min_length=1, max_length=MAX_SUBJECT_CHARACTERS),
-    AfterValidator(refuse_unusable),
-    TOLD_USABLE,
-]
 
 
 class RequestBody(bentoml.IODescriptor):

@@ -7,9 +7,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, ServiceError
-from schemas import invalid_fields
 from web.problems import problem_body
 from web.request_id import request_id
+from web.schemas.predictions import invalid_fields
 
 
 def get_app(*routers: APIRouter) -> FastAPI:

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-FOLDER = Path(__file__).parent / "dashboard" / "static"
+FOLDER = Path(__file__).parent / "static"
 
 
 def add_dashboard(app: FastAPI) -> None:

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from analytics.ab.over_time import AbOverTime, ab_over_time
 from analytics.ab.report import AbTest, ab_test
 from analytics.confidence import Confidence, confidence, histogram_rows
-from analytics.csv_rows import CSV_REPLY, Format, csv_response
 from analytics.drift import DriftOfTraffic, drift
 from analytics.latency import Latency, exact_latency, latency
 from analytics.reader import Reader
@@ -22,6 +21,7 @@ from analytics.summary import SentimentDistribution, Summary, sentiment_distribu
 from analytics.time_range import TimeRange, parse_ends, parse_range, reference_range
 from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
 from core.types import Version
+from web.read_api.csv_rows import CSV_REPLY, Format, csv_response
 
 _TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
 

@@ -1,0 +1,1 @@
+"""What a serving process is: its pipeline, its parts, its middleware, its seams with BentoML."""

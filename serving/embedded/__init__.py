@@ -1,0 +1,1 @@
+"""`make serve`: the launcher and the private databases. Not in the image."""

@@ -1,0 +1,1 @@
+"""The dashboard: one page, its scripts and styles."""
