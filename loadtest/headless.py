@@ -10,9 +10,9 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 
+from core.paths import ROOT
 from loadtest.outcome import Outcome
 
-ROOT = Path(__file__).parent.parent
 LOCUSTFILE = ROOT / "loadtest" / "locustfile.py"
 # The environment variable of the API keys, with commas between them.
 KEYS = "LOADTEST_API_KEYS"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+from core.paths import ROOT
+
+PYPROJECT = ROOT / "pyproject.toml"
 # Nobody answers there, or does not let us in; what a migration itself meets is none of these.
 _CONNECTION_FAILURES = (
     OSError,

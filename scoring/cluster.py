@@ -10,8 +10,9 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+from core.paths import ROOT
 
 # Before Ray is imported, which reads it then: nothing is reported to its makers.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -26,7 +27,6 @@ from core.types import Classification, Version
 from runners.engines.choice import EngineUnavailable
 from scoring.scorer import LoadedModel, Scorer, load_models
 
-ROOT = Path(__file__).parent.parent.parent
 # Of each node: one is computed, one waits, so that no node waits for the driver.
 _CHUNKS_PER_NODE = 2
 _REACH_SECONDS = 5.0

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-REQUIREMENTS = Path(__file__).parent.parent / "requirements"
+from core.paths import ROOT
+
+REQUIREMENTS = ROOT / "requirements"
 TIMEOUT_SECONDS = 120
 
 

@@ -15,19 +15,20 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS
-from scripts.benchmark.cost import cost_steps, measure_cost
-from scripts.benchmark.engines import EngineFailed, Step, engine_steps, measure_engines
-from scripts.benchmark.measure import MeasurementFailed
-from scripts.benchmark.models import base_size_model, served_model
-from scripts.benchmark.plan import BASE, DEFAULT, QUICK, STARTER, Part, Plan
-from scripts.benchmark.record import as_json, make_record
-from scripts.benchmark.servers import ROOT, NotStarted, Site, our_service, site
-from scripts.benchmark.service import measure_base_size, measure_service, service_steps
-from scripts.benchmark.start import measure_one_start, measure_start, start_steps
-from scripts.benchmark.summary import Row
-from scripts.benchmark.tables import tables
+from loadtest.bench.cost import cost_steps, measure_cost
+from loadtest.bench.engines import EngineFailed, Step, engine_steps, measure_engines
+from loadtest.bench.measure import MeasurementFailed
+from loadtest.bench.models import base_size_model, served_model
+from loadtest.bench.plan import BASE, DEFAULT, QUICK, STARTER, Part, Plan
+from loadtest.bench.record import as_json, make_record
+from loadtest.bench.servers import NotStarted, Site, our_service, site
+from loadtest.bench.service import measure_base_size, measure_service, service_steps
+from loadtest.bench.start import measure_one_start, measure_start, start_steps
+from loadtest.bench.summary import Row
+from loadtest.bench.tables import tables
 
 RESULTS = ROOT / "loadtest" / "results"
 _STEPS: dict[Part, Callable[[Plan], int]] = {
@@ -109,7 +110,7 @@ def _measure_served(plan: Plan, parts: list[Part], where: Site, step: Step) -> I
 
 def _write(rows: list[Row], folder: Path, name: str) -> None:
     # Imported here: a second that a start would feel and Ctrl-C would meet.
-    from scripts.benchmark.plot import plot
+    from loadtest.bench.plot import plot
 
     record = make_record(rows, " ".join(["python -m scripts.bench", *sys.argv[1:]]))
     for table in tables(record):

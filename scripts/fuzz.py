@@ -1,96 +1,10 @@
-"""Sends whatever the OpenAPI document allows, and what it does not, to a served Bento.
-
-schemathesis makes the requests, alone and in sequences, and holds the answers against the document:
-no 5xx, no status, header or body that it does not tell, nothing invalid accepted.
-"""
+"""Sends whatever the OpenAPI document allows, and what it does not, to a served Bento."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Annotated
-
-import httpx
 import typer
-from rich.console import Console
 
-from scripts.benchmark.servers import our_service, site
-
-ROOT = Path(__file__).parent.parent
-console = Console(highlight=False)
-
-
-def main(
-    cases: Annotated[int, typer.Option(help="requests, about")] = 100_000,
-    seed: Annotated[int, typer.Option()] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="processes that send, each with a seed")] = 2,
-    url: Annotated[str | None, typer.Option(help="of a service without rate limits")] = None,
-) -> None:
-    """Start a service without rate limits, unless there is one, and fuzz it."""
-    with ExitStack() as running:
-        if url is None:
-            where = running.enter_context(site())
-            server = running.enter_context(our_service(where))
-            server.wait_until_ready()
-            url = server.url
-        raise typer.Exit(fuzz(url, cases=cases, seed=seed, jobs=jobs))
-
-
-def fuzz(url: str, *, cases: int, seed: int, jobs: int = 1) -> int:
-    """Rounds of schemathesis until so many cases were sent, or one of them found something.
-
-    An operation with few inputs gives fewer cases than are asked for, so their number is only known
-    when a round is over. Returns its exit status; 0 if nothing was found.
-    """
-    paths = httpx.get(f"{url}/openapi.json").json()["paths"]
-    operations = sum(len(methods) for methods in paths.values())
-    sent, status = 0, 0
-    while sent < cases and not status:
-        # Half of the cases come from operations alone, half from sequences of them.
-        examples = max(1, (cases - sent) // operations // 2 // jobs)
-        status, generated = _round(url, examples=examples, seeds=range(seed, seed + jobs))
-        if not generated:
-            return status or 1
-        sent, seed = sent + generated, seed + jobs
-        console.print(f"{sent:,} of {cases:,} cases")
-    return status
-
-
-def _round(url: str, *, examples: int, seeds: range) -> tuple[int, int]:
-    """The first exit status that is not 0, if there is one, and how many cases there were."""
-    with ThreadPoolExecutor(len(seeds)) as threads, ExitStack() as on_the_way_out:
-        processes = []
-        for seed in seeds:
-            processes.append(_start(url, examples=examples, seed=seed))
-            on_the_way_out.callback(processes[-1].terminate)
-        ended = list(threads.map(_follow, processes, seeds))
-    return next((status for status, _ in ended if status), 0), sum(cases for _, cases in ended)
-
-
-def _start(url: str, *, examples: int, seed: int) -> subprocess.Popen[str]:
-    command = [
-        sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "schemathesis.toml"),
-        "run", f"{url}/openapi.json", "--max-examples", str(examples), "--seed", str(seed),
-    ]  # fmt: skip
-    environment = os.environ | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def _follow(process: subprocess.Popen[str], seed: int) -> tuple[int, int]:
-    """Print what it says; its exit status, and how many cases there were."""
-    generated = 0
-    with process:
-        for line in process.stdout or ():
-            print(f"[{seed}] {line}", end="", flush=True)
-            if told := re.match(r"\s*(\d+) generated", line):
-                generated = int(told[1])
-    return process.returncode, generated
-
+from loadtest.bench.fuzz import main
 
 if __name__ == "__main__":
     typer.run(main)

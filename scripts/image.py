@@ -22,11 +22,11 @@ import psutil
 import typer
 from rich.console import Console
 
-from scripts.benchmark.servers import free_port
+from core.paths import ROOT
+from loadtest.bench.servers import free_port
 from scripts.check_cpu_only import cuda_packages
 from serving.embedded.databases import embedded_redis
 
-ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build"
 TAG = "sentiment:latest"
 BACKENDS = ("docker", "podman", "buildah")

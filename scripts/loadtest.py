@@ -13,27 +13,24 @@ from urllib.parse import urlsplit
 import httpx
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from core.paths import ROOT
 from core.settings import get_settings
+from loadtest.bench.record import machine
 from loadtest.headless import (
     KEYS,
     LOOPBACK,
     MAX_SECONDS,
     MAX_USERS,
     REPORT,
-    ROOT,
     LocustFailed,
     Loop,
     Shape,
     run_locust,
 )
-from loadtest.outcome import Figures, Outcome
-from scripts.benchmark.record import machine
+from loadtest.table import LATEST, as_row, as_table, with_row
 
-LATEST = ROOT / "loadtest" / "results" / "latest"
 README = ROOT / "loadtest" / "README.md"
-END_OF_ROWS = "<!-- end of the rows of `make loadtest` -->"
 REACH_SECONDS = 10.0
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
@@ -85,40 +82,6 @@ def answers(host: str) -> bool:
 
 def _is_elsewhere(host: str) -> bool:
     return urlsplit(host).hostname not in LOOPBACK
-
-
-def as_table(outcome: Outcome, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for column in ("answers", "failures", "requests/s", "p50 ms", "p95 ms", "p99 ms"):
-        table.add_column(column, justify="right")
-    for figures in (*outcome.endpoints, outcome.total):
-        table.add_row("all" if figures is outcome.total else figures.name, *_cells(figures))
-    return table
-
-
-def as_row(total: Figures, date: datetime, where: dict[str, object], command: str) -> str:
-    """A row of the table in loadtest/README.md."""
-    described = f"{where['cores']} cores, {where['cpu']}"
-    cells = [f"{date:%Y-%m-%d}", described, f"`{command}`", *_cells(total)]
-    return f"| {' | '.join(cells)} |"
-
-
-def with_row(readme: str, row: str) -> str:
-    """The README with one more row at the end of the table."""
-    if END_OF_ROWS not in readme:
-        raise ValueError(f"no line {END_OF_ROWS}")
-    return readme.replace(END_OF_ROWS, f"{row}\n{END_OF_ROWS}")
-
-
-def _cells(figures: Figures) -> list[str]:
-    latencies = (figures.p50_ms, figures.p95_ms, figures.p99_ms)
-    return [
-        f"{figures.answers:,}",
-        f"{figures.failures:,}",
-        f"{figures.requests_per_second:.1f}",
-        *("-" if each is None else f"{each:,.0f}" for each in latencies),
-    ]
 
 
 if __name__ == "__main__":

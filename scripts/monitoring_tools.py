@@ -17,8 +17,9 @@ import typer
 from filelock import FileLock
 from rich.console import Console
 
+from core.paths import ROOT
+
 Tool = Literal["prometheus", "promtool", "alertmanager", "amtool"]
-ROOT = Path(__file__).parent.parent
 MONITORING = ROOT / "monitoring"
 # Beside the Python that runs this: a virtual environment that goes away takes them with it.
 UNPACKED = Path(sys.prefix) / "share" / "monitoring-tools"

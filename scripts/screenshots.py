@@ -10,10 +10,11 @@ import typer
 from playwright.sync_api import expect, sync_playwright
 from rich.console import Console
 
+from core.paths import ROOT
 from core.settings import get_settings
 from scripts.chromium import ARGUMENTS, chromium
 
-FOLDER = Path(__file__).parent.parent / "docs" / "screenshots"
+FOLDER = ROOT / "docs" / "screenshots"
 SHOTS = {1440: 1180, 820: 1100, 390: 1000}
 TEXT = "The plot makes no sense, but I laughed all the way through it."
 SHOWN_MS = 20_000

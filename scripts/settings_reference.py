@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from core.paths import ROOT
 from core.settings import Settings
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 ENV_EXAMPLE = ROOT / ".env.example"
 BEGIN = "<!-- settings: written by `make settings` -->"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 
-README = Path(__file__).parent.parent / "README.md"
+from core.paths import ROOT
+
+README = ROOT / "README.md"
 BEGIN = "<!-- transcript: written by `make transcript` -->"
 END = "<!-- end of transcript -->"
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-DASHBOARD = Path(__file__).parent.parent / "web" / "dashboard"
+from core.paths import ROOT
+
+DASHBOARD = ROOT / "web" / "dashboard"
 SERVED = DASHBOARD / "static" / "vendor"
 # axe-core, which the tests alone look at the page with.
 FOR_TESTS = DASHBOARD / "test-vendor"

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,6 +23,7 @@ from analytics.partition_maintenance import Upkeep
 from analytics.reader import Reader
 from cache.prediction_cache import PredictionCache
 from core import metrics
+from core.paths import ROOT
 from core.postgres import connected, create_engine
 from core.redis import RedisCircuit, connect
 from core.settings import Settings
@@ -91,7 +91,7 @@ class Parts:
         self.log = PredictionLog(
             self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
         )
-        self.shipping = Shipping(settings.spool_folder(), SHIPPER, cwd=Path(__file__).parent)
+        self.shipping = Shipping(settings.spool_folder(), SHIPPER, cwd=ROOT)
         self.upkeep = Upkeep(self.engine, retention_days=settings.log_retention_days)
         self.reader = Reader(self.engine)
         self.feedback = FeedbackStore(self.engine, settings.spool_folder())

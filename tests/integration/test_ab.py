@@ -25,8 +25,8 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
+from loadtest.bench.seed_predictions import seed_history
 from rollout.bucketing import deal, subject_key
-from scripts.seed_predictions import seed_history
 from tests.integration.ab_history import (
     END,
     START,

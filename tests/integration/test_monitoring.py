@@ -7,8 +7,9 @@ import re
 
 import yaml
 
-from scripts.dashboards import FOLDER, dashboards
-from scripts.monitoring_tools import MONITORING, ROOT, check
+from core.paths import ROOT
+from monitoring.dashboards.build import FOLDER, dashboards
+from scripts.monitoring_tools import MONITORING, check
 
 
 def test_rules_their_tests_and_configurations_are_accepted() -> None:

@@ -27,7 +27,7 @@ from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, BucketName, timeseries
 from core.postgres import create_engine
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
-from scripts.seed_predictions import seed_history
+from loadtest.bench.seed_predictions import seed_history
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

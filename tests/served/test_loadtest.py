@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import URL
 
 from core.types import VERSIONS
+from loadtest.bench.baseline import Comparison
+from loadtest.bench.servers import Site, baseline
 from loadtest.headless import FIGURES, REPORT, run_locust
 from loadtest.outcome import Outcome
-from scripts.benchmark.servers import Site, baseline
-from scripts.loadtest_baseline import Comparison
 from tests.database import run_sql
 from tests.serving import ROOT, ServedBento
 from tests.store import saved_model

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from scripts.fuzz import fuzz
-from scripts.soak import growth, soak, too_much
+from loadtest.bench.fuzz import fuzz
+from loadtest.bench.soak import growth, soak, too_much
 from tests.processes import command_of
 from tests.serving import ServedBento
 from tests.store import ROOT

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from scripts.dashboards import expressions
+from monitoring.dashboards.build import expressions
 from scripts.monitoring_tools import MONITORING
 from tests.processes import child_that_runs
 from tests.served.prometheus import Prometheus, prometheus

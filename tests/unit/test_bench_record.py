@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from scripts.benchmark.record import as_json, make_record
-from scripts.benchmark.servers import BASELINE, OURS
-from scripts.benchmark.summary import summarise
-from scripts.benchmark.tables import tables
-from scripts.benchmark.targets import Target
+from loadtest.bench.record import as_json, make_record
+from loadtest.bench.servers import BASELINE, OURS
+from loadtest.bench.summary import summarise
+from loadtest.bench.tables import tables
+from loadtest.bench.targets import Target
 
 Row = dict[str, Any]
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.headless import FIGURES, MAX_USERS, REPORT, ROOT, Loop, run_locust
+from core.paths import ROOT
+from loadtest.bench.baseline import Comparison
+from loadtest.headless import FIGURES, MAX_USERS, REPORT, Loop, run_locust
 from loadtest.outcome import Figures, Outcome
-from scripts.loadtest import README, as_row, with_row
-from scripts.loadtest_baseline import Comparison
+from loadtest.table import as_row, with_row
+from scripts.loadtest import README
 from tests.unit.tiny_server import TinyServer, response
 
 WRONG = json.dumps({"id": "7", "sentiment": "positive"}).encode()

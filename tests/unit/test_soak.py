@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.soak import Taken, growth, too_much
+from loadtest.bench.soak import Taken, growth, too_much
 
 
 def took(memory_mib: float, open_files: int = 100, connections: int = 30) -> Taken:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.grafana.panels import RATE, Page, Panel, Query, percentiles, rate
+from monitoring.dashboards.panels import RATE, Page, Panel, Query, percentiles, rate
 
 LOG = Page(
     "sentiment-log",

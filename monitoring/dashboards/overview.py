@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.grafana.panels import PREDICT, Page, Panel, Query, percentile, percentiles, rate
+from monitoring.dashboards.panels import PREDICT, Page, Panel, Query, percentile, percentiles, rate
 
 OVERVIEW = Page(
     "sentiment-overview",

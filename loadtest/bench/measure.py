@@ -8,8 +8,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from core.paths import ROOT
+from loadtest.bench.servers import end
 from loadtest.traffic import USUAL_WORDS, Kind
-from scripts.benchmark.servers import ROOT, end
 
 # Warm-up at most, counting, and what is under way at the end, with something to spare.
 _SPARE_SECONDS = 150.0

@@ -21,6 +21,7 @@ import httpx
 import psutil
 from sqlalchemy import URL
 
+from core.paths import ROOT
 from core.settings import get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
@@ -28,7 +29,6 @@ from migrations.upgrade import upgrade
 from runners.model_store import SavedModel, find_model
 from serving.embedded.databases import embedded_postgres, embedded_redis
 
-ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 180.0
 STOP_SECONDS = 45.0
 READY_POLL_SECONDS = 0.05

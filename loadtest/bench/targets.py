@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from loadtest.bench.plan import BASE, STARTER, THINKING
+from loadtest.bench.servers import BASELINE, OURS, PEER
 from loadtest.traffic import Kind
-from scripts.benchmark.plan import BASE, STARTER, THINKING
-from scripts.benchmark.servers import BASELINE, OURS, PEER
 
 Summary = dict[str, list[dict[str, Any]]]
 Value = Callable[[Summary], float | None]

@@ -7,11 +7,11 @@ from typing import Any
 
 import psutil
 
+from loadtest.bench.engines import Step
+from loadtest.bench.measure import Load, measure
+from loadtest.bench.plan import STARTER, Plan
+from loadtest.bench.servers import Server, Site, our_service
 from loadtest.traffic import Kind
-from scripts.benchmark.engines import Step
-from scripts.benchmark.measure import Load, measure
-from scripts.benchmark.plan import STARTER, Plan
-from scripts.benchmark.servers import Server, Site, our_service
 
 _LOAD_CLIENTS = 64
 _FIRST_SEED = 800_000  # of no other part

@@ -13,13 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from core.paths import ROOT
+from loadtest.bench.engine_worker import REFERENCE, Question, ShapeQuestion, ask
+from loadtest.bench.models import bentoml_home
+from loadtest.bench.plan import Plan
+from loadtest.bench.servers import end
 from runners.cpu import usable_cpus
 from runners.engines.choice import saved_engines
 from runners.model_store import SavedModel
-from scripts.benchmark.engine_worker import REFERENCE, Question, ShapeQuestion, ask
-from scripts.benchmark.models import bentoml_home
-from scripts.benchmark.plan import Plan
-from scripts.benchmark.servers import ROOT, end
 
 _USUAL_ENGINES = 4
 _SHAPE_SECONDS = 5.0
@@ -64,7 +65,7 @@ def worker(model: SavedModel, engine: str) -> Iterator[Worker]:
     command = [
         sys.executable,
         "-m",
-        "scripts.benchmark.engine_worker",
+        "loadtest.bench.engine_worker",
         model.tag,
         engine,
         str(usable_cpus()),

@@ -10,9 +10,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from loadtest.bench.plan import BASE, STARTER
+from loadtest.bench.servers import BASELINE, OURS, PEER
 from loadtest.traffic import Kind
-from scripts.benchmark.plan import BASE, STARTER
-from scripts.benchmark.servers import BASELINE, OURS, PEER
 
 _COLOURS = {OURS: "#0b6e4f", BASELINE: "#c1440e", PEER: "#3b5ba5"}
 _DOTS_PER_INCH = 110

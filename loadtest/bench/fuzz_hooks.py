@@ -1,4 +1,4 @@
-"""What schemathesis is not to send: see scripts/fuzz.py."""
+"""What schemathesis is not to send: see loadtest/bench/fuzz.py."""
 
 from __future__ import annotations
 

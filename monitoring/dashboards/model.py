@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.grafana.panels import Page, Panel, Query, mean, percentile, percentiles, rate
+from monitoring.dashboards.panels import Page, Panel, Query, mean, percentile, percentiles, rate
 
 MODEL = Page(
     "sentiment-model",

@@ -7,7 +7,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from scripts.benchmark.servers import OURS
+from loadtest.bench.servers import OURS
 
 Row = dict[str, Any]
 _FIGURES = ("requests_per_second", "texts_per_second", "p50_ms", "p95_ms", "p99_ms")

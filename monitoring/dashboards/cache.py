@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.grafana.panels import RATE, Page, Panel, Query, rate
+from monitoring.dashboards.panels import RATE, Page, Panel, Query, rate
 
 CACHE = Page(
     "sentiment-cache",

@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from core.paths import ROOT
+from loadtest.bench.summary import Row, summarise
+from loadtest.bench.targets import TARGETS
 from runners.cpu import cpu_flags, usable_cpus
-from scripts.benchmark.servers import ROOT
-from scripts.benchmark.summary import Row, summarise
-from scripts.benchmark.targets import TARGETS
 
 # What decides how fast an engine is.
 _FLAGS = (  # noqa: SIM905  a list of words reads worse

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from loadtest.bench.engines import Step
+from loadtest.bench.measure import Load, measure
+from loadtest.bench.plan import BASE, STARTER, Cell, Plan
+from loadtest.bench.servers import Server, Site, baseline, our_service, peer
+from loadtest.bench.start import measure_one_start
 from loadtest.traffic import Kind
-from scripts.benchmark.engines import Step
-from scripts.benchmark.measure import Load, measure
-from scripts.benchmark.plan import BASE, STARTER, Cell, Plan
-from scripts.benchmark.servers import Server, Site, baseline, our_service, peer
-from scripts.benchmark.start import measure_one_start
 
 
 def measure_service(plan: Plan, where: Site, ours: Server, step: Step) -> Iterator[dict[str, Any]]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import httpx
 
+from loadtest.bench.engine_worker import TextsQuestion
+from loadtest.bench.engines import Step, worker
+from loadtest.bench.measure import Load, measure
+from loadtest.bench.models import served_model
+from loadtest.bench.plan import Plan
+from loadtest.bench.servers import Server
 from loadtest.traffic import USUAL_WORDS, Kind
-from scripts.benchmark.engine_worker import TextsQuestion
-from scripts.benchmark.engines import Step, worker
-from scripts.benchmark.measure import Load, measure
-from scripts.benchmark.models import served_model
-from scripts.benchmark.plan import Plan
-from scripts.benchmark.servers import Server
 
 _BATCH_TEXTS = 100
 # One request can wait, another be parsed and a third computed at the same time.

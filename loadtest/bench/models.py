@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.paths import ROOT
 from core.settings import get_settings
 from runners.model_store import SavedModel, find_model
-from scripts.benchmark.servers import ROOT
 
 
 def served_model() -> SavedModel:
@@ -40,7 +40,7 @@ def base_size_model() -> Iterator[SavedModel]:
         for file in served_model().folder.glob("tokenizer*.json"):
             shutil.copy(file, checkpoint)
         said = subprocess.run(
-            [sys.executable, "-m", "scripts.benchmark.base_size", str(checkpoint)],
+            [sys.executable, "-m", "loadtest.bench.base_size", str(checkpoint)],
             cwd=ROOT,
             env=os.environ | {"BENTOML_HOME": str(home)},
             check=True,

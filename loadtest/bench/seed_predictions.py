@@ -1,0 +1,223 @@
+"""Fills the prediction log with a made-up but lifelike history, for trying analytics at size."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+import numpy as np
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from analytics.feedback.labelling import keep_labels
+from analytics.log.records import ComparisonRecord, PredictionRecord
+from analytics.log.shipper import MAX_BATCH_PREDICTIONS
+from analytics.log.writer import LogWriter
+from core.postgres import create_engine
+from core.settings import SettingsError, get_settings
+from core.types import (
+    VERSIONS,
+    Assignment,
+    Classification,
+    Comparison,
+    Endpoint,
+    Experiment,
+    ModelVersion,
+    Prediction,
+    Sentiment,
+    Split,
+    Version,
+)
+from core.uuid7 import new_id
+from rollout.bucketing import deal, subject_key
+
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+    TextColumn("{task.fields[rate]:,.0f}/s"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
+# Of a day's traffic, the share of each hour in UTC: two peaks, and a quiet night.
+_HOURLY = np.array([2, 1, 1, 1, 1, 2, 3, 5, 7, 8, 8, 7, 6, 7, 8, 8, 7, 6, 6, 7, 7, 5, 4, 3], float)
+# Of every hundred requests; one to ab-compare makes two predictions.
+_ENDPOINTS: dict[Endpoint, int] = {
+    "/predict": 58, "/predict/batch": 26, "/predict/ab": 12, "/predict/ab-compare": 4,
+}  # fmt: skip
+_MODELS: dict[Version, ModelVersion] = {
+    version: ModelVersion(version, f"seed-{version}", "onnxruntime-int8") for version in VERSIONS
+}
+_EXPERIMENT = Experiment(Split("seed", 50.0), _MODELS["v1"], _MODELS["v2"])
+# Of the predictions that somebody labelled, those that were right.
+_ACCURACY: dict[Version, float] = {"v1": 0.86, "v2": 0.90}
+_LABELLED_SHARE = 0.01
+_CACHED_SHARE = 0.35
+_POSITIVE_SHARE = 0.6
+# Each subject comes back, and some texts are sent again.
+_REQUESTS_A_SUBJECT = 8
+_REQUESTS_A_TEXT = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One batch: how many predictions, and what the writer took for them."""
+
+    predictions: int
+    seconds: float
+
+
+Label = tuple[UUID, Sentiment, datetime]
+_OTHER: dict[Sentiment, Sentiment] = {"negative": "positive", "positive": "negative"}
+
+
+def main(
+    predictions: Annotated[int, typer.Argument(min=1, help="how many to make")],
+    days: Annotated[float, typer.Option(min=0.01, help="over how many days, up to now")] = 30.0,
+    seed: Annotated[int, typer.Option(help="another seed, another history")] = 0,
+) -> None:
+    """Write PREDICTIONS made-up predictions into the database of DATABASE_URL."""
+    started = time.perf_counter()
+    try:
+        asyncio.run(_seed(predictions, timedelta(days=days), seed))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from error
+    seconds = time.perf_counter() - started
+    print(f"{predictions:,} predictions in {seconds:.1f} s, {predictions / seconds:,.0f} a second")
+
+
+async def _seed(predictions: int, span: timedelta, seed: int) -> None:
+    settings = get_settings()
+    engine = create_engine(settings.sqlalchemy_url(), pool_size=1, timeout_seconds=60)
+    try:
+        with Progress(*_COLUMNS) as progress:
+            task = progress.add_task("seeding", total=predictions, rate=0.0)
+            started, done = time.perf_counter(), 0
+            async for written in seed_history(engine, predictions, span, seed):
+                count = written.predictions
+                done += count
+                rate = done / (time.perf_counter() - started)
+                progress.update(task, advance=count, rate=rate)
+    finally:
+        await engine.dispose()
+
+
+async def seed_history(
+    engine: AsyncEngine, predictions: int, span: timedelta, seed: int
+) -> AsyncIterator[Written]:
+    """Write a history that ends now, oldest first; tells what is written, chunk by chunk.
+
+    By the writer of the service, in batches of the same size. Interrupted, it leaves what is
+    written: every batch is a transaction with its rollups.
+    """
+    writer = LogWriter(engine)
+    numbers = np.random.default_rng(seed)
+    draw = random.Random(seed)
+    times = np.sort(_times(predictions, span, numbers))
+    for start in range(0, predictions, MAX_BATCH_PREDICTIONS):
+        chunk = times[start : start + MAX_BATCH_PREDICTIONS].tolist()
+        moments = [datetime.fromtimestamp(at, UTC) for at in chunk]
+        made, comparisons, labels = made_up(moments, predictions, numbers, draw)
+        records = [PredictionRecord.of(each, "hash") for each in made]
+        linked = [ComparisonRecord.of(each) for each in comparisons]
+        started = time.perf_counter()
+        await writer.write(records, linked)
+        seconds = time.perf_counter() - started
+        if labels:
+            async with engine.begin() as connection:
+                await keep_labels(connection, labels)
+        yield Written(len(made), seconds)
+
+
+def _times(
+    predictions: int, span: timedelta, numbers: np.random.Generator
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Unix seconds, dense where a day is busy."""
+    until = datetime.now(UTC).timestamp()
+    times = until - numbers.random(predictions) * span.total_seconds()
+    # Moved within their day to the hours that are busy; the last day ends now.
+    hours = numbers.choice(24, size=predictions, p=_HOURLY / _HOURLY.sum())
+    moved = times - times % 86_400 + 3_600 * (hours + numbers.random(predictions))
+    result: np.ndarray[Any, np.dtype[np.float64]] = np.where(moved < until, moved, times)
+    return result
+
+
+def made_up(
+    times: Sequence[datetime], total: int, numbers: np.random.Generator, draw: random.Random
+) -> tuple[list[Prediction], list[Comparison], list[Label]]:
+    """As many predictions as there are times, their comparisons, and some labels."""
+    count = len(times)
+    endpoints = draw.choices(list(_ENDPOINTS), list(_ENDPOINTS.values()), k=count)
+    confidence = (0.5 + numbers.beta(4, 1.3, (count, 2)) / 2).tolist()
+    cached = (numbers.random(count) < _CACHED_SHARE).tolist()
+    latency = np.where(
+        cached, numbers.lognormal(-0.5, 0.4, count), numbers.lognormal(2.8, 0.6, count)
+    ).tolist()
+    words = np.clip(numbers.lognormal(3.0, 0.8, count), 1, 800).tolist()
+    texts = numbers.integers(0, max(1, int(total / _REQUESTS_A_TEXT)), count).tolist()
+    subjects = numbers.integers(0, max(1, total // _REQUESTS_A_SUBJECT), count).tolist()
+    labelled = (numbers.random(count) < _LABELLED_SHARE).tolist()
+    made: list[Prediction] = []
+    comparisons: list[Comparison] = []
+    labels: list[Label] = []
+
+    def predict(
+        row: int,
+        endpoint: Endpoint,
+        version: Version,
+        truth: Sentiment,
+        assignment: Assignment | None = None,
+    ) -> Prediction:
+        right = draw.random() < _ACCURACY[version]
+        sentiment = truth if right else _OTHER[truth]
+        sure = confidence[row][version == "v2"]
+        one = Prediction(
+            id=new_id(times[row], draw.getrandbits),
+            created_at=times[row],
+            endpoint=endpoint,
+            version=version,
+            text=f"{texts[row]:<{int(words[row] * 5.5)}}",
+            classification=Classification(
+                _MODELS[version].revision,
+                _MODELS[version].engine,
+                {sentiment: sure, _OTHER[sentiment]: 1 - sure},
+                token_count=min(512, int(words[row] * 1.3) + 2),
+                truncated=words[row] > 380,
+            ),
+            cache_hit=cached[row],
+            latency_ms=latency[row],
+            assignment=assignment,
+        )
+        made.append(one)
+        return one
+
+    while len(made) < count:
+        row = len(made)
+        endpoint = endpoints[row]
+        truth: Sentiment = "positive" if draw.random() < _POSITIVE_SHARE else "negative"
+        if endpoint == "/predict/ab-compare" and row + 1 < count:
+            first = predict(row, endpoint, "v1", truth)
+            other = predict(row, endpoint, "v2", truth)
+            comparison_id = new_id(times[row], draw.getrandbits)
+            comparisons.append(Comparison(comparison_id, times[row], first, other))
+        elif endpoint == "/predict/ab":
+            key = subject_key(str(subjects[row]), _EXPERIMENT.split.salt)
+            version = deal(key, _EXPERIMENT.split.v2_percent)
+            assignment = Assignment(_EXPERIMENT, key)
+            first = predict(row, endpoint, version, truth, assignment)
+        else:
+            plain: Endpoint = "/predict" if endpoint == "/predict/ab-compare" else endpoint
+            first = predict(row, plain, draw.choice(VERSIONS), truth)
+        if labelled[row]:
+            late = times[row] + timedelta(hours=draw.expovariate(0.2))
+            labels.append((first.id, truth, min(late, datetime.now(UTC))))
+    return made, comparisons, labels

@@ -1,0 +1,1 @@
+"""Prometheus, its alert rules, and the Grafana dashboards with their source."""
