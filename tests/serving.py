@@ -18,7 +18,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
-ROOT = Path(__file__).parent.parent
+from core.paths import ROOT
+
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 

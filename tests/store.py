@@ -12,10 +12,10 @@ from pathlib import Path
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
+from core.paths import ROOT
 from core.types import Version
 from runners.model_store import SavedModel, find_model, model_name
 
-ROOT = Path(__file__).parent.parent
 SAVE_SECONDS = 600.0
 
 

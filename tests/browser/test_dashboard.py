@@ -12,8 +12,9 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from core.paths import ROOT
 from tests.browser.pages import SHOWN_MS, WIDTHS, Seen, shown
-from tests.serving import ROOT, ServedBento
+from tests.serving import ServedBento
 
 AXE = ROOT / "web" / "dashboard" / "test-vendor" / "axe.min.js"
 ATTACK = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'

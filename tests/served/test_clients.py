@@ -13,7 +13,8 @@ import bentoml
 import httpx
 import pytest
 
-from tests.serving import ROOT, ServedBento
+from core.paths import ROOT
+from tests.serving import ServedBento
 
 BIN = Path(sys.executable).parent
 # The generator's own `__exit__` and `__aexit__` pass on what httpx types more closely.

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from core.paths import ROOT
 from tests.documents import Block, Section, anchors, sections
-from tests.serving import ROOT, ServedBento
+from tests.serving import ServedBento
 
 BASE_URL = "http://127.0.0.1:3000"
 DOCUMENT = (ROOT / "docs" / "api.md").read_text()

@@ -14,7 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.serving import ROOT, free_port
+from core.paths import ROOT
+from tests.serving import free_port
 
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0

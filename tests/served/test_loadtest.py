@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+from core.paths import ROOT
 from core.types import VERSIONS
 from loadtest.bench.baseline import Comparison
 from loadtest.bench.servers import Site, baseline
 from loadtest.headless import FIGURES, REPORT, run_locust
 from loadtest.outcome import Outcome
 from tests.database import run_sql
-from tests.serving import ROOT, ServedBento
+from tests.serving import ServedBento
 from tests.store import saved_model
 
 USERS = 100

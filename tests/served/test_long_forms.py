@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 
+from core.paths import ROOT
 from loadtest.bench.fuzz import fuzz
 from loadtest.bench.soak import growth, soak, too_much
 from tests.processes import command_of
 from tests.serving import ServedBento
-from tests.store import ROOT
 from tests.waiting import wait_until
 
 CASES = 400

@@ -18,13 +18,14 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
+from core.paths import ROOT
 from rollout.bucketing import deal_subject
 from rollout.policy import RolloutPolicy
 from tests.database import fetch
 from tests.processes import child_that_runs
 from tests.served.derived_models import RARE_WORD, Derived, store_with_links
 from tests.served.rollouts import GRACE_SECONDS, Admin, Timeline, any_request, requests
-from tests.serving import ROOT, ServedBento, serve
+from tests.serving import ServedBento, serve
 from tests.store import saved_model
 from tests.waiting import until, wait_until
 

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.paths import ROOT
 from core.settings import Settings
 from loadtest.traffic import Kind, texts_of
 from scoring.scorer import Scorer, load_models
-from tests.serving import ROOT
 from tests.store import model_store_at
 
 ROWS = 2_100

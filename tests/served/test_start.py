@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+from core.paths import ROOT
 from core.types import VERSIONS
-from tests.serving import ROOT, environment_of, free_port, link_models, serve
+from tests.serving import environment_of, free_port, link_models, serve
 
 WHOLE = ["-m", "bentoml", "serve", "service:SentimentService"]
 RUNNER = [

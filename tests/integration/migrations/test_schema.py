@@ -1,0 +1,140 @@
+"""Alembic makes exactly the schema that the code declares."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import URL, Connection, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import rollout.tables  # noqa: F401  it declares a table
+from analytics.tables import rollups
+from core.paths import ROOT
+from core.postgres import metadata
+from core.types import VERSIONS
+from migrations.upgrade import PYPROJECT, DatabaseUnreachable, upgrade
+from tests.database import fetch, run_sql
+from tests.integration.predictions import PredictionWriter, make_prediction
+from tests.serving import free_port
+
+
+def difference(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, metadata))
+
+
+async def test_migrated_schema_equals_the_tables(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        assert await connection.run_sync(difference) == []
+
+
+def tables(url: URL) -> set[str]:
+    return {row["tablename"] for row in fetch(url, "SELECT tablename FROM pg_tables "
+                                              "WHERE schemaname = 'public'")}  # fmt: skip
+
+
+def test_migrations_go_down_and_up_again(database_url: URL) -> None:
+    before = tables(database_url)
+    config = Config(toml_file=PYPROJECT)
+    config.attributes["url"] = database_url
+    command.downgrade(config, "base")
+    assert tables(database_url) == {"alembic_version"}
+    upgrade(database_url)
+    assert tables(database_url) == before
+
+
+def test_the_migrations_can_be_read_as_sql_without_a_database() -> None:
+    script = io.StringIO()
+    command.upgrade(Config(toml_file=PYPROJECT, output_buffer=script), "head", sql=True)
+    for table in metadata.tables:
+        assert f"CREATE TABLE {table} (" in script.getvalue()
+
+
+def test_migrating_again_changes_nothing(database_url: URL) -> None:
+    run_sql(database_url, "INSERT INTO model_versions (version, revision, engine, first_seen) "
+                          "VALUES ('v1', 'r', 'fake', now())")  # fmt: skip
+    upgrade(database_url)
+    assert [row["revision"] for row in fetch(database_url, "SELECT * FROM model_versions")] == ["r"]
+
+
+def test_constraints_have_the_names_of_the_convention(database_url: URL) -> None:
+    rows = fetch(
+        database_url,
+        "SELECT conname FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace "
+        "WHERE n.nspname = 'public' AND contype IN ('c', 'f', 'u', 'p') AND conparentid = 0",
+    )
+    declared = {str(c.name) for table in metadata.tables.values() for c in table.constraints}
+    found = {row["conname"] for row in rows} - {"alembic_version_pkc"}
+    assert len(found) > 10
+    assert all(name.startswith(("pk_", "fk_", "uq_", "ck_")) for name in found)
+    assert len(found) == len(declared)
+
+
+def test_two_machines_may_migrate_at_once(template_database: URL) -> None:
+    run_sql(template_database, "CREATE DATABASE migrated_twice")
+    url = template_database.set(database="migrated_twice")
+    environment = os.environ | {"DATABASE_URL": url.render_as_string(hide_password=False)}
+    machines = [
+        subprocess.Popen([sys.executable, "-m", "scripts.migrate"], cwd=ROOT, env=environment)
+        for _ in range(2)
+    ]
+    assert [machine.wait(60) for machine in machines] == [0, 0]
+    assert "predictions" in tables(url)
+
+
+async def test_predictions_of_an_older_release_are_rolled_up(engine: AsyncEngine) -> None:
+    made = [
+        make_prediction(
+            "Seen by the first release. " * (number + 1),
+            version=VERSIONS[number % 2],
+            cache_hit=number % 3 == 0,
+            latency_ms=0.5 * 1.3**number,
+        )
+        for number in range(40)
+    ]
+    await PredictionWriter(engine).write(made)
+    rolled = await _rollups(engine)
+    config = Config(toml_file=PYPROJECT)
+    config.attributes["url"] = engine.url
+    await asyncio.to_thread(command.downgrade, config, "0001")
+    await asyncio.to_thread(upgrade, engine.url)
+    assert await _rollups(engine) == rolled
+
+
+async def _rollups(engine: AsyncEngine) -> list[tuple[object, ...]]:
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(rollups).order_by(*rollups.primary_key))).all()
+        return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
+
+
+def test_a_database_that_is_not_there_is_told_without_its_password(postgres_server: URL) -> None:
+    nobody = URL.create(
+        "postgresql+asyncpg", "ann", "secret", "127.0.0.1", free_port(), "sentiment"
+    )
+    for url, told in [
+        (nobody, f"ann:\\*\\*\\*@127.0.0.1:{nobody.port}/sentiment"),
+        (postgres_server.set(database="elsewhere"), '"elsewhere" does not exist'),
+    ]:
+        with pytest.raises(DatabaseUnreachable, match=told) as caught:
+            upgrade(url)
+        assert "secret" not in str(caught.value)
+
+
+def test_the_command_tells_a_setting_that_is_missing_in_one_line() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    command = [sys.executable, "-m", "scripts.migrate"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("DATABASE_URL is not set")
+    assert len(ended.stderr.splitlines()) == 1

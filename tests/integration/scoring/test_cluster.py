@@ -1,0 +1,88 @@
+"""A file scored on a Ray cluster of several nodes comes out as one scored on one machine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from core.types import VERSIONS, Version
+from scoring.cluster import ClusterFailed, scorer_on
+from scoring.job import Job, score_file_with
+from scoring.journal import Progress
+from scoring.scorer import LoadedModel
+from tests.unit.scoring.scorers import score, token_counters
+
+ROWS = 12_000
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+
+class Killed(BaseException):
+    """As if the driver were gone."""
+
+
+def load(streams: int) -> Mapping[Version, LoadedModel]:
+    assert streams == 1
+    return token_counters()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(**NODE)
+    yield cluster
+    cluster.shutdown()  # type: ignore[no-untyped-call]
+    assert [
+        each for each in psutil.Process().children(recursive=True) if "ray" in each.name()
+    ] == []
+
+
+def write(source: Path) -> None:
+    texts = itertools.cycle(["good", "two words", "", "x" * 5_001, "a longer text than those"])
+    rows = (f"{n},{text}\n" for n, text in zip(range(ROWS), texts, strict=False))
+    source.write_text("id,text\n" + "".join(rows))
+
+
+def test_a_node_and_a_driver_may_die_and_no_row_is_lost_or_doubled(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    source, out, whole = (tmp_path / name for name in ("in.csv", "out.csv", "whole.csv"))
+    write(source)
+    score(source, whole)
+    job = Job(source, out, "text", VERSIONS)
+
+    def die(progress: Progress, _: float) -> None:
+        if progress.end.rows > 2_000:
+            raise Killed
+
+    with pytest.raises(Killed), scorer_on(cluster.address, load) as scorer:
+        score_file_with(scorer, job, scorer.identities, die)
+    assert not out.exists()
+
+    workers = list(cluster.worker_nodes)
+
+    def kill_a_node(progress: Progress, _: float) -> None:
+        if progress.end.rows > 4_000 and len(workers) == 2:
+            cluster.remove_node(workers.pop(), allow_graceful=False)
+
+    with scorer_on(cluster.address, load) as scorer:
+        done = score_file_with(scorer, job, scorer.identities, kill_a_node)
+    assert len(workers) == 1
+    assert done.end.rows == ROWS
+    assert out.read_bytes() == whole.read_bytes()
+    rejected = [path.with_name(path.name + ".rejected.jsonl") for path in (out, whole)]
+    assert rejected[0].read_bytes() == rejected[1].read_bytes()
+
+
+def test_a_cluster_that_is_not_there_is_told() -> None:
+    with (
+        pytest.raises(ClusterFailed, match="no Ray cluster at"),
+        scorer_on("127.0.0.1:1", load),
+    ):
+        pass

@@ -1,0 +1,73 @@
+"""API keys: as they are written, made and found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.api_keys import KEY_SCOPES, ApiKey, find_key, hash_of, make_api_key, parse_api_keys
+from core.paths import ROOT
+
+names = st.text(
+    st.characters(codec="ascii", exclude_characters=":,+", categories=["L", "N"]), min_size=1
+)
+scopes = st.frozensets(st.sampled_from(KEY_SCOPES), min_size=1)
+
+
+@given(st.lists(st.tuples(names, scopes), max_size=4))
+def test_what_is_made_is_read_and_found(owners: list[tuple[str, frozenset[str]]]) -> None:
+    made = [make_api_key(name, chosen) for name, chosen in owners]  # type: ignore[arg-type]
+    keys = parse_api_keys(", ".join(key.entry() for _, key in made))
+    assert keys == tuple(key for _, key in made)
+    for sent, key in made:
+        assert find_key(keys, sent) == key
+        assert find_key(keys, sent[:-1]) is None
+        assert sent not in repr(keys)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shop", "shop:predict", "shop:predict:abc", f":predict:{'0' * 64}",
+        f"shop::{'0' * 64}", f"shop:all:{'0' * 64}", f"shop:predict+all:{'0' * 64}",
+        f"shop:predict+predict:{'0' * 64}", f"shop:predict:{'0' * 62}",
+        f"shop:predict:{'0' * 64}:x", f"shop:predict:{'g' * 64}",
+    ],
+)  # fmt: skip
+def test_what_is_written_otherwise_is_an_error_that_tells_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^write it as shop:predict:<sha256>") as caught:
+        parse_api_keys(text)
+    assert "0000" not in str(caught.value)
+
+
+def test_an_admin_may_ask_for_all() -> None:
+    admin = ApiKey("root", frozenset({"admin"}), hash_of("a"))
+    shop = ApiKey("shop", frozenset({"predict"}), hash_of("b"))
+    assert [admin.allows(scope) for scope in KEY_SCOPES] == [True] * 3
+    assert [scope for scope in KEY_SCOPES if shop.allows(scope)] == ["predict"]
+
+
+def test_the_command_tells_the_key_and_its_entry() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "scripts.make_key", "shop", *("--scope", "predict"),
+         *("--scope", "analytics")],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    key, entry = told[4], told[-1]
+    [known] = parse_api_keys(entry)
+    assert find_key([known], key) == known
+    assert (known.name, known.scopes) == ("shop", frozenset({"predict", "analytics"}))
+
+
+def test_the_command_refuses_what_nobody_could_write() -> None:
+    for arguments in (["a:b"], ["shop", "--scope", "everything"]):
+        refused = subprocess.run(
+            [sys.executable, "-m", "scripts.make_key", *arguments],
+            cwd=ROOT, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert refused.returncode != 0
+        assert "scopes are" in refused.stderr

@@ -1,0 +1,71 @@
+"""Spans are of the right parent, tell no message, and are nothing at all where nobody looks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from core import tracing
+from core.paths import ROOT
+
+# In a process of its own, as OpenTelemetry is of a whole process.
+NOBODY_COLLECTS = """
+import time
+from core import tracing
+tracing.start_tracing("lonely")
+started = time.perf_counter()
+for number in range(5_000):
+    with tracing.span("a", {"number": number}):
+        assert tracing.current() is not None
+assert time.perf_counter() - started < 2
+stopping = time.perf_counter()
+tracing.stop_tracing()
+assert not tracing.is_on()
+print(time.perf_counter() - stopping)
+"""
+
+
+def test_a_collector_that_is_gone_is_not_waited_for() -> None:
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY_COLLECTS],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < tracing.FLUSH_SECONDS + 2
+
+
+def test_off_nothing_is_made() -> None:
+    assert not tracing.is_on()
+    with tracing.span("a", {"texts": 1}) as span:
+        assert span is None
+        assert tracing.current() is None
+    assert tracing.span("a") is tracing.span("b")
+    tracing.record("a", SpanContext(1, 2, is_remote=False), tracing.now_ns())
+    tracing.stop_tracing()
+
+
+def test_a_trace_parent_is_read_as_it_was_written() -> None:
+    context = SpanContext(2**127 + 1, 2**63 + 1, is_remote=True, trace_flags=TraceFlags(1))
+    written = tracing.trace_parent(context)
+    assert written == "00-80000000000000000000000000000001-8000000000000001-01"
+    assert tracing.parse_trace_parent(written) == context
+    assert tracing.trace_parent(None) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"traceparent", b"nonsense")],
+        [(b"traceparent", b"\xff\xfe")],
+        [(b"traceparent", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01")],
+        [(b"baggage", b"a=b," * 5_000)],
+    ],
+)
+def test_whatever_a_client_sends_is_no_error(headers: list[tuple[bytes, bytes]]) -> None:
+    tracing.told_by(headers)

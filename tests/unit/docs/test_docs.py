@@ -1,0 +1,134 @@
+"""What the documents name is there: files, headings, commands and their options, settings."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from core.paths import ROOT
+from core.settings import Settings
+from tests.documents import anchors, documents, links, sections
+
+DOCUMENTS = documents()
+# Not settings of the service: of make, of other programs, of a platform, of what is no more.
+FOREIGN = {
+    *("BENCH", "HOST", "LOOP", "RECORD", "ROUNDS", "SECONDS", "SHAPE", "TORCH_INDEX", "USERS"),
+    *("BENTOML_HOME", "BENTOML_SERVE_RUNNER_MAP", "FORWARDED_ALLOW_IPS", "LOADTEST_API_KEYS"),
+    *("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER"),
+    *("OTEL_TRACES_SAMPLER_ARG", "PGSSLCERT", "PGSSLKEY", "PGSSLROOTCERT"),
+    *("API_PORTS", "GRAFANA_PASSWORD", "GRAFANA_PORT", "METRICS_KEY", "POSTGRES_PASSWORD"),
+    *("RAILWAY_RUN_UID", "REDIS_PASSWORD", "SENTIMENT_IMAGE"),
+    *("RAY_USAGE_STATS_ENABLED", "SENTIMENT_API_KEY", "SENTIMENT_URL"),
+    "SENTENCE_WORDS",
+}
+SETTINGS = {name.upper() for name in Settings.model_fields}
+_SETTING = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b|\b(?P<set>[A-Z][A-Z0-9]+)=")
+_MAKE = re.compile(r"(?:`|^\$ |^| )make (?P<target>[a-z][a-z-]*)(?=[`\s])", re.MULTILINE)
+_SCRIPT = re.compile(r"python -m scripts\.(?P<name>\w+)(?P<rest>[^`|>#\n]*)")
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_every_relative_link_leads_somewhere(path: Path) -> None:
+    broken = []
+    for target in links(path.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_document_is_found_from_the_readme() -> None:
+    found, waiting = set[Path](), [ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            targets = [target.partition("#")[0] for target in links(path.read_text())]
+            files = [(path.parent / target).resolve() for target in targets if target]
+            waiting += [file for file in files if file.suffix == ".md" and file.exists()]
+    assert {shown(path) for path in DOCUMENTS} - {shown(path) for path in found} == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_every_make_target_is_there(path: Path) -> None:
+    named = {
+        match["target"]
+        for piece in commands(path.read_text())
+        for match in _MAKE.finditer(f"{piece}\n")
+    }
+    assert named - targets() == set()
+
+
+def test_make_help_tells_every_target() -> None:
+    told = re.findall(r"^([a-z-]+):.*## \S", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(told) == targets()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_every_script_has_the_options_that_are_named(path: Path) -> None:
+    unknown = []
+    for match in _SCRIPT.finditer(path.read_text()):
+        module = ROOT / "scripts" / f"{match['name']}.py"
+        given = [word for word in shlex.split(match["rest"]) if word.startswith("--")]
+        if not module.exists() or set(given) - options(module):
+            unknown.append(match[0])
+    assert unknown == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
+def test_every_setting_is_one(path: Path) -> None:
+    if path.name == "CHANGELOG.md":  # tells of those that are gone
+        return
+    named = {match["name"] or match["set"] for match in _SETTING.finditer(path.read_text())}
+    assert named - SETTINGS - FOREIGN == set()
+
+
+def commands(text: str) -> list[str]:
+    """What stands in backquotes, and the lines of code."""
+    blocks = [block.code for section in sections(text) for block in section.blocks]
+    return [*re.findall(r"`[^`\n]+`", text), *blocks]
+
+
+def targets() -> set[str]:
+    lines = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return {target for line in lines for target in line.split()}
+
+
+def options(module: Path) -> set[str]:
+    """The options of a typer command: those that are spelt out, and each parameter of a command."""
+    tree = ast.parse(module.read_text())
+    for node in tree.body:
+        # A thin command takes its main from a room.
+        if isinstance(node, ast.ImportFrom) and node.module and node.names[0].name == "main":
+            return options(ROOT / f"{node.module.replace('.', '/')}.py")
+    spelt = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if node.value.startswith("--")
+    }
+    named = {
+        ast.unparse(node.targets[0])
+        for node in tree.body
+        if isinstance(node, ast.Assign) and "typer.Option" in ast.unparse(node.value)
+    }
+    parameters = {
+        f"--{argument.arg.replace('_', '-')}"
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        for argument in [*node.args.args, *node.args.kwonlyargs]
+        if argument.annotation is not None
+        if "typer.Option" in (annotation := ast.unparse(argument.annotation)) or annotation in named
+    }
+    return spelt | parameters

@@ -1,0 +1,117 @@
+"""Any mix of rows comes out once and in order, in every format, however often it was stopped."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.paths import ROOT
+from scoring.chunks import CHUNK_ROWS
+from scoring.job import Format
+from tests.unit.scoring.score_rows import (
+    BAD,
+    FORMATS,
+    GOOD,
+    Killed,
+    beside,
+    expected,
+    killer,
+    read_rows,
+    rejected,
+    write_rows,
+)
+from tests.unit.scoring.scorers import score
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    formats=st.sampled_from(FORMATS),
+    pattern=st.lists(st.sampled_from([GOOD, "x " * 120, *BAD]), min_size=1, max_size=30),
+    rows=st.integers(0, 3 * CHUNK_ROWS),
+    kills=st.lists(
+        st.tuples(st.integers(0, 9 * CHUNK_ROWS), st.binary(max_size=40), st.binary(max_size=40)),
+        max_size=4,
+    ),
+)
+def test_every_row_comes_out_once_and_in_order_whatever_was_killed(
+    formats: tuple[Format, Format],
+    pattern: list[str],
+    rows: int,
+    kills: list[tuple[int, bytes, bytes]],
+) -> None:
+    texts = (pattern * (rows // len(pattern) + 1))[:rows]
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / f"in.{formats[0]}", Path(folder) / f"out.{formats[1]}"
+        write_rows(source, texts)
+        for computed, torn_output, torn_rejects in kills:
+            try:
+                score(source, out, before=killer(computed))
+            except Killed:
+                # What was on its way to the disk.
+                for suffix, torn in ((".partial", torn_output), (".rejected.jsonl", torn_rejects)):
+                    with out.with_name(out.name + suffix).open("ab") as file:
+                        file.write(torn)
+            else:
+                break
+        else:
+            score(source, out)
+        assert read_rows(out) == expected(texts)
+        assert len(rejected(out)) == sum(text in BAD for text in texts)
+        kept = [f"{out.name}.rejected.jsonl"] if set(texts) & BAD.keys() else []
+        assert beside(out) == kept
+
+        whole = out.with_name(f"whole.{formats[1]}")
+        score(source, whole)
+        assert out.read_bytes() == whole.read_bytes()
+        assert rejected(out) == rejected(whole)
+
+
+def test_a_process_killed_at_random_moments_leaves_what_one_that_was_not_writes(
+    tmp_path: Path,
+) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.parquet"
+    draw = random.Random(7)
+    write_rows(source, [draw.choice([GOOD, "x", *BAD]) for _ in range(25_000)])
+    score(source, tmp_path / "whole.parquet")
+    command = [sys.executable, "-m", "tests.unit.scoring.scorers", str(source), str(out)]
+    kills = 0
+    for _ in range(5):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+            # From its first bytes on, at any moment.
+            told = out.with_name("out.parquet.progress")
+            before = told.read_bytes() if told.exists() else b""
+            while process.poll() is None and (not told.exists() or told.read_bytes() == before):
+                time.sleep(0.001)
+            time.sleep(draw.uniform(0, 0.2))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        if out.exists() and not told.exists():
+            break
+    assert kills > 1
+    if not out.exists():
+        subprocess.run(command, cwd=ROOT, check=True)
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert rejected(out) == rejected(tmp_path / "whole.parquet")
+    assert beside(out) == ["out.parquet.rejected.jsonl"]
+
+
+@pytest.mark.parametrize("format_", list(Format))
+def test_ten_times_the_rows_take_no_more_memory(tmp_path: Path, format_: Format) -> None:
+    peaks_mib = []
+    for rows in (2_500, 25_000):
+        source = tmp_path / f"{rows}.{format_}"
+        write_rows(source, ["a text of some length, as many are " * 5] * rows)
+        out = tmp_path / f"out-{rows}.{format_}"
+        command = [sys.executable, "-m", "tests.unit.scoring.scorers", str(source), str(out)]
+        peaks_mib.append(int(subprocess.check_output(command, cwd=ROOT)) >> 10)
+    # A row group of Parquet is in memory while it is written, and the first is not full yet.
+    assert peaks_mib[1] < peaks_mib[0] + (60 if format_ is Format.parquet else 15)
