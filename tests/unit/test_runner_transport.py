@@ -100,6 +100,7 @@ async def test_calls_at_once_are_all_answered() -> None:
         (f"HTTP/1.1 200 OK\r\n{OURS}Transfer-Encoding: chunked\r\n\r\n".encode(),
          BadReply, "None bytes"),
     ],
+    ids=range(14),
 )  # fmt: skip
 async def test_reply_that_cannot_be_used_is_a_named_failure(
     answer: bytes, error: type[Exception], says: str
@@ -111,7 +112,9 @@ async def test_reply_that_cannot_be_used_is_a_named_failure(
         assert not isinstance(caught.value, CONNECTION_FAILURES)
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n", RESULTS[:-3]])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\n", RESULTS[:-3]], ids=["at-once", "in-headers", "in-body"]
+)
 async def test_connection_that_breaks_is_a_connection_failure(answer: bytes) -> None:
     async with runner_that(lambda _: answer) as (runner, server):
         call = asyncio.create_task(classify(runner))

@@ -274,7 +274,11 @@ def test_description_of_wrong_type_or_range_is_refused(field: str, value: object
         b"\x81\xa1\xff\x01",
         pickle.dumps({"wire_version": 1}),
     ],
-)
+    ids=[
+        "empty", "nil", "nesting", "nesting-in-an-unknown-field", "map-of-4-billion", "trailing",
+        "key-that-is-no-utf-8", "pickle",
+    ],
+)  # fmt: skip
 def test_hostile_bytes_are_a_wire_error(decode: Decode, body: bytes) -> None:
     with pytest.raises(wire.WireError):
         decode(body)
