@@ -19,7 +19,9 @@ from core.request_context import caller
 from core.settings import get_settings
 from core.tracing import start_tracing, stop_tracing
 from core.types import Sentiment, Version
-from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2, check_models
+from runners.endpoints import RunnerEndpoints
+from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2, answers, check_models
+from runners.wire import SHARED_CALL_BYTES
 from serving.draining import Draining
 from serving.framework import FrameworkSeams
 from serving.http_protocol import use_bounded_protocol
@@ -231,8 +233,13 @@ bento.add_asgi_middleware(
     timeout_seconds=settings.request_timeout_seconds,
 )
 # An API process that gives a call up hangs up on the runner.
-for runner in runners.values():
+for version, runner in runners.items():
     runner.add_asgi_middleware(FrameworkSeams)
     runner.add_asgi_middleware(RunnerKeyMiddleware, key=runner_key)
     runner.add_asgi_middleware(TracingMiddleware, route={CLASSIFY_ROUTE: CLASSIFY_ROUTE}.get)
     runner.add_asgi_middleware(DisconnectMiddleware, paths={CLASSIFY_ROUTE})
+    runner.add_asgi_middleware(
+        RunnerEndpoints,
+        answers=functools.partial(answers, version),
+        max_body_bytes=max(settings.max_body_bytes, SHARED_CALL_BYTES),
+    )

@@ -133,6 +133,15 @@ def told_by(headers: Iterable[tuple[bytes, bytes]]) -> Context:
     return propagate.extract(carrier)
 
 
+def with_context(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """`headers`, and those by which who is called takes part in the trace at hand."""
+    if _tracer is None:
+        return headers
+    carrier = dict(headers)
+    propagate.inject(carrier)
+    return carrier
+
+
 def trace_parent(of: SpanContext | None) -> str | None:
     """As the W3C's header of that name has it."""
     return None if of is None else f"00-{of.trace_id:032x}-{of.span_id:016x}-01"

@@ -241,8 +241,7 @@ class RunnerClient:
             if description.tokens_per_second:
                 self._admission.pace.expect(description.tokens_per_second)
             self._heard.set()
-        except (*RUNNER_FAILURES, AttributeError) as error:
-            # AttributeError: BentoML gives its proxy the methods only after the startup hooks.
+        except RUNNER_FAILURES as error:
             if self.ready:
                 logger.warning("runner %s no longer answers: %r", self.version, error)
             self.ready = False

@@ -24,6 +24,7 @@ from bentoml.exceptions import BentoMLException
 from core import metrics
 from core.types import Classification, RunnerDescription, Version, WantedModel
 from runners.lanes import Lane, estimated_tokens
+from runners.transport import HttpRunner
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -32,7 +33,6 @@ RUNNER_FAILURES = (BentoMLException, aiohttp.ClientError, OSError, TimeoutError)
 # The host is gone, before its answer or in the middle of it; another can compute the same.
 CONNECTION_FAILURES = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
-KEY_HEADER = "X-Runner-Key"
 LOOK_UP_SECONDS = 5.0
 LOOK_UP_TIMEOUT_SECONDS = 0.5
 DESCRIBE_TIMEOUT_SECONDS = 1.0
@@ -283,18 +283,6 @@ def runner_hosts(version: Version, service: Any, key: str | None) -> RunnerHosts
         return None
 
     async def connect(url: str) -> RemoteRunner:
-        return await _connect(service, url, key)
+        return HttpRunner(url, key)
 
     return RunnerHosts(version, [url.strip() for url in urls.split(",")], connect)
-
-
-async def _connect(service: Any, url: str, key: str | None) -> RemoteRunner:
-    """BentoML's client of a runner."""
-    from _bentoml_impl.client import RemoteProxy
-
-    proxy: Any = RemoteProxy(url, service=service)
-    if key is not None:
-        proxy.to_async.default_headers[KEY_HEADER] = key
-    await proxy.__aenter__()
-    remote: RemoteRunner = proxy
-    return remote

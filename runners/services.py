@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import bentoml
 from bentoml.exceptions import NotFound
-from bentoml.validators import ContentType
 
 from core.gc import keep_what_is_loaded
 from core.settings import Settings, get_settings
 from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, RunnerDescription, Version, WantedModel
 from runners.chosen_model import chosen_model
+from runners.endpoints import Answer, answers_of
 from runners.lanes import Lane
 from runners.model_store import find_model
 
 _settings = get_settings()
-
-# BentoML's client of a runner closes its session every 100 requests and every 300 s by default and
-# cuts the calls in flight: one request in ten failed with 32 clients. So: practically never.
-_NEVER = {"max_requests": 10**12, "max_age": 1e9}
-# Said, because BentoML otherwise derives the JSON schema of the reply anew for each call to find
-# its content type: half of the CPU time of a runner's event loop.
-_PICKLED = ContentType("application/vnd.bentoml+pickle")
 
 CLASSIFY_ROUTE = "/classify"
 
@@ -36,11 +29,16 @@ CONFIG: dict[str, Any] = {
         {"name": "TOKENIZERS_PARALLELISM", "value": "false"},
     ],
     "workers": 1,
-    "runner_connection": _NEVER,
-    # Of the client of a runner: above every deadline of ours, which answer in our own shape.
-    "traffic": {"timeout": _settings.request_timeout_seconds * 2},
     "logging": {"access": {"enabled": False}},
 }
+
+
+_answers: dict[Version, dict[str, Answer]] = {}
+
+
+def answers(version: Version) -> dict[str, Answer]:
+    """What the runner of this process answers to the API, by route."""
+    return _answers[version]
 
 
 class SentimentRunner:
@@ -57,22 +55,23 @@ class SentimentRunner:
         if _settings.is_traced:
             start_tracing(f"{_settings.otel_service_name}-runner-{self.version}")
         self._slot = slot_of(self.version, _settings)
+        _answers[self.version] = answers_of(self)
         keep_what_is_loaded()
 
     @bentoml.api(route=CLASSIFY_ROUTE)
     async def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
-    ) -> Annotated[list[Classification], _PICKLED]:
+    ) -> list[Classification]:
         """Classify `texts`; the i-th `Classification` belongs to the i-th text."""
         return await self._slot.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
 
     @bentoml.api
-    async def describe(self) -> Annotated[RunnerDescription, _PICKLED]:
+    async def describe(self) -> RunnerDescription:
         """The `RunnerDescription` of what is loaded."""
         return self._slot.description
 
     @bentoml.api
-    async def load(self, tag: str | None, number: int) -> Annotated[RunnerDescription, _PICKLED]:
+    async def load(self, tag: str | None, number: int) -> RunnerDescription:
         """Begin to load another model, as `WantedModel` says, if that has not been asked before."""
         self._slot.ask(WantedModel(tag, number))
         return self._slot.description

@@ -16,7 +16,7 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 class RunnerKeyMiddleware:
     """Refuses whoever does not show the key; without one, whoever is on another machine.
 
-    A runner is sent pickles, so that whoever may ask it may do anything in its process.
+    Whoever may call a runner can use its CPU and change its model.
     """
 
     def __init__(self, app: ASGIApp, key: str | None) -> None:

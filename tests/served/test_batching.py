@@ -14,8 +14,8 @@ from loadtest.traffic import Kind, make_traffic
 from tests.serving import ServedBento
 
 CLIENTS = 32
-# Far past the 100 requests after which BentoML's client of a runner, left at its defaults, cuts the
-# calls in flight; then one request in ten fails.
+# Far past the 100 requests after which BentoML's own client of a runner cuts the calls in flight;
+# then one request in ten fails.
 LOAD_SECONDS = 12.0
 
 

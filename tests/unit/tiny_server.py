@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 GOOD = b'{"sentiment":"positive","confidence":0.9}'
@@ -27,12 +28,17 @@ class TinyServer:
         self._answer = answer
         self._writers: list[asyncio.StreamWriter] = []
         self._serving: list[asyncio.Task[Any]] = []
+        self.first_ended = asyncio.Event()
         self.url = ""
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[TinyServer]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async def running(self, path: Path | None = None) -> AsyncIterator[TinyServer]:
+        """On a port of its own, or on the Unix socket at `path`."""
+        if path is not None:
+            server = await asyncio.start_unix_server(self._serve, path)
+        else:
+            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield self
         finally:
@@ -43,6 +49,11 @@ class TinyServer:
             # asyncio's own wait_closed does not wait for these before Python 3.12.
             closed = (writer.wait_closed() for writer in self._writers)
             await asyncio.gather(*closed, *self._serving, return_exceptions=True)
+
+    def hang_up(self) -> None:
+        """End all connections."""
+        for writer in self._writers:
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
@@ -61,4 +72,5 @@ class TinyServer:
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
+        self.first_ended.set()
         writer.close()

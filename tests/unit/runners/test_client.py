@@ -231,8 +231,7 @@ async def test_a_mistake_of_ours_is_not_told_as_an_outage(api: FakeRunnerApi) ->
 
 
 async def test_before_its_first_answer_a_runner_is_still_loading(api: FakeRunnerApi) -> None:
-    # What BentoML's proxy raises until the startup hooks have run.
-    api.error = AttributeError("describe")
+    api.error = ConnectionRefusedError()
     runner = client(api, "v2")
     await runner.refresh()
     assert not runner.ready

@@ -1,4 +1,4 @@
-"""Whoever may ask a runner may do anything in its process, so not everybody may."""
+"""A runner answers the API, which shows the key, and its own machine where there is no key."""
 
 from __future__ import annotations
 

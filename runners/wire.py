@@ -1,0 +1,168 @@
+"""The messages between the API and a runner: msgpack maps with the version of this wire in them.
+
+A message is data and nothing else: no bytes of it name a class or are executed. Its field names
+are a contract between processes that may be of different releases, so they do not follow the
+names in the code. A field that is not known is passed over; another `wire_version` is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from core.types import Classification, RunnerDescription, WantedModel
+from runners.lanes import Lane
+from runners.wire_messages import (
+    MAX_TEXT_CHARACTERS,
+    MAX_TEXTS,
+    WIRE_VERSION,
+    Classify,
+    Description,
+    Load,
+    Loading,
+    Message,
+    OtherWireVersion,
+    Result,
+    Results,
+    WireError,
+    read,
+)
+
+__all__ = [
+    "CONTENT_TYPE",
+    "MAX_TEXTS",
+    "MAX_TEXT_CHARACTERS",
+    "SHARED_CALL_BYTES",
+    "WIRE_VERSION",
+    "ClassifyCall",
+    "OtherWireVersion",
+    "WireError",
+    "decode_classifications",
+    "decode_classify",
+    "decode_describe",
+    "decode_description",
+    "decode_load",
+    "encode_classifications",
+    "encode_classify",
+    "encode_describe",
+    "encode_description",
+    "encode_load",
+]
+
+CONTENT_TYPE = "application/vnd.sentiment.runner+msgpack"
+# A call that several requests share: 64 texts of 5,000 characters of four bytes, and their frame.
+SHARED_CALL_BYTES = 1_500_000
+
+
+class ClassifyCall(NamedTuple):
+    """Texts, at least one; the seconds after which nobody wants the answer; and their lane."""
+
+    texts: list[str]
+    timeout_seconds: float
+    lane: Lane
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_classify = msgspec.msgpack.Decoder(Classify)
+_load = msgspec.msgpack.Decoder(Load)
+_describe = msgspec.msgpack.Decoder(Message)
+_results = msgspec.msgpack.Decoder(Results)
+_description = msgspec.msgpack.Decoder(Description)
+
+
+def encode_classify(texts: Sequence[str], timeout_seconds: float, lane: Lane) -> bytes:
+    """The request for `/classify`.
+
+    Raises:
+        WireError: a text has half of a surrogate pair.
+    """
+    try:
+        return _encode(Classify(WIRE_VERSION, list(texts), timeout_seconds, lane))
+    except UnicodeError as error:
+        raise WireError("a text has half of a surrogate pair") from error
+
+
+def decode_classify(body: bytes) -> ClassifyCall:
+    """The opposite of `encode_classify`; raises WireError, as every `decode` here."""
+    message = read(_classify, body)
+    return ClassifyCall(message.texts, message.timeout_seconds, message.lane)
+
+
+def encode_describe() -> bytes:
+    """The request for `/describe`."""
+    return _encode(Message(WIRE_VERSION))
+
+
+def decode_describe(body: bytes) -> None:
+    read(_describe, body)
+
+
+def encode_load(tag: str | None, number: int) -> bytes:
+    """The request for `/load`."""
+    return _encode(Load(WIRE_VERSION, tag, number))
+
+
+def decode_load(body: bytes) -> WantedModel:
+    message = read(_load, body)
+    return WantedModel(message.tag, message.generation)
+
+
+def encode_classifications(results: Sequence[Classification]) -> bytes:
+    """The reply of `/classify`, in the order of the texts."""
+    return _encode(
+        Results(
+            WIRE_VERSION,
+            [
+                Result(each.revision, each.engine, each.scores, each.token_count, each.truncated)
+                for each in results
+            ],
+        )
+    )
+
+
+def decode_classifications(body: bytes) -> list[Classification]:
+    return [
+        Classification(each.revision, each.engine, each.scores, each.token_count, each.truncated)
+        for each in read(_results, body).results
+    ]
+
+
+def encode_description(description: RunnerDescription) -> bytes:
+    """The reply of `/describe` and of `/load`."""
+    loading = description.loading
+    return _encode(
+        Description(
+            wire_version=WIRE_VERSION,
+            version=description.version,
+            revision=description.revision,
+            engine=description.engine,
+            labels=list(description.labels),
+            tokens_per_second=description.tokens_per_second,
+            hosts=description.hosts,
+            tag=description.tag,
+            observed_generation=description.heeded,
+            loading=None if loading is None else Loading(loading.tag, loading.number),
+            load_error=description.refused,
+            converged=description.agreed,
+        )
+    )
+
+
+def decode_description(body: bytes) -> RunnerDescription:
+    message = read(_description, body)
+    loading = message.loading
+    return RunnerDescription(
+        version=message.version,
+        revision=message.revision,
+        engine=message.engine,
+        labels=tuple(message.labels),
+        tokens_per_second=message.tokens_per_second,
+        hosts=message.hosts,
+        tag=message.tag,
+        heeded=message.observed_generation,
+        loading=None if loading is None else WantedModel(loading.tag, loading.generation),
+        refused=message.load_error,
+        agreed=message.converged,
+    )

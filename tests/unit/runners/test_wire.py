@@ -1,0 +1,305 @@
+"""The wire of the runners: what is written is read again, and nothing else is."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.input_text import MAX_TEXT_CHARACTERS as MOST_OF_A_REQUEST
+from core.settings import Settings
+from core.types import SENTIMENTS, VERSIONS, Classification, RunnerDescription, WantedModel
+from runners import wire
+from runners.client import CALL_TEXTS
+from runners.lanes import LANES, Lane
+from runners.wire_messages import MAX_TEXT_CHARACTERS, MAX_TEXTS
+
+TEXTS = st.lists(st.text(max_size=200), min_size=1, max_size=20)
+NAMES = st.text(max_size=50)
+NUMBERS = st.integers(0, 2**63 - 1)
+WANTED = st.builds(WantedModel, st.none() | NAMES, NUMBERS)
+SCORES = st.dictionaries(st.sampled_from(SENTIMENTS), st.floats(0, 1), min_size=1)
+CLASSIFICATIONS = st.lists(
+    st.builds(
+        Classification, NAMES, NAMES, SCORES, st.integers(0, 2**31 - 1), truncated=st.booleans()
+    ),
+    max_size=20,
+)
+DESCRIPTIONS = st.builds(
+    RunnerDescription,
+    version=st.sampled_from(VERSIONS),
+    revision=NAMES,
+    engine=NAMES,
+    labels=st.lists(st.sampled_from(SENTIMENTS), max_size=5).map(tuple),
+    tokens_per_second=st.none() | st.floats(0, 1e12),
+    hosts=st.integers(0, 2**31 - 1),
+    tag=NAMES,
+    heeded=NUMBERS,
+    loading=st.none() | WANTED,
+    refused=st.none() | st.text(),
+    agreed=st.booleans(),
+)
+CLASSIFY = {
+    "wire_version": 1,
+    "texts": ["one", "other"],
+    "timeout_seconds": 1.5,
+    "lane": "interactive",
+}
+RESULT = {
+    "revision": "r",
+    "engine": "e",
+    "scores": {"negative": 0.25, "positive": 0.75},
+    "token_count": 3,
+    "truncated": False,
+}
+DESCRIPTION = RunnerDescription(
+    "v1",
+    "r",
+    "e",
+    ("negative", "positive"),
+    tokens_per_second=1e3,
+    tag="m:1",
+    heeded=4,
+    loading=WantedModel("m:2", 5),
+    refused="m:0: none",
+)
+encode = msgspec.msgpack.encode
+Decode = Callable[[bytes], object]
+DECODERS: list[Decode] = [
+    wire.decode_classify,
+    wire.decode_describe,
+    wire.decode_load,
+    wire.decode_classifications,
+    wire.decode_description,
+]
+
+
+@given(TEXTS, st.floats(0, 86_400, exclude_min=True), st.sampled_from(LANES))
+def test_classify_call_survives_the_wire(texts: list[str], seconds: float, lane: Lane) -> None:
+    assert wire.decode_classify(wire.encode_classify(texts, seconds, lane)) == (
+        texts,
+        seconds,
+        lane,
+    )
+
+
+@given(WANTED)
+def test_load_call_survives_the_wire(wanted: WantedModel) -> None:
+    assert wire.decode_load(wire.encode_load(*wanted)) == wanted
+
+
+@given(CLASSIFICATIONS)
+def test_classifications_survive_the_wire(results: list[Classification]) -> None:
+    assert wire.decode_classifications(wire.encode_classifications(results)) == results
+
+
+@given(DESCRIPTIONS)
+def test_description_survives_the_wire(description: RunnerDescription) -> None:
+    assert wire.decode_description(wire.encode_description(description)) == description
+
+
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_a_wire_error_or_a_message(body: bytes) -> None:
+    for decode in DECODERS:
+        try:
+            decode(body)
+        except wire.WireError:
+            continue
+        assert msgspec.msgpack.decode(body)["wire_version"] == wire.WIRE_VERSION
+
+
+@given(st.data())
+def test_every_cut_of_a_message_is_a_wire_error(data: st.DataObject) -> None:
+    body = wire.encode_description(data.draw(DESCRIPTIONS))
+    with pytest.raises(wire.WireError, match="not a message of this wire"):
+        wire.decode_description(body[: data.draw(st.integers(0, len(body) - 1))])
+
+
+def test_field_names_of_the_wire_are_these() -> None:
+    def decoded(body: bytes) -> Any:
+        return msgspec.msgpack.decode(body)
+
+    assert decoded(wire.encode_classify(["one", "other"], 1.5, "interactive")) == CLASSIFY
+    assert decoded(wire.encode_describe()) == {"wire_version": 1}
+    assert decoded(wire.encode_load(None, 7)) == {
+        "wire_version": 1,
+        "tag": None,
+        "generation": 7,
+    }
+    result = Classification("r", "e", {"negative": 0.25, "positive": 0.75}, 3, truncated=False)
+    assert decoded(wire.encode_classifications([result])) == {
+        "wire_version": 1,
+        "results": [RESULT],
+    }
+    assert decoded(wire.encode_description(DESCRIPTION)) == {
+        "wire_version": 1,
+        "version": "v1",
+        "revision": "r",
+        "engine": "e",
+        "labels": ["negative", "positive"],
+        "tokens_per_second": 1000.0,
+        "hosts": 1,
+        "tag": "m:1",
+        "observed_generation": 4,
+        "loading": {"tag": "m:2", "generation": 5},
+        "load_error": "m:0: none",
+        "converged": True,
+    }
+
+
+def test_fields_that_are_not_known_are_passed_over() -> None:
+    later = CLASSIFY | {"priority": 3, "nested": {"a": [1, {"b": None}]}}
+    assert wire.decode_classify(encode(later)).texts == ["one", "other"]
+    results = {"wire_version": 1, "results": [RESULT | {"logits": [0.1, 0.2]}], "took": 3}
+    assert len(wire.decode_classifications(encode(results))) == 1
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("body", [{"wire_version": 2}, {"wire_version": 2, "texts": 5, "tag": 5}])
+def test_another_wire_version_is_refused_by_both_numbers(
+    decode: Decode, body: dict[str, object]
+) -> None:
+    with pytest.raises(wire.OtherWireVersion) as caught:
+        decode(encode(body))
+    assert "has wire version 2, and this process speaks 1" in str(caught.value)
+    assert "run the same release" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("wire_version", True),
+        ("wire_version", "1"),
+        ("texts", []),
+        ("texts", "one"),
+        ("texts", [b"one"]),
+        ("texts", ["one", None]),
+        ("texts", ["a" * (MAX_TEXT_CHARACTERS + 1)]),
+        ("texts", ["a"] * (MAX_TEXTS + 1)),
+        ("timeout_seconds", math.nan),
+        ("timeout_seconds", math.inf),
+        ("timeout_seconds", 0.0),
+        ("timeout_seconds", -1.0),
+        ("timeout_seconds", "1"),
+        ("timeout_seconds", None),
+        ("lane", "express"),
+        ("lane", 1),
+        ("lane", ["bulk"]),
+    ],
+)
+def test_classify_call_of_wrong_type_or_range_is_refused(field: str, value: object) -> None:
+    with pytest.raises(wire.WireError, match=rf"not a message of this wire: .*\$\.{field}"):
+        wire.decode_classify(encode(CLASSIFY | {field: value}))
+
+
+@pytest.mark.parametrize("field", CLASSIFY)
+def test_classify_call_without_a_field_is_refused(field: str) -> None:
+    rest = {name: value for name, value in CLASSIFY.items() if name != field}
+    with pytest.raises(wire.WireError, match=field):
+        wire.decode_classify(encode(rest))
+
+
+@pytest.mark.parametrize("tag", [5, b"m:1", ["m:1"], "m" * 1_001])
+def test_load_call_with_another_tag_is_refused(tag: object) -> None:
+    with pytest.raises(wire.WireError, match="tag"):
+        wire.decode_load(encode({"wire_version": 1, "tag": tag, "generation": 1}))
+
+
+@pytest.mark.parametrize("generation", [-1, 2**63, 1.5, "1", None, False])
+def test_load_call_with_another_generation_is_refused(generation: object) -> None:
+    with pytest.raises(wire.WireError, match="generation"):
+        wire.decode_load(encode({"wire_version": 1, "tag": None, "generation": generation}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scores", {}),
+        ("scores", {"happy": 1.0}),
+        ("scores", {"positive": math.nan}),
+        ("scores", {"positive": 1.5}),
+        ("scores", {"positive": -0.1}),
+        ("scores", [0.5, 0.5]),
+        ("revision", None),
+        ("engine", 5),
+        ("token_count", -1),
+        ("token_count", 2.5),
+        ("truncated", 1),
+    ],
+)
+def test_result_of_wrong_type_or_range_is_refused(field: str, value: object) -> None:
+    reply = {"wire_version": 1, "results": [RESULT, RESULT | {field: value}]}
+    with pytest.raises(wire.WireError, match=rf"results\[1\]\.{field}"):
+        wire.decode_classifications(encode(reply))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("version", "v3"),
+        ("labels", ["happy"]),
+        ("labels", "negative"),
+        ("tokens_per_second", math.nan),
+        ("tokens_per_second", math.inf),
+        ("tokens_per_second", -1.0),
+        ("observed_generation", -1),
+        ("loading", "m:2"),
+        ("loading", {"tag": "m:2"}),
+        ("load_error", 5),
+        ("converged", None),
+    ],
+)
+def test_description_of_wrong_type_or_range_is_refused(field: str, value: object) -> None:
+    good = msgspec.msgpack.decode(wire.encode_description(DESCRIPTION))
+    with pytest.raises(wire.WireError, match=field):
+        wire.decode_description(encode(good | {field: value}))
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc0",
+        b"\x91" * 200_000,
+        b"\x82\xacwire_version\x01\xa1z" + b"\x91" * 200_000 + b"\x01",
+        b"\x81\xacwire_version\xdf\xff\xff\xff\xff",
+        b"\x81\xacwire_version\x01trailing",
+        b"\x81\xa1\xff\x01",
+        pickle.dumps({"wire_version": 1}),
+    ],
+    ids=[
+        "empty", "nil", "nesting", "nesting-in-an-unknown-field", "map-of-4-billion", "trailing",
+        "key-that-is-no-utf-8", "pickle",
+    ],
+)  # fmt: skip
+def test_hostile_bytes_are_a_wire_error(decode: Decode, body: bytes) -> None:
+    with pytest.raises(wire.WireError):
+        decode(body)
+
+
+def test_reason_quotes_little_of_what_was_sent() -> None:
+    with pytest.raises(wire.WireError) as caught:
+        wire.decode_classify(encode(CLASSIFY | {"lane": "x" * 100_000}))
+    assert len(str(caught.value)) < 300
+
+
+def test_half_of_a_surrogate_pair_is_not_sent() -> None:
+    with pytest.raises(wire.WireError, match="surrogate"):
+        wire.encode_classify(["\ud800"], 1.0, "bulk")
+
+
+def test_the_wire_carries_all_that_the_api_takes() -> None:
+    assert MOST_OF_A_REQUEST == MAX_TEXT_CHARACTERS
+    [most] = [
+        rule.le for rule in Settings.model_fields["max_batch_texts"].metadata if hasattr(rule, "le")
+    ]
+    assert most == MAX_TEXTS
+    largest = wire.encode_classify(["\U0001f600" * MAX_TEXT_CHARACTERS] * CALL_TEXTS, 1.0, "bulk")
+    assert len(largest) < wire.SHARED_CALL_BYTES
