@@ -13,7 +13,7 @@ import bentoml
 from starlette.middleware.cors import CORSMiddleware
 
 from core import metrics
-from core.gc import keep_what_is_loaded
+from core.gc import freeze_gc
 from core.logging import configure_logs
 from core.request_context import caller
 from core.settings import get_settings
@@ -23,10 +23,10 @@ from runners.endpoints import RunnerEndpoints
 from runners.services import CLASSIFY_ROUTE, RunnerV1, RunnerV2, answers, check_models
 from runners.wire import SHARED_CALL_BYTES
 from serving.draining import Draining
-from serving.framework import FrameworkSeams
+from serving.framework import BentoMiddlewarePatch
 from serving.http_protocol import use_bounded_protocol
-from serving.lazy_app import LateApp
-from serving.supervision import is_worker, look_after_workers
+from serving.lazy_app import LazyApp
+from serving.supervision import is_worker, supervise
 from web.authentication import AuthenticationMiddleware
 from web.body_guard import BodyGuard
 from web.disconnect import DisconnectMiddleware
@@ -49,7 +49,7 @@ from web.schemas.predictions import (
     PredictionReply,
     PredictRequest,
 )
-from web.shedding import Door
+from web.shedding import LoadShedder
 from web.tracing import TracingMiddleware
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def before_workers(services: Collection[str]) -> None:
     check_models(services, settings)
 
 
-look_after_workers(stop_seconds=settings.stop_seconds, before=before_workers)
+supervise(stop_seconds=settings.stop_seconds, before=before_workers)
 
 
 _running: list[SentimentService] = []
@@ -103,7 +103,7 @@ runners: dict[Version, Any] = {"v1": RunnerV1, "v2": RunnerV2}
 runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
 draining = Draining(settings.drain_seconds)
 # The GET endpoints.
-get_app = LateApp()
+read_app = LazyApp()
 
 
 @bentoml.service(  # type: ignore[operator]
@@ -113,7 +113,7 @@ get_app = LateApp()
     logging={"access": {"enabled": False}},
     runner_probe={"enabled": False},  # __is_ready__ asks the runners
 )
-@bentoml.asgi_app(get_app, path="/")
+@bentoml.asgi_app(read_app, path="/")
 class SentimentService:
     """Sentiment of English texts by two DistilBERT versions."""
 
@@ -124,7 +124,7 @@ class SentimentService:
     async def start(self) -> None:
         # The runners' processes start without them.
         from runners.hosts import runner_hosts
-        from serving.container import Parts, get_endpoints
+        from serving.container import Container, get_endpoints
 
         if settings.is_open:
             logging.getLogger("bentoml.sentiment").warning(
@@ -138,15 +138,15 @@ class SentimentService:
             for version, runner in runners.items()
             if (hosts := runner_hosts(version, runner, runner_key)) is not None
         }
-        self.parts = Parts(settings, {**in_process, **self.hosts})
+        self.parts = Container(settings, {**in_process, **self.hosts})
         self.json_apis = {api.route: json_api(api, self) for api in bento.apis.values()}
-        get_app.become(get_endpoints(self.parts, self.json_apis.values(), VERSION))
+        read_app.set_app(get_endpoints(self.parts, self.json_apis.values(), VERSION))
         self.parts.start()
         metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)
         draining.begin_at_sigterm()
         door.watch.start()
         _running.append(self)
-        keep_what_is_loaded()
+        freeze_gc()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
@@ -201,14 +201,14 @@ class SentimentService:
 
 # BentoML's decorator has made a service of the class, which its types do not tell.
 bento: Any = SentimentService
-door = Door(PREDICT_ROUTES, full=lambda: running().parts.full)
+door = LoadShedder(PREDICT_ROUTES, full=lambda: running().parts.full)
 use_bounded_protocol(
     header_timeout_seconds=settings.body_timeout_seconds,
     keep_alive_seconds=settings.keep_alive_seconds,
     door=door,
 )
 # Outermost first.
-bento.add_asgi_middleware(FrameworkSeams, template=endpoint_label, door=door.before)
+bento.add_asgi_middleware(BentoMiddlewarePatch, template=endpoint_label, door=door.before)
 if settings.cors_origins:
     bento.add_asgi_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
 bento.add_asgi_middleware(ResponseHeadersMiddleware, stopping=lambda: draining.active)
@@ -234,7 +234,7 @@ bento.add_asgi_middleware(
 )
 # An API process that gives a call up hangs up on the runner.
 for version, runner in runners.items():
-    runner.add_asgi_middleware(FrameworkSeams)
+    runner.add_asgi_middleware(BentoMiddlewarePatch)
     runner.add_asgi_middleware(RunnerKeyMiddleware, key=runner_key)
     runner.add_asgi_middleware(TracingMiddleware, route={CLASSIFY_ROUTE: CLASSIFY_ROUTE}.get)
     runner.add_asgi_middleware(DisconnectMiddleware, paths={CLASSIFY_ROUTE})

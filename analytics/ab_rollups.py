@@ -6,7 +6,7 @@ Statements for the transaction that inserts predictions, under the writers' lock
 from __future__ import annotations
 
 from analytics.tables import assignment_rollups, comparison_rollups
-from analytics.upsert_sums import add_to
+from analytics.upsert_sums import upsert_sums
 from core.types import SENTIMENTS
 
 _PAIR = "v1_model_version_id, v2_model_version_id"
@@ -14,7 +14,7 @@ _SAID = "v1_sentiment, v2_sentiment"
 _NOT_LABELLED = ", ".join(f"0 AS labelled_{sentiment}" for sentiment in SENTIMENTS)
 
 # Of the predictions in `predictions_staging`.
-ASSIGN_SUBJECTS = add_to(
+ASSIGN_SUBJECTS = upsert_sums(
     assignment_rollups,
     "(SELECT first_seen AS at, experiment_id, version, 1 AS subjects, 0 AS labelled, 0 AS correct "
     "FROM new_subjects) AS new",
@@ -30,7 +30,7 @@ ASSIGN_SUBJECTS = add_to(
 )
 
 # Of the comparisons in `comparisons_staging`, whose predictions are in `predictions_staging`.
-INSERT_COMPARISONS = add_to(
+INSERT_COMPARISONS = upsert_sums(
     comparison_rollups,
     f"(SELECT first_compared AS at, {_PAIR}, {_SAID}, 1 AS texts, "
     "confidence_difference::double precision AS confidence_difference_sum, "

@@ -20,7 +20,7 @@ HOUR_SECONDS = 3_600.0
 RETRY_SECONDS = 60.0
 
 
-class Upkeep:
+class PartitionMaintenance:
     """Runs when serving starts and every hour, in each API process; they wait for one another."""
 
     def __init__(self, engine: AsyncEngine, *, retention_days: int) -> None:

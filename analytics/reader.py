@@ -10,7 +10,7 @@ import anyio.to_thread
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.sql_fragment import Facts
+from analytics.sql_fragment import SqlFragment
 from core.postgres import reading
 from stats.histogram import Counts
 
@@ -23,7 +23,9 @@ class Reader:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def select(self, columns: str, facts: Facts, rest: str = "") -> Sequence[RowMapping]:
+    async def select(
+        self, columns: str, facts: SqlFragment, rest: str = ""
+    ) -> Sequence[RowMapping]:
         """`SELECT columns FROM facts rest`."""
         statement = text(f"SELECT {columns} FROM {facts.sql} AS facts {rest}")
         async with reading(self._engine) as connection:
@@ -32,11 +34,11 @@ class Reader:
             )
             return rows
 
-    async def histograms(self, facts: Facts) -> dict[tuple[Any, ...], Counts]:
+    async def histograms(self, facts: SqlFragment) -> dict[tuple[Any, ...], Counts]:
         """Those of `facts.histogram`, by the values that they are by."""
         return _added(cast("Iterable[Any]", row.values()) for row in await self.select("*", facts))
 
-    async def add_histograms(self, keys: str, facts: Facts) -> dict[tuple[Any, ...], Counts]:
+    async def add_histograms(self, keys: str, facts: SqlFragment) -> dict[tuple[Any, ...], Counts]:
         """Those of `facts.histogram_rows` added up by `keys`, expressions of its columns.
 
         Of many groups, PostgreSQL would take three times as long to add up the bins.

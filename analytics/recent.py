@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from analytics.reader import Reader
-from analytics.sql_fragment import Facts, Scope
+from analytics.sql_fragment import Scope, SqlFragment
 from analytics.window import Window, window
 from core.types import Endpoint, Sentiment, Version
 from core.uuid7 import id_range
@@ -52,7 +52,7 @@ async def recent(
     )
 
 
-def _newest(scope: Scope, limit: int, before: UUID | None) -> Facts:
+def _newest(scope: Scope, limit: int, before: UUID | None) -> SqlFragment:
     low, high = id_range(scope.span.since, scope.span.until)
     parameters: dict[str, Any] = {
         "low": low,
@@ -66,7 +66,7 @@ def _newest(scope: Scope, limit: int, before: UUID | None) -> Facts:
         of_version = "WHERE m.version = :version"
         parameters["version"] = scope.version
     # By model version, for each of them has an index: one that answers rarely is found as fast.
-    return Facts(
+    return SqlFragment(
         f"""(SELECT m.version, m.revision, p.* FROM model_versions AS m CROSS JOIN LATERAL (
             SELECT * FROM predictions WHERE model_version_id = m.id AND id >= :low AND id < :high
             AND created_at >= :since AND created_at < :until ORDER BY id DESC LIMIT :limit

@@ -25,7 +25,7 @@ _MINUTE = "date_trunc('minute', created_at)"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SqlFragment:
     """A query in parentheses, to be selected from, and its parameters."""
 
     sql: str
@@ -44,7 +44,7 @@ class Scope:
     routed: bool | None = None
 
 
-def counts(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
+def counts(scope: Scope, largest_bucket: timedelta | None = None) -> SqlFragment:
     """Sums by version, revision, routed, cache_hit and time, the start of a bucket or a minute.
 
     Columns: those, and negative, neutral, positive, truncated, confidence_sum, latency_ms_sum,
@@ -66,21 +66,21 @@ def counts(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
 
 def histogram(
     scope: Scope, *measures: MeasureName, by: Sequence[HistogramKey] = ("version",)
-) -> Facts:
+) -> SqlFragment:
     """How many predictions each bin of `measures` (`rollups.BINS`) holds, by `by`.
 
     Columns: `by`, and arrays of equal length, bins and counts; a row for each revision, also
     where it is not by those. For few groups of much; else `histogram_rows` is faster.
     """
     unions = [_union(scope.span, None, *_bins_of(name)) for name in measures]
-    union = Facts(" UNION ALL ".join(each.sql for each in unions), unions[0].parameters)
+    union = SqlFragment(" UNION ALL ".join(each.sql for each in unions), unions[0].parameters)
     conditions = _conditions(scope, union.parameters)
     # Grouped before the join, by the number of the model: by its names it takes twice as long.
     number = "model_version_id"
     inner = {"version": number, "revision": number}
     columns = list(dict.fromkeys([number, *(inner.get(key, key) for key in by)]))
     groups = ", ".join(str(position + 1) for position in range(len(columns)))
-    return Facts(
+    return SqlFragment(
         f"(SELECT {', '.join(by)}, array_agg(bin) AS bins, array_agg(predictions) AS counts FROM ("
         f"SELECT {', '.join(columns)}, bin, sum(predictions)::bigint AS predictions "
         f"FROM ({union.sql}) AS f {_where(conditions, 'f.')} GROUP BY {groups}, bin"
@@ -92,7 +92,7 @@ def histogram(
 
 def histogram_rows(
     scope: Scope, measure: MeasureName, largest_bucket: timedelta | None = None
-) -> Facts:
+) -> SqlFragment:
     """The histograms of `measure` as they are kept, a row each; else as `counts`.
 
     Columns: as `counts` has them, and arrays of equal length, bins and counts.
@@ -122,7 +122,7 @@ def _bins_of(measure: MeasureName) -> tuple[str, str]:
     return rolled, raw
 
 
-def labels(scope: Scope) -> Facts:
+def labels(scope: Scope) -> SqlFragment:
     """Of the predictions that have a true label, the latest of which counts: how many are right.
 
     Columns: version, revision, time, confidence_bin, labelled, correct, confidence_sum.
@@ -146,7 +146,7 @@ def labels(scope: Scope) -> Facts:
     )
 
 
-def failures(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
+def failures(scope: Scope, largest_bucket: timedelta | None = None) -> SqlFragment:
     """Texts that were not answered, as `texts`, by version, revision and time."""
     return _facts(
         scope,
@@ -157,7 +157,7 @@ def failures(scope: Scope, largest_bucket: timedelta | None = None) -> Facts:
     )
 
 
-def predictions(scope: Scope) -> Facts:
+def predictions(scope: Scope) -> SqlFragment:
     """The rows themselves, with version and revision; for short ranges."""
     low, high = id_range(scope.span.since, scope.span.until)
     parameters: dict[str, Any] = {
@@ -167,30 +167,32 @@ def predictions(scope: Scope) -> Facts:
         "f.id >= :low AND f.id < :high AND f.created_at >= :since AND f.created_at < :until",
         *_conditions(scope, parameters),
     ]
-    return Facts(
+    return SqlFragment(
         f"(SELECT m.version, m.revision, f.* FROM (SELECT *, {ROUTED} FROM predictions) AS f "
         f"JOIN model_versions AS m ON m.id = f.model_version_id WHERE {' AND '.join(conditions)})",
         parameters,
     )
 
 
-def rolled_up(table: str, span: TimeRange, condition: str, parameters: dict[str, Any]) -> Facts:
+def rolled_up(
+    table: str, span: TimeRange, condition: str, parameters: dict[str, Any]
+) -> SqlFragment:
     """The rows of a rollup table that cover `span`, which begins and ends with a minute."""
     union = _union(span, None, f"SELECT * FROM {table} WHERE {condition} AND", raw="")
-    return Facts(f"({union.sql})", union.parameters | parameters)
+    return SqlFragment(f"({union.sql})", union.parameters | parameters)
 
 
-def _facts(scope: Scope, largest_bucket: timedelta | None, rolled: str, raw: str) -> Facts:
+def _facts(scope: Scope, largest_bucket: timedelta | None, rolled: str, raw: str) -> SqlFragment:
     union = _union(scope.span, largest_bucket, rolled, raw)
     conditions = _conditions(scope, union.parameters)
-    return Facts(
+    return SqlFragment(
         f"(SELECT m.version, m.revision, f.* FROM ({union.sql}) AS f "
         f"JOIN model_versions AS m ON m.id = f.model_version_id {_where(conditions)})",
         union.parameters,
     )
 
 
-def _union(span: TimeRange, largest_bucket: timedelta | None, rolled: str, raw: str) -> Facts:
+def _union(span: TimeRange, largest_bucket: timedelta | None, rolled: str, raw: str) -> SqlFragment:
     """Of each segment of `span`: `rolled` up to its WHERE, or `raw` with places for conditions."""
     covering = segments(span, largest_bucket) if largest_bucket else segments(span)
     parameters: dict[str, Any] = {}
@@ -214,7 +216,7 @@ def _union(span: TimeRange, largest_bucket: timedelta | None, rolled: str, raw: 
             parts.append(
                 f"{rolled} bucket_seconds = {seconds} AND bucket >= {since} AND bucket < {until}"
             )
-    return Facts(" UNION ALL ".join(parts), parameters)
+    return SqlFragment(" UNION ALL ".join(parts), parameters)
 
 
 def _where(conditions: Sequence[str], of: str = "") -> str:

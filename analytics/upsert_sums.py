@@ -9,7 +9,7 @@ from analytics.tables import BUCKET_SECONDS
 _SIZES = ", ".join(f"({seconds})" for seconds in BUCKET_SECONDS)
 
 
-def add_to(table: Table, source: str, *, preceded_by: str = "") -> TextClause:
+def upsert_sums(table: Table, source: str, *, preceded_by: str = "") -> TextClause:
     """Add every row of `source`, SQL after FROM, to the buckets of each size that it lies in.
 
     `source` has a column for each of the table's but the bucket's, and `at`, the moment;

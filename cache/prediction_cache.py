@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from cache.keys import PREFIX
 from core import metrics
-from core.coalescing import Bounds, Coalescer, NotCalled
+from core.coalescing import Bounds, CallDropped, Coalescer
 from core.redis import REDIS_FAILURES, RedisCircuit
 from core.types import Classification
 
@@ -78,7 +78,7 @@ class PredictionCache:
     async def _fetch(self, keys: Sequence[str]) -> list[bytes | str | None]:
         try:
             return await self._lookups.get(keys)
-        except (*REDIS_FAILURES, NotCalled):
+        except (*REDIS_FAILURES, CallDropped):
             return [None] * len(keys)
 
     async def _mget(self, keys: list[str], _timeout_seconds: float) -> list[bytes | str | None]:
@@ -94,7 +94,7 @@ class PredictionCache:
         """Store every classification under its key; one round trip, shared with other callers."""
         for key, classification in classifications.items():
             self._remember(key, classification)
-        with suppress(*REDIS_FAILURES, NotCalled):
+        with suppress(*REDIS_FAILURES, CallDropped):
             await self._stores.get(list(classifications.items()))
 
     async def _set(

@@ -6,10 +6,14 @@ import os
 from pathlib import Path
 
 
-def keep(file: Path, content: bytes) -> None:
-    """Raises OSError: what was there before is there still."""
+def write_atomically(file: Path, content: bytes) -> None:
+    """Replace `file` by `content`, or leave it as it was.
+
+    Raises:
+        OSError: the new content could not be written; the old file is still there.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Of each process its own: several may keep the same file.
+    # One temporary file per process: several processes may write the same file.
     new = file.with_suffix(f".{os.getpid()}")
     new.write_bytes(content)
     new.replace(file)

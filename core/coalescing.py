@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class NotCalled(Exception):
+class CallDropped(Exception):
     """Items that were given up before any call carried them; says why."""
 
 
@@ -65,10 +65,10 @@ class Coalescer(Generic[Item, Result]):
         """The results of `items`, at least one, in order; a failed call fails all that shared it.
 
         Raises:
-            NotCalled: too many items wait already, or the deadline passed while these did.
+            CallDropped: too many items wait already, or the deadline passed while these did.
         """
         if self._waiting and self._waiting_items + len(items) > self._bounds.waiting_items:
-            raise NotCalled(f"{self._waiting_items} wait already")
+            raise CallDropped(f"{self._waiting_items} wait already")
         loop = asyncio.get_running_loop()
         request = _Request[Item, Result](
             items, loop.time() + self._timeout_seconds, loop.create_future()
@@ -100,7 +100,7 @@ class Coalescer(Generic[Item, Result]):
             if request.answer.done():
                 continue
             if now >= request.deadline:
-                request.answer.set_exception(NotCalled("the deadline passed"))
+                request.answer.set_exception(CallDropped("the deadline passed"))
                 continue
             requests.append(request)
             room -= len(request.items)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 
-def keep_what_is_loaded() -> None:
+def freeze_gc() -> None:
     """Spare the garbage collector all that is there now: modules, models, routes.
 
     None of it ever becomes garbage, but every full collection would walk it: 160,000 objects of an

@@ -44,14 +44,14 @@ class Classification:
         return max(self.scores.values())
 
 
-class WantedModel(NamedTuple):
-    """The model that a runner is to hold: a tag of the store, None for the configured one.
+class DesiredModel(NamedTuple):
+    """The model that a runner should hold: a tag of the store, None for the configured one.
 
-    `number` tells one wish from the next, also where both are for the same tag.
+    `generation` distinguishes two requests for the same tag.
     """
 
     tag: str | None
-    number: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +65,21 @@ class RunnerDescription:
     tokens_per_second: float | None = None  # as measured when it was warmed up
     hosts: int = 1  # that answer for it
     tag: str = ""  # in the model store
-    heeded: int = 0  # number of the last wish that was fulfilled or refused
-    loading: WantedModel | None = None
-    refused: str | None = None  # why the last wish was not fulfilled
-    agreed: bool = True  # every host has heeded the same
+    observed_generation: int = 0  # of the last desired model that was loaded or refused
+    loading: DesiredModel | None = None
+    load_error: str | None = None  # why the last desired model was not loaded
+    converged: bool = True  # every host has observed the same generation
 
-    def has_heard_of(self, wanted: WantedModel) -> bool:
-        under_way = self.loading is not None and self.loading.number == wanted.number
-        return self.agreed and (under_way or self.heeded == wanted.number)
+    def has_observed(self, desired: DesiredModel) -> bool:
+        under_way = self.loading is not None and self.loading.generation == desired.generation
+        return self.converged and (under_way or self.observed_generation == desired.generation)
 
     @property
-    def latest_wish(self) -> int:
-        """The number of the latest that it has heard of."""
-        return max(self.heeded, self.loading.number if self.loading is not None else 0)
+    def latest_generation(self) -> int:
+        """The highest generation that the runner has observed or is loading."""
+        return max(
+            self.observed_generation, self.loading.generation if self.loading is not None else 0
+        )
 
 
 class ModelVersion(NamedTuple):

@@ -21,7 +21,7 @@ from rollout.changes import (
     subjects_moved_percent,
     with_changes,
 )
-from rollout.guardrails import Judgement
+from rollout.guardrails import GuardrailResult
 from rollout.live import LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy
 from rollout.record import PolicyRecord
@@ -118,7 +118,7 @@ class RolloutAdmin:
     async def history(self, limit: int, before: int | None) -> Sequence[PolicyRecord]:
         return await self._store.history(limit, before)
 
-    async def judgements(self) -> list[Judgement] | None:
+    async def judgements(self) -> list[GuardrailResult] | None:
         """What the guardrails say now; None if there is nothing for them to judge."""
         return await self._watch.judge(self._live.record, self._clock())
 
@@ -139,5 +139,5 @@ class RolloutAdmin:
             return replace(outcome, record=replace(record, version=before.version))
         await self._store.append(record)
         metrics.rollout_changes.labels(record.action).inc()
-        await self._live.put_in_force(record)
+        await self._live.activate(record)
         return outcome

@@ -12,7 +12,7 @@ from rollout.policy import RolloutPolicy
 _BUCKETS = 10_000
 
 
-class Dealt(NamedTuple):
+class Bucket(NamedTuple):
     """A version for a subject, and what it was dealt by; None for one with an override."""
 
     version: Version
@@ -20,16 +20,16 @@ class Dealt(NamedTuple):
     split: Split | None
 
 
-def deal_subject(policy: RolloutPolicy, subject: str | None) -> Dealt:
+def assign_subject(policy: RolloutPolicy, subject: str | None) -> Bucket:
     """Of /predict/ab; dealt anew without a subject. Overridden subjects are in no experiment."""
     split = Split(policy.salt, policy.ab_weights.v2)
     key = subject_key(subject, split.salt)
     if subject is not None and (chosen := policy.overrides.get(subject)) is not None:
-        return Dealt(chosen, key, None)
-    return Dealt(deal(key, split.v2_percent), key, split)
+        return Bucket(chosen, key, None)
+    return Bucket(deal(key, split.v2_percent), key, split)
 
 
-def deal_text(policy: RolloutPolicy, text: str) -> Version:
+def assign_text(policy: RolloutPolicy, text: str) -> Version:
     """Of /predict without a version: a text stays with its version, whose answer is cached."""
     if policy.predict_weights is None:
         return policy.champion

@@ -58,7 +58,7 @@ def rolled_back(policy: RolloutPolicy) -> RolloutPolicy:
     """All traffic to the champion, and no schedule."""
     return policy.model_copy(
         update={
-            "ab_weights": Weights.giving(100, policy.champion),
+            "ab_weights": Weights.with_share(100, policy.champion),
             "predict_weights": None,
             "shadow_percent": 0.0,
             "schedule": None,
@@ -71,7 +71,7 @@ def restored(policy: RolloutPolicy, earlier: RolloutPolicy, number: int) -> Roll
     """`earlier` again, its models included, as policy `number`; its schedule does not go on."""
     wishes = {
         version: wish
-        if earlier.wanted_model(version).tag == policy.wanted_model(version).tag
+        if earlier.desired_model(version).tag == policy.desired_model(version).tag
         else number
         for version, wish in policy.model_wishes.items()
     }
@@ -122,7 +122,7 @@ def step_ends(policy: RolloutPolicy) -> datetime | None:
 
 def _at_step(policy: RolloutPolicy, progress: Progress) -> RolloutPolicy:
     assert policy.schedule is not None  # noqa: S101  told to mypy: the callers have looked
-    weights = Weights.giving(policy.schedule.steps[progress.step], policy.challenger)
+    weights = Weights.with_share(policy.schedule.steps[progress.step], policy.challenger)
     update: dict[str, Any] = {_WEIGHTS[route]: weights for route in policy.schedule.routes}
     return policy.model_copy(update=update | {"progress": progress})
 
@@ -147,5 +147,5 @@ def subjects_moved_percent(before: RolloutPolicy, after: RolloutPolicy) -> float
     b, a = before.ab_weights.v2, after.ab_weights.v2
     if before.salt == after.salt:
         return round(abs(a - b), 6)
-    # Dealt anew, independently.
+    # Bucket anew, independently.
     return round((b * (100 - a) + a * (100 - b)) / 100, 6)

@@ -23,7 +23,7 @@ LEAST_LATENCY_MS = 5.0
 SLOWEST_SHARE = 0.05
 
 
-class Judgement(NamedTuple):
+class GuardrailResult(NamedTuple):
     """What one guardrail says, in a sentence."""
 
     name: GuardrailName
@@ -31,7 +31,7 @@ class Judgement(NamedTuple):
     sentence: str
 
 
-def judge(champion: Version, limits: Guardrails, evidence: Evidence) -> list[Judgement]:
+def judge(champion: Version, limits: Guardrails, evidence: Evidence) -> list[GuardrailResult]:
     """Every guardrail. Imports SciPy, half a second the first time: to be called in a thread."""
     challenger = other(champion)
     return [
@@ -46,7 +46,7 @@ def judge(champion: Version, limits: Guardrails, evidence: Evidence) -> list[Jud
 
 def _errors(
     champion: Version, challenger: Version, limits: Guardrails, evidence: Evidence
-) -> Judgement:
+) -> GuardrailResult:
     of_champion, of_challenger = evidence.arms[champion], evidence.arms[challenger]
     asked = of_challenger.answered + of_challenger.failed
     allowed = limits.max_error_rate_increase + _share(
@@ -57,16 +57,16 @@ def _errors(
         f"{allowed:.2%} are allowed"
     )
     if asked and _interval(of_challenger.failed, asked)[0] > allowed:
-        return Judgement("errors", "broken", sentence)
-    return Judgement("errors", _kept_from(asked, limits), sentence)
+        return GuardrailResult("errors", "broken", sentence)
+    return GuardrailResult("errors", _kept_from(asked, limits), sentence)
 
 
 def _latency(
     champion: Version, challenger: Version, limits: Guardrails, evidence: Evidence
-) -> Judgement:
+) -> GuardrailResult:
     before, now = evidence.arms[champion], evidence.arms[challenger]
     if now.p95_ms is None or before.p95_ms is None:
-        return Judgement("latency", "kept", "nothing was computed by both versions")
+        return GuardrailResult("latency", "kept", "nothing was computed by both versions")
     sentence = (
         f"{challenger} takes {now.p95_ms:.0f} ms (p95 of {now.computed:,} computed answers), "
         f"{champion} {before.p95_ms:.0f} ms; {limits.max_latency_ratio:g} times that is allowed"
@@ -76,52 +76,52 @@ def _latency(
     slower = now.slower_than(limit_ms)
     enough = before.computed >= limits.min_predictions
     if enough and _interval(slower, now.computed)[0] > SLOWEST_SHARE:
-        return Judgement("latency", "broken", sentence)
-    return Judgement("latency", "kept", sentence)
+        return GuardrailResult("latency", "broken", sentence)
+    return GuardrailResult("latency", "kept", sentence)
 
 
-def _sentiments(challenger: Version, limits: Guardrails, evidence: Evidence) -> Judgement:
+def _sentiments(challenger: Version, limits: Guardrails, evidence: Evidence) -> GuardrailResult:
     psi, noise = evidence.sentiment_psi, evidence.sentiment_psi_noise
     if psi is None or noise is None:
-        return Judgement("sentiments", "kept", "nothing was answered by both versions")
+        return GuardrailResult("sentiments", "kept", "nothing was answered by both versions")
     sentence = (
         f"the sentiments of {challenger} are {psi:.2f} (PSI) from the champion's; "
         f"{limits.max_sentiment_drift:g} is allowed"
     )
     if evidence.arms[challenger].answered < limits.min_predictions:
-        return Judgement("sentiments", "waiting", sentence)
+        return GuardrailResult("sentiments", "waiting", sentence)
     broken = psi > max(limits.max_sentiment_drift, noise)
-    return Judgement("sentiments", "broken" if broken else "kept", sentence)
+    return GuardrailResult("sentiments", "broken" if broken else "kept", sentence)
 
 
-def _agreement(limits: Guardrails, evidence: Evidence) -> Judgement:
+def _agreement(limits: Guardrails, evidence: Evidence) -> GuardrailResult:
     if not evidence.compared:
-        return Judgement("agreement", "kept", "no text was asked of both versions")
+        return GuardrailResult("agreement", "kept", "no text was asked of both versions")
     sentence = (
         f"both say the same of {evidence.agreed:,} of {evidence.compared:,} texts; "
         f"{limits.min_agreement:.0%} are asked for"
     )
     if _interval(evidence.agreed, evidence.compared)[1] < limits.min_agreement:
-        return Judgement("agreement", "broken", sentence)
-    return Judgement("agreement", "kept", sentence)
+        return GuardrailResult("agreement", "broken", sentence)
+    return GuardrailResult("agreement", "kept", sentence)
 
 
 def _accuracy(
     champion: Version, challenger: Version, limits: Guardrails, evidence: Evidence
-) -> Judgement:
+) -> GuardrailResult:
     if not limits.judge_accuracy:
-        return Judgement("accuracy", "kept", "not judged")
+        return GuardrailResult("accuracy", "kept", "not judged")
     if f"{champion}_better" in evidence.findings:
         sentence = f"{challenger} is less accurate than {champion}, as /analytics/ab tells"
-        return Judgement("accuracy", "broken", sentence)
-    return Judgement("accuracy", "kept", f"nothing says that {challenger} is less accurate")
+        return GuardrailResult("accuracy", "broken", sentence)
+    return GuardrailResult("accuracy", "kept", f"nothing says that {challenger} is less accurate")
 
 
-def _split(evidence: Evidence) -> Judgement:
+def _split(evidence: Evidence) -> GuardrailResult:
     if "sample_ratio_mismatch" in evidence.findings:
         sentence = "subjects were not dealt out as the weights say, as /analytics/ab tells"
-        return Judgement("split", "broken", sentence)
-    return Judgement("split", "kept", "subjects are dealt out as the weights say")
+        return GuardrailResult("split", "broken", sentence)
+    return GuardrailResult("split", "kept", "subjects are dealt out as the weights say")
 
 
 def _kept_from(count: int, limits: Guardrails) -> State:

@@ -13,7 +13,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from core import metrics
-from core.atomic_file import keep
+from core.atomic_file import write_atomically
 from core.errors import DatabaseUnavailable
 from core.types import VERSIONS
 from rollout.policy import RolloutPolicy
@@ -106,7 +106,7 @@ class LivePolicy:
             if first or record.version != self.record.version:
                 await self._go_by(record)
 
-    async def put_in_force(self, record: PolicyRecord) -> None:
+    async def activate(self, record: PolicyRecord) -> None:
         """Go by `record`, which PostgreSQL holds; a later one that is known stays."""
         async with self._changing:
             if record.version > self.record.version:
@@ -157,6 +157,6 @@ class LivePolicy:
 
     def _write_copy(self, record: PolicyRecord) -> None:
         try:
-            keep(self._copy, RECORD.dump_json(record))
+            write_atomically(self._copy, RECORD.dump_json(record))
         except OSError as error:
             logger.warning("no copy of the rollout policy is kept: %r", error)

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.types import VERSIONS, Version, WantedModel
+from core.types import VERSIONS, DesiredModel, Version
 
 MAX_VERSION = 2**31 - 2
 MAX_OVERRIDES = 1_000
@@ -83,7 +83,7 @@ class Weights(_Document):
         return self.v1 if version == "v1" else self.v2
 
     @classmethod
-    def giving(cls, percent: float, version: Version) -> Weights:
+    def with_share(cls, percent: float, version: Version) -> Weights:
         """`percent` to `version`, and the rest to the other."""
         rest = round(100 - percent, 6)
         return cls(v1=percent, v2=rest) if version == "v1" else cls(v1=rest, v2=percent)
@@ -184,9 +184,9 @@ class RolloutPolicy(RolloutChanges):
     def challenger(self) -> Version:
         return other(self.champion)
 
-    def wanted_model(self, version: Version) -> WantedModel:
+    def desired_model(self, version: Version) -> DesiredModel:
         tag = self.models.v1 if version == "v1" else self.models.v2
-        return WantedModel(tag, self.model_wishes[version])
+        return DesiredModel(tag, self.model_wishes[version])
 
     @property
     def challenger_is_exposed(self) -> bool:

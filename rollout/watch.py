@@ -13,7 +13,7 @@ from core.errors import DatabaseUnavailable, PolicyConflict
 from core.types import Version
 from rollout.arm_metrics import EvidenceSource
 from rollout.changes import Action, rolled_back, step_ends, stepped
-from rollout.guardrails import Judgement, judge
+from rollout.guardrails import GuardrailResult, judge
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import PolicyRecord
@@ -50,7 +50,7 @@ class RolloutWatch:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def judge(self, record: PolicyRecord, now: datetime) -> list[Judgement] | None:
+    async def judge(self, record: PolicyRecord, now: datetime) -> list[GuardrailResult] | None:
         """What the guardrails of `record` say; None if it has none, or asks the challenger nothing.
 
         Raises:
@@ -96,7 +96,7 @@ class RolloutWatch:
         with suppress(PolicyConflict):
             await self._store.append(record)
             metrics.rollout_changes.labels(action).inc()
-            await self._live.put_in_force(record)
+            await self._live.activate(record)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -117,7 +117,7 @@ def _since(record: PolicyRecord) -> dict[Version, datetime]:
     return {policy.champion: progress.started, policy.challenger: progress.since}
 
 
-def _all_kept(judgements: Sequence[Judgement]) -> bool:
+def _all_kept(judgements: Sequence[GuardrailResult]) -> bool:
     return all(one.state == "kept" for one in judgements)
 
 

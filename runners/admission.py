@@ -36,7 +36,7 @@ class QueueBounds:
     seconds: dict[Lane, float]
 
 
-class NotAdmitted(Exception):
+class AdmissionRejected(Exception):
     """Too much waits already; says for how long, as far as that is known."""
 
     def __init__(self, reason: Reason, wait_seconds: float) -> None:
@@ -45,7 +45,7 @@ class NotAdmitted(Exception):
         self.wait_seconds = wait_seconds
 
 
-class Pace:
+class ThroughputEstimator:
     """Tokens a second that come back while there is enough to do; the last seconds count most."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -60,7 +60,7 @@ class Pace:
         """None if nothing was seen and nothing is expected."""
         return self._tokens / self._seconds if self._seconds else None
 
-    def expect(self, tokens_per_second: float) -> None:
+    def seed(self, tokens_per_second: float) -> None:
         """Goes for as long as little was seen."""
         if not self._seconds:
             self._tokens = tokens_per_second * EXPECTED_SECONDS
@@ -102,7 +102,7 @@ class Admission:
     def __init__(self, bounds: QueueBounds, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
         self._backlogs = {lane: _Backlog() for lane in LANES}
-        self.pace = Pace(clock)
+        self.pace = ThroughputEstimator(clock)
 
     def wait_seconds(self, lane: Lane) -> float:
         """How long what joins `lane` now would wait; 0 as long as the pace is not known."""
@@ -127,8 +127,8 @@ class Admission:
         """Around the work; a lane where nothing waits takes whatever comes.
 
         Raises:
-            NotAdmitted: it would wait past its deadline, or for longer than the lane allows, or be
-                too much.
+            AdmissionRejected: it would wait past its deadline, wait longer than the lane
+                allows, or be too much.
         """
         self.check(lane, texts=texts, tokens=tokens, deadline_seconds=deadline_seconds)
         backlog = self._backlogs[lane]
@@ -146,19 +146,19 @@ class Admission:
                 self.pace.end()
 
     def check(self, lane: Lane, *, texts: int, tokens: int, deadline_seconds: float) -> None:
-        """Raises NotAdmitted, as `admitted` would."""
+        """Raises AdmissionRejected, as `admitted` would."""
         backlog = self._backlogs[lane]
         if not backlog.texts:
             return
         wait_seconds = self.wait_seconds(lane)
         if backlog.texts + texts > self._bounds.texts:
-            raise NotAdmitted("queue_size", wait_seconds)
+            raise AdmissionRejected("queue_size", wait_seconds)
         if backlog.tokens + tokens > self._bounds.tokens:
-            raise NotAdmitted("queue_size", wait_seconds)
+            raise AdmissionRejected("queue_size", wait_seconds)
         if wait_seconds > self._bounds.seconds[lane]:
-            raise NotAdmitted("queue_time", wait_seconds)
+            raise AdmissionRejected("queue_time", wait_seconds)
         if wait_seconds > deadline_seconds:
-            raise NotAdmitted("deadline", wait_seconds)
+            raise AdmissionRejected("deadline", wait_seconds)
 
     def _outstanding(self) -> int:
         return sum(backlog.tokens for backlog in self._backlogs.values())

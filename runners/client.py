@@ -21,11 +21,11 @@ from tenacity import (
 )
 
 from core import metrics, tracing
-from core.coalescing import Bounds, Coalescer, NotCalled
+from core.coalescing import Bounds, CallDropped, Coalescer
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import remaining_seconds
-from core.types import Classification, RunnerDescription, Version, WantedModel
-from runners.admission import Admission, NotAdmitted, QueueBounds
+from core.types import Classification, DesiredModel, RunnerDescription, Version
+from runners.admission import Admission, AdmissionRejected, QueueBounds
 from runners.hosts import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
 from runners.lanes import Lane, estimated_tokens, lane_of
 
@@ -71,10 +71,10 @@ class RunnerClient:
         self.last_description: RunnerDescription | None = None
         self.ready = False
         # What it is to hold; None while that is not known.
-        self.wanted: WantedModel | None = None
-        self._wanted_as_of = -math.inf
+        self.desired: DesiredModel | None = None
+        self._desired_as_of = -math.inf
         # The latest wish that the runner knew of, and since when this process has seen it do so.
-        self._latest_wish, self._latest_since = 0, -math.inf
+        self._latest_generation, self._latest_since = 0, -math.inf
         self._heard = asyncio.Event()
         self._look_again = asyncio.Event()
         self._runner = runner
@@ -106,7 +106,7 @@ class RunnerClient:
             raise RunnerUnavailable(f"Model {self.version} is still loading")
         return self.last_description
 
-    async def described(self) -> RunnerDescription:
+    async def wait_until_described(self) -> RunnerDescription:
         """The same; in a process that has just started, it waits a moment to hear.
 
         Raises:
@@ -134,13 +134,13 @@ class RunnerClient:
                 tokens=tokens,
                 deadline_seconds=self._deadline_seconds(),
             )
-        except NotAdmitted as error:
+        except AdmissionRejected as error:
             raise self._refused(error, lane) from error
 
     def _deadline_seconds(self) -> float:
         return min(remaining_seconds(), self._timeout_seconds)
 
-    def _refused(self, refusal: NotAdmitted, lane: Lane) -> Overloaded | DeadlineExceeded:
+    def _refused(self, refusal: AdmissionRejected, lane: Lane) -> Overloaded | DeadlineExceeded:
         metrics.shed_requests.labels(refusal.reason).inc()
         retry_after_seconds = max(1, math.ceil(refusal.wait_seconds))
         if refusal.reason == "deadline":
@@ -179,9 +179,9 @@ class RunnerClient:
                 if lane == "bulk":
                     return await self._call(asked, deadline_seconds, lane)
                 return await self._calls.get(asked)
-        except NotAdmitted as error:
+        except AdmissionRejected as error:
             raise self._refused(error, lane) from error
-        except NotCalled as error:
+        except CallDropped as error:
             metrics.abandoned_texts.labels(self.version).inc(len(texts))
             raise RunnerUnavailable(f"Model {self.version} was not asked in time") from error
 
@@ -219,14 +219,14 @@ class RunnerClient:
             self._look_again.set()
         return answers
 
-    def want(self, wanted: WantedModel, as_of: float) -> None:
+    def set_desired(self, desired: DesiredModel, as_of: float) -> None:
         """Have the runner hold this model, on every host and after every restart of it.
 
         `as_of` is the `time.monotonic()` of when the database was asked for it, -inf if it was not.
         """
-        self._wanted_as_of = as_of
-        if wanted != self.wanted:
-            self.wanted = wanted
+        self._desired_as_of = as_of
+        if desired != self.desired:
+            self.desired = desired
             self._look_again.set()
 
     async def refresh(self) -> None:
@@ -234,12 +234,12 @@ class RunnerClient:
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
                 description = await self._runner.describe()
-                if self.wanted is not None and self._must_tell(self.wanted, description):
-                    description = await self._runner.load(*self.wanted)
+                if self.desired is not None and self._must_tell(self.desired, description):
+                    description = await self._runner.load(*self.desired)
             self._remember(description)
             self._calls.calls = CALLS * description.hosts
             if description.tokens_per_second:
-                self._admission.pace.expect(description.tokens_per_second)
+                self._admission.pace.seed(description.tokens_per_second)
             self._heard.set()
         except RUNNER_FAILURES as error:
             if self.ready:
@@ -252,18 +252,21 @@ class RunnerClient:
         # Each time: of what the workers tell, the newest counts.
         metrics.runner_up.labels(self.version).set(self.ready)
 
-    def _must_tell(self, wanted: WantedModel, description: RunnerDescription) -> bool:
+    def _must_tell(self, desired: DesiredModel, description: RunnerDescription) -> bool:
         """Whether the runner is to hear of it, and from this process.
 
         One that has heard of a later wish has it from a process that knows of a later policy. What
         this one knows counts only if the database says it after that: it was taken back to an
         earlier state. Two processes would else have a runner change back and forth.
         """
-        if description.latest_wish != self._latest_wish:
-            self._latest_wish, self._latest_since = description.latest_wish, time.monotonic()
-        if self._latest_wish > wanted.number:
-            return self._wanted_as_of > self._latest_since
-        return not description.has_heard_of(wanted)
+        if description.latest_generation != self._latest_generation:
+            self._latest_generation, self._latest_since = (
+                description.latest_generation,
+                time.monotonic(),
+            )
+        if self._latest_generation > desired.generation:
+            return self._desired_as_of > self._latest_since
+        return not description.has_observed(desired)
 
     def _remember(self, description: RunnerDescription) -> None:
         before, self.last_description = self.last_description, description

@@ -116,8 +116,8 @@ def answers_of(runner: Any) -> dict[str, Answer]:
         return wire.encode_description(await cls.describe.func(runner))
 
     async def load(body: bytes) -> bytes:
-        wanted = wire.decode_load(body)
-        return wire.encode_description(await cls.load.func(runner, *wanted))
+        desired = wire.decode_load(body)
+        return wire.encode_description(await cls.load.func(runner, *desired))
 
     return {
         cls.classify.route: classify,

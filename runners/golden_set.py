@@ -57,7 +57,7 @@ def write_canary(folder: Path, classify: Classify) -> None:
     (folder / FILE).write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n")
 
 
-def read_canary(folder: Path) -> Answers | None:
+def read_golden_set(folder: Path) -> Answers | None:
     """What was kept; None for a model that was saved before anything was.
 
     Raises:

@@ -22,7 +22,7 @@ import aiohttp
 from bentoml.exceptions import BentoMLException
 
 from core import metrics
-from core.types import Classification, RunnerDescription, Version, WantedModel
+from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.lanes import Lane, estimated_tokens
 from runners.transport import HttpRunner
 
@@ -37,7 +37,7 @@ LOOK_UP_SECONDS = 5.0
 LOOK_UP_TIMEOUT_SECONDS = 0.5
 DESCRIBE_TIMEOUT_SECONDS = 1.0
 # One may be missed for a pause; what is cut off does not answer the next one either.
-MISSES = 2
+UNHEALTHY_AFTER = 2
 
 
 class RunnerApi(Protocol):
@@ -49,7 +49,7 @@ class RunnerApi(Protocol):
 
     def describe(self) -> Awaitable[RunnerDescription]: ...
 
-    def load(self, tag: str | None, number: int) -> Awaitable[RunnerDescription]: ...
+    def load(self, tag: str | None, generation: int) -> Awaitable[RunnerDescription]: ...
 
 
 class RemoteRunner(RunnerApi, Protocol):
@@ -112,7 +112,7 @@ class _Host:
         except RUNNER_FAILURES as error:
             self.misses += 1
             hung = isinstance(error, TimeoutError)
-            if self.up and (not hung or self.misses >= MISSES):
+            if self.up and (not hung or self.misses >= UNHEALTHY_AFTER):
                 logger.warning("runner host %s no longer answers: %r", self.url, error)
                 self.up = False
             return None
@@ -120,7 +120,7 @@ class _Host:
         self.description = description
         return description
 
-    def take_calls_back(self) -> None:
+    def cancel_calls(self) -> None:
         for call in self._calls:
             call.reschedule(0.0)
 
@@ -193,35 +193,35 @@ class RunnerHosts:
         for host in hosts:
             # Without another one, it may as well be waited for.
             if up and not host.up:
-                host.take_calls_back()
+                host.cancel_calls()
         if not told:
             raise aiohttp.ClientConnectionError(f"none of {len(hosts)} hosts answers")
         paces = [each.tokens_per_second for each in told if each.tokens_per_second]
-        heeded = {(each.heeded, each.loading) for each in told}
+        observed_generation = {(each.observed_generation, each.loading) for each in told}
         return replace(
             told[0],
             hosts=len(told),
             tokens_per_second=sum(paces) or None,
-            heeded=max(each.heeded for each in told),
+            observed_generation=max(each.observed_generation for each in told),
             loading=max(
                 (each.loading for each in told if each.loading),
-                key=lambda wanted: wanted.number,
+                key=lambda desired: desired.generation,
                 default=None,
             ),
-            refused=next((each.refused for each in told if each.refused), None),
-            agreed=len(heeded) == 1,
+            load_error=next((each.load_error for each in told if each.load_error), None),
+            converged=len(observed_generation) == 1,
         )
 
-    async def load(self, tag: str | None, number: int) -> RunnerDescription:
+    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
         """Tell those that have not heard of it.
 
         Raises:
             aiohttp.ClientConnectionError: none answers.
         """
-        wanted = WantedModel(tag, number)
+        desired = DesiredModel(tag, generation)
         for host in self._hosts.values():
-            if host.up and host.description and not host.description.has_heard_of(wanted):
-                await host.runner.load(tag, number)
+            if host.up and host.description and not host.description.has_observed(desired):
+                await host.runner.load(tag, generation)
         return await self.describe()
 
     async def close(self) -> None:

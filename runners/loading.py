@@ -11,14 +11,14 @@ from runners.batching import TokenBatcher
 from runners.classifier import Classifier
 from runners.cpu import made_at_low_priority, usable_cpus
 from runners.engines.choice import choose_engine
-from runners.golden_set import fault, read_canary
+from runners.golden_set import fault, read_golden_set
 from runners.model_store import find_model
 from runners.queue import TextQueue
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
 
-class CanaryFailed(RuntimeError):
+class GoldenCheckFailed(RuntimeError):
     """A model that does not answer as it did when it was saved; says how."""
 
 
@@ -30,7 +30,7 @@ def load(
     Raises:
         bentoml.exceptions.NotFound: it is not in the model store.
         EngineUnavailable: not even the reference engine can be loaded.
-        CanaryFailed: it was to be `tried`, and does not answer as it should.
+        GoldenCheckFailed: it was to be `tried`, and does not answer as it should.
     """
     started = time.perf_counter()
     model = find_model(tag)
@@ -45,8 +45,8 @@ def load(
     )
     classifier = Classifier(model, engine)
     tokens_per_second = streams * classifier.warm_up()
-    if tried and (found := fault(classifier.classify, read_canary(model.folder))):
-        raise CanaryFailed(found)
+    if tried and (found := fault(classifier.classify, read_golden_set(model.folder))):
+        raise GoldenCheckFailed(found)
     queue = TextQueue(settings.max_queued_texts, settings.max_queued_tokens)
     batcher = TokenBatcher(classifier, version, queue, streams=streams)
     seconds = time.perf_counter() - started

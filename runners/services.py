@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import bentoml
 from bentoml.exceptions import NotFound
 
-from core.gc import keep_what_is_loaded
+from core.gc import freeze_gc
 from core.settings import Settings, get_settings
 from core.tracing import start_tracing, stop_tracing
-from core.types import Classification, RunnerDescription, Version, WantedModel
+from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.chosen_model import chosen_model
 from runners.endpoints import Answer, answers_of
 from runners.lanes import Lane
@@ -56,7 +56,7 @@ class SentimentRunner:
             start_tracing(f"{_settings.otel_service_name}-runner-{self.version}")
         self._slot = slot_of(self.version, _settings)
         _answers[self.version] = answers_of(self)
-        keep_what_is_loaded()
+        freeze_gc()
 
     @bentoml.api(route=CLASSIFY_ROUTE)
     async def classify(
@@ -71,9 +71,9 @@ class SentimentRunner:
         return self._slot.description
 
     @bentoml.api
-    async def load(self, tag: str | None, number: int) -> RunnerDescription:
-        """Begin to load another model, as `WantedModel` says, if that has not been asked before."""
-        self._slot.ask(WantedModel(tag, number))
+    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
+        """Begin to load another model, unless this generation was requested before."""
+        self._slot.ask(DesiredModel(tag, generation))
         return self._slot.description
 
     @bentoml.on_shutdown

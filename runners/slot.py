@@ -12,17 +12,17 @@ from bentoml.exceptions import NotFound
 
 from core import metrics
 from core.settings import Settings
-from core.types import Classification, RunnerDescription, Version, WantedModel
+from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel, chosen_model
 from runners.engines.choice import EngineUnavailable
 from runners.lanes import Lane
-from runners.loading import CanaryFailed, load
+from runners.loading import GoldenCheckFailed, load
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
 # Their messages are ours, and may be shown; of others only the log tells more.
-_TOLD = (NotFound, EngineUnavailable, CanaryFailed)
+_TOLD = (NotFound, EngineUnavailable, GoldenCheckFailed)
 
 
 # A model that is warm, and the threads that compute with it.
@@ -49,20 +49,22 @@ class Slot:
         self._configured = configured
         self._chosen = chosen
         self._load = load
-        self._next: WantedModel | None = None
+        self._next: DesiredModel | None = None
         self._changing: asyncio.Task[None] | None = None
         self.description: RunnerDescription
-        wanted = chosen.read() or WantedModel(None, 0)
+        desired = chosen.read() or DesiredModel(None, 0)
         refused = None
         try:
-            loaded = load(wanted.tag or configured, False)
+            loaded = load(desired.tag or configured, False)
         except Exception as error:
-            if wanted.tag is None:
+            if desired.tag is None:
                 raise
-            refused = self._refusal(wanted.tag, error)
+            refused = self._refusal(desired.tag, error)
             loaded = load(configured, False)
         description, self._batcher = loaded
-        self._describe(replace(description, heeded=wanted.number, refused=refused))
+        self._describe(
+            replace(description, observed_generation=desired.generation, load_error=refused)
+        )
 
     async def classify(
         self, texts: list[str], *, timeout_seconds: float, lane: Lane
@@ -70,11 +72,11 @@ class Slot:
         """As `TokenBatcher.classify`, by the model that serves when the call comes."""
         return await self._batcher.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
 
-    def ask(self, wanted: WantedModel) -> None:
+    def ask(self, desired: DesiredModel) -> None:
         """Begin to fulfil a wish, on the running event loop; of several, the last one counts."""
-        if self.description.has_heard_of(wanted):
+        if self.description.has_observed(desired):
             return
-        self._next = wanted
+        self._next = desired
         if self._changing is None or self._changing.done():
             self._changing = asyncio.create_task(self._keep_changing(), name="model-change")
 
@@ -84,28 +86,33 @@ class Slot:
         self._batcher.close()
 
     async def _keep_changing(self) -> None:
-        while (wanted := self._next) is not None:
+        while (desired := self._next) is not None:
             self._next = None
-            self.description = replace(self.description, loading=wanted)
-            await self._change(wanted)
+            self.description = replace(self.description, loading=desired)
+            await self._change(desired)
 
-    async def _change(self, wanted: WantedModel) -> None:
-        tag = wanted.tag or self._configured
+    async def _change(self, desired: DesiredModel) -> None:
+        tag = desired.tag or self._configured
         try:
             loaded = await asyncio.to_thread(self._load, tag, True)
         except Exception as error:  # noqa: BLE001  whatever it is: what serves goes on
             refused = self._refusal(tag, error)
             self._describe(
-                replace(self.description, heeded=wanted.number, loading=None, refused=refused)
+                replace(
+                    self.description,
+                    observed_generation=desired.generation,
+                    loading=None,
+                    load_error=refused,
+                )
             )
             metrics.model_changes.labels(self._version, "refused").inc()
         else:
             before = self._batcher
             description, self._batcher = loaded
-            self._describe(replace(description, heeded=wanted.number))
+            self._describe(replace(description, observed_generation=desired.generation))
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
-            await asyncio.to_thread(self._chosen.keep, wanted)
+            await asyncio.to_thread(self._chosen.save, desired)
             await asyncio.to_thread(before.drain)
             del before
             gc.collect()
@@ -117,7 +124,7 @@ class Slot:
 
     def _describe(self, description: RunnerDescription) -> None:
         self.description = description
-        metrics.model_refused.labels(self._version).set(description.refused is not None)
+        metrics.model_refused.labels(self._version).set(description.load_error is not None)
 
 
 def slot_of(version: Version, settings: Settings) -> Slot:

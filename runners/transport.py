@@ -96,12 +96,12 @@ class HttpRunner:
             wire.decode_description,
         )
 
-    async def load(self, tag: str | None, number: int) -> RunnerDescription:
-        """Have it begin to load another model, as `WantedModel` says."""
+    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
+        """Have it begin to load another model, as `DesiredModel` says."""
         return await self._post(
             self._control,
             "/load",
-            wire.encode_load(tag, number),
+            wire.encode_load(tag, generation),
             DESCRIBE_SECONDS,
             wire.decode_description,
         )

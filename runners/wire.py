@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from core.types import Classification, RunnerDescription, WantedModel
+from core.types import Classification, DesiredModel, RunnerDescription
 from runners.lanes import Lane
 from runners.wire_messages import (
     MAX_TEXT_CHARACTERS,
@@ -99,14 +99,14 @@ def decode_describe(body: bytes) -> None:
     read(_describe, body)
 
 
-def encode_load(tag: str | None, number: int) -> bytes:
+def encode_load(tag: str | None, generation: int) -> bytes:
     """The request for `/load`."""
-    return _encode(Load(WIRE_VERSION, tag, number))
+    return _encode(Load(WIRE_VERSION, tag, generation))
 
 
-def decode_load(body: bytes) -> WantedModel:
+def decode_load(body: bytes) -> DesiredModel:
     message = read(_load, body)
-    return WantedModel(message.tag, message.generation)
+    return DesiredModel(message.tag, message.generation)
 
 
 def encode_classifications(results: Sequence[Classification]) -> bytes:
@@ -142,10 +142,10 @@ def encode_description(description: RunnerDescription) -> bytes:
             tokens_per_second=description.tokens_per_second,
             hosts=description.hosts,
             tag=description.tag,
-            observed_generation=description.heeded,
-            loading=None if loading is None else Loading(loading.tag, loading.number),
-            load_error=description.refused,
-            converged=description.agreed,
+            observed_generation=description.observed_generation,
+            loading=None if loading is None else Loading(loading.tag, loading.generation),
+            load_error=description.load_error,
+            converged=description.converged,
         )
     )
 
@@ -161,8 +161,8 @@ def decode_description(body: bytes) -> RunnerDescription:
         tokens_per_second=message.tokens_per_second,
         hosts=message.hosts,
         tag=message.tag,
-        heeded=message.observed_generation,
-        loading=None if loading is None else WantedModel(loading.tag, loading.generation),
-        refused=message.load_error,
-        agreed=message.converged,
+        observed_generation=message.observed_generation,
+        loading=None if loading is None else DesiredModel(loading.tag, loading.generation),
+        load_error=message.load_error,
+        converged=message.converged,
     )

@@ -181,11 +181,11 @@ def reload(
     console.print(f"policy {policy}: {version} is to hold {tag}")
     deadline = time.monotonic() + LOAD_SECONDS
     with console.status(f"loading {tag}"):
-        while (told := service.status()[1][version])["heeded"] != policy:
+        while (told := service.status()[1][version])["observed_generation"] != policy:
             if time.monotonic() > deadline:
                 raise _failed(f"{tag} is not loaded after {LOAD_SECONDS:g} s; see /health")
             time.sleep(POLL_SECONDS / 4)
-    if told["refused"]:
+    if told["load_error"]:
         raise _failed(f"{told['refused']}; {told['tag']} goes on")
     console.print(f"{version} holds {told['tag']} (revision {told['revision']}, {told['engine']})")
 

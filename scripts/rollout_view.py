@@ -58,7 +58,7 @@ def _versions(rollout: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]
         )  # fmt: skip
         if model["loading"]:
             table.add_row("", "", "", "", Text(f"loading {model['loading']}", "yellow"))
-        if model["refused"]:
+        if model["load_error"]:
             table.add_row("", "", "", "", Text(f"refused {model['refused']}", "red"))
     return table
 

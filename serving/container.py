@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from analytics.arm_metrics import evidence
 from analytics.feedback.store import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
-from analytics.log.shipper_supervisor import Shipping
+from analytics.log.shipper_supervisor import ShipperSupervisor
 from analytics.log.spool import Spool
-from analytics.partition_maintenance import Upkeep
+from analytics.partition_maintenance import PartitionMaintenance
 from analytics.reader import Reader
 from cache.prediction_cache import PredictionCache
 from core import metrics
@@ -38,7 +38,7 @@ from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.hosts import RunnerApi
-from serving.pipeline import PredictionPath
+from serving.pipeline import PredictionPipeline
 from web.dashboard.page import add_dashboard
 from web.json_api import JsonApi
 from web.openapi import openapi_document
@@ -52,7 +52,7 @@ DRAIN_SECONDS = 10.0
 SHIPPER = (sys.executable, "-m", "analytics.log")
 
 
-class Parts:
+class Container:
     """What a running API process is made of; made on its event loop, when serving starts."""
 
     def __init__(self, settings: Settings, runners: Mapping[Version, RunnerApi]) -> None:
@@ -91,8 +91,8 @@ class Parts:
         self.log = PredictionLog(
             self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
         )
-        self.shipping = Shipping(settings.spool_folder(), SHIPPER, cwd=ROOT)
-        self.upkeep = Upkeep(self.engine, retention_days=settings.log_retention_days)
+        self.shipping = ShipperSupervisor(settings.spool_folder(), SHIPPER, cwd=ROOT)
+        self.upkeep = PartitionMaintenance(self.engine, retention_days=settings.log_retention_days)
         self.reader = Reader(self.engine)
         self.feedback = FeedbackStore(self.engine, settings.spool_folder())
         bounds = QueueBounds(
@@ -121,7 +121,7 @@ class Parts:
         )
         self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_watch)
         self.shadow = Shadow(self._ask_challenger)
-        self.path = PredictionPath(
+        self.path = PredictionPipeline(
             self.runners,
             self.cache,
             self.log,
@@ -157,7 +157,7 @@ class Parts:
 
     def _tell_runners(self, policy: RolloutPolicy, as_of: float) -> None:
         for version, runner in self.runners.items():
-            runner.want(policy.wanted_model(version), as_of)
+            runner.set_desired(policy.desired_model(version), as_of)
 
     def _revisions(self) -> dict[Version, str]:
         """What the runners hold, of those that have said so."""
@@ -195,13 +195,13 @@ def configured_policy(settings: Settings) -> PolicyRecord:
     """What the settings say: in force until somebody says otherwise."""
     policy = RolloutPolicy(
         champion=settings.default_version,
-        ab_weights=Weights.giving(round(settings.ab_v2_percent, 2), "v2"),
+        ab_weights=Weights.with_share(round(settings.ab_v2_percent, 2), "v2"),
         salt=settings.ab_salt,
     )
     return PolicyRecord(0, datetime.now(UTC), "settings", "set", "as configured", policy)
 
 
-def get_endpoints(parts: Parts, json_apis: Collection[JsonApi], version: str) -> FastAPI:
+def get_endpoints(parts: Container, json_apis: Collection[JsonApi], version: str) -> FastAPI:
     """The app of the GET endpoints, the documentation of the POSTs among them."""
 
     @cache

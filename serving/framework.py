@@ -23,7 +23,7 @@ LABELLED_BY_PATH = frozenset({"RunnerTrafficMetricsMiddleware"})
 _PATH = "sentiment.path"
 
 
-class FrameworkSeams:
+class BentoMiddlewarePatch:
     """Takes `UNWANTED` out, has `LABELLED_BY_PATH` see templates, and puts a door before all.
 
     All of it lies outside of this middleware, and is changed before the first request.
@@ -51,7 +51,7 @@ class FrameworkSeams:
         await self._app(scope, receive, send)
 
     def _change(self, layer: Any) -> None:
-        while not isinstance(layer, FrameworkSeams):
+        while not isinstance(layer, BentoMiddlewarePatch):
             while type(layer.app).__name__ in UNWANTED:
                 layer.app = layer.app.app
             if self._template is not None and type(layer.app).__name__ in LABELLED_BY_PATH:
@@ -61,7 +61,7 @@ class FrameworkSeams:
 
 
 class _Templated:
-    """Shows the path by its template, as far as `FrameworkSeams`."""
+    """Shows the path by its template, as far as `BentoMiddlewarePatch`."""
 
     def __init__(self, app: ASGIApp, template: Callable[[str], str]) -> None:
         self.app = app

@@ -20,7 +20,7 @@ from core.errors import PROBLEM_CONTENT_TYPE, Problem
 from web.body_guard import DRAIN_BYTES
 from web.problems import problem_body
 from web.request_id import new_request_id
-from web.shedding import REFUSED, Door, refusal
+from web.shedding import REFUSED, LoadShedder, shed_response
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -36,7 +36,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     header_timeout_seconds = 10.0
     keep_alive_seconds = 75
-    door: Door | None = None
+    door: LoadShedder | None = None
     _waiting: asyncio.TimerHandle | None = None
     _header_bytes = 0
     _begun = False
@@ -122,12 +122,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             or not (self.cycle is None or self.cycle.response_complete)
         ):
             return True
-        return self.door.lets_in(cast("Scope", self.scope))
+        return self.door.admit(cast("Scope", self.scope))
 
     def _refuse(self) -> None:
         self._refused = True
         self._thrown_away_bytes = 0
-        body, headers = refusal(cast("Scope", self.scope), self.url.decode())
+        body, headers = shed_response(cast("Scope", self.scope), self.url.decode())
         # Who asks first whether to send the body is not going to send it.
         keep = self.parser.should_keep_alive() and not self.expect_100_continue
         self._answer(REFUSED, body, headers, keep=keep)
@@ -170,7 +170,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 def use_bounded_protocol(
-    *, header_timeout_seconds: float, keep_alive_seconds: int, door: Door | None = None
+    *, header_timeout_seconds: float, keep_alive_seconds: int, door: LoadShedder | None = None
 ) -> None:
     """Have every server of this process that starts from now on speak it."""
     BoundedHttpProtocol.header_timeout_seconds = header_timeout_seconds

@@ -6,14 +6,14 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 
-class LateApp(Starlette):
+class LazyApp(Starlette):
     """Has no routes until it becomes another app.
 
     It is a Starlette app because BentoML asks only those for their routes, to tell what is for them
     from what is for others.
     """
 
-    def become(self, app: Starlette) -> None:
+    def set_app(self, app: Starlette) -> None:
         self._app = app
         self.router = app.router
 

@@ -26,14 +26,14 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.bucketing import Dealt, deal_subject, deal_text, is_shadowed
+from rollout.bucketing import Bucket, assign_subject, assign_text, is_shadowed
 from rollout.policy import RolloutPolicy, other
 
 
 class Runner(Protocol):
     def description(self) -> RunnerDescription: ...
 
-    async def described(self) -> RunnerDescription: ...
+    async def wait_until_described(self) -> RunnerDescription: ...
 
     def check(self, texts: Sequence[str]) -> None: ...
 
@@ -56,7 +56,7 @@ class Log(Protocol):
     def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None: ...
 
 
-class PredictionPath:
+class PredictionPipeline:
     """Answers texts; every endpoint is this path with other arguments."""
 
     def __init__(
@@ -90,7 +90,7 @@ class PredictionPath:
         policy = self._policy()
         is_single = endpoint == "/predict"
         if version is None:
-            version = deal_text(policy, texts[0]) if is_single else policy.champion
+            version = assign_text(policy, texts[0]) if is_single else policy.champion
         predictions = await self._predict(texts, version, endpoint, started)
         await self._record(predictions)
         if is_single and version == policy.champion and is_shadowed(policy, texts[0]):
@@ -105,13 +105,13 @@ class PredictionPath:
             LogUnavailable: the prediction cannot be recorded.
         """
         started = time.perf_counter()
-        dealt = deal_subject(self._policy(), subject)
+        dealt = assign_subject(self._policy(), subject)
         [prediction] = await self._predict([text], dealt.version, "/predict/ab", started)
         prediction = replace(prediction, assignment=self._assignment(prediction, dealt))
         await self._record([prediction])
         return prediction
 
-    def _assignment(self, prediction: Prediction, dealt: Dealt) -> Assignment | None:
+    def _assignment(self, prediction: Prediction, dealt: Bucket) -> Assignment | None:
         """None while the other version has never been up: there is nothing to test against."""
         if dealt.split is None:
             return None
@@ -165,7 +165,7 @@ class PredictionPath:
         self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
     ) -> list[Prediction]:
         self._log.check()  # before anything is computed for it
-        description = await self._runners[version].described()
+        description = await self._runners[version].wait_until_described()
         keys = [cache_key(version, description.revision, text) for text in texts]
         with tracing.span("cache.lookup", {"texts": len(keys)}):
             cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))

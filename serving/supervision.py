@@ -20,7 +20,7 @@ STOP_POLL_SECONDS = 0.05
 API_WATCHER = "service"
 
 
-def look_after_workers(*, stop_seconds: float, before: Callable[[Collection[str]], None]) -> None:
+def supervise(*, stop_seconds: float, before: Callable[[Collection[str]], None]) -> None:
     """Replace dead workers within a second or two; stop the API first, and kill what takes longer.
 
     `before` is called before there are any, with the names of their services. To be called while

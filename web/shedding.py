@@ -43,7 +43,7 @@ MEMORY_SECONDS = 1.0
 QUIET_SECONDS = 3.0
 
 
-class LoopWatch:
+class EventLoopLagMonitor:
     """Knows whether the event loop has more to do than it can."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Throttle:
         self._refused_at = now
 
 
-class Door:
+class LoadShedder:
     """Answers 503 for the service; whether it is up and how it does can always be asked."""
 
     def __init__(self, paths: Collection[str], full: Callable[[], bool] = lambda: False) -> None:
@@ -123,16 +123,16 @@ class Door:
         self.paths = frozenset(paths)
         self._full = full
         self._throttle = Throttle()
-        self.watch = LoopWatch()
+        self.watch = EventLoopLagMonitor()
 
-    def before(self, app: ASGIApp) -> Door:
+    def before(self, app: ASGIApp) -> LoadShedder:
         self._app = app
         return self
 
-    def lets_in(self, scope: Scope) -> bool:
+    def admit(self, scope: Scope) -> bool:
         """Ask for a request for one of `paths`, once, before it is given to the service.
 
-        Who is told no answers it with `refusal`.
+        Who is told no answers it with `shed_response`.
         """
         now = asyncio.get_running_loop().time()
         if self._full():
@@ -151,7 +151,7 @@ class Door:
         assert self._app is not None
         if scope["type"] != "http" or scope["path"] not in self.paths:
             await self._app(scope, receive, send)
-        elif _LET_IN in scope or self.lets_in(scope):
+        elif _LET_IN in scope or self.admit(scope):
             await self._app(scope, receive, send)
             error = scope.get(ERROR)
             # Large requests have a queue of their own, which says nothing of that of small ones.
@@ -160,11 +160,11 @@ class Door:
             else:
                 self._throttle.accepted()
         else:
-            body, headers = refusal(scope, scope["path"])
+            body, headers = shed_response(scope, scope["path"])
             await send_response(send, REFUSED, body, PROBLEM_CONTENT_TYPE, headers)
 
 
-def refusal(scope: Scope, path: str) -> tuple[bytes, dict[str, str]]:
+def shed_response(scope: Scope, path: str) -> tuple[bytes, dict[str, str]]:
     """The body that a request which is not let in is answered with, and headers that go with it."""
     _refused(path).inc()
     id_ = request_id(scope)

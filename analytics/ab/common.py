@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
 from analytics.reader import Reader
-from analytics.sql_fragment import Facts
+from analytics.sql_fragment import SqlFragment
 from core.types import Version
 
 
@@ -43,7 +43,7 @@ async def newest(reader: Reader, table: str, columns: str, until: datetime) -> R
     """What the newest bucket before `until` is about."""
     rows = await reader.select(
         columns,
-        Facts(
+        SqlFragment(
             f"(SELECT * FROM {table} WHERE bucket_seconds = 60 AND bucket < :until "
             "ORDER BY bucket DESC LIMIT 1)",
             {"until": until},
@@ -55,7 +55,7 @@ async def newest(reader: Reader, table: str, columns: str, until: datetime) -> R
 async def models_of(reader: Reader, **ids: int) -> dict[Version, RowMapping]:
     rows = await reader.select(
         "version, revision, engine, first_seen",
-        Facts("(SELECT * FROM model_versions WHERE id IN (:v1, :v2))", ids),
+        SqlFragment("(SELECT * FROM model_versions WHERE id IN (:v1, :v2))", ids),
     )
     return {row["version"]: row for row in rows}
 

@@ -15,7 +15,7 @@ from sqlalchemy import RowMapping
 from analytics.ab.common import newest
 from analytics.ab.paired import paired_outcomes
 from analytics.reader import Reader
-from analytics.sql_fragment import Facts
+from analytics.sql_fragment import SqlFragment
 from analytics.tables import BUCKET_SECONDS
 from core.types import SENTIMENTS
 from stats.outcomes import ArmOutcomes, PairedOutcomes
@@ -92,12 +92,12 @@ async def _routed(reader: Reader, until: datetime) -> Sequence[RowMapping]:
 
 async def _bucketed(
     reader: Reader, table: str, condition: str, parameters: dict[str, Any]
-) -> Facts:
+) -> SqlFragment:
     """Its rollups, in the smallest buckets that are not too many."""
 
-    def of_size(seconds: int) -> Facts:
+    def of_size(seconds: int) -> SqlFragment:
         sql = f"(SELECT * FROM {table} WHERE bucket_seconds = {seconds} AND {condition})"
-        return Facts(sql, parameters)
+        return SqlFragment(sql, parameters)
 
     _, hour, day = sorted(BUCKET_SECONDS)
     [ends] = await reader.select("min(bucket) AS first, max(bucket) AS last", of_size(hour))

@@ -16,7 +16,7 @@ from analytics.ab.common import Interval, Model, Verdict, model, models_of, newe
 from analytics.buckets import MINUTE, floor
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.sql_fragment import Facts, Scope, counts, histogram, rolled_up
+from analytics.sql_fragment import Scope, SqlFragment, counts, histogram, rolled_up
 from analytics.time_range import EARLIEST, TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
 from stats.outcomes import ArmOutcomes, TrafficSplit
@@ -66,7 +66,7 @@ async def compare_arms_of(
         return None
     [experiment] = await reader.select(
         "v2_percent, first_seen, v1_model_version_id AS v1, v2_model_version_id AS v2",
-        Facts("(SELECT * FROM experiments WHERE id = :experiment_id)", dict(latest)),
+        SqlFragment("(SELECT * FROM experiments WHERE id = :experiment_id)", dict(latest)),
     )
     models = await models_of(reader, v1=experiment["v1"], v2=experiment["v2"])
     facts = rolled_up(

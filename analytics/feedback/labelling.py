@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from analytics.rollups import WRITERS_LOCK
 from analytics.tables import assignment_rollups, comparison_rollups, label_rollups
-from analytics.upsert_sums import add_to
+from analytics.upsert_sums import upsert_sums
 from core.types import SENTIMENTS, Sentiment
 from stats.histogram import CONFIDENCE
 
@@ -26,7 +26,7 @@ _CHANGED = """WITH changed AS (
         JOIN predictions AS p ON p.id = given.prediction_id
     ) AS labelled WHERE before IS DISTINCT FROM label
 )"""
-_LABEL_PREDICTIONS = add_to(
+_LABEL_PREDICTIONS = upsert_sums(
     label_rollups,
     f"""(SELECT created_at AS at, model_version_id,
         {CONFIDENCE.sql("confidence")} AS confidence_bin,
@@ -38,7 +38,7 @@ _LABEL_PREDICTIONS = add_to(
     preceded_by=_CHANGED,
 )
 # Of a subject the prediction that was labelled first.
-_LABEL_SUBJECTS = add_to(
+_LABEL_SUBJECTS = upsert_sums(
     assignment_rollups,
     """(SELECT first_seen AS at, experiment_id, version, 0 AS subjects,
         CAST(labelled_prediction_id IS NULL AS int) AS labelled,
@@ -63,7 +63,7 @@ _RELABELLED = ", ".join(
     for sentiment in SENTIMENTS
 )
 # Of a text the last label, whichever comparison of it that was given to.
-_LABEL_TEXTS = add_to(
+_LABEL_TEXTS = upsert_sums(
     comparison_rollups,
     f"""(SELECT first_compared AS at, v1_model_version_id, v2_model_version_id,
         v1_sentiment, v2_sentiment, 0 AS texts, 0 AS confidence_difference_sum,

@@ -17,7 +17,7 @@ from core.types import Experiment, Failure, ModelVersion
 _Key = TypeVar("_Key", ModelVersion, Experiment)
 
 
-class Identities:
+class DimensionKeys:
     """Finds them, makes them where there are none, and remembers.
 
     Each in a transaction of its own, for who waits for the writers' lock must not hold what a

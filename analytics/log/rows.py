@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analytics.log.dimension_keys import Identities
+from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord, PredictionRecord
 from analytics.tables import comparisons, predictions
 
@@ -12,7 +12,7 @@ PREDICTION_COLUMNS = tuple(column.name for column in predictions.columns)
 COMPARISON_COLUMNS = tuple(column.name for column in comparisons.columns)
 
 
-def prediction_row(record: PredictionRecord, identities: Identities) -> tuple[Any, ...]:
+def prediction_row(record: PredictionRecord, identities: DimensionKeys) -> tuple[Any, ...]:
     """A row in the order of `PREDICTION_COLUMNS`; `identities` has learned of the prediction."""
     scores, assignment = record.scores, record.assignment
     return (

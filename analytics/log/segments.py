@@ -27,7 +27,7 @@ logger = logging.getLogger("bentoml.sentiment.log")
 
 _SUFFIX = ".ndjson"
 # Of a segment that is not locked yet.
-UNBORN = ".new"
+TEMP_SUFFIX = ".new"
 
 
 def new_segment(folder: Path, at: datetime) -> Path:
@@ -136,7 +136,7 @@ def count_predictions(file: IO[bytes]) -> int:
 
 def remove_unborn(folder: Path) -> None:
     """Delete what processes left that were killed before they had a segment."""
-    for path in folder.glob(f"*{UNBORN}"):
+    for path in folder.glob(f"*{TEMP_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             if try_lock(file):
                 path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ RESTART_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.02
 
 
-class Shipping:
+class ShipperSupervisor:
     """Runs the shipper, as long as no other process that uses the folder does.
 
     A process of its own, so that a backlog of an hour costs requests nothing. It ends when its

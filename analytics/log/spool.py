@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Literal, NamedTuple
 
 from analytics.log.segments import (
-    UNBORN,
+    TEMP_SUFFIX,
     count_predictions,
     fsync_folder,
     new_segment,
@@ -192,7 +192,7 @@ class _Segment:
     def __init__(self, folder: Path, durability: Durability) -> None:
         path = new_segment(folder, datetime.now(UTC))
         # Under its name only when it is locked: who finds it unlocked takes it for complete.
-        hidden = path.with_suffix(UNBORN)
+        hidden = path.with_suffix(TEMP_SUFFIX)
         self._file = open(hidden, "xb", buffering=0, opener=_private)  # noqa: SIM115
         try:
             try_lock(self._file)

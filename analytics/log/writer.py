@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.ab_rollups import ASSIGN_SUBJECTS, INSERT_COMPARISONS
-from analytics.log.dimension_keys import Identities
+from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord, PredictionRecord
 from analytics.log.rows import (
     COMPARISON_COLUMNS,
@@ -20,11 +20,11 @@ from analytics.log.rows import (
 from analytics.partitions import make_partitions
 from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
 from analytics.tables import failure_rollups
-from analytics.upsert_sums import add_to
+from analytics.upsert_sums import upsert_sums
 from core.postgres import timed
 from core.types import Failure
 
-INSERT_FAILURES = add_to(
+INSERT_FAILURES = upsert_sums(
     failure_rollups,
     "(SELECT created_at AS at, model_version_id, texts FROM inserted) AS new",
     preceded_by="""WITH inserted AS (
@@ -48,7 +48,7 @@ class LogWriter:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._identities = Identities(engine)
+        self._identities = DimensionKeys(engine)
 
     async def write(
         self,

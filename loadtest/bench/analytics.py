@@ -33,7 +33,7 @@ from analytics.sql_fragment import Scope
 from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
-from core.gc import keep_what_is_loaded
+from core.gc import freeze_gc
 from core.postgres import create_engine
 from loadtest.bench.seed_predictions import seed_history
 from migrations.upgrade import upgrade
@@ -57,7 +57,7 @@ def main(
     Each question is one of an endpoint, about the last day or month. The writer is that of the
     service, in its batches; making the predictions up is not counted.
     """
-    keep_what_is_loaded()  # as the service does
+    freeze_gc()  # as the service does
     with _database() as url:
         dense = asyncio.run(_write_dense(url))
     console.print(f"{dense:,.0f} {DENSE}")

@@ -131,9 +131,9 @@ async def _reload(client: httpx.AsyncClient, tag: str) -> float:
     policy = reply.raise_for_status().json()["policy_version"]
     while True:
         told = (await client.get("/health")).json()["versions"]["v2"]
-        if told["heeded"] == policy:
-            if told["refused"]:
-                raise RuntimeError(told["refused"])
+        if told["observed_generation"] == policy:
+            if told["load_error"]:
+                raise RuntimeError(told["load_error"])
             return time.perf_counter() - started
         await asyncio.sleep(POLL_SECONDS)
 

@@ -9,7 +9,7 @@ from models.checkpoint import WEIGHTS_FILE, file_digests, revision_of
 from models.registry.catalogue import Entry
 from runners.classifier import Classifier
 from runners.engines.choice import EngineUnavailable, load_engine, runnable_engines
-from runners.golden_set import fault, read_canary
+from runners.golden_set import fault, read_golden_set
 
 
 class Finding(NamedTuple):
@@ -34,7 +34,7 @@ def verify(entry: Entry) -> Iterator[Finding]:
     same = found == model.revision
     yield Finding("revision", None if same else f"the weights are {found}, not {model.revision}")
     try:
-        canary = read_canary(model.folder)
+        canary = read_golden_set(model.folder)
     except ValueError as error:
         yield Finding("canary", str(error))
         return

@@ -96,9 +96,9 @@ def load_engine(
 
 
 def choose_engine(
-    model: SavedModel, wanted: EngineName | None, *, streams: int, mkldnn: bool
+    model: SavedModel, desired: EngineName | None, *, streams: int, mkldnn: bool
 ) -> Engine:
-    """Load `wanted`, or else the fastest engine; what does not run is passed over with a warning.
+    """Load `desired`, or else the fastest engine; what does not run is passed over with a warning.
 
     Raises:
         EngineUnavailable: not even the reference can be loaded.
@@ -106,7 +106,7 @@ def choose_engine(
     runnable = runnable_engines()
     for missing in (name for name in _LOADERS if name not in runnable and name in model.engines):
         logger.info("%s: this CPU lacks the instructions for %s", model.tag, missing)
-    order = [wanted] if wanted else []
+    order = [desired] if desired else []
     saved = (name for name in runnable if name in model.engines or name == REFERENCE)
     for name in dict.fromkeys((*order, *saved)):
         try:

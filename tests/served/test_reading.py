@@ -102,7 +102,7 @@ def test_rows_come_as_csv_too(client: httpx.Client) -> None:
 
 def test_a_b_is_told_with_a_verdict(client: httpx.Client) -> None:
     compared = client.post("/predict/ab-compare", json={"text": "Compared once."}).json()
-    routed = client.post("/predict/ab", json={"text": "Dealt.", "subject": "someone"}).json()
+    routed = client.post("/predict/ab", json={"text": "Bucket.", "subject": "someone"}).json()
     for prediction in (compared["predictions"]["v2"], routed):
         feedback = {"prediction_id": prediction["id"], "label": prediction["sentiment"]}
         assert client.post("/feedback", json=feedback).status_code == 202

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import URL
 
 from core.paths import ROOT
-from rollout.bucketing import deal_subject
+from rollout.bucketing import assign_subject
 from rollout.policy import RolloutPolicy
 from tests.database import fetch
 from tests.processes import child_that_runs
@@ -140,7 +140,7 @@ async def test_nothing_fails_while_policies_and_models_change(
             assert None in there or one.revision in there, one
         if one.path == "/predict/ab" and one.subject:
             allowed = {
-                deal_subject(policy, one.subject).version
+                assign_subject(policy, one.subject).version
                 for policy in policies.during(one.began, one.ended)
             }
             assert one.version in allowed, one
@@ -175,8 +175,8 @@ async def test_what_cannot_serve_is_refused_and_said_so(
     before = await admin.model("v2")
     refusals = bento.metric("model_changes_total", version="v2", outcome="refused")
     await admin.reload("v2", tag)
-    now = await admin.model_when("v2", lambda told: told["refused"] is not None)
-    assert now["refused"].startswith(f"{tag}: ")
+    now = await admin.model_when("v2", lambda told: told["load_error"] is not None)
+    assert now["load_error"].startswith(f"{tag}: ")
     assert (now["ready"], now["tag"], now["revision"]) == (True, before["tag"], before["revision"])
     reply = await client.post("/predict", json={"text": "Fine.", "version": "v2"})
     assert reply.json()["model_revision"] == before["revision"]

@@ -24,7 +24,7 @@ from core.types import (
 )
 from core.uuid7 import new_id
 from rollout.policy import RolloutPolicy
-from serving.pipeline import PredictionPath
+from serving.pipeline import PredictionPipeline
 
 
 def classification(text: str, revision: str = "r1") -> Classification:
@@ -59,7 +59,7 @@ class FakeRunner:
             raise RunnerUnavailable("told to be still loading")
         return self._description
 
-    async def described(self) -> RunnerDescription:
+    async def wait_until_described(self) -> RunnerDescription:
         return self.description()
 
     def check(self, texts: Sequence[str]) -> None:
@@ -130,7 +130,7 @@ class Setup:
         self.cache, self.log = FakeCache(), FakeLog()
         self.policy = RolloutPolicy(salt="salt")
         self.shadowed: list[Prediction] = []
-        self.path = PredictionPath(
+        self.path = PredictionPipeline(
             {"v1": self.v1, "v2": self.v2},
             self.cache,
             self.log,

@@ -180,6 +180,6 @@ def _runner_health(runner: WatchedRunner) -> RunnerHealth:
         engine=description.engine,
         tag=description.tag or None,
         loading=(loading.tag or "what is configured") if loading else None,
-        refused=description.refused,
-        heeded=description.heeded if description.agreed else None,
+        load_error=description.load_error,
+        observed_generation=description.observed_generation if description.converged else None,
     )

@@ -13,9 +13,9 @@ class RunnerHealth(BaseModel):
     engine: str | None
     tag: str | None = Field(None, description="in the BentoML model store")
     loading: str | None = Field(None, description="what is being loaded to take its place")
-    refused: str | None = Field(None, description="what was to take its place and did not, and why")
-    heeded: int | None = Field(
-        None, description="the rollout policy whose model every host has loaded or refused"
+    load_error: str | None = Field(None, description="why the last desired model was not loaded")
+    observed_generation: int | None = Field(
+        None, description="the latest rollout policy whose model every host has loaded or refused"
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback.store import FeedbackStore
-from analytics.partition_maintenance import DAYS_AHEAD, Upkeep
+from analytics.partition_maintenance import DAYS_AHEAD, PartitionMaintenance
 from analytics.partitions import partition_days
 from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
 from core.uuid7 import new_id
@@ -78,7 +78,7 @@ async def test_an_id_that_tells_another_time_is_refused(engine: AsyncEngine) -> 
 
 
 async def test_days_are_made_ahead_and_again_changes_nothing(engine: AsyncEngine) -> None:
-    upkeep = Upkeep(engine, retention_days=0)
+    upkeep = PartitionMaintenance(engine, retention_days=0)
     for _ in range(2):
         assert await upkeep.run(TODAY) == []
         assert await days(engine) == [TODAY + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
@@ -116,19 +116,19 @@ async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEng
         "label_rollups": 9, "failure_rollups": 9, "compared_texts": 2, "comparison_rollups": 6,
         "assignments": 3, "assignment_rollups": 9,
     }  # fmt: skip
-    dropped = await Upkeep(engine, retention_days=3).run(TODAY)
+    dropped = await PartitionMaintenance(engine, retention_days=3).run(TODAY)
     assert dropped == [old.created_at.date(), edge.created_at.date()]
     assert await counts(engine) == {
         "predictions": 2, "comparisons": 1, "feedback": 1, "failures": 1, "rollups": 6,
         "label_rollups": 3, "failure_rollups": 3, "compared_texts": 1, "comparison_rollups": 3,
         "assignments": 1, "assignment_rollups": 3,
     }  # fmt: skip
-    assert await Upkeep(engine, retention_days=3).run(TODAY) == []
+    assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == []
 
 
 async def test_without_retention_nothing_is_dropped(engine: AsyncEngine) -> None:
     await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=4_000))])
-    assert await Upkeep(engine, retention_days=0).run(TODAY) == []
+    assert await PartitionMaintenance(engine, retention_days=0).run(TODAY) == []
     assert (await counts(engine))["predictions"] == 1
 
 
@@ -136,7 +136,7 @@ async def test_processes_that_keep_house_at_once_drop_each_day_once(engine: Asyn
     for n in range(4, 8):
         await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=n))])
     dropped = await asyncio.gather(
-        *(Upkeep(engine, retention_days=3).run(TODAY) for _ in range(3)),
+        *(PartitionMaintenance(engine, retention_days=3).run(TODAY) for _ in range(3)),
         *(write(engine, [make_prediction(created_at=MIDNIGHT)]) for _ in range(2)),
     )
     told = [day for one in dropped if one for day in one]
@@ -147,7 +147,7 @@ async def test_processes_that_keep_house_at_once_drop_each_day_once(engine: Asyn
 async def test_a_late_prediction_of_a_dropped_day_is_kept_until_the_next_time(
     engine: AsyncEngine,
 ) -> None:
-    upkeep, late = Upkeep(engine, retention_days=3), MIDNIGHT - timedelta(days=10)
+    upkeep, late = PartitionMaintenance(engine, retention_days=3), MIDNIGHT - timedelta(days=10)
     for _ in range(2):
         await write(engine, [make_prediction(created_at=late)])
         assert (await counts(engine))["predictions"] == 1

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.confidence import confidence
 from analytics.drift import drift
 from analytics.latency import latency
-from analytics.log.dimension_keys import Identities
+from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import PredictionRecord
 from analytics.log.rows import prediction_row
 from analytics.log.writer import store
@@ -226,7 +226,7 @@ async def test_a_crash_before_the_commit_leaves_neither_rows_nor_rollups(
 
 
 async def store_and_crash(engine: AsyncEngine, prediction: Prediction) -> None:
-    identities, record = Identities(engine), PredictionRecord.of(prediction, "hash")
+    identities, record = DimensionKeys(engine), PredictionRecord.of(prediction, "hash")
     await identities.learn([record])
     async with engine.begin() as connection:
         await store(connection, [prediction_row(record, identities)])

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.errors import DatabaseUnavailable, InvalidRequest, PolicyConflict, PolicyNotFound
 from core.postgres import create_engine
-from core.types import VERSIONS, Version, WantedModel
+from core.types import VERSIONS, DesiredModel, Version
 from rollout.admin import RolloutAdmin
 from rollout.live import FROZEN_AFTER_SECONDS, LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy, Schedule, Weights
@@ -43,8 +43,8 @@ class Machine:
     seen: Seen = field(default_factory=Seen)
     now: datetime = NOW
     asked: list[Mapping[Version, datetime]] = field(default_factory=list)
-    wanted: list[WantedModel] = field(default_factory=list)
-    confirmed: WantedModel | None = None
+    desired: list[DesiredModel] = field(default_factory=list)
+    confirmed: DesiredModel | None = None
 
     def __post_init__(self) -> None:
         self.store = PolicyStore(self.engine)
@@ -59,9 +59,9 @@ class Machine:
 
     def in_force(self, policy: RolloutPolicy, as_of: float) -> None:
         assert as_of <= time.monotonic()
-        self.wanted.append(policy.wanted_model("v2"))
+        self.desired.append(policy.desired_model("v2"))
         if as_of > -math.inf:
-            self.confirmed = policy.wanted_model("v2")
+            self.confirmed = policy.desired_model("v2")
 
     async def evidence(
         self,
@@ -99,7 +99,7 @@ async def sql(url: URL, statement: str) -> None:
 
 
 def shares(percent: float) -> RolloutChanges:
-    return RolloutChanges(ab_weights=Weights.giving(percent, "v2"))
+    return RolloutChanges(ab_weights=Weights.with_share(percent, "v2"))
 
 
 async def test_a_change_is_written_down_and_in_force(machine: Machine) -> None:
@@ -158,12 +158,12 @@ async def test_roles_and_models_are_taken_back_by_going_to_an_earlier_policy(
     await admin.reload("v2", "m:2", base_version=None, author="ana", reason="new weights")
     await admin.change("promote", base_version=1, author="ana", reason="it is better")
     assert machine.live.policy.champion == "v2"
-    assert machine.wanted[-1] == WantedModel("m:2", 1)
+    assert machine.desired[-1] == DesiredModel("m:2", 1)
     with pytest.raises(PolicyNotFound):
         await admin.change("roll_back", base_version=2, author="x", reason="y", to_version=9)
     await admin.change("roll_back", base_version=2, author="ana", reason="oh no", to_version=0)
     assert (machine.live.policy.champion, machine.live.policy.ab_weights.v2) == ("v1", 50)
-    assert machine.wanted[-1] == WantedModel(None, 3)
+    assert machine.desired[-1] == DesiredModel(None, 3)
     told = await admin.history(10, None)
     assert [(one.version, one.action) for one in told] == [
         (3, "roll_back"), (2, "promote"), (1, "reload"),
@@ -187,11 +187,11 @@ async def started(machine: Machine, second: Machine) -> AsyncIterator[list[Machi
 
 async def test_other_processes_hear_of_it_within_two_seconds(started: list[Machine]) -> None:
     one, two = started
-    await until(lambda: bool(one.wanted and two.wanted))
+    await until(lambda: bool(one.desired and two.desired))
     await one.admin.reload("v2", "m:2", base_version=0, author="ana", reason="new weights")
     await until(lambda: two.live.version == 1, seconds=2.0)
-    assert two.wanted[-1] == WantedModel("m:2", 1)
-    await until(lambda: one.confirmed == two.confirmed == WantedModel("m:2", 1))
+    assert two.desired[-1] == DesiredModel("m:2", 1)
+    await until(lambda: one.confirmed == two.confirmed == DesiredModel("m:2", 1))
     assert counter("rollout_policy_version") == 1
     assert not two.live.is_frozen
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.coalescing import Bounds, Coalescer, NotCalled
+from core.coalescing import Bounds, CallDropped, Coalescer
 
 BOUNDS = Bounds(calls=2, call_items=4, waiting_items=8)
 
@@ -90,7 +90,7 @@ async def test_too_much_that_waits_is_refused() -> None:
     calls = shared(backend, Bounds(calls=1, call_items=4, waiting_items=3))
     tasks = [asyncio.create_task(calls.get([number])) for number in range(4)]
     await settle()
-    with pytest.raises(NotCalled, match="3 wait already"):
+    with pytest.raises(CallDropped, match="3 wait already"):
         await calls.get([9])
     backend.gate.set()
     assert await asyncio.gather(*tasks) == [[0], [2], [4], [6]]
@@ -103,7 +103,7 @@ async def test_what_is_past_its_deadline_is_not_sent() -> None:
     await asyncio.sleep(0.02)
     backend.gate.set()
     assert await first == [0]
-    with pytest.raises(NotCalled, match="deadline"):
+    with pytest.raises(CallDropped, match="deadline"):
         await late
     assert backend.calls == [[0]]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from core.types import VERSIONS, Version
-from rollout.guardrails import Judgement, judge
+from rollout.guardrails import GuardrailResult, judge
 from rollout.policy import Guardrails
 
 
@@ -43,7 +43,7 @@ def states(seen: Seen, limits: Guardrails | None = None) -> dict[str, str]:
     return {one.name: one.state for one in judge("v1", limits or Guardrails(), seen)}
 
 
-def broken(seen: Seen, champion: Version = "v1") -> list[Judgement]:
+def broken(seen: Seen, champion: Version = "v1") -> list[GuardrailResult]:
     return [one for one in judge(champion, Guardrails(), seen) if one.state == "broken"]
 
 

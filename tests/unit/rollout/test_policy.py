@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.errors import InvalidRequest
-from core.types import WantedModel
-from rollout.bucketing import deal_subject
+from core.types import DesiredModel
+from rollout.bucketing import assign_subject
 from rollout.changes import (
     Change,
     differences,
@@ -152,11 +152,11 @@ def test_promotion_swaps_the_roles() -> None:
 
 def test_a_reload_names_the_model_and_begins_the_step_anew() -> None:
     policy = reloaded(scheduled(), "v2", "m:2", 7, LATER)
-    assert policy.wanted_model("v2") == WantedModel("m:2", 7)
-    assert policy.wanted_model("v1") == WantedModel(None, 0)
+    assert policy.desired_model("v2") == DesiredModel("m:2", 7)
+    assert policy.desired_model("v1") == DesiredModel(None, 0)
     assert policy.progress is not None
     assert (policy.progress.since, policy.progress.started) == (LATER, NOW)
-    assert reloaded(policy, "v2", None, 8, LATER).wanted_model("v2") == WantedModel(None, 8)
+    assert reloaded(policy, "v2", None, 8, LATER).desired_model("v2") == DesiredModel(None, 8)
 
 
 def test_going_back_to_an_earlier_policy_brings_its_models_back() -> None:
@@ -164,8 +164,8 @@ def test_going_back_to_an_earlier_policy_brings_its_models_back() -> None:
     second = reloaded(first, "v2", "m:2", 2, NOW)
     third = reloaded(second, "v1", "m:3", 3, NOW)
     back = restored(third, second, 4)
-    assert back.wanted_model("v1") == WantedModel(None, 4)
-    assert back.wanted_model("v2") == WantedModel("m:2", 2)  # it holds that one
+    assert back.desired_model("v1") == DesiredModel(None, 4)
+    assert back.desired_model("v2") == DesiredModel("m:2", 2)  # it holds that one
     assert restored(third, scheduled(), 4).progress is None
 
 
@@ -185,16 +185,18 @@ SUBJECTS = [f"user-{number}" for number in range(20_000)]
 
 @pytest.mark.parametrize(("before", "after"), [(50, 10), (0, 100), (5, 25), (33.33, 33.33)])
 def test_as_many_subjects_move_as_were_told(before: float, after: float) -> None:
-    policies = [RolloutPolicy(ab_weights=Weights.giving(share, "v2")) for share in (before, after)]
+    policies = [
+        RolloutPolicy(ab_weights=Weights.with_share(share, "v2")) for share in (before, after)
+    ]
     told = subjects_moved_percent(*policies)
     moved = [
         subject
         for subject in SUBJECTS
-        if len({deal_subject(policy, subject).version for policy in policies}) == 2
+        if len({assign_subject(policy, subject).version for policy in policies}) == 2
     ]
     # Five standard deviations.
     assert 100 * len(moved) / len(SUBJECTS) == pytest.approx(told, abs=1.8)
-    directions = {deal_subject(policies[1], subject).version for subject in moved}
+    directions = {assign_subject(policies[1], subject).version for subject in moved}
     assert len(directions) <= 1
 
 
@@ -202,7 +204,7 @@ def test_another_salt_deals_all_out_anew() -> None:
     policies = [RolloutPolicy(salt=salt) for salt in "ab"]
     assert subjects_moved_percent(*policies) == 50
     moved = sum(
-        len({deal_subject(policy, subject).version for policy in policies}) == 2
+        len({assign_subject(policy, subject).version for policy in policies}) == 2
         for subject in SUBJECTS
     )
     assert 100 * moved / len(SUBJECTS) == pytest.approx(50, abs=1.8)
@@ -210,19 +212,19 @@ def test_another_salt_deals_all_out_anew() -> None:
 
 def test_an_override_counts_in_no_experiment() -> None:
     policy = RolloutPolicy(ab_weights=Weights(v1=100, v2=0), overrides={"user-1": "v2"})
-    assert deal_subject(policy, "user-1")[::2] == ("v2", None)
-    assert deal_subject(policy, "user-2").version == "v1"
-    assert deal_subject(policy, "user-2").split is not None
-    assert deal_subject(policy, None).version == "v1"
+    assert assign_subject(policy, "user-1")[::2] == ("v2", None)
+    assert assign_subject(policy, "user-2").version == "v1"
+    assert assign_subject(policy, "user-2").split is not None
+    assert assign_subject(policy, None).version == "v1"
 
 
 @given(
     st.builds(
         RolloutPolicy,
         champion=st.sampled_from(["v1", "v2"]),
-        ab_weights=st.integers(0, 10_000).map(lambda n: Weights.giving(n / 100, "v2")),
+        ab_weights=st.integers(0, 10_000).map(lambda n: Weights.with_share(n / 100, "v2")),
         predict_weights=st.none()
-        | st.integers(0, 10_000).map(lambda n: Weights.giving(n / 100, "v1")),
+        | st.integers(0, 10_000).map(lambda n: Weights.with_share(n / 100, "v1")),
         overrides=st.dictionaries(
             st.text(NAMES, min_size=1, max_size=20),
             st.sampled_from(["v1", "v2"]),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.admission import SATURATED_TOKENS, Admission, NotAdmitted, QueueBounds
+from runners.admission import SATURATED_TOKENS, Admission, AdmissionRejected, QueueBounds
 from runners.lanes import INTERACTIVE_TOKENS, LANES, Lane, estimated_tokens, lane_of
 
 BOUNDS = QueueBounds(texts=100, tokens=100_000, seconds={"interactive": 1.0, "bulk": 5.0})
@@ -62,7 +62,7 @@ def test_as_long_as_the_pace_is_not_known_only_the_size_counts() -> None:
     runner = Runner()
     for _ in range(10):
         runner.ask(10_000)
-    with pytest.raises(NotAdmitted) as caught:
+    with pytest.raises(AdmissionRejected) as caught:
         runner.ask(1)
     assert (caught.value.reason, caught.value.wait_seconds) == ("queue_size", 0.0)
 
@@ -71,7 +71,7 @@ def test_texts_are_bounded_too() -> None:
     runner = Runner()
     for _ in range(BOUNDS.texts):
         runner.ask(1)
-    with pytest.raises(NotAdmitted, match="queue_size"):
+    with pytest.raises(AdmissionRejected, match="queue_size"):
         runner.ask(1)
     runner.answer(1)
     runner.ask(1)
@@ -81,7 +81,7 @@ def test_what_would_wait_too_long_is_refused(seen: Runner) -> None:
     for _ in range(10):
         seen.ask(1_000)
     seen.ask(100)
-    with pytest.raises(NotAdmitted) as caught:
+    with pytest.raises(AdmissionRejected) as caught:
         seen.ask(100)
     assert caught.value.reason == "queue_time"
     assert caught.value.wait_seconds == pytest.approx(1.01, rel=0.05)
@@ -92,20 +92,20 @@ def test_what_would_wait_too_long_is_refused(seen: Runner) -> None:
 def test_what_would_wait_past_its_deadline_is_refused(seen: Runner) -> None:
     seen.ask(5_000)
     seen.ask(100, deadline_seconds=0.6)
-    with pytest.raises(NotAdmitted, match="deadline"):
+    with pytest.raises(AdmissionRejected, match="deadline"):
         seen.ask(100, deadline_seconds=0.4)
 
 
 @given(st.lists(st.integers(1, 3_000), max_size=20), st.integers(1, 4))
 def test_full_is_what_refuses_the_shortest_of_texts(asked: list[int], texts: int) -> None:
     runner = Runner(QueueBounds(texts=10 * texts, tokens=10**9, seconds=BOUNDS.seconds))
-    runner.admission.pace.expect(TOKENS_PER_SECOND)
+    runner.admission.pace.seed(TOKENS_PER_SECOND)
     for tokens in asked:
         full = runner.admission.is_full("interactive")
         try:
             runner.ask(1)
             runner.waiting.pop()[1].close()
-        except NotAdmitted:
+        except AdmissionRejected:
             assert full
             return
         assert not full
@@ -119,7 +119,7 @@ def test_an_empty_lane_takes_whatever_comes(seen: Runner) -> None:
 
 def test_a_full_lane_does_not_shut_the_other(seen: Runner) -> None:
     seen.ask(60_000, "bulk")
-    with pytest.raises(NotAdmitted):
+    with pytest.raises(AdmissionRejected):
         seen.ask(2_000, "bulk")
     seen.ask(100)
     seen.ask(100)
@@ -169,7 +169,7 @@ def test_every_wait_that_was_promised_is_kept(
         outstanding = sum(tokens for tokens, _ in runner.waiting)
         try:
             runner.ask(tokens, lane)
-        except NotAdmitted as refusal:
+        except AdmissionRejected as refusal:
             assert outstanding  # an idle runner refuses nothing
             assert refusal.wait_seconds >= 0
         assert len(runner.waiting) <= 2 * 10
@@ -191,14 +191,14 @@ def test_lanes() -> None:
 
 def test_what_is_expected_goes_until_more_is_known() -> None:
     runner = Runner()
-    runner.admission.pace.expect(2 * TOKENS_PER_SECOND)
+    runner.admission.pace.seed(2 * TOKENS_PER_SECOND)
     runner.ask(10_000)
     assert runner.admission.wait_seconds("interactive") == pytest.approx(0.5)
     for _ in range(200):
         runner.answer()
         runner.ask(SATURATED_TOKENS)
     assert runner.admission.wait_seconds("interactive") == pytest.approx(0.2, rel=0.1)
-    runner.admission.pace.expect(1)  # it knows better
+    runner.admission.pace.seed(1)  # it knows better
     assert runner.admission.wait_seconds("interactive") == pytest.approx(0.2, rel=0.1)
 
 

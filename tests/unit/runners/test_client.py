@@ -13,7 +13,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import deadline_in
-from core.types import Classification, RunnerDescription, Version, WantedModel
+from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.admission import QueueBounds
 from runners.client import READY_POLL_SECONDS, RunnerClient
 from runners.lanes import INTERACTIVE_TOKENS, Lane
@@ -36,7 +36,7 @@ class FakeRunnerApi:
         self.calls: list[list[str]] = []
         self.lanes: list[Lane] = []
         self.timeouts: list[float] = []
-        self.wishes: list[WantedModel] = []
+        self.wishes: list[DesiredModel] = []
 
     async def classify(
         self, texts: Sequence[str], timeout_seconds: float, lane: Lane
@@ -59,20 +59,20 @@ class FakeRunnerApi:
         ]
 
     async def load(self, tag: str | None, number: int) -> RunnerDescription:
-        self.wishes.append(WantedModel(tag, number))
+        self.wishes.append(DesiredModel(tag, number))
         return await self.describe()
 
     async def describe(self) -> RunnerDescription:
         if self.error:
             raise self.error
-        heeded = self.wishes[-1].number if self.wishes else 0
+        observed_generation = self.wishes[-1].generation if self.wishes else 0
         return RunnerDescription(
             "v1",
             self.revision,
             "fake",
             ("negative", "positive"),
             tokens_per_second=self.tokens_per_second,
-            heeded=heeded,
+            observed_generation=observed_generation,
         )
 
 
@@ -242,7 +242,7 @@ async def test_before_its_first_answer_a_runner_is_still_loading(api: FakeRunner
 async def test_a_request_to_a_process_that_has_just_started_waits_to_hear(
     api: FakeRunnerApi, watching: RunnerClient
 ) -> None:
-    waiting = asyncio.create_task(watching.described())
+    waiting = asyncio.create_task(watching.wait_until_described())
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     api.error = None
@@ -294,60 +294,60 @@ async def test_a_wish_is_told_once_and_again_after_the_runner_has_forgotten_it(
     runner = client(api)
     await runner.refresh()
     assert api.wishes == []
-    runner.want(WantedModel("m:2", 7), -math.inf)
+    runner.set_desired(DesiredModel("m:2", 7), -math.inf)
     for _ in range(3):
         await runner.refresh()
-    assert api.wishes == [WantedModel("m:2", 7)]
+    assert api.wishes == [DesiredModel("m:2", 7)]
     api.wishes.clear()  # it was started anew
     await runner.refresh()
-    assert api.wishes == [WantedModel("m:2", 7)]
+    assert api.wishes == [DesiredModel("m:2", 7)]
 
 
 async def test_a_wish_reaches_a_runner_that_comes_up_later(
     api: FakeRunnerApi, watching: RunnerClient
 ) -> None:
-    watching.want(WantedModel(None, 4), -math.inf)
+    watching.set_desired(DesiredModel(None, 4), -math.inf)
     api.error = None
-    await until(lambda: api.wishes == [WantedModel(None, 4)])
+    await until(lambda: api.wishes == [DesiredModel(None, 4)])
 
 
 async def test_who_knows_of_an_earlier_wish_than_the_runner_does_keeps_it_to_itself(
     api: FakeRunnerApi,
 ) -> None:
     behind, ahead = client(api), client(api)
-    behind.want(WantedModel("m:1", 6), time.monotonic())
-    ahead.want(WantedModel("m:2", 7), time.monotonic())
+    behind.set_desired(DesiredModel("m:1", 6), time.monotonic())
+    ahead.set_desired(DesiredModel("m:2", 7), time.monotonic())
     for _ in range(3):
         await ahead.refresh()
         await behind.refresh()
-    assert api.wishes == [WantedModel("m:2", 7)]
+    assert api.wishes == [DesiredModel("m:2", 7)]
 
 
 async def test_what_the_database_said_before_the_latest_of_later_wishes_counts_no_more(
     api: FakeRunnerApi,
 ) -> None:
     runner = client(api)
-    runner.want(WantedModel("m:1", 6), time.monotonic())
-    api.wishes.append(WantedModel("m:2", 7))
+    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
+    api.wishes.append(DesiredModel("m:2", 7))
     await runner.refresh()
-    runner.want(WantedModel("m:2", 7), time.monotonic())
-    api.wishes.append(WantedModel("m:3", 8))
+    runner.set_desired(DesiredModel("m:2", 7), time.monotonic())
+    api.wishes.append(DesiredModel("m:3", 8))
     await runner.refresh()
-    assert api.wishes[-1] == WantedModel("m:3", 8)
+    assert api.wishes[-1] == DesiredModel("m:3", 8)
 
 
 async def test_what_the_database_says_after_a_later_wish_was_seen_counts(
     api: FakeRunnerApi,
 ) -> None:
-    api.wishes.append(WantedModel("m:2", 7))
+    api.wishes.append(DesiredModel("m:2", 7))
     runner = client(api)
-    runner.want(WantedModel("m:1", 6), time.monotonic())
+    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
     await runner.refresh()
-    assert api.wishes == [WantedModel("m:2", 7)]
-    runner.want(WantedModel("m:1", 6), time.monotonic())
+    assert api.wishes == [DesiredModel("m:2", 7)]
+    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
     for _ in range(3):
         await runner.refresh()
-    assert api.wishes == [WantedModel("m:2", 7), WantedModel("m:1", 6)]
+    assert api.wishes == [DesiredModel("m:2", 7), DesiredModel("m:1", 6)]
 
 
 async def test_an_answer_of_other_weights_is_looked_into_at_once(

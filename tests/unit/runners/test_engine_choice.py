@@ -115,19 +115,19 @@ def test_a_broken_file_is_an_engine_that_does_not_run_here(
 
 
 @BROKEN
-@pytest.mark.parametrize("wanted", [None, *ENGINE_NAMES])
+@pytest.mark.parametrize("desired", [None, *ENGINE_NAMES])
 def test_what_is_broken_is_passed_over_with_a_warning(
     model: SavedModel,
     spoil: Callable[[Path], None],
-    wanted: EngineName | None,
+    desired: EngineName | None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     spoil(model.folder)
     claiming = replace(model, engines=ENGINE_NAMES)
-    engine = choose_engine(claiming, wanted, streams=1, mkldnn=True)
+    engine = choose_engine(claiming, desired, streams=1, mkldnn=True)
     assert engine.name == "torch-fp32"
     assert engine.infer(IDS, MASK).shape == (2, 2)
-    tried = () if wanted == "torch-fp32" else dict.fromkeys([wanted, *runnable_engines()[:-1]])
+    tried = () if desired == "torch-fp32" else dict.fromkeys([desired, *runnable_engines()[:-1]])
     for name, warning in zip(filter(None, tried), warnings_in(caplog), strict=True):
         assert warning.startswith(f"falling back from {name}: {name} does not run here: ")
 
@@ -154,9 +154,9 @@ def with_onnx(model: SavedModel) -> SavedModel:
 def test_the_wanted_engine_is_taken_when_it_works(
     with_onnx: SavedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wanted: tuple[EngineName, ...] = ("torch-fp32", "onnxruntime-fp32")
-    torchs, onnx = (choose_engine(with_onnx, name, streams=2, mkldnn=True) for name in wanted)
-    assert (torchs.name, onnx.name) == wanted
+    desired: tuple[EngineName, ...] = ("torch-fp32", "onnxruntime-fp32")
+    torchs, onnx = (choose_engine(with_onnx, name, streams=2, mkldnn=True) for name in desired)
+    assert (torchs.name, onnx.name) == desired
     assert warnings_in(caplog) == []
     np.testing.assert_allclose(onnx.infer(IDS, MASK), torchs.infer(IDS, MASK), atol=1e-5)
 

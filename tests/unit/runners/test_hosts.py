@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from bentoml.exceptions import ServiceUnavailable
 
-from core.types import Classification, RunnerDescription, Sentiment, WantedModel
+from core.types import Classification, DesiredModel, RunnerDescription, Sentiment
 from runners.hosts import LOOK_UP_SECONDS, RunnerHosts, addresses_of
 from runners.lanes import Lane
 from tests.unit.fakes import counter
@@ -29,7 +29,7 @@ class FakeHost:
         self.hangs = False
         self.closed = False
         self.asked = 0
-        self.wishes: list[WantedModel] = []
+        self.wishes: list[DesiredModel] = []
 
     async def _answer(self) -> None:
         if self.error is not None:
@@ -48,14 +48,16 @@ class FakeHost:
         ]
 
     async def load(self, tag: str | None, number: int) -> RunnerDescription:
-        self.wishes.append(WantedModel(tag, number))
+        self.wishes.append(DesiredModel(tag, number))
         return await self.describe()
 
     async def describe(self) -> RunnerDescription:
         await self._answer()
-        heeded = self.wishes[-1].number if self.wishes else 0
+        observed_generation = self.wishes[-1].generation if self.wishes else 0
         labels: tuple[Sentiment, ...] = ("negative", "positive")
-        return RunnerDescription("v1", self.url, "fake", labels, self.pace, heeded=heeded)
+        return RunnerDescription(
+            "v1", self.url, "fake", labels, self.pace, observed_generation=observed_generation
+        )
 
     async def close(self) -> None:
         self.closed = True
@@ -106,26 +108,26 @@ async def test_together_they_are_one_runner(machines: Machines) -> None:
 
 
 async def test_a_wish_reaches_the_hosts_that_have_not_heard_of_it(machines: Machines) -> None:
-    wanted = WantedModel("m:2", 5)
-    machines.hosts["b"].wishes.append(wanted)
+    desired = DesiredModel("m:2", 5)
+    machines.hosts["b"].wishes.append(desired)
     description = await machines.runner.describe()
-    assert not description.agreed
-    assert not description.has_heard_of(wanted)
-    assert description.latest_wish == wanted.number
-    assert (await machines.runner.load(*wanted)).has_heard_of(wanted)
+    assert not description.converged
+    assert not description.has_observed(desired)
+    assert description.latest_generation == desired.generation
+    assert (await machines.runner.load(*desired)).has_observed(desired)
     assert {url: host.wishes for url, host in machines.hosts.items()} == {
-        url: [wanted] for url in "abc"
+        url: [desired] for url in "abc"
     }
 
 
 async def test_a_host_that_is_away_hears_of_a_wish_later(machines: Machines) -> None:
-    wanted = WantedModel("m:2", 5)
+    desired = DesiredModel("m:2", 5)
     machines.hosts["b"].error = ConnectionRefusedError()
     await machines.runner.describe()
-    assert (await machines.runner.load(*wanted)).has_heard_of(wanted)
+    assert (await machines.runner.load(*desired)).has_observed(desired)
     machines.hosts["b"].error = None
-    assert not (await machines.runner.describe()).has_heard_of(wanted)
-    assert (await machines.runner.load(*wanted)).has_heard_of(wanted)
+    assert not (await machines.runner.describe()).has_observed(desired)
+    assert (await machines.runner.load(*desired)).has_observed(desired)
 
 
 async def test_idle_hosts_take_turns(machines: Machines) -> None:

@@ -13,10 +13,10 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from core.types import Classification, RunnerDescription, WantedModel
+from core.types import Classification, DesiredModel, RunnerDescription
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel
-from runners.loading import CanaryFailed
+from runners.loading import GoldenCheckFailed
 from runners.queue import TextQueue
 from runners.slot import Loaded, Slot
 from tests.unit.fakes import counter
@@ -103,21 +103,21 @@ async def test_it_holds_what_is_configured_until_it_is_told_otherwise(
 ) -> None:
     slot = slot_of(store, chosen)
     assert await answer(slot) == "m:1"
-    slot.ask(WantedModel("m:2", 1))
+    slot.ask(DesiredModel("m:2", 1))
     await until(lambda: slot.description.tag == "m:2")
     assert await answer(slot) == "m:2"
-    assert (slot.description.heeded, slot.description.loading) == (1, None)
-    slot.ask(WantedModel(None, 2))
-    await until(lambda: slot.description.heeded == 2)
+    assert (slot.description.observed_generation, slot.description.loading) == (1, None)
+    slot.ask(DesiredModel(None, 2))
+    await until(lambda: slot.description.observed_generation == 2)
     assert await answer(slot) == "m:1"
 
 
 async def test_while_one_loads_the_other_answers(store: Store, chosen: ChosenModel) -> None:
     slot = slot_of(store, chosen)
     store.may_load.clear()
-    slot.ask(WantedModel("m:2", 1))
+    slot.ask(DesiredModel("m:2", 1))
     await until(lambda: "m:2" in store.loaded)
-    assert slot.description.loading == WantedModel("m:2", 1)
+    assert slot.description.loading == DesiredModel("m:2", 1)
     assert await answer(slot) == "m:1"
     store.may_load.set()
     await until(lambda: slot.description.tag == "m:2")
@@ -131,7 +131,7 @@ async def test_what_was_asked_before_the_change_is_answered_by_whom_it_was_asked
     first.free.clear()
     asked = [asyncio.create_task(answer(slot)) for _ in range(3)]
     await asyncio.to_thread(first.begun.wait)
-    slot.ask(WantedModel("m:2", 1))
+    slot.ask(DesiredModel("m:2", 1))
     await until(lambda: slot.description.tag == "m:2")
     assert await answer(slot) == "m:2"
     first.free.set()
@@ -142,7 +142,7 @@ async def test_what_was_asked_before_the_change_is_answered_by_whom_it_was_asked
     ("error", "told"),
     [
         (NotFound("m:2 is not there"), "m:2: m:2 is not there"),
-        (CanaryFailed("3 of 24 texts are answered otherwise"), "m:2: 3 of 24 texts"),
+        (GoldenCheckFailed("3 of 24 texts are answered otherwise"), "m:2: 3 of 24 texts"),
         (ValueError("/secret/path"), "m:2: ValueError"),
     ],
 )
@@ -152,19 +152,19 @@ async def test_what_cannot_serve_is_refused_and_the_other_goes_on(
     slot = slot_of(store, chosen)
     before = counter("model_changes_total", version="v1", outcome="refused")
     store.errors["m:2"] = error
-    slot.ask(WantedModel("m:2", 1))
-    await until(lambda: slot.description.heeded == 1)
-    assert slot.description.refused is not None
-    assert slot.description.refused.startswith(told)
-    assert "secret" not in slot.description.refused
+    slot.ask(DesiredModel("m:2", 1))
+    await until(lambda: slot.description.observed_generation == 1)
+    assert slot.description.load_error is not None
+    assert slot.description.load_error.startswith(told)
+    assert "secret" not in slot.description.load_error
     assert (await answer(slot), slot.description.tag) == ("m:1", "m:1")
     assert counter("model_changes_total", version="v1", outcome="refused") == before + 1
     assert counter("model_change_refused", version="v1") == 1
     store.errors.clear()
-    slot.ask(WantedModel("m:2", 1))  # the same wish is not tried again
-    slot.ask(WantedModel("m:2", 2))  # another one is
+    slot.ask(DesiredModel("m:2", 1))  # the same wish is not tried again
+    slot.ask(DesiredModel("m:2", 2))  # another one is
     await until(lambda: slot.description.tag == "m:2")
-    assert slot.description.refused is None
+    assert slot.description.load_error is None
     assert counter("model_change_refused", version="v1") == 0
     assert store.loaded == ["m:1", "m:2", "m:2"]
 
@@ -175,11 +175,11 @@ async def test_of_many_wishes_the_last_one_counts_and_two_are_never_loaded_at_on
     slot = slot_of(store, chosen)
     store.may_load.clear()
     for number in range(1, 6):
-        slot.ask(WantedModel(f"m:{number}", number))
+        slot.ask(DesiredModel(f"m:{number}", number))
         await asyncio.sleep(0)
     await until(lambda: len(store.loaded) == 2)
     store.may_load.set()
-    await until(lambda: slot.description.heeded == 5)
+    await until(lambda: slot.description.observed_generation == 5)
     assert await answer(slot) == "m:5"
     assert store.loaded == ["m:1", "m:1", "m:5"]
     assert store.tried == [False, True, True]
@@ -187,21 +187,21 @@ async def test_of_many_wishes_the_last_one_counts_and_two_are_never_loaded_at_on
 
 async def test_a_restart_holds_what_was_held(store: Store, chosen: ChosenModel) -> None:
     slot = slot_of(store, chosen)
-    slot.ask(WantedModel("m:2", 3))
-    await until(lambda: chosen.read() == WantedModel("m:2", 3))
+    slot.ask(DesiredModel("m:2", 3))
+    await until(lambda: chosen.read() == DesiredModel("m:2", 3))
     again = slot_of(store, chosen)
-    assert (again.description.tag, again.description.heeded) == ("m:2", 3)
+    assert (again.description.tag, again.description.observed_generation) == ("m:2", 3)
     assert await answer(again) == "m:2"
 
 
 async def test_a_restart_without_the_model_serves_what_is_configured_and_says_so(
     store: Store, chosen: ChosenModel
 ) -> None:
-    chosen.keep(WantedModel("m:9", 3))
+    chosen.save(DesiredModel("m:9", 3))
     store.errors["m:9"] = NotFound("m:9 is not there")
     slot = slot_of(store, chosen)
-    assert (slot.description.tag, slot.description.heeded) == ("m:1", 3)
-    assert slot.description.refused == "m:9: m:9 is not there"
+    assert (slot.description.tag, slot.description.observed_generation) == ("m:1", 3)
+    assert slot.description.load_error == "m:9: m:9 is not there"
     assert await answer(slot) == "m:1"
 
 
@@ -213,8 +213,8 @@ async def test_without_any_model_it_does_not_start(store: Store, chosen: ChosenM
 
 def test_another_configured_model_is_a_new_beginning(tmp_path: Path) -> None:
     file = tmp_path / "v1.json"
-    ChosenModel(file, "m:1").keep(WantedModel("m:2", 3))
-    assert ChosenModel(file, "m:1").read() == WantedModel("m:2", 3)
+    ChosenModel(file, "m:1").save(DesiredModel("m:2", 3))
+    assert ChosenModel(file, "m:1").read() == DesiredModel("m:2", 3)
     assert ChosenModel(file, "m:3").read() is None
 
 
@@ -228,5 +228,5 @@ def test_a_damaged_file_is_done_without(tmp_path: Path, content: str) -> None:
 def test_a_file_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("no folder")
     chosen = ChosenModel(tmp_path / "models" / "v1.json", "m:1")
-    chosen.keep(WantedModel("m:2", 3))
+    chosen.save(DesiredModel("m:2", 3))
     assert chosen.read() is None

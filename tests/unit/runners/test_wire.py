@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from core.input_text import MAX_TEXT_CHARACTERS as MOST_OF_A_REQUEST
 from core.settings import Settings
-from core.types import SENTIMENTS, VERSIONS, Classification, RunnerDescription, WantedModel
+from core.types import SENTIMENTS, VERSIONS, Classification, DesiredModel, RunnerDescription
 from runners import wire
 from runners.client import CALL_TEXTS
 from runners.lanes import LANES, Lane
@@ -23,7 +23,7 @@ from runners.wire_messages import MAX_TEXT_CHARACTERS, MAX_TEXTS
 TEXTS = st.lists(st.text(max_size=200), min_size=1, max_size=20)
 NAMES = st.text(max_size=50)
 NUMBERS = st.integers(0, 2**63 - 1)
-WANTED = st.builds(WantedModel, st.none() | NAMES, NUMBERS)
+WANTED = st.builds(DesiredModel, st.none() | NAMES, NUMBERS)
 SCORES = st.dictionaries(st.sampled_from(SENTIMENTS), st.floats(0, 1), min_size=1)
 CLASSIFICATIONS = st.lists(
     st.builds(
@@ -40,10 +40,10 @@ DESCRIPTIONS = st.builds(
     tokens_per_second=st.none() | st.floats(0, 1e12),
     hosts=st.integers(0, 2**31 - 1),
     tag=NAMES,
-    heeded=NUMBERS,
+    observed_generation=NUMBERS,
     loading=st.none() | WANTED,
-    refused=st.none() | st.text(),
-    agreed=st.booleans(),
+    load_error=st.none() | st.text(),
+    converged=st.booleans(),
 )
 CLASSIFY = {
     "wire_version": 1,
@@ -65,9 +65,9 @@ DESCRIPTION = RunnerDescription(
     ("negative", "positive"),
     tokens_per_second=1e3,
     tag="m:1",
-    heeded=4,
-    loading=WantedModel("m:2", 5),
-    refused="m:0: none",
+    observed_generation=4,
+    loading=DesiredModel("m:2", 5),
+    load_error="m:0: none",
 )
 encode = msgspec.msgpack.encode
 Decode = Callable[[bytes], object]
@@ -90,8 +90,8 @@ def test_classify_call_survives_the_wire(texts: list[str], seconds: float, lane:
 
 
 @given(WANTED)
-def test_load_call_survives_the_wire(wanted: WantedModel) -> None:
-    assert wire.decode_load(wire.encode_load(*wanted)) == wanted
+def test_load_call_survives_the_wire(desired: DesiredModel) -> None:
+    assert wire.decode_load(wire.encode_load(*desired)) == desired
 
 
 @given(CLASSIFICATIONS)

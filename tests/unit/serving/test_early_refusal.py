@@ -19,7 +19,7 @@ from tests.unit.fakes import counter
 from tests.waiting import until
 from web.asgi_io import read_body, send_response
 from web.body_guard import DRAIN_BYTES
-from web.shedding import Door
+from web.shedding import LoadShedder
 
 TIMEOUT_SECONDS = 0.3
 WAIT_SECONDS = 10.0
@@ -32,7 +32,7 @@ LAST = POST + LENGTH + b"Connection: close\r\n\r\n" + BODY
 GET = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
-class Switch(Door):
+class Switch(LoadShedder):
     """Open or shut as told; counts how often it was asked."""
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class Switch(Door):
         self.watch.note(-10.0)
         self.watch.note(-5.0)  # late, and so it stays
 
-    def lets_in(self, scope: Scope) -> bool:
+    def admit(self, scope: Scope) -> bool:
         self.asked += 1
-        return super().lets_in(scope)
+        return super().admit(scope)
 
     def open(self) -> None:
         for beat in range(1, 1_000):

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import service
-from serving.framework import LABELLED_BY_PATH, UNWANTED, FrameworkSeams
+from serving.framework import LABELLED_BY_PATH, UNWANTED, BentoMiddlewarePatch
 
 
 async def start_and_stop(app: Starlette) -> None:
@@ -35,13 +35,13 @@ async def test_its_time_out_is_taken_out_and_all_else_stays() -> None:
         middleware=[
             Middleware(GZipMiddleware),
             Middleware(TimeoutMiddleware, timeout=60),
-            Middleware(FrameworkSeams),
+            Middleware(BentoMiddlewarePatch),
         ]
     )
     await start_and_stop(app)
     layer: Any = app.middleware_stack
     names = []
-    while not isinstance(layer, FrameworkSeams):
+    while not isinstance(layer, BentoMiddlewarePatch):
         names.append(type(layer).__name__)
         layer = layer.app
     assert names == ["ServerErrorMiddleware", "GZipMiddleware"]
@@ -51,7 +51,7 @@ def test_it_is_what_the_services_are_built_with() -> None:
     """If BentoML renames it or leaves it out, this is to be known."""
     for each in (service.bento, *service.runners.values()):
         names = [layer.cls.__name__ for layer in each.to_asgi(is_main=False).user_middleware]
-        assert set(names) >= {*UNWANTED, *LABELLED_BY_PATH, FrameworkSeams.__name__}
+        assert set(names) >= {*UNWANTED, *LABELLED_BY_PATH, BentoMiddlewarePatch.__name__}
 
 
 class RunnerTrafficMetricsMiddleware:
@@ -79,7 +79,7 @@ async def test_its_metrics_see_templates_and_the_app_the_path() -> None:
         middleware=[
             Middleware(RunnerTrafficMetricsMiddleware),
             Middleware(GZipMiddleware),
-            Middleware(FrameworkSeams, template=lambda path: path[:3]),
+            Middleware(BentoMiddlewarePatch, template=lambda path: path[:3]),
         ],
     )
     await start_and_stop(app)
@@ -95,14 +95,14 @@ async def test_its_metrics_see_templates_and_the_app_the_path() -> None:
 
 
 async def test_a_door_stands_before_all() -> None:
-    class Door:
+    class LoadShedder:
         def __init__(self, app: ASGIApp) -> None:
             self.app = app
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             await PlainTextResponse("nobody is in")(scope, receive, send)
 
-    app = Starlette(middleware=[Middleware(FrameworkSeams, door=Door)])
+    app = Starlette(middleware=[Middleware(BentoMiddlewarePatch, door=LoadShedder)])
     await start_and_stop(app)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -16,7 +16,7 @@ from serving.http_protocol import MAX_HEADER_BYTES, BoundedHttpProtocol, use_bou
 from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
-from web.shedding import Door
+from web.shedding import LoadShedder
 
 TIMEOUT_SECONDS = 0.3
 KEEP_ALIVE_SECONDS = 1
@@ -123,7 +123,7 @@ def test_servers_speak_it_from_then_on() -> None:
     protocol = BoundedHttpProtocol
     settings = ("header_timeout_seconds", "keep_alive_seconds", "door")
     before = HTTP_PROTOCOLS["auto"], {name: getattr(protocol, name) for name in settings}
-    door = Door({"/predict"})
+    door = LoadShedder({"/predict"})
     try:
         use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60, door=door)
         config = uvicorn.Config(PlainTextResponse("ok"), log_config=None)

@@ -25,13 +25,13 @@ from web.shedding import (
     PATIENCE_SECONDS,
     QUIET_SECONDS,
     RECOVERY_SECONDS,
-    Door,
-    LoopWatch,
+    EventLoopLagMonitor,
+    LoadShedder,
     Throttle,
 )
 
 
-def beats(watch: LoopWatch, now: float, late: float, seconds: float) -> float:
+def beats(watch: EventLoopLagMonitor, now: float, late: float, seconds: float) -> float:
     """Beats that are each so late; the time when the last one was."""
     end = now + seconds
     while now < end:
@@ -41,7 +41,7 @@ def beats(watch: LoopWatch, now: float, late: float, seconds: float) -> float:
 
 
 def test_a_loop_that_stays_late_refuses_until_it_has_been_on_time() -> None:
-    watch = LoopWatch()
+    watch = EventLoopLagMonitor()
     late = LATE_SECONDS + 0.01
     now = beats(watch, 0.0, 0.0, 1.0)
     now = beats(watch, now, late, PATIENCE_SECONDS / 2)
@@ -57,7 +57,7 @@ def test_a_loop_that_stays_late_refuses_until_it_has_been_on_time() -> None:
 
 
 def test_a_moment_is_let_pass() -> None:
-    watch, now = LoopWatch(), 0.0
+    watch, now = EventLoopLagMonitor(), 0.0
     for _ in range(10):
         now = beats(watch, now, PATIENCE_SECONDS - 0.05, 0.01)
         assert not watch.refuses(now + 1.0)
@@ -65,7 +65,7 @@ def test_a_moment_is_let_pass() -> None:
 
 
 async def test_a_busy_loop_is_noticed() -> None:
-    watch = LoopWatch()
+    watch = EventLoopLagMonitor()
     watch.start()
     loop = asyncio.get_running_loop()
     end = time.monotonic() + PATIENCE_SECONDS + 0.5
@@ -126,18 +126,18 @@ def test_where_many_are_answered_from_the_cache_the_door_stays_open() -> None:
 async def test_it_knows_that_models_are_full_before_anybody_was_refused() -> None:
     random.seed(0)
 
-    def let_in(door: Door) -> int:
-        return sum(door.lets_in({}) for _ in range(200))
+    def let_in(door: LoadShedder) -> int:
+        return sum(door.admit({}) for _ in range(200))
 
-    assert let_in(Door(PREDICT_ROUTES, full=lambda: False)) == 200
+    assert let_in(LoadShedder(PREDICT_ROUTES, full=lambda: False)) == 200
     # All of the first few, and fewer and fewer as nothing is answered.
-    assert 0 < let_in(Door(PREDICT_ROUTES, full=lambda: True)) < 40
+    assert 0 < let_in(LoadShedder(PREDICT_ROUTES, full=lambda: True)) < 40
 
 
 async def test_where_what_comes_is_answered_from_the_cache_full_models_do_not_matter() -> None:
     # Until the first one is answered it lets in the n-th with a chance of 1 / (n + 1).
     random.seed(0)
-    door = Door(PREDICT_ROUTES, full=lambda: True).before(app)
+    door = LoadShedder(PREDICT_ROUTES, full=lambda: True).before(app)
     replies = await ask(door, "/predict", 500)
     assert sum(reply.text == "in" for reply in replies) > 450
 
@@ -153,7 +153,7 @@ def failing(error: Callable[[], Exception]) -> ProblemMiddleware:
     return ProblemMiddleware(fail)
 
 
-async def ask(door: Door, path: str, times: int = 1) -> list[httpx.Response]:
+async def ask(door: LoadShedder, path: str, times: int = 1) -> list[httpx.Response]:
     transport = httpx.ASGITransport(door)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         return [await http.post(path) for _ in range(times)]
@@ -161,7 +161,7 @@ async def ask(door: Door, path: str, times: int = 1) -> list[httpx.Response]:
 
 @pytest.mark.parametrize("path", sorted(PREDICT_ROUTES))
 async def test_a_refusal_looks_like_any_other(path: str) -> None:
-    door = Door(PREDICT_ROUTES).before(app)
+    door = LoadShedder(PREDICT_ROUTES).before(app)
     beats(door.watch, 0.0, 1.0, 10.0)
     before = counter("shed_requests_total", reason="event_loop")
     [reply] = await ask(door, path)
@@ -180,7 +180,7 @@ async def test_a_refusal_looks_like_any_other(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics", "/feedback"])
 async def test_how_it_does_can_always_be_asked(path: str) -> None:
-    door = Door(PREDICT_ROUTES).before(app)
+    door = LoadShedder(PREDICT_ROUTES).before(app)
     beats(door.watch, 0.0, 1.0, 10.0)
     [reply] = await ask(door, path)
     assert reply.text == "in"
@@ -190,14 +190,16 @@ async def test_it_closes_when_models_have_no_time_and_for_no_other_reason() -> N
     def details(replies: list[httpx.Response]) -> set[str]:
         return {reply.json()["detail"] for reply in replies}
 
-    busy = Door(PREDICT_ROUTES).before(failing(lambda: Overloaded("v1 has no time")))
+    busy = LoadShedder(PREDICT_ROUTES).before(failing(lambda: Overloaded("v1 has no time")))
     assert details(await ask(busy, "/predict", 200)) == {
         "v1 has no time",
         "The service has too much to do; try again",
     }
-    large = Door(PREDICT_ROUTES).before(failing(lambda: Overloaded("too large", of_large=True)))
+    large = LoadShedder(PREDICT_ROUTES).before(
+        failing(lambda: Overloaded("too large", of_large=True))
+    )
     assert details(await ask(large, "/predict", 200)) == {"too large"}
-    down = Door(PREDICT_ROUTES).before(failing(lambda: RunnerUnavailable("v1 is down")))
+    down = LoadShedder(PREDICT_ROUTES).before(failing(lambda: RunnerUnavailable("v1 is down")))
     assert details(await ask(down, "/predict", 200)) == {"v1 is down"}
-    hasty = Door(PREDICT_ROUTES).before(failing(lambda: DeadlineExceeded("not within 1 ms")))
+    hasty = LoadShedder(PREDICT_ROUTES).before(failing(lambda: DeadlineExceeded("not within 1 ms")))
     assert details(await ask(hasty, "/predict", 200)) == {"not within 1 ms"}

@@ -18,7 +18,7 @@ export function render(where, { health, log }) {
   ];
   const versions = Object.entries(health.versions).map(([version, one]) => ({ version, ...one }));
   where.replaceChildren(
-    table([{ name: "Part", of: ([name]) => name }, { name: "State", of: ([, told]) => told, class: "text" }], parts, "Parts of the service"),
+    table([{ name: "Part", of: ([name]) => name }, { name: "State", of: ([, told]) => told, class: "text" }], parts, "Container of the service"),
     el("h3", {}, "Models"),
     table([
       { name: "Version", of: (one) => one.version },
@@ -26,6 +26,6 @@ export function render(where, { health, log }) {
       { name: "Revision", of: (one) => one.revision ?? "–" },
       { name: "Engine", of: (one) => one.engine ?? "–" },
     ], versions, "Models that the versions hold"),
-    ...versions.filter((one) => one.refused).map((one) => el("p", { class: "fault" }, `${one.version} refused ${one.refused}`)),
+    ...versions.filter((one) => one.load_error).map((one) => el("p", { class: "fault" }, `${one.version} refused ${one.load_error}`)),
   );
 }
