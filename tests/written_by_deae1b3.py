@@ -1,0 +1,68 @@
+"""The data that commit deae1b3 wrote; tests/fixtures/written_by_deae1b3/README.md describes it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import asyncpg
+from sqlalchemy import URL
+
+from migrations.upgrade import upgrade
+from tests.database import run_sql
+
+FOLDER = Path(__file__).parent / "fixtures" / "written_by_deae1b3"
+DUMP = FOLDER / "dump.sql"
+SPOOL = FOLDER / "spool"
+ROLLOUT_FILE = FOLDER / "rollout.json"
+MODEL_FILES = FOLDER / "models"
+BENTOML_HOME = FOLDER / "bentoml_home"
+EXPORTED_MODEL = FOLDER / "promoted.bentomodel"
+EXPECTED: dict[str, Any] = json.loads((FOLDER / "expected.json").read_bytes())
+
+TAGS: dict[Literal["v1", "v2", "promoted"], str] = EXPECTED["tags"]
+
+
+def restore(server: URL, name: str) -> URL:
+    """Restore the dump into a new database of `server` and migrate it to the newest schema."""
+    run_sql(server, f"CREATE DATABASE {name}")
+    url = server.set(database=name)
+    asyncio.run(_execute(url, DUMP.read_text()))
+    upgrade(url)
+    return url
+
+
+async def _execute(url: URL, statements: str) -> None:
+    connection = await asyncpg.connect(
+        host=str(url.query["host"]), user=url.username, database=url.database
+    )
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
+def copy_data_folder(folder: Path) -> Path:
+    """Copy the spool, the policy and the chosen models to `folder`, as one data folder."""
+    shutil.copytree(SPOOL, folder / "spool")
+    shutil.copytree(MODEL_FILES, folder / "models")
+    shutil.copy(ROLLOUT_FILE, folder)
+    return folder
+
+
+def copy_model_store(home: Path) -> Path:
+    """Copy the model store to `home`, a BentoML home."""
+    shutil.copytree(BENTOML_HOME, home)
+    return home
+
+
+def rounded(value: Any) -> Any:
+    """`value`, plain JSON, with its floats rounded to 6 significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
