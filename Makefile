@@ -58,7 +58,7 @@ format: $(VENV)/.dev ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 .PHONY: settings
-settings: $(VENV)/.serve ## Write every setting into .env.example and the README
+settings: $(VENV)/.serve ## Write every setting into .env.example and docs/settings.md
 	@$(BIN)/python -m scripts.settings_reference
 
 .PHONY: transcript
