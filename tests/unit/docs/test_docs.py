@@ -23,7 +23,7 @@ FOREIGN = {
     *("API_PORTS", "GRAFANA_PASSWORD", "GRAFANA_PORT", "METRICS_KEY", "POSTGRES_PASSWORD"),
     *("RAILWAY_RUN_UID", "REDIS_PASSWORD", "SENTIMENT_IMAGE"),
     *("RAY_USAGE_STATS_ENABLED", "SENTIMENT_API_KEY", "SENTIMENT_URL"),
-    *("SENTENCE_WORDS", "WIRE_VERSION"),
+    *("SENTENCE_WORDS", "WIRE_VERSION", "CODE_OF_CONDUCT"),
 }
 SETTINGS = {name.upper() for name in Settings.model_fields}
 _SETTING = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b|\b(?P<set>[A-Z][A-Z0-9]+)=")
