@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from core.paths import ROOT
 from tests.documents import Block, Section, anchors, sections
 from tests.serving import ServedBento
+from tests.waiting import wait_until
 
 BASE_URL = "http://127.0.0.1:3000"
 DOCUMENT = (ROOT / "docs" / "api.md").read_text()
@@ -35,10 +37,14 @@ def labelled(served: ServedBento) -> ServedBento:
     with served.client() as client:
         compared = client.post("/predict/ab-compare", json={"text": "Asked first."}).json()
         for prediction in compared["predictions"].values():
-            feedback = {"prediction_id": prediction["id"], "label": "positive"}
-            # Answered when its prediction is in PostgreSQL.
-            assert client.post("/feedback", json=feedback).status_code == 202
+            # On a busy machine the reply is 503 until the prediction is in PostgreSQL.
+            wait_until(partial(accepts_label, client, prediction["id"]), seconds=60)
     return served
+
+
+def accepts_label(client: httpx.Client, prediction_id: str) -> bool:
+    feedback = {"prediction_id": prediction_id, "label": "positive"}
+    return client.post("/feedback", json=feedback).status_code == 202
 
 
 @pytest.mark.parametrize("section", EXAMPLES, ids=lambda section: section.title)
