@@ -82,10 +82,10 @@ def metric(client: httpx.Client, name: str) -> float:
     return float(line.split()[1])
 
 
-def test_bad_bodies_change_nothing(served: ServedBento, redis_server: str) -> None:
+def test_bad_bodies_change_nothing(served: ServedBento) -> None:
     tables = ("predictions", "comparisons", "feedback")
     counts = [f"SELECT count(*) FROM {table}" for table in tables]
-    with Redis.from_url(redis_server.removesuffix("/0") + "/1") as redis, served.client() as client:
+    with Redis.from_url(served.redis_url) as redis, served.client() as client:
         # What other tests of this service left in flight must have landed first.
         while metric(client, "prediction_log_recorded_total") != metric(
             client, "prediction_log_stored_total"

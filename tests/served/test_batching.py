@@ -24,11 +24,9 @@ def redis_calls(redis: Redis, command: str) -> int:
     return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
-def test_batch_of_100_is_one_lookup_and_batched_inference(
-    served: ServedBento, redis_server: str
-) -> None:
+def test_batch_of_100_is_one_lookup_and_batched_inference(served: ServedBento) -> None:
     texts = [f"Text number {number} of a large batch." for number in range(100)]
-    with Redis.from_url(redis_server) as redis, served.client() as client:
+    with Redis.from_url(served.redis_url) as redis, served.client() as client:
         lookups = redis_calls(redis, "mget")
         batches = served.metric("model_batch_texts_count", version="v1")
         rows = served.metric("model_batch_texts_sum", version="v1")

@@ -59,12 +59,15 @@ def tags(home: Path) -> Tags:
 
 @pytest.fixture(scope="module")
 def bento(
-    home: Path, tags: Tags, named_database: Callable[[str], URL], redis_server: str
+    home: Path,
+    tags: Tags,
+    named_database: Callable[[str], URL],
+    redis_database: Callable[[], str],
 ) -> Iterator[ServedBento]:
     with serve(
         home,
         named_database("rollout"),
-        redis_server.removesuffix("/0") + "/3",
+        redis_database(),
         log=home.with_name("log"),
         API_WORKERS="2",
         MODEL_V1=tags.v1,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import URL
 
 from tests.served.collector import Collector, Seen, collecting
-from tests.serving import ServedBento, serve
+from tests.serving import Serve, ServedBento
 from tests.waiting import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -27,18 +25,9 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def traced(
-    named_database: Callable[[str], URL],
-    redis_server: str,
-    bentoml_home: Path,
-    collector: Collector,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[ServedBento]:
-    with serve(
-        bentoml_home,
-        named_database("traced"),
-        redis_server.removesuffix("/0") + "/3",
-        log=tmp_path_factory.mktemp("traced") / "log",
+def traced(serve_own: Serve, collector: Collector) -> Iterator[ServedBento]:
+    with serve_own(
+        "traced",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_BSP_SCHEDULE_DELAY="100",
         LOG_LEVEL="DEBUG",
