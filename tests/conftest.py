@@ -193,9 +193,13 @@ def serve_own(
     def make(
         name: str, *, bento: Path | None = None, **settings: str
     ) -> AbstractContextManager[ServedBento]:
-        log = tmp_path_factory.mktemp(name) / "log"
         return serve(
-            bentoml_home, named_database(name), redis_database(), log=log, bento=bento, **settings
+            bentoml_home,
+            named_database(name),
+            redis_database(),
+            log=tmp_path_factory.mktemp(name) / "log",
+            bento=bento,
+            **settings,  # type: ignore[arg-type]  # it holds no `port`
         )
 
     return make
