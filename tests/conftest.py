@@ -34,13 +34,17 @@ def _folder(item: pytest.Item) -> str:
 
 
 def _group(item: pytest.Item) -> str:
-    """The tests that one worker runs in a row: those of a served Bento, else those of a file.
+    """The tests that one worker runs in a row, because they share a served Bento or a file.
 
     Tests of `served` and `unlimited` count what their own requests add to its metrics.
     """
     fixtures = getattr(item, "fixturenames", ())
     shared = [name for name in ("served", "unlimited") if name in fixtures]
-    return shared[0] if shared else item.nodeid.partition("::")[0]
+    if shared:
+        return shared[0]
+    # A folder in served/ has a Bento of its own.
+    nested = item.path.parent.parent.name == "served"
+    return str(item.path.parent if nested else item.path)
 
 
 def _is_alone(item: pytest.Item) -> bool:
@@ -58,7 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Set each test's timeout and group. Served tests come last, and are not traced."""
-    items.sort(key=lambda item: (_folder(item) in SERVED, _is_alone(item)))
+    groups = {group: number for number, group in enumerate(dict.fromkeys(map(_group, items)))}
+    items.sort(
+        key=lambda item: (
+            _folder(item) in SERVED, groups[_group(item)], item.path.parent, _is_alone(item),
+        )
+    )  # fmt: skip
     for item in items:
         item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS[_folder(item)]))
         item.add_marker(pytest.mark.xdist_group(_group(item)))

@@ -13,7 +13,7 @@ from tests.browser.pages import WIDTHS, Seen, shown
 from tests.serving import Serve, ServedBento
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def site(unlimited: ServedBento) -> ServedBento:
     """With some traffic of every kind, and labels."""
     with unlimited.client() as client:
@@ -33,7 +33,7 @@ def site(unlimited: ServedBento) -> ServedBento:
     return unlimited
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def locked(
     serve_own: Serve,
 ) -> Iterator[tuple[ServedBento, str, str]]:
@@ -45,7 +45,7 @@ def locked(
         yield bento, key, other
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(site: ServedBento, locked: object) -> Iterator[Browser]:
     """Started after what it looks at: while Playwright runs, nothing else may run an event loop."""
     del site, locked
