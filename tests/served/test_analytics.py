@@ -129,7 +129,7 @@ def test_analytics_that_would_read_too_much_are_422(
     assert (reply.status_code, reply.json()["errors"][0]["field"]) == (422, field)
 
 
-def test_rows_come_as_csv_too(client: httpx.Client) -> None:
+def test_analytics_rows_are_served_as_csv(client: httpx.Client) -> None:
     since = datetime.now(UTC).isoformat()
     for number in range(3):
         made = client.post("/predict", json={"text": f'As a row: {number}, and "quoted".'}).json()
@@ -150,7 +150,7 @@ def test_rows_come_as_csv_too(client: httpx.Client) -> None:
     assert client.get("/analytics/recent", params={"format": "xml"}).status_code == 422
 
 
-def test_a_b_is_told_with_a_verdict(client: httpx.Client) -> None:
+def test_ab_analytics_count_labels_and_give_a_verdict(client: httpx.Client) -> None:
     compared = client.post("/predict/ab-compare", json={"text": "Compared once."}).json()
     routed = client.post("/predict/ab", json={"text": "Bucket.", "subject": "someone"}).json()
     for prediction in (compared["predictions"]["v2"], routed):

@@ -50,7 +50,8 @@ async def test_identical_texts_in_flight_are_computed_once(served: ServedBento) 
     assert served.metric("model_batch_texts_sum", version="v2") - before == 1
 
 
-async def test_texts_of_a_client_that_hung_up_are_not_computed(served: ServedBento) -> None:
+@pytest.mark.alone
+async def test_texts_of_a_disconnected_client_are_not_computed(served: ServedBento) -> None:
     def batch(name: str) -> dict[str, list[str]]:
         return {"texts": [f"{name} {number}: " + "It was fine. " * 60 for number in range(100)]}
 
@@ -71,7 +72,7 @@ async def test_texts_of_a_client_that_hung_up_are_not_computed(served: ServedBen
     assert served.metric("model_batch_texts_sum", version="v1") - computed == 201 - gone
 
 
-async def test_no_request_fails_with_many_clients_on_distinct_texts(served: ServedBento) -> None:
+async def test_no_request_of_32_clients_with_distinct_texts_fails(served: ServedBento) -> None:
     report = await send_load(
         served.url,
         make_traffic(Kind.distinct, seed=0),

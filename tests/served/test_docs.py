@@ -42,7 +42,9 @@ def asked(served: ServedBento) -> ServedBento:
 
 
 @pytest.mark.parametrize("section", EXAMPLES, ids=lambda section: section.title)
-def test_examples_run_as_they_stand(section: Section, asked: ServedBento, tmp_path: Path) -> None:
+def test_examples_of_the_api_document_run_unchanged(
+    section: Section, asked: ServedBento, tmp_path: Path
+) -> None:
     output = ""
     for block in section.blocks:
         if block.language == "json":
@@ -69,7 +71,7 @@ def test_every_endpoint_has_its_section_with_an_example_in_each_language(
         assert {"sh", "python", "js"} <= {*languages}, title
 
 
-def test_every_error_that_may_come_is_explained(served: ServedBento) -> None:
+def test_every_error_status_is_explained(served: ServedBento) -> None:
     paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
     statuses = {
         status

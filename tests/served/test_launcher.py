@@ -74,7 +74,7 @@ def processes_using(folder: Path, port: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_everything_stops_and_the_data_stay(
+def test_launcher_stops_all_processes_and_keeps_the_data(
     bentoml_home: Path, tmp_path: Path, postgres_folder: Path, number: int
 ) -> None:
     port = str(free_port())
@@ -109,7 +109,7 @@ def test_everything_stops_and_the_data_stay(
     assert processes_using(postgres_folder, port) == []
 
 
-def test_named_databases_are_used_and_nothing_is_embedded(
+def test_launcher_with_database_urls_starts_no_database(
     bentoml_home: Path, tmp_path: Path, postgres_server: URL, redis_database: Callable[[], str]
 ) -> None:
     run_sql(postgres_server, "CREATE DATABASE launched")

@@ -79,7 +79,7 @@ def series(client: httpx.Client) -> set[str]:
     return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
 
 
-def test_random_paths_and_methods_make_no_metrics(client: httpx.Client) -> None:
+def test_random_paths_and_methods_add_no_metrics(client: httpx.Client) -> None:
     def scan(number: int) -> None:
         client.get(f"/wp-admin/{number}")
         client.request(f"SCAN{number}", "/predict")
@@ -101,7 +101,7 @@ def test_random_paths_and_methods_make_no_metrics(client: httpx.Client) -> None:
     )
 
 
-def test_answers_tell_browsers_to_keep_away(client: httpx.Client) -> None:
+def test_replies_have_security_headers_and_allow_no_other_origin(client: httpx.Client) -> None:
     for reply in (
         client.post("/predict", json={"text": "Framed."}),
         client.get("/no/such/path"),

@@ -20,7 +20,7 @@ RUNNER = [
 
 
 @pytest.mark.parametrize(("command", "version"), [(WHOLE, "v1"), (RUNNER, "v2")])
-def test_without_a_model_it_ends_and_says_how_to_get_one(
+def test_start_without_a_model_fails_and_names_the_command(
     command: list[str], version: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -45,7 +45,7 @@ def test_without_a_model_it_ends_and_says_how_to_get_one(
     assert "Traceback" not in done.stderr
 
 
-def test_a_built_bento_has_all_that_it_needs(
+def test_built_bento_serves_predictions_and_the_dashboard(
     bentoml_home: Path, serve_own: Serve, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"

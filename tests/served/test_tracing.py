@@ -43,7 +43,7 @@ async def spans_of(collector: Collector, trace: str, *names: str) -> dict[str, S
     return {span.name: span for span in spans}
 
 
-async def test_a_request_is_one_trace_through_all_its_processes(
+async def test_request_is_one_trace_over_all_processes(
     traced: ServedBento, collector: Collector
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "X-Request-Id": "traced-1"}
@@ -82,7 +82,7 @@ async def test_a_request_is_one_trace_through_all_its_processes(
     assert line["trace_id"] == TRACE
 
 
-async def test_requests_that_share_a_call_are_linked_to_it(
+async def test_requests_of_one_runner_call_are_linked_to_it(
     traced: ServedBento, collector: Collector
 ) -> None:
     texts = [f"Many at once, {number}." for number in range(60)]
@@ -113,7 +113,7 @@ async def test_requests_that_share_a_call_are_linked_to_it(
     assert sorted(told) == sorted(asked())
 
 
-async def test_who_does_not_sample_is_left_alone(traced: ServedBento, collector: Collector) -> None:
+async def test_unsampled_request_exports_no_span(traced: ServedBento, collector: Collector) -> None:
     unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
     with traced.client() as client:
         for number in range(3):

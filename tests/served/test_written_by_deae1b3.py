@@ -43,7 +43,7 @@ def answer(client: httpx.Client, path: str, **body: str) -> dict[str, Any]:
     return told
 
 
-def test_service_goes_on_where_the_old_one_was_killed(
+def test_service_continues_from_the_data_of_deae1b3(
     postgres_server: URL, redis_database: Callable[[], str], tmp_path: Path
 ) -> None:
     data = copy_data_folder(tmp_path / "data")
@@ -101,7 +101,7 @@ def test_service_goes_on_where_the_old_one_was_killed(
         ]
 
 
-def test_service_without_postgresql_promotes_what_its_file_names(
+def test_service_without_postgresql_promotes_the_model_of_its_policy_file(
     named_database: Callable[[str], URL],
     redis_database: Callable[[], str],
     tmp_path: Path,
