@@ -29,7 +29,7 @@ help: ## List the commands
 
 .PHONY: serve
 serve: $(VENV)/.serve $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
-	@exec $(BIN)/python -m serving.embedded.launcher
+	@exec $(BIN)/python -m scripts.serve
 
 .PHONY: models
 models: $(VENV)/.serve ## Save both starter versions into the BentoML model store
