@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
@@ -24,13 +24,21 @@ from tests.serving import Serve, ServedBento, serve
 TEMPLATE = "migrated"
 # A test that waits for the saved models waits for minutes on a slow machine.
 TIMEOUT_SECONDS = {"unit": 10, "integration": 60, "served": 600, "browser": 600}
-SERVED = ("served", "browser")
+# They start first, so that no worker ends long before the other.
+LONGEST_GROUPS = (
+    "served/rollout", "unlimited", "served", "served/test_many_hosts.py",
+    "served/test_failing_databases.py", "served/test_faults.py",
+)  # fmt: skip
 RUN = pytest.StashKey[TestRun]()
 
 
-def _folder(item: pytest.Item) -> str:
-    """The folder in tests/ that a test is in."""
-    return item.path.relative_to(Path(__file__).parent).parts[0]
+def _path(item: pytest.Item) -> PurePath:
+    """The file of a test, from tests/ on."""
+    return item.path.relative_to(Path(__file__).parent)
+
+
+def _is_served(item: pytest.Item) -> bool:
+    return _path(item).parts[0] in ("served", "browser")
 
 
 def _group(item: pytest.Item) -> str:
@@ -43,8 +51,8 @@ def _group(item: pytest.Item) -> str:
     if shared:
         return shared[0]
     # A folder in served/ has a Bento of its own.
-    nested = item.path.parent.parent.name == "served"
-    return str(item.path.parent if nested else item.path)
+    path = _path(item)
+    return str(path.parent if path.match("served/*/*.py") else path)
 
 
 def _is_alone(item: pytest.Item) -> bool:
@@ -62,16 +70,17 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Set each test's timeout and group. Served tests come last, and are not traced."""
-    groups = {group: number for number, group in enumerate(dict.fromkeys(map(_group, items)))}
-    items.sort(
-        key=lambda item: (
-            _folder(item) in SERVED, groups[_group(item)], item.path.parent, _is_alone(item),
-        )
-    )  # fmt: skip
+    groups = list(dict.fromkeys([*LONGEST_GROUPS, *map(_group, items)]))
+    positions = {group: position for position, group in enumerate(groups)}
+
+    def order(item: pytest.Item) -> tuple[bool, int, str, bool]:
+        return _is_served(item), positions[_group(item)], str(item.path.parent), _is_alone(item)
+
+    items.sort(key=order)
     for item in items:
-        item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS[_folder(item)]))
+        item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS[_path(item).parts[0]]))
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-        if _folder(item) in SERVED:
+        if _is_served(item):
             item.add_marker(pytest.mark.no_cover)
     return (yield)
 
