@@ -18,7 +18,7 @@ USERS ?= 100
 SECONDS = 60
 # Processes that run tests. Served tests start processes of their own, so two are enough for two cores.
 WORKERS ?= 2
-PARALLEL = -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PARALLEL = -n $(WORKERS)
 LOOP ?= closed
 SHAPE ?= constant
 export BENTOML_DO_NOT_TRACK := true

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,7 +20,8 @@ from core.postgres import create_engine
 from migrations.upgrade import upgrade
 from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import run_sql
-from tests.run import TestRun, beside_others, saved_models
+from tests.run import TestRun, beside_others, run_folder, saved_models
+from tests.scheduling import GroupScheduling, publish_groups
 from tests.serving import Serve, ServedBento, serve
 
 TEMPLATE = "migrated"
@@ -79,14 +82,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     items.sort(key=order)
     for item in items:
         item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS[_path(item).parts[0]]))
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
         if _is_served(item):
             item.add_marker(pytest.mark.no_cover)
     return (yield)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    _save_models_for(session.config, [item.nodeid for item in session.items])
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        _save_models_for(session.config, [item.nodeid for item in session.items])
+    else:
+        groups = {item.nodeid: _group(item) for item in session.items}
+        publish_groups(groups, run_folder(), worker)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    return GroupScheduling(config, log, run_folder())
 
 
 @pytest.hookimpl(optionalhook=True)

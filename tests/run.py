@@ -74,7 +74,7 @@ class TestRun:
 
 def saved_models() -> Path:
     """Wait for both models; return the BentoML home in which they are saved."""
-    folder = _folder()
+    folder = run_folder()
     wait_until(_status(folder).exists, SAVE_SECONDS)
     assert _status(folder).read_text() == "0", "scripts.save_models failed"
     return _home(folder)
@@ -88,8 +88,8 @@ def beside_others(*, alone: bool) -> Iterator[None]:
     holds it, so that it waits for one test of each worker and not until a worker has none left.
     """
     with (
-        (_folder() / "turnstile.lock").open("w") as turnstile,
-        (_folder() / "running.lock").open("w") as running,
+        (run_folder() / "turnstile.lock").open("w") as turnstile,
+        (run_folder() / "running.lock").open("w") as running,
     ):
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
@@ -98,7 +98,7 @@ def beside_others(*, alone: bool) -> Iterator[None]:
         yield
 
 
-def _folder() -> Path:
+def run_folder() -> Path:
     return Path(os.environ[FOLDER_VARIABLE])
 
 
