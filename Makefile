@@ -48,7 +48,7 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, known vulnerabilit
 	$(BIN)/python -m scripts.audit
 
 .PHONY: unit
-unit: $(VENV)/.dev ## The unit tests alone, a minute
+unit: $(VENV)/.dev ## The unit tests alone
 	$(BIN)/pytest tests/unit -q -p no:cacheprovider $(PARALLEL)
 
 .PHONY: test
