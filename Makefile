@@ -16,6 +16,9 @@ ROUNDS ?= 3
 USERS ?= 100
 # Not ?=: the shell has a variable of that name.
 SECONDS = 60
+# Processes that run tests. Served tests start processes of their own, so two are enough for two cores.
+WORKERS ?= 2
+PARALLEL = -n $(WORKERS)
 LOOP ?= closed
 SHAPE ?= constant
 export BENTOML_DO_NOT_TRACK := true
@@ -26,7 +29,7 @@ help: ## List the commands
 
 .PHONY: serve
 serve: $(VENV)/.serve $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
-	@exec $(BIN)/python -m serving.embedded.launcher
+	@exec $(BIN)/python -m scripts.serve
 
 .PHONY: models
 models: $(VENV)/.serve ## Save both starter versions into the BentoML model store
@@ -45,12 +48,12 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, known vulnerabilit
 	$(BIN)/python -m scripts.audit
 
 .PHONY: unit
-unit: $(VENV)/.dev ## The unit tests alone, two minutes
-	$(BIN)/pytest tests/unit -q -p no:cacheprovider
+unit: $(VENV)/.dev ## The unit tests alone
+	$(BIN)/pytest tests/unit -q -p no:cacheprovider $(PARALLEL)
 
 .PHONY: test
 test: $(VENV)/.dev $(ASSETS) ## The whole suite, against a real PostgreSQL, Redis and bentoml serve
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --cov-fail-under=70 --durations=15
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term:skip-covered --cov-fail-under=70 --durations=20
 
 .PHONY: format
 format: $(VENV)/.dev ## Format and mend what can be mended

@@ -1,10 +1,14 @@
-"""Real servers for the tests: PostgreSQL, Redis, saved models, a served Bento."""
+"""How the suite runs, and real servers for it: PostgreSQL, Redis, saved models, a served Bento."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,36 +20,114 @@ from core.postgres import create_engine
 from migrations.upgrade import upgrade
 from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import run_sql
-from tests.serving import ServedBento, serve
-from tests.store import SavingModels
+from tests.run import TestRun, beside_others, run_folder, saved_models
+from tests.scheduling import GroupScheduling, publish_groups
+from tests.serving import Serve, ServedBento, serve
 
 TEMPLATE = "migrated"
+# A test that waits for the saved models waits for minutes on a slow machine.
+TIMEOUT_SECONDS = {"unit": 10, "integration": 60, "served": 600, "browser": 600}
+# They start first, so that no worker ends long before the other.
+LONGEST_GROUPS = (
+    "served/rollout", "unlimited", "served", "served/test_many_hosts.py",
+    "served/test_failing_databases.py", "served/test_faults.py",
+)  # fmt: skip
+RUN = pytest.StashKey[TestRun]()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is served comes last, when the models have been saved, and is not what is traced."""
-    items.sort(key=_is_served)
-    for item in items:
-        if _is_served(item):
-            item.add_marker(pytest.mark.no_cover)
+def _path(item: pytest.Item) -> PurePath:
+    """The file of a test, from tests/ on."""
+    return item.path.relative_to(Path(__file__).parent)
 
 
 def _is_served(item: pytest.Item) -> bool:
-    return not {"served", "browser"}.isdisjoint(item.path.parts)
+    return _path(item).parts[0] in ("served", "browser")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def saving_models(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SavingModels | None]:
-    needed = any(
-        "bentoml_home" in getattr(item, "fixturenames", ()) for item in request.session.items
-    )
-    saving = SavingModels(tmp_path_factory.mktemp("bentoml")) if needed else None
-    yield saving
-    if saving is not None:
-        saving.end()
+def _group(item: pytest.Item) -> str:
+    """The tests that one worker runs in a row, because they share a served Bento or a file.
+
+    Tests of `served` and `unlimited` count what their own requests add to its metrics.
+    """
+    fixtures = getattr(item, "fixturenames", ())
+    shared = [name for name in ("served", "unlimited") if name in fixtures]
+    if shared:
+        return shared[0]
+    # A folder in served/ has a Bento of its own.
+    path = _path(item)
+    return str(path.parent if path.match("served/*/*.py") else path)
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # the controller of pytest-xdist has made the run
+    folder = TemporaryDirectory(prefix="test-run-")
+    config.add_cleanup(folder.cleanup)
+    config.stash[RUN] = TestRun(Path(folder.name))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Set each test's timeout and group. Served tests come last, and are not traced."""
+    groups = list(dict.fromkeys([*LONGEST_GROUPS, *map(_group, items)]))
+    positions = {group: position for position, group in enumerate(groups)}
+
+    def order(item: pytest.Item) -> tuple[bool, int, str, bool]:
+        return _is_served(item), positions[_group(item)], str(item.path.parent), _is_alone(item)
+
+    items.sort(key=order)
+    for item in items:
+        item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS[_path(item).parts[0]]))
+        if _is_served(item):
+            item.add_marker(pytest.mark.no_cover)
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        _save_models_for(session.config, [item.nodeid for item in session.items])
+    else:
+        groups = {item.nodeid: _group(item) for item in session.items}
+        publish_groups(groups, run_folder(), worker)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    return GroupScheduling(config, log, run_folder())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: object, ids: Sequence[str]) -> None:
+    _save_models_for(node.config, ids)  # type: ignore[attr-defined]
+
+
+def _save_models_for(config: pytest.Config, ids: Sequence[str]) -> None:
+    """Start to save the models, beside the tests that need none."""
+    run = config.stash.get(RUN, None)
+    if run is not None and any(id_.startswith(("tests/served", "tests/browser")) for id_ in ids):
+        run.start_saving()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hold a test back while another one runs alone; the wait is no part of its timeout."""
+    with beside_others(alone=_is_alone(item)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Fail the run if a process outlives it."""
+    yield
+    run = session.config.stash.get(RUN, None)
+    if run is not None and (left := run.end()):
+        pytest.exit("processes outlived the run:\n" + "\n".join(left), returncode=1)
 
 
 @pytest.fixture(scope="session")
@@ -118,25 +200,47 @@ async def redis(redis_server: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def bentoml_home(saving_models: SavingModels | None) -> Path:
-    """A BentoML model store with both starter versions, saved by the command that users run."""
-    assert saving_models is not None
-    return saving_models.wait()
+def redis_database(redis_server: str) -> Callable[[], str]:
+    """Hands out the URLs of logical databases that nothing else uses."""
+    numbers = itertools.count(1)
+    return lambda: redis_server.removesuffix("/0") + f"/{next(numbers)}"
 
 
 @pytest.fixture(scope="session")
-def served(
+def bentoml_home() -> Path:
+    """A BentoML model store with both starter versions, saved by the command that users run."""
+    return saved_models()
+
+
+@pytest.fixture(scope="session")
+def serve_own(
     named_database: Callable[[str], URL],
-    redis_server: str,
+    redis_database: Callable[[], str],
     bentoml_home: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[ServedBento]:
+) -> Serve:
+    """Serves a Bento of a name with databases of its own and the given settings."""
+
+    def make(
+        name: str, *, bento: Path | None = None, **settings: str
+    ) -> AbstractContextManager[ServedBento]:
+        return serve(
+            bentoml_home,
+            named_database(name),
+            redis_database(),
+            log=tmp_path_factory.mktemp(name) / "log",
+            bento=bento,
+            **settings,  # type: ignore[arg-type]  # it holds no `port`
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def served(serve_own: Serve) -> Iterator[ServedBento]:
     """A served Bento on its own database, for tests that do not break anything."""
-    with serve(
-        bentoml_home,
-        named_database("served"),
-        redis_server.removesuffix("/0") + "/1",
-        log=tmp_path_factory.mktemp("served") / "log",
+    with serve_own(
+        "served",
         TEXT_STORAGE="full",
         # However busy the machine is: what is refused is a matter of `unlimited`.
         MAX_QUEUE_SECONDS="30",
@@ -146,18 +250,10 @@ def served(
 
 
 @pytest.fixture(scope="session")
-def unlimited(
-    named_database: Callable[[str], URL],
-    redis_server: str,
-    bentoml_home: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[ServedBento]:
+def unlimited(serve_own: Serve) -> Iterator[ServedBento]:
     """The same without rate limits, for tests that ask for much."""
-    with serve(
-        bentoml_home,
-        named_database("unlimited"),
-        redis_server.removesuffix("/0") + "/2",
-        log=tmp_path_factory.mktemp("unlimited") / "log",
+    with serve_own(
+        "unlimited",
         RATE_LIMIT_PREDICT="off",
         RATE_LIMIT_BATCH="off",
         RATE_LIMIT_ANALYTICS="off",

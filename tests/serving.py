@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -33,6 +34,7 @@ class ServedBento:
     url: str
     process: subprocess.Popen[bytes]
     database_url: URL
+    redis_url: str
     log: Path
 
     def client(self) -> httpx.Client:
@@ -60,6 +62,14 @@ def _new_address() -> dict[str, str]:
     # uvicorn believes X-Forwarded-For from this machine.
     number = next(_addresses)
     return {"X-Forwarded-For": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
+
+
+class Serve(Protocol):
+    """Serves a Bento with databases of its own; `name` is that of its PostgreSQL database."""
+
+    def __call__(
+        self, name: str, *, bento: Path | None = None, **settings: str
+    ) -> AbstractContextManager[ServedBento]: ...
 
 
 @contextmanager
@@ -110,7 +120,7 @@ def serve(
     try:
         url = f"http://{host}:{port}"
         _wait_until_ready(url, process, log)
-        yield ServedBento(url, process, database_url, log)
+        yield ServedBento(url, process, database_url, redis_url, log)
     finally:
         process.terminate()
         try:

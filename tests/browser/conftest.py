@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-from sqlalchemy import URL
 
 from core.api_keys import make_api_key
 from scripts.chromium import ARGUMENTS, chromium
 from tests.browser.pages import WIDTHS, Seen, shown
-from tests.serving import ServedBento, serve
+from tests.serving import Serve, ServedBento
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def site(unlimited: ServedBento) -> ServedBento:
     """With some traffic of every kind, and labels."""
     with unlimited.client() as client:
@@ -35,28 +33,19 @@ def site(unlimited: ServedBento) -> ServedBento:
     return unlimited
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def locked(
-    named_database: Callable[[str], URL],
-    redis_server: str,
-    bentoml_home: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    serve_own: Serve,
 ) -> Iterator[tuple[ServedBento, str, str]]:
     """With keys: one that may do all that the page does, one that may not."""
     (key, entry), (other, other_entry) = (
         make_api_key("ana", ["predict", "analytics"]), make_api_key("shop", ["predict"]),
     )  # fmt: skip
-    with serve(
-        bentoml_home,
-        named_database("locked"),
-        redis_server.removesuffix("/0") + "/4",
-        log=tmp_path_factory.mktemp("locked") / "log",
-        API_KEYS=f"{entry.entry()},{other_entry.entry()}",
-    ) as bento:
+    with serve_own("locked", API_KEYS=f"{entry.entry()},{other_entry.entry()}") as bento:
         yield bento, key, other
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(site: ServedBento, locked: object) -> Iterator[Browser]:
     """Started after what it looks at: while Playwright runs, nothing else may run an event loop."""
     del site, locked

@@ -22,3 +22,14 @@ class Seen:
 def shown(page: Page) -> Page:
     expect(page.locator("#status")).to_have_text(re.compile("^as of"), timeout=SHOWN_MS)
     return page
+
+
+def predictions(page: Page) -> int:
+    tile = page.locator("#tiles .tile", has_text="predictions").locator(".value")
+    return int(tile.inner_text().replace(",", ""))
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Text, or drop a CSV file here").fill(text)
+    page.get_by_role("button", name="Ask both versions").click()
+    expect(page.locator("#answer article")).to_have_count(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,18 @@ def store_with_links(bentoml_home: Path, home: Path) -> Path:
         else:
             os.link(source, target)
     return home
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The tags of the saved models and of those that were derived from v2."""
+
+    v1: str
+    v2: str
+    flipped: str
+    slow: str
+    raising: str
+    mistaken: str
 
 
 class Derived:

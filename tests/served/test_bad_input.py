@@ -66,7 +66,7 @@ def check_problem(reply: httpx.Response, status: int, path: str) -> dict[str, ob
 
 
 @pytest.mark.parametrize(("path", "body", "status", "says"), BAD_BODIES)
-def test_bad_body_is_refused_and_explained(
+def test_bad_body_is_4xx_and_explained(
     client: httpx.Client, path: str, body: bytes, status: int, says: str
 ) -> None:
     reply = client.post(path, content=body, headers=JSON)
@@ -82,10 +82,10 @@ def metric(client: httpx.Client, name: str) -> float:
     return float(line.split()[1])
 
 
-def test_bad_bodies_change_nothing(served: ServedBento, redis_server: str) -> None:
+def test_bad_bodies_change_nothing(served: ServedBento) -> None:
     tables = ("predictions", "comparisons", "feedback")
     counts = [f"SELECT count(*) FROM {table}" for table in tables]
-    with Redis.from_url(redis_server.removesuffix("/0") + "/1") as redis, served.client() as client:
+    with Redis.from_url(served.redis_url) as redis, served.client() as client:
         # What other tests of this service left in flight must have landed first.
         while metric(client, "prediction_log_recorded_total") != metric(
             client, "prediction_log_stored_total"
@@ -99,7 +99,7 @@ def test_bad_bodies_change_nothing(served: ServedBento, redis_server: str) -> No
         assert len(redis.keys("sentiment:*")) == keys
 
 
-def test_longest_text_is_taken_whole(client: httpx.Client) -> None:
+def test_longest_text_is_accepted(client: httpx.Client) -> None:
     assert client.post("/predict", json={"text": " " + "é" * 5_000 + " "}).status_code == 200
 
 
@@ -111,14 +111,14 @@ def test_other_content_types_are_415(client: httpx.Client, path: str) -> None:
         assert reply.headers["accept-post"] == "application/json"
 
 
-def test_ten_megabytes_are_413_told_or_not(client: httpx.Client) -> None:
+def test_body_of_ten_megabytes_is_413_with_and_without_content_length(client: httpx.Client) -> None:
     body = b'{"text": "' + b"a" * 10_485_760 + b'"}'
     check_problem(client.post("/predict", content=body, headers=JSON), 413, "/predict")
     chunks = (body[start : start + 65_536] for start in range(0, len(body), 65_536))
     check_problem(client.post("/predict", content=chunks, headers=JSON), 413, "/predict")
 
 
-def test_unknown_path_and_wrong_method(client: httpx.Client) -> None:
+def test_unknown_path_is_404_and_wrong_method_is_405(client: httpx.Client) -> None:
     check_problem(client.get("/no/such/path"), 404, "/no/such/path")
     reply = client.get("/predict")
     check_problem(reply, 405, "/predict")

@@ -24,11 +24,9 @@ def redis_calls(redis: Redis, command: str) -> int:
     return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
-def test_batch_of_100_is_one_lookup_and_batched_inference(
-    served: ServedBento, redis_server: str
-) -> None:
+def test_batch_of_100_is_one_lookup_and_batched_inference(served: ServedBento) -> None:
     texts = [f"Text number {number} of a large batch." for number in range(100)]
-    with Redis.from_url(redis_server) as redis, served.client() as client:
+    with Redis.from_url(served.redis_url) as redis, served.client() as client:
         lookups = redis_calls(redis, "mget")
         batches = served.metric("model_batch_texts_count", version="v1")
         rows = served.metric("model_batch_texts_sum", version="v1")
@@ -52,7 +50,8 @@ async def test_identical_texts_in_flight_are_computed_once(served: ServedBento) 
     assert served.metric("model_batch_texts_sum", version="v2") - before == 1
 
 
-async def test_texts_of_a_client_that_hung_up_are_not_computed(served: ServedBento) -> None:
+@pytest.mark.alone
+async def test_texts_of_a_disconnected_client_are_not_computed(served: ServedBento) -> None:
     def batch(name: str) -> dict[str, list[str]]:
         return {"texts": [f"{name} {number}: " + "It was fine. " * 60 for number in range(100)]}
 
@@ -73,7 +72,7 @@ async def test_texts_of_a_client_that_hung_up_are_not_computed(served: ServedBen
     assert served.metric("model_batch_texts_sum", version="v1") - computed == 201 - gone
 
 
-async def test_no_request_fails_with_many_clients_on_distinct_texts(served: ServedBento) -> None:
+async def test_no_request_of_32_clients_with_distinct_texts_fails(served: ServedBento) -> None:
     report = await send_load(
         served.url,
         make_traffic(Kind.distinct, seed=0),

@@ -62,7 +62,7 @@ if __name__ == "__main__":
 """
 
 
-def test_sync_client_calls_the_posts_by_name(served: ServedBento) -> None:
+def test_sync_client_calls_every_post_by_name(served: ServedBento) -> None:
     with bentoml.SyncHTTPClient(served.url) as client:
         prediction = client.predict(text="A wonderful, moving film.", version="v2")
         assert prediction["sentiment"] == "positive"
@@ -92,7 +92,7 @@ async def test_async_client_predicts(served: ServedBento) -> None:
         assert prediction["model_version"] == "v1"
 
 
-def test_a_client_generated_from_the_openapi_document_is_typed_and_works(
+def test_client_generated_from_the_openapi_document_is_typed_and_works(
     served: ServedBento, tmp_path: Path
 ) -> None:
     document = httpx.get(f"{served.url}/openapi.json").json()
@@ -117,13 +117,13 @@ def test_a_client_generated_from_the_openapi_document_is_typed_and_works(
     run(tmp_path, sys.executable, "caller.py", served.url)
 
 
-def test_the_example_of_bentomls_clients_runs(served: ServedBento, tmp_path: Path) -> None:
+def test_example_of_bentoml_clients_runs(served: ServedBento, tmp_path: Path) -> None:
     told = run(tmp_path, sys.executable, ROOT / "examples" / "bentoml_clients.py", url=served.url)
     assert "feedback: kept" in told
     assert "positive  A delight." in told
 
 
-def test_the_example_of_an_ab_test_reaches_a_verdict(served: ServedBento, tmp_path: Path) -> None:
+def test_example_of_an_ab_test_reaches_a_verdict(served: ServedBento, tmp_path: Path) -> None:
     labelled = [
         {"text": "What a joy of a film.", "label": "positive"},
         {"text": "A dull and endless film.", "label": "negative"},

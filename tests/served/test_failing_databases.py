@@ -26,7 +26,7 @@ def stack(bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield made
 
 
-async def test_metrics_are_of_all_processes_together(stack: Stack) -> None:
+async def test_metrics_add_up_over_all_processes(stack: Stack) -> None:
     counts = {
         "requests": lambda: stack.bento.metric("http_requests_total", status="200"),
         "probes": lambda: stack.bento.metric("http_requests_total", endpoint="/readyz"),
@@ -48,7 +48,7 @@ async def test_metrics_are_of_all_processes_together(stack: Stack) -> None:
     assert grown["requests"] - grown["probes"] - grown["scrapes"] == told.statuses[200]
 
 
-async def test_a_postgresql_that_hangs_costs_predictions_nothing(stack: Stack) -> None:
+async def test_hanging_postgresql_fails_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         with stopped(stack.postmaster()):
             await told.answers(200)
@@ -57,7 +57,7 @@ async def test_a_postgresql_that_hangs_costs_predictions_nothing(stack: Stack) -
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_killed_postgresql_costs_predictions_nothing(stack: Stack) -> None:
+async def test_killed_postgresql_fails_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         server = stack.postmaster()
         backends = server.children()
@@ -71,7 +71,7 @@ async def test_a_killed_postgresql_costs_predictions_nothing(stack: Stack) -> No
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_postgresql_whose_disk_is_full_costs_predictions_nothing(stack: Stack) -> None:
+async def test_postgresql_with_a_full_disk_fails_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         postmaster = stack.postmaster()
         with without_disk([postmaster, *postmaster.children()]):
@@ -84,7 +84,7 @@ async def test_a_postgresql_whose_disk_is_full_costs_predictions_nothing(stack: 
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_slow_postgresql_costs_predictions_nothing(stack: Stack) -> None:
+async def test_slow_postgresql_fails_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         with stack.to_postgres.slow(1.0):
             await told.answers(200)
@@ -92,7 +92,7 @@ async def test_a_slow_postgresql_costs_predictions_nothing(stack: Stack) -> None
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_connections_that_break_off_in_the_middle_cost_nothing(stack: Stack) -> None:
+async def test_broken_database_connections_fail_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         with stack.to_postgres.cutting_every(7), stack.to_redis.cutting_every(50):
             before = stack.to_postgres.pieces
@@ -102,7 +102,7 @@ async def test_connections_that_break_off_in_the_middle_cost_nothing(stack: Stac
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_redis_that_hangs_costs_little(stack: Stack) -> None:
+async def test_hanging_redis_fails_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         with stopped(stack.redis_server()):
             await told.answers(200)
@@ -110,7 +110,7 @@ async def test_a_redis_that_hangs_costs_little(stack: Stack) -> None:
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_slow_redis_costs_little(stack: Stack) -> None:
+async def test_slow_redis_fails_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         with stack.to_redis.slow(0.4):
             await told.answers(200)
@@ -118,7 +118,7 @@ async def test_a_slow_redis_costs_little(stack: Stack) -> None:
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_redis_without_memory_costs_nothing(stack: Stack) -> None:
+async def test_redis_without_memory_fails_no_prediction(stack: Stack) -> None:
     port = cast("int", stack.to_redis.target)
     async with Redis(port=port) as redis, traffic(stack.bento) as told:
         await redis.config_set("maxmemory-policy", "noeviction")
@@ -130,7 +130,7 @@ async def test_a_redis_without_memory_costs_nothing(stack: Stack) -> None:
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_killed_redis_costs_nothing(stack: Stack) -> None:
+async def test_killed_redis_fails_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         stack.redis_server().kill()
         await told.answers(200)
@@ -160,7 +160,7 @@ def stack_with_clock(bentoml_home: Path, tmp_path: Path, clock: Path) -> Iterato
         yield made
 
 
-async def test_a_clock_that_steps_costs_nothing(stack_with_clock: Stack, clock: Path) -> None:
+async def test_stepping_clock_fails_no_prediction(stack_with_clock: Stack, clock: Path) -> None:
     async with traffic(stack_with_clock.bento) as told:
         for offset in ("+2d", "-1h", "+3h", "-3d", "+0"):
             await asyncio.to_thread(clock.write_text, offset)

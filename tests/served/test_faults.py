@@ -31,7 +31,7 @@ def gone_and_back(stack: Stack, of: str, killed: psutil.Process) -> Callable[[],
     )
 
 
-async def test_a_killed_runner_costs_time_but_no_request(stack: Stack) -> None:
+async def test_killed_runner_fails_no_request(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         [runner] = stack.workers("sentiment_runner_v1")
         runner.kill()
@@ -43,7 +43,7 @@ async def test_a_killed_runner_costs_time_but_no_request(stack: Stack) -> None:
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_killed_api_worker_costs_what_it_was_answering(stack: Stack) -> None:
+async def test_killed_api_worker_breaks_only_its_open_requests(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         [worker, _] = stack.workers("--service-name sentiment --backlog")
         worker.kill()
@@ -56,7 +56,7 @@ async def test_a_killed_api_worker_costs_what_it_was_answering(stack: Stack) -> 
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_killed_shipper_costs_nothing(stack: Stack) -> None:
+async def test_killed_shipper_fails_no_request(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         [shipper] = stack.workers("analytics.log")
         shipper.kill()
@@ -66,7 +66,7 @@ async def test_a_killed_shipper_costs_nothing(stack: Stack) -> None:
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_a_full_disk_under_the_spool_is_told_before_anything_is_computed(
+async def test_full_disk_under_the_spool_refuses_requests_with_503(
     stack: Stack,
 ) -> None:
     async with traffic(stack.bento) as told:
@@ -81,7 +81,7 @@ async def test_a_full_disk_under_the_spool_is_told_before_anything_is_computed(
     await stack.stored_is_what_was_acknowledged(told)
 
 
-async def test_everything_at_once(stack: Stack) -> None:
+async def test_all_workers_killed_at_once_lose_no_acknowledged_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as told:
         for of in ("sentiment_runner_v1", "sentiment_runner_v2", "analytics.log"):
             for process in stack.workers(of):
@@ -99,7 +99,7 @@ def stack_to_stop(bentoml_home: Path, tmp_path: Path) -> Iterator[Stack]:
         yield made
 
 
-async def test_a_stop_under_load_finishes_what_has_begun(stack_to_stop: Stack) -> None:
+async def test_sigterm_under_load_finishes_open_requests(stack_to_stop: Stack) -> None:
     bento = stack_to_stop.bento
     async with traffic(bento) as told:
         told.stopping = True  # what is under way is to be answered

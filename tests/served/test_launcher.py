@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from sqlalchemy import URL
 
 from core.paths import ROOT
+from tests.database import run_sql, scalar
 from tests.serving import free_port
 
 START_SECONDS = 90.0
@@ -29,7 +32,7 @@ class Launched:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving.embedded.launcher"],
+                [sys.executable, "-m", "scripts.serve"],
                 cwd=ROOT,
                 env=environment,
                 stdout=output,
@@ -71,7 +74,7 @@ def processes_using(folder: Path, port: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_everything_stops_and_the_data_stay(
+def test_launcher_stops_all_processes_and_keeps_the_data(
     bentoml_home: Path, tmp_path: Path, postgres_folder: Path, number: int
 ) -> None:
     port = str(free_port())
@@ -106,14 +109,9 @@ def test_everything_stops_and_the_data_stay(
     assert processes_using(postgres_folder, port) == []
 
 
-def test_named_databases_are_used_and_nothing_is_embedded(
-    bentoml_home: Path, tmp_path: Path, postgres_server: object, redis_server: str
+def test_launcher_with_database_urls_starts_no_database(
+    bentoml_home: Path, tmp_path: Path, postgres_server: URL, redis_database: Callable[[], str]
 ) -> None:
-    from sqlalchemy import URL
-
-    from tests.database import run_sql, scalar
-
-    assert isinstance(postgres_server, URL)
     run_sql(postgres_server, "CREATE DATABASE launched")
     database_url = postgres_server.set(database="launched", drivername="postgres")
     environment = os.environ | {
@@ -121,7 +119,7 @@ def test_named_databases_are_used_and_nothing_is_embedded(
         "BENTOML_DO_NOT_TRACK": "true",
         "DATA_FOLDER": str(tmp_path / "data"),
         "DATABASE_URL": database_url.render_as_string(hide_password=False),
-        "REDIS_URL": redis_server.removesuffix("/0") + "/2",
+        "REDIS_URL": redis_database(),
         "HOST": "127.0.0.1",
         "PORT": str(free_port()),
     }

@@ -30,7 +30,8 @@ SHARES = {
 }
 
 
-def test_100_users_are_answered_right_and_faster_than_by_the_baseline(
+@pytest.mark.alone
+def test_100_users_get_right_answers_faster_than_from_the_baseline(
     served: ServedBento,
     bentoml_home: Path,
     postgres_server: URL,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from core.paths import ROOT
 from loadtest.bench.fuzz import fuzz
@@ -22,11 +23,12 @@ CASES = 400
 SOAK_SECONDS = 12.0
 
 
-def test_whatever_is_sent_the_answers_are_those_of_the_document(unlimited: ServedBento) -> None:
+def test_fuzzed_requests_get_documented_answers(unlimited: ServedBento) -> None:
     assert fuzz(unlimited.url, cases=CASES, seed=0) == 0
 
 
-def test_work_does_not_make_it_take_more_and_more(unlimited: ServedBento) -> None:
+@pytest.mark.alone
+def test_short_soak_grows_no_files_or_connections(unlimited: ServedBento) -> None:
     samples, reports = asyncio.run(soak(unlimited.url, unlimited.process.pid, SOAK_SECONDS))
     assert sum(len(report.latencies_seconds) for report in reports) > 100
     assert [report.failures for report in reports if report.failures] == []
@@ -34,7 +36,7 @@ def test_work_does_not_make_it_take_more_and_more(unlimited: ServedBento) -> Non
     assert set(too_much(growth(samples))) <= {"memory, MiB"}
 
 
-def test_sigterm_ends_what_a_long_run_has_started(bentoml_home: Path, tmp_path: Path) -> None:
+def test_sigterm_to_fuzz_ends_its_processes(bentoml_home: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     run = subprocess.Popen(
         [sys.executable, "-m", "scripts.fuzz"],

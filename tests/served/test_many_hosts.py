@@ -55,7 +55,7 @@ async def test_calls_spread_over_the_hosts_of_a_version(hosts: Hosts) -> None:
     await stored_is_what_was_acknowledged(hosts, told)
 
 
-def test_cache_limits_and_log_are_everybodys(hosts: Hosts) -> None:
+def test_api_hosts_share_cache_limits_and_log(hosts: Hosts) -> None:
     with ExitStack() as stack:
         one, other = (stack.enter_context(hosts.running[api].client()) for api in APIS)
         first = one.post("/predict", json={"text": "Asked of one, and then of the other."}).json()
@@ -72,7 +72,7 @@ def test_cache_limits_and_log_are_everybodys(hosts: Hosts) -> None:
         assert other.post("/feedback", json=feedback).status_code == 202
 
 
-def test_a_runner_answers_whoever_shows_the_key(hosts: Hosts) -> None:
+def test_runner_requires_its_key(hosts: Hosts) -> None:
     url = hosts.running[ONE].url
     assert httpx.get(f"{url}/readyz").is_success
     assert httpx.get(f"{url}/metrics").is_success
@@ -81,7 +81,7 @@ def test_a_runner_answers_whoever_shows_the_key(hosts: Hosts) -> None:
         assert (reply.status_code, "RUNNER_KEY" in reply.text) == (403, True)
 
 
-async def test_a_runner_host_that_loses_its_power_costs_nothing(hosts: Hosts) -> None:
+async def test_runner_host_without_power_fails_no_request(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
         told = await traffic_of_all(hosts, stack)
         await asyncio.to_thread(hosts.kill, ONE)
@@ -98,7 +98,7 @@ async def test_a_runner_host_that_loses_its_power_costs_nothing(hosts: Hosts) ->
     await stored_is_what_was_acknowledged(hosts, told)
 
 
-async def test_a_runner_host_that_is_stopped_costs_nothing(hosts: Hosts) -> None:
+async def test_stopped_runner_host_fails_no_request(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
         told = await traffic_of_all(hosts, stack)
         await asyncio.to_thread(hosts.stacks.pop(OTHER).close)  # SIGTERM, and its end
@@ -110,7 +110,7 @@ async def test_a_runner_host_that_is_stopped_costs_nothing(hosts: Hosts) -> None
     await stored_is_what_was_acknowledged(hosts, told)
 
 
-async def test_a_runner_host_that_is_cut_off_costs_some_seconds(hosts: Hosts) -> None:
+async def test_hanging_runner_host_fails_no_request(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
         told = await traffic_of_all(hosts, stack)
         with stopped(hosts.processes(OTHER)[0]):
@@ -121,7 +121,7 @@ async def test_a_runner_host_that_is_cut_off_costs_some_seconds(hosts: Hosts) ->
     await stored_is_what_was_acknowledged(hosts, told)
 
 
-async def test_an_api_host_that_loses_its_power_loses_nothing_acknowledged(hosts: Hosts) -> None:
+async def test_api_host_without_power_loses_no_acknowledged_prediction(hosts: Hosts) -> None:
     killed = APIS[0]
     async with AsyncExitStack() as stack:
         told = await traffic_of_all(hosts, stack)

@@ -79,7 +79,7 @@ def watching(
         yield watching
 
 
-async def test_every_query_of_a_dashboard_or_an_alert_has_an_answer(
+async def test_queries_of_dashboards_and_alerts_have_answers(
     unlimited: ServedBento, watching: Prometheus
 ) -> None:
     await traffic_of_every_kind(unlimited)
@@ -97,9 +97,7 @@ async def test_every_query_of_a_dashboard_or_an_alert_has_an_answer(
         watching.query(rule["expr"])
 
 
-async def test_a_runner_that_hangs_is_an_alert(
-    unlimited: ServedBento, watching: Prometheus
-) -> None:
+async def test_hanging_runner_fires_an_alert(unlimited: ServedBento, watching: Prometheus) -> None:
     await until(lambda: bool(watching.query("up == 1")), SCRAPED_SECONDS)
     assert "RunnerDown" not in watching.alerts()
     with stopped(runner_of(unlimited, "v2")):

@@ -60,7 +60,7 @@ def post_all(client: httpx.Client, tag: str) -> int:
     return 6
 
 
-def test_outages_cost_hits_and_analytics_but_no_prediction(
+def test_redis_and_postgresql_outages_fail_no_prediction(
     breakable: Breakable, postgres_folder: Path
 ) -> None:
     bento = breakable.bento
@@ -101,7 +101,7 @@ def test_outages_cost_hits_and_analytics_but_no_prediction(
             assert client.get("/analytics/summary").json()["total_predictions"] == made
 
 
-def test_stopping_writes_what_is_logged(breakable: Breakable) -> None:
+def test_sigterm_writes_spooled_predictions_to_postgresql(breakable: Breakable) -> None:
     bento = breakable.bento
     with bento.client() as client:
         made = post_all(client, "just before the end")

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 
 import httpx
+import pytest
 
 from loadtest.open_loop import OpenLoop
 from loadtest.traffic import Kind, make_traffic
@@ -21,7 +22,8 @@ RECOVERY_SECONDS = 10.0
 ANSWERED_IN_A_ROW = 20
 
 
-async def test_a_flood_is_answered_or_refused_and_then_forgotten(unlimited: ServedBento) -> None:
+@pytest.mark.alone
+async def test_flood_is_answered_or_shed_and_recovery_is_quick(unlimited: ServedBento) -> None:
     load = OpenLoop(unlimited.url)
     texts = make_traffic(Kind.distinct, seed=0).requests
     outcomes = await load.send(load.plan(texts, rate=FLOOD_PER_SECOND, seconds=FLOOD_SECONDS))
@@ -50,7 +52,8 @@ async def test_a_flood_is_answered_or_refused_and_then_forgotten(unlimited: Serv
     assert sum(float(line.split()[-1]) for line in shed) >= statuses[503]
 
 
-async def test_a_sentence_does_not_wait_for_all_the_reviews(unlimited: ServedBento) -> None:
+@pytest.mark.alone
+async def test_short_text_overtakes_a_batch_of_long_texts(unlimited: ServedBento) -> None:
     review = "A film about a phone that is charged again and again, and never at all. " * 12
     async with unlimited.async_client() as client:
         started = time.perf_counter()
@@ -73,7 +76,7 @@ async def test_a_sentence_does_not_wait_for_all_the_reviews(unlimited: ServedBen
         assert small_seconds < await large
 
 
-def test_a_request_says_how_long_it_waits(unlimited: ServedBento) -> None:
+def test_request_timeout_header_ends_the_request_with_504(unlimited: ServedBento) -> None:
     with unlimited.client() as client:
         before = abandoned(client)
         reply = client.post(

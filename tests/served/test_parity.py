@@ -41,14 +41,16 @@ def expected(model: SavedModel) -> list[dict[str, Any]]:
     return answers
 
 
-def test_torch_equals_the_pipeline(model: SavedModel, expected: list[dict[str, Any]]) -> None:
+def test_torch_engine_equals_the_transformers_pipeline(
+    model: SavedModel, expected: list[dict[str, Any]]
+) -> None:
     answers = Classifier(model, load_engine(model, "torch-fp32", streams=1)).classify(TEXTS)
     assert labels(answers) == [answer["label"].lower() for answer in expected]
     assert confidences(answers) == pytest.approx([e["score"] for e in expected], abs=1e-5)
     assert [answer.truncated for answer in answers] == [False] * 6 + [True]
 
 
-def test_every_saved_engine_is_near_the_pipeline(
+def test_every_saved_engine_is_near_the_transformers_pipeline(
     model: SavedModel, expected: list[dict[str, Any]]
 ) -> None:
     engines = saved_engines(model)
@@ -61,7 +63,7 @@ def test_every_saved_engine_is_near_the_pipeline(
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_what_is_served_is_what_the_engine_says(
+def test_served_predictions_equal_those_of_the_engine(
     served: ServedBento, bentoml_home: Path, version: Version
 ) -> None:
     model = saved_model(bentoml_home, version)

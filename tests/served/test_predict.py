@@ -40,9 +40,7 @@ def logged(served: ServedBento, *ids: str) -> list[dict[str, Any]]:
             return rows
 
 
-def test_predict_answers_and_is_logged_with_all_its_facts(
-    served: ServedBento, client: httpx.Client
-) -> None:
+def test_predict_answers_and_logs_the_prediction(served: ServedBento, client: httpx.Client) -> None:
     reply = client.post("/predict", json={"text": "  A warm and funny film, I loved it. "})
     assert reply.status_code == 200
     body = reply.json()
@@ -70,7 +68,7 @@ def test_predict_answers_and_is_logged_with_all_its_facts(
     assert abs(datetime.now(UTC) - row["created_at"]) < timedelta(seconds=30)
 
 
-def test_the_same_text_again_is_a_hit_with_the_same_answer(client: httpx.Client) -> None:
+def test_repeated_text_is_a_cache_hit_with_the_same_answer(client: httpx.Client) -> None:
     first = client.post("/predict", json={"text": "Served from the cache, second time."}).json()
     again = client.post("/predict", json={"text": "Served from the cache, second time."}).json()
     assert (first["cache_hit"], again["cache_hit"]) == (False, True)
@@ -78,7 +76,7 @@ def test_the_same_text_again_is_a_hit_with_the_same_answer(client: httpx.Client)
     assert again["id"] != first["id"]
 
 
-def test_each_version_answers_for_itself(client: httpx.Client) -> None:
+def test_versions_answer_and_cache_separately(client: httpx.Client) -> None:
     replies = [
         client.post("/predict", json={"text": "Versions are kept apart.", "version": version})
         for version in ("v1", "v2")
@@ -138,7 +136,7 @@ def test_long_text_is_truncated_and_the_reply_says_so(client: httpx.Client) -> N
     assert body["truncated"] is True
 
 
-def test_feedback_joins_at_once_and_only_a_change_is_kept(
+def test_feedback_is_stored_once_per_change_of_label(
     served: ServedBento, client: httpx.Client
 ) -> None:
     prediction = client.post("/predict", json={"text": "Feedback comes right after."}).json()
@@ -164,7 +162,7 @@ def test_feedback_on_an_unknown_prediction_is_404(
     assert scalar(served.database_url, "SELECT count(*) FROM feedback") == before
 
 
-def test_the_log_tells_of_a_failure_by_its_id_and_never_what_was_sent(
+def test_failed_request_is_logged_by_id_without_its_text(
     served: ServedBento, client: httpx.Client
 ) -> None:
     texts = [f"What nobody else is to read, {number}. " * 50 for number in range(100)]

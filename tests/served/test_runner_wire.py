@@ -90,7 +90,7 @@ def test_pickle_is_415_and_not_unpickled(
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_pickle_that_says_it_is_a_message_is_400(
+def test_pickle_with_the_wire_content_type_is_400(
     runner: ServedBento, tmp_path: Path, path: str
 ) -> None:
     reply = post(runner, path, pickle.dumps(Touch(tmp_path / "made")), wire.CONTENT_TYPE)
@@ -99,7 +99,7 @@ def test_pickle_that_says_it_is_a_message_is_400(
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_other_methods_are_refused_too(runner: ServedBento, method: str) -> None:
+def test_pickle_by_another_method_is_415(runner: ServedBento, method: str) -> None:
     for path in ROUTES:
         reply = httpx.request(method, f"{runner.url}{path}", headers={"Content-Type": PICKLE})
         assert reply.status_code == 415
@@ -140,13 +140,13 @@ def test_body_past_the_limit_is_413(runner: ServedBento) -> None:
     assert reply.status_code == 413
 
 
-def test_fields_that_are_not_known_are_passed_over(runner: ServedBento) -> None:
+def test_unknown_fields_of_a_call_are_ignored(runner: ServedBento) -> None:
     reply = post(runner, "/classify", encode(CALL | {"priority": 3}), wire.CONTENT_TYPE)
     [result] = wire.decode_classifications(reply.content)
     assert result.sentiment == "positive"
 
 
-def test_ten_thousand_texts_are_answered_or_refused_in_time(runner: ServedBento) -> None:
+def test_call_of_ten_thousand_texts_ends_at_its_timeout(runner: ServedBento) -> None:
     texts = [f"Text {number}." for number in range(10_000)]
     body = wire.encode_classify(texts, 1.0, "bulk")
     began = time.monotonic()

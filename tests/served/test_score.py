@@ -55,7 +55,7 @@ def pass_time(process: subprocess.Popen[str]) -> None:
         return
 
 
-def test_killed_and_interrupted_it_writes_what_an_undisturbed_run_writes(
+def test_killed_and_interrupted_scoring_writes_the_same_file(
     bentoml_home: Path, tmp_path: Path
 ) -> None:
     source, out, whole = tmp_path / "in.csv", tmp_path / "out.csv", tmp_path / "whole.csv"
@@ -92,7 +92,7 @@ def test_killed_and_interrupted_it_writes_what_an_undisturbed_run_writes(
         assert float(row["confidence_v1"]) == round(said.confidence, 6)
 
 
-def test_what_cannot_be_scored_is_told_in_a_line(bentoml_home: Path, tmp_path: Path) -> None:
+def test_file_without_a_text_column_fails_with_one_line(bentoml_home: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text("review\ngood\n")
     run = subprocess.run(

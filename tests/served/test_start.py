@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
 
 from core.paths import ROOT
 from core.types import VERSIONS
-from tests.serving import environment_of, free_port, link_models, serve
+from tests.serving import Serve, environment_of, free_port, link_models
 
 WHOLE = ["-m", "bentoml", "serve", "service:SentimentService"]
 RUNNER = [
@@ -22,7 +20,7 @@ RUNNER = [
 
 
 @pytest.mark.parametrize(("command", "version"), [(WHOLE, "v1"), (RUNNER, "v2")])
-def test_without_a_model_it_ends_and_says_how_to_get_one(
+def test_start_without_a_model_fails_and_names_the_command(
     command: list[str], version: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -47,8 +45,8 @@ def test_without_a_model_it_ends_and_says_how_to_get_one(
     assert "Traceback" not in done.stderr
 
 
-def test_a_built_bento_has_all_that_it_needs(
-    bentoml_home: Path, named_database: Callable[[str], URL], redis_server: str, tmp_path: Path
+def test_built_bento_serves_predictions_and_the_dashboard(
+    bentoml_home: Path, serve_own: Serve, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     link_models(bentoml_home, home)
@@ -60,13 +58,7 @@ def test_a_built_bento_has_all_that_it_needs(
     )
     name, _, version = told.split("__tag__:")[1].strip().partition(":")
     with (
-        serve(
-            bentoml_home,
-            named_database("built"),
-            redis_server.removesuffix("/0") + "/6",
-            log=tmp_path / "log",
-            bento=home / "bentos" / name / version,
-        ) as bento,
+        serve_own("built", bento=home / "bentos" / name / version) as bento,
         bento.client() as client,
     ):
         for model in VERSIONS:

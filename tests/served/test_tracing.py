@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import URL
 
 from tests.served.collector import Collector, Seen, collecting
-from tests.serving import ServedBento, serve
+from tests.serving import Serve, ServedBento
 from tests.waiting import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -27,18 +25,9 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def traced(
-    named_database: Callable[[str], URL],
-    redis_server: str,
-    bentoml_home: Path,
-    collector: Collector,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[ServedBento]:
-    with serve(
-        bentoml_home,
-        named_database("traced"),
-        redis_server.removesuffix("/0") + "/3",
-        log=tmp_path_factory.mktemp("traced") / "log",
+def traced(serve_own: Serve, collector: Collector) -> Iterator[ServedBento]:
+    with serve_own(
+        "traced",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
         OTEL_BSP_SCHEDULE_DELAY="100",
         LOG_LEVEL="DEBUG",
@@ -54,7 +43,7 @@ async def spans_of(collector: Collector, trace: str, *names: str) -> dict[str, S
     return {span.name: span for span in spans}
 
 
-async def test_a_request_is_one_trace_through_all_its_processes(
+async def test_request_is_one_trace_over_all_processes(
     traced: ServedBento, collector: Collector
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "X-Request-Id": "traced-1"}
@@ -93,7 +82,7 @@ async def test_a_request_is_one_trace_through_all_its_processes(
     assert line["trace_id"] == TRACE
 
 
-async def test_requests_that_share_a_call_are_linked_to_it(
+async def test_requests_of_one_runner_call_are_linked_to_it(
     traced: ServedBento, collector: Collector
 ) -> None:
     texts = [f"Many at once, {number}." for number in range(60)]
@@ -124,7 +113,7 @@ async def test_requests_that_share_a_call_are_linked_to_it(
     assert sorted(told) == sorted(asked())
 
 
-async def test_who_does_not_sample_is_left_alone(traced: ServedBento, collector: Collector) -> None:
+async def test_unsampled_request_exports_no_span(traced: ServedBento, collector: Collector) -> None:
     unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
     with traced.client() as client:
         for number in range(3):

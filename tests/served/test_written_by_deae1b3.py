@@ -43,8 +43,8 @@ def answer(client: httpx.Client, path: str, **body: str) -> dict[str, Any]:
     return told
 
 
-def test_service_goes_on_where_the_old_one_was_killed(
-    postgres_server: URL, redis_server: str, tmp_path: Path
+def test_service_continues_from_the_data_of_deae1b3(
+    postgres_server: URL, redis_database: Callable[[], str], tmp_path: Path
 ) -> None:
     data = copy_data_folder(tmp_path / "data")
     store = copy_model_store(tmp_path / "store")
@@ -52,7 +52,7 @@ def test_service_goes_on_where_the_old_one_was_killed(
         serve(
             store,
             restore(postgres_server, "served_old_data"),
-            redis_server.removesuffix("/0") + "/7",
+            redis_database(),
             log=tmp_path / "log",
             LOG_RETENTION_DAYS="0",
             RATE_LIMIT_PREDICT="off",
@@ -101,8 +101,10 @@ def test_service_goes_on_where_the_old_one_was_killed(
         ]
 
 
-def test_service_without_postgresql_promotes_what_its_file_names(
-    named_database: Callable[[str], URL], redis_server: str, tmp_path: Path
+def test_service_without_postgresql_promotes_the_model_of_its_policy_file(
+    named_database: Callable[[str], URL],
+    redis_database: Callable[[], str],
+    tmp_path: Path,
 ) -> None:
     data = copy_data_folder(tmp_path / "data")
     shutil.rmtree(data / "models")  # so that the runners start with the configured models
@@ -110,7 +112,7 @@ def test_service_without_postgresql_promotes_what_its_file_names(
         serve(
             copy_model_store(tmp_path / "store"),
             named_database("unused").set(query={"host": str(tmp_path)}),
-            redis_server.removesuffix("/0") + "/8",
+            redis_database(),
             log=tmp_path / "log",
         ) as bento,
         bento.client() as client,

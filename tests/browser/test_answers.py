@@ -1,0 +1,90 @@
+"""A text or a file that a person enters is answered, and moves the numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.pages import SHOWN_MS, Seen, ask, predictions
+from tests.serving import ServedBento
+
+ATTACK = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
+
+
+def test_text_is_answered_by_both_versions_and_counted(page: Page, seen: Seen) -> None:
+    before = predictions(page)
+    ask(page, "A warm, funny, engaging film that I could watch every week.")
+    for version in ("v1", "v2"):
+        card = page.locator(f"#answer [data-version={version}]")
+        expect(card.locator(".says")).to_contain_text("positive")
+        expect(card).to_contain_text("revision")
+        expect(card).to_contain_text(re.compile(r"computed in \d"))
+        assert card.locator(".bar").count() == 2
+    expect(page.locator("#tiles .value").first).not_to_have_text(f"{before:,}", timeout=SHOWN_MS)
+    assert predictions(page) >= before + 2
+    for chart in ("traffic", "latency", "sentiment", "confidence", "cache"):
+        assert page.locator(f"#{chart} canvas").count() == 1
+    expect(page.locator("#recent tbody tr").first).to_contain_text("/predict/ab-compare")
+    assert seen.complaints == []
+    ask(page, "A warm, funny, engaging film that I could watch every week.")
+    expect(page.locator("#answer [data-version=v1]")).to_contain_text("from the cache")
+
+
+def test_label_button_sends_feedback(page: Page, site: ServedBento) -> None:
+    ask(page, "I fell asleep twice, and was glad of it.")
+    says = page.locator("#answer [data-version=v1] .says").inner_text()
+    page.locator(f"#answer [data-label={says}]").click()
+    expect(page.locator("#answer [role=status]")).to_have_text(re.compile("Thank you.*right"))
+
+
+def test_markup_in_a_text_is_shown_and_not_run(page: Page, seen: Seen) -> None:
+    ask(page, ATTACK)
+    quoted = ATTACK.replace('"', '""')
+    content = f'text\n"{quoted}"\n'.encode()
+    page.locator("#csv").set_input_files(
+        {"name": "texts.csv", "mimeType": "text/csv", "buffer": content}
+    )
+    expect(page.locator("#answer td.text")).to_have_text(ATTACK)
+    assert page.title() == "Sentiment"
+    assert page.locator("#answer img").count() == 0
+    assert seen.complaints == []
+
+
+def test_csv_file_is_answered_row_by_row(page: Page) -> None:
+    rows = "\n".join(f'{number},"Film {number}, a joy"' for number in range(60))
+    page.locator("#csv").set_input_files(
+        {"name": "films.csv", "mimeType": "text/csv", "buffer": f"id,text\n{rows}\n".encode()}
+    )
+    expect(page.locator("#answer")).to_contain_text("60 texts of column text", timeout=SHOWN_MS)
+    assert page.locator("#answer tbody tr").count() == 60
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save as CSV").click()
+    saved = Path(download.value.path()).read_text().splitlines()
+    assert len(saved) == 61
+    assert saved[1].startswith('"Film 0, a joy","')
+
+
+def test_csv_file_past_the_rate_limit_waits_and_finishes(page: Page) -> None:
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        if refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        headers = {"Retry-After": "1", "content-type": "application/problem+json"}
+        route.fulfill(status=429, body='{"detail": "Too many requests"}', headers=headers)
+
+    page.route("**/predict/batch", refuse_once)
+    page.locator("#csv").set_input_files(
+        {"name": "two.csv", "mimeType": "text/csv", "buffer": b"text\na joy\na bore\n"}
+    )
+    expect(page.locator("#answer")).to_contain_text("RATE_LIMIT_BATCH is reached")
+    expect(page.locator("#answer tbody tr")).to_have_count(2, timeout=SHOWN_MS)
+
+
+def test_empty_csv_file_shows_an_error(page: Page) -> None:
+    page.locator("#csv").set_input_files({"name": "x.csv", "mimeType": "text/csv", "buffer": b""})
+    expect(page.locator("#answer [role=alert]")).to_contain_text("x.csv has no texts")

@@ -1,0 +1,110 @@
+"""One run of the suite: its folder, its models, and the processes it started.
+
+With pytest-xdist the controller makes the run, and its workers find it through the environment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from core.paths import ROOT
+from tests.waiting import wait_until
+
+FOLDER_VARIABLE: Final = "TEST_RUN_FOLDER"
+SAVE_SECONDS: Final = 600.0
+END_SECONDS: Final = 5.0
+
+
+class TestRun:
+    """Saves the models once for all workers, and finds the processes that outlive the run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._saving: subprocess.Popen[bytes] | None = None
+        # Every process that a test starts inherits it, also one that leaves its parent.
+        os.environ[FOLDER_VARIABLE] = str(folder)
+
+    def start_saving(self) -> None:
+        """Start the command that saves both models; a second call does nothing."""
+        if self._saving is None:
+            self._saving = subprocess.Popen(
+                ["nice", sys.executable, "-m", "scripts.save_models"],
+                cwd=ROOT,
+                env=os.environ | {"BENTOML_HOME": str(_home(self._folder))},
+            )
+            threading.Thread(target=self._publish_status, daemon=True).start()
+
+    def _publish_status(self) -> None:
+        assert self._saving is not None
+        partial = self._folder / "status.partial"
+        partial.write_text(str(self._saving.wait()))
+        partial.rename(_status(self._folder))
+
+    def end(self) -> list[str]:
+        """Stop the saving and kill the processes that tests left; return their command lines."""
+        if self._saving is not None and self._saving.poll() is None:
+            self._saving.terminate()
+            self._saving.wait()
+        _, left = psutil.wait_procs(self._processes(), END_SECONDS)
+        for process in left:
+            process.kill()
+        return [f"{process.pid}: {process.info['cmdline']}" for process in left]
+
+    def _processes(self) -> list[psutil.Process]:
+        """Every process but this one that has the run's folder in its environment."""
+        found = psutil.process_iter(["cmdline", "environ", "status"])
+        return [
+            process
+            for process in found
+            if (process.info["environ"] or {}).get(FOLDER_VARIABLE) == str(self._folder)
+            and process.pid != os.getpid()
+            and process.info["status"] != psutil.STATUS_ZOMBIE
+        ]
+
+
+def saved_models() -> Path:
+    """Wait for both models; return the BentoML home in which they are saved."""
+    folder = run_folder()
+    wait_until(_status(folder).exists, SAVE_SECONDS)
+    assert _status(folder).read_text() == "0", "scripts.save_models failed"
+    return _home(folder)
+
+
+@contextmanager
+def beside_others(*, alone: bool) -> Iterator[None]:
+    """Run one test: `alone` waits until no other worker runs a test, and holds them back.
+
+    The first lock is a turnstile. Each test passes it before it starts, and a test that runs alone
+    holds it, so that it waits for one test of each worker and not until a worker has none left.
+    """
+    with (
+        (run_folder() / "turnstile.lock").open("w") as turnstile,
+        (run_folder() / "running.lock").open("w") as running,
+    ):
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        if not alone:
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
+        yield
+
+
+def run_folder() -> Path:
+    return Path(os.environ[FOLDER_VARIABLE])
+
+
+def _home(folder: Path) -> Path:
+    return folder / "bentoml"
+
+
+def _status(folder: Path) -> Path:
+    return folder / "status"

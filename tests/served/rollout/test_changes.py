@@ -1,0 +1,116 @@
+"""Policies and models change under traffic, and no request fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import httpx
+import psutil
+import pytest
+
+from rollout.bucketing import assign_subject
+from rollout.policy import RolloutPolicy
+from tests.processes import child_that_runs
+from tests.served.derived_models import Tags
+from tests.served.rollouts import Admin, Timeline, any_request, requests
+from tests.serving import ServedBento
+from tests.waiting import until, wait_until
+
+REQUESTS = 10_000
+POLICY_CHANGES, RELOADS = 20, 10
+
+
+async def test_no_request_fails_while_policies_and_models_change(
+    bento: ServedBento, admin: Admin, tags: Tags
+) -> None:
+    chance = random.Random(8)
+    policies, models = Timeline(), Timeline()
+    policies.add(RolloutPolicy.model_validate((await admin.status())["policy"]))
+    models.add((await admin.model("v2"))["revision"])
+    revisions = {"v1": {(await admin.model("v1"))["revision"]}}
+
+    async def change_policies() -> None:
+        for number in range(POLICY_CHANGES):
+            share = chance.randrange(101)
+            changes = {
+                "ab_weights": {"v1": share, "v2": 100 - share},
+                "predict_weights": {"v1": 50, "v2": 50} if number % 2 else None,
+                "overrides": {"user-7": "v1" if number % 3 else "v2"},
+                "shadow_percent": 5 * (number % 2),
+            }
+            # Before: it may be in force by the time that we hear of it.
+            before = policies.entries[-1][1]
+            policies.add(before.model_copy(update={}))
+            told = await admin.change(changes=changes)
+            policies.entries[-1] = (
+                policies.entries[-1][0], RolloutPolicy.model_validate(told["policy"]),
+            )  # fmt: skip
+            await asyncio.sleep(1.0)
+
+    async def reload_models() -> None:
+        for number in range(RELOADS):
+            models.add(None)  # either, from now on
+            tag = tags.v2 if number % 2 else tags.v1
+            await admin.reload("v2", tag)
+            await admin.holds("v2", tag)
+            models.add((await admin.model("v2"))["revision"])
+
+    async with requests(bento, any_request) as told:
+        await asyncio.gather(change_policies(), reload_models())
+        await until(lambda: len(told.answered) >= REQUESTS, seconds=120)
+    assert told.refused == []
+    of_v2 = {saved for _, saved in models.entries if saved}
+    assert len(of_v2) == 2
+    moved = 0
+    for one in told.answered:
+        if one.version == "v1":
+            assert one.revision in revisions["v1"]
+        else:
+            there = models.during(one.began, one.ended)
+            assert None in there or one.revision in there, one
+        if one.path == "/predict/ab" and one.subject:
+            allowed = {
+                assign_subject(policy, one.subject).version
+                for policy in policies.during(one.began, one.ended)
+            }
+            assert one.version in allowed, one
+            moved += len(allowed) == 2
+    assert moved < len(told.answered) / 2  # the grace does not excuse everything
+    entries = await admin.history()
+    assert sum(entry["action"] == "set" for entry in entries) >= POLICY_CHANGES
+    assert sum(entry["action"] == "reload" for entry in entries) >= RELOADS
+
+
+async def test_killed_runner_restarts_with_the_model_it_held(
+    bento: ServedBento, admin: Admin, tags: Tags
+) -> None:
+    await admin.reload("v2", tags.v1)
+    await admin.holds("v2", tags.v1)
+    runner = child_that_runs(psutil.Process(bento.process.pid), "sentiment_runner_v2")
+    runner.kill()
+    await asyncio.to_thread(wait_until, lambda: not runner.is_running(), 10)
+    async with requests(bento, any_request, clients=2) as told:
+        await admin.holds("v2", tags.v1)
+        await until(lambda: len(told.answered) >= 100, seconds=60)
+    assert told.refused == []
+    [revision] = {one.revision for one in told.answered if one.version == "v2"}
+    assert revision == (await admin.model("v1"))["revision"]
+
+
+@pytest.mark.parametrize("which", ["absent", "mistaken"])
+async def test_unusable_model_is_refused_and_the_reason_is_shown(
+    bento: ServedBento, admin: Admin, tags: Tags, client: httpx.AsyncClient, which: str
+) -> None:
+    tag = tags.mistaken if which == "mistaken" else "sentiment-distilbert-v2:absent"
+    before = await admin.model("v2")
+    refusals = bento.metric("model_changes_total", version="v2", outcome="refused")
+    await admin.reload("v2", tag)
+    now = await admin.model_when("v2", lambda told: told["load_error"] is not None)
+    assert now["load_error"].startswith(f"{tag}: ")
+    assert (now["ready"], now["tag"], now["revision"]) == (True, before["tag"], before["revision"])
+    reply = await client.post("/predict", json={"text": "Fine.", "version": "v2"})
+    assert reply.json()["model_revision"] == before["revision"]
+    assert bento.metric("model_changes_total", version="v2", outcome="refused") == refusals + 1
+    assert bento.metric("model_change_refused", version="v2") == 1
+    assert f"v2: {tag} is refused" in bento.log.read_text()
