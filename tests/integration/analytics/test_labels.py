@@ -83,7 +83,7 @@ async def test_calibration_equals_a_plain_computation(engine: AsyncEngine) -> No
                 assert of.calibration is None
                 continue
             assert of.calibration is not None
-            right = sum(latest[p.id] == p.classification.sentiment for p in labelled)
+            right = sum(latest[p.id] == p.sentiment for p in labelled)
             assert of.calibration.count == len(labelled)
             assert of.calibration.accuracy == pytest.approx(right / len(labelled))
             assert of.calibration.error == pytest.approx(plain_error(labelled, latest), abs=1e-6)
@@ -91,15 +91,15 @@ async def test_calibration_equals_a_plain_computation(engine: AsyncEngine) -> No
 
 
 def plain_entropy(made: Sequence[Prediction]) -> float:
-    return float(np.mean([entropy(list(p.classification.scores.values()), base=2) for p in made]))
+    return float(np.mean([entropy(list(p.scores.values()), base=2) for p in made]))
 
 
 def plain_error(labelled: Sequence[Prediction], latest: Mapping[UUID, Sentiment]) -> float:
     """The expected calibration error over ten bins, prediction by prediction."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for p in labelled:
-        sure = float(np.float32(p.classification.confidence))
-        right = latest[p.id] == p.classification.sentiment
+        sure = float(np.float32(p.confidence))
+        right = latest[p.id] == p.sentiment
         bins.setdefault(min(int(sure * 10), 9), []).append((sure, right))
     off = sum(abs(sum(sure - right for sure, right in one)) for one in bins.values())
     return off / len(labelled)
@@ -180,7 +180,7 @@ async def test_accuracy_is_estimated_where_there_are_no_labels(engine: AsyncEngi
     ]
     await PredictionWriter(engine).write(hard)
     for p in hard:
-        right = numbers.random() < p.classification.confidence
+        right = numbers.random() < p.confidence
         truth[p.id] = "positive" if right else "negative"
     for p in [*easy[:400], *hard]:
         await store.add(p.id, truth[p.id])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -116,14 +116,9 @@ async def test_a_start_with_known_models_uses_no_id_up(engine: AsyncEngine) -> N
 async def test_new_weights_or_another_engine_are_another_model_version(
     engine: AsyncEngine,
 ) -> None:
-    one = make_prediction()
-    weights = dataclasses.replace(one.classification, revision="other")
-    kernels = dataclasses.replace(one.classification, engine="other")
-    others = [
-        dataclasses.replace(make_prediction(), classification=weights),
-        dataclasses.replace(make_prediction(), classification=kernels),
-    ]
-    await PredictionWriter(engine).write([one, *others])
+    model = make_prediction().model
+    models = [model, model._replace(revision="other"), model._replace(engine="other")]
+    await PredictionWriter(engine).write([replace(make_prediction(), model=m) for m in models])
     assert {(row["revision"], row["engine"]) for row in await rows(engine)} == {
         ("v1-revision", "fake"),
         ("other", "fake"),

@@ -17,8 +17,7 @@ from analytics.confidence import confidence
 from analytics.drift import drift
 from analytics.latency import latency
 from analytics.log.dimension_keys import DimensionKeys
-from analytics.log.records import PredictionRecord
-from analytics.log.rows import prediction_row
+from analytics.log.records import to_record
 from analytics.log.writer import store
 from analytics.reader import Reader
 from analytics.sql_fragment import Scope
@@ -96,12 +95,12 @@ async def test_any_range_gives_what_a_plain_computation_gives(engine: AsyncEngin
         assert told.total_predictions == len(expected)
         assert told.by_version == Counter(p.version for p in expected)
         shares = (await sentiment_distribution(reader, Scope(span, version))).distribution
-        said = Counter(p.classification.sentiment for p in expected)
+        said = Counter(p.sentiment for p in expected)
         assert {name: share.count for name, share in shares.items()} == {
             name: said[name] for name in SENTIMENTS
         }
         if expected:
-            confidences = [p.classification.confidence for p in expected]
+            confidences = [p.confidence for p in expected]
             assert told.average_confidence == pytest.approx(np.mean(confidences), rel=1e-6)
             latencies = [p.latency_ms for p in expected]
             assert told.average_latency_ms == pytest.approx(np.mean(latencies), rel=1e-6)
@@ -153,7 +152,7 @@ async def test_confidence_gives_what_a_plain_computation_gives(engine: AsyncEngi
         for of in told.versions:
             # PostgreSQL keeps a confidence in single precision.
             sure = np.array(
-                [p.classification.confidence for p in expected if p.version == of.version],
+                [p.confidence for p in expected if p.version == of.version],
                 np.float32,
             ).astype(float)
             assert of.predictions == len(sure)
@@ -226,10 +225,10 @@ async def test_a_crash_before_the_commit_leaves_neither_rows_nor_rollups(
 
 
 async def store_and_crash(engine: AsyncEngine, prediction: Prediction) -> None:
-    identities, record = DimensionKeys(engine), PredictionRecord.of(prediction, "hash")
-    await identities.learn([record])
+    keys, record = DimensionKeys(engine), to_record(prediction, "hash")
+    await keys.resolve([record])
     async with engine.begin() as connection:
-        await store(connection, [prediction_row(record, identities)])
+        await store(connection, keys, [record])
         raise Crash
 
 

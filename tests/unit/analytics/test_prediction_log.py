@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from analytics.log.prediction_log import REFUSE_SECONDS, PredictionLog
-from analytics.log.records import ComparisonRecord, Entry, PredictionRecord, decode
+from analytics.log.records import ComparisonRecord, Entry, decode, to_record
 from analytics.log.spool import SpoolFull, WhenFull
 from core.errors import LogUnavailable
 from core.types import Comparison, ModelVersion
@@ -48,7 +48,7 @@ async def test_what_is_recorded_together_is_one_entry(spool: FakeSpool) -> None:
     comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
     before = counter("prediction_log_recorded_total")
     await make_log(spool).record([v1, v2], comparison)
-    records = tuple(PredictionRecord.of(each, "hash") for each in (v1, v2))
+    records = tuple(to_record(each, "hash") for each in (v1, v2))
     assert spool.entries == [Entry(records, ComparisonRecord.of(comparison))]
     assert counter("prediction_log_recorded_total") - before == 2
 

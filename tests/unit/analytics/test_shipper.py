@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from analytics.log.records import Entry, PredictionRecord, encode
+from analytics.log.records import Entry, encode, to_record
 from analytics.log.segments import segments
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS, REJECTED, Shipper
 from analytics.log.spool import Spool
+from core.types import Prediction
 from tests.unit.fakes import FakeWriter, counter, prediction
 from tests.waiting import until
 
@@ -30,8 +31,8 @@ def writer() -> FakeWriter:
     return FakeWriter()
 
 
-def record(text: str = "text") -> PredictionRecord:
-    return PredictionRecord.of(prediction(text), "full")
+def record(text: str = "text") -> Prediction:
+    return to_record(prediction(text), "full")
 
 
 async def ship(folder: Path, writer: FakeWriter) -> None:

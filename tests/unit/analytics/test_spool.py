@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analytics.log.records import Entry, PredictionRecord, encode
+from analytics.log.records import Entry, encode, to_record
 from analytics.log.segments import SpoolReader, segments, size_bytes
 from analytics.log.spool import SEGMENT_BYTES, Durability, Spool, SpoolFull, WhenFull
 from core.paths import ROOT
@@ -21,11 +21,11 @@ PLENTY = 1 << 30
 
 
 def entry(text: str = "text") -> Entry:
-    return Entry((PredictionRecord.of(prediction(text), "full"),))
+    return Entry((to_record(prediction(text), "full"),))
 
 
-def texts(entries: list[Entry]) -> list[str | None]:
-    return [record.text for each in entries for record in each.predictions]
+def texts(entries: list[Entry]) -> list[str]:
+    return [record.text for entry in entries for record in entry.predictions]
 
 
 MakeSpool = Callable[..., Spool]
@@ -147,7 +147,7 @@ async def test_or_it_drops_the_oldest_and_counts_them(
     )
     for number in range(30):
         await spool.append(encode(entry(f"{number:04}" * 250)))
-    kept = [text and int(text[:4]) for text in texts(SpoolReader(tmp_path).read(1_000).entries)]
+    kept = [int(text[:4]) for text in texts(SpoolReader(tmp_path).read(1_000).entries)]
     assert kept == list(range(30 - len(kept), 30))
     assert 7 <= len(kept) <= 10
     assert counter("prediction_log_dropped_total") - before == 30 - len(kept)
