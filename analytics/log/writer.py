@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from analytics.ab_rollups import ASSIGN_SUBJECTS, INSERT_COMPARISONS
+from analytics import sql
 from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord
 from analytics.log.rows import (
@@ -20,19 +20,17 @@ from analytics.log.rows import (
     prediction_row,
 )
 from analytics.partitions import make_partitions
-from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
-from analytics.tables import failure_rollups
-from analytics.upsert_sums import upsert_sums
+from analytics.rollups import WRITERS_LOCK
 from core.postgres import timed
 from core.types import Failure, Prediction
 
-INSERT_FAILURES = upsert_sums(
-    failure_rollups,
-    "(SELECT created_at AS at, model_version_id, texts FROM inserted) AS new",
-    preceded_by="""WITH inserted AS (
-        INSERT INTO failures SELECT * FROM failures_staging ON CONFLICT DO NOTHING RETURNING *
-    )""",
-)
+_INSERT_PREDICTIONS = sql.load("insert_predictions")
+_ASSIGN_SUBJECTS = sql.load("assign_subjects")
+_INSERT_COMPARISONS = sql.load("insert_comparisons")
+_INSERT_FAILURES = sql.load("insert_failures")
+# PostgreSQL has no statistics of rows that the same statement makes. It expects one group where
+# there are a thousand, and would loop over them for each row.
+_WITHOUT_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 
 
 class LogWriter:
@@ -75,18 +73,18 @@ async def store(
     await connection.execute(WRITERS_LOCK)
     days = {prediction.created_at.date() for prediction in predictions}
     await make_partitions(connection, days)
-    await connection.execute(PLANNED)
-    await connection.execute(INSERT_AND_ROLL_UP)
+    await connection.execute(_WITHOUT_NESTED_LOOPS)
+    await connection.execute(_INSERT_PREDICTIONS)
     if any(prediction.assignment is not None for prediction in predictions):
-        await connection.execute(ASSIGN_SUBJECTS)
+        await connection.execute(_ASSIGN_SUBJECTS)
     if comparisons:
         links = [comparison_row(comparison) for comparison in comparisons]
         await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, links)
-        await connection.execute(INSERT_COMPARISONS)
+        await connection.execute(_INSERT_COMPARISONS)
     if failures:
         counts = [failure_row(failure, keys) for failure in failures]
         await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
-        await connection.execute(INSERT_FAILURES)
+        await connection.execute(_INSERT_FAILURES)
 
 
 async def _copy_to_staging(
@@ -94,7 +92,11 @@ async def _copy_to_staging(
 ) -> None:
     """COPY `rows` into a table like `table`, which the transaction's end drops."""
     await connection.execute(
-        text(f"CREATE TEMP TABLE {table}_staging (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP")
+        sql.ddl(
+            "CREATE TEMP TABLE %(table)s_staging (LIKE %(table)s INCLUDING DEFAULTS) "
+            "ON COMMIT DROP",
+            table=table,
+        )
     )
     raw = await connection.get_raw_connection()
     await raw.driver_connection.copy_records_to_table(  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.feedback.labelling import keep_labels
+from analytics.feedback.store import store_labels
 from analytics.log.records import ComparisonRecord, to_record
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS
 from analytics.log.writer import LogWriter
@@ -134,7 +134,7 @@ async def seed_history(
         seconds = time.perf_counter() - started
         if labels:
             async with engine.begin() as connection:
-                await keep_labels(connection, labels)
+                await store_labels(connection, labels)
         yield Written(len(made), seconds)
 
 
