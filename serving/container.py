@@ -6,7 +6,6 @@ service.py too, and would pay half of their start for SQLAlchemy, FastAPI and re
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -23,7 +22,6 @@ from analytics.partition_maintenance import PartitionMaintenance
 from analytics.reader import Reader
 from cache.prediction_cache import PredictionCache
 from core import metrics
-from core.paths import ROOT
 from core.postgres import connected, create_engine
 from core.redis import RedisCircuit, connect
 from core.settings import Settings
@@ -49,7 +47,6 @@ from web.read_api.operations import operations_router
 from web.read_api.rollout import rollout_router
 
 DRAIN_SECONDS = 10.0
-SHIPPER = (sys.executable, "-m", "analytics.log")
 
 
 class Container:
@@ -91,8 +88,10 @@ class Container:
         self.log = PredictionLog(
             self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
         )
-        self.shipping = ShipperSupervisor(settings.spool_folder(), SHIPPER, cwd=ROOT)
-        self.upkeep = PartitionMaintenance(self.engine, retention_days=settings.log_retention_days)
+        self.shipper = ShipperSupervisor(settings.spool_folder())
+        self.partition_maintenance = PartitionMaintenance(
+            self.engine, retention_days=settings.log_retention_days
+        )
         self.reader = Reader(self.engine)
         self.feedback = FeedbackStore(self.engine, settings.spool_folder())
         bounds = QueueBounds(
@@ -131,8 +130,8 @@ class Container:
 
     def start(self) -> None:
         self.spool.start()
-        self.shipping.start()
-        self.upkeep.start()
+        self.shipper.start()
+        self.partition_maintenance.start()
         for runner in self.runners.values():
             runner.start()
         self.live_policy.start()
@@ -145,10 +144,10 @@ class Container:
         await self.live_policy.stop()
         for runner in self.runners.values():
             await runner.stop()
-        await self.upkeep.stop()
+        await self.partition_maintenance.stop()
         await self.log.stop()
         await self.spool.close()
-        await self.shipping.stop(DRAIN_SECONDS)
+        await self.shipper.stop(DRAIN_SECONDS)
         await self.redis.aclose()
         await self.engine.dispose()
 
