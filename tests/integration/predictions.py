@@ -1,4 +1,4 @@
-"""Predictions for the tests of the log and of the queries, and what writes them."""
+"""Makes and writes predictions for the tests of the log and of the queries."""
 
 from __future__ import annotations
 
