@@ -107,15 +107,15 @@ def test_a_line_holds_no_more_of_a_text_than_the_setting_allows(storage: TextSto
 
 def test_a_new_field_is_written_and_read_without_further_code() -> None:
     class Extended(Prediction, frozen=True, gc=False, omit_defaults=True):
-        language: str = "en"
+        added_field: str = "default"
 
     fields = {name: getattr(prediction(), name) for name in Prediction.__struct_fields__}
-    line = encode(Entry((Extended(**fields, language="de"),)))
+    line = encode(Entry((Extended(**fields, added_field="given"),)))
     [written] = msgspec.json.decode(line)["predictions"]
-    assert msgspec.convert(written, Extended).language == "de"
+    assert msgspec.convert(written, Extended).added_field == "given"
     older = encode(Entry((prediction(),)))
     [written] = msgspec.json.decode(older)["predictions"]
-    assert msgspec.convert(written, Extended).language == "en"
+    assert msgspec.convert(written, Extended).added_field == "default"
 
 
 def test_rows_have_every_column_of_their_tables() -> None:
