@@ -1,4 +1,4 @@
-"""Which rollups and which rows cover a time range: days inside, ever smaller towards the ends."""
+"""Covers a time range by rollups, of days inside and of hours and minutes towards its ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMALLEST_FIRST = tuple(timedelta(seconds=seconds) for seconds in sorted(BUCKET_S
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Part of a range: rollups of one size, or the rows themselves where `size` is None."""
+    """A part of a range: rollups of one size, or the rows themselves if `size` is None."""
 
     since: datetime
     until: datetime
@@ -23,9 +23,9 @@ class Segment:
 
 
 def segments(span: TimeRange, largest: timedelta = SMALLEST_FIRST[-1]) -> list[Segment]:
-    """Cover `span` without gap or overlap, by the fewest rollups of at most `largest`.
+    """Cover `span` without gap or overlap by the fewest rollups of at most `largest`.
 
-    What is left at either end, less than a minute, is covered by the rows.
+    The rows cover the rest at either end, which is less than a minute.
     """
     sizes = [size for size in SMALLEST_FIRST if size <= largest]
     return _cover(span.since, span.until, sizes)

@@ -1,4 +1,4 @@
-"""The schema as SQLAlchemy tables. Alembic makes it; a test compares the two."""
+"""The tables of the prediction log. Alembic creates them; a test compares the two."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from sqlalchemy.types import Double
 from core.postgres import metadata
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS
 
-# What is rolled up: a minute, an hour, a day.
+# The sizes of a rollup: a minute, an hour, a day.
 BUCKET_SECONDS = (60, 3_600, 86_400)
+# The columns of `predictions` that `rollups` holds histograms of.
 MEASURES = ("latency_ms", "confidence", "text_characters", "token_count")
 
-
-# What the first 48 bits of a UUIDv7 say (RFC 9562).
+# The first 48 bits of a UUIDv7 are its time in Unix milliseconds (RFC 9562).
 _ID_MILLISECONDS = " + ".join(
     f"(get_byte(uuid_send(id), {byte})::bigint << {40 - 8 * byte})" for byte in range(6)
 )
@@ -45,7 +45,7 @@ def _one_of(column: str, allowed: tuple[str, ...] | tuple[int, ...]) -> CheckCon
 
 
 def _bucket() -> list[SchemaItem]:
-    """What every rollup begins with."""
+    """The first columns of every rollup."""
     return [
         Column("bucket_seconds", Integer, primary_key=True, autoincrement=False),
         Column("bucket", DateTime(timezone=True), primary_key=True),
@@ -86,7 +86,7 @@ model_versions = Table(
     _one_of("version", VERSIONS),
 )
 
-# A/B tests of /predict/ab: another split, or another model on either side, is another test.
+# A/B tests of /predict/ab: another split, or another model on either side, makes another test.
 experiments = Table(
     "experiments",
     metadata,
@@ -109,13 +109,14 @@ predictions = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("created_at", DateTime(timezone=True), nullable=False),
-    # No foreign keys: the writer has these ids from their tables, whose rows are never deleted, and
-    # looking each up again would take a fifth of its time.
+    # A field of `Prediction` is stored in the column of its name (analytics/log/rows.py).
+    # `model_version_id` and `experiment_id` are no foreign keys: the writer read them from their
+    # tables, whose rows are never deleted, and checking each would take a fifth of its time.
     Column("model_version_id", SmallInteger, nullable=False),
     Column("endpoint", Text(collation="C"), nullable=False),
     Column("sentiment", Text(collation="C"), nullable=False),
     Column("confidence", REAL, nullable=False),
-    # One column a class; NULL where the checkpoint has no such class.
+    # One column a class; NULL is a class that the checkpoint does not have.
     Column("score_negative", REAL),
     Column("score_neutral", REAL),
     Column("score_positive", REAL),
@@ -124,16 +125,16 @@ predictions = Table(
     Column("truncated", Boolean, nullable=False),
     Column("token_count", SmallInteger, nullable=False),
     Column("text_characters", Integer, nullable=False),
-    # Both as TEXT_STORAGE says.
+    # NULL unless TEXT_STORAGE keeps them.
     Column("text_sha256", LargeBinary),
     Column("text", Text),
-    # Of /predict/ab; see `assignments`.
+    # NULL except for /predict/ab; see `assignments`.
     Column("experiment_id", SmallInteger),
     Column("subject_key", LargeBinary),
     _one_of("endpoint", PREDICT_ENDPOINTS),
     _one_of("sentiment", SENTIMENTS),
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
-    # A partition is a day, and a range of time is one of ids: no index on the time is needed.
+    # The time needs no index: a partition is a day, and a range of time is a range of ids.
     Index(None, "model_version_id", "id"),
     CheckConstraint(
         f"abs({_ID_MILLISECONDS} - extract(epoch FROM created_at) * 1000) <= 1000", name="id"
@@ -150,8 +151,8 @@ comparisons = Table(
     Column("v2_prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False, unique=True),
 )
 
-# Each text once, however often the same two models compared it: a repeat tells nothing new. Without
-# a hash of the text (TEXT_STORAGE=none) every comparison counts as one of a new text.
+# A text counts once, however often the same two models compare it: a repeat is no new observation.
+# Without a hash of the text (TEXT_STORAGE=none), every comparison counts as one of a new text.
 compared_texts = Table(
     "compared_texts",
     metadata,
@@ -165,8 +166,8 @@ compared_texts = Table(
     Index(None, "first_compared", postgresql_using="brin"),
 )
 
-# Each subject once in a test, and of its predictions the one that was labelled first: those of one
-# subject are alike.
+# A subject counts once in a test, with its prediction that was labelled first: predictions
+# of one subject are not independent.
 assignments = Table(
     "assignments",
     metadata,
@@ -191,7 +192,7 @@ feedback = Table(
     Index(None, "prediction_id", "id"),
 )
 
-# Texts that were not answered, those of a moment as one row.
+# Texts that were not answered; those of one process, endpoint and half second are one row.
 failures = Table(
     "failures",
     metadata,
@@ -203,14 +204,14 @@ failures = Table(
     _one_of("endpoint", PREDICT_ENDPOINTS),
 )
 
-# Of every prediction in `predictions`, and of each once: the writer's transaction fills both. A
-# histogram is two arrays: the bins that are not empty, ascending, and how many each holds.
+# Counts every row of `predictions` once: one statement of the writer fills both. A histogram is two
+# arrays: the bins that are not empty, ascending, and how many predictions each bin holds.
 rollups = Table(
     "rollups",
     metadata,
     *_bucket(),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
-    # Of /predict/ab, whose arms are compared; of the other endpoints all together.
+    # True for /predict/ab, whose arms are compared; the other endpoints are counted together.
     Column("routed", Boolean, primary_key=True),
     Column("cache_hit", Boolean, primary_key=True),
     Column("negative", BigInteger, nullable=False),
@@ -227,7 +228,7 @@ rollups = Table(
     Column("entropy_sum", Double, nullable=False),
 )
 
-# Of every prediction that has a true label: the latest label counts, at the time of the prediction.
+# Counts predictions that have a true label, at the time of the prediction; the latest label counts.
 label_rollups = Table(
     "label_rollups",
     metadata,
@@ -247,7 +248,7 @@ failure_rollups = Table(
     Column("texts", BigInteger, nullable=False),
 )
 
-# Of `compared_texts`, when the text was first compared.
+# Counts `compared_texts`, at the time when the text was first compared.
 comparison_rollups = Table(
     "comparison_rollups",
     metadata,
@@ -260,7 +261,7 @@ comparison_rollups = Table(
     *(Column(f"labelled_{sentiment}", BigInteger, nullable=False) for sentiment in SENTIMENTS),
 )
 
-# Of `assignments`, when the subject was first seen.
+# Counts `assignments`, at the time when the subject was first seen.
 assignment_rollups = Table(
     "assignment_rollups",
     metadata,

@@ -48,6 +48,13 @@ REFUSALS = (
 )
 
 
+def describe_failure(error: BaseException) -> str:
+    """A database failure as one line of a log, without the statement and the rows it quotes."""
+    cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
+    message = cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause
+    return f"{type(cause).__name__}: {message}"
+
+
 def create_engine(url: URL, *, pool_size: int, timeout_seconds: float) -> AsyncEngine:
     """A pool of at most `pool_size` connections; waits and statements end after the time-out."""
     return create_async_engine(

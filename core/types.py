@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Literal, NamedTuple, get_args
 from uuid import UUID
 
+import msgspec
+
 Version = Literal["v1", "v2"]
 Sentiment = Literal["negative", "neutral", "positive"]
 LogFormat = Literal["auto", "json", "text"]
@@ -113,24 +115,65 @@ class Assignment:
     subject_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One answered text, as replied to the client and as written to the prediction log."""
+class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One answered text: the reply to a client, and a row of the prediction log.
+
+    This is the log's one declaration. The spool stores its JSON, and each field goes to the column
+    of `predictions` that has its name (analytics/log/rows.py lists the exceptions). A new field
+    needs a default, because the lines of earlier releases lack it.
+    """
 
     id: UUID
     created_at: datetime
     endpoint: Endpoint
-    version: Version
-    text: str
-    classification: Classification
-    cache_hit: bool
+    model: ModelVersion
+    sentiment: Sentiment
+    confidence: float
+    scores: dict[Sentiment, float]
     latency_ms: float
+    cache_hit: bool
+    truncated: bool
+    token_count: int
+    text_characters: int
+    text_sha256: bytes | None = None  # set by the log, if TEXT_STORAGE allows it
+    text: str = ""  # empty in the log, unless TEXT_STORAGE is `full`
     assignment: Assignment | None = None
 
+    @classmethod
+    def of(
+        cls,
+        *,
+        prediction_id: UUID,
+        created_at: datetime,
+        endpoint: Endpoint,
+        version: Version,
+        text: str,
+        classification: Classification,
+        cache_hit: bool,
+        latency_ms: float,
+        assignment: Assignment | None = None,
+    ) -> Prediction:
+        """The prediction that `classification` of `text` is."""
+        return cls(
+            id=prediction_id,
+            created_at=created_at,
+            endpoint=endpoint,
+            model=ModelVersion(version, classification.revision, classification.engine),
+            sentiment=classification.sentiment,
+            confidence=classification.confidence,
+            scores=classification.scores,
+            latency_ms=latency_ms,
+            cache_hit=cache_hit,
+            truncated=classification.truncated,
+            token_count=classification.token_count,
+            text_characters=len(text),
+            text=text,
+            assignment=assignment,
+        )
+
     @property
-    def model(self) -> ModelVersion:
-        classification = self.classification
-        return ModelVersion(self.version, classification.revision, classification.engine)
+    def version(self) -> Version:
+        return self.model.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,4 +198,4 @@ class Comparison:
 
     @property
     def agreement(self) -> bool:
-        return self.v1.classification.sentiment == self.v2.classification.sentiment
+        return self.v1.sentiment == self.v2.sentiment

@@ -6,7 +6,6 @@ service.py too, and would pay half of their start for SQLAlchemy, FastAPI and re
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -23,7 +22,6 @@ from analytics.partition_maintenance import PartitionMaintenance
 from analytics.reader import Reader
 from cache.prediction_cache import PredictionCache
 from core import metrics
-from core.paths import ROOT
 from core.postgres import connected, create_engine
 from core.redis import RedisCircuit, connect
 from core.settings import Settings
@@ -49,7 +47,6 @@ from web.read_api.operations import operations_router
 from web.read_api.rollout import rollout_router
 
 DRAIN_SECONDS = 10.0
-SHIPPER = (sys.executable, "-m", "analytics.log")
 
 
 class Container:
@@ -91,7 +88,7 @@ class Container:
         self.log = PredictionLog(
             self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
         )
-        self.shipper = ShipperSupervisor(settings.spool_folder(), SHIPPER, cwd=ROOT)
+        self.shipper = ShipperSupervisor(settings.spool_folder())
         self.partition_maintenance = PartitionMaintenance(
             self.engine, retention_days=settings.log_retention_days
         )

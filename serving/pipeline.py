@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
@@ -192,8 +193,8 @@ class PredictionPipeline:
         latency_ms = (time.perf_counter() - started) * 1_000
         ids = sorted(new_id(created_at) for _ in texts)  # the log, too, keeps the order of a batch
         return [
-            Prediction(
-                id=id_,
+            Prediction.of(
+                prediction_id=id_,
                 created_at=created_at,
                 endpoint=endpoint,
                 version=version,
@@ -226,9 +227,8 @@ class PredictionPipeline:
         with tracing.span("log.record", {"predictions": len(predictions)}):
             await self._log.record(predictions, comparison)
         for prediction in predictions:
-            classification = prediction.classification
-            metrics.predictions.labels(classification.sentiment, prediction.version).inc()
-            metrics.confidence.labels(prediction.version).observe(classification.confidence)
+            metrics.predictions.labels(prediction.sentiment, prediction.version).inc()
+            metrics.confidence.labels(prediction.version).observe(prediction.confidence)
 
 
 def _comparison(v1: Prediction, v2: Prediction) -> Comparison:

@@ -1,1 +1,1 @@
-"""True labels: stored feedback, and what labels say of predictions and comparisons."""
+"""Feedback, the true labels of predictions: store.py writes them, labels.py reads their counts."""

@@ -1,30 +1,33 @@
-"""Feedback: the true label of a prediction, kept in full; the latest counts."""
+"""Stores feedback: true labels of predictions, of which the latest counts."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from analytics.feedback.labelling import keep_labels
+from analytics import sql
 from analytics.log.segments import begun_at, segments
+from analytics.rollups import WRITERS_LOCK
 from analytics.tables import predictions
 from core.errors import DatabaseUnavailable, PredictionNotFound
 from core.postgres import reading
 from core.types import Sentiment
 from core.uuid7 import id_range
 
-# A prediction may still be on its way to PostgreSQL, from another machine too.
+# The shipper of this or another machine may not have stored a prediction this young.
 YOUNG = timedelta(seconds=3)
 POLL_SECONDS = 0.1
+_STORE_LABELS = sql.load("store_labels")
 
 
 class FeedbackStore:
-    """Joins true labels to predictions."""
+    """Adds true labels to predictions that PostgreSQL has or will have in a moment."""
 
     def __init__(self, engine: AsyncEngine, spool: Path) -> None:
         """`spool` is the folder where predictions wait for PostgreSQL."""
@@ -32,21 +35,21 @@ class FeedbackStore:
         self._spool = spool
 
     async def add(self, prediction_id: UUID, label: Sentiment) -> None:
-        """Keep `label`; the same label again changes nothing.
+        """Store `label`; repeating the latest label changes nothing.
 
         Raises:
-            PredictionNotFound: there is no such prediction.
-            DatabaseUnavailable: PostgreSQL cannot answer now, or has yet to be told of it.
+            PredictionNotFound: no prediction has this id.
+            DatabaseUnavailable: PostgreSQL is away, or may not have the prediction yet.
         """
         while not await self._add_if_known(prediction_id, label):
             if not _is_young(prediction_id):
-                if self._may_wait(prediction_id):
+                if self._may_be_spooled(prediction_id):
                     raise DatabaseUnavailable("Predictions are being stored with delay; try again")
                 raise PredictionNotFound(f"There is no prediction {prediction_id}")
             await asyncio.sleep(POLL_SECONDS)
 
-    def _may_wait(self, prediction_id: UUID) -> bool:
-        """Whether the prediction may be in this machine's spool."""
+    def _may_be_spooled(self, prediction_id: UUID) -> bool:
+        """Whether the prediction may wait in this machine's spool."""
         waiting = segments(self._spool)
         if not waiting:
             return False
@@ -58,12 +61,25 @@ class FeedbackStore:
             known = select(predictions.c.id).where(predictions.c.id == prediction_id)
             if (await connection.execute(known)).first() is None:
                 return False
-            await keep_labels(connection, [(prediction_id, label, datetime.now(UTC))])
+            await store_labels(connection, [(prediction_id, label, datetime.now(UTC))])
         return True
 
 
+async def store_labels(
+    connection: AsyncConnection, labels: Sequence[tuple[UUID, Sentiment, datetime]]
+) -> None:
+    """Store and count at least one label, at most one for each prediction.
+
+    Labels that repeat the latest one, or whose predictions are unknown, are left out.
+    """
+    ids, sentiments, times = zip(*labels, strict=True)
+    # The lock keeps two labels of one prediction in order, so that each sees the one before it.
+    await connection.execute(WRITERS_LOCK)
+    await connection.execute(_STORE_LABELS, {"ids": ids, "labels": sentiments, "times": times})
+
+
 def _is_young(prediction_id: UUID) -> bool:
-    """Whether a UUIDv7 was just made."""
+    """Whether a UUIDv7 was made within the last seconds."""
     now = datetime.now(UTC)
     earliest, latest = id_range(now - YOUNG, now + YOUNG)
     return prediction_id.version == 7 and earliest <= prediction_id < latest

@@ -1,10 +1,11 @@
-"""The prediction log: requests wait for a spool on local disk, a shipper brings it to PostgreSQL.
+"""The prediction log: a spool on local disk, and a process that ships it to PostgreSQL.
 
-records.py       what is kept of a prediction, and the line that it is in a spool
-segments.py      the files of a spool, and how they are read
-spool.py         appends lines, in a thread, before their replies leave
-prediction_log.py  what the prediction path records into
-shipper.py       moves what is spooled to PostgreSQL, each prediction once
-shipping.py      keeps the process of the shipper running
-writer.py        one transaction a batch, with identities.py and rows.py
+prediction_log.py      records predictions into the spool, before their replies leave
+records.py             encodes and decodes the lines of a spool
+spool.py               appends lines in a thread, many with one write
+segments.py            reads, locks and deletes the files of a spool
+shipper_supervisor.py  starts the shipper's process in one API process and restarts it
+__main__.py            the shipper's process: `python -m analytics.log`
+shipper.py             ships segments to PostgreSQL and deletes them
+writer.py              writes a batch in one transaction, with dimension_keys.py and rows.py
 """

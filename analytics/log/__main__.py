@@ -1,7 +1,7 @@
-"""The process that brings the spooled prediction log to PostgreSQL: `python -m analytics.log`.
+"""The shipper's process, `python -m analytics.log`: ships the spool and watches drift.
 
-An API process starts it and restarts it. It ends when its standard input does. It also watches
-drift: SciPy takes half a second to import, which no request is to wait for.
+An API process starts it (`ShipperSupervisor`). It ends when its standard input closes. It watches
+drift too, because importing SciPy takes half a second, for which no request should wait.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ from core.postgres import create_engine
 from core.settings import Settings, get_settings
 from core.tracing import start_tracing, stop_tracing
 
-# A batch of a backlog takes a second or two, several on a busy machine; and nobody waits for it.
+logger = logging.getLogger("bentoml.sentiment.log")
+
+# A batch of a backlog takes a second or two, more on a busy machine, and no client waits for it.
 DATABASE_TIMEOUT_SECONDS = 60.0
-# Without the process that started it; the next one goes on with what is left.
+# How long the process goes on shipping when its parent has ended; the next one ships the rest.
 DRAIN_SECONDS = 10.0
-# When processes want more than there is, requests go first.
+# Lower priority than the processes that answer requests.
 NICENESS = 5
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; its parent decides
+    # The whole process group receives these; the parent decides when this process ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     settings = get_settings()
     configure_logs(settings.log_level, settings.log_format, lambda: "log_shipper")
-    asyncio.run(_ship(settings))
+    asyncio.run(_run(settings))
 
 
-async def _ship(settings: Settings) -> None:
+async def _run(settings: Settings) -> None:
     stopping = asyncio.Event()
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _on_end_of_input, stopping)
-    # One each, so that neither waits for the other's connection.
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _on_input, stopping)
+    # Two pools of one connection each, so that the writer and the reader never wait for each other.
     writing, reading = (
         create_engine(
             settings.sqlalchemy_url(), pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS
@@ -52,18 +55,18 @@ async def _ship(settings: Settings) -> None:
     drift_watch.start()
     if settings.is_traced:
         start_tracing(f"{settings.otel_service_name}-log-shipper")
+    shipper = Shipper(
+        settings.spool_folder(), LogWriter(writing), poll_seconds=settings.log_flush_seconds
+    )
     try:
-        shipper = Shipper(
-            settings.spool_folder(), LogWriter(writing), poll_seconds=settings.log_flush_seconds
-        )
-        shipping = asyncio.create_task(shipper.run(stopping))
+        running = asyncio.create_task(shipper.run(stopping))
         await asyncio.wait(
-            (shipping, asyncio.create_task(stopping.wait())), return_when="FIRST_COMPLETED"
+            (running, asyncio.create_task(stopping.wait())), return_when="FIRST_COMPLETED"
         )
         async with asyncio.timeout(DRAIN_SECONDS):
-            await shipping
+            await running
     except TimeoutError:
-        logging.getLogger("bentoml.sentiment.log").warning("the spool keeps what is left")
+        logger.warning("the shipper ends with predictions left in the spool")
     finally:
         await asyncio.to_thread(stop_tracing)
         await drift_watch.stop()
@@ -71,7 +74,8 @@ async def _ship(settings: Settings) -> None:
         await writing.dispose()
 
 
-def _on_end_of_input(stopping: asyncio.Event) -> None:
+def _on_input(stopping: asyncio.Event) -> None:
+    """Set `stopping` at the end of standard input."""
     if not os.read(sys.stdin.fileno(), 4_096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         stopping.set()

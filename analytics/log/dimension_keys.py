@@ -1,4 +1,4 @@
-"""The small numbers that stand for model versions and A/B tests in every row."""
+"""The keys of model versions and A/B tests, small numbers that every row refers to."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from sqlalchemy import Table, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.log.records import PredictionRecord
 from analytics.tables import experiments, model_versions
-from core.types import Experiment, Failure, ModelVersion
+from core.types import Experiment, Failure, ModelVersion, Prediction
 
-_Key = TypeVar("_Key", ModelVersion, Experiment)
+_Dimension = TypeVar("_Dimension", ModelVersion, Experiment)
 
 
 class DimensionKeys:
-    """Finds them, makes them where there are none, and remembers.
+    """Finds the keys in PostgreSQL, inserts those that are missing, and caches them.
 
-    Each in a transaction of its own, for who waits for the writers' lock must not hold what a
-    partition that is made needs.
+    Each key is resolved in a transaction of its own, before the writers' lock is waited for: its
+    row locks would block the process that holds the lock and makes a partition.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -30,56 +29,61 @@ class DimensionKeys:
         self.experiments: dict[Experiment, int] = {}
         self._first_seen: dict[ModelVersion | Experiment, datetime] = {}
 
-    async def learn(
-        self, predictions: Iterable[PredictionRecord], failures: Iterable[Failure] = ()
+    async def resolve(
+        self, predictions: Iterable[Prediction], failures: Iterable[Failure] = ()
     ) -> None:
-        """Know all that they are of. Raises `DATABASE_FAILURES`."""
+        """Put the keys that the rows refer to into `models` and `experiments`.
+
+        Raises:
+            DATABASE_FAILURES: PostgreSQL is away.
+        """
         models: dict[ModelVersion, datetime] = {}
         tests: dict[Experiment, datetime] = {}
         for prediction in predictions:
-            _keep_earliest(models, prediction.model, prediction.created_at)
+            _set_earliest(models, prediction.model, prediction.created_at)
             if prediction.assignment is not None:
                 test = prediction.assignment.experiment
-                _keep_earliest(tests, test, prediction.created_at)
+                _set_earliest(tests, test, prediction.created_at)
                 for model in (test.v1, test.v2):
-                    _keep_earliest(models, model, prediction.created_at)
+                    _set_earliest(models, model, prediction.created_at)
         for failure in failures:
-            _keep_earliest(models, failure.model, failure.created_at)
+            _set_earliest(models, failure.model, failure.created_at)
         for model, seen in models.items():
-            if self._tells_something(model, seen):
-                self.models[model] = await self._identity(model_versions, model._asdict(), seen)
+            if self._is_news(model, seen):
+                self.models[model] = await self._key(model_versions, model._asdict(), seen)
                 self._first_seen[model] = seen
         for test, seen in tests.items():
-            if self._tells_something(test, seen):
+            if self._is_news(test, seen):
                 values = test.split._asdict() | {
                     "v1_model_version_id": self.models[test.v1],
                     "v2_model_version_id": self.models[test.v2],
                 }
-                self.experiments[test] = await self._identity(experiments, values, seen)
+                self.experiments[test] = await self._key(experiments, values, seen)
                 self._first_seen[test] = seen
 
-    def _tells_something(self, key: ModelVersion | Experiment, seen: datetime) -> bool:
-        return key not in self._first_seen or seen < self._first_seen[key]
+    def _is_news(self, dimension: ModelVersion | Experiment, seen: datetime) -> bool:
+        """Whether the dimension is unknown, or was seen earlier than known."""
+        return dimension not in self._first_seen or seen < self._first_seen[dimension]
 
-    async def _identity(self, table: Table, values: dict[str, Any], seen: datetime) -> int:
-        known = select(table.c.id).filter_by(**values)
+    async def _key(self, table: Table, values: dict[str, Any], seen: datetime) -> int:
+        find = select(table.c.id).filter_by(**values)
         async with self._engine.begin() as connection:
-            if (await connection.execute(known)).first() is None:
-                # Not tried first: a conflict, too, uses up an id, and 32,767 starts would use up
-                # all of them.
+            if (await connection.execute(find)).first() is None:
+                # The insert comes second because a conflict uses up an id too: after 32,767 starts
+                # there would be none left.
                 await connection.execute(
                     insert(table).values(first_seen=seen, **values).on_conflict_do_nothing()
                 )
-            identity = int((await connection.execute(known)).scalar_one())
-            # Other processes may have been slower to write what they saw sooner.
+            key = int((await connection.execute(find)).scalar_one())
+            # Another process may have inserted the row with a later time.
             await connection.execute(
                 update(table)
-                .where(table.c.id == identity, table.c.first_seen > seen)
+                .where(table.c.id == key, table.c.first_seen > seen)
                 .values(first_seen=seen)
             )
-            return identity
+            return key
 
 
-def _keep_earliest(of: dict[_Key, datetime], key: _Key, seen: datetime) -> None:
-    if key not in of or seen < of[key]:
-        of[key] = seen
+def _set_earliest(times: dict[_Dimension, datetime], dimension: _Dimension, seen: datetime) -> None:
+    if dimension not in times or seen < times[dimension]:
+        times[dimension] = seen

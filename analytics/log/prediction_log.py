@@ -1,4 +1,4 @@
-"""The prediction log: what is recorded here is on local disk before its reply leaves."""
+"""Records predictions: each is on local disk before its reply leaves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Protocol
 from analytics.log.records import (
     ComparisonRecord,
     Entry,
-    PredictionRecord,
     TextStorage,
     encode,
+    to_record,
 )
 from analytics.log.spool import SpoolFull, WhenFull
 from core import metrics, tracing
@@ -25,20 +25,21 @@ from core.uuid7 import new_id
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
-# After a refusal, requests are refused before anything is computed for them; then one tries again.
+# After the spool has refused a line, requests are refused for so long before a model runs for them.
 REFUSE_SECONDS = 0.2
+# The failures of so long are one row.
 FAILURES_SECONDS = 0.5
 
 
-class Lines(Protocol):
+class LineSpool(Protocol):
     async def append(self, line: bytes) -> None: ...
 
 
 class PredictionLog:
-    """Records predictions into a spool, from where a shipper brings them to PostgreSQL."""
+    """Records predictions into a spool, from which the shipper stores them in PostgreSQL."""
 
-    def __init__(self, spool: Lines, *, text_storage: TextStorage, when_full: WhenFull) -> None:
-        """`when_full` says what becomes of requests when the spool takes nothing more."""
+    def __init__(self, spool: LineSpool, *, text_storage: TextStorage, when_full: WhenFull) -> None:
+        """With `when_full` "refuse", `record` raises once the spool refuses lines."""
         self._spool = spool
         self._text_storage: TextStorage = text_storage
         self._when_full: WhenFull = when_full
@@ -52,20 +53,20 @@ class PredictionLog:
         return time.monotonic() < self._refusing_until
 
     def check(self) -> None:
-        """Raises LogUnavailable: `record` would, as things stand."""
+        """Raise LogUnavailable if the spool has just refused a line."""
         if self.refusing:
             raise LogUnavailable("Predictions cannot be recorded now; try again")
 
     async def record(
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
     ) -> None:
-        """Return when they are on disk.
+        """Return when the predictions are on disk.
 
         Raises:
-            LogUnavailable: they cannot be, and are to be refused rather than lost.
+            LogUnavailable: the spool refuses them, and `when_full` is "refuse".
         """
         entry = Entry(
-            tuple(PredictionRecord.of(each, self._text_storage) for each in predictions),
+            tuple(to_record(prediction, self._text_storage) for prediction in predictions),
             None if comparison is None else ComparisonRecord.of(comparison),
             trace_parent=tracing.trace_parent(tracing.current()),
         )
@@ -80,13 +81,13 @@ class PredictionLog:
             metrics.log_recorded.inc(len(predictions))
 
     def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None:
-        """Count texts that were not answered; those of a moment are recorded as one."""
+        """Count texts that were not answered; they are recorded within half a second."""
         self._failures[model, endpoint] += texts
         if self._writing_failures is None or self._writing_failures.done():
             self._writing_failures = asyncio.create_task(self._write_failures_soon())
 
     async def stop(self) -> None:
-        """Record what has been counted."""
+        """Record the failures that were counted."""
         if self._writing_failures is not None:
             self._writing_failures.cancel()
             await asyncio.gather(self._writing_failures, return_exceptions=True)
@@ -107,16 +108,21 @@ class PredictionLog:
             try:
                 await self._append(Entry(failures=failures))
             except (OSError, SpoolFull):
-                return  # logged; they were answered 503 as it is
+                return  # logged by `_append`; the clients were answered 503 anyway
 
     async def _append(self, entry: Entry) -> None:
         try:
             await self._spool.append(encode(entry))
         except (OSError, SpoolFull) as error:
             if not self._outage:
-                logger.warning("the spool takes no predictions (%s): %r", self._when_full, error)
+                logger.warning(
+                    "the spool refuses predictions (LOG_WHEN_FULL=%s): %s: %s",
+                    self._when_full,
+                    type(error).__name__,
+                    error,
+                )
             self._outage = True
             raise
         if self._outage:
-            logger.info("the spool takes predictions again")
+            logger.info("the spool accepts predictions again")
         self._outage = False

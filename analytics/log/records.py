@@ -1,4 +1,4 @@
-"""What the log keeps of a prediction, and how it is one line of a spool."""
+"""The lines of a spool: each is the JSON of one entry."""
 
 from __future__ import annotations
 
@@ -8,65 +8,22 @@ from typing import Literal
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
-from core.types import (
-    Assignment,
-    Comparison,
-    Endpoint,
-    Failure,
-    ModelVersion,
-    Prediction,
-    Sentiment,
-)
+from core.types import Comparison, Failure, Prediction
 
 TextStorage = Literal["full", "hash", "none"]
 
 
-class PredictionRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A prediction without its text, unless that is to be kept."""
-
-    id: UUID
-    created_at: datetime
-    endpoint: Endpoint
-    model: ModelVersion
-    sentiment: Sentiment
-    confidence: float
-    scores: dict[Sentiment, float]
-    latency_ms: float
-    cache_hit: bool
-    truncated: bool
-    token_count: int
-    text_characters: int
-    text_sha256: bytes | None = None
-    text: str | None = None
-    assignment: Assignment | None = None
-
-    @classmethod
-    def of(cls, prediction: Prediction, text_storage: TextStorage) -> PredictionRecord:
-        classification, text = prediction.classification, prediction.text
-        return cls(
-            id=prediction.id,
-            created_at=prediction.created_at,
-            endpoint=prediction.endpoint,
-            model=prediction.model,
-            sentiment=classification.sentiment,
-            confidence=classification.confidence,
-            scores=classification.scores,
-            latency_ms=prediction.latency_ms,
-            cache_hit=prediction.cache_hit,
-            truncated=classification.truncated,
-            token_count=classification.token_count,
-            text_characters=len(text),
-            text_sha256=(
-                None if text_storage == "none" else hashlib.sha256(text.encode()).digest()
-            ),
-            text=text if text_storage == "full" else None,
-            assignment=prediction.assignment,
-        )
+def to_record(prediction: Prediction, text_storage: TextStorage) -> Prediction:
+    """`prediction` as the log stores it: with the text, its hash, or neither."""
+    text = prediction.text
+    digest = None if text_storage == "none" else hashlib.sha256(text.encode()).digest()
+    return replace(prediction, text=text if text_storage == "full" else "", text_sha256=digest)
 
 
 class ComparisonRecord(msgspec.Struct, frozen=True, gc=False):
-    """That two predictions are of one ab-compare request."""
+    """The link between the two predictions of one ab-compare request; a row of `comparisons`."""
 
     id: UUID
     created_at: datetime
@@ -79,12 +36,12 @@ class ComparisonRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What is recorded at once: the predictions of one request, or failures of a moment."""
+    """The predictions of one request, or the failures of half a second."""
 
-    predictions: tuple[PredictionRecord, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
     comparison: ComparisonRecord | None = None
     failures: tuple[Failure, ...] = ()
-    trace_parent: str | None = None  # of the request, where it is traced
+    trace_parent: str | None = None  # of a request that is traced
 
 
 _encoder = msgspec.json.Encoder()
@@ -92,10 +49,10 @@ _decoder = msgspec.json.Decoder(Entry)
 
 
 def encode(entry: Entry) -> bytes:
-    """One line of JSON, its end included."""
+    """The entry as one line of JSON, with its newline."""
     return _encoder.encode(entry) + b"\n"
 
 
 def decode(line: bytes) -> Entry:
-    """Raises msgspec.MsgspecError: the line is not one of `encode`."""
+    """The entry of a line. Raises msgspec.MsgspecError: `encode` did not write the line."""
     return _decoder.decode(line)

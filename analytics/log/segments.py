@@ -1,8 +1,8 @@
-"""The files of a spool: who still writes to one, and what is to be read of them.
+"""The files of a spool: naming, locking, reading and deleting them.
 
-A spool is a folder of segments, files of JSON lines whose names are UUIDv7 and so sort by their
-time. Who writes to a segment holds a lock on it (flock), which goes with its process however that
-ends: a segment that can be locked is complete.
+A spool is a folder of segments, files of JSON lines. Their names are UUIDv7, so they sort by time.
+A process holds a lock (flock) on the segment that it writes to, and loses it when it ends, even
+when it is killed. A segment that can be locked is therefore complete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from core.uuid7 import new_id, time_of
 logger = logging.getLogger("bentoml.sentiment.log")
 
 _SUFFIX = ".ndjson"
-# Of a segment that is not locked yet.
+# Marks a segment that its process has not locked yet.
 TEMP_SUFFIX = ".new"
 
 
@@ -35,7 +35,7 @@ def new_segment(folder: Path, at: datetime) -> Path:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Oldest first."""
+    """The segments in the folder, oldest first."""
     return sorted(folder.glob(f"*{_SUFFIX}"))
 
 
@@ -54,7 +54,7 @@ def size_bytes(paths: Iterable[Path]) -> int:
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Hold the segment until the file is closed; False if another process does."""
+    """Lock the segment until the file is closed; False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,15 +64,15 @@ def try_lock(file: IO[Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What was read at once."""
+    """The result of one read."""
 
     entries: list[Entry]
     unreadable: list[bytes]
-    finished: list[Path]  # nothing will follow in these
+    finished: list[Path]  # complete segments that were read to their end
 
 
 class SpoolReader:
-    """Reads every line of a folder's segments once, those of dead processes too."""
+    """Reads each line of a folder's segments once, also those that dead processes left."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -80,7 +80,7 @@ class SpoolReader:
         self._finished: set[Path] = set()
 
     def read(self, max_predictions: int) -> Chunk:
-        """What has been added; of more than `max_predictions`, as few segments as have as many."""
+        """Read new lines, segment by segment, until at least `max_predictions` are read."""
         chunk = Chunk([], [], [])
         predictions = 0
         for path in segments(self._folder):
@@ -96,11 +96,11 @@ class SpoolReader:
         start = self._read_bytes.get(path, 0)
         try:
             with path.open("rb") as file:
-                # Asked before it is read: what a complete segment has then, is all.
+                # Checked before reading: if it is complete now, the read gets all of it.
                 complete = try_lock(file)
                 file.seek(start)
                 data = file.read()
-        except FileNotFoundError:  # dropped meanwhile
+        except FileNotFoundError:  # the spool dropped it meanwhile
             self._read_bytes.pop(path, None)
             return
         whole = data.rfind(b"\n") + 1
@@ -112,13 +112,13 @@ class SpoolReader:
                 chunk.unreadable.append(line)
         if complete:
             if len(data) > whole:
-                # Never acknowledged: the reply waits for the whole line.
-                logger.warning("%s ends within a line; its process died writing it", path.name)
+                # The line was not acknowledged: a reply waits for the whole line.
+                logger.warning("%s ends within a line, its process died writing it", path.name)
             self._finished.add(path)
             chunk.finished.append(path)
 
     def confirm(self, chunk: Chunk) -> None:
-        """Delete what is in PostgreSQL for good."""
+        """Delete the finished segments of a chunk that is stored."""
         for path in chunk.finished:
             path.unlink(missing_ok=True)
             self._finished.discard(path)
@@ -126,7 +126,7 @@ class SpoolReader:
 
 
 def count_predictions(file: IO[bytes]) -> int:
-    """Of a segment, from where it is to its end."""
+    """The number of predictions from the file's position to its end."""
     count = 0
     for line in file:
         with contextlib.suppress(msgspec.MsgspecError):
@@ -134,8 +134,8 @@ def count_predictions(file: IO[bytes]) -> int:
     return count
 
 
-def remove_unborn(folder: Path) -> None:
-    """Delete what processes left that were killed before they had a segment."""
+def remove_temporary(folder: Path) -> None:
+    """Delete the temporary files of processes that were killed before they named a segment."""
     for path in folder.glob(f"*{TEMP_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             if try_lock(file):

@@ -1,4 +1,4 @@
-"""Moves what is spooled to PostgreSQL, each prediction once, whatever dies in between."""
+"""Ships the spool to PostgreSQL, each prediction once, even if a process is killed in between."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type
 from tenacity.wait import wait_exponential_jitter
 
-from analytics.log.records import ComparisonRecord, Entry, PredictionRecord, encode
+from analytics.log.records import ComparisonRecord, Entry, encode
 from analytics.log.segments import Chunk, SpoolReader, begun_at, segments, size_bytes
 from core import metrics, tracing
-from core.postgres import REFUSALS
-from core.types import Failure
+from core.postgres import REFUSALS, describe_failure
+from core.types import Failure, Prediction
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
-# Of a backlog; each batch updates the same rollups, so many rows share that.
+# The predictions of one transaction: they share the updates of the same rollups.
 MAX_BATCH_PREDICTIONS = 20_000
 MAX_RETRY_SECONDS = 5.0
+# With the longest pause between retries, about one log line a minute.
+LOG_EVERY_ATTEMPTS = 15
 GAUGE_SECONDS = 1.0
 REJECTED = "rejected.jsonl"
-MAX_LINKS = 128
 MAX_REJECTED_BYTES = 64 << 20
+MAX_LINKS = 128
 
 
 class Writer(Protocol):
     async def write(
         self,
-        predictions: Sequence[PredictionRecord],
+        predictions: Sequence[Prediction],
         comparisons: Sequence[ComparisonRecord],
         failures: Sequence[Failure],
     ) -> None: ...
 
 
 class Shipper:
-    """Reads the segments of a folder, writes them, and deletes what is written and complete.
+    """Reads the segments of a folder, writes their entries, and deletes what is written.
 
-    A crash after the write and before the deletion writes again what the writer then skips.
+    After a crash between the write and the deletion, entries are written again; the writer skips
+    those that it knows.
     """
 
     def __init__(self, folder: Path, writer: Writer, *, poll_seconds: float) -> None:
@@ -52,18 +55,18 @@ class Shipper:
         self._reader = SpoolReader(folder)
         self._writer = writer
         self._poll_seconds = poll_seconds
-        self._gauged = 0.0
+        self._gauges_set_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Ship until `stopping` is set and nothing is left, however long PostgreSQL is away."""
+        """Ship until `stopping` is set and the spool is empty, however long PostgreSQL is away."""
         reading: asyncio.Task[Chunk] | None = None
         try:
             while True:
                 last = stopping.is_set()
                 chunk = await (reading or self._read())
-                # The next is read while PostgreSQL works.
+                # The next chunk is read while PostgreSQL works.
                 reading = asyncio.create_task(self._read()) if chunk.entries else None
-                self._gauge()
+                self._set_gauges()
                 for line in chunk.unreadable:
                     self._reject(line, "not a line of the log")
                 if chunk.entries:
@@ -88,55 +91,54 @@ class Shipper:
             pass
 
     async def _ship(self, entries: Sequence[Entry]) -> None:
-        """Write all that PostgreSQL does not refuse; the rest is set aside."""
+        """Write the entries; halve a batch that PostgreSQL refuses, and set its bad lines aside."""
         try:
-            await self._write_until_taken(entries)
+            await self._write(entries)
         except REFUSALS as error:
             if len(entries) == 1:
-                self._reject(encode(entries[0]).rstrip(), repr(error))
+                self._reject(encode(entries[0]).rstrip(), describe_failure(error))
             else:
                 half = len(entries) // 2
                 await self._ship(entries[:half])
                 await self._ship(entries[half:])
 
-    async def _write_until_taken(self, entries: Sequence[Entry]) -> None:
-        """Try until PostgreSQL takes them. Raises what it refuses them with (`REFUSALS`)."""
-        predictions = [each for entry in entries for each in entry.predictions]
+    async def _write(self, entries: Sequence[Entry]) -> None:
+        """Retry until PostgreSQL has stored the entries. Raises `REFUSALS`."""
+        predictions = [prediction for entry in entries for prediction in entry.predictions]
         comparisons = [entry.comparison for entry in entries if entry.comparison is not None]
-        failures = [each for entry in entries for each in entry.failures]
+        failures = [failure for entry in entries for failure in entry.failures]
         traces = [entry.trace_parent for entry in entries if entry.trace_parent is not None]
-        # Whatever it is: to set aside what is only in the way of a fault of ours would lose it.
+        # Every other error is retried: a fault of our own code must not lose predictions.
         async for attempt in AsyncRetrying(
             retry=retry_if_not_exception_type(REFUSALS),
             wait=wait_exponential_jitter(multiplier=0.1, max=MAX_RETRY_SECONDS),
-            before_sleep=_tell,
+            before_sleep=_log_retry,
             reraise=True,
         ):
             with attempt, _span(traces, len(predictions)):
                 await self._writer.write(predictions, comparisons, failures)
                 if attempt.retry_state.attempt_number > 1:
-                    logger.info("PostgreSQL takes predictions again")
+                    logger.info("PostgreSQL stores predictions again")
         metrics.log_stored.inc(len(predictions))
 
     def _reject(self, line: bytes, reason: str) -> None:
-        """Set aside for a human what cannot be stored, unless too much lies there already."""
+        """Append a line that cannot be stored to a file for the operator, up to a limit."""
         metrics.log_rejected.inc()
         path = self._folder / REJECTED
         with path.open("ab") as file:
-            kept = file.tell() + len(line) <= MAX_REJECTED_BYTES
-            if kept:
-                about = {"at": datetime.now(UTC), "reason": reason, "line": line.decode("latin-1")}
-                file.write(orjson.dumps(about, option=orjson.OPT_APPEND_NEWLINE))
-        logger.error(
-            "a line of the log cannot be stored (%s): %s",
-            reason,
-            f"it is in {path}" if kept else f"and {path} is full, so it is lost",
-        )
+            if file.tell() + len(line) > MAX_REJECTED_BYTES:
+                logger.error("a line of the log cannot be stored and is lost: %s is full", path)
+                return
+            rejected = {
+                "at": datetime.now(UTC), "reason": reason, "line": line.decode("latin-1"),
+            }  # fmt: skip
+            file.write(orjson.dumps(rejected, option=orjson.OPT_APPEND_NEWLINE))
+        logger.error("a line of the log cannot be stored; it is in %s with the reason", path)
 
-    def _gauge(self) -> None:
+    def _set_gauges(self) -> None:
         now = time.monotonic()
-        if now >= self._gauged + GAUGE_SECONDS:
-            self._gauged = now
+        if now >= self._gauges_set_at + GAUGE_SECONDS:
+            self._gauges_set_at = now
             waiting = segments(self._folder)
             metrics.log_spool_bytes.set(size_bytes(waiting))
             age = datetime.now(UTC) - begun_at(waiting[0]) if waiting else timedelta()
@@ -144,15 +146,16 @@ class Shipper:
 
 
 def _span(traces: Sequence[str], predictions: int) -> AbstractContextManager[object]:
-    """Linked to the requests that it is for; of a large batch, to the last of them."""
+    """A span that links to the batch's traced requests, at most to the last `MAX_LINKS`."""
     if not traces or not tracing.is_on():
         return nullcontext()
-    links = [tracing.parse_trace_parent(each) for each in dict.fromkeys(traces[-MAX_LINKS:])]
+    links = [tracing.parse_trace_parent(trace) for trace in dict.fromkeys(traces[-MAX_LINKS:])]
     return tracing.span("log.ship", {"predictions": predictions}, links=links)
 
 
-def _tell(state: RetryCallState) -> None:
+def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    # At first, and then about once a minute.
-    if state.attempt_number == 1 or state.attempt_number % 15 == 0:
-        logger.error("PostgreSQL does not take predictions, the spool keeps them: %r", error)
+    if error and (state.attempt_number == 1 or state.attempt_number % LOG_EVERY_ATTEMPTS == 0):
+        logger.error(
+            "PostgreSQL stores no predictions, the spool keeps them: %s", describe_failure(error)
+        )

@@ -1,20 +1,22 @@
-"""Sees to it that one process ships what is spooled in a folder, and that it is there."""
+"""Keeps one shipper process running for each spool folder."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from analytics.log.segments import segments
+from core.paths import ROOT
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
+COMMAND = (sys.executable, "-m", "analytics.log")
 LOCK = "shipper.lock"
 LOCK_POLL_SECONDS = 1.0
 RESTART_SECONDS = 1.0
@@ -22,42 +24,44 @@ STOP_POLL_SECONDS = 0.02
 
 
 class ShipperSupervisor:
-    """Runs the shipper, as long as no other process that uses the folder does.
+    """Starts the shipper and restarts it, unless another process does so for the same folder.
 
-    A process of its own, so that a backlog of an hour costs requests nothing. It ends when its
-    standard input does: with this process, however that ends.
+    The shipper is a process of its own, so that a backlog of an hour does not slow requests. It
+    ends when its standard input closes, and so with this process, even if that is killed.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str], *, cwd: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._command = command
-        self._cwd = cwd
         self._task: asyncio.Task[None] | None = None
-        self._process: Process | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_running(), name="shipping")
+        self._task = asyncio.create_task(self._supervise(), name="shipper-supervisor")
 
     async def stop(self, timeout_seconds: float) -> bool:
-        """Wait until nothing is left to ship, then stop; False if something is left, and kept.
+        """Wait until the shipper has shipped the present segments, then stop it.
 
-        What other processes go on writing is theirs to ship.
+        Returns False if segments are left after the time-out; they stay on disk. Segments that
+        other processes begin meanwhile are not waited for.
         """
-        there = set(segments(self._folder))
+        present = set(segments(self._folder))
         deadline = time.monotonic() + timeout_seconds
         while True:
-            left = there.intersection(segments(self._folder))
-            if not left or time.monotonic() > deadline:
+            unshipped = present.intersection(segments(self._folder))
+            if not unshipped or time.monotonic() > deadline:
                 break
             await asyncio.sleep(STOP_POLL_SECONDS)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if left:
-            logger.error("stopping with %d segments in %s, for the next", len(left), self._folder)
-        return not left
+        if unshipped:
+            logger.error(
+                "stopped with %d segments in %s; the next shipper will ship them",
+                len(unshipped),
+                self._folder,
+            )
+        return not unshipped
 
-    async def _keep_running(self) -> None:
+    async def _supervise(self) -> None:
         lock = FileLock(self._folder / LOCK)
         while True:
             try:
@@ -67,24 +71,22 @@ class ShipperSupervisor:
                 continue
             try:
                 while True:
-                    await self._run_once()
+                    await self._run_shipper()
                     await asyncio.sleep(RESTART_SECONDS)
             finally:
                 lock.release()
 
-    async def _run_once(self) -> None:
+    async def _run_shipper(self) -> None:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command, cwd=self._cwd, stdin=PIPE
-            )
+            process = await asyncio.create_subprocess_exec(*COMMAND, cwd=ROOT, stdin=PIPE)
         except OSError:
-            logger.exception("the shipper of the prediction log cannot be started")
+            logger.exception("the shipper cannot be started")
             return
         try:
             code = await process.wait()
-            logger.error("the shipper of the prediction log ended with %d; starting it again", code)
+            logger.error("the shipper ended with exit code %d and is started again", code)
         except asyncio.CancelledError:
             if process.returncode is None:
-                process.kill()  # what it has not confirmed is shipped again, and skipped
+                process.kill()  # the next shipper ships again what this one has not confirmed
                 await process.wait()
             raise

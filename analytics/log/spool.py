@@ -1,4 +1,4 @@
-"""Appends lines to a spool: a thread of its own, and one write for all that wait for it."""
+"""Appends lines to a spool in a thread, with one write for all lines that wait."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from analytics.log.segments import (
     count_predictions,
     fsync_folder,
     new_segment,
-    remove_unborn,
+    remove_temporary,
     segments,
     size_bytes,
     try_lock,
@@ -32,8 +32,8 @@ logger = logging.getLogger("bentoml.sentiment.log")
 Durability = Literal["fsync", "page_cache"]
 WhenFull = Literal["refuse", "drop_oldest"]
 
-# A segment is deleted as a whole, so small ones free their space soon and tell how far behind the
-# log is. While nothing is deleted they are larger: a day without PostgreSQL must not make 86,400.
+# The shipper deletes whole segments, so short ones free their space soon and show how far behind it
+# is. While many wait, new ones are longer: a day without PostgreSQL must not leave 86,400 files.
 SEGMENT_BYTES = 8 << 20
 SEGMENT_SECONDS = 1.0
 SEGMENT_SECONDS_BEHIND = 60.0
@@ -41,16 +41,16 @@ MANY_SEGMENTS = 100
 
 
 class SpoolFull(Exception):
-    """The spool holds as much as it may."""
+    """The spool holds `max_bytes`."""
 
 
-class _Waiting(NamedTuple):
+class _Append(NamedTuple):
     line: bytes
     done: asyncio.Future[None]
 
 
 class Spool:
-    """The segments of one process in a folder that others may use as well."""
+    """Writes the segments of one process into a folder that other processes may share."""
 
     def __init__(
         self,
@@ -61,21 +61,21 @@ class Spool:
         when_full: WhenFull,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
-        """Of all segments in `folder` together, at most about `max_bytes`."""
+        """`max_bytes` bounds all segments in `folder`, those of other processes too."""
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._when_full: WhenFull = when_full
         self._max_bytes = max_bytes
         self._durability: Durability = durability
-        self._bytes = 0  # in the folder when last looked at, and what was added since
+        self._bytes = 0  # in the folder at the last count, and added since
         self._segment: _Segment | None = None
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
-        self._thread = Thread(target=self._keep_writing, name="spool", daemon=True)
+        self._queue: SimpleQueue[_Append | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name="spool", daemon=True)
 
     def start(self) -> None:
-        """Raises OSError: the folder cannot be written to."""
+        """Make the folder and start the thread. Raises OSError: the folder cannot be written to."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        remove_unborn(self._folder)
+        remove_temporary(self._folder)
         self._bytes = size_bytes(segments(self._folder))
         self._thread.start()
 
@@ -83,50 +83,50 @@ class Spool:
         """Return when `line` is on disk.
 
         Raises:
-            SpoolFull: it holds `max_bytes`; nothing was written.
-            OSError: the disk does not take it.
+            SpoolFull: the spool holds `max_bytes`; nothing was written.
+            OSError: the disk refuses the write.
         """
         done = asyncio.get_running_loop().create_future()
-        self._queue.put(_Waiting(line, done))
+        self._queue.put(_Append(line, done))
         await done
 
     async def close(self) -> None:
-        """Write what waits and leave the segments complete."""
+        """Write the lines that wait and complete the segment."""
         if self._thread.is_alive():
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
 
-    def _keep_writing(self) -> None:
+    def _run(self) -> None:
         closing = False
         while not closing:
-            waiting, closing = self._next()
-            if waiting:
-                self._settle(waiting, self._write(waiting))
+            appends, closing = self._next()
+            if appends:
+                self._settle(appends, self._write(appends))
             if self._segment is not None and (
                 closing or self._segment.size >= self._segment_bytes or self._segment.is_due()
             ):
                 self._segment.close()
                 self._segment = None
 
-    def _next(self) -> tuple[list[_Waiting], bool]:
-        """What waits to be written, and whether that is the end."""
+    def _next(self) -> tuple[list[_Append], bool]:
+        """The lines that wait, and whether the spool is closing."""
         timeout_seconds = None if self._segment is None else self._segment.due_in_seconds()
-        waiting: list[_Waiting] = []
+        appends: list[_Append] = []
         try:
-            one = self._queue.get(timeout=timeout_seconds)
-            while one is not None:
-                waiting.append(one)
-                one = self._queue.get_nowait()
+            append = self._queue.get(timeout=timeout_seconds)
+            while append is not None:
+                appends.append(append)
+                append = self._queue.get_nowait()
         except Empty:
-            return waiting, False
-        return waiting, True
+            return appends, False
+        return appends, True
 
-    def _write(self, waiting: Sequence[_Waiting]) -> Exception | None:
-        data = b"".join(line for line, _ in waiting)
+    def _write(self, appends: Sequence[_Append]) -> Exception | None:
+        data = b"".join(line for line, _ in appends)
         try:
             self._make_room(len(data))
             self._append(data)
-        except Exception as error:  # noqa: BLE001  the edge of the thread: whoever waits is told
+        except Exception as error:  # noqa: BLE001  the edge of the thread: `append` raises it
             return error
         return None
 
@@ -136,7 +136,7 @@ class Spool:
                 self._segment = _Segment(self._folder, self._durability)
             self._segment.append(data)
         except OSError as error:
-            # Whatever it has become, nothing more is written to it.
+            # The segment may hold half a line, so nothing more is written to it.
             if self._segment is not None:
                 self._segment.close()
                 self._segment = None
@@ -148,13 +148,13 @@ class Spool:
 
     def _make_room(self, needed: int) -> None:
         if self._bytes + needed > self._max_bytes:
-            self._bytes = size_bytes(segments(self._folder))  # what was shipped is gone
+            self._bytes = size_bytes(segments(self._folder))  # without the shipped ones
             while self._bytes + needed > self._max_bytes:
                 if not self._drop_oldest():
                     raise SpoolFull
 
     def _drop_oldest(self) -> bool:
-        """Whether there was a segment to drop, and it may be."""
+        """Delete the oldest complete segment; False if `when_full` forbids it or there is none."""
         if self._when_full == "refuse":
             return False
         for path in segments(self._folder):
@@ -168,40 +168,40 @@ class Spool:
             except FileNotFoundError:  # shipped meanwhile
                 continue
             metrics.log_dropped.inc(dropped)
-            logger.error("the spool is full: dropped its oldest %d predictions", dropped)
+            logger.error("the spool is full; dropped the oldest %d predictions", dropped)
             return True
         return False
 
-    def _settle(self, waiting: Sequence[_Waiting], error: Exception | None) -> None:
+    def _settle(self, appends: Sequence[_Append], error: Exception | None) -> None:
         def settle() -> None:
-            for _, done in waiting:
-                if not done.done():  # its client may have left
+            for _, done in appends:
+                if not done.done():  # a client that left has cancelled it
                     if error is None:
                         done.set_result(None)
                     else:
                         done.set_exception(error)
 
-        loop = waiting[0].done.get_loop()
-        with contextlib.suppress(RuntimeError):  # it has ended, and nobody waits
+        loop = appends[0].done.get_loop()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing awaits the line
             loop.call_soon_threadsafe(settle)
 
 
 class _Segment:
-    """The segment that is being written."""
+    """The segment that the thread is writing."""
 
     def __init__(self, folder: Path, durability: Durability) -> None:
         path = new_segment(folder, datetime.now(UTC))
-        # Under its name only when it is locked: who finds it unlocked takes it for complete.
-        hidden = path.with_suffix(TEMP_SUFFIX)
-        self._file = open(hidden, "xb", buffering=0, opener=_private)  # noqa: SIM115
+        # It gets its name once it is locked: an unlocked segment counts as complete.
+        temporary = path.with_suffix(TEMP_SUFFIX)
+        self._file = open(temporary, "xb", buffering=0, opener=_private)  # noqa: SIM115
         try:
             try_lock(self._file)
-            hidden.rename(path)
+            temporary.rename(path)
             if durability == "fsync":
                 fsync_folder(folder)
         except OSError:
             self._file.close()
-            hidden.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             raise
         self._sync = durability == "fsync"
@@ -210,11 +210,11 @@ class _Segment:
         self._due = time.monotonic() + (SEGMENT_SECONDS_BEHIND if behind else SEGMENT_SECONDS)
 
     def append(self, data: bytes) -> None:
-        """All of `data` or nothing. Raises OSError; then it must be closed."""
-        left = memoryview(data)
+        """Write all of `data` or nothing. Raises OSError; the segment must then be closed."""
+        unwritten = memoryview(data)
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            while unwritten:
+                unwritten = unwritten[self._file.write(unwritten) :]
             if self._sync:
                 os.fdatasync(self._file.fileno())
         except OSError:
@@ -230,7 +230,7 @@ class _Segment:
         return max(0.0, self._due - time.monotonic())
 
     def close(self) -> None:
-        """Let the lock go: it is complete."""
+        """Complete the segment by releasing its lock."""
         self._file.close()
 
 

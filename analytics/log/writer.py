@@ -1,4 +1,4 @@
-"""Writes log entries to PostgreSQL and rolls them up: each once, however often it is tried."""
+"""Writes log entries to PostgreSQL and adds them to the rollups, each entry once."""
 
 from __future__ import annotations
 
@@ -8,106 +8,97 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from analytics.ab_rollups import ASSIGN_SUBJECTS, INSERT_COMPARISONS
+from analytics import sql
 from analytics.log.dimension_keys import DimensionKeys
-from analytics.log.records import ComparisonRecord, PredictionRecord
+from analytics.log.records import ComparisonRecord
 from analytics.log.rows import (
     COMPARISON_COLUMNS,
+    FAILURE_COLUMNS,
     PREDICTION_COLUMNS,
     comparison_row,
+    failure_row,
     prediction_row,
 )
 from analytics.partitions import make_partitions
-from analytics.rollups import INSERT_AND_ROLL_UP, PLANNED, WRITERS_LOCK
-from analytics.tables import failure_rollups
-from analytics.upsert_sums import upsert_sums
+from analytics.rollups import WRITERS_LOCK
 from core.postgres import timed
-from core.types import Failure
+from core.types import Failure, Prediction
 
-INSERT_FAILURES = upsert_sums(
-    failure_rollups,
-    "(SELECT created_at AS at, model_version_id, texts FROM inserted) AS new",
-    preceded_by="""WITH inserted AS (
-        INSERT INTO failures (id, created_at, model_version_id, endpoint, texts)
-        SELECT * FROM unnest(
-            CAST(:ids AS uuid[]), CAST(:times AS timestamptz[]), CAST(:models AS smallint[]),
-            CAST(:endpoints AS text[]), CAST(:texts AS int[])
-        ) ON CONFLICT DO NOTHING RETURNING *
-    )""",
-)
-_CREATED_AT = PREDICTION_COLUMNS.index("created_at")
-_EXPERIMENT_ID = PREDICTION_COLUMNS.index("experiment_id")
+_INSERT_PREDICTIONS = sql.load("insert_predictions")
+_ASSIGN_SUBJECTS = sql.load("assign_subjects")
+_INSERT_COMPARISONS = sql.load("insert_comparisons")
+_INSERT_FAILURES = sql.load("insert_failures")
+# PostgreSQL has no statistics of rows that the same statement makes. It expects one group where
+# there are a thousand, and would loop over them for each row.
+_WITHOUT_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 
 
 class LogWriter:
-    """One transaction a batch: COPY into a staging table, then an insert that skips known ids.
+    """Writes a batch in one transaction: COPY to staging tables, then inserts that skip known ids.
 
-    The skip makes a retry safe when a commit went through and only its answer was lost; what was
-    skipped is not counted again.
+    A retry is safe when a commit succeeded and only its reply was lost: the rows that are skipped
+    are not counted again.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._identities = DimensionKeys(engine)
+        self._keys = DimensionKeys(engine)
 
     async def write(
         self,
-        predictions: Sequence[PredictionRecord],
+        predictions: Sequence[Prediction],
         comparisons: Sequence[ComparisonRecord] = (),
         failures: Sequence[Failure] = (),
     ) -> None:
-        """Write everything or nothing. Raises what the database raises (`DATABASE_FAILURES`)."""
-        await self._identities.learn(predictions, failures)
-        rows = [prediction_row(one, self._identities) for one in predictions]
-        async with timed("copy"), self._engine.begin() as connection:
-            await store(connection, rows, [comparison_row(each) for each in comparisons])
-            if failures:
-                await self._store_failures(connection, failures)
+        """Write all of the batch or nothing. The predictions of every comparison are in the batch.
 
-    async def _store_failures(
-        self, connection: AsyncConnection, failures: Sequence[Failure]
-    ) -> None:
-        await connection.execute(
-            INSERT_FAILURES,
-            {
-                "ids": [failure.id for failure in failures],
-                "times": [failure.created_at for failure in failures],
-                "models": [self._identities.models[failure.model] for failure in failures],
-                "endpoints": [failure.endpoint for failure in failures],
-                "texts": [failure.texts for failure in failures],
-            },
-        )
+        Raises:
+            DATABASE_FAILURES: PostgreSQL is away, or refuses the batch.
+        """
+        await self._keys.resolve(predictions, failures)
+        async with timed("copy"), self._engine.begin() as connection:
+            await store(connection, self._keys, predictions, comparisons, failures)
 
 
 async def store(
     connection: AsyncConnection,
-    prediction_rows: Sequence[tuple[Any, ...]],
-    comparison_rows: Sequence[tuple[Any, ...]] = (),
+    keys: DimensionKeys,
+    predictions: Sequence[Prediction],
+    comparisons: Sequence[ComparisonRecord] = (),
+    failures: Sequence[Failure] = (),
 ) -> None:
-    """Insert the rows that are not there yet and roll them up, in the connection's transaction.
-
-    The predictions of every comparison are among the rows.
-    """
-    await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, prediction_rows)
+    """Write the batch in the connection's transaction; `keys` has resolved it."""
+    rows = [prediction_row(prediction, keys) for prediction in predictions]
+    await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
     await connection.execute(WRITERS_LOCK)
-    await make_partitions(connection, {row[_CREATED_AT].date() for row in prediction_rows})
-    await connection.execute(PLANNED)
-    await connection.execute(INSERT_AND_ROLL_UP)
-    if any(row[_EXPERIMENT_ID] is not None for row in prediction_rows):
-        await connection.execute(ASSIGN_SUBJECTS)
-    if comparison_rows:
-        await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, comparison_rows)
-        await connection.execute(INSERT_COMPARISONS)
+    days = {prediction.created_at.date() for prediction in predictions}
+    await make_partitions(connection, days)
+    await connection.execute(_WITHOUT_NESTED_LOOPS)
+    await connection.execute(_INSERT_PREDICTIONS)
+    if any(prediction.assignment is not None for prediction in predictions):
+        await connection.execute(_ASSIGN_SUBJECTS)
+    if comparisons:
+        links = [comparison_row(comparison) for comparison in comparisons]
+        await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, links)
+        await connection.execute(_INSERT_COMPARISONS)
+    if failures:
+        counts = [failure_row(failure, keys) for failure in failures]
+        await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
+        await connection.execute(_INSERT_FAILURES)
 
 
 async def _copy_to_staging(
     connection: AsyncConnection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> None:
-    staging = f"{table}_staging"
+    """COPY `rows` into a table like `table`, which the transaction's end drops."""
     await connection.execute(
-        text(f"CREATE TEMP TABLE {staging} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DROP")
+        sql.ddl(
+            "CREATE TEMP TABLE %(table)s_staging (LIKE %(table)s INCLUDING DEFAULTS) "
+            "ON COMMIT DROP",
+            table=table,
+        )
     )
     raw = await connection.get_raw_connection()
     await raw.driver_connection.copy_records_to_table(  # type: ignore[union-attr]
-        staging, records=rows, columns=columns, schema_name="pg_temp"
+        f"{table}_staging", records=rows, columns=columns, schema_name="pg_temp"
     )

@@ -25,7 +25,7 @@ from rich.table import Table
 from sqlalchemy import URL
 
 from analytics.log.prediction_log import PredictionLog
-from analytics.log.records import Entry, PredictionRecord, encode
+from analytics.log.records import Entry, encode, to_record
 from analytics.log.segments import segments
 from analytics.log.spool import Durability, Spool
 from core.paths import ROOT
@@ -132,7 +132,7 @@ def _catch_up(data_folder: Path, rate: int, backlog: int) -> tuple[Cost, float]:
 async def _spool(folder: Path, predictions: list[Prediction]) -> None:
     spool = Spool(folder, max_bytes=SPOOL_BYTES, durability="page_cache", when_full="refuse")
     spool.start()
-    lines = [encode(Entry((PredictionRecord.of(each, "hash"),))) for each in predictions]
+    lines = [encode(Entry((to_record(each, "hash"),))) for each in predictions]
     for start in range(0, len(lines), LINES_AT_A_TIME):
         await spool.append(b"".join(lines[start : start + LINES_AT_A_TIME]))
     await spool.close()

@@ -17,8 +17,8 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.feedback.labelling import keep_labels
-from analytics.log.records import ComparisonRecord, PredictionRecord
+from analytics.feedback.store import store_labels
+from analytics.log.records import ComparisonRecord, to_record
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS
 from analytics.log.writer import LogWriter
 from core.postgres import create_engine
@@ -127,14 +127,14 @@ async def seed_history(
         chunk = times[start : start + MAX_BATCH_PREDICTIONS].tolist()
         moments = [datetime.fromtimestamp(at, UTC) for at in chunk]
         made, comparisons, labels = made_up(moments, predictions, numbers, draw)
-        records = [PredictionRecord.of(each, "hash") for each in made]
+        records = [to_record(each, "hash") for each in made]
         linked = [ComparisonRecord.of(each) for each in comparisons]
         started = time.perf_counter()
         await writer.write(records, linked)
         seconds = time.perf_counter() - started
         if labels:
             async with engine.begin() as connection:
-                await keep_labels(connection, labels)
+                await store_labels(connection, labels)
         yield Written(len(made), seconds)
 
 
@@ -180,8 +180,8 @@ def made_up(
         right = draw.random() < _ACCURACY[version]
         sentiment = truth if right else _OTHER[truth]
         sure = confidence[row][version == "v2"]
-        one = Prediction(
-            id=new_id(times[row], draw.getrandbits),
+        one = Prediction.of(
+            prediction_id=new_id(times[row], draw.getrandbits),
             created_at=times[row],
             endpoint=endpoint,
             version=version,

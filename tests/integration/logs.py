@@ -1,4 +1,4 @@
-"""A prediction log with its spool, and the shipping of what is in it."""
+"""A prediction log with its spool, and a shipper for it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from analytics.log.writer import LogWriter
 
 @dataclass(frozen=True)
 class SpooledLog:
-    """What an API process has of the log; what it recorded is shipped when a test says so."""
+    """The log of an API process; a test says when the spool is shipped."""
 
     log: PredictionLog
     folder: Path
 
     async def ship(self, engine: AsyncEngine) -> None:
-        """Bring to PostgreSQL all that is there."""
+        """Ship every segment of the spool."""
         stopping = asyncio.Event()
         stopping.set()
         await self.shipper(engine).run(stopping)

@@ -1,4 +1,4 @@
-"""Predictions for the tests of the log and of the queries, and what writes them."""
+"""Makes and writes predictions for the tests of the log and of the queries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.log.records import ComparisonRecord, PredictionRecord, TextStorage
+from analytics.log.records import ComparisonRecord, TextStorage, to_record
 from analytics.log.writer import LogWriter
 from core.types import (
     Classification,
@@ -35,8 +35,8 @@ class PredictionWriter:
         failures: Sequence[Failure] = (),
     ) -> None:
         await self._writer.write(
-            [PredictionRecord.of(each, self._text_storage) for each in predictions],
-            [ComparisonRecord.of(each) for each in comparisons],
+            [to_record(prediction, self._text_storage) for prediction in predictions],
+            [ComparisonRecord.of(comparison) for comparison in comparisons],
             failures,
         )
 
@@ -52,8 +52,8 @@ def make_prediction(
     latency_ms: float = 12.5,
 ) -> Prediction:
     created_at = created_at or datetime.now(UTC)
-    return Prediction(
-        id=new_id(created_at),
+    return Prediction.of(
+        prediction_id=new_id(created_at),
         created_at=created_at,
         endpoint=endpoint,
         version=version,

@@ -274,9 +274,9 @@ async def test_old_predictions_take_labels(old: AsyncEngine, restored: URL, tmp_
 
 
 async def test_old_days_are_dropped_when_their_time_is_over(old: AsyncEngine) -> None:
-    upkeep = PartitionMaintenance(old, retention_days=30)
-    assert await upkeep.run(date(2026, 3, 20)) == []
-    assert await upkeep.run(date(2026, 4, 1)) == [date(2026, 3, 1)]
+    maintenance = PartitionMaintenance(old, retention_days=30)
+    assert await maintenance.run(date(2026, 3, 20)) == []
+    assert await maintenance.run(date(2026, 4, 1)) == [date(2026, 3, 1)]
     reply = await summary(Reader(old), Scope(SPAN))
     by_day = EXPECTED["analytics"]["timeseries"]["points"]
     second = [point for point in by_day if point["time"] == "2026-03-02T00:00:00Z"]

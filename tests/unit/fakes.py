@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 from prometheus_client import REGISTRY
 
-from analytics.log.records import ComparisonRecord, PredictionRecord
+from analytics.log.records import ComparisonRecord
 from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
 from core.types import (
     Classification,
@@ -143,7 +143,7 @@ class FakeWriter:
     """Takes what it is given, unless it is told to fail or to refuse."""
 
     def __init__(self) -> None:
-        self.taken: list[PredictionRecord] = []
+        self.taken: list[Prediction] = []
         self.comparisons: list[ComparisonRecord] = []
         self.failures: list[Failure] = []
         self.batches = 0
@@ -152,7 +152,7 @@ class FakeWriter:
 
     async def write(
         self,
-        predictions: Sequence[PredictionRecord],
+        predictions: Sequence[Prediction],
         comparisons: Sequence[ComparisonRecord],
         failures: Sequence[Failure] = (),
     ) -> None:
@@ -168,7 +168,16 @@ class FakeWriter:
 
 def prediction(text: str = "text") -> Prediction:
     now = datetime.now(UTC)
-    return Prediction(new_id(now), now, "/predict", "v1", text, classification(text), False, 1.0)
+    return Prediction.of(
+        prediction_id=new_id(now),
+        created_at=now,
+        endpoint="/predict",
+        version="v1",
+        text=text,
+        classification=classification(text),
+        cache_hit=False,
+        latency_ms=1.0,
+    )
 
 
 def counter(name: str, **labels: str) -> float:

@@ -155,17 +155,16 @@ class PredictionReply(bentoml.IODescriptor):
 
     @classmethod
     def of(cls, prediction: Prediction) -> PredictionReply:
-        classification = prediction.classification
         return cls.model_construct(
             id=prediction.id,
-            sentiment=classification.sentiment,
-            confidence=classification.confidence,
+            sentiment=prediction.sentiment,
+            confidence=prediction.confidence,
             latency_ms=prediction.latency_ms,
             cache_hit=prediction.cache_hit,
             model_version=prediction.version,
-            model_revision=classification.revision,
-            truncated=classification.truncated,
-            scores=classification.scores,
+            model_revision=prediction.model.revision,
+            truncated=prediction.truncated,
+            scores=prediction.scores,
         )
 
 
@@ -195,7 +194,7 @@ class AbCompareReply(bentoml.IODescriptor):
                 "v2": PredictionReply.of(v2),
             },
             agreement=comparison.agreement,
-            confidence_delta=v2.classification.confidence - v1.classification.confidence,
+            confidence_delta=v2.confidence - v1.confidence,
         )
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.report import AbTest, ab_test
@@ -88,10 +89,7 @@ class History:
             endpoint="/predict/ab", latency_ms=self.numbers.lognormvariate(2, 1),
             scores=scores(self.numbers.choice(SENTIMENTS), self.numbers.uniform(0.5, 1)),
         )  # fmt: skip
-        made = Prediction(
-            **{name: getattr(made, name) for name in made.__slots__ if name != "assignment"},
-            assignment=Assignment(of, key),
-        )
+        made = replace(made, assignment=Assignment(of, key))
         self.predictions.append(made)
         return made
 

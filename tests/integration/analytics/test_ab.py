@@ -59,16 +59,16 @@ async def test_pairs_equal_a_plain_count(engine: AsyncEngine) -> None:
     assert told is not None
 
     texts = {one.v1.text: one for one in made.comparisons}.values()
-    said = [(one.v1.classification.sentiment, one.v2.classification.sentiment) for one in texts]
+    said = [(one.v1.sentiment, one.v2.sentiment) for one in texts]
     assert told.pairs == len(texts) == 60
     assert {(cell.v1, cell.v2): cell.texts for cell in told.table} == Counter(said)
     assert told.agreement == sum(v1 == v2 for v1, v2 in said) / 60
-    surer = [one.v2.classification.confidence - one.v1.classification.confidence for one in texts]
+    surer = [one.v2.confidence - one.v1.confidence for one in texts]
     assert told.confidence_difference == pytest.approx(sum(surer) / 60, abs=1e-6)
     right = Counter(
         (
-            one.v1.classification.sentiment == labels[one.v1.text],
-            one.v2.classification.sentiment == labels[one.v1.text],
+            one.v1.sentiment == labels[one.v1.text],
+            one.v2.sentiment == labels[one.v1.text],
         )
         for one in texts
         if one.v1.text in labels
@@ -107,7 +107,7 @@ async def test_arms_equal_a_plain_count(engine: AsyncEngine) -> None:
         await give(engine, [(p.id, label)])
         assert p.assignment is not None
         if first.setdefault(p.assignment.subject_key, p.id) == p.id:
-            right[p.assignment.subject_key] = p.classification.sentiment == label
+            right[p.assignment.subject_key] = p.sentiment == label
     told = (await ask(engine)).routed
     assert told is not None
     assert told.v2_percent == 50
@@ -124,7 +124,7 @@ async def test_arms_equal_a_plain_count(engine: AsyncEngine) -> None:
         assert arm.accuracy_interval.low < arm.accuracy < arm.accuracy_interval.high
         assert arm.predictions == len(there)
         assert arm.sentiments == {
-            name: sum(p.classification.sentiment == name for p in there) for name in SENTIMENTS
+            name: sum(p.sentiment == name for p in there) for name in SENTIMENTS
         }
         assert arm.p50_ms is not None
         ordered = sorted(p.latency_ms for p in there)
@@ -136,10 +136,10 @@ async def test_a_corrected_label_counts_and_an_equal_one_does_not(engine: AsyncE
     made = History(seed=4)
     compared, dealt = made.compare("one text"), made.deal("one subject")
     await made.write(engine)
-    said: Sentiment = dealt.classification.sentiment
+    said: Sentiment = dealt.sentiment
     wrong: Sentiment = next(name for name in SENTIMENTS if name != said)
-    v1: Sentiment = compared.v1.classification.sentiment
-    v2: Sentiment = compared.v2.classification.sentiment
+    v1: Sentiment = compared.v1.sentiment
+    v2: Sentiment = compared.v2.sentiment
     for label, right in ((said, 1), (said, 1), (wrong, 0), (said, 1)):
         await asyncio.gather(*(give(engine, [(dealt.id, label)]) for _ in range(3)))
         routed = (await ask(engine)).routed
@@ -226,7 +226,7 @@ async def test_a_known_difference_is_found(
 
     def truth(p: Prediction) -> Sentiment:
         right = made.numbers.random() < accuracy[p.version]
-        said = p.classification.sentiment
+        said = p.sentiment
         return said if right else next(name for name in SENTIMENTS if name != said)
 
     for number in range(500):

@@ -1,4 +1,4 @@
-"""What a version could not answer, counted beside what it did."""
+"""Failures are counted beside predictions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_failures_equal_a_plain_count(engine: AsyncEngine) -> None:
     ]  # fmt: skip
     answered = make_prediction(created_at=START + timedelta(hours=1))
     writer = PredictionWriter(engine)
-    for _ in range(2):  # as after a lost answer
+    for _ in range(2):  # as after a lost reply
         await writer.write([answered], [], made)
     for _ in range(12):
         ends = [START + timedelta(seconds=numbers.uniform(-9_000, 220_000)) for _ in range(2)]
@@ -54,7 +54,9 @@ async def test_failures_equal_a_plain_count(engine: AsyncEngine) -> None:
         assert sum(p.predictions for p in points) == told.total_predictions
 
 
-async def test_those_of_a_moment_are_one_row(engine: AsyncEngine, tmp_path: Path) -> None:
+async def test_failures_of_one_endpoint_and_half_second_are_one_row(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
     model = ModelVersion("v2", "revision", "fake")
     async with spooled_log(tmp_path) as spooled:
         for _ in range(500):
@@ -72,6 +74,8 @@ async def test_those_of_a_moment_are_one_row(engine: AsyncEngine, tmp_path: Path
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_range_without_any_has_none(engine: AsyncEngine, version: Version) -> None:
+async def test_a_range_without_failures_has_a_count_of_zero(
+    engine: AsyncEngine, version: Version
+) -> None:
     span = TimeRange(START, START + timedelta(days=3))
     assert (await summary(Reader(engine), Scope(span, version))).failures == 0

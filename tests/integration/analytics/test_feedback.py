@@ -1,4 +1,4 @@
-"""Feedback in a real PostgreSQL."""
+"""The feedback store in a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ async def labels(engine: AsyncEngine) -> list[str]:
 
 @pytest.fixture
 def store(engine: AsyncEngine, tmp_path: Path) -> FeedbackStore:
-    """Beside an empty spool."""
+    """A store whose spool is empty."""
     return FeedbackStore(engine, tmp_path)
 
 
-async def test_all_labels_that_differ_from_the_one_before_are_kept(
+async def test_labels_that_differ_from_the_latest_are_stored(
     engine: AsyncEngine, store: FeedbackStore
 ) -> None:
     prediction = make_prediction()
@@ -45,7 +45,7 @@ async def test_all_labels_that_differ_from_the_one_before_are_kept(
     assert await labels(engine) == ["negative", "positive", "negative"]
 
 
-async def test_equal_feedback_at_once_is_kept_once(
+async def test_concurrent_equal_labels_are_stored_once(
     engine: AsyncEngine, store: FeedbackStore
 ) -> None:
     prediction = make_prediction()
@@ -54,7 +54,7 @@ async def test_equal_feedback_at_once_is_kept_once(
     assert await labels(engine) == ["positive"]
 
 
-async def test_a_prediction_that_is_on_its_way_is_waited_for(
+async def test_feedback_waits_for_a_young_prediction(
     engine: AsyncEngine, store: FeedbackStore
 ) -> None:
     prediction = make_prediction()
@@ -67,7 +67,7 @@ async def test_a_prediction_that_is_on_its_way_is_waited_for(
     assert await labels(engine) == ["positive"]
 
 
-async def test_one_that_the_spool_still_has_may_be_known_later(
+async def test_feedback_on_a_spooled_prediction_is_unavailable_until_it_is_shipped(
     engine: AsyncEngine, store: FeedbackStore, tmp_path: Path
 ) -> None:
     old = datetime.now(UTC) - timedelta(minutes=5)
@@ -78,26 +78,26 @@ async def test_one_that_the_spool_still_has_may_be_known_later(
     segment.rename(new_segment(tmp_path, old))  # PostgreSQL has been away for five minutes
     with pytest.raises(DatabaseUnavailable, match="delay"):
         await store.add(prediction.id, "positive")
-    with pytest.raises(PredictionNotFound):  # too old to wait there
+    with pytest.raises(PredictionNotFound):  # older than every segment of the spool
         await store.add(make_prediction(created_at=old - timedelta(minutes=1)).id, "positive")
     await spooled.ship(engine)
     await store.add(prediction.id, "positive")
     assert await labels(engine) == ["positive"]
 
 
-async def test_feedback_joins_its_own_prediction_only(
+async def test_feedback_joins_only_its_own_prediction(
     engine: AsyncEngine, store: FeedbackStore
 ) -> None:
-    one, other = make_prediction(), make_prediction()
-    await PredictionWriter(engine).write([one, other])
-    await store.add(one.id, "positive")
-    await store.add(other.id, "positive")
-    await store.add(one.id, "positive")
+    first, second = make_prediction(), make_prediction()
+    await PredictionWriter(engine).write([first, second])
+    await store.add(first.id, "positive")
+    await store.add(second.id, "positive")
+    await store.add(first.id, "positive")
     async with engine.connect() as connection:
         joined = await connection.execute(
             text("SELECT prediction_id, label FROM feedback ORDER BY id")
         )
-        assert [tuple(row) for row in joined] == [(one.id, "positive"), (other.id, "positive")]
+        assert [tuple(row) for row in joined] == [(first.id, "positive"), (second.id, "positive")]
 
 
 @pytest.mark.parametrize("unknown", [OLD_ID, UUID(int=0), new_id(datetime.now(UTC))])

@@ -1,4 +1,4 @@
-"""What feedback does to the numbers: calibration, and accuracy estimated where there is none."""
+"""Labels change calibration, and accuracy is estimated where there are none."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def some_prediction(numbers: random.Random, sure: float | None = None) -> Predic
 async def give_feedback(
     engine: AsyncEngine, made: Sequence[Prediction], count: int, numbers: random.Random
 ) -> dict[UUID, Sentiment]:
-    """Late, repeated and corrected labels, many at once; tells the last one of each."""
+    """Give late, repeated and corrected labels at once; return the last of each prediction."""
     store = FeedbackStore(engine, NO_SPOOL)
     latest: dict[UUID, Sentiment] = {}
     for _ in range(count // 5):
-        # Of one prediction no two at once, so that it is known which was the last.
-        some = {p.id: numbers.choice(SENTIMENTS) for p in numbers.sample(made, 5)}
-        await asyncio.gather(*(store.add(*one) for one in some.items()))
-        latest |= some
+        # No two of one prediction at once, so that the last one is known.
+        labels = {p.id: numbers.choice(SENTIMENTS) for p in numbers.sample(made, 5)}
+        await asyncio.gather(*(store.add(*item) for item in labels.items()))
+        latest |= labels
     return latest
 
 
@@ -83,7 +83,7 @@ async def test_calibration_equals_a_plain_computation(engine: AsyncEngine) -> No
                 assert of.calibration is None
                 continue
             assert of.calibration is not None
-            right = sum(latest[p.id] == p.classification.sentiment for p in labelled)
+            right = sum(latest[p.id] == p.sentiment for p in labelled)
             assert of.calibration.count == len(labelled)
             assert of.calibration.accuracy == pytest.approx(right / len(labelled))
             assert of.calibration.error == pytest.approx(plain_error(labelled, latest), abs=1e-6)
@@ -91,21 +91,21 @@ async def test_calibration_equals_a_plain_computation(engine: AsyncEngine) -> No
 
 
 def plain_entropy(made: Sequence[Prediction]) -> float:
-    return float(np.mean([entropy(list(p.classification.scores.values()), base=2) for p in made]))
+    return float(np.mean([entropy(list(p.scores.values()), base=2) for p in made]))
 
 
 def plain_error(labelled: Sequence[Prediction], latest: Mapping[UUID, Sentiment]) -> float:
     """The expected calibration error over ten bins, prediction by prediction."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for p in labelled:
-        sure = float(np.float32(p.classification.confidence))
-        right = latest[p.id] == p.classification.sentiment
+        sure = float(np.float32(p.confidence))
+        right = latest[p.id] == p.sentiment
         bins.setdefault(min(int(sure * 10), 9), []).append((sure, right))
     off = sum(abs(sum(sure - right for sure, right in one)) for one in bins.values())
     return off / len(labelled)
 
 
-async def test_equal_and_corrected_labels_are_counted_once(engine: AsyncEngine) -> None:
+async def test_repeated_and_corrected_labels_count_once(engine: AsyncEngine) -> None:
     made = make_prediction(scores={"positive": 0.9, "negative": 0.1}, created_at=START)
     await PredictionWriter(engine).write([made])
     store = FeedbackStore(engine, NO_SPOOL)
@@ -123,7 +123,7 @@ async def test_equal_and_corrected_labels_are_counted_once(engine: AsyncEngine) 
             ]
 
 
-async def test_labels_of_an_older_release_are_rolled_up(engine: AsyncEngine) -> None:
+async def test_a_migration_rolls_up_the_labels_of_an_older_release(engine: AsyncEngine) -> None:
     numbers = random.Random(3)
     made = [some_prediction(numbers) for _ in range(60)]
     await PredictionWriter(engine).write(made)
@@ -144,17 +144,17 @@ async def everything(engine: AsyncEngine) -> list[dict[str, object]]:
         ).mappings()
         rows = [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
                 for row in (*labels, *rolled)]  # fmt: skip
-    # A corrected label leaves a count of 0 where it was; made anew, there is none.
+    # A corrected label leaves a count of 0 in its bucket; the migration makes no such row.
     return sorted((row for row in rows if row.get("labelled") != 0), key=str)
 
 
-async def test_accuracy_is_estimated_where_there_are_no_labels(engine: AsyncEngine) -> None:
-    """Texts become harder, and the estimate follows what labels of them would have said."""
+async def test_accuracy_is_estimated_for_predictions_without_labels(engine: AsyncEngine) -> None:
+    """Texts become harder, and the estimate follows their true accuracy."""
     numbers = random.Random(4)
     middle = START + timedelta(hours=HOURS)
     truth: dict[UUID, Sentiment] = {}
     made: dict[Version, list[Prediction]] = {"v1": [], "v2": []}
-    # v1 is right as often as it says; v2 is surer than it should be, and has no labels at all.
+    # v1 is calibrated; v2 is overconfident and has no labels.
     for hours, lowest in ((-1, 0.8), (1, 0.5)):
         for number in range(3_000):
             sure = numbers.uniform(lowest, 1)
@@ -168,7 +168,7 @@ async def test_accuracy_is_estimated_where_there_are_no_labels(engine: AsyncEngi
             made[version].append(prediction)
             truth[prediction.id] = "positive" if right else "negative"
     await PredictionWriter(engine).write(made["v1"] + made["v2"])
-    # Labels are random ones of all confidences, so half of the reference is of the harder kind.
+    # Labels cover all confidences, so half of the reference is of the harder kind.
     store = FeedbackStore(engine, NO_SPOOL)
     easy = [p for p in made["v1"] if p.created_at < middle]
     hard = [
@@ -180,7 +180,7 @@ async def test_accuracy_is_estimated_where_there_are_no_labels(engine: AsyncEngi
     ]
     await PredictionWriter(engine).write(hard)
     for p in hard:
-        right = numbers.random() < p.classification.confidence
+        right = numbers.random() < p.confidence
         truth[p.id] = "positive" if right else "negative"
     for p in [*easy[:400], *hard]:
         await store.add(p.id, truth[p.id])

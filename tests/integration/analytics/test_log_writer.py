@@ -1,14 +1,14 @@
-"""The prediction log in a real PostgreSQL: every row right, and once."""
+"""The writer stores every prediction correctly and once in a real PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -27,7 +27,9 @@ async def rows(engine: AsyncEngine, statement: str = ALL) -> list[dict[str, obje
 
 
 @pytest.mark.parametrize("storage", ["full", "hash", "none"])
-async def test_a_row_holds_what_was_predicted(engine: AsyncEngine, storage: TextStorage) -> None:
+async def test_a_row_holds_every_field_of_its_prediction(
+    engine: AsyncEngine, storage: TextStorage
+) -> None:
     made = make_prediction(
         "Ein Film, 漢字", scores={"negative": 0.5, "neutral": 0.125, "positive": 0.375}
     )
@@ -58,7 +60,7 @@ async def test_a_row_holds_what_was_predicted(engine: AsyncEngine, storage: Text
     }
 
 
-async def test_writing_again_stores_nothing_twice(engine: AsyncEngine) -> None:
+async def test_a_batch_written_twice_is_stored_once(engine: AsyncEngine) -> None:
     v1, v2 = make_prediction(), make_prediction(version="v2")
     comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
     # Two writers, as after a crash between the commit and its answer.
@@ -77,7 +79,7 @@ async def test_a_batch_with_a_bad_row_stores_nothing(engine: AsyncEngine) -> Non
     assert await rows(engine) == []
 
 
-async def test_a_class_that_the_checkpoint_lacks_has_no_score(engine: AsyncEngine) -> None:
+async def test_a_class_that_the_checkpoint_lacks_has_a_null_score(engine: AsyncEngine) -> None:
     made = make_prediction(scores={"positive": 0.75, "negative": 0.25})
     await PredictionWriter(engine).write([made])
     [row] = await rows(engine)
@@ -88,7 +90,7 @@ async def test_a_class_that_the_checkpoint_lacks_has_no_score(engine: AsyncEngin
     )
 
 
-async def test_a_write_that_failed_does_not_harm_the_next(engine: AsyncEngine) -> None:
+async def test_a_write_succeeds_after_one_that_failed(engine: AsyncEngine) -> None:
     writer = PredictionWriter(engine)
     good, bad = make_prediction(), make_prediction(scores={"positive": 1.5})
     with pytest.raises(REFUSALS):
@@ -97,7 +99,7 @@ async def test_a_write_that_failed_does_not_harm_the_next(engine: AsyncEngine) -
     assert [row["id"] for row in await rows(engine)] == [good.id]
 
 
-async def test_writers_at_once_make_each_model_version_once(engine: AsyncEngine) -> None:
+async def test_concurrent_writers_insert_each_model_version_once(engine: AsyncEngine) -> None:
     batches = [[make_prediction(version=v) for v in VERSIONS[:: 1 - 2 * (n % 2)]] for n in range(8)]
     await asyncio.gather(*(PredictionWriter(engine).write(batch, []) for batch in batches))
     assert len(await rows(engine)) == 16
@@ -105,7 +107,7 @@ async def test_writers_at_once_make_each_model_version_once(engine: AsyncEngine)
     assert [row["version"] for row in made] == ["v1", "v2"]
 
 
-async def test_a_start_with_known_models_uses_no_id_up(engine: AsyncEngine) -> None:
+async def test_a_start_with_known_models_uses_up_no_id(engine: AsyncEngine) -> None:
     for _ in range(5):
         await PredictionWriter(engine).write([make_prediction()])
     await PredictionWriter(engine).write([make_prediction(version="v2")])
@@ -116,14 +118,9 @@ async def test_a_start_with_known_models_uses_no_id_up(engine: AsyncEngine) -> N
 async def test_new_weights_or_another_engine_are_another_model_version(
     engine: AsyncEngine,
 ) -> None:
-    one = make_prediction()
-    weights = dataclasses.replace(one.classification, revision="other")
-    kernels = dataclasses.replace(one.classification, engine="other")
-    others = [
-        dataclasses.replace(make_prediction(), classification=weights),
-        dataclasses.replace(make_prediction(), classification=kernels),
-    ]
-    await PredictionWriter(engine).write([one, *others])
+    model = make_prediction().model
+    models = [model, model._replace(revision="other"), model._replace(engine="other")]
+    await PredictionWriter(engine).write([replace(make_prediction(), model=m) for m in models])
     assert {(row["revision"], row["engine"]) for row in await rows(engine)} == {
         ("v1-revision", "fake"),
         ("other", "fake"),
@@ -131,7 +128,7 @@ async def test_new_weights_or_another_engine_are_another_model_version(
     }
 
 
-async def test_many_rows_go_in_one_transaction(engine: AsyncEngine) -> None:
+async def test_a_batch_is_one_transaction(engine: AsyncEngine) -> None:
     made = [make_prediction(f"text {number}") for number in range(5_000)]
     await PredictionWriter(engine).write(made)
     [counted] = await rows(engine, "SELECT count(*) AS n, count(DISTINCT xmin::text) AS t "
@@ -139,7 +136,9 @@ async def test_many_rows_go_in_one_transaction(engine: AsyncEngine) -> None:
     assert counted == {"n": 5_000, "t": 1}
 
 
-async def test_a_dead_server_raises_what_the_log_waits_out(database_url: URL) -> None:
+async def test_an_unreachable_server_raises_an_error_that_the_shipper_retries(
+    database_url: URL,
+) -> None:
     engine = create_engine(
         database_url.update_query_dict({"host": "/nowhere"}), pool_size=2, timeout_seconds=1
     )

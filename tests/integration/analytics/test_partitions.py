@@ -1,14 +1,14 @@
-"""The days of the prediction log in a real PostgreSQL: made ahead, filled, dropped whole."""
+"""Partitions in a real PostgreSQL are created ahead, filled, and dropped with their rows."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -48,26 +48,26 @@ async def write(engine: AsyncEngine, made: Sequence[Prediction]) -> None:
 NO_SPOOL = Path("/nowhere")
 
 
-async def test_the_writer_makes_the_days_that_it_needs(engine: AsyncEngine) -> None:
+async def test_the_writer_creates_missing_partitions(engine: AsyncEngine) -> None:
     assert await days(engine) == []
     edges = [MIDNIGHT - timedelta(microseconds=1), MIDNIGHT, MIDNIGHT + timedelta(days=400)]
     await write(engine, [make_prediction(created_at=at) for at in edges])
     assert await days(engine) == [edge.date() for edge in edges]
     for edge in edges:
         async with engine.connect() as connection:
-            kept = await connection.scalars(
+            stored = await connection.scalars(
                 text(f"SELECT created_at FROM predictions_{edge:%Y%m%d}")
             )
-            assert kept.all() == [edge]
+            assert stored.all() == [edge]
 
 
-async def test_many_writers_may_need_a_day_at_once(engine: AsyncEngine) -> None:
+async def test_concurrent_writers_create_a_partition_once(engine: AsyncEngine) -> None:
     await asyncio.gather(*(write(engine, [make_prediction(created_at=MIDNIGHT)]) for _ in range(8)))
     assert await days(engine) == [TODAY]
     assert (await counts(engine))["predictions"] == 8
 
 
-async def test_an_id_that_tells_another_time_is_refused(engine: AsyncEngine) -> None:
+async def test_an_id_that_differs_from_the_time_is_refused(engine: AsyncEngine) -> None:
     made = make_prediction(created_at=MIDNIGHT)
     await write(engine, [made])
     with pytest.raises(IntegrityError, match="ck_predictions_id"):
@@ -77,14 +77,14 @@ async def test_an_id_that_tells_another_time_is_refused(engine: AsyncEngine) -> 
             )
 
 
-async def test_days_are_made_ahead_and_again_changes_nothing(engine: AsyncEngine) -> None:
-    upkeep = PartitionMaintenance(engine, retention_days=0)
+async def test_partitions_are_created_ahead_once(engine: AsyncEngine) -> None:
+    maintenance = PartitionMaintenance(engine, retention_days=0)
     for _ in range(2):
-        assert await upkeep.run(TODAY) == []
+        assert await maintenance.run(TODAY) == []
         assert await days(engine) == [TODAY + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
 
 
-async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEngine) -> None:
+async def test_expired_days_are_dropped_with_their_rows_in_every_table(engine: AsyncEngine) -> None:
     model = ModelVersion("v1", "v1-revision", "fake")
     test = Experiment(Split("salt", 50), model, model._replace(version="v2"))
     times = [
@@ -99,7 +99,7 @@ async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEng
         )
         for at in times
     )
-    # The middle comparison lies on either side of the midnight that is the edge.
+    # The predictions of the first comparison lie on different days.
     comparisons = [
         Comparison(new_id(two.created_at), two.created_at, one, two)
         for one, two in ((old, edge), (kept, make_prediction(created_at=MIDNIGHT)))
@@ -126,30 +126,33 @@ async def test_old_days_are_dropped_with_all_that_is_about_them(engine: AsyncEng
     assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == []
 
 
-async def test_without_retention_nothing_is_dropped(engine: AsyncEngine) -> None:
+async def test_no_day_is_dropped_without_retention(engine: AsyncEngine) -> None:
     await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=4_000))])
     assert await PartitionMaintenance(engine, retention_days=0).run(TODAY) == []
     assert (await counts(engine))["predictions"] == 1
 
 
-async def test_processes_that_keep_house_at_once_drop_each_day_once(engine: AsyncEngine) -> None:
+async def test_concurrent_maintenance_drops_each_day_once(engine: AsyncEngine) -> None:
     for n in range(4, 8):
         await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=n))])
     dropped = await asyncio.gather(
         *(PartitionMaintenance(engine, retention_days=3).run(TODAY) for _ in range(3)),
         *(write(engine, [make_prediction(created_at=MIDNIGHT)]) for _ in range(2)),
     )
-    told = [day for one in dropped if one for day in one]
-    assert sorted(told) == [TODAY - timedelta(days=n) for n in range(7, 3, -1)]
+    days_dropped = [day for result in dropped if result for day in result]
+    assert sorted(days_dropped) == [TODAY - timedelta(days=n) for n in range(7, 3, -1)]
     assert (await counts(engine))["predictions"] == 2
 
 
-async def test_a_late_prediction_of_a_dropped_day_is_kept_until_the_next_time(
+async def test_a_late_prediction_of_a_dropped_day_stays_until_the_next_run(
     engine: AsyncEngine,
 ) -> None:
-    upkeep, late = PartitionMaintenance(engine, retention_days=3), MIDNIGHT - timedelta(days=10)
+    maintenance, late = (
+        PartitionMaintenance(engine, retention_days=3),
+        MIDNIGHT - timedelta(days=10),
+    )
     for _ in range(2):
         await write(engine, [make_prediction(created_at=late)])
         assert (await counts(engine))["predictions"] == 1
-        assert await upkeep.run(TODAY) == [late.date()]
+        assert await maintenance.run(TODAY) == [late.date()]
         assert await counts(engine) == dict.fromkeys(TABLES, 0)

@@ -57,15 +57,13 @@ async def test_numbers_equal_a_plain_computation(
     told = await summary(reader, Scope(SPAN, version))
     assert told.total_predictions == count
     assert sum(told.by_version.values()) == count
-    assert told.average_confidence == pytest.approx(
-        sum(p.classification.confidence for p in expected) / count
-    )
+    assert told.average_confidence == pytest.approx(sum(p.confidence for p in expected) / count)
     assert told.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
     assert told.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
 
     shares = (await sentiment_distribution(reader, Scope(SPAN, version))).distribution
     for sentiment, share in shares.items():
-        said = sum(p.classification.sentiment == sentiment for p in expected)
+        said = sum(p.sentiment == sentiment for p in expected)
         assert share.count == said
         assert share.percent == pytest.approx(100 * said / count)
 

@@ -1,4 +1,4 @@
-"""Rollups and the rows that they were made of say the same, whatever is written how often."""
+"""Rollups agree with the rows that they count, also when batches are written repeatedly."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from analytics.confidence import confidence
 from analytics.drift import drift
 from analytics.latency import latency
 from analytics.log.dimension_keys import DimensionKeys
-from analytics.log.records import PredictionRecord
-from analytics.log.rows import prediction_row
+from analytics.log.records import to_record
 from analytics.log.writer import store
 from analytics.reader import Reader
 from analytics.sql_fragment import Scope
@@ -96,12 +95,12 @@ async def test_any_range_gives_what_a_plain_computation_gives(engine: AsyncEngin
         assert told.total_predictions == len(expected)
         assert told.by_version == Counter(p.version for p in expected)
         shares = (await sentiment_distribution(reader, Scope(span, version))).distribution
-        said = Counter(p.classification.sentiment for p in expected)
+        said = Counter(p.sentiment for p in expected)
         assert {name: share.count for name, share in shares.items()} == {
             name: said[name] for name in SENTIMENTS
         }
         if expected:
-            confidences = [p.classification.confidence for p in expected]
+            confidences = [p.confidence for p in expected]
             assert told.average_confidence == pytest.approx(np.mean(confidences), rel=1e-6)
             latencies = [p.latency_ms for p in expected]
             assert told.average_latency_ms == pytest.approx(np.mean(latencies), rel=1e-6)
@@ -153,7 +152,7 @@ async def test_confidence_gives_what_a_plain_computation_gives(engine: AsyncEngi
         for of in told.versions:
             # PostgreSQL keeps a confidence in single precision.
             sure = np.array(
-                [p.classification.confidence for p in expected if p.version == of.version],
+                [p.confidence for p in expected if p.version == of.version],
                 np.float32,
             ).astype(float)
             assert of.predictions == len(sure)
@@ -193,17 +192,17 @@ async def test_drift_is_seen_where_there_is_some_and_nowhere_else(engine: AsyncE
     assert (nothing.sentiment.verdict, nothing.sentiment.psi) == ("too_few", None)
 
 
-async def test_what_is_written_again_is_not_counted_again(engine: AsyncEngine) -> None:
+async def test_predictions_written_repeatedly_are_counted_once(engine: AsyncEngine) -> None:
     made = history(300, seed=5)
-    # Three writers at once, each with most of it, as after crashes between a commit and its answer.
+    # Three concurrent writers share predictions, as after crashes between a commit and its reply.
     engines = [create_engine(engine.url, pool_size=1, timeout_seconds=20) for _ in range(3)]
     parts = [made[:200], made[100:], made[50:250]]
     for _ in range(2):
         await asyncio.gather(
-            *(PredictionWriter(each).write(part) for each, part in zip(engines, parts, strict=True))
+            *(PredictionWriter(own).write(part) for own, part in zip(engines, parts, strict=True))
         )
-    for each in engines:
-        await each.dispose()
+    for own in engines:
+        await own.dispose()
     for seconds in (60, 3_600, 86_400):
         assert await total(engine, seconds) == 300
 
@@ -212,7 +211,7 @@ class Crash(Exception):
     pass
 
 
-async def test_a_crash_before_the_commit_leaves_neither_rows_nor_rollups(
+async def test_a_crash_before_the_commit_leaves_no_rows_and_no_rollups(
     engine: AsyncEngine,
 ) -> None:
     writer = PredictionWriter(engine)
@@ -226,16 +225,16 @@ async def test_a_crash_before_the_commit_leaves_neither_rows_nor_rollups(
 
 
 async def store_and_crash(engine: AsyncEngine, prediction: Prediction) -> None:
-    identities, record = DimensionKeys(engine), PredictionRecord.of(prediction, "hash")
-    await identities.learn([record])
+    keys, record = DimensionKeys(engine), to_record(prediction, "hash")
+    await keys.resolve([record])
     async with engine.begin() as connection:
-        await store(connection, [prediction_row(record, identities)])
+        await store(connection, keys, [record])
         raise Crash
 
 
-async def test_a_seeded_history_is_counted_whole(engine: AsyncEngine) -> None:
-    made = [one async for one in seed_history(engine, 45_000, timedelta(days=2), seed=0)]
-    assert [one.predictions for one in made] == [20_000, 20_000, 5_000]
+async def test_a_seeded_history_is_counted_completely(engine: AsyncEngine) -> None:
+    batches = [batch async for batch in seed_history(engine, 45_000, timedelta(days=2), seed=0)]
+    assert [batch.predictions for batch in batches] == [20_000, 20_000, 5_000]
     now = datetime.now(UTC)
     span = TimeRange(now - timedelta(days=4), now + timedelta(minutes=1))
     told = await summary(Reader(engine), Scope(span))

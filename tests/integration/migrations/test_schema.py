@@ -1,4 +1,4 @@
-"""Alembic makes exactly the schema that the code declares."""
+"""Alembic creates exactly the schema that the code declares."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_migrations_go_down_and_up_again(database_url: URL) -> None:
     assert tables(database_url) == before
 
 
-def test_the_migrations_can_be_read_as_sql_without_a_database() -> None:
+def test_migrations_are_rendered_as_sql_without_a_database() -> None:
     script = io.StringIO()
     command.upgrade(Config(toml_file=PYPROJECT, output_buffer=script), "head", sql=True)
     for table in metadata.tables:
@@ -79,7 +79,7 @@ def test_constraints_have_the_names_of_the_convention(database_url: URL) -> None
     assert len(found) == len(declared)
 
 
-def test_two_machines_may_migrate_at_once(template_database: URL) -> None:
+def test_two_machines_migrate_at_once(template_database: URL) -> None:
     run_sql(template_database, "CREATE DATABASE migrated_twice")
     url = template_database.set(database="migrated_twice")
     environment = os.environ | {"DATABASE_URL": url.render_as_string(hide_password=False)}
@@ -91,7 +91,9 @@ def test_two_machines_may_migrate_at_once(template_database: URL) -> None:
     assert "predictions" in tables(url)
 
 
-async def test_predictions_of_an_older_release_are_rolled_up(engine: AsyncEngine) -> None:
+async def test_a_migration_rolls_up_the_predictions_of_an_older_release(
+    engine: AsyncEngine,
+) -> None:
     made = [
         make_prediction(
             "Seen by the first release. " * (number + 1),
@@ -116,20 +118,20 @@ async def _rollups(engine: AsyncEngine) -> list[tuple[object, ...]]:
         return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
 
 
-def test_a_database_that_is_not_there_is_told_without_its_password(postgres_server: URL) -> None:
+def test_an_unreachable_database_is_named_without_its_password(postgres_server: URL) -> None:
     nobody = URL.create(
         "postgresql+asyncpg", "ann", "secret", "127.0.0.1", free_port(), "sentiment"
     )
-    for url, told in [
+    for url, message in [
         (nobody, f"ann:\\*\\*\\*@127.0.0.1:{nobody.port}/sentiment"),
         (postgres_server.set(database="elsewhere"), '"elsewhere" does not exist'),
     ]:
-        with pytest.raises(DatabaseUnreachable, match=told) as caught:
+        with pytest.raises(DatabaseUnreachable, match=message) as caught:
             upgrade(url)
         assert "secret" not in str(caught.value)
 
 
-def test_the_command_tells_a_setting_that_is_missing_in_one_line() -> None:
+def test_a_missing_setting_ends_the_command_with_one_line() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     command = [sys.executable, "-m", "scripts.migrate"]
     ended = subprocess.run(

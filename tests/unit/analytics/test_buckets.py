@@ -1,4 +1,4 @@
-"""A range is covered by rollups and, at its ends, by rows: without a gap, without an overlap."""
+"""Rollups, and rows at the ends, cover a range without gap or overlap."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ ANY_TIME = st.datetimes(timezones=st.just(UTC))
 
 
 @given(ANY_TIME, ANY_TIME, st.sampled_from(SMALLEST_FIRST))
-def test_segments_cover_any_range_once(one: datetime, other: datetime, largest: timedelta) -> None:
-    since, until = sorted((one, other))
+def test_segments_cover_any_range_once(
+    first: datetime, second: datetime, largest: timedelta
+) -> None:
+    since, until = sorted((first, second))
     covering = segments(TimeRange(since, until), largest)
     ends = [since, *(segment.until for segment in covering)]
     assert [segment.since for segment in covering] == ends[:-1]
@@ -34,9 +36,9 @@ def test_segments_cover_any_range_once(one: datetime, other: datetime, largest: 
             assert segment.size <= largest
             assert not (segment.since - EPOCH) % segment.size
             assert not (segment.until - EPOCH) % segment.size
-    # Two ends of each size but the largest, and that once.
+    # At most two segments of each size, and one of the largest.
     assert len(covering) <= 2 * len(SMALLEST_FIRST) + 1
-    # Never more than a year's buckets of a size that a larger one would do for.
+    # Smaller buckets never cover as much as one larger bucket would.
     for smaller, larger in ((MINUTE, HOUR), (HOUR, DAY)):
         if larger <= largest:
             assert all(

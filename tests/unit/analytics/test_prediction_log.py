@@ -1,4 +1,4 @@
-"""The prediction log between the request's path and the spool."""
+"""The prediction log gives the spool what the prediction path records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from analytics.log.prediction_log import REFUSE_SECONDS, PredictionLog
-from analytics.log.records import ComparisonRecord, Entry, PredictionRecord, decode
+from analytics.log.records import ComparisonRecord, Entry, decode, to_record
 from analytics.log.spool import SpoolFull, WhenFull
 from core.errors import LogUnavailable
 from core.types import Comparison, ModelVersion
@@ -19,7 +19,7 @@ from tests.waiting import until
 
 
 class FakeSpool:
-    """Keeps lines; fails or waits when told to."""
+    """Decodes and collects lines; raises `error`, and waits for `gate`."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -43,17 +43,17 @@ def make_log(spool: FakeSpool, when_full: WhenFull = "refuse") -> PredictionLog:
     return PredictionLog(spool, text_storage="hash", when_full=when_full)
 
 
-async def test_what_is_recorded_together_is_one_entry(spool: FakeSpool) -> None:
+async def test_predictions_of_one_request_are_one_entry(spool: FakeSpool) -> None:
     v1, v2 = prediction(), prediction()
     comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
     before = counter("prediction_log_recorded_total")
     await make_log(spool).record([v1, v2], comparison)
-    records = tuple(PredictionRecord.of(each, "hash") for each in (v1, v2))
+    records = tuple(to_record(made, "hash") for made in (v1, v2))
     assert spool.entries == [Entry(records, ComparisonRecord.of(comparison))]
     assert counter("prediction_log_recorded_total") - before == 2
 
 
-async def test_who_records_waits_for_the_disk(spool: FakeSpool) -> None:
+async def test_record_returns_once_the_line_is_on_disk(spool: FakeSpool) -> None:
     spool.gate.clear()
     recording = asyncio.create_task(make_log(spool).record([prediction()]))
     done, _ = await asyncio.wait([recording], timeout=0.05)
@@ -63,13 +63,15 @@ async def test_who_records_waits_for_the_disk(spool: FakeSpool) -> None:
 
 
 @pytest.mark.parametrize("error", [SpoolFull(), OSError(28, "No space left on device")])
-async def test_what_cannot_be_recorded_is_refused(spool: FakeSpool, error: Exception) -> None:
+async def test_a_failing_spool_refuses_requests_until_it_recovers(
+    spool: FakeSpool, error: Exception
+) -> None:
     log = make_log(spool)
     log.check()
     spool.error = error
     with pytest.raises(LogUnavailable):
         await log.record([prediction()])
-    with pytest.raises(LogUnavailable):  # before anything is computed for the next
+    with pytest.raises(LogUnavailable):  # before a model runs for the next request
         log.check()
     spool.error = None
     await until(lambda: not log.refusing, 10 * REFUSE_SECONDS)
@@ -79,7 +81,9 @@ async def test_what_cannot_be_recorded_is_refused(spool: FakeSpool, error: Excep
 
 
 @pytest.mark.parametrize("error", [SpoolFull(), OSError(28, "No space left on device")])
-async def test_or_answered_and_counted(spool: FakeSpool, error: Exception) -> None:
+async def test_a_failing_spool_drops_and_counts_predictions_if_so_configured(
+    spool: FakeSpool, error: Exception
+) -> None:
     log = make_log(spool, "drop_oldest")
     spool.error = error
     before = counter("prediction_log_dropped_total")
@@ -89,10 +93,10 @@ async def test_or_answered_and_counted(spool: FakeSpool, error: Exception) -> No
 
 
 def failures(entries: Sequence[Entry]) -> list[tuple[ModelVersion, str, int]]:
-    return [(each.model, each.endpoint, each.texts) for one in entries for each in one.failures]
+    return [(f.model, f.endpoint, f.texts) for entry in entries for f in entry.failures]
 
 
-async def test_failures_of_a_moment_are_recorded_as_one(spool: FakeSpool) -> None:
+async def test_failures_of_half_a_second_are_one_row(spool: FakeSpool) -> None:
     log, model = make_log(spool), ModelVersion("v1", "revision", "fake")
     for _ in range(10):
         log.record_failure(model, "/predict", 1)
@@ -106,7 +110,7 @@ async def test_failures_of_a_moment_are_recorded_as_one(spool: FakeSpool) -> Non
     ]  # fmt: skip
 
 
-async def test_failures_that_cannot_be_recorded_harm_nothing(spool: FakeSpool) -> None:
+async def test_failures_are_lost_without_an_error_when_the_spool_is_full(spool: FakeSpool) -> None:
     log = make_log(spool)
     spool.error = SpoolFull()
     log.record_failure(ModelVersion("v1", "revision", "fake"), "/predict", 1)

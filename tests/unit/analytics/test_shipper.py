@@ -1,4 +1,4 @@
-"""The shipper brings what is spooled to the writer, once, whatever the writer does."""
+"""The shipper gives each spooled entry to the writer once, even if the writer fails."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from analytics.log.records import Entry, PredictionRecord, encode
+from analytics.log.records import Entry, encode, to_record
 from analytics.log.segments import segments
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS, REJECTED, Shipper
 from analytics.log.spool import Spool
-from tests.unit.fakes import FakeWriter, counter, prediction
+from core.types import Prediction
+from tests.unit.fakes import FakeWriter, counter
+from tests.unit.fakes import prediction as make_prediction
 from tests.waiting import until
 
 
@@ -30,24 +32,24 @@ def writer() -> FakeWriter:
     return FakeWriter()
 
 
-def record(text: str = "text") -> PredictionRecord:
-    return PredictionRecord.of(prediction(text), "full")
+def record(text: str = "text") -> Prediction:
+    return to_record(make_prediction(text), "full")
 
 
 async def ship(folder: Path, writer: FakeWriter) -> None:
-    """Ship all there is, then end."""
+    """Ship every segment of the folder, then end."""
     stopping = asyncio.Event()
     stopping.set()
     async with asyncio.timeout(20):
         await Shipper(folder, writer, poll_seconds=0.01).run(stopping)
 
 
-async def test_all_is_shipped_and_nothing_left(
+async def test_a_closed_spool_is_shipped_whole_and_deleted(
     tmp_path: Path, spool: Spool, writer: FakeWriter
 ) -> None:
     made = [record(str(number)) for number in range(100)]
-    for one in made:
-        await spool.append(encode(Entry((one,))))
+    for prediction in made:
+        await spool.append(encode(Entry((prediction,))))
     await spool.close()
     before = counter("prediction_log_stored_total")
     await ship(tmp_path, writer)
@@ -56,7 +58,7 @@ async def test_all_is_shipped_and_nothing_left(
     assert counter("prediction_log_stored_total") - before == 100
 
 
-async def test_it_goes_on_while_the_spool_does(
+async def test_a_running_shipper_ships_what_the_spool_appends(
     tmp_path: Path, spool: Spool, writer: FakeWriter
 ) -> None:
     stopping = asyncio.Event()
@@ -71,41 +73,43 @@ async def test_it_goes_on_while_the_spool_does(
     assert writer.taken == made
 
 
-async def test_an_outage_is_waited_out(tmp_path: Path, spool: Spool, writer: FakeWriter) -> None:
-    # The last is a fault of ours, which a later version may mend: nothing is lost by it either.
+async def test_entries_are_shipped_after_an_outage(
+    tmp_path: Path, spool: Spool, writer: FakeWriter
+) -> None:
+    # The last is a fault of our own code: it must not lose predictions either.
     writer.errors = [OSError("down"), TimeoutError("still down"), TypeError("connect")]
     await spool.append(encode(Entry((record("kept"),))))
     await spool.close()
     await ship(tmp_path, writer)
-    assert [one.text for one in writer.taken] == ["kept"]
+    assert [prediction.text for prediction in writer.taken] == ["kept"]
 
 
-async def test_what_is_refused_is_set_aside_and_all_else_is_stored(
+async def test_refused_and_unreadable_lines_are_set_aside_and_the_others_shipped(
     tmp_path: Path, spool: Spool, writer: FakeWriter
 ) -> None:
     made = [record(str(number)) for number in range(50)]
     writer.refused = {made[7].id, made[31].id}
-    for one in made:
-        await spool.append(encode(Entry((one,))))
+    for prediction in made:
+        await spool.append(encode(Entry((prediction,))))
     await spool.append(b"nonsense\n")
     await spool.close()
     before = counter("prediction_log_rejected_total")
     await ship(tmp_path, writer)
-    assert [one.text for one in writer.taken] == [
-        one.text for one in made if one.id not in writer.refused
+    assert [prediction.text for prediction in writer.taken] == [
+        prediction.text for prediction in made if prediction.id not in writer.refused
     ]
     assert counter("prediction_log_rejected_total") - before == 3
-    aside = [json.loads(line) for line in (tmp_path / REJECTED).read_text().splitlines()]
-    assert aside[0]["line"] == "nonsense"
-    assert [json.loads(each["line"])["predictions"][0]["text"] for each in aside[1:]] == ["7", "31"]
-    assert "told to refuse" in aside[1]["reason"]
+    rejected = [json.loads(line) for line in (tmp_path / REJECTED).read_text().splitlines()]
+    assert rejected[0]["line"] == "nonsense"
+    entries = [json.loads(row["line"]) for row in rejected[1:]]
+    assert [entry["predictions"][0]["text"] for entry in entries] == ["7", "31"]
+    assert "told to refuse" in rejected[1]["reason"]
 
 
 async def test_a_backlog_is_shipped_in_bounded_batches(
     tmp_path: Path, spool: Spool, writer: FakeWriter
 ) -> None:
-    one = record()
-    line = encode(Entry((one,) * 1_000))
+    line = encode(Entry((record(),) * 1_000))
     for _ in range(50):
         await spool.append(line)
     await spool.close()

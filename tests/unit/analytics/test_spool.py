@@ -1,4 +1,4 @@
-"""The spool: what it has acknowledged is on disk, whatever becomes of its process."""
+"""Acknowledged lines are on disk, even if the process of the spool is killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analytics.log.records import Entry, PredictionRecord, encode
+from analytics.log.records import Entry, encode, to_record
 from analytics.log.segments import SpoolReader, segments, size_bytes
 from analytics.log.spool import SEGMENT_BYTES, Durability, Spool, SpoolFull, WhenFull
 from core.paths import ROOT
@@ -21,11 +21,11 @@ PLENTY = 1 << 30
 
 
 def entry(text: str = "text") -> Entry:
-    return Entry((PredictionRecord.of(prediction(text), "full"),))
+    return Entry((to_record(prediction(text), "full"),))
 
 
-def texts(entries: list[Entry]) -> list[str | None]:
-    return [record.text for each in entries for record in each.predictions]
+def texts(entries: list[Entry]) -> list[str]:
+    return [record.text for entry in entries for record in entry.predictions]
 
 
 MakeSpool = Callable[..., Spool]
@@ -59,7 +59,7 @@ async def make_spool(tmp_path: Path) -> AsyncIterator[MakeSpool]:
 
 
 @pytest.mark.parametrize("durability", ["fsync", "page_cache"])
-async def test_what_was_appended_is_read_once_and_in_its_order(
+async def test_appended_lines_are_read_once_in_order(
     tmp_path: Path, make_spool: MakeSpool, durability: Durability
 ) -> None:
     spool, reader = make_spool(durability=durability), SpoolReader(tmp_path)
@@ -72,13 +72,13 @@ async def test_what_was_appended_is_read_once_and_in_its_order(
     assert texts(reader.read(1_000).entries) == ["later"]
 
 
-async def test_those_that_wait_share_a_write(tmp_path: Path, make_spool: MakeSpool) -> None:
+async def test_concurrent_appends_are_all_written(tmp_path: Path, make_spool: MakeSpool) -> None:
     spool = make_spool(durability="fsync")
     await asyncio.gather(*(spool.append(encode(entry(str(n)))) for n in range(1_000)))
     assert len(SpoolReader(tmp_path).read(10_000).entries) == 1_000
 
 
-async def test_a_segment_goes_when_it_is_complete_and_confirmed(
+async def test_a_segment_is_deleted_once_it_is_complete_and_confirmed(
     tmp_path: Path, make_spool: MakeSpool
 ) -> None:
     spool, reader = make_spool(), SpoolReader(tmp_path)
@@ -92,7 +92,9 @@ async def test_a_segment_goes_when_it_is_complete_and_confirmed(
     assert segments(tmp_path) == []
 
 
-async def test_an_idle_segment_is_completed_soon(tmp_path: Path, make_spool: MakeSpool) -> None:
+async def test_an_idle_segment_is_completed_within_seconds(
+    tmp_path: Path, make_spool: MakeSpool
+) -> None:
     spool, reader = make_spool(), SpoolReader(tmp_path)
     await spool.append(encode(entry()))
     async with asyncio.timeout(10):
@@ -101,7 +103,7 @@ async def test_an_idle_segment_is_completed_soon(tmp_path: Path, make_spool: Mak
             await asyncio.sleep(0.01)
 
 
-async def test_what_is_not_confirmed_is_read_by_the_next(
+async def test_unconfirmed_lines_are_read_by_the_next_reader(
     tmp_path: Path, make_spool: MakeSpool
 ) -> None:
     spool = make_spool()
@@ -111,15 +113,15 @@ async def test_what_is_not_confirmed_is_read_by_the_next(
     assert texts(SpoolReader(tmp_path).read(1_000).entries) == ["acknowledged"]
 
 
-async def test_processes_share_a_folder(tmp_path: Path, make_spool: MakeSpool) -> None:
-    one, other = make_spool(), make_spool()
+async def test_two_spools_share_a_folder(tmp_path: Path, make_spool: MakeSpool) -> None:
+    first, second = make_spool(), make_spool()
     for number in range(10):
-        await (one, other)[number % 2].append(encode(entry(str(number))))
+        await (first, second)[number % 2].append(encode(entry(str(number))))
     assert len(segments(tmp_path)) == 2
     assert set(texts(SpoolReader(tmp_path).read(1_000).entries)) == {str(n) for n in range(10)}
 
 
-async def test_past_its_bound_it_refuses_until_there_is_room(
+async def test_a_full_spool_refuses_lines_until_segments_are_shipped(
     tmp_path: Path, make_spool: MakeSpool
 ) -> None:
     line = encode(entry("x" * 1_000))
@@ -137,7 +139,7 @@ async def test_past_its_bound_it_refuses_until_there_is_room(
     await spool.append(line)
 
 
-async def test_or_it_drops_the_oldest_and_counts_them(
+async def test_a_full_spool_drops_and_counts_the_oldest_lines_if_so_configured(
     tmp_path: Path, make_spool: MakeSpool
 ) -> None:
     before = counter("prediction_log_dropped_total")
@@ -147,15 +149,13 @@ async def test_or_it_drops_the_oldest_and_counts_them(
     )
     for number in range(30):
         await spool.append(encode(entry(f"{number:04}" * 250)))
-    kept = [text and int(text[:4]) for text in texts(SpoolReader(tmp_path).read(1_000).entries)]
-    assert kept == list(range(30 - len(kept), 30))
-    assert 7 <= len(kept) <= 10
-    assert counter("prediction_log_dropped_total") - before == 30 - len(kept)
+    remaining = [int(text[:4]) for text in texts(SpoolReader(tmp_path).read(1_000).entries)]
+    assert remaining == list(range(30 - len(remaining), 30))
+    assert 7 <= len(remaining) <= 10
+    assert counter("prediction_log_dropped_total") - before == 30 - len(remaining)
 
 
-async def test_the_end_of_a_line_that_nobody_was_told_of_is_left_out(
-    tmp_path: Path, make_spool: MakeSpool
-) -> None:
+async def test_a_torn_last_line_is_skipped(tmp_path: Path, make_spool: MakeSpool) -> None:
     spool = make_spool()
     await spool.append(encode(entry("whole")))
     await spool.close()
@@ -165,7 +165,7 @@ async def test_the_end_of_a_line_that_nobody_was_told_of_is_left_out(
     assert (texts(chunk.entries), chunk.unreadable, chunk.finished) == (["whole"], [], [path])
 
 
-async def test_a_line_that_cannot_be_read_does_not_hold_the_others_up(
+async def test_an_unreadable_line_does_not_stop_the_others(
     tmp_path: Path, make_spool: MakeSpool
 ) -> None:
     spool = make_spool()
@@ -176,7 +176,7 @@ async def test_a_line_that_cannot_be_read_does_not_hold_the_others_up(
     assert chunk.unreadable == [b'{"predictions": 7}', b"\0\0"]
 
 
-async def test_what_cannot_be_counted_is_dropped_as_well(
+async def test_a_segment_of_unreadable_lines_can_be_dropped(
     tmp_path: Path, make_spool: MakeSpool
 ) -> None:
     line = encode(entry("0" * 1_000))
@@ -187,16 +187,18 @@ async def test_what_cannot_be_counted_is_dropped_as_well(
     assert len(SpoolReader(tmp_path).read(1_000).entries) in (2, 3)
 
 
-async def test_what_was_never_begun_is_removed(tmp_path: Path, make_spool: MakeSpool) -> None:
-    left = tmp_path / "0190.new"
-    left.touch()
+async def test_a_temporary_file_of_a_dead_process_is_removed_at_start(
+    tmp_path: Path, make_spool: MakeSpool
+) -> None:
+    temporary = tmp_path / "0190.new"
+    temporary.touch()
     spool = make_spool()
-    assert not left.exists()
+    assert not temporary.exists()
     await spool.append(encode(entry()))
     assert len(segments(tmp_path)) == 1
 
 
-async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+async def test_only_the_owner_may_read_the_spool(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     spool = Spool(folder, max_bytes=PLENTY, durability="page_cache", when_full="refuse")
     spool.start()
@@ -230,7 +232,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("durability", ["fsync", "page_cache"])
-def test_a_killed_process_has_left_all_that_it_acknowledged(
+def test_a_killed_process_leaves_every_acknowledged_line(
     tmp_path: Path, durability: Durability
 ) -> None:
     process = subprocess.Popen(
@@ -247,7 +249,7 @@ def test_a_killed_process_has_left_all_that_it_acknowledged(
     process.wait()
     reader = SpoolReader(tmp_path)
     chunk = reader.read(10**9)
-    assert len(chunk.finished) == len(segments(tmp_path))  # nobody holds them any more
+    assert len(chunk.finished) == len(segments(tmp_path))  # the locks of the dead process are gone
     assert set(acknowledged) <= set(texts(chunk.entries))
     reader.confirm(chunk)
     assert segments(tmp_path) == []
@@ -261,7 +263,7 @@ from analytics.log.segments import SpoolReader
 from analytics.log.spool import Spool
 from tests.unit.analytics.test_spool import entry, texts
 
-# A file may not grow past 10,000 bytes: the write that would is cut short, then fails.
+# A file may not grow past 10,000 bytes: a longer write is cut short, then fails.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 
@@ -269,25 +271,25 @@ async def main():
     folder = Path(sys.argv[1])
     spool = Spool(folder, max_bytes=1 << 30, durability="fsync", when_full="refuse")
     spool.start()
-    taken, refused = [], []
+    accepted, refused = [], []
     for number in range(30):
         text = f"{number:04}" * 250
         try:
             await spool.append(encode(entry(text)))
-            taken.append(text)
+            accepted.append(text)
         except OSError:
             refused.append(text)
     await spool.close()
     chunk = SpoolReader(folder).read(10**9)
-    assert taken and refused, (len(taken), len(refused))
-    assert texts(chunk.entries) == taken
+    assert accepted and refused, (len(accepted), len(refused))
+    assert texts(chunk.entries) == accepted
     assert not chunk.unreadable
 
 asyncio.run(main())
 """
 
 
-def test_a_write_that_was_cut_short_leaves_nothing(tmp_path: Path) -> None:
+def test_a_write_that_the_disk_cuts_short_leaves_nothing(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", FILL_THE_DISK, str(tmp_path)], cwd=ROOT, check=True, timeout=60
     )

@@ -13,8 +13,8 @@ from web.schemas.predictions import AbCompareReply, BatchReply, PredictionReply
 
 
 def prediction(positive: float, version: Version = "v1") -> Prediction:
-    return Prediction(
-        id=new_id(datetime.now(UTC)),
+    return Prediction.of(
+        prediction_id=new_id(datetime.now(UTC)),
         created_at=datetime.now(UTC),
         endpoint="/predict",
         version=version,

@@ -1,0 +1,51 @@
+-- Inserts the staged comparisons, whose predictions are staged too. Each text counts the first time
+-- that two models compare it; without a hash, every comparison is of a new text.
+WITH inserted AS (
+    INSERT INTO comparisons SELECT * FROM comparisons_staging
+    ON CONFLICT DO NOTHING
+    RETURNING *
+),
+compared AS (
+    SELECT
+        coalesce(v1.text_sha256, uuid_send(inserted.id)) AS text_key,
+        v1.model_version_id AS v1_model_version_id,
+        v2.model_version_id AS v2_model_version_id,
+        inserted.created_at,
+        v1.sentiment AS v1_sentiment,
+        v2.sentiment AS v2_sentiment,
+        v2.confidence - v1.confidence AS confidence_difference
+    FROM inserted
+    JOIN predictions_staging AS v1 ON v1.id = v1_prediction_id
+    JOIN predictions_staging AS v2 ON v2.id = v2_prediction_id
+),
+new_texts AS (
+    INSERT INTO compared_texts (
+        text_key, v1_model_version_id, v2_model_version_id, first_compared,
+        v1_sentiment, v2_sentiment, confidence_difference
+    )
+    SELECT DISTINCT ON (text_key, v1_model_version_id, v2_model_version_id) *
+    FROM compared
+    ORDER BY text_key, v1_model_version_id, v2_model_version_id, created_at
+    ON CONFLICT DO NOTHING
+    RETURNING *
+)
+INSERT INTO comparison_rollups AS known (
+    bucket_seconds, bucket, v1_model_version_id, v2_model_version_id, v1_sentiment, v2_sentiment,
+    texts, confidence_difference_sum, confidence_difference_squares,
+    labelled_negative, labelled_neutral, labelled_positive
+)
+SELECT
+    seconds, date_bin(make_interval(secs => seconds), first_compared, TIMESTAMPTZ 'epoch'),
+    v1_model_version_id, v2_model_version_id, v1_sentiment, v2_sentiment,
+    count(*),
+    sum(confidence_difference::double precision),
+    sum(confidence_difference::double precision ^ 2),
+    0, 0, 0
+FROM new_texts CROSS JOIN (VALUES (60), (3600), (86400)) AS sizes (seconds)
+GROUP BY 1, 2, 3, 4, 5, 6
+ON CONFLICT ON CONSTRAINT pk_comparison_rollups DO UPDATE SET
+    texts = known.texts + excluded.texts,
+    confidence_difference_sum
+        = known.confidence_difference_sum + excluded.confidence_difference_sum,
+    confidence_difference_squares
+        = known.confidence_difference_squares + excluded.confidence_difference_squares

@@ -1,0 +1,110 @@
+-- Stores true labels and counts them; the latest label of a prediction is the one that counts.
+-- A label that equals the one before, or whose prediction is unknown, changes nothing. All parts of
+-- the statement see the tables as they were before it.
+WITH changed AS (
+    SELECT * FROM (
+        SELECT
+            p.id, p.created_at, p.model_version_id, p.endpoint, p.sentiment, p.confidence,
+            p.experiment_id, p.subject_key, given.label, given.at AS given_at,
+            (
+                SELECT feedback.label FROM feedback
+                WHERE prediction_id = p.id ORDER BY feedback.id DESC LIMIT 1
+            ) AS label_before
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:labels AS text[]), CAST(:times AS timestamptz[]))
+            AS given (prediction_id, label, at)
+        JOIN predictions AS p ON p.id = given.prediction_id
+    ) AS labelled
+    WHERE label_before IS DISTINCT FROM label
+),
+added_to_predictions AS (
+    INSERT INTO label_rollups AS known (
+        bucket_seconds, bucket, model_version_id, confidence_bin, labelled, correct, confidence_sum
+    )
+    SELECT
+        seconds, date_bin(make_interval(secs => seconds), created_at, TIMESTAMPTZ 'epoch'),
+        model_version_id,
+        least(floor(greatest(confidence::double precision, 0) * 50), 49)::smallint,
+        count(*) FILTER (WHERE label_before IS NULL),
+        sum((label = sentiment)::int - coalesce(label_before = sentiment, false)::int),
+        coalesce(sum(confidence::double precision) FILTER (WHERE label_before IS NULL), 0)
+    FROM changed CROSS JOIN (VALUES (60), (3600), (86400)) AS sizes (seconds)
+    GROUP BY 1, 2, 3, 4
+    ON CONFLICT ON CONSTRAINT pk_label_rollups DO UPDATE SET
+        labelled = known.labelled + excluded.labelled,
+        correct = known.correct + excluded.correct,
+        confidence_sum = known.confidence_sum + excluded.confidence_sum
+),
+-- The label of a subject is that of its prediction which was labelled first.
+subjects AS (
+    SELECT DISTINCT ON (experiment_id, subject_key)
+        assignments.*, changed.id AS prediction_id, label = sentiment AS correct_now
+    FROM changed JOIN assignments USING (experiment_id, subject_key)
+    WHERE coalesce(labelled_prediction_id, changed.id) = changed.id
+    ORDER BY experiment_id, subject_key, given_at
+),
+labelled_subjects AS (
+    UPDATE assignments AS a
+    SET labelled_prediction_id = subjects.prediction_id, correct = subjects.correct_now
+    FROM subjects
+    WHERE (a.experiment_id, a.subject_key) = (subjects.experiment_id, subjects.subject_key)
+),
+added_to_subjects AS (
+    INSERT INTO assignment_rollups AS known
+        (bucket_seconds, bucket, experiment_id, version, subjects, labelled, correct)
+    SELECT
+        seconds, date_bin(make_interval(secs => seconds), first_seen, TIMESTAMPTZ 'epoch'),
+        experiment_id, version, 0,
+        count(*) FILTER (WHERE labelled_prediction_id IS NULL),
+        sum(correct_now::int - coalesce(correct, false)::int)
+    FROM subjects CROSS JOIN (VALUES (60), (3600), (86400)) AS sizes (seconds)
+    GROUP BY 1, 2, 3, 4
+    ON CONFLICT ON CONSTRAINT pk_assignment_rollups DO UPDATE SET
+        labelled = known.labelled + excluded.labelled,
+        correct = known.correct + excluded.correct
+),
+-- The label of a text is the last that any of its comparisons was given.
+texts AS (
+    SELECT DISTINCT ON (text_key, v1_model_version_id, v2_model_version_id)
+        t.text_key, t.v1_model_version_id, t.v2_model_version_id, t.first_compared,
+        t.v1_sentiment, t.v2_sentiment, changed.label, t.label AS label_before
+    FROM changed
+    JOIN comparisons AS c
+        ON changed.endpoint IN ('/predict/ab-compare', '/predict', 'shadow')
+        AND (c.v1_prediction_id = changed.id OR c.v2_prediction_id = changed.id)
+    JOIN predictions AS v1 ON v1.id = c.v1_prediction_id
+    JOIN predictions AS v2 ON v2.id = c.v2_prediction_id
+    JOIN compared_texts AS t
+        ON t.text_key = coalesce(v1.text_sha256, uuid_send(c.id))
+        AND t.v1_model_version_id = v1.model_version_id
+        AND t.v2_model_version_id = v2.model_version_id
+    ORDER BY text_key, v1_model_version_id, v2_model_version_id, given_at DESC
+),
+labelled_texts AS (
+    UPDATE compared_texts AS t SET label = texts.label
+    FROM texts
+    WHERE (t.text_key, t.v1_model_version_id, t.v2_model_version_id)
+        = (texts.text_key, texts.v1_model_version_id, texts.v2_model_version_id)
+),
+added_to_texts AS (
+    INSERT INTO comparison_rollups AS known (
+        bucket_seconds, bucket, v1_model_version_id, v2_model_version_id,
+        v1_sentiment, v2_sentiment,
+        texts, confidence_difference_sum, confidence_difference_squares,
+        labelled_negative, labelled_neutral, labelled_positive
+    )
+    SELECT
+        seconds, date_bin(make_interval(secs => seconds), first_compared, TIMESTAMPTZ 'epoch'),
+        v1_model_version_id, v2_model_version_id, v1_sentiment, v2_sentiment,
+        0, 0, 0,
+        sum((label = 'negative')::int - coalesce(label_before = 'negative', false)::int),
+        sum((label = 'neutral')::int - coalesce(label_before = 'neutral', false)::int),
+        sum((label = 'positive')::int - coalesce(label_before = 'positive', false)::int)
+    FROM texts CROSS JOIN (VALUES (60), (3600), (86400)) AS sizes (seconds)
+    GROUP BY 1, 2, 3, 4, 5, 6
+    ON CONFLICT ON CONSTRAINT pk_comparison_rollups DO UPDATE SET
+        labelled_negative = known.labelled_negative + excluded.labelled_negative,
+        labelled_neutral = known.labelled_neutral + excluded.labelled_neutral,
+        labelled_positive = known.labelled_positive + excluded.labelled_positive
+)
+INSERT INTO feedback (prediction_id, label, created_at)
+SELECT id, label, given_at FROM changed
