@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from analytics.tables import BUCKET_SECONDS
 from analytics.time_range import TimeRange
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 SMALLEST_FIRST = tuple(timedelta(seconds=seconds) for seconds in sorted(BUCKET_SECONDS))
 
@@ -46,7 +46,7 @@ def _cover(since: datetime, until: datetime, sizes: list[timedelta]) -> list[Seg
 
 def floor(time: datetime, size: timedelta) -> datetime:
     """The start of the bucket that `time` lies in."""
-    return time - (time - _EPOCH) % size
+    return time - (time - EPOCH) % size
 
 
 def _ceiling(time: datetime, size: timedelta) -> datetime | None:

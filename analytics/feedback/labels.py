@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from sqlalchemy import func, select
+
 from analytics.reader import Reader
-from analytics.sql_fragment import Scope, labels
+from analytics.scope import Scope
+from analytics.subqueries import labels, whole_sum
 from core.types import Version
 from stats.outcomes import LabelledBin
 
@@ -15,15 +18,19 @@ LabelsByVersion = Mapping[Version, Mapping[int, LabelledBin]]
 
 
 async def labels_by_version(reader: Reader, scope: Scope) -> LabelsByVersion:
+    facts = labels(scope)
+    key = facts.c.version, facts.c.confidence_bin
     rows = await reader.select(
-        "version, confidence_bin, sum(labelled)::bigint AS labelled, "
-        "sum(correct)::bigint AS correct, sum(confidence_sum) AS confidence_sum",
-        labels(scope),
-        "GROUP BY version, confidence_bin",
+        select(
+            *key,
+            whole_sum(facts.c.labelled).label("labelled"),
+            whole_sum(facts.c.correct).label("correct"),
+            func.sum(facts.c.confidence_sum).label("confidence_sum"),
+        ).group_by(*key)
     )
     found: dict[Version, dict[int, LabelledBin]] = defaultdict(dict)
     for row in rows:
-        found[row["version"]][row["confidence_bin"]] = LabelledBin(
-            row["labelled"], row["confidence_sum"], row["correct"]
+        found[row.version][row.confidence_bin] = LabelledBin(
+            row.labelled, row.confidence_sum, row.correct
         )
     return found

@@ -9,19 +9,29 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from analytics.ab.over_time import AbOverTime, ab_over_time
-from analytics.ab.report import AbTest, ab_test
-from analytics.confidence import Confidence, confidence, histogram_rows
-from analytics.drift import DriftOfTraffic, drift
-from analytics.latency import Latency, exact_latency, latency
+from analytics.ab.over_time import ab_over_time
+from analytics.ab.report import ab_test
+from analytics.confidence import confidence
+from analytics.drift import drift
+from analytics.latency import exact_latency, latency
 from analytics.reader import Reader
-from analytics.recent import RecentPredictions, recent
-from analytics.sql_fragment import Scope
-from analytics.summary import SentimentDistribution, Summary, sentiment_distribution, summary
+from analytics.recent import recent
+from analytics.scope import Scope
+from analytics.summary import sentiment_counts, summary
 from analytics.time_range import TimeRange, parse_ends, parse_range, reference_range
-from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
+from analytics.timeseries import BucketName, choose_bucket, timeseries
 from core.types import Version
 from web.read_api.csv_rows import CSV_REPLY, Format, csv_response
+from web.schemas.ab import AbOverTime, AbTest
+from web.schemas.analytics import (
+    Confidence,
+    DriftOfTraffic,
+    Latency,
+    RecentPredictions,
+    SentimentDistribution,
+    Summary,
+    Timeseries,
+)
 
 _TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
 
@@ -58,14 +68,16 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
     @router.get("/summary")
     async def totals(span: Span, version: VersionFilter = None) -> Summary:
         """Totals and averages of the predictions in a time range (the last 24 hours)."""
-        return await summary(reader(), Scope(span, version))
+        scope = Scope(span, version)
+        return Summary.of(scope, **(await summary(reader(), scope))._asdict())
 
     @router.get("/sentiment-distribution")
     async def counts_by_sentiment(
         span: Span, version: VersionFilter = None
     ) -> SentimentDistribution:
         """How many predictions said what."""
-        return await sentiment_distribution(reader(), Scope(span, version))
+        scope = Scope(span, version)
+        return SentimentDistribution.of_counts(scope, await sentiment_counts(reader(), scope))
 
     @router.get("/recent", response_model=RecentPredictions, responses=CSV_REPLY)
     async def newest_predictions(
@@ -83,7 +95,10 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
 
         As CSV, the next page is in the Link header.
         """
-        page = await recent(reader(), Scope(span, version), limit, before)
+        scope = Scope(span, version)
+        page = RecentPredictions.of(
+            scope, **(await recent(reader(), scope, limit, before))._asdict()
+        )
         if answer == "json":
             return page
         headers = {}
@@ -104,8 +119,10 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
     ) -> Timeseries | Response:
         """Counts, rates, shares and latency, bucket by bucket, for each version."""
         scope = Scope(span, version)
-        told = await timeseries(reader(), scope, choose_bucket(span, bucket))
-        return told if answer == "json" else csv_response("timeseries", told.points)
+        chosen = choose_bucket(span, bucket)
+        points = await timeseries(reader(), scope, chosen)
+        reply = Timeseries.of(scope, bucket=chosen, points=points)
+        return reply if answer == "json" else csv_response("timeseries", reply.points)
 
     @router.get("/latency", response_model=Latency, responses=CSV_REPLY)
     async def latency_percentiles(
@@ -118,8 +135,9 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
     ) -> Latency | Response:
         """Percentiles of the time inside the service, apart for cached and computed answers."""
         scope = Scope(span, version)
-        told = await (exact_latency if exact else latency)(reader(), scope)
-        return told if answer == "json" else csv_response("latency", told.percentiles)
+        percentiles = await (exact_latency if exact else latency)(reader(), scope)
+        reply = Latency.of(scope, exact=exact, percentiles=percentiles)
+        return reply if answer == "json" else csv_response("latency", reply.percentiles)
 
     @router.get("/confidence", response_model=Confidence, responses=CSV_REPLY)
     async def confidence_of_predictions(
@@ -129,8 +147,9 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
 
         As CSV, the histogram.
         """
-        told = await confidence(reader(), Scope(span, version))
-        return told if answer == "json" else csv_response("confidence", histogram_rows(told))
+        scope = Scope(span, version)
+        reply = Confidence.of(scope, versions=await confidence(reader(), scope))
+        return reply if answer == "json" else csv_response("confidence", reply.histogram_rows())
 
     @router.get("/drift")
     async def drift_of_traffic(
@@ -141,7 +160,9 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
     ) -> DriftOfTraffic:
         """Whether sentiment, confidence or lengths have moved since the window before."""
         reference = reference_range(reference_since, reference_until, span, datetime.now(UTC))
-        return await drift(reader(), Scope(span, version), reference)
+        scope = Scope(span, version)
+        report = await drift(reader(), scope, reference)
+        return DriftOfTraffic.of_report(scope, reference, report)
 
     @router.get("/ab")
     async def v2_against_v1(since: Since = None, until: Until = None) -> AbTest:
@@ -150,11 +171,14 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         Without `since`, from the beginning of each test. A verdict holds however often one looks,
         if it is always about the same beginning: not in a sliding window.
         """
-        return await ab_test(reader(), *parse_ends(since, until, datetime.now(UTC)))
+        ends = parse_ends(since, until, datetime.now(UTC))
+        return AbTest.of(await ab_test(reader(), *ends))
 
     @router.get("/ab/over-time")
     async def difference_over_time(until: Until = None) -> AbOverTime:
         """How the difference in accuracy and its interval developed since the beginning."""
-        return await ab_over_time(reader(), parse_ends(None, until, datetime.now(UTC))[1])
+        _, end = parse_ends(None, until, datetime.now(UTC))
+        points = await ab_over_time(reader(), end)
+        return AbOverTime.model_validate(points, from_attributes=True)
 
     return router

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.ab.report import AbTest, ab_test
+from analytics.ab.report import ab_test
 from analytics.feedback.store import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
@@ -29,6 +29,7 @@ from core.types import (
 from core.uuid7 import new_id
 from rollout.bucketing import deal, subject_key
 from tests.integration.predictions import PredictionWriter, make_prediction
+from web.schemas.ab import AbTest
 
 START = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
 END = START + timedelta(hours=4)
@@ -78,7 +79,7 @@ class History:
         self.comparisons.append(made)
         return made
 
-    def deal(
+    def assign(
         self, subject: str, of: Experiment | None = None, at: datetime | None = None
     ) -> Prediction:
         of = of or experiment()
@@ -114,5 +115,7 @@ async def give(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) ->
         await store.add(*one)
 
 
-async def ask(engine: AsyncEngine, since: datetime | None = None) -> AbTest:
-    return await ab_test(Reader(engine), since, END + timedelta(hours=1))
+async def reply(
+    engine: AsyncEngine, since: datetime | None = None, until: datetime = END + timedelta(hours=1)
+) -> AbTest:
+    return AbTest.of(await ab_test(Reader(engine), since, until))

@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.ab.report import AbTest, ab_test
 from analytics.reader import Reader
-from analytics.sql_fragment import Scope
+from analytics.scope import Scope
 from analytics.summary import summary
 from analytics.time_range import TimeRange
 from core.types import (
@@ -31,12 +30,13 @@ from tests.integration.analytics.ab_history import (
     END,
     START,
     History,
-    ask,
     experiment,
     give,
+    reply,
     scores,
 )
 from tests.integration.predictions import PredictionWriter, make_prediction
+from web.schemas.ab import AbTest
 
 
 async def test_pairs_equal_a_plain_count(engine: AsyncEngine) -> None:
@@ -55,7 +55,7 @@ async def test_pairs_equal_a_plain_count(engine: AsyncEngine) -> None:
         # The same again changes nothing, even where another prediction of the text had another.
         if of_prediction.get(prediction.id) != label:
             of_prediction[prediction.id] = labels[one.v1.text] = label
-    told = (await ask(engine)).paired
+    told = (await reply(engine)).paired
     assert told is not None
 
     texts = {one.v1.text: one for one in made.comparisons}.values()
@@ -89,7 +89,7 @@ async def test_without_hashes_every_comparison_is_a_text_of_its_own(engine: Asyn
     first, second = made.compare("the same"), made.compare("the same")
     await made.write(engine, "none")
     await give(engine, [(first.v1.id, "positive"), (second.v2.id, "negative")])
-    told = (await ask(engine)).paired
+    told = (await reply(engine)).paired
     assert told is not None
     assert (told.pairs, told.labelled) == (2, 2)
 
@@ -97,7 +97,7 @@ async def test_without_hashes_every_comparison_is_a_text_of_its_own(engine: Asyn
 async def test_arms_equal_a_plain_count(engine: AsyncEngine) -> None:
     made = History(seed=3)
     for _ in range(200):
-        made.deal(f"subject {made.numbers.randrange(70)}")
+        made.assign(f"subject {made.numbers.randrange(70)}")
     await made.write(engine)
     first: dict[bytes, UUID] = {}
     right: dict[bytes, bool] = {}
@@ -108,7 +108,7 @@ async def test_arms_equal_a_plain_count(engine: AsyncEngine) -> None:
         assert p.assignment is not None
         if first.setdefault(p.assignment.subject_key, p.id) == p.id:
             right[p.assignment.subject_key] = p.classification.sentiment == label
-    told = (await ask(engine)).routed
+    told = (await reply(engine)).randomised
     assert told is not None
     assert told.v2_percent == 50
     for version in VERSIONS:
@@ -134,21 +134,21 @@ async def test_arms_equal_a_plain_count(engine: AsyncEngine) -> None:
 
 async def test_a_corrected_label_counts_and_an_equal_one_does_not(engine: AsyncEngine) -> None:
     made = History(seed=4)
-    compared, dealt = made.compare("one text"), made.deal("one subject")
+    compared, assigned = made.compare("one text"), made.assign("one subject")
     await made.write(engine)
-    said: Sentiment = dealt.classification.sentiment
+    said: Sentiment = assigned.classification.sentiment
     wrong: Sentiment = next(name for name in SENTIMENTS if name != said)
     v1: Sentiment = compared.v1.classification.sentiment
     v2: Sentiment = compared.v2.classification.sentiment
     for label, right in ((said, 1), (said, 1), (wrong, 0), (said, 1)):
-        await asyncio.gather(*(give(engine, [(dealt.id, label)]) for _ in range(3)))
-        routed = (await ask(engine)).routed
-        assert routed is not None
-        arm = routed.arms[dealt.version]
+        await asyncio.gather(*(give(engine, [(assigned.id, label)]) for _ in range(3)))
+        randomised = (await reply(engine)).randomised
+        assert randomised is not None
+        arm = randomised.arms[assigned.version]
         assert (arm.subjects, arm.labelled, arm.right) == (1, 1, right)
     for label in (v1, v1, v2, v1):
         await asyncio.gather(*(give(engine, [(compared.v2.id, label)]) for _ in range(3)))
-        paired = (await ask(engine)).paired
+        paired = (await reply(engine)).paired
         assert paired is not None
         assert (paired.pairs, paired.labelled) == (1, 1)
         assert paired.v1_accuracy == float(label == v1)
@@ -156,7 +156,7 @@ async def test_a_corrected_label_counts_and_an_equal_one_does_not(engine: AsyncE
 
 
 async def test_nothing_to_compare_is_told_as_nothing(engine: AsyncEngine) -> None:
-    assert await ask(engine) == AbTest(paired=None, routed=None)
+    assert await reply(engine) == AbTest(paired=None, randomised=None)
 
 
 async def test_another_split_salt_or_model_is_another_test(engine: AsyncEngine) -> None:
@@ -164,14 +164,14 @@ async def test_another_split_salt_or_model_is_another_test(engine: AsyncEngine) 
     tests = [experiment(), experiment(20), experiment(20, salt="new"), experiment(20, "r2", "new")]
     for number, one in enumerate(tests):
         for subject in range(40):
-            made.deal(f"subject {subject}", one, START + timedelta(hours=number, seconds=subject))
+            made.assign(f"subject {subject}", one, START + timedelta(hours=number, seconds=subject))
         await made.write(engine)
-        told = await ab_test(Reader(engine), None, START + timedelta(hours=number, minutes=10))
-        assert told.routed is not None
-        assert told.routed.v2_percent == one.split.v2_percent
-        assert told.routed.arms["v2"].model.revision == one.v2.revision
+        told = await reply(engine, until=START + timedelta(hours=number, minutes=10))
+        assert told.randomised is not None
+        assert told.randomised.v2_percent == one.split.v2_percent
+        assert told.randomised.arms["v2"].model.revision == one.v2.revision
         # The same forty came back, and are forty again.
-        assert sum(arm.subjects for arm in told.routed.arms.values()) == 40
+        assert sum(arm.subjects for arm in told.randomised.arms.values()) == 40
 
 
 async def test_a_range_begins_and_ends_where_it_is_told(engine: AsyncEngine) -> None:
@@ -179,20 +179,18 @@ async def test_a_range_begins_and_ends_where_it_is_told(engine: AsyncEngine) -> 
     for minute in range(0, 240, 10):
         at = START + timedelta(minutes=minute)
         made.compare(f"text {minute}", at)
-        made.deal(f"subject {minute}", at=at)
+        made.assign(f"subject {minute}", at=at)
     await made.write(engine)
     for _ in range(10):
         since = START + timedelta(minutes=made.numbers.randrange(200))
         until = since + timedelta(minutes=made.numbers.randrange(1, 90))
-        told = await ab_test(Reader(engine), since, until)
+        told = await reply(engine, since, until)
         inside = [one for one in made.comparisons if since <= one.created_at < until]
         assert (told.paired.pairs if told.paired else 0) == len(inside)
-        arms = told.routed.arms.values() if told.routed else ()
+        arms = told.randomised.arms.values() if told.randomised else ()
         assert sum(arm.subjects for arm in arms) == len(inside)
     # Ends within a minute are moved to take it in.
-    told = await ab_test(
-        Reader(engine), START + timedelta(seconds=30), START + timedelta(seconds=40)
-    )
+    told = await reply(engine, START + timedelta(seconds=30), START + timedelta(seconds=40))
     assert told.paired is not None
     assert (told.paired.since, told.paired.until) == (START, START + timedelta(minutes=1))
     assert told.paired.pairs == 1
@@ -205,9 +203,9 @@ async def test_a_split_that_is_not_kept_is_found(engine: AsyncEngine) -> None:
     for number in range(700):
         key = subject_key(f"subject {number}", of.split.salt)
         if deal(key, 50) == "v1" or number % 3:
-            made.deal(f"subject {number}", of)
+            made.assign(f"subject {number}", of)
     await made.write(engine)
-    told = (await ask(engine)).routed
+    told = (await reply(engine)).randomised
     assert told is not None
     assert told.verdict.finding == "sample_ratio_mismatch"
     assert told.split_p is not None
@@ -230,7 +228,7 @@ async def test_a_known_difference_is_found(
         return said if right else next(name for name in SENTIMENTS if name != said)
 
     for number in range(500):
-        p = made.deal(f"subject {number}")
+        p = made.assign(f"subject {number}")
         labels.append((p.id, truth(p)))
     for number in range(250):
         # Each is right or wrong by itself: draw what they say around the label.
@@ -249,19 +247,19 @@ async def test_a_known_difference_is_found(
         labels.append((pair[0].id, "positive"))
     await made.write(engine)
     await give(engine, labels)
-    told = await ask(engine)
-    assert told.routed is not None
+    told = await reply(engine)
+    assert told.randomised is not None
     assert told.paired is not None
-    assert (told.routed.verdict.finding, told.paired.verdict.finding) == (finding, finding)
+    assert (told.randomised.verdict.finding, told.paired.verdict.finding) == (finding, finding)
     assert told.paired.always_valid_interval is not None
-    assert told.routed.always_valid_interval is not None
+    assert told.randomised.always_valid_interval is not None
 
 
 async def test_two_writers_and_many_labels_count_once(engine: AsyncEngine) -> None:
     made = History(seed=9)
     for number in range(30):
         made.compare(f"text {number % 20}")
-        made.deal(f"subject {number % 15}")
+        made.assign(f"subject {number % 15}")
     await asyncio.gather(*(made.write(engine) for _ in range(2)))
     labels = [(p.id, made.numbers.choice(SENTIMENTS)) for p in made.predictions]
     await asyncio.gather(*(give(engine, labels) for _ in range(3)))
@@ -283,15 +281,15 @@ async def test_two_writers_and_many_labels_count_once(engine: AsyncEngine) -> No
 async def test_a_seeded_history_holds_both_tests(engine: AsyncEngine) -> None:
     made = [one async for one in seed_history(engine, 30_000, timedelta(days=2), seed=0)]
     assert sum(one.predictions for one in made) == 30_000
-    told = await ab_test(Reader(engine), None, datetime.now(UTC) + timedelta(minutes=1))
+    told = await reply(engine, until=datetime.now(UTC) + timedelta(minutes=1))
     assert told.paired is not None
-    assert told.routed is not None
+    assert told.randomised is not None
     assert told.paired.pairs > 300
     assert told.paired.labelled > 2
-    assert sum(arm.subjects for arm in told.routed.arms.values()) > 1_500
-    assert told.routed.verdict.finding == "no_difference_yet"
-    assert told.routed.split_p is not None
-    assert told.routed.split_p > 0.001
+    assert sum(arm.subjects for arm in told.randomised.arms.values()) > 1_500
+    assert told.randomised.verdict.finding == "no_difference_yet"
+    assert told.randomised.split_p is not None
+    assert told.randomised.split_p > 0.001
 
 
 async def test_a_shadow_is_a_comparison_whose_answer_is_stored_already(
@@ -310,6 +308,6 @@ async def test_a_shadow_is_a_comparison_whose_answer_is_stored_already(
     told = await summary(reader, Scope(TimeRange(START, END)))
     assert (told.total_predictions, told.by_version) == (2, {"v1": 1, "v2": 1})
     await give(engine, [(answered.id, "positive")])
-    paired = (await ab_test(reader, None, END)).paired
+    paired = (await reply(engine, until=END)).paired
     assert paired is not None
     assert (paired.pairs, paired.labelled, paired.only_v1_right) == (1, 1, 1)

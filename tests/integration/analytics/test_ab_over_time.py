@@ -12,7 +12,7 @@ from analytics.reader import Reader
 from core.types import (
     SENTIMENTS,
 )
-from tests.integration.analytics.ab_history import END, START, History, ask, give
+from tests.integration.analytics.ab_history import END, START, History, give, reply
 
 
 async def test_over_time_ends_where_the_test_is_and_narrows(engine: AsyncEngine) -> None:
@@ -20,13 +20,13 @@ async def test_over_time_ends_where_the_test_is_and_narrows(engine: AsyncEngine)
     for minute in range(200):
         at = START + timedelta(minutes=minute)
         made.compare(f"text {minute}", at)
-        made.deal(f"subject {minute}", at=at)
+        made.assign(f"subject {minute}", at=at)
     await made.write(engine)
     predictions = [one.v1.id for one in made.comparisons] + [one.id for one in made.predictions]
     await give(engine, [(one, made.numbers.choice(SENTIMENTS)) for one in predictions])
     until = END + timedelta(hours=1)
-    told, over = await ask(engine), await ab_over_time(Reader(engine), until)
-    for now, points in ((told.paired, over.paired), (told.routed, over.routed)):
+    told, over = await reply(engine), await ab_over_time(Reader(engine), until)
+    for now, points in ((told.paired, over.paired), (told.randomised, over.randomised)):
         assert now is not None
         assert now.always_valid_interval is not None
         assert 20 <= len(points) <= MAX_POINTS
@@ -41,13 +41,13 @@ async def test_over_time_ends_where_the_test_is_and_narrows(engine: AsyncEngine)
 
 
 async def test_over_time_without_labels_is_empty(engine: AsyncEngine) -> None:
-    assert await ab_over_time(Reader(engine), END) == AbOverTime(paired=[], routed=[])
+    assert await ab_over_time(Reader(engine), END) == AbOverTime(paired=[], randomised=[])
     made = History(seed=10)
     made.compare("one")
-    made.deal("subject")
+    made.assign("subject")
     await made.write(engine)
     until = END + timedelta(hours=1)
-    assert await ab_over_time(Reader(engine), until) == AbOverTime(paired=[], routed=[])
+    assert await ab_over_time(Reader(engine), until) == AbOverTime(paired=[], randomised=[])
 
 
 async def test_over_time_takes_longer_buckets_for_longer_tests(engine: AsyncEngine) -> None:

@@ -43,7 +43,7 @@ async def test_an_hour_that_differs_from_its_week_is_told(engine: AsyncEngine) -
     week = made(1_500, 0.7, hour - timedelta(days=6), timedelta(days=6))
     await PredictionWriter(engine).write([*week, *made(1_500, 0.3, hour, timedelta(hours=1))])
     watch = DriftWatch(Reader(engine))
-    await watch.look(now)
+    await watch.measure(now)
     assert psi("v1", "sentiment") > 0.2 > psi("v1", "sentiment", "model_drift_psi_noise")
     assert psi("v1", "text_characters") < 0.1
     # Nobody asked v2: nothing is known of it, and no alert is above that.
@@ -58,7 +58,7 @@ async def test_an_outage_is_told_and_waited_out(
     )
     watch = DriftWatch(Reader(nowhere))
     watch.start()
-    await until(lambda: "drift is not known now" in caplog.text)
+    await until(lambda: "drift was not measured" in caplog.text)
     await watch.stop()
     await nowhere.dispose()
 

@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.reader import Reader
+from analytics.reader import AnyRow, Reader
 from analytics.recent import recent
-from analytics.sql_fragment import Scope
-from analytics.summary import sentiment_distribution, summary
+from analytics.scope import Scope
+from analytics.summary import sentiment_counts, summary
 from analytics.time_range import TimeRange
 from core.errors import DatabaseUnavailable
 from core.postgres import create_engine
 from core.types import VERSIONS, Prediction, Version
 from tests.integration.predictions import PredictionWriter, make_prediction
+from web.schemas.analytics import SentimentDistribution
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = TimeRange(START, START + timedelta(hours=1))
@@ -63,7 +64,8 @@ async def test_numbers_equal_a_plain_computation(
     assert told.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
     assert told.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
 
-    shares = (await sentiment_distribution(reader, Scope(SPAN, version))).distribution
+    counts = await sentiment_counts(reader, Scope(SPAN, version))
+    shares = SentimentDistribution.of_counts(Scope(SPAN, version), counts).distribution
     for sentiment, share in shares.items():
         said = sum(p.classification.sentiment == sentiment for p in expected)
         assert share.count == said
@@ -72,7 +74,7 @@ async def test_numbers_equal_a_plain_computation(
     page = await recent(reader, Scope(SPAN, version), 15)
     newest = sorted(expected, key=lambda p: (p.created_at, p.id), reverse=True)[:15]
     assert [row.id for row in page.predictions] == [p.id for p in newest]
-    assert "text" not in type(page.predictions[0]).model_fields
+    assert "text" not in page.predictions[0]._fields
 
 
 @pytest.mark.parametrize("version", [None, "v1", "v2"])
@@ -89,16 +91,17 @@ async def test_pages_are_the_whole_range_newest_first(
         key=lambda p: p.id,
         reverse=True,
     )
-    told, before = [], None
+    found: list[AnyRow] = []
+    before = None
     while True:
         page = await recent(Reader(engine), Scope(SPAN, version), 7, before)
-        told += page.predictions
+        found += page.predictions
         before = page.next_before
         if before is None:
             break
         assert len(page.predictions) == 7
-    assert [one.id for one in told] == [p.id for p in expected]
-    times = [one.created_at for one in told]
+    assert [row.id for row in found] == [p.id for p in expected]
+    times = [row.created_at for row in found]
     assert times == sorted(times, reverse=True)
 
 
@@ -111,7 +114,7 @@ async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: Asyn
     page = await recent(reader, Scope(SPAN), 10)
     assert [row.created_at for row in page.predictions] == [times[2], times[1]]
     assert (await summary(reader, Scope(SPAN))).total_predictions == 2
-    assert (await sentiment_distribution(reader, Scope(SPAN))).total_predictions == 2
+    assert sum((await sentiment_counts(reader, Scope(SPAN))).values()) == 2
 
 
 async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine) -> None:
@@ -126,7 +129,7 @@ async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine)
     )
     await PredictionWriter(engine, "full").write([made])
     [told] = (await recent(Reader(engine), Scope(SPAN), 10)).predictions
-    assert told.model_dump() == {
+    assert told._asdict() == {
         "id": made.id,
         "created_at": START,
         "endpoint": "/predict/ab",
@@ -163,7 +166,9 @@ async def test_an_empty_range_has_no_averages(engine: AsyncEngine) -> None:
     assert (told.total_predictions, told.by_version) == (0, {})
     assert told.average_confidence is told.average_latency_ms is None
     assert told.cache_hit_rate is None
-    assert (await sentiment_distribution(reader, Scope(SPAN))).distribution["positive"].percent == 0
+    counts = await sentiment_counts(reader, Scope(SPAN))
+    reply = SentimentDistribution.of_counts(Scope(SPAN), counts)
+    assert (reply.total_predictions, reply.distribution["positive"].percent) == (0, 0)
     assert (await recent(reader, Scope(SPAN), 10)).predictions == []
 
 
