@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import anyio.to_thread
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from analytics.ab.report import AbTest, ab_test
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
 from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import counts, failed_texts, histograms, sentiment_sums, whole_sum
 from analytics.time_range import TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
@@ -75,14 +76,29 @@ async def arm_metrics(
     return RolloutMetrics(arms, psi, noise, compared, agreed, findings)
 
 
+@per_shape
+def _sentiments(shape: Shape) -> AnySelect:
+    facts = counts(shape)
+    return select(*sentiment_sums(facts)).where(facts.c.revision == bindparam("revision"))
+
+
+@per_shape
+def _failures(shape: Shape) -> AnySelect:
+    facts = failed_texts(shape)
+    texts = whole_sum(facts.c.texts).label("texts")
+    return select(texts).where(facts.c.revision == bindparam("revision"))
+
+
+@per_shape
+def _latencies(shape: Shape) -> AnySelect:
+    return histograms(shape, "latency_ms", by=("revision", "cache_hit"))
+
+
 async def _arm(reader: Reader, scope: Scope, revision: str) -> ArmMetrics:
-    facts, failed = counts(scope), failed_texts(scope)
     sums, failures, latencies = await asyncio.gather(
-        reader.select(select(*sentiment_sums(facts)).where(facts.c.revision == revision)),
-        reader.select(
-            select(whole_sum(failed.c.texts).label("texts")).where(failed.c.revision == revision)
-        ),
-        reader.histograms(histograms(scope, "latency_ms", by=("revision", "cache_hit"))),
+        reader.select(_sentiments(scope, revision=revision)),
+        reader.select(_failures(scope, revision=revision)),
+        reader.histograms(_latencies(scope)),
     )
     sentiments: dict[Sentiment, int] = dict(zip(SENTIMENTS, sums[0], strict=True))
     computed = merged(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from analytics.tables import BUCKET_SECONDS
 from analytics.time_range import TimeRange
@@ -13,8 +13,7 @@ MINUTE = timedelta(minutes=1)
 SMALLEST_FIRST = tuple(timedelta(seconds=seconds) for seconds in sorted(BUCKET_SECONDS))
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Part of a range: rollups of one size, or the rows themselves where `size` is None."""
 
     since: datetime

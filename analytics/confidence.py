@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from analytics.feedback.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
 from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import all_sentiments, counts, histograms, whole_sum
 from core.types import Version
 from stats.histogram import CONFIDENCE
@@ -39,18 +40,26 @@ class VersionConfidence(NamedTuple):
     calibration: Calibration | None
 
 
+@per_shape
+def _histograms(shape: Shape) -> AnySelect:
+    return histograms(shape, "confidence")
+
+
+@per_shape
+def _sums(shape: Shape) -> AnySelect:
+    facts = counts(shape)
+    return select(
+        facts.c.version,
+        func.sum(facts.c.confidence_sum).label("confidence"),
+        func.sum(facts.c.entropy_sum).label("entropy"),
+        whole_sum(all_sentiments(facts)).label("predictions"),
+    ).group_by(facts.c.version)
+
+
 async def confidence(reader: Reader, scope: Scope) -> list[VersionConfidence]:
-    facts = counts(scope)
     bins, rows, labels = await asyncio.gather(
-        reader.histograms(histograms(scope, "confidence")),
-        reader.select(
-            select(
-                facts.c.version,
-                func.sum(facts.c.confidence_sum).label("confidence"),
-                func.sum(facts.c.entropy_sum).label("entropy"),
-                whole_sum(all_sentiments(facts)).label("predictions"),
-            ).group_by(facts.c.version)
-        ),
+        reader.histograms(_histograms(scope)),
+        reader.select(_sums(scope)),
         labels_by_version(reader, scope),
     )
     calibrations = await anyio.to_thread.run_sync(_calibrations, labels)

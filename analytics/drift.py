@@ -12,7 +12,9 @@ import anyio.to_thread
 
 from analytics.feedback.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
+from analytics.rollups import MeasureName
 from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import histograms
 from analytics.summary import sentiment_counts
 from analytics.time_range import TimeRange
@@ -58,14 +60,16 @@ class _Profile:
     token_count: Counts
 
 
+@per_shape
+def _histograms(shape: Shape) -> AnySelect:
+    measures: tuple[MeasureName, ...] = ("confidence", "text_characters", "token_count")
+    return histograms(shape, *measures, by=("measure", "version"))
+
+
 async def _profile(reader: Reader, scope: Scope) -> _Profile:
     sentiments, binned = await asyncio.gather(
         sentiment_counts(reader, scope),
-        reader.histograms(
-            histograms(
-                scope, "confidence", "text_characters", "token_count", by=("measure", "version")
-            )
-        ),
+        reader.histograms(_histograms(scope)),
     )
     by_measure: dict[str, dict[Version, Counts]] = defaultdict(dict)
     for (measure, version), counts in binned.items():

@@ -10,10 +10,12 @@ from sqlalchemy import func, select
 
 from analytics.reader import AnyRow, Reader
 from analytics.scope import Scope
+from analytics.shape import AnySelect, Ends, Query, Shape, per_shape
 from analytics.subqueries import histograms, in_range
 from analytics.tables import model_versions, predictions
 from core.errors import invalid_field
 from core.types import Version
+from core.uuid7 import id_range
 from stats.histogram import LATENCY_MS, Counts, percentiles
 
 MAX_EXACT = timedelta(hours=1)
@@ -28,9 +30,14 @@ class LatencyPercentiles(NamedTuple):
     p99_ms: float | None
 
 
+@per_shape
+def _histograms(shape: Shape) -> AnySelect:
+    return histograms(shape, "latency_ms", by=("version", "cache_hit"))
+
+
 async def latency(reader: Reader, scope: Scope) -> list[LatencyPercentiles]:
     """Within 1 % of the exact percentiles, from the rollups' histograms (`stats.histogram`)."""
-    counts = await reader.histograms(histograms(scope, "latency_ms", by=("version", "cache_hit")))
+    counts = await reader.histograms(_histograms(scope))
     return [
         LatencyPercentiles(version, cache_hit, sum(bins.values()), **percentiles_ms(bins))
         for (version, cache_hit), bins in sorted(counts.items())
@@ -51,7 +58,8 @@ async def exact_latency(reader: Reader, scope: Scope) -> Sequence[AnyRow]:
     Raises:
         InvalidRequest: the range is longer than `MAX_EXACT`, so the rows may be too many.
     """
-    if scope.span.until - scope.span.since > MAX_EXACT:
+    since, until = scope.span.since, scope.span.until
+    if until - since > MAX_EXACT:
         raise invalid_field("exact", "is for an hour at most; take a shorter range")
     key = model_versions.c.version, predictions.c.cache_hit
     statement = (
@@ -68,10 +76,10 @@ async def exact_latency(reader: Reader, scope: Scope) -> Sequence[AnyRow]:
         .join_from(
             predictions, model_versions, model_versions.c.id == predictions.c.model_version_id
         )
-        .where(*in_range(predictions, scope.span))
+        .where(*in_range(predictions, Ends(since, until, *id_range(since, until))))
         .group_by(*key)
         .order_by(*key)
     )
     if scope.version is not None:
         statement = statement.where(model_versions.c.version == scope.version)
-    return await reader.select(statement)
+    return await reader.select(Query(statement))

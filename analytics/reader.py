@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import anyio.to_thread
-from sqlalchemy import Row, Select
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.shape import Query
 from core.postgres import reading
 from stats.histogram import Counts
 
 _ROWS_AT_A_TIME = 200
 
-AnySelect = Select[*tuple[Any, ...]]
 AnyRow = Row[*tuple[Any, ...]]
 Histograms = dict[tuple[Any, ...], Counts]
 
@@ -26,16 +26,16 @@ class Reader:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def select(self, statement: AnySelect) -> Sequence[AnyRow]:
+    async def select(self, query: Query) -> Sequence[AnyRow]:
         async with reading(self._engine) as connection:
-            rows: Sequence[AnyRow] = (await connection.execute(statement)).all()
+            rows: Sequence[AnyRow] = (await connection.execute(*query)).all()
             return rows
 
-    async def histograms(self, statement: AnySelect) -> Histograms:
+    async def histograms(self, query: Query) -> Histograms:
         """Histograms by key, from rows of a key's columns, bins and counts."""
-        return _added(await self.select(statement))
+        return _added(await self.select(query))
 
-    async def many_histograms(self, statement: AnySelect) -> Histograms:
+    async def many_histograms(self, query: Query) -> Histograms:
         """As `histograms`, for thousands of rows, which are added up in a thread.
 
         Of many groups, PostgreSQL would take three times as long to add up the bins.
@@ -43,7 +43,7 @@ class Reader:
         rows: list[AnyRow] = []
         async with reading(self._engine) as connection:
             streamed = await connection.stream(
-                statement, execution_options={"yield_per": _ROWS_AT_A_TIME}
+                *query, execution_options={"yield_per": _ROWS_AT_A_TIME}
             )
             # In portions, because the event loop decodes them.
             async for portion in streamed.partitions():

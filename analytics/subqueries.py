@@ -6,7 +6,7 @@ of less than two minutes. The numbers are exact for the range (docs/decisions/00
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     SmallInteger,
     Subquery,
     Table,
+    bindparam,
     cast,
     func,
     literal_column,
@@ -27,10 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import distinct_on
 
-from analytics.buckets import SMALLEST_FIRST, Segment, segments
-from analytics.reader import AnySelect
 from analytics.rollups import BINS, ENTROPY, MeasureName
-from analytics.scope import Scope
+from analytics.shape import AnySelect, Ends, Shape
 from analytics.tables import (
     failure_rollups,
     failures,
@@ -40,13 +39,10 @@ from analytics.tables import (
     predictions,
     rollups,
 )
-from analytics.time_range import TimeRange
 from core.types import SENTIMENTS
-from core.uuid7 import id_range
 
 HistogramKey = Literal["measure", "version", "revision", "cache_hit"]
 
-_DAY = SMALLEST_FIRST[-1]
 _GROUP = ("time", "model_version_id", "randomised", "cache_hit")
 _SUMS = (*SENTIMENTS, "truncated", "confidence_sum", "latency_ms_sum", "entropy_sum")
 
@@ -110,24 +106,18 @@ def _bins_of_rows(measure: MeasureName) -> AnySelect:
     ).group_by(*_GROUP, "bin")
 
 
-_ROLLED_UP_BINS: Mapping[MeasureName, AnySelect] = {name: _rolled_up_bins(name) for name in BINS}
-_BINS_OF_ROWS: Mapping[MeasureName, AnySelect] = {name: _bins_of_rows(name) for name in BINS}
-
-
-def counts(scope: Scope, largest_bucket: timedelta = _DAY) -> Subquery:
+def counts(shape: Shape) -> Subquery:
     """Sums by version, revision, randomised, cache_hit and time, the start of a bucket or a minute.
 
     Its other columns are negative, neutral, positive, truncated, confidence_sum, latency_ms_sum and
-    entropy_sum. No bucket is larger than `largest_bucket`, so that larger ones can be added up.
+    entropy_sum.
     """
-    parts = _parts(
-        scope.span, rollups, _ROLLED_UP_COUNTS, _rows(predictions, _COUNTS_OF_ROWS), largest_bucket
-    )
-    return _with_version(parts, scope)
+    of_rows = _rows(predictions, _COUNTS_OF_ROWS)
+    return _with_version(_parts(shape, rollups, _ROLLED_UP_COUNTS, of_rows), shape)
 
 
 def histograms(
-    scope: Scope, *measures: MeasureName, by: Sequence[HistogramKey] = ("version",)
+    shape: Shape, *measures: MeasureName, by: Sequence[HistogramKey] = ("version",)
 ) -> AnySelect:
     """How many predictions each bin of `measures` (`rollups.BINS`) holds, for each value of `by`.
 
@@ -138,7 +128,7 @@ def histograms(
         part
         for name in measures
         for part in _parts(
-            scope.span, rollups, _ROLLED_UP_BINS[name], _rows(predictions, _BINS_OF_ROWS[name])
+            shape, rollups, _rolled_up_bins(name), _rows(predictions, _bins_of_rows(name))
         )
     ]
     binned = union_all(*parts).subquery("binned")
@@ -146,7 +136,7 @@ def histograms(
     keys = [binned.c.model_version_id, *(binned.c[name] for name in by if name in binned.c)]
     added = (
         select(*keys, binned.c.bin, whole_sum(binned.c.predictions).label("predictions"))
-        .where(*_of_randomised(binned, scope))
+        .where(*_of_randomised(binned, shape))
         .group_by(*keys, binned.c.bin)
         .subquery("added")
     )
@@ -158,14 +148,12 @@ def histograms(
             func.array_agg(added.c.predictions).label("counts"),
         )
         .join_from(added, model_versions, model_versions.c.id == added.c.model_version_id)
-        .where(*_of_version(scope))
+        .where(*_of_version(shape))
         .group_by(model_versions.c.id, *columns)
     )
 
 
-def histogram_rows(
-    scope: Scope, measure: MeasureName, largest_bucket: timedelta = _DAY
-) -> Subquery:
+def histogram_rows(shape: Shape, measure: MeasureName) -> Subquery:
     """The stored histograms of `measure`, one a row, with the keys that `counts` has.
 
     Its other columns are two arrays of equal length, bins and counts.
@@ -176,18 +164,19 @@ def histogram_rows(
         rollups.c[f"{measure}_counts"].label("counts"),
     )
 
-    def of_rows(segment: Segment) -> AnySelect:
-        binned = _rows(predictions, _BINS_OF_ROWS[measure])(segment).subquery("binned")
+    def of_rows(ends: Ends) -> AnySelect:
+        binned = _rows(predictions, _bins_of_rows(measure))(ends).subquery("binned")
+        keys = [binned.c[name] for name in _GROUP]
         return select(
-            *(binned.c[name] for name in _GROUP),
+            *keys,
             func.array_agg(binned.c.bin).label("bins"),
             func.array_agg(binned.c.predictions).label("counts"),
-        ).group_by(*(binned.c[name] for name in _GROUP))
+        ).group_by(*keys)
 
-    return _with_version(_parts(scope.span, rollups, rolled_up, of_rows, largest_bucket), scope)
+    return _with_version(_parts(shape, rollups, rolled_up, of_rows), shape)
 
 
-def labels(scope: Scope) -> Subquery:
+def labels(shape: Shape) -> Subquery:
     """How many of the predictions with a true label are right; the latest label counts.
 
     Its columns are version, revision, time, confidence_bin, labelled, correct, confidence_sum.
@@ -196,16 +185,16 @@ def labels(scope: Scope) -> Subquery:
     rolled_up = select(
         label_rollups.c.bucket.label("time"), *(label_rollups.c[name] for name in columns)
     )
-    return _with_version(_parts(scope.span, label_rollups, rolled_up, _labelled_rows), scope)
+    return _with_version(_parts(shape, label_rollups, rolled_up, _labelled_rows), shape)
 
 
-def _labelled_rows(segment: Segment) -> AnySelect:
-    low, high = id_range(segment.since, segment.until)
+def _labelled_rows(ends: Ends) -> AnySelect:
+    prediction_id = feedback.c.prediction_id
     latest = (
-        select(feedback.c.prediction_id, feedback.c.label)
-        .ext(distinct_on(feedback.c.prediction_id))
-        .where(feedback.c.prediction_id >= low, feedback.c.prediction_id < high)
-        .order_by(feedback.c.prediction_id, feedback.c.id.desc())
+        select(prediction_id, feedback.c.label)
+        .ext(distinct_on(prediction_id))
+        .where(prediction_id >= ends.low, prediction_id < ends.high)
+        .order_by(prediction_id, feedback.c.id.desc())
         .subquery("latest")
     )
     # Restricted by the rows' own ids too, so that PostgreSQL reads their day and not every one.
@@ -219,12 +208,12 @@ def _labelled_rows(segment: Segment) -> AnySelect:
             _sum(predictions.c.confidence).label("confidence_sum"),
         )
         .join_from(latest, predictions, predictions.c.id == latest.c.prediction_id)
-        .where(*in_range(predictions, segment))
+        .where(*in_range(predictions, ends))
         .group_by("time", "model_version_id", "confidence_bin")
     )
 
 
-def failed_texts(scope: Scope, largest_bucket: timedelta = _DAY) -> Subquery:
+def failed_texts(shape: Shape) -> Subquery:
     """Texts that were not answered, as `texts`, by version, revision and time."""
     rolled_up = select(
         failure_rollups.c.bucket.label("time"),
@@ -234,19 +223,20 @@ def failed_texts(scope: Scope, largest_bucket: timedelta = _DAY) -> Subquery:
     of_rows = select(
         _minute(failures), failures.c.model_version_id, func.sum(failures.c.texts).label("texts")
     ).group_by("time", "model_version_id")
-    parts = _parts(scope.span, failure_rollups, rolled_up, _rows(failures, of_rows), largest_bucket)
-    return _with_version(parts, scope)
+    parts = _parts(shape, failure_rollups, rolled_up, _rows(failures, of_rows))
+    return _with_version(parts, shape)
 
 
-def rolled_up(table: Table, span: TimeRange, *conditions: ColumnElement[bool]) -> Subquery:
-    """The rows of a rollup table that cover `span`, which begins and ends with a minute."""
+def rolled_up(shape: Shape, table: Table, *conditions: ColumnElement[bool]) -> Subquery:
+    """The rows of a rollup table in a range that begins and ends with a minute."""
+
     chosen = select(table).where(*conditions)
     parts = [
-        chosen.where(*_in_buckets(table, segment.size, segment))
-        for segment in segments(span)
-        if segment.size is not None
+        _of_buckets(table, chosen, size, Ends.of(number))
+        for number, size in enumerate(shape.sizes)
+        if size is not None
     ]
-    return union_all(*parts).subquery("rolled_up")
+    return union_all(*parts).subquery()
 
 
 def whole_sum(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> ColumnElement[int]:
@@ -263,55 +253,50 @@ def all_sentiments(facts: FromClause) -> ColumnElement[int]:
     return facts.c.negative + facts.c.neutral + facts.c.positive
 
 
-def in_range(table: Table, span: TimeRange | Segment) -> Sequence[ColumnElement[bool]]:
+def in_range(table: Table, ends: Ends) -> Sequence[ColumnElement[bool]]:
     """The ids lead PostgreSQL to the rows; the times, which are finer, decide."""
-    low, high = id_range(span.since, span.until)
     id_, created_at = table.c.id, table.c.created_at
-    return id_ >= low, id_ < high, created_at >= span.since, created_at < span.until
+    in_time = created_at >= ends.since, created_at < ends.until
+    return id_ >= ends.low, id_ < ends.high, *in_time
 
 
-def _rows(table: Table, chosen: AnySelect) -> Callable[[Segment], AnySelect]:
-    return lambda segment: chosen.where(*in_range(table, segment))
+def _rows(table: Table, chosen: AnySelect) -> Callable[[Ends], AnySelect]:
+    return lambda ends: chosen.where(*in_range(table, ends))
 
 
 def _parts(
-    span: TimeRange,
-    table: Table,
-    rolled_up: AnySelect,
-    of_rows: Callable[[Segment], AnySelect],
-    largest_bucket: timedelta = _DAY,
+    shape: Shape, table: Table, rolled_up: AnySelect, of_rows: Callable[[Ends], AnySelect]
 ) -> list[AnySelect]:
-    """A query for each segment of `span`: `rolled_up` of rollups in `table`, or `of_rows`."""
-    # An empty range, which no segment covers, is a query that finds nothing.
-    covering = segments(span, largest_bucket) or [Segment(span.since, span.until, None)]
+    """A query for each segment: `rolled_up` of the rollups in `table`, or `of_rows`."""
+    ends_of = [(size, Ends.of(number)) for number, size in enumerate(shape.sizes)]
     return [
-        of_rows(segment)
-        if segment.size is None
-        else rolled_up.where(*_in_buckets(table, segment.size, segment))
-        for segment in covering
+        of_rows(ends) if size is None else _of_buckets(table, rolled_up, size, ends)
+        for size, ends in ends_of
     ]
 
 
-def _in_buckets(table: Table, size: timedelta, span: Segment) -> Sequence[ColumnElement[bool]]:
+def _of_buckets(table: Table, rolled_up: AnySelect, size: timedelta, ends: Ends) -> AnySelect:
     # The size is no parameter: a plan that is made without it cannot estimate the rows.
     seconds: ColumnElement[int] = literal_column(str(int(size.total_seconds())))
     bucket = table.c.bucket
-    return table.c.bucket_seconds == seconds, bucket >= span.since, bucket < span.until
+    return rolled_up.where(
+        table.c.bucket_seconds == seconds, bucket >= ends.since, bucket < ends.until
+    )
 
 
-def _with_version(parts: Sequence[AnySelect], scope: Scope) -> Subquery:
+def _with_version(parts: Sequence[AnySelect], shape: Shape) -> Subquery:
     facts = union_all(*parts).subquery("facts")
     return (
         select(model_versions.c.version, model_versions.c.revision, *facts.c)
         .join_from(facts, model_versions, model_versions.c.id == facts.c.model_version_id)
-        .where(*_of_version(scope), *_of_randomised(facts, scope))
+        .where(*_of_version(shape), *_of_randomised(facts, shape))
         .subquery("scoped")
     )
 
 
-def _of_version(scope: Scope) -> list[ColumnElement[bool]]:
-    return [] if scope.version is None else [model_versions.c.version == scope.version]
+def _of_version(shape: Shape) -> list[ColumnElement[bool]]:
+    return [model_versions.c.version == bindparam("version")] if shape.has_version else []
 
 
-def _of_randomised(facts: FromClause, scope: Scope) -> list[ColumnElement[bool]]:
-    return [] if scope.randomised is None else [facts.c.randomised.is_(scope.randomised)]
+def _of_randomised(facts: FromClause, shape: Shape) -> list[ColumnElement[bool]]:
+    return [] if shape.randomised is None else [facts.c.randomised.is_(shape.randomised)]

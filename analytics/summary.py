@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from analytics.reader import Reader
 from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import all_sentiments, counts, failed_texts, sentiment_sums, whole_sum
 from core.types import SENTIMENTS, Sentiment, Version
 
@@ -24,10 +25,11 @@ class Summary(NamedTuple):
     cache_hit_rate: float | None
 
 
-async def summary(reader: Reader, scope: Scope) -> Summary:
-    facts, failed = counts(scope), failed_texts(scope)
+@per_shape
+def _totals(shape: Shape) -> AnySelect:
+    facts = counts(shape)
     predictions = all_sentiments(facts)
-    summed = reader.select(
+    return (
         select(
             facts.c.version,
             whole_sum(predictions).label("predictions"),
@@ -38,8 +40,17 @@ async def summary(reader: Reader, scope: Scope) -> Summary:
         .group_by(facts.c.version)
         .order_by(facts.c.version)
     )
-    unanswered = reader.select(select(whole_sum(failed.c.texts).label("texts")))
-    rows, [failures] = await asyncio.gather(summed, unanswered)
+
+
+@per_shape
+def _failures(shape: Shape) -> AnySelect:
+    return select(whole_sum(failed_texts(shape).c.texts).label("texts"))
+
+
+async def summary(reader: Reader, scope: Scope) -> Summary:
+    rows, [failures] = await asyncio.gather(
+        reader.select(_totals(scope)), reader.select(_failures(scope))
+    )
     total = sum(row.predictions for row in rows)
     return Summary(
         total_predictions=total,
@@ -51,6 +62,11 @@ async def summary(reader: Reader, scope: Scope) -> Summary:
     )
 
 
+@per_shape
+def _sentiments(shape: Shape) -> AnySelect:
+    return select(*sentiment_sums(counts(shape)))
+
+
 async def sentiment_counts(reader: Reader, scope: Scope) -> dict[Sentiment, int]:
-    [row] = await reader.select(select(*sentiment_sums(counts(scope))))
+    [row] = await reader.select(_sentiments(scope))
     return dict(zip(SENTIMENTS, row, strict=True))

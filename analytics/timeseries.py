@@ -6,12 +6,13 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Subquery, func, select
+from sqlalchemy import Label, Subquery, func, select
 
 from analytics.buckets import EPOCH, floor
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
 from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import (
     all_sentiments,
     counts,
@@ -69,30 +70,43 @@ def choose_bucket(span: TimeRange, requested: BucketName | None) -> BucketName:
     return requested
 
 
+def _bucket(shape: Shape, facts: Subquery) -> Label[Any]:
+    return func.date_bin(shape.largest_bucket, facts.c.time, EPOCH).label("bucket")
+
+
+@per_shape
+def _sums(shape: Shape) -> AnySelect:
+    facts = counts(shape)
+    return select(
+        _bucket(shape, facts),
+        facts.c.version,
+        *sentiment_sums(facts),
+        func.sum(facts.c.confidence_sum).label("confidence"),
+        whole_sum(all_sentiments(facts), facts.c.cache_hit).label("cache_hits"),
+    ).group_by("bucket", "version")
+
+
+@per_shape
+def _latencies(shape: Shape) -> AnySelect:
+    facts = histogram_rows(shape, "latency_ms")
+    return select(_bucket(shape, facts), facts.c.version, facts.c.bins, facts.c.counts)
+
+
+@per_shape
+def _failures(shape: Shape) -> AnySelect:
+    facts = failed_texts(shape)
+    return select(
+        _bucket(shape, facts), facts.c.version, whole_sum(facts.c.texts).label("texts")
+    ).group_by("bucket", "version")
+
+
 async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> list[Point]:
     """By time, then version; a bucket without predictions and failures has no point."""
     size = BUCKETS[bucket]
-    facts, failed = counts(scope, size), failed_texts(scope, size)
-    took = histogram_rows(scope, "latency_ms", size)
-
-    def key(facts: Subquery) -> tuple[Any, Any]:
-        return func.date_bin(size, facts.c.time, EPOCH).label("bucket"), facts.c.version
-
-    sums, histograms, unanswered = await asyncio.gather(
-        reader.select(
-            select(
-                *key(facts),
-                *sentiment_sums(facts),
-                func.sum(facts.c.confidence_sum).label("confidence"),
-                whole_sum(all_sentiments(facts), facts.c.cache_hit).label("cache_hits"),
-            ).group_by("bucket", "version")
-        ),
-        reader.many_histograms(select(*key(took), took.c.bins, took.c.counts)),
-        reader.select(
-            select(*key(failed), whole_sum(failed.c.texts).label("texts")).group_by(
-                "bucket", "version"
-            )
-        ),
+    sums, latencies, unanswered = await asyncio.gather(
+        reader.select(_sums(scope, size)),
+        reader.many_histograms(_latencies(scope, size)),
+        reader.select(_failures(scope, size)),
     )
     answered = {(row.bucket, row.version): row for row in sums}
     failures = {(row.bucket, row.version): row.texts for row in unanswered}
@@ -113,7 +127,7 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> list[P
                 sentiments=sentiments,
                 average_confidence=row.confidence / predictions if row else None,
                 cache_hit_rate=100 * row.cache_hits / predictions if row else None,
-                **percentiles_ms(histograms.get((start, version), {})),
+                **percentiles_ms(latencies.get((start, version), {})),
             )
         )
     return points

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, select
+from sqlalchemy import ColumnElement, Table, bindparam, select
 
 from analytics.reader import AnyRow, Reader
+from analytics.shape import Query
 from analytics.tables import comparison_rollups, model_versions
 from core.types import Version
 
@@ -18,26 +19,28 @@ PAIR = (
 )
 
 
+# The conditions for the rollups of one pair; its parameters are v1 and v2.
+IS_PAIR = (
+    comparison_rollups.c.v1_model_version_id == bindparam("v1"),
+    comparison_rollups.c.v2_model_version_id == bindparam("v2"),
+)
+
+
 async def newest(
     reader: Reader, table: Table, until: datetime, *columns: ColumnElement[Any]
 ) -> AnyRow | None:
     """`columns` of the newest rollup before `until`; None if there is none."""
-    rows = await reader.select(
+    statement = (
         select(*columns)
         .where(table.c.bucket_seconds == 60, table.c.bucket < until)
         .order_by(table.c.bucket.desc())
         .limit(1)
     )
+    rows = await reader.select(Query(statement))
     return rows[0] if rows else None
 
 
 async def models_of(reader: Reader, v1: int, v2: int) -> dict[Version, AnyRow]:
     """Revision, engine and first_seen of both model versions."""
-    rows = await reader.select(select(model_versions).where(model_versions.c.id.in_((v1, v2))))
-    return {row.version: row for row in rows}
-
-
-def is_pair(pair: AnyRow) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """The conditions for comparisons of the models in `pair`."""
-    columns = comparison_rollups.c
-    return columns.v1_model_version_id == pair.v1, columns.v2_model_version_id == pair.v2
+    statement = select(model_versions).where(model_versions.c.id.in_((v1, v2)))
+    return {row.version: row for row in await reader.select(Query(statement))}

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from datetime import datetime
 from itertools import groupby
 from operator import add, attrgetter
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import anyio.to_thread
-from sqlalchemy import ColumnElement, FromClause, Table, func, select
+from sqlalchemy import ColumnElement, Table, func, select
 
-from analytics.ab.common import PAIR, is_pair, newest
+from analytics.ab.common import IS_PAIR, PAIR, newest
 from analytics.ab.paired import label_sums, paired_outcomes
 from analytics.reader import AnyRow, Reader
+from analytics.shape import Query
 from analytics.subqueries import whole_sum
 from analytics.tables import BUCKET_SECONDS, assignment_rollups, comparison_rollups
 from core.types import VERSIONS
@@ -63,47 +64,51 @@ async def _paired(reader: Reader, until: datetime) -> Sequence[AnyRow]:
     pair = await newest(reader, comparison_rollups, until, *PAIR)
     if pair is None:
         return []
-    facts = await _bucketed(reader, comparison_rollups, *is_pair(pair))
-    key = facts.c.bucket, facts.c.v1_sentiment.label("v1"), facts.c.v2_sentiment.label("v2")
-    return await reader.select(
-        select(*key, *label_sums(facts)).group_by(*key).order_by(facts.c.bucket)
+    table, parameters = comparison_rollups, {"v1": pair.v1, "v2": pair.v2}
+    size = await _bucket_seconds(reader, table, IS_PAIR, parameters)
+    key = table.c.bucket, table.c.v1_sentiment.label("v1"), table.c.v2_sentiment.label("v2")
+    statement = (
+        select(*key, *label_sums(table))
+        .where(table.c.bucket_seconds == size, *IS_PAIR)
+        .group_by(*key)
+        .order_by(table.c.bucket)
     )
+    return await reader.select(Query(statement, parameters))
 
 
 async def _randomised(reader: Reader, until: datetime) -> Sequence[AnyRow]:
-    experiment_id = assignment_rollups.c.experiment_id
-    latest = await newest(reader, assignment_rollups, until, experiment_id)
+    table = assignment_rollups
+    latest = await newest(reader, table, until, table.c.experiment_id)
     if latest is None:
         return []
-    facts = await _bucketed(reader, assignment_rollups, experiment_id == latest.experiment_id)
-    return await reader.select(
-        select(
-            facts.c.bucket,
-            facts.c.version,
-            *(whole_sum(facts.c[name]).label(name) for name in ("labelled", "correct")),
-        )
-        .group_by(facts.c.bucket, facts.c.version)
-        .order_by(facts.c.bucket)
+    of_experiment = table.c.experiment_id == latest.experiment_id
+    size = await _bucket_seconds(reader, table, (of_experiment,), {})
+    key = table.c.bucket, table.c.version
+    sums = (whole_sum(table.c[name]).label(name) for name in ("labelled", "correct"))
+    statement = (
+        select(*key, *sums)
+        .where(table.c.bucket_seconds == size, of_experiment)
+        .group_by(*key)
+        .order_by(table.c.bucket)
     )
+    return await reader.select(Query(statement))
 
 
-async def _bucketed(reader: Reader, table: Table, *conditions: ColumnElement[bool]) -> FromClause:
-    """The rollups of `table`, in the smallest buckets that are not too many."""
-
-    def of_size(seconds: int) -> FromClause:
-        return select(table).where(table.c.bucket_seconds == seconds, *conditions).subquery()
-
+async def _bucket_seconds(
+    reader: Reader,
+    table: Table,
+    conditions: Sequence[ColumnElement[bool]],
+    parameters: Mapping[str, Any],
+) -> int:
+    """The smallest size of buckets that gives not too many for the rows in `table`."""
     _, hour, day = sorted(BUCKET_SECONDS)
-    hours = of_size(hour).c.bucket
-    [ends] = await reader.select(
-        select(func.min(hours).label("first"), func.max(hours).label("last"))
-    )
-    if ends.first is None:
-        return of_size(day)
-    length = (ends.last - ends.first).total_seconds() + hour
-    return of_size(
-        next((size for size in sorted(BUCKET_SECONDS) if length / size <= MAX_BUCKETS), day)
-    )
+    ends = func.min(table.c.bucket).label("first"), func.max(table.c.bucket).label("last")
+    hours = select(*ends).where(table.c.bucket_seconds == hour, *conditions)
+    [row] = await reader.select(Query(hours, parameters))
+    if row.first is None:
+        return day
+    length = (row.last - row.first).total_seconds() + hour
+    return next((size for size in sorted(BUCKET_SECONDS) if length / size <= MAX_BUCKETS), day)
 
 
 def _paired_points(rows: Sequence[AnyRow]) -> list[AbPoint]:

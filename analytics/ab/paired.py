@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio.to_thread
 from sqlalchemy import FromClause, Label, func, select
 
-from analytics.ab.common import PAIR, is_pair, models_of, newest
+from analytics.ab.common import IS_PAIR, PAIR, models_of, newest
 from analytics.buckets import MINUTE, floor
 from analytics.reader import AnyRow, Reader
+from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import rolled_up, whole_sum
 from analytics.tables import comparison_rollups
 from analytics.time_range import EARLIEST, TimeRange
@@ -39,19 +41,14 @@ class PairedTest(NamedTuple):
     verdict: Verdict
 
 
-async def paired_test(reader: Reader, since: datetime | None, until: datetime) -> PairedTest | None:
-    """None if no text was compared before `until`."""
-    pair = await newest(reader, comparison_rollups, until, *PAIR)
-    if pair is None:
-        return None
-    models = await models_of(reader, pair.v1, pair.v2)
-    facts = rolled_up(comparison_rollups, TimeRange(since or EARLIEST, until), *is_pair(pair))
-    key = facts.c.v1_sentiment, facts.c.v2_sentiment
+@per_shape
+def _sums(shape: Shape) -> AnySelect:
+    facts = rolled_up(shape, comparison_rollups, *IS_PAIR)
+    key = facts.c.v1_sentiment.label("v1"), facts.c.v2_sentiment.label("v2")
     sums = "confidence_difference_sum", "confidence_difference_squares"
-    rows = await reader.select(
+    return (
         select(
-            facts.c.v1_sentiment.label("v1"),
-            facts.c.v2_sentiment.label("v2"),
+            *key,
             whole_sum(facts.c.texts).label("texts"),
             *(func.sum(facts.c[name]).label(name) for name in sums),
             *label_sums(facts),
@@ -59,6 +56,16 @@ async def paired_test(reader: Reader, since: datetime | None, until: datetime) -
         .group_by(*key)
         .order_by(*key)
     )
+
+
+async def paired_test(reader: Reader, since: datetime | None, until: datetime) -> PairedTest | None:
+    """None if no text was compared before `until`."""
+    pair = await newest(reader, comparison_rollups, until, *PAIR)
+    if pair is None:
+        return None
+    models = await models_of(reader, pair.v1, pair.v2)
+    span = TimeRange(since or EARLIEST, until)
+    rows = await reader.select(_sums(Scope(span), v1=pair.v1, v2=pair.v2))
     outcomes = paired_outcomes(rows)
     comparison, verdict = await anyio.to_thread.run_sync(_compare, rows, outcomes)
     return PairedTest(

@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio.to_thread
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from analytics.ab.common import models_of, newest
 from analytics.buckets import MINUTE, floor
 from analytics.latency import percentiles_ms
 from analytics.reader import AnyRow, Reader
 from analytics.scope import Scope
+from analytics.shape import AnySelect, Query, Shape, per_shape
 from analytics.subqueries import counts, histograms, rolled_up, sentiment_sums, whole_sum
 from analytics.tables import assignment_rollups, experiments
 from analytics.time_range import EARLIEST, TimeRange
@@ -56,9 +57,8 @@ async def randomised_test(
     latest = await newest(reader, assignment_rollups, until, assignment_rollups.c.experiment_id)
     if latest is None:
         return None
-    [experiment] = await reader.select(
-        select(experiments).where(experiments.c.id == latest.experiment_id)
-    )
+    chosen = select(experiments).where(experiments.c.id == latest.experiment_id)
+    [experiment] = await reader.select(Query(chosen))
     models = await models_of(reader, experiment.v1_model_version_id, experiment.v2_model_version_id)
     beginning = floor(max(since or EARLIEST, experiment.first_seen), MINUTE)
     assigned, traffic = await asyncio.gather(
@@ -79,17 +79,19 @@ async def randomised_test(
     )
 
 
+@per_shape
+def _subjects(shape: Shape) -> AnySelect:
+    of_experiment = assignment_rollups.c.experiment_id == bindparam("experiment_id")
+    facts = rolled_up(shape, assignment_rollups, of_experiment)
+    sums = (whole_sum(facts.c[name]).label(name) for name in ("subjects", "labelled", "correct"))
+    return select(facts.c.version, *sums).group_by(facts.c.version)
+
+
 async def _assigned(
     reader: Reader, span: TimeRange, experiment_id: int
 ) -> dict[Version, tuple[int, ArmOutcomes]]:
     """The subjects and the outcomes of each version."""
-    facts = rolled_up(assignment_rollups, span, assignment_rollups.c.experiment_id == experiment_id)
-    rows = await reader.select(
-        select(
-            facts.c.version,
-            *(whole_sum(facts.c[name]).label(name) for name in ("subjects", "labelled", "correct")),
-        ).group_by(facts.c.version)
-    )
+    rows = await reader.select(_subjects(Scope(span), experiment_id=experiment_id))
     found = {row.version: (row.subjects, ArmOutcomes(row.labelled, row.correct)) for row in rows}
     return {version: found.get(version, (0, ArmOutcomes(0, 0))) for version in VERSIONS}
 
@@ -107,19 +109,25 @@ def _compare(arms: Mapping[Version, Arm], v2_percent: float) -> tuple[RoutedComp
     )
 
 
+@per_shape
+def _sentiments(shape: Shape) -> AnySelect:
+    facts = counts(shape)
+    key = facts.c.version, facts.c.revision
+    return select(*key, *sentiment_sums(facts)).group_by(*key)
+
+
+@per_shape
+def _latencies(shape: Shape) -> AnySelect:
+    return histograms(shape, "latency_ms", by=("version", "revision"))
+
+
 async def _traffic(
     reader: Reader, span: TimeRange, models: Mapping[Version, AnyRow]
 ) -> dict[Version, tuple[Any, ...]]:
     """Sentiments, p50, p95 and p99 in ms of each version's answers to /predict/ab."""
     scope = Scope(span, randomised=True)
-    facts = counts(scope)
     rows, latencies = await asyncio.gather(
-        reader.select(
-            select(facts.c.version, facts.c.revision, *sentiment_sums(facts)).group_by(
-                facts.c.version, facts.c.revision
-            )
-        ),
-        reader.histograms(histograms(scope, "latency_ms", by=("version", "revision"))),
+        reader.select(_sentiments(scope)), reader.histograms(_latencies(scope))
     )
     sentiments = {(version, revision): numbers for version, revision, *numbers in rows}
     found: dict[Version, tuple[Any, ...]] = {}

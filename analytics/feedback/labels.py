@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from analytics.reader import Reader
 from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import labels, whole_sum
 from core.types import Version
 from stats.outcomes import LabelledBin
@@ -17,17 +18,20 @@ from stats.outcomes import LabelledBin
 LabelsByVersion = Mapping[Version, Mapping[int, LabelledBin]]
 
 
-async def labels_by_version(reader: Reader, scope: Scope) -> LabelsByVersion:
-    facts = labels(scope)
+@per_shape
+def _labels(shape: Shape) -> AnySelect:
+    facts = labels(shape)
     key = facts.c.version, facts.c.confidence_bin
-    rows = await reader.select(
-        select(
-            *key,
-            whole_sum(facts.c.labelled).label("labelled"),
-            whole_sum(facts.c.correct).label("correct"),
-            func.sum(facts.c.confidence_sum).label("confidence_sum"),
-        ).group_by(*key)
-    )
+    return select(
+        *key,
+        whole_sum(facts.c.labelled).label("labelled"),
+        whole_sum(facts.c.correct).label("correct"),
+        func.sum(facts.c.confidence_sum).label("confidence_sum"),
+    ).group_by(*key)
+
+
+async def labels_by_version(reader: Reader, scope: Scope) -> LabelsByVersion:
+    rows = await reader.select(_labels(scope))
     found: dict[Version, dict[int, LabelledBin]] = defaultdict(dict)
     for row in rows:
         found[row.version][row.confidence_bin] = LabelledBin(
