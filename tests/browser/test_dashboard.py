@@ -60,7 +60,7 @@ def test_what_is_right_can_be_told(page: Page, site: ServedBento) -> None:
 def test_the_verdict_of_the_test_and_its_tables_are_shown(page: Page) -> None:
     panel = page.locator("#ab")
     expect(panel).to_contain_text("Same texts to both")
-    expect(panel).to_contain_text("Subjects dealt out")
+    expect(panel).to_contain_text("Subjects assigned")
     expect(panel.locator(".verdict").first).to_contain_text(re.compile("right|labels"))
     expect(panel.get_by_role("region", name="Who was right, table")).to_contain_text("v2 wrong")
     assert panel.locator("[data-interval=paired] canvas").count() == 1
