@@ -1,4 +1,4 @@
-"""Which rollups and which rows cover a time range: days inside, ever smaller towards the ends."""
+"""The rollups and rows that cover a time range: days inside, smaller ones towards the ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Segment(NamedTuple):
 def segments(span: TimeRange, largest: timedelta = SMALLEST_FIRST[-1]) -> list[Segment]:
     """Cover `span` without gap or overlap, by the fewest rollups of at most `largest`.
 
-    What is left at either end, less than a minute, is covered by the rows.
+    The rows cover the rest, less than a minute at either end.
     """
     sizes = [size for size in SMALLEST_FIRST if size <= largest]
     return _cover(span.since, span.until, sizes)

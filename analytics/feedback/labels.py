@@ -1,4 +1,4 @@
-"""What true labels say, version by version."""
+"""How many labelled predictions are right, by version and confidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analytics.subqueries import labels, whole_sum
 from core.types import Version
 from stats.outcomes import LabelledBin
 
-# By bin of confidence.
+# The inner key is a bin of confidence.
 LabelsByVersion = Mapping[Version, Mapping[int, LabelledBin]]
 
 

@@ -36,7 +36,7 @@ from web.schemas.analytics import (
 _TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
 
 
-# For whoever reads the OpenAPI document; `parse_range` is what decides.
+# This only describes the formats in the OpenAPI document; `parse_range` validates them.
 _TIME = Query(
     max_length=40,
     description=_TIME_HELP,
@@ -62,7 +62,7 @@ VersionFilter = Annotated[Version | None, Query(description="v1 or v2; both if a
 
 
 def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
-    """The router. `reader` is asked at each request: the pool is made when serving starts."""
+    """The router. Each request calls `reader`: the pool is made when serving starts."""
     router = APIRouter(prefix="/analytics", tags=["analytics"])
 
     @router.get("/summary")
@@ -75,7 +75,7 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
     async def counts_by_sentiment(
         span: Span, version: VersionFilter = None
     ) -> SentimentDistribution:
-        """How many predictions said what."""
+        """The number of predictions of each sentiment."""
         scope = Scope(span, version)
         return SentimentDistribution.of_counts(scope, await sentiment_counts(reader(), scope))
 
@@ -87,7 +87,7 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         version: VersionFilter = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         before: Annotated[
-            UUID | None, Query(description="`next_before` of the page before; for the first, none")
+            UUID | None, Query(description="`next_before` of the page before; absent for the first")
         ] = None,
         answer: FormatChoice = "json",
     ) -> RecentPredictions | Response:
@@ -113,7 +113,7 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         version: VersionFilter = None,
         bucket: Annotated[
             BucketName | None,
-            Query(description="by default, what gives some 180 points"),
+            Query(description="by default, the smallest that gives at most 180 points"),
         ] = None,
         answer: FormatChoice = "json",
     ) -> Timeseries | Response:
@@ -129,11 +129,12 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         span: Span,
         version: VersionFilter = None,
         exact: Annotated[
-            bool, Query(description="of every single prediction; for an hour at most")
+            bool,
+            Query(description="computed from every prediction; for a range of an hour at most"),
         ] = False,
         answer: FormatChoice = "json",
     ) -> Latency | Response:
-        """Percentiles of the time inside the service, apart for cached and computed answers."""
+        """Percentiles of the time inside the service, for cached and for computed answers."""
         scope = Scope(span, version)
         percentiles = await (exact_latency if exact else latency)(reader(), scope)
         reply = Latency.of(scope, exact=exact, percentiles=percentiles)
@@ -143,9 +144,9 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
     async def confidence_of_predictions(
         span: Span, version: VersionFilter = None, answer: FormatChoice = "json"
     ) -> Confidence | Response:
-        """How sure the versions are, and with feedback how far that can be believed.
+        """The confidence of each version and, with feedback, its calibration.
 
-        As CSV, the histogram.
+        As CSV, the reply is the histogram.
         """
         scope = Scope(span, version)
         reply = Confidence.of(scope, versions=await confidence(reader(), scope))
@@ -158,7 +159,7 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         reference_since: Since = None,
         reference_until: Until = None,
     ) -> DriftOfTraffic:
-        """Whether sentiment, confidence or lengths have moved since the window before."""
+        """Whether sentiment, confidence or lengths have drifted from a reference window."""
         reference = reference_range(reference_since, reference_until, span, datetime.now(UTC))
         scope = Scope(span, version)
         report = await drift(reader(), scope, reference)
@@ -166,17 +167,17 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
 
     @router.get("/ab")
     async def v2_against_v1(since: Since = None, until: Until = None) -> AbTest:
-        """Whether v2 is better than v1: the verdict of both kinds of A/B test, and why.
+        """Whether v2 is better than v1: the verdicts of both kinds of A/B test, and their numbers.
 
-        Without `since`, from the beginning of each test. A verdict holds however often one looks,
-        if it is always about the same beginning: not in a sliding window.
+        Without `since`, each test counts from its beginning. A verdict holds however often it is
+        read, as long as `since` stays the same; it does not hold in a sliding window.
         """
         ends = parse_ends(since, until, datetime.now(UTC))
         return AbTest.of(await ab_test(reader(), *ends))
 
     @router.get("/ab/over-time")
     async def difference_over_time(until: Until = None) -> AbOverTime:
-        """How the difference in accuracy and its interval developed since the beginning."""
+        """The difference in accuracy and its interval, from the beginning of each test on."""
         _, end = parse_ends(None, until, datetime.now(UTC))
         points = await ab_over_time(reader(), end)
         return AbOverTime.model_validate(points, from_attributes=True)

@@ -30,13 +30,13 @@ class LabelsNeeded(BaseModel):
 
 
 class Verdict(BaseModel):
-    """Holds however often one looks, if `since` stays what it is (docs/statistics.md)."""
+    """Holds however often it is read, as long as `since` stays the same (docs/statistics.md)."""
 
     finding: Literal["v2_better", "v1_better", "no_difference_yet", "sample_ratio_mismatch"]
     sentence: str
     more_labels: LabelsNeeded | None = Field(
-        description="of each version's predictions, if the accuracies seen so far were the true "
-        "ones; null where nothing would settle it, or nothing is known"
+        description="that would settle the test if the observed accuracies were the true ones; "
+        "null if no number would, or if a version has no labels"
     )
 
 
@@ -47,13 +47,15 @@ class SentimentPair(BaseModel):
 
 
 class PairedComparison(BaseModel):
-    """Of /predict/ab-compare, each text once. Differences are v2 minus v1, intervals of 95 %."""
+    """/predict/ab-compare, each text once. Differences are v2 minus v1, intervals of 95 %."""
 
     since: datetime
     until: datetime
     models: dict[Version, Model] = Field(description="the pair that was compared last")
     pairs: int
-    table: list[SentimentPair] = Field(description="what v1 and v2 said; empty cells are absent")
+    table: list[SentimentPair] = Field(
+        description="the sentiments by v1 and v2; empty cells are absent"
+    )
     agreement: float | None
     kappa: float | None = Field(description="agreement beyond chance (Cohen)")
     confidence_difference: float | None
@@ -66,8 +68,10 @@ class PairedComparison(BaseModel):
     v1_accuracy: float | None
     v2_accuracy: float | None
     accuracy_difference: float | None
-    accuracy_difference_interval: Interval | None = Field(description="of one planned look (Tango)")
-    mcnemar_p: float | None = Field(description="exact; of one planned look")
+    accuracy_difference_interval: Interval | None = Field(
+        description="valid at one planned look (Tango)"
+    )
+    mcnemar_p: float | None = Field(description="exact; valid at one planned look")
     always_valid_interval: Interval | None
     always_valid_p: float | None
     verdict: Verdict
@@ -84,7 +88,7 @@ class Arm(BaseModel):
     model: Model
     subjects: int
     labelled: int = Field(
-        description="subjects with feedback; of each the prediction labelled first"
+        description="subjects with feedback; the prediction that was labelled first counts"
     )
     right: int
     accuracy: float | None
@@ -97,7 +101,7 @@ class Arm(BaseModel):
 
 
 class RandomisedComparison(BaseModel):
-    """Of /predict/ab, each subject once. Differences are v2 minus v1, intervals of 95 %."""
+    """/predict/ab, each subject once. Differences are v2 minus v1, intervals of 95 %."""
 
     since: datetime
     until: datetime
@@ -105,11 +109,11 @@ class RandomisedComparison(BaseModel):
     arms: dict[Version, Arm]
     accuracy_difference: float | None
     accuracy_difference_interval: Interval | None = Field(
-        description="of one planned look (Newcombe)"
+        description="valid at one planned look (Newcombe)"
     )
     always_valid_interval: Interval | None
     always_valid_p: float | None
-    split_p: float | None = Field(description="chi-square of the split; of one planned look")
+    split_p: float | None = Field(description="chi-square of the split; valid at one planned look")
     split_always_valid_p: float
     verdict: Verdict
 
@@ -145,7 +149,7 @@ class AbTest(BaseModel):
 
 
 class AbPoint(BaseModel):
-    """Of all texts or subjects up to the end of a bucket."""
+    """All texts or subjects up to the end of a bucket."""
 
     time: datetime = Field(description="start of the bucket")
     labelled: int
@@ -155,7 +159,7 @@ class AbPoint(BaseModel):
 
 
 class AbOverTime(BaseModel):
-    """By when the text was first compared, or the subject first seen."""
+    """Ordered by the time when a text was first compared, or a subject first seen."""
 
     paired: list[AbPoint] = Field(description="of the newest pair of models; empty without labels")
     randomised: list[AbPoint] = Field(description="of the newest test of the traffic split")

@@ -19,7 +19,7 @@ from core.types import Endpoint, Sentiment, Version
 class Window(BaseModel):
     since: datetime
     until: datetime
-    version: Version | None = Field(description="null: both")
+    version: Version | None = Field(description="null for both")
 
     @classmethod
     def of(cls, scope: Scope, **fields: Any) -> Self:
@@ -32,7 +32,7 @@ class Window(BaseModel):
 class Summary(Window):
     total_predictions: int
     by_version: dict[Version, int]
-    failures: int = Field(description="texts that were not answered, for a version could not")
+    failures: int = Field(description="texts that a version could not answer")
     average_confidence: float | None = Field(description="null without predictions")
     average_latency_ms: float | None
     cache_hit_rate: float | None = Field(description="percent of the predictions")
@@ -83,7 +83,7 @@ class Point(BaseModel):
     time: datetime = Field(description="start of the bucket; the first may begin before `since`")
     version: Version
     predictions: int
-    failures: int = Field(description="texts that were not answered, for this version could not")
+    failures: int = Field(description="texts that this version could not answer")
     per_second: float = Field(description="predictions over the part of the bucket in the range")
     sentiments: dict[Sentiment, int]
     average_confidence: float | None = Field(description="null without predictions")
@@ -110,7 +110,7 @@ class LatencyPercentiles(BaseModel):
 class Latency(Window):
     exact: bool
     percentiles: list[LatencyPercentiles] = Field(
-        description="of what a request took inside the service; within 1 % unless they are exact"
+        description="of the time inside the service; within 1 % unless `exact`"
     )
 
 
@@ -127,7 +127,7 @@ class HistogramRow(ConfidenceBin):
 
 
 class ReliabilityPoint(BaseModel):
-    """Labelled predictions of like confidence; calibrated, they are right as often as they say."""
+    """Labelled predictions of similar confidence; if calibrated, accuracy equals confidence."""
 
     count: int
     mean_confidence: float
@@ -141,7 +141,9 @@ class Calibration(BaseModel):
     accuracy: float
     mean_confidence: float
     error: float = Field(description="expected calibration error, over ten bins")
-    error_noise: float = Field(description="what it would be if confidence were exactly right")
+    error_noise: float = Field(
+        description="the error that a perfectly calibrated model would have by chance"
+    )
     curve: list[ReliabilityPoint]
 
 
@@ -149,7 +151,9 @@ class VersionConfidence(BaseModel):
     version: Version
     predictions: int
     mean: float
-    mean_entropy_bits: float = Field(description="0 is certain; undecided is 1, of 3 classes 1.58")
+    mean_entropy_bits: float = Field(
+        description="0 if certain; if undecided, 1 of 2 classes and 1.58 of 3"
+    )
     histogram: list[ConfidenceBin] = Field(description="ascending; empty bins are absent")
     calibration: Calibration | None = Field(description="null without feedback")
 
@@ -171,7 +175,7 @@ class FeatureDrift(BaseModel):
     current_count: int
     psi: float | None = Field(description="Population Stability Index; null if a window is empty")
     psi_noise: float | None = Field(
-        description="what samples of these sizes pass in 1 % of comparisons without any drift"
+        description="the PSI that 1 % of comparisons of this size exceed without any drift"
     )
     js_divergence: float | None = Field(description="Jensen-Shannon divergence, 0 to 1 bits")
     verdict: Literal["too_few", "stable", "moderate", "significant"] = Field(
@@ -180,9 +184,9 @@ class FeatureDrift(BaseModel):
 
 
 class EstimatedAccuracy(BaseModel):
-    """What labels of these predictions would show, from calibrated confidence (CBPE).
+    """The accuracy that labels would show, estimated from calibrated confidence (CBPE).
 
-    It holds while a given confidence is right as often as in the reference: see docs/statistics.md.
+    It holds while a confidence is right as often as in the reference (docs/statistics.md).
     """
 
     count: int
@@ -190,7 +194,9 @@ class EstimatedAccuracy(BaseModel):
     accuracy: float
     low: float = Field(description="95 % interval")
     high: float
-    supported: float = Field(description="share of predictions as confident as labelled ones were")
+    supported: float = Field(
+        description="share of predictions in confidence bins that the reference has labels for"
+    )
 
 
 class DriftOfTraffic(Window):
@@ -201,7 +207,7 @@ class DriftOfTraffic(Window):
     text_characters: FeatureDrift
     token_count: FeatureDrift
     estimated_accuracy: dict[Version, EstimatedAccuracy] = Field(
-        description="without labels of the window; of versions that the reference has feedback on"
+        description="for versions with feedback in the reference; needs no labels of the window"
     )
 
     @classmethod

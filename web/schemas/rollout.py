@@ -1,4 +1,4 @@
-"""Wire models of the rollout: what it is now, what it was, and what a change does to it."""
+"""Wire models of the rollout: its status, its history, and the changes of a policy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class GuardrailState(BaseModel):
 
 
 class RolloutStatus(BaseModel):
-    policy_version: int = Field(description="what a change has to name as its `base_version`")
+    policy_version: int = Field(description="the `base_version` that a change has to name")
     created_at: datetime
     author: str
     action: Action
@@ -53,7 +53,7 @@ class RolloutStatus(BaseModel):
     champion: Version
     challenger: Version
     guardrails: list[GuardrailState] | None = Field(
-        description="null where there is nothing for them to judge, or nothing to judge it by"
+        description="null if the challenger gets no traffic, or if its metrics are not available"
     )
     step_ends: datetime | None = Field(
         description="when the schedule goes on, if every guardrail is kept by then"

@@ -99,20 +99,20 @@ class History:
     async def write(self, engine: AsyncEngine, storage: TextStorage = "hash") -> None:
         """In three batches, each of them twice, as after a lost answer."""
         writer = PredictionWriter(engine, storage)
-        self.comparisons.sort(key=lambda one: one.created_at)
+        self.comparisons.sort(key=lambda pair: pair.created_at)
         for number in range(3):
-            some = self.comparisons[number::3]
-            linked = {p.id for one in some for p in (one.v1, one.v2)}
+            pairs = self.comparisons[number::3]
+            linked = {p.id for pair in pairs for p in (pair.v1, pair.v2)}
             single = [p for p in self.predictions if p.assignment is not None][number::3]
             batch = [p for p in self.predictions if p.id in linked] + single
             for _ in range(2):
-                await writer.write(batch, some)
+                await writer.write(batch, pairs)
 
 
 async def give(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) -> None:
     store = FeedbackStore(engine, NO_SPOOL)
-    for one in labels:
-        await store.add(*one)
+    for prediction_id, label in labels:
+        await store.add(prediction_id, label)
 
 
 async def reply(

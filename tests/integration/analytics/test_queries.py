@@ -55,14 +55,14 @@ async def test_numbers_equal_a_plain_computation(
     assert 20 < count < 200
     reader = Reader(engine)
 
-    told = await summary(reader, Scope(SPAN, version))
-    assert told.total_predictions == count
-    assert sum(told.by_version.values()) == count
-    assert told.average_confidence == pytest.approx(
+    result = await summary(reader, Scope(SPAN, version))
+    assert result.total_predictions == count
+    assert sum(result.by_version.values()) == count
+    assert result.average_confidence == pytest.approx(
         sum(p.classification.confidence for p in expected) / count
     )
-    assert told.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
-    assert told.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
+    assert result.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
+    assert result.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
 
     counts = await sentiment_counts(reader, Scope(SPAN, version))
     shares = SentimentDistribution.of_counts(Scope(SPAN, version), counts).distribution
@@ -78,7 +78,7 @@ async def test_numbers_equal_a_plain_computation(
 
 
 @pytest.mark.parametrize("version", [None, "v1", "v2"])
-async def test_pages_are_the_whole_range_newest_first(
+async def test_pages_cover_the_whole_range_newest_first(
     engine: AsyncEngine, version: Version | None
 ) -> None:
     # Many in one millisecond, over two days, and twelve at the very same moment.
@@ -105,7 +105,7 @@ async def test_pages_are_the_whole_range_newest_first(
     assert times == sorted(times, reverse=True)
 
 
-async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: AsyncEngine) -> None:
+async def test_range_includes_since_and_excludes_until(engine: AsyncEngine) -> None:
     tick = timedelta(microseconds=1)
     times = [SPAN.since - tick, SPAN.since, SPAN.until - tick, SPAN.until]
     made = [make_prediction(created_at=time) for time in times]
@@ -117,7 +117,7 @@ async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: Asyn
     assert sum((await sentiment_counts(reader, Scope(SPAN))).values()) == 2
 
 
-async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine) -> None:
+async def test_recent_prediction_has_no_text(engine: AsyncEngine) -> None:
     made = make_prediction(
         "A secret.",
         version="v2",
@@ -128,8 +128,8 @@ async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine)
         latency_ms=2.5,
     )
     await PredictionWriter(engine, "full").write([made])
-    [told] = (await recent(Reader(engine), Scope(SPAN), 10)).predictions
-    assert told._asdict() == {
+    [result] = (await recent(Reader(engine), Scope(SPAN), 10)).predictions
+    assert result._asdict() == {
         "id": made.id,
         "created_at": START,
         "endpoint": "/predict/ab",
@@ -154,25 +154,25 @@ async def test_averages_of_many_rows_are_exact(engine: AsyncEngine) -> None:
         for _ in range(50_000)
     ]
     await PredictionWriter(engine).write(made)
-    told = await summary(Reader(engine), Scope(within))
-    assert told.total_predictions == 50_000
-    assert told.average_confidence == pytest.approx(0.9, rel=1e-6)
-    assert told.average_latency_ms == pytest.approx(12.5, rel=1e-6)
+    result = await summary(Reader(engine), Scope(within))
+    assert result.total_predictions == 50_000
+    assert result.average_confidence == pytest.approx(0.9, rel=1e-6)
+    assert result.average_latency_ms == pytest.approx(12.5, rel=1e-6)
 
 
-async def test_an_empty_range_has_no_averages(engine: AsyncEngine) -> None:
+async def test_empty_range_has_no_averages(engine: AsyncEngine) -> None:
     reader = Reader(engine)
-    told = await summary(reader, Scope(SPAN))
-    assert (told.total_predictions, told.by_version) == (0, {})
-    assert told.average_confidence is told.average_latency_ms is None
-    assert told.cache_hit_rate is None
+    result = await summary(reader, Scope(SPAN))
+    assert (result.total_predictions, result.by_version) == (0, {})
+    assert result.average_confidence is result.average_latency_ms is None
+    assert result.cache_hit_rate is None
     counts = await sentiment_counts(reader, Scope(SPAN))
     reply = SentimentDistribution.of_counts(Scope(SPAN), counts)
     assert (reply.total_predictions, reply.distribution["positive"].percent) == (0, 0)
     assert (await recent(reader, Scope(SPAN), 10)).predictions == []
 
 
-async def test_an_exhausted_pool_is_unavailable_not_a_hang(engine: AsyncEngine) -> None:
+async def test_exhausted_pool_is_unavailable_not_a_hang(engine: AsyncEngine) -> None:
     small = create_engine(engine.url, pool_size=1, timeout_seconds=0.2)
     async with small.connect():
         with pytest.raises(DatabaseUnavailable):

@@ -1,4 +1,4 @@
-"""A range is covered by rollups and, at its ends, by rows: without a gap, without an overlap."""
+"""Rollups and, at the ends, rows cover a range without gap or overlap."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ ANY_TIME = st.datetimes(timezones=st.just(UTC))
 
 
 @given(ANY_TIME, ANY_TIME, st.sampled_from(SMALLEST_FIRST))
-def test_segments_cover_any_range_once(one: datetime, other: datetime, largest: timedelta) -> None:
-    since, until = sorted((one, other))
+def test_segments_cover_any_range_once(
+    first: datetime, second: datetime, largest: timedelta
+) -> None:
+    since, until = sorted((first, second))
     covering = segments(TimeRange(since, until), largest)
     ends = [since, *(segment.until for segment in covering)]
     assert [segment.since for segment in covering] == ends[:-1]
@@ -36,7 +38,7 @@ def test_segments_cover_any_range_once(one: datetime, other: datetime, largest: 
             assert not (segment.until - EPOCH) % segment.size
     # Two ends of each size but the largest, and that once.
     assert len(covering) <= 2 * len(SMALLEST_FIRST) + 1
-    # Never more than a year's buckets of a size that a larger one would do for.
+    # Small buckets never cover what a larger one would.
     for smaller, larger in ((MINUTE, HOUR), (HOUR, DAY)):
         if larger <= largest:
             assert all(
@@ -46,7 +48,7 @@ def test_segments_cover_any_range_once(one: datetime, other: datetime, largest: 
             )
 
 
-def test_days_are_used_inside_and_rows_at_the_ends() -> None:
+def test_range_is_covered_by_days_inside_and_rows_at_the_ends() -> None:
     second = timedelta(seconds=1)
     span = TimeRange(START - HOUR - MINUTE - second, START + 2 * DAY + second)
     assert segments(span) == [
@@ -63,14 +65,12 @@ def test_days_are_used_inside_and_rows_at_the_ends() -> None:
     [(MINUTE, "minute"), (3 * HOUR, "minute"), (4 * HOUR, "hour"), (7 * DAY, "hour"),
      (8 * DAY, "day"), (3_000 * DAY, "day")],
 )  # fmt: skip
-def test_the_usual_bucket_gives_a_readable_number_of_points(
-    length: timedelta, bucket: BucketName
-) -> None:
+def test_default_bucket_gives_at_most_180_points(length: timedelta, bucket: BucketName) -> None:
     assert choose_bucket(TimeRange(START, START + length), None) == bucket
 
 
 @pytest.mark.parametrize("bucket", BUCKETS)
-def test_too_many_points_are_refused(bucket: BucketName) -> None:
+def test_bucket_with_too_many_points_is_refused(bucket: BucketName) -> None:
     most = MAX_BUCKETS * BUCKETS[bucket]
     assert choose_bucket(TimeRange(START, START + most), bucket) == bucket
     with pytest.raises(InvalidRequest, match="more than 1,500 points"):
