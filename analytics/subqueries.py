@@ -83,10 +83,6 @@ _COUNTS_OF_ROWS = select(
 ).group_by(*_GROUP)  # fmt: skip
 
 
-def _bin_of(measure: MeasureName) -> Label[Any]:
-    return literal_column(BINS[measure].sql(measure), SmallInteger).label("bin")
-
-
 def _rolled_up_bins(measure: MeasureName) -> AnySelect:
     # In the list of columns, unnest takes half as long as after FROM.
     return select(
@@ -101,7 +97,7 @@ def _bins_of_rows(measure: MeasureName) -> AnySelect:
     return select(
         *_ROW_KEYS,
         literal_column(f"'{measure}'").label("measure"),
-        _bin_of(measure),
+        literal_column(BINS[measure].sql(measure), SmallInteger).label("bin"),
         func.count().label("predictions"),
     ).group_by(*_GROUP, "bin")
 
