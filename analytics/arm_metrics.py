@@ -1,4 +1,4 @@
-"""What both versions did since a moment, with the weights that they hold now, side by side."""
+"""The metrics of both versions since a moment, for the weights that their runners hold now."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import anyio.to_thread
+from sqlalchemy import bindparam, select
 
 from analytics.ab.report import AbTest, ab_test
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.sql_fragment import Scope, counts, failures, histogram
+from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
+from analytics.subqueries import counts, failed_texts, histograms, sentiment_sums, whole_sum
 from analytics.time_range import TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
 from stats.histogram import LATENCY_MS, Counts, merged
 
-# It is looked at every few seconds: 1 in 5,000 looks may be wrong.
+# The metrics are read every few seconds: 1 in 5,000 comparisons may raise a false alarm.
 FALSE_ALARMS = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
-class ArmEvidence:
-    """Of one version: texts answered and not, and the latency of what was computed."""
+class ArmMetrics:
+    """One version: texts answered and failed, and the latency of computed answers."""
 
     answered: int
     failed: int
@@ -33,7 +36,7 @@ class ArmEvidence:
     latencies: Counts
 
     def slower_than(self, milliseconds: float) -> int:
-        """Of the computed answers."""
+        """Count the computed answers that took longer."""
         return sum(
             count
             for number, count in self.latencies.items()
@@ -42,10 +45,10 @@ class ArmEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Of both, and of the texts that both were asked about."""
+class RolloutMetrics:
+    """Both versions, and the texts that both classified."""
 
-    arms: Mapping[Version, ArmEvidence]
+    arms: Mapping[Version, ArmMetrics]
     sentiment_psi: float | None
     sentiment_psi_noise: float | None
     compared: int
@@ -53,45 +56,59 @@ class Evidence:
     findings: tuple[str, ...]
 
 
-async def evidence(
+async def arm_metrics(
     reader: Reader,
     since: Mapping[Version, datetime],
     until: datetime,
     revisions: Mapping[Version, str],
-) -> Evidence:
-    """Since a moment of its own for each version. Raises `DatabaseUnavailable`."""
-    arms = await asyncio.gather(
+) -> RolloutMetrics:
+    """Each version has its own `since`. Raises `DatabaseUnavailable`."""
+    found = await asyncio.gather(
         *(
             _arm(reader, Scope(TimeRange(min(since[version], until), until), version), revision)
             for version, revision in revisions.items()
         )
     )
-    of = dict(zip(revisions, arms, strict=True))
     test = await ab_test(reader, None, until)
+    arms = dict(zip(revisions, found, strict=True))
     compared, agreed, findings = _of_these_weights(test, revisions)
-    psi, noise = await anyio.to_thread.run_sync(_sentiment_psi, of)
-    return Evidence(of, psi, noise, compared, agreed, findings)
+    psi, noise = await anyio.to_thread.run_sync(_sentiment_psi, arms)
+    return RolloutMetrics(arms, psi, noise, compared, agreed, findings)
 
 
-async def _arm(reader: Reader, scope: Scope, revision: str) -> ArmEvidence:
-    sums = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in SENTIMENTS)
-    said, unanswered, latencies = await asyncio.gather(
-        reader.select(f"revision, {sums}", counts(scope), "GROUP BY revision"),
-        reader.select(
-            "revision, sum(texts)::bigint AS texts", failures(scope), "GROUP BY revision"
-        ),
-        reader.histograms(histogram(scope, "latency_ms", by=("revision", "cache_hit"))),
+@per_shape
+def _sentiments(shape: Shape) -> AnySelect:
+    facts = counts(shape)
+    return select(*sentiment_sums(facts)).where(facts.c.revision == bindparam("revision"))
+
+
+@per_shape
+def _failures(shape: Shape) -> AnySelect:
+    facts = failed_texts(shape)
+    texts = whole_sum(facts.c.texts).label("texts")
+    return select(texts).where(facts.c.revision == bindparam("revision"))
+
+
+@per_shape
+def _latencies(shape: Shape) -> AnySelect:
+    return histograms(shape, "latency_ms", by=("revision", "cache_hit"))
+
+
+async def _arm(reader: Reader, scope: Scope, revision: str) -> ArmMetrics:
+    sums, failures, latencies = await asyncio.gather(
+        reader.select(_sentiments(scope, revision=revision)),
+        reader.select(_failures(scope, revision=revision)),
+        reader.histograms(_latencies(scope)),
     )
-    sentiments: dict[Sentiment, int] = dict.fromkeys(SENTIMENTS, 0)
-    for row in said:
-        if row["revision"] == revision:
-            sentiments = {sentiment: row[sentiment] for sentiment in SENTIMENTS}
+    sentiments: dict[Sentiment, int] = dict(zip(SENTIMENTS, sums[0], strict=True))
     computed = merged(
-        bins for (of, cached), bins in latencies.items() if of == revision and not cached
+        bins
+        for (of_revision, is_cached), bins in latencies.items()
+        if of_revision == revision and not is_cached
     )
-    return ArmEvidence(
+    return ArmMetrics(
         answered=sum(sentiments.values()),
-        failed=sum(row["texts"] for row in unanswered if row["revision"] == revision),
+        failed=failures[0].texts,
         computed=sum(computed.values()),
         p95_ms=percentiles_ms(computed)["p95_ms"],
         sentiments=sentiments,
@@ -105,20 +122,22 @@ def _of_these_weights(
     """Texts compared, those on which both agreed, and what the A/B tests found."""
     compared = agreed = 0
     findings = []
-    paired, routed = test.paired, test.routed
-    if paired and all(paired.models[one].revision == revisions[one] for one in VERSIONS):
-        compared = paired.pairs
-        agreed = sum(pair.texts for pair in paired.table if pair.v1 == pair.v2)
+    paired, randomised = test.paired, test.randomised
+    if paired and all(paired.models[name].revision == revisions[name] for name in VERSIONS):
+        compared = paired.comparison.pairs
+        agreed = sum(row.texts for row in paired.table if row.v1 == row.v2)
         findings.append(paired.verdict.finding)
-    if routed and all(routed.arms[one].model.revision == revisions[one] for one in VERSIONS):
-        findings.append(routed.verdict.finding)
+    if randomised and all(
+        randomised.arms[name].model.revision == revisions[name] for name in VERSIONS
+    ):
+        findings.append(randomised.verdict.finding)
     return compared, agreed, tuple(findings)
 
 
-def _sentiment_psi(arms: Mapping[Version, ArmEvidence]) -> tuple[float | None, float | None]:
+def _sentiment_psi(arms: Mapping[Version, ArmMetrics]) -> tuple[float | None, float | None]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.drift import drift_of_cells
 
-    v1, v2 = ([arms[version].sentiments[one] for one in SENTIMENTS] for version in VERSIONS)
-    told = drift_of_cells(v1, v2, FALSE_ALARMS)
-    return told.psi, told.psi_noise
+    v1, v2 = ([arms[version].sentiments[name] for name in SENTIMENTS] for version in VERSIONS)
+    drift = drift_of_cells(v1, v2, FALSE_ALARMS)
+    return drift.psi, drift.psi_noise

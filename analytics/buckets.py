@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from analytics.tables import BUCKET_SECONDS
 from analytics.time_range import TimeRange
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 SMALLEST_FIRST = tuple(timedelta(seconds=seconds) for seconds in sorted(BUCKET_SECONDS))
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A part of a range: rollups of one size, or the rows themselves if `size` is None."""
+class Segment(NamedTuple):
+    """Part of a range: rollups of one size, or the rows themselves where `size` is None."""
 
     since: datetime
     until: datetime
@@ -46,7 +45,7 @@ def _cover(since: datetime, until: datetime, sizes: list[timedelta]) -> list[Seg
 
 def floor(time: datetime, size: timedelta) -> datetime:
     """The start of the bucket that `time` lies in."""
-    return time - (time - _EPOCH) % size
+    return time - (time - EPOCH) % size
 
 
 def _ceiling(time: datetime, size: timedelta) -> datetime | None:

@@ -1,73 +1,85 @@
-"""How long answers took: percentiles by version, apart for cached ones and computed ones."""
+"""Percentiles of the latency, by version, separately for cached and computed answers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
-from pydantic import BaseModel, Field
+from sqlalchemy import func, select
 
-from analytics.reader import Reader
-from analytics.sql_fragment import Scope, histogram, predictions
-from analytics.window import Window, window
+from analytics.reader import AnyRow, Reader
+from analytics.scope import Scope
+from analytics.shape import AnySelect, Ends, Query, Shape, per_shape
+from analytics.subqueries import histograms, in_range
+from analytics.tables import model_versions, predictions
 from core.errors import invalid_field
 from core.types import Version
+from core.uuid7 import id_range
 from stats.histogram import LATENCY_MS, Counts, percentiles
 
 MAX_EXACT = timedelta(hours=1)
 
 
-class LatencyPercentiles(BaseModel):
+class LatencyPercentiles(NamedTuple):
     version: Version
     cache_hit: bool
     predictions: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
 
 
-class Latency(Window):
-    exact: bool
-    percentiles: list[LatencyPercentiles] = Field(
-        description="of what a request took inside the service; within 1 % unless they are exact"
-    )
+@per_shape
+def _histograms(shape: Shape) -> AnySelect:
+    return histograms(shape, "latency_ms", by=("version", "cache_hit"))
 
 
-async def latency(reader: Reader, scope: Scope) -> Latency:
-    """Merged from the rollups' histograms; see `stats.histogram`."""
-    counts = await reader.histograms(histogram(scope, "latency_ms", by=("version", "cache_hit")))
-    found = [
-        LatencyPercentiles.model_validate(
-            {"version": version, "cache_hit": cache_hit, "predictions": sum(bins.values())}
-            | percentiles_ms(bins)
-        )
+async def latency(reader: Reader, scope: Scope) -> list[LatencyPercentiles]:
+    """Within 1 % of the exact percentiles, from the rollups' histograms (`stats.histogram`)."""
+    counts = await reader.histograms(_histograms(scope))
+    return [
+        LatencyPercentiles(version, cache_hit, sum(bins.values()), **percentiles_ms(bins))
         for (version, cache_hit), bins in sorted(counts.items())
     ]
-    return Latency(**window(scope), exact=False, percentiles=found)
 
 
 def percentiles_ms(counts: Counts) -> dict[str, float | None]:
-    """As the fields of a reply; null without predictions."""
-    told = percentiles(LATENCY_MS, counts)
-    if told is None:
+    """As the fields of a result; None without predictions."""
+    found = percentiles(LATENCY_MS, counts)
+    if found is None:
         return {"p50_ms": None, "p95_ms": None, "p99_ms": None}
-    return {"p50_ms": told.p50, "p95_ms": told.p95, "p99_ms": told.p99}
+    return {"p50_ms": found.p50, "p95_ms": found.p95, "p99_ms": found.p99}
 
 
-async def exact_latency(reader: Reader, scope: Scope) -> Latency:
-    """Of every prediction in `scope`.
+async def exact_latency(reader: Reader, scope: Scope) -> Sequence[AnyRow]:
+    """Rows with the fields of `LatencyPercentiles`, from every prediction in `scope`.
 
     Raises:
-        InvalidRequest: it is longer than `MAX_EXACT`, and the rows may be too many.
+        InvalidRequest: the range is longer than `MAX_EXACT`, so the rows may be too many.
     """
-    if scope.span.until - scope.span.since > MAX_EXACT:
+    since, until = scope.span.since, scope.span.until
+    if until - since > MAX_EXACT:
         raise invalid_field("exact", "is for an hour at most; take a shorter range")
-    percentile = "percentile_disc({}) WITHIN GROUP (ORDER BY latency_ms)"
-    rows = await reader.select(
-        "version, cache_hit, count(*) AS predictions, "
-        f"{percentile.format(0.5)} AS p50_ms, {percentile.format(0.95)} AS p95_ms, "
-        f"{percentile.format(0.99)} AS p99_ms",
-        predictions(scope),
-        "GROUP BY version, cache_hit ORDER BY version, cache_hit",
+    key = model_versions.c.version, predictions.c.cache_hit
+    statement = (
+        select(
+            *key,
+            func.count().label("predictions"),
+            *(
+                func.percentile_disc(percent / 100)
+                .within_group(predictions.c.latency_ms)
+                .label(f"p{percent}_ms")
+                for percent in (50, 95, 99)
+            ),
+        )
+        .join_from(
+            predictions, model_versions, model_versions.c.id == predictions.c.model_version_id
+        )
+        .where(*in_range(predictions, Ends(since, until, *id_range(since, until))))
+        .group_by(*key)
+        .order_by(*key)
     )
-    found = [LatencyPercentiles.model_validate(dict(row)) for row in rows]
-    return Latency(**window(scope), exact=True, percentiles=found)
+    if scope.version is not None:
+        statement = statement.where(model_versions.c.version == scope.version)
+    return await reader.select(Query(statement))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import anyio.to_thread
-from sqlalchemy import RowMapping, text
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.sql_fragment import SqlFragment
+from analytics.shape import Query
 from core.postgres import reading
 from stats.histogram import Counts
 
 _ROWS_AT_A_TIME = 200
+
+AnyRow = Row[*tuple[Any, ...]]
+Histograms = dict[tuple[Any, ...], Counts]
 
 
 class Reader:
@@ -23,39 +26,32 @@ class Reader:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def select(
-        self, columns: str, facts: SqlFragment, rest: str = ""
-    ) -> Sequence[RowMapping]:
-        """`SELECT columns FROM facts rest`."""
-        statement = text(f"SELECT {columns} FROM {facts.sql} AS facts {rest}")
+    async def select(self, query: Query) -> Sequence[AnyRow]:
         async with reading(self._engine) as connection:
-            rows: Sequence[RowMapping] = (
-                (await connection.execute(statement, facts.parameters)).mappings().all()
-            )
+            rows: Sequence[AnyRow] = (await connection.execute(*query)).all()
             return rows
 
-    async def histograms(self, facts: SqlFragment) -> dict[tuple[Any, ...], Counts]:
-        """Those of `facts.histogram`, by the values that they are by."""
-        return _added(cast("Iterable[Any]", row.values()) for row in await self.select("*", facts))
+    async def histograms(self, query: Query) -> Histograms:
+        """Histograms by key, from rows of a key's columns, bins and counts."""
+        return _added(await self.select(query))
 
-    async def add_histograms(self, keys: str, facts: SqlFragment) -> dict[tuple[Any, ...], Counts]:
-        """Those of `facts.histogram_rows` added up by `keys`, expressions of its columns.
+    async def many_histograms(self, query: Query) -> Histograms:
+        """As `histograms`, for thousands of rows, which are added up in a thread.
 
         Of many groups, PostgreSQL would take three times as long to add up the bins.
         """
-        statement = text(f"SELECT {keys}, bins, counts FROM {facts.sql} AS facts")
-        rows: list[Sequence[Any]] = []
+        rows: list[AnyRow] = []
         async with reading(self._engine) as connection:
             streamed = await connection.stream(
-                statement, facts.parameters, execution_options={"yield_per": _ROWS_AT_A_TIME}
+                *query, execution_options={"yield_per": _ROWS_AT_A_TIME}
             )
-            # Some at a time, because they are decoded on the event loop.
-            async for some in streamed.partitions():
-                rows += some
+            # In portions, because the event loop decodes them.
+            async for portion in streamed.partitions():
+                rows += portion
         return await anyio.to_thread.run_sync(_added, rows)
 
 
-def _added(rows: Iterable[Iterable[Any]]) -> dict[tuple[Any, ...], Counts]:
+def _added(rows: Iterable[AnyRow]) -> Histograms:
     histograms: dict[tuple[Any, ...], Counter[int]] = defaultdict(Counter)
     for *key, bins, counts in rows:
         histograms[tuple(key)].update(dict(zip(bins, counts, strict=True)))

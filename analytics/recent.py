@@ -2,74 +2,74 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Integer, bindparam, select, true
 
-from analytics.reader import Reader
-from analytics.sql_fragment import Scope, SqlFragment
-from analytics.window import Window, window
-from core.types import Endpoint, Sentiment, Version
+from analytics.reader import AnyRow, Reader
+from analytics.scope import Scope
+from analytics.shape import Ends, Query
+from analytics.subqueries import in_range
+from analytics.tables import model_versions, predictions
 from core.uuid7 import id_range
 
-_COLUMNS = """id, created_at, endpoint, sentiment, confidence, latency_ms, cache_hit,
-    version AS model_version, revision AS model_revision, truncated, token_count"""
+# Without the text, which is never shown.
+_COLUMNS = (
+    "id", "created_at", "endpoint", "sentiment", "confidence", "latency_ms", "cache_hit",
+    "truncated", "token_count",
+)  # fmt: skip
 
 
-class LoggedPrediction(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-    id: UUID
-    created_at: datetime
-    endpoint: Endpoint
-    sentiment: Sentiment
-    confidence: float
-    latency_ms: float
-    cache_hit: bool
-    model_version: Version
-    model_revision: str
-    truncated: bool
-    token_count: int
+_LIMIT = bindparam("limit", type_=Integer)
+# By model version, because each has an index: a version that answers rarely is found as fast.
+_of_model = (
+    select(*(predictions.c[name] for name in _COLUMNS))
+    .where(
+        predictions.c.model_version_id == model_versions.c.id,
+        *in_range(predictions, Ends(*(bindparam(name) for name in Ends._fields))),
+    )
+    .order_by(predictions.c.id.desc())
+    .limit(_LIMIT)
+    .correlate(model_versions)
+    .lateral("of_model")
+)
+_NEWEST = (
+    select(
+        *_of_model.c,
+        model_versions.c.version.label("model_version"),
+        model_versions.c.revision.label("model_revision"),
+    )
+    .join_from(model_versions, _of_model, true())
+    .order_by(_of_model.c.id.desc())
+    .limit(_LIMIT)
+)
+_NEWEST_OF_VERSION = _NEWEST.where(model_versions.c.version == bindparam("version"))
 
 
-class RecentPredictions(Window):
-    predictions: list[LoggedPrediction] = Field(description="newest first; texts are never shown")
-    next_before: UUID | None = Field(description="`before` of the next page; null on the last one")
+class RecentPredictions(NamedTuple):
+    """Rows of the log, newest first, with model_version and model_revision."""
+
+    predictions: Sequence[AnyRow]
+    next_before: UUID | None
 
 
 async def recent(
     reader: Reader, scope: Scope, limit: int, before: UUID | None = None
 ) -> RecentPredictions:
-    """At most `limit` predictions, older than the one whose id is `before`.
+    """At most `limit` predictions, older than the prediction whose id is `before`.
 
-    A page is a range of the primary key, so the last one takes no longer than the first.
+    A page is a range of the primary key, so the last page takes no longer than the first.
     """
-    rows = await reader.select(_COLUMNS, _newest(scope, limit + 1, before), "ORDER BY id DESC")
-    page = [LoggedPrediction.model_validate(row) for row in rows[:limit]]
-    return RecentPredictions(
-        **window(scope), predictions=page, next_before=page[-1].id if len(rows) > limit else None
-    )
-
-
-def _newest(scope: Scope, limit: int, before: UUID | None) -> SqlFragment:
-    low, high = id_range(scope.span.since, scope.span.until)
-    parameters: dict[str, Any] = {
-        "low": low,
-        "high": high if before is None else min(before, high),
-        "since": scope.span.since,
-        "until": scope.span.until,
-        "limit": limit,
-    }
-    of_version = ""
+    since, until = scope.span.since, scope.span.until
+    low, high = id_range(since, until)
+    if before is not None:
+        high = min(before, high)
+    parameters: dict[str, Any] = {**Ends(since, until, low, high)._asdict(), "limit": limit + 1}
+    statement = _NEWEST
     if scope.version is not None:
-        of_version = "WHERE m.version = :version"
-        parameters["version"] = scope.version
-    # By model version, for each of them has an index: one that answers rarely is found as fast.
-    return SqlFragment(
-        f"""(SELECT m.version, m.revision, p.* FROM model_versions AS m CROSS JOIN LATERAL (
-            SELECT * FROM predictions WHERE model_version_id = m.id AND id >= :low AND id < :high
-            AND created_at >= :since AND created_at < :until ORDER BY id DESC LIMIT :limit
-        ) AS p {of_version} ORDER BY p.id DESC LIMIT :limit)""",
-        parameters,
-    )
+        statement, parameters["version"] = _NEWEST_OF_VERSION, scope.version
+    rows = await reader.select(Query(statement, parameters))
+    page = rows[:limit]
+    return RecentPredictions(page, page[-1].id if len(rows) > limit else None)

@@ -1,78 +1,72 @@
-"""What was predicted, in totals: how many, how sure, how fast, and which sentiments."""
+"""Totals of the predictions: how many, how confident, how fast, and which sentiments."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
-from pydantic import BaseModel, Field
+from sqlalchemy import func, select
 
 from analytics.reader import Reader
-from analytics.sql_fragment import Scope, counts, failures
-from analytics.window import Window, window
+from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
+from analytics.subqueries import all_sentiments, counts, failed_texts, sentiment_sums, whole_sum
 from core.types import SENTIMENTS, Sentiment, Version
 
 
-class Summary(Window):
+class Summary(NamedTuple):
+    """The averages and the rate, in percent, are None without predictions."""
+
     total_predictions: int
     by_version: dict[Version, int]
-    failures: int = Field(description="texts that were not answered, for a version could not")
-    average_confidence: float | None = Field(description="null without predictions")
+    failures: int
+    average_confidence: float | None
     average_latency_ms: float | None
-    cache_hit_rate: float | None = Field(description="percent of the predictions")
+    cache_hit_rate: float | None
 
 
-class SentimentShare(BaseModel):
-    count: int
-    percent: float
+@per_shape
+def _totals(shape: Shape) -> AnySelect:
+    facts = counts(shape)
+    predictions = all_sentiments(facts)
+    return (
+        select(
+            facts.c.version,
+            whole_sum(predictions).label("predictions"),
+            func.sum(facts.c.confidence_sum).label("confidence"),
+            func.sum(facts.c.latency_ms_sum).label("latency_ms"),
+            whole_sum(predictions, facts.c.cache_hit).label("cache_hits"),
+        )
+        .group_by(facts.c.version)
+        .order_by(facts.c.version)
+    )
 
 
-class SentimentDistribution(Window):
-    total_predictions: int
-    distribution: dict[Sentiment, SentimentShare]
+@per_shape
+def _failures(shape: Shape) -> AnySelect:
+    return select(whole_sum(failed_texts(shape).c.texts).label("texts"))
 
 
 async def summary(reader: Reader, scope: Scope) -> Summary:
-    summed = reader.select(
-        "version, sum(negative + neutral + positive)::bigint AS predictions, "
-        "sum(confidence_sum) AS confidence, sum(latency_ms_sum) AS latency_ms, "
-        "coalesce(sum(negative + neutral + positive) FILTER (WHERE cache_hit), 0)::bigint "
-        "AS cache_hits",
-        counts(scope),
-        "GROUP BY version ORDER BY version",
+    rows, [failures] = await asyncio.gather(
+        reader.select(_totals(scope)), reader.select(_failures(scope))
     )
-    failed = reader.select("coalesce(sum(texts), 0)::bigint AS texts", failures(scope))
-    rows, [unanswered] = await asyncio.gather(summed, failed)
-    total = sum(row["predictions"] for row in rows)
-
-    def average(column: str) -> float | None:
-        return sum(row[column] for row in rows) / total if total else None
-
-    hit_share = average("cache_hits")
+    total = sum(row.predictions for row in rows)
     return Summary(
-        **window(scope),
         total_predictions=total,
-        by_version={row["version"]: row["predictions"] for row in rows},
-        failures=unanswered["texts"],
-        average_confidence=average("confidence"),
-        average_latency_ms=average("latency_ms"),
-        cache_hit_rate=None if hit_share is None else 100 * hit_share,
+        by_version={row.version: row.predictions for row in rows},
+        failures=failures.texts,
+        average_confidence=sum(row.confidence for row in rows) / total if total else None,
+        average_latency_ms=sum(row.latency_ms for row in rows) / total if total else None,
+        cache_hit_rate=100 * sum(row.cache_hits for row in rows) / total if total else None,
     )
 
 
-async def sentiment_distribution(reader: Reader, scope: Scope) -> SentimentDistribution:
-    said = await sentiment_counts(reader, scope)
-    total = sum(said.values())
-    return SentimentDistribution(
-        **window(scope),
-        total_predictions=total,
-        distribution={
-            sentiment: SentimentShare(count=count, percent=100 * count / total if total else 0.0)
-            for sentiment, count in said.items()
-        },
-    )
+@per_shape
+def _sentiments(shape: Shape) -> AnySelect:
+    return select(*sentiment_sums(counts(shape)))
 
 
 async def sentiment_counts(reader: Reader, scope: Scope) -> dict[Sentiment, int]:
-    sums = ", ".join(f"coalesce(sum({name}), 0)::bigint AS {name}" for name in SENTIMENTS)
-    [row] = await reader.select(sums, counts(scope))
-    return {sentiment: row[sentiment] for sentiment in SENTIMENTS}
+    [row] = await reader.select(_sentiments(scope))
+    return dict(zip(SENTIMENTS, row, strict=True))

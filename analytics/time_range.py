@@ -11,26 +11,26 @@ from core.errors import invalid_field
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 DEFAULT_SPAN = timedelta(hours=24)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-# A "+" in a query string that was not percent-encoded arrives as a space.
+# A "+" that is not percent-encoded in a query string arrives as a space.
 _LOST_PLUS = re.compile(r" ([0-9]{2}:?[0-9]{2})$")
 _RELATIVE = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """Half open: `since` belongs to it, `until` does not. Both are aware, in UTC."""
+    """From `since`, which belongs to it, to `until`, which does not; both aware, in UTC."""
 
     since: datetime
     until: datetime
 
 
 def parse_range(since: str | None, until: str | None, now: datetime) -> TimeRange:
-    """The range that `since` and `until` tell; the last 24 hours by default.
+    """The range from `since` to `until`; the last 24 hours by default.
 
     Each is ISO 8601 with an offset, or relative to `now` as in `30m`, `24h`, `7d`.
 
     Raises:
-        InvalidRequest: neither form, or `since` is not before `until`.
+        InvalidRequest: a time has neither form, or `since` is not before `until`.
     """
     end = now if until is None else _parse_time("until", until, now)
     if since is not None:
@@ -47,7 +47,7 @@ def parse_range(since: str | None, until: str | None, now: datetime) -> TimeRang
 def parse_ends(
     since: str | None, until: str | None, now: datetime
 ) -> tuple[datetime | None, datetime]:
-    """The two ends of a range that begins where its data does, unless `since` is told.
+    """Both ends of a range that begins with its data, unless `since` is given.
 
     Raises:
         InvalidRequest: as `parse_range`.
@@ -62,10 +62,10 @@ def parse_ends(
 def reference_range(
     since: str | None, until: str | None, current: TimeRange, now: datetime
 ) -> TimeRange:
-    """What `current` is compared with: by default what lies right before it, and is as long.
+    """The reference of `current`: by default, the range of the same length right before it.
 
     Raises:
-        InvalidRequest: as `parse_range`; or only one end is told, or nothing lies before.
+        InvalidRequest: as `parse_range`; or only one end is given, or nothing lies before.
     """
     if (since is None) != (until is None):
         raise invalid_field("reference_since", "needs reference_until, and the other way round")

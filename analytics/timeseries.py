@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field
+from sqlalchemy import Label, Subquery, func, select
 
-from analytics.buckets import floor
+from analytics.buckets import EPOCH, floor
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.sql_fragment import Scope, counts, failures, histogram_rows
+from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
+from analytics.subqueries import (
+    all_sentiments,
+    counts,
+    failed_texts,
+    histogram_rows,
+    sentiment_sums,
+    whole_sum,
+)
 from analytics.time_range import TimeRange
-from analytics.window import Window, window
 from core.errors import invalid_field
 from core.types import SENTIMENTS, Sentiment, Version
 
@@ -24,87 +32,105 @@ BUCKETS: dict[BucketName, timedelta] = {
     "day": timedelta(days=1),
 }
 MAX_BUCKETS = 1_500
-# Without a bucket of the caller's choice: the smallest that gives no more points than this.
+# If the caller names no bucket: the smallest that gives no more points than this.
 USUAL_BUCKETS = 180
 
 
-class Point(BaseModel):
-    """One bucket of one version."""
+class Point(NamedTuple):
+    """One bucket of one version; rates are in percent."""
 
-    time: datetime = Field(description="start of the bucket; the first may begin before `since`")
+    time: datetime
     version: Version
     predictions: int
-    failures: int = Field(description="texts that were not answered, for this version could not")
-    per_second: float = Field(description="predictions over the part of the bucket in the range")
+    failures: int
+    per_second: float
     sentiments: dict[Sentiment, int]
-    average_confidence: float | None = Field(description="null without predictions")
-    cache_hit_rate: float | None = Field(description="percent")
-    p50_ms: float | None = Field(description="latency, within 1 % of the exact percentile")
+    average_confidence: float | None
+    cache_hit_rate: float | None
+    p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
 
 
-class Timeseries(Window):
-    bucket: BucketName
-    points: list[Point] = Field(description="by time, then version; buckets without any are absent")
-
-
-def choose_bucket(span: TimeRange, wanted: BucketName | None) -> BucketName:
-    """`wanted`, or the smallest bucket that gives a readable number of points.
+def choose_bucket(span: TimeRange, requested: BucketName | None) -> BucketName:
+    """`requested`, or the smallest bucket that gives a readable number of points.
 
     Raises:
-        InvalidRequest: `wanted` would give more than MAX_BUCKETS points.
+        InvalidRequest: `requested` would give more than MAX_BUCKETS points.
     """
     length = span.until - span.since
-    if wanted is None:
+    if requested is None:
         return next((name for name in BUCKETS if length / BUCKETS[name] <= USUAL_BUCKETS), "day")
-    if length / BUCKETS[wanted] > MAX_BUCKETS:
+    if length / BUCKETS[requested] > MAX_BUCKETS:
         raise invalid_field(
             "bucket",
-            f"{wanted} gives more than {MAX_BUCKETS:,} points; take a shorter range or larger ones",
+            f"{requested} gives more than {MAX_BUCKETS:,} points; "
+            "take a shorter range or a larger bucket",
         )
-    return wanted
+    return requested
 
 
-async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timeseries:
+def _bucket(shape: Shape, facts: Subquery) -> Label[Any]:
+    return func.date_bin(shape.largest_bucket, facts.c.time, EPOCH).label("bucket")
+
+
+@per_shape
+def _sums(shape: Shape) -> AnySelect:
+    facts = counts(shape)
+    return select(
+        _bucket(shape, facts),
+        facts.c.version,
+        *sentiment_sums(facts),
+        func.sum(facts.c.confidence_sum).label("confidence"),
+        whole_sum(all_sentiments(facts), facts.c.cache_hit).label("cache_hits"),
+    ).group_by("bucket", "version")
+
+
+@per_shape
+def _latencies(shape: Shape) -> AnySelect:
+    facts = histogram_rows(shape, "latency_ms")
+    return select(_bucket(shape, facts), facts.c.version, facts.c.bins, facts.c.counts)
+
+
+@per_shape
+def _failures(shape: Shape) -> AnySelect:
+    facts = failed_texts(shape)
+    return select(
+        _bucket(shape, facts), facts.c.version, whole_sum(facts.c.texts).label("texts")
+    ).group_by("bucket", "version")
+
+
+async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> list[Point]:
+    """By time, then version; a bucket without predictions and failures has no point."""
     size = BUCKETS[bucket]
-    time = f"date_bin('{int(size.total_seconds())} s', time, TIMESTAMPTZ 'epoch') AS bucket"
-    grouped = "GROUP BY bucket, version"
-    total = "negative + neutral + positive"
-    sums = reader.select(
-        f"{time}, version, {', '.join(f'sum({name})::bigint AS {name}' for name in SENTIMENTS)}, "
-        f"sum(confidence_sum) AS confidence, "
-        f"coalesce(sum({total}) FILTER (WHERE cache_hit), 0)::bigint AS cache_hits",
-        counts(scope, size),
-        grouped,
+    sums, latencies, unanswered = await asyncio.gather(
+        reader.select(_sums(scope, size)),
+        reader.many_histograms(_latencies(scope, size)),
+        reader.select(_failures(scope, size)),
     )
-    took = histogram_rows(scope, "latency_ms", size)
-    rows, bins, failed = await asyncio.gather(
-        sums,
-        reader.add_histograms(f"{time}, version", took),
-        reader.select(f"{time}, version, sum(texts) AS texts", failures(scope, size), grouped),
-    )
-    said = {(row["bucket"], row["version"]): row for row in rows}
-    unanswered = {(row["bucket"], row["version"]): int(row["texts"]) for row in failed}
+    answered = {(row.bucket, row.version): row for row in sums}
+    failures = {(row.bucket, row.version): row.texts for row in unanswered}
     points = []
-    for start, version in sorted(said.keys() | unanswered.keys()):
-        row = said.get((start, version))
-        sentiments: dict[Sentiment, int] = {name: row[name] if row else 0 for name in SENTIMENTS}
+    for start, version in sorted(answered.keys() | failures.keys()):
+        row = answered.get((start, version))
+        sentiments: dict[Sentiment, int] = {
+            name: getattr(row, name) if row else 0 for name in SENTIMENTS
+        }
         predictions = sum(sentiments.values())
         points.append(
             Point(
                 time=start,
                 version=version,
                 predictions=predictions,
-                failures=unanswered.get((start, version), 0),
+                failures=failures.get((start, version), 0),
                 per_second=predictions / _seconds_inside(scope.span, start, size),
                 sentiments=sentiments,
-                average_confidence=row and row["confidence"] / predictions,
-                cache_hit_rate=row and 100 * row["cache_hits"] / predictions,
-                **percentiles_ms(bins.get((start, version), {})),
+                average_confidence=row.confidence / predictions if row else None,
+                cache_hit_rate=100 * row.cache_hits / predictions if row else None,
+                **percentiles_ms(latencies.get((start, version), {})),
             )
         )
-    return Timeseries(**window(scope), bucket=bucket, points=points)
+    return points
 
 
 def _seconds_inside(span: TimeRange, bucket: datetime, size: timedelta) -> float:

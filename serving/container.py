@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from analytics.arm_metrics import evidence
+from analytics.arm_metrics import arm_metrics
 from analytics.feedback.store import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.shipper_supervisor import ShipperSupervisor
@@ -116,7 +116,7 @@ class Container:
             in_force=self._set_desired_models,
         )
         self.rollout_watch = RolloutWatch(
-            self.live_policy, policies, partial(evidence, self.reader), self._revisions
+            self.live_policy, policies, partial(arm_metrics, self.reader), self._revisions
         )
         self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_watch)
         self.shadow = Shadow(self._ask_challenger)

@@ -1,64 +1,46 @@
-"""What both kinds of A/B comparison tell and ask."""
+"""Queries that both kinds of A/B comparison need."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any
 
-from pydantic import BaseModel, Field
-from sqlalchemy import RowMapping
+from sqlalchemy import ColumnElement, Table, bindparam, select
 
-from analytics.reader import Reader
-from analytics.sql_fragment import SqlFragment
+from analytics.reader import AnyRow, Reader
+from analytics.shape import Query
+from analytics.tables import comparison_rollups, model_versions
 from core.types import Version
 
-
-class Interval(BaseModel):
-    low: float
-    high: float
-
-
-class Model(BaseModel):
-    revision: str
-    engine: str
+# The pair of models that a comparison is about.
+PAIR = (
+    comparison_rollups.c.v1_model_version_id.label("v1"),
+    comparison_rollups.c.v2_model_version_id.label("v2"),
+)
 
 
-class LabelsNeeded(BaseModel):
-    v1: int
-    v2: int
+# The conditions for the rollups of one pair; its parameters are v1 and v2.
+IS_PAIR = (
+    comparison_rollups.c.v1_model_version_id == bindparam("v1"),
+    comparison_rollups.c.v2_model_version_id == bindparam("v2"),
+)
 
 
-class Verdict(BaseModel):
-    """Holds however often one looks, if `since` stays what it is (docs/statistics.md)."""
-
-    finding: Literal["v2_better", "v1_better", "no_difference_yet", "sample_ratio_mismatch"]
-    sentence: str
-    more_labels: LabelsNeeded | None = Field(
-        description="of each version's predictions, if the accuracies seen so far were the true "
-        "ones; null where nothing would settle it, or nothing is known"
+async def newest(
+    reader: Reader, table: Table, until: datetime, *columns: ColumnElement[Any]
+) -> AnyRow | None:
+    """`columns` of the newest rollup before `until`; None if there is none."""
+    statement = (
+        select(*columns)
+        .where(table.c.bucket_seconds == 60, table.c.bucket < until)
+        .order_by(table.c.bucket.desc())
+        .limit(1)
     )
-
-
-async def newest(reader: Reader, table: str, columns: str, until: datetime) -> RowMapping | None:
-    """What the newest bucket before `until` is about."""
-    rows = await reader.select(
-        columns,
-        SqlFragment(
-            f"(SELECT * FROM {table} WHERE bucket_seconds = 60 AND bucket < :until "
-            "ORDER BY bucket DESC LIMIT 1)",
-            {"until": until},
-        ),
-    )
+    rows = await reader.select(Query(statement))
     return rows[0] if rows else None
 
 
-async def models_of(reader: Reader, **ids: int) -> dict[Version, RowMapping]:
-    rows = await reader.select(
-        "version, revision, engine, first_seen",
-        SqlFragment("(SELECT * FROM model_versions WHERE id IN (:v1, :v2))", ids),
-    )
-    return {row["version"]: row for row in rows}
-
-
-def model(row: RowMapping) -> Model:
-    return Model(revision=row["revision"], engine=row["engine"])
+async def models_of(reader: Reader, v1: int, v2: int) -> dict[Version, AnyRow]:
+    """Revision, engine and first_seen of both model versions."""
+    statement = select(model_versions).where(model_versions.c.id.in_((v1, v2)))
+    return {row.version: row for row in await reader.select(Query(statement))}

@@ -1,177 +1,158 @@
-"""How the difference in accuracy and its interval came to be what they are, label by label."""
+"""How the difference in accuracy and its interval developed, label by label."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from datetime import datetime
-from typing import Any
+from itertools import groupby
+from operator import add, attrgetter
+from typing import Any, NamedTuple, TypeVar
 
 import anyio.to_thread
-from pydantic import BaseModel, Field
-from sqlalchemy import RowMapping
+from sqlalchemy import ColumnElement, Table, func, select
 
-from analytics.ab.common import newest
-from analytics.ab.paired import paired_outcomes
-from analytics.reader import Reader
-from analytics.sql_fragment import SqlFragment
-from analytics.tables import BUCKET_SECONDS
-from core.types import SENTIMENTS
+from analytics.ab.common import IS_PAIR, PAIR, newest
+from analytics.ab.paired import label_sums, paired_outcomes
+from analytics.reader import AnyRow, Reader
+from analytics.shape import Query
+from analytics.subqueries import whole_sum
+from analytics.tables import BUCKET_SECONDS, assignment_rollups, comparison_rollups
+from core.types import VERSIONS
 from stats.outcomes import ArmOutcomes, PairedOutcomes
 
-# An interval takes a millisecond or two.
+# Computing an interval takes a millisecond or two.
 MAX_POINTS = 60
 # The smallest buckets that give no more rows than this to add up.
 MAX_BUCKETS = 240
 ALPHA = 0.05
 
-_LABELS = ", ".join(f"sum(labelled_{name})::bigint AS {name}" for name in SENTIMENTS)
+_Point = TypeVar("_Point")
 
 
-class AbPoint(BaseModel):
-    """Of all texts or subjects up to the end of a bucket."""
+class AbPoint(NamedTuple):
+    """v2 minus v1 in accuracy, over all texts or subjects up to the end of a bucket.
 
-    time: datetime = Field(description="start of the bucket")
+    `time` is the bucket's start, `low` and `high` the 95 % interval that holds at every look.
+    """
+
+    time: datetime
     labelled: int
-    difference: float = Field(description="accuracy of v2 minus that of v1")
-    low: float = Field(description="of the interval that holds at every look, 95 %")
+    difference: float
+    low: float
     high: float
 
 
-class AbOverTime(BaseModel):
+class AbOverTime(NamedTuple):
     """By when the text was first compared, or the subject first seen."""
 
-    paired: list[AbPoint] = Field(description="of the newest pair of models; empty without labels")
-    routed: list[AbPoint] = Field(description="of the newest test of the traffic split")
-
-
-@dataclass(frozen=True, slots=True)
-class _Arms:
-    v1: ArmOutcomes
-    v2: ArmOutcomes
+    paired: list[AbPoint]
+    randomised: list[AbPoint]
 
 
 async def ab_over_time(reader: Reader, until: datetime) -> AbOverTime:
-    paired, routed = await asyncio.gather(_paired(reader, until), _routed(reader, until))
+    paired, randomised = await asyncio.gather(_paired(reader, until), _randomised(reader, until))
     return AbOverTime(
-        paired=await anyio.to_thread.run_sync(_paired_points, paired),
-        routed=await anyio.to_thread.run_sync(_routed_points, routed),
+        await anyio.to_thread.run_sync(_paired_points, paired),
+        await anyio.to_thread.run_sync(_randomised_points, randomised),
     )
 
 
-async def _paired(reader: Reader, until: datetime) -> Sequence[RowMapping]:
-    pair = await newest(
-        reader, "comparison_rollups",
-        "v1_model_version_id AS v1, v2_model_version_id AS v2", until,
-    )  # fmt: skip
+async def _paired(reader: Reader, until: datetime) -> Sequence[AnyRow]:
+    pair = await newest(reader, comparison_rollups, until, *PAIR)
     if pair is None:
         return []
-    of_pair = "v1_model_version_id = :v1 AND v2_model_version_id = :v2"
-    facts = await _bucketed(reader, "comparison_rollups", of_pair, dict(pair))
-    return await reader.select(
-        f"bucket, v1_sentiment AS v1, v2_sentiment AS v2, {_LABELS}",
-        facts,
-        "GROUP BY bucket, v1_sentiment, v2_sentiment ORDER BY bucket",
+    table, parameters = comparison_rollups, {"v1": pair.v1, "v2": pair.v2}
+    size = await _bucket_seconds(reader, table, IS_PAIR, parameters)
+    key = table.c.bucket, table.c.v1_sentiment.label("v1"), table.c.v2_sentiment.label("v2")
+    statement = (
+        select(*key, *label_sums(table))
+        .where(table.c.bucket_seconds == size, *IS_PAIR)
+        .group_by(*key)
+        .order_by(table.c.bucket)
     )
+    return await reader.select(Query(statement, parameters))
 
 
-async def _routed(reader: Reader, until: datetime) -> Sequence[RowMapping]:
-    latest = await newest(reader, "assignment_rollups", "experiment_id", until)
+async def _randomised(reader: Reader, until: datetime) -> Sequence[AnyRow]:
+    table = assignment_rollups
+    latest = await newest(reader, table, until, table.c.experiment_id)
     if latest is None:
         return []
-    facts = await _bucketed(
-        reader, "assignment_rollups", "experiment_id = :experiment_id", dict(latest)
+    of_experiment = table.c.experiment_id == latest.experiment_id
+    size = await _bucket_seconds(reader, table, (of_experiment,), {})
+    key = table.c.bucket, table.c.version
+    sums = (whole_sum(table.c[name]).label(name) for name in ("labelled", "correct"))
+    statement = (
+        select(*key, *sums)
+        .where(table.c.bucket_seconds == size, of_experiment)
+        .group_by(*key)
+        .order_by(table.c.bucket)
     )
-    return await reader.select(
-        "bucket, version, sum(labelled)::bigint AS labelled, sum(correct)::bigint AS correct",
-        facts,
-        "GROUP BY bucket, version ORDER BY bucket",
-    )
+    return await reader.select(Query(statement))
 
 
-async def _bucketed(
-    reader: Reader, table: str, condition: str, parameters: dict[str, Any]
-) -> SqlFragment:
-    """Its rollups, in the smallest buckets that are not too many."""
-
-    def of_size(seconds: int) -> SqlFragment:
-        sql = f"(SELECT * FROM {table} WHERE bucket_seconds = {seconds} AND {condition})"
-        return SqlFragment(sql, parameters)
-
+async def _bucket_seconds(
+    reader: Reader,
+    table: Table,
+    conditions: Sequence[ColumnElement[bool]],
+    parameters: Mapping[str, Any],
+) -> int:
+    """The smallest size of buckets that gives not too many for the rows in `table`."""
     _, hour, day = sorted(BUCKET_SECONDS)
-    [ends] = await reader.select("min(bucket) AS first, max(bucket) AS last", of_size(hour))
-    if ends["first"] is None:
-        return of_size(day)
-    length = (ends["last"] - ends["first"]).total_seconds() + hour
-    return of_size(
-        next((size for size in sorted(BUCKET_SECONDS) if length / size <= MAX_BUCKETS), day)
-    )
+    ends = func.min(table.c.bucket).label("first"), func.max(table.c.bucket).label("last")
+    hours = select(*ends).where(table.c.bucket_seconds == hour, *conditions)
+    [row] = await reader.select(Query(hours, parameters))
+    if row.first is None:
+        return day
+    length = (row.last - row.first).total_seconds() + hour
+    return next((size for size in sorted(BUCKET_SECONDS) if length / size <= MAX_BUCKETS), day)
 
 
-def _paired_points(rows: Sequence[RowMapping]) -> list[AbPoint]:
+def _paired_points(rows: Sequence[AnyRow]) -> list[AbPoint]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.confidence_sequence import paired_confidence_sequence
 
     total = PairedOutcomes(0, 0, 0, 0)
     cumulated = []
-    for bucket, of_bucket in _by_bucket(rows):
+    for time, of_bucket in groupby(rows, attrgetter("bucket")):
         new = paired_outcomes(of_bucket)
-        names = [field.name for field in fields(PairedOutcomes)]
-        total = PairedOutcomes(*(getattr(total, name) + getattr(new, name) for name in names))
+        total = PairedOutcomes(*map(add, astuple(total), astuple(new)))
         if new.labelled:
-            cumulated.append((bucket, total))
+            cumulated.append((time, total))
     points = []
-    for time, outcomes in _some(cumulated):
+    for time, outcomes in _thinned(cumulated):
+        difference = (outcomes.only_v2_right - outcomes.only_v1_right) / outcomes.labelled
         interval = paired_confidence_sequence(outcomes, ALPHA)
-        won, lost = outcomes.only_v2_right, outcomes.only_v1_right
-        points.append(
-            AbPoint(
-                time=time,
-                labelled=outcomes.labelled,
-                difference=(won - lost) / outcomes.labelled,
-                low=interval.low,
-                high=interval.high,
-            )
-        )
+        points.append(AbPoint(time, outcomes.labelled, difference, interval.low, interval.high))
     return points
 
 
-def _routed_points(rows: Sequence[RowMapping]) -> list[AbPoint]:
+def _randomised_points(rows: Sequence[AnyRow]) -> list[AbPoint]:
     from stats.confidence_sequence import arms_confidence_sequence
 
-    counts = {"v1": (0, 0), "v2": (0, 0)}
+    labelled, right = Counter[str](), Counter[str]()
     cumulated = []
-    for bucket, of_bucket in _by_bucket(rows):
+    for time, of_bucket in groupby(rows, attrgetter("bucket")):
+        before = labelled.total()
         for row in of_bucket:
-            labelled, right = counts[row["version"]]
-            counts[row["version"]] = labelled + int(row["labelled"]), right + int(row["correct"])
-        arms = _Arms(ArmOutcomes(*counts["v1"]), ArmOutcomes(*counts["v2"]))
-        if any(row["labelled"] for row in of_bucket) and arms.v1.labelled and arms.v2.labelled:
-            cumulated.append((bucket, arms))
+            labelled[row.version] += row.labelled
+            right[row.version] += row.correct
+        if labelled.total() > before and all(labelled[version] for version in VERSIONS):
+            v1, v2 = (ArmOutcomes(labelled[version], right[version]) for version in VERSIONS)
+            cumulated.append((time, v1, v2))
     points = []
-    for time, arms in _some(cumulated):
-        interval = arms_confidence_sequence(arms.v1, arms.v2, ALPHA)
-        points.append(
-            AbPoint(
-                time=time,
-                labelled=arms.v1.labelled + arms.v2.labelled,
-                difference=arms.v2.right / arms.v2.labelled - arms.v1.right / arms.v1.labelled,
-                low=interval.low,
-                high=interval.high,
-            )
-        )
+    for time, v1, v2 in _thinned(cumulated):
+        difference = v2.right / v2.labelled - v1.right / v1.labelled
+        interval = arms_confidence_sequence(v1, v2, ALPHA)
+        count = v1.labelled + v2.labelled
+        points.append(AbPoint(time, count, difference, interval.low, interval.high))
     return points
 
 
-def _by_bucket(rows: Iterable[RowMapping]) -> Iterator[tuple[datetime, list[RowMapping]]]:
-    of_bucket: dict[datetime, list[RowMapping]] = {}
-    for row in rows:
-        of_bucket.setdefault(row["bucket"], []).append(row)
-    yield from of_bucket.items()
-
-
-def _some(points: Sequence[Any]) -> Sequence[Any]:
-    """Evenly spread, the last one always among them."""
+def _thinned(points: Sequence[_Point]) -> Sequence[_Point]:
+    """At most MAX_POINTS of them, evenly spread; the last is always among them."""
     step = -(-len(points) // MAX_POINTS) or 1
     return points[::-1][::step][::-1]

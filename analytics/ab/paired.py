@@ -1,120 +1,109 @@
-"""v1 and v2 over texts that both answered, by /predict/ab-compare; each text once."""
+"""v1 and v2 over texts that both classified, by /predict/ab-compare; each text once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio.to_thread
-from pydantic import BaseModel, Field
-from sqlalchemy import RowMapping
+from sqlalchemy import FromClause, Label, func, select
 
-from analytics.ab.common import Interval, Model, Verdict, model, models_of, newest
+from analytics.ab.common import IS_PAIR, PAIR, models_of, newest
 from analytics.buckets import MINUTE, floor
-from analytics.reader import Reader
-from analytics.sql_fragment import rolled_up
+from analytics.reader import AnyRow, Reader
+from analytics.scope import Scope
+from analytics.shape import AnySelect, Shape, per_shape
+from analytics.subqueries import rolled_up, whole_sum
+from analytics.tables import comparison_rollups
 from analytics.time_range import EARLIEST, TimeRange
-from core.types import SENTIMENTS, Sentiment, Version
+from core.types import SENTIMENTS, Version
 from stats.outcomes import PairedOutcomes
 
-
-class SentimentPair(BaseModel):
-    v1: Sentiment
-    v2: Sentiment
-    texts: int
+if TYPE_CHECKING:
+    from stats.paired import PairedComparison
+    from stats.verdict import Verdict
 
 
-class PairedComparison(BaseModel):
-    """Of /predict/ab-compare, each text once. Differences are v2 minus v1, intervals of 95 %."""
+class PairedTest(NamedTuple):
+    """The comparison of the newest pair of models.
+
+    `models` are rows with revision and engine, `table` rows with v1 and v2, the sentiments that
+    each gave, and texts.
+    """
 
     since: datetime
     until: datetime
-    models: dict[Version, Model] = Field(description="the pair that was compared last")
-    pairs: int
-    table: list[SentimentPair] = Field(description="what v1 and v2 said; empty cells are absent")
-    agreement: float | None
-    kappa: float | None = Field(description="agreement beyond chance (Cohen)")
-    confidence_difference: float | None
-    confidence_difference_interval: Interval | None
-    labelled: int
-    both_right: int
-    only_v1_right: int
-    only_v2_right: int
-    none_right: int
-    v1_accuracy: float | None
-    v2_accuracy: float | None
-    accuracy_difference: float | None
-    accuracy_difference_interval: Interval | None = Field(description="of one planned look (Tango)")
-    mcnemar_p: float | None = Field(description="exact; of one planned look")
-    always_valid_interval: Interval | None
-    always_valid_p: float | None
+    models: dict[Version, AnyRow]
+    table: list[AnyRow]
+    outcomes: PairedOutcomes
+    comparison: PairedComparison
     verdict: Verdict
 
 
-async def compare_pairs_of(
-    reader: Reader, since: datetime | None, until: datetime
-) -> PairedComparison | None:
-    pair = await newest(
-        reader,
-        "comparison_rollups",
-        "v1_model_version_id AS v1, v2_model_version_id AS v2",
-        until,
+@per_shape
+def _sums(shape: Shape) -> AnySelect:
+    facts = rolled_up(shape, comparison_rollups, *IS_PAIR)
+    key = facts.c.v1_sentiment.label("v1"), facts.c.v2_sentiment.label("v2")
+    sums = "confidence_difference_sum", "confidence_difference_squares"
+    return (
+        select(
+            *key,
+            whole_sum(facts.c.texts).label("texts"),
+            *(func.sum(facts.c[name]).label(name) for name in sums),
+            *label_sums(facts),
+        )
+        .group_by(*key)
+        .order_by(*key)
     )
+
+
+async def paired_test(reader: Reader, since: datetime | None, until: datetime) -> PairedTest | None:
+    """None if no text was compared before `until`."""
+    pair = await newest(reader, comparison_rollups, until, *PAIR)
     if pair is None:
         return None
-    models = await models_of(reader, **pair)
-    facts = rolled_up(
-        "comparison_rollups", TimeRange(since or EARLIEST, until),
-        "v1_model_version_id = :v1 AND v2_model_version_id = :v2", dict(pair),
-    )  # fmt: skip
-    sums = ("texts", "confidence_difference_sum", "confidence_difference_squares")
-    rows = await reader.select(
-        "v1_sentiment AS v1, v2_sentiment AS v2, "
-        + ", ".join(f"sum({name}) AS {name}" for name in sums)
-        + "".join(f", sum(labelled_{name})::bigint AS {name}" for name in SENTIMENTS),
-        facts,
-        "GROUP BY v1_sentiment, v2_sentiment",
-    )
-    told = await anyio.to_thread.run_sync(_compare_pairs, rows)
-    return PairedComparison(
-        since=since or floor(max(row["first_seen"] for row in models.values()), MINUTE),
+    models = await models_of(reader, pair.v1, pair.v2)
+    span = TimeRange(since or EARLIEST, until)
+    rows = await reader.select(_sums(Scope(span), v1=pair.v1, v2=pair.v2))
+    outcomes = paired_outcomes(rows)
+    comparison, verdict = await anyio.to_thread.run_sync(_compare, rows, outcomes)
+    return PairedTest(
+        since=since or floor(max(row.first_seen for row in models.values()), MINUTE),
         until=until,
-        models={version: model(row) for version, row in models.items()},
-        table=[
-            SentimentPair(v1=row["v1"], v2=row["v2"], texts=int(row["texts"]))
-            for row in sorted(rows, key=lambda row: (row["v1"], row["v2"]))
-            if row["texts"]
-        ],
-        **told,
+        models=models,
+        table=[row for row in rows if row.texts],
+        outcomes=outcomes,
+        comparison=comparison,
+        verdict=verdict,
     )
 
 
-def _compare_pairs(rows: Sequence[RowMapping]) -> dict[str, Any]:
+def _compare(rows: Sequence[AnyRow], outcomes: PairedOutcomes) -> tuple[PairedComparison, Verdict]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.paired import ConfidenceDifferences, compare_pairs
     from stats.verdict import paired_verdict
 
-    outcomes = paired_outcomes(rows)
-    comparison = compare_pairs(
-        {(row["v1"], row["v2"]): int(row["texts"]) for row in rows},
-        ConfidenceDifferences(
-            int(sum(row["texts"] for row in rows)),
-            sum(row["confidence_difference_sum"] for row in rows),
-            sum(row["confidence_difference_squares"] for row in rows),
-        ),
-        outcomes,
+    differences = ConfidenceDifferences(
+        sum(row.texts for row in rows),
+        sum(row.confidence_difference_sum for row in rows),
+        sum(row.confidence_difference_squares for row in rows),
     )
-    return {**asdict(comparison), **asdict(outcomes), "verdict": asdict(paired_verdict(outcomes))}
+    texts = {(row.v1, row.v2): row.texts for row in rows}
+    return compare_pairs(texts, differences, outcomes), paired_verdict(outcomes)
 
 
-def paired_outcomes(rows: Sequence[RowMapping]) -> PairedOutcomes:
-    """Of rows with what both said, as v1 and v2, and how often each label was the true one."""
+def label_sums(facts: FromClause) -> list[Label[int]]:
+    """How often each sentiment was the true label, as columns of its name."""
+    return [whole_sum(facts.c[f"labelled_{name}"]).label(name) for name in SENTIMENTS]
+
+
+def paired_outcomes(rows: Iterable[AnyRow]) -> PairedOutcomes:
+    """The outcomes of rows with v1 and v2, the sentiments that each gave, and `label_sums`."""
     counted = dict.fromkeys([(True, True), (True, False), (False, True), (False, False)], 0)
     for row in rows:
         for label in SENTIMENTS:
-            counted[row["v1"] == label, row["v2"] == label] += row[label]
+            counted[row.v1 == label, row.v2 == label] += getattr(row, label)
     return PairedOutcomes(
         both_right=counted[True, True],
         only_v1_right=counted[True, False],

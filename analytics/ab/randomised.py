@@ -1,155 +1,138 @@
-"""v1 and v2 over the subjects that /predict/ab dealt to one of them; each subject once."""
+"""v1 and v2 over the subjects that /predict/ab assigned to one of them; each subject once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio.to_thread
-from pydantic import BaseModel, Field
-from sqlalchemy import RowMapping
+from sqlalchemy import bindparam, select
 
-from analytics.ab.common import Interval, Model, Verdict, model, models_of, newest
+from analytics.ab.common import models_of, newest
 from analytics.buckets import MINUTE, floor
 from analytics.latency import percentiles_ms
-from analytics.reader import Reader
-from analytics.sql_fragment import Scope, SqlFragment, counts, histogram, rolled_up
+from analytics.reader import AnyRow, Reader
+from analytics.scope import Scope
+from analytics.shape import AnySelect, Query, Shape, per_shape
+from analytics.subqueries import counts, histograms, rolled_up, sentiment_sums, whole_sum
+from analytics.tables import assignment_rollups, experiments
 from analytics.time_range import EARLIEST, TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
 from stats.outcomes import ArmOutcomes, TrafficSplit
 
+if TYPE_CHECKING:
+    from stats.randomised import RoutedComparison
+    from stats.verdict import Verdict
 
-class Arm(BaseModel):
-    """One version's share of /predict/ab."""
 
-    model: Model
+class Arm(NamedTuple):
+    """One version's share of /predict/ab; `model` is a row with revision and engine."""
+
+    model: AnyRow
     subjects: int
-    labelled: int = Field(
-        description="subjects with feedback; of each the prediction labelled first"
-    )
-    right: int
-    accuracy: float | None
-    accuracy_interval: Interval | None = Field(description="Wilson, 95 %")
-    predictions: int
+    outcomes: ArmOutcomes
     sentiments: dict[Sentiment, int]
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
 
 
-class RoutedComparison(BaseModel):
-    """Of /predict/ab, each subject once. Differences are v2 minus v1, intervals of 95 %."""
+class RandomisedTest(NamedTuple):
+    """The comparison of the arms of the newest experiment."""
 
     since: datetime
     until: datetime
-    v2_percent: float = Field(description="the configured split")
+    v2_percent: float
     arms: dict[Version, Arm]
-    accuracy_difference: float | None
-    accuracy_difference_interval: Interval | None = Field(
-        description="of one planned look (Newcombe)"
-    )
-    always_valid_interval: Interval | None
-    always_valid_p: float | None
-    split_p: float | None = Field(description="chi-square of the split; of one planned look")
-    split_always_valid_p: float
+    comparison: RoutedComparison
     verdict: Verdict
 
 
-async def compare_arms_of(
+async def randomised_test(
     reader: Reader, since: datetime | None, until: datetime
-) -> RoutedComparison | None:
-    latest = await newest(reader, "assignment_rollups", "experiment_id", until)
+) -> RandomisedTest | None:
+    """None if no subject was assigned before `until`."""
+    latest = await newest(reader, assignment_rollups, until, assignment_rollups.c.experiment_id)
     if latest is None:
         return None
-    [experiment] = await reader.select(
-        "v2_percent, first_seen, v1_model_version_id AS v1, v2_model_version_id AS v2",
-        SqlFragment("(SELECT * FROM experiments WHERE id = :experiment_id)", dict(latest)),
+    chosen = select(experiments).where(experiments.c.id == latest.experiment_id)
+    [experiment] = await reader.select(Query(chosen))
+    models = await models_of(reader, experiment.v1_model_version_id, experiment.v2_model_version_id)
+    beginning = floor(max(since or EARLIEST, experiment.first_seen), MINUTE)
+    assigned, traffic = await asyncio.gather(
+        _assigned(reader, TimeRange(since or EARLIEST, until), experiment.id),
+        _traffic(reader, TimeRange(beginning, until), models),
     )
-    models = await models_of(reader, v1=experiment["v1"], v2=experiment["v2"])
-    facts = rolled_up(
-        "assignment_rollups", TimeRange(since or EARLIEST, until),
-        "experiment_id = :experiment_id", dict(latest),
-    )  # fmt: skip
-    subjects, traffic = await asyncio.gather(
-        reader.select(
-            "version, sum(subjects)::bigint AS subjects, sum(labelled)::bigint AS labelled, "
-            "sum(correct)::bigint AS correct",
-            facts,
-            "GROUP BY version",
-        ),
-        _traffic(
-            reader,
-            TimeRange(floor(max(since or EARLIEST, experiment["first_seen"]), MINUTE), until),
-            {version: row["revision"] for version, row in models.items()},
-        ),
-    )
-    dealt = {row["version"]: row for row in subjects}
-    told = await anyio.to_thread.run_sync(_compare_arms, dealt, experiment["v2_percent"])
     arms = {
-        version: Arm(
-            model=model(models[version]),
-            subjects=_count(dealt, version, "subjects"),
-            labelled=_count(dealt, version, "labelled"),
-            right=_count(dealt, version, "correct"),
-            accuracy=told[f"{version}_accuracy"],
-            accuracy_interval=told[f"{version}_accuracy_interval"],
-            **traffic[version],
-        )
-        for version in VERSIONS
+        version: Arm(models[version], *assigned[version], *traffic[version]) for version in VERSIONS
     }
-    return RoutedComparison(
-        since=since or floor(experiment["first_seen"], MINUTE),
+    comparison, verdict = await anyio.to_thread.run_sync(_compare, arms, experiment.v2_percent)
+    return RandomisedTest(
+        since=since or beginning,
         until=until,
-        v2_percent=experiment["v2_percent"],
+        v2_percent=experiment.v2_percent,
         arms=arms,
-        **{name: told[name] for name in told if name in RoutedComparison.model_fields},
+        comparison=comparison,
+        verdict=verdict,
     )
 
 
-def _count(dealt: Mapping[Version, RowMapping], version: Version, column: str) -> int:
-    return int(dealt[version][column]) if version in dealt else 0
+@per_shape
+def _subjects(shape: Shape) -> AnySelect:
+    of_experiment = assignment_rollups.c.experiment_id == bindparam("experiment_id")
+    facts = rolled_up(shape, assignment_rollups, of_experiment)
+    sums = (whole_sum(facts.c[name]).label(name) for name in ("subjects", "labelled", "correct"))
+    return select(facts.c.version, *sums).group_by(facts.c.version)
 
 
-def _compare_arms(dealt: Mapping[Version, RowMapping], v2_percent: float) -> dict[str, Any]:
+async def _assigned(
+    reader: Reader, span: TimeRange, experiment_id: int
+) -> dict[Version, tuple[int, ArmOutcomes]]:
+    """The subjects and the outcomes of each version."""
+    rows = await reader.select(_subjects(Scope(span), experiment_id=experiment_id))
+    found = {row.version: (row.subjects, ArmOutcomes(row.labelled, row.correct)) for row in rows}
+    return {version: found.get(version, (0, ArmOutcomes(0, 0))) for version in VERSIONS}
+
+
+def _compare(arms: Mapping[Version, Arm], v2_percent: float) -> tuple[RoutedComparison, Verdict]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.randomised import compare_arms
     from stats.verdict import routed_verdict
 
-    v1, v2 = (
-        ArmOutcomes(_count(dealt, version, "labelled"), _count(dealt, version, "correct"))
-        for version in VERSIONS
+    v1, v2 = arms["v1"], arms["v2"]
+    split = TrafficSplit(v1.subjects, v2.subjects, v2_percent / 100)
+    return (
+        compare_arms(v1.outcomes, v2.outcomes, split),
+        routed_verdict(v1.outcomes, v2.outcomes, split),
     )
-    split = TrafficSplit(
-        _count(dealt, "v1", "subjects"), _count(dealt, "v2", "subjects"), v2_percent / 100
-    )
-    verdict = asdict(routed_verdict(v1, v2, split))
-    return {**asdict(compare_arms(v1, v2, split)), "verdict": verdict}
+
+
+@per_shape
+def _sentiments(shape: Shape) -> AnySelect:
+    facts = counts(shape)
+    key = facts.c.version, facts.c.revision
+    return select(*key, *sentiment_sums(facts)).group_by(*key)
+
+
+@per_shape
+def _latencies(shape: Shape) -> AnySelect:
+    return histograms(shape, "latency_ms", by=("version", "revision"))
 
 
 async def _traffic(
-    reader: Reader, span: TimeRange, revisions: dict[Version, str]
-) -> dict[Version, dict[str, Any]]:
-    """Sentiments and latency of each version's /predict/ab, as fields of `Arm`."""
-    scope = Scope(span, routed=True)
-    said, took = await asyncio.gather(
-        reader.select(
-            "version, revision, "
-            + ", ".join(f"sum({name})::bigint AS {name}" for name in SENTIMENTS),
-            counts(scope),
-            "GROUP BY version, revision",
-        ),
-        reader.histograms(histogram(scope, "latency_ms", by=("version", "revision"))),
+    reader: Reader, span: TimeRange, models: Mapping[Version, AnyRow]
+) -> dict[Version, tuple[Any, ...]]:
+    """Sentiments, p50, p95 and p99 in ms of each version's answers to /predict/ab."""
+    scope = Scope(span, randomised=True)
+    rows, latencies = await asyncio.gather(
+        reader.select(_sentiments(scope)), reader.histograms(_latencies(scope))
     )
-    traffic: dict[Version, dict[str, Any]] = {}
-    for version, revision in revisions.items():
-        mine = [row for row in said if (row["version"], row["revision"]) == (version, revision)]
-        sentiments = {name: sum(row[name] for row in mine) for name in SENTIMENTS}
-        traffic[version] = {
-            "predictions": sum(sentiments.values()),
-            "sentiments": sentiments,
-            **percentiles_ms(took.get((version, revision), {})),
-        }
-    return traffic
+    sentiments = {(version, revision): numbers for version, revision, *numbers in rows}
+    found: dict[Version, tuple[Any, ...]] = {}
+    for version, model in models.items():
+        key = version, model.revision
+        of_arm = dict(zip(SENTIMENTS, sentiments.get(key, [0] * len(SENTIMENTS)), strict=True))
+        found[version] = (of_arm, *percentiles_ms(latencies.get(key, {})).values())
+    return found

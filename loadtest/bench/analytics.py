@@ -29,8 +29,8 @@ from analytics.drift import drift
 from analytics.latency import latency
 from analytics.reader import Reader
 from analytics.recent import recent
-from analytics.sql_fragment import Scope
-from analytics.summary import sentiment_distribution, summary
+from analytics.scope import Scope
+from analytics.summary import sentiment_counts, summary
 from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
 from core.gc import freeze_gc
@@ -142,7 +142,7 @@ def _about(reader: Reader, name: str, span: TimeRange) -> dict[str, Question]:
     bucket = choose_bucket(span, None)
     return {
         f"summary, {name}": partial(summary, reader, scope),
-        f"sentiment-distribution, {name}": partial(sentiment_distribution, reader, scope),
+        f"sentiment-distribution, {name}": partial(sentiment_counts, reader, scope),
         f"recent, {name}": partial(recent, reader, Scope(span, "v2"), 100),
         f"timeseries, {name}": partial(timeseries, reader, scope, bucket),
         f"latency, {name}": partial(latency, reader, scope),

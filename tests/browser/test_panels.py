@@ -15,7 +15,7 @@ from tests.serving import ServedBento
 def test_ab_panel_shows_verdict_and_tables(page: Page) -> None:
     panel = page.locator("#ab")
     expect(panel).to_contain_text("Same texts to both")
-    expect(panel).to_contain_text("Subjects dealt out")
+    expect(panel).to_contain_text("Subjects assigned")
     expect(panel.locator(".verdict").first).to_contain_text(re.compile("right|labels"))
     expect(panel.get_by_role("region", name="Who was right, table")).to_contain_text("v2 wrong")
     assert panel.locator("[data-interval=paired] canvas").count() == 1

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
-from pydantic import BaseModel
+from fastapi import FastAPI
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.ab.report import ab_test
-from analytics.confidence import confidence
 from analytics.feedback.store import FeedbackStore
-from analytics.latency import latency
 from analytics.log.records import decode, encode
 from analytics.log.shipper import Shipper
 from analytics.log.spool import Spool
@@ -28,10 +26,9 @@ from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.reader import Reader
 from analytics.recent import recent
-from analytics.sql_fragment import Scope
-from analytics.summary import sentiment_distribution, summary
+from analytics.scope import Scope
+from analytics.summary import summary
 from analytics.time_range import TimeRange
-from analytics.timeseries import timeseries
 from core.postgres import create_engine
 from core.types import DesiredModel, Sentiment, Version
 from rollout.admin import RolloutAdmin
@@ -45,6 +42,7 @@ from tests.database import fetch, run_sql, scalar
 from tests.unit.rollout.test_guardrails import Seen
 from tests.waiting import until
 from tests.written_by_deae1b3 import EXPECTED, ROLLOUT_FILE, SPOOL, TAGS, restore, rounded
+from web.read_api.analytics import analytics_router
 
 SPAN = TimeRange(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=UTC))
 SPAN_WITH_SPOOL = TimeRange(SPAN.since, datetime(2026, 3, 5, tzinfo=UTC))
@@ -118,8 +116,19 @@ def with_time(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"created_at": datetime.fromisoformat(row["created_at"])}
 
 
-def plain(reply: BaseModel) -> Any:
-    return json.loads(reply.model_dump_json())
+def analytics_client(engine: AsyncEngine) -> httpx.AsyncClient:
+    app = FastAPI()
+    app.include_router(analytics_router(lambda: Reader(engine)))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://analytics")
+
+
+async def get(client: httpx.AsyncClient, path: str, **parameters: Any) -> Any:
+    """The JSON reply about `SPAN`, or about what `parameters` say."""
+    span = {"since": SPAN.since.isoformat(), "until": SPAN.until.isoformat()}
+    named = {name: value for name, value in (span | parameters).items() if value is not None}
+    reply = await client.get(f"/analytics/{path}", params=named)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
 
 
 def without_sentences(value: Any) -> Any:
@@ -224,17 +233,19 @@ async def test_without_postgresql_the_promoted_model_stays_promoted(tmp_path: Pa
 
 
 async def test_analytics_reply_with_the_same_numbers(old: AsyncEngine) -> None:
-    reader, scope = Reader(old), Scope(SPAN)
-    replies = {
-        "summary": plain(await summary(reader, scope)),
-        "summary_of_v2": plain(await summary(reader, Scope(SPAN, "v2"))),
-        "sentiment_distribution": plain(await sentiment_distribution(reader, scope)),
-        "latency": plain(await latency(reader, scope)),
-        "confidence": plain(await confidence(reader, scope)),
-        "timeseries": plain(await timeseries(reader, scope, "day")),
-        "ab": plain(await ab_test(reader, None, SPAN.until)),
-        "recent": plain(await recent(reader, scope, 200)),
-    }
+    async with analytics_client(old) as client:
+        replies = {
+            "summary": await get(client, "summary"),
+            "summary_of_v2": await get(client, "summary", version="v2"),
+            "sentiment_distribution": await get(client, "sentiment-distribution"),
+            "latency": await get(client, "latency"),
+            "confidence": await get(client, "confidence"),
+            "timeseries": await get(client, "timeseries", bucket="day"),
+            "ab": await get(client, "ab", since=None),
+            "recent": await get(client, "recent", limit=200),
+        }
+    # deae1b3 called the randomised comparison "routed".
+    replies["ab"]["routed"] = replies["ab"].pop("randomised")
     expected = EXPECTED["analytics"]
     for name, reply in replies.items():
         assert rounded(without_sentences(reply)) == rounded(without_sentences(expected[name])), name
@@ -298,7 +309,8 @@ async def assert_shipped(engine: AsyncEngine, url: URL) -> None:
         ("predictions", PREDICTIONS), ("comparisons", COMPARISONS), ("failures", FAILURES),
     ):  # fmt: skip
         assert await asyncio.to_thread(rows, url, query) == expected[name], name
-    reply = plain(await summary(Reader(engine), Scope(SPAN_WITH_SPOOL)))
+    async with analytics_client(engine) as client:
+        reply = await get(client, "summary", until=SPAN_WITH_SPOOL.until.isoformat())
     assert rounded(reply) == rounded(expected["summary"])
 
 

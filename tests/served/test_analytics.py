@@ -152,22 +152,22 @@ def test_analytics_rows_are_served_as_csv(client: httpx.Client) -> None:
 
 def test_ab_analytics_count_labels_and_give_a_verdict(client: httpx.Client) -> None:
     compared = client.post("/predict/ab-compare", json={"text": "Compared once."}).json()
-    routed = client.post("/predict/ab", json={"text": "Bucket.", "subject": "someone"}).json()
-    for prediction in (compared["predictions"]["v2"], routed):
+    assigned = client.post("/predict/ab", json={"text": "Bucket.", "subject": "someone"}).json()
+    for prediction in (compared["predictions"]["v2"], assigned):
         feedback = {"prediction_id": prediction["id"], "label": prediction["sentiment"]}
         assert client.post("/feedback", json=feedback).status_code == 202
     told = client.get("/analytics/ab").json()
-    paired, arm = told["paired"], told["routed"]["arms"][routed["model_version"]]
+    paired, arm = told["paired"], told["randomised"]["arms"][assigned["model_version"]]
     assert paired["pairs"] >= 1
     assert paired["labelled"] >= 1
     assert paired["models"]["v1"]["revision"] == compared["predictions"]["v1"]["model_revision"]
     assert sum(cell["texts"] for cell in paired["table"]) == paired["pairs"]
     assert arm["subjects"] >= 1
     assert arm["right"] >= 1
-    assert told["routed"]["v2_percent"] == 50
-    for one in (paired, told["routed"]):
+    assert told["randomised"]["v2_percent"] == 50
+    for one in (paired, told["randomised"]):
         assert one["verdict"]["finding"] == "no_difference_yet"
         assert one["verdict"]["sentence"].endswith(".")
     assert client.get("/analytics/ab", params={"until": "2020-01-01T00:00:00Z"}).json() == {
-        "paired": None, "routed": None,
+        "paired": None, "randomised": None,
     }  # fmt: skip

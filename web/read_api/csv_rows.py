@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 Format = Literal["json", "csv"]
 CONTENT_TYPE = "text/csv; charset=utf-8"
-# For the OpenAPI document: what an endpoint with rows answers besides JSON.
+# Tells the OpenAPI document that an endpoint with rows also replies with CSV.
 CSV_REPLY: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}}}
 }
@@ -21,9 +21,9 @@ CSV_REPLY: dict[int | str, dict[str, Any]] = {
 def csv_response(
     name: str, rows: Sequence[BaseModel], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A line for each row under one of column names (RFC 4180); without rows, nothing at all.
+    """A header and a line for each row (RFC 4180); without rows, an empty body.
 
-    Fields within a field get a dot: `sentiments.positive`. Null is empty.
+    A nested field is named with a dot, such as `sentiments.positive`. Null is an empty cell.
     """
     flat = [dict(_flat(row.model_dump(mode="json"))) for row in rows]
     text = io.StringIO()

@@ -1,67 +1,31 @@
-"""The GET endpoints under /admin: which policy is in force, how it does, and what was before."""
+"""The GET endpoints under /admin: the policy in force, its guardrails, and the policies before."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
 
 from core.errors import DatabaseUnavailable
-from core.types import Version
 from rollout.admin import RolloutAdmin
-from rollout.changes import Action, differences, step_ends
-from rollout.guardrails import GuardrailName, State
+from rollout.changes import differences, step_ends
 from rollout.live import LivePolicy
-from rollout.policy import MAX_VERSION, RolloutPolicy
-from rollout.record import PolicyRecord
-from rollout.to_wire import PolicyChange, head, told
-
-
-class GuardrailState(BaseModel):
-    name: GuardrailName
-    state: State
-    sentence: str
-
-
-class RolloutStatus(BaseModel):
-    policy_version: int = Field(description="what a change has to name as its `base_version`")
-    created_at: datetime
-    author: str
-    action: Action
-    reason: str
-    frozen: bool = Field(description="the newest policy is not known; this one is in force")
-    policy: RolloutPolicy
-    champion: Version
-    challenger: Version
-    guardrails: list[GuardrailState] | None = Field(
-        description="null where there is nothing for them to judge, or nothing to judge it by"
-    )
-    step_ends: datetime | None = Field(
-        description="when the schedule goes on, if every guardrail is kept by then"
-    )
-
-
-class PolicyEntry(BaseModel):
-    policy_version: int
-    created_at: datetime
-    author: str
-    action: Action
-    reason: str
-    changes: list[PolicyChange] = Field(description="against the policy before")
-
-
-class RolloutHistory(BaseModel):
-    policies: list[PolicyEntry] = Field(description="the newest first")
-    next_before: int | None = Field(description="`before` of the next page; null on the last")
+from rollout.policy import MAX_VERSION
+from web.schemas.rollout import (
+    GuardrailState,
+    PolicyEntry,
+    RolloutHistory,
+    RolloutStatus,
+    policy_header,
+    to_wire,
+)
 
 
 class Rollout(Protocol):
-    """What there is to read of a running service."""
+    """The parts of a running service that these endpoints read."""
 
     @property
     def live_policy(self) -> LivePolicy: ...
@@ -84,7 +48,7 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
             judgements = await parts().rollout.judgements()
         record = live.record
         return RolloutStatus(
-            **head(record),
+            **policy_header(record),
             frozen=live.is_frozen,
             policy=record.policy,
             champion=record.policy.champion,
@@ -109,15 +73,14 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
         if next_before is None:
             records.append(parts().live_policy.configured)
         return RolloutHistory(
-            policies=[_entry(record, earlier) for record, earlier in pairwise(records)],
+            policies=[
+                PolicyEntry(
+                    **policy_header(record),
+                    changes=to_wire(differences(earlier.policy, record.policy)),
+                )
+                for record, earlier in pairwise(records)
+            ],
             next_before=next_before,
         )
 
     return router
-
-
-def _entry(record: PolicyRecord, before: PolicyRecord) -> PolicyEntry:
-    return PolicyEntry(
-        **head(record),
-        changes=told(differences(before.policy, record.policy)),
-    )

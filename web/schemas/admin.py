@@ -11,8 +11,8 @@ from core.input_text import USABLE_PATTERN, refuse_unusable
 from core.types import Version
 from rollout.changes import Action, AskedAction
 from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
-from rollout.to_wire import PolicyChange, head, told
 from web.schemas.predictions import RequestBody
+from web.schemas.rollout import PolicyChange, policy_header, to_wire
 
 if TYPE_CHECKING:
     # Not for the processes of the runners, which import this too: it comes with SQLAlchemy.
@@ -87,9 +87,9 @@ class RolloutReply(bentoml.IODescriptor):
     def of(cls, outcome: Outcome) -> RolloutReply:
         record = outcome.record
         return cls(
-            **head(record),
+            **policy_header(record),
             policy=record.policy,
-            changes=told(outcome.changes),
+            changes=to_wire(outcome.changes),
             subjects_moved_percent=outcome.subjects_moved_percent,
             dry_run=outcome.dry_run,
         )

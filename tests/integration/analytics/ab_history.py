@@ -12,7 +12,7 @@ from uuid import UUID
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.ab.report import AbTest, ab_test
+from analytics.ab.report import ab_test
 from analytics.feedback.store import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
@@ -30,6 +30,7 @@ from core.types import (
 from core.uuid7 import new_id
 from rollout.bucketing import deal, subject_key
 from tests.integration.predictions import PredictionWriter, make_prediction
+from web.schemas.ab import AbTest
 
 START = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
 END = START + timedelta(hours=4)
@@ -79,7 +80,7 @@ class History:
         self.comparisons.append(made)
         return made
 
-    def deal(
+    def assign(
         self, subject: str, of: Experiment | None = None, at: datetime | None = None
     ) -> Prediction:
         of = of or experiment()
@@ -96,21 +97,23 @@ class History:
     async def write(self, engine: AsyncEngine, storage: TextStorage = "hash") -> None:
         """In three batches, each of them twice, as after a lost answer."""
         writer = PredictionWriter(engine, storage)
-        self.comparisons.sort(key=lambda one: one.created_at)
+        self.comparisons.sort(key=lambda pair: pair.created_at)
         for number in range(3):
-            some = self.comparisons[number::3]
-            linked = {p.id for one in some for p in (one.v1, one.v2)}
+            pairs = self.comparisons[number::3]
+            linked = {p.id for pair in pairs for p in (pair.v1, pair.v2)}
             single = [p for p in self.predictions if p.assignment is not None][number::3]
             batch = [p for p in self.predictions if p.id in linked] + single
             for _ in range(2):
-                await writer.write(batch, some)
+                await writer.write(batch, pairs)
 
 
 async def give(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) -> None:
     store = FeedbackStore(engine, NO_SPOOL)
-    for one in labels:
-        await store.add(*one)
+    for prediction_id, label in labels:
+        await store.add(prediction_id, label)
 
 
-async def ask(engine: AsyncEngine, since: datetime | None = None) -> AbTest:
-    return await ab_test(Reader(engine), since, END + timedelta(hours=1))
+async def reply(
+    engine: AsyncEngine, since: datetime | None = None, until: datetime = END + timedelta(hours=1)
+) -> AbTest:
+    return AbTest.of(await ab_test(Reader(engine), since, until))

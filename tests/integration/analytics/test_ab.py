@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.ab.report import AbTest, ab_test
 from analytics.reader import Reader
-from analytics.sql_fragment import Scope
+from analytics.scope import Scope
 from analytics.summary import summary
 from analytics.time_range import TimeRange
 from core.types import (
@@ -31,12 +30,13 @@ from tests.integration.analytics.ab_history import (
     END,
     START,
     History,
-    ask,
     experiment,
     give,
+    reply,
     scores,
 )
 from tests.integration.predictions import PredictionWriter, make_prediction
+from web.schemas.ab import AbTest
 
 
 async def test_pairs_equal_a_plain_count(engine: AsyncEngine) -> None:
@@ -48,56 +48,56 @@ async def test_pairs_equal_a_plain_count(engine: AsyncEngine) -> None:
     labels: dict[str, Sentiment] = {}
     of_prediction: dict[UUID, Sentiment] = {}
     for _ in range(80):
-        one = made.numbers.choice(made.comparisons)
+        pair = made.numbers.choice(made.comparisons)
         label = made.numbers.choice(SENTIMENTS)
-        prediction = made.numbers.choice([one.v1, one.v2])
+        prediction = made.numbers.choice([pair.v1, pair.v2])
         await give(engine, [(prediction.id, label)])
         # The same again changes nothing, even where another prediction of the text had another.
         if of_prediction.get(prediction.id) != label:
-            of_prediction[prediction.id] = labels[one.v1.text] = label
-    told = (await ask(engine)).paired
-    assert told is not None
+            of_prediction[prediction.id] = labels[pair.v1.text] = label
+    paired = (await reply(engine)).paired
+    assert paired is not None
 
-    texts = {one.v1.text: one for one in made.comparisons}.values()
-    said = [(one.v1.sentiment, one.v2.sentiment) for one in texts]
-    assert told.pairs == len(texts) == 60
-    assert {(cell.v1, cell.v2): cell.texts for cell in told.table} == Counter(said)
-    assert told.agreement == sum(v1 == v2 for v1, v2 in said) / 60
-    surer = [one.v2.confidence - one.v1.confidence for one in texts]
-    assert told.confidence_difference == pytest.approx(sum(surer) / 60, abs=1e-6)
+    texts = {pair.v1.text: pair for pair in made.comparisons}.values()
+    sentiments = [(pair.v1.sentiment, pair.v2.sentiment) for pair in texts]
+    assert paired.pairs == len(texts) == 60
+    assert {(cell.v1, cell.v2): cell.texts for cell in paired.table} == Counter(sentiments)
+    assert paired.agreement == sum(v1 == v2 for v1, v2 in sentiments) / 60
+    differences = [pair.v2.confidence - pair.v1.confidence for pair in texts]
+    assert paired.confidence_difference == pytest.approx(sum(differences) / 60, abs=1e-6)
     right = Counter(
         (
-            one.v1.sentiment == labels[one.v1.text],
-            one.v2.sentiment == labels[one.v1.text],
+            pair.v1.sentiment == labels[pair.v1.text],
+            pair.v2.sentiment == labels[pair.v1.text],
         )
-        for one in texts
-        if one.v1.text in labels
+        for pair in texts
+        if pair.v1.text in labels
     )
     assert {
-        (True, True): told.both_right,
-        (True, False): told.only_v1_right,
-        (False, True): told.only_v2_right,
-        (False, False): told.none_right,
+        (True, True): paired.both_right,
+        (True, False): paired.only_v1_right,
+        (False, True): paired.only_v2_right,
+        (False, False): paired.none_right,
     } == {(v1, v2): right[v1, v2] for v1 in (True, False) for v2 in (True, False)}
-    assert told.labelled == len(labels)
-    assert told.verdict.finding == "no_difference_yet"
-    assert told.models["v1"].revision == "v1-revision"
+    assert paired.labelled == len(labels)
+    assert paired.verdict.finding == "no_difference_yet"
+    assert paired.models["v1"].revision == "v1-revision"
 
 
-async def test_without_hashes_every_comparison_is_a_text_of_its_own(engine: AsyncEngine) -> None:
+async def test_comparison_without_a_hash_counts_as_a_new_text(engine: AsyncEngine) -> None:
     made = History(seed=2)
     first, second = made.compare("the same"), made.compare("the same")
     await made.write(engine, "none")
     await give(engine, [(first.v1.id, "positive"), (second.v2.id, "negative")])
-    told = (await ask(engine)).paired
-    assert told is not None
-    assert (told.pairs, told.labelled) == (2, 2)
+    paired = (await reply(engine)).paired
+    assert paired is not None
+    assert (paired.pairs, paired.labelled) == (2, 2)
 
 
 async def test_arms_equal_a_plain_count(engine: AsyncEngine) -> None:
     made = History(seed=3)
     for _ in range(200):
-        made.deal(f"subject {made.numbers.randrange(70)}")
+        made.assign(f"subject {made.numbers.randrange(70)}")
     await made.write(engine)
     first: dict[bytes, UUID] = {}
     right: dict[bytes, bool] = {}
@@ -108,13 +108,13 @@ async def test_arms_equal_a_plain_count(engine: AsyncEngine) -> None:
         assert p.assignment is not None
         if first.setdefault(p.assignment.subject_key, p.id) == p.id:
             right[p.assignment.subject_key] = p.sentiment == label
-    told = (await ask(engine)).routed
-    assert told is not None
-    assert told.v2_percent == 50
+    randomised = (await reply(engine)).randomised
+    assert randomised is not None
+    assert randomised.v2_percent == 50
     for version in VERSIONS:
         there = [p for p in made.predictions if p.version == version]
         keys = {p.assignment.subject_key for p in there if p.assignment}
-        arm = told.arms[version]
+        arm = randomised.arms[version]
         assert arm.subjects == len(keys)
         assert arm.labelled == sum(key in right for key in keys)
         assert arm.right == sum(right.get(key, False) for key in keys)
@@ -129,95 +129,93 @@ async def test_arms_equal_a_plain_count(engine: AsyncEngine) -> None:
         assert arm.p50_ms is not None
         ordered = sorted(p.latency_ms for p in there)
         assert arm.p50_ms == pytest.approx(ordered[(len(ordered) - 1) // 2], rel=0.0101)
-    assert told.verdict.finding == "no_difference_yet"
+    assert randomised.verdict.finding == "no_difference_yet"
 
 
-async def test_a_corrected_label_counts_and_an_equal_one_does_not(engine: AsyncEngine) -> None:
+async def test_corrected_label_counts_and_equal_label_does_not(engine: AsyncEngine) -> None:
     made = History(seed=4)
-    compared, dealt = made.compare("one text"), made.deal("one subject")
+    compared, assigned = made.compare("one text"), made.assign("one subject")
     await made.write(engine)
-    said: Sentiment = dealt.sentiment
+    said: Sentiment = assigned.sentiment
     wrong: Sentiment = next(name for name in SENTIMENTS if name != said)
     v1: Sentiment = compared.v1.sentiment
     v2: Sentiment = compared.v2.sentiment
     for label, right in ((said, 1), (said, 1), (wrong, 0), (said, 1)):
-        await asyncio.gather(*(give(engine, [(dealt.id, label)]) for _ in range(3)))
-        routed = (await ask(engine)).routed
-        assert routed is not None
-        arm = routed.arms[dealt.version]
+        await asyncio.gather(*(give(engine, [(assigned.id, label)]) for _ in range(3)))
+        randomised = (await reply(engine)).randomised
+        assert randomised is not None
+        arm = randomised.arms[assigned.version]
         assert (arm.subjects, arm.labelled, arm.right) == (1, 1, right)
     for label in (v1, v1, v2, v1):
         await asyncio.gather(*(give(engine, [(compared.v2.id, label)]) for _ in range(3)))
-        paired = (await ask(engine)).paired
+        paired = (await reply(engine)).paired
         assert paired is not None
         assert (paired.pairs, paired.labelled) == (1, 1)
         assert paired.v1_accuracy == float(label == v1)
         assert paired.v2_accuracy == float(label == v2)
 
 
-async def test_nothing_to_compare_is_told_as_nothing(engine: AsyncEngine) -> None:
-    assert await ask(engine) == AbTest(paired=None, routed=None)
+async def test_without_data_both_comparisons_are_null(engine: AsyncEngine) -> None:
+    assert await reply(engine) == AbTest(paired=None, randomised=None)
 
 
 async def test_another_split_salt_or_model_is_another_test(engine: AsyncEngine) -> None:
     made = History(seed=5)
     tests = [experiment(), experiment(20), experiment(20, salt="new"), experiment(20, "r2", "new")]
-    for number, one in enumerate(tests):
+    for number, of in enumerate(tests):
         for subject in range(40):
-            made.deal(f"subject {subject}", one, START + timedelta(hours=number, seconds=subject))
+            made.assign(f"subject {subject}", of, START + timedelta(hours=number, seconds=subject))
         await made.write(engine)
-        told = await ab_test(Reader(engine), None, START + timedelta(hours=number, minutes=10))
-        assert told.routed is not None
-        assert told.routed.v2_percent == one.split.v2_percent
-        assert told.routed.arms["v2"].model.revision == one.v2.revision
+        test = await reply(engine, until=START + timedelta(hours=number, minutes=10))
+        assert test.randomised is not None
+        assert test.randomised.v2_percent == of.split.v2_percent
+        assert test.randomised.arms["v2"].model.revision == of.v2.revision
         # The same forty came back, and are forty again.
-        assert sum(arm.subjects for arm in told.routed.arms.values()) == 40
+        assert sum(arm.subjects for arm in test.randomised.arms.values()) == 40
 
 
-async def test_a_range_begins_and_ends_where_it_is_told(engine: AsyncEngine) -> None:
+async def test_range_counts_exactly_its_minutes(engine: AsyncEngine) -> None:
     made = History(seed=6)
     for minute in range(0, 240, 10):
         at = START + timedelta(minutes=minute)
         made.compare(f"text {minute}", at)
-        made.deal(f"subject {minute}", at=at)
+        made.assign(f"subject {minute}", at=at)
     await made.write(engine)
     for _ in range(10):
         since = START + timedelta(minutes=made.numbers.randrange(200))
         until = since + timedelta(minutes=made.numbers.randrange(1, 90))
-        told = await ab_test(Reader(engine), since, until)
-        inside = [one for one in made.comparisons if since <= one.created_at < until]
-        assert (told.paired.pairs if told.paired else 0) == len(inside)
-        arms = told.routed.arms.values() if told.routed else ()
+        test = await reply(engine, since, until)
+        inside = [pair for pair in made.comparisons if since <= pair.created_at < until]
+        assert (test.paired.pairs if test.paired else 0) == len(inside)
+        arms = test.randomised.arms.values() if test.randomised else ()
         assert sum(arm.subjects for arm in arms) == len(inside)
     # Ends within a minute are moved to take it in.
-    told = await ab_test(
-        Reader(engine), START + timedelta(seconds=30), START + timedelta(seconds=40)
-    )
-    assert told.paired is not None
-    assert (told.paired.since, told.paired.until) == (START, START + timedelta(minutes=1))
-    assert told.paired.pairs == 1
+    test = await reply(engine, START + timedelta(seconds=30), START + timedelta(seconds=40))
+    assert test.paired is not None
+    assert (test.paired.since, test.paired.until) == (START, START + timedelta(minutes=1))
+    assert test.paired.pairs == 1
 
 
-async def test_a_split_that_is_not_kept_is_found(engine: AsyncEngine) -> None:
+async def test_sample_ratio_mismatch_is_found(engine: AsyncEngine) -> None:
     made = History(seed=7)
     of = experiment(50)
     # Every third subject of v2 never arrives, as if its requests failed.
     for number in range(700):
         key = subject_key(f"subject {number}", of.split.salt)
         if deal(key, 50) == "v1" or number % 3:
-            made.deal(f"subject {number}", of)
+            made.assign(f"subject {number}", of)
     await made.write(engine)
-    told = (await ask(engine)).routed
-    assert told is not None
-    assert told.verdict.finding == "sample_ratio_mismatch"
-    assert told.split_p is not None
-    assert told.split_p < 0.001
+    randomised = (await reply(engine)).randomised
+    assert randomised is not None
+    assert randomised.verdict.finding == "sample_ratio_mismatch"
+    assert randomised.split_p is not None
+    assert randomised.split_p < 0.001
 
 
 @pytest.mark.parametrize(("v1", "v2", "finding"), [
     (0.70, 0.95, "v2_better"), (0.95, 0.70, "v1_better"),
 ])  # fmt: skip
-async def test_a_known_difference_is_found(
+async def test_known_difference_is_found(
     engine: AsyncEngine, v1: float, v2: float, finding: str
 ) -> None:
     made = History(seed=8)
@@ -230,7 +228,7 @@ async def test_a_known_difference_is_found(
         return said if right else next(name for name in SENTIMENTS if name != said)
 
     for number in range(500):
-        p = made.deal(f"subject {number}")
+        p = made.assign(f"subject {number}")
         labels.append((p.id, truth(p)))
     for number in range(250):
         # Each is right or wrong by itself: draw what they say around the label.
@@ -249,19 +247,19 @@ async def test_a_known_difference_is_found(
         labels.append((pair[0].id, "positive"))
     await made.write(engine)
     await give(engine, labels)
-    told = await ask(engine)
-    assert told.routed is not None
-    assert told.paired is not None
-    assert (told.routed.verdict.finding, told.paired.verdict.finding) == (finding, finding)
-    assert told.paired.always_valid_interval is not None
-    assert told.routed.always_valid_interval is not None
+    test = await reply(engine)
+    assert test.randomised is not None
+    assert test.paired is not None
+    assert (test.randomised.verdict.finding, test.paired.verdict.finding) == (finding, finding)
+    assert test.paired.always_valid_interval is not None
+    assert test.randomised.always_valid_interval is not None
 
 
 async def test_two_writers_and_many_labels_count_once(engine: AsyncEngine) -> None:
     made = History(seed=9)
     for number in range(30):
         made.compare(f"text {number % 20}")
-        made.deal(f"subject {number % 15}")
+        made.assign(f"subject {number % 15}")
     await asyncio.gather(*(made.write(engine) for _ in range(2)))
     labels = [(p.id, made.numbers.choice(SENTIMENTS)) for p in made.predictions]
     await asyncio.gather(*(give(engine, labels) for _ in range(3)))
@@ -280,21 +278,21 @@ async def test_two_writers_and_many_labels_count_once(engine: AsyncEngine) -> No
             assert counted.all() == [exact] * 3
 
 
-async def test_a_seeded_history_holds_both_tests(engine: AsyncEngine) -> None:
-    made = [one async for one in seed_history(engine, 30_000, timedelta(days=2), seed=0)]
-    assert sum(one.predictions for one in made) == 30_000
-    told = await ab_test(Reader(engine), None, datetime.now(UTC) + timedelta(minutes=1))
-    assert told.paired is not None
-    assert told.routed is not None
-    assert told.paired.pairs > 300
-    assert told.paired.labelled > 2
-    assert sum(arm.subjects for arm in told.routed.arms.values()) > 1_500
-    assert told.routed.verdict.finding == "no_difference_yet"
-    assert told.routed.split_p is not None
-    assert told.routed.split_p > 0.001
+async def test_seeded_history_holds_both_tests(engine: AsyncEngine) -> None:
+    batches = [batch async for batch in seed_history(engine, 30_000, timedelta(days=2), seed=0)]
+    assert sum(batch.predictions for batch in batches) == 30_000
+    test = await reply(engine, until=datetime.now(UTC) + timedelta(minutes=1))
+    assert test.paired is not None
+    assert test.randomised is not None
+    assert test.paired.pairs > 300
+    assert test.paired.labelled > 2
+    assert sum(arm.subjects for arm in test.randomised.arms.values()) > 1_500
+    assert test.randomised.verdict.finding == "no_difference_yet"
+    assert test.randomised.split_p is not None
+    assert test.randomised.split_p > 0.001
 
 
-async def test_a_shadow_is_a_comparison_whose_answer_is_stored_already(
+async def test_shadow_is_compared_with_the_stored_prediction(
     engine: AsyncEngine,
 ) -> None:
     answered = make_prediction("a text", scores=scores("positive", 0.9), created_at=START)
@@ -303,13 +301,13 @@ async def test_a_shadow_is_a_comparison_whose_answer_is_stored_already(
     )
     writer = PredictionWriter(engine)
     await writer.write([answered])
-    one = Comparison(new_id(answered.created_at), answered.created_at, answered, shadowed)
+    comparison = Comparison(new_id(answered.created_at), answered.created_at, answered, shadowed)
     for _ in range(2):
-        await writer.write([answered, shadowed], [one])
+        await writer.write([answered, shadowed], [comparison])
     reader = Reader(engine)
-    told = await summary(reader, Scope(TimeRange(START, END)))
-    assert (told.total_predictions, told.by_version) == (2, {"v1": 1, "v2": 1})
+    totals = await summary(reader, Scope(TimeRange(START, END)))
+    assert (totals.total_predictions, totals.by_version) == (2, {"v1": 1, "v2": 1})
     await give(engine, [(answered.id, "positive")])
-    paired = (await ab_test(reader, None, END)).paired
+    paired = (await reply(engine, until=END)).paired
     assert paired is not None
     assert (paired.pairs, paired.labelled, paired.only_v1_right) == (1, 1, 1)

@@ -1,4 +1,4 @@
-"""Prometheus is told how far the last hour is from the week before it."""
+"""Prometheus gets how far the last hour has drifted from the week before it."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def made(count: int, positives: float, since: datetime, span: timedelta) -> list
     return predictions
 
 
-async def test_an_hour_that_differs_from_its_week_is_told(engine: AsyncEngine) -> None:
+async def test_hour_that_differs_from_its_week_is_exported(engine: AsyncEngine) -> None:
     now = datetime.now(UTC)
     hour = now - timedelta(hours=1)
     week = made(1_500, 0.7, hour - timedelta(days=6), timedelta(days=6))
     await PredictionWriter(engine).write([*week, *made(1_500, 0.3, hour, timedelta(hours=1))])
     watch = DriftWatch(Reader(engine))
-    await watch.look(now)
+    await watch.measure(now)
     assert psi("v1", "sentiment") > 0.2 > psi("v1", "sentiment", "model_drift_psi_noise")
     assert psi("v1", "text_characters") < 0.1
-    # Nobody asked v2: nothing is known of it, and no alert is above that.
+    # v2 has no predictions: NaN, which no alert exceeds.
     assert math.isnan(psi("v2", "sentiment"))
 
 
-async def test_an_outage_is_told_and_waited_out(
+async def test_outage_is_logged_and_survived(
     database_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     nowhere = create_engine(
@@ -58,10 +58,10 @@ async def test_an_outage_is_told_and_waited_out(
     )
     watch = DriftWatch(Reader(nowhere))
     watch.start()
-    await until(lambda: "drift is not known now" in caplog.text)
+    await until(lambda: "drift was not measured" in caplog.text)
     await watch.stop()
     await nowhere.dispose()
 
 
-async def test_stopping_one_that_never_started_is_no_error(engine: AsyncEngine) -> None:
+async def test_watch_that_never_started_can_be_stopped(engine: AsyncEngine) -> None:
     await DriftWatch(Reader(engine)).stop()

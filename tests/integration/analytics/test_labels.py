@@ -21,7 +21,7 @@ from analytics.confidence import confidence
 from analytics.drift import drift
 from analytics.feedback.store import FeedbackStore
 from analytics.reader import Reader
-from analytics.sql_fragment import Scope
+from analytics.scope import Scope
 from analytics.tables import label_rollups, rollups
 from analytics.time_range import TimeRange
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
@@ -71,7 +71,7 @@ async def test_calibration_equals_a_plain_computation(engine: AsyncEngine) -> No
         ends = [START + timedelta(seconds=numbers.uniform(-600, HOURS * 3_700)) for _ in range(2)]
         span = TimeRange(min(ends), max(ends))
         told = await confidence(Reader(engine), Scope(span))
-        for of in told.versions:
+        for of in told:
             there = [
                 p for p in made
                 if p.version == of.version and span.since <= p.created_at < span.until

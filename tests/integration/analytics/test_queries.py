@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.reader import Reader
+from analytics.reader import AnyRow, Reader
 from analytics.recent import recent
-from analytics.sql_fragment import Scope
-from analytics.summary import sentiment_distribution, summary
+from analytics.scope import Scope
+from analytics.summary import sentiment_counts, summary
 from analytics.time_range import TimeRange
 from core.errors import DatabaseUnavailable
 from core.postgres import create_engine
 from core.types import VERSIONS, Prediction, Version
 from tests.integration.predictions import PredictionWriter, make_prediction
+from web.schemas.analytics import SentimentDistribution
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = TimeRange(START, START + timedelta(hours=1))
@@ -54,14 +55,15 @@ async def test_numbers_equal_a_plain_computation(
     assert 20 < count < 200
     reader = Reader(engine)
 
-    told = await summary(reader, Scope(SPAN, version))
-    assert told.total_predictions == count
-    assert sum(told.by_version.values()) == count
-    assert told.average_confidence == pytest.approx(sum(p.confidence for p in expected) / count)
-    assert told.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
-    assert told.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
+    result = await summary(reader, Scope(SPAN, version))
+    assert result.total_predictions == count
+    assert sum(result.by_version.values()) == count
+    assert result.average_confidence == pytest.approx(sum(p.confidence for p in expected) / count)
+    assert result.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
+    assert result.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
 
-    shares = (await sentiment_distribution(reader, Scope(SPAN, version))).distribution
+    counts = await sentiment_counts(reader, Scope(SPAN, version))
+    shares = SentimentDistribution.of_counts(Scope(SPAN, version), counts).distribution
     for sentiment, share in shares.items():
         said = sum(p.sentiment == sentiment for p in expected)
         assert share.count == said
@@ -70,11 +72,11 @@ async def test_numbers_equal_a_plain_computation(
     page = await recent(reader, Scope(SPAN, version), 15)
     newest = sorted(expected, key=lambda p: (p.created_at, p.id), reverse=True)[:15]
     assert [row.id for row in page.predictions] == [p.id for p in newest]
-    assert "text" not in type(page.predictions[0]).model_fields
+    assert "text" not in page.predictions[0]._fields
 
 
 @pytest.mark.parametrize("version", [None, "v1", "v2"])
-async def test_pages_are_the_whole_range_newest_first(
+async def test_pages_cover_the_whole_range_newest_first(
     engine: AsyncEngine, version: Version | None
 ) -> None:
     # Many in one millisecond, over two days, and twelve at the very same moment.
@@ -87,20 +89,21 @@ async def test_pages_are_the_whole_range_newest_first(
         key=lambda p: p.id,
         reverse=True,
     )
-    told, before = [], None
+    found: list[AnyRow] = []
+    before = None
     while True:
         page = await recent(Reader(engine), Scope(SPAN, version), 7, before)
-        told += page.predictions
+        found += page.predictions
         before = page.next_before
         if before is None:
             break
         assert len(page.predictions) == 7
-    assert [one.id for one in told] == [p.id for p in expected]
-    times = [one.created_at for one in told]
+    assert [row.id for row in found] == [p.id for p in expected]
+    times = [row.created_at for row in found]
     assert times == sorted(times, reverse=True)
 
 
-async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: AsyncEngine) -> None:
+async def test_range_includes_since_and_excludes_until(engine: AsyncEngine) -> None:
     tick = timedelta(microseconds=1)
     times = [SPAN.since - tick, SPAN.since, SPAN.until - tick, SPAN.until]
     made = [make_prediction(created_at=time) for time in times]
@@ -109,10 +112,10 @@ async def test_the_range_takes_its_first_moment_and_leaves_its_last(engine: Asyn
     page = await recent(reader, Scope(SPAN), 10)
     assert [row.created_at for row in page.predictions] == [times[2], times[1]]
     assert (await summary(reader, Scope(SPAN))).total_predictions == 2
-    assert (await sentiment_distribution(reader, Scope(SPAN))).total_predictions == 2
+    assert sum((await sentiment_counts(reader, Scope(SPAN))).values()) == 2
 
 
-async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine) -> None:
+async def test_recent_prediction_has_no_text(engine: AsyncEngine) -> None:
     made = make_prediction(
         "A secret.",
         version="v2",
@@ -123,8 +126,8 @@ async def test_a_recent_prediction_is_told_without_its_text(engine: AsyncEngine)
         latency_ms=2.5,
     )
     await PredictionWriter(engine, "full").write([made])
-    [told] = (await recent(Reader(engine), Scope(SPAN), 10)).predictions
-    assert told.model_dump() == {
+    [result] = (await recent(Reader(engine), Scope(SPAN), 10)).predictions
+    assert result._asdict() == {
         "id": made.id,
         "created_at": START,
         "endpoint": "/predict/ab",
@@ -149,23 +152,25 @@ async def test_averages_of_many_rows_are_exact(engine: AsyncEngine) -> None:
         for _ in range(50_000)
     ]
     await PredictionWriter(engine).write(made)
-    told = await summary(Reader(engine), Scope(within))
-    assert told.total_predictions == 50_000
-    assert told.average_confidence == pytest.approx(0.9, rel=1e-6)
-    assert told.average_latency_ms == pytest.approx(12.5, rel=1e-6)
+    result = await summary(Reader(engine), Scope(within))
+    assert result.total_predictions == 50_000
+    assert result.average_confidence == pytest.approx(0.9, rel=1e-6)
+    assert result.average_latency_ms == pytest.approx(12.5, rel=1e-6)
 
 
-async def test_an_empty_range_has_no_averages(engine: AsyncEngine) -> None:
+async def test_empty_range_has_no_averages(engine: AsyncEngine) -> None:
     reader = Reader(engine)
-    told = await summary(reader, Scope(SPAN))
-    assert (told.total_predictions, told.by_version) == (0, {})
-    assert told.average_confidence is told.average_latency_ms is None
-    assert told.cache_hit_rate is None
-    assert (await sentiment_distribution(reader, Scope(SPAN))).distribution["positive"].percent == 0
+    result = await summary(reader, Scope(SPAN))
+    assert (result.total_predictions, result.by_version) == (0, {})
+    assert result.average_confidence is result.average_latency_ms is None
+    assert result.cache_hit_rate is None
+    counts = await sentiment_counts(reader, Scope(SPAN))
+    reply = SentimentDistribution.of_counts(Scope(SPAN), counts)
+    assert (reply.total_predictions, reply.distribution["positive"].percent) == (0, 0)
     assert (await recent(reader, Scope(SPAN), 10)).predictions == []
 
 
-async def test_an_exhausted_pool_is_unavailable_not_a_hang(engine: AsyncEngine) -> None:
+async def test_exhausted_pool_is_unavailable_not_a_hang(engine: AsyncEngine) -> None:
     small = create_engine(engine.url, pool_size=1, timeout_seconds=0.2)
     async with small.connect():
         with pytest.raises(DatabaseUnavailable):

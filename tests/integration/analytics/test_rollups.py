@@ -20,14 +20,15 @@ from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import to_record
 from analytics.log.writer import store
 from analytics.reader import Reader
-from analytics.sql_fragment import Scope
-from analytics.summary import sentiment_distribution, summary
+from analytics.scope import Scope
+from analytics.summary import sentiment_counts, summary
 from analytics.time_range import TimeRange
 from analytics.timeseries import BUCKETS, BucketName, timeseries
 from core.postgres import create_engine
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
 from loadtest.bench.seed_predictions import seed_history
 from tests.integration.predictions import PredictionWriter, make_prediction
+from web.schemas.analytics import DriftOfTraffic
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS = 3
@@ -94,9 +95,8 @@ async def test_any_range_gives_what_a_plain_computation_gives(engine: AsyncEngin
         told = await summary(reader, Scope(span, version))
         assert told.total_predictions == len(expected)
         assert told.by_version == Counter(p.version for p in expected)
-        shares = (await sentiment_distribution(reader, Scope(span, version))).distribution
         said = Counter(p.sentiment for p in expected)
-        assert {name: share.count for name, share in shares.items()} == {
+        assert await sentiment_counts(reader, Scope(span, version)) == {
             name: said[name] for name in SENTIMENTS
         }
         if expected:
@@ -104,7 +104,7 @@ async def test_any_range_gives_what_a_plain_computation_gives(engine: AsyncEngin
             assert told.average_confidence == pytest.approx(np.mean(confidences), rel=1e-6)
             latencies = [p.latency_ms for p in expected]
             assert told.average_latency_ms == pytest.approx(np.mean(latencies), rel=1e-6)
-        for of in (await latency(reader, Scope(span, version))).percentiles:
+        for of in await latency(reader, Scope(span, version)):
             exact = [
                 p.latency_ms
                 for p in expected
@@ -129,9 +129,9 @@ async def test_a_timeseries_gives_what_a_plain_computation_gives(
         for p in within(made, span, version):
             start = p.created_at.timestamp() // seconds * seconds
             expected.setdefault((start, p.version), []).append(p)
-        series = await timeseries(Reader(engine), Scope(span, version), bucket)
-        assert [(p.time.timestamp(), p.version) for p in series.points] == sorted(expected)
-        for point in series.points:
+        points = await timeseries(Reader(engine), Scope(span, version), bucket)
+        assert [(p.time.timestamp(), p.version) for p in points] == sorted(expected)
+        for point in points:
             there = expected[point.time.timestamp(), point.version]
             assert point.predictions == len(there) == sum(point.sentiments.values())
             plain = np.quantile([p.latency_ms for p in there], 0.95, method="lower")
@@ -148,8 +148,8 @@ async def test_confidence_gives_what_a_plain_computation_gives(engine: AsyncEngi
         span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
         told = await confidence(Reader(engine), Scope(span, version))
         expected = within(made, span, version)
-        assert [of.version for of in told.versions] == sorted({p.version for p in expected})
-        for of in told.versions:
+        assert [of.version for of in told] == sorted({p.version for p in expected})
+        for of in told:
             # PostgreSQL keeps a confidence in single precision.
             sure = np.array(
                 [p.confidence for p in expected if p.version == of.version],
@@ -182,7 +182,8 @@ async def test_drift_is_seen_where_there_is_some_and_nowhere_else(engine: AsyncE
     current = TimeRange(middle, middle + timedelta(hours=12))
     before = TimeRange(middle - timedelta(hours=12), middle)
     told = await drift(reader, Scope(current), before)
-    assert (told.reference_since, told.since) == (before.since, current.since)
+    reply = DriftOfTraffic.of_report(Scope(current), before, told)
+    assert (reply.reference_since, reply.since) == (before.since, current.since)
     assert told.sentiment.verdict == "significant"
     # PSI of 0.7 and 0.3: two cells, each 0.4 times the logarithm of 7 / 3.
     assert told.sentiment.psi == pytest.approx(0.8 * np.log(7 / 3), abs=0.15)

@@ -1,4 +1,4 @@
-"""Rollups, and rows at the ends, cover a range without gap or overlap."""
+"""Rollups and, at the ends, rows cover a range without gap or overlap."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_segments_cover_any_range_once(
             assert not (segment.until - EPOCH) % segment.size
     # At most two segments of each size, and one of the largest.
     assert len(covering) <= 2 * len(SMALLEST_FIRST) + 1
-    # Smaller buckets never cover as much as one larger bucket would.
+    # Small buckets never cover what a larger one would.
     for smaller, larger in ((MINUTE, HOUR), (HOUR, DAY)):
         if larger <= largest:
             assert all(
@@ -48,7 +48,7 @@ def test_segments_cover_any_range_once(
             )
 
 
-def test_days_are_used_inside_and_rows_at_the_ends() -> None:
+def test_range_is_covered_by_days_inside_and_rows_at_the_ends() -> None:
     second = timedelta(seconds=1)
     span = TimeRange(START - HOUR - MINUTE - second, START + 2 * DAY + second)
     assert segments(span) == [
@@ -65,14 +65,12 @@ def test_days_are_used_inside_and_rows_at_the_ends() -> None:
     [(MINUTE, "minute"), (3 * HOUR, "minute"), (4 * HOUR, "hour"), (7 * DAY, "hour"),
      (8 * DAY, "day"), (3_000 * DAY, "day")],
 )  # fmt: skip
-def test_the_usual_bucket_gives_a_readable_number_of_points(
-    length: timedelta, bucket: BucketName
-) -> None:
+def test_default_bucket_gives_at_most_180_points(length: timedelta, bucket: BucketName) -> None:
     assert choose_bucket(TimeRange(START, START + length), None) == bucket
 
 
 @pytest.mark.parametrize("bucket", BUCKETS)
-def test_too_many_points_are_refused(bucket: BucketName) -> None:
+def test_bucket_with_too_many_points_is_refused(bucket: BucketName) -> None:
     most = MAX_BUCKETS * BUCKETS[bucket]
     assert choose_bucket(TimeRange(START, START + most), bucket) == bucket
     with pytest.raises(InvalidRequest, match="more than 1,500 points"):

@@ -1,4 +1,4 @@
-"""`since` and `until`."""
+"""The parameters `since` and `until`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OFFSETS = st.integers(-14 * 60, 14 * 60).map(lambda m: timezone(timedelta(minute
 TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2026, 5, 1), timezones=OFFSETS)  # noqa: DTZ001
 
 
-def test_the_last_day_is_the_default() -> None:
+def test_default_range_is_the_last_day() -> None:
     assert parse_range(None, None, NOW) == TimeRange(NOW - timedelta(days=1), NOW)
 
 
@@ -24,17 +24,17 @@ def test_the_last_day_is_the_default() -> None:
     ("since", "span"),
     [("1m", timedelta(minutes=1)), ("36h", timedelta(hours=36)), ("7d", timedelta(days=7))],
 )
-def test_relative_times_count_back_from_now(since: str, span: timedelta) -> None:
+def test_relative_time_counts_back_from_now(since: str, span: timedelta) -> None:
     assert parse_range(since, None, NOW).since == NOW - span
 
 
 @given(TIMES)
-def test_any_offset_is_understood(time: datetime) -> None:
+def test_any_offset_is_converted_to_utc(time: datetime) -> None:
     assert parse_range(time.isoformat(), None, NOW).since == time
     assert parse_range(time.isoformat(), None, NOW).since.tzinfo is UTC
 
 
-def test_a_plus_that_the_query_string_lost_is_found() -> None:
+def test_plus_decoded_as_a_space_is_restored() -> None:
     since = parse_range("2026-05-04T09:00:00 02:00", None, NOW).since
     assert since == datetime(2026, 5, 4, 7, 0, tzinfo=UTC)
 
@@ -61,19 +61,19 @@ def test_a_plus_that_the_query_string_lost_is_found() -> None:
         (None, "0001-01-01T00:00:00Z"),
     ],
 )
-def test_what_is_no_range_is_refused(since: str | None, until: str | None) -> None:
+def test_invalid_range_is_refused(since: str | None, until: str | None) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_range(since, until, NOW)
     assert {error.field for error in caught.value.errors} <= {"since", "until"}
 
 
-def test_until_alone_ends_a_day() -> None:
+def test_until_without_since_ends_a_day() -> None:
     assert parse_range(None, "2d", NOW) == TimeRange(
         NOW - timedelta(days=3), NOW - timedelta(days=2)
     )
 
 
-def test_both_ends_may_have_offsets_of_their_own() -> None:
+def test_ends_may_have_different_offsets() -> None:
     made = parse_range("2026-05-04T01:00:00+02:00", "2026-05-03T19:30:00-04:00", NOW)
     assert made.until - made.since == timedelta(minutes=30)
 
@@ -82,7 +82,7 @@ def test_both_ends_may_have_offsets_of_their_own() -> None:
     ("since", "until", "field"),
     [("x", None, "since"), (None, "x", "until"), ("1h", "2h", "since"), ("x", "x", "until")],
 )
-def test_the_field_at_fault_is_named(since: str | None, until: str | None, field: str) -> None:
+def test_error_names_the_invalid_field(since: str | None, until: str | None, field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_range(since, until, NOW)
     [error] = caught.value.errors
@@ -91,7 +91,7 @@ def test_the_field_at_fault_is_named(since: str | None, until: str | None, field
 
 
 @given(st.text(max_size=40) | st.none(), st.text(max_size=40) | st.none())
-def test_any_text_gives_a_range_or_a_reason(since: str | None, until: str | None) -> None:
+def test_any_text_gives_a_range_or_a_field_error(since: str | None, until: str | None) -> None:
     try:
         made = parse_range(since, until, NOW)
     except InvalidRequest as error:
@@ -103,13 +103,13 @@ def test_any_text_gives_a_range_or_a_reason(since: str | None, until: str | None
 SPAN = TimeRange(NOW - timedelta(hours=3), NOW - timedelta(hours=1))
 
 
-def test_the_usual_reference_lies_right_before_and_is_as_long() -> None:
+def test_default_reference_is_as_long_and_right_before() -> None:
     assert reference_range(None, None, SPAN, NOW) == TimeRange(
         NOW - timedelta(hours=5), NOW - timedelta(hours=3)
     )
 
 
-def test_a_reference_may_be_any_range() -> None:
+def test_reference_may_be_any_range() -> None:
     assert reference_range("7d", "6d", SPAN, NOW) == TimeRange(
         NOW - timedelta(days=7), NOW - timedelta(days=6)
     )
@@ -125,13 +125,13 @@ def test_a_reference_may_be_any_range() -> None:
         ("7d", "x", "reference_until"),
     ],
 )
-def test_what_is_no_reference_is_refused(since: str | None, until: str | None, field: str) -> None:
+def test_invalid_reference_is_refused(since: str | None, until: str | None, field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         reference_range(since, until, SPAN, NOW)
     assert [error.field for error in caught.value.errors] == [field]
 
 
-def test_before_the_first_day_there_is_no_reference() -> None:
+def test_range_without_time_before_it_has_no_reference() -> None:
     first = TimeRange(EARLIEST, EARLIEST + timedelta(days=1))
     with pytest.raises(InvalidRequest, match="too far back"):
         reference_range(None, None, first, NOW)

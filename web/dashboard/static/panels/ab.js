@@ -8,20 +8,20 @@ const VERSIONS = ["v1", "v2"];
 const HOW = "Ask /predict/ab with subjects or /predict/ab-compare, and tell true labels with /feedback.";
 
 export function render(where, { test, over }) {
-  if (!test.paired && !test.routed) return where.replaceChildren(empty(`Nothing to compare yet. ${HOW}`));
+  if (!test.paired && !test.randomised) return where.replaceChildren(empty(`Nothing to compare yet. ${HOW}`));
   where.replaceChildren(el("div", { class: "halves" }, half(
-    "Same texts to both", test.paired, pairs), half("Subjects dealt out", test.routed, arms)));
+    "Same texts to both", test.paired, pairs), half("Subjects assigned", test.randomised, arms)));
   for (const [kind, series] of Object.entries(over)) {
     const box = where.querySelector(`[data-interval="${kind}"]`);
     if (box && series.length) interval(box, series);
   }
 }
 
-function half(title, told, tables) {
-  if (!told) return el("div", {}, el("h3", {}, title), empty("No such test yet."));
-  const verdict = el("div", { class: "verdict" }, el("p", {}, told.verdict.sentence));
-  const kind = tables === pairs ? "paired" : "routed";
-  return el("div", {}, el("h3", {}, title), verdict, el("div", { "data-interval": kind }), tables(told));
+function half(title, comparison, tables) {
+  if (!comparison) return el("div", {}, el("h3", {}, title), empty("No such test yet."));
+  const verdict = el("div", { class: "verdict" }, el("p", {}, comparison.verdict.sentence));
+  const kind = tables === pairs ? "paired" : "randomised";
+  return el("div", {}, el("h3", {}, title), verdict, el("div", { "data-interval": kind }), tables(comparison));
 }
 
 function interval(box, series) {
@@ -66,5 +66,5 @@ function arms(told) {
     { name: "Wrong", of: (row) => count(row.labelled - row.right), number: true },
     { name: "Accuracy", of: (row) => (row.accuracy === null ? "–" : percent(100 * row.accuracy)), number: true },
     { name: "p95", of: (row) => milliseconds(row.p95_ms), number: true },
-  ], rows, "Subjects dealt out to the versions");
+  ], rows, "Subjects assigned to the versions");
 }
