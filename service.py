@@ -55,7 +55,7 @@ from web.tracing import TracingMiddleware
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from runners.hosts import RunnerApi
+    from runners.host import RunnerApi
 
 VERSION = "0.1.0"
 
@@ -134,11 +134,10 @@ class SentimentService:
             start_tracing(settings.otel_service_name)
         in_process: dict[Version, RunnerApi] = {"v1": self.runner_v1, "v2": self.runner_v2}
         self.hosts = {
-            version: hosts
+            version: runner_hosts(version, runner, in_process[version], runner_key)
             for version, runner in runners.items()
-            if (hosts := runner_hosts(version, runner, runner_key)) is not None
         }
-        self.parts = Container(settings, {**in_process, **self.hosts})
+        self.parts = Container(settings, self.hosts)
         self.json_apis = {api.route: json_api(api, self) for api in bento.apis.values()}
         read_app.set_app(get_endpoints(self.parts, self.json_apis.values(), VERSION))
         self.parts.start()

@@ -36,8 +36,7 @@ from rollout.shadow import Shadow
 from rollout.store import PolicyStore
 from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
-from runners.client import RunnerClient
-from runners.hosts import RunnerApi
+from runners.client import RunnerBackend, RunnerClient
 from serving.pipeline import PredictionPipeline
 from web.dashboard.page import add_dashboard
 from web.json_api import JsonApi
@@ -55,7 +54,7 @@ SHIPPER = (sys.executable, "-m", "analytics.log")
 class Container:
     """What a running API process is made of; made on its event loop, when serving starts."""
 
-    def __init__(self, settings: Settings, runners: Mapping[Version, RunnerApi]) -> None:
+    def __init__(self, settings: Settings, runners: Mapping[Version, RunnerBackend]) -> None:
         self.redis = connect(
             settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
         )

@@ -7,9 +7,10 @@ import hmac
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runners.wire import KEY_HEADER
 from web.authentication import came_over_loopback
 
-HEADER = b"x-runner-key"
+HEADER = KEY_HEADER.lower().encode()
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
