@@ -114,9 +114,7 @@ class Coalescer(Generic[Item, Result]):
         timeout_seconds = max(request.deadline for request in requests) - loop.time()
         items = [item for request in requests for item in request.items]
         try:
-            results = await self._call(items, timeout_seconds)
-            if len(results) != len(items):
-                raise ValueError(f"{len(results)} results came back for {len(items)} items")
+            results = await self._results(items, timeout_seconds)
         except asyncio.CancelledError:
             for request in requests:
                 request.results.cancel()
@@ -131,6 +129,12 @@ class Coalescer(Generic[Item, Result]):
             share = list(islice(remaining, len(request.items)))
             if not request.results.done():
                 request.results.set_result(share)
+
+    async def _results(self, items: list[Item], timeout_seconds: float) -> Sequence[Result]:
+        results = await self._call(items, timeout_seconds)
+        if len(results) != len(items):
+            raise ValueError(f"{len(results)} results came back for {len(items)} items")
+        return results
 
 
 def _cancel_when_abandoned(

@@ -1,1 +1,1 @@
-"""The runner services, the classifier inside them, its engines, and the client that calls them."""
+"""Serving a model: the runner services, their engines and batching, and the API's client."""
