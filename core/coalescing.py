@@ -19,7 +19,7 @@ class CallDropped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many calls may be in flight, and how many items may be in a call or wait for one.
+    """The most calls in flight, items in one call, and items that may wait.
 
     A request with more items than `call_items` is still sent as one call.
     """
@@ -37,7 +37,7 @@ class _Request(Generic[Item, Result]):
 
 
 class Coalescer(Generic[Item, Result]):
-    """Sends a request to an idle backend at once; requests that wait share the next call.
+    """Calls an idle backend at once; requests that wait share the next call.
 
     A request that was cancelled or is past its deadline before its call is made is left out of
     the call. With `cancel_abandoned`, a call in flight is cancelled once all requests that share

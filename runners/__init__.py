@@ -1,1 +1,1 @@
-"""Serving a model: the runner services, their engines and batching, and the API's client."""
+"""Serving a model: runner services, engines, batching, and the API's client."""

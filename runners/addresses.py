@@ -1,4 +1,7 @@
-"""Resolves the name in a runner's URL: a headless Service of Kubernetes stands for many hosts."""
+"""Resolves the name in a runner's URL, which may stand for many hosts.
+
+A headless Service of Kubernetes has an address for each of its pods.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from urllib.parse import urlsplit
 
 
 async def resolve(url: str) -> Collection[str]:
-    """A URL for each address of the name in `url`; `url` itself if there is no name to look up.
+    """A URL for each address of the name in `url`, or `url` if it has no name.
 
     Raises:
         OSError: the name is unknown.

@@ -1,4 +1,4 @@
-"""Admission control for a runner: a request that would wait too long is refused at once.
+"""Admission control: refuses at once a request that would wait too long.
 
 By Little's law the wait is the backlog divided by the throughput. Each API process counts its own
 requests and measures the throughput that they get, so the processes need not know of each other.
@@ -38,7 +38,7 @@ class QueueBounds:
 
 
 class AdmissionRejected(Exception):
-    """A request was refused; `wait_seconds` is how long it would have waited, 0 if unknown."""
+    """A request was refused; it would have waited `wait_seconds`, 0 if unknown."""
 
     def __init__(self, reason: Reason, wait_seconds: float) -> None:
         super().__init__(f"{reason}: {wait_seconds:.2f} s")
@@ -99,7 +99,7 @@ class _Backlog:
 
 
 class Admission:
-    """Counts the texts that this process has a runner classify and that are not answered yet.
+    """Counts the texts of this process that a runner has not answered yet.
 
     The tokens of each answer are to be added to `throughput`.
     """
@@ -129,7 +129,9 @@ class Admission:
     def admit(
         self, lane: Lane, *, texts: int, tokens: int, deadline_seconds: float
     ) -> Iterator[None]:
-        """Count a request as outstanding until the block ends. An empty lane takes any request.
+        """Count a request as outstanding until the block ends.
+
+        A lane that is empty takes any request.
 
         Raises:
             AdmissionRejected: it would wait past its deadline or longer than the lane allows, or

@@ -1,4 +1,4 @@
-"""Adaptive batching in a runner: when a core is free, the texts that wait become its next batch.
+"""Adaptive batching: texts that wait when a core is free are its next batch.
 
 As in text-embeddings-inference there is no waiting window: an idle runner computes a text at once,
 and a busy one batches the texts in its queue. The size of a batch is limited in tokens.
@@ -24,7 +24,7 @@ from runners.queue import Call, Entry, TextQueue
 
 
 class Model(Protocol):
-    """Tokenises and computes; `compute` is called from as many threads as there are streams."""
+    """Tokenises and computes; each stream calls `compute` from its own thread."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]: ...
 
@@ -85,7 +85,7 @@ class TokenBatcher:
             raise ServiceUnavailable(f"not done in {timeout_seconds:.1f} s") from error
 
     def drain(self) -> None:
-        """Answer the calls that wait and refuse new ones; returns when the threads have ended."""
+        """Answer the calls that wait, refuse new ones, and wait for the threads to end."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()

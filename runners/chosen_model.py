@@ -1,4 +1,4 @@
-"""The model that a runner was last asked to hold, saved on disk so that a restart keeps it."""
+"""The model that a runner was last asked to hold, saved for its restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 
 
 class ChosenModel:
-    """A file on disk. If it cannot be read or written, the runner logs that and goes on."""
+    """A file on disk; the runner goes on if it cannot be read or written."""
 
     def __init__(self, file: Path, configured: str) -> None:
         """A saved choice is ignored once the `configured` tag changes."""

@@ -18,7 +18,7 @@ WARM_UP_TEXTS = ("Warm.", "A sentence of the usual length, to touch every code p
 
 
 class Classifier:
-    """A saved model on an engine: tokenises, computes padded batches, names the classes."""
+    """A saved model on an engine: tokenises, computes, and names the classes."""
 
     def __init__(self, model: SavedModel, engine: Engine) -> None:
         self._model = model
@@ -28,7 +28,7 @@ class Classifier:
         self._tokenizer.no_padding()
 
     def warm_up(self) -> float:
-        """Run a few batches, so that the first request does not pay for lazy initialisation.
+        """Run a few batches, so that no request pays for lazy initialisation.
 
         Returns the measured throughput of one thread in tokens a second.
         """
@@ -40,7 +40,7 @@ class Classifier:
         return len(batch) * len(usual.ids) / (time.perf_counter() - started)
 
     def infer(self, texts: Sequence[str]) -> list[Classification]:
-        """Tokenise and compute `texts`, at least one, batch after batch; results in their order.
+        """Tokenise and compute `texts`, at least one; the results are in order.
 
         A text past the model's token limit is truncated and marked so.
         """
@@ -55,7 +55,7 @@ class Classifier:
         return self._tokenizer.encode_batch(list(texts))
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
-        """Compute one padded batch; may be called from as many threads as there are streams."""
+        """Compute one padded batch; each stream may call it from its own thread."""
         probabilities = softmax(self._logits(encodings))
         return [
             self._classification(encoding, scores)
@@ -82,7 +82,7 @@ class Classifier:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Softmax over the last axis, in float64 so that the scores of a row sum to 1 to 1e-15."""
+    """Softmax over the last axis, in float64: a row sums to 1 within 1e-15."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     exponentials = np.exp(shifted)
     result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)

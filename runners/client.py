@@ -1,4 +1,4 @@
-"""The API's client of one version's runner: admits texts, has them classified, tracks its state."""
+"""The API's client of a runner: admission, calls, and the runner's state."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class RunnerClient:
         *,
         timeout_seconds: float,
     ) -> None:
-        """`bounds` hold for this process alone; `timeout_seconds` is the longest deadline."""
+        """`bounds` are those of this process; `timeout_seconds` caps deadlines."""
         self.version: Version = version
         self.last_description: RunnerDescription | None = None
         self.ready = False
@@ -128,10 +128,10 @@ class RunnerClient:
         return self.last_description
 
     async def wait_until_described(self) -> RunnerDescription:
-        """The last description; a process that has just started waits a moment for the first one.
+        """The last description; waits a moment for the first one.
 
         Raises:
-            RunnerUnavailable: the runner did not answer in that time.
+            RunnerUnavailable: the runner did not answer within `FIRST_DESCRIPTION_SECONDS`.
         """
         if self.last_description is None:
             with contextlib.suppress(TimeoutError):
@@ -146,7 +146,7 @@ class RunnerClient:
 
     @contextlib.contextmanager
     def admit(self, texts: Sequence[str]) -> Iterator[None]:
-        """Reserve room for `texts`, at least one, until the block ends; classify them inside it.
+        """Reserve room for `texts`, at least one; classify them inside the block.
 
         Raises:
             Overloaded: they would wait too long.
@@ -182,7 +182,9 @@ class RunnerClient:
         )
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify `texts`, at least one, which were admitted; other requests may share the call.
+        """Classify `texts`, which were admitted; other requests may share the call.
+
+        The i-th result belongs to the i-th text.
 
         Raises:
             RunnerUnavailable: the runner is down, or failed.
@@ -225,7 +227,7 @@ class RunnerClient:
         return results
 
     def _span(self, items: Sequence[_TracedText]) -> AbstractContextManager[object]:
-        """The span of a call: a child of the first request that shares it, linked to the others."""
+        """The span of a call: a child of the first request, linked to the others."""
         if not tracing.is_on():
             return nullcontext()
         spans = {item.span.span_id: item.span for item in items if item.span is not None}
@@ -244,7 +246,7 @@ class RunnerClient:
             self._refresh_now.set()
 
     async def refresh(self) -> None:
-        """Ask the runner for its description, and request the desired model if it needs it."""
+        """Get the runner's description, and request the desired model if needed."""
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
                 description = await self._backend.describe()

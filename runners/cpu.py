@@ -1,4 +1,4 @@
-"""The CPU of this process: its instruction sets, its quota, and the priority of threads."""
+"""The CPU of this process: instruction sets, quota, priority of threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cpu_flags(cpuinfo: Path = _PROC / "cpuinfo") -> frozenset[str]:
-    """The instruction sets that Linux names for the first core; empty on other systems."""
+    """The instruction sets of the first core, as Linux names them; else empty."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -41,7 +41,7 @@ def is_x86() -> bool:
 
 
 def usable_cpus(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
-    """How many cores this process may keep busy: its CPU set, cut by its container's quota.
+    """How many cores this process may keep busy, by its CPU set and quota.
 
     A quota of 1.5 cores counts as 2, so that the half core is used.
     """
@@ -51,7 +51,7 @@ def usable_cpus(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
 
 
 def cpu_quota(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> float | None:
-    """The smallest CPU quota above this process, in cores, of cgroup v2 or v1; `None` if none."""
+    """The smallest CPU quota (cgroup v2 or v1) of this process, in cores, if any."""
     quotas = []
     for controllers, group in _memberships(proc / "self" / "cgroup"):
         if controllers == "":  # cgroup v2 has one hierarchy and names no controllers
@@ -73,7 +73,7 @@ def _memberships(path: Path) -> list[tuple[str, str]]:
 
 
 def _upwards(root: Path, group: str) -> list[Path]:
-    """The folder of `group` and of each group above it; a container shows only the root."""
+    """The folders of `group` and its parents; a container shows only the root."""
     inside = Path(group.lstrip("/"))
     return [root / inside, *(root / parent for parent in inside.parents), root]
 
@@ -96,7 +96,7 @@ def _v1_quota(folder: Path) -> float | None:
 
 
 def lower_priority() -> None:
-    """Lower the priority of this thread, and of the threads that it starts from now on.
+    """Lower the priority of this thread and of the threads that it starts.
 
     Only on Linux, where each thread has its own priority.
     """
@@ -105,6 +105,6 @@ def lower_priority() -> None:
 
 
 def at_low_priority(function: Callable[[], Result]) -> Result:
-    """Call `function` so that the threads it starts have a low priority; this thread keeps its."""
+    """Call `function` so that the threads that it starts have a low priority."""
     with ThreadPoolExecutor(1, initializer=lower_priority) as pool:
         return pool.submit(function).result()

@@ -1,4 +1,4 @@
-"""The model that a runner should hold, and whether this process should request it."""
+"""The desired model of a runner, and whether this process should request it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DesiredState:
         return is_changed
 
     def to_request(self, description: RunnerDescription) -> DesiredModel | None:
-        """The model to request from a runner with this description; None if there is none."""
+        """The model to request from a runner with this description, if any."""
         if self._desired is None:
             return None
         if description.latest_generation != self._latest_generation:

@@ -33,7 +33,7 @@ class _Disconnected(Exception):
 
 
 class RunnerEndpoints:
-    """Answers POSTs to the routes that are the keys of `answers`; only GETs reach the framework.
+    """Answers POSTs to the routes in `answers`; only GETs reach BentoML.
 
     Replies with 415 to another content type, on every path; 400 to a malformed message and 413 to
     one that is too large; 503 when the runner is full; 500 to an unexpected error.

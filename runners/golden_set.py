@@ -1,4 +1,4 @@
-"""The golden set: texts whose scores are saved with a model, and checked before it may serve."""
+"""Golden sets: texts whose scores a model must repeat before it may serve."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ GoldenSet = Mapping[str, Mapping[Sentiment, float]]
 
 
 def write_golden_set(folder: Path, infer: Infer) -> None:
-    """Save the scores of the reference engine in the folder of a model that is being saved."""
+    """Save the scores that the reference engine gives, in a model's folder."""
     answers = [
         {"text": text, "scores": answer.scores}
         for text, answer in zip(TEXTS, infer(TEXTS), strict=True)
@@ -67,7 +67,7 @@ def golden_set_file(folder: Path) -> Path:
 
 
 def read_golden_set(folder: Path) -> GoldenSet | None:
-    """Read the scores of each text; None for a model that was saved before there were any.
+    """Read the scores of each text; None for a model that was saved without.
 
     Raises:
         ValueError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""One host of a version's runner: its state, and the work that this process gave it."""
+"""One host of a runner: its health, and the work that this process gave it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Host:
     async def call(
         self, texts: list[str], tokens: int, timeout_seconds: float, lane: Lane
     ) -> list[Classification]:
-        """Have the host classify `texts`, which count as `tokens` of its workload meanwhile.
+        """Have the host classify `texts`; `tokens` are added to its workload.
 
         Raises:
             HostLost: `cancel_calls` was called.
@@ -101,7 +101,7 @@ class Host:
             cancellation.reschedule(0.0)
 
     async def probe(self) -> RunnerDescription | None:
-        """Get its description, and note whether the host is up; None if it does not answer."""
+        """Note whether the host is up; returns its description, None without an answer."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
                 description = await self.runner.describe()

@@ -58,7 +58,9 @@ class RunnerHosts:
     async def dispatch(
         self, texts: list[str], timeout_seconds: float, lane: Lane
     ) -> list[Classification]:
-        """Have the host that will be done first classify `texts`, or another if that one is gone.
+        """Have `texts` classified by the host that will be done first.
+
+        If its connection breaks, another host gets them.
 
         Raises:
             aiohttp.ClientConnectionError: no host can be reached.
@@ -86,7 +88,7 @@ class RunnerHosts:
         return min([host for host in hosts if host.is_up] or hosts, key=lambda host: host.workload)
 
     async def describe(self) -> RunnerDescription:
-        """Describe the hosts that answer as one runner, with the sum of their throughputs.
+        """Describe the hosts that answer as one runner; their throughputs add up.
 
         Raises:
             aiohttp.ClientConnectionError: no host answers.
@@ -122,7 +124,10 @@ class RunnerHosts:
         await asyncio.gather(*(host.runner.close() for host in hosts))
 
     async def _update_hosts(self) -> None:
-        """Add hosts with a new address; close those whose address is gone once they are idle."""
+        """Add hosts with a new address; let go of those whose address is gone.
+
+        A host that leaves is closed once it has answered its calls.
+        """
         idle = [host for host in self._leaving if host.is_idle]
         self._leaving = [host for host in self._leaving if not host.is_idle]
         for host in idle:
@@ -162,7 +167,7 @@ def _combined(descriptions: Sequence[RunnerDescription]) -> RunnerDescription:
 
 
 class InProcessRunner:
-    """The runner in this process, as in BentoML's test client: without BENTOML_RUNNER_MAP."""
+    """The runner in this process, if there is no BENTOML_RUNNER_MAP."""
 
     def __init__(self, runner: RunnerApi) -> None:
         self.dispatch = runner.classify

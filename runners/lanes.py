@@ -1,7 +1,7 @@
-"""Two lanes for requests: interactive and bulk, so that neither keeps the other waiting for ever.
+"""Two lanes, interactive and bulk, of which neither starves the other.
 
-When both wait, each lane gets every other batch of a runner. Within a lane the order is first come,
-first served.
+While both have texts waiting, each gets every other batch of a runner. Within a lane the order is
+first come, first served.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_TOKENS = 512
 
 
 def estimated_tokens(texts: Sequence[str]) -> int:
-    """Estimate how many tokens English `texts` have; only the runner has the tokenizer.
+    """Estimate the tokens of English `texts`; only runners have the tokenizer.
 
     An error of the estimate cancels out: the throughput is measured in the same estimated tokens.
     """

@@ -1,4 +1,4 @@
-"""Loads a model: chooses its engine, warms and checks it, and puts a batcher before it."""
+"""Loads a model: chooses its engine, warms it, checks it, adds a batcher."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class InvalidCheckpoint(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
-    """A model in the store; `folder` holds config.json, model.safetensors and tokenizer.json.
+    """A model in the store; `folder` holds its weights, configuration and tokenizer.
 
     `labels` are the sentiments in the order of the model's outputs. `engines` are those that were
     exported and whose answers equal those of torch.

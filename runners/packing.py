@@ -11,11 +11,11 @@ MAX_BATCH_TEXTS = 32
 
 
 def pack(lengths: Sequence[int]) -> list[list[int]]:
-    """Pack texts of similar length together; returns batches of indices into `lengths` (tokens).
+    """Pack texts of similar length; returns batches of indices into `lengths`.
 
-    A batch costs its rows times its longest row; that stays within `MAX_BATCH_TOKENS` unless one
-    text alone is longer. The longest texts come first, so that the cores that wait at the end wait
-    for a cheap batch.
+    `lengths` are in tokens. A batch costs its rows times its longest row; that stays within
+    `MAX_BATCH_TOKENS` unless one text alone is longer. The longest texts come first, so that the
+    cores that wait at the end wait for a cheap batch.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

@@ -45,7 +45,7 @@ class Call:
         self.tokens = estimated_tokens(self.texts)
 
     def is_abandoned(self, now: float) -> bool:
-        """Whether no caller waits for it: it was cancelled or failed, or is past its deadline."""
+        """Whether it was cancelled, has failed, or is past its deadline."""
         return self.answer.done() or now > self.deadline
 
 
@@ -72,7 +72,7 @@ class TextQueue:
     """Holds the calls that wait. Not thread-safe: its owner has a lock."""
 
     def __init__(self, max_texts: int, max_tokens: int) -> None:
-        """The bounds are those of each lane, so that a full lane does not close the other."""
+        """The bounds are those of each lane; a full lane leaves the other open."""
         self._max_texts = max_texts
         self._max_tokens = max_tokens
         self._lanes = {lane: _LaneQueue() for lane in LANES}

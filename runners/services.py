@@ -93,7 +93,9 @@ class RunnerV2(SentimentRunner):
 
 
 def check_models(services: Collection[str], settings: Settings) -> None:
-    """Check that each runner among `services` has a model; without one it would restart for ever.
+    """Check that each runner among `services` has a model.
+
+    A runner without a model would fail and be restarted for ever.
 
     Raises:
         SystemExit: a runner has none; the message says how to save one.

@@ -1,4 +1,4 @@
-"""The model that a runner serves, and its replacement by another one without a pause."""
+"""The model that a runner serves, and its replacement without a pause."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Slot:
         chosen: ChosenModel,
         load: Callable[[str, bool], Loaded],
     ) -> None:
-        """`load` takes a tag, and whether to check the golden set; `chosen` survives a restart."""
+        """`load` takes a tag, and whether to check the model's golden set."""
         self._version: Version = version
         self._configured = configured
         self._chosen = chosen
@@ -65,7 +65,7 @@ class Slot:
         )
 
     def request_load(self, desired: DesiredModel) -> None:
-        """Begin to load a model on the running event loop; of several requests the last counts."""
+        """Begin to load a model; of several requests the last one counts."""
         if self.description.has_observed(desired):
             return
         self._next = desired
@@ -120,7 +120,7 @@ class Slot:
 
 
 def slot_of(version: Version, settings: Settings) -> Slot:
-    """The slot of a runner's process, with the model that was chosen last, or else configured.
+    """The slot of a runner's process, with the last chosen or configured model.
 
     Raises the errors of `load`: without a model there is nothing to serve.
     """

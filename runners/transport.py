@@ -49,7 +49,7 @@ class BadReply(BentoMLException):
 
 
 class HttpRunner:
-    """One runner host, at an `http:` or `https:` URL, or at BentoML's `tcp:`, `unix:` or `file:`.
+    """A runner host, at an `http(s):` URL or BentoML's `tcp:`, `unix:` or `file:`.
 
     Each method raises aiohttp.ClientConnectionError or aiohttp.ClientPayloadError if the connection
     breaks, TimeoutError, ServiceUnavailable if the runner is full (503), BadReply if its reply is
@@ -161,7 +161,7 @@ async def _error_of(reply: aiohttp.ClientResponse) -> BentoMLException:
 
 
 async def _content_of(reply: aiohttp.ClientResponse) -> bytes:
-    """Read the body of a reply, if its headers announce a message of an acceptable size."""
+    """Read the body of a reply, if its headers announce an acceptable message."""
     if reply.content_type != wire.CONTENT_TYPE:
         raise BadReply(f"the reply is {reply.content_type}, not {wire.CONTENT_TYPE}")
     if reply.content_length is None or reply.content_length > MAX_REPLY_BYTES:

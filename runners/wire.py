@@ -1,8 +1,9 @@
-"""Encodes and decodes the messages between the API and a runner: msgpack maps, versioned.
+"""Encodes and decodes the messages between the API and a runner.
 
-A message is data and nothing else: no bytes of it name a class or are executed. Its field names
-are a contract between processes that may be of different releases, so they do not follow the
-names in the code. Unknown fields are ignored; another `wire_version` is refused.
+A message is a msgpack map with the version of the wire in it. It is data and nothing else: no bytes
+of it name a class or are executed. Its field names are a contract between processes that may be of
+different releases, so they do not follow the names in the code. Unknown fields are ignored; another
+`wire_version` is refused.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ SHARED_CALL_BYTES = 1_500_000
 
 
 class ClassifyCall(NamedTuple):
-    """Texts, at least one; the seconds after which the caller hangs up; and their lane."""
+    """The texts of a call, the seconds until the caller hangs up, and the lane."""
 
     texts: list[str]
     timeout_seconds: float

@@ -1,4 +1,4 @@
-"""The fields of each message between the API and a runner, with their types and limits."""
+"""The fields of each message of the wire, with their types and limits."""
 
 from __future__ import annotations
 

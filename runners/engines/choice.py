@@ -1,4 +1,4 @@
-"""Chooses and loads the fastest engine that a saved model has and this machine can run."""
+"""Loads the fastest engine that a model has and this machine can run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 def _sixteen_bit_file(folder: Path) -> Path:
-    """The file of openvino-bf16; older models have none of its own and share the float32 one."""
+    """The file of openvino-bf16; older models share the float32 one."""
     file = folder / OPENVINO_FP16_FILE
     return file if file.is_file() else folder / ONNX_FILE
 
@@ -71,7 +71,7 @@ def runnable_engines() -> tuple[EngineName, ...]:
 
 
 def saved_engines(model: SavedModel) -> tuple[EngineName, ...]:
-    """The engines that `model` was saved with and this machine can run, the fastest first."""
+    """The engines of `model` that this machine can run, the fastest first."""
     return tuple(name for name in runnable_engines() if name in model.engines)
 
 
@@ -98,7 +98,9 @@ def load_engine(
 def choose_engine(
     model: SavedModel, desired: EngineName | None, *, streams: int, mkldnn: bool
 ) -> Engine:
-    """Load `desired`, or else the fastest engine; one that does not run is skipped with a warning.
+    """Load `desired` or else the fastest engine, skipping those that do not run.
+
+    Each one that is skipped is logged as a warning.
 
     Raises:
         EngineUnavailable: not even the reference can be loaded.

@@ -102,7 +102,7 @@ async def queued(batcher: TokenBatcher, *texts: str) -> asyncio.Task[list[str]]:
 
 
 async def busy(batcher: TokenBatcher, model: Echo) -> asyncio.Task[list[str]]:
-    """Start a call that keeps the only stream busy; later calls wait until there is a permit."""
+    """Start a call that keeps the only stream busy until there is a permit."""
     call = await queued(batcher, text(0, 1))
     while text(0, 1) not in await model.next_batch():
         pass

@@ -1,4 +1,4 @@
-"""Admission to a runner refuses the requests that would wait too long, and no others."""
+"""Admission refuses the requests that would wait too long, and no others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Clock:
 
 
 class Runner:
-    """Computes the texts that were admitted, first come first served, at a constant speed."""
+    """Computes the admitted texts, first come first served, at a constant speed."""
 
     def __init__(self, bounds: QueueBounds = BOUNDS) -> None:
         self.clock = Clock()

@@ -1,4 +1,4 @@
-"""Adaptive batching: each call gets its answers, and no text waits or is padded without need."""
+"""Adaptive batching: each call gets its answers, and no text waits in vain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A failure reaches only the calls it concerns, and a closed batcher leaves no thread or call."""
+"""A failure reaches only its own calls; a closed batcher leaves no thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifier keeps the order of texts, marks truncated ones, and names the classes."""
+"""The classifier keeps the order of texts and marks truncated ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client of a runner: failures become RunnerUnavailable, and the runner's state is tracked."""
+"""The client of a runner: admission, failures, and the runner's state."""
 
 from __future__ import annotations
 
@@ -204,6 +204,25 @@ async def test_request_past_the_bound_is_refused_with_a_time_to_try_again(
     assert not runner.is_full
     backend.hangs = False
     await classify(runner, ["x"])
+
+
+async def test_admitted_texts_count_before_they_are_classified(backend: FakeBackend) -> None:
+    runner = client(backend)
+    with runner.admit(["x"] * BOUNDS.texts), pytest.raises(Overloaded), runner.admit(["x"]):
+        pass
+    await classify(runner, ["x"])
+
+
+async def test_wait_is_known_once_a_saturated_runner_has_answered(
+    backend: FakeBackend,
+) -> None:
+    bounds = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 0.0, "bulk": 0.0})
+    runner = RunnerClient("v1", backend, bounds, timeout_seconds=WAIT_SECONDS)
+    with runner.admit(["x"]):
+        assert not runner.is_full
+    assert len(await classify(runner, ["x" * 1_000] * 10)) == 10
+    with runner.admit(["x"]):
+        assert runner.is_full
 
 
 async def test_request_with_less_time_than_the_wait_is_refused_at_once(

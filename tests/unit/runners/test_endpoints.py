@@ -1,4 +1,4 @@
-"""The endpoints of a runner answer messages of the wire and refuse everything else."""
+"""The endpoints of a runner answer messages of the wire, nothing else."""
 
 from __future__ import annotations
 

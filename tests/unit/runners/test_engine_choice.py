@@ -1,4 +1,4 @@
-"""The fastest engine that the model has and this machine runs is chosen; torch always works."""
+"""The fastest engine that runs is chosen; torch is always there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model whose answers to its golden set changed since it was saved may not serve."""
+"""A model whose answers to its golden set changed may not serve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runners.golden_set import FILE, OLD_FILE, TEXTS, check, read_golden_set, wr
 
 
 class Model:
-    """Decides by the length of a text, with confidence; `shift` moves its probabilities."""
+    """Decides by the length of a text; `shift` moves its probabilities."""
 
     def __init__(self, shift: float = 0.0) -> None:
         self.shift = shift

@@ -1,4 +1,4 @@
-"""A runner on several hosts: which host gets a call, and which take over from a lost one."""
+"""A runner on many hosts: each call goes to one that is up and has time."""
 
 from __future__ import annotations
 

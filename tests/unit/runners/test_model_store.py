@@ -1,4 +1,4 @@
-"""Labels of a checkpoint are known or refused; a missing model is an error that helps."""
+"""Labels are known or refused; the error for a missing model helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packing puts each text into one batch of similar lengths, within the limit of tokens."""
+"""Packing puts each text into one batch of similar lengths, within limits."""
 
 from __future__ import annotations
 

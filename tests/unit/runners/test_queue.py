@@ -1,4 +1,4 @@
-"""The queue of a runner: two lanes take turns, and a full lane leaves the other open."""
+"""The queue of a runner: lanes take turns; a full one leaves the other open."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_room_of_a_taken_call_is_free_again_to_the_last_token(
 def test_each_text_is_taken_once_or_abandoned(
     requests: list[tuple[Lane, int, str]],
 ) -> None:
-    """Calls are answered (a), cancelled by their client (t), or past their deadline (y)."""
+    """Calls are answered (a), cancelled (t), or past their deadline (y)."""
     loop = asyncio.new_event_loop()
     queue = TextQueue(200, 10**6)
     expected: dict[Call, int] = {}

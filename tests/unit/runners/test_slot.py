@@ -1,4 +1,4 @@
-"""A slot replaces its model without losing a call, or keeps it if the other one is refused."""
+"""A slot replaces its model without losing a call, or keeps it."""
 
 from __future__ import annotations
 

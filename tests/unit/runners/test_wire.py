@@ -1,4 +1,4 @@
-"""The wire of the runners: messages are decoded as they were encoded; all else is refused."""
+"""The wire: messages are decoded as they were encoded; all else is refused."""
 
 from __future__ import annotations
 
