@@ -6,29 +6,18 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol
-
-from opentelemetry.trace import SpanContext, SpanKind
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-)
+from collections.abc import Iterator, Sequence
 
 from core import metrics, tracing
-from core.coalescing import Bounds, CallDropped, Coalescer
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import remaining_seconds
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.admission import Admission, AdmissionRejected, QueueBounds
+from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
+from runners.hosts import RunnerBackend
 from runners.lanes import Lane, estimated_tokens, lane_of
-from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES
+from runners.transport import RUNNER_FAILURES
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -36,45 +25,6 @@ DESCRIBE_TIMEOUT_SECONDS = 2.0
 STARTING_POLL_SECONDS = 0.1
 READY_POLL_SECONDS = 1.0
 FIRST_DESCRIPTION_SECONDS = 5.0
-# A call costs about 0.5 ms of CPU on either side, whatever it carries. Four calls may be in flight
-# to a host, so that it always has texts at hand; texts that arrive meanwhile share the next call. A
-# bulk request is a call of its own: it has enough texts to spread the cost over.
-CALLS_PER_HOST, TEXTS_PER_CALL = 4, 64
-
-
-def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome is not None else None
-    logger.warning("a call to a runner is repeated: %s: %s", type(error).__name__, error)
-
-
-# When a runner's process dies, each connection that was kept open to it breaks once. The process
-# that replaces it can compute the same texts.
-RETRY: dict[str, Any] = {
-    "retry": retry_if_exception_type(CONNECTION_FAILURES),
-    "stop": stop_after_attempt(20),
-    "wait": wait_exponential(0.002, max=0.2),
-    "before_sleep": _log_retry,
-    "reraise": True,
-}
-
-
-class RunnerBackend(Protocol):
-    """The hosts of one version's runner, or the runner in this process."""
-
-    def dispatch(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
-    ) -> Awaitable[list[Classification]]: ...
-
-    def describe(self) -> Awaitable[RunnerDescription]: ...
-
-    def load(self, tag: str | None, generation: int) -> Awaitable[RunnerDescription]: ...
-
-
-class _TracedText(NamedTuple):
-    """A text, and the span of the request that it belongs to."""
-
-    text: str
-    span: SpanContext | None
 
 
 class RunnerClient:
@@ -101,11 +51,8 @@ class RunnerClient:
         self._backend = backend
         self._timeout_seconds = timeout_seconds
         self._admission = Admission(bounds)
-        self._calls = Coalescer(
-            self._call,
-            Bounds(CALLS_PER_HOST, TEXTS_PER_CALL, waiting_items=bounds.texts),
-            timeout_seconds=timeout_seconds,
-            cancel_abandoned=True,
+        self._calls = RunnerCalls(
+            version, backend, max_waiting_texts=bounds.texts, timeout_seconds=timeout_seconds
         )
         self._poller: asyncio.Task[None] | None = None
 
@@ -192,50 +139,13 @@ class RunnerClient:
         tokens = estimated_tokens(texts)
         lane = lane_of(tokens)
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
-        try:
-            with tracing.span("classify", attributes):
-                span = tracing.current()
-                items = [_TracedText(text, span) for text in texts]
-                if lane == "bulk":
-                    results = await self._call(items, self._deadline_seconds(), lane)
-                else:
-                    results = await self._calls.get(items)
-        except CallDropped as error:
-            metrics.abandoned_texts.labels(self.version).inc(len(texts))
-            raise RunnerUnavailable(f"Model {self.version} was not called in time") from error
-        self._admission.throughput.add(tokens)
-        return results
-
-    async def _call(
-        self, items: list[_TracedText], timeout_seconds: float, lane: Lane = "interactive"
-    ) -> list[Classification]:
-        deadline = time.monotonic() + timeout_seconds
-        texts = [item.text for item in items]
-        try:
-            async for attempt in AsyncRetrying(**RETRY):
-                with attempt, self._span(items):
-                    metrics.runner_calls.labels(self.version).inc()
-                    remaining = deadline - time.monotonic()
-                    async with asyncio.timeout(remaining):
-                        results = await self._backend.dispatch(texts, remaining, lane)
-        except RUNNER_FAILURES as error:
-            logger.warning("runner %s failed: %s: %s", self.version, type(error).__name__, error)
-            raise RunnerUnavailable(f"Model {self.version} cannot answer now; try again") from error
+        with tracing.span("classify", attributes):
+            results = await self._calls.send(texts, lane, self._deadline_seconds())
         known = self.last_description
         if known is not None and results[0].revision != known.revision:
             self._refresh_now.set()
+        self._admission.throughput.add(tokens)
         return results
-
-    def _span(self, items: Sequence[_TracedText]) -> AbstractContextManager[object]:
-        """The span of a call: a child of the first request, linked to the others."""
-        if not tracing.is_on():
-            return nullcontext()
-        spans = {item.span.span_id: item.span for item in items if item.span is not None}
-        first, *links = spans.values() if spans else (None,)
-        attributes = {"version": self.version, "texts": len(items)}
-        return tracing.span(
-            "runner.call", attributes, kind=SpanKind.CLIENT, parent=first, links=links
-        )
 
     def set_desired(self, desired: DesiredModel, as_of: float) -> None:
         """Have every host of the runner hold this model, also after a restart.
@@ -275,7 +185,7 @@ class RunnerClient:
         if before is not None and before.revision != description.revision:
             metrics.revision_info.labels(self.version, before.revision, before.engine).set(0)
         metrics.revision_info.labels(self.version, description.revision, description.engine).set(1)
-        self._calls.max_calls = CALLS_PER_HOST * description.hosts
+        self._calls.set_hosts(description.hosts)
         if description.tokens_per_second:
             self._admission.throughput.seed(description.tokens_per_second)
         self._is_described.set()

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -27,6 +27,18 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 
 RESOLVE_EVERY_SECONDS = 5.0
 RESOLVE_TIMEOUT_SECONDS = 0.5
+
+
+class RunnerBackend(Protocol):
+    """The hosts of one version's runner, or the runner in this process."""
+
+    def dispatch(
+        self, texts: list[str], timeout_seconds: float, lane: Lane
+    ) -> Awaitable[list[Classification]]: ...
+
+    def describe(self) -> Awaitable[RunnerDescription]: ...
+
+    def load(self, tag: str | None, generation: int) -> Awaitable[RunnerDescription]: ...
 
 
 class RunnerHosts:

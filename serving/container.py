@@ -36,7 +36,8 @@ from rollout.shadow import Shadow
 from rollout.store import PolicyStore
 from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
-from runners.client import RunnerBackend, RunnerClient
+from runners.client import RunnerClient
+from runners.hosts import RunnerBackend
 from serving.pipeline import PredictionPipeline
 from web.dashboard.page import add_dashboard
 from web.json_api import JsonApi

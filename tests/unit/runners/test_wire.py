@@ -16,7 +16,7 @@ from core.input_text import MAX_TEXT_CHARACTERS as MAX_REQUEST_CHARACTERS
 from core.settings import Settings
 from core.types import SENTIMENTS, VERSIONS, Classification, DesiredModel, RunnerDescription
 from runners import wire
-from runners.client import TEXTS_PER_CALL
+from runners.calls import TEXTS_PER_CALL
 from runners.lanes import LANES, Lane
 from runners.wire_messages import MAX_TEXT_CHARACTERS, MAX_TEXTS
 
