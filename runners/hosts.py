@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
 
@@ -179,28 +179,18 @@ def _combined(descriptions: Sequence[RunnerDescription]) -> RunnerDescription:
 
 
 class InProcessRunner:
-    """The runner in this process, if there is no BENTOML_RUNNER_MAP."""
+    """The runner in this process, if no other process serves its version."""
 
     def __init__(self, runner: RunnerApi) -> None:
         self.dispatch = runner.classify
         self.describe = runner.describe
         self.load = runner.load
 
-    async def close(self) -> None:
-        """Do nothing: BentoML closes it."""
 
-
-def runner_hosts(
-    version: Version, service: Any, in_process: RunnerApi, key: str | None
-) -> RunnerHosts | InProcessRunner:
-    """The hosts that BENTOML_RUNNER_MAP names for `service`, separated by commas."""
-    from bentoml._internal.configuration.containers import BentoMLContainer
-
-    urls = BentoMLContainer.remote_runner_mapping.get().get(service.name)
-    if urls is None:
-        return InProcessRunner(in_process)
+def connect_hosts(version: Version, urls: Sequence[str], key: str | None) -> RunnerHosts:
+    """The hosts at `urls`; `key` is the RUNNER_KEY that is sent to them."""
 
     async def connect(url: str) -> RemoteRunner:
         return HttpRunner(url, key)
 
-    return RunnerHosts(version, [url.strip() for url in urls.split(",")], connect)
+    return RunnerHosts(version, urls, connect)

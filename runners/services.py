@@ -13,13 +13,11 @@ from core.settings import Settings, get_settings
 from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.chosen_model import chosen_model
-from runners.endpoints import Answer, answers_of
+from runners.endpoints import CLASSIFY_PATH, Answer, answers_of
 from runners.lanes import Lane
 from runners.model_store import find_model
 
 _settings = get_settings()
-
-CLASSIFY_ROUTE = "/classify"
 
 CONFIG: dict[str, Any] = {
     # OMP: idle OpenMP threads of torch would spin and keep the CPU from the other runner's threads.
@@ -58,7 +56,7 @@ class SentimentRunner:
         _answers[self.version] = answers_of(self)
         freeze_gc()
 
-    @bentoml.api(route=CLASSIFY_ROUTE)
+    @bentoml.api(route=CLASSIFY_PATH)
     async def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
     ) -> list[Classification]:
