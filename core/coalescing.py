@@ -1,4 +1,4 @@
-"""Shares the cost of a round trip: what waits while calls are under way goes into the next one."""
+"""Coalescing: items of many requests travel together in few calls to a backend."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Result = TypeVar("Result")
 
 
 class CallDropped(Exception):
-    """Items that were given up before any call carried them; says why."""
+    """Items were dropped before any call carried them; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many calls may be under way, and how many items one of them carries or may wait.
+    """The most calls in flight, items in one call, and items that may wait.
 
-    A request with more items than `call_items` is still one call.
+    A request with more items than `call_items` is still sent as one call.
     """
 
     calls: int
@@ -33,14 +33,15 @@ class Bounds:
 class _Request(Generic[Item, Result]):
     items: Sequence[Item]
     deadline: float
-    answer: asyncio.Future[list[Result]]
+    results: asyncio.Future[list[Result]]
 
 
 class Coalescer(Generic[Item, Result]):
-    """Sends an idle backend what comes at once, and a busy one what has gathered in the meantime.
+    """Calls an idle backend at once; requests that wait share the next call.
 
-    What was cancelled, or is past its deadline, before its call was made is left out of it; with
-    `cancel_abandoned`, a call under way is cancelled when all who share it were.
+    A request that was cancelled or is past its deadline before its call is made is left out of
+    the call. With `cancel_abandoned`, a call in flight is cancelled once all requests that share
+    it were cancelled.
     """
 
     def __init__(
@@ -51,10 +52,10 @@ class Coalescer(Generic[Item, Result]):
         timeout_seconds: float,
         cancel_abandoned: bool = False,
     ) -> None:
-        """`call` is given items, and the seconds after which nobody wants the results any more."""
+        """`call` takes the items and the seconds after which nobody needs their results."""
         self._call = call
         self._bounds = bounds
-        self.calls = bounds.calls  # may be changed at any time
+        self.max_calls = bounds.calls  # may be changed at any time
         self._timeout_seconds = timeout_seconds
         self._cancel_abandoned = cancel_abandoned
         self._waiting: deque[_Request[Item, Result]] = deque()
@@ -62,10 +63,12 @@ class Coalescer(Generic[Item, Result]):
         self._calls: set[asyncio.Task[None]] = set()
 
     async def get(self, items: Sequence[Item]) -> list[Result]:
-        """The results of `items`, at least one, in order; a failed call fails all that shared it.
+        """Get the results of `items`, at least one, in order.
+
+        A call that fails raises its error for every request that shared it.
 
         Raises:
-            CallDropped: too many items wait already, or the deadline passed while these did.
+            CallDropped: too many items wait already, or the deadline passed while these waited.
         """
         if self._waiting and self._waiting_items + len(items) > self._bounds.waiting_items:
             raise CallDropped(f"{self._waiting_items} wait already")
@@ -75,21 +78,21 @@ class Coalescer(Generic[Item, Result]):
         )
         self._waiting.append(request)
         self._waiting_items += len(items)
-        self._send(loop)
-        return await request.answer
+        self._start_calls(loop)
+        return await request.results
 
-    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._waiting and len(self._calls) < self.calls:
+    def _start_calls(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._waiting and len(self._calls) < self.max_calls:
             if requests := self._gather(loop.time()):
                 task = loop.create_task(self._run(requests))
                 self._calls.add(task)
-                task.add_done_callback(self._calls_on)
+                task.add_done_callback(self._call_ended)
                 if self._cancel_abandoned:
-                    _cancel_when_all_left(task, requests)
+                    _cancel_when_abandoned(task, requests)
 
-    def _calls_on(self, task: asyncio.Task[None]) -> None:
+    def _call_ended(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
-        self._send(task.get_loop())
+        self._start_calls(task.get_loop())
 
     def _gather(self, now: float) -> list[_Request[Item, Result]]:
         requests: list[_Request[Item, Result]] = []
@@ -97,10 +100,10 @@ class Coalescer(Generic[Item, Result]):
         while self._waiting and (not requests or len(self._waiting[0].items) <= room):
             request = self._waiting.popleft()
             self._waiting_items -= len(request.items)
-            if request.answer.done():
+            if request.results.done():
                 continue
             if now >= request.deadline:
-                request.answer.set_exception(CallDropped("the deadline passed"))
+                request.results.set_exception(CallDropped("the deadline passed"))
                 continue
             requests.append(request)
             room -= len(request.items)
@@ -111,20 +114,21 @@ class Coalescer(Generic[Item, Result]):
         timeout_seconds = max(request.deadline for request in requests) - loop.time()
         items = [item for request in requests for item in request.items]
         try:
-            results = iter(await self._results(items, timeout_seconds))
-            shares = [list(islice(results, len(request.items))) for request in requests]
+            results = await self._results(items, timeout_seconds)
         except asyncio.CancelledError:
             for request in requests:
-                request.answer.cancel()
+                request.results.cancel()
             raise
-        except Exception as error:  # noqa: BLE001  told to every caller, whatever it is
+        except Exception as error:  # noqa: BLE001  every request that shared the call gets it
             for request in requests:
-                if not request.answer.done():
-                    request.answer.set_exception(error)
+                if not request.results.done():
+                    request.results.set_exception(error)
             return
-        for request, share in zip(requests, shares, strict=True):
-            if not request.answer.done():
-                request.answer.set_result(share)
+        remaining = iter(results)
+        for request in requests:
+            share = list(islice(remaining, len(request.items)))
+            if not request.results.done():
+                request.results.set_result(share)
 
     async def _results(self, items: list[Item], timeout_seconds: float) -> Sequence[Result]:
         results = await self._call(items, timeout_seconds)
@@ -133,13 +137,13 @@ class Coalescer(Generic[Item, Result]):
         return results
 
 
-def _cancel_when_all_left(
+def _cancel_when_abandoned(
     task: asyncio.Task[None], requests: Sequence[_Request[Item, Result]]
 ) -> None:
-    def left(_answer: asyncio.Future[list[Result]]) -> None:
-        # Of a task that has given the answers itself, this does nothing: it has ended.
-        if all(request.answer.done() for request in requests):
+    def on_done(_results: asyncio.Future[list[Result]]) -> None:
+        # If the task itself set the results, it has ended, and cancelling it does nothing.
+        if all(request.results.done() for request in requests):
             task.cancel()
 
     for request in requests:
-        request.answer.add_done_callback(left)
+        request.results.add_done_callback(on_done)

@@ -47,9 +47,9 @@ class Classification:
 
 
 class DesiredModel(NamedTuple):
-    """The model that a runner should hold: a tag of the store, None for the configured one.
+    """The model that a runner should hold: a tag of the store, or None for the configured one.
 
-    `generation` distinguishes two requests for the same tag.
+    `generation` distinguishes two requests for the same tag; a later request has a higher one.
     """
 
     tag: str | None
@@ -58,14 +58,14 @@ class DesiredModel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunnerDescription:
-    """What a runner says of itself: which weights it holds and what runs them."""
+    """The model that a runner holds, its engine, and the progress of the last load request."""
 
     version: Version
     revision: str
     engine: str
     labels: tuple[Sentiment, ...]
-    tokens_per_second: float | None = None  # as measured when it was warmed up
-    hosts: int = 1  # that answer for it
+    tokens_per_second: float | None = None  # as measured while warming up
+    hosts: int = 1  # how many hosts answered
     tag: str = ""  # in the model store
     observed_generation: int = 0  # of the last desired model that was loaded or refused
     loading: DesiredModel | None = None
@@ -73,8 +73,9 @@ class RunnerDescription:
     converged: bool = True  # every host has observed the same generation
 
     def has_observed(self, desired: DesiredModel) -> bool:
-        under_way = self.loading is not None and self.loading.generation == desired.generation
-        return self.converged and (under_way or self.observed_generation == desired.generation)
+        """Whether every host has loaded or refused the desired model, or is loading it."""
+        is_loading = self.loading is not None and self.loading.generation == desired.generation
+        return self.converged and (is_loading or self.observed_generation == desired.generation)
 
     @property
     def latest_generation(self) -> int:

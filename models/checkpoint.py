@@ -30,7 +30,7 @@ from models.export.torchscript import export_torchscript
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE
 from runners.engines.torch_engine import TorchEngine
-from runners.golden_set import TEXTS, write_canary
+from runners.golden_set import TEXTS, write_golden_set
 from runners.model_store import (
     REVISION_CHARACTERS,
     InvalidCheckpoint,
@@ -90,7 +90,7 @@ def save_checkpoint(
         reference = Classifier(model, TorchEngine(prepared, mkldnn=True))
         _compare_tokenizers(tokenizer, reference, max_tokens)
         reference.warm_up()
-        write_canary(prepared, reference.classify)
+        write_golden_set(prepared, reference.infer)
         facts = {**facts, **judge(reference)}
         reports: dict[EngineName, GateReport] = {}
         if plan is not None:

@@ -1,1 +1,1 @@
-"""The runner services, the classifier inside them, its engines, and the client that calls them."""
+"""Serving a model: runner services, engines, batching, and the API's client."""

@@ -1,7 +1,7 @@
-"""Admission to a runner: what would wait too long is refused at once, while it costs nothing yet.
+"""Admission control: refuses at once a request that would wait too long.
 
-By Little's law the wait is what is ahead divided by the pace at which it is worked off. Each API
-process looks at its own requests and at the pace that it gets, so they need not know of each other.
+By Little's law the wait is the backlog divided by the throughput. Each API process counts its own
+requests and measures the throughput that they get, so the processes need not know of each other.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from runners.lanes import LANES, Lane
 
 Reason = Literal["queue_time", "queue_size", "deadline"]
 
-# Below this the runner may have nothing to do between two answers, and the pace would say nothing.
+# With fewer tokens outstanding the runner may be idle between two answers, and the tokens that come
+# back a second would say nothing about how many it can compute.
 SATURATED_TOKENS = 2_048
-# How long the past counts for the pace, and for how much past an expectation stands.
+# The time constant of the estimate, and how many seconds of measurement its seed counts for.
 MEMORY_SECONDS = 3.0
-EXPECTED_SECONDS = 0.5
-# The answers of one call come at once; when the first of them shows that there is no longer enough
-# to do, the others are still those of the time before.
-CLUMP_SECONDS = 0.01
+SEED_SECONDS = 0.5
+# The answers of one call arrive together. When the first of them ends the saturated time, the
+# others still belong to it.
+SAME_CALL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class QueueBounds:
-    """What may wait in each lane."""
+    """The most that may wait in each lane."""
 
     texts: int
     tokens: int
@@ -37,7 +38,7 @@ class QueueBounds:
 
 
 class AdmissionRejected(Exception):
-    """Too much waits already; says for how long, as far as that is known."""
+    """A request was refused; it would have waited `wait_seconds`, 0 if unknown."""
 
     def __init__(self, reason: Reason, wait_seconds: float) -> None:
         super().__init__(f"{reason}: {wait_seconds:.2f} s")
@@ -46,7 +47,7 @@ class AdmissionRejected(Exception):
 
 
 class ThroughputEstimator:
-    """Tokens a second that come back while there is enough to do; the last seconds count most."""
+    """Estimates the tokens a second of a saturated runner; recent seconds weigh most."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -57,36 +58,37 @@ class ThroughputEstimator:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """None if nothing was seen and nothing is expected."""
+        """The estimate; None before the first measurement or seed."""
         return self._tokens / self._seconds if self._seconds else None
 
     def seed(self, tokens_per_second: float) -> None:
-        """Goes for as long as little was seen."""
+        """Start from this estimate, unless there is one already."""
         if not self._seconds:
-            self._tokens = tokens_per_second * EXPECTED_SECONDS
-            self._seconds = EXPECTED_SECONDS
+            self._tokens = tokens_per_second * SEED_SECONDS
+            self._seconds = SEED_SECONDS
 
     def begin(self) -> None:
-        """From now on there is enough to do."""
+        """Start measuring: the runner is saturated from now on."""
         if self._last is None:
             self._last = self._clock()
 
     def end(self) -> None:
+        """Stop measuring: the runner may be idle from now on."""
         if self._last is not None:
             self._last = None
             self._ended_at = self._clock()
 
     def add(self, tokens: int) -> None:
-        """So many have come back."""
+        """Count the tokens of an answer that came back."""
         now = self._clock()
         if self._last is None:
-            if now - self._ended_at < CLUMP_SECONDS:
+            if now - self._ended_at < SAME_CALL_SECONDS:
                 self._tokens += tokens
             return
         elapsed = now - self._last
-        kept = math.exp(-elapsed / MEMORY_SECONDS)
-        self._tokens = self._tokens * kept + tokens
-        self._seconds = self._seconds * kept + elapsed
+        decay = math.exp(-elapsed / MEMORY_SECONDS)
+        self._tokens = self._tokens * decay + tokens
+        self._seconds = self._seconds * decay + elapsed
         self._last = now
 
 
@@ -97,59 +99,61 @@ class _Backlog:
 
 
 class Admission:
-    """Knows what one process has asked of a runner and not got back."""
+    """Counts the texts of this process that a runner has not answered yet.
+
+    The tokens of each answer are to be added to `throughput`.
+    """
 
     def __init__(self, bounds: QueueBounds, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
         self._backlogs = {lane: _Backlog() for lane in LANES}
-        self.pace = ThroughputEstimator(clock)
+        self.throughput = ThroughputEstimator(clock)
 
     def wait_seconds(self, lane: Lane) -> float:
-        """How long what joins `lane` now would wait; 0 as long as the pace is not known."""
-        pace = self.pace.tokens_per_second
-        if not pace:
+        """How long a request that joins `lane` now would wait; 0 while that is unknown."""
+        tokens_per_second = self.throughput.tokens_per_second
+        if not tokens_per_second:
             return 0.0
         backlog = self._backlogs[lane]
-        alone = all(not self._backlogs[other].texts for other in LANES if other != lane)
-        return backlog.tokens / pace * (1 if alone else len(LANES))
+        is_alone = all(not self._backlogs[other].texts for other in LANES if other != lane)
+        return backlog.tokens / tokens_per_second * (1 if is_alone else len(LANES))
 
     def is_full(self, lane: Lane) -> bool:
-        """Whether the shortest of texts would be refused, however long it may take."""
+        """Whether even the shortest text would be refused, whatever its deadline."""
         texts = self._backlogs[lane].texts
         return texts >= self._bounds.texts or (
             texts > 0 and self.wait_seconds(lane) > self._bounds.seconds[lane]
         )
 
     @contextmanager
-    def admitted(
+    def admit(
         self, lane: Lane, *, texts: int, tokens: int, deadline_seconds: float
     ) -> Iterator[None]:
-        """Around the work; a lane where nothing waits takes whatever comes.
+        """Count a request as outstanding until the block ends.
+
+        A lane that is empty takes any request.
 
         Raises:
-            AdmissionRejected: it would wait past its deadline, wait longer than the lane
-                allows, or be too much.
+            AdmissionRejected: it would wait past its deadline or longer than the lane allows, or
+                its lane holds too many texts or tokens.
         """
-        self.check(lane, texts=texts, tokens=tokens, deadline_seconds=deadline_seconds)
         backlog = self._backlogs[lane]
+        if backlog.texts:
+            self._check(lane, texts, tokens, deadline_seconds)
         backlog.texts += texts
         backlog.tokens += tokens
         if self._outstanding() >= SATURATED_TOKENS:
-            self.pace.begin()
+            self.throughput.begin()
         try:
             yield
-            self.pace.add(tokens)
         finally:
             backlog.texts -= texts
             backlog.tokens -= tokens
             if self._outstanding() < SATURATED_TOKENS:
-                self.pace.end()
+                self.throughput.end()
 
-    def check(self, lane: Lane, *, texts: int, tokens: int, deadline_seconds: float) -> None:
-        """Raises AdmissionRejected, as `admitted` would."""
+    def _check(self, lane: Lane, texts: int, tokens: int, deadline_seconds: float) -> None:
         backlog = self._backlogs[lane]
-        if not backlog.texts:
-            return
         wait_seconds = self.wait_seconds(lane)
         if backlog.texts + texts > self._bounds.texts:
             raise AdmissionRejected("queue_size", wait_seconds)

@@ -1,7 +1,7 @@
-"""Adaptive batching in a runner: what waits when a core is free becomes its next batch.
+"""Adaptive batching: texts that wait when a core is free are its next batch.
 
-As in text-embeddings-inference there is no waiting window: an idle runner computes one text at
-once, and a busy one finds company for the next text in its queue. A batch is cut by tokens.
+As in text-embeddings-inference there is no waiting window: an idle runner computes a text at once,
+and a busy one batches the texts in its queue. The size of a batch is limited in tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from runners.queue import Call, Entry, TextQueue
 
 
 class Model(Protocol):
-    """What computes the batches; `compute` is called from as many threads as there are streams."""
+    """Tokenises and computes; each stream calls `compute` from its own thread."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]: ...
 
@@ -52,11 +52,11 @@ class TokenBatcher:
     async def classify(
         self, texts: Sequence[str], *, timeout_seconds: float, lane: Lane = "interactive"
     ) -> list[Classification]:
-        """Classify `texts`, at least one; in their order.
+        """Classify `texts`, at least one; the results are in their order.
 
         Raises:
-            ServiceUnavailable: too much waits already, the batcher was closed, or not all were
-                computed in time; then what was not begun is left out.
+            ServiceUnavailable: too many texts wait already, the batcher is closing, or the texts
+                were not computed in time; those that were not begun are dropped.
         """
         now = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -77,7 +77,7 @@ class TokenBatcher:
             if not has_room:
                 raise ServiceUnavailable(f"{self._queue.waiting(lane)} texts wait already")
             self._changed.notify()
-        # Cancelled or timed out, the future is done, and the threads pass over its texts.
+        # A cancellation or timeout ends the future, and the threads skip the texts of the call.
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await call.answer
@@ -85,7 +85,7 @@ class TokenBatcher:
             raise ServiceUnavailable(f"not done in {timeout_seconds:.1f} s") from error
 
     def drain(self) -> None:
-        """Answer all that waits, and take nothing new; returns when the threads have ended."""
+        """Answer the calls that wait, refuse new ones, and wait for the threads to end."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()
@@ -93,7 +93,7 @@ class TokenBatcher:
             thread.join()
 
     def close(self) -> None:
-        """Let the threads end after the batch that each is at; what still waits is refused."""
+        """End each thread after its current batch, and refuse the calls that still wait."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -110,7 +110,7 @@ class TokenBatcher:
                     self._changed.wait()
                 if self._closing or (self._draining and not self._queue):
                     return
-            # All that waits, so that the next batch finds what is like it among many calls.
+            # Tokenise all calls that wait, so that the batch has many texts to choose from.
             while (call := self._next_call()) is not None:
                 self._tokenise(call)
             batch = self._take()
@@ -127,7 +127,7 @@ class TokenBatcher:
         began_ns = tracing.now_ns()
         try:
             encodings = self._model.encode(call.texts)
-        except Exception as error:  # noqa: BLE001  the edge of a thread: told to the caller
+        except Exception as error:  # noqa: BLE001  the edge of a thread: the caller gets it
             with self._changed:
                 self._queue.forget(call)
             _finish(call, error)
@@ -152,43 +152,44 @@ class TokenBatcher:
 
     def _count(self) -> None:
         metrics.queued_texts.labels(self._version).set(len(self._queue))
-        if more := self._queue.abandoned - self._abandoned:
+        if newly_abandoned := self._queue.abandoned - self._abandoned:
             self._abandoned = self._queue.abandoned
-            metrics.abandoned_texts.labels(self._version).inc(more)
+            metrics.abandoned_texts.labels(self._version).inc(newly_abandoned)
 
     def _compute(self, batch: list[Entry]) -> None:
+        calls = {entry.call for entry in batch}
+        padded_tokens = len(batch) * batch[-1].tokens
+        text_tokens = sum(entry.tokens for entry in batch)
         metrics.batch_texts.labels(self._version).observe(len(batch))
-        computed = len(batch) * batch[-1].tokens
-        metrics.batch_tokens.labels(self._version).observe(computed)
-        text = sum(entry.tokens for entry in batch)
-        metrics.tokens.labels(self._version, "text").inc(text)
-        metrics.tokens.labels(self._version, "padding").inc(computed - text)
+        metrics.batch_tokens.labels(self._version).observe(padded_tokens)
+        metrics.tokens.labels(self._version, "text").inc(text_tokens)
+        metrics.tokens.labels(self._version, "padding").inc(padded_tokens - text_tokens)
         began_ns = tracing.now_ns()
         try:
             with metrics.inference_duration.labels(self._version).time():
                 results = self._model.compute([entry.encoding for entry in batch])
-            answered = list(zip(batch, results, strict=True))
-        except Exception as error:  # noqa: BLE001  the edge of a thread: told to every caller
-            for call in {entry.call for entry in batch}:
+            pairs = list(zip(batch, results, strict=True))
+        except Exception as error:  # noqa: BLE001  the edge of a thread: each caller gets it
+            for call in calls:
                 _finish(call, error)
             return
         if tracing.is_on():
-            about = {"batch.texts": len(batch), "batch.tokens": computed}
-            for call in {entry.call for entry in batch}:
-                tracing.record("inference", call.trace, began_ns, about)
+            attributes = {"batch.texts": len(batch), "batch.tokens": padded_tokens}
+            for call in calls:
+                tracing.record("inference", call.trace, began_ns, attributes)
         with self._changed:
-            for entry, result in answered:
+            for entry, result in pairs:
                 entry.call.results[entry.row] = result
                 entry.call.missing -= 1
-        for call in {entry.call for entry in batch}:
+        for call in calls:
             if not call.missing:
                 _finish(call, [result for result in call.results if result is not None])
 
 
 def _finish(call: Call, outcome: list[Classification] | Exception) -> None:
-    """Hand the outcome over to the event loop that waits for it, if it still does."""
+    """Give the outcome to the caller, in its event loop, if it still waits."""
 
-    def hand_over() -> None:
+    def set_outcome() -> None:
         if call.answer.done():
             return
         if isinstance(outcome, Exception):
@@ -196,5 +197,5 @@ def _finish(call: Call, outcome: list[Classification] | Exception) -> None:
         else:
             call.answer.set_result(outcome)
 
-    with suppress(RuntimeError):  # the loop was closed: nobody waits
-        call.answer.get_loop().call_soon_threadsafe(hand_over)
+    with suppress(RuntimeError):  # the loop was closed, so no caller waits
+        call.answer.get_loop().call_soon_threadsafe(set_outcome)

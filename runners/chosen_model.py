@@ -1,4 +1,4 @@
-"""The model that a runner was last told to hold, saved on disk, so that a restart keeps it."""
+"""The model that a runner was last asked to hold, saved for its restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 
 
 class ChosenModel:
-    """A file. The log tells when it cannot be read or written; the runner goes on without it."""
+    """A file on disk; the runner goes on if it cannot be read or written."""
 
     def __init__(self, file: Path, configured: str) -> None:
         """A saved choice is ignored once the `configured` tag changes."""
@@ -32,17 +32,22 @@ class ChosenModel:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s cannot be read: %r", self._file.name, error)
+            self._log("read", error)
             return None
 
     def save(self, desired: DesiredModel) -> None:
+        """Save a choice, with the tag that is configured now."""
         document = desired._asdict() | {"configured": self._configured}
         # For a rollback to a release before 0.1.0, which reads this name.
         document["number"] = desired.generation
         try:
             write_atomically(self._file, json.dumps(document).encode())
         except OSError as error:
-            logger.warning("%s cannot be written: %r", self._file.name, error)
+            self._log("written", error)
+
+    def _log(self, action: str, error: Exception) -> None:
+        name = type(error).__name__
+        logger.warning("%s cannot be %s: %s: %s", self._file.name, action, name, error)
 
 
 def chosen_model(version: Version, settings: Settings) -> ChosenModel:

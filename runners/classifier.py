@@ -18,7 +18,7 @@ WARM_UP_TEXTS = ("Warm.", "A sentence of the usual length, to touch every code p
 
 
 class Classifier:
-    """Tokenises, runs the engine on padded batches, and names the classes."""
+    """A saved model on an engine: tokenises, computes, and names the classes."""
 
     def __init__(self, model: SavedModel, engine: Engine) -> None:
         self._model = model
@@ -28,21 +28,21 @@ class Classifier:
         self._tokenizer.no_padding()
 
     def warm_up(self) -> float:
-        """Run a few batches, so that the first request does not pay for lazy initialisation.
+        """Run a few batches, so that no request pays for lazy initialisation.
 
-        Returns the tokens a second of one full batch after another.
+        Returns the measured throughput of one thread in tokens a second.
         """
-        self.classify(WARM_UP_TEXTS)
+        self.infer(WARM_UP_TEXTS)
         [usual] = self.encode([WARM_UP_TEXTS[1]])
         batch = [usual] * (MAX_BATCH_TOKENS // len(usual.ids))
         started = time.perf_counter()
         self.compute(batch)
         return len(batch) * len(usual.ids) / (time.perf_counter() - started)
 
-    def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify `texts`, at least one, batch after batch; the result is in their order.
+    def infer(self, texts: Sequence[str]) -> list[Classification]:
+        """Tokenise and compute `texts`, at least one; the results are in order.
 
-        Texts past the model's token limit are truncated and marked so.
+        A text past the model's token limit is truncated and marked so.
         """
         encodings = self.encode(texts)
         results: dict[int, Classification] = {}
@@ -51,18 +51,18 @@ class Classifier:
         return [results[row] for row in range(len(encodings))]
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """The tokens of each text, truncated to what the model can take."""
+        """Tokenise `texts`; each is truncated to the model's token limit."""
         return self._tokenizer.encode_batch(list(texts))
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
-        """Classify one padded batch; may be called from as many threads as the engine allows."""
-        probabilities = softmax(self._infer(encodings))
+        """Compute one padded batch; each stream may call it from its own thread."""
+        probabilities = softmax(self._logits(encodings))
         return [
             self._classification(encoding, scores)
             for encoding, scores in zip(encodings, probabilities.tolist(), strict=True)
         ]
 
-    def _infer(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
+    def _logits(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
         longest = max(len(encoding.ids) for encoding in encodings)
         input_ids = np.full((len(encodings), longest), self._model.pad_token_id, dtype=np.int64)
         attention_mask = np.zeros_like(input_ids)
@@ -82,7 +82,7 @@ class Classifier:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Softmax over the last axis, in float64 so that the scores of a row sum to 1 to 1e-15."""
+    """Softmax over the last axis, in float64: a row sums to 1 within 1e-15."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     exponentials = np.exp(shifted)
     result: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)

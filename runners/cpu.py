@@ -1,4 +1,4 @@
-"""What the CPU under this process can do, and how much of it this process may use."""
+"""The CPU of this process: instruction sets, quota, priority of threads."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
-# Of a thread that computes. Whoever answers requests then has a core when it wants one, and takes
-# it for a fraction of a millisecond; inference has what is left, which is nearly all. With equal
-# shares, answers from the cache, and refusals, waited for batches.
+# Of a thread that computes. The event loops then get a core as soon as they need it, for a fraction
+# of a millisecond, and inference gets the rest, which is nearly all. At equal priority, answers
+# from the cache and refusals waited for batches.
 NICENESS = 15
 
 _PROC = Path("/proc")
@@ -24,7 +24,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cpu_flags(cpuinfo: Path = _PROC / "cpuinfo") -> frozenset[str]:
-    """The instruction sets that Linux names for the first core; empty where it does not say."""
+    """The instruction sets of the first core, as Linux names them; else empty."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -41,9 +41,9 @@ def is_x86() -> bool:
 
 
 def usable_cpus(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
-    """How many cores this process may keep busy: its CPU set, cut by its container's quota.
+    """How many cores this process may keep busy, by its CPU set and quota.
 
-    A quota of 1.5 cores counts as 2: the half core is there to be used.
+    A quota of 1.5 cores counts as 2, so that the half core is used.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = cpu_quota(cgroups, proc)
@@ -51,7 +51,7 @@ def usable_cpus(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> int:
 
 
 def cpu_quota(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> float | None:
-    """The smallest CPU quota above this process, in cores, of cgroup v2 or v1; `None` if none."""
+    """The smallest CPU quota (cgroup v2 or v1) of this process, in cores, if any."""
     quotas = []
     for controllers, group in _memberships(proc / "self" / "cgroup"):
         if controllers == "":  # cgroup v2 has one hierarchy and names no controllers
@@ -63,7 +63,7 @@ def cpu_quota(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> float | None:
 
 
 def _memberships(path: Path) -> list[tuple[str, str]]:
-    """(controllers, group) of each hierarchy that this process is in."""
+    """The (controllers, group) of each hierarchy that this process is in."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -73,7 +73,7 @@ def _memberships(path: Path) -> list[tuple[str, str]]:
 
 
 def _upwards(root: Path, group: str) -> list[Path]:
-    """The folder of `group` and of every group above it; in a container only the root is there."""
+    """The folders of `group` and its parents; a container shows only the root."""
     inside = Path(group.lstrip("/"))
     return [root / inside, *(root / parent for parent in inside.parents), root]
 
@@ -96,15 +96,15 @@ def _v1_quota(folder: Path) -> float | None:
 
 
 def lower_priority() -> None:
-    """Let other threads go before this one, and before those that it starts from now on.
+    """Lower the priority of this thread and of the threads that it starts.
 
-    On Linux alone, where a thread has a priority of its own.
+    Only on Linux, where each thread has its own priority.
     """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
-def made_at_low_priority(make: Callable[[], Made]) -> Made:
-    """What `make` returns; the threads that it starts have a low priority, this one keeps its."""
-    with ThreadPoolExecutor(1, initializer=lower_priority) as maker:
-        return maker.submit(make).result()
+def at_low_priority(function: Callable[[], Result]) -> Result:
+    """Call `function` so that the threads that it starts have a low priority."""
+    with ThreadPoolExecutor(1, initializer=lower_priority) as pool:
+        return pool.submit(function).result()

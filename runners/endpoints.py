@@ -1,7 +1,7 @@
 """Answers the API's calls in a runner, in front of BentoML's dispatch.
 
-BentoML's dispatch unpickles a body that says it is a pickle, which is to run what the sender wrote.
-No body reaches it here: what does not say that it is a message of our wire is refused unread.
+BentoML's dispatch unpickles a body that is declared to be a pickle, which runs code of the sender.
+Here no body reaches it: a request of another content type than the wire's is refused unread.
 """
 
 from __future__ import annotations
@@ -26,29 +26,25 @@ Answer = Callable[[bytes], Awaitable[bytes]]
 CLASSIFY_PATH = "/classify"
 
 _CONTENT_TYPE = wire.CONTENT_TYPE.encode()
-# These have no body that anything reads.
+# Requests without a body that BentoML would read.
 _BODILESS = frozenset({"GET", "HEAD"})
 
 
-class _Refused(Exception):
-    """The request is at fault."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
+class _BodyTooLarge(Exception):
+    """The body is larger than allowed."""
 
 
 class RunnerEndpoints:
-    """Answers POSTs to the routes that are the keys of `answers`; only GETs reach the framework.
+    """Answers POSTs to the routes in `answers`; only GETs reach BentoML.
 
-    415 for another content type, on every path; 400 for a malformed message, 413 for one that is
-    too large; 503 when the runner cannot take more; 500 for what was not expected.
+    Replies with 415 to another content type, on every path; 400 to a malformed message and 413 to
+    one that is too large; 503 when the runner is full; 500 to an unexpected error.
     """
 
     def __init__(
         self, app: ASGIApp, answers: Callable[[], Mapping[str, Answer]], max_body_bytes: int
     ) -> None:
-        """`answers` is asked when a request comes: before, there is no runner yet."""
+        """`answers` is called for each request, because the runner is created after this."""
         self._app = app
         self._answers = answers
         self._max_body_bytes = max_body_bytes
@@ -76,22 +72,22 @@ class RunnerEndpoints:
                     reply = await answer(body)
         except ClientDisconnected:
             return
-        except _Refused as error:
-            await _send(send, error.status, str(error))
+        except _BodyTooLarge:
+            await _send(send, 413, f"A call may have at most {self._max_body_bytes:,} bytes")
         except wire.WireError as error:
-            logger.warning("%s is refused: %s", scope["path"], error)
+            logger.warning("a call to %s is refused: %s", scope["path"], error)
             await _send(send, 400, str(error))
         except ServiceUnavailable as error:
             await _send(send, 503, error.message)
         except Exception as error:
-            logger.exception("%s failed", scope["path"])
+            logger.exception("a call to %s failed", scope["path"])
             status = error.error_code.value if isinstance(error, BentoMLException) else 500
-            await _send(send, status, "An unexpected error; the log of the runner has it")
+            await _send(send, status, "An unexpected error; see the log of the runner")
         else:
             await send_response(send, 200, reply, wire.CONTENT_TYPE)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        # The server has read the number before.
+        # The server has checked that the header is a number.
         size = sum(int(value) for value in _values(scope, b"content-length"))
         parts: list[bytes] = []
         while size <= self._max_body_bytes:
@@ -102,38 +98,38 @@ class RunnerEndpoints:
             if not message.get("more_body", False):
                 return b"".join(parts)
             size = sum(map(len, parts))
-        raise _Refused(413, f"A call may have at most {self._max_body_bytes:,} bytes")
+        raise _BodyTooLarge
 
 
 def answers_of(runner: Any) -> dict[str, Answer]:
-    """What a `SentimentRunner` answers, by route.
+    """The functions that answer for a `SentimentRunner`, by route.
 
-    Called are its plain methods: bound ones would go through BentoML's client of itself.
+    They call its plain methods; a bound method would go through BentoML's client of the service.
     """
     cls = type(runner)
 
-    async def classify(body: bytes) -> bytes:
+    async def answer_classify(body: bytes) -> bytes:
         texts, timeout_seconds, lane = wire.decode_classify(body)
         results = await cls.classify.func(runner, texts, timeout_seconds, lane)
         return wire.encode_classifications(results)
 
-    async def describe(body: bytes) -> bytes:
+    async def answer_describe(body: bytes) -> bytes:
         wire.decode_describe(body)
         return wire.encode_description(await cls.describe.func(runner))
 
-    async def load(body: bytes) -> bytes:
+    async def answer_load(body: bytes) -> bytes:
         desired = wire.decode_load(body)
         return wire.encode_description(await cls.load.func(runner, *desired))
 
     return {
-        cls.classify.route: classify,
-        cls.describe.route: describe,
-        cls.load.route: load,
+        cls.classify.route: answer_classify,
+        cls.describe.route: answer_describe,
+        cls.load.route: answer_load,
     }
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:
-    return [value.strip().lower() for each, value in scope["headers"] if each == name]
+    return [value.strip().lower() for header, value in scope["headers"] if header == name]
 
 
 def _span(scope: Scope) -> AbstractContextManager[object]:

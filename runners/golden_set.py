@@ -1,4 +1,4 @@
-"""The canary: texts that a model must answer as it did when it was saved, before it may serve."""
+"""Golden sets: texts whose scores a model must repeat before it may serve."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 
 from core.types import Classification, Sentiment
 
-FILE = "canary.json"
-# Of both sides: below, an engine with other rounding may well say something else.
-SURE = 0.8
-# The largest difference of a probability, on average over the texts. What an engine may differ by
-# on the thousands of texts of the gate is a hundredth; these are few.
+FILE = "golden_set.json"
+# The name of the file in models that were saved before it was renamed.
+OLD_FILE = "canary.json"
+# A label may not change if both answers are at least so confident. Below that, an engine that
+# rounds differently may well choose another label.
+CONFIDENT = 0.8
+# The largest difference of a probability, on average over the texts. On the thousands of texts of
+# the gate an engine may differ by a hundredth; the golden set is small.
 MAX_MEAN_DIFFERENCE = 0.05
 
 TEXTS = (
@@ -44,63 +47,71 @@ TEXTS = (
     "It begins well, goes on well, and ends well. " * 80,
 )
 
-Classify = Callable[[Sequence[str]], list[Classification]]
-Answers = Mapping[str, Mapping[Sentiment, float]]
+Infer = Callable[[Sequence[str]], list[Classification]]
+GoldenSet = Mapping[str, Mapping[Sentiment, float]]
 
 
-def write_canary(folder: Path, classify: Classify) -> None:
-    """Keep with a model that is being saved what its reference engine says."""
+def write_golden_set(folder: Path, infer: Infer) -> None:
+    """Save the scores that the reference engine gives, in a model's folder."""
     answers = [
         {"text": text, "scores": answer.scores}
-        for text, answer in zip(TEXTS, classify(TEXTS), strict=True)
+        for text, answer in zip(TEXTS, infer(TEXTS), strict=True)
     ]
     (folder / FILE).write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n")
 
 
-def read_golden_set(folder: Path) -> Answers | None:
-    """What was kept; None for a model that was saved before anything was.
+def golden_set_file(folder: Path) -> Path:
+    """The file of a saved model's golden set, under its old name if only that exists."""
+    file, old_file = folder / FILE, folder / OLD_FILE
+    return old_file if old_file.is_file() and not file.is_file() else file
+
+
+def read_golden_set(folder: Path) -> GoldenSet | None:
+    """Read the scores of each text; None for a model that was saved without.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
+    file = golden_set_file(folder)
     try:
-        kept: Any = json.loads((folder / FILE).read_text())
+        saved: Any = json.loads(file.read_text())
     except FileNotFoundError:
         return None
     try:
-        return {each["text"]: dict(each["scores"]) for each in kept}
+        return {answer["text"]: dict(answer["scores"]) for answer in saved}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{FILE} holds no texts with scores") from error
+        raise ValueError(f"{file.name} holds no texts with scores") from error
 
 
-def fault(classify: Classify, canary: Answers | None) -> str | None:
-    """What is wrong with a model's answers, in a sentence; None if nothing is.
+def check(infer: Infer, golden_set: GoldenSet | None) -> str | None:
+    """Say in a sentence what is wrong with a model's answers; None if nothing is.
 
-    Without a canary its answers must be probabilities, and not the same to everything.
+    Without a golden set, the scores must be probabilities and not the same for every text.
     """
-    texts = list(canary) if canary else list(TEXTS)
-    answers = classify(texts)
-    if any(not _are_probabilities(answer.scores) for answer in answers):
-        return "its answers are no probabilities"
-    if not canary:
-        constant = len({tuple(answer.scores.values()) for answer in answers}) == 1
-        return f"it says the same of {len(texts)} different texts" if constant else None
-    pairs = [(answer, canary[text]) for text, answer in zip(texts, answers, strict=True)]
-    if any(answer.scores.keys() != was.keys() for answer, was in pairs):
+    texts = list(golden_set) if golden_set else list(TEXTS)
+    answers = infer(texts)
+    if not all(_are_probabilities(answer.scores) for answer in answers):
+        return "its scores are not probabilities"
+    if not golden_set:
+        is_constant = len({tuple(answer.scores.values()) for answer in answers}) == 1
+        return f"it gives the same scores to {len(texts)} different texts" if is_constant else None
+    pairs = [(answer, golden_set[text]) for text, answer in zip(texts, answers, strict=True)]
+    if any(answer.scores.keys() != saved.keys() for answer, saved in pairs):
         return "it has other classes than when it was saved"
-    otherwise = [
+    changed = [
         text
-        for text, (answer, was) in zip(texts, pairs, strict=True)
-        if min(answer.confidence, max(was.values())) >= SURE and was[answer.sentiment] < SURE
+        for text, (answer, saved) in zip(texts, pairs, strict=True)
+        if min(answer.confidence, max(saved.values())) >= CONFIDENT
+        and saved[answer.sentiment] < CONFIDENT
     ]
-    if otherwise:
+    if changed:
         return (
-            f"it says otherwise than when it was saved of {len(otherwise)} of {len(texts)} texts, "
-            f"such as {otherwise[0][:60]!r}"
+            f"its answers to {len(changed)} of {len(texts)} texts differ from when it was saved, "
+            f'such as to "{changed[0][:60]}"'
         )
     differences = [
-        max(abs(score - was[sentiment]) for sentiment, score in answer.scores.items())
-        for answer, was in pairs
+        max(abs(score - saved[sentiment]) for sentiment, score in answer.scores.items())
+        for answer, saved in pairs
     ]
     mean = sum(differences) / len(differences)
     if mean > MAX_MEAN_DIFFERENCE:
@@ -113,6 +124,6 @@ def fault(classify: Classify, canary: Answers | None) -> str | None:
 
 def _are_probabilities(scores: Mapping[Sentiment, float]) -> bool:
     values = list(scores.values())
-    return all(math.isfinite(one) and 0 <= one <= 1 for one in values) and math.isclose(
+    return all(math.isfinite(value) and 0 <= value <= 1 for value in values) and math.isclose(
         sum(values), 1.0, abs_tol=1e-3
     )

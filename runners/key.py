@@ -1,4 +1,4 @@
-"""Lets only the API call a runner."""
+"""Lets only the API call a runner: RUNNER_KEY, or else the same machine."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.asgi import came_over_loopback
-from runners.transport import KEY_HEADER
+from runners.wire import KEY_HEADER
 
 HEADER = KEY_HEADER.lower().encode()
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
 class RunnerKeyMiddleware:
-    """Refuses whoever does not show the key; without one, whoever is on another machine.
+    """Refuses calls without the key; if there is no key, calls from other machines.
 
-    Whoever may call a runner can use its CPU and change its model.
+    A caller of a runner can use its CPU and change its model.
     """
 
     def __init__(self, app: ASGIApp, key: str | None) -> None:

@@ -1,7 +1,7 @@
-"""Two lanes, so that small requests are not kept waiting by large ones, nor those for ever by them.
+"""Two lanes, interactive and bulk, of which neither starves the other.
 
-When both wait, each lane gets every other batch of a runner. Within its lane a request keeps its
-turn.
+While both have texts waiting, each gets every other batch of a runner. Within a lane the order is
+first come, first served.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ LANES: tuple[Lane, ...] = get_args(Lane)
 INTERACTIVE_TOKENS = 1_024
 _CHARACTERS_PER_TOKEN = 4
 _SPECIAL_TOKENS = 2
-_MOST_TOKENS = 512
+_MAX_TOKENS = 512
 
 
 def estimated_tokens(texts: Sequence[str]) -> int:
-    """About how many tokens English `texts` are; the tokenizer knows, but its work is the runner's.
+    """Estimate the tokens of English `texts`; only runners have the tokenizer.
 
-    Where the estimate is wrong it is as wrong about the pace that it is held against.
+    An error of the estimate cancels out: the throughput is measured in the same estimated tokens.
     """
     return sum(
-        min(_MOST_TOKENS, _SPECIAL_TOKENS + len(text) // _CHARACTERS_PER_TOKEN) for text in texts
+        min(_MAX_TOKENS, _SPECIAL_TOKENS + len(text) // _CHARACTERS_PER_TOKEN) for text in texts
     )
 
 
 def lane_of(tokens: int) -> Lane:
+    """The lane of a request with so many tokens in all."""
     return "interactive" if tokens <= INTERACTIVE_TOKENS else "bulk"

@@ -1,4 +1,4 @@
-"""Loads a model version: finds it, chooses its engine, warms it, and puts a batcher before it."""
+"""Loads a model: chooses its engine, warms it, checks it, adds a batcher."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 
 from core.settings import Settings
 from core.types import RunnerDescription, Version
+from runners import golden_set
 from runners.batching import TokenBatcher
 from runners.classifier import Classifier
-from runners.cpu import made_at_low_priority, usable_cpus
+from runners.cpu import at_low_priority, usable_cpus
 from runners.engines.choice import choose_engine
-from runners.golden_set import fault, read_golden_set
 from runners.model_store import find_model
 from runners.queue import TextQueue
 
@@ -19,23 +19,23 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 
 
 class GoldenCheckFailed(RuntimeError):
-    """A model that does not answer as it did when it was saved; says how."""
+    """A model does not answer its golden set as it did when it was saved; says how."""
 
 
 def load(
-    tag: str, version: Version, settings: Settings, *, tried: bool
+    tag: str, version: Version, settings: Settings, *, check_golden_set: bool
 ) -> tuple[RunnerDescription, TokenBatcher]:
-    """A model of the store, ready to classify as `version`; and what it is.
+    """Load a model of the store, ready to classify as `version`, and describe it.
 
     Raises:
         bentoml.exceptions.NotFound: it is not in the model store.
         EngineUnavailable: not even the reference engine can be loaded.
-        GoldenCheckFailed: it was to be `tried`, and does not answer as it should.
+        GoldenCheckFailed: `check_golden_set` is set, and its answers are wrong.
     """
     started = time.perf_counter()
     model = find_model(tag)
     streams = settings.runner_threads or usable_cpus()
-    engine = made_at_low_priority(
+    engine = at_low_priority(
         lambda: choose_engine(
             model,
             None if settings.engine == "auto" else settings.engine,
@@ -45,8 +45,10 @@ def load(
     )
     classifier = Classifier(model, engine)
     tokens_per_second = streams * classifier.warm_up()
-    if tried and (found := fault(classifier.classify, read_golden_set(model.folder))):
-        raise GoldenCheckFailed(found)
+    if check_golden_set:
+        error = golden_set.check(classifier.infer, golden_set.read_golden_set(model.folder))
+        if error is not None:
+            raise GoldenCheckFailed(error)
     queue = TextQueue(settings.max_queued_texts, settings.max_queued_tokens)
     batcher = TokenBatcher(classifier, version, queue, streams=streams)
     seconds = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Saved models: what a version looks like in the BentoML model store, and how it is found."""
+"""Finds saved models in the BentoML model store, and reads what is known of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from core.types import SENTIMENTS, EngineName, Sentiment, Version
 
 REVISION_CHARACTERS = 12
 
-# What checkpoints call their classes, in lower case. A label that is not here is an error when the
-# checkpoint is saved; LABEL_0 and the like say nothing, so they are not guessed at.
+# The names that checkpoints give their classes, in lower case. Any other name is an error when the
+# checkpoint is saved: the meaning of LABEL_0 and the like cannot be guessed.
 SENTIMENT_OF_LABEL: dict[str, Sentiment] = {
     "negative": "negative",
     "neg": "negative",
@@ -25,15 +25,15 @@ SENTIMENT_OF_LABEL: dict[str, Sentiment] = {
 
 
 class InvalidCheckpoint(ValueError):
-    """A checkpoint that cannot be served, with what is wrong with it."""
+    """A checkpoint cannot be served; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
-    """One version in the store: `folder` holds config.json, model.safetensors, tokenizer.json.
+    """A model in the store; `folder` holds its weights, configuration and tokenizer.
 
-    `labels` are the sentiments in the order of the model's outputs; `engines` are those whose files
-    are there and whose answers were found equal to those of torch.
+    `labels` are the sentiments in the order of the model's outputs. `engines` are those that were
+    exported and whose answers equal those of torch.
     """
 
     tag: str
@@ -53,8 +53,8 @@ def find_model(tag: str) -> SavedModel:
     """Find `tag` in the BentoML model store.
 
     Raises:
-        bentoml.exceptions.NotFound: no such model, or one that something else saved by that name;
-            the message says how to save one.
+        bentoml.exceptions.NotFound: there is no such model, or another program saved it; the
+            message says how to save one.
     """
     try:
         model = bentoml.models.get(tag)
@@ -75,16 +75,16 @@ def find_model(tag: str) -> SavedModel:
         labels=tuple(metadata["labels"]),
         max_tokens=int(metadata["max_tokens"]),
         pad_token_id=int(metadata["pad_token_id"]),
-        # Models that were saved before there were other engines do not say.
+        # Models that were saved before there were other engines have no such entry.
         engines=tuple(metadata.get("engines", {"torch-fp32": {}})),
     )
 
 
 def labels_of(config: dict[str, object]) -> tuple[Sentiment, ...]:
-    """The sentiments of a checkpoint's outputs, by its `id2label`.
+    """Read the sentiments of a checkpoint's outputs from its `id2label`.
 
     Raises:
-        InvalidCheckpoint: `id2label` is missing, has gaps, an unknown label or one label twice.
+        InvalidCheckpoint: `id2label` is missing, has gaps, an unknown label or a label twice.
     """
     id2label = config.get("id2label")
     if not isinstance(id2label, dict) or not id2label:

@@ -1,4 +1,4 @@
-"""What waits in a runner: calls that came, and their texts once they are tokenised, by lane."""
+"""The queue of a runner: calls by lane, and their texts once these are tokenised."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from core.types import Classification
 from runners.lanes import LANES, Lane, estimated_tokens
 from runners.packing import fits
 
-# A text joins a batch only if it is at least so long as a share of the batch's longest: past that,
-# more than half of its row would be padding.
+# The shortest text of a batch has at least this share of the tokens of the longest: with less, more
+# than half of its row would be padding.
 MIN_FILL = 0.5
-# So many texts of a lane are tokenised ahead of their batch: enough to find company of like length
-# among, few enough that tokenising does not keep a core from computing.
+# How many texts of a lane are tokenised ahead of their batch: enough to find texts of similar
+# length, few enough that tokenising does not keep a core from computing.
 LOOKAHEAD_TEXTS = 256
-# How often a full queue is searched for texts that nobody waits for any more.
+# How often a full queue is searched for abandoned texts.
 _SWEEP_SECONDS = 0.05
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call to the runner: its texts, and the answers as they come."""
+    """A call to the runner: its texts, and their results as they are computed."""
 
     texts: Sequence[str]
     lane: Lane
@@ -44,13 +44,14 @@ class Call:
         self.missing = len(self.texts)
         self.tokens = estimated_tokens(self.texts)
 
-    def is_over(self, now: float) -> bool:
+    def is_abandoned(self, now: float) -> bool:
+        """Whether it was cancelled, has failed, or is past its deadline."""
         return self.answer.done() or now > self.deadline
 
 
 @dataclass(slots=True, order=True)
 class Entry:
-    """One text of a call. Ordered by length, which the queue is kept by."""
+    """A text of a call. Entries are ordered by length, as the queue keeps them."""
 
     tokens: int
     number: int
@@ -68,10 +69,10 @@ class _LaneQueue:
 
 
 class TextQueue:
-    """Not for several threads at once: its owner has a lock."""
+    """Holds the calls that wait. Not thread-safe: its owner has a lock."""
 
     def __init__(self, max_texts: int, max_tokens: int) -> None:
-        """Of each lane, so that one that is full does not shut the other."""
+        """The bounds are those of each lane; a full lane leaves the other open."""
         self._max_texts = max_texts
         self._max_tokens = max_tokens
         self._lanes = {lane: _LaneQueue() for lane in LANES}
@@ -79,20 +80,21 @@ class TextQueue:
         self._entries: list[Entry] = []
         self._next_number = 0
         self._swept = 0.0
-        self.abandoned = 0  # texts that were forgotten because nobody waited for them any more
+        self.abandoned = 0  # texts that were dropped because no caller waited for them
 
     def __bool__(self) -> bool:
         return bool(self._entries) or any(lane.calls for lane in self._lanes.values())
 
     def __len__(self) -> int:
-        """Texts of either lane, tokenised or not."""
+        """How many texts wait in both lanes, tokenised or not."""
         return sum(lane.texts for lane in self._lanes.values())
 
     def waiting(self, lane: Lane) -> int:
+        """How many texts wait in `lane`."""
         return self._lanes[lane].texts
 
     def add(self, call: Call, now: float) -> bool:
-        """Whether there was room; an empty lane takes whatever comes."""
+        """Add a call; returns whether there was room. An empty lane takes any call."""
         if self._is_full(call) and now > self._swept + _SWEEP_SECONDS:
             self._swept = now
             self._sweep_calls(now)
@@ -113,17 +115,18 @@ class TextQueue:
         )
 
     def next_call(self, now: float) -> Call | None:
-        """The next one to tokenise, unless enough of its lane is."""
+        """The next call to tokenise; None if each lane has enough tokenised texts."""
         for lane in self._lanes.values():
             while lane.calls and lane.tokenised < LOOKAHEAD_TEXTS:
                 call = lane.calls.popleft()
-                if not call.is_over(now):
+                if not call.is_abandoned(now):
                     return call
                 self._abandon(call, len(call.texts))
         return None
 
     def add_tokenised(self, call: Call, encodings: Sequence[Encoding]) -> None:
-        # The longest of a call first: they are what its answer would wait for at the end.
+        """Add the texts of a call that was tokenised."""
+        # The longest texts first: the end of the call would wait for them.
         for row in sorted(range(len(encodings)), key=lambda row: -len(encodings[row].ids)):
             entry = Entry(len(encodings[row].ids), self._next_number, row, encodings[row], call)
             insort(self._entries, entry)
@@ -131,23 +134,25 @@ class TextQueue:
         self._lanes[call.lane].tokenised += len(encodings)
 
     def forget(self, call: Call) -> None:
-        """A call that could not be tokenised."""
-        self._leave(call, len(call.texts))
+        """Forget a call that could not be tokenised."""
+        self._remove(call, len(call.texts))
 
     def take(self, now: float) -> list[Entry]:
-        """The next batch: the text that came first in the lane whose turn it is, and what is most
-        like it in length, of either lane.
+        """Take the next batch out of the queue.
+
+        It holds the first text of the lane whose turn it is, and the texts of either lane that are
+        closest to it in length.
         """
         self._sweep_entries(now)
-        waiting = self._entries
-        if not waiting:
+        entries = self._entries
+        if not entries:
             return []
-        start, end = _neighbourhood([entry.tokens for entry in waiting], self._first())
-        batch = waiting[start:end]
-        self._entries = waiting[:start] + waiting[end:]
+        start, end = _neighbourhood([entry.tokens for entry in entries], self._first())
+        batch = entries[start:end]
+        self._entries = entries[:start] + entries[end:]
         for entry in batch:
             self._lanes[entry.call.lane].tokenised -= 1
-            self._leave(entry.call, 1)
+            self._remove(entry.call, 1)
         return batch
 
     def _first(self) -> int:
@@ -161,61 +166,61 @@ class TextQueue:
         return min(indices, key=lambda index: self._entries[index].number)
 
     def calls(self) -> set[Call]:
-        """All that have not been answered whole."""
+        """All calls that are not fully answered."""
         waiting = {call for lane in self._lanes.values() for call in lane.calls}
         return waiting | {entry.call for entry in self._entries}
 
     def _sweep_calls(self, now: float) -> None:
         for lane in self._lanes.values():
-            over = [call for call in lane.calls if call.is_over(now)]
-            if over:
-                lane.calls = deque(call for call in lane.calls if not call.is_over(now))
-            for call in over:
+            abandoned = [call for call in lane.calls if call.is_abandoned(now)]
+            if abandoned:
+                lane.calls = deque(call for call in lane.calls if not call.is_abandoned(now))
+            for call in abandoned:
                 self._abandon(call, len(call.texts))
 
     def _sweep_entries(self, now: float) -> None:
-        over = [entry for entry in self._entries if entry.call.is_over(now)]
-        if over:
-            self._entries = [entry for entry in self._entries if not entry.call.is_over(now)]
-        for entry in over:
+        abandoned = [entry for entry in self._entries if entry.call.is_abandoned(now)]
+        if abandoned:
+            self._entries = [entry for entry in self._entries if not entry.call.is_abandoned(now)]
+        for entry in abandoned:
             self._lanes[entry.call.lane].tokenised -= 1
             self._abandon(entry.call, 1)
 
     def _abandon(self, call: Call, texts: int) -> None:
-        self._leave(call, texts)
+        self._remove(call, texts)
         self.abandoned += texts
 
-    def _leave(self, call: Call, texts: int) -> None:
+    def _remove(self, call: Call, texts: int) -> None:
         lane = self._lanes[call.lane]
         lane.texts -= texts
         lane.tokens -= call.tokens * texts // len(call.texts)
         if not lane.texts:
-            lane.tokens = 0  # what rounding left
+            lane.tokens = 0  # drops the rest of the rounding
 
 
 def _neighbourhood(lengths: Sequence[int], index: int) -> tuple[int, int]:
-    """Where in the ascending `lengths` the batch around `index` starts and ends.
+    """The start and end, in the ascending `lengths`, of the batch around `index`.
 
-    It grows to the nearer neighbour, in length, as long as a batch of that shape is allowed.
+    The batch grows towards the neighbour that is closer in length while its shape is allowed.
     """
     start, end = index, index + 1
     while True:
         shorter = lengths[index] - lengths[start - 1] if start else None
         longer = lengths[end] - lengths[index] if end < len(lengths) else None
         texts = end - start + 1
-        can_shrink = (
+        can_start_earlier = (
             shorter is not None
             and lengths[start - 1] >= MIN_FILL * lengths[end - 1]
             and fits(lengths[end - 1], texts)
         )
-        can_grow = (
+        can_end_later = (
             longer is not None
             and lengths[start] >= MIN_FILL * lengths[end]
             and fits(lengths[end], texts)
         )
-        if can_shrink and (not can_grow or (shorter or 0) <= (longer or 0)):
+        if can_start_earlier and (not can_end_later or (shorter or 0) <= (longer or 0)):
             start -= 1
-        elif can_grow:
+        elif can_end_later:
             end += 1
         else:
             return start, end

@@ -13,17 +13,16 @@ from core.settings import Settings, get_settings
 from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.chosen_model import chosen_model
-from runners.endpoints import Answer, answers_of
+from runners.endpoints import CLASSIFY_PATH, Answer, answers_of
 from runners.lanes import Lane
 from runners.model_store import find_model
 
 _settings = get_settings()
 
-CLASSIFY_ROUTE = "/classify"
-
 CONFIG: dict[str, Any] = {
-    # OMP: idle OpenMP threads of torch would spin, and keep the other runner's from the CPU.
-    # Tokenizers: a batch is tokenised on the core that then computes it. The environment wins.
+    # OMP: idle OpenMP threads of torch would spin and keep the CPU from the other runner's threads.
+    # Tokenizers: a batch is tokenised on the core that then computes it. A variable of the
+    # environment wins over these.
     "envs": [
         {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"},
         {"name": "TOKENIZERS_PARALLELISM", "value": "false"},
@@ -37,19 +36,18 @@ _answers: dict[Version, dict[str, Answer]] = {}
 
 
 def answers(version: Version) -> dict[str, Answer]:
-    """What the runner of this process answers to the API, by route."""
+    """The functions that answer for the runner of this process, by route."""
     return _answers[version]
 
 
 class SentimentRunner:
-    """Holds one model version; subclasses say which."""
+    """The runner of one model version; each subclass is a service of its own."""
 
     version: ClassVar[Version]
 
     def __init__(self) -> None:
-        # Loaded here and not in a startup hook: an in-process dependency's hooks never run.
-        # Imported here because the API's process needs none of it, nor the others that only look
-        # at what services there are.
+        # The model is loaded here because startup hooks of an in-process dependency never run.
+        # Imported here because only a runner's process needs it; the others only look up services.
         from runners.slot import slot_of
 
         if _settings.is_traced:
@@ -58,22 +56,22 @@ class SentimentRunner:
         _answers[self.version] = answers_of(self)
         freeze_gc()
 
-    @bentoml.api(route=CLASSIFY_ROUTE)
+    @bentoml.api(route=CLASSIFY_PATH)
     async def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
     ) -> list[Classification]:
         """Classify `texts`; the i-th `Classification` belongs to the i-th text."""
-        return await self._slot.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
+        return await self._slot.batcher.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
 
     @bentoml.api
     async def describe(self) -> RunnerDescription:
-        """The `RunnerDescription` of what is loaded."""
+        """The `RunnerDescription` of the model that is loaded."""
         return self._slot.description
 
     @bentoml.api
     async def load(self, tag: str | None, generation: int) -> RunnerDescription:
         """Begin to load another model, unless this generation was requested before."""
-        self._slot.ask(DesiredModel(tag, generation))
+        self._slot.request_load(DesiredModel(tag, generation))
         return self._slot.description
 
     @bentoml.on_shutdown
@@ -93,12 +91,14 @@ class RunnerV2(SentimentRunner):
 
 
 def check_models(services: Collection[str], settings: Settings) -> None:
-    """Whether each runner among `services` has a model to start with; else it would start for ever.
+    """Check that each runner among `services` has a model.
+
+    A runner without a model would fail and be restarted for ever.
 
     Raises:
-        SystemExit: it has none; the message says how to save one.
+        SystemExit: a runner has none; the message says how to save one.
     """
-    # BentoML's decorator has made services of the classes, which its types do not tell.
+    # BentoML's decorator made services of the classes, which its types do not show.
     runners: Sequence[Any] = (RunnerV1, RunnerV2)
     for runner in runners:
         if runner.name not in services:
@@ -108,6 +108,6 @@ def check_models(services: Collection[str], settings: Settings) -> None:
             find_model(settings.model_tag(version))
         except NotFound as error:
             chosen = chosen_model(version, settings).read()
-            # A chosen one that is gone too is a matter of the runner: it says so and falls back.
+            # If the chosen model is gone too, the runner itself says so and falls back.
             if chosen is None or chosen.tag is None:
                 raise SystemExit(f"{version}: {error}") from error

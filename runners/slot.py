@@ -1,4 +1,4 @@
-"""What a runner serves, and how another model takes its place between two batches."""
+"""The model that a runner serves, and its replacement without a pause."""
 
 from __future__ import annotations
 
@@ -12,29 +12,27 @@ from bentoml.exceptions import NotFound
 
 from core import metrics
 from core.settings import Settings
-from core.types import Classification, DesiredModel, RunnerDescription, Version
+from core.types import DesiredModel, RunnerDescription, Version
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel, chosen_model
 from runners.engines.choice import EngineUnavailable
-from runners.lanes import Lane
 from runners.loading import GoldenCheckFailed, load
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
-# Their messages are ours, and may be shown; of others only the log tells more.
-_TOLD = (NotFound, EngineUnavailable, GoldenCheckFailed)
+# Errors with messages of ours, which are safe to show. Of others only the type is shown.
+_SHOWN_ERRORS = (NotFound, EngineUnavailable, GoldenCheckFailed)
 
-
-# A model that is warm, and the threads that compute with it.
+# A warm model, and the batcher with the threads that compute it.
 Loaded = tuple[RunnerDescription, TokenBatcher]
 
 
 class Slot:
-    """Holds one model, and for the time of a change two: never more.
+    """Holds one model, and two while one replaces the other: never more.
 
-    The next one is loaded, warmed and tried beside the one that serves. Then calls go to it, and
-    the other answers what it was asked before and is dropped. What cannot be loaded, or does not
-    pass, is refused, and the one that serves goes on.
+    The next model is loaded, warmed and checked against its golden set while the current one
+    serves. Then new calls go to it; the current one answers the calls that it has and is dropped.
+    If the next model cannot be loaded or fails the check, the current one goes on serving.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class Slot:
         chosen: ChosenModel,
         load: Callable[[str, bool], Loaded],
     ) -> None:
-        """`load` takes a tag, and whether it is to be tried; `chosen` outlives this process."""
+        """`load` takes a tag, and whether to check the model's golden set."""
         self._version: Version = version
         self._configured = configured
         self._chosen = chosen
@@ -53,39 +51,33 @@ class Slot:
         self._changing: asyncio.Task[None] | None = None
         self.description: RunnerDescription
         desired = chosen.read() or DesiredModel(None, 0)
-        refused = None
+        load_error = None
         try:
             loaded = load(desired.tag or configured, False)
         except Exception as error:
             if desired.tag is None:
                 raise
-            refused = self._refusal(desired.tag, error)
+            load_error = self._log_refusal(desired.tag, error)
             loaded = load(configured, False)
-        description, self._batcher = loaded
+        description, self.batcher = loaded
         self._describe(
-            replace(description, observed_generation=desired.generation, load_error=refused)
+            replace(description, observed_generation=desired.generation, load_error=load_error)
         )
 
-    async def classify(
-        self, texts: list[str], *, timeout_seconds: float, lane: Lane
-    ) -> list[Classification]:
-        """As `TokenBatcher.classify`, by the model that serves when the call comes."""
-        return await self._batcher.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
-
-    def ask(self, desired: DesiredModel) -> None:
-        """Begin to fulfil a wish, on the running event loop; of several, the last one counts."""
+    def request_load(self, desired: DesiredModel) -> None:
+        """Begin to load a model; of several requests the last one counts."""
         if self.description.has_observed(desired):
             return
         self._next = desired
         if self._changing is None or self._changing.done():
-            self._changing = asyncio.create_task(self._keep_changing(), name="model-change")
+            self._changing = asyncio.create_task(self._load_requested(), name="model-change")
 
     def close(self) -> None:
         if self._changing is not None:
             self._changing.cancel()
-        self._batcher.close()
+        self.batcher.close()
 
-    async def _keep_changing(self) -> None:
+    async def _load_requested(self) -> None:
         while (desired := self._next) is not None:
             self._next = None
             self.description = replace(self.description, loading=desired)
@@ -95,31 +87,31 @@ class Slot:
         tag = desired.tag or self._configured
         try:
             loaded = await asyncio.to_thread(self._load, tag, True)
-        except Exception as error:  # noqa: BLE001  whatever it is: what serves goes on
-            refused = self._refusal(tag, error)
+        except Exception as error:  # noqa: BLE001  whatever fails, the current model goes on
             self._describe(
                 replace(
                     self.description,
                     observed_generation=desired.generation,
                     loading=None,
-                    load_error=refused,
+                    load_error=self._log_refusal(tag, error),
                 )
             )
             metrics.model_changes.labels(self._version, "refused").inc()
         else:
-            before = self._batcher
-            description, self._batcher = loaded
+            previous = self.batcher
+            description, self.batcher = loaded
             self._describe(replace(description, observed_generation=desired.generation))
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
             await asyncio.to_thread(self._chosen.save, desired)
-            await asyncio.to_thread(before.drain)
-            del before
+            await asyncio.to_thread(previous.drain)
+            del previous
             gc.collect()
 
-    def _refusal(self, tag: str, error: Exception) -> str:
+    def _log_refusal(self, tag: str, error: Exception) -> str:
+        """Log why a model is refused; returns the part that is safe to show."""
         logger.error("%s: %s is refused", self._version, tag, exc_info=error)
-        reason = str(error) if isinstance(error, _TOLD) else type(error).__name__
+        reason = str(error) if isinstance(error, _SHOWN_ERRORS) else type(error).__name__
         return f"{tag}: {reason}"
 
     def _describe(self, description: RunnerDescription) -> None:
@@ -128,12 +120,12 @@ class Slot:
 
 
 def slot_of(version: Version, settings: Settings) -> Slot:
-    """The slot of a runner's process, with the model that was chosen last, or else configured.
+    """The slot of a runner's process, with the last chosen or configured model.
 
-    Raises what `load` raises: without a model there is nothing to serve.
+    Raises the errors of `load`: without a model there is nothing to serve.
     """
 
-    def load_tag(tag: str, tried: bool) -> Loaded:
-        return load(tag, version, settings, tried=tried)
+    def load_tag(tag: str, check_golden_set: bool) -> Loaded:
+        return load(tag, version, settings, check_golden_set=check_golden_set)
 
     return Slot(version, settings.model_tag(version), chosen_model(version, settings), load_tag)

@@ -1,7 +1,7 @@
-"""Calls one runner host over HTTP, with messages of our wire.
+"""Calls one runner host over HTTP, with the messages of runners.wire.
 
-BentoML's own client of a runner sends and reads pickles, and closes its session, with the calls in
-flight, every so many requests or seconds. This one keeps its connections as long as they hold.
+BentoML's own client of a runner sends and reads pickles. It also closes its session every so many
+requests or seconds, and the calls in flight with it. This client keeps its connections open.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 
 T = TypeVar("T")
 
-KEY_HEADER = "X-Runner-Key"
-# Of calls that carry texts. Shared ones are a few at a time; the bounds on tokens that wait keep
-# the others below it, and what is past it waits for a connection.
+# Every way in which a runner was seen to fail: error replies, lost connections, timeouts.
+RUNNER_FAILURES = (BentoMLException, aiohttp.ClientError, OSError, TimeoutError)
+# The host is gone, before its answer or in the middle of it; another can compute the same.
+CONNECTION_FAILURES = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
+
+# Of calls that carry texts. Only a few calls that requests share are in flight at a time, and the
+# bounds of the queue limit the bulk calls; a call past this limit waits for a connection.
 MAX_CONNECTIONS = 100
-# Idle ones are let go before the runner, which keeps them for KEEP_ALIVE_SECONDS, could end one
-# just as a call is sent on it.
+# The runner closes idle connections too. This client must do it first, or a call could be sent on a
+# connection that is just being closed.
 KEEP_ALIVE_SECONDS = 15.0
 CONNECT_SECONDS = 5.0
-# Nobody waits for a description as long as this; it is the end of a call that nobody cancelled.
+# Callers cancel a description sooner; this ends a call that nobody cancelled.
 DESCRIBE_SECONDS = 10.0
 # 10,000 results of some 150 bytes, with room for more classes.
 MAX_REPLY_BYTES = 16_777_216
@@ -41,37 +45,38 @@ _MAX_ERROR_BYTES = 1_000
 
 
 class BadReply(BentoMLException):
-    """The runner answered with what is no message of this wire."""
+    """The runner's reply is not a message of the wire."""
 
 
 class HttpRunner:
-    """One runner host, at an `http:` or `https:` URL, or at BentoML's `tcp:`, `unix:` or `file:`.
+    """A runner host, at an `http(s):` URL or BentoML's `tcp:`, `unix:` or `file:`.
 
     Each method raises aiohttp.ClientConnectionError or aiohttp.ClientPayloadError if the connection
-    breaks, TimeoutError, ServiceUnavailable if the runner takes no more (503), BadReply if its
-    reply is not of this wire, and BentoMLException for any other error reply. A call that is
-    cancelled closes its connection, by which the runner knows that nobody waits any more.
+    breaks, TimeoutError, ServiceUnavailable if the runner is full (503), BadReply if its reply is
+    not a message of the wire, and BentoMLException for any other error reply. Cancelling a call
+    closes its connection, which tells the runner to drop the texts.
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        """`key` is shown to the runner. Called in a running event loop."""
+        """`key` is sent with each call. Must be called in a running event loop."""
         self._url = url
         parts = urlsplit(url)
         base = url.rstrip("/")
-        connect: Callable[[], aiohttp.BaseConnector] = _tcp
+        connector: Callable[[], aiohttp.BaseConnector] = _tcp_connector
         if parts.scheme in ("unix", "file"):
-            connect, base = lambda: _unix(_socket_path(url)), "http://runner"
+            connector, base = lambda: _unix_connector(_socket_path(url)), "http://runner"
         elif parts.scheme == "tcp":
             base = f"http://{parts.netloc}"
         self._routes = {route: URL(base + route) for route in ("/classify", "/describe", "/load")}
         self._headers = {"Content-Type": wire.CONTENT_TYPE}
         if key is not None:
-            self._headers[KEY_HEADER] = key
-        # What was last said of it in the log; a description is asked for every second.
-        self._logged: str | None = None
-        # One that is full of calls is not to look dead: descriptions have connections of their own.
-        self._calls = _session(connect())
-        self._control = _session(connect())
+            self._headers[wire.KEY_HEADER] = key
+        # Descriptions are requested every second; the same error is logged once until it ends.
+        self._last_logged: str | None = None
+        # Descriptions have connections of their own, so that a runner full of calls does not look
+        # dead.
+        self._calls = _session(connector())
+        self._control = _session(connector())
 
     async def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
@@ -88,28 +93,22 @@ class HttpRunner:
         return results
 
     async def describe(self) -> RunnerDescription:
-        return await self._post(
-            self._control,
-            "/describe",
-            wire.encode_describe(),
-            DESCRIBE_SECONDS,
-            wire.decode_description,
-        )
+        """Get the description of the host."""
+        return await self._control_call("/describe", wire.encode_describe())
 
     async def load(self, tag: str | None, generation: int) -> RunnerDescription:
-        """Have it begin to load another model, as `DesiredModel` says."""
-        return await self._post(
-            self._control,
-            "/load",
-            wire.encode_load(tag, generation),
-            DESCRIBE_SECONDS,
-            wire.decode_description,
-        )
+        """Have the host begin to load another model; arguments as in `DesiredModel`."""
+        return await self._control_call("/load", wire.encode_load(tag, generation))
 
     async def close(self) -> None:
         """Close all connections; calls in flight end with an error."""
         await self._calls.close()
         await self._control.close()
+
+    async def _control_call(self, route: str, body: bytes) -> RunnerDescription:
+        return await self._post(
+            self._control, route, body, DESCRIBE_SECONDS, wire.decode_description
+        )
 
     async def _post(
         self,
@@ -119,36 +118,31 @@ class HttpRunner:
         timeout_seconds: float,
         decode: Callable[[bytes], T],
     ) -> T:
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
         try:
-            content = await self._content(session, route, body, timeout_seconds)
-            answer = _decoded(route, content, decode)
+            async with session.post(
+                self._routes[route],
+                data=body,
+                headers=tracing.with_context(self._headers),
+                timeout=timeout,
+                allow_redirects=False,
+            ) as reply:
+                if reply.status != HTTPStatus.OK:
+                    raise await _error_of(reply)
+                content = await _content_of(reply)
+            message = _decoded(route, content, decode)
         except ServiceUnavailable:
             raise
         except BentoMLException as error:
             self._log(f"runner {self._url}: {error}")
             raise
-        self._logged = None
-        return answer
+        self._last_logged = None
+        return message
 
-    async def _content(
-        self, session: aiohttp.ClientSession, route: str, body: bytes, timeout_seconds: float
-    ) -> bytes:
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
-        async with session.post(
-            self._routes[route],
-            data=body,
-            headers=tracing.with_context(self._headers),
-            timeout=timeout,
-            allow_redirects=False,
-        ) as reply:
-            if reply.status != HTTPStatus.OK:
-                raise await _error_of(reply)
-            return await _content_of(reply)
-
-    def _log(self, message: str) -> None:
-        if message != self._logged:
-            logger.error("%s", message)
-            self._logged = message
+    def _log(self, line: str) -> None:
+        if line != self._last_logged:
+            logger.error("%s", line)
+            self._last_logged = line
 
 
 def _decoded(route: str, content: bytes, decode: Callable[[bytes], T]) -> T:
@@ -159,15 +153,15 @@ def _decoded(route: str, content: bytes, decode: Callable[[bytes], T]) -> T:
 
 
 async def _error_of(reply: aiohttp.ClientResponse) -> BentoMLException:
-    told = (await reply.content.read(_MAX_ERROR_BYTES)).decode(errors="replace")
-    message = f"the reply is {reply.status}: {told}"
+    detail = (await reply.content.read(_MAX_ERROR_BYTES)).decode(errors="replace")
+    message = f"the reply is {reply.status}: {detail}"
     if reply.status == HTTPStatus.SERVICE_UNAVAILABLE:
         return ServiceUnavailable(message)
     return BentoMLException(message)
 
 
 async def _content_of(reply: aiohttp.ClientResponse) -> bytes:
-    """The body of a reply, if it says that it is a message and of what size."""
+    """Read the body of a reply, if its headers announce an acceptable message."""
     if reply.content_type != wire.CONTENT_TYPE:
         raise BadReply(f"the reply is {reply.content_type}, not {wire.CONTENT_TYPE}")
     if reply.content_length is None or reply.content_length > MAX_REPLY_BYTES:
@@ -184,11 +178,11 @@ def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     )
 
 
-def _tcp() -> aiohttp.BaseConnector:
+def _tcp_connector() -> aiohttp.BaseConnector:
     return aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS)
 
 
-def _unix(path: str) -> aiohttp.BaseConnector:
+def _unix_connector(path: str) -> aiohttp.BaseConnector:
     return aiohttp.UnixConnector(path, limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS)
 
 

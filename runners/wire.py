@@ -1,8 +1,9 @@
-"""The messages between the API and a runner: msgpack maps with the version of this wire in them.
+"""Encodes and decodes the messages between the API and a runner.
 
-A message is data and nothing else: no bytes of it name a class or are executed. Its field names
-are a contract between processes that may be of different releases, so they do not follow the
-names in the code. A field that is not known is passed over; another `wire_version` is refused.
+A message is a msgpack map with the version of the wire in it. It is data and nothing else: no bytes
+of it name a class or are executed. Its field names are a contract between processes that may be of
+different releases, so they do not follow the names in the code. Unknown fields are ignored; another
+`wire_version` is refused.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from runners.wire_messages import (
 
 __all__ = [
     "CONTENT_TYPE",
+    "KEY_HEADER",
     "MAX_TEXTS",
     "MAX_TEXT_CHARACTERS",
     "SHARED_CALL_BYTES",
@@ -52,12 +54,14 @@ __all__ = [
 ]
 
 CONTENT_TYPE = "application/vnd.sentiment.runner+msgpack"
+# Carries RUNNER_KEY in each call.
+KEY_HEADER = "X-Runner-Key"
 # A call that several requests share: 64 texts of 5,000 characters of four bytes, and their frame.
 SHARED_CALL_BYTES = 1_500_000
 
 
 class ClassifyCall(NamedTuple):
-    """Texts, at least one; the seconds after which nobody wants the answer; and their lane."""
+    """The texts of a call, the seconds until the caller hangs up, and the lane."""
 
     texts: list[str]
     timeout_seconds: float
@@ -73,7 +77,7 @@ _description = msgspec.msgpack.Decoder(Description)
 
 
 def encode_classify(texts: Sequence[str], timeout_seconds: float, lane: Lane) -> bytes:
-    """The request for `/classify`.
+    """Encode the request for `/classify`.
 
     Raises:
         WireError: a text has half of a surrogate pair.
@@ -85,52 +89,67 @@ def encode_classify(texts: Sequence[str], timeout_seconds: float, lane: Lane) ->
 
 
 def decode_classify(body: bytes) -> ClassifyCall:
-    """The opposite of `encode_classify`; raises WireError, as every `decode` here."""
+    """Decode the request for `/classify`; raises WireError, as every `decode` here."""
     message = read(_classify, body)
     return ClassifyCall(message.texts, message.timeout_seconds, message.lane)
 
 
 def encode_describe() -> bytes:
-    """The request for `/describe`."""
+    """Encode the request for `/describe`."""
     return _encode(Message(WIRE_VERSION))
 
 
 def decode_describe(body: bytes) -> None:
+    """Check the request for `/describe`, which has no fields of its own."""
     read(_describe, body)
 
 
 def encode_load(tag: str | None, generation: int) -> bytes:
-    """The request for `/load`."""
+    """Encode the request for `/load`."""
     return _encode(Load(WIRE_VERSION, tag, generation))
 
 
 def decode_load(body: bytes) -> DesiredModel:
+    """Decode the request for `/load`."""
     message = read(_load, body)
     return DesiredModel(message.tag, message.generation)
 
 
 def encode_classifications(results: Sequence[Classification]) -> bytes:
-    """The reply of `/classify`, in the order of the texts."""
+    """Encode the reply of `/classify`, in the order of the texts."""
     return _encode(
         Results(
             WIRE_VERSION,
             [
-                Result(each.revision, each.engine, each.scores, each.token_count, each.truncated)
-                for each in results
+                Result(
+                    result.revision,
+                    result.engine,
+                    result.scores,
+                    result.token_count,
+                    result.truncated,
+                )
+                for result in results
             ],
         )
     )
 
 
 def decode_classifications(body: bytes) -> list[Classification]:
+    """Decode the reply of `/classify`."""
     return [
-        Classification(each.revision, each.engine, each.scores, each.token_count, each.truncated)
-        for each in read(_results, body).results
+        Classification(
+            result.revision,
+            result.engine,
+            result.scores,
+            result.token_count,
+            result.truncated,
+        )
+        for result in read(_results, body).results
     ]
 
 
 def encode_description(description: RunnerDescription) -> bytes:
-    """The reply of `/describe` and of `/load`."""
+    """Encode the reply of `/describe` and of `/load`."""
     loading = description.loading
     return _encode(
         Description(
@@ -151,6 +170,7 @@ def encode_description(description: RunnerDescription) -> bytes:
 
 
 def decode_description(body: bytes) -> RunnerDescription:
+    """Decode the reply of `/describe` and of `/load`."""
     message = read(_description, body)
     loading = message.loading
     return RunnerDescription(

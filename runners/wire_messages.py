@@ -1,4 +1,4 @@
-"""The fields of the wire between the API and a runner, and what a message must be to be read."""
+"""The fields of each message of the wire, with their types and limits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from core.types import Sentiment, Version
 from runners.lanes import Lane
 
 WIRE_VERSION = 1
-# The most that the settings of an API process allow in one request.
+# The largest request that the settings of an API process allow.
 MAX_TEXTS = 10_000
 MAX_TEXT_CHARACTERS = 5_000
 MAX_TIMEOUT_SECONDS = 86_400.0
-_MOST_REASON_CHARACTERS = 200
+_MAX_REASON_CHARACTERS = 200
 
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Name = Annotated[str, Meta(max_length=1_000)]
@@ -25,11 +25,11 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class WireError(ValueError):
-    """A message that is not what it should be; says what is wrong with it."""
+    """An invalid message; the error says what is wrong with it."""
 
 
 class OtherWireVersion(WireError):
-    """A message of another version of the wire."""
+    """A message of another wire version."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ class Description(Message, frozen=True):
     revision: Name
     engine: Name
     labels: Annotated[list[Sentiment], Meta(max_length=100)]
-    # Not infinite: the paces of several hosts are added up, and divided by.
+    # Not infinite: the throughputs of hosts are added up and divided by.
     tokens_per_second: Annotated[float, Meta(ge=0, le=1e12)] | None
     hosts: Count
     tag: Name
@@ -81,21 +81,21 @@ class Description(Message, frozen=True):
 
 M = TypeVar("M", bound=Message)
 _decode_version = msgspec.msgpack.Decoder(Message).decode
-# Text that is no UTF-8 ends as UnicodeError, too deep a nesting as RecursionError.
+# Text that is not UTF-8 raises UnicodeError, and nesting that is too deep RecursionError.
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 def read(decoder: msgspec.msgpack.Decoder[M], body: bytes) -> M:
-    """The message in `body`.
+    """Decode the message in `body`.
 
     Raises:
         OtherWireVersion: it is of another version.
-        WireError: it is cut off, has other fields or types, or values that cannot be.
+        WireError: it is cut off, or has missing fields, wrong types or values out of range.
     """
     try:
         message = decoder.decode(body)
     except _UNREADABLE as error:
-        # Another version has other fields, and that it is another one is what there is to know.
+        # A message of another version has other fields; then the version is what is wrong.
         _check_version_of(body)
         raise WireError(f"not a message of this wire: {_reason(error)}") from error
     _check_version(message.wire_version)
@@ -119,7 +119,6 @@ def _check_version(version: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    # msgspec's message may quote a word that is not one of those allowed, of any length; the
-    # others quote what was sent.
-    is_told = isinstance(error, msgspec.DecodeError)
-    return str(error)[:_MOST_REASON_CHARACTERS] if is_told else type(error).__name__
+    # msgspec quotes an unknown word, of any length; the other errors quote what was sent.
+    is_quotable = isinstance(error, msgspec.DecodeError)
+    return str(error)[:_MAX_REASON_CHARACTERS] if is_quotable else type(error).__name__

@@ -35,7 +35,7 @@ from rollout.store import PolicyStore
 from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
-from runners.hosts import RunnerApi
+from runners.hosts import RunnerBackend
 from serving.pipeline import PredictionPipeline
 from web.dashboard.page import add_dashboard
 from web.json_api import JsonApi
@@ -52,7 +52,7 @@ DRAIN_SECONDS = 10.0
 class Container:
     """Holds every part of an API process; made on its event loop, when serving starts."""
 
-    def __init__(self, settings: Settings, runners: Mapping[Version, RunnerApi]) -> None:
+    def __init__(self, settings: Settings, runners: Mapping[Version, RunnerBackend]) -> None:
         self.redis = connect(
             settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
         )

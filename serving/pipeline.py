@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -36,7 +37,7 @@ class Runner(Protocol):
 
     async def wait_until_described(self) -> RunnerDescription: ...
 
-    def check(self, texts: Sequence[str]) -> None: ...
+    def admit(self, texts: Sequence[str]) -> AbstractContextManager[None]: ...
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]: ...
 
@@ -178,10 +179,9 @@ class PredictionPipeline:
 
         try:
             new = [text for key, text in text_of_miss.items() if key not in self._single_flight]
-            if new:
-                # Before anything is begun: a refusal this early costs half of one further in.
-                self._runners[version].check(new)
-            answers = hits | await self._single_flight.get(list(text_of_miss), compute)
+            # Before anything is begun: a refusal this early costs half of one further in.
+            with self._runners[version].admit(new) if new else nullcontext():
+                answers = hits | await self._single_flight.get(list(text_of_miss), compute)
         except Exception as error:
             # No model failed where a shadow gave way to others, or where a client had little time.
             gave_way = endpoint == "shadow" and isinstance(error, Overloaded)

@@ -28,7 +28,8 @@ from web.routes import PREDICT_PATHS
 from web.shedding import LoadShedder
 
 if TYPE_CHECKING:
-    from runners.hosts import RunnerApi, RunnerHosts
+    from runners.host import RunnerApi
+    from runners.hosts import RunnerHosts
     from serving.container import Container
     from web.json_api import JsonApi
 
@@ -92,6 +93,7 @@ class ServingProcess:
         """
         # Imported here: the runners' processes would pay half of their start for SQLAlchemy,
         # FastAPI and redis.
+        from runners.hosts import InProcessRunner
         from serving.container import Container, read_app
 
         settings = self._settings
@@ -104,7 +106,12 @@ class ServingProcess:
         if settings.is_traced:
             start_tracing(settings.otel_service_name)
         self._hosts = self._connect()
-        self.container = Container(settings, {**in_process, **self._hosts})
+        local = {
+            version: InProcessRunner(runner)
+            for version, runner in in_process.items()
+            if version not in self._hosts
+        }
+        self.container = Container(settings, {**local, **self._hosts})
         self._apis = json_apis(bento, service)
         self.read_app.set_app(read_app(self.container, self._apis.values(), VERSION))
         self.container.start()

@@ -123,7 +123,7 @@ def classify_texts(
 
     def classify(start: int) -> list[Classification]:
         step = texts[start : start + _STEP_TEXTS]
-        answers = classifier.classify([labelled.text for labelled in step])
+        answers = classifier.infer([labelled.text for labelled in step])
         progress(len(step))
         return answers
 

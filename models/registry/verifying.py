@@ -9,7 +9,7 @@ from models.checkpoint import WEIGHTS_FILE, file_digests, revision_of
 from models.registry.catalogue import Entry
 from runners.classifier import Classifier
 from runners.engines.choice import EngineUnavailable, load_engine, runnable_engines
-from runners.golden_set import fault, read_golden_set
+from runners.golden_set import check, read_golden_set
 
 
 class Finding(NamedTuple):
@@ -34,13 +34,13 @@ def verify(entry: Entry) -> Iterator[Finding]:
     same = found == model.revision
     yield Finding("revision", None if same else f"the weights are {found}, not {model.revision}")
     try:
-        canary = read_golden_set(model.folder)
+        golden_set = read_golden_set(model.folder)
     except ValueError as error:
-        yield Finding("canary", str(error))
+        yield Finding("golden set", str(error))
         return
-    if canary is None:
+    if golden_set is None:
         yield Finding(
-            "canary", "none was kept; engines are asked for probabilities only", skipped=True
+            "golden set", "none was kept; engines are asked for probabilities only", skipped=True
         )
     runnable = runnable_engines()
     for name in model.engines:
@@ -49,7 +49,7 @@ def verify(entry: Entry) -> Iterator[Finding]:
             continue
         try:
             engine = load_engine(model, name, streams=1)
-            answers_otherwise = fault(Classifier(model, engine).classify, canary)
+            answers_otherwise = check(Classifier(model, engine).infer, golden_set)
         except EngineUnavailable as error:
             yield Finding(name, str(error))
         else:

@@ -1,1 +1,1 @@
-"""Engines: what turns token ids into logits, and which of them a model version runs on."""
+"""Engines, which turn token ids into logits, and the choice of one for a model."""

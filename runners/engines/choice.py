@@ -1,4 +1,4 @@
-"""Which engines there are, which of them a saved model has, and which one this machine runs."""
+"""Loads the fastest engine that a model has and this machine can run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ OPENVINO_FP16_FILE = "model-fp16.xml"
 OPENVINO_INT8_FILE = "model-int8.xml"
 
 # Instructions that multiply 8-bit numbers four at a time. Without them OpenVINO's 8-bit kernels are
-# slower than float32 (measured on Zen 3: 0.8 times), ONNX Runtime's still faster (docs/decisions).
+# slower than float32 (0.8 times on Zen 3) and ONNX Runtime's still faster (docs/decisions/0008).
 _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 def _sixteen_bit_file(folder: Path) -> Path:
-    """What openvino-bf16 reads: models saved before it had a file of its own share float32's."""
-    own = folder / OPENVINO_FP16_FILE
-    return own if own.is_file() else folder / ONNX_FILE
+    """The file of openvino-bf16; older models share the float32 one."""
+    file = folder / OPENVINO_FP16_FILE
+    return file if file.is_file() else folder / ONNX_FILE
 
 
 _LOADERS: dict[EngineName, Callable[[Path, int, bool], Engine]] = {
@@ -52,11 +52,11 @@ _LOADERS: dict[EngineName, Callable[[Path, int, bool], Engine]] = {
 
 
 class EngineUnavailable(RuntimeError):
-    """An engine that this machine or this model does not have."""
+    """This machine cannot run the engine, or the model was saved without it."""
 
 
 def preferred_engines(flags: frozenset[str], *, x86: bool) -> tuple[EngineName, ...]:
-    """Every engine that a CPU with `flags` can run, the fastest first."""
+    """The engines that a CPU with `flags` can run, the fastest first."""
     if not x86:
         return ("onnxruntime-int8", "onnxruntime-fp32", REFERENCE)
     if flags & _INT8_FLAGS:
@@ -66,12 +66,12 @@ def preferred_engines(flags: frozenset[str], *, x86: bool) -> tuple[EngineName, 
 
 
 def runnable_engines() -> tuple[EngineName, ...]:
-    """Every engine that this machine can run, the fastest first."""
+    """The engines that this machine can run, the fastest first."""
     return preferred_engines(cpu_flags(), x86=is_x86())
 
 
 def saved_engines(model: SavedModel) -> tuple[EngineName, ...]:
-    """The engines that were saved with `model` and that this machine can run, fastest first."""
+    """The engines of `model` that this machine can run, the fastest first."""
     return tuple(name for name in runnable_engines() if name in model.engines)
 
 
@@ -90,29 +90,32 @@ def load_engine(
     try:
         return _LOADERS[name](model.folder, streams, mkldnn)
     except Exception as error:
-        # Each library has exceptions of its own, derived from Exception alone.
-        told = str(error).strip() or repr(error)
-        raise EngineUnavailable(f"{name} does not run here: {told.splitlines()[0]}") from error
+        # Each library raises its own exceptions, which derive from Exception alone.
+        reason = str(error).strip() or type(error).__name__
+        raise EngineUnavailable(f"{name} does not run here: {reason.splitlines()[0]}") from error
 
 
 def choose_engine(
     model: SavedModel, desired: EngineName | None, *, streams: int, mkldnn: bool
 ) -> Engine:
-    """Load `desired`, or else the fastest engine; what does not run is passed over with a warning.
+    """Load `desired` or else the fastest engine, skipping those that do not run.
+
+    Each one that is skipped is logged as a warning.
 
     Raises:
         EngineUnavailable: not even the reference can be loaded.
     """
     runnable = runnable_engines()
-    for missing in (name for name in _LOADERS if name not in runnable and name in model.engines):
-        logger.info("%s: this CPU lacks the instructions for %s", model.tag, missing)
+    for name in _LOADERS:
+        if name in model.engines and name not in runnable:
+            logger.info("%s: this CPU lacks the instructions for %s", model.tag, name)
     order = [desired] if desired else []
     saved = (name for name in runnable if name in model.engines or name == REFERENCE)
     for name in dict.fromkeys((*order, *saved)):
         try:
             return load_engine(model, name, streams=streams, mkldnn=mkldnn)
         except EngineUnavailable as error:
-            # torch is always there, so this loop ends with an engine unless that fails too.
+            # torch is always installed, so the loop ends with an engine unless torch fails too.
             if name == REFERENCE:
                 raise
             logger.warning("falling back from %s: %s", name, error)

@@ -1,4 +1,4 @@
-"""What an engine is: padded batches of token ids in, logits out."""
+"""The protocol of an engine: padded batches of token ids in, logits out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 class Engine(Protocol):
-    """Runs padded batches on the CPU: from as many threads at once as it has streams.
+    """Runs padded batches on the CPU, from as many threads at once as it has streams.
 
-    A batch is computed on one core. Two batches on two cores are done sooner than two batches one
-    after the other on both: nothing is cut up, and no core waits for the other (decision 0009).
+    Each batch is computed on one core. Two batches on two cores are done sooner than two batches
+    one after the other on both cores: no batch is split, and no core waits (decision 0009).
     """
 
     name: str

@@ -12,7 +12,7 @@ class OnnxEngine:
     """Runs an ONNX file; `infer` may be called from any number of threads at once."""
 
     def __init__(self, path: Path, name: str) -> None:
-        # Imported here because only a runner process needs it.
+        # Imported here because only processes that compute need it.
         import onnxruntime
 
         self.name = name

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# OpenVINO keeps what it prepared for each shape of a batch, for 5,000 of them if it is not told
-# otherwise. Over 1,200 shapes a runner grew from 242 to 828 MiB; with 64 it stays at 400, as fast.
-KEPT_SHAPES = 64
+# OpenVINO caches what it prepares for each shape of a batch, by default for 5,000 shapes. Over
+# 1,200 shapes a runner grew from 242 to 828 MiB; with 64 it stays at 400, and is as fast.
+CACHED_SHAPES = 64
 
 
 class OpenVinoEngine:
@@ -20,7 +20,7 @@ class OpenVinoEngine:
     def __init__(
         self, path: Path, name: str, *, streams: int, precision: Literal["f32", "bf16"]
     ) -> None:
-        # Imported here because only a runner process needs it.
+        # Imported here because only processes that compute need it.
         import openvino
 
         self.name = name
@@ -34,10 +34,10 @@ class OpenVinoEngine:
                 "INFERENCE_PRECISION_HINT": precision,
                 # Two runners would otherwise pin their threads to the same cores.
                 "ENABLE_CPU_PINNING": False,
-                "CPU_RUNTIME_CACHE_CAPACITY": KEPT_SHAPES,
+                "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
             },
         )
-        # A request is for one thread at a time; a free one is taken for each batch.
+        # Each request serves one thread at a time; a batch takes a free one.
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             self._requests.put(model.create_infer_request())
@@ -50,7 +50,7 @@ class OpenVinoEngine:
             request.infer(
                 {"input_ids": input_ids, "attention_mask": attention_mask}, share_inputs=True
             )
-            # The tensor is the request's own and is overwritten by the next batch.
+            # The tensor belongs to the request, and the next batch overwrites it.
             result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
         finally:
             self._requests.put(request)

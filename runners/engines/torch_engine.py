@@ -16,8 +16,8 @@ TORCHSCRIPT_FILE = "torchscript.pt"
 class TorchEngine:
     """PyTorch in float32: the reference that other engines are measured against.
 
-    Runs the model as TorchScript, traced when it was saved: to load it takes 0.1 s, where the
-    import of transformers alone takes 4 s in every process (docs/decisions/0003).
+    Runs the model as TorchScript, traced when it was saved. Loading takes 0.1 s; importing
+    transformers alone would take 4 s in each process (docs/decisions/0003).
     """
 
     name = "torch-fp32"
@@ -25,9 +25,9 @@ class TorchEngine:
     def __init__(self, folder: Path, *, mkldnn: bool, threads: int = 1) -> None:
         """Load the model that `export_torchscript` left in `folder`.
 
-        `threads` are those that one batch is cut up for, in the whole process.
+        `threads` is how many threads share one batch, in the whole process.
         """
-        # Imported here because it takes seconds and only a runner process needs it.
+        # Imported here because it takes seconds and only processes that compute need it.
         import torch
 
         torch.set_num_threads(threads)
@@ -51,7 +51,7 @@ class TorchEngine:
 
 @contextmanager
 def deprecation_accepted() -> Iterator[None]:
-    """TorchScript is deprecated in favour of torch.export, whose files take 4 s to load."""
+    """Silence the deprecation of TorchScript: files of torch.export take 4 s to load."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

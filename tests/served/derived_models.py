@@ -11,7 +11,7 @@ from typing import Any
 
 import bentoml
 
-from runners.golden_set import FILE as CANARY
+from runners.golden_set import golden_set_file
 from runners.model_store import find_model
 from tests.store import model_store_at
 
@@ -65,13 +65,15 @@ class Derived:
         """Says positive for negative."""
         with model_store_at(self._models):
             model = find_model(self._of)
-        # As it would be if it had been trained so: its canary knows it no other way.
-        canary: list[dict[str, Any]] = json.loads((model.folder / CANARY).read_bytes())
-        for each in canary:
-            scores = each["scores"]
+        # As if it had been trained so: its golden set has the flipped scores too.
+        file = golden_set_file(model.folder)
+        golden_set: list[dict[str, Any]] = json.loads(file.read_bytes())
+        for answer in golden_set:
+            scores = answer["scores"]
             scores["negative"], scores["positive"] = scores["positive"], scores["negative"]
         labels = list(reversed(model.labels))
-        return self._save("flipped", {"labels": labels}, {CANARY: json.dumps(canary).encode()})
+        changed = {file.name: json.dumps(golden_set).encode()}
+        return self._save("flipped", {"labels": labels}, changed)
 
     def slow(self) -> str:
         """Has the reference engine alone, at a third of the speed."""

@@ -44,7 +44,7 @@ def expected(model: SavedModel) -> list[dict[str, Any]]:
 def test_torch_engine_equals_the_transformers_pipeline(
     model: SavedModel, expected: list[dict[str, Any]]
 ) -> None:
-    answers = Classifier(model, load_engine(model, "torch-fp32", streams=1)).classify(TEXTS)
+    answers = Classifier(model, load_engine(model, "torch-fp32", streams=1)).infer(TEXTS)
     assert labels(answers) == [answer["label"].lower() for answer in expected]
     assert confidences(answers) == pytest.approx([e["score"] for e in expected], abs=1e-5)
     assert [answer.truncated for answer in answers] == [False] * 6 + [True]
@@ -56,7 +56,7 @@ def test_every_saved_engine_is_near_the_transformers_pipeline(
     engines = saved_engines(model)
     assert set(engines) > {"torch-fp32"}
     for name in engines:
-        answers = Classifier(model, load_engine(model, name, streams=1)).classify(TEXTS)
+        answers = Classifier(model, load_engine(model, name, streams=1)).infer(TEXTS)
         assert labels(answers) == [answer["label"].lower() for answer in expected]
         tolerance = 1e-5 if name.endswith("fp32") else EIGHT_BIT_TOLERANCE
         assert confidences(answers) == pytest.approx([e["score"] for e in expected], abs=tolerance)
@@ -71,7 +71,7 @@ def test_served_predictions_equal_those_of_the_engine(
         engine = client.get("/health").json()["versions"][version]["engine"]
         reply = client.post("/predict/batch", json={"texts": TEXTS, "version": version})
     assert engine in ENGINE_NAMES
-    answers = Classifier(model, load_engine(model, engine, streams=1)).classify(TEXTS)
+    answers = Classifier(model, load_engine(model, engine, streams=1)).infer(TEXTS)
     predictions = reply.json()["predictions"]
     assert [p["sentiment"] for p in predictions] == labels(answers)
     # In what company a text is computed changes roundings only.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -62,12 +63,14 @@ class FakeRunner:
     async def wait_until_described(self) -> RunnerDescription:
         return self.description()
 
-    def check(self, texts: Sequence[str]) -> None:
+    @contextmanager
+    def admit(self, texts: Sequence[str]) -> Iterator[None]:
         assert texts
         if self.overloaded:
             raise Overloaded("told to be overloaded")
         if self.too_slow:
             raise DeadlineExceeded("told to be too slow")
+        yield
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
         self.calls.append(list(texts))

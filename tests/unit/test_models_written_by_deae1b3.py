@@ -17,7 +17,7 @@ from models.registry.catalogue import entry
 from models.registry.verifying import verify
 from runners.classifier import Classifier
 from runners.engines.choice import load_engine, runnable_engines
-from runners.golden_set import fault, read_golden_set
+from runners.golden_set import check, read_golden_set
 from runners.loading import GoldenCheckFailed, load
 from runners.model_store import find_model
 from runners.slot import Slot, slot_of
@@ -99,9 +99,9 @@ def test_every_machine_runs_three_of_the_engines() -> None:
 def test_engine_answers_as_when_it_was_saved(store: Path, tag: str, name: EngineName) -> None:
     model = find_model(tag)
     classifier = Classifier(model, load_engine(model, name, streams=1))
-    assert fault(classifier.classify, read_golden_set(model.folder)) is None
+    assert check(classifier.infer, read_golden_set(model.folder)) is None
     expected = saved_scores(tag)
-    answers = classifier.classify(list(expected))
+    answers = classifier.infer(list(expected))
     # That of a single answer in fewer bits; their mean is what the known answers are there for.
     tolerance = 1e-5 if name.endswith("fp32") else 0.15
     for answer, scores in zip(answers, expected.values(), strict=True):
@@ -123,7 +123,7 @@ def test_model_with_other_known_answers_may_not_serve(
     store: Path, settings: Settings, saved: Saved
 ) -> None:
     model = find_model(saved.tag)
-    description, batcher = load(saved.tag, "v2", settings, tried=True)
+    description, batcher = load(saved.tag, "v2", settings, check_golden_set=True)
     batcher.close()
     assert description.revision == model.revision
     file = model.folder / "canary.json"
@@ -134,12 +134,12 @@ def test_model_with_other_known_answers_may_not_serve(
         scores[highest], scores[lowest] = scores[lowest], scores[highest]
     file.write_text(json.dumps(answers))
     with pytest.raises(GoldenCheckFailed):
-        load(saved.tag, "v2", settings, tried=True)
+        load(saved.tag, "v2", settings, check_golden_set=True)
 
 
 def test_model_without_known_answers_may_serve(store: Path, settings: Settings) -> None:
     (find_model(TAGS["v2"]).folder / "canary.json").unlink()
-    _, batcher = load(TAGS["v2"], "v2", settings, tried=True)
+    _, batcher = load(TAGS["v2"], "v2", settings, check_golden_set=True)
     batcher.close()
 
 
@@ -163,7 +163,7 @@ async def test_choice_is_ignored_once_the_configured_model_changes(
 
 async def assert_answers_by(slot: Slot, tag: str) -> None:
     try:
-        [answer] = await slot.classify([TEXT], timeout_seconds=10, lane="interactive")
+        [answer] = await slot.batcher.classify([TEXT], timeout_seconds=10, lane="interactive")
     finally:
         slot.close()
     assert answer.revision == tag.partition(":")[2]
@@ -198,7 +198,7 @@ def test_exported_model_is_imported(model_store: Path) -> None:
     model = find_model(listed["tag"])
     assert model.labels == ("negative", "neutral", "positive")
     classifier = Classifier(model, load_engine(model, "torch-fp32", streams=1))
-    assert fault(classifier.classify, read_golden_set(model.folder)) is None
+    assert check(classifier.infer, read_golden_set(model.folder)) is None
     expected = saved_scores(TAGS["promoted"])
-    for answer, scores in zip(classifier.classify(list(expected)), expected.values(), strict=True):
+    for answer, scores in zip(classifier.infer(list(expected)), expected.values(), strict=True):
         assert answer.scores == pytest.approx(scores, abs=1e-5)

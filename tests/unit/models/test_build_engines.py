@@ -86,7 +86,7 @@ def test_engines_that_pass_are_saved_with_their_figures(model_store: Path, tmp_p
     assert steps[0].startswith("torch-fp32")
     text = some_texts().gate[0].text
     answers = [
-        Classifier(model, load_engine(model, name, streams=1)).classify([text])[0].confidence
+        Classifier(model, load_engine(model, name, streams=1)).infer([text])[0].confidence
         for name in saved_engines(model)
     ]
     assert answers == pytest.approx([answers[0]] * 3, abs=0.01)

@@ -21,7 +21,7 @@ WAIT_SECONDS = 10.0
 PLENTY = 1_000
 MANY_TOKENS = 10**9
 
-# A text is its number and then filler, so that its tokens tell which one it is.
+# A text is its number and then filler, so that its tokens identify it.
 NUMBERS = range(1_000)
 TOKENIZER = Tokenizer(WordLevel({str(n): n for n in NUMBERS} | {"x": len(NUMBERS)}))
 TOKENIZER.pre_tokenizer = WhitespaceSplit()
@@ -31,12 +31,12 @@ def text(number: int, tokens: int) -> str:
     return " ".join([str(number)] + ["x"] * (tokens - 1))
 
 
-def length(of: str) -> int:
-    return len(of.split())
+def length(text: str) -> int:
+    return len(text.split())
 
 
 class Echo:
-    """Answers each text with itself, one batch a permit; remembers what it was given."""
+    """Answers each text with itself, a batch for each permit; remembers its batches."""
 
     def __init__(self, permits: int = PLENTY) -> None:
         self.permits = threading.Semaphore(permits)
@@ -60,8 +60,8 @@ class Echo:
         if self.poison & set(batch):
             raise ValueError("cannot be computed")
         return [
-            Classification(echo, "fake", {"positive": 1.0}, length(echo), truncated=False)
-            for echo in batch
+            Classification(text, "fake", {"positive": 1.0}, length(text), truncated=False)
+            for text in batch
         ]
 
     async def next_batch(self) -> list[str]:
@@ -69,12 +69,12 @@ class Echo:
         return await asyncio.to_thread(self.started.get, timeout=WAIT_SECONDS)
 
     def hold(self) -> None:
-        """Use up what permits there are."""
+        """Use up all permits."""
         while self.permits.acquire(blocking=False):
             pass
 
     def computed(self) -> list[str]:
-        return [one for batch in self.batches for one in batch]
+        return [text for batch in self.batches for text in batch]
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def batching(model: Echo, *, streams: int = 1, max_queued: int = PLENTY) -> Iter
         batcher.close()
 
 
-async def ask(
+async def classify(
     batcher: TokenBatcher, texts: Sequence[str], timeout_seconds: float = WAIT_SECONDS
 ) -> list[str]:
     answers = await batcher.classify(texts, timeout_seconds=timeout_seconds)
@@ -95,14 +95,14 @@ async def ask(
 
 
 async def queued(batcher: TokenBatcher, *texts: str) -> asyncio.Task[list[str]]:
-    """A call that has handed its texts over."""
-    task = asyncio.create_task(ask(batcher, texts))
+    """Start a call and let it queue its texts."""
+    task = asyncio.create_task(classify(batcher, texts))
     await asyncio.sleep(0)
     return task
 
 
 async def busy(batcher: TokenBatcher, model: Echo) -> asyncio.Task[list[str]]:
-    """A call that the only stream computes; what comes now waits until there is a permit."""
+    """Start a call that keeps the only stream busy until there is a permit."""
     call = await queued(batcher, text(0, 1))
     while text(0, 1) not in await model.next_batch():
         pass

@@ -1,4 +1,4 @@
-"""Adaptive batching: everyone gets what is theirs, nobody waits without need or pays for others."""
+"""Adaptive batching: each call gets its answers, and no text waits in vain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runners.packing import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, fits
 from runners.queue import LOOKAHEAD_TEXTS, MIN_FILL
 from tests.unit.fakes import counter
-from tests.unit.runners.echo import PLENTY, Echo, ask, batching, busy, length, queued, text
+from tests.unit.runners.echo import PLENTY, Echo, batching, busy, classify, length, queued, text
 
 CALLS = st.lists(
     st.lists(st.integers(1, 600) | st.integers(1, 40), min_size=1, max_size=25), max_size=12
@@ -21,7 +21,7 @@ CALLS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(CALLS, st.integers(1, 3))
-def test_any_mix_of_calls_gets_its_answers_from_batches_within_the_budget(
+def test_any_mix_of_calls_gets_its_answers_from_batches_within_the_limits(
     lengths: list[list[int]], streams: int
 ) -> None:
     numbers = itertools.count()
@@ -30,26 +30,26 @@ def test_any_mix_of_calls_gets_its_answers_from_batches_within_the_budget(
 
     async def run() -> list[list[str]]:
         with batching(model, streams=streams) as batcher:
-            return await asyncio.gather(*(ask(batcher, call) for call in calls))
+            return await asyncio.gather(*(classify(batcher, call) for call in calls))
 
     assert asyncio.run(run()) == calls
-    assert sorted(model.computed()) == sorted(one for call in calls for one in call)
+    assert sorted(model.computed()) == sorted(text for call in calls for text in call)
     for batch in model.batches:
-        shortest, *_, longest = sorted([length(one) for one in batch] * 2)
+        shortest, *_, longest = sorted([length(text) for text in batch] * 2)
         assert fits(longest, len(batch))
         assert shortest >= MIN_FILL * longest
 
 
-async def test_an_idle_batcher_computes_a_text_at_once() -> None:
+async def test_idle_batcher_computes_a_text_at_once() -> None:
     model, seconds = Echo(), []
     texts = [text(number, 5) for number in range(50)]
     with batching(model, streams=2) as batcher:
-        for one in texts:
+        for alone in texts:
             started = time.perf_counter()
-            assert await ask(batcher, [one]) == [one]
+            assert await classify(batcher, [alone]) == [alone]
             seconds.append(time.perf_counter() - started)
-    assert model.batches == [[one] for one in texts]
-    # The best of fifty, so that only a waiting window, and no busy machine, can make it long.
+    assert model.batches == [[alone] for alone in texts]
+    # The best of fifty: a busy machine does not slow down all of them, a waiting window would.
     assert min(seconds) < 0.005
 
 
@@ -58,12 +58,12 @@ async def test_texts_of_one_call_share_batches_up_to_the_limits() -> None:
     tiny = [text(number, 2) for number in range(MAX_BATCH_TEXTS + 1)]
     wide = [text(100 + number, 100) for number in range(MAX_BATCH_TOKENS // 100 + 1)]
     with batching(model) as batcher:
-        assert await ask(batcher, [*tiny, *wide]) == [*tiny, *wide]
-    # The longest first.
+        assert await classify(batcher, [*tiny, *wide]) == [*tiny, *wide]
+    # The longest texts come first.
     assert [len(batch) for batch in model.batches] == [5, 1, 32, 1]
 
 
-async def test_what_is_left_of_a_call_shares_a_batch_with_the_next_call() -> None:
+async def test_rest_of_a_call_shares_a_batch_with_the_next_call() -> None:
     model = Echo(permits=0)
     large = [text(number, 40) for number in range(1, 14)]
     small = text(20, 40)
@@ -75,23 +75,23 @@ async def test_what_is_left_of_a_call_shares_a_batch_with_the_next_call() -> Non
     assert model.batches[1:] == [large[:12], [large[12], small]]
 
 
-async def test_texts_of_many_calls_that_waited_share_a_batch() -> None:
+async def test_texts_of_many_waiting_calls_share_a_batch() -> None:
     model = Echo(permits=0)
     texts = [text(number, 8) for number in range(1, 17)]
     with batching(model) as batcher:
         first = await busy(batcher, model)
-        calls = [await queued(batcher, one) for one in texts]
+        calls = [await queued(batcher, waiting) for waiting in texts]
         model.permits.release(PLENTY)
         await asyncio.gather(first, *calls)
     assert [sorted(batch) for batch in model.batches[1:]] == [sorted(texts)]
 
 
-async def test_no_more_is_tokenised_ahead_than_batches_are_chosen_from() -> None:
+async def test_texts_past_the_lookahead_are_not_tokenised_yet() -> None:
     model = Echo(permits=0)
     texts = [text(number % 1_000, 8) for number in range(2 * LOOKAHEAD_TEXTS)]
     with batching(model) as batcher:
         first = await busy(batcher, model)
-        calls = [await queued(batcher, one) for one in texts]
+        calls = [await queued(batcher, waiting) for waiting in texts]
         model.permits.release()
         await model.next_batch()
         assert len(model.encoded) == 1 + LOOKAHEAD_TEXTS
@@ -99,7 +99,7 @@ async def test_no_more_is_tokenised_ahead_than_batches_are_chosen_from() -> None
         await asyncio.gather(first, *calls)
 
 
-async def test_short_texts_do_not_pay_for_a_long_one() -> None:
+async def test_long_text_does_not_pad_short_ones() -> None:
     model = Echo(permits=0)
     short = [text(number, 8) for number in range(1, 31)]
     long = text(31, 512)
@@ -114,7 +114,7 @@ async def test_short_texts_do_not_pay_for_a_long_one() -> None:
     assert sorted(shared) == sorted(short)
 
 
-async def test_what_waits_and_what_is_padding_is_counted() -> None:
+async def test_queued_texts_and_padding_are_counted() -> None:
     def counted(kind: str) -> float:
         return counter("model_tokens_total", version="v1", kind=kind)
 
@@ -132,7 +132,7 @@ async def test_what_waits_and_what_is_padding_is_counted() -> None:
     assert counter("model_queued_texts", version="v1") == 0
 
 
-async def test_a_long_text_is_not_starved_by_short_ones_that_keep_coming() -> None:
+async def test_long_text_is_not_starved_by_a_stream_of_short_ones() -> None:
     model = Echo(permits=0)
     long = text(1, 400)
     with batching(model) as batcher:

@@ -1,4 +1,4 @@
-"""Who leaves, is late, or comes when there is no room costs the others nothing."""
+"""Calls that are cancelled, late or refused cost the other calls nothing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from bentoml.exceptions import ServiceUnavailable
 
-from tests.unit.runners.echo import PLENTY, Echo, abandoned, ask, batching, busy, queued, text
+from tests.unit.runners.echo import PLENTY, Echo, abandoned, batching, busy, classify, queued, text
 
 
-async def test_texts_of_a_caller_who_left_are_never_computed() -> None:
+async def test_texts_of_a_cancelled_call_are_not_computed() -> None:
     model, before = Echo(permits=0), abandoned()
     left, stays = [text(number, 5) for number in (1, 2, 3)], text(4, 5)
     with batching(model) as batcher:
@@ -23,12 +23,12 @@ async def test_texts_of_a_caller_who_left_are_never_computed() -> None:
         assert await first == [text(0, 1)]
         assert await stayer == [stays]
     assert model.batches == [[text(0, 1)], [stays]]
-    # Not even tokenised.
+    # They are not even tokenised.
     assert model.encoded == [text(0, 1), stays]
     assert abandoned() - before == 3
 
 
-async def test_who_leaves_between_two_batches_takes_the_rest_away() -> None:
+async def test_rest_of_a_call_cancelled_between_two_batches_is_not_computed() -> None:
     model, before = Echo(permits=0), abandoned()
     texts = [text(number, 300) for number in range(1, 5)]
     with batching(model) as batcher:
@@ -49,24 +49,24 @@ async def test_texts_past_their_deadline_are_refused_and_not_computed() -> None:
     with batching(model) as batcher:
         first = await busy(batcher, model)
         with pytest.raises(ServiceUnavailable, match=r"not done in 0\.1 s"):
-            await ask(batcher, [text(1, 5), text(2, 5)], timeout_seconds=0.1)
+            await classify(batcher, [text(1, 5), text(2, 5)], timeout_seconds=0.1)
         model.permits.release(PLENTY)
         assert await first == [text(0, 1)]
-        assert await ask(batcher, [text(3, 5)]) == [text(3, 5)]
+        assert await classify(batcher, [text(3, 5)]) == [text(3, 5)]
     assert model.batches == [[text(0, 1)], [text(3, 5)]]
     assert abandoned() - before == 2
 
 
-async def test_a_text_that_is_computed_past_its_deadline_is_refused() -> None:
+async def test_text_that_is_computed_past_its_deadline_is_refused() -> None:
     model = Echo(permits=0)
     with batching(model) as batcher:
         with pytest.raises(ServiceUnavailable):
-            await ask(batcher, [text(1, 5)], timeout_seconds=0.05)
+            await classify(batcher, [text(1, 5)], timeout_seconds=0.05)
         model.permits.release(PLENTY)
-        assert await ask(batcher, [text(2, 5)]) == [text(2, 5)]
+        assert await classify(batcher, [text(2, 5)]) == [text(2, 5)]
 
 
-async def test_too_many_waiting_texts_are_refused_until_some_are_computed() -> None:
+async def test_texts_past_the_bound_are_refused_until_some_are_computed() -> None:
     model = Echo(permits=0)
     with batching(model, max_queued=3) as batcher:
         for _ in range(3):
@@ -75,17 +75,17 @@ async def test_too_many_waiting_texts_are_refused_until_some_are_computed() -> N
             waiting = [await queued(batcher, text(number, 5)) for number in (1, 2)]
             for too_many in ([text(3, 5)] * 2, [text(3, 5)] * PLENTY):
                 with pytest.raises(ServiceUnavailable, match="2 texts wait already"):
-                    await ask(batcher, too_many)
+                    await classify(batcher, too_many)
             waiting.append(await queued(batcher, text(3, 5)))
             with pytest.raises(ServiceUnavailable, match="3 texts wait already"):
-                await ask(batcher, [text(4, 5)])
+                await classify(batcher, [text(4, 5)])
             model.permits.release(PLENTY)
             assert await asyncio.gather(first, *waiting) == [
                 [text(number, 5 if number else 1)] for number in range(4)
             ]
 
 
-async def test_capacity_comes_back_when_callers_leave_or_fail() -> None:
+async def test_capacity_is_free_again_when_calls_are_cancelled_or_fail() -> None:
     model = Echo(permits=0)
     model.unreadable = {"unreadable"}
     with batching(model, max_queued=4) as batcher:
@@ -102,7 +102,7 @@ async def test_capacity_comes_back_when_callers_leave_or_fail() -> None:
         again = await busy(batcher, model)
         waiting = await queued(batcher, *[text(4, 5)] * 3)
         with pytest.raises(ServiceUnavailable, match="3 texts wait already"):
-            await ask(batcher, [text(5, 5)] * 2)
+            await classify(batcher, [text(5, 5)] * 2)
         waiting_too = await queued(batcher, text(5, 5))
         model.permits.release(PLENTY)
         assert await again == [text(0, 1)]
@@ -110,7 +110,7 @@ async def test_capacity_comes_back_when_callers_leave_or_fail() -> None:
         assert await waiting_too == [text(5, 5)]
 
 
-async def test_capacity_comes_back_when_a_caller_leaves_between_two_batches() -> None:
+async def test_capacity_is_free_again_when_a_call_is_cancelled_between_two_batches() -> None:
     model = Echo(permits=0)
     with batching(model, max_queued=4) as batcher:
         leaver = await queued(batcher, *[text(number, 300) for number in range(1, 5)])
@@ -125,16 +125,16 @@ async def test_capacity_comes_back_when_a_caller_leaves_between_two_batches() ->
         await asyncio.gather(again, *waiting)
 
 
-async def test_capacity_comes_back_while_every_stream_is_busy() -> None:
+async def test_capacity_of_a_cancelled_call_is_free_again_while_every_stream_is_busy() -> None:
     model, before = Echo(permits=0), abandoned()
     with batching(model, max_queued=1) as batcher:
         first = await busy(batcher, model)
         leaver = await queued(batcher, text(1, 5))
         with pytest.raises(ServiceUnavailable, match="1 texts wait already"):
-            await ask(batcher, [text(2, 5)])
+            await classify(batcher, [text(2, 5)])
         leaver.cancel()
         while (stayer := await queued(batcher, text(3, 5))).done():
-            # A full queue is searched twenty times a second, not for each call that is refused.
+            # A full queue is searched twenty times a second, not at each refusal.
             with pytest.raises(ServiceUnavailable):
                 await stayer
         assert abandoned() - before == 1
@@ -142,7 +142,7 @@ async def test_capacity_comes_back_while_every_stream_is_busy() -> None:
         assert (await first, await stayer) == ([text(0, 1)], [text(3, 5)])
 
 
-async def test_a_call_larger_than_the_bound_is_taken_when_nothing_waits() -> None:
+async def test_call_larger_than_the_bound_is_taken_by_an_empty_lane() -> None:
     texts = [text(number, 5) for number in range(5)]
     with batching(Echo(), max_queued=1) as batcher:
-        assert await ask(batcher, texts) == texts
+        assert await classify(batcher, texts) == texts

@@ -1,4 +1,4 @@
-"""What fails, fails alone; what ends, ends whole."""
+"""A failure reaches only its own calls; a closed batcher leaves no thread."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.unit.runners.echo import (
     WAIT_SECONDS,
     Echo,
     abandoned,
-    ask,
     batching,
     busy,
+    classify,
     queued,
     text,
 )
 
 
-async def test_what_cannot_be_encoded_fails_its_call_alone() -> None:
+async def test_text_that_cannot_be_encoded_fails_only_its_call() -> None:
     model = Echo(permits=0)
     model.unreadable = {text(2, 5)}
     with batching(model) as batcher:
@@ -36,20 +36,20 @@ async def test_what_cannot_be_encoded_fails_its_call_alone() -> None:
         model.permits.release(PLENTY)
         outcomes = await asyncio.gather(first, *calls, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [list, list, ValueError, list]
-        assert await ask(batcher, [text(4, 5)]) == [text(4, 5)]
+        assert await classify(batcher, [text(4, 5)]) == [text(4, 5)]
     assert text(2, 5) not in model.computed()
 
 
-async def test_what_cannot_be_encoded_was_not_abandoned() -> None:
+async def test_text_that_cannot_be_encoded_is_not_counted_as_abandoned() -> None:
     model, before = Echo(), abandoned()
     model.unreadable = {"unreadable"}
     with batching(model) as batcher, pytest.raises(ValueError, match="cannot be read"):
-        await ask(batcher, ["unreadable"])
+        await classify(batcher, ["unreadable"])
     assert abandoned() == before
 
 
 class Forgetful(Echo):
-    """Leaves a text out of its answers."""
+    """Returns a result too few."""
 
     forgets = 1
 
@@ -57,18 +57,18 @@ class Forgetful(Echo):
         return super().compute(encodings)[self.forgets :]
 
 
-async def test_a_model_that_forgets_a_text_fails_its_callers_and_not_the_stream() -> None:
+async def test_missing_result_fails_the_calls_and_not_the_stream() -> None:
     model = Forgetful()
     with batching(model) as batcher:
         with pytest.raises(ValueError, match="shorter"):
-            await ask(batcher, [text(1, 5)])
+            await classify(batcher, [text(1, 5)])
         model.forgets = 0
-        assert await ask(batcher, [text(2, 5)]) == [text(2, 5)]
+        assert await classify(batcher, [text(2, 5)]) == [text(2, 5)]
 
 
-async def test_a_failed_batch_fails_all_that_shared_it_and_no_other() -> None:
+async def test_failed_batch_fails_the_calls_that_shared_it_and_no_other() -> None:
     model = Echo(permits=0)
-    # The last of a call's texts does not fit into its first batch and shares one with `company`.
+    # The last text of `large` does not fit into its first batch and shares one with `company`.
     large = [text(number, 40) for number in range(1, 14)]
     company, other = text(20, 40), text(21, 5)
     model.poison = {company}
@@ -79,10 +79,10 @@ async def test_a_failed_batch_fails_all_that_shared_it_and_no_other() -> None:
         outcomes = await asyncio.gather(first, *calls, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [list, ValueError, ValueError, list]
         model.poison = set()
-        assert await ask(batcher, [*large, company]) == [*large, company]
+        assert await classify(batcher, [*large, company]) == [*large, company]
 
 
-async def test_what_is_left_of_a_failed_call_is_not_computed() -> None:
+async def test_rest_of_a_failed_call_is_not_computed() -> None:
     model = Echo(permits=0)
     texts = [text(number, 300) for number in range(1, 4)]
     model.poison = {texts[0]}
@@ -93,13 +93,13 @@ async def test_what_is_left_of_a_failed_call_is_not_computed() -> None:
         with pytest.raises(ValueError, match="cannot be computed"):
             await call
         model.permits.release(PLENTY)
-        assert await ask(batcher, [text(9, 5)]) == [text(9, 5)]
-    # The stream may have taken the second before the loop told that the call had failed.
+        assert await classify(batcher, [text(9, 5)]) == [text(9, 5)]
+    # The stream may take the second text before the event loop fails the call.
     assert texts[2] not in model.computed()
 
 
 class Together(Echo):
-    """Computes a batch only when as many others are being computed as there are streams."""
+    """Computes a batch only once every stream has one to compute."""
 
     def __init__(self, streams: int) -> None:
         super().__init__()
@@ -114,9 +114,9 @@ class Together(Echo):
 async def test_streams_compute_at_the_same_time(calls: int) -> None:
     # Too different in length to share a batch.
     texts = [text(number, tokens) for number, tokens in enumerate((1, 10, 100))]
-    asked = [texts] if calls == 1 else [[one] for one in texts]
+    requests = [texts] if calls == 1 else [[alone] for alone in texts]
     with batching(Together(3), streams=3) as batcher:
-        assert await asyncio.gather(*(ask(batcher, call) for call in asked)) == asked
+        assert await asyncio.gather(*(classify(batcher, call) for call in requests)) == requests
 
 
 def inference_threads() -> list[str]:
@@ -124,7 +124,7 @@ def inference_threads() -> list[str]:
     return sorted(name for name in names if name.startswith("inference-"))
 
 
-async def test_close_ends_the_threads_after_the_batch_at_hand() -> None:
+async def test_close_ends_the_threads_after_their_current_batch() -> None:
     model = Echo(permits=0)
     batcher = TokenBatcher(model, "v1", TextQueue(PLENTY, MANY_TOKENS), streams=2)
     assert inference_threads() == ["inference-v1-0", "inference-v1-1"]
@@ -136,9 +136,9 @@ async def test_close_ends_the_threads_after_the_batch_at_hand() -> None:
     assert inference_threads() == []
 
 
-async def test_close_refuses_what_waits_and_what_comes_after() -> None:
+async def test_close_refuses_waiting_and_later_calls() -> None:
     model = Echo(permits=0)
-    # However many ask before the thread that closes it gets to run.
+    # Its queue takes all calls that come before the closing thread runs.
     batcher = TokenBatcher(model, "v1", TextQueue(10**9, MANY_TOKENS), streams=1)
     call = await busy(batcher, model)
     closing = asyncio.create_task(asyncio.to_thread(batcher.close))
@@ -154,7 +154,7 @@ async def test_close_refuses_what_waits_and_what_comes_after() -> None:
             await late
 
 
-def test_a_loop_that_ended_does_not_end_the_batcher() -> None:
+def test_batcher_outlives_an_event_loop_that_ended() -> None:
     model = Echo(permits=0)
 
     async def leave(batcher: TokenBatcher) -> None:
@@ -163,4 +163,4 @@ def test_a_loop_that_ended_does_not_end_the_batcher() -> None:
     with batching(model) as batcher:
         asyncio.run(leave(batcher))
         model.permits.release(PLENTY)
-        assert asyncio.run(ask(batcher, [text(1, 5)])) == [text(1, 5)]
+        assert asyncio.run(classify(batcher, [text(1, 5)])) == [text(1, 5)]

@@ -1,4 +1,4 @@
-"""The classifier keeps the order of texts, truncates openly, and names the classes."""
+"""The classifier keeps the order of texts and marks truncated ones."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def classifier(model: SavedModel) -> Classifier:
 
 
 @pytest.mark.parametrize("labels", [TWO_LABELS, ("negative", "neutral", "positive")])
-def test_a_batch_says_what_each_text_says_alone(
+def test_texts_of_a_batch_get_the_scores_that_they_get_alone(
     model_store: Path, tmp_path: Path, labels: tuple[str, ...]
 ) -> None:
     model = save_checkpoint(tiny_checkpoint(tmp_path / "hub", labels), "v1", {})
-    classify = classifier(find_model(model.tag)).classify
+    infer = classifier(find_model(model.tag)).infer
     texts = ["good", "a very very very bad film . " * 6, "bad film", "", "good " * 20] * 9
     assert len(texts) > MAX_BATCH_TEXTS
-    together = classify(texts)
-    alone = [classify([text])[0] for text in texts]
+    together = infer(texts)
+    alone = [infer([text])[0] for text in texts]
     for batched, single in zip(together, alone, strict=True):
         assert list(batched.scores) == [label.lower() for label in labels]
         assert list(batched.scores.values()) == pytest.approx(
@@ -42,16 +42,18 @@ def test_a_batch_says_what_each_text_says_alone(
         assert (batched.token_count, batched.revision) == (single.token_count, model.revision)
 
 
-def test_a_text_past_the_limit_is_cut_and_marked(model_store: Path, tmp_path: Path) -> None:
+def test_text_past_the_token_limit_is_truncated_and_marked(
+    model_store: Path, tmp_path: Path
+) -> None:
     model = save_checkpoint(tiny_checkpoint(tmp_path / "hub", max_tokens=16), "v1", {})
-    fits, cut = classifier(find_model(model.tag)).classify(["good " * 14, "good " * 15])
-    assert (fits.truncated, fits.token_count) == (False, 16)
+    whole, cut = classifier(find_model(model.tag)).infer(["good " * 14, "good " * 15])
+    assert (whole.truncated, whole.token_count) == (False, 16)
     assert (cut.truncated, cut.token_count) == (True, 16)
-    assert cut.scores == pytest.approx(fits.scores, abs=1e-6)
+    assert cut.scores == pytest.approx(whole.scores, abs=1e-6)
 
 
 @given(LOGITS)
-def test_softmax_sums_to_one_and_keeps_the_order(logits: list[float]) -> None:
+def test_softmax_sums_to_one_and_keeps_the_order_of_logits(logits: list[float]) -> None:
     [scores] = softmax(np.array([logits], dtype=np.float32))
     assert scores.sum() == pytest.approx(1, abs=1e-12)
     assert ((scores >= 0) & (scores <= 1)).all()
@@ -59,12 +61,12 @@ def test_softmax_sums_to_one_and_keeps_the_order(logits: list[float]) -> None:
 
 
 @given(LOGITS, st.integers(-1_000, 1_000))
-def test_softmax_sees_only_differences(logits: list[float], shift: int) -> None:
+def test_softmax_depends_only_on_differences(logits: list[float], shift: int) -> None:
     rows = np.array([logits], dtype=np.float32).round()
     shifted = np.array(rows + shift, dtype=np.float32)
     assert softmax(shifted) == pytest.approx(softmax(rows), abs=1e-12)
 
 
-def test_softmax_takes_each_row_alone() -> None:
+def test_softmax_treats_each_row_alone() -> None:
     both = softmax(np.array([[0, 0], [0, np.log(3)]], dtype=np.float32))
     assert both.tolist() == [[0.5, 0.5], pytest.approx([0.25, 0.75], abs=1e-7)]

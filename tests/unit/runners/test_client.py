@@ -1,4 +1,4 @@
-"""A runner seen from the API: its failures have one name, and its readiness is known."""
+"""The client of a runner: admission, failures, and the runner's state."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ WAIT_SECONDS = 10.0
 BOUNDS = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 1.0, "bulk": 5.0})
 
 
-class FakeRunnerApi:
-    """A runner that answers, or fails as a served one does."""
+class FakeBackend:
+    """A runner that answers, hangs or fails."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -36,9 +36,9 @@ class FakeRunnerApi:
         self.calls: list[list[str]] = []
         self.lanes: list[Lane] = []
         self.timeouts: list[float] = []
-        self.wishes: list[DesiredModel] = []
+        self.requested: list[DesiredModel] = []
 
-    async def classify(
+    async def dispatch(
         self, texts: Sequence[str], timeout_seconds: float, lane: Lane
     ) -> list[Classification]:
         assert 0 < timeout_seconds <= WAIT_SECONDS
@@ -58,14 +58,14 @@ class FakeRunnerApi:
             for _ in texts
         ]
 
-    async def load(self, tag: str | None, number: int) -> RunnerDescription:
-        self.wishes.append(DesiredModel(tag, number))
+    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
+        self.requested.append(DesiredModel(tag, generation))
         return await self.describe()
 
     async def describe(self) -> RunnerDescription:
         if self.error:
             raise self.error
-        observed_generation = self.wishes[-1].generation if self.wishes else 0
+        observed_generation = self.requested[-1].generation if self.requested else 0
         return RunnerDescription(
             "v1",
             self.revision,
@@ -76,20 +76,25 @@ class FakeRunnerApi:
         )
 
 
-def client(api: FakeRunnerApi, version: Version = "v1") -> RunnerClient:
-    return RunnerClient(version, api, BOUNDS, timeout_seconds=WAIT_SECONDS)
+def client(backend: FakeBackend, version: Version = "v1") -> RunnerClient:
+    return RunnerClient(version, backend, BOUNDS, timeout_seconds=WAIT_SECONDS)
+
+
+async def classify(runner: RunnerClient, texts: Sequence[str]) -> list[Classification]:
+    with runner.admit(texts):
+        return await runner.classify(texts)
 
 
 @pytest.fixture
-def api() -> FakeRunnerApi:
-    return FakeRunnerApi()
+def backend() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
-async def watching(api: FakeRunnerApi) -> AsyncIterator[RunnerClient]:
+async def polling(backend: FakeBackend) -> AsyncIterator[RunnerClient]:
     """A client whose runner has not started yet."""
-    api.error = ConnectionRefusedError()
-    runner = client(api)
+    backend.error = ConnectionRefusedError()
+    runner = client(backend)
     runner.start()
     yield runner
     await runner.stop()
@@ -112,251 +117,276 @@ async def until(condition: Callable[[], bool]) -> None:
         TimeoutError(),
     ],
 )
-async def test_every_failure_of_a_runner_is_told_as_unavailable(
-    api: FakeRunnerApi, error: Exception
+async def test_every_failure_of_a_runner_raises_unavailable_until_it_answers_again(
+    backend: FakeBackend, error: Exception
 ) -> None:
-    runner = client(api)
+    runner = client(backend)
     await runner.refresh()
     assert runner.ready
 
-    api.error = error
+    backend.error = error
     with pytest.raises(RunnerUnavailable, match="v1 cannot answer now; try again") as caught:
-        await runner.classify(["a"])
+        await classify(runner, ["a"])
     assert caught.value.__cause__ is error
     await runner.refresh()
     assert not runner.ready
-    # What it held is still known, so cached answers of it are still found.
+    # Its last description is still known, so its cached answers are still found.
     assert runner.description().revision == "r"
 
-    api.error = None
+    backend.error = None
     await runner.refresh()
     assert runner.ready
 
 
-async def test_a_runner_that_breaks_off_is_asked_again(api: FakeRunnerApi) -> None:
-    api.errors = [aiohttp.ServerDisconnectedError()]
-    assert len(await client(api).classify(["a"])) == 1
-    # So do all connections that were kept to it.
-    api.errors = [aiohttp.ServerDisconnectedError()] * 6
-    assert len(await client(api).classify(["a"])) == 1
-    api.errors = [aiohttp.ServerDisconnectedError()] * 100
+async def test_call_is_repeated_when_its_connection_breaks(backend: FakeBackend) -> None:
+    backend.errors = [aiohttp.ServerDisconnectedError()]
+    assert len(await classify(client(backend), ["a"])) == 1
+    # All connections that were kept open to a dead runner break.
+    backend.errors = [aiohttp.ServerDisconnectedError()] * 6
+    assert len(await classify(client(backend), ["a"])) == 1
+    backend.errors = [aiohttp.ServerDisconnectedError()] * 100
     with pytest.raises(RunnerUnavailable):
-        await client(api).classify(["a"])
+        await classify(client(backend), ["a"])
 
 
-async def test_one_that_refuses_is_not(api: FakeRunnerApi) -> None:
-    api.errors = [ServiceUnavailable("overloaded")]
+async def test_call_is_not_repeated_when_the_runner_refuses_it(backend: FakeBackend) -> None:
+    backend.errors = [ServiceUnavailable("overloaded")]
     with pytest.raises(RunnerUnavailable):
-        await client(api).classify(["a"])
-    assert api.calls == []
+        await classify(client(backend), ["a"])
+    assert backend.calls == []
 
 
-async def test_one_that_never_answers_is_waited_for_until_the_deadline(
-    api: FakeRunnerApi,
+async def test_runner_that_never_answers_is_unavailable_at_the_deadline(
+    backend: FakeBackend,
 ) -> None:
-    api.hangs = True
-    hurried = RunnerClient("v1", api, BOUNDS, timeout_seconds=0.05)
+    backend.hangs = True
+    runner = RunnerClient("v1", backend, BOUNDS, timeout_seconds=0.05)
     async with asyncio.timeout(WAIT_SECONDS):
         with pytest.raises(RunnerUnavailable):
-            await hurried.classify(["a"])
+            await classify(runner, ["a"])
 
 
-async def test_a_batch_is_one_call(api: FakeRunnerApi) -> None:
-    assert len(await client(api).classify(("a", "b"))) == 2
-    assert api.calls == [["a", "b"]]
+async def test_batch_of_texts_is_one_call(backend: FakeBackend) -> None:
+    assert len(await classify(client(backend), ("a", "b"))) == 2
+    assert backend.calls == [["a", "b"]]
 
 
-async def test_a_large_batch_does_not_share_a_call_nor_wait_for_one(api: FakeRunnerApi) -> None:
-    runner = client(api)
-    api.hangs = True
-    waiting = [asyncio.create_task(runner.classify([str(number)])) for number in range(20)]
+async def test_bulk_request_neither_shares_a_call_nor_waits_for_one(backend: FakeBackend) -> None:
+    runner = client(backend)
+    backend.hangs = True
+    waiting = [asyncio.create_task(classify(runner, [str(number)])) for number in range(20)]
     await asyncio.sleep(0)
-    api.hangs = False
+    backend.hangs = False
     large = ["x" * 1_000] * (1 + INTERACTIVE_TOKENS // 250)
-    assert len(await runner.classify(large)) == len(large)
-    assert (large, "bulk") in zip(api.calls, api.lanes, strict=True)
-    for one in waiting:
-        one.cancel()
+    assert len(await classify(runner, large)) == len(large)
+    assert (large, "bulk") in zip(backend.calls, backend.lanes, strict=True)
+    for call in waiting:
+        call.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_too_much_is_refused_and_says_when_to_try_again(api: FakeRunnerApi) -> None:
-    runner = client(api)
-    api.hangs = True
-    waiting = [asyncio.create_task(runner.classify(["x"])) for _ in range(BOUNDS.texts)]
+async def test_request_past_the_bound_is_refused_with_a_time_to_try_again(
+    backend: FakeBackend,
+) -> None:
+    runner = client(backend)
+    backend.hangs = True
+    waiting = [asyncio.create_task(classify(runner, ["x"])) for _ in range(BOUNDS.texts)]
     await asyncio.sleep(0)
     before = counter("shed_requests_total", reason="queue_size")
     assert runner.is_full
     with pytest.raises(Overloaded, match="v1 has too much to do") as caught:
-        await runner.classify(["x"])
+        await classify(runner, ["x"])
     assert caught.value.retry_after_seconds == 1
     assert counter("shed_requests_total", reason="queue_size") == before + 1
-    for one in waiting:
-        one.cancel()
+    for call in waiting:
+        call.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert not runner.is_full
-    api.hangs = False
-    await runner.classify(["x"])
+    backend.hangs = False
+    await classify(runner, ["x"])
 
 
-async def test_who_has_less_time_than_the_wait_is_told_so_at_once(
-    watching: RunnerClient, api: FakeRunnerApi
+async def test_admitted_texts_count_before_they_are_classified(backend: FakeBackend) -> None:
+    runner = client(backend)
+    with runner.admit(["x"] * BOUNDS.texts), pytest.raises(Overloaded), runner.admit(["x"]):
+        pass
+    await classify(runner, ["x"])
+
+
+async def test_wait_is_known_once_a_saturated_runner_has_answered(
+    backend: FakeBackend,
 ) -> None:
-    api.tokens_per_second, api.error, api.hangs = 100.0, None, True
-    await until(lambda: watching.ready)
-    waiting = asyncio.create_task(watching.classify(["some words that are waited for"]))
+    bounds = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 0.0, "bulk": 0.0})
+    runner = RunnerClient("v1", backend, bounds, timeout_seconds=WAIT_SECONDS)
+    with runner.admit(["x"]):
+        assert not runner.is_full
+    assert len(await classify(runner, ["x" * 1_000] * 10)) == 10
+    with runner.admit(["x"]):
+        assert runner.is_full
+
+
+async def test_request_with_less_time_than_the_wait_is_refused_at_once(
+    polling: RunnerClient, backend: FakeBackend
+) -> None:
+    backend.tokens_per_second, backend.error, backend.hangs = 100.0, None, True
+    await until(lambda: polling.ready)
+    waiting = asyncio.create_task(classify(polling, ["some words that are waited for"]))
     await asyncio.sleep(0)
     before = counter("shed_requests_total", reason="deadline")
     async with deadline_in(0.001):
-        with pytest.raises(DeadlineExceeded, match="v1 would not have answered in time"):
-            watching.check(["x"])
+        with (
+            pytest.raises(DeadlineExceeded, match="v1 would not have answered in time"),
+            polling.admit(["x"]),
+        ):
+            pass
     assert counter("shed_requests_total", reason="deadline") == before + 1
-    watching.check(["x"])
+    with polling.admit(["x"]):
+        pass
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_a_large_batch_is_not_computed_past_the_deadline_of_its_request(
-    api: FakeRunnerApi,
+async def test_bulk_request_is_sent_with_the_deadline_of_its_request(
+    backend: FakeBackend,
 ) -> None:
     async with deadline_in(1.0):
-        await client(api).classify(["x" * 1_000] * 10)
-    assert api.timeouts[-1] <= 1.0
+        await classify(client(backend), ["x" * 1_000] * 10)
+    assert backend.timeouts[-1] <= 1.0
 
 
-async def test_a_mistake_of_ours_is_not_told_as_an_outage(api: FakeRunnerApi) -> None:
-    api.error = ZeroDivisionError()
+async def test_error_in_our_code_does_not_become_unavailable(backend: FakeBackend) -> None:
+    backend.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
-        await client(api).classify(["a"])
+        await classify(client(backend), ["a"])
 
 
-async def test_before_its_first_answer_a_runner_is_still_loading(api: FakeRunnerApi) -> None:
-    api.error = ConnectionRefusedError()
-    runner = client(api, "v2")
+async def test_runner_is_still_loading_before_its_first_answer(backend: FakeBackend) -> None:
+    backend.error = ConnectionRefusedError()
+    runner = client(backend, "v2")
     await runner.refresh()
     assert not runner.ready
     with pytest.raises(RunnerUnavailable, match="v2 is still loading"):
         runner.description()
 
 
-async def test_a_request_to_a_process_that_has_just_started_waits_to_hear(
-    api: FakeRunnerApi, watching: RunnerClient
+async def test_request_waits_for_the_first_description_when_the_process_has_just_started(
+    backend: FakeBackend, polling: RunnerClient
 ) -> None:
-    waiting = asyncio.create_task(watching.wait_until_described())
+    waiting = asyncio.create_task(polling.wait_until_described())
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
-    api.error = None
+    backend.error = None
     assert (await waiting).revision == "r"
 
 
-async def test_a_runner_that_comes_up_is_noticed(
-    api: FakeRunnerApi, watching: RunnerClient
+async def test_runner_that_comes_up_becomes_ready(
+    backend: FakeBackend, polling: RunnerClient
 ) -> None:
     await asyncio.sleep(0)
-    assert not watching.ready
-    api.error = None
-    await until(lambda: watching.ready)
-    assert watching.description() == RunnerDescription("v1", "r", "fake", ("negative", "positive"))
+    assert not polling.ready
+    backend.error = None
+    await until(lambda: polling.ready)
+    assert polling.description() == RunnerDescription("v1", "r", "fake", ("negative", "positive"))
     assert counter("runner_up", version="v1") == 1
 
 
-async def test_one_that_is_gone_is_noticed_too(api: FakeRunnerApi) -> None:
-    runner = client(api)
+async def test_runner_that_is_gone_is_no_longer_ready(backend: FakeBackend) -> None:
+    runner = client(backend)
     await runner.refresh()
-    api.error = ConnectionRefusedError()
+    backend.error = ConnectionRefusedError()
     await runner.refresh()
     assert not runner.ready
     assert counter("runner_up", version="v1") == 0
 
 
-async def test_new_weights_are_noticed(api: FakeRunnerApi) -> None:
-    runner = client(api)
+async def test_new_revision_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
+    runner = client(backend)
     await runner.refresh()
-    api.revision = "r2"
+    backend.revision = "r2"
     await runner.refresh()
     assert runner.description().revision == "r2"
-    told = [
+    values = [
         counter("model_revision_info", version="v1", revision=revision, engine="fake")
         for revision in ("r", "r2")
     ]
-    assert told == [0, 1]
+    assert values == [0, 1]
 
 
-async def test_stopping_a_client_that_never_started_is_no_error(api: FakeRunnerApi) -> None:
-    runner = client(api)
+async def test_client_that_never_started_can_be_stopped(backend: FakeBackend) -> None:
+    runner = client(backend)
     await runner.stop()
     assert runner.ready is False
 
 
-async def test_a_wish_is_told_once_and_again_after_the_runner_has_forgotten_it(
-    api: FakeRunnerApi,
+async def test_desired_model_is_requested_once_and_again_after_the_runner_restarted(
+    backend: FakeBackend,
 ) -> None:
-    runner = client(api)
+    runner = client(backend)
     await runner.refresh()
-    assert api.wishes == []
+    assert backend.requested == []
     runner.set_desired(DesiredModel("m:2", 7), -math.inf)
     for _ in range(3):
         await runner.refresh()
-    assert api.wishes == [DesiredModel("m:2", 7)]
-    api.wishes.clear()  # it was started anew
+    assert backend.requested == [DesiredModel("m:2", 7)]
+    backend.requested.clear()  # it restarted
     await runner.refresh()
-    assert api.wishes == [DesiredModel("m:2", 7)]
+    assert backend.requested == [DesiredModel("m:2", 7)]
 
 
-async def test_a_wish_reaches_a_runner_that_comes_up_later(
-    api: FakeRunnerApi, watching: RunnerClient
+async def test_desired_model_is_requested_from_a_runner_that_comes_up_later(
+    backend: FakeBackend, polling: RunnerClient
 ) -> None:
-    watching.set_desired(DesiredModel(None, 4), -math.inf)
-    api.error = None
-    await until(lambda: api.wishes == [DesiredModel(None, 4)])
+    polling.set_desired(DesiredModel(None, 4), -math.inf)
+    backend.error = None
+    await until(lambda: backend.requested == [DesiredModel(None, 4)])
 
 
-async def test_who_knows_of_an_earlier_wish_than_the_runner_does_keeps_it_to_itself(
-    api: FakeRunnerApi,
+async def test_earlier_generation_than_the_observed_one_is_not_requested(
+    backend: FakeBackend,
 ) -> None:
-    behind, ahead = client(api), client(api)
+    behind, ahead = client(backend), client(backend)
     behind.set_desired(DesiredModel("m:1", 6), time.monotonic())
     ahead.set_desired(DesiredModel("m:2", 7), time.monotonic())
     for _ in range(3):
         await ahead.refresh()
         await behind.refresh()
-    assert api.wishes == [DesiredModel("m:2", 7)]
+    assert backend.requested == [DesiredModel("m:2", 7)]
 
 
-async def test_what_the_database_said_before_the_latest_of_later_wishes_counts_no_more(
-    api: FakeRunnerApi,
+async def test_generation_read_before_a_later_one_was_observed_is_not_requested(
+    backend: FakeBackend,
 ) -> None:
-    runner = client(api)
+    runner = client(backend)
     runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
-    api.wishes.append(DesiredModel("m:2", 7))
+    backend.requested.append(DesiredModel("m:2", 7))
     await runner.refresh()
     runner.set_desired(DesiredModel("m:2", 7), time.monotonic())
-    api.wishes.append(DesiredModel("m:3", 8))
+    backend.requested.append(DesiredModel("m:3", 8))
     await runner.refresh()
-    assert api.wishes[-1] == DesiredModel("m:3", 8)
+    assert backend.requested[-1] == DesiredModel("m:3", 8)
 
 
-async def test_what_the_database_says_after_a_later_wish_was_seen_counts(
-    api: FakeRunnerApi,
+async def test_earlier_generation_read_after_a_later_one_was_observed_is_requested(
+    backend: FakeBackend,
 ) -> None:
-    api.wishes.append(DesiredModel("m:2", 7))
-    runner = client(api)
+    backend.requested.append(DesiredModel("m:2", 7))
+    runner = client(backend)
     runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
     await runner.refresh()
-    assert api.wishes == [DesiredModel("m:2", 7)]
+    assert backend.requested == [DesiredModel("m:2", 7)]
     runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
     for _ in range(3):
         await runner.refresh()
-    assert api.wishes == [DesiredModel("m:2", 7), DesiredModel("m:1", 6)]
+    assert backend.requested == [DesiredModel("m:2", 7), DesiredModel("m:1", 6)]
 
 
-async def test_an_answer_of_other_weights_is_looked_into_at_once(
-    api: FakeRunnerApi, watching: RunnerClient
+async def test_answer_of_another_revision_refreshes_the_description_at_once(
+    backend: FakeBackend, polling: RunnerClient
 ) -> None:
-    api.error = None
-    await until(lambda: watching.ready)
-    api.revision = "r2"
-    await watching.classify(["one"])
+    backend.error = None
+    await until(lambda: polling.ready)
+    backend.revision = "r2"
+    await classify(polling, ["one"])
     started = asyncio.get_running_loop().time()
-    await until(lambda: watching.description().revision == "r2")
+    await until(lambda: polling.description().revision == "r2")
     assert asyncio.get_running_loop().time() - started < READY_POLL_SECONDS

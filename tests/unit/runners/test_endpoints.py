@@ -1,4 +1,4 @@
-"""What a runner answers to whom, before BentoML would look at it."""
+"""The endpoints of a runner answer messages of the wire, nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PICKLE = "application/vnd.bentoml+pickle"
 
 
 class Calls:
-    """Answers with what it was sent, or fails."""
+    """Answers with the body that it gets, or fails."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -131,11 +131,11 @@ async def test_body_is_bounded_announced_or_not(
     [
         (wire.WireError("no texts"), (400, "no texts")),
         (ServiceUnavailable("70 texts wait already"), (503, "70 texts wait already")),
-        (InvalidArgument("secret"), (400, "An unexpected error; the log of the runner has it")),
-        (ZeroDivisionError("secret"), (500, "An unexpected error; the log of the runner has it")),
+        (InvalidArgument("secret"), (400, "An unexpected error; see the log of the runner")),
+        (ZeroDivisionError("secret"), (500, "An unexpected error; see the log of the runner")),
     ],
 )
-async def test_error_has_its_status_and_tells_no_internals(
+async def test_error_has_its_status_and_shows_no_internals(
     client: httpx.AsyncClient,
     calls: Calls,
     caplog: pytest.LogCaptureFixture,
@@ -146,7 +146,7 @@ async def test_error_has_its_status_and_tells_no_internals(
     with caplog.at_level(logging.WARNING, "bentoml.sentiment.runner"):
         reply = await client.post("/classify", content=b"body", headers=OURS)
     assert (reply.status_code, reply.text) == expected
-    # That it is busy is no line for each call.
+    # A full runner does not log each call.
     assert len(caplog.records) == (0 if expected[0] == 503 else 1)
 
 

@@ -1,4 +1,4 @@
-"""The fastest engine that this machine and this model have is taken; torch is always there."""
+"""The fastest engine that runs is chosen; torch is always there."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
 
 @pytest.fixture
 def model(model_store: Path, tmp_path: Path) -> SavedModel:
-    """A tiny model with torch alone."""
+    """A tiny model that was saved with torch alone."""
     return find_model(save_checkpoint(tiny_checkpoint(tmp_path / "hub"), "v1", {}).tag)
 
 
 def warnings_in(log: pytest.LogCaptureFixture) -> list[str]:
-    return [one.getMessage() for one in log.records if one.levelno >= logging.WARNING]
+    return [line.getMessage() for line in log.records if line.levelno >= logging.WARNING]
 
 
 ONNX_FIRST = ("onnxruntime-int8", "onnxruntime-fp32", "openvino-int8", "torch-fp32")
@@ -68,13 +68,13 @@ WITH_BF16 = (
     ],
     ids=["AVX2", "unknown", "AVX-512", "AVX-VNNI", "AVX-512 VNNI", "Zen 4", "AMX", "ARM"],
 )
-def test_engines_are_preferred_by_what_the_cpu_multiplies_fast(
+def test_order_of_engines_follows_the_instructions_of_the_cpu(
     flags: set[str], x86: bool, order: tuple[EngineName, ...]
 ) -> None:
     assert preferred_engines(frozenset(flags), x86=x86) == order
 
 
-def test_this_machine_ends_with_torch() -> None:
+def test_engines_of_this_machine_end_with_torch() -> None:
     runnable = runnable_engines()
     assert runnable[-1] == "torch-fp32"
     assert len(set(runnable)) == len(runnable)
@@ -85,10 +85,10 @@ def test_saved_engines_are_those_that_run_here_fastest_first(model: SavedModel) 
     assert saved_engines(replace(model, engines=ENGINE_NAMES)) == runnable_engines()
 
 
-def test_an_engine_that_was_not_saved_is_refused_with_those_that_were(model: SavedModel) -> None:
-    told = f"{model.tag} was saved without openvino-int8; it has torch-fp32, onnxruntime-fp32"
+def test_engine_that_was_not_saved_is_refused_with_the_ones_that_were(model: SavedModel) -> None:
+    message = f"{model.tag} was saved without openvino-int8; it has torch-fp32, onnxruntime-fp32"
     offered = replace(model, engines=("torch-fp32", "onnxruntime-fp32"))
-    with pytest.raises(EngineUnavailable, match=told):
+    with pytest.raises(EngineUnavailable, match=message):
         load_engine(offered, "openvino-int8", streams=1)
 
 
@@ -106,7 +106,7 @@ BROKEN = pytest.mark.parametrize("spoil", [absent, garbage])
 
 @BROKEN
 @pytest.mark.parametrize("name", ["openvino-int8", "openvino-bf16"])
-def test_a_broken_file_is_an_engine_that_does_not_run_here(
+def test_engine_with_a_broken_file_does_not_run(
     model: SavedModel, spoil: Callable[[Path], None], name: EngineName
 ) -> None:
     spoil(model.folder)
@@ -116,7 +116,7 @@ def test_a_broken_file_is_an_engine_that_does_not_run_here(
 
 @BROKEN
 @pytest.mark.parametrize("desired", [None, *ENGINE_NAMES])
-def test_what_is_broken_is_passed_over_with_a_warning(
+def test_broken_engine_is_skipped_with_a_warning(
     model: SavedModel,
     spoil: Callable[[Path], None],
     desired: EngineName | None,
@@ -127,12 +127,14 @@ def test_what_is_broken_is_passed_over_with_a_warning(
     engine = choose_engine(claiming, desired, streams=1, mkldnn=True)
     assert engine.name == "torch-fp32"
     assert engine.infer(IDS, MASK).shape == (2, 2)
-    tried = () if desired == "torch-fp32" else dict.fromkeys([desired, *runnable_engines()[:-1]])
-    for name, warning in zip(filter(None, tried), warnings_in(caplog), strict=True):
+    attempted = (
+        () if desired == "torch-fp32" else dict.fromkeys([desired, *runnable_engines()[:-1]])
+    )
+    for name, warning in zip(filter(None, attempted), warnings_in(caplog), strict=True):
         assert warning.startswith(f"falling back from {name}: {name} does not run here: ")
 
 
-def test_a_wanted_engine_that_was_not_saved_is_replaced_by_the_fastest_that_was(
+def test_desired_engine_that_was_not_saved_is_replaced_by_the_fastest_saved_one(
     model: SavedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert choose_engine(model, "openvino-int8", streams=1, mkldnn=True).name == "torch-fp32"
@@ -151,7 +153,7 @@ def with_onnx(model: SavedModel) -> SavedModel:
     return replace(model, engines=("torch-fp32", "onnxruntime-fp32", "openvino-bf16"))
 
 
-def test_the_wanted_engine_is_taken_when_it_works(
+def test_desired_engine_is_chosen_when_it_works(
     with_onnx: SavedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     desired: tuple[EngineName, ...] = ("torch-fp32", "onnxruntime-fp32")
@@ -162,12 +164,12 @@ def test_the_wanted_engine_is_taken_when_it_works(
 
 
 @pytest.mark.parametrize("saved", ["with a file of its own", "before there was one"])
-def test_sixteen_bits_answer_as_torch_does(with_onnx: SavedModel, saved: str) -> None:
+def test_sixteen_bit_engine_answers_as_torch_does(with_onnx: SavedModel, saved: str) -> None:
     onnx = with_onnx.folder / ONNX_FILE
     if saved == "with a file of its own":
-        own = with_onnx.folder / OPENVINO_FP16_FILE
-        write_openvino_fp16(onnx, own)
-        assert own.with_suffix(".bin").stat().st_size < 0.6 * onnx.stat().st_size
+        file = with_onnx.folder / OPENVINO_FP16_FILE
+        write_openvino_fp16(onnx, file)
+        assert file.with_suffix(".bin").stat().st_size < 0.6 * onnx.stat().st_size
         onnx.unlink()
     half, torchs = (
         load_engine(with_onnx, name, streams=1).infer(IDS, MASK)
@@ -176,13 +178,13 @@ def test_sixteen_bits_answer_as_torch_does(with_onnx: SavedModel, saved: str) ->
     np.testing.assert_allclose(half, torchs, atol=0.02)
 
 
-def test_the_fastest_that_was_saved_is_taken_when_none_is_wanted(with_onnx: SavedModel) -> None:
+def test_fastest_saved_engine_is_chosen_when_none_is_desired(with_onnx: SavedModel) -> None:
     fastest = saved_engines(with_onnx)[0]
     assert fastest != "torch-fp32"
     assert choose_engine(with_onnx, None, streams=1, mkldnn=True).name == fastest
 
 
-def test_without_any_engine_nothing_is_served(model: SavedModel) -> None:
+def test_error_is_raised_when_not_even_torch_runs(model: SavedModel) -> None:
     (model.folder / "torchscript.pt").write_bytes(b"garbage")
     with pytest.raises(EngineUnavailable, match="torch-fp32 does not run here"):
         choose_engine(model, None, streams=1, mkldnn=True)

@@ -1,4 +1,4 @@
-"""A runner on several hosts: who is asked, who takes over, and who is there."""
+"""A runner on many hosts: each call goes to one that is up and has time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from bentoml.exceptions import ServiceUnavailable
 
 from core.types import Classification, DesiredModel, RunnerDescription, Sentiment
-from runners.hosts import LOOK_UP_SECONDS, RunnerHosts, addresses_of
+from runners.addresses import resolve
+from runners.hosts import RESOLVE_EVERY_SECONDS, RunnerHosts
 from runners.lanes import Lane
 from tests.unit.fakes import counter
 from tests.waiting import until
@@ -24,12 +25,12 @@ class FakeHost:
 
     def __init__(self, url: str, tokens_per_second: float | None = 1000.0) -> None:
         self.url = url
-        self.pace = tokens_per_second
+        self.tokens_per_second = tokens_per_second
         self.error: Exception | None = None
         self.hangs = False
         self.closed = False
-        self.asked = 0
-        self.wishes: list[DesiredModel] = []
+        self.calls = 0
+        self.requested: list[DesiredModel] = []
 
     async def _answer(self) -> None:
         if self.error is not None:
@@ -41,22 +42,27 @@ class FakeHost:
         self, texts: list[str], timeout_seconds: float, lane: Lane
     ) -> list[Classification]:
         assert (timeout_seconds > 0, lane) == (True, "interactive")
-        self.asked += 1
+        self.calls += 1
         await self._answer()
         return [
             Classification(self.url, "fake", {"positive": 1.0}, 3, truncated=False) for _ in texts
         ]
 
-    async def load(self, tag: str | None, number: int) -> RunnerDescription:
-        self.wishes.append(DesiredModel(tag, number))
+    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
+        self.requested.append(DesiredModel(tag, generation))
         return await self.describe()
 
     async def describe(self) -> RunnerDescription:
         await self._answer()
-        observed_generation = self.wishes[-1].generation if self.wishes else 0
+        observed_generation = self.requested[-1].generation if self.requested else 0
         labels: tuple[Sentiment, ...] = ("negative", "positive")
         return RunnerDescription(
-            "v1", self.url, "fake", labels, self.pace, observed_generation=observed_generation
+            "v1",
+            self.url,
+            "fake",
+            labels,
+            self.tokens_per_second,
+            observed_generation=observed_generation,
         )
 
     async def close(self) -> None:
@@ -64,27 +70,27 @@ class FakeHost:
 
 
 class Machines:
-    """What a name stands for, and the hosts there."""
+    """The addresses of a name, and the hosts there."""
 
-    def __init__(self, *urls: str, look_up_seconds: float = LOOK_UP_SECONDS) -> None:
+    def __init__(self, *urls: str, resolve_every_seconds: float = RESOLVE_EVERY_SECONDS) -> None:
         self.urls: Collection[str] = urls
         self.error: Exception | None = None
         self.hosts = {url: FakeHost(url) for url in urls}
         self.runner = RunnerHosts(
-            "v1", [NAME], self.connect, self.addresses, look_up_seconds=look_up_seconds
+            "v1", [NAME], self.connect, self.resolve, resolve_every_seconds=resolve_every_seconds
         )
 
     async def connect(self, url: str) -> FakeHost:
         return self.hosts.setdefault(url, FakeHost(url))
 
-    async def addresses(self, url: str) -> Collection[str]:
+    async def resolve(self, url: str) -> Collection[str]:
         assert url == NAME
         if self.error is not None:
             raise self.error
         return self.urls
 
     async def classify(self) -> str:
-        [answer] = await self.runner.classify(["a text"], 10.0, "interactive")
+        [answer] = await self.runner.dispatch(["a text"], 10.0, "interactive")
         return answer.revision
 
 
@@ -95,7 +101,9 @@ async def machines() -> Machines:
     return made
 
 
-async def test_together_they_are_one_runner(machines: Machines) -> None:
+async def test_hosts_are_described_as_one_runner_with_the_sum_of_their_throughputs(
+    machines: Machines,
+) -> None:
     description = await machines.runner.describe()
     assert (description.hosts, description.tokens_per_second) == (3, 3000.0)
     assert description.revision == "a"
@@ -103,24 +111,26 @@ async def test_together_they_are_one_runner(machines: Machines) -> None:
     description = await machines.runner.describe()
     assert (description.hosts, description.tokens_per_second) == (2, 2000.0)
     for host in machines.hosts.values():
-        host.pace = None
+        host.tokens_per_second = None
     assert (await machines.runner.describe()).tokens_per_second is None
 
 
-async def test_a_wish_reaches_the_hosts_that_have_not_heard_of_it(machines: Machines) -> None:
+async def test_load_request_reaches_the_hosts_that_have_not_observed_it(machines: Machines) -> None:
     desired = DesiredModel("m:2", 5)
-    machines.hosts["b"].wishes.append(desired)
+    machines.hosts["b"].requested.append(desired)
     description = await machines.runner.describe()
     assert not description.converged
     assert not description.has_observed(desired)
     assert description.latest_generation == desired.generation
     assert (await machines.runner.load(*desired)).has_observed(desired)
-    assert {url: host.wishes for url, host in machines.hosts.items()} == {
+    assert {url: host.requested for url, host in machines.hosts.items()} == {
         url: [desired] for url in "abc"
     }
 
 
-async def test_a_host_that_is_away_hears_of_a_wish_later(machines: Machines) -> None:
+async def test_load_request_reaches_a_host_that_was_down_once_it_is_back(
+    machines: Machines,
+) -> None:
     desired = DesiredModel("m:2", 5)
     machines.hosts["b"].error = ConnectionRefusedError()
     await machines.runner.describe()
@@ -130,20 +140,20 @@ async def test_a_host_that_is_away_hears_of_a_wish_later(machines: Machines) -> 
     assert (await machines.runner.load(*desired)).has_observed(desired)
 
 
-async def test_idle_hosts_take_turns(machines: Machines) -> None:
+async def test_idle_hosts_are_called_in_turn(machines: Machines) -> None:
     assert Counter([await machines.classify() for _ in range(9)]) == {"a": 3, "b": 3, "c": 3}
 
 
-async def test_who_has_less_to_do_for_its_pace_is_asked(machines: Machines) -> None:
-    machines.hosts["a"].pace = 10_000.0
+async def test_calls_are_shared_out_in_proportion_to_throughput(machines: Machines) -> None:
+    machines.hosts["a"].tokens_per_second = 10_000.0
     await machines.runner.describe()
     for host in machines.hosts.values():
         host.hangs = True
     calls = [asyncio.create_task(machines.classify()) for _ in range(24)]
-    await until(lambda: sum(host.asked for host in machines.hosts.values()) == 24)
-    asked = {url: host.asked for url, host in machines.hosts.items()}
-    assert asked["a"] == pytest.approx(20, abs=1)
-    assert asked["b"] == pytest.approx(asked["c"], abs=1)
+    await until(lambda: sum(host.calls for host in machines.hosts.values()) == 24)
+    shares = {url: host.calls for url, host in machines.hosts.items()}
+    assert shares["a"] == pytest.approx(20, abs=1)
+    assert shares["b"] == pytest.approx(shares["c"], abs=1)
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
@@ -153,39 +163,39 @@ async def test_who_has_less_to_do_for_its_pace_is_asked(machines: Machines) -> N
     "error",
     [aiohttp.ServerDisconnectedError(), aiohttp.ClientPayloadError(), aiohttp.ClientOSError()],
 )
-async def test_another_host_takes_over_from_one_that_is_gone(
+async def test_call_fails_over_to_another_host_when_its_connection_breaks(
     machines: Machines, error: Exception
 ) -> None:
     before = counter("runner_failovers_total", version="v1")
     machines.hosts["a"].error = machines.hosts["b"].error = error
     assert [await machines.classify() for _ in range(20)] == ["c"] * 20
-    # Who is gone is not asked each time.
-    assert machines.hosts["a"].asked == machines.hosts["b"].asked == 1
+    # A host that is down is not called each time.
+    assert machines.hosts["a"].calls == machines.hosts["b"].calls == 1
     assert counter("runner_failovers_total", version="v1") - before == 2
     machines.hosts["c"].error = error
     with pytest.raises(type(error)):
         await machines.classify()
     with pytest.raises(aiohttp.ClientConnectionError, match="none of 3"):
         await machines.runner.describe()
-    # All are asked again as soon as they say who they are.
+    # All hosts are called again as soon as they answer a probe.
     for host in machines.hosts.values():
         host.error = None
     await machines.runner.describe()
     assert {await machines.classify() for _ in range(3)} == {"a", "b", "c"}
 
 
-async def test_what_a_host_answers_is_the_answer(machines: Machines) -> None:
+async def test_error_reply_of_a_host_does_not_fail_over(machines: Machines) -> None:
     machines.hosts["a"].error = ServiceUnavailable("overloaded")
     with pytest.raises(ServiceUnavailable):
         await machines.classify()
     assert [await machines.classify() for _ in range(2)] == ["b", "c"]
 
 
-async def test_calls_are_taken_back_from_a_host_that_hangs(machines: Machines) -> None:
+async def test_call_fails_over_when_its_host_misses_two_probes(machines: Machines) -> None:
     machines.hosts["a"].hangs = True
     call = asyncio.create_task(machines.classify())
-    await until(lambda: machines.hosts["a"].asked == 1)
-    # Once may be a pause.
+    await until(lambda: machines.hosts["a"].calls == 1)
+    # One missed probe may be a pause.
     assert (await machines.runner.describe()).hosts == 2
     assert not call.done()
     await machines.runner.describe()
@@ -193,7 +203,7 @@ async def test_calls_are_taken_back_from_a_host_that_hangs(machines: Machines) -
     assert {await machines.classify() for _ in range(4)} == {"b", "c"}
 
 
-async def test_calls_of_the_only_host_are_left_to_it() -> None:
+async def test_calls_of_the_only_host_are_not_cancelled() -> None:
     alone = Machines("a")
     await alone.runner.describe()
     alone.hosts["a"].hangs = True
@@ -205,54 +215,54 @@ async def test_calls_of_the_only_host_are_left_to_it() -> None:
     call.cancel()
 
 
-async def test_a_name_is_not_looked_up_all_the_time(machines: Machines) -> None:
+async def test_name_is_not_looked_up_at_each_probe(machines: Machines) -> None:
     machines.urls = ["b", "c", "d"]
     assert (await machines.runner.describe()).hosts == 3
     assert "d" not in machines.hosts
 
 
-async def test_hosts_come_and_go_with_the_addresses_of_their_name() -> None:
-    machines = Machines("a", "b", "c", look_up_seconds=0.0)
+async def test_hosts_are_added_and_closed_as_the_addresses_of_their_name_change() -> None:
+    machines = Machines("a", "b", "c", resolve_every_seconds=0.0)
     await machines.runner.describe()
     machines.hosts["a"].hangs = True
     call = asyncio.create_task(machines.classify())
-    await until(lambda: machines.hosts["a"].asked == 1)
+    await until(lambda: machines.hosts["a"].calls == 1)
     machines.urls = ["b", "c", "d"]
     await machines.runner.describe()
     assert {await machines.classify() for _ in range(6)} == {"b", "c", "d"}
-    # Who left still finishes what it was asked.
+    # A host that left finishes its calls first.
     assert not machines.hosts["a"].closed
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     await machines.runner.describe()
     assert machines.hosts["a"].closed
-    # A name server that is down changes nothing.
+    # The hosts stay when the name server is down.
     machines.error = OSError("no name server")
     assert (await machines.runner.describe()).hosts == 3
     await machines.runner.close()
     assert all(host.closed for host in machines.hosts.values())
 
 
-async def test_before_any_host_is_known_there_is_none() -> None:
-    nobody = Machines()
-    nobody.error = OSError("no such name")
+async def test_call_fails_while_no_host_is_known() -> None:
+    unknown = Machines()
+    unknown.error = OSError("no such name")
     with pytest.raises(aiohttp.ClientConnectionError):
-        await nobody.runner.describe()
-    with pytest.raises(aiohttp.ClientConnectionError, match="no host"):
-        await nobody.classify()
+        await unknown.runner.describe()
+    with pytest.raises(aiohttp.ClientConnectionError, match="no host is known at"):
+        await unknown.classify()
 
 
 @pytest.mark.parametrize(
     "url",
     ["http://10.1.2.3:3000", "http://[fd00::7]:3000", "https://runners:3000", "file:///tmp/a.sock"],
 )
-async def test_what_is_no_name_stands_for_itself(url: str) -> None:
-    assert await addresses_of(url) == [url]
+async def test_url_without_a_name_to_look_up_resolves_to_itself(url: str) -> None:
+    assert await resolve(url) == [url]
 
 
-async def test_a_name_stands_for_its_addresses() -> None:
-    found = await addresses_of("http://localhost:3000")
+async def test_name_resolves_to_its_addresses() -> None:
+    found = await resolve("http://localhost:3000")
     assert "http://127.0.0.1:3000" in found
     assert set(found) <= {"http://127.0.0.1:3000", "http://[::1]:3000"}
     with pytest.raises(OSError, match=r".+"):
-        await addresses_of("http://no.such.name.invalid:3000")
+        await resolve("http://no.such.name.invalid:3000")

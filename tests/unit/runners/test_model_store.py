@@ -1,4 +1,4 @@
-"""Labels of a checkpoint are understood or refused; a missing model says how to save it."""
+"""Labels are known or refused; the error for a missing model helps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_labels_keep_the_order_of_the_outputs(
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "message"),
     [
         ({}, "no id2label"),
         ({"id2label": None}, "no id2label"),
@@ -46,8 +46,8 @@ def test_labels_keep_the_order_of_the_outputs(
         ({"id2label": {"0": "negative"}}, "each once"),
     ],
 )
-def test_other_labels_are_refused_not_guessed(config: dict[str, object], says: str) -> None:
-    with pytest.raises(InvalidCheckpoint, match=says):
+def test_unknown_or_ambiguous_labels_are_refused(config: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidCheckpoint, match=message):
         labels_of(config)
 
 
@@ -68,6 +68,6 @@ def test_any_id2label_gives_distinct_sentiments_or_a_reason(id2label: dict[str, 
         assert {"negative", "positive"} <= set(labels) <= set(SENTIMENTS)
 
 
-def test_a_model_that_is_not_there_says_how_to_save_it(model_store: Path) -> None:
+def test_missing_model_raises_an_error_that_says_how_to_save_it(model_store: Path) -> None:
     with pytest.raises(NotFound, match=r"scripts\.save_models"):
         find_model("sentiment-distilbert-v2:latest")

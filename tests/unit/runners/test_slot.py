@@ -1,4 +1,4 @@
-"""Another model takes the place of one that serves, and nothing is lost; or it does not."""
+"""A slot replaces its model without losing a call, or keeps it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKENIZER.pre_tokenizer = WhitespaceSplit()
 
 
 class Model:
-    """Answers with its tag as its revision; waits for a permit for each batch if it is held."""
+    """Answers with its tag as the revision; while `free` is cleared, batches wait."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
@@ -45,23 +45,23 @@ class Model:
 
 
 class Store:
-    """Loads models by tag, one at a time; some it has not, some fail."""
+    """Loads models by tag, one at a time; loading the tags in `errors` fails."""
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
         self.loaded: list[str] = []
-        self.tried: list[bool] = []
+        self.checked: list[bool] = []
         self.errors: dict[str, Exception] = {}
         self.may_load = threading.Event()
         self.may_load.set()
         self.batchers: list[TokenBatcher] = []
         self._loading = threading.Lock()
 
-    def load(self, tag: str, tried: bool) -> Loaded:
-        assert self._loading.acquire(blocking=False), "two at once"
+    def load(self, tag: str, check_golden_set: bool) -> Loaded:
+        assert self._loading.acquire(blocking=False), "two loads at once"
         try:
             self.loaded.append(tag)
-            self.tried.append(tried)
+            self.checked.append(check_golden_set)
             assert self.may_load.wait(10)
             if tag in self.errors:
                 raise self.errors[tag]
@@ -93,108 +93,115 @@ def slot_of(store: Store, chosen: ChosenModel) -> Slot:
     return Slot("v1", "m:1", chosen, store.load)
 
 
-async def answer(slot: Slot) -> str:
-    [told] = await slot.classify(["a text"], timeout_seconds=10, lane="interactive")
-    return told.revision
+async def revision_of(slot: Slot) -> str:
+    [answer] = await slot.batcher.classify(["a text"], timeout_seconds=10, lane="interactive")
+    return answer.revision
 
 
-async def test_it_holds_what_is_configured_until_it_is_told_otherwise(
+async def test_slot_holds_the_configured_model_until_another_is_requested(
     store: Store, chosen: ChosenModel
 ) -> None:
     slot = slot_of(store, chosen)
-    assert await answer(slot) == "m:1"
-    slot.ask(DesiredModel("m:2", 1))
+    assert await revision_of(slot) == "m:1"
+    slot.request_load(DesiredModel("m:2", 1))
     await until(lambda: slot.description.tag == "m:2")
-    assert await answer(slot) == "m:2"
+    assert await revision_of(slot) == "m:2"
     assert (slot.description.observed_generation, slot.description.loading) == (1, None)
-    slot.ask(DesiredModel(None, 2))
+    slot.request_load(DesiredModel(None, 2))
     await until(lambda: slot.description.observed_generation == 2)
-    assert await answer(slot) == "m:1"
+    assert await revision_of(slot) == "m:1"
 
 
-async def test_while_one_loads_the_other_answers(store: Store, chosen: ChosenModel) -> None:
+async def test_current_model_answers_while_the_next_one_loads(
+    store: Store, chosen: ChosenModel
+) -> None:
     slot = slot_of(store, chosen)
     store.may_load.clear()
-    slot.ask(DesiredModel("m:2", 1))
+    slot.request_load(DesiredModel("m:2", 1))
     await until(lambda: "m:2" in store.loaded)
     assert slot.description.loading == DesiredModel("m:2", 1)
-    assert await answer(slot) == "m:1"
+    assert await revision_of(slot) == "m:1"
     store.may_load.set()
     await until(lambda: slot.description.tag == "m:2")
 
 
-async def test_what_was_asked_before_the_change_is_answered_by_whom_it_was_asked(
+async def test_calls_before_the_change_are_answered_by_the_previous_model(
     store: Store, chosen: ChosenModel
 ) -> None:
     slot = slot_of(store, chosen)
     first = store.models["m:1"]
     first.free.clear()
-    asked = [asyncio.create_task(answer(slot)) for _ in range(3)]
+    calls = [asyncio.create_task(revision_of(slot)) for _ in range(3)]
     await asyncio.to_thread(first.begun.wait)
-    slot.ask(DesiredModel("m:2", 1))
+    slot.request_load(DesiredModel("m:2", 1))
     await until(lambda: slot.description.tag == "m:2")
-    assert await answer(slot) == "m:2"
+    assert await revision_of(slot) == "m:2"
     first.free.set()
-    assert await asyncio.gather(*asked) == ["m:1"] * 3
+    assert await asyncio.gather(*calls) == ["m:1"] * 3
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (NotFound("m:2 is not there"), "m:2: m:2 is not there"),
-        (GoldenCheckFailed("3 of 24 texts are answered otherwise"), "m:2: 3 of 24 texts"),
+        (
+            GoldenCheckFailed("its answers to 3 of 24 texts differ"),
+            "m:2: its answers to 3 of 24 texts",
+        ),
         (ValueError("/secret/path"), "m:2: ValueError"),
     ],
 )
-async def test_what_cannot_serve_is_refused_and_the_other_goes_on(
-    store: Store, chosen: ChosenModel, error: Exception, told: str
+async def test_model_that_cannot_serve_is_refused_and_the_current_one_goes_on(
+    store: Store, chosen: ChosenModel, error: Exception, message: str
 ) -> None:
     slot = slot_of(store, chosen)
     before = counter("model_changes_total", version="v1", outcome="refused")
     store.errors["m:2"] = error
-    slot.ask(DesiredModel("m:2", 1))
+    slot.request_load(DesiredModel("m:2", 1))
     await until(lambda: slot.description.observed_generation == 1)
     assert slot.description.load_error is not None
-    assert slot.description.load_error.startswith(told)
+    assert slot.description.load_error.startswith(message)
     assert "secret" not in slot.description.load_error
-    assert (await answer(slot), slot.description.tag) == ("m:1", "m:1")
+    assert (await revision_of(slot), slot.description.tag) == ("m:1", "m:1")
     assert counter("model_changes_total", version="v1", outcome="refused") == before + 1
     assert counter("model_change_refused", version="v1") == 1
     store.errors.clear()
-    slot.ask(DesiredModel("m:2", 1))  # the same wish is not tried again
-    slot.ask(DesiredModel("m:2", 2))  # another one is
+    slot.request_load(DesiredModel("m:2", 1))  # the same generation is not loaded again
+    slot.request_load(DesiredModel("m:2", 2))  # another one is
     await until(lambda: slot.description.tag == "m:2")
     assert slot.description.load_error is None
     assert counter("model_change_refused", version="v1") == 0
     assert store.loaded == ["m:1", "m:2", "m:2"]
 
 
-async def test_of_many_wishes_the_last_one_counts_and_two_are_never_loaded_at_once(
+async def test_last_of_many_requests_counts_and_two_models_never_load_at_once(
     store: Store, chosen: ChosenModel
 ) -> None:
     slot = slot_of(store, chosen)
     store.may_load.clear()
     for number in range(1, 6):
-        slot.ask(DesiredModel(f"m:{number}", number))
+        slot.request_load(DesiredModel(f"m:{number}", number))
         await asyncio.sleep(0)
     await until(lambda: len(store.loaded) == 2)
     store.may_load.set()
     await until(lambda: slot.description.observed_generation == 5)
-    assert await answer(slot) == "m:5"
+    assert await revision_of(slot) == "m:5"
     assert store.loaded == ["m:1", "m:1", "m:5"]
-    assert store.tried == [False, True, True]
+    assert store.checked == [False, True, True]
 
 
-async def test_a_restart_holds_what_was_held(store: Store, chosen: ChosenModel) -> None:
+async def test_restarted_slot_holds_the_model_that_was_chosen(
+    store: Store, chosen: ChosenModel
+) -> None:
     slot = slot_of(store, chosen)
-    slot.ask(DesiredModel("m:2", 3))
+    slot.request_load(DesiredModel("m:2", 3))
     await until(lambda: chosen.read() == DesiredModel("m:2", 3))
     again = slot_of(store, chosen)
     assert (again.description.tag, again.description.observed_generation) == ("m:2", 3)
-    assert await answer(again) == "m:2"
+    assert await revision_of(again) == "m:2"
 
 
-async def test_a_restart_without_the_model_serves_what_is_configured_and_says_so(
+async def test_restarted_slot_falls_back_to_the_configured_model_when_the_chosen_one_is_gone(
     store: Store, chosen: ChosenModel
 ) -> None:
     chosen.save(DesiredModel("m:9", 3))
@@ -202,16 +209,16 @@ async def test_a_restart_without_the_model_serves_what_is_configured_and_says_so
     slot = slot_of(store, chosen)
     assert (slot.description.tag, slot.description.observed_generation) == ("m:1", 3)
     assert slot.description.load_error == "m:9: m:9 is not there"
-    assert await answer(slot) == "m:1"
+    assert await revision_of(slot) == "m:1"
 
 
-async def test_without_any_model_it_does_not_start(store: Store, chosen: ChosenModel) -> None:
+async def test_slot_without_any_model_does_not_start(store: Store, chosen: ChosenModel) -> None:
     store.errors["m:1"] = NotFound("m:1 is not there")
     with pytest.raises(NotFound):
         slot_of(store, chosen)
 
 
-def test_another_configured_model_is_a_new_beginning(tmp_path: Path) -> None:
+def test_choice_is_ignored_once_another_model_is_configured(tmp_path: Path) -> None:
     file = tmp_path / "v1.json"
     ChosenModel(file, "m:1").save(DesiredModel("m:2", 3))
     assert ChosenModel(file, "m:1").read() == DesiredModel("m:2", 3)
@@ -219,13 +226,13 @@ def test_another_configured_model_is_a_new_beginning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"tag": "m:2"}', '{"tag": 1, "number": "x"}'])
-def test_a_damaged_file_is_done_without(tmp_path: Path, content: str) -> None:
+def test_damaged_file_counts_as_no_choice(tmp_path: Path, content: str) -> None:
     file = tmp_path / "v1.json"
     file.write_text(content)
     assert ChosenModel(file, "m:1").read() is None
 
 
-def test_a_file_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+def test_file_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("no folder")
     chosen = ChosenModel(tmp_path / "models" / "v1.json", "m:1")
     chosen.save(DesiredModel("m:2", 3))

@@ -1,4 +1,4 @@
-"""The client of a runner host against a server whose bytes are known."""
+"""The HTTP client of a runner host, against a server that sends given bytes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.types import Classification, RunnerDescription
 from runners import wire
-from runners.hosts import CONNECTION_FAILURES, RUNNER_FAILURES
-from runners.transport import MAX_REPLY_BYTES, BadReply, HttpRunner
+from runners.transport import (
+    CONNECTION_FAILURES,
+    MAX_REPLY_BYTES,
+    RUNNER_FAILURES,
+    BadReply,
+    HttpRunner,
+)
 from tests.unit.tiny_server import TinyServer, response
 from tests.waiting import until
 
@@ -59,20 +64,20 @@ async def test_calls_carry_messages_the_key_and_their_route() -> None:
     assert wire.decode_load(server.bodies[2]) == ("m:2", 5)
 
 
-async def test_without_a_key_none_is_shown() -> None:
+async def test_call_without_a_key_has_no_key_header() -> None:
     async with runner_that(lambda _: RESULTS) as (runner, server):
         await classify(runner)
     assert "X-Runner-Key" not in server.heads[0]
 
 
-async def test_connection_is_kept_past_the_bounds_of_bentomls_client() -> None:
+async def test_connection_is_kept_for_more_requests_than_bentomls_client_allows() -> None:
     async with runner_that(lambda _: RESULTS) as (runner, server):
         for _ in range(250):
             await classify(runner)
         assert server.connections == 1
 
 
-async def test_calls_at_once_are_all_answered() -> None:
+async def test_many_calls_at_once_are_all_answered_over_few_connections() -> None:
     async with runner_that(lambda _: RESULTS) as (runner, server):
         results = await asyncio.gather(*(classify(runner) for _ in range(300)))
         assert results == [[ONE]] * 300
@@ -80,7 +85,7 @@ async def test_calls_at_once_are_all_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "says"),
+    ("answer", "error", "message"),
     [
         (response(503, b"70 texts wait already"), ServiceUnavailable, "70 texts wait already"),
         (response(403, b"RUNNER_KEY is another one"), BentoMLException, "403: RUNNER_KEY"),
@@ -102,11 +107,11 @@ async def test_calls_at_once_are_all_answered() -> None:
     ],
     ids=range(14),
 )  # fmt: skip
-async def test_reply_that_cannot_be_used_is_a_named_failure(
-    answer: bytes, error: type[Exception], says: str
+async def test_unusable_reply_raises_a_named_failure(
+    answer: bytes, error: type[Exception], message: str
 ) -> None:
     async with runner_that(lambda _: answer) as (runner, _):
-        with pytest.raises(error, match=says) as caught:
+        with pytest.raises(error, match=message) as caught:
             await classify(runner)
         assert isinstance(caught.value, RUNNER_FAILURES)
         assert not isinstance(caught.value, CONNECTION_FAILURES)
@@ -115,7 +120,7 @@ async def test_reply_that_cannot_be_used_is_a_named_failure(
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\n", RESULTS[:-3]], ids=["at-once", "in-headers", "in-body"]
 )
-async def test_connection_that_breaks_is_a_connection_failure(answer: bytes) -> None:
+async def test_broken_connection_raises_a_connection_failure(answer: bytes) -> None:
     async with runner_that(lambda _: answer) as (runner, server):
         call = asyncio.create_task(classify(runner))
         await until(lambda: bool(server.bodies))
@@ -124,13 +129,13 @@ async def test_connection_that_breaks_is_a_connection_failure(answer: bytes) -> 
             await call
 
 
-async def test_what_is_no_http_is_a_failure() -> None:
+async def test_reply_that_is_not_http_raises_a_failure() -> None:
     async with runner_that(lambda _: b"nonsense\r\n\r\n") as (runner, _):
         with pytest.raises(RUNNER_FAILURES):
             await classify(runner)
 
 
-async def test_nobody_there_is_a_connection_failure() -> None:
+async def test_call_to_an_absent_server_raises_a_connection_failure() -> None:
     async with TinyServer(lambda _: b"").running() as server:
         url = server.url
     for gone in (url, url.replace("http:", "tcp:"), "file:///no/such.sock", "unix:/no/such.sock"):
@@ -140,14 +145,14 @@ async def test_nobody_there_is_a_connection_failure() -> None:
         await runner.close()
 
 
-async def test_runner_that_does_not_answer_is_waited_for_so_long() -> None:
+async def test_call_times_out_when_the_runner_does_not_answer() -> None:
     async with runner_that(lambda _: b"HTTP/1.1 200 OK\r\n") as (runner, _):
         async with asyncio.timeout(WAIT_SECONDS):
             with pytest.raises(TimeoutError):
                 await runner.classify(["a"], 0.05, "bulk")
 
 
-async def test_call_whose_time_is_over_is_not_sent() -> None:
+async def test_call_without_time_left_is_not_sent() -> None:
     async with runner_that(lambda _: RESULTS) as (runner, server):
         with pytest.raises(TimeoutError):
             await runner.classify(["a"], 0.0, "bulk")
@@ -170,7 +175,7 @@ async def test_cancelled_call_closes_its_connection_and_the_next_opens_another()
         assert server.connections == 2
 
 
-async def test_the_same_refusal_is_one_line_of_the_log_until_it_ends(
+async def test_repeated_refusal_is_logged_once_until_a_call_succeeds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     other = response(400, b"the message has wire version 1, and this process speaks 2")
@@ -189,7 +194,7 @@ async def test_the_same_refusal_is_one_line_of_the_log_until_it_ends(
 
 
 @pytest.mark.parametrize("scheme", ["file://", "unix://", "unix:"])
-async def test_local_socket_is_called_too(scheme: str, tmp_path: Path) -> None:
+async def test_call_to_a_unix_socket_is_answered(scheme: str, tmp_path: Path) -> None:
     path = tmp_path / "a runner.sock"
     async with TinyServer(lambda _: RESULTS).running(path):
         runner = HttpRunner(f"{scheme}{str(path).replace(' ', '%20')}")
@@ -197,7 +202,7 @@ async def test_local_socket_is_called_too(scheme: str, tmp_path: Path) -> None:
         await runner.close()
 
 
-async def test_path_of_a_url_is_kept() -> None:
+async def test_path_of_the_url_comes_before_the_route() -> None:
     async with TinyServer(lambda _: RESULTS).running() as server:
         runner = HttpRunner(f"{server.url}/behind/")
         assert await classify(runner) == [ONE]

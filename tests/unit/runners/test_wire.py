@@ -1,4 +1,4 @@
-"""The wire of the runners: what is written is read again, and nothing else is."""
+"""The wire: messages are decoded as they were encoded; all else is refused."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.input_text import MAX_TEXT_CHARACTERS as MOST_OF_A_REQUEST
+from core.input_text import MAX_TEXT_CHARACTERS as MAX_REQUEST_CHARACTERS
 from core.settings import Settings
 from core.types import SENTIMENTS, VERSIONS, Classification, DesiredModel, RunnerDescription
 from runners import wire
-from runners.client import CALL_TEXTS
+from runners.calls import TEXTS_PER_CALL
 from runners.lanes import LANES, Lane
 from runners.wire_messages import MAX_TEXT_CHARACTERS, MAX_TEXTS
 
 TEXTS = st.lists(st.text(max_size=200), min_size=1, max_size=20)
 NAMES = st.text(max_size=50)
 NUMBERS = st.integers(0, 2**63 - 1)
-WANTED = st.builds(DesiredModel, st.none() | NAMES, NUMBERS)
+DESIRED = st.builds(DesiredModel, st.none() | NAMES, NUMBERS)
 SCORES = st.dictionaries(st.sampled_from(SENTIMENTS), st.floats(0, 1), min_size=1)
 CLASSIFICATIONS = st.lists(
     st.builds(
@@ -41,7 +41,7 @@ DESCRIPTIONS = st.builds(
     hosts=st.integers(0, 2**31 - 1),
     tag=NAMES,
     observed_generation=NUMBERS,
-    loading=st.none() | WANTED,
+    loading=st.none() | DESIRED,
     load_error=st.none() | st.text(),
     converged=st.booleans(),
 )
@@ -89,7 +89,7 @@ def test_classify_call_survives_the_wire(texts: list[str], seconds: float, lane:
     )
 
 
-@given(WANTED)
+@given(DESIRED)
 def test_load_call_survives_the_wire(desired: DesiredModel) -> None:
     assert wire.decode_load(wire.encode_load(*desired)) == desired
 
@@ -121,7 +121,7 @@ def test_every_cut_of_a_message_is_a_wire_error(data: st.DataObject) -> None:
         wire.decode_description(body[: data.draw(st.integers(0, len(body) - 1))])
 
 
-def test_field_names_of_the_wire_are_these() -> None:
+def test_field_names_of_the_wire_do_not_change() -> None:
     def decoded(body: bytes) -> Any:
         return msgspec.msgpack.decode(body)
 
@@ -153,7 +153,7 @@ def test_field_names_of_the_wire_are_these() -> None:
     }
 
 
-def test_fields_that_are_not_known_are_passed_over() -> None:
+def test_unknown_fields_are_ignored() -> None:
     later = CLASSIFY | {"priority": 3, "nested": {"a": [1, {"b": None}]}}
     assert wire.decode_classify(encode(later)).texts == ["one", "other"]
     results = {"wire_version": 1, "results": [RESULT | {"logits": [0.1, 0.2]}], "took": 3}
@@ -162,7 +162,7 @@ def test_fields_that_are_not_known_are_passed_over() -> None:
 
 @pytest.mark.parametrize("decode", DECODERS)
 @pytest.mark.parametrize("body", [{"wire_version": 2}, {"wire_version": 2, "texts": 5, "tag": 5}])
-def test_another_wire_version_is_refused_by_both_numbers(
+def test_other_wire_version_is_refused_with_both_numbers(
     decode: Decode, body: dict[str, object]
 ) -> None:
     with pytest.raises(wire.OtherWireVersion) as caught:
@@ -284,22 +284,24 @@ def test_hostile_bytes_are_a_wire_error(decode: Decode, body: bytes) -> None:
         decode(body)
 
 
-def test_reason_quotes_little_of_what_was_sent() -> None:
+def test_error_quotes_little_of_the_message() -> None:
     with pytest.raises(wire.WireError) as caught:
         wire.decode_classify(encode(CLASSIFY | {"lane": "x" * 100_000}))
     assert len(str(caught.value)) < 300
 
 
-def test_half_of_a_surrogate_pair_is_not_sent() -> None:
+def test_text_with_half_of_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(wire.WireError, match="surrogate"):
         wire.encode_classify(["\ud800"], 1.0, "bulk")
 
 
-def test_the_wire_carries_all_that_the_api_takes() -> None:
-    assert MOST_OF_A_REQUEST == MAX_TEXT_CHARACTERS
-    [most] = [
+def test_wire_carries_the_largest_request_of_the_api() -> None:
+    assert MAX_REQUEST_CHARACTERS == MAX_TEXT_CHARACTERS
+    [max_batch_texts] = [
         rule.le for rule in Settings.model_fields["max_batch_texts"].metadata if hasattr(rule, "le")
     ]
-    assert most == MAX_TEXTS
-    largest = wire.encode_classify(["\U0001f600" * MAX_TEXT_CHARACTERS] * CALL_TEXTS, 1.0, "bulk")
+    assert max_batch_texts == MAX_TEXTS
+    largest = wire.encode_classify(
+        ["\U0001f600" * MAX_TEXT_CHARACTERS] * TEXTS_PER_CALL, 1.0, "bulk"
+    )
     assert len(largest) < wire.SHARED_CALL_BYTES

@@ -1,0 +1,120 @@
+"""One host of a runner: its health, and the work that this process gave it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable
+from typing import Protocol
+
+import aiohttp
+
+from core.types import Classification, RunnerDescription
+from runners.lanes import Lane
+from runners.transport import RUNNER_FAILURES
+
+logger = logging.getLogger("bentoml.sentiment.runner")
+
+PROBE_TIMEOUT_SECONDS = 1.0
+# One timeout may be a pause; a host that is cut off misses the next probe too.
+UNHEALTHY_AFTER = 2
+
+
+class RunnerApi(Protocol):
+    """The calls that a runner answers, in this process or in another one."""
+
+    def classify(
+        self, texts: list[str], timeout_seconds: float, lane: Lane
+    ) -> Awaitable[list[Classification]]: ...
+
+    def describe(self) -> Awaitable[RunnerDescription]: ...
+
+    def load(self, tag: str | None, generation: int) -> Awaitable[RunnerDescription]: ...
+
+
+class RemoteRunner(RunnerApi, Protocol):
+    """A runner in another process, with connections to close."""
+
+    async def close(self) -> None: ...
+
+
+class HostLost(aiohttp.ClientConnectionError):
+    """A call was cancelled because its host no longer answers."""
+
+
+class Host:
+    """One runner host."""
+
+    def __init__(self, url: str, runner: RemoteRunner) -> None:
+        self.url = url
+        self.runner = runner
+        self.is_up = False
+        self.description: RunnerDescription | None = None
+        self._missed_probes = 0
+        self._tokens = 0
+        self._last_call_at = 0.0
+        self._calls: set[asyncio.Timeout] = set()
+
+    @property
+    def workload(self) -> tuple[float, float]:
+        """The seconds of work that this process gave it, then the time of its last call.
+
+        The host with the smallest workload gets the next call: the one that will be done first; of
+        idle hosts, the one that was called longest ago.
+        """
+        throughput = (self.description and self.description.tokens_per_second) or math.nan
+        work = self._tokens / throughput if throughput > 0 else float(self._tokens)
+        return work, self._last_call_at
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._calls
+
+    async def call(
+        self, texts: list[str], tokens: int, timeout_seconds: float, lane: Lane
+    ) -> list[Classification]:
+        """Have the host classify `texts`; `tokens` are added to its workload.
+
+        Raises:
+            HostLost: `cancel_calls` was called.
+        """
+        cancellation = asyncio.timeout(None)
+        self._calls.add(cancellation)
+        self._tokens += tokens
+        self._last_call_at = time.monotonic()
+        try:
+            async with cancellation:
+                return await self.runner.classify(texts, timeout_seconds, lane)
+        except TimeoutError:
+            if cancellation.expired():
+                raise HostLost(f"{self.url} does not answer") from None
+            raise
+        finally:
+            self._tokens -= tokens
+            self._calls.discard(cancellation)
+
+    def cancel_calls(self) -> None:
+        """Cancel the calls in flight, so that other hosts can take them over."""
+        for cancellation in self._calls:
+            cancellation.reschedule(0.0)
+
+    async def probe(self) -> RunnerDescription | None:
+        """Note whether the host is up; returns its description, None without an answer."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+                description = await self.runner.describe()
+        except RUNNER_FAILURES as error:
+            self._missed_probes += 1
+            is_timeout = isinstance(error, TimeoutError)
+            if self.is_up and (not is_timeout or self._missed_probes >= UNHEALTHY_AFTER):
+                logger.warning(
+                    "runner host %s no longer answers: %s: %s",
+                    self.url, type(error).__name__, error,
+                )  # fmt: skip
+                self.is_up = False
+            return None
+        self.is_up, self._missed_probes = True, 0
+        self.description = description
+        return description
