@@ -150,6 +150,16 @@ class InvalidRequest(RequestError):
     status = 422
 
 
+def describe_error(error: BaseException) -> str:
+    """An exception as one line of a log, such as `OSError: No space left on device`.
+
+    Only for errors whose text does not quote the text of a client.
+    """
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
 def invalid_field(field: str, message: str) -> InvalidRequest:
     """One field breaks a rule."""
     return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])

@@ -104,27 +104,27 @@ revision_info = Gauge(
 )
 model_changes = Counter(
     "model_changes_total",
-    "Models that a running runner was told to hold instead: done, or refused",
+    "Changes of the desired model of a running runner, by outcome: done or refused",
     ["version", "outcome"],
 )
 model_refused = Gauge(
     "model_change_refused",
-    "1 while a runner does not hold the model that it was told to hold last",
+    "1 while a runner does not hold its last desired model",
     ["version"],
     multiprocess_mode="mostrecent",
 )
 rollout_policy_version = Gauge(
     "rollout_policy_version",
-    "The rollout policy that the API process that looked last goes by; 0: the settings",
+    "The active rollout policy of the API process that refreshed last; 0: the settings",
     multiprocess_mode="mostrecent",
 )
 rollout_policy_frozen = Gauge(
     "rollout_policy_frozen",
-    "1 while PostgreSQL does not say which rollout policy is in force: the last known is",
+    "1 while PostgreSQL does not answer, so that the last known rollout policy stays active",
     multiprocess_mode="mostrecent",
 )
 rollout_changes = Counter(
-    "rollout_changes_total", "Rollout policies that were put in force", ["action"]
+    "rollout_changes_total", "Rollout policies that became active", ["action"]
 )
 rollout_share = Gauge(
     "rollout_share_percent",
@@ -134,8 +134,7 @@ rollout_share = Gauge(
 )
 shadow_texts = Counter(
     "shadow_texts_total",
-    "Texts of /predict that the challenger was asked about too: compared, failed, or skipped for "
-    "want of time",
+    "Texts of /predict sampled for the shadow: compared, failed, or skipped for lack of time",
     ["outcome"],
 )
 build_info = Gauge(

@@ -91,7 +91,7 @@ class ModelVersion(NamedTuple):
 
 
 class Split(NamedTuple):
-    """How /predict/ab deals subjects out: `v2_percent` of them to v2, by a hash with `salt`."""
+    """The split of /predict/ab: `v2_percent` of the subjects get v2, by a hash with `salt`."""
 
     salt: str
     v2_percent: float
@@ -107,7 +107,7 @@ class Experiment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """That a subject was dealt a version; `subject_key` is a hash, or random without a subject."""
+    """The assignment of a subject; `subject_key` is a hash, or random without a subject."""
 
     experiment: Experiment
     subject_key: bytes

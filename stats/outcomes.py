@@ -62,7 +62,7 @@ class ArmOutcomes:
 
 @dataclass(frozen=True, slots=True)
 class TrafficSplit:
-    """How many subjects each version was dealt; `v2_share`, in [0, 1], is what was configured.
+    """How many subjects each version got; `v2_share`, in [0, 1], is the configured share.
 
     A subject stays with its version, so its requests are one draw and not many: it counts once. A
     request without a subject is a draw of its own.

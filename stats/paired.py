@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scipy.optimize import brentq
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import bdtr, stdtrit
 
 from core.types import SENTIMENTS, Sentiment
 from stats.confidence_sequence import paired_confidence_sequence
 from stats.outcomes import Interval, PairedOutcomes
 from stats.sequential import always_valid_p, log_e_discordant
+from stats.wilson import Z_95
 
 LabelTable = Mapping[tuple[Sentiment, Sentiment], int]
 """How many texts v1 called the first and v2 the second; what is absent is 0."""
 
-_Z_95 = float(ndtri(0.975))
 _ALPHA = 0.05
 
 
@@ -156,13 +156,13 @@ def _tango_upper(won: int, lost: int, labelled: int) -> float:
 
     def beyond(difference: float) -> float:
         variance = labelled * _score_variance(difference, won, lost, labelled)
-        return labelled * (difference - observed) - _Z_95 * math.sqrt(variance)
+        return labelled * (difference - observed) - Z_95 * math.sqrt(variance)
 
     # Where the variance is 0, the observed difference is a root that is not meant; the one that is
     # meant lies beyond this.
     nearest = observed
     if not _score_variance(observed, won, lost, labelled):
-        nearest += _Z_95**2 / 2 / (labelled + _Z_95**2)
+        nearest += Z_95**2 / 2 / (labelled + Z_95**2)
     return float(brentq(beyond, nearest, 1.0))
 
 

@@ -96,20 +96,20 @@ def _rise(count: float, share: float) -> float:
 
 
 def log_e_split(v1: ArrayLike, v2: ArrayLike, v2_share: float) -> LogE:
-    """Log of the e-value against "v2 is dealt `v2_share` of the subjects": the sequential SRM test.
+    """Log of the e-value against "v2 gets `v2_share` of the subjects": the sequential SRM test.
 
     The Dirichlet mixture of Lindon and Malek (2022, "Anytime-valid inference for multinomial count
     data", NeurIPS 35) for two arms, its prior centred on the configured share. With a share of 0 or
     1 a single subject in the arm that gets none is infinite evidence. Arrays are taken element by
     element.
     """
-    dealt_1, dealt_2 = _array(v1), _array(v2)
+    subjects_1, subjects_2 = _array(v1), _array(v2)
     if v2_share in (0, 1):
-        astray = dealt_1 if v2_share == 1 else dealt_2
+        astray = subjects_1 if v2_share == 1 else subjects_2
         return np.where(astray > 0, np.inf, 0.0)
     prior_1, prior_2 = SPLIT_CONCENTRATION * (1 - v2_share), SPLIT_CONCENTRATION * v2_share
-    mixture = betaln(prior_1 + dealt_1, prior_2 + dealt_2) - betaln(prior_1, prior_2)
-    return _array(mixture - xlogy(dealt_1, 1 - v2_share) - xlogy(dealt_2, v2_share))
+    mixture = betaln(prior_1 + subjects_1, prior_2 + subjects_2) - betaln(prior_1, prior_2)
+    return _array(mixture - xlogy(subjects_1, 1 - v2_share) - xlogy(subjects_2, v2_share))
 
 
 def always_valid_p(log_e: ArrayLike) -> float:

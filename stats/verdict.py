@@ -152,6 +152,6 @@ def _mismatch(split: TrafficSplit) -> str:
     subjects = split.v1 + split.v2
     return (
         f"The traffic is not split as configured: {split.v2:,} of {subjects:,} subjects "
-        f"({split.v2 / subjects:.2%}) were dealt to v2 instead of {split.v2_share:.2%}. "
+        f"({split.v2 / subjects:.2%}) were assigned to v2 instead of {split.v2_share:.2%}. "
         "The versions cannot be compared before the cause is found."
     )

@@ -34,7 +34,7 @@ class RolloutStatus(BaseModel):
     author: str
     action: Action
     reason: str
-    frozen: bool = Field(description="the newest policy is not known; this one is in force")
+    frozen: bool = Field(description="the newest policy is not known; this one stays active")
     policy: RolloutPolicy
     champion: Version
     challenger: Version
@@ -42,7 +42,7 @@ class RolloutStatus(BaseModel):
         description="null where there is nothing for them to judge, or nothing to judge it by"
     )
     step_ends: datetime | None = Field(
-        description="when the schedule goes on, if every guardrail is kept by then"
+        description="when the schedule goes on, if every guardrail passes by then"
     )
 
 
@@ -80,8 +80,8 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
         judgements = None
         with suppress(DatabaseUnavailable):
             # So that what was changed in another process a moment ago is told by this one too.
-            await live.look()
-            judgements = await parts().rollout.judgements()
+            await live.refresh()
+            judgements = await parts().rollout.evaluate_guardrails()
         record = live.record
         return RolloutStatus(
             **head(record),

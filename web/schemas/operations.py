@@ -21,7 +21,7 @@ class RunnerHealth(BaseModel):
 
 class RolloutHealth(BaseModel):
     policy_version: int = Field(description="0: what the settings say")
-    frozen: bool = Field(description="the newest policy is not known; the last known is in force")
+    frozen: bool = Field(description="the newest policy is not known; the last known stays active")
 
 
 class Health(BaseModel):

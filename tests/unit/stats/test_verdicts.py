@@ -129,8 +129,8 @@ def test_a_mismatch_goes_before_a_winner() -> None:
     made = routed_verdict(*arms, TrafficSplit(9_000, 1_000, 0.2))
     assert (made.finding, made.more_labels) == ("sample_ratio_mismatch", None)
     assert made.sentence == (
-        "The traffic is not split as configured: 1,000 of 10,000 subjects (10.00%) were dealt to "
-        "v2 instead of 20.00%. The versions cannot be compared before the cause is found."
+        "The traffic is not split as configured: 1,000 of 10,000 subjects (10.00%) were assigned "
+        "to v2 instead of 20.00%. The versions cannot be compared before the cause is found."
     )
     assert routed_verdict(*arms, TrafficSplit(9_000, 1_000, 0.1)).finding == "v2_better"
     assert routed_verdict(NO_LABELS, NO_LABELS, TrafficSplit(45, 0, 0.5)).finding == made.finding
@@ -211,7 +211,7 @@ def test_better_version_is_found_in_nearly_all_runs_of_pairs() -> None:
 
 
 def test_better_version_is_found_in_nearly_all_runs_of_arms() -> None:
-    """v1 is right in 85 %, v2 in 90 %; a look after every 100 labels, dealt at 50/50."""
+    """v1 is right in 85 %, v2 in 90 %; a look after every 100 labels, split 50/50."""
     random = np.random.default_rng(12)
     findings: list[Finding] = []
     labels = []
