@@ -1,7 +1,7 @@
 """The log of every process: one JSON object a line, or readable text on a terminal.
 
-A line never holds what a client sent. Where an exception was not expected, its type and its
-traceback are told, not its message: that of a validator or a driver often quotes the input.
+A line never contains the text of a client. An unexpected exception appears with its type and its
+traceback but without its message, because validators and drivers often quote the input.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from core import tracing
 from core.errors import ServiceError
 from core.types import LogFormat
 
-# Of the request at hand, for every line that is about it.
+# The id of the current request, which every log line about it shows.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-# What `extra` of a line may add; anything else stays out.
+# The fields that `extra` may add to a line; other fields are dropped.
 FIELDS = ("method", "endpoint", "status", "duration_ms")
-# Loggers that write their own lines unless told otherwise.
-_OTHERS = ("bentoml", "uvicorn.error", "circus")
-# Their messages are of our making, or of the operating system's.
-_HARMLESS = (ServiceError, OSError)
+# Loggers with handlers of their own, which are removed.
+_FOREIGN_LOGGERS = ("bentoml", "uvicorn.error", "circus")
+# Exceptions whose message never quotes a client: it is ours, or the operating system's.
+_SAFE_MESSAGES = (ServiceError, OSError)
 
 
 def configure_logs(level: str, log_format: LogFormat, component: str | None = None) -> None:
-    """Have all that is logged in this process come out in one form on standard output.
+    """Send every log line of this process to standard output, in one format.
 
-    `component` is the name of the process; of one of BentoML's, by default, its service.
+    `component` is the name of the process; by default the name of its BentoML service.
     """
     as_text = log_format == "text" or (log_format == "auto" and sys.stdout.isatty())
     handler = logging.StreamHandler(sys.stdout)
@@ -49,25 +49,25 @@ def configure_logs(level: str, log_format: LogFormat, component: str | None = No
                 add_logger_name,
                 ExtraAdder(allow=FIELDS),
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                _of(component),
-                _about_the_request,
-                _name_exceptions,
+                _add_component(component),
+                _add_request,
+                _add_exception,
             ],
             processors=[ProcessorFormatter.remove_processors_meta, *_renderer(as_text=as_text)],
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in _OTHERS:
+    for name in _FOREIGN_LOGGERS:
         other = logging.getLogger(name)
         other.handlers.clear()
         other.propagate = True
     logging.getLogger("bentoml").setLevel(level)
-    logging.getLogger("bentoml._internal.server.http_app").addFilter(_is_unforeseen)
+    logging.getLogger("bentoml._internal.server.http_app").addFilter(_is_unexpected)
     logging.captureWarnings(capture=True)
 
 
-def _is_unforeseen(record: logging.LogRecord) -> bool:
-    """Not a refusal of a runner: that is counted there, and told by the API."""
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Whether a record is no refusal of a runner, which the runner counts and the API reports."""
     return record.exc_info is None or not isinstance(record.exc_info[1], ServiceUnavailable)
 
 
@@ -76,17 +76,17 @@ def _renderer(*, as_text: bool) -> list[Processor]:
         return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=0)]
     return [
         structlog.processors.EventRenamer("message"),
-        _in_order,
+        _first_fields_first,
         structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, str).decode()),
     ]
 
 
-def _in_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _first_fields_first(_logger: Any, _method: str, event: EventDict) -> EventDict:
     first: EventDict = {name: event.pop(name) for name in ("timestamp", "level", "message")}
     return {**first, **event}
 
 
-def _of(component: str | None) -> Processor:
+def _add_component(component: str | None) -> Processor:
     def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
         name = component or server_context.service_name or "serve"
         index = server_context.worker_index
@@ -96,7 +96,7 @@ def _of(component: str | None) -> Processor:
     return add
 
 
-def _about_the_request(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _add_request(_logger: Any, _method: str, event: EventDict) -> EventDict:
     id_ = request_id.get()
     if id_ is not None:
         event["request_id"] = id_
@@ -106,25 +106,25 @@ def _about_the_request(_logger: Any, _method: str, event: EventDict) -> EventDic
     return event
 
 
-def _name_exceptions(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _add_exception(_logger: Any, _method: str, event: EventDict) -> EventDict:
     error = event.pop("exc_info", None)
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["exception"] = "\n".join(described(error))
+        event["exception"] = "\n".join(describe_traceback(error))
     return event
 
 
-def described(error: BaseException) -> Iterator[str]:
-    """The types of an exception and of those that it came of, and where each was raised."""
+def describe_traceback(error: BaseException) -> Iterator[str]:
+    """Describe an exception and its causes: the type of each, and its traceback."""
     seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        name = f"{type(following).__module__}.{type(following).__qualname__}"
-        message = f": {following}" if isinstance(following, _HARMLESS) else ""
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        name = f"{type(current).__module__}.{type(current).__qualname__}"
+        message = f": {current}" if isinstance(current, _SAFE_MESSAGES) else ""
         yield name.removeprefix("builtins.") + message
-        for frame in traceback.extract_tb(following.__traceback__):
+        for frame in traceback.extract_tb(current.__traceback__):
             yield f"  {frame.filename}:{frame.lineno} in {frame.name}"
-        hidden = following.__suppress_context__
-        following = following.__cause__ or (None if hidden else following.__context__)
+        hidden = current.__suppress_context__
+        current = current.__cause__ or (None if hidden else current.__context__)

@@ -1,4 +1,4 @@
-"""What holds for the current request: its caller, for the audit log, and its deadline."""
+"""The context of the current request: its caller, for the audit log, and its deadline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def caller() -> str:
 
 @asynccontextmanager
 async def deadline_in(seconds: float) -> AsyncIterator[None]:
-    """Cancel the block after `seconds`, and tell the code inside when that will be.
+    """Cancel the block after `seconds`; `remaining_seconds` inside it returns the time left.
 
     Raises:
         TimeoutError: the block took longer.

@@ -13,7 +13,7 @@ LogFormat = Literal["auto", "json", "text"]
 EngineName = Literal[
     "torch-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8"
 ]
-# What a prediction was made for; in the shadow of an answer of /predict, nobody waits for it.
+# The endpoint that a prediction was made for; `shadow` follows an answer of /predict.
 Endpoint = Literal["/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare", "shadow"]
 
 VERSIONS: tuple[Version, ...] = get_args(Version)
@@ -24,9 +24,9 @@ PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a model says of one text.
+    """A model's result for one text.
 
-    `scores` are the softmax probabilities of the classes the checkpoint has; they sum to 1.
+    `scores` are the softmax probabilities of the checkpoint's classes; they add up to 1.
     """
 
     revision: str
@@ -83,7 +83,7 @@ class RunnerDescription:
 
 
 class ModelVersion(NamedTuple):
-    """What answers as a version: other weights or another engine is another one."""
+    """A version with its weights and engine; other weights or another engine make another one."""
 
     version: Version
     revision: str
@@ -98,7 +98,7 @@ class Split(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """One A/B test: another split, other weights or another engine is another test."""
+    """One A/B test; another split, other weights or another engine make another test."""
 
     split: Split
     v1: ModelVersion
@@ -135,7 +135,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Texts of one endpoint that a model failed to answer within a moment; `id` tells when."""
+    """Texts of one endpoint that a model failed to answer at about the time of `id`."""
 
     id: UUID
     created_at: datetime

@@ -33,7 +33,7 @@ class TracingMiddleware:
             f"{scope['method']} {route}",
             about,
             kind=SpanKind.SERVER,
-            parent=tracing.told_by(scope["headers"]),
+            parent=tracing.parent_from_headers(scope["headers"]),
         ) as span:
 
             async def watching_send(message: Message) -> None:

@@ -7,17 +7,17 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from core.api_keys import ApiKey, hash_of
+from core.api_keys import ApiKey, hash_key
 from web.authentication import AuthenticationMiddleware
 from web.problems import ProblemMiddleware
 from web.rate_limit import client_identity
 from web.routes import ANALYTICS_ROUTES, OPEN_ROUTES, POST_ROUTES, PREDICT_ROUTES
 
 KEYS = (
-    ApiKey("shop", frozenset({"predict"}), hash_of("shop-key")),
-    ApiKey("shop", frozenset({"predict"}), hash_of("the next shop-key")),
-    ApiKey("ops", frozenset({"analytics"}), hash_of("ops-key")),
-    ApiKey("root", frozenset({"admin"}), hash_of("root-key")),
+    ApiKey("shop", frozenset({"predict"}), hash_key("shop-key")),
+    ApiKey("shop", frozenset({"predict"}), hash_key("the next shop-key")),
+    ApiKey("ops", frozenset({"analytics"}), hash_key("ops-key")),
+    ApiKey("root", frozenset({"admin"}), hash_key("root-key")),
 )
 CLOSED = ("/predict", "/analytics/summary", "/metrics", "/cache/stats", "/anything/else")
 
