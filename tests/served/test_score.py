@@ -104,5 +104,5 @@ def test_what_cannot_be_scored_is_told_in_a_line(bentoml_home: Path, tmp_path: P
         check=False,
     )
     assert run.returncode == 1
-    assert "no column 'text'; there are: review" in run.stderr
+    assert "no column text; the columns are: review" in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]
