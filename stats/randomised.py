@@ -17,11 +17,11 @@ _ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class RoutedComparison:
-    """What the arms say; a number that nothing is known of is None. Differences are v2 minus v1.
+    """The statistics of two arms; a number without data is None. Differences are v2 minus v1.
 
-    Accuracies and p-values lie in [0, 1], differences in [-1, 1]; intervals are of 95 %. Those
-    called always valid hold at every look at once, the others at one look that was planned
-    beforehand.
+    Accuracies and p-values lie in [0, 1], differences in [-1, 1]; intervals are 95 % intervals. The
+    always-valid statistics are valid at every look at once, the others at a single look that was
+    planned beforehand.
     """
 
     v1: ArmOutcomes
@@ -40,7 +40,7 @@ class RoutedComparison:
 
 
 def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> RoutedComparison:
-    """Everything that counts say of two versions that answered texts of their own."""
+    """Compare two versions that each answered its own texts."""
     v1_accuracy, v2_accuracy = _accuracy(v1), _accuracy(v2)
     both = v1.labelled > 0 and v2.labelled > 0
     log_e = log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
@@ -84,8 +84,8 @@ def newcombe_interval(v1: ArmOutcomes, v2: ArmOutcomes) -> Interval | None:
 def sample_ratio_p_value(split: TrafficSplit) -> float | None:
     """Pearson's chi-square test (1900) of the assigned subjects against the split, in [0, 1].
 
-    One degree of freedom. None without subjects; with a share of 0 or 1 it is 0 if anyone came into
-    the arm that gets none, else 1. Valid at one look; `log_e_split` is its sequential form.
+    One degree of freedom. None without subjects; with a share of 0 or 1 it is 0 if the arm without
+    a share has a subject, else 1. Valid at a single look; `log_e_split` is its sequential form.
     """
     subjects = split.v1 + split.v2
     if not subjects:

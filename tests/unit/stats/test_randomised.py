@@ -89,14 +89,14 @@ def test_sample_ratio_at_the_ends(split: TrafficSplit, p: float | None) -> None:
     assert sample_ratio_p_value(split) == p
 
 
-def test_comparison_of_nothing() -> None:
+def test_comparison_without_counts_has_no_statistics() -> None:
     made = compare_arms(EMPTY, EMPTY, TrafficSplit(0, 0, 0.5))
     assert (made.v1_accuracy, made.v1_accuracy_interval, made.accuracy_difference) == (None,) * 3
     assert (made.accuracy_difference_interval, made.always_valid_interval) == (None, None)
     assert (made.always_valid_p, made.split_p, made.split_always_valid_p) == (None, None, 1.0)
 
 
-def test_comparison_with_one_arm_empty_knows_the_other() -> None:
+def test_comparison_with_an_empty_arm_has_the_statistics_of_the_other() -> None:
     made = compare_arms(ArmOutcomes(1, 1), EMPTY, TrafficSplit(3, 2, 0.5))
     assert (made.v1_accuracy, made.v2_accuracy, made.accuracy_difference) == (1.0, None, None)
     assert made.v1_accuracy_interval is not None
@@ -132,9 +132,9 @@ def test_comparison_is_finite_at_any_size(
 
 
 def test_impossible_counts_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be right"):
+    with pytest.raises(ValueError, match="the right predictions must be between"):
         ArmOutcomes(labelled=1, right=2)
-    with pytest.raises(ValueError, match="cannot be right"):
+    with pytest.raises(ValueError, match="the right predictions must be between"):
         ArmOutcomes(labelled=1, right=-1)
     with pytest.raises(ValueError, match="negative"):
         TrafficSplit(-1, 0, 0.5)
