@@ -21,6 +21,7 @@ from analytics.ab.report import ab_test
 from analytics.confidence import confidence
 from analytics.feedback.store import FeedbackStore
 from analytics.latency import latency
+from analytics.log.records import decode, encode
 from analytics.log.shipper import Shipper
 from analytics.log.spool import Spool
 from analytics.log.writer import LogWriter
@@ -299,6 +300,22 @@ async def assert_shipped(engine: AsyncEngine, url: URL) -> None:
         assert await asyncio.to_thread(rows, url, query) == expected[name], name
     reply = plain(await summary(Reader(engine), Scope(SPAN_WITH_SPOOL)))
     assert rounded(reply) == rounded(expected["summary"])
+
+
+def test_every_line_is_read_whole_and_would_be_written_again() -> None:
+    # The reader passes over fields that it does not know, so none may be missing here.
+    lines = [
+        line
+        for segment in sorted(SPOOL.glob("*.ndjson"))
+        for line in segment.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
+    ]
+    assert len(lines) == 15
+    assert [encode(decode(line)) for line in lines] == lines
+    assert [decode(line).trace_parent for line in lines[:-1]] == [None] * 14
+    assert decode(lines[-1]).trace_parent == (
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    )
 
 
 async def test_spool_of_a_killed_process_is_shipped_once(

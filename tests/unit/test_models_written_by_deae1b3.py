@@ -185,6 +185,7 @@ def test_store_is_listed(store: Path) -> None:
         (TAGS["promoted"], [], ALL_ENGINES),
         (TAGS["v1"], ["v1"], ALL_ENGINES),
     ]
+    assert [one["accuracy"] for one in listed] == [None, 0.44, 0.51682]
     assert [one["source"] for one in listed] == [
         "folder: checkpoint-v2", "folder: checkpoint-v2-promoted", "folder: checkpoint-v1",
     ]  # fmt: skip
