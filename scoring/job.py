@@ -129,7 +129,7 @@ def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> N
         output.rows(chunk.columns, scores),
         b"".join(orjson.dumps(asdict(rejection)) + b"\n" for rejection in chunk.rejected),
         Progress(
-            before.about,
+            before.identity,
             chunk.end,
             scored=before.scored + len(chunk.texts),
             rejected=before.rejected + len(chunk.rejected),
@@ -156,8 +156,8 @@ def _open(job: Job) -> tuple[Source, Output]:
             source = JsonSource(job.source, job.column, job.keep, added, fixed=fixed)
         case Format.parquet:
             source = ParquetSource(job.source, job.column, job.keep)
-    if taken := set(added).intersection(source.schema.names):
-        raise InvalidInput(f"the input already has result columns: {', '.join(sorted(taken))}")
+    if duplicates := set(added).intersection(source.schema.names):
+        raise InvalidInput(f"the input already has result columns: {', '.join(sorted(duplicates))}")
     match output_format:
         case Format.csv:
             return source, CsvOutput(job.versions)

@@ -26,6 +26,8 @@ import orjson
 from scoring.chunks import Position
 
 _RESTART = "use --restart to begin again"
+# The key of `Progress.identity` in the progress file; earlier releases wrote it too.
+_IDENTITY_KEY = "about"
 
 
 class CannotResume(RuntimeError):
@@ -34,9 +36,9 @@ class CannotResume(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The valid bytes of the files, and how far the input was read; `about` identifies the job."""
+    """The valid bytes of the files, how far the input was read, and the identity of the job."""
 
-    about: Mapping[str, object]
+    identity: Mapping[str, object]
     end: Position = field(default_factory=Position)
     output_bytes: int = 0
     rejected_bytes: int = 0
@@ -48,7 +50,7 @@ class Progress:
 class Journal:
     """The files of an output that is being written, locked for one process."""
 
-    def __init__(self, out: Path, about: Mapping[str, object], *, restart: bool) -> None:
+    def __init__(self, out: Path, identity: Mapping[str, object], *, restart: bool) -> None:
         """Begin an output, or resume an interrupted run.
 
         Raises:
@@ -61,7 +63,7 @@ class Journal:
         self._progress_file = _beside(out, ".progress")
         self._lock = _locked(self._partial, out)
         try:
-            self.progress = self._start(about, restart=restart)
+            self.progress = self._start(identity, restart=restart)
             self._files = self._open_files()
         except BaseException:
             if not (self._progress_file.exists() or self._partial.stat().st_size):
@@ -119,26 +121,27 @@ class Journal:
         self._progress_file.unlink()
         _sync(self._out.parent)
 
-    def _start(self, about: Mapping[str, object], *, restart: bool) -> Progress:
+    def _start(self, identity: Mapping[str, object], *, restart: bool) -> Progress:
         if restart:
             self._progress_file.unlink(missing_ok=True)
         elif self._progress_file.exists():
-            return self._read(about)
+            return self._read(identity)
         elif self._out.exists():
             raise CannotResume(f"{self._out} exists already; {_RESTART}")
-        progress = Progress(about)
+        progress = Progress(identity)
         self._save(progress)
         return progress
 
-    def _read(self, about: Mapping[str, object]) -> Progress:
+    def _read(self, identity: Mapping[str, object]) -> Progress:
         try:
             fields = orjson.loads(self._progress_file.read_bytes())
-            progress = Progress(**{**fields, "end": Position(**fields["end"])})
+            written_for, end = fields.pop(_IDENTITY_KEY), Position(**fields.pop("end"))
+            progress = Progress(written_for, end, **fields)
         except (ValueError, TypeError, KeyError) as error:
             raise CannotResume(f"{self._progress_file} cannot be read; {_RESTART}") from error
-        if progress.about != about:
-            names = {*about, *progress.about}
-            changed = sorted(n for n in names if progress.about.get(n) != about.get(n))
+        if progress.identity != identity:
+            names = {*identity, *progress.identity}
+            changed = sorted(n for n in names if progress.identity.get(n) != identity.get(n))
             raise CannotResume(
                 f"{self._out} was begun with other values of: {', '.join(changed)}. Use the same "
                 f"values, or {_RESTART}"
@@ -163,7 +166,9 @@ class Journal:
 
     def _save(self, progress: Progress) -> None:
         new = _beside(self._progress_file, ".new")
-        new.write_bytes(orjson.dumps(asdict(progress)))
+        fields = asdict(progress)
+        fields[_IDENTITY_KEY] = fields.pop("identity")
+        new.write_bytes(orjson.dumps(fields))
         _sync(new)
         new.replace(self._progress_file)
         _sync(self._progress_file.parent)

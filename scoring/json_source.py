@@ -56,8 +56,8 @@ class JsonSource(RecordSource[JsonObject]):
             if name not in members:
                 raise UnusableRow(f"the member {name} is missing")
         if self._keep is None:
-            if taken := self._added.intersection(members):
-                raise UnusableRow(f"already has result columns: {', '.join(sorted(taken))}")
+            if duplicates := self._added.intersection(members):
+                raise UnusableRow(f"already has result columns: {', '.join(sorted(duplicates))}")
             if self._fixed is not None and (extra := members.keys() - set(self._fixed)):
                 raise UnusableRow(
                     f"has members that the first row lacks: {', '.join(sorted(extra))}"

@@ -20,10 +20,10 @@ scopes = st.frozensets(st.sampled_from(KEY_SCOPES), min_size=1)
 
 @given(st.lists(st.tuples(names, scopes), max_size=4))
 def test_new_keys_are_parsed_and_found(owners: list[tuple[str, frozenset[str]]]) -> None:
-    made = [make_api_key(name, chosen) for name, chosen in owners]  # type: ignore[arg-type]
-    keys = parse_api_keys(", ".join(key.entry() for _, key in made))
-    assert keys == tuple(key for _, key in made)
-    for sent, key in made:
+    pairs = [make_api_key(name, chosen) for name, chosen in owners]  # type: ignore[arg-type]
+    keys = parse_api_keys(", ".join(key.entry() for _, key in pairs))
+    assert keys == tuple(key for _, key in pairs)
+    for sent, key in pairs:
         assert find_key(keys, sent) == key
         assert find_key(keys, sent[:-1]) is None
         assert sent not in repr(keys)

@@ -28,24 +28,24 @@ def settings(**values: Any) -> Settings:
     "url", [URL, URL.replace("postgresql", "postgres"), URL.replace("://", "+asyncpg://", 1)]
 )
 def test_every_form_of_a_postgresql_url_becomes_an_asyncpg_url(url: str) -> None:
-    made = settings(database_url=url).sqlalchemy_url()
-    assert made.drivername == "postgresql+asyncpg"
-    assert (made.host, made.port, made.database) == ("db.internal", 5433, "app")
-    assert made.password == "secret"
+    parsed = settings(database_url=url).sqlalchemy_url()
+    assert parsed.drivername == "postgresql+asyncpg"
+    assert (parsed.host, parsed.port, parsed.database) == ("db.internal", 5433, "app")
+    assert parsed.password == "secret"
 
 
 def test_sslmode_becomes_the_ssl_parameter_of_asyncpg() -> None:
-    made = settings(database_url=f"{URL}?sslmode=require").sqlalchemy_url()
-    assert dict(made.query) == {"ssl": "require"}
+    parsed = settings(database_url=f"{URL}?sslmode=require").sqlalchemy_url()
+    assert dict(parsed.query) == {"ssl": "require"}
     # `make serve` passes the converted URL on to the service.
-    again = settings(database_url=made.render_as_string(hide_password=False)).sqlalchemy_url()
-    assert again == made
+    again = settings(database_url=parsed.render_as_string(hide_password=False)).sqlalchemy_url()
+    assert again == parsed
 
 
 def test_parameters_that_only_libpq_has_are_dropped() -> None:
     query = "application_name=x&connect_timeout=10&channel_binding=prefer&target_session_attrs=any"
-    made = settings(database_url=f"{URL}?{query}").sqlalchemy_url()
-    assert dict(made.query) == {"target_session_attrs": "any"}
+    parsed = settings(database_url=f"{URL}?{query}").sqlalchemy_url()
+    assert dict(parsed.query) == {"target_session_attrs": "any"}
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_invalid_rate_limit_is_refused(limit: str) -> None:
 
 
 def test_secrets_appear_in_no_repr() -> None:
-    made = settings(database_url=URL, redis_url="redis://:hunter2@h/0")
-    assert "secret" not in repr(made)
-    assert "hunter2" not in f"{made} {made.model_dump()}"
+    parsed = settings(database_url=URL, redis_url="redis://:hunter2@h/0")
+    assert "secret" not in repr(parsed)
+    assert "hunter2" not in f"{parsed} {parsed.model_dump()}"
 
 
 def test_settings_are_frozen() -> None:
@@ -154,9 +154,9 @@ def test_environment_is_read_and_an_empty_value_is_unset(
     monkeypatch.setenv("MKLDNN_ENABLE", "0")
     monkeypatch.setenv("RATE_LIMIT_PREDICT", " Off ")
     monkeypatch.setenv("REDIS_URL", "")
-    made = Settings()
-    assert (made.port, made.mkldnn_enable, made.rate_limit_predict) == (8080, False, "off")
-    assert made.redis_url is None
+    parsed = Settings()
+    assert (parsed.port, parsed.mkldnn_enable, parsed.rate_limit_predict) == (8080, False, "off")
+    assert parsed.redis_url is None
 
 
 def test_invalid_settings_are_named_as_in_the_environment(
@@ -184,13 +184,13 @@ def test_environment_outweighs_the_env_file(
     (tmp_path / ".env").write_text("PORT=4000\nAB_SALT=ab-2\nUNKNOWN=1\n")
     monkeypatch.delenv("AB_SALT", raising=False)
     monkeypatch.setenv("PORT", "5000")
-    made = Settings()
-    assert (made.port, made.ab_salt) == (5000, "ab-2")
+    parsed = Settings()
+    assert (parsed.port, parsed.ab_salt) == (5000, "ab-2")
 
 
 def test_each_version_has_its_model_tag() -> None:
-    made = settings(model_v1="a:1", model_v2="b:2")
-    assert (made.model_tag("v1"), made.model_tag("v2")) == ("a:1", "b:2")
+    parsed = settings(model_v1="a:1", model_v2="b:2")
+    assert (parsed.model_tag("v1"), parsed.model_tag("v2")) == ("a:1", "b:2")
 
 
 def test_every_setting_has_a_description() -> None:

@@ -15,8 +15,8 @@ SCORES = st.dictionaries(st.sampled_from(SENTIMENTS), st.floats(0, 1), min_size=
 
 @given(SCORES)
 def test_sentiment_is_the_class_with_the_highest_score(scores: dict[Sentiment, float]) -> None:
-    made = Classification("r", "fake", scores, 3, truncated=False)
-    assert made.confidence == max(scores.values()) == scores[made.sentiment]
+    classification = Classification("r", "fake", scores, 3, truncated=False)
+    assert classification.confidence == max(scores.values()) == scores[classification.sentiment]
 
 
 def test_tie_goes_to_the_first_class_of_the_checkpoint() -> None:
@@ -25,6 +25,6 @@ def test_tie_goes_to_the_first_class_of_the_checkpoint() -> None:
 
 
 def test_classification_is_frozen() -> None:
-    made = Classification("r", "fake", {"positive": 1.0}, 3, truncated=False)
+    classification = Classification("r", "fake", {"positive": 1.0}, 3, truncated=False)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        made.revision = "other"  # type: ignore[misc]
+        classification.revision = "other"  # type: ignore[misc]

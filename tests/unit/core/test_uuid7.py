@@ -18,15 +18,15 @@ moments = st.integers(0, (LAST - EPOCH) // MICROSECOND).map(lambda n: EPOCH + n 
 
 @given(at=moments)
 def test_id_is_a_uuid7_with_its_time(at: datetime) -> None:
-    made = new_id(at)
-    assert (made.version, made.variant) == (7, RFC_4122)
-    assert made.int >> 80 == (at - EPOCH) // timedelta(milliseconds=1)
+    id_ = new_id(at)
+    assert (id_.version, id_.variant) == (7, RFC_4122)
+    assert id_.int >> 80 == (at - EPOCH) // timedelta(milliseconds=1)
 
 
 def test_time_has_the_bits_example() -> None:
     example = UUID("017F22E2-79B0-7CC3-98C4-DC0C0C07398F")  # RFC 9562, A.6
-    made = new_id(datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC))
-    assert made.int >> 76 == example.int >> 76
+    id_ = new_id(datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC))
+    assert id_.int >> 76 == example.int >> 76
 
 
 @given(first=moments, second=moments)
@@ -37,8 +37,8 @@ def test_later_time_has_a_greater_id(first: datetime, second: datetime) -> None:
 
 def test_next_microsecond_has_a_greater_id() -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
-    made = [new_id(start + timedelta(microseconds=n)) for n in range(3_000)]
-    assert made == sorted(made)
+    ids = [new_id(start + timedelta(microseconds=n)) for n in range(3_000)]
+    assert ids == sorted(ids)
 
 
 def test_ids_of_the_same_time_differ() -> None:

@@ -188,14 +188,14 @@ def test_share_of_moved_subjects_equals_the_forecast(before: float, after: float
     policies = [
         RolloutPolicy(ab_weights=Weights.with_share(share, "v2")) for share in (before, after)
     ]
-    told = subjects_moved_percent(*policies)
+    forecast = subjects_moved_percent(*policies)
     moved = [
         subject
         for subject in SUBJECTS
         if len({assign_subject(policy, subject).version for policy in policies}) == 2
     ]
     # Five standard deviations.
-    assert 100 * len(moved) / len(SUBJECTS) == pytest.approx(told, abs=1.8)
+    assert 100 * len(moved) / len(SUBJECTS) == pytest.approx(forecast, abs=1.8)
     directions = {assign_subject(policies[1], subject).version for subject in moved}
     assert len(directions) <= 1
 

@@ -83,7 +83,7 @@ def expected(texts: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def beside(out: Path) -> list[str]:
+def files_beside(out: Path) -> list[str]:
     return sorted(path.name for path in out.parent.glob(f"{out.name}?*"))
 
 

@@ -22,8 +22,8 @@ from tests.unit.scoring.score_rows import (
     FORMATS,
     GOOD,
     Killed,
-    beside,
     expected,
+    files_beside,
     killer,
     read_rows,
     rejected,
@@ -67,7 +67,7 @@ def test_killed_and_resumed_run_writes_every_row_once_and_in_order(
         assert read_rows(out) == expected(texts)
         assert len(rejected(out)) == sum(text in BAD for text in texts)
         remaining = [f"{out.name}.rejected.jsonl"] if set(texts) & BAD.keys() else []
-        assert beside(out) == remaining
+        assert files_beside(out) == remaining
 
         whole = out.with_name(f"whole.{formats[1]}")
         score(source, whole)
@@ -103,7 +103,7 @@ def test_process_killed_at_random_writes_the_same_bytes_as_an_undisturbed_one(
         subprocess.run(command, cwd=ROOT, check=True)
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert rejected(out) == rejected(tmp_path / "whole.parquet")
-    assert beside(out) == ["out.parquet.rejected.jsonl"]
+    assert files_beside(out) == ["out.parquet.rejected.jsonl"]
 
 
 @pytest.mark.parametrize("format_", list(Format))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from scoring.chunks import InvalidInput
 from scoring.journal import CannotResume
-from tests.unit.scoring.score_rows import beside, read_rows, stopped_half_way, write_rows
+from tests.unit.scoring.score_rows import files_beside, read_rows, stopped_half_way, write_rows
 from tests.unit.scoring.scorers import score
 
 
@@ -46,7 +47,7 @@ def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:
     out.write_text("mine")
     with pytest.raises(CannotResume, match="exists already; use --restart"):
         score(source, out)
-    assert (out.read_text(), beside(out)) == ("mine", [])
+    assert (out.read_text(), files_beside(out)) == ("mine", [])
     with pytest.raises(InvalidInput, match="OUT is the same file as IN"):
         score(source, source, restart=True)
 
@@ -80,4 +81,12 @@ def test_invalid_file_is_refused_with_its_reason(
     (tmp_path / name).write_text(content)
     with pytest.raises(InvalidInput, match=reason):
         score(tmp_path / name, tmp_path / "out.csv")
-    assert beside(tmp_path / "out.csv") == []
+    assert files_beside(tmp_path / "out.csv") == []
+
+
+def test_progress_file_keeps_the_keys_of_earlier_releases(tmp_path: Path) -> None:
+    with stopped_half_way(tmp_path) as (_, out):
+        progress = json.loads(out.with_name("out.csv.progress").read_bytes())
+        assert progress.keys() == {
+            "about", "end", "output_bytes", "rejected_bytes", "scored", "rejected", "is_complete",
+        }  # fmt: skip
