@@ -1,1 +1,1 @@
-"""The prediction cache: its keys, Redis behind it, and single-flight in front of the runner."""
+"""The prediction cache: keys, Redis, and single-flight in front of the runner."""

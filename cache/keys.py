@@ -1,4 +1,4 @@
-"""Cache keys: equal exactly when the answer must be equal."""
+"""Cache keys: two keys are equal exactly if their answers must be equal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import hashlib
 
 from core.types import Version
 
-# Part of every key: raise it when the meaning or the form of a cached value changes.
+# Part of every key; raise it when the meaning or the format of a cached value changes.
 SCHEMA_VERSION = 2
 PREFIX = "sentiment:"
 
 
 def cache_key(version: Version, revision: str, text: str) -> str:
-    """The key of `text`, exactly as the model sees it, under these weights.
+    """The key of `text`, exactly as the model sees it, for these weights.
 
-    Version and revision hold no colon, and the digest has a fixed length, so no two different
-    inputs share a key short of a SHA-256 collision.
+    Version and revision contain no colon and the digest has a fixed length, so two different inputs
+    share a key only in case of a SHA-256 collision.
     """
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{digest}"

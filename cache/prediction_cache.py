@@ -14,23 +14,24 @@ from cache.keys import PREFIX
 from cache.write_behind import WriteBehind
 from core import metrics
 from core.coalescing import Bounds, CallDropped, Coalescer
+from core.errors import describe_error
 from core.redis import REDIS_FAILURES, RedisCircuit
 from core.types import Classification
 
 logger = logging.getLogger("bentoml.sentiment.cache")
 
-# Long enough to take a burst of one text off Redis; short, so that emptying Redis empties all soon.
+# Long enough to spare Redis a burst of one text; short, so that flushing Redis soon flushes all.
 LOCAL_SECONDS = 60.0
-# Two commands of each kind under way; what comes meanwhile shares the next one. Each alone has the
-# client's own time-out; what waits longer than this for its turn is a miss.
+# Two commands of each kind run at once; calls that arrive meanwhile share the next command. The
+# client limits each command; a call that waits longer than this for its turn is a miss.
 ROUND_TRIPS = Bounds(calls=2, call_items=500, waiting_items=50_000)
-LONGEST_WAIT_SECONDS = 5.0
+MAX_WAIT_SECONDS = 5.0
 # Answers that wait for a slow Redis: some 20 MB. It costs hits to drop the newest past that.
 MAX_WAITING_WRITES = 50_000
 FLUSH_SECONDS = 2.0
-# Up to so many keys are counted exactly; past that the size of the whole database is told, which
-# then differs only by the few keys of the rate limits.
-COUNTED_KEYS = 10_000
+# Up to so many keys are counted exactly. Beyond that, the size is that of the whole database, which
+# differs only by the few keys of the rate limits.
+MAX_COUNTED_KEYS = 10_000
 
 
 class PredictionCache:
@@ -44,9 +45,9 @@ class PredictionCache:
         local_entries: int = 0,
         circuit: RedisCircuit | None = None,
     ) -> None:
-        """Keeps the last `local_entries` answers in this process too, for a minute.
+        """Cache the last `local_entries` answers in this process too, for a minute.
 
-        `circuit` is shared with whoever else uses the same Redis.
+        The other users of the same Redis share `circuit`.
         """
         self._redis = redis
         self._local: TTLCache[str, Classification] = TTLCache(
@@ -54,7 +55,7 @@ class PredictionCache:
         )
         self._ttl_seconds = ttl_seconds
         self._lookups = Coalescer[str, bytes | str | None](
-            self._mget, ROUND_TRIPS, timeout_seconds=LONGEST_WAIT_SECONDS
+            self._mget, ROUND_TRIPS, timeout_seconds=MAX_WAIT_SECONDS
         )
         self._writes = WriteBehind(
             self._set, max_items=MAX_WAITING_WRITES, batch_items=ROUND_TRIPS.call_items
@@ -62,15 +63,16 @@ class PredictionCache:
         self._circuit = circuit or RedisCircuit()
 
     async def lookup(self, keys: Sequence[str]) -> list[Classification | None]:
-        """The cached classification of each key, `None` where there is none.
+        """Look up the cached classification of each key; `None` for a miss.
 
-        One round trip to Redis, or none if this process remembers them all.
+        It takes one round trip to Redis, or none if the local cache has all of them.
         """
         found = [self._local.get(key) for key in keys]
-        absent = [index for index, known in enumerate(found) if known is None]
+        absent = [index for index, local in enumerate(found) if local is None]
         if absent:
-            asked = [keys[index] for index in absent]
-            for index, key, value in zip(absent, asked, await self._fetch(asked), strict=True):
+            requested = [keys[index] for index in absent]
+            values = await self._fetch(requested)
+            for index, key, value in zip(absent, requested, values, strict=True):
                 classification = found[index] = _decode(value)
                 if classification is not None:
                     self._remember(key, classification)
@@ -121,17 +123,18 @@ class PredictionCache:
         await self._writes.stop(FLUSH_SECONDS)
 
     async def size(self) -> int | None:
-        """How many classifications are cached; `None` while Redis is down."""
+        """The number of cached classifications; `None` while Redis is down."""
         try:
             with self._circuit.calling("size"):
                 keys = await self._redis.dbsize()
-                if keys > COUNTED_KEYS:
+                if keys > MAX_COUNTED_KEYS:
                     return int(keys)
                 return len({key async for key in self._redis.scan_iter(f"{PREFIX}*", count=1_000)})
         except REDIS_FAILURES:
             return None
 
     async def connected(self) -> bool:
+        """Whether Redis answers."""
         try:
             with self._circuit.calling("ping"):
                 await self._redis.ping()
@@ -145,10 +148,12 @@ def _decode(value: bytes | str | None) -> Classification | None:
         return None
     try:
         classification = Classification(**orjson.loads(value))
-        # Raises here and not in the answer if the scores are none.
+        # Invalid scores must raise here, not later in the reply.
         float(classification.confidence)
     except (ValueError, TypeError, AttributeError) as error:
-        # Somebody else wrote under our key. Computing the answer again also replaces it.
-        logger.warning("a cached value cannot be read and counts as a miss: %r", error)
+        # Another program wrote this key. The miss computes the answer again and replaces the value.
+        logger.warning(
+            "a cached value cannot be read and counts as a miss: %s", describe_error(error)
+        )
         return None
     return classification

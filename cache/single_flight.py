@@ -1,4 +1,4 @@
-"""Single-flight: a text that is being computed is waited for, not computed again.
+"""Single-flight: a text in flight is awaited, not computed again.
 
 After Go's golang.org/x/sync/singleflight, for a batch of keys at once.
 """
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[T]):
-    """One computation: what it will have computed, and how many callers wait for any of it."""
+    """One computation: the futures of its keys, and the number of callers that wait for any."""
 
     futures: dict[str, asyncio.Future[T]]
     callers: int = 0
@@ -26,12 +26,12 @@ class SingleFlight(Generic[T]):
     """Shares the computation of equal keys between the callers of one process."""
 
     def __init__(self, on_join: Callable[[int], object]) -> None:
-        """`on_join` is told how many keys a call found already in flight."""
+        """A call that finds keys in flight calls `on_join` with their number."""
         self._in_flight: dict[str, _Flight[T]] = {}
         self._on_join = on_join
 
     def __contains__(self, key: str) -> bool:
-        """Whether it is being computed."""
+        """Whether `key` is being computed."""
         return key in self._in_flight
 
     async def get(
@@ -39,20 +39,19 @@ class SingleFlight(Generic[T]):
         keys: Sequence[str],
         compute: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]],
     ) -> dict[str, T]:
-        """The value of every key. `compute` is called once, with the keys nobody computes yet.
+        """Get the value of every key; calls `compute` once, with the keys that are not in flight.
 
-        A failure reaches every caller that waits for the key. A caller that is cancelled does not
-        take the computation away from those who joined it; when the last one has left, the
-        computation is cancelled.
+        A failure reaches every caller that waits for the key. A cancelled caller does not cancel
+        the computation for the others; only when the last caller has left is it cancelled.
         """
         distinct = list(dict.fromkeys(keys))
-        mine = [key for key in distinct if key not in self._in_flight]
-        if len(mine) < len(distinct):
-            self._on_join(len(distinct) - len(mine))
-        if mine:
+        new = [key for key in distinct if key not in self._in_flight]
+        if len(new) < len(distinct):
+            self._on_join(len(distinct) - len(new))
+        if new:
             loop = asyncio.get_running_loop()
-            flight = _Flight[T]({key: loop.create_future() for key in mine})
-            self._in_flight.update(dict.fromkeys(mine, flight))
+            flight = _Flight[T]({key: loop.create_future() for key in new})
+            self._in_flight.update(dict.fromkeys(new, flight))
             flight.task = loop.create_task(self._run(flight, compute))
         flight_of = {key: self._in_flight[key] for key in distinct}
         flights = list(dict.fromkeys(flight_of.values()))
@@ -71,7 +70,7 @@ class SingleFlight(Generic[T]):
     def _leave(self, flight: _Flight[T]) -> None:
         flight.callers -= 1
         if not flight.callers and flight.task is not None and not flight.task.done():
-            # At once, so that nobody joins what is about to be cancelled.
+            # Before the cancellation, so that no call joins a cancelled computation.
             self._land(flight)
             flight.task.cancel()
 
@@ -93,11 +92,11 @@ class SingleFlight(Generic[T]):
             for future in flight.futures.values():
                 future.cancel()
             raise
-        except Exception as error:  # noqa: BLE001  told to every waiter, whatever it is
+        except Exception as error:  # noqa: BLE001  every waiting caller gets it
             for future in flight.futures.values():
                 if not future.done():
                     future.set_exception(error)
-                    # If nobody is left to hear of it, it is no unhandled error.
+                    # Marks it as retrieved: without callers it is no unhandled error.
                     future.exception()
         finally:
             self._land(flight)

@@ -1,1 +1,1 @@
-"""What every room may use, and nothing of theirs."""
+"""Shared foundations: every room may import core, and core imports no room."""

@@ -1,4 +1,4 @@
-"""API keys: what the setting says of them, and how a new one is made."""
+"""API keys: parsing the setting, making a new key, finding the key of a request."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ENTRY = re.compile(r"(?P<name>[^:,]+):(?P<scopes>[a-z+]+):(?P<sha256>[0-9a-fA-F
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """Who may ask for what; of the key itself only its SHA-256 is known.
+    """The owner and the scopes of a key, and the SHA-256 of the key itself.
 
-    A key is 256 random bits, which nobody can find by trying, so a plain hash is as good as a slow
-    one, and costs a request a microsecond.
+    A key is 256 random bits, too many to guess, so a plain hash is as safe as a slow one and costs
+    a request only a microsecond.
     """
 
     name: str
@@ -34,15 +34,15 @@ class ApiKey:
         return scope in self.scopes or "admin" in self.scopes
 
     def entry(self) -> str:
-        """As it is written in the setting."""
+        """The key as an entry of the setting."""
         return f"{self.name}:{'+'.join(sorted(self.scopes))}:{self.sha256}"
 
 
 def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
-    """The keys of a setting such as `EXAMPLE`; of one name there may be two while they change.
+    """Parse a setting such as `EXAMPLE`; a name may have two keys, so that they can be rotated.
 
     Raises:
-        ValueError: it is written otherwise; says how, without any of it.
+        ValueError: the setting has another form; the message does not quote it.
     """
     return tuple(_parse(entry.strip()) for entry in text.split(",") if entry.strip())
 
@@ -52,23 +52,23 @@ def _parse(entry: str) -> ApiKey:
     scopes = match["scopes"].split("+") if match else []
     known = frozenset(scope for scope in KEY_SCOPES if scope in scopes)
     if match is None or len(known) != len(scopes):
-        raise ValueError(f"write it as {EXAMPLE}; scopes are {', '.join(KEY_SCOPES)}")
+        raise ValueError(f"must have the form {EXAMPLE}; scopes are {', '.join(KEY_SCOPES)}")
     return ApiKey(match["name"], known, match["sha256"].lower())
 
 
 def make_api_key(name: str, scopes: Collection[KeyScope]) -> tuple[str, ApiKey]:
-    """A new key, as its owner sends it, and what is kept of it."""
+    """Make a new key: the text that its owner sends, and the entry for the setting."""
     key = token_urlsafe(KEY_BYTES)
-    return key, ApiKey(name, frozenset(scopes), hash_of(key))
+    return key, ApiKey(name, frozenset(scopes), hash_key(key))
 
 
-def hash_of(key: str) -> str:
+def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def find_key(keys: Sequence[ApiKey], sent: str) -> ApiKey | None:
-    """The one that was sent, compared with each of them in the same time."""
-    sha256 = hash_of(sent)
+    """Find the key that a client sent; every comparison takes the same time."""
+    sha256 = hash_key(sent)
     found = None
     for key in keys:
         if hmac.compare_digest(key.sha256, sha256):

@@ -1,4 +1,4 @@
-"""Small files that outlive a process: replaced whole, so that nobody ever reads half of one."""
+"""Atomic writes of small files, so that a reader never sees half of a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Replace `file` by `content`, or leave it as it was.
+    """Replace the content of `file`, or leave the file as it was.
 
     Raises:
         OSError: the new content could not be written; the old file is still there.

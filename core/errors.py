@@ -1,7 +1,7 @@
 """The error tree: each error knows its HTTP status and renders to one RFC 9457 problem.
 
 ServiceError
-|-- RequestError                 the client can mend it (4xx)
+|-- RequestError                 the request is at fault (4xx)
 |   |-- MalformedRequest    400
 |   |-- Unauthorized        401
 |   |-- Forbidden           403
@@ -13,7 +13,7 @@ ServiceError
 |   |-- UnsupportedMedia    415
 |   |-- InvalidRequest      422
 |   `-- RateLimited         429
-`-- UnavailableError             try again later (5xx)
+`-- UnavailableError             the client can try again later (5xx)
     |-- RunnerUnavailable   503
     |-- Overloaded          503
     |-- DatabaseUnavailable 503
@@ -33,7 +33,7 @@ PROBLEM_CONTENT_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One rule that one field broke; `field` is a path such as `texts.3`."""
+    """A rule that a field broke; `field` is a path such as `texts.3`."""
 
     field: str
     message: str
@@ -41,7 +41,7 @@ class FieldError:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An RFC 9457 problem: everything a client is told about a failed request."""
+    """An RFC 9457 problem: everything that a client learns about a failed request."""
 
     status: int
     detail: str
@@ -66,7 +66,7 @@ class Problem:
 
 
 def status_title(status: int) -> str:
-    """The standard phrase of an HTTP status; RFC 9457 wants it as the title of `about:blank`."""
+    """The standard phrase of an HTTP status, which RFC 9457 requires as title."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -74,7 +74,7 @@ def status_title(status: int) -> str:
 
 
 class ServiceError(Exception):
-    """An error that a client is told about, with a message that is safe to show."""
+    """An error for the client, with a message that is safe to show."""
 
     status: ClassVar[int] = 500
 
@@ -120,7 +120,7 @@ class PolicyNotFound(RequestError):
 
 
 class PolicyConflict(RequestError):
-    """Another policy came in between."""
+    """Another policy became active in the meantime."""
 
     status = 409
 
@@ -150,8 +150,18 @@ class InvalidRequest(RequestError):
     status = 422
 
 
+def describe_error(error: BaseException) -> str:
+    """An exception as one line of a log, such as `OSError: No space left on device`.
+
+    Only for errors whose text does not quote the text of a client.
+    """
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
 def invalid_field(field: str, message: str) -> InvalidRequest:
-    """One field breaks a rule."""
+    """Make the error for one field that breaks a rule."""
     return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])
 
 
@@ -169,7 +179,7 @@ class RateLimited(_RetryableError, RequestError):
 
 
 class UnavailableError(_RetryableError):
-    """A part that this request needs cannot answer now."""
+    """A component that this request needs cannot answer now."""
 
     status = 503
 
@@ -179,7 +189,7 @@ class RunnerUnavailable(UnavailableError):
 
 
 class Overloaded(UnavailableError):
-    """More is asked than can be answered in time; if `of_large`, more large requests."""
+    """Too many requests to answer in time; `of_large`: too many large requests."""
 
     status = 503
 
@@ -195,7 +205,7 @@ class DatabaseUnavailable(UnavailableError):
 
 
 class LogUnavailable(UnavailableError):
-    """The prediction log can keep nothing more: its spool is full, or its disk."""
+    """The spool of the prediction log, or its disk, is full."""
 
     status = 503
 

@@ -1,4 +1,4 @@
-"""Which texts a model can be asked: the rule for HTTP bodies and for rows of files."""
+"""The rule for valid texts, in HTTP bodies and in rows of files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ MAX_SUBJECT_CHARACTERS = 200
 
 
 def refuse_unusable(text: str) -> str:
-    """Return `text`.
+    """Return `text` if it is usable.
 
     Raises:
-        ValueError: no model and no database can do anything with it.
+        ValueError: the text is blank or contains a NUL character.
     """
     # PostgreSQL's text type cannot hold U+0000, and no tokenizer makes sense of it.
     if "\x00" in text:
         raise ValueError("must not contain the NUL character")
-    # Separators such as U+001F, which pydantic does not strip.
+    # strip() also removes separators such as U+001F, which pydantic does not strip.
     if not text.strip():
         raise ValueError("must not be blank")
     return text
 
 
-# The same rule, for readers of the OpenAPI document.
+# The same rule as a pattern, for readers of the OpenAPI document.
 USABLE_PATTERN = Field(
     json_schema_extra={
         "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",

@@ -1,7 +1,7 @@
 """The log of every process: one JSON object a line, or readable text on a terminal.
 
-A line never holds what a client sent. Where an exception was not expected, its type and its
-traceback are told, not its message: that of a validator or a driver often quotes the input.
+A line never contains the text of a client. An unexpected exception appears with its type and its
+traceback but without its message, because validators and drivers often quote the input.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from core import request_context, tracing
 from core.errors import ServiceError
 from core.types import LogFormat
 
-# What `extra` of a line may add; anything else stays out.
+# The fields that `extra` may add to a line; other fields are dropped.
 FIELDS = ("method", "endpoint", "status", "duration_ms", "caller")
-# Loggers that write their own lines unless told otherwise.
-_OTHERS = ("bentoml", "uvicorn.error", "circus")
-# Their messages are of our making, or of the operating system's.
-_HARMLESS = (ServiceError, OSError)
+# Loggers with handlers of their own, which are removed.
+_FOREIGN_LOGGERS = ("bentoml", "uvicorn.error", "circus")
+# Exceptions whose message never quotes a client: it is ours, or the operating system's.
+_SAFE_MESSAGES = (ServiceError, OSError)
 
 
 def configure_logs(level: str, log_format: LogFormat, component: Callable[[], str]) -> None:
-    """Have all that is logged in this process come out in one form on standard output.
+    """Send every log line of this process to standard output, in one format.
 
     `component` gives the name of the process, for every line.
     """
@@ -43,15 +43,15 @@ def configure_logs(level: str, log_format: LogFormat, component: Callable[[], st
                 add_logger_name,
                 ExtraAdder(allow=FIELDS),
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                _of(component),
-                _about_the_request,
-                _name_exceptions,
+                _add_component(component),
+                _add_request,
+                _add_exception,
             ],
             processors=[ProcessorFormatter.remove_processors_meta, *_renderer(as_text=as_text)],
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in _OTHERS:
+    for name in _FOREIGN_LOGGERS:
         other = logging.getLogger(name)
         other.handlers.clear()
         other.propagate = True
@@ -64,17 +64,17 @@ def _renderer(*, as_text: bool) -> list[Processor]:
         return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=0)]
     return [
         structlog.processors.EventRenamer("message"),
-        _in_order,
+        _first_fields_first,
         structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, str).decode()),
     ]
 
 
-def _in_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _first_fields_first(_logger: Any, _method: str, event: EventDict) -> EventDict:
     first: EventDict = {name: event.pop(name) for name in ("timestamp", "level", "message")}
     return {**first, **event}
 
 
-def _of(component: Callable[[], str]) -> Processor:
+def _add_component(component: Callable[[], str]) -> Processor:
     def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
         event["component"] = component()
         return event
@@ -82,7 +82,7 @@ def _of(component: Callable[[], str]) -> Processor:
     return add
 
 
-def _about_the_request(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _add_request(_logger: Any, _method: str, event: EventDict) -> EventDict:
     context = request_context.current()
     if context is not None:
         event["request_id"] = context.id
@@ -92,25 +92,25 @@ def _about_the_request(_logger: Any, _method: str, event: EventDict) -> EventDic
     return event
 
 
-def _name_exceptions(_logger: Any, _method: str, event: EventDict) -> EventDict:
+def _add_exception(_logger: Any, _method: str, event: EventDict) -> EventDict:
     error = event.pop("exc_info", None)
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["exception"] = "\n".join(described(error))
+        event["exception"] = "\n".join(describe_traceback(error))
     return event
 
 
-def described(error: BaseException) -> Iterator[str]:
-    """The types of an exception and of those that it came of, and where each was raised."""
+def describe_traceback(error: BaseException) -> Iterator[str]:
+    """Describe an exception and its causes: the type of each, and its traceback."""
     seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        name = f"{type(following).__module__}.{type(following).__qualname__}"
-        message = f": {following}" if isinstance(following, _HARMLESS) else ""
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        name = f"{type(current).__module__}.{type(current).__qualname__}"
+        message = f": {current}" if isinstance(current, _SAFE_MESSAGES) else ""
         yield name.removeprefix("builtins.") + message
-        for frame in traceback.extract_tb(following.__traceback__):
+        for frame in traceback.extract_tb(current.__traceback__):
             yield f"  {frame.filename}:{frame.lineno} in {frame.name}"
-        hidden = following.__suppress_context__
-        following = following.__cause__ or (None if hidden else following.__context__)
+        hidden = current.__suppress_context__
+        current = current.__cause__ or (None if hidden else current.__context__)

@@ -1,7 +1,7 @@
-"""Every Prometheus metric of the service, and how to read one back over all worker processes.
+"""Every Prometheus metric of the service, and the total of a counter over all processes.
 
-Bento sets PROMETHEUS_MULTIPROC_DIR before its workers start, so these count over all of them and
-come out of Bento's own /metrics. Label values come from closed sets; never from a request.
+BentoML sets PROMETHEUS_MULTIPROC_DIR before its workers start, so the metrics cover all workers and
+appear in BentoML's own /metrics. Label values come from closed sets, never from a request.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-    # A worker is started, never forked, so its process id stays. Asking the kernel for it at every
-    # increment took 8 % of a cached request.
+    # A worker is started, never forked, so its process id never changes. Without this, every
+    # increment asks the kernel for it, which took 8 % of a cached request.
     _pid = os.getpid()
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
 
@@ -36,13 +36,13 @@ http_request_duration = Histogram(
 timed_out_requests = Counter(
     "timed_out_requests_total",
     "Requests answered 504 because of their deadline, or 408 because their headers or body did "
-    "not come",
+    "not arrive",
     ["reason"],
 )
 predictions = Counter("model_predictions_total", "Predictions answered", ["sentiment", "version"])
 inference_duration = Histogram(
     "model_inference_duration_seconds",
-    "One batch in the engine",
+    "Duration of one batch in the engine",
     ["version"],
     buckets=LATENCY_BUCKETS_SECONDS,
 )
@@ -51,7 +51,7 @@ batch_texts = Histogram(
 )
 batch_tokens = Histogram(
     "model_batch_tokens",
-    "Rows times the longest row of one batch of a runner",
+    "Padded tokens of one batch of a runner: rows times the longest row",
     ["version"],
     buckets=TOKEN_BUCKETS,
 )
@@ -78,18 +78,18 @@ abandoned_texts = Counter(
     ["version"],
 )
 shed_requests = Counter(
-    "shed_requests_total", "Requests answered 503 because too much was asked", ["reason"]
+    "shed_requests_total", "Requests answered 503 because of overload", ["reason"]
 )
 runner_calls = Counter("runner_calls_total", "Calls of an API worker to a runner", ["version"])
 runner_up = Gauge(
     "runner_up",
-    "Whether the runner answered the API worker that asked it last",
+    "Whether the runner answered the last probe of an API worker",
     ["version"],
     multiprocess_mode="mostrecent",
 )
 runner_hosts = Gauge(
     "runner_hosts",
-    "Runner hosts that answered the API worker that asked them last",
+    "Runner hosts that answered the last probe of an API worker",
     ["version"],
     multiprocess_mode="mostrecent",
 )
@@ -98,33 +98,33 @@ runner_failovers = Counter(
 )
 revision_info = Gauge(
     "model_revision_info",
-    "1 for what a version's runner holds, 0 for what it held before",
+    "1 for the model that a version's runner holds, 0 for the models that it held before",
     ["version", "revision", "engine"],
     multiprocess_mode="mostrecent",
 )
 model_changes = Counter(
     "model_changes_total",
-    "Models that a running runner was told to hold instead: done, or refused",
+    "Changes of the desired model of a running runner, by outcome: done or refused",
     ["version", "outcome"],
 )
 model_refused = Gauge(
     "model_change_refused",
-    "1 while a runner does not hold the model that it was told to hold last",
+    "1 while a runner does not hold its last desired model",
     ["version"],
     multiprocess_mode="mostrecent",
 )
 rollout_policy_version = Gauge(
     "rollout_policy_version",
-    "The rollout policy that the API process that looked last goes by; 0: the settings",
+    "The active rollout policy of the API process that refreshed last; 0: the settings",
     multiprocess_mode="mostrecent",
 )
 rollout_policy_frozen = Gauge(
     "rollout_policy_frozen",
-    "1 while PostgreSQL does not say which rollout policy is in force: the last known is",
+    "1 while PostgreSQL does not answer, so that the last known rollout policy stays active",
     multiprocess_mode="mostrecent",
 )
 rollout_changes = Counter(
-    "rollout_changes_total", "Rollout policies that were put in force", ["action"]
+    "rollout_changes_total", "Rollout policies that became active", ["action"]
 )
 rollout_share = Gauge(
     "rollout_share_percent",
@@ -134,20 +134,19 @@ rollout_share = Gauge(
 )
 shadow_texts = Counter(
     "shadow_texts_total",
-    "Texts of /predict that the challenger was asked about too: compared, failed, or skipped for "
-    "want of time",
+    "Texts of /predict sampled for the shadow: compared, failed, or skipped for lack of time",
     ["outcome"],
 )
 build_info = Gauge(
     "sentiment_build_info",
-    "1; the labels tell what runs",
+    "Always 1; the labels name the running versions",
     ["version", "python", "bentoml"],
     multiprocess_mode="mostrecent",
 )
 comparisons = Counter(
-    "model_comparisons_total", "Texts that both versions were asked about", ["agreement"]
+    "model_comparisons_total", "Texts that both versions classified", ["agreement"]
 )
-# NaN, which no alert is above, while there are too few predictions to tell.
+# NaN while there are too few predictions; no alert fires on NaN.
 drift_psi = Gauge(
     "model_drift_psi",
     "Population Stability Index of the last hour against the week before it",
@@ -156,7 +155,7 @@ drift_psi = Gauge(
 )
 drift_psi_noise = Gauge(
     "model_drift_psi_noise",
-    "What samples of these sizes pass in 1 % of comparisons without any drift",
+    "The PSI that samples of these sizes exceed in 1 % of comparisons without any drift",
     ["version", "feature"],
     multiprocess_mode="mostrecent",
 )
@@ -166,7 +165,7 @@ confidence = Histogram(
 cache_hits = Counter("cache_hits_total", "Texts answered from the cache")
 cache_misses = Counter("cache_misses_total", "Texts that were not in the cache")
 cache_joins = Counter(
-    "cache_single_flight_joins_total", "Misses that waited for the same text already in flight"
+    "cache_single_flight_joins_total", "Misses that waited for the same text in flight"
 )
 cache_writes_dropped = Counter(
     "cache_writes_dropped_total", "Answers not cached because too many waited for Redis"
@@ -176,35 +175,37 @@ rate_limited = Counter("rate_limited_requests_total", "Requests answered 429", [
 db_queries = Counter("db_queries_total", "Database round trips", ["type"])
 db_query_duration = Histogram(
     "db_query_duration_seconds",
-    "One database round trip",
+    "Duration of one database round trip",
     ["type"],
     buckets=LATENCY_BUCKETS_SECONDS,
 )
-log_recorded = Counter("prediction_log_recorded_total", "Predictions on local disk")
-log_stored = Counter("prediction_log_stored_total", "Predictions brought to PostgreSQL")
+log_recorded = Counter(
+    "prediction_log_recorded_total", "Predictions written to the spool on local disk"
+)
+log_stored = Counter("prediction_log_stored_total", "Predictions shipped to PostgreSQL")
 log_dropped = Counter(
     "prediction_log_dropped_total", "Predictions that were dropped because the spool was full"
 )
 log_rejected = Counter(
-    "prediction_log_rejected_total", "Lines that PostgreSQL refused or nobody could read"
+    "prediction_log_rejected_total", "Spool lines that PostgreSQL refused or that could not be read"
 )
 log_spool_bytes = Gauge(
     "prediction_log_spool_bytes",
-    "What waits on local disk for PostgreSQL",
+    "Size of the spool that waits for PostgreSQL",
     multiprocess_mode="mostrecent",
 )
 log_max_bytes = Gauge(
-    "prediction_log_max_bytes", "What may wait at most", multiprocess_mode="mostrecent"
+    "prediction_log_max_bytes", "Largest allowed size of the spool", multiprocess_mode="mostrecent"
 )
 log_spool_age = Gauge(
     "prediction_log_spool_age_seconds",
-    "Age of the oldest segment of the spool; about a second while PostgreSQL takes predictions",
+    "Age of the oldest segment of the spool; about a second while PostgreSQL answers",
     multiprocess_mode="mostrecent",
 )
 
 
 def total(name: str) -> float:
-    """The sum of counter `name` over every process that shares this service's metrics."""
+    """Sum the counter `name` over all processes of this service."""
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

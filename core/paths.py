@@ -1,4 +1,4 @@
-"""Where the checkout lies: the folder of service.py, and in the image its copy."""
+"""The root folder: that of service.py, in a checkout and in the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL connection pool, and what its failures look like."""
+"""The PostgreSQL connection pool, and the errors that count as its failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from core import metrics
 from core.errors import DatabaseUnavailable
 
-# Of the tables of every room.
+# The tables of every room.
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -27,10 +27,11 @@ metadata = MetaData(
     }
 )
 
-# `policy` apart from `select`: it is asked twice a second, and would hide how long analytics take.
+# `policy` is apart from `select`, because it runs twice a second and would hide the duration of
+# analytics queries.
 QueryType = Literal["copy", "insert", "select", "policy", "ping"]
 
-# What an outage, an exhausted pool or a slow answer raise; COPY raises asyncpg's own errors.
+# The errors of an outage, an exhausted pool or a slow answer; COPY raises asyncpg's own errors.
 DATABASE_FAILURES = (
     DBAPIError,
     PoolTimeoutError,
@@ -39,7 +40,7 @@ DATABASE_FAILURES = (
     OSError,
     TimeoutError,
 )
-# Of these, what says that the rows themselves are at fault.
+# Those of them that mean that the rows themselves are at fault.
 REFUSALS = (
     DataError,
     IntegrityError,
@@ -56,25 +57,25 @@ def describe_failure(error: BaseException) -> str:
 
 
 def create_engine(url: URL, *, pool_size: int, timeout_seconds: float) -> AsyncEngine:
-    """A pool of at most `pool_size` connections; waits and statements end after the time-out."""
+    """Make a pool of `pool_size` connections; waits and statements end after the time-out."""
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=timeout_seconds,
         pool_pre_ping=True,
-        hide_parameters=True,  # in messages of errors: they hold what clients sent
+        hide_parameters=True,  # in error messages: parameters hold the texts of clients
         connect_args={
             "timeout": timeout_seconds,
             "command_timeout": timeout_seconds,
             "server_settings": {
                 "application_name": "sentiment",
                 "timezone": "UTC",
-                # Queries of some 100,000 rollup bins: compiled, they take longer to begin with
-                # than to run; and what they group fits into memory.
+                # A query groups some 100,000 rollup bins: compiling it takes longer than running
+                # it, and its groups fit into memory.
                 "jit": "off",
                 "work_mem": "32MB",
-                # To start workers takes longer than what these queries would share with them.
+                # Starting parallel workers takes longer than they save in these queries.
                 "max_parallel_workers_per_gather": "0",
             },
         },
@@ -96,10 +97,10 @@ async def timed(query_type: QueryType) -> AsyncIterator[None]:
 async def reading(
     engine: AsyncEngine, query_type: QueryType = "select"
 ) -> AsyncIterator[AsyncConnection]:
-    """A connection for a query that somebody waits for.
+    """A connection for a query of a request.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is down, slow, or all connections are taken.
+        DatabaseUnavailable: PostgreSQL is down or slow, or all connections are in use.
     """
     try:
         async with timed(query_type), engine.connect() as connection:
@@ -109,6 +110,7 @@ async def reading(
 
 
 async def connected(engine: AsyncEngine) -> bool:
+    """Whether PostgreSQL answers."""
     try:
         async with timed("ping"), engine.connect():
             return True

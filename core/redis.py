@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from core import metrics
+from core.errors import describe_error
 
 logger = logging.getLogger("bentoml.sentiment.redis")
 
@@ -25,15 +26,15 @@ REDIS_FAILURES = (RedisError, OSError, TimeoutError)
 
 
 def connect(url: str, *, timeout_seconds: float) -> Redis:
-    """A client of `url`, without connecting yet.
+    """Make a client of `url`, which connects with its first command.
 
     redis-py by default retries a failed command three times with up to 10 s of waiting, which a
-    request cannot afford. One immediate retry stays: it is what heals a connection that the server
+    request cannot afford. One immediate retry stays: it replaces a connection that the server
     closed while it was idle.
     """
     pool = BlockingConnectionPool.from_url(
         url,
-        # Past so many commands at once, one waits for another instead of counting as an outage.
+        # A command beyond this number waits for a connection; it does not count as an outage.
         max_connections=MAX_CONNECTIONS,
         timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
@@ -44,14 +45,14 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
 
 
 class RedisDown(RedisError):
-    """Redis has just failed several times, and is not asked for a moment."""
+    """The circuit is open: Redis has just failed several times."""
 
 
 class RedisCircuit:
-    """All calls of a process to one Redis: an outage costs them microseconds, not time-outs.
+    """The circuit breaker of a process and its Redis: an outage costs microseconds, no time-outs.
 
-    After `FAILURES` failures in a row it is left alone for `REST_SECONDS`; then the next call
-    tries.
+    After `FAILURES` failures in a row, calls fail at once for `REST_SECONDS`; then the next call
+    tries Redis again.
     """
 
     def __init__(self) -> None:
@@ -60,16 +61,22 @@ class RedisCircuit:
 
     @contextmanager
     def calling(self, operation: str) -> Iterator[None]:
-        """Around one call. Raises `REDIS_FAILURES`, counted; the first of an outage is logged."""
+        """Wrap one call: count its failure, and log the first failure of an outage.
+
+        Raises:
+            REDIS_FAILURES: the call failed, or the circuit is open.
+        """
         try:
             if self._breaker.opened:
-                raise RedisDown("Redis is left alone after its failures")
-            with self._breaker, _closed_transport_told_as_such():
+                raise RedisDown("the circuit is open after several failures of Redis")
+            with self._breaker, _closed_transport_as_connection_error():
                 yield
         except REDIS_FAILURES as error:
             metrics.redis_errors.labels(operation).inc()
             if not self._down:
-                logger.warning("Redis fails, going on without it: %r", error)
+                logger.warning(
+                    "Redis fails, and the service goes on without it: %s", describe_error(error)
+                )
             self._down = True
             raise
         if self._down:
@@ -78,10 +85,11 @@ class RedisCircuit:
 
 
 @contextmanager
-def _closed_transport_told_as_such() -> Iterator[None]:
-    """uvloop raises RuntimeError where a connection breaks off right before it is written to.
+def _closed_transport_as_connection_error() -> Iterator[None]:
+    """Convert uvloop's RuntimeError for a closed connection into a connection error.
 
-    redis-py wraps what asyncio raises then, and lets that through.
+    uvloop raises it when the connection breaks right before a write. redis-py converts asyncio's
+    error in that case, but not uvloop's.
     """
     try:
         yield

@@ -79,7 +79,7 @@ def _id_of_client(scope: Scope) -> str | None:
 
 @asynccontextmanager
 async def deadline_in(seconds: float) -> AsyncIterator[None]:
-    """Cancel the block after `seconds`, and tell the code inside when that will be.
+    """Cancel the block after `seconds`; `remaining_seconds` inside it returns the time left.
 
     Raises:
         TimeoutError: the block took longer.

@@ -5,75 +5,22 @@ from __future__ import annotations
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Literal
 
-from limits import parse_many
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
+from core.setting_types import ApiKeys, CorsOrigins, DatabaseUrl, RateLimit, RedisUrl
 from core.types import EngineName, LogFormat, Version
-from core.urls import asyncpg_url, check_database_url, check_redis_url
+from core.urls import asyncpg_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
 
-def _lower_off(value: object) -> object:
-    return "off" if isinstance(value, str) and value.strip().lower() == "off" else value
-
-
-def _check_rate_limit(value: str) -> str:
-    if value != "off":
-        try:
-            [_] = parse_many(value)  # of several, only one would be kept
-        except ValueError as error:
-            raise ValueError("write it as 100/minute, or off") from error
-    return value
-
-
-def _parse_origins(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    origins = tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
-    for origin in origins:
-        parts = urlsplit(origin)
-        if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in ("http", "https"):
-            raise ValueError("write origins such as https://shop.example, with commas between them")
-    return origins
-
-
-def _check_database_url(value: SecretStr) -> SecretStr:
-    check_database_url(value.get_secret_value())
-    return value
-
-
-def _check_redis_url(value: SecretStr) -> SecretStr:
-    check_redis_url(value.get_secret_value())
-    return value
-
-
-def _check_api_keys(value: SecretStr) -> SecretStr:
-    parse_api_keys(value.get_secret_value())
-    return value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-RateLimit = Annotated[str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)]
-
-
-CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]
-
-
 class Settings(BaseSettings):
-    """Read once from the environment and `.env`; frozen afterwards.
+    """The settings of the environment and of `.env`; frozen once they are read.
 
     Field descriptions are the source of `.env.example` and of the README's table (a test compares).
     """
@@ -83,57 +30,56 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
-        hide_input_in_errors=True,  # a URL that cannot be read may still hold a password
+        hide_input_in_errors=True,  # a URL that cannot be parsed may still hold a password
     )
 
-    database_url: Annotated[
-        SecretStr | None, AfterValidator(lambda value: value and _check_database_url(value))
-    ] = Field(None, description="PostgreSQL; unset: `make serve` starts a private one")
-    redis_url: Annotated[
-        SecretStr | None, AfterValidator(lambda value: value and _check_redis_url(value))
-    ] = Field(None, description="Redis or Valkey; unset: `make serve` starts a private one")
+    database_url: DatabaseUrl | None = Field(
+        None, description="URL of PostgreSQL; unset: `make serve` starts a private PostgreSQL"
+    )
+    redis_url: RedisUrl | None = Field(
+        None, description="URL of Redis or Valkey; unset: `make serve` starts a private Redis"
+    )
     data_folder: Path = Field(
-        Path(".data"),
-        description="for the log on its way to PostgreSQL, and the private PostgreSQL and Redis",
+        Path(".data"), description="folder of the spool, and of the private PostgreSQL and Redis"
     )
     host: str = Field(
-        "127.0.0.1", description="address to listen on; 0.0.0.0: every one of this machine's"
+        "127.0.0.1", description="address to listen on; 0.0.0.0: all addresses of this machine"
     )
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
-    api_workers: int = Field(1, ge=1, le=64, description="API processes")
+    api_workers: int = Field(1, ge=1, le=64, description="number of API processes")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="DEBUG, INFO, WARNING or ERROR"
+        "INFO", description="least severe level to log: DEBUG, INFO, WARNING or ERROR"
     )
-
     log_format: LogFormat = Field(
-        "auto", description="json: an object a line; text; auto: text on a terminal, else json"
+        "auto", description="json: one object a line; text; auto: text on a terminal, else json"
     )
 
-    api_keys: Annotated[
-        SecretStr | None,
-        AfterValidator(lambda value: value and _check_api_keys(value)),
-    ] = Field(
+    api_keys: ApiKeys | None = Field(
         None,
-        description="who may ask for what, as `python -m scripts.make_key` writes it; unset: all",
+        description="API keys and their scopes, as `python -m scripts.make_key` prints them; "
+        "unset: every client may use every endpoint",
     )
     allow_anonymous: bool = Field(
-        False, description="1 serves without API keys to other machines too"
+        False, description="1 allows other machines to connect although API_KEYS is unset"
     )
     runner_key: SecretStr | None = Field(
         None,
-        description="what the API shows to runners on other machines; the same on all of them",
+        description="secret between the API and runners on other machines; the same on all of them",
     )
     cors_origins: CorsOrigins = Field(
-        (), description="websites whose scripts may ask, such as https://shop.example; unset: none"
+        (),
+        description="websites whose scripts may call the API, as https://shop.example; unset: none",
     )
     rate_limit_predict: RateLimit = Field(
         "100/minute",
-        description="per client: /predict, /predict/ab, /predict/ab-compare, /feedback",
+        description="limit per client: /predict, /predict/ab, /predict/ab-compare, /feedback",
     )
     rate_limit_batch: RateLimit = Field(
-        "20/minute", description="per client: /predict/batch, in batches of MAX_BATCH_TEXTS"
+        "20/minute", description="limit per client: /predict/batch, in batches of MAX_BATCH_TEXTS"
     )
-    rate_limit_analytics: RateLimit = Field("60/minute", description="per client: /analytics/...")
+    rate_limit_analytics: RateLimit = Field(
+        "60/minute", description="limit per client: /analytics/..."
+    )
 
     model_v1: str = Field(
         "sentiment-distilbert-v1:latest", description="tag of v1 in the BentoML model store"
@@ -142,109 +88,112 @@ class Settings(BaseSettings):
         "sentiment-distilbert-v2:latest", description="tag of v2 in the BentoML model store"
     )
     default_version: Version = Field(
-        "v1",
-        description="answers a /predict without a version, until a rollout says otherwise",
+        "v1", description="version that answers /predict without a version; a rollout may change it"
     )
     ab_v2_percent: float = Field(
-        50.0, ge=0, le=100, description="share of /predict/ab subjects that v2 answers, likewise"
+        50.0,
+        ge=0,
+        le=100,
+        description="percent of the subjects of /predict/ab that get v2; a rollout may change it",
     )
     ab_salt: str = Field(
-        "ab-1", description="change it to deal the subjects of /predict/ab out anew"
+        "ab-1", description="salt of the A/B split; another salt assigns every subject anew"
     )
 
-    max_batch_texts: int = Field(100, ge=1, le=10_000, description="texts in one /predict/batch")
+    max_batch_texts: int = Field(
+        100, ge=1, le=10_000, description="most texts in one /predict/batch"
+    )
     max_body_bytes: int = Field(
-        4_194_304, ge=65_536, description="a larger request body is refused with 413"
+        4_194_304, ge=65_536, description="larger request bodies are refused (413)"
     )
     body_timeout_seconds: float = Field(
-        10.0,
-        gt=0,
-        description="request headers, or a body, that take longer to come are refused with 408",
+        10.0, gt=0, description="slower request headers and bodies are refused (408)"
     )
     keep_alive_seconds: int = Field(
         75,
         gt=0,
-        description="an idle connection is kept for so long; longer than a load balancer in front",
+        description="idle connections are closed after this; keep it above the load balancer's",
     )
     request_timeout_seconds: float = Field(
         30.0,
         gt=0,
-        description="longest time for an answer, else 504; X-Request-Timeout-Ms asks for less",
+        description="longest time for a reply, else 504; X-Request-Timeout-Ms asks for less",
     )
     drain_seconds: float = Field(
         1.0,
         ge=0,
-        description="after SIGTERM it goes on for so long, not ready, so that clients go elsewhere",
+        description="after SIGTERM the service is not ready but still serves for this time",
     )
     stop_seconds: float = Field(
         30.0, gt=0, description="a worker that has not stopped by then is killed; the log is kept"
     )
     engine: Literal["auto", EngineName] = Field(
-        "auto", description="what computes; auto: the fastest that is saved and that this CPU runs"
+        "auto", description="inference engine; auto: the fastest saved engine that this CPU runs"
     )
     runner_threads: int = Field(
-        0, ge=0, description="batches a runner computes at once, one a core; 0: one for each CPU"
+        0, ge=0, description="batches that a runner computes at once, one a core; 0: one a CPU"
     )
     max_queue_seconds: float = Field(
-        1.0, gt=0, description="what would wait longer for a model is refused (503)"
+        1.0, gt=0, description="a request that would wait longer for a model is refused (503)"
     )
     max_bulk_queue_seconds: float = Field(
-        5.0, gt=0, description="the same for large batches, which have a queue of their own"
+        5.0, gt=0, description="the same for large batches, which have their own queue"
     )
     max_queued_texts: int = Field(
-        10_000, ge=1, description="texts that may wait for a model in either queue"
+        10_000, ge=1, description="most texts that may wait for a model, in each queue"
     )
     max_queued_tokens: int = Field(
-        500_000, ge=1, description="tokens that may wait for a model in either queue, estimated"
+        500_000, ge=1, description="most tokens (estimated) that may wait, in each queue"
     )
     mkldnn_enable: bool = Field(
         True, description="0 turns oneDNN off, for CPUs where it is slow or broken (some ARM)"
     )
 
-    cache_ttl_seconds: int = Field(86_400, ge=1, description="how long an answer stays cached")
+    cache_ttl_seconds: int = Field(86_400, ge=1, description="time until a cached answer expires")
     local_cache_entries: int = Field(
-        2_000, ge=0, description="answers that each API process keeps itself, before Redis; 0: none"
+        2_000, ge=0, description="answers cached in the memory of each API process; 0: none"
     )
     redis_timeout_seconds: float = Field(
         0.25, gt=0, description="longest wait for one Redis command"
     )
     redis_max_memory: str = Field(
-        "256mb", description="memory of the private Redis; the least recently used keys go first"
+        "256mb", description="memory of the private Redis; it evicts the least recently used keys"
     )
 
     otel_exporter_otlp_endpoint: str | None = Field(
-        None, description="a collector of traces, as http://127.0.0.1:4318; unset: no traces"
+        None, description="OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"
     )
     otel_exporter_otlp_traces_endpoint: str | None = Field(
-        None, description="the same, with its whole path"
+        None, description="the same, with the whole path"
     )
     otel_service_name: str = Field(
-        "sentiment", description="what traces call it; its runners are NAME-runner-v1 and -v2"
+        "sentiment", description="service name in traces; the runners are NAME-runner-v1 and -v2"
     )
-    otel_sdk_disabled: bool = Field(False, description="1: no traces, wherever to")
+    otel_sdk_disabled: bool = Field(False, description="1 turns traces off")
 
     text_storage: Literal["full", "hash", "none"] = Field(
-        "hash", description="what the prediction log keeps of a text: full, its SHA-256 only, none"
+        "hash", description="how the prediction log stores texts: full, hash (only SHA-256) or none"
     )
     log_retention_days: int = Field(
-        90, ge=0, description="whole days that the prediction log and analytics go back; 0: forever"
+        90, ge=0, description="days of the prediction log and of analytics; 0: forever"
     )
     log_durability: Literal["fsync", "page_cache"] = Field(
         "fsync",
-        description="a prediction is on disk before its reply leaves: fsync, it survives a power "
-        "cut; page_cache, it survives the end of every process",
+        description="a prediction is on disk before its reply leaves; fsync: it survives a power "
+        "cut; page_cache: it survives the end of every process",
     )
     log_max_bytes: int = Field(
         1 << 30,
         ge=64 << 20,
-        description="what may wait on disk for PostgreSQL, some 400 bytes a prediction",
+        description="largest spool that waits for PostgreSQL; about 400 bytes a prediction",
     )
     log_when_full: Literal["refuse", "drop_oldest"] = Field(
         "refuse",
-        description="when that is full, or its disk: refuse (503), or drop_oldest and count them",
+        description="when the spool or its disk is full; refuse: answer 503; drop_oldest: drop "
+        "the oldest predictions and count them",
     )
     log_flush_seconds: float = Field(
-        0.1, gt=0, description="how often what was written to disk is moved on to PostgreSQL"
+        0.1, gt=0, description="interval at which the spool is shipped to PostgreSQL"
     )
     database_pool_size: int = Field(
         5, ge=2, description="PostgreSQL connections of each API process"
@@ -258,7 +207,7 @@ class Settings(BaseSettings):
 
         Raises:
             MissingSetting: `DATABASE_URL` is unset.
-            sqlalchemy.exc.ArgumentError: it cannot be read.
+            sqlalchemy.exc.ArgumentError: the URL cannot be parsed.
         """
         if self.database_url is None:
             raise MissingSetting(
@@ -268,7 +217,7 @@ class Settings(BaseSettings):
         return asyncpg_url(self.database_url.get_secret_value())
 
     def spool_folder(self) -> Path:
-        """Where predictions wait on disk for PostgreSQL."""
+        """The folder of the spool, where predictions wait for PostgreSQL."""
         return self.data_folder / "spool"
 
     def redis_connection_url(self) -> str:
@@ -286,7 +235,7 @@ class Settings(BaseSettings):
 
     @property
     def is_traced(self) -> bool:
-        """Whether there is a collector of traces. The SDK reads the other variables itself."""
+        """Whether a trace collector is set. OpenTelemetry reads its other variables itself."""
         endpoint = self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint
         return bool(endpoint) and not self.otel_sdk_disabled
 
@@ -295,15 +244,19 @@ class Settings(BaseSettings):
 
     @property
     def is_open(self) -> bool:
-        """Whether whoever reaches it may ask for everything."""
+        """Whether every client may use every endpoint, because there are no API keys."""
         return not self.known_keys()
 
     def check_open(self) -> None:
-        """Raises MissingSetting: other machines could ask for everything, and nobody said so."""
+        """Check that an open service either listens on loopback or allows anonymous clients.
+
+        Raises:
+            MissingSetting: neither is the case.
+        """
         if self.is_open and not self.allow_anonymous and not _is_loopback(self.host):
             raise MissingSetting(
-                f"HOST={self.host} lets other machines in, and no API_KEYS say whom. Make one with "
-                "`python -m scripts.make_key NAME`, or say ALLOW_ANONYMOUS=1"
+                f"HOST={self.host} lets other machines connect, but API_KEYS is not set. Make a "
+                "key with `python -m scripts.make_key NAME`, or set ALLOW_ANONYMOUS=1"
             )
 
     def model_tag(self, version: Version) -> str:
@@ -311,33 +264,40 @@ class Settings(BaseSettings):
 
 
 class SettingsError(RuntimeError):
-    """The environment does not say what the service needs to know; the message says what."""
+    """A setting is missing or invalid; the message names it and the allowed values."""
 
 
 class MissingSetting(SettingsError):
-    """A setting that this command cannot do without is unset."""
+    """A setting that this command needs is unset."""
 
 
 class InvalidSetting(SettingsError):
-    """A setting has a value that it cannot have."""
+    """The value of a setting is not allowed."""
 
     def __init__(self, error: ValidationError) -> None:
-        # What was given is not shown: it may be a password.
+        # The message does not show the value, which may be a password.
         lines = [
             f"{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        super().__init__("\n".join([*lines, 'README.md, "Settings", says what each is for']))
+        super().__init__("\n".join([*lines, 'README.md explains each setting under "Settings"']))
 
 
 @cache
 def get_settings() -> Settings:
-    """The settings of this process.
+    """Read the settings of this process.
 
     Raises:
-        InvalidSetting: the environment or `.env` says something that cannot be.
+        InvalidSetting: the environment or `.env` has a value that is not allowed.
     """
     try:
         return Settings()
     except ValidationError as error:
         raise InvalidSetting(error) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

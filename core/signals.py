@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does."""
+"""SIGTERM that ends a command as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import signal
 
 
 def sigterm_as_ctrl_c() -> None:
-    """From now on SIGTERM raises KeyboardInterrupt too, in the background of a script as well.
+    """Make SIGTERM raise KeyboardInterrupt, also in a process that a script started with `&`.
 
-    A shell without job control ignores SIGINT for what it starts with `&`, so that Python would
-    not raise anything either.
+    A shell without job control lets such a process ignore SIGINT, and Python would ignore it too.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

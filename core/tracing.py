@@ -1,7 +1,8 @@
-"""OpenTelemetry spans of a request: cache, queue, tokens, inference, disk, and at last PostgreSQL.
+"""OpenTelemetry spans of a request: cache, queue, tokens, inference, disk and PostgreSQL.
 
-Off unless the environment names a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`). Then each of these
-functions is one comparison. Spans never hold what a client sent: of an exception, its type.
+Tracing is off unless the environment names a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`). While it is
+off, each function costs one comparison. A span never contains the text of a client; of an exception
+it contains only the type.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from opentelemetry.trace import (
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-# How long the end of a process waits for spans that a collector does not take.
+# The longest time that a process waits at its end for a collector to accept its spans.
 FLUSH_SECONDS = 2.0
 
 _OFF: AbstractContextManager[None] = nullcontext()
@@ -38,9 +39,9 @@ Attributes = Mapping[str, str | int | float | bool]
 
 
 def start_tracing(service_name: str) -> None:
-    """Trace this process from now on, to where the standard variables say."""
+    """Trace this process; the standard OTEL variables name the collector."""
     global _tracer, _stop
-    # Only here: a process that does not trace needs none of it.
+    # Imported here, because a process without tracing does not need the SDK.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -51,17 +52,17 @@ def start_tracing(service_name: str) -> None:
     provider.add_span_processor(BatchSpanProcessor(exporter))
 
     def stop() -> None:
-        # By itself it would try each batch for ten seconds.
-        giving_up = threading.Timer(FLUSH_SECONDS, exporter.shutdown)
-        giving_up.start()
+        # Without the timer, the exporter would try each batch for ten seconds.
+        timer = threading.Timer(FLUSH_SECONDS, exporter.shutdown)
+        timer.start()
         provider.shutdown()
-        giving_up.cancel()
+        timer.cancel()
 
     _tracer, _stop = provider.get_tracer("sentiment"), stop
 
 
 def stop_tracing() -> None:
-    """Send what has ended; blocks for some `FLUSH_SECONDS` at most."""
+    """Send the spans that have ended; blocks for about `FLUSH_SECONDS` at most."""
     global _tracer, _stop
     stop, _tracer, _stop = _stop, None, None
     if stop is not None:
@@ -80,24 +81,24 @@ def span(
     links: Iterable[SpanContext] = (),
     parent: Context | SpanContext | None = None,
 ) -> AbstractContextManager[Span | None]:
-    """What the block does, as part of the span around it or of `parent`; None if tracing is off."""
+    """Start a span for the block, below `parent` or the current span; None if tracing is off."""
     if _tracer is None:
         return _OFF
     started = _tracer.start_as_current_span(
         name,
-        _around(parent) if isinstance(parent, SpanContext) else parent,
+        _context_of(parent) if isinstance(parent, SpanContext) else parent,
         kind,
         attributes,
-        [Link(each) for each in links],
-        # Both would tell the exception's message.
+        [Link(context) for context in links],
+        # Both would add the exception's message to the span.
         record_exception=False,
         set_status_on_exception=False,
     )
-    return _failing_by_type(started)
+    return _with_error_type(started)
 
 
 @contextmanager
-def _failing_by_type(started: AbstractContextManager[Span]) -> Iterator[Span]:
+def _with_error_type(started: AbstractContextManager[Span]) -> Iterator[Span]:
     with started as span:
         try:
             yield span
@@ -109,10 +110,12 @@ def _failing_by_type(started: AbstractContextManager[Span]) -> Iterator[Span]:
 def record(
     name: str, parent: SpanContext | None, start_ns: int, attributes: Attributes | None = None
 ) -> None:
-    """A span of `parent` that began at `start_ns` and ends now; none if there is no parent."""
+    """Record a span that began at `start_ns` and ends now; without a parent, record nothing."""
     if _tracer is not None and parent is not None:
-        done = _tracer.start_span(name, _around(parent), attributes=attributes, start_time=start_ns)
-        done.end()
+        span = _tracer.start_span(
+            name, _context_of(parent), attributes=attributes, start_time=start_ns
+        )
+        span.end()
 
 
 def now_ns() -> int:
@@ -120,21 +123,21 @@ def now_ns() -> int:
 
 
 def current() -> SpanContext | None:
-    """The span at hand, if it is to be told to anybody."""
+    """The current span, if it is sampled."""
     if _tracer is None:
         return None
     context = trace.get_current_span().get_span_context()
     return context if context.is_valid and context.trace_flags.sampled else None
 
 
-def told_by(headers: Iterable[tuple[bytes, bytes]]) -> Context:
-    """The trace that a caller's headers name (W3C Trace Context)."""
+def parent_from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Context:
+    """Extract the parent span from the headers of a request (W3C Trace Context)."""
     carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     return propagate.extract(carrier)
 
 
 def with_context(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """`headers`, and those by which who is called takes part in the trace at hand."""
+    """Add the headers that continue the current trace in the called service."""
     if _tracer is None:
         return headers
     carrier = dict(headers)
@@ -142,16 +145,16 @@ def with_context(headers: Mapping[str, str]) -> Mapping[str, str]:
     return carrier
 
 
-def trace_parent(of: SpanContext | None) -> str | None:
-    """As the W3C's header of that name has it."""
-    return None if of is None else f"00-{of.trace_id:032x}-{of.span_id:016x}-01"
+def trace_parent(span: SpanContext | None) -> str | None:
+    """Format a span as the W3C header `traceparent`."""
+    return None if span is None else f"00-{span.trace_id:032x}-{span.span_id:016x}-01"
 
 
 def parse_trace_parent(value: str) -> SpanContext:
-    """The opposite of `trace_parent`."""
+    """Parse the W3C header `traceparent`; the opposite of `trace_parent`."""
     context = propagate.extract({"traceparent": value})
     return trace.get_current_span(context).get_span_context()
 
 
-def _around(parent: SpanContext) -> Context:
+def _context_of(parent: SpanContext) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(parent))

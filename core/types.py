@@ -15,7 +15,7 @@ LogFormat = Literal["auto", "json", "text"]
 EngineName = Literal[
     "torch-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8"
 ]
-# What a prediction was made for; in the shadow of an answer of /predict, nobody waits for it.
+# The endpoint that a prediction was made for; `shadow` follows an answer of /predict.
 Endpoint = Literal["/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare", "shadow"]
 
 VERSIONS: tuple[Version, ...] = get_args(Version)
@@ -26,9 +26,9 @@ PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a model says of one text.
+    """A model's result for one text.
 
-    `scores` are the softmax probabilities of the classes the checkpoint has; they sum to 1.
+    `scores` are the softmax probabilities of the checkpoint's classes; they add up to 1.
     """
 
     revision: str
@@ -86,7 +86,7 @@ class RunnerDescription:
 
 
 class ModelVersion(NamedTuple):
-    """What answers as a version: other weights or another engine is another one."""
+    """A version with its weights and engine; other weights or another engine make another one."""
 
     version: Version
     revision: str
@@ -94,14 +94,14 @@ class ModelVersion(NamedTuple):
 
 
 class Split(NamedTuple):
-    """How /predict/ab deals subjects out: `v2_percent` of them to v2, by a hash with `salt`."""
+    """The split of /predict/ab: `v2_percent` of the subjects get v2, by a hash with `salt`."""
 
     salt: str
     v2_percent: float
 
 
 class Experiment(NamedTuple):
-    """One A/B test: another split, other weights or another engine is another test."""
+    """One A/B test; another split, other weights or another engine make another test."""
 
     split: Split
     v1: ModelVersion
@@ -110,7 +110,7 @@ class Experiment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """That a subject was dealt a version; `subject_key` is a hash, or random without a subject."""
+    """The assignment of a subject; `subject_key` is a hash, or random without a subject."""
 
     experiment: Experiment
     subject_key: bytes
@@ -179,7 +179,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Texts of one endpoint that a model failed to answer within a moment; `id` tells when."""
+    """Texts of one endpoint that a model failed to answer at about the time of `id`."""
 
     id: UUID
     created_at: datetime

@@ -1,8 +1,8 @@
-"""Ids that tell their time: UUIDv7 (RFC 9562), which sort as their moments do.
+"""UUIDv7 ids (RFC 9562), which contain their time and sort by it.
 
-The prediction log is partitioned by them, so an id is of the moment that its row names; those of
-the first release are up to a second off. The uuid-utils package makes them of a given time as well,
-but in no order within a millisecond.
+The prediction log is partitioned by id, so an id has the time of its row; ids of the first release
+are up to a second off. The uuid-utils package also makes ids of a given time, but it does not order
+the ids of one millisecond.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _VERSION, _VARIANT = 7 << 76, 2 << 62
 
 
 def new_id(at: datetime, random_bits: Callable[[int], int] = randbits) -> UUID:
-    """A fresh UUIDv7 of `at`, 1970 or later; that of a later microsecond is greater.
+    """Make a UUIDv7 of `at`, 1970 or later; the id of a later microsecond is greater.
 
-    After the milliseconds come 12 bits of what is left of the time (RFC 9562, 6.2, method 3), then
-    62 of `random_bits`.
+    After the milliseconds come 12 bits of the rest of the time (RFC 9562, 6.2, method 3), then 62
+    bits of `random_bits`.
     """
     milliseconds, microseconds = divmod((at - _EPOCH) // _MICROSECOND, 1_000)
     fraction = microseconds * 4_096 // 1_000
@@ -33,17 +33,17 @@ def new_id(at: datetime, random_bits: Callable[[int], int] = randbits) -> UUID:
 
 
 def time_of(id_: UUID) -> datetime:
-    """The millisecond that a UUIDv7 was made in."""
+    """The time of a UUIDv7, to the millisecond."""
     return _EPOCH + (id_.int >> 80) * _MILLISECOND
 
 
 def id_range(since: datetime, until: datetime) -> tuple[UUID, UUID]:
-    """Bounds, the second not included, of every id made within a second of [since, until)."""
+    """The half-open range of the ids made in [since, until), a second wider on each side."""
     return first_id(_moved(since, -_SECOND)), first_id(_moved(until, _SECOND + _MILLISECOND))
 
 
 def first_id(at: datetime) -> UUID:
-    """No id of this millisecond, or a later one, is smaller."""
+    """The smallest id of a millisecond."""
     return UUID(int=max((at - _EPOCH) // _MILLISECOND, 0) << 80)
 
 

@@ -19,8 +19,8 @@ def one_by_one() -> None:
         batch = client.predict_batch(texts=["Great value.", "It broke in a week."])
         print("predict_batch:", [each["sentiment"] for each in batch["predictions"]])
 
-        dealt = client.predict_ab(text="Great value.", subject="user-17")
-        print("predict_ab:", dealt["model_version"], dealt["sentiment"])
+        assigned = client.predict_ab(text="Great value.", subject="user-17")
+        print("predict_ab:", assigned["model_version"], assigned["sentiment"])
 
         both = client.predict_ab_compare(text="Does exactly what it says on the box.")
         print("predict_ab_compare: they agree" if both["agreement"] else "they do not agree")

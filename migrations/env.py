@@ -1,4 +1,4 @@
-"""Alembic's entry: upgrades the database of DATABASE_URL, one process at a time."""
+"""Alembic's entry point: migrates the database of DATABASE_URL, one process at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-import rollout.tables  # noqa: F401  they declare what there is
+import rollout.tables  # noqa: F401  for autogenerate: it declares its table
 from core.postgres import metadata
 from core.settings import get_settings
 
@@ -26,9 +26,9 @@ def migrate(connection: Connection) -> None:
         compare_type=True,
     )
     with context.begin_transaction():
-        # Several machines may start at once; the second waits here and then finds nothing to do.
+        # Several machines may start at once; the others wait here and then have nothing to migrate.
         connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        # A migration that waits for a lock makes every later query wait behind it.
+        # While a migration waits for a lock, every later query waits behind it.
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         context.run_migrations()
 

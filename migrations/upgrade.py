@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema."""
+"""The upgrade of a database to the newest schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from core.paths import ROOT
 
 PYPROJECT = ROOT / "pyproject.toml"
-# Nobody answers there, or does not let us in; what a migration itself meets is none of these.
+# PostgreSQL does not answer or refuses the login; a failing migration raises other errors.
 _CONNECTION_FAILURES = (
     OSError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -20,14 +20,14 @@ _CONNECTION_FAILURES = (
 
 
 class DatabaseUnreachable(RuntimeError):
-    """There is no PostgreSQL at DATABASE_URL, or it does not let us in."""
+    """PostgreSQL at DATABASE_URL does not answer, or it refuses the login."""
 
 
 def upgrade(url: URL) -> None:
-    """Run every migration that `url` has not had. Safe to run from several machines at once.
+    """Run every pending migration; several machines may do this at once.
 
     Raises:
-        DatabaseUnreachable: the message says where and why, without a password.
+        DatabaseUnreachable: PostgreSQL cannot be reached; the message shows no password.
     """
     config = Config(toml_file=PYPROJECT)
     config.attributes["url"] = url
@@ -37,4 +37,6 @@ def upgrade(url: URL) -> None:
         reason = error.driver_exception if isinstance(error, DBAPIError) else error
         if not isinstance(reason, _CONNECTION_FAILURES):
             raise
-        raise DatabaseUnreachable(f"DATABASE_URL, {url.render_as_string()}: {reason}") from error
+        raise DatabaseUnreachable(
+            f"PostgreSQL at {url.render_as_string()} cannot be reached: {reason}"
+        ) from error

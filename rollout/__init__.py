@@ -1,1 +1,1 @@
-"""How traffic is dealt out to the two versions while it runs, and who changed it when and why."""
+"""The rollout of a model version: policies, bucketing, guardrails and shadow traffic."""

@@ -1,4 +1,4 @@
-"""What an admin can do to the rollout, and what there is to see of it."""
+"""The admin's operations on the rollout: change, reload, history, guardrails."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from rollout.changes import (
     subjects_moved_percent,
     with_changes,
 )
+from rollout.controller import RolloutController
 from rollout.guardrails import GuardrailResult
 from rollout.live import LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy
 from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
-from rollout.watch import RolloutWatch
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A policy that was put in force or, if `dry_run`, that would have been."""
+    """A policy that became active or, with `dry_run`, would have become active."""
 
     record: PolicyRecord
     changes: list[Change]
@@ -40,18 +40,18 @@ class Outcome:
 
 
 class RolloutAdmin:
-    """Every method raises `DatabaseUnavailable` while PostgreSQL cannot be asked."""
+    """Every method raises `DatabaseUnavailable` while PostgreSQL does not answer."""
 
     def __init__(
         self,
         live: LivePolicy,
         store: PolicyStore,
-        watch: RolloutWatch,
+        controller: RolloutController,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._live = live
         self._store = store
-        self._watch = watch
+        self._controller = controller
         self._clock = clock
 
     async def change(
@@ -65,33 +65,33 @@ class RolloutAdmin:
         to_version: int | None = None,
         dry_run: bool = False,
     ) -> Outcome:
-        """Put another policy in force, or say what would come of it.
+        """Activate another policy, or with `dry_run` report the changes that it would make.
 
         Raises:
-            PolicyConflict: `base_version` is not in force any more.
-            PolicyNotFound: there is no policy `to_version` to go back to.
-            InvalidRequest: what is asked does not fit the policy that is in force.
+            PolicyConflict: `base_version` is no longer the active policy.
+            PolicyNotFound: policy `to_version` does not exist.
+            InvalidRequest: the action does not fit the active policy.
         """
-        await self._live.look()
+        await self._live.refresh()
         before, now = self._live.record, self._clock()
         if before.version != base_version:
             raise PolicyConflict(
-                f"Policy {before.version} is in force by now, not {base_version}; "
-                "look at GET /admin/rollout and decide again"
+                f"Policy {before.version} is active now, not {base_version}; "
+                "read GET /admin/rollout and decide again"
             )
         match action:
             case "set":
                 if changes is None or not changes.model_fields_set:
-                    raise invalid_field("changes", "say what is to change")
+                    raise invalid_field("changes", "name at least one field to change")
                 policy = with_changes(before.policy, changes, now)
             case "promote":
                 policy = promoted(before.policy)
             case "roll_back":
-                policy = await self._before(before, to_version)
+                policy = await self._earlier(before, to_version)
             case "next_step":
                 policy = stepped(before.policy, now)
         record = PolicyRecord(before.version + 1, now, author, action, reason, policy)
-        return await self._put(before, record, dry_run=dry_run)
+        return await self._commit(before, record, dry_run=dry_run)
 
     async def reload(
         self,
@@ -102,36 +102,40 @@ class RolloutAdmin:
         author: str,
         reason: str,
     ) -> Outcome:
-        """Have the runners of `version` hold `tag`, or again what is configured.
+        """Set `tag` as the desired model of `version`; None stands for the configured model.
 
         Raises:
-            PolicyConflict: `base_version`, if it is told, is not in force any more.
+            PolicyConflict: `base_version` is given and is no longer the active policy.
         """
-        await self._live.look()
+        await self._live.refresh()
         before, now = self._live.record, self._clock()
         if base_version is not None and before.version != base_version:
-            raise PolicyConflict(f"Policy {before.version} is in force by now, not {base_version}")
+            raise PolicyConflict(f"Policy {before.version} is active now, not {base_version}")
         policy = reloaded(before.policy, version, tag, before.version + 1, now)
         record = PolicyRecord(before.version + 1, now, author, "reload", reason, policy)
-        return await self._put(before, record, dry_run=False)
+        return await self._commit(before, record, dry_run=False)
 
     async def history(self, limit: int, before: int | None) -> Sequence[PolicyRecord]:
         return await self._store.history(limit, before)
 
-    async def judgements(self) -> list[GuardrailResult] | None:
-        """What the guardrails say now; None if there is nothing for them to judge."""
-        return await self._watch.judge(self._live.record, self._clock())
+    async def evaluate_guardrails(self) -> list[GuardrailResult] | None:
+        """Evaluate the guardrails now; None if the active policy has nothing to evaluate."""
+        return await self._controller.evaluate(self._live.record, self._clock())
 
-    async def _before(self, record: PolicyRecord, to_version: int | None) -> RolloutPolicy:
+    async def _earlier(self, record: PolicyRecord, to_version: int | None) -> RolloutPolicy:
         if to_version is None:
             return rolled_back(record.policy)
         configured = self._live.configured
         earlier = await self._store.get(to_version) if to_version else configured
         if earlier is None:
-            raise PolicyNotFound(f"There is no policy {to_version}; see GET /admin/rollout/history")
+            raise PolicyNotFound(
+                f"Policy {to_version} does not exist; see GET /admin/rollout/history"
+            )
         return restored(record.policy, earlier.policy, record.version + 1)
 
-    async def _put(self, before: PolicyRecord, record: PolicyRecord, *, dry_run: bool) -> Outcome:
+    async def _commit(
+        self, before: PolicyRecord, record: PolicyRecord, *, dry_run: bool
+    ) -> Outcome:
         policies = before.policy, record.policy
         moved = subjects_moved_percent(*policies)
         outcome = Outcome(record, differences(*policies), moved, dry_run)

@@ -1,4 +1,4 @@
-"""What guardrails judge by: what both versions did while a policy was in force."""
+"""The metrics of both versions under the active policy, as the guardrails need them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Protocol
 from core.types import Version
 
 
-class ArmEvidence(Protocol):
-    """Of one version, with the weights that it holds now."""
+class ArmMetrics(Protocol):
+    """The metrics of one version, for the weights that its runner holds now."""
 
     @property
     def answered(self) -> int: ...
@@ -20,41 +20,41 @@ class ArmEvidence(Protocol):
 
     @property
     def computed(self) -> int:
-        """Answered, and not from the cache."""
+        """Answers that did not come from the cache."""
 
     @property
     def p95_ms(self) -> float | None:
-        """Of what was computed."""
+        """The 95th percentile latency of the computed answers."""
 
     def slower_than(self, milliseconds: float) -> int:
-        """Computed answers that took longer."""
+        """Count the computed answers that took longer."""
 
 
-class Evidence(Protocol):
+class RolloutMetrics(Protocol):
     @property
-    def arms(self) -> Mapping[Version, ArmEvidence]: ...
+    def arms(self) -> Mapping[Version, ArmMetrics]: ...
 
     @property
     def sentiment_psi(self) -> float | None:
-        """Of the sentiments of one version against those of the other."""
+        """PSI of one version's sentiments against the other's."""
 
     @property
     def sentiment_psi_noise(self) -> float | None:
-        """What samples of these sizes pass once in 5,000 comparisons without any difference."""
+        """The PSI that equal versions exceed by chance once in 5,000 comparisons of this size."""
 
     @property
     def compared(self) -> int:
-        """Texts that both were asked about."""
+        """Texts that both versions classified."""
 
     @property
     def agreed(self) -> int: ...
 
     @property
     def findings(self) -> Collection[str]:
-        """Of the A/B tests of these weights."""
+        """The findings of the A/B tests with these weights."""
 
 
-class EvidenceSource(Protocol):
+class MetricsSource(Protocol):
     async def __call__(
         self, since: Mapping[Version, datetime], until: datetime, revisions: Mapping[Version, str]
-    ) -> Evidence: ...
+    ) -> RolloutMetrics: ...

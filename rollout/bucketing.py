@@ -1,4 +1,4 @@
-"""Which version answers whom: a hash decides, so that it is the same one as long as shares stay."""
+"""Assignment of subjects and texts to versions by a hash, stable while the shares stay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BUCKETS = 10_000
 
 
 class Bucket(NamedTuple):
-    """A version for a subject, and what it was dealt by; None for one with an override."""
+    """The version of a subject, and the split that chose it; None if an override did."""
 
     version: Version
     subject_key: bytes
@@ -21,38 +21,41 @@ class Bucket(NamedTuple):
 
 
 def assign_subject(policy: RolloutPolicy, subject: str | None) -> Bucket:
-    """Of /predict/ab; dealt anew without a subject. Overridden subjects are in no experiment."""
+    """Assign a subject of /predict/ab; every request without a subject is assigned anew.
+
+    A subject with an override takes part in no experiment.
+    """
     split = Split(policy.salt, policy.ab_weights.v2)
     key = subject_key(subject, split.salt)
-    if subject is not None and (chosen := policy.overrides.get(subject)) is not None:
-        return Bucket(chosen, key, None)
-    return Bucket(deal(key, split.v2_percent), key, split)
+    if subject is not None and (override := policy.overrides.get(subject)) is not None:
+        return Bucket(override, key, None)
+    return Bucket(assign(key, split.v2_percent), key, split)
 
 
 def assign_text(policy: RolloutPolicy, text: str) -> Version:
-    """Of /predict without a version: a text stays with its version, whose answer is cached."""
+    """Assign a text of /predict without a version; the same text stays, so the cache can hit."""
     if policy.predict_weights is None:
         return policy.champion
-    return deal(_text_key(text, policy.salt), policy.predict_weights.v2)
+    return assign(_text_key(text, policy.salt), policy.predict_weights.v2)
 
 
 def is_shadowed(policy: RolloutPolicy, text: str) -> bool:
-    """Whether the challenger is asked about a text of /predict too."""
+    """Whether the challenger classifies this text of /predict too."""
     share = policy.shadow_percent
     return share > 0 and _bucket(_text_key(text, f"shadow {policy.salt}")) < _buckets(share)
 
 
 def subject_key(subject: str | None, salt: str) -> bytes:
-    """Stands for a subject in one test, and does not tell who it is; random without a subject."""
+    """A pseudonym of a subject for one test: 32 bytes, random without a subject."""
     if subject is None:
         return token_bytes(32)
     return hashlib.sha256(f"{salt}\x00{subject}".encode()).digest()
 
 
-def deal(key: bytes, v2_percent: float) -> Version:
-    """The version of a subject: the same one as long as key and split stay.
+def assign(key: bytes, v2_percent: float) -> Version:
+    """Assign a key to a version, always the same one while `v2_percent` stays.
 
-    The key's bucket is a hash, so a changed split moves only the buckets between the two marks.
+    A changed split moves only the buckets between the old mark and the new one.
     """
     return "v2" if _bucket(key) < _buckets(v2_percent) else "v1"
 

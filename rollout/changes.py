@@ -1,4 +1,4 @@
-"""What becomes of a policy: pure steps from one to the next, and what differs between two."""
+"""Pure functions from one policy to the next, and the differences between two policies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from rollout.policy import (
 )
 
 Action = Literal["set", "promote", "roll_back", "next_step", "reload", "guardrail"]
-# What an admin may ask for beside a reload.
+# The actions of POST /admin/rollout; a reload has its own endpoint.
 AskedAction = Literal["set", "promote", "roll_back", "next_step"]
 
 _WEIGHTS: dict[Route, str] = {"/predict": "predict_weights", "/predict/ab": "ab_weights"}
 
 
 class Change(NamedTuple):
-    """A field, by its path, before and after."""
+    """The value of one field, given by its path, before and after."""
 
     field: str
     before: Any
@@ -32,22 +32,22 @@ class Change(NamedTuple):
 
 
 def with_changes(policy: RolloutPolicy, changes: RolloutChanges, now: datetime) -> RolloutPolicy:
-    """`policy` with the fields that are set in `changes`.
+    """Set the fields of `policy` that are set in `changes`.
 
     Raises:
-        InvalidRequest: shares are set by hand while a schedule sets them.
+        InvalidRequest: `changes` sets shares that the schedule sets.
     """
-    named = changes.model_fields_set
-    new = policy.model_copy(update={name: getattr(changes, name) for name in named})
+    changed = changes.model_fields_set
+    new = policy.model_copy(update={name: getattr(changes, name) for name in changed})
     if new.schedule is None:
         return new.model_copy(update={"progress": None})
     for route in new.schedule.routes:
-        if _WEIGHTS[route] in named:
+        if _WEIGHTS[route] in changed:
             raise invalid_field(
                 f"changes.{_WEIGHTS[route]}",
-                "is set by the schedule; set schedule to null to set it by hand",
+                "the schedule sets it; to set it by hand, set schedule to null",
             )
-    if "schedule" not in named:
+    if "schedule" not in changed:
         return new
     if new.guardrails is None:
         new = new.model_copy(update={"guardrails": Guardrails()})
@@ -55,7 +55,7 @@ def with_changes(policy: RolloutPolicy, changes: RolloutChanges, now: datetime) 
 
 
 def rolled_back(policy: RolloutPolicy) -> RolloutPolicy:
-    """All traffic to the champion, and no schedule."""
+    """Send all traffic to the champion, and end the schedule."""
     return policy.model_copy(
         update={
             "ab_weights": Weights.with_share(100, policy.champion),
@@ -68,28 +68,30 @@ def rolled_back(policy: RolloutPolicy) -> RolloutPolicy:
 
 
 def restored(policy: RolloutPolicy, earlier: RolloutPolicy, number: int) -> RolloutPolicy:
-    """`earlier` again, its models included, as policy `number`; its schedule does not go on."""
-    wishes = {
-        version: wish
+    """Restore `earlier` with its models as policy `number`, without its schedule."""
+    generations = {
+        version: generation
         if earlier.desired_model(version).tag == policy.desired_model(version).tag
         else number
-        for version, wish in policy.model_wishes.items()
+        for version, generation in policy.model_generations.items()
     }
-    return earlier.model_copy(update={"model_wishes": wishes, "schedule": None, "progress": None})
+    return earlier.model_copy(
+        update={"model_generations": generations, "schedule": None, "progress": None}
+    )
 
 
 def promoted(policy: RolloutPolicy) -> RolloutPolicy:
-    """Champion and challenger change places; all traffic goes to the new champion."""
+    """Make the challenger the champion, and send it all traffic."""
     return rolled_back(policy.model_copy(update={"champion": policy.challenger}))
 
 
 def reloaded(
     policy: RolloutPolicy, version: Version, tag: str | None, number: int, now: datetime
 ) -> RolloutPolicy:
-    """`version` is to hold `tag`, by policy `number`; the step of a schedule begins anew."""
+    """Set the desired model of `version` as policy `number`, and restart the schedule's step."""
     update: dict[str, Any] = {
         "models": policy.models.model_copy(update={version: tag}),
-        "model_wishes": policy.model_wishes | {version: number},
+        "model_generations": policy.model_generations | {version: number},
     }
     if policy.progress is not None:
         update["progress"] = policy.progress.model_copy(update={"since": now})
@@ -97,14 +99,14 @@ def reloaded(
 
 
 def stepped(policy: RolloutPolicy, now: datetime) -> RolloutPolicy:
-    """The next step of the schedule; after the last, its end.
+    """Go to the next step of the schedule; after the last step, end the schedule.
 
     Raises:
-        InvalidRequest: there is no schedule.
+        InvalidRequest: the policy has no schedule.
     """
     schedule, progress = policy.schedule, policy.progress
     if schedule is None or progress is None:
-        raise invalid_field("action", "next_step: no schedule is under way")
+        raise invalid_field("action", "next_step: the policy has no schedule")
     if progress.step + 1 < len(schedule.steps):
         next_step = progress.model_copy(update={"step": progress.step + 1, "since": now})
         return _at_step(policy, next_step)
@@ -114,21 +116,21 @@ def stepped(policy: RolloutPolicy, now: datetime) -> RolloutPolicy:
 
 
 def step_ends(policy: RolloutPolicy) -> datetime | None:
-    """When the step that the schedule is at has held for long enough."""
+    """When the current step has held for `hold_seconds`; None without a schedule."""
     if policy.schedule is None or policy.progress is None:
         return None
     return policy.progress.since + timedelta(seconds=policy.schedule.hold_seconds)
 
 
 def _at_step(policy: RolloutPolicy, progress: Progress) -> RolloutPolicy:
-    assert policy.schedule is not None  # noqa: S101  told to mypy: the callers have looked
+    assert policy.schedule is not None  # noqa: S101  for mypy: the callers have checked
     weights = Weights.with_share(policy.schedule.steps[progress.step], policy.challenger)
     update: dict[str, Any] = {_WEIGHTS[route]: weights for route in policy.schedule.routes}
     return policy.model_copy(update=update | {"progress": progress})
 
 
 def differences(before: RolloutPolicy, after: RolloutPolicy) -> list[Change]:
-    """The fields that differ, nested ones by their path."""
+    """List the fields that differ; a nested field is given by its path."""
     return _differences(before.model_dump(mode="json"), after.model_dump(mode="json"), "")
 
 
@@ -143,9 +145,9 @@ def _differences(before: Any, after: Any, path: str) -> list[Change]:
 
 
 def subjects_moved_percent(before: RolloutPolicy, after: RolloutPolicy) -> float:
-    """How many of 100 subjects of /predict/ab get another version, overrides left out."""
+    """Percent of the subjects of /predict/ab that get another version, without overrides."""
     b, a = before.ab_weights.v2, after.ab_weights.v2
     if before.salt == after.salt:
         return round(abs(a - b), 6)
-    # Bucket anew, independently.
+    # Another salt assigns every subject anew, independently of its version before.
     return round((b * (100 - a) + a * (100 - b)) / 100, 6)

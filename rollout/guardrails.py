@@ -1,7 +1,7 @@
-"""Whether the challenger may go on: each guardrail is kept, broken, or has too little to judge by.
+"""Guardrails: each passes, fails, or is pending while it has too little data.
 
-Shares are judged by their Wilson intervals (Wilson, 1927), so that a breach is more than chance:
-the end of the interval that speaks for the challenger has to be beyond the limit.
+Shares are compared by their Wilson intervals, so that a failure is more than chance: the end of
+the interval that favours the challenger has to be past the limit.
 """
 
 from __future__ import annotations
@@ -9,131 +9,135 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from core.types import Version
-from rollout.arm_metrics import Evidence
+from rollout.arm_metrics import RolloutMetrics
 from rollout.policy import Guardrails, other
 
 GuardrailName = Literal["errors", "latency", "sentiments", "agreement", "accuracy", "split"]
-State = Literal["kept", "waiting", "broken"]
+State = Literal["pass", "pending", "fail"]
 
-# The challenger is looked at every few seconds: 1 in 10,000 looks may be wrong.
+# The guardrails are evaluated every few seconds: 1 in 10,000 evaluations may fail by chance.
 CONFIDENCE = 0.9998
-# Whatever the ratio: nobody notices less.
+# A smaller difference never fails, whatever the ratio: no user notices it.
 LEAST_LATENCY_MS = 5.0
-# Past the 95th percentile.
+# By definition, this share of the answers is slower than the 95th percentile.
 SLOWEST_SHARE = 0.05
 
 
 class GuardrailResult(NamedTuple):
-    """What one guardrail says, in a sentence."""
+    """The state of one guardrail, and a sentence that explains it."""
 
     name: GuardrailName
     state: State
     sentence: str
 
 
-def judge(champion: Version, limits: Guardrails, evidence: Evidence) -> list[GuardrailResult]:
-    """Every guardrail. Imports SciPy, half a second the first time: to be called in a thread."""
+def evaluate(
+    champion: Version, limits: Guardrails, measured: RolloutMetrics
+) -> list[GuardrailResult]:
+    """Evaluate every guardrail. Call it in a thread: its first call imports SciPy for 0.5 s."""
     challenger = other(champion)
     return [
-        _errors(champion, challenger, limits, evidence),
-        _latency(champion, challenger, limits, evidence),
-        _sentiments(challenger, limits, evidence),
-        _agreement(limits, evidence),
-        _accuracy(champion, challenger, limits, evidence),
-        _split(evidence),
+        _errors(champion, challenger, limits, measured),
+        _latency(champion, challenger, limits, measured),
+        _sentiments(challenger, limits, measured),
+        _agreement(limits, measured),
+        _accuracy(champion, challenger, limits, measured),
+        _split(measured),
     ]
 
 
 def _errors(
-    champion: Version, challenger: Version, limits: Guardrails, evidence: Evidence
+    champion: Version, challenger: Version, limits: Guardrails, measured: RolloutMetrics
 ) -> GuardrailResult:
-    of_champion, of_challenger = evidence.arms[champion], evidence.arms[challenger]
-    asked = of_challenger.answered + of_challenger.failed
-    allowed = limits.max_error_rate_increase + _share(
-        of_champion.failed, of_champion.answered + of_champion.failed
-    )
+    of_champion, of_challenger = measured.arms[champion], measured.arms[challenger]
+    requested = of_challenger.answered + of_challenger.failed
+    of_both = of_champion.answered + of_champion.failed
+    champion_share = of_champion.failed / of_both if of_both else 0.0
+    allowed = limits.max_error_rate_increase + champion_share
     sentence = (
-        f"{challenger} did not answer {of_challenger.failed:,} of {asked:,} texts; "
+        f"{challenger} did not answer {of_challenger.failed:,} of {requested:,} texts; "
         f"{allowed:.2%} are allowed"
     )
-    if asked and _interval(of_challenger.failed, asked)[0] > allowed:
-        return GuardrailResult("errors", "broken", sentence)
-    return GuardrailResult("errors", _kept_from(asked, limits), sentence)
+    if _surely_above(allowed, of_challenger.failed, requested):
+        return GuardrailResult("errors", "fail", sentence)
+    state: State = "pass" if requested >= limits.min_predictions else "pending"
+    return GuardrailResult("errors", state, sentence)
 
 
 def _latency(
-    champion: Version, challenger: Version, limits: Guardrails, evidence: Evidence
+    champion: Version, challenger: Version, limits: Guardrails, measured: RolloutMetrics
 ) -> GuardrailResult:
-    before, now = evidence.arms[champion], evidence.arms[challenger]
+    before, now = measured.arms[champion], measured.arms[challenger]
     if now.p95_ms is None or before.p95_ms is None:
-        return GuardrailResult("latency", "kept", "nothing was computed by both versions")
+        return GuardrailResult("latency", "pass", "one version has not computed any answer")
     sentence = (
         f"{challenger} takes {now.p95_ms:.0f} ms (p95 of {now.computed:,} computed answers), "
         f"{champion} {before.p95_ms:.0f} ms; {limits.max_latency_ratio:g} times that is allowed"
     )
-    # If one in twenty may be slower than that, more than chance are: its p95 is beyond the limit.
+    # If more than 1 in 20 answers are slower than the limit, so is the challenger's p95.
     limit_ms = max(limits.max_latency_ratio * before.p95_ms, before.p95_ms + LEAST_LATENCY_MS)
     slower = now.slower_than(limit_ms)
     enough = before.computed >= limits.min_predictions
-    if enough and _interval(slower, now.computed)[0] > SLOWEST_SHARE:
-        return GuardrailResult("latency", "broken", sentence)
-    return GuardrailResult("latency", "kept", sentence)
+    if enough and _surely_above(SLOWEST_SHARE, slower, now.computed):
+        return GuardrailResult("latency", "fail", sentence)
+    return GuardrailResult("latency", "pass", sentence)
 
 
-def _sentiments(challenger: Version, limits: Guardrails, evidence: Evidence) -> GuardrailResult:
-    psi, noise = evidence.sentiment_psi, evidence.sentiment_psi_noise
+def _sentiments(
+    challenger: Version, limits: Guardrails, measured: RolloutMetrics
+) -> GuardrailResult:
+    psi, noise = measured.sentiment_psi, measured.sentiment_psi_noise
     if psi is None or noise is None:
-        return GuardrailResult("sentiments", "kept", "nothing was answered by both versions")
+        return GuardrailResult("sentiments", "pass", "one version has not answered any text")
     sentence = (
         f"the sentiments of {challenger} are {psi:.2f} (PSI) from the champion's; "
         f"{limits.max_sentiment_drift:g} is allowed"
     )
-    if evidence.arms[challenger].answered < limits.min_predictions:
-        return GuardrailResult("sentiments", "waiting", sentence)
-    broken = psi > max(limits.max_sentiment_drift, noise)
-    return GuardrailResult("sentiments", "broken" if broken else "kept", sentence)
+    if measured.arms[challenger].answered < limits.min_predictions:
+        return GuardrailResult("sentiments", "pending", sentence)
+    fails = psi > max(limits.max_sentiment_drift, noise)
+    return GuardrailResult("sentiments", "fail" if fails else "pass", sentence)
 
 
-def _agreement(limits: Guardrails, evidence: Evidence) -> GuardrailResult:
-    if not evidence.compared:
-        return GuardrailResult("agreement", "kept", "no text was asked of both versions")
+def _agreement(limits: Guardrails, measured: RolloutMetrics) -> GuardrailResult:
+    if not measured.compared:
+        return GuardrailResult("agreement", "pass", "no text was classified by both versions")
     sentence = (
-        f"both say the same of {evidence.agreed:,} of {evidence.compared:,} texts; "
-        f"{limits.min_agreement:.0%} are asked for"
+        f"both versions agree on {measured.agreed:,} of {measured.compared:,} texts; "
+        f"{limits.min_agreement:.0%} are required"
     )
-    if _interval(evidence.agreed, evidence.compared)[1] < limits.min_agreement:
-        return GuardrailResult("agreement", "broken", sentence)
-    return GuardrailResult("agreement", "kept", sentence)
+    if _surely_below(limits.min_agreement, measured.agreed, measured.compared):
+        return GuardrailResult("agreement", "fail", sentence)
+    return GuardrailResult("agreement", "pass", sentence)
 
 
 def _accuracy(
-    champion: Version, challenger: Version, limits: Guardrails, evidence: Evidence
+    champion: Version, challenger: Version, limits: Guardrails, measured: RolloutMetrics
 ) -> GuardrailResult:
     if not limits.judge_accuracy:
-        return GuardrailResult("accuracy", "kept", "not judged")
-    if f"{champion}_better" in evidence.findings:
-        sentence = f"{challenger} is less accurate than {champion}, as /analytics/ab tells"
-        return GuardrailResult("accuracy", "broken", sentence)
-    return GuardrailResult("accuracy", "kept", f"nothing says that {challenger} is less accurate")
+        return GuardrailResult("accuracy", "pass", "accuracy is not judged")
+    if f"{champion}_better" in measured.findings:
+        sentence = f"{challenger} is less accurate than {champion}, according to /analytics/ab"
+        return GuardrailResult("accuracy", "fail", sentence)
+    return GuardrailResult("accuracy", "pass", f"no test found {challenger} less accurate")
 
 
-def _split(evidence: Evidence) -> GuardrailResult:
-    if "sample_ratio_mismatch" in evidence.findings:
-        sentence = "subjects were not dealt out as the weights say, as /analytics/ab tells"
-        return GuardrailResult("split", "broken", sentence)
-    return GuardrailResult("split", "kept", "subjects are dealt out as the weights say")
+def _split(measured: RolloutMetrics) -> GuardrailResult:
+    if "sample_ratio_mismatch" in measured.findings:
+        sentence = "subjects are not split as the weights say, according to /analytics/ab"
+        return GuardrailResult("split", "fail", sentence)
+    return GuardrailResult("split", "pass", "subjects are split as the weights say")
 
 
-def _kept_from(count: int, limits: Guardrails) -> State:
-    return "kept" if count >= limits.min_predictions else "waiting"
+def _surely_above(limit: float, count: int, of: int) -> bool:
+    from stats.wilson import wilson_interval  # imports SciPy
+
+    interval = wilson_interval(count, of, CONFIDENCE)
+    return interval is not None and interval.low > limit
 
 
-def _share(count: int, of: int) -> float:
-    return count / of if of else 0.0
+def _surely_below(limit: float, count: int, of: int) -> bool:
+    from stats.wilson import wilson_interval  # imports SciPy
 
-
-def _interval(count: int, of: int) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    interval = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    interval = wilson_interval(count, of, CONFIDENCE)
+    return interval is not None and interval.high < limit

@@ -1,4 +1,4 @@
-"""The policy that this process goes by: that of PostgreSQL, a second later at most."""
+"""The policy that this process applies: the newest in PostgreSQL, half a second later."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic import ValidationError
 
 from core import metrics
 from core.atomic_file import write_atomically
-from core.errors import DatabaseUnavailable
+from core.errors import DatabaseUnavailable, describe_error
 from core.types import VERSIONS
 from rollout.policy import RolloutPolicy
 from rollout.record import RECORD, PolicyRecord
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 
-# A change has to be everywhere within two seconds.
+# Every process has to apply a change within two seconds.
 POLL_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
 FROZEN_AFTER_SECONDS = 2.0
@@ -34,9 +34,9 @@ class Store(Protocol):
 
 
 class LivePolicy:
-    """Looks twice a second. While PostgreSQL does not answer, the last known stays in force.
+    """Polls PostgreSQL twice a second. The last known policy stays active during an outage.
 
-    A copy on local disk is what a process goes by that starts while PostgreSQL is down.
+    A process that starts during an outage applies the copy on local disk.
     """
 
     def __init__(
@@ -44,21 +44,21 @@ class LivePolicy:
         store: Store,
         configured: PolicyRecord,
         copy: Path,
-        in_force: Callable[[RolloutPolicy, float], None],
+        on_policy: Callable[[RolloutPolicy, float], None],
     ) -> None:
-        """`configured` is version 0; `in_force` is called with the policy at every look.
+        """`configured` is version 0; every refresh calls `on_policy`, also without a change.
 
-        Its second argument is the `time.monotonic()` of when PostgreSQL was asked for it, -inf if
-        it was not.
+        The second argument of `on_policy` is the `time.monotonic()` at which PostgreSQL confirmed
+        the policy, -inf if it did not.
         """
         self._store = store
         self.configured = configured
         self._copy = copy
-        self._in_force = in_force
-        self._heard_at: float | None = None
+        self._on_policy = on_policy
+        self._refreshed_at: float | None = None
         self._started_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
-        self._told_frozen = False
+        self._logged_frozen = False
         self._changing = asyncio.Lock()
         self.record = self._read_copy() or configured
 
@@ -72,51 +72,51 @@ class LivePolicy:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether PostgreSQL has not said for a while what is in force."""
-        since = self._started_at if self._heard_at is None else self._heard_at
+        """Whether PostgreSQL has not confirmed the policy for `FROZEN_AFTER_SECONDS`."""
+        since = self._started_at if self._refreshed_at is None else self._refreshed_at
         return time.monotonic() - since > FROZEN_AFTER_SECONDS
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._keep_looking(), name="rollout-policy")
+        self._task = asyncio.create_task(self._poll(), name="rollout-policy")
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def look(self) -> None:
-        """Go by what PostgreSQL holds.
+    async def refresh(self) -> None:
+        """Apply the newest policy in PostgreSQL.
 
         Raises:
-            DatabaseUnavailable: it does not answer; what is in force stays.
+            DatabaseUnavailable: PostgreSQL does not answer; the policy stays as it is.
         """
-        # One after the other, so that what was read first does not come into force last.
+        # One refresh at a time, so that an older policy cannot replace a newer one.
         async with self._changing:
             try:
-                asked_at = time.monotonic()
+                queried_at = time.monotonic()
                 async with asyncio.timeout(ANSWER_SECONDS):
                     version = await self._store.version()
                     record = self.record
-                    if self._heard_at is None or version != record.version:
+                    if self._refreshed_at is None or version != record.version:
                         record = await self._store.newest() or self.configured
             except TimeoutError as error:
                 raise DatabaseUnavailable("The database does not answer") from error
-            first, self._heard_at = self._heard_at is None, time.monotonic()
-            self._in_force(record.policy, asked_at)
+            first, self._refreshed_at = self._refreshed_at is None, time.monotonic()
+            self._on_policy(record.policy, queried_at)
             if first or record.version != self.record.version:
-                await self._go_by(record)
+                await self._apply(record)
 
     async def activate(self, record: PolicyRecord) -> None:
-        """Go by `record`, which PostgreSQL holds; a later one that is known stays."""
+        """Apply `record`, which PostgreSQL holds, unless a later policy is active already."""
         async with self._changing:
             if record.version > self.record.version:
-                self._in_force(record.policy, -math.inf)
-                await self._go_by(record)
+                self._on_policy(record.policy, -math.inf)
+                await self._apply(record)
 
-    async def _go_by(self, record: PolicyRecord) -> None:
+    async def _apply(self, record: PolicyRecord) -> None:
         if record.version != self.record.version:
             logger.info(
-                "rollout policy %d is in force: %s by %s (%s)",
+                "rollout policy %d is active: %s by %s (%s)",
                 record.version, record.action, record.author, record.reason,
             )  # fmt: skip
         self.record = record
@@ -125,24 +125,24 @@ class LivePolicy:
             metrics.rollout_share.labels(version).set(record.policy.ab_weights.of(version))
         await asyncio.to_thread(self._write_copy, record)
 
-    async def _keep_looking(self) -> None:
+    async def _poll(self) -> None:
         while True:
             try:
-                await self.look()
-            # The second is a policy of a later release, or one that was written by hand.
+                await self.refresh()
+            # A later release, or a hand, may have written a policy that does not validate.
             except (DatabaseUnavailable, ValidationError) as error:
-                if self.is_frozen and not self._told_frozen:
-                    self._told_frozen = True
-                    logger.error(  # noqa: TRY400  one line tells what went wrong
-                        "rollout policy %d stays in force, the newest is not known: %r",
-                        self.record.version, error,
+                if self.is_frozen and not self._logged_frozen:
+                    self._logged_frozen = True
+                    logger.error(  # noqa: TRY400  one line says what went wrong
+                        "rollout policy %d stays active, the newest cannot be read: %s",
+                        self.record.version, describe_error(error),
                     )  # fmt: skip
-                if self._heard_at is None:
-                    self._in_force(self.policy, -math.inf)
+                if self._refreshed_at is None:
+                    self._on_policy(self.policy, -math.inf)
             else:
-                if self._told_frozen:
-                    logger.info("rollout policy %d is the newest", self.record.version)
-                self._told_frozen = False
+                if self._logged_frozen:
+                    logger.info("rollout policy %d is the newest again", self.record.version)
+                self._logged_frozen = False
             metrics.rollout_policy_frozen.set(self.is_frozen)
             await asyncio.sleep(POLL_SECONDS)
 
@@ -152,11 +152,15 @@ class LivePolicy:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            logger.warning("the copy of the rollout policy cannot be read: %r", error)
+            logger.warning(
+                "the copy of the rollout policy cannot be read: %s", describe_error(error)
+            )
             return None
 
     def _write_copy(self, record: PolicyRecord) -> None:
         try:
             write_atomically(self._copy, RECORD.dump_json(record))
         except OSError as error:
-            logger.warning("no copy of the rollout policy is kept: %r", error)
+            logger.warning(
+                "the copy of the rollout policy cannot be written: %s", describe_error(error)
+            )

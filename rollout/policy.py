@@ -1,4 +1,4 @@
-"""The rollout policy: which version answers whom, and what has to hold for it to go on."""
+"""The rollout policy: the traffic of each version, its schedule and its guardrails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from core.types import VERSIONS, DesiredModel, Version
 MAX_VERSION = 2**31 - 2
 MAX_OVERRIDES = 1_000
 MAX_STEPS = 20
-# Shares are dealt by 10,000 buckets.
+# One of the 10,000 buckets.
 SMALLEST_SHARE = 0.01
 
 _TAG = re.compile(r"[a-z0-9][a-z0-9._-]*:[a-z0-9][a-z0-9._-]*")
@@ -43,7 +43,7 @@ def _named_exactly(tag: str) -> str:
     if not _TAG.fullmatch(tag) or tag.endswith(":latest"):
         raise ValueError(
             "write name:version of a saved model, as `python -m scripts.models list` shows it; "
-            "not latest, which may mean another one on each machine"
+            "latest is not allowed, because it may be another model on each machine"
         )
     return tag
 
@@ -53,7 +53,7 @@ Tag = Annotated[
     str,
     StringConstraints(max_length=200),
     AfterValidator(_named_exactly),
-    # The same for whoever reads the OpenAPI document, but for "latest".
+    # The same rule for readers of the OpenAPI document, except for "latest".
     Field(json_schema_extra={"pattern": f"^{_TAG.pattern}$"}),
 ]
 # Without U+0000, which PostgreSQL's JSON cannot hold.
@@ -63,18 +63,18 @@ Salt = Annotated[str, StringConstraints(max_length=100, pattern=_WITHOUT_NUL)]
 
 
 class _Document(BaseModel):
-    # What is in it may name people.
+    # An error must not show the input: subjects and reasons may name people.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Weights(_Document):
-    """Percent of the traffic for each version; 100 together."""
+    """Percent of the traffic for each version; both add up to 100."""
 
     v1: Percent
     v2: Percent
 
     @model_validator(mode="after")
-    def _are_all(self) -> Self:
+    def _add_up_to_100(self) -> Self:
         if abs(self.v1 + self.v2 - 100) > 1e-6:
             raise ValueError(f"the weights add up to {self.v1 + self.v2:g}, not to 100")
         return self
@@ -84,100 +84,121 @@ class Weights(_Document):
 
     @classmethod
     def with_share(cls, percent: float, version: Version) -> Weights:
-        """`percent` to `version`, and the rest to the other."""
+        """Give `percent` to `version` and the rest to the other version."""
         rest = round(100 - percent, 6)
         return cls(v1=percent, v2=rest) if version == "v1" else cls(v1=rest, v2=percent)
 
 
 class Guardrails(_Document):
-    """What the challenger may not do; what breaks one takes its traffic away.
+    """The limits of the challenger; a failed guardrail sends all traffic to the champion.
 
-    Each is judged only from `min_predictions` on, and past what chance does (docs/rollout.md).
+    A guardrail needs `min_predictions`, and fails only beyond chance (docs/rollout.md).
     """
 
     min_predictions: Annotated[int, Field(ge=10, le=1_000_000)] = 100
     max_error_rate_increase: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        0.01, description="share of texts that it does not answer, above that of the champion"
+        0.01,
+        description="how far the challenger's share of unanswered texts may exceed the champion's",
     )
     max_latency_ratio: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = Field(
-        1.5, description="its 95th percentile, computed answers alone, to that of the champion"
+        1.5,
+        description="95th percentile latency of the challenger's computed answers, as a multiple "
+        "of the champion's",
     )
     max_sentiment_drift: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = Field(
-        0.2, description="Population Stability Index of its sentiments against the champion's"
+        0.2,
+        description="Population Stability Index of the challenger's sentiments against those of "
+        "the champion",
     )
     min_agreement: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        0.8, description="share of compared texts on which both say the same"
+        0.8, description="share of the compared texts on which both versions agree"
     )
     judge_accuracy: bool = Field(
-        True, description="a verdict of /analytics/ab against it counts as a breach"
+        True, description="a verdict of /analytics/ab against the challenger fails the guardrail"
     )
 
 
 class Schedule(_Document):
-    """The challenger's share, step by step."""
+    """The steps of the challenger's share."""
 
     steps: Annotated[tuple[Percent, ...], Field(min_length=1, max_length=MAX_STEPS)] = Field(
-        description="percent for the challenger, rising"
+        description="percent for the challenger, each step larger than the one before"
     )
     hold_seconds: Annotated[int, Field(ge=1, le=30 * 86_400)] = Field(
         description="how long each step has to hold"
     )
     routes: Annotated[tuple[Route, ...], Field(min_length=1)] = Field(
-        ("/predict/ab",), description="whose traffic is stepped"
+        ("/predict/ab",), description="the endpoints whose traffic the schedule sets"
     )
-    promote: bool = Field(False, description="after the last step the challenger is champion")
+    promote: bool = Field(
+        False, description="whether the challenger becomes champion after the last step"
+    )
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
         if list(self.steps) != sorted(set(self.steps)) or self.steps[0] == 0:
-            raise ValueError("steps: each is larger than the one before, the first than 0")
+            raise ValueError(
+                "steps: each step must be larger than the one before, and the first larger than 0"
+            )
         return self
 
 
 class Progress(_Document):
-    """Where a schedule is."""
+    """The current step of a schedule."""
 
     step: Annotated[int, Field(ge=0)]
-    started: AwareDatetime  # the schedule
-    since: AwareDatetime  # this step
+    started: AwareDatetime  # when the schedule began
+    since: AwareDatetime  # when this step began
 
 
 class Models(_Document):
-    """Tags in the model store; null for what MODEL_V1 and MODEL_V2 name."""
+    """Tags in the model store; null stands for MODEL_V1 and MODEL_V2."""
 
     v1: Tag | None = None
     v2: Tag | None = None
 
 
 class RolloutChanges(_Document):
-    """What an admin may change; fields that are absent stay as they are."""
+    """The fields that an admin may change; absent fields stay as they are."""
 
-    champion: Version = Field("v1", description="answers /predict without a version")
-    ab_weights: Weights = Field(Weights(v1=50, v2=50), description="of the subjects of /predict/ab")
+    champion: Version = Field(
+        "v1", description="the version that answers /predict without a version"
+    )
+    ab_weights: Weights = Field(
+        Weights(v1=50, v2=50), description="shares of the subjects of /predict/ab"
+    )
     predict_weights: Weights | None = Field(
-        None, description="of /predict without a version, by text; null: all to the champion"
+        None,
+        description="shares of the texts of /predict without a version; null: the champion answers "
+        "all of them",
     )
     salt: Salt = Field(
-        "ab-1", description="of the experiment: another one deals all subjects out anew"
+        "ab-1", description="salt of the experiment; another salt assigns every subject anew"
     )
     overrides: Annotated[dict[Subject, Version], Field(max_length=MAX_OVERRIDES)] = Field(
-        default_factory=dict, description="subjects of /predict/ab with a version of their own"
+        default_factory=dict, description="subjects of /predict/ab with a fixed version"
     )
     shadow_percent: Percent = Field(
-        0.0, description="of /predict's texts, also asked of the challenger, off the request's path"
+        0.0,
+        description="percent of the texts of /predict that the challenger classifies too, after "
+        "the reply has left",
     )
-    guardrails: Guardrails | None = Field(None, description="null: nothing is taken back by itself")
+    guardrails: Guardrails | None = Field(None, description="null: no automatic rollback")
     schedule: Schedule | None = Field(
-        None, description="raises the challenger's share by itself; null: nothing does"
+        None, description="raises the challenger's share step by step; null: no schedule"
     )
 
 
 class RolloutPolicy(RolloutChanges):
-    """What is in force; the rest is changed by reloads and by the schedule."""
+    """A whole policy: an admin's fields, and those that reloads and the schedule change."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     models: Models = Models()
-    # The version of the policy that last named the model of a version.
-    model_wishes: dict[Version, int] = Field(default_factory=lambda: dict.fromkeys(VERSIONS, 0))
+    # The policy version that last set each desired model; stored and served as `model_wishes`.
+    model_generations: dict[Version, int] = Field(
+        default_factory=lambda: dict.fromkeys(VERSIONS, 0), alias="model_wishes"
+    )
     progress: Progress | None = None
 
     @property
@@ -186,11 +207,11 @@ class RolloutPolicy(RolloutChanges):
 
     def desired_model(self, version: Version) -> DesiredModel:
         tag = self.models.v1 if version == "v1" else self.models.v2
-        return DesiredModel(tag, self.model_wishes[version])
+        return DesiredModel(tag, self.model_generations[version])
 
     @property
     def challenger_is_exposed(self) -> bool:
-        """Whether anything is asked of it by this policy."""
+        """Whether this policy sends any traffic to the challenger."""
         predict = self.predict_weights
         return (
             self.ab_weights.of(self.challenger) > 0

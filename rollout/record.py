@@ -1,4 +1,4 @@
-"""A policy with its history: who put it in force, when, how and why."""
+"""The record of a policy: its author, time, action and reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollout.policy import RolloutPolicy
 
 @dataclass(frozen=True, slots=True)
 class PolicyRecord:
-    """A policy, and how it came to be in force. Version 0 is what the settings say."""
+    """A policy with its author, action and reason. Version 0 comes from the settings."""
 
     version: int
     created_at: datetime

@@ -1,4 +1,4 @@
-"""Asks the challenger about what the champion has answered, when nobody waits for it any more."""
+"""Shadow traffic: the challenger classifies a text after the champion's reply has left."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from core.types import Prediction
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 
-# What comes while so many wait is not asked about: a sample is as good.
-MAX_WAITING = 100
-AT_ONCE = 2
+# A full queue skips predictions: a sample is enough for a comparison.
+MAX_QUEUED = 100
+CONCURRENCY = 2
 TIMEOUT_SECONDS = 2.0
 
 
 class Shadow:
-    """Takes predictions and never fails: what goes wrong is counted, and is the challenger's."""
+    """Queues answered predictions for the challenger; counts its failures and never raises."""
 
-    def __init__(self, ask: Callable[[Prediction], Awaitable[None]]) -> None:
-        """`ask` asks the challenger about a prediction, and records what it says."""
-        self._ask = ask
-        self._waiting = asyncio.Queue[Prediction](MAX_WAITING)
+    def __init__(self, compare: Callable[[Prediction], Awaitable[None]]) -> None:
+        """`compare` lets the challenger classify a text, and records both predictions."""
+        self._compare = compare
+        self._queue = asyncio.Queue[Prediction](MAX_QUEUED)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         self._tasks = [
-            asyncio.create_task(self._keep_asking(), name=f"shadow-{number}")
-            for number in range(AT_ONCE)
+            asyncio.create_task(self._work(), name=f"shadow-{number}")
+            for number in range(CONCURRENCY)
         ]
 
     async def stop(self) -> None:
@@ -40,25 +40,26 @@ class Shadow:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def offer(self, prediction: Prediction) -> None:
+        """Queue an answered prediction, or skip it if the queue is full."""
         try:
-            self._waiting.put_nowait(prediction)
+            self._queue.put_nowait(prediction)
         except asyncio.QueueFull:
             metrics.shadow_texts.labels("skipped").inc()
 
-    async def _keep_asking(self) -> None:
+    async def _work(self) -> None:
         while True:
-            prediction = await self._waiting.get()
+            prediction = await self._queue.get()
             metrics.shadow_texts.labels(await self._outcome(prediction)).inc()
 
     async def _outcome(self, prediction: Prediction) -> str:
         try:
             async with deadline_in(TIMEOUT_SECONDS):
-                await self._ask(prediction)
+                await self._compare(prediction)
         except (Overloaded, DeadlineExceeded):
             return "skipped"
         except (ServiceError, TimeoutError):
             return "failed"
         except Exception:  # the edge of a loop, which goes on
-            logger.exception("a shadow failed in a way that nobody foresaw")
+            logger.exception("a shadow comparison failed: unexpected error")
             return "failed"
         return "compared"

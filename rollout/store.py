@@ -1,4 +1,4 @@
-"""Rollout policies in PostgreSQL: the newest is in force, all say who changed what and why."""
+"""Rollout policies in PostgreSQL: the newest is active, the others are its history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rollout.record import RECORD, PolicyRecord
 from rollout.tables import rollout_policies as table
 
 # Any number that no other program uses on this database: the ASCII of "rollout_".
-_WATCH_LOCK = text(f"SELECT pg_try_advisory_xact_lock({0x726F6C6C6F75745F})")
+_LEADER_LOCK = text(f"SELECT pg_try_advisory_xact_lock({0x726F6C6C6F75745F})")
 
 
 class PolicyStore:
@@ -26,36 +26,36 @@ class PolicyStore:
         self._engine = engine
 
     async def newest(self) -> PolicyRecord | None:
-        """The one in force; None if the settings are."""
-        found = await self.history(1)
-        return found[0] if found else None
+        """The active policy; None while the settings are the policy."""
+        records = await self.history(1)
+        return records[0] if records else None
 
     async def version(self) -> int:
-        """Of the one in force; a look at the index and no more."""
+        """The version of the active policy; reads only the index."""
         newest = select(table.c.version).order_by(table.c.version.desc()).limit(1)
         async with reading(self._engine, "policy") as connection:
             return (await connection.execute(newest)).scalar() or 0
 
     async def get(self, version: int) -> PolicyRecord | None:
-        chosen = select(table).where(table.c.version == version)
+        query = select(table).where(table.c.version == version)
         async with reading(self._engine, "policy") as connection:
-            row = (await connection.execute(chosen)).mappings().first()
+            row = (await connection.execute(query)).mappings().first()
         return None if row is None else _record(row)
 
     async def history(self, limit: int, before: int | None = None) -> list[PolicyRecord]:
-        """The newest first; of those before a version."""
-        chosen = select(table).order_by(table.c.version.desc()).limit(limit)
+        """The newest `limit` policies, newest first; only those before version `before`."""
+        query = select(table).order_by(table.c.version.desc()).limit(limit)
         if before is not None:
-            chosen = chosen.where(table.c.version < before)
+            query = query.where(table.c.version < before)
         async with reading(self._engine, "policy") as connection:
-            rows = (await connection.execute(chosen)).mappings().all()
+            rows = (await connection.execute(query)).mappings().all()
         return [_record(row) for row in rows]
 
     async def append(self, record: PolicyRecord) -> None:
-        """Put `record` in force, which follows on the version before it.
+        """Write `record` as the newest policy.
 
         Raises:
-            PolicyConflict: another one follows on that already.
+            PolicyConflict: the newest policy is not the version before `record`.
         """
         row = RECORD.dump_python(record, mode="json") | {"created_at": record.created_at}
         values = select(*(literal(row[column.name], column.type) for column in table.columns))
@@ -66,21 +66,21 @@ class PolicyStore:
         async with reading(self._engine, "policy") as connection:
             try:
                 async with connection.begin():
-                    done = await connection.execute(statement, {"base": record.version - 1})
-                is_next = done.rowcount == 1
+                    result = await connection.execute(statement, {"base": record.version - 1})
+                is_next = result.rowcount == 1
             except IntegrityError:
                 is_next = False
         if not is_next:
             raise PolicyConflict(
-                f"Policy {record.version - 1} is not the one in force any more; "
-                "look at GET /admin/rollout and decide again"
+                f"Policy {record.version - 1} is no longer active; "
+                "read GET /admin/rollout and decide again"
             )
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[bool]:
-        """Whether this process is the only one inside such a block, of all machines."""
+    async def leadership(self) -> AsyncIterator[bool]:
+        """Try to become the leader for the block; of all processes only one can be."""
         async with reading(self._engine, "policy") as connection, connection.begin():
-            yield bool((await connection.execute(_WATCH_LOCK)).scalar())
+            yield bool((await connection.execute(_LEADER_LOCK)).scalar())
 
 
 def _record(row: RowMapping) -> PolicyRecord:

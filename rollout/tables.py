@@ -1,4 +1,4 @@
-"""The table of rollout policies: each that ever was in force is a row; the newest is."""
+"""The table of rollout policies: one row for each policy; the newest is active."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _actions = ", ".join(repr(action) for action in get_args(Action))
 rollout_policies = Table(
     "rollout_policies",
     metadata,
-    # One after the other, so that of two admins who start from the same one, one is refused.
+    # Consecutive, so that only one of two admins who change the same policy succeeds.
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("author", Text, nullable=False),

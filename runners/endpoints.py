@@ -137,7 +137,7 @@ def _span(scope: Scope) -> AbstractContextManager[object]:
     if not tracing.is_on() or scope["path"] != CLASSIFY_PATH:
         return nullcontext()
     attributes = {"http.request.method": "POST", "http.route": CLASSIFY_PATH}
-    parent = tracing.told_by(scope["headers"])
+    parent = tracing.parent_from_headers(scope["headers"])
     return tracing.span(f"POST {CLASSIFY_PATH}", attributes, kind=SpanKind.SERVER, parent=parent)
 
 

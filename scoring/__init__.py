@@ -1,1 +1,1 @@
-"""Scores files of any size: reading, scoring and writing, row for row and resumable."""
+"""Scoring of files of any size, row by row and resumable."""

@@ -1,4 +1,4 @@
-"""What goes from a source to an output: chunks of rows, those that cannot be scored told apart."""
+"""Chunks of rows, on their way from a source to an output, with the rows that were rejected."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.input_text import Text
 
-# Rows that are read, scored and committed together. Batches never cross chunks, and a chunk is the
-# same whether the run was interrupted or not: so is every score, even on engines whose 8-bit
-# scales depend on the rest of a batch.
+# Rows that are read, scored and committed together. Batches never cross chunks, and an interruption
+# never changes a chunk. So it changes no score, even on engines whose 8-bit scales depend on the
+# rest of a batch.
 CHUNK_ROWS = 1_024
-# Or fewer, if they are so large: what is in memory stays small.
+# A chunk of so many bytes has fewer rows, so that little is in memory.
 CHUNK_BYTES = 4 << 20
 RAW_CHARACTERS = 1_000
 
@@ -23,16 +23,16 @@ _TEXT: TypeAdapter[str] = TypeAdapter(Text)
 
 
 class InvalidInput(ValueError):
-    """A file that cannot be scored at all, with what is wrong with it."""
+    """A file that cannot be scored; the message says why."""
 
 
 class UnusableRow(ValueError):
-    """A row that cannot be scored, with what is wrong with it."""
+    """A row that cannot be scored; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a source was read: bytes and lines of a text file, and rows of any."""
+    """How far a source was read: bytes and lines of a text file, rows of any file."""
 
     offset: int = 0
     line: int = 0
@@ -41,18 +41,18 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that was not scored; `line` is that of a text file, or the row of a Parquet file."""
+    """A row that was not scored; `line` counts the lines of a text file, or Parquet rows."""
 
     line: int
     reason: str
     raw: str
 
 
-class Carried(Protocol):
-    """The columns of a chunk that go over to the output, as the output wants them."""
+class InputColumns(Protocol):
+    """The input columns of a chunk that the output repeats, in the form of the output."""
 
     def as_json(self) -> Sequence[bytes]:
-        """A JSON object for each row, with at least one member."""
+        """One JSON object for each row, with at least one member."""
         ...
 
     def as_strings(self) -> Sequence[Sequence[str]]: ...
@@ -62,33 +62,33 @@ class Carried(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`texts` are those of the rows that can be scored, stripped; `end` is where it ends."""
+    """`texts` are the stripped texts of the usable rows; `end` is the end of the chunk."""
 
     texts: Sequence[str]
-    carried: Carried
+    columns: InputColumns
     rejected: Sequence[Rejection]
     end: Position
 
 
 class Source(Protocol):
-    """A file of rows. `schema` has the columns that go over to the output."""
+    """A file of rows; `schema` has the input columns that the output repeats."""
 
     schema: pa.Schema
 
     def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
-        """The chunks from `start` on, up to `limit` rows of the file."""
+        """Read the chunks from `start` on, up to `limit` rows of the file."""
         ...
 
     def fraction(self, position: Position) -> float:
-        """How much of the file has been read at `position`, from 0 to 1."""
+        """The share of the file before `position`, from 0 to 1."""
         ...
 
 
 def checked_text(value: object) -> str:
-    """The text as a model gets it, by the rule of the service.
+    """Strip and check a text, by the rule of the HTTP service.
 
     Raises:
-        UnusableRow: it is empty, too long, no string, or holds a NUL character.
+        UnusableRow: the text is blank, too long, no string, or contains a NUL character.
     """
     try:
         return _TEXT.validate_python(value)

@@ -1,6 +1,6 @@
-"""Scores chunks on a Ray cluster: an actor with the models on each node, chunks dealt out by turns.
+"""Scoring on a Ray cluster: each node has an actor with the models, and they take turns.
 
-Only `scripts.score --ray` imports this module, for Ray is an optional package.
+Only `scripts.score --ray` imports this module, because Ray is an optional package.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from core.paths import ROOT
 
-# Before Ray is imported, which reads it then: nothing is reported to its makers.
+# Ray reads this when it is imported: it sends no usage statistics.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-# An actor of no CPU in Ray's books keeps the accelerators it sees; Ray warns of that otherwise.
+# An actor that reserves no CPU still sees the accelerators; without this, Ray warns of it.
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 
 import ray
@@ -27,21 +27,23 @@ from core.types import Classification, Version
 from runners.engines.choice import EngineUnavailable
 from scoring.scorer import LoadedModel, Scorer, load_models
 
-# Of each node: one is computed, one waits, so that no node waits for the driver.
+# A node computes one chunk while another waits, so that no node waits for the driver.
 _CHUNKS_PER_NODE = 2
 _REACH_SECONDS = 5.0
-# Large or private, and nothing that scores.
-_NOT_CARRIED = [".git", ".venv", ".data", ".cache", ".env", "build", "loadtest/results"]
+# Large or private folders that scoring does not need.
+_EXCLUDED = [".git", ".venv", ".data", ".cache", ".env", "build", "loadtest/results"]
+
+_ADVICE = "save the same models on all nodes, and set ENGINE to one that all of them have"
 
 Load = Callable[[int], Mapping[Version, LoadedModel]]
 
 
 class ClusterFailed(RuntimeError):
-    """The cluster cannot be reached, or has nothing that could score."""
+    """The cluster cannot be reached, or no node can score."""
 
 
 class _Node:
-    """The models on one node; Ray starts it anew, there or elsewhere, if it dies."""
+    """The models on one node; Ray restarts a dead actor, there or on another node."""
 
     def __init__(self, load: Load, streams: int) -> None:
         models = load(streams)
@@ -58,8 +60,8 @@ class _Node:
     ) -> dict[Version, list[Classification]]:
         if self._identities != identities:
             raise EngineUnavailable(
-                f"a node has {self._identities}, others {dict(identities)}; save the same models on"
-                " each, and name an ENGINE that all of them have"
+                f"a node has {_describe(self._identities)}, others have {_describe(identities)}; "
+                f"{_ADVICE}"
             )
         return self._scorer.score(texts)
 
@@ -81,10 +83,10 @@ class Pending:
 
 
 class ClusterScorer:
-    """The same duty as Scorer's, on the nodes of a cluster.
+    """Scores chunks on the nodes of a cluster, as Scorer does on one machine.
 
-    A chunk is computed by one node, in the batches that it has on one machine too, so no score
-    depends on how many nodes there are.
+    One node computes a chunk, in the same batches as on one machine, so no score depends on the
+    number of nodes.
     """
 
     def __init__(self, actors: Sequence[Any], identities: Mapping[Version, str]) -> None:
@@ -100,26 +102,26 @@ class ClusterScorer:
 
 
 def models_on(versions: Sequence[Version], settings: Settings) -> Load:
-    """Loads the models that `settings` name; of the settings no more than that goes to a node."""
+    """Make the loader of the models that `settings` name; nodes get only these settings."""
     chosen = settings.model_dump(include={"model_v1", "model_v2", "engine", "mkldnn_enable"})
 
     def load(streams: int) -> Mapping[Version, LoadedModel]:
-        there = Settings.model_validate(chosen | {"runner_threads": streams})
-        return load_models(versions, there)
+        on_node = Settings.model_validate(chosen | {"runner_threads": streams})
+        return load_models(versions, on_node)
 
     return load
 
 
 @contextmanager
 def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
-    """Models of `load` on each node of the cluster at `address` that has CPUs.
+    """Start the models on each node of the cluster at `address` that has CPUs.
 
-    `load` is called on each with the number of its CPUs.
+    Each node calls `load` with the number of its CPUs.
 
     Raises:
-        ClusterFailed: the cluster cannot be reached, or has nothing that could score.
-        EngineUnavailable: the nodes would not give the same scores.
-        bentoml.exceptions.NotFound: a node has not the models in its store.
+        ClusterFailed: the cluster cannot be reached, or no node can score.
+        EngineUnavailable: the nodes have different models or engines.
+        bentoml.exceptions.NotFound: a node does not have the models in its store.
     """
     try:
         _reach(address)
@@ -128,7 +130,7 @@ def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
             namespace="score",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"working_dir": str(ROOT), "excludes": _NOT_CARRIED},
+            runtime_env={"working_dir": str(ROOT), "excludes": _EXCLUDED},
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterFailed(f"no Ray cluster at {address}: {_first_line(error)}") from error
@@ -144,7 +146,7 @@ def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
 
 
 def _reach(address: str) -> None:
-    """Ray itself tries for a minute and more, and may end the process then."""
+    """Check that the cluster answers; Ray itself tries for minutes and may end the process."""
     host, _, port = address.rpartition(":")
     if host:
         socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
@@ -155,12 +157,11 @@ def _cpus(node: Mapping[str, Any]) -> int:
 
 
 def _start(node: Mapping[str, Any], load: Load) -> Any:
-    # Soft, and of no CPU in Ray's books: a node that is gone leaves its work to those that are
-    # full already, rather than nobody.
-    here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+    # Soft affinity and no reserved CPU: the actor of a lost node can move to a busy node.
+    affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
     return (
         ray.remote(_Node)
-        .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+        .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=affinity)
         .remote(load, _cpus(node))
     )
 
@@ -178,11 +179,14 @@ def _shared_identities(actors: Sequence[Any]) -> dict[Version, str]:
     for other in others:
         if other != first:
             raise EngineUnavailable(
-                f"the nodes would not score alike: {first}, {other}; save the same models on each,"
-                " and name an ENGINE that all of them have"
+                f"one node has {_describe(first)}, another has {_describe(other)}; {_ADVICE}"
             )
     identities: dict[Version, str] = first
     return identities
+
+
+def _describe(identities: Mapping[Version, str]) -> str:
+    return ", ".join(f"{version}: {identity}" for version, identity in identities.items())
 
 
 def _first_line(error: Exception) -> str:

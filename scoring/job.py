@@ -1,4 +1,4 @@
-"""Scores one file: reads chunks, has them scored, and appends them in their order."""
+"""The scoring of one file: chunks are read, scored and appended in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import orjson
 
 from core.types import Version
 from scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
+from scoring.csv_source import CsvSource
 from scoring.journal import Journal, Progress
+from scoring.json_source import JsonSource
 from scoring.outputs import (
     ArrowOutput,
     CsvOutput,
@@ -26,9 +28,8 @@ from scoring.outputs import (
 )
 from scoring.parquet_source import ParquetSource
 from scoring.scorer import LoadedModel, Scorer
-from scoring.text_sources import CsvSource, JsonSource
 
-# Of the beginning and the end of the input, by which it is known again.
+# The bytes at the beginning and at the end of the input that identify it.
 _DIGESTED_BYTES = 1 << 20
 
 
@@ -47,7 +48,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked for. `keep` are the columns that go over to the output; None: all."""
+    """A file to score. `keep` are the input columns that the output repeats; None: all."""
 
     source: Path
     out: Path
@@ -65,14 +66,14 @@ class Pending(Protocol):
 
 
 class ChunkScorer(Protocol):
-    """Where the models are: chunks are begun in their order, `chunks_ahead` of the last one."""
+    """Scores chunks, which are begun in order, up to `chunks_ahead` before they are waited for."""
 
     chunks_ahead: int
 
     def begin(self, texts: Sequence[str]) -> Pending: ...
 
 
-# Called after each chunk: the progress, and how much of the input has been read, from 0 to 1.
+# Called after each chunk with the progress and the share of the input that was read, from 0 to 1.
 Report = Callable[[Progress, float], None]
 
 
@@ -80,24 +81,24 @@ def score_file(
     job: Job, models: Mapping[Version, LoadedModel], report: Report, *, streams: int
 ) -> Progress:
     """Score a file with `models` in this process."""
-    wanted = {version: models[version].model for version in job.versions}
+    chosen = {version: models[version].model for version in job.versions}
     identities = {version: models[version].identity for version in job.versions}
-    with Scorer(wanted, streams=streams) as scorer:
+    with Scorer(chosen, streams=streams) as scorer:
         return score_file_with(scorer, job, identities, report)
 
 
 def score_file_with(
     scorer: ChunkScorer, job: Job, identities: Mapping[Version, str], report: Report
 ) -> Progress:
-    """Score a file, or what an earlier run of the same job left of it.
+    """Score a file, or the rest of it after an interrupted run of the same job.
 
     Raises:
-        InvalidInput: the file cannot be scored at all.
-        CannotResume: the output was begun by another job.
+        InvalidInput: the file cannot be scored.
+        CannotResume: another job began the output.
         OSError: a file cannot be read or written.
     """
     source, output = _open(job)
-    with Journal(job.out, _about(job, identities), restart=job.restart) as journal:
+    with Journal(job.out, _job_identity(job, identities), restart=job.restart) as journal:
         if not journal.progress.is_complete:
             if not journal.progress.output_bytes:
                 journal.append(output.head(source.schema), b"", journal.progress)
@@ -111,7 +112,7 @@ def score_file_with(
 
 
 def _scored(chunks: Iterator[Chunk], scorer: ChunkScorer) -> Iterator[tuple[Chunk, Scores]]:
-    """Each chunk with its scores, in order, while those after it are begun already."""
+    """Yield each chunk with its scores, in order, while later chunks are being scored."""
     begun: deque[tuple[Chunk, Pending]] = deque()
     for chunk in chunks:
         begun.append((chunk, scorer.begin(chunk.texts)))
@@ -125,10 +126,10 @@ def _scored(chunks: Iterator[Chunk], scorer: ChunkScorer) -> Iterator[tuple[Chun
 def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> None:
     before = journal.progress
     journal.append(
-        output.rows(chunk.carried, scores),
-        b"".join(orjson.dumps(asdict(each)) + b"\n" for each in chunk.rejected),
+        output.rows(chunk.columns, scores),
+        b"".join(orjson.dumps(asdict(rejection)) + b"\n" for rejection in chunk.rejected),
         Progress(
-            before.about,
+            before.identity,
             chunk.end,
             scored=before.scored + len(chunk.texts),
             rejected=before.rejected + len(chunk.rejected),
@@ -142,22 +143,22 @@ def _fraction(job: Job, source: Source, progress: Progress) -> float:
 
 
 def _open(job: Job) -> tuple[Source, Output]:
-    there, wanted = Format.of(job.source), Format.of(job.out)
+    source_format, output_format = Format.of(job.source), Format.of(job.out)
     if job.out.exists() and job.out.samefile(job.source):
-        raise InvalidInput("OUT is IN")
+        raise InvalidInput("OUT is the same file as IN")
     added = result_columns(job.versions)
     source: Source
-    match there:
+    match source_format:
         case Format.csv:
             source = CsvSource(job.source, job.column, job.keep)
         case Format.jsonl:
-            fixed = wanted is not Format.jsonl
+            fixed = output_format is not Format.jsonl
             source = JsonSource(job.source, job.column, job.keep, added, fixed=fixed)
         case Format.parquet:
             source = ParquetSource(job.source, job.column, job.keep)
-    if double := set(added).intersection(source.schema.names):
-        raise InvalidInput(f"there are columns of the result already: {', '.join(sorted(double))}")
-    match wanted:
+    if duplicates := set(added).intersection(source.schema.names):
+        raise InvalidInput(f"the input already has result columns: {', '.join(sorted(duplicates))}")
+    match output_format:
         case Format.csv:
             return source, CsvOutput(job.versions)
         case Format.jsonl:
@@ -166,10 +167,10 @@ def _open(job: Job) -> tuple[Source, Output]:
             return source, ArrowOutput(job.versions)
 
 
-def _about(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:
-    """What must be the same for a run to go on where another ended."""
+def _job_identity(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:
+    """The properties that must be equal for a run to continue an interrupted one."""
     return {
-        "input": _known_by(job.source),
+        "input": _file_identity(job.source),
         "column": job.column,
         "columns": None if job.keep is None else list(job.keep),
         "limit": job.limit,
@@ -178,11 +179,11 @@ def _about(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:
     }
 
 
-def _known_by(path: Path) -> str:
-    """By its size, its age and its ends: to read all of it would take minutes."""
-    facts = path.stat()
+def _file_identity(path: Path) -> str:
+    """The size, time and ends of a file: reading all of it would take minutes."""
+    status = path.stat()
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(_DIGESTED_BYTES))
-        file.seek(max(0, facts.st_size - _DIGESTED_BYTES))
+        file.seek(max(0, status.st_size - _DIGESTED_BYTES))
         digest.update(file.read(_DIGESTED_BYTES))
-    return f"{facts.st_size} bytes of {facts.st_mtime_ns}, {digest.hexdigest()}"
+    return f"{status.st_size} bytes of {status.st_mtime_ns}, {digest.hexdigest()}"

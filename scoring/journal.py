@@ -1,13 +1,13 @@
-"""Keeps an output and its progress such that a run can be killed at any moment and gone on with.
+"""The output and its progress on disk, so that a killed run can be resumed.
 
-Beside OUT there are, while it is being written:
+While OUT is being written, there are three files beside it:
 
-* OUT.partial: what becomes OUT when all of it is there;
-* OUT.rejected.jsonl: the rows that were not scored, which stays if there are any;
-* OUT.progress: how many bytes of both are valid, and how far the input was read for them.
+* OUT.partial: becomes OUT at the end;
+* OUT.rejected.jsonl: the rows that were not scored; stays if there are any;
+* OUT.progress: how many bytes of both files are valid, and how far the input was read.
 
-The bytes are on disk before the progress that tells of them. What is behind them was written by a
-run that was killed, and is cut off.
+The bytes are on disk before the progress that counts them. A killed run may have written more
+bytes; the next run cuts them off.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ import orjson
 
 from scoring.chunks import Position
 
-_RESTART = "--restart begins anew"
+_RESTART = "use --restart to begin again"
+# The key of `Progress.identity` in the progress file; earlier releases wrote it too.
+_IDENTITY_KEY = "about"
 
 
 class CannotResume(RuntimeError):
-    """What is there cannot be gone on with, and why."""
+    """The files cannot be resumed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What of the files is valid, how far the input was read, and what it was read for."""
+    """The valid bytes of the files, how far the input was read, and the identity of the job."""
 
-    about: Mapping[str, object]
+    identity: Mapping[str, object]
     end: Position = field(default_factory=Position)
     output_bytes: int = 0
     rejected_bytes: int = 0
@@ -46,25 +48,25 @@ class Progress:
 
 
 class Journal:
-    """One output being written. Only one process can hold it."""
+    """The files of an output that is being written, locked for one process."""
 
-    def __init__(self, out: Path, about: Mapping[str, object], *, restart: bool) -> None:
-        """Begin, or go on where another run ended.
+    def __init__(self, out: Path, identity: Mapping[str, object], *, restart: bool) -> None:
+        """Begin an output, or resume an interrupted run.
 
         Raises:
-            CannotResume: `out` is there already, or was begun of another input or by other options,
-                or another process is at it.
+            CannotResume: `out` exists already, another input or other options began it, or another
+                process is writing it.
         """
         self._out = out
         self._partial = _beside(out, ".partial")
         self._rejects = _beside(out, ".rejected.jsonl")
-        self._told = _beside(out, ".progress")
+        self._progress_file = _beside(out, ".progress")
         self._lock = _locked(self._partial, out)
         try:
-            self.progress = self._found(about, restart=restart)
-            self._files = self._opened()
+            self.progress = self._start(identity, restart=restart)
+            self._files = self._open_files()
         except BaseException:
-            if not (self._told.exists() or self._partial.stat().st_size):
+            if not (self._progress_file.exists() or self._partial.stat().st_size):
                 self._partial.unlink()
             self._lock.close()
             raise
@@ -79,21 +81,18 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         for file in (*self._files, self._lock):
-            # What could not be written before cannot be written now; it was told then.
+            # A write error was raised when it occurred.
             with suppress(OSError):
                 file.close()
 
     def append(self, output: bytes, rejects: bytes, progress: Progress) -> None:
-        """Add to both files; from now on a run goes on behind that.
-
-        Of `progress`, the sizes of the files are filled in here.
-        """
-        for file, more in zip(self._files, (output, rejects), strict=True):
-            file.write(more)
+        """Append to both files, and save `progress` with their new sizes."""
+        for file, content in zip(self._files, (output, rejects), strict=True):
+            file.write(content)
             file.flush()
-            if more:
+            if content:
                 os.fsync(file.fileno())
-        self._tell(
+        self._save(
             replace(
                 progress,
                 output_bytes=self.progress.output_bytes + len(output),
@@ -102,9 +101,9 @@ class Journal:
         )
 
     def finish(self, convert: Callable[[Path, Path], None] | None) -> None:
-        """Give the output its name; `convert` makes another file of it first."""
+        """Rename the output to its final name, after `convert` has converted it."""
         if not self.progress.is_complete:
-            self._tell(replace(self.progress, is_complete=True))
+            self._save(replace(self.progress, is_complete=True))
         if convert is not None and self._partial.stat().st_size:
             converted = _beside(self._out, ".converting")
             convert(self._partial, converted)
@@ -115,46 +114,48 @@ class Journal:
         elif self.progress.output_bytes == self._partial.stat().st_size:
             self._partial.replace(self._out)
             _sync(self._out.parent)
-        else:  # it has its name already
+        else:  # an earlier run has renamed it already
             self._partial.unlink()
         if not self.progress.rejected_bytes:
             self._rejects.unlink(missing_ok=True)
-        self._told.unlink()
+        self._progress_file.unlink()
         _sync(self._out.parent)
 
-    def _found(self, about: Mapping[str, object], *, restart: bool) -> Progress:
+    def _start(self, identity: Mapping[str, object], *, restart: bool) -> Progress:
         if restart:
-            self._told.unlink(missing_ok=True)
-        elif self._told.exists():
-            return self._read(about)
+            self._progress_file.unlink(missing_ok=True)
+        elif self._progress_file.exists():
+            return self._read(identity)
         elif self._out.exists():
-            raise CannotResume(f"{self._out} is there already; {_RESTART}")
-        begun = Progress(about)
-        self._tell(begun)
-        return begun
+            raise CannotResume(f"{self._out} exists already; {_RESTART}")
+        progress = Progress(identity)
+        self._save(progress)
+        return progress
 
-    def _read(self, about: Mapping[str, object]) -> Progress:
+    def _read(self, identity: Mapping[str, object]) -> Progress:
         try:
-            told = orjson.loads(self._told.read_bytes())
-            progress = Progress(**{**told, "end": Position(**told["end"])})
+            fields = orjson.loads(self._progress_file.read_bytes())
+            written_for, end = fields.pop(_IDENTITY_KEY), Position(**fields.pop("end"))
+            progress = Progress(written_for, end, **fields)
         except (ValueError, TypeError, KeyError) as error:
-            raise CannotResume(f"{self._told} cannot be read; {_RESTART}") from error
-        if progress.about != about:
-            names = {*about, *progress.about}
-            other = sorted(n for n in names if progress.about.get(n) != about.get(n))
+            raise CannotResume(f"{self._progress_file} cannot be read; {_RESTART}") from error
+        if progress.identity != identity:
+            names = {*identity, *progress.identity}
+            changed = sorted(n for n in names if progress.identity.get(n) != identity.get(n))
             raise CannotResume(
-                f"{self._out} was begun with another {', '.join(other)}; take that, or {_RESTART}"
+                f"{self._out} was begun with other values of: {', '.join(changed)}. Use the same "
+                f"values, or {_RESTART}"
             )
         for path, size in (
             (self._partial, progress.output_bytes),
             (self._rejects, progress.rejected_bytes),
         ):
-            there = path.stat().st_size if path.exists() else 0
-            if there < size and not (progress.is_complete and self._out.exists()):
-                raise CannotResume(f"{path} lacks what {self._told} tells of; {_RESTART}")
+            actual = path.stat().st_size if path.exists() else 0
+            if actual < size and not (progress.is_complete and self._out.exists()):
+                raise CannotResume(f"{path} is shorter than {self._progress_file} says; {_RESTART}")
         return progress
 
-    def _opened(self) -> tuple[BinaryIO, BinaryIO]:
+    def _open_files(self) -> tuple[BinaryIO, BinaryIO]:
         sizes = (self.progress.output_bytes, self.progress.rejected_bytes)
         files: list[BinaryIO] = []
         for path, size in zip((self._partial, self._rejects), sizes, strict=True):
@@ -163,12 +164,14 @@ class Journal:
             files.append(path.open("ab"))
         return files[0], files[1]
 
-    def _tell(self, progress: Progress) -> None:
-        new = _beside(self._told, ".new")
-        new.write_bytes(orjson.dumps(asdict(progress)))
+    def _save(self, progress: Progress) -> None:
+        new = _beside(self._progress_file, ".new")
+        fields = asdict(progress)
+        fields[_IDENTITY_KEY] = fields.pop("identity")
+        new.write_bytes(orjson.dumps(fields))
         _sync(new)
-        new.replace(self._told)
-        _sync(self._told.parent)
+        new.replace(self._progress_file)
+        _sync(self._progress_file.parent)
         self.progress = progress
 
 
@@ -182,7 +185,7 @@ def _locked(path: Path, out: Path) -> BinaryIO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise CannotResume(f"another process writes {out}") from error
+        raise CannotResume(f"another process is writing {out}") from error
     return file
 
 

@@ -1,4 +1,4 @@
-"""Lines of a file of any size, with the position of each; a line of any length costs the same."""
+"""The lines of a file with their positions; a line of any length takes the same memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Lines:
-    """Reads lines, and remembers those of the record that is being read."""
+    """Reads lines, and keeps the beginning of the current record."""
 
     def __init__(self, file: BinaryIO, start: Position) -> None:
         file.seek(start.offset)
@@ -26,26 +26,28 @@ class Lines:
 
     @property
     def raw(self) -> str:
-        """The beginning of the record, as far as it is kept."""
+        """The beginning of the current record."""
         return self._raw.decode("utf-8", "replace").rstrip("\r\n")[:RAW_CHARACTERS]
 
     def next_line(self) -> bytes:
-        """The next line with its end; nothing at the end of the file.
+        """Read the next line with its line end; empty at the end of the file.
 
         Raises:
-            UnusableRow: it is longer than `MAX_LINE_BYTES`; it was passed over.
+            UnusableRow: the line is longer than `MAX_LINE_BYTES`; it was skipped.
         """
         line = self._file.readline(MAX_LINE_BYTES)
         if not line:
             return b""
-        more, taken = line, len(line)
-        while not more.endswith(b"\n") and (more := self._file.readline(MAX_LINE_BYTES)):
-            taken += len(more)
+        part, length = line, len(line)
+        while not part.endswith(b"\n") and (part := self._file.readline(MAX_LINE_BYTES)):
+            length += len(part)
         is_first = self.offset == 0
-        self.offset += taken
+        self.offset += length
         self.number += 1
         if len(self._raw) < 4 * RAW_CHARACTERS:
             self._raw += line[: 4 * RAW_CHARACTERS]
-        if taken > len(line):
-            raise UnusableRow(f"a line of {taken:,} bytes; at most {MAX_LINE_BYTES:,} are read")
+        if length > len(line):
+            raise UnusableRow(
+                f"the line has {length:,} bytes; at most {MAX_LINE_BYTES:,} are allowed"
+            )
         return line.removeprefix(_BOM) if is_first else line

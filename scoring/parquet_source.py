@@ -1,4 +1,4 @@
-"""Parquet, read page by page: a row group of any size costs the same memory."""
+"""The source of Parquet files, read page by page: a row group of any size takes little memory."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ _READ_BYTES = 1 << 20
 
 
 class ParquetSource:
-    """The rows of a Parquet file; a column of the output has the type that it has here."""
+    """A Parquet file; the output columns have the types of the input columns."""
 
     def __init__(self, path: Path, column: str, keep: Sequence[str] | None) -> None:
         self._path = path
         self._column = column
         try:
             with pq.ParquetFile(path) as file:
-                there = file.schema_arrow
+                schema = file.schema_arrow
                 self._groups = [
                     file.metadata.row_group(number).num_rows
                     for number in range(file.metadata.num_row_groups)
                 ]
         except (pa.ArrowInvalid, OSError) as error:
-            raise InvalidInput(f"no Parquet file: {error}") from error
-        wanted = there.names if keep is None else list(keep)
-        for name in (column, *wanted):
-            if there.names.count(name) != 1:
-                known = ", ".join(there.names)
-                raise InvalidInput(f"no column {name!r}, or several; there are: {known}")
-        self._columns = list(dict.fromkeys((*wanted, column)))
-        self.schema = pa.schema([_plain(there.field(name)) for name in wanted])
+            raise InvalidInput(f"not a Parquet file: {error}") from error
+        names = schema.names if keep is None else list(keep)
+        for name in (column, *names):
+            if schema.names.count(name) != 1:
+                known = ", ".join(schema.names)
+                raise InvalidInput(f"no column {name}, or several; the columns are: {known}")
+        self._read_columns = list(dict.fromkeys((*names, column)))
+        self.schema = pa.schema([_without_dictionary(schema.field(name)) for name in names])
 
     def fraction(self, position: Position) -> float:
         rows = sum(self._groups)
@@ -56,18 +56,18 @@ class ParquetSource:
         end = sum(self._groups) if limit is None else min(limit, sum(self._groups))
         row = start.rows
         tables = self._tables(start.rows)
-        waiting = pa.table([])
+        pending = pa.table([])
         while row < end:
-            wanted = min(CHUNK_ROWS, end - row)
-            while waiting.num_rows < wanted:
-                more = next(tables)
-                waiting = pa.concat_tables([waiting, more]) if waiting.num_rows else more
-            yield self._chunk(waiting.slice(0, wanted), row)
-            waiting = waiting.slice(wanted)
-            row += wanted
+            size = min(CHUNK_ROWS, end - row)
+            while pending.num_rows < size:
+                table = next(tables)
+                pending = pa.concat_tables([pending, table]) if pending.num_rows else table
+            yield self._chunk(pending.slice(0, size), row)
+            pending = pending.slice(size)
+            row += size
 
     def _tables(self, start: int) -> Iterator[pa.Table]:
-        """What follows row `start`, in pieces of up to a chunk."""
+        """Read the rows from `start` on, in tables of at most a chunk."""
         group = 0
         while group < len(self._groups) and start >= self._groups[group]:
             start -= self._groups[group]
@@ -76,7 +76,7 @@ class ParquetSource:
             for batch in file.iter_batches(
                 CHUNK_ROWS,
                 row_groups=list(range(group, len(self._groups))),
-                columns=self._columns,
+                columns=self._read_columns,
                 use_threads=False,
             ):
                 if start < batch.num_rows:
@@ -85,31 +85,31 @@ class ParquetSource:
 
     def _chunk(self, table: pa.Table, before: int) -> Chunk:
         texts: list[str] = []
-        good: list[int] = []
+        usable: list[int] = []
         rejected: list[Rejection] = []
         for index, value in enumerate(table.column(self._column).to_pylist()):
             try:
                 texts.append(checked_text(value))
-                good.append(index)
+                usable.append(index)
             except UnusableRow as error:
                 raw = "" if value is None else str(value)[:RAW_CHARACTERS]
                 rejected.append(Rejection(before + index + 1, str(error), raw))
-        kept = table.select(self.schema.names)
+        columns = table.select(self.schema.names)
         if rejected:
-            kept = kept.take(pa.array(good, pa.int64()))
+            columns = columns.take(pa.array(usable, pa.int64()))
         end = Position(rows=before + table.num_rows)
-        return Chunk(texts, _Columns(kept.cast(self.schema)), rejected, end)
+        return Chunk(texts, _ParquetColumns(columns.cast(self.schema)), rejected, end)
 
 
-def _plain(field: pa.Field) -> pa.Field:
-    """Without a dictionary, which cannot be written bit by bit."""
+def _without_dictionary(field: pa.Field) -> pa.Field:
+    """The field without dictionary encoding, which cannot be written chunk by chunk."""
     if pa.types.is_dictionary(field.type):
         return field.with_type(field.type.value_type)
     return field
 
 
-class _Columns:
-    """Rows of a Parquet file; for JSON lines and CSV, values of other kinds as strings."""
+class _ParquetColumns:
+    """The columns of rows of Parquet; JSON lines and CSV get other types as strings."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
@@ -128,7 +128,7 @@ class _Columns:
     def _readable(self) -> pa.Table:
         table = self._table
         for index, field in enumerate(table.schema):
-            # Python's times have no nanoseconds.
+            # Arrow converts times to strings, because Python's times have no nanoseconds.
             if pa.types.is_temporal(field.type) and not pa.types.is_duration(field.type):
                 column = pc.cast(table.column(index), pa.string())
                 table = table.set_column(index, field.name, column)

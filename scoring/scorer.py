@@ -1,4 +1,4 @@
-"""Scores texts with one or both versions, on as many threads as there are cores."""
+"""The scoring of texts with one or both versions, on a thread for each core."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runners.packing import pack
 
 
 class Model(Protocol):
-    """A classifier; `compute` is called from as many threads as there are streams."""
+    """A classifier; one thread for each stream calls `compute`."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]: ...
 
@@ -29,7 +29,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model, and what it is: other weights or another engine would give other scores."""
+    """A model and its identity: other weights or another engine give other scores."""
 
     model: Model
     identity: str
@@ -39,10 +39,10 @@ Batch = tuple[list[int], Future[list[Classification]]]
 
 
 class Scorer:
-    """Computes batches of texts; the next chunk is begun before the last one is done.
+    """Computes batches of texts; the next chunk begins before the previous one has ended.
 
-    An engine computes a batch on one core, so each of the `streams` threads takes the next batch
-    of whichever version, and none waits for the others at the end of a chunk.
+    An engine computes a batch on one core. Each of the `streams` threads takes the next batch of
+    either version, so no thread waits for the others at the end of a chunk.
     """
 
     def __init__(self, models: Mapping[Version, Model], *, streams: int) -> None:
@@ -63,12 +63,12 @@ class Scorer:
         self._threads.shutdown(cancel_futures=True)
 
     def score(self, texts: Sequence[str]) -> dict[Version, list[Classification]]:
-        """What each version says of each text, in their order."""
+        """Score `texts` with each version; the results have the order of the texts."""
         return self.begin(texts).wait()
 
-    def begin(self, texts: Sequence[str]) -> Begun:
-        """Have the threads score `texts`, behind what was begun before."""
-        return Begun(
+    def begin(self, texts: Sequence[str]) -> PendingScores:
+        """Queue `texts` for the threads."""
+        return PendingScores(
             {version: self._submit(model, texts) for version, model in self._models.items()}
         )
 
@@ -82,7 +82,7 @@ class Scorer:
         ]
 
 
-class Begun:
+class PendingScores:
     """Texts that are being scored."""
 
     def __init__(self, batches: Mapping[Version, Sequence[Batch]]) -> None:
@@ -100,14 +100,15 @@ def _in_order(batches: Sequence[Batch]) -> list[Classification]:
 
 
 def streams_of(settings: Settings) -> int:
+    """The number of threads: RUNNER_THREADS, or the usable CPUs."""
     return settings.runner_threads or usable_cpus()
 
 
 def load_models(versions: Sequence[Version], settings: Settings) -> dict[Version, LoadedModel]:
-    """The models that `settings` name, each on the fastest engine.
+    """Load the models that `settings` name, each on its fastest engine.
 
     Raises:
-        bentoml.exceptions.NotFound: one is not in the model store.
+        bentoml.exceptions.NotFound: a model is not in the model store.
         EngineUnavailable: not even the reference engine can be loaded.
     """
     loaded: dict[Version, LoadedModel] = {}

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-COLOUR_OF_STATE = {"kept": "green", "waiting": "yellow", "broken": "red"}
+COLOUR_OF_STATE = {"pass": "green", "pending": "yellow", "fail": "red"}
 BAR_CELLS = 20
 
 
@@ -37,7 +37,7 @@ def _head(rollout: Mapping[str, Any]) -> Text:
         style="not bold",
     )
     if rollout["frozen"]:
-        head.append("\nPostgreSQL does not answer: this policy stays in force", style="bold red")
+        head.append("\nPostgreSQL does not answer: this policy stays active", style="bold red")
     return head
 
 

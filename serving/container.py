@@ -27,12 +27,12 @@ from core.redis import RedisCircuit, connect
 from core.settings import Settings
 from core.types import Prediction, Version
 from rollout.admin import RolloutAdmin
+from rollout.controller import RolloutController
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy, Weights
 from rollout.record import PolicyRecord
 from rollout.shadow import Shadow
 from rollout.store import PolicyStore
-from rollout.watch import RolloutWatch
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.hosts import RunnerBackend
@@ -113,12 +113,12 @@ class Container:
             policies,
             configured_policy(settings),
             settings.data_folder / "rollout.json",
-            in_force=self._set_desired_models,
+            on_policy=self._set_desired_models,
         )
-        self.rollout_watch = RolloutWatch(
+        self.rollout_controller = RolloutController(
             self.live_policy, policies, partial(arm_metrics, self.reader), self._revisions
         )
-        self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_watch)
+        self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_controller)
         self.shadow = Shadow(self._ask_challenger)
         self.pipeline = PredictionPipeline(
             self.runners,
@@ -135,12 +135,12 @@ class Container:
         for runner in self.runners.values():
             runner.start()
         self.live_policy.start()
-        self.rollout_watch.start()
+        self.rollout_controller.start()
         self.shadow.start()
 
     async def stop(self) -> None:
         await self.shadow.stop()
-        await self.rollout_watch.stop()
+        await self.rollout_controller.stop()
         await self.live_policy.stop()
         for runner in self.runners.values():
             await runner.stop()

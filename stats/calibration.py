@@ -1,4 +1,4 @@
-"""How far confidence can be believed: reliability and calibration error, from counts."""
+"""The calibration of confidence: reliability curve and calibration error, from counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTERVAL = (0.025, 0.975)
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityPoint:
-    """One bin of the reliability curve; on the diagonal, accuracy equals mean confidence.
+    """A bin of the reliability curve; on the diagonal, accuracy equals mean confidence.
 
     All but `count` lie in [0, 1]. `accuracy_low` and `accuracy_high` are Jeffreys' 95 % interval
     of a binomial share (Brown, Cai, DasGupta 2001).
@@ -33,10 +33,10 @@ class ReliabilityPoint:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What labels say of confidence; every number but `count` lies in [0, 1].
+    """The calibration by labels; every number but `count` lies in [0, 1].
 
-    `error` is the expected calibration error. `error_noise` is what it would be on average, with as
-    many labels, if the model were perfectly calibrated: nothing below about that is evidence.
+    `error` is the expected calibration error. `error_noise` is its mean for a perfectly calibrated
+    model with as many labels: an error of that size or less is no evidence.
     """
 
     count: int
@@ -56,7 +56,7 @@ def calibration(bins: Mapping[int, LabelledBin]) -> Calibration | None:
     absolute deviation of a normal share.
 
     Raises:
-        ValueError: a bin has a negative count, or more right than there are.
+        ValueError: a bin has a negative count, or more correct predictions than predictions.
     """
     joined = _joined(bins)
     total = sum(part.count for part in joined)
@@ -82,12 +82,14 @@ def reliability_curve(bins: Iterable[LabelledBin]) -> tuple[ReliabilityPoint, ..
     """Accuracy against mean confidence, a point for each bin that is not empty (Guo et al. 2017).
 
     Raises:
-        ValueError: a bin has a negative count, or more right than there are.
+        ValueError: a bin has a negative count, or more correct predictions than predictions.
     """
     points = []
     for part in bins:
         if not 0 <= part.correct <= part.count:
-            raise ValueError(f"{part.correct} of {part.count} cannot be right")
+            raise ValueError(
+                f"the correct predictions must be between 0 and {part.count}: {part.correct}"
+            )
         if part.count:
             wrong = part.count - part.correct
             low, high = betaincinv(part.correct + 0.5, wrong + 0.5, INTERVAL)
@@ -112,5 +114,5 @@ def _joined(bins: Mapping[int, LabelledBin]) -> list[LabelledBin]:
 
 
 def _share(total: float, count: int) -> float:
-    """A mean of values in [0, 1], which rounding in the sum may have pushed out."""
+    """The mean of values in [0, 1], clipped because rounding in the sum may leave the range."""
     return min(max(total / count, 0.0), 1.0)

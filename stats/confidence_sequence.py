@@ -1,9 +1,9 @@
-"""Intervals of the accuracy difference that hold at every look at once (confidence sequences).
+"""Confidence sequences: intervals of the accuracy difference that are valid at every look at once.
 
-Both hold the differences against which no e-value of 1 / alpha speaks, so each leaves out 0 exactly
-when the e-value of `sequential` against "no difference" passes 1 / alpha. The log of each e-value
-is convex in the difference, and at most 0 at the observed one: what it leaves is an interval, whose
-ends a root finder finds.
+Both contain the differences whose e-value stays below 1 / alpha. So each excludes 0 exactly when
+the e-value of `sequential` against "no difference" exceeds 1 / alpha. The log of each e-value is
+convex in the difference and at most 0 at the observed difference. So these differences form an
+interval, and a root finder finds its ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Root finding for the convex functions that confidence sequences are made of."""
+"""Root finding for the convex functions of confidence sequences."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ALMOST_1 = 1 - 1e-15
 
 
 def zero_of_rising(slope: Callable[[float], float]) -> float:
-    """Where a rising function passes zero in (0, 1), within 1e-15; else all but the nearer end.
+    """Find the zero of a rising function in (0, 1), within 1e-15; without one, the nearer end.
 
-    Of the slope of a convex function, that is the minimum. The ends themselves are never asked for.
+    The zero of the slope of a convex function is its minimum. `slope` is never evaluated at 0 or 1.
     """
     if slope(_ALMOST_0) >= 0:
         return _ALMOST_0
@@ -23,7 +23,7 @@ def zero_of_rising(slope: Callable[[float], float]) -> float:
 
 
 def upper_end(convex: Callable[[float], float], inside: float, limit: float) -> float:
-    """The end above `inside`, at most 1, of where a convex function on (-1, 1) is below `limit`."""
+    """Find the end above `inside`, at most 1, of the range where `convex` is below `limit`."""
     if inside >= _ALMOST_1 or convex(_ALMOST_1) <= limit:
         return 1.0
     start = max(inside, -_ALMOST_1)

@@ -1,4 +1,4 @@
-"""How far the predictions of one window have drifted from those of a reference window."""
+"""Drift: the distance between the predictions of a window and those of a reference window."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ DriftVerdict = Literal["too_few", "stable", "moderate", "significant"]
 MODERATE_PSI = 0.1
 SIGNIFICANT_PSI = 0.2
 QUANTILE_CELLS = 10
-# Of the comparisons without drift, the share that may reach `Drift.psi_noise`.
+# The share of comparisons without drift that may reach `Drift.psi_noise`.
 FALSE_ALARMS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How one feature moved between the two windows; the numbers are None if either is empty.
+    """The drift of one feature between two windows; the numbers are None if either is empty.
 
     `psi` lies in [0, inf), `js_divergence` in [0, 1] bits. `psi_noise` is the PSI that samples of
-    these sizes pass in 1 % of the comparisons although nothing has drifted. `cells` is how many
-    categories, or ranges of bins, were compared.
+    these sizes exceed in 1 % of the comparisons without drift. `cells` is the number of compared
+    categories or ranges of bins.
     """
 
     reference_count: int
@@ -45,7 +45,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the predictions of one window look like, as the rollups count them."""
+    """The distributions of the predictions of one window, as the rollups count them."""
 
     sentiment: Mapping[Sentiment, int]
     confidence: Counts
@@ -62,7 +62,7 @@ class DriftReport:
 
 
 def drift_report(reference: Profile, current: Profile) -> DriftReport:
-    """The drift of every feature: what the model says and what it is given."""
+    """The drift of every feature: the results and the inputs of the model."""
     return DriftReport(
         sentiment=drift_of_cells(
             [reference.sentiment.get(sentiment, 0) for sentiment in SENTIMENTS],
@@ -85,14 +85,14 @@ def drift_of_cells(
 ) -> Drift:
     """The drift of counts per cell; both sequences name the same cells in the same order.
 
-    Noise is what is passed without drift in a share of `false_alarms` of all comparisons.
+    Without drift, a share of `false_alarms` of all comparisons exceeds the noise.
 
-    `too_few` is said where noise alone could look like drift: PSI without drift is distributed as
-    (1/N + 1/M) chi^2 with B - 1 degrees of freedom for N and M values in B cells (Yurdakul 2018,
-    "Statistical properties of the population stability index"), so its mean is
-    (B - 1)(1/N + 1/M). Its 99th percentile must not pass 0.1: N = M = 434 for ten cells, 185 for
-    three, 133 for two. Values that depend on each other, such as one text sent again and again,
-    are noisier than that.
+    The verdict is `too_few` where noise alone could look like drift: PSI without drift is
+    distributed as (1/N + 1/M) chi^2 with B - 1 degrees of freedom for N and M values in B cells
+    (Yurdakul 2018, "Statistical properties of the population stability index"), so its mean is (B -
+    1)(1/N + 1/M). Its 99th percentile must not exceed 0.1: N = M = 434 for ten cells, 185 for
+    three, 133 for two. Dependent values, such as one text that is sent again and again, are
+    noisier.
 
     Raises:
         ValueError: the lengths differ, or a count is negative.
@@ -111,8 +111,8 @@ def drift_of_cells(
 def population_stability_index(reference: Sequence[int], current: Sequence[int]) -> float | None:
     """Sum of (p - q) ln(p / q) over the cells' shares p and q, in [0, inf); None if one is empty.
 
-    A cell that is empty on one side counts as half a value there, without which PSI is infinite;
-    a cell that is empty on both sides is left out. Symmetric. (Lewis 1994; Siddiqi 2006; it is the
+    A cell that is empty on one side counts as half a value there, or PSI would be infinite; a cell
+    that is empty on both sides is left out. Symmetric. (Lewis 1994; Siddiqi 2006; it is the
     divergence of Jeffreys 1946.)
 
     Raises:
@@ -148,9 +148,9 @@ def quantile_cuts(reference: Counts, cells: int = QUANTILE_CELLS) -> list[int]:
     """The last bin of each cell but the last; the first and the last cell are open-ended.
 
     Bins whose middle value lies between the same two of the quantiles 1 / `cells`, 2 / `cells`, ...
-    make one cell. A bin that alone holds 1 / `cells` of the values is a cell of its own, however
-    little lies beside it: joined with its neighbours, it would hide what moves away to them, and
-    confidence has most of its values in the last bin.
+    make a cell. A bin that alone holds 1 / `cells` of the values is always a separate cell: joined
+    with its neighbours, it would hide the values that move to them, and confidence has most of its
+    values in the last bin.
     """
     occupied = sorted((number, count) for number, count in reference.items() if count)
     total = sum(reference.values())
@@ -174,7 +174,7 @@ def _in_cells(counts: Counts, cuts: Sequence[int]) -> list[int]:
 
 
 def _occupied(reference: Sequence[int], current: Sequence[int]) -> NDArray[np.float64]:
-    """Two rows, without the cells that are empty in both."""
+    """The counts as two rows, without the cells that are empty in both."""
     pairs = [pair for pair in zip(reference, current, strict=True) if any(pair)]
     if any(count < 0 for pair in pairs for count in pair):
         raise ValueError("counts cannot be negative")

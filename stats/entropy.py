@@ -1,4 +1,4 @@
-"""How undecided a prediction is."""
+"""The entropy of a prediction, as SQL."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def entropy_sql(columns: Sequence[str]) -> str:
 
     Its type is double precision, its range 0 to log2(classes): at most 1 for two, 1.585 for three.
 
-    `columns` are names of score columns; NULL is a class that the checkpoint does not have. A score
-    of 0 adds 0, and PostgreSQL, which refuses ln(0), does not see it.
+    `columns` are names of score columns; NULL stands for a class that the checkpoint does not have.
+    A score of 0 adds 0; `greatest` avoids ln(0), which PostgreSQL refuses.
     """
     scores = [f"coalesce({column}, 0)::double precision" for column in columns]
     terms = " + ".join(f"{score} * ln(greatest({score}, 1e-300))" for score in scores)

@@ -1,4 +1,4 @@
-"""A model's accuracy where no labels are known yet, estimated from its calibrated confidence."""
+"""Estimated accuracy of predictions without labels, from calibrated confidence."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from scipy.special import ndtri
 
 from stats.outcomes import LabelledBin
+from stats.wilson import Z_95
 
-# Isotonic regression believes the first and the last bin most, for nothing lies beyond to pool them
-# with: one wrong label there would mean never right. Simulated drift towards such a bin moved the
-# estimate by 0.09; with ten labels a knot by 0.02 at most, and of 95 % intervals 91 to 97 % cover.
+# Isotonic regression trusts the first and the last bin most, because no bin beyond them can be
+# pooled with them: a single wrong label there would mean "never right". Simulated drift towards
+# such a bin moved the estimate by 0.09; with ten labels a knot by 0.02 at most, and 91 to 97 % of
+# the 95 % intervals cover the truth.
 LABELS_PER_KNOT = 10
-_Z_95 = float(ndtri(0.975))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class ConfidenceBin:
 
 @dataclass(frozen=True, slots=True)
 class EstimatedAccuracy:
-    """All but the counts lie in [0, 1].
+    """An estimated accuracy with its interval; all numbers but the counts lie in [0, 1].
 
     `low` and `high` are a 95 % interval of the accuracy that labels of the same predictions would
-    show, out of two standard errors: `sampling_error`, for they are finitely many, and
-    `calibration_error`, for so are the reference labels. `supported` is the share of predictions
-    in confidence bins where the reference has labels; the rest leans on the nearest ones.
+    show. It combines two standard errors: `sampling_error`, because the predictions are finitely
+    many, and `calibration_error`, because the reference labels are. `supported` is the share of the
+    predictions in confidence bins with reference labels; the others use the nearest bins.
     """
 
     count: int
@@ -54,26 +54,27 @@ def estimate_accuracy(
 
     Confidence-based performance estimation (CBPE) as in NannyML, which Kivimäki, Białek, Kuberski,
     Nurminen (2025, "Confidence-based Estimators for Predictive Performance in Model Monitoring")
-    show to be unbiased for a calibrated model. Confidence is calibrated by isotonic regression of
-    being right on confidence (Zadrozny, Elkan 2002), fitted to the reference's bins, joined to ten
-    labels or more, and read off by linear interpolation between their mean confidences, level
+    show to be unbiased for a calibrated model. Isotonic regression of correctness on confidence
+    (Zadrozny, Elkan 2002) calibrates the confidence. It is fitted to the reference's bins, joined
+    to ten labels or more, and interpolated linearly between their mean confidences; it is constant
     beyond the first and the last.
 
-    The number of right predictions is Poisson binomial, with variance sum p (1 - p); the interval
-    takes the normal approximation. To it comes the variance of each level of the fit, a binomial
-    share of its labels, with half a label added to both outcomes so that all right is not certain.
+    The number of correct predictions is Poisson binomial, with variance sum p (1 - p); the interval
+    uses the normal approximation. The variance of each level of the fit is added: that of a
+    binomial share of its labels, with half a label added to both outcomes so that a share of 1 is
+    not certain.
 
-    It holds while a given confidence is right as often as it was in the reference, however the
-    confidences themselves drift. It does not hold when that changes: concept drift (the same texts
-    deserve other labels), texts of a kind on which the model is wrongly sure, another revision of
-    the model, or a shift between classes whose calibration differs. Nor does it hold when reference
-    labels were not picked at random, for instance when users report mistakes only.
+    The estimate is valid while a given confidence is correct as often as in the reference, however
+    the confidences themselves drift. It is not valid under concept drift (the same texts deserve
+    other labels), for kinds of texts on which the model is wrongly confident, for another revision
+    of the model, or for a shift between classes whose calibration differs. It is not valid either
+    if the reference labels were not sampled at random, for instance if users report only mistakes.
 
     Raises:
-        ValueError: a count is negative, or more are right than there are.
+        ValueError: a count is negative, or a bin has more correct predictions than predictions.
     """
     if any(not 0 <= part.correct <= part.count for part in reference.values()):
-        raise ValueError("between none and all can be right")
+        raise ValueError("the correct predictions of a bin must be between 0 and its count")
     if any(part.count < 0 for part in current.values()):
         raise ValueError("counts cannot be negative")
     labelled = _knots(reference)
@@ -86,12 +87,12 @@ def estimate_accuracy(
         [part.correct / part.count for part in labelled], weights=[part.count for part in labelled]
     )
 
-    # How much of each knot's accuracy is in the calibrated confidence of each current bin.
+    # The weight of each knot's accuracy in the calibrated confidence of each current bin.
     knots = np.identity(len(labelled))
     means = [part.confidence_sum / part.count for part in predicted]
     blend = np.array([np.interp(means, confidences, knot) for knot in knots])
     shares = np.array([part.count / total for part in predicted])
-    calibrated = np.clip(fit.x @ blend, 0, 1)  # which rounding may have passed
+    calibrated = np.clip(fit.x @ blend, 0, 1)  # rounding may leave the range
 
     levels = fit.x[fit.blocks[:-1]]
     smoothed = (levels * fit.weights + 0.5) / (fit.weights + 1)
@@ -100,7 +101,7 @@ def estimate_accuracy(
     calibration = math.sqrt(np.sum(level_shares**2 * smoothed * (1 - smoothed) / fit.weights))
 
     accuracy = min(float(calibrated @ shares), 1.0)
-    reach = _Z_95 * math.hypot(sampling, calibration)
+    reach = Z_95 * math.hypot(sampling, calibration)
     known = {number for number, part in reference.items() if part.count}
     return EstimatedAccuracy(
         count=total,
@@ -115,7 +116,7 @@ def estimate_accuracy(
 
 
 def _knots(reference: Mapping[int, LabelledBin]) -> list[LabelledBin]:
-    """Neighbouring bins joined until each has `LABELS_PER_KNOT`; what remains joins the last."""
+    """Join neighbouring bins until each has `LABELS_PER_KNOT`; the rest joins the last."""
     knots: list[LabelledBin] = []
     for _, part in sorted(reference.items()):
         if knots and knots[-1].count < LABELS_PER_KNOT:

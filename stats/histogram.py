@@ -1,9 +1,9 @@
-"""The histogram bins that the rollups count in, and the quantiles that such counts give.
+"""The histogram bins of the rollups, and the quantiles of their counts.
 
-PostgreSQL counts a bin's members, so each kind of bin tells the same formula twice: as Python and
-as SQL. The ddsketch package (3.0.1, of April 2024) is the reference that the tests compare with; it
-is not used here because it takes values one at a time, keeps its counts as floats and has no
-public way to load the counts of bins.
+PostgreSQL counts the values of a bin, so each kind of bin has its formula twice: in Python and in
+SQL. The ddsketch package (3.0.1, of April 2024) is the reference of the tests. It is not used here,
+because it takes values one at a time, keeps its counts as floats and has no public way to load the
+counts of bins.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class LogarithmicBins:
     """Bin i holds the values in (gamma^(i-1), gamma^i], gamma = (1 + accuracy) / (1 - accuracy).
 
     The logarithmic mapping of DDSketch (Masson, Rim, Lee 2019, PVLDB 12): `value_of` is within
-    `accuracy` times the value of everything in its bin. Values outside [smallest, largest], NaN as
-    the largest of all, count as the nearer end and lose that bound.
+    `accuracy` times every value of its bin. Values outside [smallest, largest] count as the nearer
+    end and lose that bound; NaN counts as the largest value.
     """
 
     accuracy: float
@@ -54,9 +54,9 @@ class LogarithmicBins:
         """`bin_of` as a PostgreSQL expression of type smallint.
 
         `column` is a column's name or an expression in parentheses, of any numeric type; it must
-        not be NULL, which would count as `smallest`. Without the cast, a whole number would take
-        PostgreSQL's decimal logarithm. Where another libm rounds a logarithm the other way, a value
-        that lies on an edge to the last bit falls into the next bin, whose bound holds as well.
+        not be NULL, which would count as `smallest`. Without the cast, PostgreSQL would use its
+        decimal logarithm for a whole number. Where another libm rounds a logarithm differently, a
+        value that is exactly on an edge falls into the next bin, whose bound holds too.
         """
         at_least = f"greatest({column}::double precision, {self.smallest!r})"
         return f"ceil(ln(least({at_least}, {self.largest!r})) / {self._log_gamma!r})::smallint"
@@ -70,7 +70,7 @@ class LogarithmicBins:
 class EqualBins:
     """`count` bins of equal width on [0, 1]: bin i holds [i / count, (i + 1) / count), the last 1.
 
-    Values outside, NaN as the largest of all, count as the nearer end.
+    Values outside count as the nearer end; NaN counts as the largest value.
     """
 
     count: int
@@ -88,17 +88,17 @@ class EqualBins:
         return f"least({scaled}, {self.count - 1})::smallint"
 
 
-# 10 us to an hour in at most 986 bins; a request that takes longer has been cut off long before.
+# 10 us to an hour in at most 986 bins; a longer request is cancelled long before.
 LATENCY_MS = LogarithmicBins(accuracy=0.01, smallest=0.01, largest=3_600_000.0)
 CONFIDENCE = EqualBins(50)
-# For drift only, so coarse: at most 70 bins.
+# Coarse, because they serve only drift: at most 70 bins.
 TEXT_CHARACTERS = LogarithmicBins(accuracy=0.1, smallest=1.0, largest=1_000_000.0)
 TOKEN_COUNT = LogarithmicBins(accuracy=0.1, smallest=1.0, largest=1_000_000.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """In the unit of the binned values."""
+    """Three percentiles, in the unit of the binned values."""
 
     p50: float
     p95: float
@@ -106,7 +106,7 @@ class Percentiles:
 
 
 def merged(histograms: Iterable[Counts]) -> dict[int, int]:
-    """The counts of all values together; exact, because bins never move."""
+    """Add histograms; the sum is exact, because bins never move."""
     total: Counter[int] = Counter()
     for counts in histograms:
         total.update(counts)
@@ -116,21 +116,21 @@ def merged(histograms: Iterable[Counts]) -> dict[int, int]:
 def quantiles(bins: Bins, counts: Counts, *fractions: float) -> list[float]:
     """The values at ranks floor(fraction * (n - 1)), counted from 0, of n values; [] without any.
 
-    Those are numpy's `quantile(method="lower")`, of which LogarithmicBins give the value to within
-    their accuracy, EqualBins to within half a width (Masson, Rim, Lee 2019, algorithm 2).
+    They equal numpy's `quantile(method="lower")`, to within the accuracy of LogarithmicBins or half
+    a width of EqualBins (Masson, Rim, Lee 2019, algorithm 2).
 
     Raises:
         ValueError: a fraction lies outside [0, 1], or a count is negative.
     """
     if not all(0 <= fraction <= 1 for fraction in fractions):
-        raise ValueError(f"a fraction lies in [0, 1], unlike one of {fractions}")
+        raise ValueError(f"fractions must lie in [0, 1]: {fractions}")
     if any(count < 0 for count in counts.values()):
         raise ValueError("counts cannot be negative")
     occupied = sorted(counts)
     up_to = list(accumulate(counts[number] for number in occupied))
     if not up_to or not up_to[-1]:
         return []
-    # Past 2^53 a float rank may round up to the number of values.
+    # Beyond 2^53 a float rank may be rounded up to the number of values.
     last = up_to[-1] - 1
     ranks = (min(int(fraction * last), last) for fraction in fractions)
     return [bins.value_of(occupied[bisect_right(up_to, rank)]) for rank in ranks]
@@ -149,6 +149,6 @@ def percentiles(bins: Bins, counts: Counts) -> Percentiles | None:
 def _clamped(value: float, low: float, high: float) -> float:
     """PostgreSQL's least(greatest(value, low), high), which sorts NaN above every number.
 
-    The order of the arguments matters: of equals and of NaN, Python takes the first.
+    The order of the arguments matters: Python returns the first of equal values and of NaN.
     """
     return min(high, max(value, low))

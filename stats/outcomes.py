@@ -1,4 +1,4 @@
-"""The counts that statistics start from: who was right, and how the traffic was split."""
+"""The counts for the statistics: correct predictions, and the split of the traffic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A closed range, in the unit of what it bounds."""
+    """A closed range, in the unit of the bounded value."""
 
     low: float
     high: float
@@ -15,7 +15,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class PairedOutcomes:
-    """Of the texts that both versions answered and that have a true label: who was right.
+    """Counts of labelled texts that both versions answered, by the versions that were right.
 
     Raises:
         ValueError: a count is negative.
@@ -36,13 +36,13 @@ class PairedOutcomes:
 
     @property
     def concordant(self) -> int:
-        """Pairs that say nothing of which version is better."""
+        """The pairs that favour neither version."""
         return self.both_right + self.none_right
 
 
 @dataclass(frozen=True, slots=True)
 class ArmOutcomes:
-    """Of one version's predictions that have a true label: how many are right.
+    """The number of labelled predictions of one version, and of the right ones among them.
 
     Raises:
         ValueError: `right` lies outside [0, labelled].
@@ -53,7 +53,9 @@ class ArmOutcomes:
 
     def __post_init__(self) -> None:
         if not 0 <= self.right <= self.labelled:
-            raise ValueError(f"{self.right} of {self.labelled} cannot be right")
+            raise ValueError(
+                f"the right predictions must be between 0 and {self.labelled}: {self.right}"
+            )
 
     @property
     def wrong(self) -> int:
@@ -62,10 +64,10 @@ class ArmOutcomes:
 
 @dataclass(frozen=True, slots=True)
 class TrafficSplit:
-    """How many subjects each version was dealt; `v2_share`, in [0, 1], is what was configured.
+    """How many subjects each version got; `v2_share`, in [0, 1], is the configured share.
 
-    A subject stays with its version, so its requests are one draw and not many: it counts once. A
-    request without a subject is a draw of its own.
+    A subject stays with its version, so all its requests are a single draw: a subject counts once.
+    A request without a subject is a separate draw.
 
     Raises:
         ValueError: a count is negative, or `v2_share` lies outside [0, 1].
@@ -79,14 +81,14 @@ class TrafficSplit:
         if min(self.v1, self.v2) < 0:
             raise ValueError(f"counts cannot be negative: {self}")
         if not 0 <= self.v2_share <= 1:
-            raise ValueError(f"a share lies in [0, 1], unlike {self.v2_share}")
+            raise ValueError(f"a share must lie in [0, 1]: {self.v2_share}")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledBin:
-    """Predictions of one confidence bin whose true label is known: `correct` of `count` are right.
+    """The labelled predictions of a confidence bin: `correct` of `count` are right.
 
-    `confidence_sum` is over the same predictions, so that nothing is lost to the bin's width.
+    `confidence_sum` is over the same predictions, so that the bin's width costs no precision.
     """
 
     count: int

@@ -1,4 +1,4 @@
-"""v1 against v2 where both answered the same texts."""
+"""The comparison of v1 and v2 over texts that both answered."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scipy.optimize import brentq
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import bdtr, stdtrit
 
 from core.types import SENTIMENTS, Sentiment
 from stats.confidence_sequence import paired_confidence_sequence
 from stats.outcomes import Interval, PairedOutcomes
 from stats.sequential import always_valid_p, log_e_discordant
+from stats.wilson import Z_95
 
 LabelTable = Mapping[tuple[Sentiment, Sentiment], int]
-"""How many texts v1 called the first and v2 the second; what is absent is 0."""
+"""The number of texts by the labels of v1 and v2; an absent pair of labels is 0."""
 
-_Z_95 = float(ndtri(0.975))
 _ALPHA = 0.05
 
 
@@ -32,11 +32,11 @@ class ConfidenceDifferences:
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """What pairs say; a number that nothing is known of is None. Differences are v2 minus v1.
+    """The statistics of pairs; a number without data is None. Differences are v2 minus v1.
 
     Shares, accuracies and p-values lie in [0, 1], `kappa` and differences in [-1, 1]; intervals are
-    of 95 %. Those called always valid hold at every look at once, the others at one look that was
-    planned beforehand.
+    95 % intervals. The always-valid statistics are valid at every look at once, the others at a
+    single look that was planned beforehand.
     """
 
     pairs: int
@@ -57,7 +57,7 @@ class PairedComparison:
 def compare_pairs(
     labels: LabelTable, differences: ConfidenceDifferences, outcomes: PairedOutcomes
 ) -> PairedComparison:
-    """Everything that counts say of two versions that answered the same texts.
+    """Compare two versions that answered the same texts.
 
     Raises:
         ValueError: a count is negative.
@@ -87,8 +87,8 @@ def compare_pairs(
 def cohen_kappa(labels: LabelTable) -> float | None:
     """Agreement beyond chance, (p_o - p_e) / (1 - p_e), in [-1, 1] (Cohen 1960).
 
-    1 if the versions always agree, 0 if no more often than their shares of labels make likely; None
-    without pairs, and where both only ever gave the same one label, which chance explains.
+    It is 1 if the versions always agree, and 0 if they agree only as often as by chance. It is None
+    without pairs, and if both versions always gave the same single label, which chance explains.
 
     Raises:
         ValueError: a count is negative.
@@ -102,13 +102,13 @@ def cohen_kappa(labels: LabelTable) -> float | None:
         * sum(labels.get((other, sentiment), 0) for other in SENTIMENTS)
         for sentiment in SENTIMENTS
     )
-    # Whole numbers: whether 1 - p_e is 0 must not be a matter of rounding.
+    # Whole numbers, so that rounding does not decide whether 1 - p_e is 0.
     beyond = pairs * pairs - by_chance
     return (pairs * agreeing - by_chance) / beyond if beyond else None
 
 
 def mean_interval(differences: ConfidenceDifferences) -> Interval | None:
-    """95 % interval of the mean difference by Student's t (1908); None of fewer than two.
+    """95 % interval of the mean difference by Student's t (1908); None for fewer than two.
 
     Clipped to [-1, 1], where differences of confidence lie.
     """
@@ -116,7 +116,7 @@ def mean_interval(differences: ConfidenceDifferences) -> Interval | None:
     if count < 2:
         return None
     mean = differences.total / count
-    # Rounding can leave the squares a little below what equal differences add up to.
+    # With equal differences, rounding can make the variance slightly negative.
     variance = max(differences.total_of_squares - differences.total * mean, 0.0) / (count - 1)
     reach = float(stdtrit(count - 1, 0.975)) * math.sqrt(variance / count)
     return Interval(max(mean - reach, -1.0), min(mean + reach, 1.0))
@@ -126,10 +126,10 @@ def mcnemar_p_value(outcomes: PairedOutcomes) -> float:
     """Exact two-sided p-value, in [0, 1], of "where only one is right, it is either as often".
 
     The binomial test of one half over the discordant pairs, which McNemar (1947) approximates; 1
-    without any. Valid at one look; `log_e_discordant` is its sequential form.
+    without any. Valid at a single look; `log_e_discordant` is its sequential form.
     """
     fewer, more = sorted((outcomes.only_v1_right, outcomes.only_v2_right))
-    # Both tails weigh the same; with equal counts they overlap.
+    # Both tails have the same weight; with equal counts they overlap.
     return min(1.0, 2 * float(bdtr(fewer, fewer + more, 0.5)))
 
 
@@ -138,9 +138,8 @@ def tango_interval(outcomes: PairedOutcomes) -> Interval | None:
 
     The differences whose score statistic lies within 1.96 (Tango 1998, "Equivalence test and
     confidence interval for the difference in proportions for the paired-sample design", Stat. Med.
-    17). It keeps its level with few labels, where two standard errors of the mean do not, and does
-    not shrink to nothing without discordant pairs, where it is that of Wilson (1927). None without
-    labels.
+    17). It keeps its level with few labels, unlike two standard errors of the mean. Without
+    discordant pairs it does not shrink to nothing, but is the Wilson interval. None without labels.
     """
     labelled = outcomes.labelled
     if not labelled:
@@ -156,22 +155,22 @@ def _tango_upper(won: int, lost: int, labelled: int) -> float:
 
     def beyond(difference: float) -> float:
         variance = labelled * _score_variance(difference, won, lost, labelled)
-        return labelled * (difference - observed) - _Z_95 * math.sqrt(variance)
+        return labelled * (difference - observed) - Z_95 * math.sqrt(variance)
 
-    # Where the variance is 0, the observed difference is a root that is not meant; the one that is
-    # meant lies beyond this.
+    # If the variance is 0, the observed difference is a spurious root; the wanted root lies beyond
+    # it.
     nearest = observed
     if not _score_variance(observed, won, lost, labelled):
-        nearest += _Z_95**2 / 2 / (labelled + _Z_95**2)
+        nearest += Z_95**2 / 2 / (labelled + Z_95**2)
     return float(brentq(beyond, nearest, 1.0))
 
 
 def _score_variance(difference: float, won: int, lost: int, labelled: int) -> float:
-    """Variance of one pair's score, with the likeliest share of lost pairs at `difference`."""
+    """Variance of a pair's score, with the likeliest share of lost pairs at `difference`."""
     linear = won * (1 + difference) + lost * (1 - difference) - 2 * labelled * difference
     constant = lost * difference * (1 - difference)
     root = math.sqrt(max(linear * linear + 8 * labelled * constant, 0.0))
-    # Either form of the quadratic's root, so that nothing cancels.
+    # The form of the quadratic's root in which no digits cancel.
     lost_share = (
         (linear + root) / (4 * labelled) if linear > 0 else 2 * constant / ((root - linear) or 1.0)
     )

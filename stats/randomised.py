@@ -1,27 +1,27 @@
-"""v1 against v2 where the traffic split dealt each text to one of them."""
+"""v1 against v2 where the traffic split assigned each text to one of them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from scipy.special import chdtrc, ndtri
+from scipy.special import chdtrc
 
 from stats.confidence_sequence import arms_confidence_sequence
 from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
 from stats.sequential import always_valid_p, log_e_arms, log_e_split
+from stats.wilson import wilson_interval
 
-_Z_95 = float(ndtri(0.975))
 _ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedComparison:
-    """What the arms say; a number that nothing is known of is None. Differences are v2 minus v1.
+    """The statistics of two arms; a number without data is None. Differences are v2 minus v1.
 
-    Accuracies and p-values lie in [0, 1], differences in [-1, 1]; intervals are of 95 %. Those
-    called always valid hold at every look at once, the others at one look that was planned
-    beforehand.
+    Accuracies and p-values lie in [0, 1], differences in [-1, 1]; intervals are 95 % intervals. The
+    always-valid statistics are valid at every look at once, the others at a single look that was
+    planned beforehand.
     """
 
     v1: ArmOutcomes
@@ -40,7 +40,7 @@ class RoutedComparison:
 
 
 def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> RoutedComparison:
-    """Everything that counts say of two versions that answered texts of their own."""
+    """Compare two versions that each answered its own texts."""
     v1_accuracy, v2_accuracy = _accuracy(v1), _accuracy(v2)
     both = v1.labelled > 0 and v2.labelled > 0
     log_e = log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
@@ -49,9 +49,9 @@ def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> Route
         v2=v2,
         split=split,
         v1_accuracy=v1_accuracy,
-        v1_accuracy_interval=wilson_interval(v1),
+        v1_accuracy_interval=wilson_interval(v1.right, v1.labelled),
         v2_accuracy=v2_accuracy,
-        v2_accuracy_interval=wilson_interval(v2),
+        v2_accuracy_interval=wilson_interval(v2.right, v2.labelled),
         accuracy_difference=(
             None if v1_accuracy is None or v2_accuracy is None else v2_accuracy - v1_accuracy
         ),
@@ -63,20 +63,6 @@ def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> Route
     )
 
 
-def wilson_interval(arm: ArmOutcomes) -> Interval | None:
-    """95 % score interval of an accuracy, in [0, 1] (Wilson 1927); None without labels."""
-    n = arm.labelled
-    if not n:
-        return None
-    square = _Z_95**2
-    centre = (arm.right + square / 2) / (n + square)
-    reach = _Z_95 * math.sqrt(arm.right * arm.wrong / n + square / 4) / (n + square)
-    return Interval(
-        low=max(centre - reach, 0.0) if arm.right else 0.0,
-        high=min(centre + reach, 1.0) if arm.wrong else 1.0,
-    )
-
-
 def newcombe_interval(v1: ArmOutcomes, v2: ArmOutcomes) -> Interval | None:
     """95 % hybrid score interval of the accuracy difference, v2 minus v1, in [-1, 1].
 
@@ -84,7 +70,8 @@ def newcombe_interval(v1: ArmOutcomes, v2: ArmOutcomes) -> Interval | None:
     Med. 17, method 10): the Wilson limits of both arms, their distances added as squares. None if
     an arm has no labels.
     """
-    first, second = wilson_interval(v1), wilson_interval(v2)
+    first = wilson_interval(v1.right, v1.labelled)
+    second = wilson_interval(v2.right, v2.labelled)
     if first is None or second is None:
         return None
     p1, p2 = v1.right / v1.labelled, v2.right / v2.labelled
@@ -95,10 +82,10 @@ def newcombe_interval(v1: ArmOutcomes, v2: ArmOutcomes) -> Interval | None:
 
 
 def sample_ratio_p_value(split: TrafficSplit) -> float | None:
-    """Pearson's chi-square test (1900) of the dealt subjects against the split, in [0, 1].
+    """Pearson's chi-square test (1900) of the assigned subjects against the split, in [0, 1].
 
-    One degree of freedom. None without subjects; with a share of 0 or 1 it is 0 if anyone came into
-    the arm that gets none, else 1. Valid at one look; `log_e_split` is its sequential form.
+    One degree of freedom. None without subjects; with a share of 0 or 1 it is 0 if the arm without
+    a share has a subject, else 1. Valid at a single look; `log_e_split` is its sequential form.
     """
     subjects = split.v1 + split.v2
     if not subjects:

@@ -1,11 +1,12 @@
-"""Statistics of the A/B test that stay valid however often they are looked at.
+"""Sequential statistics of the A/B test, which are valid at any number of looks.
 
-An e-value is what a stake of 1 has become in a game that is fair if the hypothesis is true, so it
-ever reaches 1 / alpha with a probability of at most alpha then (Ville 1939). A look may come at any
-time, and the test may end at any look. Everything depends on the current counts alone, no path of
-earlier looks is kept, and nothing is asymptotic: the bounds hold from the first label on.
+An e-value is the capital of a gambler who started with 1, in a game that is fair if the hypothesis
+is true. Under a true hypothesis it ever reaches 1 / alpha with a probability of at most alpha
+(Ville 1939). A look may come at any time, and the test may end at any look. The statistics depend
+only on the current counts, not on earlier looks. No bound is asymptotic: each is valid from the
+first label.
 
-They hold for counts that grow from a start that was fixed beforehand, not for a sliding window.
+The bounds need counts that grow from a start that was fixed beforehand, not a sliding window.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from stats.convex import zero_of_rising
 
 LogE = NDArray[np.float64]
 
-# Pseudo-counts that the prior on v2's share is worth, its mean the configured one. At 50/50 and an
+# Pseudo-counts of the prior on v2's share, whose mean is the configured share. At 50/50 and an
 # alpha of 0.001, 100 finds a dead arm after 45 subjects, 45/55 after 1,800, 49/51 after 50,000; 2
 # takes 14, 2,100 and 61,000; 10,000 takes 380, 4,500 and 47,000.
 SPLIT_CONCENTRATION = 100.0
-# Likewise for an arm's accuracy. At 50/50 and an alpha of 0.05, 30 is sure of 85 % against 90 %
+# The same for an arm's accuracy. At 50/50 and an alpha of 0.05, 30 is sure of 85 % against 90 %
 # after 2,400 labels, of 50 % against 80 % after 120, of none against all after 23; 2 takes 3,600,
 # 140 and 9; 100 takes 2,100, 160 and 39. A fixed-sample test with a power of 80 % takes 1,400, 72.
 ARM_CONCENTRATION = 30.0
@@ -36,11 +37,11 @@ def log_e_discordant(only_v1_right: ArrayLike, only_v2_right: ArrayLike) -> LogE
     The likelihood ratio of a uniform mixture of shares against one half, in closed form
     2^(b + c) B(1 + b, 1 + c) (Robbins 1970, Ann. Math. Statist. 41; a mixture SPRT as in Johari,
     Koomen, Pekelis, Walsh 2022, Oper. Res. 70). It is a sequential McNemar test: pairs where both
-    or none are right do not enter. Symmetric. Arrays are taken element by element.
+    or neither are right do not matter. Symmetric. Arrays are processed element by element.
 
     The hypothesis is that the next discordant pair favours either version with one half, whatever
-    came before. A text that comes again and again must therefore count as one pair. At 10^9 pairs
-    rounding moves the result by 1e-5.
+    came before. A text that is sent again and again must therefore count as a single pair. At 10^9
+    pairs rounding moves the result by 1e-5.
     """
     b, c = _array(only_v1_right), _array(only_v2_right)
     return _array(betaln(1 + b, 1 + c) + (b + c) * math.log(2))
@@ -57,15 +58,15 @@ def log_e_arms(
     (an e-process, as in Ramdas, Grünwald, Vovk, Shafer 2023, Stat. Sci. 38). Its log is the least
     of a function that is jointly convex in p and `difference`.
 
-    The arms may be of any sizes, and to which one the next label comes may depend on what came
-    before. The same with the arms swapped and the difference negated. Counts may be fractions, but
-    none between 0 and 1.
+    The arms may have any sizes, and the arm of the next label may depend on earlier labels. Swapped
+    arms with a negated difference give the same value. Counts may be fractions, but not between 0
+    and 1.
     """
     if difference < 0:
         return log_e_arms(v2_right, v2_wrong, v1_right, v1_wrong, -difference)
     rest = 1 - difference
 
-    # The accuracies are t (1 - d) and that plus d. What is wrong is not 1 minus what is right, so
+    # The accuracies are t (1 - d) and t (1 - d) + d. The error rates are computed separately, so
     # that neither is rounded to 0.
     def slope(t: float) -> float:
         return (
@@ -88,7 +89,7 @@ def _log_e_arm(right: float, wrong: float, accuracy: float, error: float) -> flo
 
 
 def _rise(count: float, share: float) -> float:
-    """Slope of the part of `_log_e_arm` that belongs to `count`: rising in `share`, 0 of one."""
+    """Slope of the part of `_log_e_arm` for `count`: rising in `share`, 0 for a count of 1."""
     if not count:
         return 0.0
     prior = ARM_CONCENTRATION * share
@@ -96,38 +97,41 @@ def _rise(count: float, share: float) -> float:
 
 
 def log_e_split(v1: ArrayLike, v2: ArrayLike, v2_share: float) -> LogE:
-    """Log of the e-value against "v2 is dealt `v2_share` of the subjects": the sequential SRM test.
+    """Log of the e-value against "v2 gets `v2_share` of the subjects": the sequential SRM test.
 
     The Dirichlet mixture of Lindon and Malek (2022, "Anytime-valid inference for multinomial count
     data", NeurIPS 35) for two arms, its prior centred on the configured share. With a share of 0 or
-    1 a single subject in the arm that gets none is infinite evidence. Arrays are taken element by
-    element.
+    1, a single subject in the arm without a share is infinite evidence. Arrays are processed
+    element by element.
     """
-    dealt_1, dealt_2 = _array(v1), _array(v2)
+    subjects_1, subjects_2 = _array(v1), _array(v2)
     if v2_share in (0, 1):
-        astray = dealt_1 if v2_share == 1 else dealt_2
-        return np.where(astray > 0, np.inf, 0.0)
+        misplaced = subjects_1 if v2_share == 1 else subjects_2
+        return np.where(misplaced > 0, np.inf, 0.0)
     prior_1, prior_2 = SPLIT_CONCENTRATION * (1 - v2_share), SPLIT_CONCENTRATION * v2_share
-    mixture = betaln(prior_1 + dealt_1, prior_2 + dealt_2) - betaln(prior_1, prior_2)
-    return _array(mixture - xlogy(dealt_1, 1 - v2_share) - xlogy(dealt_2, v2_share))
+    mixture = betaln(prior_1 + subjects_1, prior_2 + subjects_2) - betaln(prior_1, prior_2)
+    return _array(mixture - xlogy(subjects_1, 1 - v2_share) - xlogy(subjects_2, v2_share))
 
 
 def always_valid_p(log_e: ArrayLike) -> float:
-    """min(1, 1 / e), in [0, 1]; of a true hypothesis it ever is alpha or less with at most alpha.
+    """The always-valid p-value min(1, 1 / e), in [0, 1].
 
-    Johari et al. (2022) keep the smallest so far; this is the current one, and may rise again.
+    For a true hypothesis it ever is alpha or less with a probability of at most alpha. Johari et
+    al. (2022) use the smallest value so far; this is the current value, and it may rise again.
     """
     return math.exp(-max(float(_array(log_e)), 0.0))
 
 
 def log_threshold(alpha: float) -> float:
-    """log(1 / alpha), which the log e-value of a true hypothesis ever reaches with at most alpha.
+    """The threshold log(1 / alpha) of a log e-value.
+
+    Under a true hypothesis, a log e-value ever reaches it with a probability of at most alpha.
 
     Raises:
         ValueError: `alpha` lies outside (0, 1).
     """
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha lies in (0, 1), unlike {alpha}")
+        raise ValueError(f"alpha must lie in (0, 1): {alpha}")
     return -math.log(alpha)
 
 

@@ -1,7 +1,7 @@
-"""Which version is better, in a word and a sentence, or how many labels it takes to say.
+"""Verdicts: the better version, or the number of labels that would decide it.
 
-Verdicts rest on the always-valid statistics alone. Whoever looks at them after every label, and
-ends the test as soon as one comes, is misled no more often than was promised.
+Verdicts use only the always-valid statistics. A reader may look at them after every label and end
+the test at the first verdict, and the promised error rate still holds.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from stats.sequential import (
 Finding = Literal["v2_better", "v1_better", "no_difference_yet", "sample_ratio_mismatch"]
 
 ALPHA = 0.05
-# A mismatch discards the whole test, and every test is checked for one, so a false one must be
-# rare: 0.001 is at the strict end of what is usual for this check (0.01 to 0.001). It delays a true
-# one little, for traffic is plentiful where labels are few.
+# A mismatch discards the whole test, and every test is checked for it, so a false mismatch must be
+# rare: 0.001 is at the strict end of the usual range for this check (0.01 to 0.001). A true
+# mismatch is found little later, because traffic is plentiful where labels are few.
 ALPHA_SPLIT = 0.001
-MOST_LABELS = 10**9
+MAX_LABELS = 10**9
 
-_NO_LABELS = "There are too few true labels to say anything of which version is right more often."
+_NO_LABELS = "There are too few true labels to compare the accuracies of the versions."
 
 
 @dataclass(frozen=True, slots=True)
 class LabelsNeeded:
-    """Further labels of each version's predictions; a labelled pair is one of each."""
+    """Further labels for the predictions of each version; a labelled pair counts for both."""
 
     v1: int
     v2: int
@@ -42,11 +42,12 @@ class LabelsNeeded:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`more_labels` would settle it if the observed accuracies were the true ones.
+    """A finding; `more_labels` would decide it if the observed accuracies were the true ones.
 
-    0 of each once it is settled; None where nothing differs, where a version has no labels, after a
-    mismatch, and above 10^9. Were the observed accuracies the true ones, two tests in three would
-    be settled sooner; but they are uncertain, and early on this can be far off either way.
+    `more_labels` is 0 for both versions once the test is decided. It is None if nothing differs, if
+    a version has no labels, after a mismatch, and above 10^9. With the observed accuracies, two
+    tests in three would be decided sooner; but early accuracies are uncertain, so the number can be
+    far off.
     """
 
     finding: Finding
@@ -57,8 +58,8 @@ class Verdict:
 def paired_verdict(outcomes: PairedOutcomes, alpha: float = ALPHA) -> Verdict:
     """The verdict over labelled pairs, by `log_e_discordant`.
 
-    The probability that it ever, in however many looks, calls a version better that is not is at
-    most `alpha`.
+    The probability that it ever, in any number of looks, calls a version better that is not better
+    is at most `alpha`.
 
     Raises:
         ValueError: `alpha` lies outside (0, 1).
@@ -89,10 +90,10 @@ def routed_verdict(
 ) -> Verdict:
     """The verdict over two arms, by `log_e_arms`, unless `log_e_split` finds a mismatch.
 
-    The probability that it ever, in however many looks, calls a version better that is not is at
-    most `alpha`; that it ever finds a mismatch in a split that is as configured, at most
-    `alpha_split`. A mismatch goes first: something besides chance has picked the texts of each arm,
-    and may have picked easier ones for one of them.
+    The probability that it ever, in any number of looks, calls a version better that is not better
+    is at most `alpha`. The probability that it ever finds a mismatch in a correct split is at most
+    `alpha_split`. A mismatch overrides the comparison: something besides chance assigns the texts,
+    and one arm may get the easier texts.
 
     Raises:
         ValueError: an alpha lies outside (0, 1).
@@ -126,15 +127,16 @@ def routed_verdict(
 
 
 def _further_labels(log_e_at: Callable[[float], float], labelled: int, limit: float) -> int | None:
-    """How many labels more reach the limit if the shares stay; None above `MOST_LABELS`.
+    """The number of further labels that reach the limit with the same shares.
 
-    With the shares held, a log e-value is 0 without labels and convex in their number, or the least
-    of such: once it has passed the limit it stays above, and bisection finds the first that does.
+    None above `MAX_LABELS`. With constant shares, a log e-value is 0 without labels and convex in
+    their number, or a minimum of such functions. So once above the limit it stays above, and
+    bisection finds the smallest number.
     """
     further = bisect_left(
-        range(MOST_LABELS + 1), True, key=lambda more: log_e_at(1 + more / labelled) >= limit
+        range(MAX_LABELS + 1), True, key=lambda more: log_e_at(1 + more / labelled) >= limit
     )
-    return further if further <= MOST_LABELS else None
+    return further if further <= MAX_LABELS else None
 
 
 def _verdict(facts: str, difference: float, needed: LabelsNeeded | None, effort: str) -> Verdict:
@@ -152,6 +154,6 @@ def _mismatch(split: TrafficSplit) -> str:
     subjects = split.v1 + split.v2
     return (
         f"The traffic is not split as configured: {split.v2:,} of {subjects:,} subjects "
-        f"({split.v2 / subjects:.2%}) were dealt to v2 instead of {split.v2_share:.2%}. "
+        f"({split.v2 / subjects:.2%}) were assigned to v2 instead of {split.v2_share:.2%}. "
         "The versions cannot be compared before the cause is found."
     )

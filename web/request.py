@@ -91,7 +91,7 @@ def _span(scope: Scope, context: RequestContext) -> AbstractContextManager[Span 
         f"{scope['method']} {path}",
         attributes,
         kind=SpanKind.SERVER,
-        parent=tracing.told_by(scope["headers"]),
+        parent=tracing.parent_from_headers(scope["headers"]),
     )
 
 

@@ -37,7 +37,7 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.bucketing import deal, subject_key
+from rollout.bucketing import assign, subject_key
 
 _COLUMNS = (
     TextColumn("{task.description}"),
@@ -211,7 +211,7 @@ def made_up(
             comparisons.append(Comparison(comparison_id, times[row], first, other))
         elif endpoint == "/predict/ab":
             key = subject_key(str(subjects[row]), _EXPERIMENT.split.salt)
-            version = deal(key, _EXPERIMENT.split.v2_percent)
+            version = assign(key, _EXPERIMENT.split.v2_percent)
             assignment = Assignment(_EXPERIMENT, key)
             first = predict(row, endpoint, version, truth, assignment)
         else:

@@ -33,13 +33,13 @@ from core.postgres import create_engine
 from core.types import DesiredModel, Sentiment, Version
 from rollout.admin import RolloutAdmin
 from rollout.bucketing import assign_subject, assign_text, is_shadowed
+from rollout.controller import RolloutController
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import RECORD, PolicyRecord
 from rollout.store import PolicyStore
-from rollout.watch import RolloutWatch
 from tests.database import fetch, run_sql, scalar
-from tests.unit.rollout.test_guardrails import Seen
+from tests.unit.rollout.test_guardrails import Measured
 from tests.waiting import until
 from tests.written_by_deae1b3 import EXPECTED, ROLLOUT_FILE, SPOOL, TAGS, restore, rounded
 from web.read_api.analytics import analytics_router
@@ -100,11 +100,11 @@ def live_policy(
 def rollout_admin(live: LivePolicy, store: PolicyStore) -> RolloutAdmin:
     async def evidence(
         since: Mapping[Version, datetime], until: datetime, revisions: Mapping[Version, str]
-    ) -> Seen:
-        return Seen()
+    ) -> Measured:
+        return Measured()
 
-    watch = RolloutWatch(live, store, evidence, dict)
-    return RolloutAdmin(live, store, watch)
+    controller = RolloutController(live, store, evidence, dict)
+    return RolloutAdmin(live, store, controller)
 
 
 def stored_form(record: PolicyRecord) -> dict[str, Any]:
@@ -205,7 +205,7 @@ async def test_an_old_policy_can_be_restored(old: AsyncEngine, tmp_path: Path) -
 async def test_live_policy_goes_by_the_database(old: AsyncEngine, tmp_path: Path) -> None:
     wanted: list[DesiredModel] = []
     live = live_policy(old, tmp_path / "rollout.json", wanted)
-    await live.look()
+    await live.refresh()
     assert (live.version, wanted[-1]) == (NEWEST, (TAGS["promoted"], 10))
     written = json.loads((tmp_path / "rollout.json").read_bytes())
     assert written == json.loads(ROLLOUT_FILE.read_bytes())

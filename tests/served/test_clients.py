@@ -82,7 +82,7 @@ def test_sync_client_calls_the_admin_posts_by_name(served: ServedBento) -> None:
         assert client.rollout(**asked)["dry_run"] is True
         reloaded = client.reload_model(version="v2", tag=None, reason="tried")
         assert reloaded["action"] == "reload"
-        with pytest.raises(bentoml.exceptions.BentoMLException, match="is in force by now"):
+        with pytest.raises(bentoml.exceptions.BentoMLException, match="is active now"):
             client.rollout(**asked)
 
 

@@ -104,5 +104,5 @@ def test_file_without_a_text_column_fails_with_one_line(bentoml_home: Path, tmp_
         check=False,
     )
     assert run.returncode == 1
-    assert "no column 'text'; there are: review" in run.stderr
+    assert "no column text; the columns are: review" in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]

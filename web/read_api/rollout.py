@@ -44,8 +44,8 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
         judgements = None
         with suppress(DatabaseUnavailable):
             # So that what was changed in another process a moment ago is told by this one too.
-            await live.look()
-            judgements = await parts().rollout.judgements()
+            await live.refresh()
+            judgements = await parts().rollout.evaluate_guardrails()
         record = live.record
         return RolloutStatus(
             **policy_header(record),

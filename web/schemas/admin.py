@@ -66,7 +66,7 @@ class ReloadRequest(RequestBody):
     )
     reason: Reason = Field(description="why, for whoever reads the history")
     base_version: int | None = Field(
-        None, ge=0, le=MAX_VERSION, description="refused (409) if another policy is in force"
+        None, ge=0, le=MAX_VERSION, description="refused (409) if another policy is active"
     )
 
 

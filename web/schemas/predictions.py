@@ -120,7 +120,7 @@ class AbRequest(RequestBody):
     )
     text: Text = Field(description="1-5,000 characters after stripping")
     subject: Subject | None = Field(
-        None, description="whom to keep on one version, such as a user id; dealt anew if absent"
+        None, description="keeps one user on one version, such as a user id; if absent, at random"
     )
 
 

@@ -28,7 +28,7 @@ from core.types import (
     Split,
 )
 from core.uuid7 import new_id
-from rollout.bucketing import deal, subject_key
+from rollout.bucketing import assign, subject_key
 from tests.integration.predictions import PredictionWriter, make_prediction
 from web.schemas.ab import AbTest
 
@@ -86,7 +86,7 @@ class History:
         of = of or experiment()
         key = subject_key(subject, of.split.salt)
         made = make_prediction(
-            version=deal(key, of.split.v2_percent), created_at=at or self.moment(),
+            version=assign(key, of.split.v2_percent), created_at=at or self.moment(),
             endpoint="/predict/ab", latency_ms=self.numbers.lognormvariate(2, 1),
             scores=scores(self.numbers.choice(SENTIMENTS), self.numbers.uniform(0.5, 1)),
         )  # fmt: skip

@@ -25,7 +25,7 @@ from core.types import (
 )
 from core.uuid7 import new_id
 from loadtest.bench.seed_predictions import seed_history
-from rollout.bucketing import deal, subject_key
+from rollout.bucketing import assign, subject_key
 from tests.integration.analytics.ab_history import (
     END,
     START,
@@ -202,7 +202,7 @@ async def test_sample_ratio_mismatch_is_found(engine: AsyncEngine) -> None:
     # Every third subject of v2 never arrives, as if its requests failed.
     for number in range(700):
         key = subject_key(f"subject {number}", of.split.salt)
-        if deal(key, 50) == "v1" or number % 3:
+        if assign(key, 50) == "v1" or number % 3:
             made.assign(f"subject {number}", of)
     await made.write(engine)
     randomised = (await reply(engine)).randomised

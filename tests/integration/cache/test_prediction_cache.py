@@ -1,4 +1,4 @@
-"""The prediction cache on a real Redis, and without one."""
+"""The prediction cache, with a real Redis and during an outage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from cache.keys import PREFIX, cache_key
 from cache.prediction_cache import (
-    COUNTED_KEYS,
     FLUSH_SECONDS,
+    MAX_COUNTED_KEYS,
     MAX_WAITING_WRITES,
     PredictionCache,
 )
@@ -47,7 +47,7 @@ def cache(redis: Redis) -> PredictionCache:
     return PredictionCache(redis, ttl_seconds=100)
 
 
-async def test_what_was_stored_is_found_in_one_round_trip(
+async def test_stored_answers_are_found_in_one_round_trip(
     cache: PredictionCache, redis: Redis
 ) -> None:
     await stored(cache, {key: ANSWERS[key] for key in KEYS[:2]})
@@ -78,14 +78,14 @@ WITHOUT_SCORES = b'{"revision": "r", "token_count": 1, "truncated": false, "scor
         WITHOUT_SCORES % b'{"positive": "high"}',
     ],
 )
-async def test_what_cannot_be_read_is_a_miss(
+async def test_unreadable_value_is_a_miss(
     cache: PredictionCache, redis: Redis, garbage: bytes
 ) -> None:
     await redis.set(KEYS[0], garbage)
     assert await cache.lookup(KEYS[:1]) == [None]
 
 
-async def test_other_keys_are_not_counted(cache: PredictionCache, redis: Redis) -> None:
+async def test_size_does_not_count_foreign_keys(cache: PredictionCache, redis: Redis) -> None:
     await redis.set("somebody-else", b"1")
     await stored(cache, ANSWERS)
     assert await cache.size() == 3
@@ -107,17 +107,17 @@ async def test_redis_outage_still_answers_and_is_counted() -> None:
     await client.aclose()
 
 
-async def test_connections_that_redis_closed_cost_no_hit(redis: Redis, redis_server: str) -> None:
+async def test_connection_closed_by_redis_costs_no_hit(redis: Redis, redis_server: str) -> None:
     client = connect(redis_server, timeout_seconds=5)
     cache = PredictionCache(client, ttl_seconds=100)
     await stored(cache, ANSWERS)
-    # As by a Redis that restarts, or one that closes what is idle.
+    # A restarting Redis does this, and one that closes idle connections.
     assert await redis.client_kill_filter(_type="normal", skipme=True) >= 1
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
     await client.aclose()
 
 
-async def test_a_batch_is_stored_in_one_round_trip(cache: PredictionCache, redis: Redis) -> None:
+async def test_batch_is_stored_in_one_round_trip(cache: PredictionCache, redis: Redis) -> None:
     many = {cache_key("v1", "r1", str(number)): classification("x") for number in range(20)}
 
     async def reads() -> int:
@@ -125,60 +125,62 @@ async def test_a_batch_is_stored_in_one_round_trip(cache: PredictionCache, redis
 
     before = await reads()
     await stored(cache, many)
-    # Asking is itself one of the two.
+    # The INFO command itself is one of the two.
     assert await reads() - before == 2
     assert await cache.lookup(list(many)) == list(many.values())
 
 
-async def test_numbers_come_back_as_they_were_to_the_last_bit(cache: PredictionCache) -> None:
+async def test_scores_are_restored_to_the_last_bit_and_in_order(cache: PredictionCache) -> None:
     numbers = random.Random(5)
-    made = {}
+    answers = {}
     for key in (cache_key("v2", "r1", str(number)) for number in range(200)):
         positive = numbers.random() ** 20
-        made[key] = Classification(
+        answers[key] = Classification(
             "r1",
             "fake",
             {"positive": positive, "neutral": 0.0, "negative": 1 - positive},
             numbers.randrange(512),
             truncated=numbers.random() < 0.5,
         )
-    await stored(cache, made)
-    found = await cache.lookup(list(made))
-    assert found == list(made.values())
-    assert {tuple(one.scores) for one in found if one} == {("positive", "neutral", "negative")}
+    await stored(cache, answers)
+    found = await cache.lookup(list(answers))
+    assert found == list(answers.values())
+    assert {tuple(item.scores) for item in found if item} == {("positive", "neutral", "negative")}
 
 
-async def test_a_stored_answer_lives_as_long_as_the_setting_says(redis: Redis) -> None:
+async def test_stored_answer_expires_after_the_time_to_live(redis: Redis) -> None:
     await stored(PredictionCache(redis, ttl_seconds=86_400), ANSWERS)
     assert {await redis.ttl(key) for key in KEYS} <= {86_399, 86_400}
 
 
-async def test_a_wrong_kind_of_key_is_a_miss(cache: PredictionCache, redis: Redis) -> None:
+async def test_key_of_another_redis_type_is_a_miss(cache: PredictionCache, redis: Redis) -> None:
     await redis.rpush(KEYS[0], "x")
     assert await cache.lookup(KEYS[:1]) == [None]
     await stored(cache, {KEYS[0]: ANSWERS[KEYS[0]]})
     assert await cache.lookup(KEYS[:1]) == [ANSWERS[KEYS[0]]]
 
 
-async def test_a_large_database_is_told_whole(cache: PredictionCache, redis: Redis) -> None:
-    await redis.mset({f"{PREFIX}{number}": b"" for number in range(COUNTED_KEYS)})
-    assert await cache.size() == COUNTED_KEYS
+async def test_size_of_a_large_database_includes_foreign_keys(
+    cache: PredictionCache, redis: Redis
+) -> None:
+    await redis.mset({f"{PREFIX}{number}": b"" for number in range(MAX_COUNTED_KEYS)})
+    assert await cache.size() == MAX_COUNTED_KEYS
     await redis.set("somebody-else", b"1")
-    assert await cache.size() == COUNTED_KEYS + 1
+    assert await cache.size() == MAX_COUNTED_KEYS + 1
 
 
-def remembering(redis: Redis, entries: int, ttl_seconds: int = 100) -> PredictionCache:
+def with_local_cache(redis: Redis, entries: int, ttl_seconds: int = 100) -> PredictionCache:
     return PredictionCache(redis, ttl_seconds=ttl_seconds, local_entries=entries)
 
 
-async def test_what_this_process_remembers_needs_no_redis(redis: Redis) -> None:
-    cache = remembering(redis, 10)
+async def test_local_hit_needs_no_redis(redis: Redis) -> None:
+    cache = with_local_cache(redis, 10)
     await stored(cache, {key: ANSWERS[key] for key in KEYS[:2]})
     before = await calls(redis, "mget")
     hits, misses = counter("cache_hits_total"), counter("cache_misses_total")
     assert await cache.lookup(KEYS[:2]) == [ANSWERS[key] for key in KEYS[:2]]
     assert await calls(redis, "mget") == before
-    # Redis is asked for what is not remembered alone.
+    # Only local misses are looked up in Redis.
     await redis.delete(*KEYS[:2])
     assert await cache.lookup(KEYS) == [ANSWERS[KEYS[0]], ANSWERS[KEYS[1]], None]
     assert await calls(redis, "mget") - before == 1
@@ -186,25 +188,25 @@ async def test_what_this_process_remembers_needs_no_redis(redis: Redis) -> None:
     assert counter("cache_misses_total") - misses == 1
 
 
-async def test_what_another_process_stored_is_remembered_once_it_was_found(redis: Redis) -> None:
+async def test_answer_of_another_process_is_cached_locally_once_found(redis: Redis) -> None:
     await stored(PredictionCache(redis, ttl_seconds=100), ANSWERS)
-    cache = remembering(redis, 10)
+    cache = with_local_cache(redis, 10)
     before = await calls(redis, "mget")
     for _ in range(3):
         assert await cache.lookup(KEYS) == list(ANSWERS.values())
     assert await calls(redis, "mget") - before == 1
 
 
-async def test_a_miss_is_not_remembered(redis: Redis) -> None:
-    cache = remembering(redis, 10)
+async def test_miss_is_not_cached_locally(redis: Redis) -> None:
+    cache = with_local_cache(redis, 10)
     assert await cache.lookup(KEYS) == [None] * 3
     await stored(PredictionCache(redis, ttl_seconds=100), ANSWERS)
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
 
 
-async def test_what_is_remembered_outlives_a_redis_outage() -> None:
+async def test_local_hits_survive_a_redis_outage() -> None:
     client = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
-    cache = remembering(client, 10)
+    cache = with_local_cache(client, 10)
     await stored(cache, ANSWERS)
     failed = counter("redis_errors_total", operation="lookup")
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
@@ -212,15 +214,15 @@ async def test_what_is_remembered_outlives_a_redis_outage() -> None:
     await client.aclose()
 
 
-async def test_no_more_is_remembered_than_the_bound(redis: Redis) -> None:
-    cache = remembering(redis, 2)
+async def test_local_cache_holds_at_most_its_number_of_entries(redis: Redis) -> None:
+    cache = with_local_cache(redis, 2)
     await stored(cache, ANSWERS)
     await redis.flushdb()
     assert await cache.lookup(KEYS) == [None, ANSWERS[KEYS[1]], ANSWERS[KEYS[2]]]
 
 
-async def test_what_was_used_last_is_remembered_longest(redis: Redis) -> None:
-    cache = remembering(redis, 2)
+async def test_local_cache_evicts_the_least_recently_used_entry(redis: Redis) -> None:
+    cache = with_local_cache(redis, 2)
     for key in KEYS[:2]:
         await stored(cache, {key: ANSWERS[key]})
     await cache.lookup(KEYS[:1])
@@ -229,11 +231,11 @@ async def test_what_was_used_last_is_remembered_longest(redis: Redis) -> None:
     assert await cache.lookup(KEYS) == [ANSWERS[KEYS[0]], None, ANSWERS[KEYS[2]]]
 
 
-async def test_what_is_remembered_ends_with_its_time_to_live(redis: Redis) -> None:
-    cache = remembering(redis, 10, ttl_seconds=1)
+async def test_local_entry_expires_with_the_time_to_live(redis: Redis) -> None:
+    cache = with_local_cache(redis, 10, ttl_seconds=1)
     await stored(cache, ANSWERS)
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
-    # Redis was told a moment later, so when it has forgotten them this process has too.
+    # Redis got the answers a moment later, so once they expired there, they expired here too.
     deadline = asyncio.get_running_loop().time() + 10
     while await redis.exists(*KEYS):
         assert asyncio.get_running_loop().time() < deadline
@@ -243,8 +245,8 @@ async def test_what_is_remembered_ends_with_its_time_to_live(redis: Redis) -> No
     assert await calls(redis, "mget") - before == 1
 
 
-async def test_without_entries_nothing_is_remembered(redis: Redis) -> None:
-    cache = remembering(redis, 0)
+async def test_local_cache_without_entries_stores_nothing(redis: Redis) -> None:
+    cache = with_local_cache(redis, 0)
     await stored(cache, ANSWERS)
     before = await calls(redis, "mget")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What a client waits for is answered or unavailable, never a hang, and counted either way."""
+"""Queries of requests: each is answered or fails soon, and is counted either way."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def queries(query_type: str) -> float:
 
 @pytest.fixture
 async def hasty(database_url: URL) -> AsyncIterator[AsyncEngine]:
-    """One connection, and no patience."""
+    """An engine with one connection and a short time-out."""
     engine = create_engine(database_url, pool_size=1, timeout_seconds=0.5)
     yield engine
     await engine.dispose()
@@ -28,14 +28,14 @@ async def hasty(database_url: URL) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def dead(database_url: URL) -> AsyncIterator[AsyncEngine]:
-    """An engine of a server that is not there."""
+    """An engine of a server that does not exist."""
     nowhere = database_url.update_query_dict({"host": "/nowhere"})
     engine = create_engine(nowhere, pool_size=1, timeout_seconds=1)
     yield engine
     await engine.dispose()
 
 
-async def test_a_slow_statement_is_unavailable_and_frees_its_connection(
+async def test_slow_statement_is_unavailable_and_frees_its_connection(
     hasty: AsyncEngine,
 ) -> None:
     before = queries("select")
@@ -47,7 +47,7 @@ async def test_a_slow_statement_is_unavailable_and_frees_its_connection(
     assert queries("select") - before == 2
 
 
-async def test_an_exhausted_pool_is_unavailable(hasty: AsyncEngine) -> None:
+async def test_exhausted_pool_is_unavailable(hasty: AsyncEngine) -> None:
     async with hasty.connect():
         with pytest.raises(DatabaseUnavailable):
             async with reading(hasty):
@@ -56,7 +56,7 @@ async def test_an_exhausted_pool_is_unavailable(hasty: AsyncEngine) -> None:
         assert await connection.scalar(text("SELECT 1")) == 1
 
 
-async def test_a_dead_server_is_unavailable(dead: AsyncEngine) -> None:
+async def test_dead_server_is_unavailable(dead: AsyncEngine) -> None:
     before = queries("select")
     with pytest.raises(DatabaseUnavailable) as caught:
         async with reading(dead):
@@ -65,7 +65,7 @@ async def test_a_dead_server_is_unavailable(dead: AsyncEngine) -> None:
     assert queries("select") - before == 1
 
 
-async def test_a_connection_that_the_server_closed_is_replaced(
+async def test_connection_that_the_server_closed_is_replaced(
     engine: AsyncEngine, hasty: AsyncEngine
 ) -> None:
     async with reading(hasty) as connection:
@@ -76,13 +76,13 @@ async def test_a_connection_that_the_server_closed_is_replaced(
         assert await connection.scalar(text("SELECT pg_backend_pid()")) != process
 
 
-async def test_a_mistake_of_ours_is_not_told_as_an_outage(engine: AsyncEngine) -> None:
+async def test_bug_in_the_block_is_not_reported_as_an_outage(engine: AsyncEngine) -> None:
     with pytest.raises(ZeroDivisionError):
         async with reading(engine):
             raise ZeroDivisionError
 
 
-async def test_a_deadline_that_ends_a_query_is_the_callers_own(engine: AsyncEngine) -> None:
+async def test_deadline_of_the_caller_raises_its_own_timeout(engine: AsyncEngine) -> None:
     async def query() -> None:
         async with asyncio.timeout(0.2), reading(engine) as connection:
             await connection.execute(text("SELECT pg_sleep(60)"))
@@ -91,7 +91,7 @@ async def test_a_deadline_that_ends_a_query_is_the_callers_own(engine: AsyncEngi
         await query()
 
 
-async def test_connected_tells_the_living_from_the_dead(
+async def test_connected_is_true_only_for_a_living_server(
     engine: AsyncEngine, dead: AsyncEngine
 ) -> None:
     before = queries("ping")

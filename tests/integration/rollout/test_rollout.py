@@ -1,4 +1,4 @@
-"""Rollout policies in a real PostgreSQL: one follows on another, and every process hears of it."""
+"""Rollout policies in a real PostgreSQL: every change is recorded, and every process applies it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from core.errors import DatabaseUnavailable, InvalidRequest, PolicyConflict, Pol
 from core.postgres import create_engine
 from core.types import VERSIONS, DesiredModel, Version
 from rollout.admin import RolloutAdmin
+from rollout.controller import RolloutController
 from rollout.live import FROZEN_AFTER_SECONDS, LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy, Schedule, Weights
 from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
-from rollout.watch import RolloutWatch
 from tests.database import run_sql
 from tests.unit.fakes import counter
-from tests.unit.rollout.test_guardrails import Arm, Seen
+from tests.unit.rollout.test_guardrails import Arm, Measured
 from tests.waiting import until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -36,13 +36,13 @@ STEPS = Schedule(steps=(5, 50), hold_seconds=60)
 
 @dataclass
 class Machine:
-    """What one API process has of it; its evidence is told."""
+    """The rollout of one API process, with metrics that the test sets."""
 
     engine: AsyncEngine
     folder: Path
-    seen: Seen = field(default_factory=Seen)
+    measured: Measured = field(default_factory=Measured)
     now: datetime = NOW
-    asked: list[Mapping[Version, datetime]] = field(default_factory=list)
+    queries: list[Mapping[Version, datetime]] = field(default_factory=list)
     desired: list[DesiredModel] = field(default_factory=list)
     confirmed: DesiredModel | None = None
 
@@ -50,28 +50,28 @@ class Machine:
         self.store = PolicyStore(self.engine)
         self.live = LivePolicy(
             self.store, CONFIGURED, self.folder / "rollout.json",
-            self.in_force,
+            self.on_policy,
         )  # fmt: skip
-        self.watch = RolloutWatch(
-            self.live, self.store, self.evidence, lambda: {"v1": "r1", "v2": "r2"}
+        self.controller = RolloutController(
+            self.live, self.store, self.measure, lambda: {"v1": "r1", "v2": "r2"}
         )
-        self.admin = RolloutAdmin(self.live, self.store, self.watch, lambda: self.now)
+        self.admin = RolloutAdmin(self.live, self.store, self.controller, lambda: self.now)
 
-    def in_force(self, policy: RolloutPolicy, as_of: float) -> None:
+    def on_policy(self, policy: RolloutPolicy, as_of: float) -> None:
         assert as_of <= time.monotonic()
         self.desired.append(policy.desired_model("v2"))
         if as_of > -math.inf:
             self.confirmed = policy.desired_model("v2")
 
-    async def evidence(
+    async def measure(
         self,
         since: Mapping[Version, datetime],
         until: datetime,
         revisions: Mapping[Version, str],
-    ) -> Seen:
+    ) -> Measured:
         assert (set(since), revisions, until) == ({"v1", "v2"}, {"v1": "r1", "v2": "r2"}, self.now)
-        self.asked.append(since)
-        return self.seen
+        self.queries.append(since)
+        return self.measured
 
     async def begin_schedule(self) -> None:
         await self.admin.change(
@@ -79,9 +79,9 @@ class Machine:
             changes=RolloutChanges(schedule=STEPS),
         )  # fmt: skip
 
-    async def look_after(self, seconds: float) -> None:
+    async def reconcile_after(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-        await self.watch.look(self.now)
+        await self.controller.reconcile(self.now)
 
 
 @pytest.fixture
@@ -102,41 +102,41 @@ def shares(percent: float) -> RolloutChanges:
     return RolloutChanges(ab_weights=Weights.with_share(percent, "v2"))
 
 
-async def test_a_change_is_written_down_and_in_force(machine: Machine) -> None:
+async def test_change_is_recorded_and_active(machine: Machine) -> None:
     made = await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
     assert (made.record.version, made.subjects_moved_percent) == (1, 40)
     assert machine.live.record == made.record
     assert machine.live.policy.ab_weights.v2 == 10
-    [kept] = await machine.admin.history(10, None)
-    assert kept == made.record
-    assert (kept.author, kept.action, kept.reason) == ("ana", "set", "half of them")
+    [record] = await machine.admin.history(10, None)
+    assert record == made.record
+    assert (record.author, record.action, record.reason) == ("ana", "set", "half of them")
 
 
-async def test_a_dry_run_changes_nothing(machine: Machine) -> None:
-    told = await machine.admin.change("set", changes=shares(10), dry_run=True, **HALF)  # type: ignore[arg-type]
-    assert [change.field for change in told.changes] == ["ab_weights.v1", "ab_weights.v2"]
-    assert (told.record.version, told.dry_run) == (0, True)
+async def test_dry_run_lists_the_changes_and_changes_nothing(machine: Machine) -> None:
+    outcome = await machine.admin.change("set", changes=shares(10), dry_run=True, **HALF)  # type: ignore[arg-type]
+    assert [change.field for change in outcome.changes] == ["ab_weights.v1", "ab_weights.v2"]
+    assert (outcome.record.version, outcome.dry_run) == (0, True)
     assert await machine.admin.history(10, None) == []
     assert machine.live.policy == RolloutPolicy()
 
 
-async def test_of_two_admins_at_once_one_is_refused(machine: Machine, second: Machine) -> None:
+async def test_only_one_of_concurrent_changes_succeeds(machine: Machine, second: Machine) -> None:
     outcomes = await asyncio.gather(
         *(
-            each.admin.change(
+            process.admin.change(
                 "set", changes=shares(10 + number), base_version=0, author="x", reason="y"
             )
             for number in range(5)
-            for each in (machine, second)
+            for process in (machine, second)
         ),
         return_exceptions=True,
     )
-    refused = [one for one in outcomes if isinstance(one, PolicyConflict)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, PolicyConflict)]
     assert (len(refused), len(outcomes)) == (9, 10)
     assert len(await machine.admin.history(10, None)) == 1
 
 
-async def test_a_base_that_never_was_leaves_no_gap(machine: Machine) -> None:
+async def test_unknown_base_version_is_refused_and_leaves_no_gap(machine: Machine) -> None:
     with pytest.raises(PolicyConflict):
         await machine.admin.change("set", changes=shares(1), base_version=7, author="x", reason="y")
     record = replace(CONFIGURED, version=9)
@@ -145,13 +145,13 @@ async def test_a_base_that_never_was_leaves_no_gap(machine: Machine) -> None:
     assert await machine.store.version() == 0
 
 
-async def test_nothing_to_change_is_a_mistake(machine: Machine) -> None:
+async def test_change_without_fields_is_invalid(machine: Machine) -> None:
     for changes in (None, RolloutChanges()):
-        with pytest.raises(InvalidRequest, match="say what is to change"):
+        with pytest.raises(InvalidRequest, match="name at least one field"):
             await machine.admin.change("set", changes=changes, **HALF)  # type: ignore[arg-type]
 
 
-async def test_roles_and_models_are_taken_back_by_going_to_an_earlier_policy(
+async def test_roll_back_to_an_earlier_policy_restores_roles_and_models(
     machine: Machine,
 ) -> None:
     admin = machine.admin
@@ -164,28 +164,28 @@ async def test_roles_and_models_are_taken_back_by_going_to_an_earlier_policy(
     await admin.change("roll_back", base_version=2, author="ana", reason="oh no", to_version=0)
     assert (machine.live.policy.champion, machine.live.policy.ab_weights.v2) == ("v1", 50)
     assert machine.desired[-1] == DesiredModel(None, 3)
-    told = await admin.history(10, None)
-    assert [(one.version, one.action) for one in told] == [
+    history = await admin.history(10, None)
+    assert [(record.version, record.action) for record in history] == [
         (3, "roll_back"), (2, "promote"), (1, "reload"),
     ]  # fmt: skip
-    assert [one.version for one in await admin.history(10, before=2)] == [1]
+    assert [record.version for record in await admin.history(10, before=2)] == [1]
 
 
-async def test_a_reload_may_name_what_it_follows_on(machine: Machine) -> None:
+async def test_reload_with_another_base_version_is_refused(machine: Machine) -> None:
     with pytest.raises(PolicyConflict):
         await machine.admin.reload("v1", "m:2", base_version=4, author="x", reason="y")
 
 
 @pytest.fixture
 async def started(machine: Machine, second: Machine) -> AsyncIterator[list[Machine]]:
-    for each in (machine, second):
-        each.live.start()
+    for process in (machine, second):
+        process.live.start()
     yield [machine, second]
-    for each in (machine, second):
-        await each.live.stop()
+    for process in (machine, second):
+        await process.live.stop()
 
 
-async def test_other_processes_hear_of_it_within_two_seconds(started: list[Machine]) -> None:
+async def test_other_process_applies_a_change_within_two_seconds(started: list[Machine]) -> None:
     one, two = started
     await until(lambda: bool(one.desired and two.desired))
     await one.admin.reload("v2", "m:2", base_version=0, author="ana", reason="new weights")
@@ -196,7 +196,7 @@ async def test_other_processes_hear_of_it_within_two_seconds(started: list[Machi
     assert not two.live.is_frozen
 
 
-async def test_without_postgresql_the_last_known_policy_stays_and_says_so(
+async def test_postgresql_outage_freezes_the_last_known_policy(
     database_url: URL, tmp_path: Path
 ) -> None:
     engine = create_engine(database_url, pool_size=2, timeout_seconds=1)
@@ -212,7 +212,7 @@ async def test_without_postgresql_the_last_known_policy_stays_and_says_so(
             await machine.admin.change(
                 "set", changes=shares(20), base_version=1, author="x", reason="y"
             )
-        # A process that starts now goes by the copy on disk.
+        # A process that starts now applies the copy on disk.
         again = Machine(engine, tmp_path)
         assert again.live.record == machine.live.record
         await sql(database_url, "ALTER TABLE away RENAME TO rollout_policies")
@@ -223,7 +223,7 @@ async def test_without_postgresql_the_last_known_policy_stays_and_says_so(
         await engine.dispose()
 
 
-async def test_a_policy_that_cannot_be_read_does_not_come_into_force(
+async def test_unreadable_policy_does_not_become_active(
     started: list[Machine],
 ) -> None:
     one, _ = started
@@ -239,89 +239,93 @@ async def test_a_policy_that_cannot_be_read_does_not_come_into_force(
     await until(lambda: not one.live.is_frozen)
 
 
-async def test_postgresql_counts_more_than_the_copy(machine: Machine) -> None:
+async def test_policy_in_postgresql_outweighs_the_copy_on_disk(machine: Machine) -> None:
     await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
     await sql(machine.engine.url, "DELETE FROM rollout_policies")
     again = Machine(machine.engine, machine.folder)
     assert again.live.version == 1
-    await again.live.look()
+    await again.live.refresh()
     assert (again.live.version, again.live.policy) == (0, RolloutPolicy())
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 1}'])
-async def test_a_damaged_copy_is_done_without(
+async def test_damaged_copy_on_disk_is_ignored(
     engine: AsyncEngine, tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "rollout.json").write_text(content)
     assert Machine(engine, tmp_path).live.record == CONFIGURED
 
 
-async def test_a_schedule_goes_on_when_a_step_has_held(machine: Machine) -> None:
+async def test_schedule_goes_to_the_next_step_once_a_step_has_held(machine: Machine) -> None:
     await machine.begin_schedule()
     assert machine.live.policy.ab_weights.v2 == 5
-    await machine.look_after(59)
+    await machine.reconcile_after(59)
     assert machine.live.version == 1
-    await machine.look_after(1)
+    await machine.reconcile_after(1)
     assert (machine.live.version, machine.live.policy.ab_weights.v2) == (2, 50)
-    # The challenger is judged by its step, the champion by the whole schedule.
-    await machine.look_after(60)
-    assert machine.asked[-1] == {"v1": NOW, "v2": NOW + timedelta(seconds=60)}
+    # The challenger's metrics begin with the step, the champion's with the schedule.
+    await machine.reconcile_after(60)
+    assert machine.queries[-1] == {"v1": NOW, "v2": NOW + timedelta(seconds=60)}
     assert (machine.live.version, machine.live.policy.schedule) == (3, None)
     assert machine.live.policy.ab_weights.v2 == 50
-    told = await machine.admin.history(10, None)
-    assert {(one.author, one.action) for one in told[:2]} == {("guardrails", "next_step")}
-    assert told[1].reason == "step 1 of 2 held, and every guardrail was kept"
+    history = await machine.admin.history(10, None)
+    assert {(record.author, record.action) for record in history[:2]} == {
+        ("guardrails", "next_step")
+    }
+    assert history[1].reason == "step 1 of 2 held, and every guardrail passed"
 
 
-async def test_a_step_with_too_little_traffic_is_held(machine: Machine) -> None:
+async def test_step_with_too_little_traffic_is_held(machine: Machine) -> None:
     await machine.begin_schedule()
-    machine.seen = Seen(arms={"v1": Arm(), "v2": Arm(answered=12)})
-    await machine.look_after(3_600)
+    machine.measured = Measured(arms={"v1": Arm(), "v2": Arm(answered=12)})
+    await machine.reconcile_after(3_600)
     assert machine.live.version == 1
-    judged = await machine.admin.judgements()
-    assert judged is not None
-    assert "waiting" in {one.state for one in judged}
+    results = await machine.admin.evaluate_guardrails()
+    assert results is not None
+    assert "pending" in {result.state for result in results}
 
 
-async def test_a_breach_takes_the_traffic_back_and_says_why(
+async def test_failed_guardrail_rolls_back_and_records_the_reason(
     machine: Machine, second: Machine
 ) -> None:
     await machine.begin_schedule()
-    await second.live.look()
-    machine.seen = second.seen = Seen(arms={"v1": Arm(), "v2": Arm(failed=300)})
-    await asyncio.gather(machine.look_after(5), second.look_after(5))
-    await machine.live.look()
+    await second.live.refresh()
+    machine.measured = second.measured = Measured(arms={"v1": Arm(), "v2": Arm(failed=300)})
+    await asyncio.gather(machine.reconcile_after(5), second.reconcile_after(5))
+    await machine.live.refresh()
     policy = machine.live.policy
     assert (policy.ab_weights, policy.schedule) == (Weights(v1=100, v2=0), None)
     [back, _] = await machine.admin.history(10, None)
     assert (back.author, back.action) == ("guardrails", "guardrail")
     assert back.reason.startswith("errors: v2 did not answer 300 of 1,300 texts")
-    assert await machine.admin.judgements() is None
+    assert await machine.admin.evaluate_guardrails() is None
 
 
-async def test_without_guardrails_nothing_is_taken_back(machine: Machine) -> None:
-    machine.seen = Seen(arms={"v1": Arm(), "v2": Arm(failed=300)})
+async def test_policy_without_guardrails_is_never_rolled_back(machine: Machine) -> None:
+    machine.measured = Measured(arms={"v1": Arm(), "v2": Arm(failed=300)})
     await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
-    await machine.look_after(3_600)
-    assert (machine.live.version, machine.asked) == (1, [])
+    await machine.reconcile_after(3_600)
+    assert (machine.live.version, machine.queries) == (1, [])
 
 
-async def test_a_model_that_has_not_been_heard_of_is_not_judged(machine: Machine) -> None:
+async def test_guardrails_need_the_revisions_of_both_versions(machine: Machine) -> None:
     await machine.begin_schedule()
-    watch = RolloutWatch(machine.live, machine.store, machine.evidence, lambda: {"v1": "r1"})
-    assert await watch.judge(machine.live.record, NOW) is None
+    controller = RolloutController(
+        machine.live, machine.store, machine.measure, lambda: {"v1": "r1"}
+    )
+    assert await controller.evaluate(machine.live.record, NOW) is None
     assert set(VERSIONS) == {"v1", "v2"}
 
 
-async def test_looking_for_policies_is_counted_apart_from_what_clients_ask(
+async def test_policy_queries_are_counted_apart_from_client_queries(
     machine: Machine,
 ) -> None:
     def counted(query_type: str) -> float:
         return counter("db_queries_total", type=query_type)
 
-    before = {one: counted(one) for one in ("policy", "select")}
+    before = {query_type: counted(query_type) for query_type in ("policy", "select")}
     for _ in range(3):
-        await machine.live.look()
+        await machine.live.refresh()
     await machine.admin.history(5, None)
     assert counted("policy") >= before["policy"] + 4
     assert counted("select") == before["select"]

@@ -1,4 +1,4 @@
-"""A file scored on a Ray cluster of several nodes comes out as one scored on one machine."""
+"""Scoring on a Ray cluster gives the same file as scoring on one machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
 class Killed(BaseException):
-    """As if the driver were gone."""
+    """Stands for the end of the driver."""
 
 
 def load(streams: int) -> Mapping[Version, LoadedModel]:
@@ -39,7 +39,7 @@ def cluster() -> Iterator[Cluster]:
     yield cluster
     cluster.shutdown()  # type: ignore[no-untyped-call]
     assert [
-        each for each in psutil.Process().children(recursive=True) if "ray" in each.name()
+        child for child in psutil.Process().children(recursive=True) if "ray" in child.name()
     ] == []
 
 
@@ -49,7 +49,7 @@ def write(source: Path) -> None:
     source.write_text("id,text\n" + "".join(rows))
 
 
-def test_a_node_and_a_driver_may_die_and_no_row_is_lost_or_doubled(
+def test_no_row_is_lost_or_doubled_when_a_node_and_a_driver_die(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     source, out, whole = (tmp_path / name for name in ("in.csv", "out.csv", "whole.csv"))
@@ -80,7 +80,7 @@ def test_a_node_and_a_driver_may_die_and_no_row_is_lost_or_doubled(
     assert rejected[0].read_bytes() == rejected[1].read_bytes()
 
 
-def test_a_cluster_that_is_not_there_is_told() -> None:
+def test_unreachable_cluster_is_reported() -> None:
     with (
         pytest.raises(ClusterFailed, match="no Ray cluster at"),
         scorer_on("127.0.0.1:1", load),

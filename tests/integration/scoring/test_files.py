@@ -1,4 +1,4 @@
-"""Any mix of rows comes out once and in order, in every format, however often it was stopped."""
+"""Every row is written once and in order, in every format, despite kills."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.unit.scoring.score_rows import (
     FORMATS,
     GOOD,
     Killed,
-    beside,
     expected,
+    files_beside,
     killer,
     read_rows,
     rejected,
@@ -42,7 +42,7 @@ from tests.unit.scoring.scorers import score
         max_size=4,
     ),
 )
-def test_every_row_comes_out_once_and_in_order_whatever_was_killed(
+def test_killed_and_resumed_run_writes_every_row_once_and_in_order(
     formats: tuple[Format, Format],
     pattern: list[str],
     rows: int,
@@ -56,7 +56,7 @@ def test_every_row_comes_out_once_and_in_order_whatever_was_killed(
             try:
                 score(source, out, before=killer(computed))
             except Killed:
-                # What was on its way to the disk.
+                # Bytes that the killed run wrote without recording them.
                 for suffix, torn in ((".partial", torn_output), (".rejected.jsonl", torn_rejects)):
                     with out.with_name(out.name + suffix).open("ab") as file:
                         file.write(torn)
@@ -66,8 +66,8 @@ def test_every_row_comes_out_once_and_in_order_whatever_was_killed(
             score(source, out)
         assert read_rows(out) == expected(texts)
         assert len(rejected(out)) == sum(text in BAD for text in texts)
-        kept = [f"{out.name}.rejected.jsonl"] if set(texts) & BAD.keys() else []
-        assert beside(out) == kept
+        remaining = [f"{out.name}.rejected.jsonl"] if set(texts) & BAD.keys() else []
+        assert files_beside(out) == remaining
 
         whole = out.with_name(f"whole.{formats[1]}")
         score(source, whole)
@@ -75,7 +75,7 @@ def test_every_row_comes_out_once_and_in_order_whatever_was_killed(
         assert rejected(out) == rejected(whole)
 
 
-def test_a_process_killed_at_random_moments_leaves_what_one_that_was_not_writes(
+def test_process_killed_at_random_writes_the_same_bytes_as_an_undisturbed_one(
     tmp_path: Path,
 ) -> None:
     source, out = tmp_path / "in.csv", tmp_path / "out.parquet"
@@ -86,22 +86,24 @@ def test_a_process_killed_at_random_moments_leaves_what_one_that_was_not_writes(
     kills = 0
     for _ in range(5):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
-            # From its first bytes on, at any moment.
-            told = out.with_name("out.parquet.progress")
-            before = told.read_bytes() if told.exists() else b""
-            while process.poll() is None and (not told.exists() or told.read_bytes() == before):
+            # The kill comes at any moment after the first saved progress.
+            progress = out.with_name("out.parquet.progress")
+            before = progress.read_bytes() if progress.exists() else b""
+            while process.poll() is None and (
+                not progress.exists() or progress.read_bytes() == before
+            ):
                 time.sleep(0.001)
             time.sleep(draw.uniform(0, 0.2))
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
-        if out.exists() and not told.exists():
+        if out.exists() and not progress.exists():
             break
     assert kills > 1
     if not out.exists():
         subprocess.run(command, cwd=ROOT, check=True)
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert rejected(out) == rejected(tmp_path / "whole.parquet")
-    assert beside(out) == ["out.parquet.rejected.jsonl"]
+    assert files_beside(out) == ["out.parquet.rejected.jsonl"]
 
 
 @pytest.mark.parametrize("format_", list(Format))
@@ -113,5 +115,5 @@ def test_ten_times_the_rows_take_no_more_memory(tmp_path: Path, format_: Format)
         out = tmp_path / f"out-{rows}.{format_}"
         command = [sys.executable, "-m", "tests.unit.scoring.scorers", str(source), str(out)]
         peaks_mib.append(int(subprocess.check_output(command, cwd=ROOT)) >> 10)
-    # A row group of Parquet is in memory while it is written, and the first is not full yet.
+    # A row group of Parquet is in memory while it is written; 2,500 rows do not fill one.
     assert peaks_mib[1] < peaks_mib[0] + (60 if format_ is Format.parquet else 15)

@@ -14,16 +14,16 @@ from cache.single_flight import SingleFlight
 
 
 class Computation:
-    """Upper-cases keys when its gate opens; remembers what it was asked."""
+    """Upper-cases keys once its gate opens; records the keys of each call."""
 
     def __init__(self) -> None:
-        self.asked: list[list[str]] = []
+        self.calls: list[list[str]] = []
         self.gate = asyncio.Event()
         self.error: Exception | None = None
         self.cancelled: list[list[str]] = []
 
     async def __call__(self, keys: Sequence[str]) -> Mapping[str, str]:
-        self.asked.append(list(keys))
+        self.calls.append(list(keys))
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -50,19 +50,19 @@ async def test_overlapping_batches_compute_each_key_once() -> None:
     compute.gate.set()
     assert await first == {"a": "A", "b": "B"}
     assert await second == {"b": "B", "c": "C"}
-    assert compute.asked == [["a", "b"], ["c"]]
+    assert compute.calls == [["a", "b"], ["c"]]
     assert joins == [1]
 
 
-async def test_what_has_landed_is_computed_anew() -> None:
+async def test_finished_key_is_computed_again() -> None:
     flight, compute = SingleFlight[str](lambda _: None), Computation()
     compute.gate.set()
     await flight.get(["a"], compute)
     await flight.get(["a"], compute)
-    assert compute.asked == [["a"], ["a"]]
+    assert compute.calls == [["a"], ["a"]]
 
 
-async def test_a_failure_reaches_everyone_and_is_not_remembered() -> None:
+async def test_failure_reaches_every_caller_and_is_not_cached() -> None:
     flight, compute = SingleFlight[str](lambda _: None), Computation()
     compute.error = ValueError("no")
     tasks = [asyncio.create_task(flight.get(["a"], compute)) for _ in range(3)]
@@ -74,7 +74,7 @@ async def test_a_failure_reaches_everyone_and_is_not_remembered() -> None:
     assert await flight.get(["a"], compute) == {"a": "A"}
 
 
-async def test_a_caller_that_leaves_does_not_take_the_answer_away() -> None:
+async def test_cancelled_caller_does_not_cancel_the_answer_of_another() -> None:
     flight, compute = SingleFlight[str](lambda _: None), Computation()
     leaver = asyncio.create_task(flight.get(["a"], compute))
     await settle()
@@ -84,7 +84,7 @@ async def test_a_caller_that_leaves_does_not_take_the_answer_away() -> None:
     await settle()
     compute.gate.set()
     assert await stayer == {"a": "A"}
-    assert compute.asked == [["a"]]
+    assert compute.calls == [["a"]]
     with pytest.raises(asyncio.CancelledError):
         await leaver
 
@@ -96,7 +96,7 @@ async def leave(caller: asyncio.Task[dict[str, str]]) -> None:
     await settle()
 
 
-async def test_a_computation_ends_when_the_last_caller_has_left_it() -> None:
+async def test_computation_is_cancelled_when_its_last_caller_has_left() -> None:
     flight, compute = SingleFlight[str](lambda _: None), Computation()
     callers = []
     for keys in (["a", "b"], ["b"], ["a"]):
@@ -107,17 +107,17 @@ async def test_a_computation_ends_when_the_last_caller_has_left_it() -> None:
         assert compute.cancelled == []
     await leave(callers[2])
     assert compute.cancelled == [["a", "b"]]
-    # Nobody joins what was cancelled.
+    # A new call does not join the cancelled computation.
     compute.gate.set()
     assert await flight.get(["b"], compute) == {"b": "B"}
-    assert compute.asked == [["a", "b"], ["b"]]
+    assert compute.calls == [["a", "b"], ["b"]]
 
 
-async def test_a_computation_goes_on_for_the_one_who_remains() -> None:
+async def test_computation_continues_for_the_remaining_caller() -> None:
     flight, compute = SingleFlight[str](lambda _: None), Computation()
     first = asyncio.create_task(flight.get(["a", "b"], compute))
     await settle()
-    # Waits for one key of the first computation, and for one of its own.
+    # The second call waits for a key of the first computation, and for a key of its own.
     second = asyncio.create_task(flight.get(["b", "c"], compute))
     await settle()
     third = asyncio.create_task(flight.get(["c"], compute))
@@ -127,10 +127,10 @@ async def test_a_computation_goes_on_for_the_one_who_remains() -> None:
     assert compute.cancelled == []
     compute.gate.set()
     assert await second == {"b": "B", "c": "C"}
-    assert compute.asked == [["a", "b"], ["c"]]
+    assert compute.calls == [["a", "b"], ["c"]]
 
 
-async def test_who_leaves_ends_only_what_nobody_else_waits_for() -> None:
+async def test_leaving_caller_cancels_only_keys_without_other_callers() -> None:
     flight, compute = SingleFlight[str](lambda _: None), Computation()
     stayer = asyncio.create_task(flight.get(["a"], compute))
     await settle()
@@ -142,7 +142,7 @@ async def test_who_leaves_ends_only_what_nobody_else_waits_for() -> None:
     assert await stayer == {"a": "A"}
 
 
-async def test_a_cancelled_computation_that_is_slow_to_end_is_in_nobodys_way() -> None:
+async def test_slowly_ending_cancelled_computation_blocks_no_new_call() -> None:
     ends = asyncio.Event()
 
     async def slow_to_end(_: Sequence[str]) -> Mapping[str, str]:
@@ -164,18 +164,18 @@ async def test_a_cancelled_computation_that_is_slow_to_end_is_in_nobodys_way() -
     await settle()
     compute.gate.set()
     assert await asyncio.gather(*callers) == [{"a": "A"}] * 2
-    assert compute.asked == [["a"]]
+    assert compute.calls == [["a"]]
 
 
-async def test_nothing_asked_computes_nothing() -> None:
+async def test_call_without_keys_computes_nothing() -> None:
     flight, compute = SingleFlight[str](lambda _: None), Computation()
     assert await flight.get([], compute) == {}
-    assert compute.asked == []
+    assert compute.calls == []
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=5), max_size=8))
-def test_any_mix_of_batches_gets_its_answers(batches: list[list[str]]) -> None:
+def test_every_mix_of_batches_gets_its_answers(batches: list[list[str]]) -> None:
     async def run() -> None:
         flight, compute = SingleFlight[str](lambda _: None), Computation()
         tasks = [asyncio.create_task(flight.get(batch, compute)) for batch in batches]
@@ -183,8 +183,8 @@ def test_any_mix_of_batches_gets_its_answers(batches: list[list[str]]) -> None:
         compute.gate.set()
         for batch, answers in zip(batches, await asyncio.gather(*tasks), strict=True):
             assert answers == {key: key.upper() for key in batch}
-        asked = [key for keys in compute.asked for key in keys]
-        assert len(asked) == len(set(asked))
+        computed = [key for keys in compute.calls for key in keys]
+        assert len(computed) == len(set(computed))
 
     asyncio.run(run())
 
@@ -207,10 +207,10 @@ class Slow:
 CALLS = st.lists(
     st.tuples(
         st.lists(st.sampled_from("abcd"), min_size=1, max_size=4),
-        st.integers(0, 6),  # turns before it calls
-        st.integers(0, 6),  # turns of its computation
-        st.booleans(),  # whether its computation fails
-        st.none() | st.integers(0, 6),  # turns before it is cancelled
+        st.integers(0, 6),  # turns before the call
+        st.integers(0, 6),  # turns of the computation
+        st.booleans(),  # whether the computation fails
+        st.none() | st.integers(0, 6),  # turns before the cancellation
     ),
     max_size=6,
 )
@@ -219,7 +219,7 @@ Call = tuple[list[str], int, int, bool, int | None]
 
 @settings(max_examples=150, deadline=None)
 @given(CALLS)
-def test_whatever_happens_to_whom_everyone_hears_and_nothing_is_left(calls: list[Call]) -> None:
+def test_every_call_ends_and_no_key_stays_in_flight(calls: list[Call]) -> None:
     async def caller(flight: SingleFlight[str], call: Call) -> dict[str, str]:
         keys, wait, turns, fails, _ = call
         for _ in range(wait):
@@ -234,7 +234,9 @@ def test_whatever_happens_to_whom_everyone_hears_and_nothing_is_left(calls: list
 
     async def run() -> None:
         unhandled: list[dict[str, object]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, told: unhandled.append(told))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: unhandled.append(context)
+        )
         flight = SingleFlight[str](lambda _: None)
         tasks = [asyncio.create_task(caller(flight, call)) for call in calls]
         async with asyncio.timeout(5):
@@ -249,24 +251,24 @@ def test_whatever_happens_to_whom_everyone_hears_and_nothing_is_left(calls: list
                     assert any(call[3] for call in calls)
                 case _:
                     assert outcome == {key: key.upper() for key in keys}
-        # What was in flight has landed, so every key is computed anew.
+        # No key is in flight any more, so every key is computed again.
         for _ in range(10):
             await asyncio.sleep(0)
         compute = Computation()
         compute.gate.set()
         await flight.get(["a", "b", "c", "d"], compute)
-        assert compute.asked == [["a", "b", "c", "d"]]
+        assert compute.calls == [["a", "b", "c", "d"]]
         gc.collect(0)
         assert unhandled == []
 
     asyncio.run(run())
 
 
-async def test_a_computation_that_forgets_a_key_fails_for_who_asked_it() -> None:
-    async def forgetful(_: Sequence[str]) -> Mapping[str, str]:
+async def test_computation_without_a_requested_key_fails_for_its_caller() -> None:
+    async def incomplete(_: Sequence[str]) -> Mapping[str, str]:
         return {"a": "A"}
 
     flight = SingleFlight[str](lambda _: None)
     with pytest.raises(KeyError):
-        await flight.get(["a", "b"], forgetful)
-    assert await flight.get(["a"], forgetful) == {"a": "A"}
+        await flight.get(["a", "b"], incomplete)
+    assert await flight.get(["a"], incomplete) == {"a": "A"}

@@ -1,4 +1,4 @@
-"""Every error has its status, its headers and one shape."""
+"""Every error has a status, headers and the shape of a problem."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from core.errors import (
     Unauthorized,
     UnavailableError,
     UnsupportedMedia,
+    describe_error,
 )
 
 RETRY = {"Retry-After": "1"}
@@ -52,29 +53,29 @@ EXPECTED: dict[type[ServiceError], tuple[int, dict[str, str]]] = {
 
 def leaves(kind: type[ServiceError]) -> set[type[ServiceError]]:
     below = kind.__subclasses__()
-    return {kind} if not below else set().union(*(leaves(one) for one in below))
+    return {kind} if not below else set().union(*(leaves(subclass) for subclass in below))
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
-def test_an_error_has_its_status_and_headers(kind: type[ServiceError]) -> None:
+def test_error_has_its_status_and_headers(kind: type[ServiceError]) -> None:
     problem = kind("no").problem()
     assert (problem.status, problem.headers) == EXPECTED[kind]
     assert (problem.detail, problem.errors) == ("no", ())
 
 
-def test_every_error_is_known_here_and_drawn_at_the_top() -> None:
+def test_every_error_is_listed_here_and_in_the_module_docstring() -> None:
     assert leaves(ServiceError) == EXPECTED.keys()
-    drawn = errors.__doc__ or ""
+    docstring = errors.__doc__ or ""
     for kind, (status, _) in EXPECTED.items():
-        assert f"{kind.__name__} " in drawn
+        assert f"{kind.__name__} " in docstring
         assert issubclass(kind, RequestError if status < 500 else UnavailableError)
 
 
-def test_a_rate_limit_tells_when_to_come_back() -> None:
+def test_rate_limit_error_has_a_retry_after_header() -> None:
     assert RateLimited("no", retry_after_seconds=7).headers() == {"Retry-After": "7"}
 
 
-def test_a_document_names_every_field_that_broke_a_rule() -> None:
+def test_problem_document_names_every_field_that_broke_a_rule() -> None:
     error = InvalidRequest("bad", errors=[FieldError("texts.3", "too short")])
     assert error.problem().document("/predict/batch", "abc") == {
         "type": "about:blank",
@@ -87,5 +88,17 @@ def test_a_document_names_every_field_that_broke_a_rule() -> None:
     }
 
 
-def test_a_status_without_a_name_still_has_a_title() -> None:
+def test_status_without_a_phrase_still_has_a_title() -> None:
     assert Problem(499, "left").document("/x", "abc")["title"] == "Unknown Error"
+
+
+@pytest.mark.parametrize(
+    ("error", "description"),
+    [
+        (OSError("No space left on device"), "OSError: No space left on device"),
+        (ValueError("two\n  lines"), "ValueError: two lines"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_error_is_described_in_one_line(error: Exception, description: str) -> None:
+    assert describe_error(error) == description

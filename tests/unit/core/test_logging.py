@@ -1,4 +1,4 @@
-"""Each line of the log says when, where and about which request, and never what a client sent."""
+"""Log lines: their fields, their formats, and no text of a client."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from core.errors import LogUnavailable
-from core.logging import described
+from core.logging import describe_traceback
 from core.paths import ROOT
 
-SECRET = "I loved this film of hers"  # what a client might send
+SECRET = "I loved this film of hers"  # the text of a client
 PROGRAM = f"""
 import logging
 from core.logging import configure_logs
@@ -30,13 +30,13 @@ try:
     except KeyError as error:
         raise ValueError(f"cannot read {SECRET}") from error
 except ValueError:
-    log.exception("unforeseen")
+    log.exception("unexpected")
 logging.getLogger("urllib3").info("of no interest")
 """
 
 
 def logged(level: str = "INFO", form: str = "json") -> str:
-    """What a process of its own wrote: logging belongs to a whole process."""
+    """The output of a separate process, because logging is configured once per process."""
     program = PROGRAM.format(level=level, form=form)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
@@ -45,7 +45,7 @@ def logged(level: str = "INFO", form: str = "json") -> str:
     return done.stdout
 
 
-def test_a_line_is_one_object_with_what_one_searches_for() -> None:
+def test_json_line_has_the_fields_of_its_request_and_exception() -> None:
     first, second, third = [json.loads(line) for line in logged().splitlines()]
     assert first.pop("timestamp").endswith("Z")
     assert first == {
@@ -65,37 +65,37 @@ def test_a_line_is_one_object_with_what_one_searches_for() -> None:
 
 @pytest.mark.parametrize("form", ["json", "text", "auto"])
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
-def test_what_a_client_sent_is_in_no_line(form: str, level: str) -> None:
-    told = logged(level, form)
-    assert "unforeseen" in told
-    assert SECRET not in told
+def test_text_of_a_client_is_in_no_line(form: str, level: str) -> None:
+    lines = logged(level, form)
+    assert "unexpected" in lines
+    assert SECRET not in lines
 
 
-def test_it_can_be_read_where_it_is_not_for_machines() -> None:
-    told = logged(form="text")
-    assert not told.startswith("{")
-    assert "a call failed" in told
-    assert "request_id=abc-1" in told
+def test_text_format_is_no_json() -> None:
+    lines = logged(form="text")
+    assert not lines.startswith("{")
+    assert "a call failed" in lines
+    assert "request_id=abc-1" in lines
 
 
-def test_the_level_decides() -> None:
+def test_lines_below_the_level_are_not_logged() -> None:
     assert "nothing special" not in logged("WARNING")
     assert len(logged("ERROR").splitlines()) == 1
 
 
-def test_messages_of_ours_and_of_the_system_are_told() -> None:
+def test_traceback_shows_messages_of_the_service_and_the_system() -> None:
     try:
         try:
             raise FileNotFoundError(2, "No such file")
         except OSError as error:
             raise LogUnavailable("Predictions cannot be recorded now") from error
     except LogUnavailable as error:
-        lines = list(described(error))
+        lines = list(describe_traceback(error))
     assert lines[0] == "core.errors.LogUnavailable: Predictions cannot be recorded now"
     assert "FileNotFoundError: [Errno 2] No such file" in lines
 
 
-def test_an_exception_that_came_of_itself_is_told_once() -> None:
+def test_cyclic_causes_are_described_once() -> None:
     first, second = ValueError(), TypeError()
     first.__cause__, second.__cause__ = second, first
-    assert list(described(first)) == ["ValueError", "TypeError"]
+    assert list(describe_traceback(first)) == ["ValueError", "TypeError"]

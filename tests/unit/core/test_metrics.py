@@ -1,4 +1,4 @@
-"""Counters are read back over every process that shares them."""
+"""The total of a counter over all processes."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def in_a_process(folder: Path, statement: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_total_counts_over_processes_that_are_gone(tmp_path: Path) -> None:
+def test_total_includes_processes_that_have_ended(tmp_path: Path) -> None:
     for hits in (2, 3):
         in_a_process(tmp_path, f"metrics.cache_hits.inc({hits})")
     assert in_a_process(tmp_path, "print(metrics.total('cache_hits_total'))") == "5.0"
 
 
-def test_a_total_counts_in_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_total_counts_in_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     before = metrics.total("cache_misses_total")
     metrics.cache_misses.inc(4)
     assert metrics.total("cache_misses_total") - before == 4
 
 
-def test_what_was_never_counted_is_zero() -> None:
+def test_total_of_an_unknown_counter_is_zero() -> None:
     assert metrics.total("no_such_total") == 0

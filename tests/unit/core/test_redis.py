@@ -1,4 +1,4 @@
-"""A Redis outage is counted each time, told once, and soon costs nothing."""
+"""The circuit breaker: it counts every failure, and logs an outage once."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from core.redis import FAILURES, REDIS_FAILURES, REST_SECONDS, RedisCircuit, Red
 
 
 @pytest.fixture
-def told() -> Iterator[list[logging.LogRecord]]:
-    """What is logged meanwhile; BentoML may keep its loggers from pytest's own capture."""
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """The log records of the test; BentoML can keep its loggers from pytest's own capture."""
     records: list[logging.LogRecord] = []
 
-    class Keeping(logging.Handler):
+    class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    logger, keeping = logging.getLogger("bentoml.sentiment.redis"), Keeping()
+    logger, recorder = logging.getLogger("bentoml.sentiment.redis"), Recorder()
     before = logger.level
     logger.setLevel(logging.INFO)
-    logger.addHandler(keeping)
+    logger.addHandler(recorder)
     yield records
-    logger.removeHandler(keeping)
+    logger.removeHandler(recorder)
     logger.setLevel(before)
 
 
@@ -40,8 +40,8 @@ def call(circuit: RedisCircuit, error: Exception | None = None) -> None:
             raise error
 
 
-def test_an_outage_is_counted_each_time_and_told_at_its_start_and_end(
-    told: list[logging.LogRecord],
+def test_outage_is_counted_each_time_and_logged_at_its_start_and_end(
+    logged: list[logging.LogRecord],
 ) -> None:
     before = failures()
     circuit = RedisCircuit()
@@ -52,19 +52,22 @@ def test_an_outage_is_counted_each_time_and_told_at_its_start_and_end(
     call(circuit)
     call(circuit)
     assert failures() - before == FAILURES - 1
-    assert [(one.levelname, one.getMessage().split(",")[0]) for one in told] == [
-        ("WARNING", "Redis fails"),
+    assert [(record.levelname, record.getMessage()) for record in logged] == [
+        (
+            "WARNING",
+            "Redis fails, and the service goes on without it: ConnectionError: down",
+        ),
         ("INFO", "Redis answers again"),
     ]
 
 
-def test_the_next_outage_is_told_again(told: list[logging.LogRecord]) -> None:
+def test_second_outage_is_logged_again(logged: list[logging.LogRecord]) -> None:
     circuit = RedisCircuit()
     for _ in range(2):
         with pytest.raises(TimeoutError):
             call(circuit, TimeoutError())
         call(circuit)
-    assert [one.levelname for one in told] == ["WARNING", "INFO"] * 2
+    assert [record.levelname for record in logged] == ["WARNING", "INFO"] * 2
 
 
 def fail(circuit: RedisCircuit) -> None:
@@ -73,16 +76,16 @@ def fail(circuit: RedisCircuit) -> None:
             call(circuit, ConnectionError("down"))
 
 
-def test_after_failures_in_a_row_it_is_not_asked_any_more() -> None:
+def test_circuit_opens_after_failures_in_a_row() -> None:
     circuit = RedisCircuit()
     fail(circuit)
     before = failures()
     with pytest.raises(RedisDown), circuit.calling("lookup"):
-        raise AssertionError("it was asked")
+        raise AssertionError("the circuit was not open")
     assert failures() - before == 1
 
 
-async def test_and_then_tried_again() -> None:
+async def test_circuit_tries_again_after_its_rest() -> None:
     circuit = RedisCircuit()
     fail(circuit)
     await asyncio.sleep(REST_SECONDS)
@@ -95,7 +98,7 @@ async def test_and_then_tried_again() -> None:
     call(circuit)
 
 
-def test_what_is_no_failure_of_redis_is_none_of_its() -> None:
+def test_other_errors_do_not_open_the_circuit() -> None:
     circuit = RedisCircuit()
     for _ in range(2 * FAILURES):
         with pytest.raises(ValueError, match="ours"):
@@ -103,7 +106,7 @@ def test_what_is_no_failure_of_redis_is_none_of_its() -> None:
     call(circuit)
 
 
-def test_a_transport_that_closes_under_a_command_is_a_failure_of_redis() -> None:
+def test_closed_transport_counts_as_a_failure_of_redis() -> None:
     before = failures()
     circuit = RedisCircuit()
     for _ in range(FAILURES):

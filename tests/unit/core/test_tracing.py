@@ -1,4 +1,4 @@
-"""Spans are of the right parent, tell no message, and are nothing at all where nobody looks."""
+"""Tracing: spans, trace headers, and no cost without a collector."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from core import tracing
 from core.paths import ROOT
 
-# In a process of its own, as OpenTelemetry is of a whole process.
-NOBODY_COLLECTS = """
+# Runs in a separate process, because OpenTelemetry is configured once per process.
+WITHOUT_COLLECTOR = """
 import time
 from core import tracing
 tracing.start_tracing("lonely")
@@ -29,17 +29,17 @@ print(time.perf_counter() - stopping)
 """
 
 
-def test_a_collector_that_is_gone_is_not_waited_for() -> None:
+def test_unreachable_collector_delays_the_end_only_briefly() -> None:
     environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     done = subprocess.run(
-        [sys.executable, "-c", NOBODY_COLLECTS],
+        [sys.executable, "-c", WITHOUT_COLLECTOR],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < tracing.FLUSH_SECONDS + 2
 
 
-def test_off_nothing_is_made() -> None:
+def test_span_is_none_while_tracing_is_off() -> None:
     assert not tracing.is_on()
     with tracing.span("a", {"texts": 1}) as span:
         assert span is None
@@ -49,7 +49,7 @@ def test_off_nothing_is_made() -> None:
     tracing.stop_tracing()
 
 
-def test_a_trace_parent_is_read_as_it_was_written() -> None:
+def test_trace_parent_survives_a_round_trip() -> None:
     context = SpanContext(2**127 + 1, 2**63 + 1, is_remote=True, trace_flags=TraceFlags(1))
     written = tracing.trace_parent(context)
     assert written == "00-80000000000000000000000000000001-8000000000000001-01"
@@ -67,5 +67,5 @@ def test_a_trace_parent_is_read_as_it_was_written() -> None:
         [(b"baggage", b"a=b," * 5_000)],
     ],
 )
-def test_whatever_a_client_sends_is_no_error(headers: list[tuple[bytes, bytes]]) -> None:
-    tracing.told_by(headers)
+def test_invalid_trace_headers_raise_no_error(headers: list[tuple[bytes, bytes]]) -> None:
+    tracing.parent_from_headers(headers)

@@ -1,4 +1,4 @@
-"""What a rollout policy may say, and what becomes of it."""
+"""The validation of rollout policies, and the functions from one policy to the next."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from rollout.policy import Guardrails, RolloutChanges, RolloutPolicy, Schedule, 
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
-# As text() has them, but for U+0000.
+# The characters of text(), except U+0000.
 NAMES = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
 SCHEDULE: dict[str, Any] = {"steps": [5, 25, 100], "hold_seconds": 600}
 
 
-def changes(**named: Any) -> RolloutChanges:
-    return RolloutChanges.model_validate_json(json.dumps(named))
+def changes(**fields: Any) -> RolloutChanges:
+    return RolloutChanges.model_validate_json(json.dumps(fields))
 
 
 def scheduled(**more: Any) -> RolloutPolicy:
@@ -44,7 +44,7 @@ def scheduled(**more: Any) -> RolloutPolicy:
 
 
 @pytest.mark.parametrize(
-    ("named", "fault"),
+    ("fields", "message"),
     [
         ({"ab_weights": {"v1": 60, "v2": 30}}, "add up to 90"),
         ({"ab_weights": {"v1": 110, "v2": -10}}, "less than or equal to 100"),
@@ -63,12 +63,12 @@ def scheduled(**more: Any) -> RolloutPolicy:
         ({"shadow_percent": -1}, "shadow_percent"),
         ({"shadow_percent": 101}, "shadow_percent"),
         ({"salt": ""}, "salt"),
-        # PostgreSQL's JSON cannot hold it.
+        # PostgreSQL's JSON cannot hold U+0000.
         ({"salt": "a\x00"}, "salt"),
         ({"overrides": {"user\x00": "v1"}}, "overrides"),
         ({"schedule": {"steps": [], "hold_seconds": 60}}, "steps"),
         ({"schedule": {"steps": [25, 5], "hold_seconds": 60}}, "larger than the one before"),
-        ({"schedule": {"steps": [0, 5], "hold_seconds": 60}}, "larger than"),
+        ({"schedule": {"steps": [0, 5], "hold_seconds": 60}}, "first larger than 0"),
         ({"schedule": {"steps": [5], "hold_seconds": 0}}, "hold_seconds"),
         ({"schedule": {"steps": [5], "hold_seconds": 60, "routes": ["/feedback"]}}, "routes"),
         ({"guardrails": {"min_agreement": 1.1}}, "min_agreement"),
@@ -76,18 +76,18 @@ def scheduled(**more: Any) -> RolloutPolicy:
         ({"progress": None}, "progress"),
     ],
 )
-def test_a_crafted_policy_is_refused(named: dict[str, Any], fault: str) -> None:
-    with pytest.raises(ValidationError, match=fault):
-        changes(**named)
+def test_invalid_changes_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        changes(**fields)
 
 
-def test_what_is_not_named_stays() -> None:
+def test_unset_fields_stay_as_they_are() -> None:
     policy = RolloutPolicy(salt="mine", overrides={"user-1": "v2"})
     new = with_changes(policy, changes(ab_weights={"v1": 90, "v2": 10}), NOW)
     assert new == policy.model_copy(update={"ab_weights": Weights(v1=90, v2=10)})
 
 
-def test_a_schedule_begins_with_its_first_step_and_with_guardrails() -> None:
+def test_new_schedule_starts_at_its_first_step_with_guardrails() -> None:
     policy = scheduled()
     assert policy.ab_weights == Weights(v1=95, v2=5)
     assert policy.predict_weights is None
@@ -95,7 +95,7 @@ def test_a_schedule_begins_with_its_first_step_and_with_guardrails() -> None:
     assert step_ends(policy) == NOW + timedelta(seconds=600)
 
 
-def test_a_schedule_goes_on_to_its_last_step_and_ends() -> None:
+def test_schedule_reaches_its_last_step_and_ends() -> None:
     policy = scheduled(routes=["/predict", "/predict/ab"])
     shares = [policy.ab_weights.v2]
     for _ in range(2):
@@ -110,30 +110,30 @@ def test_a_schedule_goes_on_to_its_last_step_and_ends() -> None:
         stepped(over, LATER)
 
 
-def test_a_schedule_may_end_with_a_promotion() -> None:
+def test_schedule_with_promote_ends_with_a_promotion() -> None:
     policy = scheduled(promote=True)
     for _ in range(3):
         policy = stepped(policy, LATER)
     assert (policy.champion, policy.ab_weights.v2) == ("v2", 100)
 
 
-def test_a_schedule_steps_whoever_is_challenger() -> None:
+def test_schedule_raises_the_share_of_v1_if_v1_is_challenger() -> None:
     policy = RolloutPolicy(champion="v2", ab_weights=Weights(v1=0, v2=100))
     assert with_changes(policy, changes(schedule=SCHEDULE), NOW).ab_weights == Weights(v1=5, v2=95)
 
 
-def test_shares_are_not_set_by_hand_while_a_schedule_sets_them() -> None:
+def test_shares_that_the_schedule_sets_cannot_be_set_by_hand() -> None:
     by_hand = {"ab_weights": {"v1": 50, "v2": 50}}
     with pytest.raises(InvalidRequest, match="set schedule to null"):
         with_changes(scheduled(), changes(**by_hand), NOW)
     both = with_changes(scheduled(), changes(schedule=None, **by_hand), NOW)
     assert (both.ab_weights.v2, both.schedule, both.progress) == (50, None, None)
-    # What it does not set may be.
+    # The schedule does not set the shadow share.
     shadowed = with_changes(scheduled(), changes(shadow_percent=10), LATER)
     assert shadowed.progress == scheduled().progress
 
 
-def test_rolled_back_nothing_is_asked_of_the_challenger() -> None:
+def test_rolled_back_policy_exposes_no_challenger() -> None:
     policy = with_changes(
         scheduled(), changes(shadow_percent=10, predict_weights={"v1": 50, "v2": 50}), NOW
     )
@@ -150,7 +150,7 @@ def test_promotion_swaps_the_roles() -> None:
     assert promoted(new).champion == "v1"
 
 
-def test_a_reload_names_the_model_and_begins_the_step_anew() -> None:
+def test_reload_sets_the_desired_model_and_restarts_the_step() -> None:
     policy = reloaded(scheduled(), "v2", "m:2", 7, LATER)
     assert policy.desired_model("v2") == DesiredModel("m:2", 7)
     assert policy.desired_model("v1") == DesiredModel(None, 0)
@@ -159,20 +159,20 @@ def test_a_reload_names_the_model_and_begins_the_step_anew() -> None:
     assert reloaded(policy, "v2", None, 8, LATER).desired_model("v2") == DesiredModel(None, 8)
 
 
-def test_going_back_to_an_earlier_policy_brings_its_models_back() -> None:
+def test_restored_policy_brings_its_models_back() -> None:
     first = RolloutPolicy()
     second = reloaded(first, "v2", "m:2", 2, NOW)
     third = reloaded(second, "v1", "m:3", 3, NOW)
     back = restored(third, second, 4)
     assert back.desired_model("v1") == DesiredModel(None, 4)
-    assert back.desired_model("v2") == DesiredModel("m:2", 2)  # it holds that one
+    assert back.desired_model("v2") == DesiredModel("m:2", 2)  # the runner holds that model already
     assert restored(third, scheduled(), 4).progress is None
 
 
-def test_differences_are_told_by_their_paths() -> None:
+def test_differences_are_listed_by_path() -> None:
     assert differences(RolloutPolicy(), RolloutPolicy()) == []
-    told = differences(RolloutPolicy(), RolloutPolicy(ab_weights=Weights(v1=90, v2=10)))
-    assert told == [
+    found = differences(RolloutPolicy(), RolloutPolicy(ab_weights=Weights(v1=90, v2=10)))
+    assert found == [
         Change("ab_weights.v1", 50.0, 90.0),
         Change("ab_weights.v2", 50.0, 10.0),
     ]
@@ -184,18 +184,18 @@ SUBJECTS = [f"user-{number}" for number in range(20_000)]
 
 
 @pytest.mark.parametrize(("before", "after"), [(50, 10), (0, 100), (5, 25), (33.33, 33.33)])
-def test_as_many_subjects_move_as_were_told(before: float, after: float) -> None:
+def test_share_of_moved_subjects_equals_the_forecast(before: float, after: float) -> None:
     policies = [
         RolloutPolicy(ab_weights=Weights.with_share(share, "v2")) for share in (before, after)
     ]
-    told = subjects_moved_percent(*policies)
+    forecast = subjects_moved_percent(*policies)
     moved = [
         subject
         for subject in SUBJECTS
         if len({assign_subject(policy, subject).version for policy in policies}) == 2
     ]
     # Five standard deviations.
-    assert 100 * len(moved) / len(SUBJECTS) == pytest.approx(told, abs=1.8)
+    assert 100 * len(moved) / len(SUBJECTS) == pytest.approx(forecast, abs=1.8)
     directions = {assign_subject(policies[1], subject).version for subject in moved}
     assert len(directions) <= 1
 
@@ -210,7 +210,7 @@ def test_another_salt_deals_all_out_anew() -> None:
     assert 100 * moved / len(SUBJECTS) == pytest.approx(50, abs=1.8)
 
 
-def test_an_override_counts_in_no_experiment() -> None:
+def test_subject_with_an_override_is_in_no_experiment() -> None:
     policy = RolloutPolicy(ab_weights=Weights(v1=100, v2=0), overrides={"user-1": "v2"})
     assert assign_subject(policy, "user-1")[::2] == ("v2", None)
     assert assign_subject(policy, "user-2").version == "v1"
@@ -232,5 +232,5 @@ def test_an_override_counts_in_no_experiment() -> None:
         schedule=st.none() | st.just(Schedule.model_validate(SCHEDULE)),
     )
 )
-def test_a_policy_survives_its_journey_through_json(policy: RolloutPolicy) -> None:
+def test_policy_survives_a_round_trip_through_json(policy: RolloutPolicy) -> None:
     assert RolloutPolicy.model_validate_json(policy.model_dump_json()) == policy

@@ -1,4 +1,4 @@
-"""The challenger is asked behind the back of a request, and nothing of that is to be noticed."""
+"""Shadow traffic: the challenger classifies texts after the reply, and no request notices."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
 from core.types import ModelVersion, Prediction
 from rollout.policy import RolloutPolicy
-from rollout.shadow import MAX_WAITING, Shadow
+from rollout.shadow import MAX_QUEUED, Shadow
 from tests.unit.fakes import Setup, counter, prediction
 from tests.waiting import until
 
 
-class Asked:
-    """Remembers what it was asked; waits and fails if it is told to."""
+class Challenger:
+    """Records the predictions that it compares; waits at `gate`, and raises `error` if set."""
 
     def __init__(self) -> None:
         self.predictions: list[Prediction] = []
@@ -24,24 +24,24 @@ class Asked:
         self.gate.set()
         self.error: Exception | None = None
 
-    async def __call__(self, of: Prediction) -> None:
+    async def __call__(self, prediction: Prediction) -> None:
         await self.gate.wait()
-        self.predictions.append(of)
+        self.predictions.append(prediction)
         if self.error is not None:
             raise self.error
 
 
 @pytest.fixture
-async def asked() -> Asked:
-    return Asked()
+async def challenger() -> Challenger:
+    return Challenger()
 
 
 @pytest.fixture
-async def shadow(asked: Asked) -> AsyncIterator[Shadow]:
-    made = Shadow(asked)
-    made.start()
-    yield made
-    await made.stop()
+async def shadow(challenger: Challenger) -> AsyncIterator[Shadow]:
+    shadow = Shadow(challenger)
+    shadow.start()
+    yield shadow
+    await shadow.stop()
 
 
 def outcomes() -> dict[str, float]:
@@ -51,13 +51,15 @@ def outcomes() -> dict[str, float]:
     }
 
 
-async def test_what_is_offered_is_asked(shadow: Shadow, asked: Asked) -> None:
+async def test_offered_predictions_are_compared_in_order(
+    shadow: Shadow, challenger: Challenger
+) -> None:
     before = outcomes()
     offered = [prediction(str(number)) for number in range(5)]
-    for one in offered:
-        shadow.offer(one)
+    for item in offered:
+        shadow.offer(item)
     await until(lambda: outcomes() == before | {"compared": before["compared"] + 5})
-    assert asked.predictions == offered
+    assert challenger.predictions == offered
 
 
 @pytest.mark.parametrize(
@@ -66,30 +68,32 @@ async def test_what_is_offered_is_asked(shadow: Shadow, asked: Asked) -> None:
         (RunnerUnavailable("gone"), "failed"),
         (Overloaded("busy"), "skipped"),
         (DeadlineExceeded("a long queue"), "skipped"),
-        (ValueError("nobody foresaw"), "failed"),
+        (ValueError("unexpected"), "failed"),
     ],
 )
-async def test_a_failure_is_counted_and_ends_nothing(
-    shadow: Shadow, asked: Asked, error: Exception, outcome: str
+async def test_failed_comparison_is_counted_and_the_next_goes_on(
+    shadow: Shadow, challenger: Challenger, error: Exception, outcome: str
 ) -> None:
     before = outcomes()
-    asked.error = error
+    challenger.error = error
     for _ in range(3):
         shadow.offer(prediction())
     await until(lambda: outcomes() == before | {outcome: before[outcome] + 3})
 
 
-async def test_more_than_it_can_ask_is_let_go(shadow: Shadow, asked: Asked) -> None:
+async def test_full_queue_skips_predictions_and_counts_them(
+    shadow: Shadow, challenger: Challenger
+) -> None:
     before = outcomes()
-    asked.gate.clear()
-    for _ in range(MAX_WAITING + 50):
+    challenger.gate.clear()
+    for _ in range(MAX_QUEUED + 50):
         shadow.offer(prediction())
     assert outcomes()["skipped"] == before["skipped"] + 50
-    asked.gate.set()
-    await until(lambda: len(asked.predictions) == MAX_WAITING)
+    challenger.gate.set()
+    await until(lambda: len(challenger.predictions) == MAX_QUEUED)
 
 
-async def test_only_what_the_champion_answers_to_predict_is_shadowed(setup: Setup) -> None:
+async def test_only_champion_answers_to_predict_are_shadowed(setup: Setup) -> None:
     setup.policy = RolloutPolicy(shadow_percent=100)
     [first] = await setup.path.predict(["one"], None, "/predict")
     await setup.path.predict(["two"], "v2", "/predict")
@@ -98,13 +102,13 @@ async def test_only_what_the_champion_answers_to_predict_is_shadowed(setup: Setu
     assert setup.shadowed == [first]
 
 
-async def test_a_share_of_the_texts_is_shadowed_always_the_same(setup: Setup) -> None:
+async def test_shadow_share_always_selects_the_same_texts(setup: Setup) -> None:
     setup.policy = RolloutPolicy(shadow_percent=20)
     texts = [f"text {number}" for number in range(500)]
     for _ in range(2):
         for text in texts:
             await setup.path.predict([text], None, "/predict")
-    shadowed = [one.text for one in setup.shadowed]
+    shadowed = [item.text for item in setup.shadowed]
     half = len(shadowed) // 2
     assert shadowed[:half] == shadowed[half:]
     assert 60 <= half <= 140
@@ -114,7 +118,7 @@ async def test_a_share_of_the_texts_is_shadowed_always_the_same(setup: Setup) ->
     assert setup.shadowed == []
 
 
-async def test_a_shadow_is_logged_as_a_comparison(setup: Setup) -> None:
+async def test_shadow_prediction_is_logged_as_a_comparison(setup: Setup) -> None:
     [answered] = await setup.path.predict(["one"], "v2", "/predict")
     await setup.path.shadow(answered)
     [comparison] = setup.log.comparisons
@@ -125,7 +129,7 @@ async def test_a_shadow_is_logged_as_a_comparison(setup: Setup) -> None:
     assert setup.v1.calls == [["one"]]
 
 
-async def test_a_challenger_that_fails_in_the_shadow_has_failed(setup: Setup) -> None:
+async def test_failing_challenger_is_logged_as_a_failure(setup: Setup) -> None:
     [answered] = await setup.path.predict(["one"], "v1", "/predict")
     setup.v2.fails = True
     with pytest.raises(RunnerUnavailable):
@@ -134,7 +138,7 @@ async def test_a_challenger_that_fails_in_the_shadow_has_failed(setup: Setup) ->
     assert setup.log.comparisons == []
 
 
-async def test_a_challenger_without_time_has_not(setup: Setup) -> None:
+async def test_overloaded_challenger_is_not_logged_as_a_failure(setup: Setup) -> None:
     [answered] = await setup.path.predict(["one"], "v1", "/predict")
     setup.v2.overloaded = True
     with pytest.raises(Overloaded):
@@ -142,10 +146,10 @@ async def test_a_challenger_without_time_has_not(setup: Setup) -> None:
     assert setup.log.failures == []
 
 
-async def test_a_comparison_is_counted_when_it_is_recorded(setup: Setup) -> None:
+async def test_comparison_is_counted_only_once_it_is_recorded(setup: Setup) -> None:
     def counted() -> float:
         return sum(
-            counter("model_comparisons_total", agreement=said) for said in ("agree", "disagree")
+            counter("model_comparisons_total", agreement=value) for value in ("agree", "disagree")
         )
 
     before = counted()

@@ -1,4 +1,4 @@
-"""Rows to be scored, what is to come of them, and a score that dies on the way."""
+"""Rows to score, their expected results, and a run that is killed half way."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FORMATS = [(a, b) for a in Format for b in Format]
 
 
 class Killed(BaseException):
-    """As if the process were gone."""
+    """Stands for the end of the process."""
 
 
 def write_rows(path: Path, texts: list[str]) -> None:
-    """Rows of `number` and `text`, in the format of the name."""
+    """Write rows of `number` and `text`, in the format of the file's suffix."""
     rows = [{"number": str(number), "text": text} for number, text in enumerate(texts)]
     if path.suffix == ".csv":
         with path.open("w", newline="") as file:
@@ -67,8 +67,8 @@ def expected(texts: list[str]) -> list[dict[str, Any]]:
     rows = []
     for number, text in enumerate(texts):
         if text not in BAD:
-            told = counted(len(text.split()))
-            sentiment, confidence = told.sentiment, round(told.confidence, 6)
+            result = counted(len(text.split()))
+            sentiment, confidence = result.sentiment, round(result.confidence, 6)
             rows.append(
                 {
                     "number": str(number),
@@ -77,18 +77,18 @@ def expected(texts: list[str]) -> list[dict[str, Any]]:
                     "confidence_v1": confidence,
                     "sentiment_v2": sentiment,
                     "confidence_v2": confidence,
-                    "truncated": told.truncated,
+                    "truncated": result.truncated,
                 }
             )
     return rows
 
 
-def beside(out: Path) -> list[str]:
+def files_beside(out: Path) -> list[str]:
     return sorted(path.name for path in out.parent.glob(f"{out.name}?*"))
 
 
 def killer(computed: int) -> Callable[[int], None]:
-    """Dies after so many texts."""
+    """Raise Killed after so many texts."""
     left = computed
 
     def count(texts: int) -> None:
@@ -103,12 +103,12 @@ def killer(computed: int) -> Callable[[int], None]:
 def rows_of(
     tmp_path: Path, name: str, content: bytes, **options: Any
 ) -> tuple[list[Any], list[Any]]:
-    """The texts that were scored of a file, and (line, reason) of what was not."""
+    """Score a file; return the scored texts, and (line, reason) of each rejected row."""
     source, out = tmp_path / name, tmp_path / "out.jsonl"
     source.write_bytes(content)
     score(source, out, **options)
-    told = [(each["line"], each["reason"]) for each in rejected(out)]
-    return [row["text"] for row in read_rows(out)], told
+    reasons = [(row["line"], row["reason"]) for row in rejected(out)]
+    return [row["text"] for row in read_rows(out)], reasons
 
 
 @contextmanager

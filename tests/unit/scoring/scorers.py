@@ -1,4 +1,4 @@
-"""A model that costs nothing for tests of scoring, and a program that scores with it."""
+"""A cheap model for tests of scoring, and a program that scores with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATUS = Path("/proc/self/status")
 
 
 class TokenCounter:
-    """Answers by the number of words; `before` is called with each batch."""
+    """Classifies by the number of words; calls `before` with the size of each batch."""
 
     def __init__(self, before: Callable[[int], None] = lambda _: None) -> None:
         self._before = before
@@ -60,6 +60,6 @@ def score(
 
 if __name__ == "__main__":
     score(Path(sys.argv[1]), Path(sys.argv[2]))
-    # Of this program alone: getrusage counts in what the process was before it became this program.
+    # The peak of this program only: getrusage would include the process before the exec.
     [peak] = [line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")]
     sys.stdout.write(peak.split()[1])

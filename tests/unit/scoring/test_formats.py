@@ -1,4 +1,4 @@
-"""What is read of a file and written into another, whatever is wrong in it."""
+"""Reading and writing of each format, and the rejection of bad rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.scoring.score_rows import (
 from tests.unit.scoring.scorers import score
 
 
-def test_bad_csv_is_passed_over_with_its_line_and_reason(tmp_path: Path) -> None:
+def test_bad_csv_rows_are_rejected_with_line_and_reason(tmp_path: Path) -> None:
     good, bad = rows_of(
         tmp_path,
         "in.csv",
@@ -34,15 +34,15 @@ def test_bad_csv_is_passed_over_with_its_line_and_reason(tmp_path: Path) -> None
     assert bad == [
         (3, "3 fields; the header has 2"),
         (4, "1 fields; the header has 2"),
-        (8, "no valid CSV: ',' expected after '\"'"),
+        (8, "invalid CSV: ',' expected after '\"'"),
         (9, "not in UTF-8"),
         (10, "text: must not be blank"),
-        (11, f"a line of {MAX_LINE_BYTES + 4:,} bytes; at most {MAX_LINE_BYTES:,} are read"),
-        (13, "no valid CSV: unexpected end of data"),
+        (11, f"the line has {MAX_LINE_BYTES + 4:,} bytes; at most {MAX_LINE_BYTES:,} are allowed"),
+        (13, "invalid CSV: unexpected end of data"),
     ]
 
 
-def test_bad_json_is_passed_over_with_its_line_and_reason(tmp_path: Path) -> None:
+def test_bad_json_rows_are_rejected_with_line_and_reason(tmp_path: Path) -> None:
     good, bad = rows_of(
         tmp_path,
         "in.jsonl",
@@ -51,18 +51,20 @@ def test_bad_json_is_passed_over_with_its_line_and_reason(tmp_path: Path) -> Non
     )
     assert good == ["one", "last"]
     assert [(line, reason.partition(":")[0]) for line, reason in bad] == [
-        (2, "no valid JSON"),
-        (3, "no JSON object"),
-        (5, "no 'text'"),
+        (2, "invalid JSON"),
+        (3, "not a JSON object"),
+        (5, "the member text is missing"),
         (6, "text"),
-        (7, "has truncated already"),
-        (8, "no valid JSON"),
+        (7, "already has result columns"),
+        (8, "invalid JSON"),
     ]
-    # What goes over from JSON to JSON is what was there, to the last digit.
+    # JSON lines to JSON lines keeps every digit of a number.
     assert b'"n": 123456789012345678901234567890.10,"sent' in (tmp_path / "out.jsonl").read_bytes()
 
 
-def test_json_of_one_shape_becomes_columns_and_other_keys_are_told(tmp_path: Path) -> None:
+def test_members_of_the_first_json_row_become_columns_and_others_are_rejected(
+    tmp_path: Path,
+) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
     source.write_text(
         'no\n{"text":"a","n":1,"deep":{"x":[1]}}\n{"text":"b"}\n{"text":"c","new":1,"n":null}\n'
@@ -73,12 +75,12 @@ def test_json_of_one_shape_becomes_columns_and_other_keys_are_told(tmp_path: Pat
         'a,1,"{""x"":[1]}",negative,0.8,false\n'
         "b,,,negative,0.8,false\n"
     )
-    assert [each["reason"] for each in rejected(out)][1:] == [
-        "has new, which the first row has not"
+    assert [row["reason"] for row in rejected(out)][1:] == [
+        "has members that the first row lacks: new"
     ]
 
 
-def test_parquet_keeps_its_types_and_tells_them_as_strings_elsewhere(tmp_path: Path) -> None:
+def test_parquet_keeps_its_types_and_other_formats_get_strings(tmp_path: Path) -> None:
     source = tmp_path / "in.parquet"
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     schema = pa.schema(
@@ -101,7 +103,7 @@ def test_parquet_keeps_its_types_and_tells_them_as_strings_elsewhere(tmp_path: P
     assert table.schema.field("at").type == pa.timestamp("ns", tz="UTC")
     assert table.schema.field("text").type == pa.string()
     assert table.column("id").to_pylist() == [1, 3]
-    assert [each["line"] for each in rejected(tmp_path / "out.parquet")] == [2]
+    assert [row["line"] for row in rejected(tmp_path / "out.parquet")] == [2]
     score(source, tmp_path / "out.jsonl", versions=("v1",))
     assert read_rows(tmp_path / "out.jsonl")[0] == {
         "id": 1,
@@ -122,7 +124,7 @@ def test_parquet_keeps_its_types_and_tells_them_as_strings_elsewhere(tmp_path: P
 
 @pytest.mark.parametrize("format_", list(Format))
 @pytest.mark.parametrize("limit", [1, CHUNK_ROWS, CHUNK_ROWS + 1, 3_000])
-def test_no_more_rows_are_read_than_asked_for(tmp_path: Path, format_: Format, limit: int) -> None:
+def test_limit_bounds_the_rows_that_are_read(tmp_path: Path, format_: Format, limit: int) -> None:
     source, out = tmp_path / f"in.{format_}", tmp_path / "out.jsonl"
     write_rows(source, ["", "x"] * 1_000)
     done = score(source, out, limit=limit)
@@ -130,7 +132,7 @@ def test_no_more_rows_are_read_than_asked_for(tmp_path: Path, format_: Format, l
     assert len(read_rows(out)) == done.scored
 
 
-def test_csv_that_is_written_is_csv_that_is_read(tmp_path: Path) -> None:
+def test_quoted_csv_text_survives_a_round_trip(tmp_path: Path) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerow(['quoted "text",\r\n of lines'])
     source = tmp_path / "in.csv"

@@ -1,60 +1,63 @@
-"""What cannot be gone on with, or scored at all, is told and left as it is."""
+"""Files that cannot be resumed or scored: the error says why, and the files stay unchanged."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from scoring.chunks import InvalidInput
 from scoring.journal import CannotResume
-from tests.unit.scoring.score_rows import beside, read_rows, stopped_half_way, write_rows
+from tests.unit.scoring.score_rows import files_beside, read_rows, stopped_half_way, write_rows
 from tests.unit.scoring.scorers import score
 
 
-def test_another_input_or_other_options_are_no_way_to_go_on(tmp_path: Path) -> None:
+def test_run_with_another_input_or_options_cannot_be_resumed(tmp_path: Path) -> None:
     with stopped_half_way(tmp_path) as (source, out):
-        with pytest.raises(CannotResume, match="another columns; take that, or --restart"):
+        with pytest.raises(
+            CannotResume, match=r"other values of: columns\. Use the same values, or use --restart"
+        ):
             score(source, out, keep=["number"])
-        with pytest.raises(CannotResume, match="another models"):
+        with pytest.raises(CannotResume, match="other values of: models"):
             score(source, out, versions=("v1",))
         source.write_text(source.read_text() + "6000,more\n")
-        with pytest.raises(CannotResume, match="another input"):
+        with pytest.raises(CannotResume, match="other values of: input"):
             score(source, out)
         assert score(source, out, restart=True).scored == 6_001
         assert len(read_rows(out)) == 6_001
 
 
-def test_what_is_damaged_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_damaged_files_cannot_be_resumed(tmp_path: Path) -> None:
     with stopped_half_way(tmp_path) as (source, out):
         partial = out.with_name("out.csv.partial")
         whole = partial.read_bytes()
         partial.write_bytes(whole[:-1])
-        with pytest.raises(CannotResume, match="lacks what"):
+        with pytest.raises(CannotResume, match="is shorter than"):
             score(source, out)
         partial.write_bytes(whole)
         out.with_name("out.csv.progress").write_text("{")
-        with pytest.raises(CannotResume, match="cannot be read; --restart"):
+        with pytest.raises(CannotResume, match="cannot be read; use --restart"):
             score(source, out)
 
 
-def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:
     source, out = tmp_path / "in.csv", tmp_path / "out.csv"
     write_rows(source, ["a"])
     out.write_text("mine")
-    with pytest.raises(CannotResume, match="is there already; --restart"):
+    with pytest.raises(CannotResume, match="exists already; use --restart"):
         score(source, out)
-    assert (out.read_text(), beside(out)) == ("mine", [])
-    with pytest.raises(InvalidInput, match="OUT is IN"):
+    assert (out.read_text(), files_beside(out)) == ("mine", [])
+    with pytest.raises(InvalidInput, match="OUT is the same file as IN"):
         score(source, source, restart=True)
 
 
-def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+def test_second_process_cannot_write_the_same_output(tmp_path: Path) -> None:
     source, out = tmp_path / "in.csv", tmp_path / "out.csv"
     write_rows(source, ["a"])
 
     def meanwhile(_: int) -> None:
-        with pytest.raises(CannotResume, match="another process writes"):
+        with pytest.raises(CannotResume, match="another process is writing"):
             score(source, out)
 
     assert score(source, out, before=meanwhile).scored == 1
@@ -64,18 +67,26 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     ("name", "content", "reason"),
     [
         ("in.txt", "text\na\n", "must end in .csv, .jsonl or .parquet"),
-        ("in.csv", "", "begins with the names"),
-        ("in.csv", "a,b\n1,2\n", "no column 'text'; there are: a, b"),
-        ("in.csv", "text,text\n1,2\n", "two columns have one name"),
-        ("in.csv", "text,truncated\n1,2\n", "columns of the result already: truncated"),
+        ("in.csv", "", "must begin with the names"),
+        ("in.csv", "a,b\n1,2\n", "no column text; the columns are: a, b"),
+        ("in.csv", "text,text\n1,2\n", "two columns have the same name"),
+        ("in.csv", "text,truncated\n1,2\n", "already has result columns: truncated"),
         ("in.csv", '"text\n', "the header cannot be read"),
-        ("in.parquet", "text", "no Parquet file"),
+        ("in.parquet", "text", "not a Parquet file"),
     ],
 )
-def test_a_file_that_cannot_be_scored_is_told(
+def test_invalid_file_is_refused_with_its_reason(
     tmp_path: Path, name: str, content: str, reason: str
 ) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(InvalidInput, match=reason):
         score(tmp_path / name, tmp_path / "out.csv")
-    assert beside(tmp_path / "out.csv") == []
+    assert files_beside(tmp_path / "out.csv") == []
+
+
+def test_progress_file_keeps_the_keys_of_earlier_releases(tmp_path: Path) -> None:
+    with stopped_half_way(tmp_path) as (_, out):
+        progress = json.loads(out.with_name("out.csv.progress").read_bytes())
+        assert progress.keys() == {
+            "about", "end", "output_bytes", "rejected_bytes", "scored", "rejected", "is_complete",
+        }  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cache.keys import cache_key
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.types import Classification, Experiment, ModelVersion, Prediction, Split
-from rollout.bucketing import deal, subject_key
+from rollout.bucketing import assign, subject_key
 from rollout.policy import RolloutPolicy, Weights
 from tests.unit.fakes import Setup, classification, counter
 
@@ -114,7 +114,9 @@ async def test_a_subject_is_recorded_with_its_test(setup: Setup) -> None:
     }
     keys = {p.assignment.subject_key for p in predictions if p.assignment}
     assert len(keys) == 5
-    assert all(p.version == deal(p.assignment.subject_key, 50) for p in predictions if p.assignment)
+    assert all(
+        p.version == assign(p.assignment.subject_key, 50) for p in predictions if p.assignment
+    )
 
 
 async def test_without_a_subject_each_request_is_its_own(setup: Setup) -> None:
@@ -123,7 +125,7 @@ async def test_without_a_subject_each_request_is_its_own(setup: Setup) -> None:
 
 
 async def test_no_test_is_recorded_while_there_is_only_one_version(setup: Setup) -> None:
-    [alone] = [n for n in range(50) if deal(subject_key(str(n), "salt"), 50) == "v1"][:1]
+    [alone] = [n for n in range(50) if assign(subject_key(str(n), "salt"), 50) == "v1"][:1]
     setup.v2.starting = True
     prediction = await setup.path.predict_ab("text", str(alone))
     assert (prediction.version, prediction.assignment) == ("v1", None)

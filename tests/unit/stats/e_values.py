@@ -1,4 +1,4 @@
-"""What the tests of e-values share: outcomes at random, and runs that are looked at often."""
+"""Random outcomes, and runs with many looks, for the tests of e-values."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_calibration_of_a_worked_example() -> None:
     assert [point.mean_confidence for point in found.curve] == pytest.approx([0.7, 0.99])
 
 
-def test_calibration_error_is_that_of_its_definition_over_single_predictions() -> None:
+def test_calibration_error_equals_its_definition_over_single_predictions() -> None:
     random = np.random.default_rng(20)
     confidence = usual(random, 4000)
     right = random.random(4000) < overconfident(confidence)
@@ -91,7 +91,7 @@ def test_calibration_error_is_that_of_its_definition_over_single_predictions() -
     assert found.error > 3 * found.error_noise
 
 
-def test_a_calibrated_model_shows_as_much_error_as_noise_makes() -> None:
+def test_error_of_a_calibrated_model_equals_the_noise() -> None:
     random = np.random.default_rng(21)
     errors, noises = [], []
     for _ in range(300):
@@ -119,7 +119,7 @@ def test_calibration_stays_within_its_ranges(bins: dict[int, LabelledBin]) -> No
         assert 0 <= point.accuracy_low <= point.accuracy <= point.accuracy_high <= 1
 
 
-def test_the_interval_of_accuracy_is_that_of_jeffreys() -> None:
+def test_accuracy_interval_is_that_of_jeffreys() -> None:
     none, some, every = reliability_curve(
         [LabelledBin(10, 9.0, 0), LabelledBin(10, 9.0, 3), LabelledBin(10, 9.0, 10)]
     )
@@ -131,20 +131,20 @@ def test_the_interval_of_accuracy_is_that_of_jeffreys() -> None:
 
 
 @pytest.mark.parametrize("bins", [{}, {10: LabelledBin(0, 0.0, 0)}])
-def test_no_labels_say_nothing(bins: dict[int, LabelledBin]) -> None:
+def test_calibration_without_labels_is_none(bins: dict[int, LabelledBin]) -> None:
     assert calibration(bins) is None
     assert estimate_accuracy(bins, {49: ConfidenceBin(3, 2.95)}) is None
 
 
 @pytest.mark.parametrize("part", [LabelledBin(3, 2.9, 4), LabelledBin(-1, 0.0, -1)])
-def test_counts_that_cannot_be_are_refused(part: LabelledBin) -> None:
-    with pytest.raises(ValueError, match="right"):
+def test_impossible_counts_are_refused(part: LabelledBin) -> None:
+    with pytest.raises(ValueError, match="correct predictions"):
         calibration({49: part, 30: LabelledBin(10, 6.1, 5)})
-    with pytest.raises(ValueError, match="right"):
+    with pytest.raises(ValueError, match="correct predictions"):
         estimate_accuracy({49: part}, {49: ConfidenceBin(3, 2.95)})
 
 
-def test_an_estimate_of_a_worked_example() -> None:
+def test_estimate_of_a_worked_example() -> None:
     reference = {49: LabelledBin(100, 99.0, 90), 30: LabelledBin(100, 61.0, 60)}
     found = estimate_accuracy(reference, {49: ConfidenceBin(30, 29.7), 40: ConfidenceBin(10, 8.0)})
     assert found is not None
@@ -171,7 +171,7 @@ def test_accuracy_that_falls_with_confidence_is_pooled() -> None:
 
 
 @given(labelled_bins(fewest=10))
-def test_on_the_reference_itself_the_estimate_is_its_accuracy(
+def test_estimate_for_the_reference_itself_is_its_accuracy(
     bins: dict[int, LabelledBin],
 ) -> None:
     current = {
@@ -188,7 +188,7 @@ def test_on_the_reference_itself_the_estimate_is_its_accuracy(
     assert found.supported == 1
 
 
-def test_a_bin_of_few_labels_is_joined_with_the_next() -> None:
+def test_bin_of_few_labels_is_joined_with_the_next() -> None:
     many = LabelledBin(100, 99.0, 90)
     wrong = LabelledBin(9, 5.4, 0)
     current = {30: ConfidenceBin(10, 6.0)}
@@ -205,7 +205,7 @@ def test_a_bin_of_few_labels_is_joined_with_the_next() -> None:
 
 
 @given(labelled_bins(), labelled_bins(), st.floats(0, 1))
-def test_an_estimate_lies_between_the_least_and_the_greatest_accuracy(
+def test_estimate_lies_between_the_least_and_the_greatest_accuracy(
     reference: dict[int, LabelledBin], seen: dict[int, LabelledBin], place: float
 ) -> None:
     current = {
@@ -222,7 +222,7 @@ def test_an_estimate_lies_between_the_least_and_the_greatest_accuracy(
     assert 0 <= found.supported <= 1
 
 
-def test_no_predictions_have_no_estimate() -> None:
+def test_estimate_without_predictions_is_none() -> None:
     assert estimate_accuracy({49: LabelledBin(5, 4.9, 5)}, {}) is None
     assert estimate_accuracy({49: LabelledBin(5, 4.9, 5)}, {3: ConfidenceBin(0, 0.0)}) is None
 
@@ -232,7 +232,7 @@ def test_negative_predictions_are_refused() -> None:
         estimate_accuracy({49: LabelledBin(5, 4.9, 5)}, {49: ConfidenceBin(-5, -4.9)})
 
 
-def test_few_labels_that_are_all_right_leave_doubt() -> None:
+def test_few_labels_that_are_all_right_leave_an_interval() -> None:
     found = estimate_accuracy({49: LabelledBin(5, 4.9, 5)}, {49: ConfidenceBin(10**12, 9.9e11)})
     assert found is not None
     assert found.accuracy == 1
@@ -242,7 +242,7 @@ def test_few_labels_that_are_all_right_leave_doubt() -> None:
 
 @pytest.mark.parametrize("current", [usual, drifted])
 @pytest.mark.parametrize(("labels", "predictions"), [(4000, 2000), (1000, 20_000)])
-def test_the_estimate_follows_a_miscalibrated_model_whose_inputs_drift(
+def test_estimate_follows_a_miscalibrated_model_whose_inputs_drift(
     current: Callable[[np.random.Generator, int], Values], labels: int, predictions: int
 ) -> None:
     random = np.random.default_rng(22)
@@ -263,7 +263,7 @@ def test_the_estimate_follows_a_miscalibrated_model_whose_inputs_drift(
     assert np.mean(naive) > 0.05
 
 
-def test_the_estimate_does_not_see_concept_drift() -> None:
+def test_estimate_does_not_see_concept_drift() -> None:
     random = np.random.default_rng(23)
     confidence = usual(random, 5000)
     reference = labelled(confidence, random.random(5000) < overconfident(confidence))

@@ -1,4 +1,4 @@
-"""Confidence sequences: they agree with the e-values, and stay within what is possible."""
+"""Confidence sequences: they agree with the e-values and stay within [-1, 1]."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from tests.unit.stats.e_values import ARMS, LIMIT, PAIRS, log_e_of
 
 @settings(max_examples=50)
 @given(PAIRS)
-def test_paired_sequence_leaves_out_0_when_the_e_value_convinces(outcomes: PairedOutcomes) -> None:
+def test_paired_sequence_excludes_0_when_the_e_value_passes_its_threshold(
+    outcomes: PairedOutcomes,
+) -> None:
     made = paired_confidence_sequence(outcomes, 0.05)
     convinced = bool(log_e_discordant(outcomes.only_v1_right, outcomes.only_v2_right) > LIMIT)
     assert (made.low > 0 or made.high < 0) == convinced
@@ -32,7 +34,7 @@ def test_paired_sequence_leaves_out_0_when_the_e_value_convinces(outcomes: Paire
 
 
 @given(ARMS, ARMS)
-def test_arms_sequence_leaves_out_0_when_the_e_value_convinces(
+def test_arms_sequence_excludes_0_when_the_e_value_passes_its_threshold(
     v1: ArmOutcomes, v2: ArmOutcomes
 ) -> None:
     made = arms_confidence_sequence(v1, v2, 0.05)

@@ -1,4 +1,4 @@
-"""Population stability index, Jensen-Shannon divergence, and what they say of drift."""
+"""Population stability index, Jensen-Shannon divergence, and the verdicts on drift."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_divergence_is_the_square_of_scipys_distance(pairs: list[tuple[int, int]
 
 
 @given(PAIRS)
-def test_both_are_symmetric_and_within_their_ranges(pairs: list[tuple[int, int]]) -> None:
+def test_psi_and_divergence_are_symmetric_and_within_their_ranges(
+    pairs: list[tuple[int, int]],
+) -> None:
     reference, current = columns(pairs)
     psi = population_stability_index(reference, current)
     divergence = jensen_shannon_divergence(reference, current)
@@ -86,7 +88,9 @@ def test_both_are_symmetric_and_within_their_ranges(pairs: list[tuple[int, int]]
 
 
 @given(PAIRS, st.randoms(use_true_random=False))
-def test_the_order_of_cells_does_not_matter(pairs: list[tuple[int, int]], random: Random) -> None:
+def test_order_of_cells_does_not_change_the_drift(
+    pairs: list[tuple[int, int]], random: Random
+) -> None:
     shuffled = list(pairs)
     random.shuffle(shuffled)
     for statistic in (population_stability_index, jensen_shannon_divergence):
@@ -94,7 +98,9 @@ def test_the_order_of_cells_does_not_matter(pairs: list[tuple[int, int]], random
 
 
 @given(st.lists(COUNTS, min_size=1, max_size=12).filter(any), st.integers(1, 1000))
-def test_both_are_0_for_equal_shares_whatever_the_sizes(counts: list[int], scale: int) -> None:
+def test_psi_and_divergence_are_0_for_equal_shares_of_any_size(
+    counts: list[int], scale: int
+) -> None:
     larger = [scale * count for count in counts]
     assert population_stability_index(counts, counts) == 0
     assert jensen_shannon_divergence(counts, counts) == 0
@@ -117,15 +123,13 @@ def test_cells_that_are_empty_on_both_sides_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("reference", "current"), [([], []), ([0, 0], [0, 0]), ([5, 5], [0, 0]), ([0, 0], [1, 2])]
 )
-def test_a_window_without_predictions_has_no_drift(
-    reference: list[int], current: list[int]
-) -> None:
+def test_window_without_predictions_has_no_drift(reference: list[int], current: list[int]) -> None:
     drift = drift_of_cells(reference, current)
     assert (drift.psi, drift.psi_noise, drift.js_divergence) == (None, None, None)
     assert drift.verdict == "too_few"
 
 
-def test_counts_that_cannot_be_are_refused() -> None:
+def test_impossible_counts_are_refused() -> None:
     for statistic in (population_stability_index, jensen_shannon_divergence, drift_of_cells):
         with pytest.raises(ValueError, match="negative"):
             statistic([5, -1], [1, 1])
@@ -144,12 +148,12 @@ def test_counts_that_cannot_be_are_refused() -> None:
         ([10_000, 0], "significant"),
     ],
 )
-def test_verdicts_change_at_the_marks(current: list[int], verdict: DriftVerdict) -> None:
+def test_verdict_changes_at_the_psi_thresholds(current: list[int], verdict: DriftVerdict) -> None:
     assert drift_of_cells([5000, 5000], current).verdict == verdict
 
 
 @pytest.mark.parametrize(("cells", "enough"), [(1, 133), (2, 133), (3, 185), (10, 434)])
-def test_too_few_is_where_noise_could_look_like_drift(cells: int, enough: int) -> None:
+def test_verdict_is_too_few_where_noise_could_look_like_drift(cells: int, enough: int) -> None:
     def of(size: int) -> Drift:
         counts = [size - (cells - 1)] + [1] * (cells - 1)
         return drift_of_cells(counts, counts)
@@ -158,7 +162,7 @@ def test_too_few_is_where_noise_could_look_like_drift(cells: int, enough: int) -
     assert of(enough - 1).verdict == "too_few"
 
 
-def test_a_large_reference_halves_the_sample_that_is_needed() -> None:
+def test_large_reference_halves_the_sample_that_is_needed() -> None:
     reference = [10**9] * 10
     assert drift_of_cells(reference, [22] * 10).verdict == "stable"
     assert drift_of_cells(reference, [21] * 10).verdict == "too_few"
@@ -183,7 +187,7 @@ def test_psi_without_drift_is_distributed_as_documented(shares: tuple[float, ...
     assert {drift.verdict for drift in drifts} <= {"stable", "moderate"}
 
 
-def test_little_more_than_the_least_sample_seldom_raises_a_false_alarm() -> None:
+def test_sample_above_the_minimum_seldom_raises_a_false_alarm() -> None:
     random = np.random.default_rng(12)
     verdicts: Counter[DriftVerdict] = Counter()
     for _ in range(400):
@@ -198,7 +202,7 @@ def test_many_even_bins_are_joined_into_ten_cells() -> None:
     assert quantile_cuts(reference) == [9, 19, 29, 39, 49, 59, 69, 79, 89]
 
 
-def test_a_bin_that_holds_much_is_a_cell_of_its_own() -> None:
+def test_heavy_bin_is_a_separate_cell() -> None:
     reference = {30: 5, 40: 10, 49: 985}
     assert quantile_cuts(reference) == [48, 49]
     # Joined with its neighbours, the last bin would hide this.
@@ -207,7 +211,7 @@ def test_a_bin_that_holds_much_is_a_cell_of_its_own() -> None:
     assert moved.cells == 2
 
 
-def test_values_that_leave_the_only_bin_are_seen() -> None:
+def test_values_that_leave_the_only_bin_are_drift() -> None:
     reference = {49: 1000}
     assert drift_of_bins(reference, {49: 5000}).verdict == "stable"
     for left in ({48: 1000}, {50: 1000}):
@@ -216,13 +220,13 @@ def test_values_that_leave_the_only_bin_are_seen() -> None:
         assert drift.js_divergence == 1
 
 
-def test_neighbouring_bins_that_hold_much_are_cells_of_their_own() -> None:
+def test_neighbouring_heavy_bins_are_separate_cells() -> None:
     assert quantile_cuts({1: 50, 2: 50}) == [0, 1, 2]
     assert drift_of_bins({1: 500, 2: 500}, {1: 100, 2: 900}).cells == 2
 
 
 @given(HISTOGRAMS, HISTOGRAMS)
-def test_every_value_is_compared(reference: dict[int, int], current: dict[int, int]) -> None:
+def test_cells_contain_every_value(reference: dict[int, int], current: dict[int, int]) -> None:
     drift = drift_of_bins(reference, current)
     assert drift.reference_count == sum(reference.values())
     assert drift.current_count == sum(current.values())
@@ -242,14 +246,14 @@ def test_cells_are_heavy_bins_or_hold_a_fifth_at_most(reference: dict[int, int])
 
 
 @given(HISTOGRAMS)
-def test_a_histogram_does_not_drift_from_itself(counts: dict[int, int]) -> None:
+def test_histogram_does_not_drift_from_itself(counts: dict[int, int]) -> None:
     drift = drift_of_bins(counts, counts)
     assert drift.psi == 0
     assert drift.js_divergence == 0
     assert drift.verdict in {"stable", "too_few"}
 
 
-def test_longer_texts_are_found_and_equal_ones_are_not() -> None:
+def test_only_longer_texts_are_reported_as_drift() -> None:
     random = np.random.default_rng(13)
     reference = lengths(random.lognormal(4, 1, 50_000))
     same = drift_of_bins(reference, lengths(random.lognormal(4, 1, 50_000)))
@@ -269,7 +273,7 @@ def test_enormous_counts_keep_their_precision() -> None:
     assert drift.psi_noise == pytest.approx(0, abs=1e-15)
 
 
-def test_a_report_covers_what_is_given_and_what_is_said() -> None:
+def test_report_covers_inputs_and_results() -> None:
     reference = Profile(
         sentiment={"negative": 400, "positive": 600},
         confidence={CONFIDENCE.bin_of(0.99): 900, CONFIDENCE.bin_of(0.7): 100},
@@ -292,7 +296,7 @@ def test_a_report_covers_what_is_given_and_what_is_said() -> None:
     assert report.token_count.psi > MODERATE_PSI
 
 
-def test_a_class_that_only_one_window_has_is_drift() -> None:
+def test_class_in_only_one_window_is_drift() -> None:
     binary = Profile({"negative": 500, "positive": 500}, {1: 1}, {1: 1}, {1: 1})
     ternary = Profile({"negative": 350, "neutral": 300, "positive": 350}, {1: 1}, {1: 1}, {1: 1})
     drift = drift_report(binary, ternary).sentiment

@@ -29,7 +29,7 @@ def test_entropy_of_known_scores(scores: tuple[float | None, ...], bits: float) 
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_it_is_the_entropy_of_scipy(first: float, second: float) -> None:
+def test_entropy_equals_that_of_scipy(first: float, second: float) -> None:
     scores = [first, (1 - first) * second, (1 - first) * (1 - second)]
     row = dict(zip(SCORES, scores, strict=True))
     plain = entropy(scores, base=2)
@@ -37,7 +37,7 @@ def test_it_is_the_entropy_of_scipy(first: float, second: float) -> None:
 
 
 @given(st.floats(0, 1))
-def test_a_class_that_the_checkpoint_lacks_is_passed_over(positive: float) -> None:
+def test_class_that_the_checkpoint_lacks_adds_no_entropy(positive: float) -> None:
     row = {"score_negative": 1 - positive, "score_neutral": None, "score_positive": positive}
     plain = entropy([1 - positive, positive], base=2)
     assert evaluate(entropy_sql(SCORES), **row) == pytest.approx(plain, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Fixed bins, in Python and in SQL, and the quantiles that counts give."""
+"""Fixed bins, in Python and in SQL, and the quantiles of their counts."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def counted(values: Iterable[float], bins: Bins = LATENCY_MS) -> dict[int, int]:
 
 
 @given(LATENCIES)
-def test_a_latency_lies_within_one_percent_of_its_bins_value(value: float) -> None:
+def test_latency_lies_within_one_percent_of_its_bins_value(value: float) -> None:
     assert LATENCY_MS.value_of(LATENCY_MS.bin_of(value)) == pytest.approx(value, rel=ONE_PERCENT)
 
 
 @given(st.integers(1, 1_000_000))
-def test_a_length_lies_within_ten_percent_of_its_bins_value(value: int) -> None:
+def test_length_lies_within_ten_percent_of_its_bins_value(value: int) -> None:
     bins = TEXT_CHARACTERS
     assert bins.value_of(bins.bin_of(value)) == pytest.approx(value, rel=0.1 * (1 + 1e-9))
 
@@ -175,7 +175,7 @@ def test_percentiles_of_many_latencies_are_those_of_numpy(spread: float) -> None
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.floats(0, 1))
-def test_a_quantile_of_confidence_is_half_a_bin_off_at_most(
+def test_quantile_of_confidence_is_off_by_half_a_bin_at_most(
     values: list[float], fraction: float
 ) -> None:
     found = quantile(CONFIDENCE, counted(values, CONFIDENCE), fraction)
@@ -184,12 +184,12 @@ def test_a_quantile_of_confidence_is_half_a_bin_off_at_most(
 
 
 @pytest.mark.parametrize("counts", [{}, {3: 0}, {-200: 0, 4: 0}])
-def test_no_values_have_no_quantiles(counts: dict[int, int]) -> None:
+def test_empty_histogram_has_no_quantiles(counts: dict[int, int]) -> None:
     assert quantile(LATENCY_MS, counts, 0.5) is None
     assert percentiles(LATENCY_MS, counts) is None
 
 
-def test_one_value_is_every_percentile() -> None:
+def test_single_value_is_every_percentile() -> None:
     value = LATENCY_MS.value_of(150)
     assert percentiles(LATENCY_MS, {150: 1}) == Percentiles(value, value, value)
 
@@ -212,7 +212,7 @@ def test_enormous_counts_neither_overflow_nor_run_past_the_end(count: int) -> No
     st.lists(st.dictionaries(st.integers(-230, 760), st.integers(0, 10**15)), max_size=4),
     st.randoms(use_true_random=False),
 )
-def test_the_order_of_merging_does_not_matter(parts: list[dict[int, int]], random: Random) -> None:
+def test_order_of_merging_does_not_matter(parts: list[dict[int, int]], random: Random) -> None:
     shuffled = list(parts)
     random.shuffle(shuffled)
     assert merged(shuffled) == merged(parts)
@@ -220,7 +220,7 @@ def test_the_order_of_merging_does_not_matter(parts: list[dict[int, int]], rando
 
 
 @pytest.mark.parametrize("fraction", [-0.01, 1.01, math.nan])
-def test_a_fraction_lies_between_0_and_1(fraction: float) -> None:
+def test_fraction_outside_0_and_1_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match="fraction"):
         quantile(LATENCY_MS, {1: 1}, fraction)
 

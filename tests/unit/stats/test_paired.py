@@ -1,4 +1,4 @@
-"""Two versions that answered the same texts: agreement, kappa, McNemar, Tango, Student."""
+"""Versions that answered the same texts: agreement, kappa, McNemar, Tango, Student."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_kappa_tells_agreement_from_chance(labels: LabelTable, kappa: float | No
 
 
 @given(TABLES)
-def test_kappa_does_not_know_which_version_came_first(labels: LabelTable) -> None:
+def test_kappa_is_symmetric_in_the_versions(labels: LabelTable) -> None:
     turned = {(second, first): count for (first, second), count in labels.items()}
     kappa = cohen_kappa(labels)
     assert cohen_kappa(turned) == kappa
@@ -148,7 +148,7 @@ def score_statistic(outcomes: PairedOutcomes, difference: float) -> float:
 
 
 @given(FEW_OUTCOMES)
-def test_tango_leaves_out_0_when_the_score_test_does(outcomes: PairedOutcomes) -> None:
+def test_tango_excludes_0_when_the_score_test_rejects(outcomes: PairedOutcomes) -> None:
     made = tango_interval(outcomes)
     assert made is not None
     won, lost = outcomes.only_v2_right, outcomes.only_v1_right
@@ -207,14 +207,14 @@ def test_mean_interval_negates_with_the_differences(values: list[float]) -> None
     assert -1 <= made.low <= made.high <= 1
 
 
-def test_equal_differences_have_no_spread_whatever_rounding_does() -> None:
+def test_equal_differences_have_no_spread_despite_rounding() -> None:
     made = mean_interval(ConfidenceDifferences(3, 0.3, 3 * 0.01 - 1e-17))
     assert made is not None
     assert [made.low, made.high] == pytest.approx([0.1, 0.1])
     assert mean_interval(ConfidenceDifferences(1, 0.3, 0.09)) is None
 
 
-def test_comparison_of_nothing() -> None:
+def test_comparison_without_counts_has_no_statistics() -> None:
     assert compare_pairs({}, NO_DIFFERENCES, PairedOutcomes(0, 0, 0, 0)) == PairedComparison(
         0, None, None, None, None, 0, None, None, None, None, None, None, None
     )

@@ -1,4 +1,4 @@
-"""E-values: fair games, and what they say of few outcomes."""
+"""E-values: fair games, and their values for few outcomes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stats.sequential import (
 from tests.unit.stats.e_values import COUNTS, FEW, log_e_arm
 
 
-def test_eight_pairs_in_a_row_are_the_fewest_that_convince() -> None:
+def test_eight_equal_pairs_are_the_fewest_that_pass_the_threshold() -> None:
     assert math.exp(log_e_discordant(0, 7)) == pytest.approx(128 / 8)
     assert math.exp(log_e_discordant(0, 8)) == pytest.approx(256 / 9)
     assert always_valid_p(log_e_discordant(0, 8)) == pytest.approx(9 / 256)
@@ -41,7 +41,7 @@ def test_discordant_e_value_is_that_of_robbins(lost: int, won: int) -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.floats(0.01, 0.99))
-def test_split_e_value_multiplies_what_each_subject_was_predicted(
+def test_split_e_value_is_the_product_of_the_predictive_ratios(
     first: int, second: int, share: float
 ) -> None:
     """The prediction of Laplace's urn, whose order does not matter, over that of the split."""
@@ -54,7 +54,7 @@ def test_split_e_value_multiplies_what_each_subject_was_predicted(
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_one_subject_in_an_arm_that_gets_none_is_a_mismatch(share: float) -> None:
+def test_single_subject_in_an_arm_without_a_share_is_a_mismatch(share: float) -> None:
     right, wrong = (9, 0) if share == 0 else (0, 9)
     assert log_e_split(right, wrong, share) == 0
     assert log_e_split(right + 1, wrong + 1, share) == np.inf
@@ -79,7 +79,7 @@ def test_arms_e_value_is_the_least_over_all_accuracies(
     assert made == pytest.approx(on_the_grid.min(), abs=0.2)
 
 
-def test_no_counts_are_no_evidence() -> None:
+def test_e_value_without_counts_is_1() -> None:
     assert log_e_discordant(0, 0) == log_e_arms(0, 0, 0, 0) == log_e_split(0, 0, 0.3) == 0
     assert always_valid_p(0.0) == 1
     assert always_valid_p(-40.0) == 1
@@ -97,7 +97,7 @@ def test_swapped_versions_have_the_same_evidence(a: int, b: int, c: int, d: int)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, math.nan])
-def test_an_alpha_that_is_none_is_refused(alpha: float) -> None:
+def test_alpha_outside_0_and_1_is_refused(alpha: float) -> None:
     with pytest.raises(ValueError, match="alpha"):
         log_threshold(alpha)
 

@@ -1,4 +1,4 @@
-"""However often they are looked at, e-values and sequences are seldom wrong."""
+"""E-values and confidence sequences are seldom wrong, at any number of looks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stats.sequential import (
 from tests.unit.stats.e_values import BATCHES, LIMIT, PEEKS, RUNS, counted, draws, ever, log_e_arm
 
 
-def test_paired_e_value_seldom_convinces_without_a_difference() -> None:
+def test_paired_e_value_seldom_passes_without_a_difference() -> None:
     random, false = np.random.default_rng(1), 0
     for _ in range(BATCHES):
         won = counted(draws(random, 0.5))
@@ -27,9 +27,7 @@ def test_paired_e_value_seldom_convinces_without_a_difference() -> None:
 
 
 @pytest.mark.parametrize(("accuracy", "v2_share"), [(0.5, 0.5), (0.9, 0.1)])
-def test_arms_e_value_seldom_convinces_without_a_difference(
-    accuracy: float, v2_share: float
-) -> None:
+def test_arms_e_value_seldom_passes_without_a_difference(accuracy: float, v2_share: float) -> None:
     """At the pooled accuracy, one of those that the e-value is the least over: it is no more."""
     random, false = np.random.default_rng(2), 0
     labelled = np.arange(1, PEEKS + 1)
@@ -47,7 +45,7 @@ def test_arms_e_value_seldom_convinces_without_a_difference(
 
 
 @pytest.mark.parametrize("v2_share", [0.5, 0.1])
-def test_split_e_value_seldom_convinces_when_the_split_is_right(v2_share: float) -> None:
+def test_split_e_value_seldom_passes_for_a_correct_split(v2_share: float) -> None:
     random, subjects = np.random.default_rng(3), np.arange(1, PEEKS + 1)
     at_5_percent = at_1_permille = 0
     for _ in range(BATCHES):
@@ -59,7 +57,7 @@ def test_split_e_value_seldom_convinces_when_the_split_is_right(v2_share: float)
     assert at_1_permille / RUNS <= 0.001
 
 
-def test_sequences_hold_the_truth_at_all_looks_at_once() -> None:
+def test_sequences_cover_the_truth_at_all_looks_at_once() -> None:
     random = np.random.default_rng(4)
     looks = np.geomspace(5, 5_000, 6).astype(int)
     missed = 0

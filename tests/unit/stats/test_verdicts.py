@@ -1,4 +1,4 @@
-"""Which version is better, and how often a verdict is wrong."""
+"""Verdicts: the better version, and the rate of wrong verdicts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_paired_winner_is_named() -> None:
     assert made.more_labels == LabelsNeeded(0, 0)
 
 
-def test_paired_loser_is_not() -> None:
+def test_paired_loser_is_never_called_better() -> None:
     made = paired_verdict(PairedOutcomes(900, 80, 40, 0))
     assert made.finding == "v1_better"
     assert made.sentence == (
@@ -51,7 +51,7 @@ def test_paired_loser_is_not() -> None:
     )
 
 
-def test_undecided_pairs_tell_what_is_missing() -> None:
+def test_undecided_pairs_report_the_missing_labels() -> None:
     made = paired_verdict(PairedOutcomes(900, 40, 60, 0))
     assert made.finding == "no_difference_yet"
     assert made.more_labels is not None
@@ -75,7 +75,7 @@ def test_undecided_pairs_tell_what_is_missing() -> None:
         PairedOutcomes(10**9, 10**8, 10**8 + 1, 0),
     ],
 )
-def test_where_no_number_of_labels_would_do_none_is_told(outcomes: PairedOutcomes) -> None:
+def test_more_labels_is_none_where_no_number_would_decide(outcomes: PairedOutcomes) -> None:
     made = paired_verdict(outcomes)
     assert (made.finding, made.more_labels) == ("no_difference_yet", None)
     assert "settle" not in made.sentence
@@ -87,7 +87,7 @@ def test_one_pair_needs_seven_more_like_it() -> None:
     assert paired_verdict(PairedOutcomes(0, 0, 7, 0)).finding == "no_difference_yet"
 
 
-def test_no_labels_give_no_verdict() -> None:
+def test_verdict_without_labels_is_no_difference_yet() -> None:
     for made in (
         paired_verdict(PairedOutcomes(0, 0, 0, 0)),
         routed_verdict(NO_LABELS, NO_LABELS, TrafficSplit(0, 0, 0.5)),
@@ -106,7 +106,7 @@ def test_routed_winner_is_named() -> None:
     assert made.more_labels == LabelsNeeded(0, 0)
 
 
-def test_undecided_arms_tell_what_is_missing_of_each() -> None:
+def test_undecided_arms_report_the_missing_labels_of_each() -> None:
     made = routed_verdict(
         ArmOutcomes(900, 810), ArmOutcomes(100, 93), TrafficSplit(9_000, 1_000, 0.1)
     )
@@ -124,13 +124,13 @@ def test_undecided_arms_tell_what_is_missing_of_each() -> None:
     assert log_e_arms(810 * scale, 90 * scale, 93 * scale, 7 * scale) < limit
 
 
-def test_a_mismatch_goes_before_a_winner() -> None:
+def test_mismatch_overrides_a_winner() -> None:
     arms = ArmOutcomes(9_000, 8_100), ArmOutcomes(9_000, 8_370)
     made = routed_verdict(*arms, TrafficSplit(9_000, 1_000, 0.2))
     assert (made.finding, made.more_labels) == ("sample_ratio_mismatch", None)
     assert made.sentence == (
-        "The traffic is not split as configured: 1,000 of 10,000 subjects (10.00%) were dealt to "
-        "v2 instead of 20.00%. The versions cannot be compared before the cause is found."
+        "The traffic is not split as configured: 1,000 of 10,000 subjects (10.00%) were assigned "
+        "to v2 instead of 20.00%. The versions cannot be compared before the cause is found."
     )
     assert routed_verdict(*arms, TrafficSplit(9_000, 1_000, 0.1)).finding == "v2_better"
     assert routed_verdict(NO_LABELS, NO_LABELS, TrafficSplit(45, 0, 0.5)).finding == made.finding
@@ -138,7 +138,7 @@ def test_a_mismatch_goes_before_a_winner() -> None:
 
 
 @given(FEW, FEW, FEW, FEW)
-def test_paired_verdict_is_the_e_values_and_swaps_with_the_versions(
+def test_paired_verdict_follows_the_e_value_and_swaps_with_the_versions(
     both: int, lost: int, won: int, none: int
 ) -> None:
     made = paired_verdict(PairedOutcomes(both, lost, won, none))
@@ -153,7 +153,7 @@ def test_paired_verdict_is_the_e_values_and_swaps_with_the_versions(
 
 @settings(max_examples=50)
 @given(ARMS, ARMS)
-def test_routed_verdict_is_the_e_values_and_swaps_with_the_versions(
+def test_routed_verdict_follows_the_e_value_and_swaps_with_the_versions(
     v1: ArmOutcomes, v2: ArmOutcomes
 ) -> None:
     made, turned = routed_verdict(v1, v2, EVEN), routed_verdict(v2, v1, EVEN)
@@ -177,7 +177,7 @@ def test_any_counts_have_a_verdict(a: int, b: int, c: int, d: int) -> None:
         )
 
 
-def test_stricter_alphas_ask_for_more_labels() -> None:
+def test_stricter_alpha_needs_more_labels() -> None:
     pairs = [paired_verdict(PairedOutcomes(900, 40, 60, 0), alpha) for alpha in (0.1, 0.05, 0.001)]
     needed = [verdict.more_labels.v1 for verdict in pairs if verdict.more_labels]
     assert len(needed) == 3
@@ -211,7 +211,7 @@ def test_better_version_is_found_in_nearly_all_runs_of_pairs() -> None:
 
 
 def test_better_version_is_found_in_nearly_all_runs_of_arms() -> None:
-    """v1 is right in 85 %, v2 in 90 %; a look after every 100 labels, dealt at 50/50."""
+    """v1 is right in 85 %, v2 in 90 %; a look after every 100 labels, split 50/50."""
     random = np.random.default_rng(12)
     findings: list[Finding] = []
     labels = []

@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.api_keys import ApiKey, hash_of
+from core.api_keys import ApiKey, hash_key
 from core.errors import RateLimited
 from core.request_context import context_of
 from web.access import AccessMiddleware
@@ -18,10 +18,10 @@ from web.request import RequestMiddleware
 from web.routes import POST_PATHS, PREDICT_PATHS, ROUTES, LimitName
 
 KEYS = (
-    ApiKey("shop", frozenset({"predict"}), hash_of("shop-key")),
-    ApiKey("shop", frozenset({"predict"}), hash_of("the next shop-key")),
-    ApiKey("ops", frozenset({"analytics"}), hash_of("ops-key")),
-    ApiKey("root", frozenset({"admin"}), hash_of("root-key")),
+    ApiKey("shop", frozenset({"predict"}), hash_key("shop-key")),
+    ApiKey("shop", frozenset({"predict"}), hash_key("the next shop-key")),
+    ApiKey("ops", frozenset({"analytics"}), hash_key("ops-key")),
+    ApiKey("root", frozenset({"admin"}), hash_key("root-key")),
 )
 CLOSED = ("/predict", "/analytics/summary", "/metrics", "/cache/stats", "/anything/else")
 OPEN_PATHS = sorted(route.path for route in ROUTES if route.is_open)

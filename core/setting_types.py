@@ -1,0 +1,59 @@
+"""The types of settings that need parsing: addresses, API keys, rate limits and origins."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from limits import parse_many
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic_settings import NoDecode
+
+from core.api_keys import parse_api_keys
+from core.urls import check_database_url, check_redis_url
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    check_database_url(value.get_secret_value())
+    return value
+
+
+def _check_redis_url(value: SecretStr) -> SecretStr:
+    check_redis_url(value.get_secret_value())
+    return value
+
+
+def _check_api_keys(value: SecretStr) -> SecretStr:
+    parse_api_keys(value.get_secret_value())
+    return value
+
+
+def _lower_off(value: object) -> object:
+    return "off" if isinstance(value, str) and value.strip().lower() == "off" else value
+
+
+def _check_rate_limit(value: str) -> str:
+    if value != "off":
+        try:
+            [_] = parse_many(value)  # exactly one limit: the rate limiter applies only one
+        except ValueError as error:
+            raise ValueError("must be a rate such as 100/minute, or off") from error
+    return value
+
+
+def _parse_origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != f"{parts.scheme}://{parts.netloc}" or parts.scheme not in ("http", "https"):
+            raise ValueError("must be origins such as https://shop.example, separated by commas")
+    return origins
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+ApiKeys = Annotated[SecretStr, AfterValidator(_check_api_keys)]
+RateLimit = Annotated[str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)]
+CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]

@@ -1,0 +1,134 @@
+"""Advances a schedule step by step, and rolls back when a guardrail fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from core import metrics
+from core.errors import DatabaseUnavailable, PolicyConflict, describe_error
+from core.types import Version
+from rollout.arm_metrics import MetricsSource
+from rollout.changes import Action, rolled_back, step_ends, stepped
+from rollout.guardrails import GuardrailResult, evaluate
+from rollout.live import LivePolicy
+from rollout.policy import RolloutPolicy
+from rollout.record import PolicyRecord
+from rollout.store import PolicyStore
+
+logger = logging.getLogger("bentoml.sentiment.rollout")
+
+CHECK_SECONDS = 5.0
+AUTHOR = "guardrails"
+
+
+class RolloutController:
+    """Reconciles every few seconds in each API process; one process at a time does the work."""
+
+    def __init__(
+        self,
+        live: LivePolicy,
+        store: PolicyStore,
+        measure: MetricsSource,
+        revisions: Callable[[], Mapping[Version, str]],
+    ) -> None:
+        """`revisions` returns the revisions that the runners hold, as far as they are known."""
+        self._live = live
+        self._store = store
+        self._measure = measure
+        self._revisions = revisions
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._poll(), name="rollout-controller")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def evaluate(self, record: PolicyRecord, now: datetime) -> list[GuardrailResult] | None:
+        """Evaluate the guardrails of `record`; None if it has none or exposes no challenger.
+
+        Raises:
+            DatabaseUnavailable: the metrics cannot be read.
+        """
+        policy = record.policy
+        if policy.guardrails is None or not policy.challenger_is_exposed:
+            return None
+        revisions = self._revisions()
+        if len(revisions) < 2:
+            return None
+        measured = await self._measure(_since(record), now, revisions)
+        return await asyncio.to_thread(evaluate, policy.champion, policy.guardrails, measured)
+
+    async def reconcile(self, now: datetime) -> None:
+        """Roll back if a guardrail fails; go to the next step if all pass and the step has held.
+
+        Raises:
+            DatabaseUnavailable: the policy or the metrics cannot be read.
+        """
+        if self._live.policy.guardrails is None:
+            return
+        async with self._store.leadership() as is_leader:
+            if not is_leader:
+                return
+            await self._live.refresh()
+            record = self._live.record
+            results = await self.evaluate(record, now)
+            if results is None:
+                return
+            failed = [result for result in results if result.state == "fail"]
+            ends = step_ends(record.policy)
+            if failed:
+                reason = "; ".join(f"{result.name}: {result.sentence}" for result in failed)
+                logger.error("the rollout is rolled back, because a guardrail failed: %s", reason)
+                await self._replace(record, "guardrail", reason, rolled_back(record.policy), now)
+            elif ends is not None and now >= ends and _all_pass(results):
+                reason = f"step {_step(record.policy)} held, and every guardrail passed"
+                await self._replace(record, "next_step", reason, stepped(record.policy, now), now)
+
+    async def _replace(
+        self, before: PolicyRecord, action: Action, reason: str, policy: RolloutPolicy,
+        now: datetime,
+    ) -> None:  # fmt: skip
+        record = PolicyRecord(before.version + 1, now, AUTHOR, action, reason, policy)
+        # If an admin was faster, the next reconciliation sees the admin's policy.
+        with suppress(PolicyConflict):
+            await self._store.append(record)
+            metrics.rollout_changes.labels(action).inc()
+            await self._live.activate(record)
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                await self.reconcile(datetime.now(UTC))
+            except DatabaseUnavailable as error:
+                logger.warning("the guardrails cannot be evaluated now: %s", describe_error(error))
+            except Exception:  # the edge of a loop, which goes on
+                logger.exception("the guardrails cannot be evaluated: unexpected error")
+            await asyncio.sleep(CHECK_SECONDS)
+
+
+def _since(record: PolicyRecord) -> dict[Version, datetime]:
+    """When the metrics of each version begin.
+
+    The challenger's begin with the step. The champion's begin with the schedule, because its
+    traffic fades.
+    """
+    policy, progress = record.policy, record.policy.progress
+    if progress is None:
+        return {policy.champion: record.created_at, policy.challenger: record.created_at}
+    return {policy.champion: progress.started, policy.challenger: progress.since}
+
+
+def _all_pass(results: Sequence[GuardrailResult]) -> bool:
+    return all(result.state == "pass" for result in results)
+
+
+def _step(policy: RolloutPolicy) -> str:
+    assert policy.schedule is not None and policy.progress is not None  # noqa: S101, PT018
+    return f"{policy.progress.step + 1} of {len(policy.schedule.steps)}"
