@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
+from core.paths import ROOT
 from core.types import EngineName, LogFormat, Version
 from core.urls import asyncpg_url, check_database_url, check_redis_url
 
@@ -73,13 +74,13 @@ CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origin
 
 
 class Settings(BaseSettings):
-    """Read once from the environment and `.env`; frozen afterwards.
+    """Read once from the environment and the `.env` beside service.py; frozen afterwards.
 
     Field descriptions are the source of `.env.example` and of the README's table (a test compares).
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ROOT / ".env",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -92,8 +93,10 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         SecretStr | None, AfterValidator(lambda value: value and _check_redis_url(value))
     ] = Field(None, description="Redis or Valkey; unset: `make serve` starts a private one")
-    data_folder: Path = Field(
+    # Relative to service.py, so that every command finds the same data wherever it is typed.
+    data_folder: Annotated[Path, AfterValidator(lambda folder: ROOT / folder)] = Field(
         Path(".data"),
+        validate_default=True,
         description="for the log on its way to PostgreSQL, and the private PostgreSQL and Redis",
     )
     host: str = Field(
