@@ -26,7 +26,7 @@ help: ## List the commands
 
 .PHONY: serve
 serve: $(VENV)/.serve $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
-	@exec $(BIN)/python -m serving.embedded.launcher
+	@exec $(BIN)/python -m scripts.serve
 
 .PHONY: models
 models: $(VENV)/.serve ## Save both starter versions into the BentoML model store
@@ -80,7 +80,7 @@ bench: $(VENV)/.bench ## Engines, service, cost and start beside their peers, ha
 
 .PHONY: alerts
 alerts: $(VENV)/.dev ## Check the alert rules, their tests, and the configuration of Prometheus and Alertmanager
-	@$(BIN)/python -m scripts.monitoring_tools
+	@$(BIN)/python -m scripts.alerts
 
 .PHONY: assets
 assets: $(ASSETS) ## Fetch the chart library of the dashboard, with npm

@@ -1,7 +1,8 @@
-"""Writes every setting into .env.example and into the README's table, from their descriptions."""
+"""Write every setting into .env.example and the README's table."""
 
 from __future__ import annotations
 
+import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -48,6 +49,11 @@ def _default(field: FieldInfo) -> str:
     return str(int(default)) if isinstance(default, bool) else str(default)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write every setting into .env.example and the README's table, from its description."""
     ENV_EXAMPLE.write_text(env_example())
     README.write_text(with_table(README.read_text()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -29,7 +29,7 @@ class Launched:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving.embedded.launcher"],
+                [sys.executable, "-m", "scripts.serve"],
                 cwd=ROOT,
                 env=environment,
                 stdout=output,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from monitoring.dashboards.build import expressions
-from scripts.monitoring_tools import MONITORING
+from monitoring.tools import MONITORING
 from tests.processes import child_that_runs
 from tests.served.prometheus import Prometheus, prometheus
 from tests.served.stack import stopped

@@ -9,11 +9,11 @@ import yaml
 
 from core.paths import ROOT
 from monitoring.dashboards.build import FOLDER, dashboards
-from scripts.monitoring_tools import MONITORING, check
+from monitoring.tools import MONITORING, check_configuration
 
 
 def test_rules_their_tests_and_configurations_are_accepted() -> None:
-    assert check() == 0
+    assert check_configuration() == 0
 
 
 def test_every_alert_has_its_test_and_its_page_of_the_runbook() -> None:
