@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from models.starter.card import StarterError
-from models.starter.evaluation import Evaluation, evaluate, read_examples
 from models.starter.sources import DEFAULT_CACHE
+
+if TYPE_CHECKING:
+    from models.starter.evaluation import Evaluation
 
 console = Console()
 progress_console = Console(stderr=True)
@@ -33,6 +34,11 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Build every committed version and measure it on texts that no version was trained on."""
+    # Imported here: torch takes seconds.
+    import torch
+
+    from models.starter.evaluation import evaluate, read_examples
+
     torch.set_num_threads(threads)
     pairs = [option.partition("=") for option in extra or []]
     if any(not separator for _, separator, _ in pairs):

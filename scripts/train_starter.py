@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -18,11 +17,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from models.starter.adapter import make_adapter
 from models.starter.card import ADAPTERS, StarterError
 from models.starter.recipes import RECIPES
 from models.starter.sources import DEFAULT_CACHE
-from models.starter.training import Step
+
+if TYPE_CHECKING:
+    from models.starter.training import Step
 
 console = Console()
 
@@ -42,6 +42,11 @@ def main(
 
     Takes a quarter to half an hour. Ctrl-C leaves the old adapter as it was.
     """
+    # Imported here: torch takes seconds.
+    import torch
+
+    from models.starter.adapter import make_adapter
+
     if version not in RECIPES:
         raise typer.BadParameter(f"choose one of {', '.join(RECIPES)}", param_hint="--version")
     recipe = RECIPES[version]

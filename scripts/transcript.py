@@ -1,4 +1,4 @@
-"""Plays a session against what `make serve` serves and writes it into the README as it went."""
+"""Play a session with a running service and write it into the README."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ BEGIN = "<!-- transcript: written by `make transcript` -->"
 END = "<!-- end of transcript -->"
 
 GOOD = "A warm, funny, engaging film."
-# A prediction fits on one line of this length.
+# A prediction fits into a line of this length.
 LINE_CHARACTERS = 220
-# Sentences that movie reviews do not teach; the first on which the versions disagree is shown.
+# Sentences unlike movie reviews; the session shows the first on which the versions disagree.
 DISPUTED = [
     "Solved my problem in five minutes.",
     "Does exactly what it says on the box.",
@@ -30,7 +30,7 @@ DISPUTED = [
 
 
 def main(url: Annotated[str, typer.Option()] = "http://127.0.0.1:3000") -> None:
-    """Play the session and write it between the README's marks."""
+    """Play a session with the service at URL and write it between the README's marks."""
     with httpx.Client(base_url=url, timeout=30) as client:
         lines = [
             *_post(client, "/predict", {"text": GOOD}),
@@ -48,7 +48,7 @@ def _disputed(client: httpx.Client) -> str:
     for text in DISPUTED:
         if not client.post("/predict/ab-compare", json={"text": text}).json()["agreement"]:
             return text
-    raise RuntimeError("the versions agree on every sentence; add one on which they do not")
+    raise RuntimeError("the versions agree on every sentence of DISPUTED; add another")
 
 
 def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> list[str]:
@@ -62,7 +62,7 @@ def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> list[str]:
 
 
 def _shown(reply: httpx.Response) -> list[str]:
-    """A reply as `jq` shows it, numbers short and predictions on one line each."""
+    """The lines of a reply, with short numbers and one line for each prediction."""
     return [*_folded(_rounded(reply.json())).splitlines(), ""]
 
 

@@ -380,7 +380,7 @@ async def test_the_command_does_the_same(bento: ServedBento, admin: Admin, tags:
     await rollout("next-step", "-m", "go on")
     await weight_is(100)
     told = await rollout("reload", "v2", tags.v1, "-m", "other weights")
-    assert f"v2 holds {tags.v1}" in told
+    assert f"v2 runs {tags.v1}" in told
     told = await rollout("reload", "v2", "sentiment-distilbert-v2:absent", "-m", "x", fails=True)
     assert "is not in the BentoML model store" in " ".join(told.split())
     await rollout("roll-back", "--to", str(before), "-m", "enough")

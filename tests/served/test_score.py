@@ -70,7 +70,7 @@ def test_killed_and_interrupted_it_writes_what_an_undisturbed_run_writes(
     assert stop_after_a_chunk(bentoml_home, source, out, signal.SIGKILL)[0] == -signal.SIGKILL
     status, errors = stop_after_a_chunk(bentoml_home, source, out, signal.SIGINT)
     assert status == INTERRUPTED
-    assert "the same command goes on" in errors
+    assert "the same command resumes" in errors
     environment = os.environ | {"BENTOML_HOME": str(bentoml_home)}
     for target in (out, whole):
         subprocess.run(command(source, target), cwd=ROOT, env=environment, check=True)

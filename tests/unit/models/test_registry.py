@@ -65,7 +65,7 @@ def test_an_imported_model_is_listed_and_shown_with_where_it_comes_from(
 ) -> None:
     assert "There is none" in registry("list")
     told = registry.take(checkpoint)
-    assert "accuracy was not judged" in told
+    assert "accuracy was not evaluated" in told
     tag = only_tag()
     assert tag in registry("list")
     [listed] = json.loads(registry("list", "--json"))
@@ -73,7 +73,7 @@ def test_an_imported_model_is_listed_and_shown_with_where_it_comes_from(
     assert listed["source"] == f"folder: {checkpoint}"
     shown = registry("show", tag)
     assert all(part in shown for part in ("imported at", "torch 2", "negative, positive"))
-    assert "not judged" in shown
+    assert "not evaluated" in shown
 
 
 def test_what_is_not_there_is_told(registry: Registry) -> None:
@@ -247,7 +247,7 @@ def test_what_older_models_lack_is_told_and_no_fault(registry: Registry, checkpo
                         dirs_exist_ok=True)  # fmt: skip
     told = registry("verify", "sentiment-distilbert-v2:older")
     assert "files saved before their digests were kept" in told
-    assert "canary none was kept" in told
+    assert "golden set none was saved" in told
     assert told.count("as saved") == 2
 
 
@@ -309,7 +309,7 @@ def test_a_model_comes_from_mlflow(
     registry.take("models:/sentiment/3")
     assert "mlflow: models:/sentiment/3" in registry("show", only_tag())
     told = registry.take("models:/sentiment/4", fails=True)
-    assert "MLflow does not give models:/sentiment/4: no such model" in told
+    assert "MLflow cannot load models:/sentiment/4: no such model" in told
     registry.take("models:/sentiment@champion")
     shown = registry("show", only_tag())
     assert "mlflow: models:/sentiment@champion" in shown
