@@ -35,5 +35,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     # This runs before anything but torch is installed.
-    argparse.ArgumentParser("check_cpu_only", description=__doc__).parse_args()
+    argparse.ArgumentParser("python -m scripts.check_cpu_only", description=__doc__).parse_args()
     main()

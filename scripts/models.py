@@ -173,7 +173,7 @@ def export(
 ) -> None:
     """Write a model to a file, in about a minute per 100 MB."""
     if not file.parent.is_dir():
-        raise typer.BadParameter(f"the folder {file.parent} does not exist", param_hint="FILE")
+        raise typer.BadParameter(f"no such folder: {file.parent}", param_hint="FILE")
     if file.suffix != ".bentomodel":
         raise typer.BadParameter("the name has to end in .bentomodel", param_hint="FILE")
     with _errors_as_sentences():

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _is_served(item: pytest.Item) -> bool:
-    return not {"served", "browser"}.isdisjoint(item.path.parts)
+    return not {"served", "prove"}.isdisjoint(item.path.parts)
 
 
 @pytest.fixture(scope="session", autouse=True)

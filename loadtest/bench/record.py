@@ -33,7 +33,7 @@ def make_record(rows: Sequence[Row], command: str) -> dict[str, Any]:
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine(),
         "versions": _versions(),
         "targets": [target.judge(summary) for target in TARGETS],
@@ -62,18 +62,20 @@ def _rounded(value: Any) -> Any:
             return value
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The checkout's commit, and whether the working tree differs from it."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout.strip()
 
     try:
-        commit = git("rev-parse", "HEAD")
+        head = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{commit} with changes" if changed else commit
+    return f"{head} with changes" if changed else head
 
 
 def machine() -> dict[str, Any]:

@@ -40,7 +40,11 @@ def verify(entry: Entry) -> Iterator[Finding]:
         yield Finding("golden set", str(error))
         return
     if golden_set is None:
-        yield Finding("golden set", "none was saved; only probabilities are checked", skipped=True)
+        yield Finding(
+            "golden set",
+            "an older release saved none; only probabilities are checked",
+            skipped=True,
+        )
     runnable = runnable_engines()
     for name in model.engines:
         if name not in runnable:

@@ -11,7 +11,7 @@ from sqlalchemy import URL
 
 from core.api_keys import make_api_key
 from scripts.chromium import ARGUMENTS, chromium
-from tests.browser.pages import WIDTHS, Seen, shown
+from tests.prove.dashboard.pages import WIDTHS, Seen, shown
 from tests.serving import ServedBento, serve
 
 

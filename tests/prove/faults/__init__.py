@@ -1,0 +1,1 @@
+"""Proof: no acknowledged prediction is lost when processes are killed under traffic."""
