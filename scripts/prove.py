@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import typer
 
 from core.paths import ROOT
 from loadtest.bench.record import commit, machine
 
-if TYPE_CHECKING:
-    import pytest
-
 PROOFS = ROOT / "tests" / "prove"
+# The environment names with it the file that tests/prove/conftest.py writes.
+RESULTS_FILE = "PROOF_RESULTS_FILE"
 PAGE = ROOT / "docs" / "proofs.md"
 NAMES = sorted(path.parent.name for path in PROOFS.glob("*/__init__.py"))
 
@@ -28,19 +33,6 @@ class Result(NamedTuple):
     seconds: float
 
 
-class Recorder:
-    """A pytest plugin: the worst outcome of each test, and its seconds."""
-
-    def __init__(self) -> None:
-        self.results: dict[str, Result] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        test = report.nodeid.partition("::")[2]
-        before = self.results.get(test, Result(test, "passed", 0.0))
-        outcome = before.outcome if report.passed else report.outcome
-        self.results[test] = Result(test, outcome, before.seconds + report.duration)
-
-
 def main(
     name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")],
 ) -> None:
@@ -48,14 +40,17 @@ def main(
 
     A skipped test counts as failed: a proof needs all its programs.
     """
-    import pytest
-
     if name not in NAMES:
         raise typer.BadParameter(f"choose one of {', '.join(NAMES)}", param_hint="NAME")
-    recorder = Recorder()
-    options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
-    status = int(pytest.main([*options, str(PROOFS / name)], plugins=[recorder]))
-    results = list(recorder.results.values())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "results.json"
+        status = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PROOFS / name],
+            cwd=ROOT,
+            env=os.environ | {RESULTS_FILE: str(file)},
+            check=False,
+        ).returncode
+        results = [Result(*fields) for fields in json.loads(file.read_text())]
     proven = status == 0 and all(result.outcome == "passed" for result in results)
     PAGE.write_text(with_section(PAGE.read_text(), name, section(name, results, proven=proven)))
     typer.echo(f"{name}: {'proven' if proven else 'not proven'}; recorded in {PAGE}")

@@ -127,8 +127,8 @@ async def seed_history(
         chunk = times[start : start + MAX_BATCH_PREDICTIONS].tolist()
         moments = [datetime.fromtimestamp(at, UTC) for at in chunk]
         made, comparisons, labels = made_up(moments, predictions, numbers, draw)
-        records = [PredictionRecord.of(each, "hash") for each in made]
-        linked = [ComparisonRecord.of(each) for each in comparisons]
+        records = [PredictionRecord.of(prediction, "hash") for prediction in made]
+        linked = [ComparisonRecord.of(comparison) for comparison in comparisons]
         started = time.perf_counter()
         await writer.write(records, linked)
         seconds = time.perf_counter() - started
@@ -180,7 +180,7 @@ def made_up(
         right = draw.random() < _ACCURACY[version]
         sentiment = truth if right else _OTHER[truth]
         sure = confidence[row][version == "v2"]
-        one = Prediction(
+        prediction = Prediction(
             id=new_id(times[row], draw.getrandbits),
             created_at=times[row],
             endpoint=endpoint,
@@ -197,8 +197,8 @@ def made_up(
             latency_ms=latency[row],
             assignment=assignment,
         )
-        made.append(one)
-        return one
+        made.append(prediction)
+        return prediction
 
     while len(made) < count:
         row = len(made)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from pytest import TestReport
+from typing import Literal
+
+import pytest
 
 from core.paths import ROOT
-from scripts.prove import NAMES, PROOFS, Recorder, Result, section, with_section
+from scripts.prove import NAMES, PROOFS, Result, section, with_section
+from tests.prove.conftest import Recorder
 
 
 def test_every_proof_has_a_make_target_and_every_target_a_proof() -> None:
@@ -22,12 +25,18 @@ def test_every_proof_has_tests_and_none_may_skip() -> None:
             assert not re.search(r"pytest\.(mark\.)?(skip|importorskip|xfail)", file.read_text())
 
 
+def report(
+    when: Literal["setup", "call", "teardown"], outcome: Literal["passed", "failed", "skipped"]
+) -> pytest.TestReport:
+    place = ("f.py", 1, "test_a")
+    return pytest.TestReport("f.py::test_a", place, {}, outcome, None, when, duration=0.5)
+
+
 def test_recorder_keeps_the_worst_outcome_and_all_seconds() -> None:
     recorder = Recorder()
-    for when, outcome in (("setup", "passed"), ("call", "failed"), ("teardown", "passed")):
-        recorder.pytest_runtest_logreport(
-            TestReport("f.py::test_a", ("f.py", 1, "test_a"), {}, outcome, None, when, duration=0.5)  # type: ignore[arg-type]
-        )
+    recorder.pytest_runtest_logreport(report("setup", "passed"))
+    recorder.pytest_runtest_logreport(report("call", "failed"))
+    recorder.pytest_runtest_logreport(report("teardown", "passed"))
     assert recorder.results == {"test_a": Result("test_a", "failed", 1.5)}
 
 
