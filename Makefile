@@ -60,7 +60,7 @@ format: $(VENV)/.dev ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 .PHONY: settings
-settings: $(SENTIMENT) ## Write every setting into .env.example and the README
+settings: $(SENTIMENT) ## Write every setting into .env.example and docs/settings.md
 	@$(SENTIMENT) settings-reference
 
 .PHONY: transcript

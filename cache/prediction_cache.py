@@ -11,6 +11,7 @@ from cachetools import TTLCache
 from redis.asyncio import Redis
 
 from cache.keys import PREFIX
+from cache.write_behind import WriteBehind
 from core import metrics
 from core.coalescing import Bounds, CallDropped, Coalescer
 from core.redis import REDIS_FAILURES, RedisCircuit
@@ -24,6 +25,9 @@ LOCAL_SECONDS = 60.0
 # client's own time-out; what waits longer than this for its turn is a miss.
 ROUND_TRIPS = Bounds(calls=2, call_items=500, waiting_items=50_000)
 LONGEST_WAIT_SECONDS = 5.0
+# Answers that wait for a slow Redis: some 20 MB. It costs hits to drop the newest past that.
+MAX_WAITING_WRITES = 50_000
+FLUSH_SECONDS = 2.0
 # Up to so many keys are counted exactly; past that the size of the whole database is told, which
 # then differs only by the few keys of the rate limits.
 COUNTED_KEYS = 10_000
@@ -52,8 +56,8 @@ class PredictionCache:
         self._lookups = Coalescer[str, bytes | str | None](
             self._mget, ROUND_TRIPS, timeout_seconds=LONGEST_WAIT_SECONDS
         )
-        self._stores = Coalescer[tuple[str, Classification], object](
-            self._set, ROUND_TRIPS, timeout_seconds=LONGEST_WAIT_SECONDS
+        self._writes = WriteBehind(
+            self._set, max_items=MAX_WAITING_WRITES, batch_items=ROUND_TRIPS.call_items
         )
         self._circuit = circuit or RedisCircuit()
 
@@ -90,22 +94,31 @@ class PredictionCache:
         if self._local.maxsize:
             self._local[key] = classification
 
-    async def store(self, classifications: Mapping[str, Classification]) -> None:
-        """Store every classification under its key; one round trip, shared with other callers."""
+    def store(self, classifications: Mapping[str, Classification]) -> None:
+        """Store every classification under its key.
+
+        This process knows them at once. Redis gets them in the background: no reply waits for it.
+        """
         for key, classification in classifications.items():
             self._remember(key, classification)
-        with suppress(*REDIS_FAILURES, CallDropped):
-            await self._stores.get(list(classifications.items()))
+        dropped = self._writes.add(classifications.items())
+        if dropped:
+            metrics.cache_writes_dropped.inc(dropped)
 
-    async def _set(
-        self, items: list[tuple[str, Classification]], _timeout_seconds: float
-    ) -> list[object]:
+    async def _set(self, items: list[tuple[str, Classification]]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for key, classification in items:
             pipeline.set(key, orjson.dumps(classification), ex=self._ttl_seconds)
-        with self._circuit.calling("store"):
-            replies: list[object] = await pipeline.execute()
-        return replies
+        with suppress(*REDIS_FAILURES), self._circuit.calling("store"):
+            await pipeline.execute()
+
+    async def flush(self) -> None:
+        """Wait until Redis has all that was stored, `FLUSH_SECONDS` at most."""
+        await self._writes.flush(FLUSH_SECONDS)
+
+    async def stop(self) -> None:
+        """Write what still waits for Redis, for `FLUSH_SECONDS` at most."""
+        await self._writes.stop(FLUSH_SECONDS)
 
     async def size(self) -> int | None:
         """How many classifications are cached; `None` while Redis is down."""

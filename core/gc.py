@@ -1,4 +1,4 @@
-"""What a serving process does once, when it has loaded what it serves with."""
+"""Garbage collection of a serving process, once it has loaded everything."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import gc
 
 
 def freeze_gc() -> None:
-    """Spare the garbage collector all that is there now: modules, models, routes.
+    """Exempt all current objects (modules, models, routes) from garbage collection.
 
-    None of it ever becomes garbage, but every full collection would walk it: 160,000 objects of an
-    API process, and in those 90 ms no request moves.
+    None of them ever becomes garbage, but every full collection would walk them: 160,000 objects
+    in an API process take 90 ms, in which no request moves.
     """
     gc.freeze()

@@ -9,36 +9,30 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 import structlog
-from bentoml._internal.context import server_context
-from bentoml.exceptions import ServiceUnavailable
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import EventDict, Processor
 
-from core import tracing
+from core import request_context, tracing
 from core.errors import ServiceError
 from core.types import LogFormat
 
-# Of the request at hand, for every line that is about it.
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-
 # What `extra` of a line may add; anything else stays out.
-FIELDS = ("method", "endpoint", "status", "duration_ms")
+FIELDS = ("method", "endpoint", "status", "duration_ms", "caller")
 # Loggers that write their own lines unless told otherwise.
 _OTHERS = ("bentoml", "uvicorn.error", "circus")
 # Their messages are of our making, or of the operating system's.
 _HARMLESS = (ServiceError, OSError)
 
 
-def configure_logs(level: str, log_format: LogFormat, component: str | None = None) -> None:
+def configure_logs(level: str, log_format: LogFormat, component: Callable[[], str]) -> None:
     """Have all that is logged in this process come out in one form on standard output.
 
-    `component` is the name of the process; of one of BentoML's, by default, its service.
+    `component` gives the name of the process, for every line.
     """
     as_text = log_format == "text" or (log_format == "auto" and sys.stdout.isatty())
     handler = logging.StreamHandler(sys.stdout)
@@ -62,13 +56,7 @@ def configure_logs(level: str, log_format: LogFormat, component: str | None = No
         other.handlers.clear()
         other.propagate = True
     logging.getLogger("bentoml").setLevel(level)
-    logging.getLogger("bentoml._internal.server.http_app").addFilter(_is_unforeseen)
     logging.captureWarnings(capture=True)
-
-
-def _is_unforeseen(record: logging.LogRecord) -> bool:
-    """Not a refusal of a runner: that is counted there, and told by the API."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], ServiceUnavailable)
 
 
 def _renderer(*, as_text: bool) -> list[Processor]:
@@ -86,20 +74,18 @@ def _in_order(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {**first, **event}
 
 
-def _of(component: str | None) -> Processor:
+def _of(component: Callable[[], str]) -> Processor:
     def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
-        name = component or server_context.service_name or "serve"
-        index = server_context.worker_index
-        event["component"] = f"{name}:{index}" if index else name
+        event["component"] = component()
         return event
 
     return add
 
 
 def _about_the_request(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    id_ = request_id.get()
-    if id_ is not None:
-        event["request_id"] = id_
+    context = request_context.current()
+    if context is not None:
+        event["request_id"] = context.id
     span = tracing.current()
     if span is not None:
         event["trace_id"], event["span_id"] = f"{span.trace_id:032x}", f"{span.span_id:016x}"

@@ -168,6 +168,9 @@ cache_misses = Counter("cache_misses_total", "Texts that were not in the cache")
 cache_joins = Counter(
     "cache_single_flight_joins_total", "Misses that waited for the same text already in flight"
 )
+cache_writes_dropped = Counter(
+    "cache_writes_dropped_total", "Answers not cached because too many waited for Redis"
+)
 redis_errors = Counter("redis_errors_total", "Failed Redis operations", ["operation"])
 rate_limited = Counter("rate_limited_requests_total", "Requests answered 429", ["limit"])
 db_queries = Counter("db_queries_total", "Database round trips", ["type"])

@@ -1,25 +1,80 @@
-"""What holds for the current request: its caller, for the audit log, and its deadline."""
+"""What holds for the current request: its id, its caller, its deadline, and how it ended."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-_caller: ContextVar[str] = ContextVar("caller", default="unknown")
+from starlette.types import Scope
+
+from core.uuid7 import new_id
+
+REQUEST_ID_HEADER = b"x-request-id"
+_SCOPE_KEY = "sentiment"
+# Anything else could forge a line of a log, or make it long.
+_ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """Everything that one part of the service leaves in a request for another."""
+
+    id: str
+    # The API key's name, or the client's address: what limits count and the audit log names.
+    caller: str = "unknown"
+    admitted: bool = False  # by the load shedder
+    error: Exception | None = None  # that the request ended with
+    # As the client sent it, while BentoML's metrics see its template instead.
+    path: str | None = None
+    response_headers: dict[bytes, bytes] = field(default_factory=dict)
+    # Counts so much more against the caller's limit; None without a limit.
+    charge: Callable[[int], Awaitable[None]] | None = None
+
+
+_current: ContextVar[RequestContext | None] = ContextVar("request", default=None)
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
-def set_caller(name: str) -> None:
-    """Set the caller for the rest of the running task."""
-    _caller.set(name)
+def context_of(scope: Scope) -> RequestContext:
+    """The context of a request, made on the first call."""
+    context: RequestContext | None = scope.get(_SCOPE_KEY)
+    if context is None:
+        id_ = _id_of_client(scope) or new_request_id()
+        context = scope[_SCOPE_KEY] = RequestContext(id_)
+    return context
+
+
+def enter(context: RequestContext) -> None:
+    """Make `context` the current one for the rest of the running task."""
+    _current.set(context)
+
+
+def current() -> RequestContext | None:
+    """The context of the request that the running task works on."""
+    return _current.get()
 
 
 def caller() -> str:
     """The current caller's API key name, or its address; for the audit log."""
-    return _caller.get()
+    context = _current.get()
+    return context.caller if context else "unknown"
+
+
+def new_request_id() -> str:
+    return str(new_id(datetime.now(UTC)))
+
+
+def _id_of_client(scope: Scope) -> str | None:
+    for name, value in scope.get("headers", ()):
+        if name == REQUEST_ID_HEADER and _ACCEPTED_ID.fullmatch(value):
+            return str(value.decode())
+    return None
 
 
 @asynccontextmanager

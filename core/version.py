@@ -1,4 +1,4 @@
-"""The version of this release, read from pyproject.toml: the only place that states it."""
+"""The version of the product, as pyproject.toml has it."""
 
 from __future__ import annotations
 
@@ -6,4 +6,11 @@ import tomllib
 
 from core.paths import ROOT
 
-VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+def _read() -> str:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        version: str = tomllib.load(file)["project"]["version"]
+    return version
+
+
+VERSION = _read()

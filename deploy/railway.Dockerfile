@@ -1,4 +1,4 @@
-# Railway builds from a Dockerfile, and ours is made by `bentoml containerize`: this one takes what
-# `make image` has made and a registry has. SENTIMENT_IMAGE is a variable of the service.
+# Railway builds from a Dockerfile, but `bentoml containerize` makes ours. So this one takes the image
+# that `make image` made, from a registry. SENTIMENT_IMAGE is a variable of the Railway service.
 ARG SENTIMENT_IMAGE
 FROM ${SENTIMENT_IMAGE}

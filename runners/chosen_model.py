@@ -37,6 +37,8 @@ class ChosenModel:
 
     def save(self, desired: DesiredModel) -> None:
         document = desired._asdict() | {"configured": self._configured}
+        # For a rollback to a release before 0.1.0, which reads this name.
+        document["number"] = desired.generation
         try:
             write_atomically(self._file, json.dumps(document).encode())
         except OSError as error:

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
+from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core import tracing
+from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
 from runners import wire
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
 Answer = Callable[[bytes], Awaitable[bytes]]
+
+CLASSIFY_PATH = "/classify"
 
 _CONTENT_TYPE = wire.CONTENT_TYPE.encode()
 # These have no body that anything reads.
@@ -30,10 +36,6 @@ class _Refused(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
-
-
-class _Left(Exception):
-    """The caller hung up before its request was complete."""
 
 
 class RunnerEndpoints:
@@ -67,8 +69,12 @@ class RunnerEndpoints:
 
     async def _respond(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            reply = await answer(await self._body(scope, receive))
-        except _Left:
+            body = await self._body(scope, receive)
+            # A call that the API gives up is not computed.
+            with _span(scope):
+                async with cancelled_on_disconnect(receive):
+                    reply = await answer(body)
+        except ClientDisconnected:
             return
         except _Refused as error:
             await _send(send, error.status, str(error))
@@ -82,7 +88,7 @@ class RunnerEndpoints:
             status = error.error_code.value if isinstance(error, BentoMLException) else 500
             await _send(send, status, "An unexpected error; the log of the runner has it")
         else:
-            await _send(send, 200, reply, _CONTENT_TYPE)
+            await send_response(send, 200, reply, wire.CONTENT_TYPE)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         # The server has read the number before.
@@ -91,7 +97,7 @@ class RunnerEndpoints:
         while size <= self._max_body_bytes:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _Left
+                raise ClientDisconnected
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
                 return b"".join(parts)
@@ -130,10 +136,14 @@ def _values(scope: Scope, name: bytes) -> list[bytes]:
     return [value.strip().lower() for each, value in scope["headers"] if each == name]
 
 
-async def _send(
-    send: Send, status: int, body: str | bytes, content_type: bytes = b"text/plain; charset=utf-8"
-) -> None:
-    raw = body.encode() if isinstance(body, str) else body
-    headers = [(b"content-length", str(len(raw)).encode()), (b"content-type", content_type)]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": raw})
+def _span(scope: Scope) -> AbstractContextManager[object]:
+    """The span of a traced call, part of the trace of the request that caused it."""
+    if not tracing.is_on() or scope["path"] != CLASSIFY_PATH:
+        return nullcontext()
+    attributes = {"http.request.method": "POST", "http.route": CLASSIFY_PATH}
+    parent = tracing.told_by(scope["headers"])
+    return tracing.span(f"POST {CLASSIFY_PATH}", attributes, kind=SpanKind.SERVER, parent=parent)
+
+
+async def _send(send: Send, status: int, text: str) -> None:
+    await send_response(send, status, text.encode(), "text/plain; charset=utf-8")

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -274,15 +274,10 @@ def _is_address(host: str) -> bool:
     return False
 
 
-def runner_hosts(version: Version, service: Any, key: str | None) -> RunnerHosts | None:
-    """The hosts of BENTOML_RUNNER_MAP, several with commas between them; None: it has none."""
-    from bentoml._internal.configuration.containers import BentoMLContainer
-
-    urls = BentoMLContainer.remote_runner_mapping.get().get(service.name)
-    if urls is None:
-        return None
+def connect_hosts(version: Version, urls: Sequence[str], key: str | None) -> RunnerHosts:
+    """The hosts at `urls`; `key` is the RUNNER_KEY that the API shows them."""
 
     async def connect(url: str) -> RemoteRunner:
         return HttpRunner(url, key)
 
-    return RunnerHosts(version, [url.strip() for url in urls.split(",")], connect)
+    return RunnerHosts(version, urls, connect)

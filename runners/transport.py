@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
@@ -193,7 +193,4 @@ def _unix(path: str) -> aiohttp.BaseConnector:
 
 
 def _socket_path(url: str) -> str:
-    from bentoml._internal.utils.uri import uri_to_path
-
-    path: str = uri_to_path(url)
-    return path
+    return unquote(urlsplit(url).path)

@@ -1,4 +1,4 @@
-"""Write every setting into .env.example and the README's table."""
+"""Write every setting into .env.example and docs/settings.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from core.paths import ROOT
 from core.settings import Settings
 
-README = ROOT / "README.md"
+SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 ENV_EXAMPLE = ROOT / ".env.example"
 BEGIN = "<!-- settings: written by `make settings` -->"
 END = "<!-- end of settings -->"
@@ -23,8 +23,8 @@ def env_example() -> str:
     return "\n".join(lines)
 
 
-def readme_table() -> str:
-    """The rows of the README's table, markers included."""
+def settings_table() -> str:
+    """The table of docs/settings.md, markers included."""
     rows = [
         f"| `{name.upper()}` | {f'`{_default(field)}`' if _default(field) else ''} "
         f"| {field.description} |"
@@ -35,11 +35,11 @@ def readme_table() -> str:
     )
 
 
-def with_table(readme: str) -> str:
-    """`readme` with its table replaced by the present one."""
-    before, _, rest = readme.partition(BEGIN)
+def with_table(page: str) -> str:
+    """The page with its table replaced by `settings_table`."""
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return before + readme_table() + after
+    return before + settings_table() + after
 
 
 def _default(field: FieldInfo) -> str:
@@ -50,9 +50,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Write every setting into .env.example and the README's table, from its description."""
+    """Write every setting and its description into .env.example and docs/settings.md."""
     ENV_EXAMPLE.write_text(env_example())
-    README.write_text(with_table(README.read_text()))
+    SETTINGS_PAGE.write_text(with_table(SETTINGS_PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What a running API process is made of.
+"""The parts of a running API process: made, started and stopped in one place.
 
-service.py imports this when serving starts, not before: the processes of the runners import
+serving/process imports this when serving starts, not before: the runners' processes import
 service.py too, and would pay half of their start for SQLAlchemy, FastAPI and redis.
 """
 
@@ -44,7 +44,7 @@ from web.json_api import JsonApi
 from web.openapi import openapi_document
 from web.rate_limiter import RateLimiter
 from web.read_api.analytics import analytics_router
-from web.read_api.app import get_app
+from web.read_api.app import create_read_app
 from web.read_api.operations import operations_router
 from web.read_api.rollout import rollout_router
 
@@ -53,7 +53,7 @@ SHIPPER = (sys.executable, "-m", "analytics.log")
 
 
 class Container:
-    """What a running API process is made of; made on its event loop, when serving starts."""
+    """Holds every part of an API process; made on its event loop, when serving starts."""
 
     def __init__(self, settings: Settings, runners: Mapping[Version, RunnerApi]) -> None:
         self.redis = connect(
@@ -91,8 +91,10 @@ class Container:
         self.log = PredictionLog(
             self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
         )
-        self.shipping = ShipperSupervisor(settings.spool_folder(), SHIPPER, cwd=ROOT)
-        self.upkeep = PartitionMaintenance(self.engine, retention_days=settings.log_retention_days)
+        self.shipper = ShipperSupervisor(settings.spool_folder(), SHIPPER, cwd=ROOT)
+        self.partition_maintenance = PartitionMaintenance(
+            self.engine, retention_days=settings.log_retention_days
+        )
         self.reader = Reader(self.engine)
         self.feedback = FeedbackStore(self.engine, settings.spool_folder())
         bounds = QueueBounds(
@@ -114,14 +116,14 @@ class Container:
             policies,
             configured_policy(settings),
             settings.data_folder / "rollout.json",
-            in_force=self._tell_runners,
+            in_force=self._set_desired_models,
         )
         self.rollout_watch = RolloutWatch(
             self.live_policy, policies, partial(evidence, self.reader), self._revisions
         )
         self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_watch)
         self.shadow = Shadow(self._ask_challenger)
-        self.path = PredictionPipeline(
+        self.pipeline = PredictionPipeline(
             self.runners,
             self.cache,
             self.log,
@@ -131,8 +133,8 @@ class Container:
 
     def start(self) -> None:
         self.spool.start()
-        self.shipping.start()
-        self.upkeep.start()
+        self.shipper.start()
+        self.partition_maintenance.start()
         for runner in self.runners.values():
             runner.start()
         self.live_policy.start()
@@ -145,22 +147,23 @@ class Container:
         await self.live_policy.stop()
         for runner in self.runners.values():
             await runner.stop()
-        await self.upkeep.stop()
+        await self.partition_maintenance.stop()
         await self.log.stop()
         await self.spool.close()
-        await self.shipping.stop(DRAIN_SECONDS)
+        await self.shipper.stop(DRAIN_SECONDS)
+        await self.cache.stop()
         await self.redis.aclose()
         await self.engine.dispose()
 
     async def _ask_challenger(self, prediction: Prediction) -> None:
-        await self.path.shadow(prediction)
+        await self.pipeline.shadow(prediction)
 
-    def _tell_runners(self, policy: RolloutPolicy, as_of: float) -> None:
+    def _set_desired_models(self, policy: RolloutPolicy, as_of: float) -> None:
         for version, runner in self.runners.items():
             runner.set_desired(policy.desired_model(version), as_of)
 
     def _revisions(self) -> dict[Version, str]:
-        """What the runners hold, of those that have said so."""
+        """The revisions of the runners that have described themselves."""
         return {
             version: runner.last_description.revision
             for version, runner in self.runners.items()
@@ -174,7 +177,7 @@ class Container:
 
     @property
     def full(self) -> bool:
-        """Whether a model has so much to do that it refuses."""
+        """Whether a model has so many texts waiting that it refuses more."""
         return any(runner.is_full for runner in self.runners.values())
 
     @property
@@ -192,7 +195,7 @@ class Container:
 
 
 def configured_policy(settings: Settings) -> PolicyRecord:
-    """What the settings say: in force until somebody says otherwise."""
+    """The policy that the settings give: active until an operator sets another."""
     policy = RolloutPolicy(
         champion=settings.default_version,
         ab_weights=Weights.with_share(round(settings.ab_v2_percent, 2), "v2"),
@@ -201,17 +204,17 @@ def configured_policy(settings: Settings) -> PolicyRecord:
     return PolicyRecord(0, datetime.now(UTC), "settings", "set", "as configured", policy)
 
 
-def get_endpoints(parts: Container, json_apis: Collection[JsonApi], version: str) -> FastAPI:
-    """The app of the GET endpoints, the documentation of the POSTs among them."""
+def read_app(container: Container, json_apis: Collection[JsonApi], version: str) -> FastAPI:
+    """The app of the GET endpoints, with the documentation of the POSTs."""
 
     @cache
     def openapi() -> dict[str, Any]:
         return openapi_document(json_apis, app.routes, version=version)
 
-    app = get_app(
-        operations_router(lambda: parts, openapi),
-        analytics_router(lambda: parts.reader),
-        rollout_router(lambda: parts),
+    app = create_read_app(
+        operations_router(lambda: container, openapi),
+        analytics_router(lambda: container.reader),
+        rollout_router(lambda: container),
     )
     add_dashboard(app)
     return app

@@ -1,4 +1,4 @@
-"""A stop that clients do not notice: for a moment it goes on, and tells them to go elsewhere."""
+"""Draining: after SIGTERM the server serves on for a moment, and sends its clients elsewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import FrameType
 
 
 class Draining:
-    """After SIGTERM the server goes on for a while before it closes its connections.
+    """Delays the server's stop after SIGTERM, while `active`.
 
-    Closed at once, it would close those on which a client is just sending its next request. A
-    second SIGTERM, or SIGINT, stops it at once.
+    A server that stops at once closes connections on which a client is just sending its next
+    request. A second SIGTERM, or SIGINT, stops the server immediately.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -19,7 +19,7 @@ class Draining:
         self._seconds = seconds
 
     def begin_at_sigterm(self) -> None:
-        """Take the signal from the server, to give it on later; called on its loop."""
+        """Take the signal from the server, and pass it on later; called on the server's loop."""
         loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
         if not callable(stop) or not self._seconds:
             return

@@ -1,53 +1,54 @@
-"""Changes what BentoML puts around a served app where it offers no setting."""
+"""Every seam with BentoML beyond its public interface, each with its reason.
+
+tests/unit/serving/test_framework.py fails when BentoML changes what a seam relies on, or no longer
+does what a seam is there for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.request_context import context_of
+from web.json_api import JsonApi
+from web.routes import listed_route
 
 UNWANTED = frozenset(
     {
         # Keeps a timer, and all that it refers to, for each request until its time-out, long after
-        # it was answered: at 1,500 requests a second a full garbage collection took 120 ms, in
-        # which none moved. Ours (`JsonApiMiddleware`, the runners' deadlines) take theirs back.
+        # the answer: at 1,500 requests a second a full garbage collection took 120 ms, in which
+        # none moved. Ours (`JsonApiMiddleware`, the runners' deadlines) cancel their timers.
         "TimeoutMiddleware",
-        # Costs a third of an echo's time, whoever looks. `TracingMiddleware` is there instead.
+        # Costs a third of an echo's time, with traces and without. `RequestMiddleware` traces.
         "OpenTelemetryMiddleware",
     }
 )
-# Labels its metrics with the path as it came: whoever asks for random paths makes them grow.
+# Labels its metrics with the raw path: a client that asks for random paths makes them grow.
 LABELLED_BY_PATH = frozenset({"RunnerTrafficMetricsMiddleware"})
-
-_PATH = "sentiment.path"
 
 
 class BentoMiddlewarePatch:
-    """Takes `UNWANTED` out, has `LABELLED_BY_PATH` see templates, and puts a door before all.
+    """Takes `UNWANTED` out of BentoML's middleware, and lets `LABELLED_BY_PATH` see templates.
 
-    All of it lies outside of this middleware, and is changed before the first request.
+    BentoML has no setting for either. Its layers lie outside this middleware, which changes them
+    before the first request.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        template: Callable[[str], str] | None = None,
-        door: Callable[[ASGIApp], ASGIApp] | None = None,
-    ) -> None:
-        """`template` makes a label of a path."""
+    def __init__(self, app: ASGIApp, template: Callable[[str], str] | None = None) -> None:
+        """`template` makes a metric label of a path."""
         self._app = app
         self._template = template
-        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            app = scope["app"]
-            self._change(app.middleware_stack)
-            if self._door is not None:
-                app.middleware_stack = self._door(app.middleware_stack)
-        elif _PATH in scope:
-            scope["path"] = scope.pop(_PATH)
+            self._change(scope["app"].middleware_stack)
+        elif scope["type"] == "http" and (path := context_of(scope).path) is not None:
+            scope["path"] = path
         await self._app(scope, receive, send)
 
     def _change(self, layer: Any) -> None:
@@ -61,7 +62,7 @@ class BentoMiddlewarePatch:
 
 
 class _Templated:
-    """Shows the path by its template, as far as `BentoMiddlewarePatch`."""
+    """Replaces the path by its template, as far as `BentoMiddlewarePatch`."""
 
     def __init__(self, app: ASGIApp, template: Callable[[str], str]) -> None:
         self.app = app
@@ -69,7 +70,78 @@ class _Templated:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            # Not a copy: what is left in the scope further in is to be seen outside.
-            scope[_PATH] = scope["path"]
+            # In place, not in a copy: outer layers read the scope afterwards.
+            context_of(scope).path = scope["path"]
             scope["path"] = self._template(scope["path"])
         await self.app(scope, receive, send)
+
+
+class LazyApp(Starlette):
+    """Has no routes until `set_app`: BentoML mounts an app at import, ours is made at start.
+
+    A Starlette app, because BentoML asks only those for their routes, to tell the requests for
+    them from those for other mounts.
+    """
+
+    def set_app(self, app: Starlette) -> None:
+        self._app = app
+        self.router = app.router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+def json_apis(bento: Any, service: object) -> Mapping[str, JsonApi]:
+    """The POST APIs that BentoML's decorators declared, by path; `service` answers them.
+
+    BentoML's own dispatch of them costs half the CPU time of a cached request
+    (docs/decisions/0010), so `JsonApiMiddleware` calls the plain functions.
+    """
+    apis = {}
+    for api in bento.apis.values():
+        apis[api.route] = JsonApi(
+            route=listed_route("POST", api.route),
+            name=api.name,
+            summary=api.doc,
+            request=api.input_spec,
+            reply=api.output_spec,
+            call=functools.partial(api.func, service),
+        )
+    return apis
+
+
+def is_worker() -> bool:
+    """Whether `bentoml serve` started this process. BentoML does not tell its workers otherwise."""
+    spec = sys.modules["__main__"].__spec__
+    return spec is not None and spec.name.startswith("_bentoml_impl.worker")
+
+
+def process_name() -> str:
+    """The service of this process, with its number beyond the first; for log lines."""
+    from bentoml._internal.context import server_context
+
+    name = server_context.service_name or "serve"
+    return f"{name}:{index}" if (index := server_context.worker_index) else name
+
+
+def runner_urls(service_name: str) -> list[str]:
+    """The URLs of a runner's hosts; none if it runs in this process.
+
+    BentoML's own client of a runner exchanges pickles (docs/decisions/0024), so ours connects.
+    """
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    urls = BentoMLContainer.remote_runner_mapping.get().get(service_name)
+    return [url.strip() for url in urls.split(",")] if urls else []
+
+
+def wrap_arbiter(wrapper: Callable[..., Any]) -> None:
+    """Make BentoML build its process manager by `wrapper(make, watchers, **options)`.
+
+    BentoML has no setting for how its manager watches and stops processes (serving/supervision).
+    """
+    from bentoml._internal.utils import circus
+
+    make = circus.create_standalone_arbiter
+    if not isinstance(make, functools.partial):
+        circus.create_standalone_arbiter = functools.partial(wrapper, make)

@@ -1,4 +1,4 @@
-"""uvicorn's protocol with an end to waiting for headers, with our errors, and with a door.
+"""uvicorn's HTTP protocol with bounded headers, our errors, and load shedding.
 
 uvicorn gives a connection any time, and any space, to send the headers of a request, so that a few
 thousand idle sockets would take all that there are. It has no setting for either. And it ends an
@@ -17,10 +17,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from core import metrics
 from core.errors import PROBLEM_CONTENT_TYPE, Problem
-from web.body_guard import DRAIN_BYTES
+from core.request_context import new_request_id
+from web.body import DRAIN_BYTES
 from web.problems import problem_body
-from web.request_id import new_request_id
-from web.shedding import REFUSED, LoadShedder, shed_response
+from web.shedding import SHED_STATUS, LoadShedder, shed_response
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -31,19 +31,19 @@ MAX_HEADER_BYTES = 65_536
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Ends a connection whose request's headers are too slow (408) or too long (431).
 
-    What the `door` refuses it answers as soon as the headers are there.
+    It answers a request that the `shedder` refuses as soon as its headers are there.
     """
 
     header_timeout_seconds = 10.0
     keep_alive_seconds = 75
-    door: LoadShedder | None = None
+    shedder: LoadShedder | None = None
     _waiting: asyncio.TimerHandle | None = None
     _header_bytes = 0
     _begun = False
     _between_requests = True
     # Answered before its body has come, which is thrown away.
     _refused = False
-    _thrown_away_bytes = 0
+    _dropped_bytes = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,7 +66,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._refused and self._waiting is None:
                 self._wait()
             return
-        if not self._begun:  # or else most of it may be of what came before
+        if not self._begun:  # otherwise most of it may belong to the request before
             self._header_bytes += len(data)
         if self._header_bytes > MAX_HEADER_BYTES:
             self._end(431, f"The headers of a request may have at most {MAX_HEADER_BYTES:,} bytes")
@@ -83,7 +83,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._between_requests = True
         self._header_bytes = 0
         self._stop_waiting()
-        if self._is_let_in():
+        if self._is_admitted():
             super().on_headers_complete()
         else:
             self._refuse()
@@ -92,8 +92,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self._refused:
             super().on_body(body)
             return
-        self._thrown_away_bytes += len(body)
-        if self._thrown_away_bytes > DRAIN_BYTES:
+        self._dropped_bytes += len(body)
+        if self._dropped_bytes > DRAIN_BYTES:
             self.transport.close()
 
     def on_message_complete(self) -> None:
@@ -107,42 +107,43 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._end(400, msg)
 
-    def _is_let_in(self) -> bool:
-        """What the door says, if it can be asked here: a refusal costs two thirds of what it does
-        as a task of its own. What waits for an earlier answer, or for a client that does not read,
-        is refused further in.
+    def _is_admitted(self) -> bool:
+        """Ask the shedder where that can be done: a refusal here costs two thirds of one in a task.
+
+        A request that waits for an earlier answer, or whose client does not read, is decided in
+        `LoadSheddingMiddleware`.
         """
         path = self.url.decode("latin-1")
         if (
-            self.door is None
-            or path not in self.door.paths
+            self.shedder is None
+            or path not in self.shedder.paths
             or self.parser.get_method() != b"POST"
             or self.parser.should_upgrade()
             or self.flow.write_paused
             or not (self.cycle is None or self.cycle.response_complete)
         ):
             return True
-        return self.door.admit(cast("Scope", self.scope))
+        return self.shedder.admit(cast("Scope", self.scope))
 
     def _refuse(self) -> None:
         self._refused = True
-        self._thrown_away_bytes = 0
+        self._dropped_bytes = 0
         body, headers = shed_response(cast("Scope", self.scope), self.url.decode())
-        # Who asks first whether to send the body is not going to send it.
+        # A client that asks first whether to send the body will not send it.
         keep = self.parser.should_keep_alive() and not self.expect_100_continue
-        self._answer(REFUSED, body, headers, keep=keep)
+        self._answer(SHED_STATUS, body, headers, keep=keep)
 
     def _wait(self) -> None:
-        self._waiting = self.loop.call_later(self.header_timeout_seconds, self._give_up)
+        self._waiting = self.loop.call_later(self.header_timeout_seconds, self._time_out)
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         self._waiting = None
-        if self._between_requests:  # nothing came at all
+        if self._between_requests:  # nothing arrived at all
             self.transport.close()
         else:
             metrics.timed_out_requests.labels("headers").inc()
@@ -156,8 +157,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._answer(status, body, {"x-request-id": id_}, keep=False)
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str], *, keep: bool) -> None:
-        """With a problem; the connection ends with it unless it is to `keep`."""
-        if self.transport.is_closing():  # what came after the last request
+        """Answer with a problem, and close the connection unless `keep`."""
+        if self.transport.is_closing():  # bytes after the last request
             return
         head = [
             f"content-type: {PROBLEM_CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n",
@@ -170,11 +171,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 def use_bounded_protocol(
-    *, header_timeout_seconds: float, keep_alive_seconds: int, door: LoadShedder | None = None
+    *, header_timeout_seconds: float, keep_alive_seconds: int, shedder: LoadShedder | None = None
 ) -> None:
-    """Have every server of this process that starts from now on speak it."""
+    """Make every server that this process starts from now on speak this protocol."""
     BoundedHttpProtocol.header_timeout_seconds = header_timeout_seconds
     BoundedHttpProtocol.keep_alive_seconds = keep_alive_seconds
-    BoundedHttpProtocol.door = door
+    BoundedHttpProtocol.shedder = shedder
     protocols: dict[Any, Any] = config.HTTP_PROTOCOLS
     protocols["auto"] = f"{__name__}:{BoundedHttpProtocol.__name__}"

@@ -1,4 +1,4 @@
-"""The one prediction path: look up, classify the misses through the runner, store, record."""
+"""The prediction pipeline: look up, compute the misses by the runner, store, record."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Runner(Protocol):
 class Cache(Protocol):
     async def lookup(self, keys: Sequence[str]) -> list[Classification | None]: ...
 
-    async def store(self, classifications: Mapping[str, Classification]) -> None: ...
+    def store(self, classifications: Mapping[str, Classification]) -> None: ...
 
 
 class Log(Protocol):
@@ -57,7 +57,7 @@ class Log(Protocol):
 
 
 class PredictionPipeline:
-    """Answers texts; every endpoint is this path with other arguments."""
+    """Answers texts; every endpoint is this pipeline with other arguments."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class PredictionPipeline:
         policy: Callable[[], RolloutPolicy],
         shadow: Callable[[Prediction], None],
     ) -> None:
-        """`policy` says who answers what; `shadow` is told what the challenger is to be asked."""
+        """`policy` gives the current policy; `shadow` queues a prediction for the challenger."""
         self._runners = runners
         self._cache = cache
         self._log = log
@@ -80,7 +80,7 @@ class PredictionPipeline:
     ) -> list[Prediction]:
         """Predict `texts`, at least one, with `version`; in order, recorded.
 
-        Without a version the champion answers, or for /predict whom the policy deals the text.
+        Without a version the champion answers; on /predict the version that the policy assigns.
 
         Raises:
             RunnerUnavailable: the runner of `version` cannot answer. Nothing is recorded.
@@ -98,22 +98,22 @@ class PredictionPipeline:
         return predictions
 
     async def predict_ab(self, text: str, subject: str | None) -> Prediction:
-        """Predict `text` with the version that `subject` is dealt; recorded with its test.
+        """Predict `text` with the version assigned to `subject`; recorded with its test.
 
         Raises:
             RunnerUnavailable: the runner of that version cannot answer. Nothing is recorded.
             LogUnavailable: the prediction cannot be recorded.
         """
         started = time.perf_counter()
-        dealt = assign_subject(self._policy(), subject)
-        [prediction] = await self._predict([text], dealt.version, "/predict/ab", started)
-        prediction = replace(prediction, assignment=self._assignment(prediction, dealt))
+        bucket = assign_subject(self._policy(), subject)
+        [prediction] = await self._predict([text], bucket.version, "/predict/ab", started)
+        prediction = replace(prediction, assignment=self._assignment(prediction, bucket))
         await self._record([prediction])
         return prediction
 
-    def _assignment(self, prediction: Prediction, dealt: Bucket) -> Assignment | None:
-        """None while the other version has never been up: there is nothing to test against."""
-        if dealt.split is None:
+    def _assignment(self, prediction: Prediction, bucket: Bucket) -> Assignment | None:
+        """The A/B test of a prediction; None while the other version has never been up."""
+        if bucket.split is None:
             return None
         models = {prediction.version: prediction.model}
         for version in VERSIONS:
@@ -123,8 +123,8 @@ class PredictionPipeline:
                 except RunnerUnavailable:
                     return None
                 models[version] = ModelVersion(version, held.revision, held.engine)
-        experiment = Experiment(dealt.split, models["v1"], models["v2"])
-        return Assignment(experiment, dealt.subject_key)
+        experiment = Experiment(bucket.split, models["v1"], models["v2"])
+        return Assignment(experiment, bucket.subject_key)
 
     async def compare(self, text: str) -> Comparison:
         """Predict `text` with both versions at once; recorded as two linked predictions.
@@ -146,10 +146,10 @@ class PredictionPipeline:
         return comparison
 
     async def shadow(self, prediction: Prediction) -> None:
-        """Ask the other version about a text that was answered; recorded as a comparison.
+        """Predict an answered text by the other version too; recorded as a comparison.
 
         Raises:
-            RunnerUnavailable: its runner cannot answer. Only that is recorded.
+            RunnerUnavailable: its runner cannot answer. Only the failure is recorded.
             LogUnavailable: the comparison cannot be recorded.
         """
         version = other(prediction.version)
@@ -157,14 +157,14 @@ class PredictionPipeline:
         [shadowed] = await self._predict([prediction.text], version, "shadow", started)
         v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
         comparison = _comparison(v1, v2)
-        # Both: what is in the log already is not stored again.
+        # The log has the first prediction already, and does not store it again.
         await self._log.record([v1, v2], comparison)
         _count(comparison)
 
     async def _predict(
         self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
     ) -> list[Prediction]:
-        self._log.check()  # before anything is computed for it
+        self._log.check()  # before anything is computed
         description = await self._runners[version].wait_until_described()
         keys = [cache_key(version, description.revision, text) for text in texts]
         with tracing.span("cache.lookup", {"texts": len(keys)}):
@@ -172,19 +172,19 @@ class PredictionPipeline:
         hits = {key: found for key, found in cached.items() if found is not None}
         text_of_miss = {key: text for key, text in zip(keys, texts, strict=True) if key not in hits}
 
-        async def classify(missing: Sequence[str]) -> Mapping[str, Classification]:
-            return await self._classify(version, {key: text_of_miss[key] for key in missing})
+        async def compute(missing: Sequence[str]) -> Mapping[str, Classification]:
+            return await self._compute(version, {key: text_of_miss[key] for key in missing})
 
         try:
             new = [text for key, text in text_of_miss.items() if key not in self._single_flight]
             if new:
                 # Before anything is begun: a refusal this early costs half of one further in.
                 self._runners[version].check(new)
-            answers = hits | await self._single_flight.get(list(text_of_miss), classify)
+            answers = hits | await self._single_flight.get(list(text_of_miss), compute)
         except Exception as error:
-            # A shadow makes way for others, a client has little time: then no model has failed.
-            makes_way = endpoint == "shadow" and isinstance(error, Overloaded)
-            if not makes_way and not isinstance(error, DeadlineExceeded):
+            # No model failed where a shadow gave way to others, or where a client had little time.
+            gave_way = endpoint == "shadow" and isinstance(error, Overloaded)
+            if not gave_way and not isinstance(error, DeadlineExceeded):
                 model = ModelVersion(version, description.revision, description.engine)
                 self._log.record_failure(model, endpoint, len(texts))
             raise
@@ -205,20 +205,19 @@ class PredictionPipeline:
             for id_, key, text in zip(ids, keys, texts, strict=True)
         ]
 
-    async def _classify(
+    async def _compute(
         self, version: Version, text_of_key: Mapping[str, str]
     ) -> Mapping[str, Classification]:
-        classifications = await self._runners[version].classify(list(text_of_key.values()))
-        # Stored under the revision that answered, which a reload may have changed since the lookup.
-        with tracing.span("cache.store", {"texts": len(text_of_key)}):
-            await self._cache.store(
-                {
-                    cache_key(version, classification.revision, text): classification
-                    for text, classification in zip(
-                        text_of_key.values(), classifications, strict=True
-                    )
-                }
-            )
+        """Ask the runner, and store its answers in the cache."""
+        texts = list(text_of_key.values())
+        classifications = await self._runners[version].classify(texts)
+        # Stored under the revision that answered: a reload may have changed it since the lookup.
+        self._cache.store(
+            {
+                cache_key(version, classification.revision, text): classification
+                for text, classification in zip(texts, classifications, strict=True)
+            }
+        )
         return dict(zip(text_of_key, classifications, strict=True))
 
     async def _record(

@@ -1,51 +1,41 @@
-"""How `bentoml serve` looks after its worker processes: it starts again those that die, soon.
+"""Supervises the worker processes of `bentoml serve`: restarts dead ones, stops them in order.
 
-BentoML looks for dead workers every ten seconds, in a container does not replace them, stops the
-runners while the API still needs them, and waits a day for a worker that does not stop. It has no
-setting for any of it, so what it makes its supervisor (circus) with is wrapped here.
+BentoML looks for dead workers every ten seconds, does not replace them in a container, stops the
+runners while the API still needs them, and waits a day for a worker that does not stop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
+from serving.framework import is_worker, wrap_arbiter
+
 CHECK_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.05
-# BentoML's name for the processes of the service itself; a runner's is this, "_" and its own.
+# BentoML names the processes of the service itself so, and a runner's with a suffix.
 API_WATCHER = "service"
 
 
 def supervise(*, stop_seconds: float, before: Callable[[Collection[str]], None]) -> None:
-    """Replace dead workers within a second or two; stop the API first, and kill what takes longer.
+    """Replace dead workers within two seconds; stop the API first; kill slow ones.
 
-    `before` is called before there are any, with the names of their services. To be called while
-    the service is being imported, before its processes are made; in those it does nothing.
+    `before` runs before the first worker starts, with the names of their services. service.py calls
+    this at import, before its processes are made; in a worker it does nothing.
     """
-    if is_worker():
-        return
-    from bentoml._internal.utils import circus
-
-    make = circus.create_standalone_arbiter
-    if not isinstance(make, functools.partial):
-        circus.create_standalone_arbiter = functools.partial(_make, make, stop_seconds, before)
-
-
-def is_worker() -> bool:
-    """Whether this is a process that `bentoml serve` has started."""
-    spec = sys.modules["__main__"].__spec__
-    return spec is not None and spec.name.startswith("_bentoml_impl.worker")
+    if not is_worker():
+        wrap_arbiter(functools.partial(_make, stop_seconds=stop_seconds, before=before))
 
 
 def _make(
     make: Any,
+    watchers: Sequence[Any],
+    *,
     stop_seconds: float,
     before: Callable[[Collection[str]], None],
-    watchers: Sequence[Any],
     **options: Any,
 ) -> Any:
     before({name for watcher in watchers for name in _service_names(watcher.args)})
@@ -66,7 +56,7 @@ def _after(
     first: Sequence[Any], kill_processes: Callable[..., Awaitable[None]]
 ) -> Callable[..., Awaitable[None]]:
     async def kill_then(*args: Any, **options: Any) -> None:
-        # While they finish what they have begun, they still ask this one.
+        # The API's processes still call the runners while they finish their requests.
         while True:
             if not any(watcher.get_active_processes() for watcher in first):
                 break

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, status_title
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, JsonApi
-from web.routes import ADMIN_ROUTES, ANALYTICS_ROUTES, POST_ROUTES, needed_scope
+from web.routes import limit_name, listed_route, needed_scope
 from web.schemas.predictions import ProblemDocument
 
 REF_TEMPLATE = "#/components/schemas/{model}"
@@ -41,11 +41,11 @@ def openapi_document(
         title="Sentiment API", version=version, description=DESCRIPTION, routes=get_routes
     )
     for path, operations in document["paths"].items():
-        asks_database = path in ANALYTICS_ROUTES or path in ADMIN_ROUTES
-        problems = _ANALYTICS_PROBLEMS if asks_database else _GET_PROBLEMS
+        route = listed_route("GET", path)
+        problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
         operations["get"]["responses"].update(_problem_replies(problems))
     for api in post_apis:
-        document["paths"].setdefault(api.route, {})["post"] = _operation(api)
+        document["paths"].setdefault(api.route.path, {})["post"] = _operation(api)
 
     for path, summary in BENTO_ROUTES.items():
         document["paths"][path] = {"get": _text_operation(path, summary)}
@@ -56,9 +56,9 @@ def openapi_document(
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=REF_TEMPLATE
     )
-    _tell_who_may_ask(document)
-    _tell_headers(document)
-    _tell_what_comes_next(document)
+    _add_security(document)
+    _add_headers(document)
+    _add_links(document)
     schemas = document["components"]["schemas"]
     schemas.update(definitions["$defs"])
     # FastAPI's own error shape, which no endpoint answers with.
@@ -67,23 +67,23 @@ def openapi_document(
     return document
 
 
-def _tell_who_may_ask(document: dict[str, Any]) -> None:
-    """Where the service has keys; without, it asks nobody for one."""
+def _add_security(document: dict[str, Any]) -> None:
+    """Add the scopes, for a service that has keys; without keys it needs none."""
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in document["paths"].items():
         needed = needed_scope(path)
         if needed is not None:
             for operation in operations.values():
                 operation["security"] = [{}, {"key": []}]
-                operation["description"] = f"Where there are API keys, one with the scope {needed}."
+                operation["description"] = f"With API keys: needs the scope {needed}."
                 operation["responses"].update(_problem_replies((401, 403)))
 
 
-def _tell_headers(document: dict[str, Any]) -> None:
+def _add_headers(document: dict[str, Any]) -> None:
     document["components"]["headers"] = _HEADERS
     for path, operations in document["paths"].items():
-        limited = path in ANALYTICS_ROUTES or POST_ROUTES.get(path) is not None
-        for operation in operations.values():
+        for method, operation in operations.items():
+            limited = limit_name(method.upper(), path) is not None
             for status, reply in operation["responses"].items():
                 names = ["Retry-After"] if status in {"429", "503", "504"} else []
                 if limited and status[0] in "24":
@@ -94,8 +94,8 @@ def _tell_headers(document: dict[str, Any]) -> None:
                     }
 
 
-def _tell_what_comes_next(document: dict[str, Any]) -> None:
-    """Links from an answer to the requests that it makes possible."""
+def _add_links(document: dict[str, Any]) -> None:
+    """Link an answer to the requests that it makes possible."""
     paths = document["paths"]
     for route, prediction_id in _FEEDBACK_FROM.items():
         if route in paths and "/feedback" in paths:
@@ -103,7 +103,7 @@ def _tell_what_comes_next(document: dict[str, Any]) -> None:
                 "feedback": {
                     "operationId": paths["/feedback"]["post"]["operationId"],
                     "requestBody": {"prediction_id": f"$response.body#/{prediction_id}"},
-                    "description": "Tell the true label of the prediction.",
+                    "description": "Send the true label of the prediction.",
                 }
             }
 
@@ -116,18 +116,18 @@ _FEEDBACK_FROM = {
 }
 
 
-# None of them is always there: limits can be off, and /health tells of its own why it is 503.
+# No header is always there: limits can be off, and the 503 of /health is a report of its own.
 _HEADERS = {
     "Retry-After": {
-        "description": "Seconds after which to ask again.",
+        "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 1},
     },
     "RateLimit": {
-        "description": 'What is left of the limit, and seconds until more: `"predict";r=99;t=1`.',
+        "description": 'Requests left, and seconds until there are more: `"predict";r=99;t=1`.',
         "schema": {"type": "string"},
     },
     "RateLimit-Policy": {
-        "description": 'The limit, and the seconds that it is for: `"predict";q=100;w=60`.',
+        "description": 'The limit, and its window in seconds: `"predict";q=100;w=60`.',
         "schema": {"type": "string"},
     },
 }
@@ -141,17 +141,17 @@ _TIMEOUT_PARAMETER = {
 
 def _operation(api: JsonApi) -> dict[str, Any]:
     return {
-        "tags": ["admin" if api.route in ADMIN_ROUTES else "predictions"],
+        "tags": ["admin" if api.route.scope == "admin" else "predictions"],
         "operationId": api.name,
         "summary": api.summary,
         "parameters": [_TIMEOUT_PARAMETER],
         "requestBody": {"required": True, "content": {"application/json": _schema(api.request)}},
         "responses": {
-            str(api.success_status): {
-                "description": status_title(api.success_status),
+            str(api.route.success_status): {
+                "description": status_title(api.route.success_status),
                 "content": {"application/json": _schema(api.reply)},
             },
-            **_problem_replies((*_POST_PROBLEMS, *api.further_problems)),
+            **_problem_replies((*_POST_PROBLEMS, *api.route.further_problems)),
         },
     }
 

@@ -1,4 +1,4 @@
-"""Rate limits per client: a moving window in Redis, in this process while Redis is down."""
+"""Rate limits per client: a moving window in Redis, or in this process while Redis is down."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from web.routes import LimitName
 KEY_PREFIX = "sentiment-limits"
 
 
-# Whose state is remembered, and for how long: asking Redis for it costs as much as counting does.
-SEEN_CLIENTS = 10_000
-SEEN_SECONDS = 2.0
+# Clients whose state this process remembers, and for how long: to ask Redis for a state costs as
+# much as to count.
+REMEMBERED_CLIENTS = 10_000
+REMEMBERED_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -50,10 +51,10 @@ class RateLimiter:
         max_batch_texts: int = 1,
         circuit: RedisCircuit | None = None,
     ) -> None:
-        """`limits` are such as `100/minute`, or `off`. The connections are those of `redis`.
+        """`limits` read like `100/minute`, or `off`; the connections are those of `redis`.
 
-        Batches are counted by their texts: `20/minute` are 20 batches of `max_batch_texts`, or more
-        smaller ones. `circuit` is shared with whoever else uses the same Redis.
+        Batches count by their texts: `20/minute` allows 20 batches of `max_batch_texts`, or more
+        smaller ones. All users of one Redis share its `circuit`.
         """
         self._items: dict[LimitName, RateLimitItem] = {
             name: _times(parse(limit), max_batch_texts if name == "batch" else 1)
@@ -70,25 +71,25 @@ class RateLimiter:
         )
         self._local = MovingWindowRateLimiter(MemoryStorage())
         self._circuit = circuit or RedisCircuit()
-        self._seen: TTLCache[tuple[LimitName, str], LimitState] = TTLCache(
-            SEEN_CLIENTS, SEEN_SECONDS
+        self._remembered: TTLCache[tuple[LimitName, str], LimitState] = TTLCache(
+            REMEMBERED_CLIENTS, REMEMBERED_SECONDS
         )
 
     async def check(self, name: LimitName, client: str, cost: int = 1) -> LimitState | None:
         """Count one request, or `cost` texts of one.
 
-        Returns what is left, None if the limit is off. What others of the client's requests have
-        used elsewhere is seen after at most `SEEN_SECONDS`; the limit itself is exact.
+        Returns what is left, None if the limit is off. It includes requests that other processes
+        counted after at most `REMEMBERED_SECONDS`; the limit itself is exact.
 
         Raises:
-            RateLimited: the client has used its limit up; says when it may try again.
+            RateLimited: the client has used up its limit; the error says when it may try again.
         """
         item = self._items.get(name)
         if item is None:
             return None
         if await self._hit(item, name, client, cost):
             return await self._state_after(name, client, cost)
-        self._seen.pop((name, client), None)
+        self._remembered.pop((name, client), None)
         state = await self.state(name, client)
         wait_seconds = max(1, round(state.reset_in_seconds + 0.5)) if state else 1
         metrics.rate_limited.labels(name).inc()
@@ -100,14 +101,14 @@ class RateLimiter:
         )
 
     async def _state_after(self, name: LimitName, client: str, cost: int) -> LimitState | None:
-        seen = self._seen.get((name, client))
-        if seen is None:
+        known = self._remembered.get((name, client))
+        if known is None:
             state = await self.state(name, client)
             if state is not None:
-                self._seen[name, client] = state
+                self._remembered[name, client] = state
             return state
-        seen.remaining = max(0, seen.remaining - cost)
-        return seen
+        known.remaining = max(0, known.remaining - cost)
+        return known
 
     async def state(self, name: LimitName, client: str) -> LimitState | None:
         """What `client` has left, without counting; `None` if the limit is off."""

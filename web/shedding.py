@@ -1,15 +1,14 @@
-"""The door: refuses requests that would be refused further in, before they cost anything.
+"""Load shedding: refuses requests that would be refused further in, before they cost anything.
 
-Two things close it.
+Two conditions cause it.
 
-* The event loop has more to do than it can. A queue in front of a loop shows in how late the loop
-  is with what was to happen at a time. As in CoDel (Nichols and Jacobson, 2012) a moment of
-  lateness, which any machine has, is let pass; lateness that stays is a queue that does not empty
-  by itself.
-* Most of what is let in is refused for want of a model that has time. Then, as in the adaptive
-  throttling of "Site Reliability Engineering" (Beyer et al., 2016, chapter 21), so many are let in
-  as were answered of late, and half as many again. Cached texts are answered whatever the model
-  does, so where many are, the door stays open.
+* The event loop is overloaded. A queue in front of a loop shows in the lag of its timers. As in
+  CoDel (Nichols and Jacobson, 2012) a moment of lag, which any machine has, is allowed; lag that
+  stays is a queue that does not empty by itself.
+* The models refuse most of what is admitted. Then, as in the adaptive throttling of "Site
+  Reliability Engineering" (Beyer et al., 2016, chapter 21), as many requests are admitted as were
+  answered recently, and half as many again. Cached texts are answered however busy the models
+  are, so where many texts are cached, all requests are admitted.
 """
 
 from __future__ import annotations
@@ -24,41 +23,41 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
+from core.asgi import send_response
 from core.errors import PROBLEM_CONTENT_TYPE, Overloaded
-from web.asgi_io import send_response
-from web.problems import ERROR, problem_body
-from web.request_id import request_id
+from core.request_context import context_of
+from web.problems import problem_body
 from web.response_headers import SECURITY_HEADERS
 
 BEAT_SECONDS = 0.02
-# Later than this for `PATIENCE_SECONDS` on end, and requests that come at a time when the loop is
-# late are refused, until it has been on time for `RECOVERY_SECONDS`.
-LATE_SECONDS = 0.1
+# Lag above LAG_SECONDS for PATIENCE_SECONDS on end starts shedding; the shedder then refuses
+# requests that arrive while the loop lags, until it has been on time for RECOVERY_SECONDS.
+LAG_SECONDS = 0.1
 PATIENCE_SECONDS = 0.2
 RECOVERY_SECONDS = 1.0
-# For each request that was answered, so many are let in.
-LET_IN = 1.5
-# How long requests count, and after how long without a refusal further in the door is open.
+# Requests admitted for each request answered.
+ADMITTED_PER_ANSWERED = 1.5
+# How long requests count, and how long after the last refusal by a model throttling ends.
 MEMORY_SECONDS = 1.0
 QUIET_SECONDS = 3.0
 
 
 class EventLoopLagMonitor:
-    """Knows whether the event loop has more to do than it can."""
+    """Measures how late the event loop runs its timers."""
 
     def __init__(self) -> None:
         self._due = 0.0
         self._late_since: float | None = None
         self._late_until = -math.inf
-        self._has_too_much = False
+        self._overloaded = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Called on the loop that is to be watched."""
+        """Watch the running loop."""
         loop = asyncio.get_running_loop()
 
         def beat() -> None:
-            self.note(loop.time())
+            self.record_beat(loop.time())
             self._timer = loop.call_at(self._due, beat)
 
         self._due = loop.time()
@@ -68,25 +67,25 @@ class EventLoopLagMonitor:
         if self._timer is not None:
             self._timer.cancel()
 
-    def note(self, now: float) -> None:
-        """A beat; the next one is due `BEAT_SECONDS` later."""
-        if now - self._due > LATE_SECONDS:
+    def record_beat(self, now: float) -> None:
+        """Record that a beat ran; the next one is due `BEAT_SECONDS` later."""
+        if now - self._due > LAG_SECONDS:
             if self._late_since is None:
                 self._late_since = self._due
             self._late_until = now
-            self._has_too_much |= now - self._late_since > PATIENCE_SECONDS
+            self._overloaded |= now - self._late_since > PATIENCE_SECONDS
         else:
             self._late_since = None
-            self._has_too_much &= now - self._late_until < RECOVERY_SECONDS
+            self._overloaded &= now - self._late_until < RECOVERY_SECONDS
         self._due = now + BEAT_SECONDS
 
-    def refuses(self, now: float) -> bool:
-        """Whether what comes now is to be refused."""
-        return self._has_too_much and now - self._due > LATE_SECONDS
+    def is_overloaded(self, now: float) -> bool:
+        """Whether a request that arrives now is to be refused."""
+        return self._overloaded and now - self._due > LAG_SECONDS
 
 
 class Throttle:
-    """Knows how many requests came and how many were answered, the last second most of all."""
+    """Counts requests and answers, the last second most of all."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
@@ -96,82 +95,92 @@ class Throttle:
         self._refused_at = -math.inf
 
     def refuses(self, now: float) -> bool:
-        """Count one that comes now; whether to refuse it."""
-        kept = math.exp((self._decayed_at - now) / MEMORY_SECONDS)
+        """Count a request that arrives now; whether to refuse it."""
+        decay = math.exp((self._decayed_at - now) / MEMORY_SECONDS)
         self._decayed_at = now
-        self._accepted *= kept
-        self._requests = self._requests * kept + 1
+        self._accepted *= decay
+        self._requests = self._requests * decay + 1
         if now - self._refused_at > QUIET_SECONDS:
             return False
-        futile = (self._requests - LET_IN * self._accepted) / (self._requests + 1)
+        futile = (self._requests - ADMITTED_PER_ANSWERED * self._accepted) / (self._requests + 1)
         return self._chance() < futile
 
     def accepted(self) -> None:
         self._accepted += 1
 
     def refused(self, now: float) -> None:
-        """For want of a model that has time."""
+        """Record that a model has no time."""
         self._refused_at = now
 
 
 class LoadShedder:
-    """Answers 503 for the service; whether it is up and how it does can always be asked."""
+    """Decides which requests for `paths` are admitted; all others always are."""
 
     def __init__(self, paths: Collection[str], full: Callable[[], bool] = lambda: False) -> None:
         """`full`: whether a text that is not in the cache would be refused further in."""
-        self._app: ASGIApp | None = None
         self.paths = frozenset(paths)
+        self.lag_monitor = EventLoopLagMonitor()
         self._full = full
         self._throttle = Throttle()
-        self.watch = EventLoopLagMonitor()
-
-    def before(self, app: ASGIApp) -> LoadShedder:
-        self._app = app
-        return self
 
     def admit(self, scope: Scope) -> bool:
-        """Ask for a request for one of `paths`, once, before it is given to the service.
+        """Decide once for a request for one of `paths`, before the service sees it.
 
-        Who is told no answers it with `shed_response`.
+        The caller answers a refused request with `shed_response`.
         """
         now = asyncio.get_running_loop().time()
         if self._full():
             self._throttle.refused(now)
-        if self.watch.refuses(now):
+        if self.lag_monitor.is_overloaded(now):
             reason = "event_loop"
         elif self._throttle.refuses(now):
-            reason = "door"
+            reason = "throttle"
         else:
-            scope[_LET_IN] = True
+            context_of(scope).admitted = True
             return True
         _shed(reason).inc()
         return False
 
+    def record_answer(self, error: Exception | None) -> None:
+        """Record how an admitted request ended."""
+        # Large requests have a queue of their own, which says nothing of that of small ones.
+        if isinstance(error, Overloaded) and not error.of_large:
+            self._throttle.refused(asyncio.get_running_loop().time())
+        else:
+            self._throttle.accepted()
+
+
+class LoadSheddingMiddleware:
+    """Answers 503 for requests that the shedder refuses, and tells it how the others ended.
+
+    The HTTP protocol asks the shedder first, where it can (serving/http_protocol).
+    """
+
+    def __init__(self, app: ASGIApp, shedder: LoadShedder) -> None:
+        self._app = app
+        self._shedder = shedder
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self._app is not None
-        if scope["type"] != "http" or scope["path"] not in self.paths:
+        if scope["type"] != "http" or scope["path"] not in self._shedder.paths:
             await self._app(scope, receive, send)
-        elif _LET_IN in scope or self.admit(scope):
+            return
+        context = context_of(scope)
+        if context.admitted or self._shedder.admit(scope):
             await self._app(scope, receive, send)
-            error = scope.get(ERROR)
-            # Large requests have a queue of their own, which says nothing of that of small ones.
-            if isinstance(error, Overloaded) and not error.of_large:
-                self._throttle.refused(asyncio.get_running_loop().time())
-            else:
-                self._throttle.accepted()
+            self._shedder.record_answer(context.error)
         else:
             body, headers = shed_response(scope, scope["path"])
-            await send_response(send, REFUSED, body, PROBLEM_CONTENT_TYPE, headers)
+            await send_response(send, SHED_STATUS, body, PROBLEM_CONTENT_TYPE, headers)
 
 
 def shed_response(scope: Scope, path: str) -> tuple[bytes, dict[str, str]]:
-    """The body that a request which is not let in is answered with, and headers that go with it."""
+    """The body and the headers of the answer to a refused request."""
     _refused(path).inc()
-    id_ = request_id(scope)
-    return problem_body(_REFUSAL, path, id_), {**_HEADERS, "x-request-id": id_}
+    id_ = context_of(scope).id
+    return problem_body(_PROBLEM, path, id_), {**_HEADERS, "x-request-id": id_}
 
 
-# Found once: to look the child of a metric up takes as long as to count.
+# Cached: to look up the child of a metric takes as long as to count.
 @cache
 def _shed(reason: str) -> Counter:
     return metrics.shed_requests.labels(reason)
@@ -179,13 +188,12 @@ def _shed(reason: str) -> Counter:
 
 @cache
 def _refused(path: str) -> Counter:
-    return metrics.http_requests.labels(path, str(REFUSED))
+    return metrics.http_requests.labels(path, str(SHED_STATUS))
 
 
-_LET_IN = "sentiment.let_in"
-_REFUSAL = Overloaded("The service has too much to do; try again").problem()
-REFUSED = _REFUSAL.status
+_PROBLEM = Overloaded("The service has too much to do; try again").problem()
+SHED_STATUS = _PROBLEM.status
 _HEADERS = {
     **{name.decode(): value.decode() for name, value in SECURITY_HEADERS},
-    **_REFUSAL.headers,
+    **_PROBLEM.headers,
 }

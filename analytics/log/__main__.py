@@ -34,7 +34,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     settings = get_settings()
-    configure_logs(settings.log_level, settings.log_format, "log_shipper")
+    configure_logs(settings.log_level, settings.log_format, lambda: "log_shipper")
     asyncio.run(_ship(settings))
 
 

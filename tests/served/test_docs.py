@@ -1,4 +1,4 @@
-"""docs/api.md: its examples run as they stand, its replies are what comes, its sections are all."""
+"""docs/api.md: its examples run, its replies match the real ones, its sections are complete."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from core.paths import ROOT
 from tests.documents import Block, Section, anchors, sections
 from tests.serving import ServedBento
+from tests.waiting import wait_until
 
 BASE_URL = "http://127.0.0.1:3000"
 DOCUMENT = (ROOT / "docs" / "api.md").read_text()
@@ -30,26 +32,32 @@ SUFFIXES = {"sh": "sh", "python": "py", "js": "mjs"}
 
 
 @pytest.fixture(scope="module")
-def asked(served: ServedBento) -> ServedBento:
-    """A service that has something to tell: one comparison, and its label."""
+def labelled(served: ServedBento) -> ServedBento:
+    """A service whose log has one comparison, with its label."""
     with served.client() as client:
         compared = client.post("/predict/ab-compare", json={"text": "Asked first."}).json()
         for prediction in compared["predictions"].values():
-            feedback = {"prediction_id": prediction["id"], "label": "positive"}
-            # Answered when its prediction is in PostgreSQL.
-            assert client.post("/feedback", json=feedback).status_code == 202
+            # On a busy machine the reply is 503 until the prediction is in PostgreSQL.
+            wait_until(partial(accepts_label, client, prediction["id"]), seconds=60)
     return served
 
 
+def accepts_label(client: httpx.Client, prediction_id: str) -> bool:
+    feedback = {"prediction_id": prediction_id, "label": "positive"}
+    return client.post("/feedback", json=feedback).status_code == 202
+
+
 @pytest.mark.parametrize("section", EXAMPLES, ids=lambda section: section.title)
-def test_examples_run_as_they_stand(section: Section, asked: ServedBento, tmp_path: Path) -> None:
+def test_examples_of_the_api_document_run_unchanged(
+    section: Section, labelled: ServedBento, tmp_path: Path
+) -> None:
     output = ""
     for block in section.blocks:
         if block.language == "json":
-            shown, came = json.loads(block.code), json.loads(output)
-            assert unlike(shown, came) == [], came
+            shown, actual = json.loads(block.code), json.loads(output)
+            assert differences(shown, actual) == [], actual
         else:
-            output = run(block, asked.url, tmp_path)
+            output = run(block, labelled.url, tmp_path)
             assert output.strip()
             assert "undefined" not in output
 
@@ -58,18 +66,20 @@ def test_every_endpoint_has_its_section_with_an_example_in_each_language(
     served: ServedBento,
 ) -> None:
     paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
-    told = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    endpoints = {
+    served_endpoints = {
+        f"{method.upper()} {path}" for path, methods in paths.items() for method in methods
+    }
+    documented = {
         section.title: [block.language for block in section.blocks]
         for section in sections(DOCUMENT)
         if re.match("(GET|POST|PUT|PATCH|DELETE) /", section.title)
     }
-    assert endpoints.keys() == told
-    for title, languages in endpoints.items():
+    assert documented.keys() == served_endpoints
+    for title, languages in documented.items():
         assert {"sh", "python", "js"} <= {*languages}, title
 
 
-def test_every_error_that_may_come_is_explained(served: ServedBento) -> None:
+def test_every_error_status_is_explained(served: ServedBento) -> None:
     paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
     statuses = {
         status
@@ -97,24 +107,26 @@ def run(block: Block, url: str, folder: Path) -> str:
     return ended.stdout + ended.stderr
 
 
-def unlike(shown: Any, came: Any, where: str = "reply") -> list[str]:
-    """Where the reply that is shown has other fields, or values of another type.
+def differences(shown: Any, actual: Any, where: str = "reply") -> list[str]:
+    """Where the documented reply has other fields than the actual one, or values of other types.
 
-    What may be null, or is a map or list that happens to be empty, is like anything.
+    A value that is null in either, or a map or list that is empty, matches any other.
     """
-    if shown is None or came is None or came in ({}, []):
+    if shown is None or actual is None or actual in ({}, []):
         return []
-    if isinstance(shown, dict) and isinstance(came, dict):
-        if shown.keys() != came.keys():
-            return [f"{where}: {sorted(shown)} is shown, {sorted(came)} came"]
+    if isinstance(shown, dict) and isinstance(actual, dict):
+        if shown.keys() != actual.keys():
+            return [f"{where}: the document has {sorted(shown)}, the reply {sorted(actual)}"]
         return [
-            fault for name in shown for fault in unlike(shown[name], came[name], f"{where}.{name}")
+            difference
+            for name in shown
+            for difference in differences(shown[name], actual[name], f"{where}.{name}")
         ]
-    if isinstance(shown, list) and isinstance(came, list):
-        return unlike(shown[0], came[0], f"{where}.0")
+    if isinstance(shown, list) and isinstance(actual, list):
+        return differences(shown[0], actual[0], f"{where}.0")
     numbers = (int, float)
-    if isinstance(shown, bool) is isinstance(came, bool):
-        alike = isinstance(came, numbers if isinstance(shown, numbers) else type(shown))
+    if isinstance(shown, bool) is isinstance(actual, bool):
+        same_type = isinstance(actual, numbers if isinstance(shown, numbers) else type(shown))
     else:
-        alike = False
-    return [] if alike else [f"{where}: {shown!r} is shown, {came!r} came"]
+        same_type = False
+    return [] if same_type else [f"{where}: the document has {shown!r}, the reply {actual!r}"]

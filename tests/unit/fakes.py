@@ -90,7 +90,7 @@ class FakeCache:
         self.lookups.append(list(keys))
         return [self.content.get(key) for key in keys]
 
-    async def store(self, classifications: Mapping[str, Classification]) -> None:
+    def store(self, classifications: Mapping[str, Classification]) -> None:
         self.stores.append(list(classifications))
         self.content.update(classifications)
 

@@ -7,12 +7,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, ServiceError
+from core.request_context import context_of
 from web.problems import problem_body
-from web.request_id import request_id
 from web.schemas.predictions import invalid_fields
 
 
-def get_app(*routers: APIRouter) -> FastAPI:
+def create_read_app(*routers: APIRouter) -> FastAPI:
     """An app of `routers` whose errors are problems. BentoML mounts it at `/`."""
     app = FastAPI(
         openapi_url=None,
@@ -28,7 +28,7 @@ def get_app(*routers: APIRouter) -> FastAPI:
 
 
 def _operation_id(route: APIRoute) -> str:
-    """What a generated client calls an endpoint: `analytics_summary`, without function names."""
+    """The name of an endpoint in a generated client, such as `analytics_summary`."""
     name = route.path.strip("/").replace("/", "_").replace("-", "_")
     methods = "_".join(sorted(route.methods or ()))
     return name if methods == "GET" else f"{methods.lower()}_{name}"
@@ -41,15 +41,15 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # The first part of a location is only where it came from ("query").
-    faults = [(tuple(fault["loc"][1:]), str(fault["msg"])) for fault in error.errors()]
-    return _problem(request, invalid_fields(faults))
+    # The first part of a location is its source ("query").
+    errors = [(tuple(fault["loc"][1:]), str(fault["msg"])) for fault in error.errors()]
+    return _problem(request, invalid_fields(errors))
 
 
 def _problem(request: Request, error: ServiceError) -> Response:
     problem = error.problem()
     return Response(
-        problem_body(problem, request.url.path, request_id(request.scope)),
+        problem_body(problem, request.url.path, context_of(request.scope).id),
         problem.status,
         {"content-type": PROBLEM_CONTENT_TYPE, **problem.headers},
     )

@@ -11,8 +11,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from core import metrics
+from core.request_context import context_of
 from core.types import RunnerDescription, Version
-from web.rate_limit import client_identity
 from web.rate_limiter import RateLimiter
 from web.routes import LimitName
 from web.schemas.operations import (
@@ -42,7 +42,7 @@ class WatchedPolicy(Protocol):
 
 
 class Probes(Protocol):
-    """What this room needs to know of the parts of a running service."""
+    """The parts of a running service that these endpoints report on."""
 
     @property
     def runners(self) -> Mapping[Version, WatchedRunner]: ...
@@ -70,7 +70,7 @@ def operations_router(
 
     @router.get("/health", responses={503: {"model": Health, "description": "No model answers"}})
     async def health(response: Response) -> Health:
-        """What is up. 503 only if no prediction can be served; PostgreSQL or Redis may be down."""
+        """Health. 503 only if no prediction can be served; PostgreSQL or Redis may be down."""
         report = await health_report(probes())
         if report.status == "unavailable":
             response.status_code = 503
@@ -92,13 +92,13 @@ def operations_router(
 
     @router.get("/log/stats")
     async def log_stats() -> LogStats:
-        """Predictions recorded and stored since the service started, and what waits on disk."""
+        """Predictions recorded and stored since the start, and bytes that wait on disk."""
         return await anyio.to_thread.run_sync(_log_stats)
 
     @router.get("/rate-limit/status")
     async def rate_limit_status(request: Request, limit: LimitName = "predict") -> RateLimitStatus:
-        """What this caller has left of a limit. Asking is not counted."""
-        state = await probes().limiter.state(limit, client_identity(request.scope))
+        """The state of a limit for this caller. This request is not counted."""
+        state = await probes().limiter.state(limit, context_of(request.scope).caller)
         if state is None:
             return RateLimitStatus(limit=None, remaining=None, reset_in_seconds=None)
         return RateLimitStatus(
@@ -179,7 +179,7 @@ def _runner_health(runner: WatchedRunner) -> RunnerHealth:
         revision=description.revision,
         engine=description.engine,
         tag=description.tag or None,
-        loading=(loading.tag or "what is configured") if loading else None,
+        loading=(loading.tag or "the configured model") if loading else None,
         load_error=description.load_error,
         observed_generation=description.observed_generation if description.converged else None,
     )

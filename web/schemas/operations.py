@@ -1,4 +1,4 @@
-"""Wire models of what operators ask: health, and how the cache, the log and the limits stand."""
+"""Wire models for operators: health, and the state of the cache, the log and the limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class RunnerHealth(BaseModel):
     revision: str | None
     engine: str | None
     tag: str | None = Field(None, description="in the BentoML model store")
-    loading: str | None = Field(None, description="what is being loaded to take its place")
+    loading: str | None = Field(None, description="the model that is being loaded to replace it")
     load_error: str | None = Field(None, description="why the last desired model was not loaded")
     observed_generation: int | None = Field(
         None, description="the latest rollout policy whose model every host has loaded or refused"
@@ -20,8 +20,8 @@ class RunnerHealth(BaseModel):
 
 
 class RolloutHealth(BaseModel):
-    policy_version: int = Field(description="0: what the settings say")
-    frozen: bool = Field(description="the newest policy is not known; the last known is in force")
+    policy_version: int = Field(description="0: the policy that the settings give")
+    frozen: bool = Field(description="PostgreSQL is away: the last known policy is in force")
 
 
 class Health(BaseModel):
@@ -30,7 +30,9 @@ class Health(BaseModel):
         description="ok; degraded: predictions are served, a part is down; unavailable"
     )
     model_loaded: bool
-    log_writable: bool = Field(description="predictions can be recorded; without, none is answered")
+    log_writable: bool = Field(
+        description="false: no prediction can be recorded, so none is answered"
+    )
     database_connected: bool
     redis_connected: bool
     versions: dict[Version, RunnerHealth]
@@ -46,12 +48,12 @@ class CacheStats(BaseModel):
 
 class LogStats(BaseModel):
     recorded: int = Field(description="predictions on local disk, of all workers since the start")
-    stored: int = Field(description="of these, in PostgreSQL")
+    stored: int = Field(description="predictions that reached PostgreSQL")
     dropped: int
-    rejected: int = Field(description="lines that PostgreSQL refused or nobody could read")
-    waiting_bytes: int = Field(description="on local disk, for PostgreSQL")
-    max_bytes: int = Field(description="what may wait at most")
-    oldest_seconds: float = Field(description="how long what waits has waited")
+    rejected: int = Field(description="lines that PostgreSQL refused or that could not be read")
+    waiting_bytes: int = Field(description="bytes on local disk that wait for PostgreSQL")
+    max_bytes: int = Field(description="the most bytes that may wait")
+    oldest_seconds: float = Field(description="age of the oldest bytes that wait")
 
 
 class RateLimitStatus(BaseModel):

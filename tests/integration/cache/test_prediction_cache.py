@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from cache.keys import PREFIX, cache_key
-from cache.prediction_cache import COUNTED_KEYS, PredictionCache
+from cache.prediction_cache import (
+    COUNTED_KEYS,
+    FLUSH_SECONDS,
+    MAX_WAITING_WRITES,
+    PredictionCache,
+)
 from core.redis import connect
 from core.types import Classification
 from tests.serving import free_port
@@ -29,6 +36,12 @@ def counter(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
+async def stored(cache: PredictionCache, classifications: Mapping[str, Classification]) -> None:
+    """Store them, and wait until Redis has them."""
+    cache.store(classifications)
+    await cache.flush()
+
+
 @pytest.fixture
 def cache(redis: Redis) -> PredictionCache:
     return PredictionCache(redis, ttl_seconds=100)
@@ -37,7 +50,7 @@ def cache(redis: Redis) -> PredictionCache:
 async def test_what_was_stored_is_found_in_one_round_trip(
     cache: PredictionCache, redis: Redis
 ) -> None:
-    await cache.store({key: ANSWERS[key] for key in KEYS[:2]})
+    await stored(cache, {key: ANSWERS[key] for key in KEYS[:2]})
     before = await calls(redis, "mget")
     hits, misses = counter("cache_hits_total"), counter("cache_misses_total")
     assert await cache.lookup(KEYS) == [ANSWERS[KEYS[0]], ANSWERS[KEYS[1]], None]
@@ -74,7 +87,7 @@ async def test_what_cannot_be_read_is_a_miss(
 
 async def test_other_keys_are_not_counted(cache: PredictionCache, redis: Redis) -> None:
     await redis.set("somebody-else", b"1")
-    await cache.store(ANSWERS)
+    await stored(cache, ANSWERS)
     assert await cache.size() == 3
 
 
@@ -86,7 +99,7 @@ async def test_redis_outage_still_answers_and_is_counted() -> None:
         for operation in ("lookup", "store", "size", "ping")
     }
     assert await cache.lookup(KEYS) == [None] * 3
-    await cache.store(ANSWERS)
+    await stored(cache, ANSWERS)
     assert await cache.size() is None
     assert await cache.connected() is False
     for operation, before in failed.items():
@@ -97,7 +110,7 @@ async def test_redis_outage_still_answers_and_is_counted() -> None:
 async def test_connections_that_redis_closed_cost_no_hit(redis: Redis, redis_server: str) -> None:
     client = connect(redis_server, timeout_seconds=5)
     cache = PredictionCache(client, ttl_seconds=100)
-    await cache.store(ANSWERS)
+    await stored(cache, ANSWERS)
     # As by a Redis that restarts, or one that closes what is idle.
     assert await redis.client_kill_filter(_type="normal", skipme=True) >= 1
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
@@ -111,7 +124,7 @@ async def test_a_batch_is_stored_in_one_round_trip(cache: PredictionCache, redis
         return int((await redis.info("stats"))["total_reads_processed"])
 
     before = await reads()
-    await cache.store(many)
+    await stored(cache, many)
     # Asking is itself one of the two.
     assert await reads() - before == 2
     assert await cache.lookup(list(many)) == list(many.values())
@@ -129,21 +142,21 @@ async def test_numbers_come_back_as_they_were_to_the_last_bit(cache: PredictionC
             numbers.randrange(512),
             truncated=numbers.random() < 0.5,
         )
-    await cache.store(made)
+    await stored(cache, made)
     found = await cache.lookup(list(made))
     assert found == list(made.values())
     assert {tuple(one.scores) for one in found if one} == {("positive", "neutral", "negative")}
 
 
 async def test_a_stored_answer_lives_as_long_as_the_setting_says(redis: Redis) -> None:
-    await PredictionCache(redis, ttl_seconds=86_400).store(ANSWERS)
+    await stored(PredictionCache(redis, ttl_seconds=86_400), ANSWERS)
     assert {await redis.ttl(key) for key in KEYS} <= {86_399, 86_400}
 
 
 async def test_a_wrong_kind_of_key_is_a_miss(cache: PredictionCache, redis: Redis) -> None:
     await redis.rpush(KEYS[0], "x")
     assert await cache.lookup(KEYS[:1]) == [None]
-    await cache.store({KEYS[0]: ANSWERS[KEYS[0]]})
+    await stored(cache, {KEYS[0]: ANSWERS[KEYS[0]]})
     assert await cache.lookup(KEYS[:1]) == [ANSWERS[KEYS[0]]]
 
 
@@ -160,7 +173,7 @@ def remembering(redis: Redis, entries: int, ttl_seconds: int = 100) -> Predictio
 
 async def test_what_this_process_remembers_needs_no_redis(redis: Redis) -> None:
     cache = remembering(redis, 10)
-    await cache.store({key: ANSWERS[key] for key in KEYS[:2]})
+    await stored(cache, {key: ANSWERS[key] for key in KEYS[:2]})
     before = await calls(redis, "mget")
     hits, misses = counter("cache_hits_total"), counter("cache_misses_total")
     assert await cache.lookup(KEYS[:2]) == [ANSWERS[key] for key in KEYS[:2]]
@@ -174,7 +187,7 @@ async def test_what_this_process_remembers_needs_no_redis(redis: Redis) -> None:
 
 
 async def test_what_another_process_stored_is_remembered_once_it_was_found(redis: Redis) -> None:
-    await PredictionCache(redis, ttl_seconds=100).store(ANSWERS)
+    await stored(PredictionCache(redis, ttl_seconds=100), ANSWERS)
     cache = remembering(redis, 10)
     before = await calls(redis, "mget")
     for _ in range(3):
@@ -185,14 +198,14 @@ async def test_what_another_process_stored_is_remembered_once_it_was_found(redis
 async def test_a_miss_is_not_remembered(redis: Redis) -> None:
     cache = remembering(redis, 10)
     assert await cache.lookup(KEYS) == [None] * 3
-    await PredictionCache(redis, ttl_seconds=100).store(ANSWERS)
+    await stored(PredictionCache(redis, ttl_seconds=100), ANSWERS)
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
 
 
 async def test_what_is_remembered_outlives_a_redis_outage() -> None:
     client = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
     cache = remembering(client, 10)
-    await cache.store(ANSWERS)
+    await stored(cache, ANSWERS)
     failed = counter("redis_errors_total", operation="lookup")
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
     assert counter("redis_errors_total", operation="lookup") == failed
@@ -201,7 +214,7 @@ async def test_what_is_remembered_outlives_a_redis_outage() -> None:
 
 async def test_no_more_is_remembered_than_the_bound(redis: Redis) -> None:
     cache = remembering(redis, 2)
-    await cache.store(ANSWERS)
+    await stored(cache, ANSWERS)
     await redis.flushdb()
     assert await cache.lookup(KEYS) == [None, ANSWERS[KEYS[1]], ANSWERS[KEYS[2]]]
 
@@ -209,16 +222,16 @@ async def test_no_more_is_remembered_than_the_bound(redis: Redis) -> None:
 async def test_what_was_used_last_is_remembered_longest(redis: Redis) -> None:
     cache = remembering(redis, 2)
     for key in KEYS[:2]:
-        await cache.store({key: ANSWERS[key]})
+        await stored(cache, {key: ANSWERS[key]})
     await cache.lookup(KEYS[:1])
-    await cache.store({KEYS[2]: ANSWERS[KEYS[2]]})
+    await stored(cache, {KEYS[2]: ANSWERS[KEYS[2]]})
     await redis.flushdb()
     assert await cache.lookup(KEYS) == [ANSWERS[KEYS[0]], None, ANSWERS[KEYS[2]]]
 
 
 async def test_what_is_remembered_ends_with_its_time_to_live(redis: Redis) -> None:
     cache = remembering(redis, 10, ttl_seconds=1)
-    await cache.store(ANSWERS)
+    await stored(cache, ANSWERS)
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
     # Redis was told a moment later, so when it has forgotten them this process has too.
     deadline = asyncio.get_running_loop().time() + 10
@@ -232,10 +245,84 @@ async def test_what_is_remembered_ends_with_its_time_to_live(redis: Redis) -> No
 
 async def test_without_entries_nothing_is_remembered(redis: Redis) -> None:
     cache = remembering(redis, 0)
-    await cache.store(ANSWERS)
+    await stored(cache, ANSWERS)
     before = await calls(redis, "mget")
     for _ in range(2):
         assert await cache.lookup(KEYS) == list(ANSWERS.values())
     assert await calls(redis, "mget") - before == 2
     await redis.flushdb()
     assert await cache.lookup(KEYS) == [None] * 3
+
+
+@asynccontextmanager
+async def hanging_redis(entries: int = 0) -> AsyncIterator[PredictionCache]:
+    """A cache whose Redis takes connections, and never answers."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the client closes the connection
+        writer.close()
+        ended.release()
+
+    ended = asyncio.Semaphore(0)
+    port = free_port()
+    server = await asyncio.start_server(hang, "127.0.0.1", port)
+    client = connect(f"redis://127.0.0.1:{port}", timeout_seconds=0.2)
+    try:
+        yield PredictionCache(client, ttl_seconds=100, local_entries=entries)
+    finally:
+        await client.aclose()
+        await asyncio.wait_for(ended.acquire(), 5)
+        server.close()
+
+
+async def test_slow_redis_delays_no_store_and_this_process_knows_at_once() -> None:
+    async with hanging_redis(entries=10) as cache:
+        failed = counter("redis_errors_total", operation="store")
+        # A plain call: no turn of the loop, so no reply waits for it.
+        cache.store(ANSWERS)
+        assert counter("redis_errors_total", operation="store") == failed
+        assert await cache.lookup(KEYS) == list(ANSWERS.values())
+        await cache.flush()
+        assert counter("redis_errors_total", operation="store") == failed + 1
+
+
+async def test_stop_writes_what_still_waits_for_redis(cache: PredictionCache, redis: Redis) -> None:
+    many = {cache_key("v1", "r1", str(number)): classification("x") for number in range(1_200)}
+    cache.store(many)
+    await cache.stop()
+    assert await redis.dbsize() == 1_200
+    assert await cache.lookup(list(many)) == list(many.values())
+
+
+async def test_stop_does_not_wait_for_a_slow_redis_for_ever() -> None:
+    async with hanging_redis() as cache:
+        cache.store(ANSWERS)
+        async with asyncio.timeout(FLUSH_SECONDS + 5):
+            await cache.stop()
+
+
+async def test_store_that_follows_is_what_redis_keeps(cache: PredictionCache, redis: Redis) -> None:
+    later = classification("another text, and longer")
+    for value in (ANSWERS[KEYS[0]], later):
+        cache.store({KEYS[0]: value})
+    await cache.flush()
+    assert await cache.lookup(KEYS[:1]) == [later]
+
+
+async def test_answers_past_the_bound_are_dropped_and_counted() -> None:
+    client = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
+    cache = PredictionCache(client, ttl_seconds=100, local_entries=10)
+    before = counter("cache_writes_dropped_total")
+    answer = classification("x")
+    cache.store({str(number): answer for number in range(MAX_WAITING_WRITES)})
+    assert counter("cache_writes_dropped_total") == before
+    cache.store(ANSWERS)
+    assert counter("cache_writes_dropped_total") == before + 3
+    # Dropped are the writes to Redis alone.
+    assert await cache.lookup(KEYS) == list(ANSWERS.values())
+    # A Redis that is down takes them all, at no cost; there is room again.
+    await cache.flush()
+    cache.store(ANSWERS)
+    assert counter("cache_writes_dropped_total") == before + 3
+    await cache.stop()
+    await client.aclose()

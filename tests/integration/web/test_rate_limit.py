@@ -16,10 +16,10 @@ from starlette.routing import Route
 from core.errors import RateLimited
 from core.redis import connect
 from tests.serving import free_port
+from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
-from web.rate_limit import RateLimitMiddleware
 from web.rate_limiter import RateLimiter
-from web.response_headers import ResponseHeadersMiddleware
+from web.request import RequestMiddleware
 from web.routes import LimitName
 
 LIMITS: dict[LimitName, str] = {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}
@@ -145,8 +145,8 @@ async def test_the_answer_past_the_limit_is_a_problem_with_retry_after(
         return PlainTextResponse("ok")
 
     routes = [Route(path, endpoint, methods=["POST"]) for path in ("/predict/batch", "/free")]
-    limited = RateLimitMiddleware(Starlette(routes=routes), lambda: limiter)
-    app = ResponseHeadersMiddleware(ProblemMiddleware(limited))
+    limited = AccessMiddleware(Starlette(routes=routes), (), lambda: limiter)
+    app = RequestMiddleware(ProblemMiddleware(limited))
     transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         replies = [await http.post("/predict/batch") for _ in range(3)]

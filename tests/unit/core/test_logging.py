@@ -15,11 +15,14 @@ from core.paths import ROOT
 SECRET = "I loved this film of hers"  # what a client might send
 PROGRAM = f"""
 import logging
-from core import logging as logs
-logs.configure_logs({{level!r}}, {{form!r}}, "here")
+from core.logging import configure_logs
+from core.request_context import RequestContext, enter
+place = ["here"]
+configure_logs({{level!r}}, {{form!r}}, lambda: place[-1])
 log = logging.getLogger("bentoml.sentiment.test")
 log.info("nothing special")
-logs.request_id.set("abc-1")
+enter(RequestContext("abc-1"))
+place.append("there")
 log.warning("a %s failed", "call", extra={{{{"status": 503, "text": {SECRET!r}}}}})
 try:
     try:
@@ -52,10 +55,12 @@ def test_a_line_is_one_object_with_what_one_searches_for() -> None:
         "message": "nothing special",
     }
     assert (second["request_id"], second["status"]) == ("abc-1", 503)
+    # The name of the process is found out for each line: BentoML sets it after the start.
+    assert second["component"] == "there"
     assert second["message"] == "a call failed"
     assert third["exception"].splitlines()[0] == "ValueError"
     assert "KeyError" in third["exception"]
-    assert "<string>:13 in <module>" in third["exception"]
+    assert "<string>:16 in <module>" in third["exception"]
 
 
 @pytest.mark.parametrize("form", ["json", "text", "auto"])

@@ -14,6 +14,8 @@ import yaml
 from core.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ISSUE_TEMPLATES = ROOT / ".github" / "ISSUE_TEMPLATE"
+FORMS = ("bug", "feature")
 
 
 def jobs(path: Path) -> dict[str, dict[str, Any]]:
@@ -30,6 +32,8 @@ def commands(path: Path) -> list[str]:
     [
         ("vendor.github-workflows", WORKFLOWS),
         ("vendor.dependabot", [ROOT / ".github" / "dependabot.yml"]),
+        ("vendor.github-issue-config", [ISSUE_TEMPLATES / "config.yml"]),
+        ("vendor.github-issue-forms", [ISSUE_TEMPLATES / f"{name}.yml" for name in FORMS]),
     ],
 )
 def test_they_are_what_the_schema_says(schema: str, paths: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""What the documents name is there: files, headings, commands and their options, settings."""
+"""The files, headings, commands, options and settings that the documents name exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.settings import Settings
 from tests.documents import anchors, documents, links, sections
 
 DOCUMENTS = documents()
-# Not settings of the service: of make, of other programs, of a platform, of what is no more.
+# Names that look like settings and are none: of make, of other programs, of platforms, of files.
 FOREIGN = {
     *("BENCH", "HOST", "LOOP", "RECORD", "ROUNDS", "SECONDS", "SHAPE", "TORCH_INDEX", "USERS"),
     *("BENTOML_HOME", "BENTOML_SERVE_RUNNER_MAP", "FORWARDED_ALLOW_IPS", "LOADTEST_API_KEYS"),
@@ -23,7 +23,7 @@ FOREIGN = {
     *("API_PORTS", "GRAFANA_PASSWORD", "GRAFANA_PORT", "METRICS_KEY", "POSTGRES_PASSWORD"),
     *("RAILWAY_RUN_UID", "REDIS_PASSWORD", "SENTIMENT_IMAGE"),
     *("RAY_USAGE_STATS_ENABLED", "SENTIMENT_API_KEY", "SENTIMENT_URL"),
-    *("SENTENCE_WORDS", "WIRE_VERSION"),
+    *("SENTENCE_WORDS", "WIRE_VERSION", "CODE_OF_CONDUCT"),
 }
 SETTINGS = {name.upper() for name in Settings.model_fields}
 _SETTING = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b|\b(?P<set>[A-Z][A-Z0-9]+)=")
@@ -36,7 +36,7 @@ def shown(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
-def test_every_relative_link_leads_somewhere(path: Path) -> None:
+def test_every_relative_link_resolves(path: Path) -> None:
     broken = []
     for target in links(path.read_text()):
         if re.match(r"[a-z]+:", target):
@@ -61,7 +61,7 @@ def test_every_document_is_found_from_the_readme() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
-def test_every_make_target_is_there(path: Path) -> None:
+def test_every_make_target_exists(path: Path) -> None:
     named = {
         match["target"]
         for piece in commands(path.read_text())
@@ -70,32 +70,32 @@ def test_every_make_target_is_there(path: Path) -> None:
     assert named - targets() == set()
 
 
-def test_make_help_tells_every_target() -> None:
-    told = re.findall(r"^([a-z-]+):.*## \S", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert set(told) == targets()
+def test_make_help_lists_every_target() -> None:
+    listed = re.findall(r"^([a-z-]+):.*## \S", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(listed) == targets()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
-def test_every_script_has_the_options_that_are_named(path: Path) -> None:
+def test_every_script_has_its_named_options(path: Path) -> None:
     unknown = []
     for match in _SCRIPT.finditer(path.read_text()):
         module = ROOT / "scripts" / f"{match['name']}.py"
-        given = [word for word in shlex.split(match["rest"]) if word.startswith("--")]
-        if not module.exists() or set(given) - options(module):
+        named = [word for word in shlex.split(match["rest"]) if word.startswith("--")]
+        if not module.exists() or set(named) - options(module):
             unknown.append(match[0])
     assert unknown == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
-def test_every_setting_is_one(path: Path) -> None:
-    if path.name == "CHANGELOG.md":  # tells of those that are gone
+def test_every_setting_exists(path: Path) -> None:
+    if path.name == "CHANGELOG.md":  # names settings that are gone
         return
     named = {match["name"] or match["set"] for match in _SETTING.finditer(path.read_text())}
     assert named - SETTINGS - FOREIGN == set()
 
 
 def commands(text: str) -> list[str]:
-    """What stands in backquotes, and the lines of code."""
+    """Return the text in backquotes, and the code blocks."""
     blocks = [block.code for section in sections(text) for block in section.blocks]
     return [*re.findall(r"`[^`\n]+`", text), *blocks]
 
@@ -106,13 +106,13 @@ def targets() -> set[str]:
 
 
 def options(module: Path) -> set[str]:
-    """The options of a typer command: those that are spelt out, and each parameter of a command."""
+    """Return the options of a typer command: literal ones, and one for each parameter."""
     tree = ast.parse(module.read_text())
     for node in tree.body:
         # A thin command takes its main from a room.
         if isinstance(node, ast.ImportFrom) and node.module and node.names[0].name == "main":
             return options(ROOT / f"{node.module.replace('.', '/')}.py")
-    spelt = {
+    literal = {
         node.value
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -131,4 +131,4 @@ def options(module: Path) -> set[str]:
         if argument.annotation is not None
         if "typer.Option" in (annotation := ast.unparse(argument.annotation)) or annotation in named
     }
-    return spelt | parameters
+    return literal | parameters

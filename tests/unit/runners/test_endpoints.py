@@ -13,6 +13,7 @@ from bentoml.exceptions import InvalidArgument, ServiceUnavailable
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
+from core.asgi import WATCHED_AFTER_SECONDS
 from runners import wire
 from runners.endpoints import Answer, RunnerEndpoints
 
@@ -166,6 +167,59 @@ async def test_caller_that_hangs_up_gets_no_answer(calls: Calls) -> None:
     app = RunnerEndpoints(PlainTextResponse("BentoML"), calls.answers, MAX_BODY_BYTES)
     await asyncio.wait_for(app(scope, receive, send), 5)
     assert calls.bodies == []
+
+
+async def test_caller_that_hangs_up_while_it_waits_cancels_its_call() -> None:
+    """A call that the API gives up is not computed."""
+    messages: asyncio.Queue[Message] = asyncio.Queue()
+    messages.put_nowait({"type": "http.request", "body": b"body", "more_body": False})
+    working, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def endless(_body: bytes) -> bytes:
+        working.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    headers = [(b"content-type", wire.CONTENT_TYPE.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/classify", "headers": headers}
+    app = RunnerEndpoints(
+        PlainTextResponse("BentoML"), lambda: {"/classify": endless}, MAX_BODY_BYTES
+    )
+
+    async def run() -> None:
+        await app(scope, messages.get, send)
+
+    before = asyncio.all_tasks()
+    call = asyncio.create_task(run())
+    await asyncio.wait_for(working.wait(), 5)
+    messages.put_nowait({"type": "http.disconnect"})
+    # Without asyncio.timeout, whose own cancellation would look like the one that is tested.
+    await asyncio.wait([call], timeout=5)
+    assert call.done()
+    await call
+    assert cancelled.is_set()
+    assert call.cancelling() == 0
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+async def test_caller_that_stays_is_answered_however_long_it_takes(calls: Calls) -> None:
+    async def slow(body: bytes) -> bytes:
+        await asyncio.sleep(2 * WATCHED_AFTER_SECONDS)
+        return await calls.answer(body)
+
+    app = RunnerEndpoints(PlainTextResponse("BentoML"), lambda: {"/classify": slow}, MAX_BODY_BYTES)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://runner") as client:
+        reply = await client.post("/classify", content=b"body", headers=OURS)
+    assert (reply.status_code, reply.content) == (200, b"body")
 
 
 async def test_websocket_is_closed(calls: Calls) -> None:

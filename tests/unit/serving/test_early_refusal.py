@@ -1,4 +1,4 @@
-"""What the door refuses is answered by the protocol, as the door itself would answer it."""
+"""The protocol answers a shed request just as the middleware would answer it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from core.asgi import send_response
 from serving.http_protocol import BoundedHttpProtocol
 from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
-from web.asgi_io import read_body, send_response
-from web.body_guard import DRAIN_BYTES
-from web.shedding import LoadShedder
+from web.body import DRAIN_BYTES, JsonBodyReader
+from web.shedding import LoadShedder, LoadSheddingMiddleware
 
 TIMEOUT_SECONDS = 0.3
 WAIT_SECONDS = 10.0
@@ -29,41 +29,42 @@ POST = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 REQUEST = POST + LENGTH + b"\r\n" + BODY
 LAST = POST + LENGTH + b"Connection: close\r\n\r\n" + BODY
+READER = JsonBodyReader(DRAIN_BYTES, WAIT_SECONDS)
 GET = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 class Switch(LoadShedder):
-    """Open or shut as told; counts how often it was asked."""
+    """Refuses all until it is opened; counts the requests that it decided on."""
 
     def __init__(self) -> None:
         super().__init__({PATH})
-        self.asked = 0
-        self.watch.note(-10.0)
-        self.watch.note(-5.0)  # late, and so it stays
+        self.decided = 0
+        self.lag_monitor.record_beat(-10.0)
+        self.lag_monitor.record_beat(-5.0)  # late, and so it stays
 
     def admit(self, scope: Scope) -> bool:
-        self.asked += 1
+        self.decided += 1
         return super().admit(scope)
 
     def open(self) -> None:
         for beat in range(1, 1_000):
-            self.watch.note(-5.0 + beat / 100)
+            self.lag_monitor.record_beat(-5.0 + beat / 100)
 
 
 @dataclass
 class Site:
-    """A real uvicorn, its door, and what came as far as its app."""
+    """A real uvicorn, its shedder, and what came as far as its app."""
 
     port: int
-    door: Switch
+    shedder: Switch
     server: uvicorn.Server
     protocol: type[BoundedHttpProtocol]
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     bodies: list[bytes] = field(default_factory=list)
 
-    async def app(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.gate.wait()
-        self.bodies.append(await read_body(receive))
+        self.bodies.append(await READER.read(scope, receive))
         await send_response(send, 200, b"{}")
 
     async def talk(self, *parts: bytes, pause_seconds: float = 0.0) -> bytes:
@@ -85,13 +86,14 @@ async def site() -> AsyncIterator[Site]:
 
     class Hurried(BoundedHttpProtocol):
         header_timeout_seconds = TIMEOUT_SECONDS
-        door = closed
+        shedder = closed
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await it.app(scope, receive, send)
 
+    layer = LoadSheddingMiddleware(app, closed)
     server = uvicorn.Server(
-        uvicorn.Config(closed.before(app), port=port, http=Hurried, lifespan="off", log_config=None)
+        uvicorn.Config(layer, port=port, http=Hurried, lifespan="off", log_config=None)
     )
     it = Site(port, closed, server, Hurried)
     it.gate.set()
@@ -121,11 +123,11 @@ def statuses(replies: bytes) -> list[int]:
     return found
 
 
-async def test_it_is_what_the_door_answers(site: Site) -> None:
-    """Whichever of the two says it; and it is counted."""
+async def test_answer_is_that_of_the_middleware(site: Site) -> None:
+    """Whichever of the two answers; and it is counted."""
     told = {"x-request-id": "mine"}
-    of_door = httpx.ASGITransport(Switch().before(site.app))
-    async with httpx.AsyncClient(transport=of_door, base_url="http://test") as http:
+    of_middleware = httpx.ASGITransport(LoadSheddingMiddleware(site.app, Switch()))
+    async with httpx.AsyncClient(transport=of_middleware, base_url="http://test") as http:
         expected = await http.post(PATH, content=BODY, headers=told)
     before = [
         counter("shed_requests_total", reason="event_loop"),
@@ -147,7 +149,7 @@ async def test_it_is_what_the_door_answers(site: Site) -> None:
     assert site.bodies == []
 
 
-async def test_the_connection_is_kept_or_ended_as_the_client_says(site: Site) -> None:
+async def test_connection_is_kept_or_ended_as_the_client_says(site: Site) -> None:
     assert statuses(await site.talk(REQUEST, GET, REQUEST + GET + REQUEST, LAST)) == [
         503, 200, 503, 200, 503, 503,
     ]  # fmt: skip
@@ -158,19 +160,19 @@ async def test_the_connection_is_kept_or_ended_as_the_client_says(site: Site) ->
     assert b"\r\nconnection: close\r\n" in reply
 
 
-async def test_what_else_is_asked_comes_in(site: Site) -> None:
+async def test_other_requests_are_admitted_undecided(site: Site) -> None:
     feedback = LAST.replace(b"/predict", b"/feedback")
     assert statuses(await site.talk(GET, feedback)) == [200, 200]
-    assert site.door.asked == 0
+    assert site.shedder.decided == 0
 
 
-async def test_what_is_let_in_is_asked_for_once(site: Site) -> None:
-    site.door.open()
+async def test_admitted_request_is_decided_once(site: Site) -> None:
+    site.shedder.open()
     assert statuses(await site.talk(REQUEST, REQUEST, LAST)) == [200, 200, 200]
-    assert (site.bodies, site.door.asked) == ([BODY] * 3, 3)
+    assert (site.bodies, site.shedder.decided) == ([BODY] * 3, 3)
 
 
-async def test_a_body_that_comes_later_is_thrown_away(site: Site) -> None:
+async def test_body_that_comes_later_is_thrown_away(site: Site) -> None:
     pieces = [POST + LENGTH + b"\r\n", BODY[:5], BODY[5:]]
     reply = await site.talk(*pieces, GET, *pieces, LAST, pause_seconds=0.02)
     assert statuses(reply) == [503, 200, 503, 503]
@@ -179,11 +181,11 @@ async def test_a_body_that_comes_later_is_thrown_away(site: Site) -> None:
     assert site.bodies == [b""]
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(site: Site) -> None:
+async def test_body_that_does_not_come_is_not_waited_for(site: Site) -> None:
     assert statuses(await site.talk(POST + LENGTH + b"\r\n", BODY[:5])) == [503]
 
 
-async def test_a_body_without_end_is_hung_up_on(site: Site) -> None:
+async def test_endless_body_ends_the_connection(site: Site) -> None:
     site.protocol.header_timeout_seconds = 10 * WAIT_SECONDS
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(POST + b"Content-Length: %d\r\n\r\n" % (100 * DRAIN_BYTES))
@@ -194,7 +196,7 @@ async def test_a_body_without_end_is_hung_up_on(site: Site) -> None:
     writer.close()
 
 
-async def test_who_asks_first_is_not_kept_waiting_for_the_body(site: Site) -> None:
+async def test_client_that_expects_100_continue_is_answered_at_once(site: Site) -> None:
     reply = await site.talk(POST + LENGTH + b"Expect: 100-continue\r\n\r\n")
     assert statuses(reply) == [503]
     assert b"\r\nconnection: close\r\n" in reply
@@ -208,7 +210,7 @@ async def test_answers_keep_their_order(site: Site) -> None:
     assert statuses(await talking) == [200, 503, 200, 503]
 
 
-async def test_who_does_not_read_takes_no_memory(site: Site) -> None:
+async def test_client_that_does_not_read_takes_no_memory(site: Site) -> None:
     many = 10_000
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)

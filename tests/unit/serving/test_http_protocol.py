@@ -121,15 +121,15 @@ async def test_what_is_no_http_gets_a_problem(port: int) -> None:
 
 def test_servers_speak_it_from_then_on() -> None:
     protocol = BoundedHttpProtocol
-    settings = ("header_timeout_seconds", "keep_alive_seconds", "door")
+    settings = ("header_timeout_seconds", "keep_alive_seconds", "shedder")
     before = HTTP_PROTOCOLS["auto"], {name: getattr(protocol, name) for name in settings}
-    door = LoadShedder({"/predict"})
+    shedder = LoadShedder({"/predict"})
     try:
-        use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60, door=door)
+        use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60, shedder=shedder)
         config = uvicorn.Config(PlainTextResponse("ok"), log_config=None)
         config.load()
         assert config.http_protocol_class is protocol
-        assert [getattr(protocol, name) for name in settings] == [3.0, 60, door]
+        assert [getattr(protocol, name) for name in settings] == [3.0, 60, shedder]
     finally:
         HTTP_PROTOCOLS["auto"] = before[0]
         for name, value in before[1].items():

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
 
 import httpx
 import orjson
 import pytest
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import MalformedRequest, RunnerUnavailable
+from core.errors import RateLimited, RunnerUnavailable
+from core.request_context import context_of
 from core.types import Version
 from tests.unit.fakes import counter
-from web.asgi_io import read_body
+from web.body import JsonBodyReader
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
-from web.schemas.predictions import PredictRequest
+from web.routes import POST_PATHS, Route
+from web.schemas.predictions import BatchRequest, PredictRequest, RequestBody
+
+MAX_BODY_BYTES = 1_000
+WAIT_SECONDS = 5.0
+# Longer than the watch for a client that leaves is put off.
+UNTIL_WATCHED_SECONDS = 0.05
+DISCONNECT: Message = {"type": "http.disconnect"}
+BODY = b'{"text": "good"}'
 
 
 class Reply(BaseModel):
@@ -64,30 +74,34 @@ CALLS: dict[str, Callable[..., Awaitable[Reply]]] = {
     "/broken": broken,
     "/endless": ENDLESS,
 }
-APIS = {
-    route: JsonApi(
-        route,
-        name=route[1:],
-        summary="",
-        request=PredictRequest,
-        reply=Reply,
-        call=call,
-        success_status=202 if route == "/feedback" else 200,
-    )
-    for route, call in CALLS.items()
-}
+
+
+def json_api(
+    path: str, call: Callable[..., Awaitable[Reply]], request: type[RequestBody] = PredictRequest
+) -> JsonApi:
+    status = 202 if path == "/feedback" else 200
+    route = Route("POST", path, "predict", success_status=status)
+    return JsonApi(route, path[1:], summary="", request=request, reply=Reply, call=call)
+
+
+APIS = {path: json_api(path, call) for path, call in CALLS.items()}
+
+
+def serving(
+    apis: Mapping[str, JsonApi], app: ASGIApp = framework, timeout_seconds: float = 0.05
+) -> ASGIApp:
+    reader = JsonBodyReader(MAX_BODY_BYTES, WAIT_SECONDS)
+    return ProblemMiddleware(JsonApiMiddleware(app, lambda: apis, reader, timeout_seconds))
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    app = ProblemMiddleware(JsonApiMiddleware(framework, lambda: APIS, timeout_seconds=0.05))
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://test"
-    ) as client:
+    transport = httpx.ASGITransport(serving(APIS))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
 
 
-async def test_fields_go_in_by_name_and_the_reply_comes_out_as_json(
+async def test_fields_go_in_by_name_and_reply_comes_out_as_json(
     http: httpx.AsyncClient,
 ) -> None:
     reply = await http.post("/predict", json={"text": " good ", "version": "v2"})
@@ -108,7 +122,7 @@ async def test_fields_go_in_by_name_and_the_reply_comes_out_as_json(
         (b'{"text": "good", "version": "v9"}', 422, "version"),
     ],
 )
-async def test_a_body_that_breaks_a_rule_never_reaches_the_api(
+async def test_body_that_breaks_a_rule_never_reaches_the_api(
     http: httpx.AsyncClient, body: bytes, status: int, says: str
 ) -> None:
     # An API that would crash, if it were called.
@@ -118,19 +132,19 @@ async def test_a_body_that_breaks_a_rule_never_reaches_the_api(
     assert says in reply.json()["detail"]
 
 
-async def test_an_error_of_ours_is_told(http: httpx.AsyncClient) -> None:
+async def test_service_error_becomes_its_problem(http: httpx.AsyncClient) -> None:
     reply = await http.post("/unavailable", json={"text": "good"})
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert reply.json()["detail"] == "the runner is down"
 
 
-async def test_a_bug_tells_nothing(http: httpx.AsyncClient) -> None:
+async def test_unexpected_error_reveals_nothing(http: httpx.AsyncClient) -> None:
     reply = await http.post("/broken", json={"text": "good"})
     assert reply.status_code == 500
     assert "hunter2" not in reply.text
 
 
-async def test_past_its_deadline_an_api_is_stopped(http: httpx.AsyncClient) -> None:
+async def test_api_past_its_deadline_is_stopped(http: httpx.AsyncClient) -> None:
     before = counter("timed_out_requests_total", reason="deadline")
     reply = await http.post("/endless", json={"text": "good"})
     assert reply.status_code == 504
@@ -139,54 +153,307 @@ async def test_past_its_deadline_an_api_is_stopped(http: httpx.AsyncClient) -> N
     assert ENDLESS.stopped
 
 
-async def test_a_client_may_ask_for_less_time_and_not_for_more(http: httpx.AsyncClient) -> None:
-    for asked, told in (("1", "0.001"), ("0020", "0.02"), ("999999999", "0.05")):
-        headers = {"X-Request-Timeout-Ms": asked}
+async def test_client_may_shorten_the_deadline_and_not_extend_it(http: httpx.AsyncClient) -> None:
+    for requested, applied in (("1", "0.001"), ("0020", "0.02"), ("999999999", "0.05")):
+        headers = {"X-Request-Timeout-Ms": requested}
         reply = await http.post("/endless", json={"text": "good"}, headers=headers)
         assert reply.status_code == 504
-        assert reply.json()["detail"] == f"The answer took longer than {told} s"
+        assert reply.json()["detail"] == f"The answer took longer than {applied} s"
 
 
-@pytest.mark.parametrize("asked", ["", "0", "-1", "1.5", "1e3", "soon", "9" * 5_000])
-async def test_a_time_that_is_none_is_refused(http: httpx.AsyncClient, asked: str) -> None:
-    headers = {"X-Request-Timeout-Ms": asked}
+@pytest.mark.parametrize("requested", ["", "0", "-1", "1.5", "1e3", "soon", "9" * 5_000])
+async def test_invalid_timeout_header_is_refused(http: httpx.AsyncClient, requested: str) -> None:
+    headers = {"X-Request-Timeout-Ms": requested}
     reply = await http.post("/predict", json={"text": "good"}, headers=headers)
     assert reply.status_code == 400
     assert "X-Request-Timeout-Ms is a whole number of milliseconds" in reply.json()["detail"]
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("POST", "/else")])
-async def test_all_else_is_the_frameworks(http: httpx.AsyncClient, method: str, path: str) -> None:
+async def test_other_requests_reach_the_framework(
+    http: httpx.AsyncClient, method: str, path: str
+) -> None:
     assert (await http.request(method, path)).text == "the framework"
 
 
-async def test_what_is_not_http_is_the_frameworks() -> None:
-    seen: list[str] = []
+@pytest.mark.parametrize(
+    ("headers", "size", "status"),
+    [
+        ({"Content-Type": "text/plain"}, 10, 415),
+        ({"Content-Type": "application/json"}, MAX_BODY_BYTES + 1, 413),
+    ],
+)
+async def test_body_of_a_post_api_is_checked_and_no_other(
+    http: httpx.AsyncClient, headers: dict[str, str], size: int, status: int
+) -> None:
+    content = b" " * size
+    refused = await http.post("/broken", content=content, headers=headers)
+    assert refused.status_code == status
+    assert refused.headers["content-type"] == "application/problem+json"
+    # Paths and methods that are no POST API are the framework's, with whatever they carry.
+    for method, path in (("POST", "/other"), ("PUT", "/broken"), ("GET", "/broken")):
+        reply = await http.request(method, path, content=content, headers=headers)
+        assert (reply.status_code, reply.text) == (200, "the framework")
 
-    async def lifespan(scope: Scope, _receive: Receive, _send: Send) -> None:
-        seen.append(scope["type"])
 
-    async def never() -> Message:
-        raise AssertionError
+async def test_further_texts_of_a_request_are_charged_before_the_api_is_called() -> None:
+    charged: list[int] = []
+    reached: list[list[str]] = []
 
-    async def send(_: Message) -> None:
-        raise AssertionError
+    async def batch(texts: list[str], version: Version | None) -> Reply:
+        reached.append(texts)
+        return Reply(said="")
 
-    await JsonApiMiddleware(lifespan, lambda: APIS, 1)({"type": "lifespan"}, never, send)
-    assert seen == ["lifespan"]
+    async def charge(cost: int) -> None:
+        charged.append(cost)
+        if cost > 2:
+            raise RateLimited("too many texts")
+
+    inner = serving({"/batch": json_api("/batch", batch, BatchRequest)})
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).charge = charge
+        await inner(scope, receive, send)
+
+    transport = httpx.ASGITransport(limited)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        replies = [await client.post("/batch", json={"texts": ["x"] * n}) for n in (1, 3, 4)]
+    assert [reply.status_code for reply in replies] == [200, 200, 429]
+    # The first text of each was counted before.
+    assert charged == [2, 3]
+    assert reached == [["x"], ["x"] * 3]
 
 
-async def test_a_body_in_parts_is_put_together_and_half_a_one_is_refused() -> None:
-    def receiving(*messages: Message) -> Receive:
-        left = list(messages)
+async def test_lifespan_passes_through() -> None:
+    incoming: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[Message] = []
 
-        async def receive() -> Message:
-            return left.pop(0)
+    async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope == {"type": "lifespan"}
+        for step in ("startup", "shutdown"):
+            assert await receive() == {"type": f"lifespan.{step}"}
+            await send({"type": f"lifespan.{step}.complete"})
 
-        return receive
+    async def receive() -> Message:
+        return incoming.pop(0)
 
-    first: Message = {"type": "http.request", "body": b'{"te', "more_body": True}
-    second: Message = {"type": "http.request", "body": orjson.dumps("xt")[1:]}
-    assert await read_body(receiving(first, second)) == b'{"text"'
-    with pytest.raises(MalformedRequest, match="ended before"):
-        await read_body(receiving(first, {"type": "http.disconnect"}))
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    reader = JsonBodyReader(MAX_BODY_BYTES, WAIT_SECONDS)
+    await JsonApiMiddleware(lifespan, lambda: APIS, reader, 1)({"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+
+
+class Server:
+    """What an ASGI server is to an application: messages come when they come, answers are kept."""
+
+    def __init__(self, *messages: Message) -> None:
+        self.incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self.sent: list[Message] = []
+        self.listened_to = asyncio.Event()
+        self.answering = asyncio.Event()
+        self.takes_more = asyncio.Event()
+        self.takes_more.set()
+        for message in messages:
+            self.incoming.put_nowait(message)
+
+    async def receive(self) -> Message:
+        if self.incoming.empty():
+            self.listened_to.set()
+        return await self.incoming.get()
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+        self.answering.set()
+        await self.takes_more.wait()
+
+    def request(
+        self, app: ASGIApp, path: str = "/predict", kind: str = "http", method: str = "POST"
+    ) -> asyncio.Task[None]:
+        scope = {"type": kind, "method": method, "path": path, "headers": []}
+
+        async def run() -> None:
+            await app(scope, self.receive, self.send)
+
+        return asyncio.create_task(run())
+
+    def answer(self) -> tuple[int, Any]:
+        start, body = self.sent
+        return start["status"], orjson.loads(body["body"])
+
+
+class Work:
+    """An API that works until its gate opens, and then says its text."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.working = asyncio.Event()
+        self.cancelled = False
+
+    async def __call__(self, text: str, **_fields: object) -> Reply:
+        self.working.set()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return Reply(said=text)
+
+    def app(self, *paths: str) -> ASGIApp:
+        apis = {path: json_api(path, self) for path in paths or ["/predict"]}
+        return serving(apis, timeout_seconds=WAIT_SECONDS)
+
+
+def part(body: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def end(request: asyncio.Task[None]) -> None:
+    """Wait for a request, and not for ever.
+
+    Without asyncio.timeout, whose own cancellation would look like the one that is tested.
+    """
+    await asyncio.wait([request], timeout=WAIT_SECONDS)
+    assert request.done()
+    await request
+
+
+async def settle() -> None:
+    """Let every task run until it waits."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def no_task_is_left_behind() -> AsyncIterator[None]:
+    """After the test, its own and no other task is there."""
+    before = asyncio.all_tasks()
+    yield
+    # A cancelled task needs a turn to end.
+    await settle()
+    assert asyncio.all_tasks() - before - {asyncio.current_task()} == set()
+
+
+pytestmark = pytest.mark.usefixtures("no_task_is_left_behind")
+
+
+@pytest.mark.parametrize("path", sorted(POST_PATHS))
+async def test_client_that_hangs_up_cancels_the_call_of_the_api(path: str) -> None:
+    work, server = Work(), Server(part(BODY))
+    request = server.request(work.app(path), path)
+    await work.working.wait()
+    server.incoming.put_nowait(DISCONNECT)
+    await end(request)
+    assert work.cancelled
+    assert server.sent == []
+    # The server's own task is no cancelled one.
+    assert request.cancelling() == 0
+
+
+async def test_client_that_hangs_up_within_its_body_never_reaches_the_api() -> None:
+    work, server = Work(), Server(part(b"{", more=True), DISCONNECT)
+    # uvicorn says so again and again.
+    server.incoming.put_nowait(DISCONNECT)
+    await end(server.request(work.app()))
+    assert not work.working.is_set()
+    status, problem = server.answer()
+    assert (status, problem["detail"]) == (400, "The body ended before all of it had come")
+
+
+@pytest.mark.parametrize(
+    "bodies", [[BODY], [b'{"te', b'xt": ', b'"good"}'], [b'{"text": "good"', b"", b"}"]]
+)
+async def test_client_that_stays_is_answered(bodies: list[bytes]) -> None:
+    work = Work()
+    server = Server(*(part(body, more=body is not bodies[-1]) for body in bodies))
+    request = server.request(work.app())
+    await work.working.wait()
+    work.gate.set()
+    await end(request)
+    assert server.answer() == (200, {"said": "good"})
+    assert not work.cancelled
+
+
+async def test_parts_of_a_body_that_come_late_are_waited_for() -> None:
+    work, server = Work(), Server(part(b'{"te', more=True))
+    request = server.request(work.app())
+    await asyncio.sleep(UNTIL_WATCHED_SECONDS)
+    assert not work.working.is_set()
+    for message in (part(b'xt": "go', more=True), part(b'od"}')):
+        server.incoming.put_nowait(message)
+        await settle()
+    work.gate.set()
+    await end(request)
+    assert server.answer() == (200, {"said": "good"})
+
+
+async def test_hang_up_after_the_answer_began_does_not_cut_it_off() -> None:
+    work, server = Work(), Server(part(BODY))
+    server.takes_more.clear()
+    request = server.request(work.app())
+    await server.listened_to.wait()
+    work.gate.set()
+    await server.answering.wait()
+    server.incoming.put_nowait(DISCONNECT)
+    await asyncio.sleep(UNTIL_WATCHED_SECONDS)
+    server.takes_more.set()
+    await end(request)
+    assert not work.cancelled
+    assert server.answer() == (200, {"said": "good"})
+
+
+async def test_server_that_stops_cancels_the_call_of_the_api() -> None:
+    work = Work()
+    request = Server(part(BODY)).request(work.app())
+    await work.working.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert work.cancelled
+
+
+async def test_deadline_that_passes_while_the_client_is_watched_is_a_504() -> None:
+    work, server = Work(), Server(part(BODY))
+    apis = {"/predict": json_api("/predict", work)}
+    request = server.request(serving(apis, timeout_seconds=UNTIL_WATCHED_SECONDS))
+    await end(request)
+    assert server.listened_to.is_set()
+    assert server.sent[0]["status"] == 504
+    assert work.cancelled
+    assert request.cancelling() == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("GET", "/health", "http"),
+        ("GET", "/analytics/summary", "http"),
+        ("POST", "/other", "http"),
+        ("GET", "/predict", "http"),
+        ("POST", "/predict", "websocket"),
+    ],
+)
+async def test_request_that_is_no_post_api_is_left_alone(method: str, path: str, kind: str) -> None:
+    gate, reached = asyncio.Event(), asyncio.Event()
+
+    async def other(_scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        reached.set()
+        await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": message["body"]})
+
+    server = Server(part(b"{}"), DISCONNECT)
+    app = serving({"/predict": json_api("/predict", echo)}, other)
+    request = server.request(app, path, kind, method)
+    await reached.wait()
+    await asyncio.sleep(UNTIL_WATCHED_SECONDS)
+    gate.set()
+    await end(request)
+    assert server.answer() == (200, {})
+    # The app may ask for it; nobody else did.
+    assert server.incoming.qsize() == 1

@@ -1,6 +1,9 @@
-"""Metric labels and rate limits follow the routes, never the request's own words."""
+"""One table says what every route is: its label, its scope, its limit, its trace, its audit."""
 
 from __future__ import annotations
+
+from collections import Counter
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,33 +11,209 @@ from hypothesis import strategies as st
 
 from core.types import PREDICT_ENDPOINTS
 from web.routes import (
-    ADMIN_ROUTES,
-    ANALYTICS_ROUTES,
-    POST_ROUTES,
-    UNLIMITED_ROUTES,
+    POST_PATHS,
+    PREDICT_PATHS,
+    PROBE_PATHS,
+    ROUTES,
+    LimitName,
+    allowed_methods,
     endpoint_label,
     limit_name,
+    listed_route,
     needed_scope,
+    route_of,
+    routes_at,
+    traced_path,
 )
 
-KNOWN = {*POST_ROUTES, *ANALYTICS_ROUTES, *ADMIN_ROUTES, *UNLIMITED_ROUTES}
+# The paths of the service and what holds for each, written down a second time.
+POST_LIMITS = {
+    "/predict": "predict",
+    "/predict/batch": "batch",
+    "/predict/ab": "predict",
+    "/predict/ab-compare": "predict",
+    "/feedback": "predict",
+    "/admin/rollout": None,
+    "/admin/models/reload": None,
+}
+ADMIN = {"/admin/rollout", "/admin/rollout/history", "/admin/models/reload"}
+PREDICTING = {"/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare"}
+ANALYTICS = {
+    "/analytics/summary",
+    "/analytics/sentiment-distribution",
+    "/analytics/recent",
+    "/analytics/timeseries",
+    "/analytics/latency",
+    "/analytics/confidence",
+    "/analytics/drift",
+    "/analytics/ab",
+    "/analytics/ab/over-time",
+}
+UNLIMITED = {
+    "/",
+    "/cache/stats",
+    "/dashboard",
+    "/docs",
+    "/health",
+    "/healthz",
+    "/livez",
+    "/log/stats",
+    "/metrics",
+    "/openapi.json",
+    "/rate-limit/status",
+    "/readyz",
+}
+OPEN = {"/", "/dashboard", "/docs", "/health", "/healthz", "/livez", "/openapi.json", "/readyz"}
+FOLDERS = {"/dashboard/", "/static_content/"}
+KNOWN = {*POST_LIMITS, *ADMIN, *ANALYTICS, *UNLIMITED}
+UNKNOWN = ["/no/such/path", "/predict/", "/predicts", "/dashboards", "/static_content", "", "//"]
+
+
+def expected_scope(path: str) -> str | None:
+    if path in OPEN:
+        return None
+    if path in ADMIN:
+        return "admin"
+    if path in POST_LIMITS or path == "/rate-limit/status":
+        return "predict"
+    return "analytics"
+
+
+def test_table_has_these_paths_and_no_others() -> None:
+    assert {route.path for route in ROUTES} == KNOWN | FOLDERS
+    assert {route.path for route in ROUTES if route.method == "POST"} == POST_LIMITS.keys()
+    assert POST_LIMITS.keys() == POST_PATHS
+    assert PREDICTING == PREDICT_PATHS
+
+
+def test_table_lists_each_method_of_a_path_once() -> None:
+    counts = Counter((route.method, route.path) for route in ROUTES)
+    assert set(counts.values()) == {1}
+
+
+@pytest.mark.parametrize("path", sorted(KNOWN))
+def test_known_path_has_its_label_scope_limits_and_trace(path: str) -> None:
+    assert endpoint_label(path) == path
+    assert needed_scope(path) == expected_scope(path)
+    assert limit_name("POST", path) == POST_LIMITS.get(path)
+    for method in ("GET", "HEAD", "OPTIONS"):
+        assert limit_name(method, path) == ("analytics" if path in ANALYTICS else None)
+    assert traced_path(path) == (path if path in POST_LIMITS or path in ANALYTICS else None)
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+def test_unknown_path_has_no_label_of_its_own_and_is_for_admins(path: str) -> None:
+    assert endpoint_label(path) == "other"
+    assert needed_scope(path) == "admin"
+    assert limit_name("POST", path) is limit_name("GET", path) is None
+    assert traced_path(path) is None
+    assert allowed_methods(path) is None
+    assert routes_at(path) == ()
+    assert route_of("GET", path) is None
 
 
 @given(st.text() | st.sampled_from(sorted(KNOWN)).flatmap(lambda path: st.just(path + "/")))
 def test_any_path_has_a_label_of_a_closed_set(path: str) -> None:
-    templates = {path, "/dashboard/"} if path.startswith("/dashboard/") else {path} & KNOWN
-    assert endpoint_label(path) in (templates & {*KNOWN, "/dashboard/"} or {"other"})
+    folders = {folder for folder in FOLDERS if path.startswith(folder)}
+    assert {endpoint_label(path)} == (folders or {path} & KNOWN or {"other"})
 
 
-def test_the_files_of_the_dashboard_share_a_label_and_are_open() -> None:
+def test_files_of_the_dashboard_share_a_label_and_are_open() -> None:
     paths = ["/dashboard/main.js", "/dashboard/panels/ab.js", "/dashboard/x" * 99, "/dashboard/"]
     assert {endpoint_label(path) for path in paths} == {"/dashboard/"}
     assert {needed_scope(path) for path in [*paths, "/dashboard"]} == {None}
     assert needed_scope("/dashboards") == "admin"
 
 
-def test_every_predicting_endpoint_is_known_and_limited() -> None:
-    assert set(PREDICT_ENDPOINTS) - {"shadow"} < POST_ROUTES.keys()
+def test_files_of_the_documentation_are_open() -> None:
+    assert needed_scope("/static_content/swagger-ui.css") is None
+    assert needed_scope("/static_content") == "admin"
+
+
+def test_every_predicting_endpoint_is_listed_and_limited() -> None:
+    assert set(PREDICT_ENDPOINTS) - {"shadow"} < POST_PATHS
+    assert set(PREDICT_ENDPOINTS) - {"shadow"} == PREDICT_PATHS
+    for route in ROUTES:
+        assert not route.predicts or (route.limit is not None and route.scope == "predict")
+
+
+def test_every_limit_is_some_routes() -> None:
+    assert {route.limit for route in ROUTES} == {*get_args(LimitName), None}
+
+
+def test_requests_that_change_the_service_are_audited_and_no_others() -> None:
+    assert {(route.method, route.path) for route in ROUTES if route.audited} == {
+        ("POST", "/admin/rollout"),
+        ("POST", "/admin/models/reload"),
+    }
+    assert all(
+        route.audited == (route.scope == "admin") for route in ROUTES if route.method == "POST"
+    )
+
+
+def test_statuses_of_the_post_routes() -> None:
+    assert {
+        route.path: (route.success_status, route.further_problems)
+        for route in ROUTES
+        if route.method == "POST"
+    } == {
+        **dict.fromkeys(PREDICTING, (200, ())),
+        "/feedback": (202, (404,)),
+        "/admin/rollout": (200, (404, 409)),
+        "/admin/models/reload": (200, (404, 409)),
+    }
+
+
+def test_probes_are_open_gets() -> None:
+    assert {"/health", "/healthz", "/livez", "/readyz"} == PROBE_PATHS
+    assert all(listed_route("GET", path).is_open for path in PROBE_PATHS)
+
+
+def test_routes_that_query_the_database_are_those_of_analytics_and_admins() -> None:
+    assert {(route.method, route.path) for route in ROUTES if route.queries_database} == {
+        *(("GET", path) for path in ANALYTICS),
+        ("GET", "/admin/rollout"),
+        ("GET", "/admin/rollout/history"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/admin/rollout", "GET, POST"),
+        ("/predict", "POST"),
+        ("/admin/rollout/history", None),
+        ("/health", None),
+        ("/dashboard/main.js", None),
+    ],
+)
+def test_allowed_methods_are_told_of_paths_with_a_post(path: str, methods: str | None) -> None:
+    assert allowed_methods(path) == methods
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "found"),
+    [
+        ("POST", "/admin/rollout", "POST"),
+        ("GET", "/admin/rollout", "GET"),
+        ("HEAD", "/admin/rollout", "GET"),
+        ("GET", "/predict", "POST"),
+        ("POST", "/health", "GET"),
+    ],
+)
+def test_route_of_a_request_is_that_of_its_method_if_there_is_one(
+    method: str, path: str, found: str
+) -> None:
+    route = route_of(method, path)
+    assert route is not None
+    assert (route.method, route.path) == (found, path)
+
+
+def test_endpoint_that_is_not_listed_is_an_error() -> None:
+    assert listed_route("POST", "/predict").path == "/predict"
+    for method, path in (("GET", "/predict"), ("POST", "/new")):
+        with pytest.raises(LookupError, match=f"does not list {method} {path}"):
+            listed_route(method, path)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +227,7 @@ def test_every_predicting_endpoint_is_known_and_limited() -> None:
         ("GET", "/analytics/recent", "analytics"),
         ("HEAD", "/analytics/recent", "analytics"),
         ("GET", "/predict", None),
+        ("POST", "/analytics/recent", None),
         ("POST", "/admin/rollout", None),
         ("GET", "/admin/rollout/history", None),
         ("GET", "/health", None),

@@ -1,4 +1,4 @@
-"""The door: open unless the loop cannot keep up, or what is let in is refused further in."""
+"""Requests are shed while the loop cannot keep up, or while models refuse what is admitted."""
 
 from __future__ import annotations
 
@@ -12,104 +12,106 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.request_context import context_of
 from tests.unit.fakes import counter
 from web.problems import ProblemMiddleware
-from web.routes import PREDICT_ROUTES
+from web.routes import PREDICT_PATHS
 from web.shedding import (
+    ADMITTED_PER_ANSWERED,
     BEAT_SECONDS,
-    LATE_SECONDS,
-    LET_IN,
+    LAG_SECONDS,
     PATIENCE_SECONDS,
     QUIET_SECONDS,
     RECOVERY_SECONDS,
     EventLoopLagMonitor,
     LoadShedder,
+    LoadSheddingMiddleware,
     Throttle,
 )
 
 
-def beats(watch: EventLoopLagMonitor, now: float, late: float, seconds: float) -> float:
+def beats(monitor: EventLoopLagMonitor, now: float, late: float, seconds: float) -> float:
     """Beats that are each so late; the time when the last one was."""
     end = now + seconds
     while now < end:
         now += BEAT_SECONDS + late
-        watch.note(now)
+        monitor.record_beat(now)
     return now
 
 
-def test_a_loop_that_stays_late_refuses_until_it_has_been_on_time() -> None:
-    watch = EventLoopLagMonitor()
-    late = LATE_SECONDS + 0.01
-    now = beats(watch, 0.0, 0.0, 1.0)
-    now = beats(watch, now, late, PATIENCE_SECONDS / 2)
-    assert not watch.refuses(now + 1.0)
-    now = beats(watch, now, late, PATIENCE_SECONDS)
-    assert watch.refuses(now + BEAT_SECONDS + late)
-    # Who comes while it is on time is let in.
-    assert not watch.refuses(now + BEAT_SECONDS)
-    now = beats(watch, now, 0.0, RECOVERY_SECONDS / 2)
-    assert watch.refuses(now + BEAT_SECONDS + late)
-    now = beats(watch, now, 0.0, RECOVERY_SECONDS)
-    assert not watch.refuses(now + 1.0)
+def test_loop_that_stays_late_is_overloaded_until_it_has_been_on_time() -> None:
+    monitor = EventLoopLagMonitor()
+    late = LAG_SECONDS + 0.01
+    now = beats(monitor, 0.0, 0.0, 1.0)
+    now = beats(monitor, now, late, PATIENCE_SECONDS / 2)
+    assert not monitor.is_overloaded(now + 1.0)
+    now = beats(monitor, now, late, PATIENCE_SECONDS)
+    assert monitor.is_overloaded(now + BEAT_SECONDS + late)
+    # A request that comes while it is on time is admitted.
+    assert not monitor.is_overloaded(now + BEAT_SECONDS)
+    now = beats(monitor, now, 0.0, RECOVERY_SECONDS / 2)
+    assert monitor.is_overloaded(now + BEAT_SECONDS + late)
+    now = beats(monitor, now, 0.0, RECOVERY_SECONDS)
+    assert not monitor.is_overloaded(now + 1.0)
 
 
-def test_a_moment_is_let_pass() -> None:
-    watch, now = EventLoopLagMonitor(), 0.0
+def test_moment_of_lag_is_allowed() -> None:
+    monitor, now = EventLoopLagMonitor(), 0.0
     for _ in range(10):
-        now = beats(watch, now, PATIENCE_SECONDS - 0.05, 0.01)
-        assert not watch.refuses(now + 1.0)
-        now = beats(watch, now, 0.0, 0.1)
+        now = beats(monitor, now, PATIENCE_SECONDS - 0.05, 0.01)
+        assert not monitor.is_overloaded(now + 1.0)
+        now = beats(monitor, now, 0.0, 0.1)
 
 
-async def test_a_busy_loop_is_noticed() -> None:
-    watch = EventLoopLagMonitor()
-    watch.start()
+async def test_busy_loop_is_noticed() -> None:
+    monitor = EventLoopLagMonitor()
+    monitor.start()
     loop = asyncio.get_running_loop()
     end = time.monotonic() + PATIENCE_SECONDS + 0.5
     while time.monotonic() < end:
-        time.sleep(BEAT_SECONDS + LATE_SECONDS + 0.01)  # noqa: ASYNC251  this is the point
-        refuses = watch.refuses(loop.time())
+        time.sleep(BEAT_SECONDS + LAG_SECONDS + 0.01)  # noqa: ASYNC251  this is the point
+        overloaded = monitor.is_overloaded(loop.time())
         await asyncio.sleep(0)
-    watch.stop()
-    assert refuses
+    monitor.stop()
+    assert overloaded
 
 
 def flood(throttle: Throttle, per_second: int, capacity: int, now: float, seconds: float) -> int:
-    """How many are let in, of which the model answers what does not wait for more than a second."""
-    let_in, waiting = 0, 0.0
+    """How many are admitted, of which the model answers those that wait for a second at most."""
+    admitted, waiting = 0, 0.0
     for number in range(int(per_second * seconds)):
         at = now + number / per_second
         waiting = max(0.0, waiting - capacity / per_second)
         if throttle.refuses(at):
             continue
-        let_in += 1
+        admitted += 1
         if waiting < capacity:
             waiting += 1
             throttle.accepted()
         else:
             throttle.refused(at)
-    return let_in
+    return admitted
 
 
-def test_in_a_flood_about_as_many_are_let_in_as_can_be_answered() -> None:
+def test_flood_admits_about_as_many_as_can_be_answered() -> None:
     throttle = Throttle(random.Random(0).random)
     flood(throttle, 2_000, 200, 0.0, 2.0)
-    let_in = flood(throttle, 2_000, 200, 2.0, 5.0)
-    assert 5 * 200 < let_in < 5 * 200 * (LET_IN + 0.5)
+    admitted = flood(throttle, 2_000, 200, 2.0, 5.0)
+    assert 5 * 200 < admitted < 5 * 200 * (ADMITTED_PER_ANSWERED + 0.5)
     # And all of them once there is no more than that.
     flood(throttle, 100, 200, 7.0, QUIET_SECONDS)
     assert flood(throttle, 100, 200, 7.0 + QUIET_SECONDS, 1.0) == 100
 
 
 @given(st.integers(1, 500), st.integers(0, 1))
-def test_what_can_be_answered_is_all_let_in(per_second: int, spare: int) -> None:
+def test_everything_is_admitted_that_can_be_answered(per_second: int, spare: int) -> None:
     assert flood(Throttle(), per_second, per_second + spare, 0.0, 1.0) == per_second
 
 
-def test_where_many_are_answered_from_the_cache_the_door_stays_open() -> None:
+def test_throttle_stays_open_where_the_cache_answers_many() -> None:
     throttle = Throttle(random.Random(0).random)
     refused = 0
     for number in range(4_000):
@@ -123,22 +125,25 @@ def test_where_many_are_answered_from_the_cache_the_door_stays_open() -> None:
     assert refused < 40
 
 
-async def test_it_knows_that_models_are_full_before_anybody_was_refused() -> None:
+async def test_full_models_shed_before_any_request_was_refused() -> None:
     random.seed(0)
 
-    def let_in(door: LoadShedder) -> int:
-        return sum(door.admit({}) for _ in range(200))
+    def admitted(shedder: LoadShedder) -> int:
+        return sum(shedder.admit({"type": "http"}) for _ in range(200))
 
-    assert let_in(LoadShedder(PREDICT_ROUTES, full=lambda: False)) == 200
+    assert admitted(LoadShedder(PREDICT_PATHS, full=lambda: False)) == 200
+    before = counter("shed_requests_total", reason="throttle")
     # All of the first few, and fewer and fewer as nothing is answered.
-    assert 0 < let_in(LoadShedder(PREDICT_ROUTES, full=lambda: True)) < 40
+    passed = admitted(LoadShedder(PREDICT_PATHS, full=lambda: True))
+    assert 0 < passed < 40
+    assert counter("shed_requests_total", reason="throttle") - before == 200 - passed
 
 
-async def test_where_what_comes_is_answered_from_the_cache_full_models_do_not_matter() -> None:
-    # Until the first one is answered it lets in the n-th with a chance of 1 / (n + 1).
+async def test_full_models_do_not_matter_where_the_cache_answers() -> None:
+    # Until the first one is answered it admits the n-th with a chance of 1 / (n + 1).
     random.seed(0)
-    door = LoadShedder(PREDICT_ROUTES, full=lambda: True).before(app)
-    replies = await ask(door, "/predict", 500)
+    shedder = LoadShedder(PREDICT_PATHS, full=lambda: True)
+    replies = await ask(shedder, app, "/predict", 500)
     assert sum(reply.text == "in" for reply in replies) > 450
 
 
@@ -153,18 +158,26 @@ def failing(error: Callable[[], Exception]) -> ProblemMiddleware:
     return ProblemMiddleware(fail)
 
 
-async def ask(door: LoadShedder, path: str, times: int = 1) -> list[httpx.Response]:
-    transport = httpx.ASGITransport(door)
+async def ask(
+    shedder: LoadShedder, inner: ASGIApp, path: str, times: int = 1
+) -> list[httpx.Response]:
+    transport = httpx.ASGITransport(LoadSheddingMiddleware(inner, shedder))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         return [await http.post(path) for _ in range(times)]
 
 
-@pytest.mark.parametrize("path", sorted(PREDICT_ROUTES))
-async def test_a_refusal_looks_like_any_other(path: str) -> None:
-    door = LoadShedder(PREDICT_ROUTES).before(app)
-    beats(door.watch, 0.0, 1.0, 10.0)
+def overloaded() -> LoadShedder:
+    """A shedder whose event loop has been late for long, and is."""
+    shedder = LoadShedder(PREDICT_PATHS)
+    beats(shedder.lag_monitor, 0.0, 1.0, 10.0)
+    return shedder
+
+
+@pytest.mark.parametrize("path", sorted(PREDICT_PATHS))
+async def test_shed_request_gets_a_problem_like_any_other_and_is_counted(path: str) -> None:
     before = counter("shed_requests_total", reason="event_loop")
-    [reply] = await ask(door, path)
+    counted = counter("http_requests_total", endpoint=path, status="503")
+    [reply] = await ask(overloaded(), app, path)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert reply.headers["content-type"] == "application/problem+json"
     assert reply.json() == {
@@ -176,30 +189,62 @@ async def test_a_refusal_looks_like_any_other(path: str) -> None:
         "request_id": reply.headers["x-request-id"],
     }
     assert counter("shed_requests_total", reason="event_loop") == before + 1
+    assert counter("http_requests_total", endpoint=path, status="503") == counted + 1
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics", "/feedback"])
-async def test_how_it_does_can_always_be_asked(path: str) -> None:
-    door = LoadShedder(PREDICT_ROUTES).before(app)
-    beats(door.watch, 0.0, 1.0, 10.0)
-    [reply] = await ask(door, path)
+async def test_other_paths_are_never_shed(path: str) -> None:
+    [reply] = await ask(overloaded(), app, path)
     assert reply.text == "in"
 
 
-async def test_it_closes_when_models_have_no_time_and_for_no_other_reason() -> None:
-    def details(replies: list[httpx.Response]) -> set[str]:
+async def test_request_that_the_protocol_admitted_is_not_decided_again() -> None:
+    """It is counted once, and answered although the shedder would refuse it now."""
+
+    async def admitted(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).admitted = True
+        await LoadSheddingMiddleware(app, overloaded())(scope, receive, send)
+
+    transport = httpx.ASGITransport(admitted)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        assert (await http.post("/predict")).text == "in"
+
+
+async def test_admitted_request_says_so_in_its_context_and_a_refused_one_does_not() -> None:
+    scope: Scope = {"type": "http"}
+    assert LoadShedder(PREDICT_PATHS).admit(scope)
+    assert context_of(scope).admitted
+    refused: Scope = {"type": "http"}
+    assert not overloaded().admit(refused)
+    assert not context_of(refused).admitted
+
+
+async def test_it_sheds_if_models_have_no_time_and_for_no_other_error() -> None:
+    async def details(error: Callable[[], Exception]) -> set[str]:
+        replies = await ask(LoadShedder(PREDICT_PATHS), failing(error), "/predict", 200)
         return {reply.json()["detail"] for reply in replies}
 
-    busy = LoadShedder(PREDICT_ROUTES).before(failing(lambda: Overloaded("v1 has no time")))
-    assert details(await ask(busy, "/predict", 200)) == {
+    assert await details(lambda: Overloaded("v1 has no time")) == {
         "v1 has no time",
         "The service has too much to do; try again",
     }
-    large = LoadShedder(PREDICT_ROUTES).before(
-        failing(lambda: Overloaded("too large", of_large=True))
-    )
-    assert details(await ask(large, "/predict", 200)) == {"too large"}
-    down = LoadShedder(PREDICT_ROUTES).before(failing(lambda: RunnerUnavailable("v1 is down")))
-    assert details(await ask(down, "/predict", 200)) == {"v1 is down"}
-    hasty = LoadShedder(PREDICT_ROUTES).before(failing(lambda: DeadlineExceeded("not within 1 ms")))
-    assert details(await ask(hasty, "/predict", 200)) == {"not within 1 ms"}
+    assert await details(lambda: Overloaded("too large", of_large=True)) == {"too large"}
+    assert await details(lambda: RunnerUnavailable("v1 is down")) == {"v1 is down"}
+    assert await details(lambda: DeadlineExceeded("not within 1 ms")) == {"not within 1 ms"}
+
+
+async def test_other_than_http_passes() -> None:
+    seen: list[str] = []
+
+    async def lifespan(scope: Scope, _receive: Receive, _send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(_message: Message) -> None:
+        raise AssertionError
+
+    layer = LoadSheddingMiddleware(lifespan, overloaded())
+    await layer({"type": "lifespan"}, receive, send)
+    assert seen == ["lifespan"]

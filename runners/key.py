@@ -1,4 +1,4 @@
-"""Lets a runner be asked by the API alone."""
+"""Lets only the API call a runner."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import hmac
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from web.authentication import came_over_loopback
+from core.asgi import came_over_loopback
+from runners.transport import KEY_HEADER
 
-HEADER = b"x-runner-key"
+HEADER = KEY_HEADER.lower().encode()
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 

@@ -1,0 +1,144 @@
+"""A serving process: what service.py sets up at import, and what it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import platform
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import bentoml
+
+from core import metrics
+from core.gc import freeze_gc
+from core.logging import configure_logs
+from core.settings import Settings
+from core.tracing import start_tracing, stop_tracing
+from core.types import VERSIONS, Version
+from core.version import VERSION
+from runners.services import answers, check_models
+from serving.draining import Draining
+from serving.framework import LazyApp, is_worker, json_apis, process_name, runner_urls
+from serving.http_protocol import use_bounded_protocol
+from serving.middleware import api_layers, runner_layers
+from serving.supervision import supervise
+from web.routes import PREDICT_PATHS
+from web.shedding import LoadShedder
+
+if TYPE_CHECKING:
+    from runners.hosts import RunnerApi, RunnerHosts
+    from serving.container import Container
+    from web.json_api import JsonApi
+
+logger = logging.getLogger("bentoml.sentiment")
+
+
+class ServingProcess:
+    """One process of `bentoml serve`: its manager, an API process or a runner.
+
+    At import nothing is started: the manager and the runners import service.py too.
+    """
+
+    container: Container
+
+    def __init__(self, settings: Settings, runners: Mapping[Version, Any]) -> None:
+        """Set up logs and supervision; refuse settings that would open the service unasked.
+
+        Raises:
+            MissingSetting: other machines could reach the service, and no setting allows that.
+        """
+        self._settings = settings
+        self._runners = runners
+        self._runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
+        self._apis: Mapping[str, JsonApi] = {}
+        self.read_app = LazyApp()
+        self.draining = Draining(settings.drain_seconds)
+        self.shedder = LoadShedder(PREDICT_PATHS, full=lambda: self.container.full)
+        if is_worker():
+            self._configure_logs()
+        settings.check_open()
+        supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
+
+    def install(self, bento: Any) -> None:
+        """Put the middleware around the service and its runners, and bound the HTTP protocol."""
+        settings = self._settings
+        use_bounded_protocol(
+            header_timeout_seconds=settings.body_timeout_seconds,
+            keep_alive_seconds=settings.keep_alive_seconds,
+            shedder=self.shedder,
+        )
+        for middleware, options in api_layers(
+            settings,
+            self.shedder,
+            limiter=lambda: self.container.limiter,
+            apis=lambda: self._apis,
+            stopping=lambda: self.draining.active,
+        ):
+            bento.add_asgi_middleware(middleware, **options)
+        for version, runner in self._runners.items():
+            for middleware, options in runner_layers(
+                settings, self._runner_key, functools.partial(answers, version)
+            ):
+                runner.add_asgi_middleware(middleware, **options)
+
+    async def start(
+        self, bento: Any, service: object, in_process: Mapping[Version, RunnerApi]
+    ) -> Container:
+        """Start the parts of an API process on the running event loop.
+
+        `in_process` are the runners for versions that no other process serves.
+        """
+        # Imported here: the runners' processes would pay half of their start for SQLAlchemy,
+        # FastAPI and redis.
+        from serving.container import Container, read_app
+
+        settings = self._settings
+        if settings.is_open:
+            logger.warning(
+                "API_KEYS is not set: every client that reaches %s:%d may call every endpoint",
+                settings.host,
+                settings.port,
+            )
+        if settings.is_traced:
+            start_tracing(settings.otel_service_name)
+        self._hosts = self._connect()
+        self.container = Container(settings, {**in_process, **self._hosts})
+        self._apis = json_apis(bento, service)
+        self.read_app.set_app(read_app(self.container, self._apis.values(), VERSION))
+        self.container.start()
+        metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)
+        self.draining.begin_at_sigterm()
+        self.shedder.lag_monitor.start()
+        freeze_gc()
+        return self.container
+
+    async def stop(self) -> None:
+        self.shedder.lag_monitor.stop()
+        await self.container.stop()
+        await asyncio.gather(*(hosts.close() for hosts in self._hosts.values()))
+        await asyncio.to_thread(stop_tracing)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process takes predictions."""
+        return self.container.ready and not self.draining.active
+
+    def _connect(self) -> Mapping[Version, RunnerHosts]:
+        """The runners that other processes serve, on this machine or on others."""
+        from runners.hosts import connect_hosts
+
+        urls = {version: runner_urls(self._runners[version].name) for version in VERSIONS}
+        return {
+            version: connect_hosts(version, urls[version], self._runner_key)
+            for version in VERSIONS
+            if urls[version]
+        }
+
+    def _configure_logs(self) -> None:
+        configure_logs(self._settings.log_level, self._settings.log_format, process_name)
+
+    def _before_workers(self, services: Collection[str]) -> None:
+        self._configure_logs()
+        check_models(services, self._settings)

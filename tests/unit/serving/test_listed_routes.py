@@ -1,0 +1,73 @@
+"""The table of routes lists every endpoint that an API process has, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import service
+from core.version import VERSION
+from serving.container import Container, read_app
+from serving.framework import json_apis
+from web.openapi import BENTO_ROUTES, openapi_document
+from web.routes import ROUTES, routes_at
+
+# BentoML answers these itself.
+OF_BENTOML = {"/", "/healthz", "/livez", "/readyz", "/metrics", "/static_content/"}
+# These too, but they are not part of this service: unknown paths, for admins alone.
+UNLISTED = {"/schema.json", "/docs.json"}
+# No endpoint of the read app asks for a part of the container before the first request.
+NO_CONTAINER = cast("Container", None)
+APIS = json_apis(service.bento, object())
+
+
+def endpoints(routes: Iterable[Any]) -> set[tuple[str, str]]:
+    """Method and path of every route; a folder of files is a GET of a path that ends in `/`."""
+    found: set[tuple[str, str]] = set()
+    for route in routes:
+        if hasattr(route, "original_router"):  # FastAPI's wrapper of an included router
+            found |= endpoints(route.original_router.routes)
+        elif getattr(route, "methods", None):
+            found |= {(method, route.path) for method in route.methods - {"HEAD"}}
+        else:
+            found.add(("GET", f"{route.path}/"))
+    return found
+
+
+def test_every_endpoint_is_listed_and_every_listed_route_is_an_endpoint() -> None:
+    read = endpoints(read_app(NO_CONTAINER, APIS.values(), VERSION).routes)
+    posts = {("POST", api.route) for api in service.bento.apis.values()}
+    listed = {(route.method, route.path) for route in ROUTES}
+    assert listed == read | posts | {("GET", path) for path in OF_BENTOML}
+    assert not {path for _, path in read} & OF_BENTOML
+
+
+def test_bentoml_serves_the_paths_that_are_left_to_it() -> None:
+    mounted = {app for app, *_ in service.bento.mount_apps}
+    own = [
+        route
+        for route in service.bento.to_asgi(is_main=True).routes
+        if getattr(route, "app", None) not in mounted
+    ]
+    posts = {("POST", api.route) for api in service.bento.apis.values()}
+    assert endpoints(own) - posts == {("GET", path) for path in OF_BENTOML | UNLISTED}
+    assert all(routes_at(path) == () for path in UNLISTED)
+
+
+def test_document_lists_every_route_but_pages_and_files() -> None:
+    app = read_app(NO_CONTAINER, APIS.values(), VERSION)
+    document = openapi_document(APIS.values(), app.routes, version=VERSION)
+    documented = {
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+    pages = {"/", "/dashboard", "/dashboard/", "/docs", "/static_content/", "/openapi.json"}
+    listed = {(route.method, route.path) for route in ROUTES if route.path not in pages}
+    # BentoML's, the same as /livez.
+    assert documented == listed - {("GET", "/healthz")}
+    assert BENTO_ROUTES.keys() == OF_BENTOML - {"/", "/healthz", "/static_content/"}
+    for path in APIS:
+        statuses = set(document["paths"][path]["post"]["responses"])
+        route = APIS[path].route
+        assert {str(route.success_status), *map(str, route.further_problems)} <= statuses

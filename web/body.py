@@ -1,0 +1,95 @@
+"""Reads a JSON body: refuses another type (415), too many bytes (413), too slow a client (408)."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from starlette.types import Receive, Scope
+
+from core import metrics
+from core.asgi import JSON_CONTENT_TYPE
+from core.errors import BodyTooLarge, BodyTooSlow, MalformedRequest, UnsupportedMedia
+
+# A client that still sends does not read the answer, and gets a reset if the server hangs up. So
+# the server reads and drops the rest of a refused body, up to this many bytes.
+DRAIN_BYTES = 32 * 1_048_576
+
+
+class JsonBodyReader:
+    """Reads whole bodies within both limits."""
+
+    def __init__(self, max_bytes: int, timeout_seconds: float) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body of a request.
+
+        Raises:
+            UnsupportedMedia: the request says that its body is not JSON.
+            BodyTooLarge: the body is, or says it is, larger than the limit.
+            BodyTooSlow: the body took longer than the time-out to arrive.
+            MalformedRequest: the client hung up before it had sent all.
+        """
+        length = _announced_bytes(scope)
+        if length > self._max_bytes:
+            await self._drain(receive)
+            raise self._too_large()
+        parts: list[bytes] = []
+        received = 0
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise MalformedRequest("The body ended before all of it had come")
+                    part = message.get("body", b"")
+                    received += len(part)
+                    complete = not message.get("more_body", False)
+                    if received > self._max_bytes:
+                        break
+                    parts.append(part)
+                    if complete:
+                        return b"".join(parts)
+        except TimeoutError as error:
+            metrics.timed_out_requests.labels("body").inc()
+            raise BodyTooSlow(
+                f"The request body took longer than {self._timeout_seconds:g} s to come"
+            ) from error
+        if not complete:
+            await self._drain(receive)
+        raise self._too_large()
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"A request body may have at most {self._max_bytes:,} bytes")
+
+    async def _drain(self, receive: Receive) -> None:
+        drained = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_seconds):
+                while drained < DRAIN_BYTES:
+                    message = await receive()
+                    drained += len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+
+
+def _announced_bytes(scope: Scope) -> int:
+    """The Content-Length, 0 without one; checks the media type in the same pass.
+
+    Raises:
+        UnsupportedMedia: the request says that its body is not JSON.
+    """
+    content_type, length = JSON_CONTENT_TYPE, b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value.decode("latin-1")
+        elif name == b"content-length":
+            length = value
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != JSON_CONTENT_TYPE:
+        raise UnsupportedMedia(
+            f"Send application/json, not {media_type[:100] or 'an empty content type'}"
+        )
+    return int(length) if length.isdigit() else 0

@@ -1,0 +1,131 @@
+"""Counts, times, logs and traces every request, and completes the headers of its answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core import metrics, request_context, tracing
+from core.errors import Overloaded, ServiceError
+from core.request_context import REQUEST_ID_HEADER, RequestContext, context_of
+from web.response_headers import headers_for
+from web.routes import PROBE_PATHS, endpoint_label, route_of, traced_path
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# The status of a request whose client left before the answer (nginx's convention).
+CLIENT_CLOSED_REQUEST = 499
+logger = logging.getLogger("bentoml.sentiment.request")
+
+
+class RequestMiddleware:
+    """`http_requests_total`, `http_request_duration_seconds`, a log line, a span, the headers.
+
+    A failure is a warning, or an error if the code did not foresee it. All else is at DEBUG: the
+    metrics and the prediction log have it. So are shed requests: a line for each would cost more
+    than the refusal. An audited route is at INFO, with its caller.
+
+    While `stopping`, each answer ends its connection.
+    """
+
+    def __init__(self, app: ASGIApp, stopping: Callable[[], bool] = lambda: False) -> None:
+        self._app = app
+        self._stopping = stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        context = context_of(scope)
+        request_context.enter(context)
+        path = scope["path"]
+        endpoint, usual_headers = endpoint_label(path), headers_for(path)
+        status = CLIENT_CLOSED_REQUEST
+        try:
+            with _span(scope, context) as span:
+
+                async def complete_and_send(message: Message) -> None:
+                    nonlocal status
+                    if message["type"] == "http.response.start":
+                        status = message["status"]
+                        if span is not None:
+                            _add_status(span, status)
+                        headers = [
+                            *message["headers"],
+                            *usual_headers,
+                            (REQUEST_ID_HEADER, context.id.encode()),
+                            *context.response_headers.items(),
+                        ]
+                        if self._stopping():
+                            headers.append((b"connection", b"close"))
+                        message = {**message, "headers": headers}
+                    await send(message)
+
+                await self._app(scope, receive, complete_and_send)
+        finally:
+            metrics.http_requests.labels(endpoint, str(status)).inc()
+            duration_seconds = time.perf_counter() - started
+            metrics.http_request_duration.labels(endpoint).observe(duration_seconds)
+            _log(scope, context, endpoint, status, duration_seconds)
+
+
+def _span(scope: Scope, context: RequestContext) -> AbstractContextManager[Span | None]:
+    """The span of a traced request, part of its caller's trace if that has one.
+
+    The names are OpenTelemetry's for HTTP servers.
+    """
+    path = traced_path(scope["path"]) if tracing.is_on() else None
+    if path is None:
+        return nullcontext()
+    attributes = {
+        "http.request.method": scope["method"],
+        "http.route": path,
+        "sentiment.request_id": context.id,
+    }
+    return tracing.span(
+        f"{scope['method']} {path}",
+        attributes,
+        kind=SpanKind.SERVER,
+        parent=tracing.told_by(scope["headers"]),
+    )
+
+
+def _add_status(span: Span, status: int) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))
+
+
+def _log(
+    scope: Scope, context: RequestContext, endpoint: str, status: int, duration_seconds: float
+) -> None:
+    error: Exception | None = context.error
+    method: str = scope["method"]
+    route = route_of(method, scope["path"])
+    audited = route is not None and route.audited
+    if status < 500 or isinstance(error, Overloaded) or endpoint in PROBE_PATHS:
+        level = logging.INFO if audited else logging.DEBUG
+    else:
+        level = logging.ERROR if status == 500 else logging.WARNING
+    if not logger.isEnabledFor(level):
+        return
+    # The template, not the path: a path can hold anything.
+    fields = {
+        "method": method if method in METHODS else "other",
+        "endpoint": endpoint,
+        "status": status,
+        "duration_ms": round(duration_seconds * 1_000, 3),
+    }
+    message = "%(method)s %(endpoint)s %(status)d in %(duration_ms).1f ms"
+    if audited:
+        fields["caller"] = context.caller
+        message += " for %(caller)s"
+    arguments = fields
+    if isinstance(error, ServiceError):  # one of ours, whose message says enough
+        arguments, message, error = {**fields, "reason": str(error)}, message + ": %(reason)s", None
+    logger.log(level, message, arguments, exc_info=error, extra=fields)
