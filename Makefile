@@ -7,6 +7,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
+# Every command of scripts/, from any folder: `sentiment --help` lists them.
+SENTIMENT := $(BIN)/sentiment
 # Where there is no npm this is never made, and the dashboard does without charts.
 ASSETS := web/dashboard/static/vendor/.done
 LOCKS := requirements/serve.lock requirements/encoder.lock
@@ -28,16 +30,16 @@ help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 .PHONY: serve
-serve: $(VENV)/.serve $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
-	@exec $(BIN)/python -m scripts.serve
+serve: $(SENTIMENT) $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
+	@exec $(SENTIMENT) serve
 
 .PHONY: models
-models: $(VENV)/.serve ## Save both starter versions into the BentoML model store
-	@$(BIN)/python -m scripts.save_models
+models: $(SENTIMENT) ## Save both starter versions into the BentoML model store
+	@$(SENTIMENT) save-models
 
 .PHONY: migrate
-migrate: $(VENV)/.serve ## Bring the database of DATABASE_URL to the newest schema
-	@$(BIN)/python -m scripts.migrate
+migrate: $(SENTIMENT) ## Bring the database of DATABASE_URL to the newest schema
+	@$(SENTIMENT) migrate
 
 .PHONY: check
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, known vulnerabilities
@@ -45,7 +47,7 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, known vulnerabilit
 	$(BIN)/ruff check .
 	$(BIN)/mypy -n auto
 	$(BIN)/lint-imports
-	$(BIN)/python -m scripts.audit
+	$(SENTIMENT) audit
 
 .PHONY: unit
 unit: $(VENV)/.dev ## The unit tests alone
@@ -61,39 +63,39 @@ format: $(VENV)/.dev ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 .PHONY: settings
-settings: $(VENV)/.serve ## Write every setting into .env.example and docs/settings.md
-	@$(BIN)/python -m scripts.settings_reference
+settings: $(SENTIMENT) ## Write every setting into .env.example and docs/settings.md
+	@$(SENTIMENT) settings-reference
 
 .PHONY: transcript
-transcript: $(VENV)/.serve ## Play a session on what `make serve` serves and write it into the README
-	@$(BIN)/python -m scripts.transcript
+transcript: $(SENTIMENT) ## Play a session on what `make serve` serves and write it into the README
+	@$(SENTIMENT) transcript
 
 .PHONY: loadtest
 loadtest: $(VENV)/.dev ## USERS (100) for SECONDS (60) on what `make serve` serves, or on HOST; fails if a reply is wrong
-	@$(BIN)/python -m scripts.loadtest --users $(USERS) --seconds $(SECONDS) --loop $(LOOP) --shape $(SHAPE) \
+	@$(SENTIMENT) loadtest --users $(USERS) --seconds $(SECONDS) --loop $(LOOP) --shape $(SHAPE) \
 		$(if $(findstring command,$(origin HOST)),--host "$(HOST)") $(if $(RECORD),--record)
 
 .PHONY: loadtest-baseline
 loadtest-baseline: $(VENV)/.dev ## The same load on ours and on a plain FastAPI baseline; fails if ours is not clearly faster
-	@$(BIN)/python -m scripts.loadtest_baseline --users $(USERS)
+	@$(SENTIMENT) loadtest-baseline --users $(USERS)
 
 .PHONY: bench
 bench: $(VENV)/.bench ## Engines, service, cost and start beside their peers, half an hour (BENCH=--quick: two minutes)
-	@$(BIN)/python -m scripts.bench $(BENCH)
+	@$(SENTIMENT) bench $(BENCH)
 
 .PHONY: alerts
 alerts: $(VENV)/.dev ## Check the alert rules, their tests, and the configuration of Prometheus and Alertmanager
-	@$(BIN)/python -m scripts.monitoring_tools
+	@$(SENTIMENT) alerts
 
 .PHONY: assets
 assets: $(ASSETS) ## Fetch the chart library of the dashboard, with npm
 
-$(ASSETS): web/dashboard/package-lock.json | $(VENV)/.serve
-	@$(BIN)/python -m scripts.vendor_assets
+$(ASSETS): web/dashboard/package-lock.json | $(SENTIMENT)
+	@$(SENTIMENT) vendor-assets
 
 .PHONY: dashboards
 dashboards: $(VENV)/.dev ## Write the Grafana dashboards
-	@$(BIN)/python -m scripts.dashboards
+	@$(SENTIMENT) dashboards
 
 .PHONY: faults
 faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROUNDS times (3)
@@ -102,28 +104,41 @@ faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROU
 			tests/served/test_failing_databases.py tests/served/test_outages.py || exit 1; \
 	done
 
+.PHONY: prove-alerts
+prove-alerts: $(VENV)/.dev ## Prove the alert rules with promtool, amtool and a real Prometheus
+
+.PHONY: prove-dashboard
+prove-dashboard: $(VENV)/.dev $(ASSETS) ## Prove the dashboard in a real Chromium
+
+.PHONY: prove-image
+prove-image: $(VENV)/.dev $(ASSETS) ## Prove that the image builds, starts, answers and stops
+
+# The latest result of each is in docs/proofs.md.
+prove-alerts prove-dashboard prove-image:
+	@$(SENTIMENT) prove $(@:prove-%=%)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.dev ## 100,000 requests that the OpenAPI document allows, and does not; an hour
-	@$(BIN)/python -m scripts.fuzz
+	@$(SENTIMENT) fuzz
 
 .PHONY: soak
 soak: $(VENV)/.dev ## Half an hour of everything; fails if memory, files or connections grow
-	@$(BIN)/python -m scripts.soak
+	@$(SENTIMENT) soak
 
 .PHONY: image
-image: $(VENV)/.serve $(ASSETS) ## Build the Bento and its image, with Docker, podman or buildah
-	@$(BIN)/python -m scripts.image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+image: $(SENTIMENT) $(ASSETS) ## Build the Bento and its image, with Docker, podman or buildah
+	@$(SENTIMENT) image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 .PHONY: image-check
-image-check: $(VENV)/.serve ## Start the image, ask it, look into it, and stop it
-	@$(BIN)/python -m scripts.image check
+image-check: $(SENTIMENT) ## Start the image, query it, inspect it and stop it
+	@$(SENTIMENT) image check
 
 .PHONY: build
-build: $(VENV)/.serve $(ASSETS) ## Build the Bento
+build: $(SENTIMENT) $(ASSETS) ## Build the Bento
 	$(BIN)/bentoml build
 
 .PHONY: lock
-lock: $(VENV)/.serve ## Pin the newest versions of everything
+lock: $(SENTIMENT) ## Pin the newest versions of everything
 	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 		--override requirements/overrides.txt requirements/serve.in -o requirements/serve.lock
 	$(UV) compile -q --universal --python-version 3.11 --no-header --no-annotate \
@@ -154,7 +169,12 @@ $(VENV)/.serve: $(VENV)/.venv requirements/uv.txt requirements/torch.txt $(LOCKS
 	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.serve requirements/dev.lock
+# The packages stay where they are; uv has the build backend that pyproject.toml names in itself.
+$(SENTIMENT): $(VENV)/.serve pyproject.toml
+	@$(UV) install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(SENTIMENT) requirements/dev.lock
 	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
 	@touch $@
 

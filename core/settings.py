@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
+from core.paths import ROOT
 from core.setting_types import ApiKeys, CorsOrigins, DatabaseUrl, RateLimit, RedisUrl
 from core.types import EngineName, LogFormat, Version
 from core.urls import asyncpg_url
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Settings(BaseSettings):
-    """The settings of the environment and of `.env`; frozen once they are read.
+    """The settings of the environment and of the `.env` beside service.py, once read frozen.
 
     Field descriptions are the source of `.env.example` and of the README's table (a test compares).
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ROOT / ".env",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -39,8 +40,11 @@ class Settings(BaseSettings):
     redis_url: RedisUrl | None = Field(
         None, description="URL of Redis or Valkey; unset: `make serve` starts a private Redis"
     )
-    data_folder: Path = Field(
-        Path(".data"), description="folder of the spool, and of the private PostgreSQL and Redis"
+    # Relative to service.py, so that every command finds the same data wherever it is typed.
+    data_folder: Annotated[Path, AfterValidator(lambda folder: ROOT / folder)] = Field(
+        Path(".data"),
+        validate_default=True,
+        description="folder of the spool, and of the private PostgreSQL and Redis",
     )
     host: str = Field(
         "127.0.0.1", description="address to listen on; 0.0.0.0: all addresses of this machine"

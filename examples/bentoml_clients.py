@@ -17,7 +17,7 @@ def one_by_one() -> None:
         print("predict:", prediction["sentiment"], prediction["confidence"])
 
         batch = client.predict_batch(texts=["Great value.", "It broke in a week."])
-        print("predict_batch:", [each["sentiment"] for each in batch["predictions"]])
+        print("predict_batch:", [prediction["sentiment"] for prediction in batch["predictions"]])
 
         assigned = client.predict_ab(text="Great value.", subject="user-17")
         print("predict_ab:", assigned["model_version"], assigned["sentiment"])

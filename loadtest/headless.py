@@ -37,7 +37,7 @@ class Shape(StrEnum):
 
 
 class LocustFailed(RuntimeError):
-    """It ended without figures; the message ends with what it said."""
+    """locust ended without figures; the message ends with its output."""
 
 
 def run_locust(
@@ -80,12 +80,12 @@ def run_locust(
         )
     except subprocess.TimeoutExpired as error:
         raise LocustFailed(f"no end after {error.timeout:.0f} s") from error
-    said = log.read_text() if log.is_file() else ""
-    # 1 is locust's own way to tell of failed requests.
+    output = log.read_text() if log.is_file() else ""
+    # locust exits with 1 after failed requests.
     if run.returncode not in (0, 1) or not figures.is_file():
-        raise LocustFailed(f"status {run.returncode}: {said}{run.stderr}"[-2000:])
-    sys.stderr.write(said)
+        raise LocustFailed(f"status {run.returncode}: {output}{run.stderr}"[-2000:])
+    sys.stderr.write(output)
     outcome = Outcome.read(figures)
     if outcome.ok != (run.returncode == 0):
-        raise LocustFailed(f"status {run.returncode}, though its figures tell otherwise: {said}")
+        raise LocustFailed(f"status {run.returncode}, though its figures say otherwise: {output}")
     return outcome

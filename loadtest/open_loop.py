@@ -39,7 +39,7 @@ class Planned(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request; `status` is 0, and `failure` why, where no right reply came."""
+    """The outcome of a request; without a right reply `status` is 0 and `failure` the reason."""
 
     due: float  # of time.perf_counter
     latency_seconds: float
@@ -91,15 +91,15 @@ class OpenLoop:
         return planned
 
     async def send(self, planned: Sequence[Planned]) -> list[Outcome]:
-        """Send each when it is due; return when all are answered."""
+        """Send each request when it is due; return when all are answered."""
         outcomes: list[Outcome] = []
         with _without_pauses():
             start = time.perf_counter()
-            for each in planned:
-                due = start + each.after_seconds
+            for request in planned:
+                due = start + request.after_seconds
                 if (early := due - time.perf_counter()) > 0:
                     await asyncio.sleep(max(early, TICK_SECONDS))
-                self._send(each, due, outcomes)
+                self._send(request, due, outcomes)
         deadline = time.perf_counter() + ANSWER_SECONDS
         while self._busy:
             await asyncio.sleep(0.01)

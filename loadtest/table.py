@@ -43,5 +43,5 @@ def _cells(figures: Figures) -> list[str]:
         f"{figures.answers:,}",
         f"{figures.failures:,}",
         f"{figures.requests_per_second:.1f}",
-        *("-" if each is None else f"{each:,.0f}" for each in latencies),
+        *("-" if latency is None else f"{latency:,.0f}" for latency in latencies),
     ]

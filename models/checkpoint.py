@@ -1,8 +1,7 @@
-"""Turns a Hugging Face checkpoint into a model of the BentoML store, or refuses it."""
+"""Turns a Hugging Face checkpoint into a model of the BentoML store, or rejects it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -27,12 +26,12 @@ from core.types import EngineName, Version
 from models.export.build import EnginePlan, build_engines
 from models.export.gate import GateReport
 from models.export.torchscript import export_torchscript
+from models.files import TOKENIZER_FILES, file_digests, revision_of
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE
 from runners.engines.torch_engine import TorchEngine
 from runners.golden_set import TEXTS, write_golden_set
 from runners.model_store import (
-    REVISION_CHARACTERS,
     InvalidCheckpoint,
     SavedModel,
     find_model,
@@ -43,16 +42,9 @@ from runners.model_store import (
 MAX_TOKENS = 512
 DISTILBERT = "DistilBertForSequenceClassification"
 MAX_TRACE_DIFFERENCE = 1e-5
-WEIGHTS_FILE = "model.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
 
-
-# Is given the reference and tells facts to keep; raises InvalidCheckpoint to refuse it.
-Judge = Callable[[Classifier], Mapping[str, Any]]
-
-
-def no_judge(_reference: Classifier) -> Mapping[str, Any]:
-    return {}
+# Gets the reference classifier and returns metadata; raises InvalidCheckpoint to reject the model.
+AcceptanceGate = Callable[[Classifier], Mapping[str, Any]]
 
 
 def save_checkpoint(
@@ -60,18 +52,18 @@ def save_checkpoint(
     version: Version,
     facts: Mapping[str, Any],
     plan: EnginePlan | None = None,
-    judge: Judge = no_judge,
+    acceptance_gate: AcceptanceGate | None = None,
 ) -> SavedModel:
     """Save the checkpoint in `folder` as `sentiment-distilbert-<version>:<revision>`.
 
-    `facts` (source, base, training_data, licence, held_out_accuracy) go into the metadata, and so
-    do the figures of every engine of `plan` that passed the gate; without a plan the model runs on
-    torch alone. `judge` may refuse it, and adds facts. All that can fail is done in a temporary
-    folder first, so a refused checkpoint leaves no trace.
+    The metadata holds `facts` (source, base, training_data, licence, held_out_accuracy), the facts
+    that `acceptance_gate` adds, and the figures of every engine of `plan` that passed its gate.
+    Without a plan the model runs on torch alone. Every step that can fail works in a temporary
+    folder first, so a rejected checkpoint leaves no trace.
 
     Raises:
         InvalidCheckpoint: no DistilBERT that classifies sequences, no tokenizer that can be served,
-            labels that are no sentiments, or refused by `judge`.
+            labels that are no sentiments, or rejected by `acceptance_gate`.
     """
     config = _read_config(folder)
     labels = labels_of(config)
@@ -91,7 +83,8 @@ def save_checkpoint(
         _compare_tokenizers(tokenizer, reference, max_tokens)
         reference.warm_up()
         write_golden_set(prepared, reference.infer)
-        facts = {**facts, **judge(reference)}
+        if acceptance_gate is not None:
+            facts = {**facts, **acceptance_gate(reference)}
         reports: dict[EngineName, GateReport] = {}
         if plan is not None:
             reports = build_engines(model, network, plan)
@@ -123,9 +116,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _prepare(
     folder: Path, prepared: Path, config: dict[str, Any]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
-    """Write weights, trace and a fast tokenizer to `prepared`; all three and the token limit."""
+    """Write weights, trace and a fast tokenizer to `prepared`; return network, tokenizer, limit."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    # What is wrong with a checkpoint is told below; all else that it says concerns training.
+    # Its other warnings concern training; the checks below reject a bad checkpoint.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -137,18 +130,19 @@ def _prepare(
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise InvalidCheckpoint(f"{folder} lacks weights, so it was never trained: {missing[:5]}")
-    # Such a token is an index out of range, in whichever request brings the first.
-    beyond = [word for word, at in tokenizer.get_vocab().items() if at >= model.config.vocab_size]
-    if beyond:
+    # Such a token is an index out of range, in the first request that contains it.
+    vocabulary = tokenizer.get_vocab().items()
+    unknown = [token for token, index in vocabulary if index >= model.config.vocab_size]
+    if unknown:
         raise InvalidCheckpoint(
             f"the tokenizer of {folder} is not that of its weights, which know "
-            f"{model.config.vocab_size:,} tokens and not {sorted(beyond)[:5]}"
+            f"{model.config.vocab_size:,} tokens and not {sorted(unknown)[:5]}"
         )
     positions = int(config.get("max_position_embeddings", MAX_TOKENS))
     max_tokens = min(MAX_TOKENS, positions, int(tokenizer.model_max_length))
     model.save_pretrained(prepared)
     difference = export_torchscript(model.eval(), prepared, max_tokens=max_tokens)
-    # Weights that are not a number give a difference that is none either.
+    # NaN weights give a difference of NaN, which no comparison catches.
     if isnan(difference) or difference > MAX_TRACE_DIFFERENCE:
         raise InvalidCheckpoint(f"{folder} cannot be traced: its logits differ by {difference:.1e}")
     tokenizer.save_pretrained(prepared)
@@ -163,15 +157,15 @@ def _compare_tokenizers(
     for text, encoding in zip(TEXTS, served.encode(TEXTS), strict=True):
         if original(text, truncation=True, max_length=max_tokens)["input_ids"] != encoding.ids:
             raise InvalidCheckpoint(
-                f"its tokenizer would be served otherwise than it was trained with: {text[:60]!r} "
-                f"becomes other tokens"
+                "the served tokenizer differs from the checkpoint's: the text "
+                f"{text[:60]!r} becomes other tokens"
             )
 
 
 def _put_into_store(
     model: SavedModel, facts: Mapping[str, Any], reports: Mapping[EngineName, GateReport]
 ) -> None:
-    # The same weights again: saved anew, so that they are the latest and the facts are today's.
+    # The same weights are saved again, so that they are the latest and have today's metadata.
     with suppress(bentoml.exceptions.NotFound):
         bentoml.models.delete(model.tag)
     metadata = {
@@ -188,22 +182,3 @@ def _put_into_store(
     }
     with bentoml.models.create(model.tag, metadata=metadata) as stored:
         shutil.copytree(model.folder, stored.path, dirs_exist_ok=True)
-
-
-def revision_of(folder: Path) -> str:
-    """The beginning of the hash of the weights in `folder`."""
-    return _sha256(folder / WEIGHTS_FILE)[:REVISION_CHARACTERS]
-
-
-def file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file of a model, but for the store's own."""
-    return {
-        str(path.relative_to(folder)): _sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "model.yaml"
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

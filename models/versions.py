@@ -12,7 +12,6 @@ from pathlib import Path
 from core.types import Version
 from models.registry.saving import Engines, save
 from models.registry.sources import Fetched, fetch
-from models.starter.build import build_starter
 from models.starter.card import adapter_digest, failed_engines
 
 
@@ -29,7 +28,7 @@ def save_version(
     engines: Engines = Engines.fastest,
     texts: Path | None = None,
 ) -> None:
-    """Save one version and say so.
+    """Save one version and print its tag and engines.
 
     Raises:
         InvalidCheckpoint: it cannot be served, or cannot be fetched.
@@ -45,6 +44,9 @@ def _checkpoint(version: Version, source: Source, location: str) -> Iterator[Fet
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if source is Source.starter:
+            # Imported here: transformers takes seconds.
+            from models.starter.build import build_starter
+
             card = build_starter(version, folder)
             digest = adapter_digest(version)
             yield Fetched(folder, {"source": "starter", "adapter_sha256": digest, **asdict(card)})

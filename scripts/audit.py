@@ -1,4 +1,4 @@
-"""Looks every pinned package up in the advisories that pip-audit reads; says if it could not."""
+"""Look every pinned package up in the advisories of pip-audit."""
 
 from __future__ import annotations
 
@@ -8,34 +8,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from core.paths import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
 TIMEOUT_SECONDS = 120
 
 
-def main() -> int:
-    """1 if a package has a known vulnerability; 0 if none has, or no advisories can be reached."""
+def main() -> None:
+    """Exit with 1 if a pinned package has a known vulnerability.
+
+    Where no advisories can be reached, say so and exit with 0.
+    """
     audited, vulnerable = 0, []
     for lock in sorted(REQUIREMENTS.glob("*.lock")):
         packages = [package for package in _report(lock) if "vulns" in package]
-        if not packages:  # the others would ask in vain, package by package
+        if not packages:  # no advisories can be reached, and pip-audit would ask for each package
             break
         audited += len(packages)
         vulnerable += [
-            f"{lock.name}: {package['name']} {package['version']}: {fault['id']}"
+            f"{lock.name}: {package['name']} {package['version']}: {vulnerability['id']}"
             for package in packages
-            for fault in package["vulns"]
+            for vulnerability in package["vulns"]
         ]
     if not audited:
         print("no advisory source can be reached: nothing was audited")
     else:
         print("\n".join(vulnerable) or f"no known vulnerability in {audited} packages")
-    return 1 if vulnerable else 0
+    raise typer.Exit(1 if vulnerable else 0)
 
 
 def _report(lock: Path) -> list[dict[str, Any]]:
-    """What pip-audit says of each package of `lock`; nothing if it could not ask."""
+    """pip-audit's report on each package of `lock`; empty if it reached no advisories."""
     command = [
         sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--disable-pip", "--no-deps",
         "--format", "json", "--progress-spinner", "off", "--timeout", "10",
@@ -51,4 +56,4 @@ def _report(lock: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    typer.run(main)

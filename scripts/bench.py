@@ -1,4 +1,4 @@
-"""`make bench`: engines, service, cost and start, measured here and now and recorded."""
+"""Measure engines, service, cost and start beside their peers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loadtest.bench.engines import EngineFailed, Step, engine_steps, measure_eng
 from loadtest.bench.measure import MeasurementFailed
 from loadtest.bench.models import base_size_model, served_model
 from loadtest.bench.plan import BASE, DEFAULT, QUICK, STARTER, Part, Plan
-from loadtest.bench.record import as_json, make_record
+from loadtest.bench.record import as_json, command_line, make_record
 from loadtest.bench.servers import NotStarted, Site, our_service, site
 from loadtest.bench.service import measure_base_size, measure_service, service_steps
 from loadtest.bench.start import measure_one_start, measure_start, start_steps
@@ -45,11 +45,11 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
 def main(
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="two minutes instead of half an hour")
+        bool, typer.Option("--quick", help="take two minutes instead of half an hour")
     ] = False,
     only: Annotated[list[Part] | None, typer.Option(help="measure this part; repeatable")] = None,
-    name: Annotated[str, typer.Option(help="of the record; default: today's date")] = "",
-    folder: Annotated[Path, typer.Option(help="where the record goes")] = RESULTS,
+    name: Annotated[str, typer.Option(help="name of the record [default: today's date]")] = "",
+    folder: Annotated[Path, typer.Option(help="folder of the record")] = RESULTS,
 ) -> None:
     """Measure, print the tables, and write NAME.json and NAME.png."""
     sigterm_as_ctrl_c()
@@ -95,7 +95,7 @@ def _measure(plan: Plan, parts: list[Part], step: Step) -> Iterator[Row]:
 
 
 def _measure_served(plan: Plan, parts: list[Part], where: Site, step: Step) -> Iterator[Row]:
-    # Nothing is refused, as the others refuse nothing: what is compared is how fast they are.
+    # The long queue refuses nothing, as the peers refuse nothing: the comparison is of speed.
     with our_service(where, MAX_QUEUE_SECONDS="60", MAX_BULK_QUEUE_SECONDS="60") as ours:
         step("start: from `bentoml serve` to ready")
         if Part.start in parts:
@@ -109,10 +109,10 @@ def _measure_served(plan: Plan, parts: list[Part], where: Site, step: Step) -> I
 
 
 def _write(rows: list[Row], folder: Path, name: str) -> None:
-    # Imported here: a second that a start would feel and Ctrl-C would meet.
+    # Imported here because it takes a second.
     from loadtest.bench.plot import plot
 
-    record = make_record(rows, " ".join(["python -m scripts.bench", *sys.argv[1:]]))
+    record = make_record(rows, command_line())
     for table in tables(record):
         console.print(table)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How long analytics take as the prediction log grows, and how fast it is written."""
+"""Measure analytics and the log writer as the prediction log grows."""
 
 from __future__ import annotations
 

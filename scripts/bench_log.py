@@ -1,4 +1,4 @@
-"""Measures the prediction log: what it costs a request, and how fast it catches up."""
+"""Measure the prediction log: its cost for a request, its catching up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures what becomes of the service when far more is asked of it than it can do."""
+"""Measure the service at loads far beyond its capacity."""
 
 from __future__ import annotations
 

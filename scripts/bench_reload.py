@@ -1,4 +1,4 @@
-"""What it costs to load another model beside the one that serves: memory, time, and to clients."""
+"""Measure a reload under traffic: memory, time, latency."""
 
 from __future__ import annotations
 

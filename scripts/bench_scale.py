@@ -1,4 +1,4 @@
-"""Measures what a second core brings to the models and to the API, each pinned to its cores."""
+"""Measure the gain of a second core for models and API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures how much of the engine's own speed is left when a file is scored."""
+"""Measure file scoring against the engine alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures what it costs to tell more: a line of log for each request, and traces."""
+"""Measure the cost of request logs and traces."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Refuses an installation that has a CUDA build of torch or any CUDA package."""
+"""Fail if a CUDA build of torch, or any CUDA package, is installed."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib.metadata import PackageNotFoundError, distributions, requires
 
@@ -11,29 +12,28 @@ CUDA_PREFIXES = ("nvidia-", "cuda-", "triton", "pytorch-triton")
 
 
 def cuda_packages(names: list[str]) -> list[str]:
-    """Those of the distribution `names` that belong to CUDA."""
+    """The distribution `names` that belong to CUDA."""
     found = {name.lower().replace("_", "-") for name in names} - ALLOWED
     return sorted(name for name in found if name.startswith(CUDA_PREFIXES))
 
 
-def main() -> int:
+def main() -> None:
+    """Fail if a CUDA build of torch, or any CUDA package, is installed."""
     try:
-        wanted = [requirement.split()[0] for requirement in requires("torch") or []]
+        required = [requirement.split()[0] for requirement in requires("torch") or []]
     except PackageNotFoundError:
-        print("torch is not installed", file=sys.stderr)
-        return 1
+        sys.exit("torch is not installed")
     installed = [distribution.metadata["Name"] for distribution in distributions()]
-    found = cuda_packages([*wanted, *installed])
+    found = cuda_packages([*required, *installed])
     if found:
-        print(
+        sys.exit(
             f"This torch is a CUDA build, or CUDA is installed: {', '.join(found[:5])}.\n"
             "Remove .venv and run make again with TORCH_INDEX set to an index of CPU builds "
-            "(pytorch.org, 'Get started', compute platform CPU).",
-            file=sys.stderr,
+            "(pytorch.org, 'Get started', compute platform CPU)."
         )
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # This runs before anything but torch is installed.
+    argparse.ArgumentParser("python -m scripts.check_cpu_only", description=__doc__).parse_args()
+    main()

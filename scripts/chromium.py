@@ -1,4 +1,4 @@
-"""A real Chromium: the one on the PATH, or Debian's, which root installs."""
+"""Finds Chromium on the PATH, or installs Debian's as root."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ INSTALL_SECONDS = 300
 
 
 def chromium() -> str:
-    """Where it is.
+    """The path of Chromium.
 
     Raises:
-        RuntimeError: it is not there and cannot be installed; says what to do.
+        RuntimeError: it is neither installed nor can be; the message says what to do.
     """
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None and os.getuid() == 0 and shutil.which("apt-get"):
@@ -32,5 +32,5 @@ def chromium() -> str:
             )
         found = shutil.which("chromium")
     if found is None:
-        raise RuntimeError("the tests of the dashboard need Chromium: install the package chromium")
+        raise RuntimeError("install the package chromium, which displays the dashboard")
     return found

@@ -1,14 +1,17 @@
-"""Writes the Grafana dashboards into monitoring/dashboards."""
+"""Write the Grafana dashboards into monitoring/dashboards."""
 
 from __future__ import annotations
+
+import typer
 
 from monitoring.dashboards.build import FOLDER, dashboards
 
 
 def main() -> None:
+    """Write the Grafana dashboards into monitoring/dashboards."""
     for name, text in dashboards():
         (FOLDER / name).write_text(text)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,23 +1,20 @@
-"""Prints the held-out accuracy of the starter models: `python -m scripts.evaluate_starter`."""
+"""Print the held-out accuracy of the starter models."""
+
+from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.starter.build import build_starter, load_starter
-from models.starter.card import StarterError, starter_versions
-from models.starter.datasets import HELD_OUT_DOMAINS, load_data
-from models.starter.examples import Example, labelled_example
-from models.starter.sources import DEFAULT_CACHE, Labelled
-from models.starter.training import accuracy
+from models.starter.card import StarterError
+from models.starter.sources import DEFAULT_CACHE
 
-Accuracies = dict[str, dict[str, float]]
+if TYPE_CHECKING:
+    from models.starter.evaluation import Evaluation
 
 console = Console()
 progress_console = Console(stderr=True)
@@ -26,57 +23,46 @@ progress_console = Console(stderr=True)
 def main(
     extra: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FILE: lines of text, a tab and 0 or 1; measured as one more set."),
+        typer.Option(
+            metavar="NAME=FILE", help="One more set: lines of text, a tab and 0 or 1; repeatable."
+        ),
     ] = None,
-    cache: Annotated[Path, typer.Option(help="Where fetched packages are kept.")] = DEFAULT_CACHE,
+    cache: Annotated[
+        Path, typer.Option(help="Folder for downloaded packages.", show_default=False)
+    ] = DEFAULT_CACHE,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
 ) -> None:
     """Build every committed version and measure it on texts that no version was trained on."""
+    # Imported here: torch takes seconds.
+    import torch
+
+    from models.starter.evaluation import evaluate, read_examples
+
     torch.set_num_threads(threads)
+    pairs = [option.partition("=") for option in extra or []]
+    if any(not separator for _, separator, _ in pairs):
+        raise typer.BadParameter("write NAME=FILE", param_hint="--extra")
     try:
-        with progress_console.status("reading and splitting the labelled texts"):
-            data = load_data(cache)
-            sets = {domain: data.held_out[domain] for domain in HELD_OUT_DOMAINS}
-            for name, examples in (_read_extra(option) for option in extra or []):
-                sets[name] = data.unseen(examples)
-        measured = {version: _measure(version, sets) for version in starter_versions()}
+        with progress_console.status("reading the labelled texts") as status:
+            sets = {name: read_examples(Path(file)) for name, _, file in pairs}
+            evaluation = evaluate(sets, cache, status.update)
     except StarterError as error:
         progress_console.print(f"[red]{error}")
         raise typer.Exit(1) from error
-    sizes = {domain: len(examples) for domain, examples in sets.items()}
     if as_json:
-        typer.echo(json.dumps({"n": sizes, "accuracy": measured}, indent=2))
+        figures = {"n": evaluation.sizes, "accuracy": evaluation.accuracy}
+        typer.echo(json.dumps(figures, indent=2))
     else:
-        console.print(_table(sizes, measured))
+        console.print(_table(evaluation))
 
 
-def _measure(version: str, sets: dict[str, list[Example]]) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        build_starter(version, Path(folder))
-        classifier, tokenizer = load_starter(Path(folder))
-    accuracies = {}
-    for domain, examples in sets.items():
-        with progress_console.status(f"{version}: {len(examples)} texts of {domain}"):
-            accuracies[domain] = round(accuracy(classifier, tokenizer, examples), 4)
-    return accuracies
-
-
-def _read_extra(option: str) -> tuple[str, list[Example]]:
-    name, separator, file = option.partition("=")
-    if not separator:
-        raise typer.BadParameter(f"{option!r} is not NAME=FILE")
-    lines = Path(file).read_text(encoding="utf-8").rstrip("\n").split("\n")
-    rows = [line.rpartition("\t") for line in lines]
-    return name, [labelled_example(Labelled(text.strip(), int(label))) for text, _, label in rows]
-
-
-def _table(sizes: dict[str, int], measured: Accuracies) -> Table:
+def _table(evaluation: Evaluation) -> Table:
     table = Table("held-out set", title="Accuracy, %")
-    for heading in ("n", *measured):
+    for heading in ("n", *evaluation.accuracy):
         table.add_column(heading, justify="right")
-    for domain, size in sizes.items():
-        cells = [f"{100 * accuracies[domain]:.1f}" for accuracies in measured.values()]
+    for domain, size in evaluation.sizes.items():
+        cells = [f"{100 * accuracies[domain]:.1f}" for accuracies in evaluation.accuracy.values()]
         table.add_row(domain.replace("_", " "), str(size), *cells)
     return table
 

@@ -1,4 +1,4 @@
-"""Sends whatever the OpenAPI document allows, and what it does not, to a served Bento."""
+"""Fuzz a service with requests its OpenAPI document allows or forbids."""
 
 from __future__ import annotations
 

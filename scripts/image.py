@@ -1,7 +1,7 @@
-"""Makes the image, and tries it: `make image`, `make image-check`.
+"""Build the image and check it, with Docker, podman or buildah.
 
-With Docker, podman or buildah, whichever is there. Looked at is what its host would see: how long
-it takes to start, that it answers, who it runs as, what is in it, how large it is, how it stops.
+`make image` builds and `make image-check` checks. The check starts the image, sends it a text,
+measures start, stop and size, and reads its user, packages and writable files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -41,29 +40,33 @@ app = typer.Typer()
 
 
 class NoBackend(RuntimeError):
-    """There is nothing to make an image with."""
+    """No container engine works."""
 
 
 def backend() -> str:
-    """Raises NoBackend."""
+    """The first container engine that works.
+
+    Raises:
+        NoBackend: none does.
+    """
     for name in BACKENDS:
-        # A client whose engine does not run is no use.
         if shutil.which(name):
-            told = subprocess.run([name, "info"], capture_output=True, check=False)
-            if not told.returncode:
+            # It fails where only the client is installed, and no daemon runs.
+            info = subprocess.run([name, "info"], capture_output=True, check=False)
+            if info.returncode == 0:
                 return name
-    raise NoBackend(f"none of {', '.join(BACKENDS)} is there and works")
+    raise NoBackend(f"none of {', '.join(BACKENDS)} works")
 
 
 @app.command()
 def build(
     tag: Annotated[str, typer.Option()] = TAG,
     torch_index: Annotated[str, typer.Option(help="an index with CPU builds of torch")] = "",
-    wheels: Annotated[str, typer.Option(help="or a folder that has one")] = "",
+    wheels: Annotated[str, typer.Option(help="a folder of wheels with a CPU build of torch")] = "",
 ) -> None:
-    """`bentoml build`, then `bentoml containerize`."""
-    with_what = backend()
-    # BentoML makes the Dockerfile in TMPDIR, and wants its template below the working directory.
+    """Run `bentoml build`, then `bentoml containerize`."""
+    engine = backend()
+    # BentoML writes the Dockerfile into TMPDIR; its template has to lie below the working folder.
     BUILD.mkdir(exist_ok=True)
     environment = os.environ | {"TMPDIR": str(BUILD)}
     bentoml = [sys.executable, "-m", "bentoml"]
@@ -74,16 +77,16 @@ def build(
     if wheels:
         options += ["--opt", f"volume={wheels}:{wheels}:ro"]
         options += ["--opt", f"build-arg=PIP_FIND_LINKS={wheels}"]
-    if with_what == "buildah":
-        # OCI's own format knows of no HEALTHCHECK.
+    if engine == "buildah":
+        # The OCI format has no HEALTHCHECK.
         options += ["--opt", "format=docker", "--opt", "network=host", "--opt", "isolation=chroot"]
-    command = [*bentoml, "containerize", TAG, "--backend", with_what, "-t", tag]
+    command = [*bentoml, "containerize", TAG, "--backend", engine, "-t", tag]
     subprocess.run([*command, *options], cwd=ROOT, env=environment, check=True)
 
 
 @app.command()
 def check(tag: Annotated[str, typer.Option()] = TAG) -> None:
-    """Start it, ask it, look into it, and stop it; exit 1 if any is wrong."""
+    """Start the image, query it, inspect it and stop it; exit with 1 if anything is wrong."""
     with _image(tag) as image:
         inside = image.contents()
         console.print(f"{inside['bytes'] / 1e6:,.0f} MB, {len(inside['packages'])} packages")
@@ -95,35 +98,35 @@ def check(tag: Annotated[str, typer.Option()] = TAG) -> None:
 
 def _findings(inside: Mapping[str, Any]) -> Iterator[str]:
     if inside["uid"] == 0:
-        yield "it runs as root"
+        yield "the image runs as root"
     if inside["bytes"] > MAX_BYTES:
-        yield f"it has {inside['bytes']:,} bytes, of {MAX_BYTES:,}"
+        yield f"the image has {inside['bytes']:,} bytes; {MAX_BYTES:,} are allowed"
     if found := cuda_packages(inside["packages"]):
-        yield f"it has CUDA packages: {', '.join(found)}"
+        yield f"the image has CUDA packages: {', '.join(found)}"
     if inside["unwanted"]:
-        yield f"it has what only building needs: {', '.join(inside['unwanted'])}"
+        yield f"the image has programs that only a build needs: {', '.join(inside['unwanted'])}"
     if inside["writable"]:
-        yield f"who runs there may change {', '.join(inside['writable'])}"
+        yield f"the image's user may change {', '.join(inside['writable'])}"
 
 
 class _Image:
-    """How programs are run in it."""
+    """How to run a program in the image."""
 
     def __init__(self, *, run: Sequence[str], before_command: Sequence[str]) -> None:
         self._run = run
         self._before_command = before_command
 
     def command(self, *command: str, **environment: str) -> list[str]:
-        told = [part for item in environment.items() for part in ("--env", "=".join(item))]
-        return [*self._run, *told, *self._before_command, *command]
+        options = [part for item in environment.items() for part in ("--env", "=".join(item))]
+        return [*self._run, *options, *self._before_command, *command]
 
     def contents(self) -> dict[str, Any]:
-        """What scripts/image_contents.py says of it."""
-        text = (Path(__file__).parent / "image_contents.py").read_text()
+        """What deploy/image_contents.py finds in the image."""
+        text = (ROOT / "deploy" / "image_contents.py").read_text()
         done = subprocess.run(
             self.command("python", "-c", text), stdout=subprocess.PIPE, text=True, check=True
         )
-        # BentoML's entry point has something to say first.
+        # BentoML's entry point prints lines of its own first.
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
 
@@ -155,7 +158,7 @@ def _served(image: _Image) -> Iterator[str]:
         (folder / "log").open("wb") as log,
     ):
         command = image.command(
-            # There is none: predictions do not wait for it.
+            # No database listens there: predictions do not wait for one.
             DATABASE_URL="postgresql://nobody@127.0.0.1:9/none",
             REDIS_URL=redis,
             PORT=str(port),
@@ -168,35 +171,32 @@ def _served(image: _Image) -> Iterator[str]:
                 console.print(f"ready after {time.perf_counter() - started:.1f} s")
                 reply = httpx.post(f"{url}/predict", json={"text": "I loved it."}, timeout=10)
                 if reply.status_code != 200:
-                    yield f"/predict said {reply.status_code}: {reply.text}"
+                    yield f"/predict answered {reply.status_code}: {reply.text}"
             else:
-                yield f"it did not get ready; {log.name} says why"
+                yield f"the service did not get ready; {log.name} says why"
         finally:
             stopping = time.perf_counter()
             if not _stops(process):
-                yield f"it did not stop within {STOP_SECONDS:.0f} s of SIGTERM"
+                yield f"the service did not stop within {STOP_SECONDS:.0f} s of SIGTERM"
             console.print(f"stopped after {time.perf_counter() - stopping:.1f} s")
 
 
 def _stops(process: subprocess.Popen[bytes]) -> bool:
-    """Send SIGTERM into the container, where buildah does not pass it on to, and wait."""
+    """Send SIGTERM inside the container, because buildah does not forward it, and wait."""
     inside = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    first = next((each for each in inside if "serve" in each.cmdline()), None)
-    if first is None:
-        process.terminate()
-    else:
-        first.terminate()
+    server = next((child for child in inside if "serve" in child.cmdline()), process)
+    server.terminate()
     deadline = time.monotonic() + STOP_SECONDS
-    while (left := [each for each in inside if _works(each)]) and time.monotonic() < deadline:
+    while (left := [child for child in inside if _runs(child)]) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for each in left:
-        each.kill()
+    for child in left:
+        child.kill()
     process.wait(STOP_SECONDS)
     return not left
 
 
-def _works(process: psutil.Process) -> bool:
-    """Nobody collects what has ended in a container without an init: that is over too."""
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process runs; a container without an init never reaps a zombie."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,9 +1,8 @@
-"""`make loadtest`: locust's load of mixed requests on a service, 100 users for a minute."""
+"""Load a running service with mixed requests and check every reply."""
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from core.paths import ROOT
 from core.settings import get_settings
-from loadtest.bench.record import machine
+from loadtest.bench.record import command_line, machine
 from loadtest.headless import (
     KEYS,
     LOOPBACK,
@@ -37,22 +36,27 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 def main(
     *,
-    host: Annotated[str, typer.Option(help="default: this machine, PORT")] = "",
+    host: Annotated[str, typer.Option(help="the service [default: this machine, PORT]")] = "",
     users: Annotated[int, typer.Option(min=1, max=MAX_USERS)] = 100,
     seconds: Annotated[float, typer.Option(min=1, max=MAX_SECONDS)] = 60.0,
-    loop: Annotated[Loop, typer.Option(help="open: asked at a constant rate")] = Loop.closed,
+    loop: Annotated[
+        Loop, typer.Option(help="open: requests at a constant rate; closed: users wait for replies")
+    ] = Loop.closed,
     shape: Annotated[Shape, typer.Option(help="the number of users over time")] = Shape.constant,
     folder: Annotated[Path, typer.Option(help="for the report and the figures")] = LATEST,
     record: Annotated[bool, typer.Option("--record", help="add a row to the README")] = False,
 ) -> None:
-    """Exit 1 if a request fails or a reply is wrong, 2 if the load could not be sent."""
+    """Load a service with locust's users and check every reply.
+
+    Exits with 1 if a request fails or a reply is wrong, with 2 if the load could not be sent.
+    """
     host = host or f"http://127.0.0.1:{get_settings().port}"
     if not answers(host):
         console.print(f"[red]nothing answers at {host}; `make serve` starts a service[/]")
         raise typer.Exit(2)
     if _is_elsewhere(host) and not os.environ.get(KEYS):
-        console.print(f"[yellow]without {KEYS} all users are one client there, with one limit[/]")
-    with console.status(f"{users} users ask {host} for {seconds:g} s"):
+        console.print(f"[yellow]without {KEYS} all users share one client's rate limit there[/]")
+    with console.status(f"{users} users send to {host} for {seconds:g} s"):
         try:
             outcome = run_locust(
                 host, users=users, seconds=seconds, folder=folder, loop=loop, shape=shape
@@ -65,14 +69,14 @@ def main(
         console.print(f"[red]{times:,} times[/] {failure}", soft_wrap=True)
     console.print(f"report: {folder / REPORT}", soft_wrap=True)
     if record:
-        command = shlex.join(["python", "-m", "scripts.loadtest", *sys.argv[1:]])
+        command = command_line()
         row = as_row(outcome.total, datetime.now(UTC), machine(), command)
         README.write_text(with_row(README.read_text(), row))
     raise typer.Exit(0 if outcome.ok else 1)
 
 
 def answers(host: str) -> bool:
-    """Whether anything does there, be it an error."""
+    """Whether the host gives any HTTP reply."""
     try:
         httpx.get(f"{host}/health", timeout=REACH_SECONDS)
     except (httpx.TransportError, httpx.InvalidURL):

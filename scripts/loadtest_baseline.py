@@ -1,4 +1,4 @@
-"""Puts the same load on ours and on the plain baseline, and compares them."""
+"""Put the same load on this service and on a plain FastAPI baseline."""
 
 from __future__ import annotations
 

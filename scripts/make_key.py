@@ -1,4 +1,4 @@
-"""Makes an API key: the key for its owner, and the entry for API_KEYS."""
+"""Make an API key for a client, and its entry for API_KEYS."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from core.api_keys import KEY_SCOPES, KeyScope, make_api_key
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="whose it is; rate limits count by it")],
+    name: Annotated[str, typer.Argument(help="the client; rate limits count by this name")],
     scope: Annotated[
-        list[str] | None, typer.Option(help=f"any of {', '.join(KEY_SCOPES)}; may be repeated")
+        list[str] | None,
+        typer.Option(help=f"any of {', '.join(KEY_SCOPES)}; repeatable [default: predict]"),
     ] = None,
 ) -> None:
-    """Print a new key for NAME once, and what the service is to know of it."""
-    chosen: list[KeyScope] = [known for known in KEY_SCOPES if known in (scope or ["predict"])]
-    if not name or set(name) & set(":,+ ") or len(chosen) != len(set(scope or ["predict"])):
+    """Print a new key for NAME and its entry for API_KEYS, which cannot give the key back."""
+    requested = set(scope or ["predict"])
+    scopes: list[KeyScope] = [known for known in KEY_SCOPES if known in requested]
+    if not name or set(name) & set(":,+ ") or len(scopes) != len(requested):
         raise typer.BadParameter(
-            f"a name has none of ':,+ ' in it, and scopes are {', '.join(KEY_SCOPES)}"
+            f"a name must not contain ':,+ ', and scopes are {', '.join(KEY_SCOPES)}"
         )
-    key, known_of_it = make_api_key(name, chosen)
+    key, api_key = make_api_key(name, scopes)
     print(f"key, for {name} alone:  {key}")
-    print(f"add to API_KEYS:        {known_of_it.entry()}")
+    print(f"add to API_KEYS:        {api_key.entry()}")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,23 @@
-"""Brings the database of DATABASE_URL to the newest schema."""
+"""Bring the database of DATABASE_URL to the newest schema."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from core.settings import SettingsError, get_settings
 from migrations.upgrade import DatabaseUnreachable, upgrade
 
 
-def main() -> int:
+def main() -> None:
+    """Bring the database of DATABASE_URL to the newest schema."""
     try:
         upgrade(get_settings().sqlalchemy_url())
     except (SettingsError, DatabaseUnreachable) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # The image runs this file, and has no typer.
+    argparse.ArgumentParser("python -m scripts.migrate", description=__doc__).parse_args()
+    main()

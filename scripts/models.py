@@ -1,4 +1,4 @@
-"""The BentoML model store as a registry: what is there, where it is from, if it is whole."""
+"""List, show, compare, import, export and verify saved models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import bentoml
 import typer
@@ -19,11 +19,10 @@ from rich.progress import Progress
 
 from core.settings import get_settings
 from core.types import Version
-from models.checkpoint import Judge
 from models.export.gate import classify_texts
 from models.registry import sources
 from models.registry.catalogue import Entry, entries, entry
-from models.registry.gates import MARGIN, AccuracyGate, not_gated
+from models.registry.gates import MARGIN, AccuracyGate, not_evaluated
 from models.registry.held_out import read_held_out, side_by_side
 from models.registry.saving import COLUMNS, ENGINES_HELP, TEXTS_HELP, Engines, console, save
 from models.registry.sources import Fetched
@@ -36,20 +35,25 @@ from runners.cpu import usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
 from runners.model_store import InvalidCheckpoint, find_model
 
+if TYPE_CHECKING:
+    from models.checkpoint import AcceptanceGate
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
-NONE = "There is none. `make models` saves the starter models."
+EMPTY_STORE = "The store has no sentiment model. `make models` saves the starter models."
 
 Tag = Annotated[str, typer.Argument(help="name:version, as `list` shows it")]
 HeldOut = Annotated[
     Path | None,
-    typer.Option(help="labelled texts that it was not trained on: CSV or JSON lines, text, label"),
+    typer.Option(
+        help="labelled texts the model was not trained on: CSV or JSON lines with text and label"
+    ),
 ]
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What is wrong ends the command with a sentence."""
+def _errors_as_sentences() -> Iterator[None]:
+    """Print an expected error as a sentence and exit with 1."""
     try:
         yield
     except (
@@ -62,22 +66,22 @@ def _told() -> Iterator[None]:
 
 @app.command(name="list")
 def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, not a table")] = False,
 ) -> None:
-    """Every sentiment model of the store, the newest first."""
+    """List every sentiment model of the store, the newest first."""
     found = list(entries(get_settings()))
     if as_json:
-        print(json.dumps([one.summary() for one in found], indent=1))
+        print(json.dumps([model.summary() for model in found], indent=1))
     elif found:
         console.print(list_view(found))
     else:
-        console.print(NONE)
+        console.print(EMPTY_STORE)
 
 
 @app.command()
 def show(tag: Tag) -> None:
-    """All that is known of a model: source, lineage, gates, engines."""
-    with _told():
+    """Show the source, lineage, gates and engines of a model."""
+    with _errors_as_sentences():
         console.print(entry_view(entry(tag, get_settings())))
 
 
@@ -86,63 +90,67 @@ def compare(
     first: Tag,
     second: Tag,
     held_out: HeldOut = None,
-    examples: Annotated[int, typer.Option(help="texts on which they differ, to show")] = 0,
+    examples: Annotated[int, typer.Option(help="number of texts to show on which they differ")] = 0,
 ) -> None:
-    """Two models side by side on labelled texts: agreement, accuracy, and whether it differs."""
-    with _told():
+    """Compare two models on labelled texts: agreement, accuracy, and its difference."""
+    with _errors_as_sentences():
         with console.status("reading the texts"):
             texts = read_held_out(held_out) if held_out else list(packaged_texts().gate)
-        of = [entry(tag, get_settings()) for tag in (first, second)]
+        models = [entry(tag, get_settings()) for tag in (first, second)]
         with Progress(*COLUMNS, console=console, transient=True) as progress:
             answers = []
-            for one in of:
-                task = progress.add_task(one.model.tag, total=len(texts))
+            for model in models:
+                task = progress.add_task(model.model.tag, total=len(texts))
                 answers.append(
                     classify_texts(
-                        _classifier(one.model.tag),
+                        _classifier(model.model.tag),
                         texts,
                         streams=usable_cpus(),
                         progress=lambda done, task=task: progress.advance(task, done),  # type: ignore[misc]
                     )
                 )
         compared = side_by_side(texts, *answers)
-        console.print(comparison_view(of[0], of[1], compared, examples=examples))
+        console.print(comparison_view(models[0], models[1], compared, examples=examples))
 
 
 @app.command(name="import")
-def import_model(  # noqa: PLR0917  typer makes options of these; nobody calls it by position
+def import_model(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
     source: Annotated[str, typer.Argument(help=sources.HELP)],
-    version: Annotated[Version, typer.Option("--as", help="whose place it is for")],
+    version: Annotated[Version, typer.Option("--as", help="the version to import it as")],
     held_out: HeldOut = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="on them, or it is refused")
+        float | None,
+        typer.Option(min=0, max=1, help="reject the model below this accuracy on --held-out"),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="it has to be shown no worse than this one, on them")
+        str | None,
+        typer.Option(
+            help="tag of a saved model; reject a model not shown to be as accurate on --held-out"
+        ),
     ] = None,
     margin: Annotated[
-        float, typer.Option(min=0, max=1, help="accuracy that it may lose to --against")
+        float, typer.Option(min=0, max=1, help="accuracy that the model may lose to --against")
     ] = MARGIN,
     engines: Annotated[Engines, typer.Option(help=ENGINES_HELP)] = Engines.fastest,
     texts: Annotated[Path | None, typer.Option(help=TEXTS_HELP)] = None,
 ) -> None:
-    """Take a model into the store, or refuse it at a gate and leave no trace."""
+    """Save a model into the store, or reject it at a gate and leave no trace."""
     if held_out is None and (min_accuracy is not None or against is not None):
         raise typer.BadParameter("needs labelled texts: --held-out FILE")
-    with _told():
-        judge: Judge = not_gated
+    with _errors_as_sentences():
+        gate: AcceptanceGate = not_evaluated
         if held_out is not None:
-            judge = AccuracyGate(
+            gate = AccuracyGate(
                 read_held_out(held_out),
                 held_out.name,
-                least=min_accuracy,
+                min_accuracy=min_accuracy,
                 against=_classifier(against) if against else None,
                 against_tag=against and find_model(against).tag,
                 margin=margin,
             )
-        save(version, source, _fetched(source), engines=engines, texts=texts, judge=judge)
+        save(version, source, _fetched(source), engines=engines, texts=texts, acceptance_gate=gate)
         if held_out is None:
-            console.print("Its accuracy was not judged: --held-out names texts to judge it by.")
+            console.print("Its accuracy was not evaluated: give labelled texts with --held-out.")
 
 
 @contextmanager
@@ -161,14 +169,14 @@ def _fetched(source: str) -> Iterator[Fetched]:
 
 @app.command()
 def export(
-    tag: Tag, file: Annotated[Path, typer.Argument(help="FILE.bentomodel; import takes it back")]
+    tag: Tag, file: Annotated[Path, typer.Argument(help="FILE.bentomodel; `import` reads it")]
 ) -> None:
-    """Write a model to a file; to pack a hundred megabytes takes a minute."""
+    """Write a model to a file, in about a minute per 100 MB."""
     if not file.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {file.parent}", param_hint="FILE")
+        raise typer.BadParameter(f"no such folder: {file.parent}", param_hint="FILE")
     if file.suffix != ".bentomodel":
-        raise typer.BadParameter("its name has to end in .bentomodel", param_hint="FILE")
-    with _told():
+        raise typer.BadParameter("the name has to end in .bentomodel", param_hint="FILE")
+    with _errors_as_sentences():
         model = find_model(tag)
         with console.status(f"packing {model.tag}"):
             written = bentoml.models.export_model(model.tag, str(file))
@@ -177,35 +185,37 @@ def export(
 
 @app.command(name="verify")
 def verify_models(
-    tag: Annotated[str | None, typer.Argument(help="one model; else all of them")] = None,
+    tag: Annotated[str | None, typer.Argument(help="name:version; by default every model")] = None,
 ) -> None:
-    """Look whether files, revision, engines and their answers are those that were saved."""
-    with _told():
+    """Check that files, revision and the answers of engines are as saved."""
+    with _errors_as_sentences():
         chosen = [entry(tag, get_settings())] if tag else list(entries(get_settings()))
     if not chosen:
-        console.print(NONE)
-    faults = sum(_verified(one) for one in chosen)
-    if faults:
-        console.print(f"[bold red]{faults} faults[/]; import or save again what has them")
+        console.print(EMPTY_STORE)
+    problems = sum(_verify(chosen_entry) for chosen_entry in chosen)
+    if problems:
+        console.print(f"[bold red]{problems} problems[/]; import or save those models again")
         raise typer.Exit(1)
 
 
-def _verified(one: Entry) -> int:
-    console.print(f"[bold]{one.model.tag}[/]")
-    faults = 0
-    for finding in verify(one):
-        if finding.fault is None:
-            console.print(f"    {finding.what:<17} [green]as saved[/]")
+def _verify(entry: Entry) -> int:
+    """Print the findings on a model and return the number of problems."""
+    console.print(f"[bold]{entry.model.tag}[/]")
+    problems = 0
+    for finding in verify(entry):
+        if finding.problem is None:
+            state = "[green]as saved[/]"
         elif finding.skipped:
-            console.print(f"    {finding.what:<17} [dim]{escape(finding.fault)}[/]")
+            state = f"[dim]{escape(finding.problem)}[/]"
         else:
-            faults += 1
-            console.print(f"    {finding.what:<17} [red]{escape(finding.fault)}[/]")
-    return faults
+            problems += 1
+            state = f"[red]{escape(finding.problem)}[/]"
+        console.print(f"    {finding.subject:<17} {state}")
+    return problems
 
 
 def _classifier(tag: str) -> Classifier:
-    """By the fastest engine that the model has."""
+    """A saved model on its fastest engine."""
     model = find_model(tag)
     settings = get_settings()
     engine = choose_engine(model, None, streams=usable_cpus(), mkldnn=settings.mkldnn_enable)

@@ -1,10 +1,10 @@
-"""Brings a new version in front of traffic step by step, watches it, and takes it back."""
+"""Roll a new version out step by step, watch it, and roll it back."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,64 +19,67 @@ from core.types import Version
 from scripts.rollout_view import changes_table, history_table, status_view
 
 POLL_SECONDS = 1.0
-# A batch that a model is at, and loading another one, take seconds.
+# Loading a model takes seconds, after the batch that the old one computes.
 LOAD_SECONDS = 120.0
 TIMEOUT_SECONDS = 10.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 console = Console(highlight=False)
 
-Reason = Annotated[str, typer.Option("--reason", "-m", help="why, for whoever reads the history")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would come of it")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="the reason, for the history")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print the change without making it")]
 
 
 class Service:
-    """The admin endpoints of a running service; what it refuses ends the command with its words."""
+    """Client of the admin endpoints; an error reply ends the command with its detail."""
 
     def __init__(self, url: str, key: str | None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
-        return self._told(lambda: self._http.get(path, params=query))
+        return self._reply_to(lambda: self._http.get(path, params=query))
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._told(lambda: self._http.post(path, json=body))
+        return self._reply_to(lambda: self._http.post(path, json=body))
 
     def status(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The rollout's, and what the runners say of their models."""
-        return self.get("/admin/rollout"), self._told(lambda: self._http.get("/health"), {503})[
-            "versions"
-        ]
+        """The rollout, and the runners' report on their models."""
+        # /health answers 503 with its report where predictions cannot be served.
+        health = self._reply_to(lambda: self._http.get("/health"), {503})
+        return self.get("/admin/rollout"), health["versions"]
 
-    def _told(
-        self, ask: Callable[[], httpx.Response], also: set[int] | None = None
+    def _reply_to(
+        self, send: Callable[[], httpx.Response], accepted_errors: Set[int] = frozenset()
     ) -> dict[str, Any]:
         try:
-            reply = ask()
+            reply = send()
         except httpx.TransportError as error:
             where = self._http.base_url
-            raise _failed(f"{where} does not answer ({error}); --url says where") from error
-        told: dict[str, Any] = reply.json()
-        if reply.is_success or reply.status_code in (also or set()):
-            return told
-        hint = "; --key-file names a file with a key" if reply.status_code in {401, 403} else ""
-        raise _failed(f"{reply.status_code}: {told['detail']}{hint}")
+            raise _failed(f"{where} does not answer ({error}); set --url") from error
+        content: dict[str, Any] = reply.json()
+        if reply.is_success or reply.status_code in accepted_errors:
+            return content
+        hint = (
+            "; --key-file takes a file with an API key" if reply.status_code in {401, 403} else ""
+        )
+        raise _failed(f"{reply.status_code}: {content['detail']}{hint}")
 
 
-def _failed(why: str) -> typer.Exit:
-    console.print(f"[red]{why}[/]", soft_wrap=True)
+def _failed(reason: str) -> typer.Exit:
+    console.print(f"[red]{reason}[/]", soft_wrap=True)
     return typer.Exit(1)
 
 
 @app.callback()
 def main(
     context: typer.Context,
-    url: Annotated[str | None, typer.Option(help="of the service; else HOST and PORT")] = None,
+    url: Annotated[str | None, typer.Option(help="the service [default: HOST and PORT]")] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help="holds an API key with the scope admin", dir_okay=False)
+        Path | None, typer.Option(help="file with an API key of the scope admin", dir_okay=False)
     ] = None,
 ) -> None:
+    """Roll a new version out step by step, watch it, and roll it back."""
     settings = get_settings()
     key = key_file.read_text().strip() if key_file else None
     context.obj = Service(url or f"http://{settings.host}:{settings.port}", key)
@@ -85,9 +88,9 @@ def main(
 @app.command()
 def status(
     context: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="go on until Ctrl-C")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
 ) -> None:
-    """Which version answers whom, what the runners hold, and how the challenger does."""
+    """Show shares of traffic, loaded models, the schedule and the guardrails."""
     service: Service = context.obj
     if not watch:
         console.print(status_view(*service.status(), now=datetime.now(UTC)))
@@ -111,26 +114,32 @@ def set_policy(
     reason: Reason,
     dry_run: DryRun = False,
 ) -> None:
-    """Change the fields that CHANGES names; the others stay."""
+    """Change the given fields of the policy; the others stay."""
     text = Path(changes[1:]).read_text() if changes.startswith("@") else changes
     try:
-        named = json.loads(text)
+        fields = json.loads(text)
     except ValueError as error:
         raise _failed(f"CHANGES is not JSON: {error}") from error
-    _change(context.obj, {"action": "set", "changes": named}, reason, dry_run=dry_run)
+    _change(context.obj, {"action": "set", "changes": fields}, reason, dry_run=dry_run)
 
 
 @app.command()
-def start(  # noqa: PLR0917  typer makes options of these; nobody calls it by position
+def start(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
     context: typer.Context,
     reason: Reason,
-    steps: Annotated[str, typer.Option(help="percent for the challenger")] = "5,25,50,100",
-    hold: Annotated[int, typer.Option(help="seconds that each step has to hold")] = 3_600,
-    shadow: Annotated[float, typer.Option(help="percent of /predict, asked of both")] = 0.0,
-    promote: Annotated[bool, typer.Option(help="make it champion after the last step")] = False,
+    steps: Annotated[
+        str, typer.Option(help="the challenger's percent of traffic at each step")
+    ] = "5,25,50,100",
+    hold: Annotated[int, typer.Option(help="seconds that each step lasts")] = 3_600,
+    shadow: Annotated[
+        float, typer.Option(help="percent of /predict that the challenger answers in shadow")
+    ] = 0.0,
+    promote: Annotated[
+        bool, typer.Option(help="make the challenger champion after the last step")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Raise the challenger's share step by step, as long as every guardrail is kept."""
+    """Raise the challenger's share step by step, while every guardrail passes."""
     try:
         percents = [float(step) for step in steps.split(",")]
     except ValueError as error:
@@ -151,61 +160,75 @@ def roll_back(
     context: typer.Context,
     reason: Reason,
     to: Annotated[
-        int | None, typer.Option(help="an earlier policy, its models too; else all to the champion")
+        int | None,
+        typer.Option(
+            help="an earlier policy, with its models [default: all traffic to the champion]"
+        ),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Take the challenger's traffic away, or go back to an earlier policy."""
-    asked = {"action": "roll_back"} | ({} if to is None else {"to_version": to})
-    _change(context.obj, asked, reason, dry_run=dry_run)
+    """Move all traffic to the champion, or restore an earlier policy."""
+    change = {"action": "roll_back"} | ({} if to is None else {"to_version": to})
+    _change(context.obj, change, reason, dry_run=dry_run)
 
 
 @app.command()
 def next_step(context: typer.Context, reason: Reason, dry_run: DryRun = False) -> None:
-    """Go on with the schedule without waiting for its step to hold."""
+    """Start the next step of the schedule now."""
     _change(context.obj, {"action": "next_step"}, reason, dry_run=dry_run)
 
 
 @app.command()
 def reload(
     context: typer.Context,
-    version: Annotated[Version, typer.Argument(help="whose model")],
-    tag: Annotated[str, typer.Argument(help="name:version in the model store, or 'configured'")],
+    version: Annotated[Version, typer.Argument(help="the version to load it for")],
+    tag: Annotated[
+        str,
+        typer.Argument(
+            help="name:version in the model store, or 'configured' for the configured model"
+        ),
+    ],
     reason: Reason,
 ) -> None:
-    """Load another model for a version beside the one that answers, and wait until it does."""
+    """Load another model for a version without interruption, and wait until it answers."""
     service: Service = context.obj
-    wanted = None if tag == "configured" else tag
-    asked = {"version": version, "tag": wanted, "reason": reason}
-    policy = service.post("/admin/models/reload", asked)["policy_version"]
-    console.print(f"policy {policy}: {version} is to hold {tag}")
+    request = {
+        "version": version,
+        "tag": None if tag == "configured" else tag,
+        "reason": reason,
+    }
+    policy = service.post("/admin/models/reload", request)["policy_version"]
+    console.print(f"policy {policy}: {version} loads {tag}")
     deadline = time.monotonic() + LOAD_SECONDS
     with console.status(f"loading {tag}"):
-        while (told := service.status()[1][version])["observed_generation"] != policy:
+        while (model := service.status()[1][version])["observed_generation"] != policy:
             if time.monotonic() > deadline:
                 raise _failed(f"{tag} is not loaded after {LOAD_SECONDS:g} s; see /health")
             time.sleep(POLL_SECONDS / 4)
-    if told["load_error"]:
-        raise _failed(f"{told['refused']}; {told['tag']} goes on")
-    console.print(f"{version} holds {told['tag']} (revision {told['revision']}, {told['engine']})")
+    if model["load_error"]:
+        raise _failed(f"{model['refused']}; {model['tag']} still answers")
+    console.print(
+        f"{version} runs {model['tag']} (revision {model['revision']}, {model['engine']})"
+    )
 
 
 @app.command()
 def history(
     context: typer.Context, limit: Annotated[int, typer.Option(help="entries", max=200)] = 20
 ) -> None:
-    """Who changed what, when and why; the newest first."""
+    """List the changes of policy with author, time and reason, the newest first."""
     service: Service = context.obj
     console.print(history_table(service.get("/admin/rollout/history", limit=limit)["policies"]))
 
 
-def _change(service: Service, asked: dict[str, Any], reason: str, *, dry_run: bool) -> None:
+def _change(service: Service, change: dict[str, Any], reason: str, *, dry_run: bool) -> None:
     base = service.get("/admin/rollout")["policy_version"]
-    asked = {**asked, "base_version": base, "reason": reason, "dry_run": dry_run}
-    told = service.post("/admin/rollout", asked)
-    head = "would become" if dry_run else f"is policy {told['policy_version']} now"
-    console.print(f"Policy {base} {head}; {told['subjects_moved_percent']:g} % of subjects move")
-    console.print(changes_table(told["changes"]))
+    request = {**change, "base_version": base, "reason": reason, "dry_run": dry_run}
+    outcome = service.post("/admin/rollout", request)
+    head = "would become" if dry_run else f"is policy {outcome['policy_version']} now"
+    moved = outcome["subjects_moved_percent"]
+    console.print(f"Policy {base} {head}; {moved:g} % of subjects move")
+    console.print(changes_table(outcome["changes"]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a rollout looks in a terminal."""
+"""Renders a rollout for a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BAR_CELLS = 20
 def status_view(
     rollout: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]], *, now: datetime
 ) -> RenderableType:
-    """The whole of it: roles, shares, models, schedule, guardrails."""
+    """Roles, shares and models, the schedule and the guardrails."""
     parts: list[RenderableType] = [_head(rollout), _versions(rollout, models)]
     if (schedule := rollout["policy"]["schedule"]) is not None:
         parts.append(_schedule(schedule, rollout, now))
@@ -64,10 +64,10 @@ def _versions(rollout: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]
 
 
 def _schedule(schedule: Mapping[str, Any], rollout: Mapping[str, Any], now: datetime) -> Text:
-    at = rollout["policy"]["progress"]["step"]
+    current = rollout["policy"]["progress"]["step"]
     text = Text("schedule  ")
     for number, percent in enumerate(schedule["steps"]):
-        style = "bold reverse" if number == at else "dim" if number > at else ""
+        style = "bold reverse" if number == current else "dim" if number > current else ""
         text.append(f" {percent:g} % ", style)
     left = (datetime.fromisoformat(rollout["step_ends"]) - now).total_seconds()
     held = min(1.0, max(0.0, 1 - left / schedule["hold_seconds"]))
@@ -81,14 +81,14 @@ def _guardrails(guardrails: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("guardrail", "", ""):
         table.add_column(column)
-    for each in guardrails:
-        state = Text(each["state"], COLOUR_OF_STATE[each["state"]])
-        table.add_row(each["name"], state, escape(each["sentence"]))
+    for guardrail in guardrails:
+        state = Text(guardrail["state"], COLOUR_OF_STATE[guardrail["state"]])
+        table.add_row(guardrail["name"], state, escape(guardrail["sentence"]))
     return table
 
 
 def changes_table(changes: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Fields before and after."""
+    """Each changed field before and after."""
     if not changes:
         return Text("nothing changes")
     table = Table(box=None, pad_edge=False)
@@ -100,6 +100,7 @@ def changes_table(changes: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 
 def history_table(policies: Sequence[Mapping[str, Any]]) -> Table:
+    """The policies with author, time, reason and changes."""
     table = Table(box=None, pad_edge=False)
     for column in ("policy", "when (UTC)", "who", "what", "why", "changed"):
         table.add_column(column, overflow="fold")

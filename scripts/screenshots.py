@@ -1,9 +1,8 @@
-"""Takes the pictures of the dashboard that the documentation shows, of what `make serve` serves."""
+"""Take the documentation's pictures of the dashboard of a running service."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,10 +21,10 @@ console = Console(highlight=False)
 
 
 def main(
-    url: Annotated[str | None, typer.Option(help="of the service; else HOST and PORT")] = None,
+    url: Annotated[str | None, typer.Option(help="the service [default: HOST and PORT]")] = None,
     time_range: Annotated[str, typer.Option("--range", help="1h, 6h, 24h, 7d or 30d")] = "7d",
 ) -> None:
-    """Write one picture for each width. `scripts.seed_predictions` gives it something to show."""
+    """Write one picture a width; `sentiment seed-predictions` fills the dashboard."""
     settings = get_settings()
     base = url or f"http://{settings.host}:{settings.port}"
     FOLDER.mkdir(exist_ok=True)
@@ -41,7 +40,7 @@ def main(
             page.locator("h1").click()
             file = FOLDER / f"dashboard-{width}.png"
             page.screenshot(path=file)
-            console.print(f"{file.relative_to(Path.cwd())}: {file.stat().st_size // 1_024} KiB")
+            console.print(f"{file.relative_to(ROOT)}: {file.stat().st_size // 1_024} KiB")
         browser.close()
 
 

@@ -1,4 +1,4 @@
-"""Fills the prediction log with a made-up but lifelike history, for trying analytics at size."""
+"""Fill the prediction log with an invented, lifelike history."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Writes every setting and its description into .env.example and docs/settings.md."""
+"""Write every setting into .env.example and docs/settings.md."""
 
 from __future__ import annotations
 
+import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -48,6 +49,11 @@ def _default(field: FieldInfo) -> str:
     return str(int(default)) if isinstance(default, bool) else str(default)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write every setting and its description into .env.example and docs/settings.md."""
     ENV_EXAMPLE.write_text(env_example())
     SETTINGS_PAGE.write_text(with_table(SETTINGS_PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,4 +1,4 @@
-"""Keeps a served Bento at work for long, and looks whether it takes more and more of anything."""
+"""Soak a service for half an hour and look for growth."""
 
 from __future__ import annotations
 

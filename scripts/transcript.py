@@ -1,4 +1,4 @@
-"""Plays a session against what `make serve` serves and writes it into the README as it went."""
+"""Play a session with a running service and write it into the README."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brings what the dashboard needs of others' scripts out of npm packages, as its lock pins them."""
+"""Fetch the dashboard's chart library with npm, as its lock file pins it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import typer
 from rich.console import Console
 
 from core.paths import ROOT
 
 DASHBOARD = ROOT / "web" / "dashboard"
 SERVED = DASHBOARD / "static" / "vendor"
-# axe-core, which the tests alone look at the page with.
+# Only the tests use axe-core.
 FOR_TESTS = DASHBOARD / "test-vendor"
 FILES = {
     "uplot/dist/uPlot.esm.js": SERVED,
@@ -27,32 +28,32 @@ console = Console(highlight=False)
 
 
 def main() -> None:
-    """Without npm the dashboard has its numbers and no charts, and all else is as ever."""
+    """Fetch the dashboard's chart library with npm; without npm it shows numbers and no charts."""
     npm = shutil.which("npm")
     if npm is None:
-        console.print("npm is not here: the dashboard shows no charts until `make assets` has run")
+        console.print("npm is not installed: the dashboard shows no charts until `make assets` ran")
         return
     with (
         console.status("fetching the dashboard's chart library"),
-        tempfile.TemporaryDirectory() as at,
+        tempfile.TemporaryDirectory() as build,
     ):
         for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(DASHBOARD / name, at)
+            shutil.copy(DASHBOARD / name, build)
         try:
             done = subprocess.run(
-                [npm, "ci"], cwd=at, capture_output=True, text=True, timeout=SECONDS, check=False
+                [npm, "ci"], cwd=build, capture_output=True, text=True, timeout=SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             console.print("npm's registry does not answer; the dashboard shows no charts")
             return
         if done.returncode:
-            console.print(f"npm could not fetch it; the dashboard shows no charts:\n{done.stderr}")
+            console.print(f"npm failed; the dashboard shows no charts:\n{done.stderr}")
             return
         for file, folder in FILES.items():
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy(Path(at) / "node_modules" / file, folder)
+            shutil.copy(Path(build) / "node_modules" / file, folder)
     STAMP.touch()
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,10 +1,11 @@
-"""Imports what serving imports, so that its bytecode is written while an image is made."""
+"""Import all that serving imports, so that the image holds its bytecode."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 
-# The API's processes, the runners', the log shipper, and what each imports only when needed.
+# Of the API's processes, the runners' and the log shipper, also those imported late.
 MODULES = (
     "service",
     "serving.container",
@@ -26,9 +27,12 @@ MODULES = (
 
 
 def main() -> None:
+    """Import all that serving imports, so that the image holds its bytecode."""
     for name in MODULES:
         importlib.import_module(name)
 
 
 if __name__ == "__main__":
+    # The image runs this file, and has no typer.
+    argparse.ArgumentParser("python -m scripts.warm_image", description=__doc__).parse_args()
     main()

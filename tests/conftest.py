@@ -26,7 +26,7 @@ from tests.serving import Serve, ServedBento, serve
 
 TEMPLATE = "migrated"
 # A test that waits for the saved models waits for minutes on a slow machine.
-TIMEOUT_SECONDS = {"unit": 10, "integration": 60, "served": 600, "browser": 600}
+TIMEOUT_SECONDS = {"unit": 10, "integration": 60, "served": 600, "prove": 600}
 # They start first, so that no worker ends long before the other.
 LONGEST_GROUPS = (
     "served/rollout", "unlimited", "served", "served/test_many_hosts.py",
@@ -41,7 +41,7 @@ def _path(item: pytest.Item) -> PurePath:
 
 
 def _is_served(item: pytest.Item) -> bool:
-    return _path(item).parts[0] in ("served", "browser")
+    return _path(item).parts[0] in ("served", "prove")
 
 
 def _group(item: pytest.Item) -> str:
@@ -110,7 +110,7 @@ def pytest_xdist_node_collection_finished(node: object, ids: Sequence[str]) -> N
 def _save_models_for(config: pytest.Config, ids: Sequence[str]) -> None:
     """Start to save the models, beside the tests that need none."""
     run = config.stash.get(RUN, None)
-    if run is not None and any(id_.startswith(("tests/served", "tests/browser")) for id_ in ids):
+    if run is not None and any(id_.startswith(("tests/served", "tests/prove")) for id_ in ids):
         run.start_saving()
 
 

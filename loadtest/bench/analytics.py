@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -35,6 +32,7 @@ from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
 from core.gc import freeze_gc
 from core.postgres import create_engine
+from loadtest.bench.record import write_figures
 from loadtest.bench.seed_predictions import seed_history
 from migrations.upgrade import upgrade
 from serving.embedded.databases import embedded_postgres
@@ -69,12 +67,7 @@ def main(
     console.print(_table(sizes, results))
     if record is not None:
         figures = {str(size): result for size, result in zip(sizes, results, strict=True)}
-        about = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": f"python -m scripts.bench_analytics {' '.join(map(str, sizes))}",
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        }
-        record.write_text(json.dumps(about | {DENSE: dense, "figures": figures}, indent=1) + "\n")
+        write_figures(record, {DENSE: dense, "figures": figures})
 
 
 @contextmanager
@@ -153,12 +146,12 @@ def _about(reader: Reader, name: str, span: TimeRange) -> dict[str, Question]:
 
 async def _p95_ms(question: Question) -> float:
     await question()
-    taken = []
+    milliseconds = []
     for _ in range(REPEATS):
         started = time.perf_counter()
         await question()
-        taken.append(1_000 * (time.perf_counter() - started))
-    return statistics.quantiles(taken, n=20)[-1]
+        milliseconds.append(1_000 * (time.perf_counter() - started))
+    return statistics.quantiles(milliseconds, n=20)[-1]
 
 
 def _table(sizes: Sequence[int], results: Sequence[dict[str, float]]) -> Table:

@@ -16,8 +16,8 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from loadtest.traffic import Kind, texts_of
 from models.checkpoint import save_checkpoint
-from models.export.build import EnginePlan, EngineTexts
-from models.export.gate import MIN_TEXTS, LabelledText
+from models.export.build import EnginePlan
+from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
 from runners.engines.choice import REFERENCE, runnable_engines
 
 _FACTS = {

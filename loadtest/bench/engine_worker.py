@@ -69,12 +69,12 @@ def main() -> None:
     infer, streams = _load(model, engine, cores)
     print(json.dumps({"ready": engine}), file=answers, flush=True)
     for line in sys.stdin:
-        asked: dict[str, Any] = json.loads(line)
-        name = asked.pop("question")
+        fields: dict[str, Any] = json.loads(line)
+        name = fields.pop("question")
         if name == ShapeQuestion.__name__:
-            answer = _shape(infer, streams, ShapeQuestion(**asked))
+            answer = _shape(infer, streams, ShapeQuestion(**fields))
         else:
-            answer = _texts(infer, streams, model, TextsQuestion(**asked))
+            answer = _texts(infer, streams, model, TextsQuestion(**fields))
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -88,7 +88,7 @@ def _load(model: SavedModel, engine: str, cores: int) -> tuple[Infer, int]:
 
 
 def _reference(model: SavedModel, cores: int) -> Infer:
-    """What transformers does in float32: one batch at a time on all cores."""
+    """transformers in float32: one batch at a time on all cores."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -107,15 +107,17 @@ def _reference(model: SavedModel, cores: int) -> Infer:
     return infer
 
 
-def _shape(infer: Infer, streams: int, asked: ShapeQuestion) -> dict[str, float]:
+def _shape(infer: Infer, streams: int, question: ShapeQuestion) -> dict[str, float]:
     random = np.random.default_rng(0)
-    ids = random.integers(1_000, 30_000, size=(asked.rows, asked.tokens))
+    ids = random.integers(1_000, 30_000, size=(question.rows, question.tokens))
     mask = np.ones_like(ids)
-    if asked.first:
+    if question.first:
         infer(ids, mask)  # the first of a shape may compile something
-    alone = _rows_per_second(infer, ids, mask, 1, asked.seconds)
-    together = _rows_per_second(infer, ids, mask, streams, asked.seconds) if streams > 1 else alone
-    return {"texts_per_second": together, "batch_alone_ms": 1_000 * asked.rows / alone}
+    alone = _rows_per_second(infer, ids, mask, 1, question.seconds)
+    together = (
+        _rows_per_second(infer, ids, mask, streams, question.seconds) if streams > 1 else alone
+    )
+    return {"texts_per_second": together, "batch_alone_ms": 1_000 * question.rows / alone}
 
 
 def _rows_per_second(infer: Infer, ids: Ids, mask: Ids, streams: int, seconds: float) -> float:
@@ -131,18 +133,20 @@ def _rows_per_second(infer: Infer, ids: Ids, mask: Ids, streams: int, seconds: f
     return sum(_in_threads(stream, streams))
 
 
-def _texts(infer: Infer, streams: int, model: SavedModel, asked: TextsQuestion) -> dict[str, float]:
+def _texts(
+    infer: Infer, streams: int, model: SavedModel, question: TextsQuestion
+) -> dict[str, float]:
     """Every set is sorted by length, as a batch request can be; the streams never run dry."""
     tokenizer: Tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
     tokenizer.enable_truncation(min(model.max_tokens, _MAX_TOKENS))
     tokenizer.no_padding()
-    texts = texts_of(Kind.mixed_length, seed=asked.seed)
+    texts = texts_of(Kind.mixed_length, seed=question.seed)
     waiting: queue.SimpleQueue[tuple[Ids, Ids]] = queue.SimpleQueue()
-    for _ in range(asked.sets):
+    for _ in range(question.sets):
         encoded = tokenizer.encode_batch(list(itertools.islice(texts, 100)))
         by_length = sorted((encoding.ids for encoding in encoded), key=len, reverse=True)
-        for start in range(0, len(by_length), asked.rows):
-            waiting.put(_padded(by_length[start : start + asked.rows], model.pad_token_id))
+        for start in range(0, len(by_length), question.rows):
+            waiting.put(_padded(by_length[start : start + question.rows], model.pad_token_id))
 
     def stream() -> int:
         rows = 0

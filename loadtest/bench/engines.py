@@ -29,7 +29,7 @@ Step = Callable[[str], None]  # says what is next
 
 
 class EngineFailed(RuntimeError):
-    """An engine's process ended; the message is the end of what it said."""
+    """An engine's process ended; the message is the end of its output."""
 
 
 class Worker:
@@ -112,11 +112,11 @@ def _take_turns(plan: Plan, reference: Worker, measured: Worker) -> Iterator[dic
     for texts, tokens in plan.shapes:
         started = time.perf_counter()
         for number in range(plan.engine_rounds):
-            # A large batch of the base size takes seconds: one round of it has to do.
+            # A large batch of the base size takes seconds, so it gets one round.
             if number and time.perf_counter() - started > _SHAPE_SECONDS:
                 break
-            asked = ShapeQuestion(texts, tokens, plan.engine_seconds, first=not number)
-            theirs, ours = reference.answer(asked), measured.answer(asked)
+            question = ShapeQuestion(texts, tokens, plan.engine_seconds, first=not number)
+            theirs, ours = reference.answer(question), measured.answer(question)
             yield {
                 "texts": texts,
                 "tokens": tokens,

@@ -1,7 +1,7 @@
-"""Sends whatever the OpenAPI document allows, and what it does not, to a served Bento.
+"""Fuzzes a served Bento with requests that its OpenAPI document allows or forbids.
 
-schemathesis makes the requests, alone and in sequences, and holds the answers against the document:
-no 5xx, no status, header or body that it does not tell, nothing invalid accepted.
+schemathesis makes the requests, alone and in sequences, and checks the replies: no 5xx, no status,
+header or body that the document does not describe, no invalid request accepted.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ console = Console(highlight=False)
 
 
 def main(
-    cases: Annotated[int, typer.Option(help="requests, about")] = 100_000,
+    cases: Annotated[int, typer.Option(help="approximate number of requests")] = 100_000,
     seed: Annotated[int, typer.Option()] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="processes that send, each with a seed")] = 2,
-    url: Annotated[str | None, typer.Option(help="of a service without rate limits")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="a running service without rate limits [default: start one]")
+    ] = None,
 ) -> None:
-    """Start a service without rate limits, unless there is one, and fuzz it."""
+    """Fuzz the service at --url, or start one without rate limits and fuzz that."""
     with ExitStack() as running:
         if url is None:
             where = running.enter_context(site())
@@ -61,7 +63,7 @@ def fuzz(url: str, *, cases: int, seed: int, jobs: int = 1) -> int:
 
 
 def _round(url: str, *, examples: int, seeds: range) -> tuple[int, int]:
-    """The first exit status that is not 0, if there is one, and how many cases there were."""
+    """One round; returns the first exit status other than 0, or 0, and the number of cases."""
     with ThreadPoolExecutor(len(seeds)) as threads, ExitStack() as on_the_way_out:
         processes = []
         for seed in seeds:
@@ -86,6 +88,6 @@ def _follow(process: subprocess.Popen[str], seed: int) -> tuple[int, int]:
     with process:
         for line in process.stdout or ():
             print(f"[{seed}] {line}", end="", flush=True)
-            if told := re.match(r"\s*(\d+) generated", line):
-                generated = int(told[1])
+            if match := re.match(r"\s*(\d+) generated", line):
+                generated = int(match[1])
     return process.returncode, generated

@@ -1,11 +1,9 @@
-"""Measures the prediction log: what it costs a request, and how fast it catches up."""
+"""Measures the prediction log: its cost for a request, and how fast it catches up."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -30,6 +28,7 @@ from analytics.log.segments import segments
 from analytics.log.spool import Durability, Spool
 from core.paths import ROOT
 from core.types import Prediction
+from loadtest.bench.record import write_figures
 from loadtest.bench.seed_predictions import made_up
 from migrations.upgrade import upgrade
 from serving.embedded.databases import embedded_postgres
@@ -40,7 +39,7 @@ console = Console(highlight=False)
 
 
 class Cost(NamedTuple):
-    """Of one request, for the log alone."""
+    """The log's share of one request."""
 
     p50_ms: float
     p99_ms: float
@@ -48,9 +47,9 @@ class Cost(NamedTuple):
 
 
 def main(
-    rate: Annotated[int, typer.Option(help="requests a second, at even distances")] = 500,
-    seconds: Annotated[float, typer.Option(help="how long, each time")] = 10.0,
-    backlog: Annotated[int, typer.Option(help="predictions to catch up with")] = 200_000,
+    rate: Annotated[int, typer.Option(help="requests a second, evenly spaced")] = 500,
+    seconds: Annotated[float, typer.Option(help="seconds of each measurement")] = 10.0,
+    backlog: Annotated[int, typer.Option(help="predictions in the backlog")] = 200_000,
     record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
 ) -> None:
     """Record predictions at a steady rate, alone and while a backlog goes to PostgreSQL."""
@@ -71,12 +70,7 @@ def main(
     console.print(table)
     console.print(f"{stored_per_second:,.0f} predictions a second brought to PostgreSQL")
     if record is not None:
-        about = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": f"python -m scripts.bench_log --rate {rate} --backlog {backlog}",
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        }
-        record.write_text(json.dumps(about | {"figures": figures}, indent=1) + "\n")
+        write_figures(record, {"figures": figures})
 
 
 def _predictions(count: int) -> list[Prediction]:

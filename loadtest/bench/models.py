@@ -1,4 +1,4 @@
-"""The models that are measured: the one that is saved here, and one of base size."""
+"""The measured models: the saved one, and one of base size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def base_size_model() -> Iterator[SavedModel]:
         checkpoint.mkdir()
         for file in served_model().folder.glob("tokenizer*.json"):
             shutil.copy(file, checkpoint)
-        said = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-m", "loadtest.bench.base_size", str(checkpoint)],
             cwd=ROOT,
             env=os.environ | {"BENTOML_HOME": str(home)},
@@ -49,7 +49,7 @@ def base_size_model() -> Iterator[SavedModel]:
             text=True,
         ).stdout
         shutil.rmtree(checkpoint)
-        facts: dict[str, Any] = json.loads(said.splitlines()[-1])
+        facts: dict[str, Any] = json.loads(output.splitlines()[-1])
         lists = {name: tuple(facts[name]) for name in ("labels", "engines")}
         yield SavedModel(**(facts | lists | {"folder": Path(facts["folder"])}))
 

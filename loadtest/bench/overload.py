@@ -1,18 +1,14 @@
-"""Measures what becomes of the service when far more is asked of it than it can do."""
+"""Measures the service at loads far beyond its capacity."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import multiprocessing
-import os
-import platform
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.bench.record import write_figures
 from loadtest.bench.servers import Server, our_service, site
 from loadtest.generator import send_load
 from loadtest.open_loop import OpenLoop, Outcome
@@ -44,13 +41,7 @@ def main(
         server.wait_until_ready()
         figures = uvloop.run(_measure(server, factor, seconds))
     if record is not None:
-        about = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": f"python -m scripts.bench_overload --factor {factor:g} --seconds "
-            f"{seconds:g} --workers {workers}",
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        }
-        record.write_text(json.dumps(about | {"figures": figures}, indent=1) + "\n")
+        write_figures(record, {"figures": figures})
 
 
 async def _measure(server: Server, factor: float, seconds: float) -> dict[str, Any]:
@@ -79,21 +70,26 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
         before, started = _cpu_seconds(server), time.perf_counter()
         async with _memory(server) as mebibytes:
             outcomes = await load.send(planned)
-        taken = time.perf_counter() - started
-        told = figures[name] = _figures(outcomes, rate, for_seconds) | {
+        elapsed = time.perf_counter() - started
+        phase_figures = figures[name] = _figures(outcomes, rate, for_seconds) | {
             "resident_mib": round(max(mebibytes)),
             "cores": {
-                kind: round((seconds - before.get(kind, 0.0)) / taken, 2)
+                kind: round((seconds - before.get(kind, 0.0)) / elapsed, 2)
                 for kind, seconds in _cpu_seconds(server).items()
             },
         }
         table.add_row(
             name,
-            *(f"{told[key]:,.0f}" if told[key] is not None else "" for key in _SHOWN),
-            " ".join(f"{kind} {cores}" for kind, cores in told["cores"].items() if cores >= 0.1),
+            *(
+                f"{value:,.0f}" if value is not None else ""
+                for value in map(phase_figures.get, _SHOWN)
+            ),
+            " ".join(
+                f"{kind} {cores}" for kind, cores in phase_figures["cores"].items() if cores >= 0.1
+            ),
         )
         figures[name]["by_second"] = _by_second(outcomes)
-        return told
+        return phase_figures
 
     with console.status("warming up, finding the capacity"):
         await phase("warm-up", 20, WARM_UP_SECONDS)
@@ -112,17 +108,17 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
     with console.status("afterwards"):
         await phase("afterwards, 0.5x", 0.5 * capacity, seconds)
     load_cores = {name: figures[name]["cores"]["load"] for name in ("1.5x", f"{factor:g}x")}
-    beside = f"1.5x, beside what makes {factor:g}x"
-    with console.status(beside), _taking(load_cores[f"{factor:g}x"] - load_cores["1.5x"]):
-        await phase(beside, 1.5 * capacity, seconds)
+    with_load = f"1.5x, beside what makes {factor:g}x"
+    with console.status(with_load), _taking(load_cores[f"{factor:g}x"] - load_cores["1.5x"]):
+        await phase(with_load, 1.5 * capacity, seconds)
     console.print(table)
     usual = figures["0.5x"]["p99_ms"]
     after = figures["afterwards, 0.5x"]["by_second"]
     figures["seconds_to_normal"] = max(
         (
             second + 1
-            for second, each in enumerate(after)
-            if each["refused"] or (each["p99_ms"] or 0) > 3 * usual
+            for second, figures_of_second in enumerate(after)
+            if figures_of_second["refused"] or (figures_of_second["p99_ms"] or 0) > 3 * usual
         ),
         default=0,
     )
@@ -131,7 +127,7 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
     )
     goodput = figures[f"{factor:g}x"]["answered_per_second"]
     figures["goodput_of_peak"] = goodput / peak
-    figures["goodput_of_what_the_load_leaves"] = goodput / figures[beside]["answered_per_second"]
+    figures["goodput_of_what_the_load_leaves"] = goodput / figures[with_load]["answered_per_second"]
     console.print(
         f"closed loop, 64 clients: {closed}\n"
         f"at {factor:g}x: {figures['goodput_of_peak']:.0%} of the peak, "
@@ -176,8 +172,9 @@ async def _beside_large(
 
 
 def _figures(outcomes: Sequence[Outcome], rate: float, seconds: float) -> dict[str, Any]:
-    answered = [each.latency_seconds for each in outcomes if each.ok]
-    refused = [each.latency_seconds for each in outcomes if each.status in (429, 503)]
+    answered = [outcome.latency_seconds for outcome in outcomes if outcome.ok]
+    refused = [outcome.latency_seconds for outcome in outcomes if outcome.status in (429, 503)]
+    statuses = Counter(outcome.status for outcome in outcomes)
     return {
         "asked_per_second": round(rate, 1),
         "answered_per_second": round(len(answered) / seconds, 1),
@@ -185,23 +182,25 @@ def _figures(outcomes: Sequence[Outcome], rate: float, seconds: float) -> dict[s
         "p99_ms": _percentile_ms(answered, 0.99),
         "refused_p50_ms": _percentile_ms(refused, 0.5),
         "refused_p99_ms": _percentile_ms(refused, 0.99),
-        "statuses": {str(key): n for key, n in Counter(each.status for each in outcomes).items()},
+        "statuses": {str(status): count for status, count in statuses.items()},
     }
 
 
 def _by_second(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    start = min(each.due for each in outcomes)
+    start = min(outcome.due for outcome in outcomes)
     seconds: dict[int, list[Outcome]] = {}
-    for each in outcomes:
-        seconds.setdefault(int(each.due - start), []).append(each)
+    for outcome in outcomes:
+        seconds.setdefault(int(outcome.due - start), []).append(outcome)
     return [
         {
-            "answered": sum(each.ok for each in of_second),
-            "refused": sum(not each.ok for each in of_second),
+            "answered": sum(outcome.ok for outcome in of_second),
+            "refused": sum(not outcome.ok for outcome in of_second),
             "refused_p99_ms": _percentile_ms(
-                [each.latency_seconds for each in of_second if not each.ok], 0.99
+                [outcome.latency_seconds for outcome in of_second if not outcome.ok], 0.99
             ),
-            "p99_ms": _percentile_ms([each.latency_seconds for each in of_second if each.ok], 0.99),
+            "p99_ms": _percentile_ms(
+                [outcome.latency_seconds for outcome in of_second if outcome.ok], 0.99
+            ),
         }
         for _, of_second in sorted(seconds.items())
     ]
@@ -224,15 +223,15 @@ _KINDS = {
 
 def _cpu_seconds(server: Server) -> dict[str, float]:
     """CPU time so far, by kind of process; this one makes the load."""
-    taken = {"load": sum(psutil.Process().cpu_times()[:2])}
+    seconds = {"load": sum(psutil.Process().cpu_times()[:2])}
     for process in psutil.Process(server.process.pid).children(recursive=True):
         try:
             command = " ".join(process.cmdline())
             kind = next((kind for part, kind in _KINDS.items() if part in command), "other")
-            taken[kind] = taken.get(kind, 0.0) + sum(process.cpu_times()[:2])
+            seconds[kind] = seconds.get(kind, 0.0) + sum(process.cpu_times()[:2])
         except psutil.NoSuchProcess:
             continue
-    return taken
+    return seconds
 
 
 @contextmanager

@@ -1,12 +1,14 @@
-"""The record of a run: what was measured, on what machine, with which versions, at which commit."""
+"""Records of runs: figures, command, machine, versions and commit."""
 
 from __future__ import annotations
 
 import json
 import platform
 import re
+import shlex
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +19,7 @@ from loadtest.bench.summary import Row, summarise
 from loadtest.bench.targets import TARGETS
 from runners.cpu import cpu_flags, usable_cpus
 
-# What decides how fast an engine is.
+# The CPU features that engines use.
 _FLAGS = (  # noqa: SIM905  a list of words reads worse
     "avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx_vnni amx_tile amx_int8 amx_bf16 "
     "asimddp i8mm bf16 sve"
@@ -28,29 +30,47 @@ _PACKAGES = (  # noqa: SIM905
 ).split()
 
 
+def command_line() -> str:
+    """The command of this process, as a user types it."""
+    program = Path(sys.argv[0])
+    name = program.name if program.suffix != ".py" else f"python -m scripts.{program.stem}"
+    return " ".join([name, *map(shlex.quote, sys.argv[1:])])
+
+
+def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write the figures of one benchmark as JSON, with date, command and machine."""
+    run = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": command_line(),
+        "machine": f"{usable_cpus()} cores, {platform.machine()}",
+    }
+    path.write_text(json.dumps({**run, **figures}, indent=1) + "\n")
+
+
 def make_record(rows: Sequence[Row], command: str) -> dict[str, Any]:
+    """The record of `sentiment bench`: rows, their summary, and the required figures."""
     summary = summarise(rows)
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine(),
         "versions": _versions(),
-        "targets": [target.judge(summary) for target in TARGETS],
+        "targets": [target.evaluate(summary) for target in TARGETS],
         "summary": summary,
         "rows": list(rows),
     }
 
 
 def as_json(record: dict[str, Any]) -> str:
-    """Indented, but every measured row on one line."""
+    """Indented JSON, with every measured row on one line."""
     without_rows = json.dumps(_rounded({**record, "rows": []}), indent=1)
     rows = ",\n".join(f"  {json.dumps(_rounded(row))}" for row in record["rows"])
     return without_rows.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"
 
 
 def _rounded(value: Any) -> Any:
-    """To four significant digits where there are digits after the point."""
+    """Round floats to four significant digits, or to an integer from 1,000 on."""
     match value:
         case float():
             return round(value) if abs(value) >= 1_000 else float(f"{value:.4g}")
@@ -62,30 +82,32 @@ def _rounded(value: Any) -> Any:
             return value
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The checkout's commit, and whether the working tree differs from it."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout.strip()
 
     try:
-        commit = git("rev-parse", "HEAD")
+        head = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{commit} with changes" if changed else commit
+    return f"{head} with changes" if changed else head
 
 
 def machine() -> dict[str, Any]:
-    """What of this machine decides how fast anything is."""
+    """The CPU and system of this machine."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    has = cpu_flags()
+    available = cpu_flags()
     return {
         "cpu": _line(text, "model name") or platform.processor() or platform.machine(),
         "cpu_family_and_model": f"{_line(text, 'cpu family')}/{_line(text, 'model')}",
         "cores": usable_cpus(),
-        "flags": [flag for flag in _FLAGS if flag in has],
+        "flags": [flag for flag in _FLAGS if flag in available],
         "system": f"{platform.system()} {platform.machine()}",
     }
 

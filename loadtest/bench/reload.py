@@ -1,13 +1,11 @@
-"""What it costs to load another model beside the one that serves: memory, time, and to clients."""
+"""Measures a reload under traffic: memory, time, and the latency of clients."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.settings import get_settings
+from loadtest.bench.record import write_figures
 from loadtest.bench.servers import our_service, site
 from loadtest.generator import send_load
 from loadtest.report import LoadReport
@@ -35,34 +34,34 @@ console = Console(highlight=False)
 
 
 def main(
-    reloads: Annotated[int, typer.Option(help="of v2, to the weights of v1 and back")] = 10,
+    reloads: Annotated[int, typer.Option(help="reloads of v2, to the weights of v1 and back")] = 10,
     record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
 ) -> None:
-    """Reload v2 again and again under traffic."""
+    """Reload v2 under traffic and measure memory, time and latency."""
     settings = get_settings()
     tags = [find_model(settings.model_tag(version)).tag for version in ("v1", "v2")]
     with site() as where, our_service(where) as server:
         server.wait_until_ready()
         runner = _runner(server.process.pid)
-        told = uvloop.run(_measure(server.url, runner, tags, reloads))
+        figures = uvloop.run(_measure(server.url, runner, tags, reloads))
     table = Table(title=f"{reloads} reloads of v2 under traffic", title_justify="left")
     for column in ("", "before", "while", "after"):
         table.add_column(column, justify="left" if not column else "right")
-    memory = told["memory_mib"]
+    memory = figures["memory_mib"]
     table.add_row("runner, MiB", *(f"{memory[when]:,.0f}" for when in ("before", "most", "after")))
     for share in ("p50_ms", "p99_ms"):
-        row = (told[when][share] for when in ("quiet", "reloading"))
-        table.add_row(f"a request, {share[:3]}", *(f"{one:.1f} ms" for one in row), "")
+        row = (figures[when][share] for when in ("quiet", "reloading"))
+        table.add_row(
+            f"a request, {share[:3]}", *(f"{milliseconds:.1f} ms" for milliseconds in row), ""
+        )
     console.print(table)
-    seconds = told["reload_seconds"]
+    seconds = figures["reload_seconds"]
     console.print(
         f"a reload takes {median(seconds):.1f} s, at most {max(seconds):.1f} s; "
-        f"failed requests: {told['failures'] or 'none'}"
+        f"failed requests: {figures['failures'] or 'none'}"
     )
     if record is not None:
-        date = datetime.now(UTC).date().isoformat()
-        command = f"python -m scripts.bench_reload --reloads {reloads}"
-        record.write_text(json.dumps({"date": date, "command": command, **told}, indent=1) + "\n")
+        write_figures(record, figures)
 
 
 def _runner(pid: int) -> psutil.Process:
@@ -104,7 +103,7 @@ async def _measure(
     sampling.cancel()
     with suppress(asyncio.CancelledError):
         await sampling
-    latencies = [one for report in reports for one in report.latencies_seconds]
+    latencies = [seconds for report in reports for seconds in report.latencies_seconds]
     failures: dict[str, int] = {}
     for report in (quiet, *reports):
         for kind, count in report.failures.items():
@@ -124,16 +123,16 @@ async def _load(url: str, seconds: float, *, seed: int) -> LoadReport:
 
 
 async def _reload(client: httpx.AsyncClient, tag: str) -> float:
-    """Seconds until the runner holds it."""
+    """Reload v2 from `tag`; return the seconds until the runner has loaded it."""
     started = time.perf_counter()
-    asked = {"version": "v2", "tag": tag, "reason": "a benchmark"}
-    reply = await client.post("/admin/models/reload", json=asked)
+    request = {"version": "v2", "tag": tag, "reason": "a benchmark"}
+    reply = await client.post("/admin/models/reload", json=request)
     policy = reply.raise_for_status().json()["policy_version"]
     while True:
-        told = (await client.get("/health")).json()["versions"]["v2"]
-        if told["observed_generation"] == policy:
-            if told["load_error"]:
-                raise RuntimeError(told["load_error"])
+        model = (await client.get("/health")).json()["versions"]["v2"]
+        if model["observed_generation"] == policy:
+            if model["load_error"]:
+                raise RuntimeError(model["load_error"])
             return time.perf_counter() - started
         await asyncio.sleep(POLL_SECONDS)
 

@@ -1,12 +1,9 @@
-"""Measures what a second core brings to the models and to the API, each pinned to its cores."""
+"""Measures the gain of a second core for the models and for the API."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -16,6 +13,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.bench.record import write_figures
 from loadtest.bench.servers import Server, Site, our_service, site
 from loadtest.generator import send_load
 from loadtest.traffic import Kind, make_traffic
@@ -45,7 +43,7 @@ LAYOUTS = (
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="of each")] = 15.0,
+    seconds: Annotated[float, typer.Option(help="seconds for each layout")] = 15.0,
     record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
 ) -> None:
     """New texts for the models, the same texts for the API; needs two cores."""
@@ -56,21 +54,16 @@ def main(
     with site() as where:
         for layout in LAYOUTS:
             with console.status(layout.name):
-                told = figures[layout.name] = _measure(where, layout, seconds)
+                measured = figures[layout.name] = _measure(where, layout, seconds)
             table.add_row(
                 layout.name,
-                f"{told['requests_per_second']:,.0f}",
-                *(f"{told['cores'][role]:.2f}" for role in ("runners", "api")),
-                f"{told['p50_ms']:.1f}",
+                f"{measured['requests_per_second']:,.0f}",
+                *(f"{measured['cores'][role]:.2f}" for role in ("runners", "api")),
+                f"{measured['p50_ms']:.1f}",
             )
     console.print(table)
     if record is not None:
-        about = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": f"python -m scripts.bench_scale --seconds {seconds:g}",
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        }
-        record.write_text(json.dumps(about | {"figures": figures}, indent=1) + "\n")
+        write_figures(record, {"figures": figures})
 
 
 def _measure(where: Site, layout: Layout, seconds: float) -> dict[str, Any]:
@@ -101,8 +94,8 @@ def _measure(where: Site, layout: Layout, seconds: float) -> dict[str, Any]:
             after = {role: _cpu_seconds(processes) for role, processes in roles.items()}
         finally:
             os.sched_setaffinity(0, everywhere)
-    taken = seconds + WARM_UP_SECONDS
-    used = {role: round((after[role] - before[role]) / taken, 2) for role in roles}
+    elapsed = seconds + WARM_UP_SECONDS
+    used = {role: round((after[role] - before[role]) / elapsed, 2) for role in roles}
     return report.figures() | {"cores": used, "layout": layout._asdict()}
 
 
@@ -110,12 +103,14 @@ def _roles(server: Server) -> dict[str, list[psutil.Process]]:
     """The runners' processes, and all others: the API's, the shipper, the supervisor."""
     root = psutil.Process(server.process.pid)
     processes = [root, *root.children(recursive=True)]
-    runners = [each for each in processes if "sentiment_runner" in " ".join(each.cmdline())]
-    return {"runners": runners, "api": [each for each in processes if each not in runners]}
+    runners = [
+        process for process in processes if "sentiment_runner" in " ".join(process.cmdline())
+    ]
+    return {"runners": runners, "api": [process for process in processes if process not in runners]}
 
 
 def _pin(process: psutil.Process, cores: Sequence[int]) -> None:
-    """All of its threads, those that are there already too."""
+    """Pin every thread of `process`, the running ones included."""
     for thread in process.threads():
         os.sched_setaffinity(thread.id, cores)
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import platform
 import queue
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -25,6 +21,7 @@ from tokenizers import Encoding
 
 from core.settings import get_settings
 from core.types import Version
+from loadtest.bench.record import write_figures
 from loadtest.traffic import Kind, texts_of
 from runners.classifier import Classifier
 from runners.engines.choice import choose_engine
@@ -67,15 +64,15 @@ def main(
     settings = get_settings()
     streams = streams_of(settings)
     saved = find_model(settings.model_tag(VERSION))
-    wanted = None if settings.engine == "auto" else settings.engine
-    engine = choose_engine(saved, wanted, streams=streams, mkldnn=settings.mkldnn_enable)
+    engine_name = None if settings.engine == "auto" else settings.engine
+    engine = choose_engine(saved, engine_name, streams=streams, mkldnn=settings.mkldnn_enable)
     classifier = Classifier(saved, engine)
     classifier.warm_up()
     models: dict[Version, LoadedModel] = {VERSION: LoadedModel(classifier, engine.name)}
     texts = list(itertools.islice(texts_of(Kind.sentences, seed=1), rows))
     batches = _batches(classifier, texts, saved.pad_token_id)
     alone: list[Cost] = []
-    scored: dict[Format, list[Cost]] = {each: [] for each in Format}
+    scored: dict[Format, list[Cost]] = {format_: [] for format_ in Format}
 
     def engine_alone() -> None:
         _compute(engine, batches, streams)
@@ -100,18 +97,13 @@ def main(
             f"{cost.cpu_ms / usual.cpu_ms:.0%} of the CPU"
         )
     if record is not None:
-        about = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": f"python -m scripts.bench_score --rows {rows} --rounds {rounds}",
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        }
         figures = {
             "engine": engine.name,
             "streams": streams,
-            "alone": [each._asdict() for each in alone],
-            "scored": {name: [each._asdict() for each in costs] for name, costs in scored.items()},
+            "alone": [cost._asdict() for cost in alone],
+            "scored": {name: [cost._asdict() for cost in costs] for name, costs in scored.items()},
         }
-        record.write_text(json.dumps(about | figures, indent=1) + "\n")
+        write_figures(record, figures)
 
 
 def _silent(_progress: Progress, _fraction: float) -> None:

@@ -180,7 +180,7 @@ def made_up(
         right = draw.random() < _ACCURACY[version]
         sentiment = truth if right else _OTHER[truth]
         sure = confidence[row][version == "v2"]
-        one = Prediction.of(
+        prediction = Prediction.of(
             prediction_id=new_id(times[row], draw.getrandbits),
             created_at=times[row],
             endpoint=endpoint,
@@ -197,8 +197,8 @@ def made_up(
             latency_ms=latency[row],
             assignment=assignment,
         )
-        made.append(one)
-        return one
+        made.append(prediction)
+        return prediction
 
     while len(made) < count:
         row = len(made)

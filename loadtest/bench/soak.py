@@ -1,4 +1,4 @@
-"""Keeps a served Bento at work for long, and looks whether it takes more and more of anything."""
+"""Soaks a served Bento: memory, files, connections and threads must not grow."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ WRONG: tuple[tuple[str, bytes], ...] = (
     ("/predict/batch", b'{"texts": []}'),
     ("/no/such/path", b"{}"),
 )
-# What each may grow by from the second quarter of the time to the last.
-MOST_GROWTH = {"memory, MiB": 0.05, "open files": 0.0, "connections": 0.0, "threads": 0.0}
-# And whatever its share: a connection pool has its ups and downs.
+# Allowed growth from the second quarter of the time to the last.
+MAX_GROWTH = {"memory, MiB": 0.05, "open files": 0.0, "connections": 0.0, "threads": 0.0}
+# Allowed besides, because connection pools grow and shrink.
 SLACK = {"memory, MiB": 16.0, "open files": 12.0, "connections": 12.0, "threads": 4.0}
 console = Console(highlight=False)
 
 
 class WrongAnswer(RuntimeError):
-    """A mistake was not told as one."""
+    """An invalid request did not get a 4xx."""
 
 
-# What was measured, by its name, at one moment.
-Taken = Mapping[str, float]
+# The figures of one moment, by name.
+Sample = Mapping[str, float]
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="how long")] = 30.0,
+    minutes: Annotated[float, typer.Option(help="minutes of traffic")] = 30.0,
     record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
 ) -> None:
-    """Fails if a request did, or if memory, files, connections or threads grew."""
+    """Exit with 1 if a request failed, or memory, files, connections or threads grew."""
     with site() as where, our_service(where, API_WORKERS="2") as server:
         server.wait_until_ready()
         samples, reports = uvloop.run(soak(server.url, server.process.pid, minutes * 60))
@@ -75,29 +75,29 @@ def main(
     raise typer.Exit(1 if failures or too_much(grown) else 0)
 
 
-async def soak(url: str, pid: int, seconds: float) -> tuple[list[Taken], list[LoadReport]]:
-    """Mixed traffic, questions to analytics, mistakes and clients that leave, all the time.
+async def soak(url: str, pid: int, seconds: float) -> tuple[list[Sample], list[LoadReport]]:
+    """Send mixed traffic, analytics queries, invalid requests and clients that leave.
 
-    `pid` is that of `bentoml serve`.
+    `pid` is the process of `bentoml serve`.
     """
-    samples: list[Taken] = []
+    samples: list[Sample] = []
     reports: list[LoadReport] = []
     with Progress(console=console) as progress:
         task = progress.add_task("soaking", total=seconds)
 
         async def sample() -> None:
             while True:
-                samples.append(await asyncio.to_thread(taken, pid))
+                samples.append(await asyncio.to_thread(take_sample, pid))
                 progress.advance(task, SAMPLE_SECONDS)
                 await asyncio.sleep(SAMPLE_SECONDS)
 
-        others = [asyncio.create_task(each) for each in (sample(), _ask_and_err(url))]
+        others = [asyncio.create_task(task) for task in (sample(), _send_queries_and_mistakes(url))]
         end = time.monotonic() + seconds
         for seed in itertools.count():
             left = end - time.monotonic()
             if left <= 0:
                 break
-            # Connections are made anew each time.
+            # Each part makes new connections.
             traffic = make_traffic(Kind.mixed, seed=seed)
             part = min(left, MAX_SECONDS, 60.0)
             reports.append(await send_load(url, traffic, clients=CLIENTS, seconds=part))
@@ -109,7 +109,7 @@ async def soak(url: str, pid: int, seconds: float) -> tuple[list[Taken], list[Lo
     return samples, reports
 
 
-async def _ask_and_err(url: str) -> None:
+async def _send_queries_and_mistakes(url: str) -> None:
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         for number in itertools.count():
             await client.get(READING[number % len(READING)])
@@ -125,14 +125,14 @@ async def _ask_and_err(url: str) -> None:
             await asyncio.sleep(0.2)
 
 
-def taken(pid: int) -> Taken:
-    """By `bentoml serve` and all that it has started; memory by role too, to tell whose it is."""
+def take_sample(pid: int) -> Sample:
+    """Memory, files, connections and threads of `bentoml serve` and its children."""
     sums = defaultdict[str, float](float)
     root = psutil.Process(pid)
     for process in [root, *root.children(recursive=True)]:
         try:
             mib = process.memory_info().rss / 2**20
-            one = {
+            figures = {
                 "memory, MiB": mib,
                 "open files": process.num_fds(),
                 "connections": len(process.net_connections()),
@@ -141,20 +141,20 @@ def taken(pid: int) -> Taken:
             }
         except psutil.NoSuchProcess:
             continue
-        for name, value in one.items():
+        for name, value in figures.items():
             sums[name] += value
     return sums
 
 
 def _role(process: psutil.Process) -> str:
-    """Such as sentiment_runner_v1; what has no service name is told by its module."""
+    """The service name, such as sentiment_runner_v1, or else the module."""
     command: list[str] = process.cmdline()
     flag = "--service-name"
     return command[command.index(flag) + 1] if flag in command else command[2]
 
 
-def growth(samples: list[Taken]) -> dict[str, tuple[float, float]]:
-    """Medians of the second and of the last quarter, by what was measured."""
+def growth(samples: list[Sample]) -> dict[str, tuple[float, float]]:
+    """The median of each figure in the second and in the last quarter."""
 
     def quarter(name: str, number: int) -> float:
         part = samples[len(samples) * (number - 1) // 4 : len(samples) * number // 4]
@@ -165,8 +165,9 @@ def growth(samples: list[Taken]) -> dict[str, tuple[float, float]]:
 
 
 def too_much(grown: dict[str, tuple[float, float]]) -> list[str]:
+    """The figures that grew by more than is allowed."""
     return [
         name
         for name, (before, after) in grown.items()
-        if name in MOST_GROWTH and after > before * (1 + MOST_GROWTH[name]) + SLACK[name]
+        if name in MAX_GROWTH and after > before * (1 + MAX_GROWTH[name]) + SLACK[name]
     ]

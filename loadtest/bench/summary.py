@@ -1,4 +1,4 @@
-"""What the measured rows say: medians over the rounds, and ratios of what was measured in turn."""
+"""Summaries of the measured rows: medians over the rounds, and ratios within a round."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ def _medians(group: Sequence[Row], *keys: str) -> Row:
 def _median_ratio(above: Sequence[Row], below: Sequence[Row], figure: str) -> float | None:
     """The median over the rounds of the ratio of what was measured in the same round."""
     ratios = [
-        one[figure] / other[figure]
-        for one, other in zip(above, below, strict=True)
-        if one[figure] is not None and other[figure]
+        upper[figure] / lower[figure]
+        for upper, lower in zip(above, below, strict=True)
+        if upper[figure] is not None and lower[figure]
     ]
     return median(ratios) if ratios else None

@@ -1,4 +1,4 @@
-"""The figures that are required, and whether a run met them."""
+"""The required figures, and whether a run meets them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Value = Callable[[Summary], float | None]
 
 @dataclass(frozen=True)
 class Target:
-    """`value` is to be at least, or at most, `bound`; it is None if it was not measured."""
+    """A figure that has to be at least, or at most, `bound`; `value` gives None if not measured."""
 
     name: str
     unit: str
@@ -24,8 +24,8 @@ class Target:
     value: Value
     at_most: bool = False
 
-    def judge(self, summary: Summary) -> dict[str, Any]:
-        """For a record; `met` is None if it was not measured."""
+    def evaluate(self, summary: Summary) -> dict[str, Any]:
+        """The target's entry of a record; `met` is None if it was not measured."""
         value = self.value(summary)
         met = (
             None if value is None else value <= self.bound if self.at_most else value >= self.bound
@@ -62,9 +62,9 @@ def _ours(
 def _cell(
     summary: Summary, size: str, kind: Kind, clients: int, think: tuple[float, float] = (0.0, 0.0)
 ) -> dict[str, Any] | None:
-    wanted = (size, kind.value, clients, list(think))
+    cell = (size, kind.value, clients, list(think))
     for row in summary.get("service", []):
-        if (row["size"], row["traffic"], row["clients"], row["think_seconds"]) == wanted:
+        if (row["size"], row["traffic"], row["clients"], row["think_seconds"]) == cell:
             return row
     return None
 
@@ -93,14 +93,14 @@ def _start(size: str, figure: str) -> Value:
 
 
 def _default_engine(size: str, texts: int, tokens: int) -> Value:
-    """Times torch; the default is the first that a model has, and so the first that is measured."""
+    """Speed relative to torch; the default engine is the first of a model, so measured first."""
 
     def value(summary: Summary) -> float | None:
-        wanted = (size, texts, tokens)
+        shape = (size, texts, tokens)
         ratios = (
             row["ratio"]
             for row in summary.get("engines", [])
-            if (row["size"], row["texts"], row["tokens"]) == wanted
+            if (row["size"], row["texts"], row["tokens"]) == shape
         )
         return next(ratios, None)
 

@@ -1,14 +1,12 @@
-"""Measures what it costs to tell more: a line of log for each request, and traces."""
+"""Measures the cost of a log line for every request, and of traces."""
 
 from __future__ import annotations
 
-import json
 import threading
 import timeit
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
@@ -21,6 +19,7 @@ from rich.table import Table
 
 from core import tracing
 from loadtest.bench.measure import Load, measure
+from loadtest.bench.record import write_figures
 from loadtest.bench.servers import Server, our_service, site
 from loadtest.traffic import Kind
 
@@ -39,22 +38,22 @@ class Measured(NamedTuple):
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="turns of each")] = 5,
-    seconds: Annotated[float, typer.Option(help="of a turn")] = 6.0,
+    rounds: Annotated[int, typer.Option(help="turns of each service")] = 5,
+    seconds: Annotated[float, typer.Option(help="seconds of a turn")] = 6.0,
     record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
 ) -> None:
     """Send cached texts from 8 clients to four services in turn, of which one works at a time."""
     off_ns = _off_ns()
     with site() as where, _collector() as url, ExitStack() as stack:
         traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": url}
-        of_some = {
+        sampled = {
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "0.01",
         }
         kinds: dict[str, Mapping[str, str]] = {
             USUAL: {},
             "log of every request": {"LOG_LEVEL": "DEBUG"},
-            "traces of 1 in 100": traced | of_some,
+            "traces of 1 in 100": traced | sampled,
             "traces of every request": traced,
         }
         servers = {}
@@ -71,30 +70,25 @@ def main(
                             others.enter_context(other.paused())
                     turns[name].append(_measure(server, seconds, turn))
     medians = {name: Measured(*map(median, zip(*of, strict=True))) for name, of in turns.items()}
-    _tell(medians, off_ns)
+    _print(medians, off_ns)
     if record is not None:
-        about = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": f"python -m scripts.bench_telemetry --rounds {rounds} --seconds {seconds:g}",
-            "off_ns": off_ns,
-            "figures": {name: of._asdict() for name, of in medians.items()},
-        }
-        record.write_text(json.dumps(about, indent=1) + "\n")
+        figures = {name: measured._asdict() for name, measured in medians.items()}
+        write_figures(record, {"off_ns": off_ns, "figures": figures})
 
 
 def _measure(server: Server, seconds: float, turn: int) -> Measured:
     before = _cpu_seconds(server)
     load = Load(Kind.repeated, CLIENTS, seconds, WARM_UP_SECONDS, seed=turn)
-    told = measure(server.url, load)
-    # The warm-up is in neither's favour: the same for all.
-    requests = told["requests_per_second"] * (seconds + WARM_UP_SECONDS)
+    figures = measure(server.url, load)
+    # Every service gets the same warm-up.
+    requests = figures["requests_per_second"] * (seconds + WARM_UP_SECONDS)
     cpu_ms = 1_000 * (_cpu_seconds(server) - before) / requests
-    return Measured(told["requests_per_second"], told["p50_ms"], cpu_ms)
+    return Measured(figures["requests_per_second"], figures["p50_ms"], cpu_ms)
 
 
 def _cpu_seconds(server: Server) -> float:
     root = psutil.Process(server.process.pid)
-    times = [each.cpu_times() for each in (root, *root.children(recursive=True))]
+    times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
     return float(sum(of.user + of.system for of in times))
 
 
@@ -109,7 +103,7 @@ def _off_ns() -> float:
     return 1e9 * min(timeit.repeat(span, number=count, repeat=5)) / count
 
 
-def _tell(medians: Mapping[str, Measured], off_ns: float) -> None:
+def _print(medians: Mapping[str, Measured], off_ns: float) -> None:
     table = Table(title="Cached texts, 8 clients", title_justify="left")
     for column in ("", "requests/s", "p50 ms", "CPU ms a request"):
         table.add_column(column, justify="left" if not column else "right")

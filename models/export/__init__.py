@@ -1,1 +1,1 @@
-"""Builds the production engines of a checkpoint when it is saved; no service runs any of it."""
+"""Builds the production engines of a checkpoint when it is saved; serving never imports it."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.types import EngineName
-from models.export.gate import MIN_TEXTS, Gate, GateReport, LabelledText
+from models.export.gate import MIN_TEXTS, EngineTexts, Gate, GateReport
 from models.export.graph import PooledDistilBert
 from models.export.onnx_files import write_int8_onnx, write_onnx
 from models.export.quantization import CalibratedProjection, RowScaledLinear, calibrate
@@ -51,59 +51,48 @@ _FILES: dict[EngineName, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class EngineTexts:
-    """Real texts: `calibration` to choose 8-bit scales by, `gate` to judge engines by.
+class BuildProgress:
+    """Callbacks for a progress bar: the name of a step, the number of texts just classified."""
 
-    No text is in both. The gate needs `gate.MIN_TEXTS`, of all lengths.
-    """
-
-    calibration: Sequence[str]
-    gate: Sequence[LabelledText]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineWatch:
-    """What to tell somebody who waits: the step, and how many more texts are done."""
-
-    step: Callable[[str], object] = lambda _name: None
-    texts_done: Callable[[int], object] = lambda _texts: None
+    on_step: Callable[[str], object] = lambda _name: None
+    on_texts: Callable[[int], object] = lambda _texts: None
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """Which engines to build beside torch, in order, and the real texts that they are judged by.
+    """Which engines to build beside torch, in order, and the texts to compare them on.
 
-    `first_only` ends with the first that passes the gate.
+    With `first_only` the build ends with the first engine that passes the gate.
     """
 
-    wanted: Sequence[EngineName]
+    engines: Sequence[EngineName]
     texts: EngineTexts
     first_only: bool = False
-    watch: EngineWatch = field(default_factory=EngineWatch)
+    progress: BuildProgress = field(default_factory=BuildProgress)
 
 
 def build_engines(
     model: SavedModel, network: PreTrainedModel, plan: EnginePlan
 ) -> dict[EngineName, GateReport]:
-    """Write engines of `network` into the model's folder; those that passed the gate come back.
+    """Write engines of `network` into the model's folder; return those that passed the gate.
 
-    The files of an engine that fails the gate, or that does not run here, are removed again.
+    Removes the files of an engine that fails the gate or that this machine cannot run.
     """
     if len(plan.texts.gate) < MIN_TEXTS:
         raise ValueError(f"the gate needs {MIN_TEXTS:,} texts, not {len(plan.texts.gate):,}")
-    watch = plan.watch
-    candidates = [name for name in plan.wanted if name in _FILES and name in runnable_engines()]
-    watch.step("torch-fp32, to compare with")
+    candidates = [name for name in plan.engines if name in _FILES and name in runnable_engines()]
+    progress = plan.progress
+    progress.on_step("torch-fp32, to compare with")
     streams = usable_cpus()
     reference = Classifier(model, load_engine(model, REFERENCE, streams=streams))
-    gate = Gate(reference, plan.texts.gate, streams=streams, progress=watch.texts_done)
-    workshop = _Workshop(model, network, reference, plan.texts.calibration)
+    gate = Gate(reference, plan.texts.gate, streams=streams, progress=progress.on_texts)
+    writer = _EngineWriter(model, network, reference, plan.texts.calibration)
     offered = replace(model, engines=(REFERENCE, *candidates))
     reports: dict[EngineName, GateReport] = {}
     for name in candidates:
-        watch.step(f"{name}, being built")
-        workshop.write(name)
-        watch.step(f"{name}, compared with torch")
+        progress.on_step(f"{name}, being built")
+        writer.write(name)
+        progress.on_step(f"{name}, compared with torch")
         try:
             report = gate.compare(Classifier(model, load_engine(offered, name, streams=streams)))
         except EngineUnavailable as error:
@@ -119,8 +108,8 @@ def build_engines(
     return reports
 
 
-class _Workshop:
-    """Writes the files of engines, each once."""
+class _EngineWriter:
+    """Writes the files of engines; two engines share the ONNX file."""
 
     def __init__(
         self,
@@ -144,7 +133,7 @@ class _Workshop:
         if not onnx_file.is_file():
             write_onnx(PooledDistilBert(self._network).eval(), self._example, onnx_file)
         if name == "openvino-bf16":
-            # Imported here because it takes seconds, and few machines want these engines.
+            # Imported here because it takes seconds, and few machines build these engines.
             from models.export.openvino_files import write_openvino_fp16
 
             write_openvino_fp16(onnx_file, self._folder / OPENVINO_FP16_FILE)
@@ -160,15 +149,15 @@ def _write_onnx_int8(
     example: tuple[Tensor, Tensor],
     path: Path,
 ) -> None:
-    seen = PooledDistilBert(network, CalibratedProjection).eval()
+    calibrated = PooledDistilBert(network, CalibratedProjection).eval()
     torch.set_num_threads(usable_cpus())  # the reference engine left it at one
     tensors = [torch.from_numpy(batch) for batch in batches]
-    calibrate(seen, ((ids, torch.ones_like(ids)) for ids in tensors))
+    calibrate(calibrated, ((ids, torch.ones_like(ids)) for ids in tensors))
     config: Any = network.config
     has_gelu = config.activation == "gelu"
     layers = {
         name: RowScaledLinear(name, projection, follows_gelu=has_gelu and name.startswith("down_"))
-        for name, projection in seen.projections.items()
+        for name, projection in calibrated.projections.items()
         if isinstance(projection, CalibratedProjection)
     }
     quantized = PooledDistilBert(network, lambda name, _weight, _bias: layers[name]).eval()
@@ -176,7 +165,7 @@ def _write_onnx_int8(
 
 
 def _calibration_batches(tokenizer: Classifier, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Token ids, texts of one length together, so that there is no padding to be calibrated on."""
+    """Token ids, one batch a length, so that no padding is calibrated on."""
     by_length: dict[int, list[list[int]]] = {}
     for encoding in tokenizer.encode(texts):
         by_length.setdefault(len(encoding.ids), []).append(encoding.ids)
@@ -190,7 +179,7 @@ def _example(max_tokens: int) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def _remove_unused(folder: Path, kept: dict[EngineName, GateReport]) -> None:
-    used = {file for name in kept for file in _FILES[name]}
+def _remove_unused(folder: Path, reports: dict[EngineName, GateReport]) -> None:
+    used = {file for name in reports for file in _FILES[name]}
     for file in {file for files in _FILES.values() for file in files} - used:
         (folder / file).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The gate at save time: an engine that answers differently from torch is not saved."""
+"""The engine gate: an engine whose answers differ from torch is not saved."""
 
 from __future__ import annotations
 
@@ -23,10 +23,21 @@ _STEP_TEXTS = 64
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A real text and what people say of it."""
+    """A real text and its label, given by people."""
 
     text: str
     label: Sentiment
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTexts:
+    """Real texts: `calibration` to choose 8-bit scales, `gate` to compare engines on.
+
+    No text is in both. The gate needs `MIN_TEXTS`, of all lengths.
+    """
+
+    calibration: Sequence[str]
+    gate: Sequence[LabelledText]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class GateReport:
 
 
 class Gate:
-    """Knows what torch says of the texts, and compares engines with it."""
+    """Compares the answers of engines with those of torch on the same texts."""
 
     def __init__(
         self,
@@ -77,11 +88,12 @@ class Gate:
         streams: int = 1,
         progress: Callable[[int], object] = lambda _texts: None,
     ) -> None:
-        """Classify `texts` by the reference, on `streams` cores, as `compare` will.
+        """Classify `texts` with the reference; `compare` will do so with an engine.
 
-        `progress` is told how many more texts have been classified, from any thread.
+        Both use `streams` cores and call `progress`, from any thread, with the number of texts just
+        classified.
         """
-        # By length, so that batches hold texts of one length and nothing is computed for padding.
+        # Sorted by length, so that a batch holds texts of one length and little padding.
         self._texts = sorted(texts, key=lambda labelled: len(labelled.text))
         self._streams = streams
         self._progress = progress
@@ -119,7 +131,10 @@ def classify_texts(
     streams: int,
     progress: Callable[[int], object] = lambda _texts: None,
 ) -> list[Classification]:
-    """In their order, on `streams` cores; `progress` is told how many more are done, from any."""
+    """Classify `texts` on `streams` cores, in order.
+
+    Calls `progress`, from any thread, with the number of texts just classified.
+    """
 
     def classify(start: int) -> list[Classification]:
         step = texts[start : start + _STEP_TEXTS]
@@ -132,10 +147,12 @@ def classify_texts(
         return [answer for step in steps for answer in step]
 
 
-def largest_difference(one: Classification, other: Classification) -> float:
-    """Of a probability; a class that one of them does not have counts as 0 there."""
-    labels = one.scores | other.scores
-    return max(abs(one.scores.get(label, 0.0) - other.scores.get(label, 0.0)) for label in labels)
+def largest_difference(first: Classification, second: Classification) -> float:
+    """The largest difference of a class's probability; a missing class counts as 0."""
+    labels = first.scores | second.scores
+    return max(
+        abs(first.scores.get(label, 0.0) - second.scores.get(label, 0.0)) for label in labels
+    )
 
 
 def _share(outcomes: Sequence[bool]) -> float:

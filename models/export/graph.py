@@ -1,4 +1,4 @@
-"""The classifier as the production engines run it: the same function with less to compute."""
+"""The classifier of the production engines: the same function with less computation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Linear = Callable[[str, Tensor, Tensor], nn.Module]
 
 
 class Projection(nn.Module):
-    """`x @ weight.T + bias`; the weight is kept transposed, as exported graphs want it."""
+    """`x @ weight.T + bias`; the weight is stored transposed, as exported graphs need it."""
 
     def __init__(self, _name: str, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class Projection(nn.Module):
 class PooledDistilBert(nn.Module):
     """A DistilBERT sequence classifier that computes only what its logits depend on.
 
-    Of the last layer the classifier reads the first token alone, so only that token has a query,
-    an output projection and a feed-forward pass there: 10/12 of one layer in six are not computed.
-    Queries, keys and values come out of one matrix. Equal to the original to rounding.
+    The classifier reads only the first token of the last layer, so only that token has a query, an
+    output projection and a feed-forward pass there: 10/12 of one layer in six are not computed. One
+    matrix makes queries, keys and values. The logits equal the original's to rounding.
     """
 
     def __init__(self, model: PreTrainedModel, linear: Linear = Projection) -> None:
@@ -65,7 +65,7 @@ class PooledDistilBert(nn.Module):
         rows, tokens = hidden.shape[:2]
         qkv = self.projections[f"qkv_{number}"](hidden).view(rows, tokens, 3, heads, width)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return self._rest(number, (query, key, value), bias, hidden)
+        return self._attend(number, (query, key, value), bias, hidden)
 
     def _last_layer(self, hidden: Tensor, bias: Tensor) -> Tensor:
         number = len(self.layers) - 1
@@ -75,9 +75,9 @@ class PooledDistilBert(nn.Module):
         kv = self.projections[f"kv_{number}"](hidden).view(rows, tokens, 2, heads, width)
         key, value = kv.permute(2, 0, 3, 1, 4).unbind(0)
         query = self.projections[f"q_{number}"](first).view(rows, 1, heads, width).transpose(1, 2)
-        return self._rest(number, (query, key, value), bias, first)[:, 0]
+        return self._attend(number, (query, key, value), bias, first)[:, 0]
 
-    def _rest(
+    def _attend(
         self, number: int, attention: tuple[Tensor, Tensor, Tensor], bias: Tensor, residual: Tensor
     ) -> Tensor:
         """Attention, output projection and feed-forward of the tokens that have a query."""

@@ -15,14 +15,14 @@ from models.export.quantization import RowScaledLinear
 
 OPSET = 17
 _AXES = {0: "rows", 1: "tokens"}
-# ONNX Runtime's own operators; MatMulIntegerToFloat is a product of 8-bit matrices into float32.
+# ONNX Runtime's own operators; MatMulIntegerToFloat multiplies 8-bit matrices into float32.
 _CONTRIB_DOMAIN = "com.microsoft"
 
 
 def write_onnx(module: nn.Module, example: tuple[Tensor, Tensor], path: Path) -> None:
     """Write `module`, which takes (input_ids, attention_mask) of any shape (rows, tokens)."""
     with torch.no_grad(), warnings.catch_warnings():
-        # The exporter by tracing is deprecated for one that needs two more packages.
+        # The tracing exporter is deprecated; its successor needs two more packages.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
@@ -39,7 +39,7 @@ def write_onnx(module: nn.Module, example: tuple[Tensor, Tensor], path: Path) ->
 def write_int8_onnx(
     module: nn.Module, layers: list[RowScaledLinear], example: tuple[Tensor, Tensor], path: Path
 ) -> None:
-    """Write `module` with the products of `layers`, which are in it, in 8 bits."""
+    """Write `module` with the products of its `layers` in 8 bits."""
     write_onnx(module, example, path)
     model = onnx.load(path)
     graph = model.graph
@@ -55,10 +55,10 @@ def write_int8_onnx(
         graph.initializer.extend(constants)
         nodes += _int8_product(node, integers)
     used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    used_tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used_tensors)
     model.opset_import.append(helper.make_opsetid(_CONTRIB_DOMAIN, 1))
     onnx.save(model, path)
 
@@ -66,7 +66,7 @@ def write_int8_onnx(
 def _constants(
     name: str, layer: RowScaledLinear, weight: onnx.TensorProto
 ) -> tuple[list[str], list[onnx.TensorProto]]:
-    """Input scale and zero point, then weight, its scales and zero points; their names first."""
+    """Names and tensors of input scale and zero, weight, its scales and its zeros."""
     scales = layer.scales.numpy()
     steps = np.round(numpy_helper.to_array(weight) / scales).astype(np.int8)
     # An input with a shift is never negative: all 255 steps are above zero.

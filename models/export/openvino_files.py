@@ -1,4 +1,4 @@
-"""Writes a classifier in OpenVINO's own format: in 16 bits, or in 8 by NNCF on real sentences."""
+"""Writes a classifier in OpenVINO's format, in 16 bits or, with NNCF, in 8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-# Read when nncf is imported: without it, each use is told to its makers over the network.
+# nncf reads it at import; without it, nncf reports each use to its makers over the network.
 os.environ.setdefault("NNCF_CI", "1")
 
 import nncf
@@ -20,8 +20,8 @@ import nncf
 def write_openvino_fp16(onnx_path: Path, path: Path) -> None:
     """Write the ONNX model at `onnx_path` to `path` (.xml, and .bin beside it), half as large.
 
-    Weights of 16 bits are all that bfloat16 multiplies; float16 keeps three bits more of each. To
-    read them takes half as long as the float32 of the ONNX file, and 85 MiB less.
+    A bfloat16 product reads no more than 16 bits of a weight, and float16 has three more bits of
+    precision than bfloat16. Reading it takes half as long as the ONNX file, and 85 MiB less.
     """
     openvino.save_model(openvino.Core().read_model(onnx_path), path, compress_to_fp16=True)
 

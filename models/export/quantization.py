@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from models.export.graph import Projection
 
 OUTLIER_CHANNELS = 8
-# SmoothQuant's alpha: how much of a channel's size goes over to its weights.
+# SmoothQuant's alpha: the share of a channel's size that moves into its weights.
 SMOOTHING = 0.5
 MAX_WEIGHT = 127
 # Without VNNI, x86 adds the products of two neighbours, an input of up to 255 times a weight each,
@@ -34,14 +34,14 @@ _BLOCK_COLUMNS = 64
 
 
 class CalibratedProjection(Projection):
-    """A projection that remembers what went into it."""
+    """A projection that records the statistics of its inputs."""
 
     def __init__(self, name: str, weight: Tensor, bias: Tensor) -> None:
         super().__init__(name, weight, bias)
         inputs = weight.shape[1]
         self.largest = torch.zeros(inputs)
         self._rows = 0
-        # Sums of x - origin and of its products; near the mean, so that float32 is exact enough.
+        # Sums of x - origin and of its products. An origin near the mean keeps float32 exact.
         self._origin: Tensor | None = None
         self._sums = torch.zeros(inputs)
         self._products = torch.zeros(inputs, inputs)
@@ -58,20 +58,20 @@ class CalibratedProjection(Projection):
         return super().forward(x)
 
     def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
-        """Of its inputs: (inputs,) and (inputs, inputs).
+        """Mean (inputs,) and covariance (inputs, inputs) of the recorded inputs.
 
         Raises:
-            ValueError: nothing went in yet.
+            ValueError: none was recorded.
         """
         if self._origin is None:
-            raise ValueError("nothing to calibrate on went through")
+            raise ValueError("the projection has seen no inputs to calibrate on")
         shift = self._sums / self._rows
         covariance = self._products / self._rows - torch.outer(shift, shift)
         return self._origin + shift, covariance
 
 
 class RowScaledLinear(nn.Module):
-    """A projection whose matrix product can be done in 8 bits: its input lies in [-1, 1].
+    """A projection whose matrix product works in 8 bits: its input lies in [-1, 1].
 
     Every token is divided by its largest value before the product and multiplied by it after. The
     weights are already multiples of `scales`, one for each output.
@@ -85,16 +85,16 @@ class RowScaledLinear(nn.Module):
         inputs = weight.shape[1]
         largest = calibrated.largest.argsort(descending=True)
         outliers = largest[: min(OUTLIER_CHANNELS, inputs // 16)].sort().values
-        kept = torch.ones(inputs)
-        kept[outliers] = 0
+        in_8_bits = torch.ones(inputs)
+        in_8_bits[outliers] = 0
         smoothing = calibrated.largest.clamp_min(1e-3) ** SMOOTHING
         smoothing /= smoothing.mean()
         mean, covariance = calibrated.mean_and_covariance()
         quantized, self.scales = gptq(
-            weight * kept * smoothing, covariance / torch.outer(smoothing, smoothing)
+            weight * in_8_bits * smoothing, covariance / torch.outer(smoothing, smoothing)
         )
-        factors = kept / smoothing
-        missing = weight * kept - quantized * factors
+        factors = in_8_bits / smoothing
+        missing = weight * in_8_bits - quantized * factors
         bias = calibrated.bias + missing @ mean - self.shift * (quantized @ factors)
         self.factors = nn.Parameter(factors, requires_grad=False)
         self.weight = nn.Parameter(quantized.t().contiguous(), requires_grad=False)
@@ -127,21 +127,21 @@ def gptq(weight: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
     hessian += torch.eye(len(order)) * (_DAMPING * hessian.diagonal().mean() + 1e-9)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     upper = torch.linalg.cholesky(inverse, upper=True)
-    # In their own places; one more stays zero, the neighbour of the last of an odd number.
+    # In column order. One more column stays zero: the neighbour of the last of an odd number.
     multiples = torch.zeros(len(weight), weight.shape[1] + 1, dtype=torch.float64)
     errors = torch.zeros_like(rest)
     for start in range(0, rest.shape[1], _BLOCK_COLUMNS):
         end = min(start + _BLOCK_COLUMNS, rest.shape[1])
         for column in range(start, end):
-            place = int(order[column])
+            at = int(order[column])
             original = rest[:, column : column + 1] / scales
-            neighbour = multiples[:, place ^ 1, None]
+            neighbour = multiples[:, at ^ 1, None]
             least = (-MAX_PAIR - neighbour.clamp_max(0)).clamp_min(-MAX_WEIGHT)
             most = (MAX_PAIR - neighbour.clamp_min(0)).clamp_max(MAX_WEIGHT)
             multiple = original.round().clamp(least, most)
-            multiples[:, place] = multiple[:, 0]
+            multiples[:, at] = multiple[:, 0]
             errors[:, column, None] = (original - multiple) * scales / upper[column, column]
-            # What lies past the block hears of all its errors at once.
+            # Columns past the block get all its errors at once, below.
             rest[:, column + 1 : end] -= (
                 errors[:, column, None] @ upper[column : column + 1, column + 1 : end]
             )

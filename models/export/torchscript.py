@@ -10,7 +10,7 @@ from runners.engines.torch_engine import TORCHSCRIPT_FILE, deprecation_accepted
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Shapes (rows, tokens) on which a traced model must repeat the original; none is the traced one.
+# Shapes (rows, tokens) on which the trace must equal the original; none is the traced one.
 _CHECKED_SHAPES = ((1, 1), (1, 40), (5, 9), (33, 64), (2, 512))
 
 

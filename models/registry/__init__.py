@@ -1,1 +1,1 @@
-"""The BentoML model store as a registry: what `python -m scripts.models` does with it."""
+"""The BentoML model store as a registry, for `sentiment models`."""

@@ -1,4 +1,4 @@
-"""What there is in the model store, as far as it is ours."""
+"""The sentiment models of the BentoML model store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runners.model_store import SavedModel, find_model, model_name
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A saved model, and what the settings make of it."""
+    """A saved model, and the versions that the settings configure it as."""
 
     model: SavedModel
     created: datetime
@@ -27,7 +27,7 @@ class Entry:
 
     @property
     def accuracy(self) -> float | None:
-        """On the held-out texts of its import, or else on those that its engines were judged by."""
+        """On the held-out texts of its import, or else on the texts of its engine gate."""
         gate = self.metadata.get("gates", {}).get("accuracy")
         if isinstance(gate, dict):
             return float(gate["accuracy"])
@@ -35,7 +35,7 @@ class Entry:
         return float(reports[0]["reference_accuracy"]) if reports else None
 
     def summary(self) -> dict[str, Any]:
-        """For machines."""
+        """The entry as JSON values."""
         return {
             "tag": self.model.tag,
             "configured_as": list(self.configured_as),
@@ -49,7 +49,7 @@ class Entry:
 
 
 def entries(settings: Settings) -> Iterator[Entry]:
-    """The newest first; what others saved by our names is passed over."""
+    """Every sentiment model, the newest first, without those that others saved by our names."""
     configured = {version: _resolved(settings.model_tag(version)) for version in VERSIONS}
     ours = {model_name(version) for version in VERSIONS}
     models = [
@@ -57,12 +57,16 @@ def entries(settings: Settings) -> Iterator[Entry]:
         for model in bentoml.models.list()
         if model.tag.name in ours and "revision" in model.info.metadata
     ]
-    for model in sorted(models, key=lambda each: each.info.creation_time, reverse=True):
+    for model in sorted(models, key=lambda model: model.info.creation_time, reverse=True):
         yield _entry(model, configured)
 
 
 def entry(tag: str, settings: Settings) -> Entry:
-    """Raises bentoml.exceptions.NotFound: it is not in the store."""
+    """The entry of one model.
+
+    Raises:
+        bentoml.exceptions.NotFound: it is not in the store.
+    """
     configured = {version: _resolved(settings.model_tag(version)) for version in VERSIONS}
     return _entry(bentoml.models.get(find_model(tag).tag), configured)
 
@@ -75,7 +79,7 @@ def _entry(model: bentoml.Model, configured: dict[Version, str | None]) -> Entry
         model.info.creation_time,
         sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         dict(model.info.metadata),
-        tuple(version for version, named in configured.items() if named == tag),
+        tuple(version for version, configured_tag in configured.items() if configured_tag == tag),
     )
 
 

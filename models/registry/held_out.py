@@ -1,10 +1,11 @@
-"""Labelled texts that a model is judged by before it is taken in, and how it does on them."""
+"""Reads held-out texts, and compares the answers of models with their labels."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from pydantic import ValidationError
 
 from core.types import Classification
 from models.export.gate import LabelledText, largest_difference
-from models.texts import InvalidTexts, LabelledLine, told
+from models.texts import InvalidTexts, LabelledLine, describe_errors
 from stats.outcomes import Interval, PairedOutcomes
 from stats.paired import tango_interval
 
-# Fewer say nothing: the interval of an accuracy of 90 % is 8 points wide then.
+# With fewer, the interval of an accuracy of 90 % is wider than 8 points.
 MIN_TEXTS = 200
 
 
@@ -24,7 +25,7 @@ def read_held_out(path: Path) -> list[LabelledText]:
     """The texts of JSON lines, or of CSV with columns text and label (`.csv`, `.tsv`).
 
     Raises:
-        InvalidTexts: it cannot be read, a line is none of these, or there are fewer than 200.
+        InvalidTexts: the file cannot be read, a line is malformed, or there are fewer than 200.
     """
     try:
         lines = list(_parsed(path))
@@ -63,12 +64,14 @@ def _line(path: Path, number: int, parse: Callable[[], LabelledLine]) -> Labelle
     try:
         return parse()
     except ValidationError as error:
-        raise InvalidTexts(f"{path} cannot be used: line {number}: {told(error)}") from error
+        raise InvalidTexts(
+            f"{path} cannot be used: line {number}: {describe_errors(error)}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """How a model does on the texts."""
+class EvaluationResult:
+    """The number of texts, and on how many of them a model is right."""
 
     texts: int
     right: int
@@ -102,11 +105,12 @@ class SideBySide:
         return "neither is shown to be more accurate"
 
 
-def judge(texts: Sequence[LabelledText], answers: Sequence[Classification]) -> Judged:
+def evaluate(texts: Sequence[LabelledText], answers: Sequence[Classification]) -> EvaluationResult:
+    """Count the answers that are the label of their text."""
     right = sum(
         answer.sentiment == labelled.label for labelled, answer in zip(texts, answers, strict=True)
     )
-    return Judged(len(texts), right)
+    return EvaluationResult(len(texts), right)
 
 
 def side_by_side(
@@ -114,14 +118,14 @@ def side_by_side(
     first: Sequence[Classification],
     second: Sequence[Classification],
 ) -> SideBySide:
-    """The interval is Tango's of 95 %, for a difference of paired shares."""
-    cells = {(a, b): 0 for a in (True, False) for b in (True, False)}
+    """Compare two models' answers; the interval is Tango's, 95 %, for paired shares."""
+    cells = dict.fromkeys(product((True, False), repeat=2), 0)
     differing, differences = [], []
-    for labelled, one, other in zip(texts, first, second, strict=True):
-        cells[one.sentiment == labelled.label, other.sentiment == labelled.label] += 1
-        differences.append(largest_difference(one, other))
-        if one.sentiment != other.sentiment:
-            differing.append((labelled, one, other))
+    for labelled, a, b in zip(texts, first, second, strict=True):
+        cells[a.sentiment == labelled.label, b.sentiment == labelled.label] += 1
+        differences.append(largest_difference(a, b))
+        if a.sentiment != b.sentiment:
+            differing.append((labelled, a, b))
     outcomes = PairedOutcomes(
         both_right=cells[True, True],
         only_v1_right=cells[True, False],

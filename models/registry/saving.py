@@ -1,4 +1,4 @@
-"""Puts a checkpoint into the model store: its engines built and compared, its gates passed."""
+"""Saves a checkpoint with a progress bar: builds its engines, compares them, passes its gates."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bentoml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.types import EngineName, Version
-from models.checkpoint import Judge, no_judge, save_checkpoint
-from models.export.build import EnginePlan, EngineWatch
 from models.registry.sources import Fetched
 from models.texts import packaged_texts, read_texts
 from runners.engines.choice import REFERENCE, runnable_engines
 from runners.model_store import SavedModel
+
+if TYPE_CHECKING:
+    from models.checkpoint import AcceptanceGate
 
 console = Console()
 
@@ -33,51 +34,55 @@ class Engines(StrEnum):
 
 
 ENGINES_HELP = (
-    "fastest: the first to pass the gate, of those that this machine can run; all: every one, for "
-    "an image that will run elsewhere; torch: only the reference, in seconds"
+    "fastest: the first that passes the gate, of those that this machine runs; all: every engine, "
+    "for an image that will run elsewhere; torch: only the reference, in seconds"
 )
 TEXTS_HELP = (
-    "JSON lines {text, label} of your own domain, to judge engines by instead of the packaged "
-    "English ones; at least 2,300"
+    "at least 2,300 JSON lines {text, label} of your own domain, to compare engines on instead of "
+    "the packaged English texts"
 )
 
 
 def save(
     version: Version,
-    what: str,
+    origin: str,
     checkpoint: AbstractContextManager[Fetched],
     *,
     engines: Engines,
     texts: Path | None,
-    judge: Judge = no_judge,
+    acceptance_gate: AcceptanceGate | None = None,
     failed: Collection[EngineName] = (),
 ) -> SavedModel:
-    """Save it as `version` and say so; `what` tells whoever waits where it comes from.
+    """Save a checkpoint as `version` and print its tag and engines; the bar shows its `origin`.
 
-    Engines that have `failed` before, for these weights, are tried only where all are asked for.
+    Engines that have `failed` with these weights before are tried only with `Engines.all`.
 
     Raises:
-        InvalidCheckpoint: it cannot be served or fetched, or `judge` refused it.
+        InvalidCheckpoint: it cannot be served or fetched, or `acceptance_gate` rejected it.
         InvalidTexts: the file of texts cannot be used.
     """
+    # Imported here: torch and transformers take seconds.
+    from models.checkpoint import save_checkpoint
+    from models.export.build import BuildProgress, EnginePlan
+
     started = time.perf_counter()
     with Progress(*COLUMNS, console=console, transient=True) as progress:
-        task = progress.add_task(f"{version}: preparing ({what})", total=None)
+        task = progress.add_task(f"{version}: preparing ({origin})", total=None)
         plan = None
-        if wanted := engines_to_try(engines, failed):
+        if names := engines_to_try(engines, failed):
             plan = EnginePlan(
-                wanted,
+                names,
                 read_texts(texts) if texts else packaged_texts(),
                 first_only=engines is Engines.fastest,
-                watch=EngineWatch(
-                    step=lambda name: progress.update(task, description=f"{version}: {name}"),
-                    texts_done=lambda count: progress.advance(task, count),
+                progress=BuildProgress(
+                    on_step=lambda name: progress.update(task, description=f"{version}: {name}"),
+                    on_texts=lambda count: progress.advance(task, count),
                 ),
             )
-            compared = 1 if plan.first_only else len(wanted)
+            compared = 1 if plan.first_only else len(names)
             progress.update(task, total=len(plan.texts.gate) * (1 + compared))
         with checkpoint as fetched:
-            model = save_checkpoint(fetched.folder, version, fetched.facts, plan, judge)
+            model = save_checkpoint(fetched.folder, version, fetched.facts, plan, acceptance_gate)
     seconds = time.perf_counter() - started
     console.print(f"{version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
     print_engines(bentoml.models.get(model.tag).info.metadata)
@@ -85,13 +90,15 @@ def save(
 
 
 def engines_to_try(engines: Engines, failed: Collection[EngineName]) -> tuple[EngineName, ...]:
+    """The engines to build beside torch, the fastest first."""
     if engines is Engines.torch:
         return ()
-    passed_over = {REFERENCE, *(failed if engines is Engines.fastest else ())}
-    return tuple(name for name in runnable_engines() if name not in passed_over)
+    skipped = {REFERENCE, *(failed if engines is Engines.fastest else ())}
+    return tuple(name for name in runnable_engines() if name not in skipped)
 
 
 def print_engines(metadata: Mapping[str, Any]) -> None:
+    """Print the gate's figures of every engine."""
     for name, report in metadata["engines"].items():
         if report:
             console.print(

@@ -1,4 +1,4 @@
-"""Where models come from: each source brings a checkpoint into a folder, and says what it is."""
+"""Fetches checkpoints: from a folder, a hub, MLflow, Weights & Biases, or an exported file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bentoml._internal.models import ModelStore
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from models.checkpoint import TOKENIZER_FILES
+from models.files import TOKENIZER_FILES
 from runners.model_store import InvalidCheckpoint
 
-# Weights and tokenizer; not the same weights again for other frameworks.
+# Weights and tokenizer, without the same weights for other frameworks.
 _WANTED_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model", "README.md"]
 _SEE_CARD = "see the model card of the source"
 
@@ -31,7 +31,7 @@ HELP = (
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A folder in the Hugging Face layout, and what is known of the model in it."""
+    """A folder in the Hugging Face layout, and the metadata of its model."""
 
     folder: Path
     facts: Mapping[str, Any]
@@ -42,10 +42,10 @@ class PackageMissing(InvalidCheckpoint):
 
 
 def fetch(location: str, into: Path) -> Fetched:
-    """Bring what `location` names (see `HELP`) into `into`, unless it is a folder already.
+    """Download the checkpoint at `location` (see `HELP`) into `into`; a folder stays where it is.
 
     Raises:
-        InvalidCheckpoint: it cannot be fetched, or is no checkpoint.
+        InvalidCheckpoint: it cannot be downloaded, or is no checkpoint.
     """
     return _source_of(location)(location, into)
 
@@ -84,13 +84,13 @@ def _from_mlflow(location: str, into: Path) -> Fetched:
         pinned = _without_alias(mlflow, location)
         folder = mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(into))
     except mlflow.exceptions.MlflowException as error:
-        raise InvalidCheckpoint(f"MLflow does not give {location}: {error}") from error
+        raise InvalidCheckpoint(f"MLflow cannot load {location}: {error}") from error
     facts = _facts(f"mlflow: {location}", location) | {"commit": pinned}
     return Fetched(_as_checkpoint(Path(folder)), facts)
 
 
 def _without_alias(mlflow: Any, location: str) -> str:
-    """`models:/NAME@ALIAS` as the version that the alias names today."""
+    """Replace the alias of `models:/NAME@ALIAS` by the version that it names today."""
     name, found, alias = location.removeprefix("models:/").partition("@")
     if not found:
         return location
@@ -103,21 +103,21 @@ def _from_wandb(location: str, into: Path) -> Fetched:
         artifact = wandb.Api().artifact(location.removeprefix("wandb:"))
         folder = artifact.download(root=str(into))
     except (wandb.errors.Error, ValueError) as error:
-        raise InvalidCheckpoint(f"Weights & Biases does not give {location}: {error}") from error
+        raise InvalidCheckpoint(f"Weights & Biases cannot load {location}: {error}") from error
     facts = _facts(f"wandb: {location}", location) | {"commit": artifact.digest}
     return Fetched(_as_checkpoint(Path(folder)), facts)
 
 
 def _from_bentoml(location: str, into: Path) -> Fetched:
-    """What `export` wrote; not put into this store before it has passed."""
+    """Unpack a file that `export` wrote into `into`, not into this machine's store."""
     try:
         model = bentoml.models.import_model(location, _model_store=ModelStore(into))
     except (bentoml.exceptions.BentoMLException, OSError, ValueError) as error:
         raise InvalidCheckpoint(f"{location} is no exported model: {error}") from error
-    known = {**model.info.metadata}
-    carried = ("base", "training_data", "licence", "held_out_accuracy", "commit")
+    metadata = {**model.info.metadata}
+    copied = ("base", "training_data", "licence", "held_out_accuracy", "commit")
     facts = _facts(f"bentoml: {Path(location).name}", str(model.tag)) | {
-        name: known[name] for name in carried if name in known
+        name: metadata[name] for name in copied if name in metadata
     }
     return Fetched(Path(model.path), facts | {"parent": str(model.tag)})
 
@@ -142,7 +142,7 @@ def _facts(source: str, base: str) -> dict[str, Any]:
 
 
 def _as_checkpoint(folder: Path) -> Path:
-    """The folder below `folder` that holds a classifier, with its tokenizer brought beside it.
+    """The folder below `folder` that holds a classifier, with its tokenizer copied beside it.
 
     MLflow's transformers flavour keeps weights and tokenizer in folders of their own.
     """
@@ -161,9 +161,10 @@ def _as_checkpoint(folder: Path) -> Path:
 
 def _is_classifier(config: Path) -> bool:
     try:
-        told: Any = json.loads(config.read_bytes())
+        content: Any = json.loads(config.read_bytes())
     except ValueError:
         return False
-    return isinstance(told, dict) and any(
-        str(name).endswith("ForSequenceClassification") for name in told.get("architectures") or ()
+    return isinstance(content, dict) and any(
+        str(name).endswith("ForSequenceClassification")
+        for name in content.get("architectures") or ()
     )

@@ -1,11 +1,11 @@
-"""Whether a saved model is whole: its files, its revision, its engines and what they answer."""
+"""Verifies a saved model: its files, its revision, and the answers of its engines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from models.checkpoint import WEIGHTS_FILE, file_digests, revision_of
+from models.files import WEIGHTS_FILE, file_digests, revision_of
 from models.registry.catalogue import Entry
 from runners.classifier import Classifier
 from runners.engines.choice import EngineUnavailable, load_engine, runnable_engines
@@ -13,17 +13,18 @@ from runners.golden_set import check, read_golden_set
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at, and what is wrong with it; None if nothing is."""
+    """The result of one check; `problem` is None if there is none, or says why it was skipped."""
 
-    what: str
-    fault: str | None
+    subject: str
+    problem: str | None
     skipped: bool = False
 
 
 def verify(entry: Entry) -> Iterator[Finding]:
-    """Each as it is found; what cannot be known is skipped and said so.
+    """Yield the result of each check.
 
-    That is an engine that this machine cannot run, and what was not kept with older models.
+    Skipped are engines that this machine cannot run, and checks whose data older releases did not
+    save.
     """
     yield _files(entry)
     model = entry.model
@@ -40,7 +41,9 @@ def verify(entry: Entry) -> Iterator[Finding]:
         return
     if golden_set is None:
         yield Finding(
-            "golden set", "none was kept; engines are asked for probabilities only", skipped=True
+            "golden set",
+            "an older release saved none; only probabilities are checked",
+            skipped=True,
         )
     runnable = runnable_engines()
     for name in model.engines:
@@ -49,22 +52,22 @@ def verify(entry: Entry) -> Iterator[Finding]:
             continue
         try:
             engine = load_engine(model, name, streams=1)
-            answers_otherwise = check(Classifier(model, engine).infer, golden_set)
+            problem = check(Classifier(model, engine).infer, golden_set)
         except EngineUnavailable as error:
             yield Finding(name, str(error))
         else:
-            yield Finding(name, answers_otherwise)
+            yield Finding(name, problem)
 
 
 def _files(entry: Entry) -> Finding:
-    kept = entry.metadata.get("files")
-    if kept is None:
-        return Finding("files", "saved before their digests were kept", skipped=True)
+    saved = entry.metadata.get("files")
+    if saved is None:
+        return Finding("files", "an older release saved no digests", skipped=True)
     found = file_digests(entry.model.folder)
-    missing = sorted(kept.keys() - found.keys())
+    missing = sorted(saved.keys() - found.keys())
     if missing:
         return Finding("files", f"missing: {', '.join(missing)}")
-    changed = sorted(name for name in kept if kept[name] != found[name])
+    changed = sorted(name for name in saved if saved[name] != found[name])
     return Finding(
         "files", f"changed since it was saved: {', '.join(changed)}" if changed else None
     )

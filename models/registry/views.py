@@ -1,4 +1,4 @@
-"""How models of the registry look in a terminal."""
+"""Renders models of the registry for a terminal."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from models.registry.catalogue import Entry
 from models.registry.held_out import SideBySide
 
 _MIB = 1 << 20
-# Told in parts of their own.
-_APART = {"engines", "files", "gates", "revision", "labels", "max_tokens", "pad_token_id"}
+# Shown in their own tables, or above.
+_SHOWN_ELSEWHERE = {"engines", "files", "gates", "revision", "labels", "max_tokens", "pad_token_id"}
 
 
 def list_view(entries: Sequence[Entry]) -> Table:
-    # Whole in 80 columns: a tag that is cut off cannot be copied.
+    # It fits 80 columns unshortened: a shortened tag cannot be copied.
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for column in ("model", "as", "engines", "accuracy", "saved", "MiB"):
-        right = column in {"accuracy", "MiB"}
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    for one in entries:
+        right_aligned = column in {"accuracy", "MiB"}
+        table.add_column(column, justify="right" if right_aligned else "left", no_wrap=True)
+    for entry in entries:
         table.add_row(
-            one.model.tag,
-            "\n".join(one.configured_as) or "-",
-            "\n".join(one.model.engines),
-            _percent(one.accuracy),
-            f"{one.created:%Y-%m-%d}",
-            f"{one.size_bytes / _MIB:.0f}",
+            entry.model.tag,
+            "\n".join(entry.configured_as) or "-",
+            "\n".join(entry.model.engines),
+            _percent(entry.accuracy),
+            f"{entry.created:%Y-%m-%d}",
+            f"{entry.size_bytes / _MIB:.0f}",
         )
     return table
 
@@ -47,7 +47,7 @@ def entry_view(entry: Entry) -> RenderableType:
             "labels": ", ".join(model.labels),
             "tokens at most": model.max_tokens,
             "size": f"{entry.size_bytes / _MIB:.0f} MiB",
-            **{name: value for name, value in metadata.items() if name not in _APART},
+            **{name: value for name, value in metadata.items() if name not in _SHOWN_ELSEWHERE},
         }
     )
     return Group(facts, Text(), _gates(metadata), Text(), _engines(metadata))
@@ -70,12 +70,12 @@ def comparison_view(
     )
     table.add_row("right alone", f"{outcomes.only_v1_right:,}", f"{outcomes.only_v2_right:,}")
     low, high = compared.interval.low, compared.interval.high
-    told = Text(
+    summary = Text(
         f"{texts:,} texts: they agree on {compared.agreement:.2%}, probabilities differ by "
         f"{compared.mean_difference:.4f} on average.\nAccuracy of the second minus the first: "
         f"{compared.difference:+.2%} (95 % interval {low:+.2%} to {high:+.2%}): {compared.verdict}."
     )
-    parts: list[RenderableType] = [table, Text(), told]
+    parts: list[RenderableType] = [table, Text(), summary]
     if examples and compared.differing:
         parts += [Text(), _examples(compared, examples)]
     return Group(*parts)
@@ -85,10 +85,10 @@ def _examples(compared: SideBySide, count: int) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("label", "first", "second", "text"):
         table.add_column(column, overflow="fold")
-    for labelled, one, other in compared.differing[:count]:
+    for labelled, first, second in compared.differing[:count]:
         table.add_row(
             labelled.label,
-            *(f"{each.sentiment} {each.confidence:.2f}" for each in (one, other)),
+            *(f"{answer.sentiment} {answer.confidence:.2f}" for answer in (first, second)),
             escape(labelled.text[:200]),
         )
     return table
@@ -105,9 +105,9 @@ def _facts(facts: Mapping[str, object]) -> Table:
 
 def _plain(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items()) or "-"
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items()) or "-"
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(each) for each in value) or "-"
+        return ", ".join(_plain(item) for item in value) or "-"
     return str(value)
 
 
@@ -115,7 +115,7 @@ def _gates(metadata: Mapping[str, Any]) -> RenderableType:
     accuracy = metadata.get("gates", {}).get("accuracy")
     if isinstance(accuracy, Mapping):
         return Text(f"accuracy gate: {_plain(accuracy)}")
-    return Text(f"accuracy gate: {accuracy or 'not judged'}")
+    return Text(f"accuracy gate: {accuracy or 'not evaluated'}")
 
 
 def _engines(metadata: Mapping[str, Any]) -> Table:

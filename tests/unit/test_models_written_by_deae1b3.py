@@ -114,7 +114,7 @@ def test_nothing_has_changed_since_it_was_saved(
     store: Path, settings: Settings, saved: Saved
 ) -> None:
     findings = [one for one in verify(entry(saved.tag, settings)) if not one.skipped]
-    assert [one for one in findings if one.fault is not None] == []
+    assert [one for one in findings if one.problem is not None] == []
     assert len(findings) >= 3  # files, revision, engines
 
 

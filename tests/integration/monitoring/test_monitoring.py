@@ -1,4 +1,4 @@
-"""What Prometheus, Alertmanager and Grafana are configured with is what their own tools accept."""
+"""Every alert has its test and its runbook page, and the dashboards equal their source."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import yaml
 
 from core.paths import ROOT
 from monitoring.dashboards.build import FOLDER, dashboards
-from scripts.monitoring_tools import MONITORING, check
+from monitoring.tools import MONITORING
 
 
-def test_rules_their_tests_and_configurations_are_accepted() -> None:
-    assert check() == 0
-
-
-def test_every_alert_has_its_test_and_its_page_of_the_runbook() -> None:
+def test_every_alert_has_a_test_and_a_runbook_page() -> None:
     tests = "".join(path.read_text() for path in (MONITORING / "rules" / "tests").glob("*.yml"))
     anchors = {
         re.sub(r"[^a-z0-9 -]", "", line[3:].strip().lower()).replace(" ", "-")
@@ -32,9 +28,9 @@ def test_every_alert_has_its_test_and_its_page_of_the_runbook() -> None:
                 assert rule["labels"]["severity"] in {"page", "ticket"}
 
 
-def test_dashboards_are_what_the_script_makes() -> None:
+def test_committed_dashboards_equal_their_source() -> None:
     made = dict(dashboards())
-    assert {path.name for path in FOLDER.iterdir()} == made.keys()
+    assert {path.name for path in FOLDER.glob("*.json")} == made.keys()
     for name, text in made.items():
         assert (FOLDER / name).read_text() == text
         panels = [panel for panel in json.loads(text)["panels"] if panel["type"] != "row"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from core.paths import ROOT
 from core.settings import InvalidSetting, MissingSetting, Settings, get_settings
 
 URL = "postgresql://ann:secret@db.internal:5433/app"
@@ -180,12 +181,24 @@ def test_invalid_settings_are_named_as_in_the_environment(
 def test_environment_outweighs_the_env_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env").write_text("PORT=4000\nAB_SALT=ab-2\nUNKNOWN=1\n")
+    file = tmp_path / ".env"
+    file.write_text("PORT=4000\nAB_SALT=ab-2\nUNKNOWN=1\n")
     monkeypatch.delenv("AB_SALT", raising=False)
     monkeypatch.setenv("PORT", "5000")
-    parsed = Settings()
+    parsed = Settings(_env_file=file)
     assert (parsed.port, parsed.ab_salt) == (5000, "ab-2")
+
+
+def test_env_file_and_data_folder_lie_in_the_checkout_wherever_a_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AB_SALT", raising=False)
+    (tmp_path / ".env").write_text("AB_SALT=of-another-project\n")
+    assert Settings().ab_salt != "of-another-project"
+    assert settings().data_folder == ROOT / ".data"
+    assert settings(data_folder=Path("mine")).data_folder == ROOT / "mine"
+    assert settings(data_folder=tmp_path).data_folder == tmp_path
 
 
 def test_each_version_has_its_model_tag() -> None:

@@ -133,8 +133,8 @@ def test_only_what_was_measured_is_summarised() -> None:
 def test_target_is_met_missed_or_not_measured(
     value: float | None, at_most: bool, met: bool | None
 ) -> None:
-    judged = Target("figure", "x", 5.0, lambda _: value, at_most=at_most).judge({})
-    assert judged == {
+    result = Target("figure", "x", 5.0, lambda _: value, at_most=at_most).evaluate({})
+    assert result == {
         "name": "figure",
         "required": "<= 5 x" if at_most else ">= 5 x",
         "measured": value,

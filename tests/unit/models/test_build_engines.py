@@ -14,8 +14,8 @@ from transformers import BertTokenizer, DistilBertForSequenceClassification
 
 from core.types import EngineName
 from models.checkpoint import save_checkpoint
-from models.export.build import EnginePlan, EngineTexts, EngineWatch
-from models.export.gate import MIN_TEXTS, LabelledText
+from models.export.build import BuildProgress, EnginePlan
+from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
 from runners.classifier import Classifier
 from runners.engines.choice import load_engine, saved_engines
 from runners.model_store import SavedModel
@@ -67,10 +67,10 @@ def files_of(model: SavedModel) -> set[str]:
 def test_engines_that_pass_are_saved_with_their_figures(model_store: Path, tmp_path: Path) -> None:
     steps: list[str] = []
     done: list[int] = []
-    watch = EngineWatch(step=steps.append, texts_done=done.append)
+    progress = BuildProgress(on_step=steps.append, on_texts=done.append)
     folder = sure_checkpoint(tmp_path / "hub")
     model = save_checkpoint(
-        folder, "v1", FACTS, EnginePlan(ONNX_ENGINES, some_texts(), watch=watch)
+        folder, "v1", FACTS, EnginePlan(ONNX_ENGINES, some_texts(), progress=progress)
     )
     assert set(saved_engines(model)) == {*ONNX_ENGINES, "torch-fp32"}
     assert files_of(model) == {"model.onnx", "model-int8.onnx"}

@@ -126,7 +126,7 @@ def rewrite_head(folder: Path, value: float | None) -> None:
         (remove_tokenizer, "no tokenizer"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "cannot be loaded"),
         (add_a_word, r"know 11 tokens and not \['wonderful'\]"),
-        (truncate_from_the_left, "served otherwise than it was trained with: 'It begins well"),
+        (truncate_from_the_left, "differs from the checkpoint's: the text 'It begins well"),
         (lambda folder: (folder / WEIGHTS).unlink(), "cannot be loaded"),
         (cut_weights_off, "cannot be loaded"),
         (lambda folder: rewrite_head(folder, None), "lacks weights"),

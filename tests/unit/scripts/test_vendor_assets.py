@@ -11,16 +11,16 @@ from scripts import vendor_assets
 from scripts.vendor_assets import DASHBOARD, FILES
 
 
-def test_without_npm_it_says_what_is_missing_and_goes_on(
+def test_without_npm_a_message_names_it_and_the_command_succeeds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     vendor_assets.main()
     told = " ".join(capsys.readouterr().out.split())
-    assert told == "npm is not here: the dashboard shows no charts until `make assets` has run"
+    assert told == "npm is not installed: the dashboard shows no charts until `make assets` ran"
 
 
-def test_what_is_served_is_pinned_with_its_hash_and_no_address() -> None:
+def test_every_library_is_pinned_by_hash_without_an_address() -> None:
     lock = json.loads((DASHBOARD / "package-lock.json").read_bytes())
     wanted = json.loads((DASHBOARD / "package.json").read_bytes())
     pinned = {**wanted["dependencies"], **wanted["devDependencies"]}

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import yaml
 
-from scripts.monitoring_tools import MONITORING, tool
+from monitoring.tools import MONITORING, tool
 from tests.serving import free_port
 
 START_SECONDS = 30.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.pages import SHOWN_MS, Seen, ask, predictions
+from tests.prove.dashboard.pages import SHOWN_MS, Seen, ask, predictions
 from tests.serving import ServedBento
 
 ATTACK = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from monitoring.dashboards.build import expressions
-from scripts.monitoring_tools import MONITORING
+from monitoring.tools import MONITORING
 from tests.processes import child_that_runs
-from tests.served.prometheus import Prometheus, prometheus
+from tests.prove.alerts.prometheus import Prometheus, prometheus
 from tests.served.stack import stopped
 from tests.serving import ServedBento
 from tests.waiting import until

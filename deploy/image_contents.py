@@ -1,4 +1,4 @@
-"""What is in the image that this runs in, as JSON: `python -c` of this text, in a container."""
+"""Print the contents of an image as JSON; `scripts.image` runs this text in a container."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 UNWANTED = ("gcc", "cc", "make", "git", "uv")
-# What a container's host puts in.
-NOT_OURS = {"/proc", "/sys", "/dev", "/run"}
+# The container engine mounts these.
+MOUNTED = {"/proc", "/sys", "/dev", "/run"}
 
 
 def size_bytes(folder: str) -> int:
     total, seen = 0, set()
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if f"{place.rstrip('/')}/{name}" not in NOT_OURS]
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if f"{parent.rstrip('/')}/{name}" not in MOUNTED]
         for name in files:
-            told = os.lstat(f"{place}/{name}")
-            if told.st_ino not in seen:
-                seen.add(told.st_ino)
-                total += told.st_blocks * 512
+            status = os.lstat(f"{parent}/{name}")
+            if status.st_ino not in seen:
+                seen.add(status.st_ino)
+                total += status.st_blocks * 512
     return total
 
 
 def writable(*folders: str) -> list[str]:
-    """The first few files of ours that whoever runs here could change."""
+    """The first few files below `folders` that the current user may change."""
     found = (
         str(path)
         for folder in folders
@@ -37,14 +37,14 @@ def writable(*folders: str) -> list[str]:
 
 
 def on_path(name: str) -> bool:
-    return any((Path(place) / name).exists() for place in os.environ["PATH"].split(":"))
+    return any((Path(folder) / name).exists() for folder in os.environ["PATH"].split(":"))
 
 
 json.dump(
     {
         "uid": os.getuid(),
         "bytes": size_bytes("/"),
-        "packages": sorted(each.metadata["Name"] for each in distributions()),
+        "packages": sorted(distribution.metadata["Name"] for distribution in distributions()),
         "unwanted": [name for name in UNWANTED if on_path(name)],
         "writable": writable("/app", os.environ["BENTO_PATH"]),
     },

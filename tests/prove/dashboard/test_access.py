@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from core.paths import ROOT
-from tests.browser.pages import WIDTHS, Seen, ask, shown
+from tests.prove.dashboard.pages import WIDTHS, Seen, ask, shown
 from tests.serving import ServedBento
 
 AXE = ROOT / "web" / "dashboard" / "test-vendor" / "axe.min.js"

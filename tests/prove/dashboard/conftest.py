@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from core.api_keys import make_api_key
 from scripts.chromium import ARGUMENTS, chromium
-from tests.browser.pages import WIDTHS, Seen, shown
+from tests.prove.dashboard.pages import WIDTHS, Seen, shown
 from tests.serving import Serve, ServedBento
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.pages import SHOWN_MS, shown
+from tests.prove.dashboard.pages import SHOWN_MS, shown
 from tests.serving import ServedBento
 
 

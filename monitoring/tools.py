@@ -1,6 +1,6 @@
-"""Where Prometheus and Alertmanager and their tools are: on the PATH, or out of Debian's packages.
+"""Find Prometheus, Alertmanager and their tools, and check the configuration with them.
 
-`python -m scripts.monitoring_tools` checks the rules, their tests, and both configurations.
+A tool comes from the PATH, or else out of its Debian package, which apt-get downloads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import typer
 from filelock import FileLock
 from rich.console import Console
 
@@ -21,7 +20,7 @@ from core.paths import ROOT
 
 Tool = Literal["prometheus", "promtool", "alertmanager", "amtool"]
 MONITORING = ROOT / "monitoring"
-# Beside the Python that runs this: a virtual environment that goes away takes them with it.
+# In the virtual environment, so that removing it removes them.
 UNPACKED = Path(sys.prefix) / "share" / "monitoring-tools"
 PACKAGES = {
     "prometheus": "prometheus",
@@ -29,25 +28,25 @@ PACKAGES = {
     "alertmanager": "prometheus-alertmanager",
     "amtool": "prometheus-alertmanager",
 }
-# Debian's alertmanager goes by another name.
-NAMES = {"alertmanager": "prometheus-alertmanager"}
+# Debian names this program differently.
+DEBIAN_NAMES = {"alertmanager": "prometheus-alertmanager"}
 console = Console(highlight=False)
 
 
 class ToolMissing(RuntimeError):
-    """It is not there, and cannot be fetched."""
+    """A tool is neither installed nor to be downloaded."""
 
 
 def tool(name: Tool) -> Path:
-    """The program, fetched if need be.
+    """The path of a program, downloaded if it is not installed.
 
     Raises:
-        ToolMissing: says what to install.
+        ToolMissing: the message names the package to install.
     """
-    for known_as in {name, NAMES.get(name, name)}:
-        if found := shutil.which(known_as):
+    for program_name in {name, DEBIAN_NAMES.get(name, name)}:
+        if found := shutil.which(program_name):
             return Path(found)
-    program = UNPACKED / "usr" / "bin" / NAMES.get(name, name)
+    program = UNPACKED / "usr" / "bin" / DEBIAN_NAMES.get(name, name)
     if not program.exists():
         UNPACKED.mkdir(parents=True, exist_ok=True)
         with FileLock(UNPACKED / "lock"):
@@ -58,8 +57,8 @@ def tool(name: Tool) -> Path:
 
 def _unpack(package: str) -> None:
     if shutil.which("apt-get") is None:
-        raise ToolMissing(f"install {package}: there is no apt-get to fetch it with")
-    with tempfile.TemporaryDirectory() as folder, console.status(f"fetching {package}"):
+        raise ToolMissing(f"install {package}: there is no apt-get to download it with")
+    with tempfile.TemporaryDirectory() as folder, console.status(f"downloading {package}"):
         if not _downloads(package, folder):
             subprocess.run(["apt-get", "update", "-q"], check=False, capture_output=True)
             if not _downloads(package, folder):
@@ -73,8 +72,8 @@ def _downloads(package: str, folder: str) -> bool:
     return subprocess.run(command, cwd=folder, check=False, capture_output=True).returncode == 0
 
 
-def check() -> int:
-    """Every check; the number of those that failed."""
+def check_configuration() -> int:
+    """Check rules, their tests and both configurations; return the number of failed checks."""
     rules = sorted((MONITORING / "rules").glob("*.yml"))
     tests = sorted((MONITORING / "rules" / "tests").glob("*.yml"))
     commands: list[Sequence[Path | str]] = [
@@ -84,16 +83,3 @@ def check() -> int:
         (tool("amtool"), "check-config", MONITORING / "alertmanager.yml"),
     ]
     return sum(subprocess.run(command, check=False).returncode != 0 for command in commands)
-
-
-def main() -> None:
-    try:
-        failed = check()
-    except ToolMissing as error:
-        console.print(f"[red]{error}[/]")
-        raise typer.Exit(2) from error
-    raise typer.Exit(1 if failed else 0)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 from playwright.sync_api import Page, expect
 
-from tests.browser.pages import SHOWN_MS, Seen, ask, shown
+from tests.prove.dashboard.pages import SHOWN_MS, Seen, ask, shown
 from tests.serving import ServedBento
 
 

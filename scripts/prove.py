@@ -1,0 +1,95 @@
+"""Run a proof, tests too slow or demanding for the suite, and record it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from core.paths import ROOT
+from loadtest.bench.record import commit, machine
+
+PROOFS = ROOT / "tests" / "prove"
+# The environment names with it the file that tests/prove/conftest.py writes.
+RESULTS_FILE = "PROOF_RESULTS_FILE"
+PAGE = ROOT / "docs" / "proofs.md"
+NAMES = sorted(path.parent.name for path in PROOFS.glob("*/__init__.py"))
+
+
+class Result(NamedTuple):
+    """The outcome of one test."""
+
+    test: str
+    outcome: str
+    seconds: float
+
+
+def main(
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")],
+) -> None:
+    """Run the tests of tests/prove/NAME and write their results into docs/proofs.md.
+
+    A skipped test counts as failed: a proof needs all its programs.
+    """
+    if name not in NAMES:
+        raise typer.BadParameter(f"choose one of {', '.join(NAMES)}", param_hint="NAME")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "results.json"
+        status = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PROOFS / name],
+            cwd=ROOT,
+            env=os.environ | {RESULTS_FILE: str(file)},
+            check=False,
+        ).returncode
+        results = [Result(*fields) for fields in json.loads(file.read_text())]
+    proven = status == 0 and all(result.outcome == "passed" for result in results)
+    PAGE.write_text(with_section(PAGE.read_text(), name, section(name, results, proven=proven)))
+    typer.echo(f"{name}: {'proven' if proven else 'not proven'}; recorded in {PAGE}")
+    raise typer.Exit(0 if proven else status or 1)
+
+
+def section(name: str, results: Sequence[Result], *, proven: bool) -> str:
+    """The page's section on a proof."""
+    claim = ast.get_docstring(ast.parse((PROOFS / name / "__init__.py").read_text())) or ""
+    host = machine()
+    seconds = sum(result.seconds for result in results)
+    verdict = (
+        f"`make prove-{name}`, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, "
+        f"{host['cores']} cores ({host['cpu']}): **{'proven' if proven else 'NOT proven'}**, "
+        f"{len(results)} tests, {seconds:.0f} s."
+    )
+    return "\n".join(
+        [
+            f"## {name}",
+            "",
+            claim,
+            "",
+            verdict,
+            "",
+            "| test | result | seconds |",
+            "| --- | --- | --- |",
+            *(f"| `{test}` | {outcome} | {seconds:.1f} |" for test, outcome, seconds in results),
+            "",
+        ]
+    )
+
+
+def with_section(page: str, name: str, text: str) -> str:
+    """`page` with its section on a proof replaced, or added at the end."""
+    head, *sections = page.split("\n## ")
+    by_name = {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in sections}
+    by_name[name] = text.rstrip() + "\n"
+    return "\n".join([head.rstrip() + "\n", *(by_name[known] for known in sorted(by_name))])
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Proof: promtool, amtool and a real Prometheus accept the rules, and an alert fires."""

@@ -1,0 +1,1 @@
+"""Proof: the dashboard works in a real Chromium."""

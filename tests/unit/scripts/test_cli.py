@@ -1,0 +1,173 @@
+"""`sentiment`, and every script by itself: help without effect, usage errors, the version."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from core.paths import ROOT
+from core.version import VERSION
+from scripts.cli import OPERATING, commands
+
+SCRIPTS = ROOT / "scripts"
+RUNNABLE = sorted(
+    path.stem
+    for path in SCRIPTS.glob("*.py")
+    if "__main__" in path.read_text() and path.stem != "cli"
+)
+MAX_HELP_SECONDS = 1.0
+BOTH_WAYS = [pytest.param(way, id=way) for way in ("python -m scripts.NAME", "sentiment NAME")]
+# Reports each effect that a program has outside itself, as Python audits it.
+AUDIT = """
+import os, sys
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+# BentoML makes the folders of its store when it is imported; tempfile tries its folder out.
+ALLOWED = (os.environ["BENTOML_HOME"], os.environ["TMPDIR"])
+
+def is_elsewhere(path):
+    return isinstance(path, str) and path != os.devnull and not path.startswith(ALLOWED)
+
+def audit(event, arguments):
+    if event == "open":
+        path, _, flags = arguments
+        effect = flags & WRITES and is_elsewhere(path)
+    elif event in {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}:
+        effect = is_elsewhere(os.fspath(arguments[0]))
+    else:
+        effect = event in {"socket.bind", "socket.connect", "os.kill"}
+    if effect:
+        os.write(2, f"EFFECT {event} {arguments}\\n".encode())
+
+sys.addaudithook(audit)
+"""
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python in `folder`, with every setting pointing into it and effects reported."""
+    for name in ("audit", "elsewhere", "temporary"):
+        (folder / name).mkdir()
+    (folder / "audit" / "sitecustomize.py").write_text(AUDIT)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder / "home"),
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "TMPDIR": str(folder / "temporary"),
+        "DATA_FOLDER": str(folder / "data"),
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
+        "REDIS_URL": "redis://127.0.0.1:9/0",
+        "PYTHONPATH": f"{folder / 'audit'}{os.pathsep}{ROOT}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "100",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder / "elsewhere",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def typed(way: str, name: str) -> str:
+    """The command line of a script, as a user types it."""
+    return way.replace("NAME", name if "scripts." in way else name.replace("_", "-"))
+
+
+def arguments_of(way: str, name: str) -> list[str]:
+    """What Python is given for that command line."""
+    return typed(way, name).replace("sentiment", "python -m scripts.cli").split()[1:]
+
+
+@pytest.mark.parametrize("way", BOTH_WAYS)
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_help_of_every_script_prints_usage_and_has_no_effect(
+    name: str, way: str, tmp_path: Path
+) -> None:
+    done = run([*arguments_of(way, name), "--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"sage: {typed(way, name)}" in done.stdout
+    assert "EFFECT" not in done.stderr, done.stderr
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert made == [tmp_path / "audit" / "sitecustomize.py"]
+
+
+@pytest.mark.parametrize("name", ["migrate", "serve", "check_cpu_only", "audit", "dashboards"])
+@pytest.mark.parametrize("way", BOTH_WAYS)
+def test_unknown_argument_is_a_usage_error_without_effect(
+    name: str, way: str, tmp_path: Path
+) -> None:
+    done = run([*arguments_of(way, name), "--no-such-option"], tmp_path)
+    assert done.returncode == 2
+    assert "--no-such-option" in done.stderr
+    assert re.search("usage: ", done.stderr, re.IGNORECASE)
+    assert "EFFECT" not in done.stderr
+
+
+def test_unknown_command_is_a_usage_error(tmp_path: Path) -> None:
+    done = run(["-m", "scripts.cli", "servve"], tmp_path)
+    assert done.returncode == 2
+    assert "No such command 'servve'" in done.stderr
+
+
+def test_sentiment_lists_exactly_the_scripts_that_can_be_run(tmp_path: Path) -> None:
+    assert [path.stem for path in commands().values()] == RUNNABLE
+    assert set(OPERATING) <= commands().keys()
+    before = os.times()
+    done = run(["-m", "scripts.cli", "--help"], tmp_path)
+    after = os.times()
+    # Of the processor: on a busy machine the clock runs on.
+    seconds = after.children_user + after.children_system
+    seconds -= before.children_user + before.children_system
+    listed = re.findall(r"^│ ([a-z][a-z-]+) ", done.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(commands())
+    assert seconds < MAX_HELP_SECONDS
+
+
+def test_version_is_that_of_pyproject_wherever_it_is_read(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert run(["-m", "scripts.cli", "--version"], tmp_path).stdout == f"{project['version']}\n"
+    assert project["version"] == VERSION
+
+
+def test_installed_command_runs_from_any_folder(tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    [site] = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "packages.pth").write_text(
+        f"{next(p for p in sys.path if p.endswith('site-packages'))}\n"
+    )
+    # As the Makefile does.
+    subprocess.run(
+        [
+            *(Path(sys.prefix) / "bin" / "uv", "pip", "install", "-q", "--python", python),
+            *("--no-deps", "--no-build-isolation", "--editable", ROOT),
+        ],
+        check=True,
+    )
+    done = subprocess.run(
+        [python.with_name("sentiment"), "--version"],
+        cwd=tmp_path, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == f"{VERSION}\n"
+
+
+def test_every_room_is_installed_and_by_the_pinned_uv() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert set(project["tool"]["uv"]["build-backend"]["module-name"]) == rooms
+    [backend] = project["build-system"]["requires"]
+    pinned = [
+        line for line in (ROOT / "requirements" / "uv.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]  # fmt: skip
+    assert backend == pinned[0].replace("uv==", "uv_build==")

@@ -1,0 +1,56 @@
+"""Proofs: each has its command, and its record says what happened."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import pytest
+
+from core.paths import ROOT
+from scripts.prove import NAMES, PROOFS, Result, section, with_section
+from tests.prove.conftest import Recorder
+
+
+def test_every_proof_has_a_make_target_and_every_target_a_proof() -> None:
+    targets = re.findall(r"^prove-([a-z]+):.* ## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted(targets) == NAMES
+
+
+def test_every_proof_has_tests_and_none_may_skip() -> None:
+    for name in NAMES:
+        files = list((PROOFS / name).glob("test_*.py"))
+        assert files, name
+        for file in files:
+            assert not re.search(r"pytest\.(mark\.)?(skip|importorskip|xfail)", file.read_text())
+
+
+def report(
+    when: Literal["setup", "call", "teardown"], outcome: Literal["passed", "failed", "skipped"]
+) -> pytest.TestReport:
+    place = ("f.py", 1, "test_a")
+    return pytest.TestReport("f.py::test_a", place, {}, outcome, None, when, duration=0.5)
+
+
+def test_recorder_keeps_the_worst_outcome_and_all_seconds() -> None:
+    recorder = Recorder()
+    recorder.pytest_runtest_logreport(report("setup", "passed"))
+    recorder.pytest_runtest_logreport(report("call", "failed"))
+    recorder.pytest_runtest_logreport(report("teardown", "passed"))
+    assert recorder.results == {"test_a": Result("test_a", "failed", 1.5)}
+
+
+def test_section_says_whether_it_is_proven() -> None:
+    results = [Result("test_a", "passed", 1.25), Result("test_b", "failed", 0.5)]
+    text = section("alerts", results, proven=False)
+    assert "**NOT proven**, 2 tests, 2 s." in text
+    assert "| `test_b` | failed | 0.5 |" in text
+    assert "`make prove-alerts`, 20" in text
+
+
+def test_new_section_replaces_the_old_one_and_leaves_the_others() -> None:
+    page = "# Proofs\n\nText.\n"
+    page = with_section(page, "image", "## image\n\nold\n")
+    page = with_section(page, "alerts", "## alerts\n\nfirst\n")
+    page = with_section(page, "image", "## image\n\nnew\n")
+    assert page == "# Proofs\n\nText.\n\n## alerts\n\nfirst\n\n## image\n\nnew\n"
