@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import orjson
 from pydantic import ValidationError
 
 from core import metrics
@@ -17,7 +18,7 @@ from core.atomic_file import write_atomically
 from core.errors import DatabaseUnavailable, describe_error
 from core.types import VERSIONS
 from rollout.policy import RolloutPolicy
-from rollout.record import RECORD, PolicyRecord
+from rollout.record import PolicyRecord, from_stored, to_stored
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 
@@ -148,7 +149,7 @@ class LivePolicy:
 
     def _read_copy(self) -> PolicyRecord | None:
         try:
-            return RECORD.validate_json(self._copy.read_bytes())
+            return from_stored(self._copy.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
@@ -159,7 +160,7 @@ class LivePolicy:
 
     def _write_copy(self, record: PolicyRecord) -> None:
         try:
-            write_atomically(self._copy, RECORD.dump_json(record))
+            write_atomically(self._copy, orjson.dumps(to_stored(record)))
         except OSError as error:
             logger.warning(
                 "the copy of the rollout policy cannot be written: %s", describe_error(error)

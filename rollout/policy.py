@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -192,12 +193,12 @@ class RolloutChanges(_Document):
 class RolloutPolicy(RolloutChanges):
     """A whole policy: an admin's fields, and those that reloads and the schedule change."""
 
-    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
-
     models: Models = Models()
-    # The policy version that last set each desired model; stored and served as `model_wishes`.
+    # The policy version that last set each desired model. Stored policies call it `model_wishes`.
     model_generations: dict[Version, int] = Field(
-        default_factory=lambda: dict.fromkeys(VERSIONS, 0), alias="model_wishes"
+        default_factory=lambda: dict.fromkeys(VERSIONS, 0),
+        validation_alias=AliasChoices("model_generations", "model_wishes"),
+        serialization_alias="model_wishes",
     )
     progress: Progress | None = None
 

@@ -37,7 +37,7 @@ class Rollout(Protocol):
 def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
     router = APIRouter(prefix="/admin/rollout", tags=["admin"])
 
-    @router.get("")
+    @router.get("", response_model_by_alias=False)
     async def rollout_status() -> RolloutStatus:
         """Which version answers whom by now, and how the challenger does."""
         live = parts().live_policy
