@@ -29,7 +29,3 @@ BINS: dict[MeasureName, Bins] = {
 }
 
 ENTROPY = entropy_sql([f"score_{sentiment}" for sentiment in SENTIMENTS])
-ROUTED = "endpoint = '/predict/ab' AS routed"
-COUNTS = ", ".join(
-    f"count(*) FILTER (WHERE sentiment = '{sentiment}') AS {sentiment}" for sentiment in SENTIMENTS
-)

@@ -19,7 +19,7 @@ from analytics.log.records import (
 )
 from analytics.log.spool import SpoolFull, WhenFull
 from core import metrics, tracing
-from core.errors import LogUnavailable
+from core.errors import LogUnavailable, describe_error
 from core.types import Comparison, Endpoint, Failure, ModelVersion, Prediction
 from core.uuid7 import new_id
 
@@ -116,10 +116,9 @@ class PredictionLog:
         except (OSError, SpoolFull) as error:
             if not self._outage:
                 logger.warning(
-                    "the spool refuses predictions (LOG_WHEN_FULL=%s): %s: %s",
+                    "the spool refuses predictions (LOG_WHEN_FULL=%s): %s",
                     self._when_full,
-                    type(error).__name__,
-                    error,
+                    describe_error(error),
                 )
             self._outage = True
             raise
