@@ -16,7 +16,18 @@ from tests.documents import anchors, documents, links, sections
 DOCUMENTS = documents()
 # Names that look like settings and are none: of make, of other programs, of platforms, of files.
 FOREIGN = {
-    *("BENCH", "HOST", "LOOP", "RECORD", "ROUNDS", "SECONDS", "SHAPE", "TORCH_INDEX", "USERS"),
+    *(
+        "BENCH",
+        "HOST",
+        "LOOP",
+        "RECORD",
+        "ROUNDS",
+        "SECONDS",
+        "SHAPE",
+        "TORCH_INDEX",
+        "USERS",
+        "WORKERS",
+    ),
     *("BENTOML_HOME", "BENTOML_SERVE_RUNNER_MAP", "FORWARDED_ALLOW_IPS", "LOADTEST_API_KEYS"),
     *("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER"),
     *("OTEL_TRACES_SAMPLER_ARG", "PGSSLCERT", "PGSSLKEY", "PGSSLROOTCERT"),
