@@ -12,10 +12,7 @@ from sqlalchemy.pool import NullPool
 import rollout.tables  # noqa: F401  for autogenerate: it declares its table
 from core.postgres import metadata
 from core.settings import get_settings
-
-# Any number that no other program uses on this database: the ASCII of "sentimnt".
-ADVISORY_LOCK = 0x73656E74696D6E74
-LOCK_TIMEOUT = "10s"
+from migrations.upgrade import ADVISORY_LOCK, LOCK_TIMEOUT
 
 
 def migrate(connection: Connection) -> None:
@@ -28,7 +25,6 @@ def migrate(connection: Connection) -> None:
     with context.begin_transaction():
         # Several machines may start at once; the others wait here and then have nothing to migrate.
         connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        # While a migration waits for a lock, every later query waits behind it.
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         context.run_migrations()
 

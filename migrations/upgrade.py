@@ -10,6 +10,10 @@ from sqlalchemy.exc import DBAPIError
 
 from core.paths import ROOT
 
+# Any number that no other program uses on this database: the ASCII of "sentimnt".
+ADVISORY_LOCK = 0x73656E74696D6E74
+# While a migration waits for a lock of a table, every later query of the table waits behind it.
+LOCK_TIMEOUT = "10s"
 PYPROJECT = ROOT / "pyproject.toml"
 # PostgreSQL does not answer or refuses the login; a failing migration raises other errors.
 _CONNECTION_FAILURES = (

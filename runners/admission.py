@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from core import metrics
+from core.errors import DeadlineExceeded, Overloaded
+from core.types import Version
 from runners.lanes import LANES, Lane
 
 Reason = Literal["queue_time", "queue_size", "deadline"]
@@ -40,10 +43,28 @@ class QueueBounds:
 class AdmissionRejected(Exception):
     """A request was refused; it would have waited `wait_seconds`, 0 if unknown."""
 
-    def __init__(self, reason: Reason, wait_seconds: float) -> None:
+    def __init__(self, reason: Reason, lane: Lane, wait_seconds: float) -> None:
         super().__init__(f"{reason}: {wait_seconds:.2f} s")
         self.reason: Reason = reason
+        self.lane: Lane = lane
         self.wait_seconds = wait_seconds
+
+    def to_client(self, version: Version) -> Overloaded | DeadlineExceeded:
+        """The error that the client of the refused request gets."""
+        metrics.shed_requests.labels(self.reason).inc()
+        retry_after_seconds = max(1, math.ceil(self.wait_seconds))
+        if self.reason == "deadline":
+            # Not Overloaded, which makes the load shedder refuse other clients: a client that
+            # allows a millisecond must not be able to do that.
+            return DeadlineExceeded(
+                f"Model {version} would not have answered in time",
+                retry_after_seconds=retry_after_seconds,
+            )
+        return Overloaded(
+            f"Model {version} has too much to do; try again",
+            retry_after_seconds=retry_after_seconds,
+            of_large=self.lane == "bulk",
+        )
 
 
 class ThroughputEstimator:
@@ -156,13 +177,13 @@ class Admission:
         backlog = self._backlogs[lane]
         wait_seconds = self.wait_seconds(lane)
         if backlog.texts + texts > self._bounds.texts:
-            raise AdmissionRejected("queue_size", wait_seconds)
+            raise AdmissionRejected("queue_size", lane, wait_seconds)
         if backlog.tokens + tokens > self._bounds.tokens:
-            raise AdmissionRejected("queue_size", wait_seconds)
+            raise AdmissionRejected("queue_size", lane, wait_seconds)
         if wait_seconds > self._bounds.seconds[lane]:
-            raise AdmissionRejected("queue_time", wait_seconds)
+            raise AdmissionRejected("queue_time", lane, wait_seconds)
         if wait_seconds > deadline_seconds:
-            raise AdmissionRejected("deadline", wait_seconds)
+            raise AdmissionRejected("deadline", lane, wait_seconds)
 
     def _outstanding(self) -> int:
         return sum(backlog.tokens for backlog in self._backlogs.values())

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import Iterator, Sequence
 
 from core import metrics, tracing
-from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.errors import RunnerUnavailable
 from core.request_context import remaining_seconds
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.admission import Admission, AdmissionRejected, QueueBounds
 from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
 from runners.hosts import RunnerBackend
-from runners.lanes import Lane, estimated_tokens, lane_of
+from runners.lanes import estimated_tokens, lane_of
 from runners.transport import RUNNER_FAILURES
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -107,26 +106,10 @@ class RunnerClient:
             ):
                 yield
         except AdmissionRejected as error:
-            raise self._problem_of(error, lane) from error
+            raise error.to_client(self.version) from error
 
     def _deadline_seconds(self) -> float:
         return min(remaining_seconds(), self._timeout_seconds)
-
-    def _problem_of(self, error: AdmissionRejected, lane: Lane) -> Overloaded | DeadlineExceeded:
-        metrics.shed_requests.labels(error.reason).inc()
-        retry_after_seconds = max(1, math.ceil(error.wait_seconds))
-        if error.reason == "deadline":
-            # Not Overloaded, which makes the load shedder refuse other clients: a client that
-            # allows a millisecond must not be able to do that.
-            return DeadlineExceeded(
-                f"Model {self.version} would not have answered in time",
-                retry_after_seconds=retry_after_seconds,
-            )
-        return Overloaded(
-            f"Model {self.version} has too much to do; try again",
-            retry_after_seconds=retry_after_seconds,
-            of_large=lane == "bulk",
-        )
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
         """Classify `texts`, which were admitted; other requests may share the call.

@@ -13,11 +13,8 @@ from tokenizers import Encoding
 
 from core.types import Classification
 from runners.lanes import LANES, Lane, estimated_tokens
-from runners.packing import fits
+from runners.packing import neighbourhood
 
-# The shortest text of a batch has at least this share of the tokens of the longest: with less, more
-# than half of its row would be padding.
-MIN_FILL = 0.5
 # How many texts of a lane are tokenised ahead of their batch: enough to find texts of similar
 # length, few enough that tokenising does not keep a core from computing.
 LOOKAHEAD_TEXTS = 256
@@ -147,7 +144,7 @@ class TextQueue:
         entries = self._entries
         if not entries:
             return []
-        start, end = _neighbourhood([entry.tokens for entry in entries], self._first())
+        start, end = neighbourhood([entry.tokens for entry in entries], self._first())
         batch = entries[start:end]
         self._entries = entries[:start] + entries[end:]
         for entry in batch:
@@ -196,31 +193,3 @@ class TextQueue:
         lane.tokens -= call.tokens * texts // len(call.texts)
         if not lane.texts:
             lane.tokens = 0  # drops the rest of the rounding
-
-
-def _neighbourhood(lengths: Sequence[int], index: int) -> tuple[int, int]:
-    """The start and end, in the ascending `lengths`, of the batch around `index`.
-
-    The batch grows towards the neighbour that is closer in length while its shape is allowed.
-    """
-    start, end = index, index + 1
-    while True:
-        shorter = lengths[index] - lengths[start - 1] if start else None
-        longer = lengths[end] - lengths[index] if end < len(lengths) else None
-        texts = end - start + 1
-        can_start_earlier = (
-            shorter is not None
-            and lengths[start - 1] >= MIN_FILL * lengths[end - 1]
-            and fits(lengths[end - 1], texts)
-        )
-        can_end_later = (
-            longer is not None
-            and lengths[start] >= MIN_FILL * lengths[end]
-            and fits(lengths[end], texts)
-        )
-        if can_start_earlier and (not can_end_later or (shorter or 0) <= (longer or 0)):
-            start -= 1
-        elif can_end_later:
-            end += 1
-        else:
-            return start, end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ import orjson
 from core.types import Version
 from scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
 from scoring.csv_source import CsvSource
-from scoring.journal import Journal, Progress
+from scoring.journal import Journal, Progress, file_identity
 from scoring.json_source import JsonSource
 from scoring.outputs import (
     ArrowOutput,
@@ -28,9 +27,6 @@ from scoring.outputs import (
 )
 from scoring.parquet_source import ParquetSource
 from scoring.scorer import LoadedModel, Scorer
-
-# The bytes at the beginning and at the end of the input that identify it.
-_DIGESTED_BYTES = 1 << 20
 
 
 class Format(StrEnum):
@@ -170,20 +166,10 @@ def _open(job: Job) -> tuple[Source, Output]:
 def _job_identity(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:
     """The properties that must be equal for a run to continue an interrupted one."""
     return {
-        "input": _file_identity(job.source),
+        "input": file_identity(job.source),
         "column": job.column,
         "columns": None if job.keep is None else list(job.keep),
         "limit": job.limit,
         "models": dict(identities),
         "chunks": [CHUNK_ROWS, CHUNK_BYTES],
     }
-
-
-def _file_identity(path: Path) -> str:
-    """The size, time and ends of a file: reading all of it would take minutes."""
-    status = path.stat()
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_DIGESTED_BYTES))
-        file.seek(max(0, status.st_size - _DIGESTED_BYTES))
-        digest.update(file.read(_DIGESTED_BYTES))
-    return f"{status.st_size} bytes of {status.st_mtime_ns}, {digest.hexdigest()}"

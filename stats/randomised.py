@@ -9,10 +9,14 @@ from scipy.special import chdtrc
 
 from stats.confidence_sequence import arms_confidence_sequence
 from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
-from stats.sequential import always_valid_p, log_e_arms, log_e_split
+from stats.sequential import always_valid_p, log_e_arms, log_e_split, log_threshold
 from stats.wilson import wilson_interval
 
 _ALPHA = 0.05
+# A mismatch discards the whole test, and every test is checked for it, so a false mismatch must be
+# rare: 0.001 is at the strict end of the usual range for this check (0.01 to 0.001). A true
+# mismatch is found little later, because traffic is plentiful where labels are few.
+ALPHA_SPLIT = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,19 @@ def newcombe_interval(v1: ArmOutcomes, v2: ArmOutcomes) -> Interval | None:
         low=p2 - p1 - math.hypot(p2 - second.low, first.high - p1),
         high=p2 - p1 + math.hypot(second.high - p2, p1 - first.low),
     )
+
+
+def is_split_mismatched(split: TrafficSplit, alpha: float = ALPHA_SPLIT) -> bool:
+    """Whether the arms have other shares of the subjects than the split gives them.
+
+    At any number of looks, the probability that it ever says so of a correct split is at most
+    `alpha` (`log_e_split`).
+
+    Raises:
+        ValueError: `alpha` lies outside (0, 1).
+    """
+    log_e = float(log_e_split(split.v1, split.v2, split.v2_share))
+    return log_e >= log_threshold(alpha)
 
 
 def sample_ratio_p_value(split: TrafficSplit) -> float | None:

@@ -13,20 +13,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stats.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
+from stats.randomised import ALPHA_SPLIT, is_split_mismatched
 from stats.sequential import (
     log_e_arms,
     log_e_discordant,
-    log_e_split,
     log_threshold,
 )
 
 Finding = Literal["v2_better", "v1_better", "no_difference_yet", "sample_ratio_mismatch"]
 
 ALPHA = 0.05
-# A mismatch discards the whole test, and every test is checked for it, so a false mismatch must be
-# rare: 0.001 is at the strict end of the usual range for this check (0.01 to 0.001). A true
-# mismatch is found little later, because traffic is plentiful where labels are few.
-ALPHA_SPLIT = 0.001
 MAX_LABELS = 10**9
 
 _NO_LABELS = "There are too few true labels to compare the accuracies of the versions."
@@ -81,7 +77,7 @@ def paired_verdict(outcomes: PairedOutcomes, alpha: float = ALPHA) -> Verdict:
     )
 
 
-def routed_verdict(
+def randomised_verdict(
     v1: ArmOutcomes,
     v2: ArmOutcomes,
     split: TrafficSplit,
@@ -99,7 +95,7 @@ def routed_verdict(
         ValueError: an alpha lies outside (0, 1).
     """
     limit = log_threshold(alpha)
-    if float(log_e_split(split.v1, split.v2, split.v2_share)) >= log_threshold(alpha_split):
+    if is_split_mismatched(split, alpha_split):
         return Verdict("sample_ratio_mismatch", _mismatch(split), None)
     if not v1.labelled or not v2.labelled:
         return Verdict("no_difference_yet", _NO_LABELS, None)

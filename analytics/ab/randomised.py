@@ -99,13 +99,13 @@ async def _assigned(
 def _compare(arms: Mapping[Version, Arm], v2_percent: float) -> tuple[RoutedComparison, Verdict]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.randomised import compare_arms
-    from stats.verdict import routed_verdict
+    from stats.verdict import randomised_verdict
 
     v1, v2 = arms["v1"], arms["v2"]
     split = TrafficSplit(v1.subjects, v2.subjects, v2_percent / 100)
     return (
         compare_arms(v1.outcomes, v2.outcomes, split),
-        routed_verdict(v1.outcomes, v2.outcomes, split),
+        randomised_verdict(v1.outcomes, v2.outcomes, split),
     )
 
 

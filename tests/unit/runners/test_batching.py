@@ -9,8 +9,8 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.packing import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, fits
-from runners.queue import LOOKAHEAD_TEXTS, MIN_FILL
+from runners.packing import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, MIN_FILL, fits
+from runners.queue import LOOKAHEAD_TEXTS
 from tests.unit.fakes import counter
 from tests.unit.runners.echo import PLENTY, Echo, batching, busy, classify, length, queued, text
 
