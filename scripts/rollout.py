@@ -206,7 +206,7 @@ def reload(
                 raise _failed(f"{tag} is not loaded after {LOAD_SECONDS:g} s; see /health")
             time.sleep(POLL_SECONDS / 4)
     if model["load_error"]:
-        raise _failed(f"{model['refused']}; {model['tag']} still answers")
+        raise _failed(f"{model['load_error']}; {model['tag']} still answers")
     console.print(
         f"{version} runs {model['tag']} (revision {model['revision']}, {model['engine']})"
     )

@@ -59,7 +59,7 @@ def _versions(rollout: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]
         if model["loading"]:
             table.add_row("", "", "", "", Text(f"loading {model['loading']}", "yellow"))
         if model["load_error"]:
-            table.add_row("", "", "", "", Text(f"refused {model['refused']}", "red"))
+            table.add_row("", "", "", "", Text(f"refused: {model['load_error']}", "red"))
     return table
 
 

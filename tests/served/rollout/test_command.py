@@ -64,7 +64,7 @@ async def test_next_step_of_a_started_schedule_sets_its_weight(
 
 async def test_reload_loads_another_model(admin: Admin, command: Command, tags: Tags) -> None:
     output = await command("reload", "v2", tags.v1, "-m", "other weights")
-    assert f"v2 holds {tags.v1}" in output
+    assert f"v2 runs {tags.v1}" in output
 
 
 async def test_reload_of_an_absent_model_fails_and_names_the_store(
