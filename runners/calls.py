@@ -84,7 +84,7 @@ class RunnerCalls:
     async def send(
         self, texts: Sequence[str], lane: Lane, deadline_seconds: float
     ) -> list[Classification]:
-        """Have the runner classify `texts`, at least one; a bulk request is a call of its own.
+        """Have `texts`, at least one, classified; bulk ones in a call of their own.
 
         Raises:
             RunnerUnavailable: the runner is down, or failed.

@@ -1,4 +1,4 @@
-"""A runner answers the API, which shows the key, and its own machine where there is no key."""
+"""A runner answers calls with its key; without a key, those of its machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runners.key import OPEN_PATHS, RunnerKeyMiddleware
 
 
 async def status(key: str | None, sent_to: str, path: str, headers: dict[str, str]) -> int:
-    app = RunnerKeyMiddleware(PlainTextResponse("asked"), key)
+    app = RunnerKeyMiddleware(PlainTextResponse("answered"), key)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=sent_to) as client:
         return (await client.post(path, headers=headers)).status_code
@@ -28,7 +28,9 @@ async def status(key: str | None, sent_to: str, path: str, headers: dict[str, st
         (None, "http://10.0.0.1:3000", "k", 403),
     ],
 )
-async def test_who_may_ask(key: str | None, sent_to: str, shown: str | None, expected: int) -> None:
+async def test_call_without_the_key_or_from_another_machine_is_refused(
+    key: str | None, sent_to: str, shown: str | None, expected: int
+) -> None:
     headers = {} if shown is None else {"X-Runner-Key": shown}
     for path in ("/classify", "/describe", "/schema.json", "/anything"):
         assert await status(key, sent_to, path, headers) == expected
