@@ -81,7 +81,7 @@ def paired_verdict(outcomes: PairedOutcomes, alpha: float = ALPHA) -> Verdict:
     )
 
 
-def routed_verdict(
+def randomised_verdict(
     v1: ArmOutcomes,
     v2: ArmOutcomes,
     split: TrafficSplit,

@@ -17,7 +17,7 @@ from stats.verdict import (
     Finding,
     LabelsNeeded,
     paired_verdict,
-    routed_verdict,
+    randomised_verdict,
 )
 
 COUNTS = st.integers(0, 10**9)
@@ -90,15 +90,15 @@ def test_one_pair_needs_seven_more_like_it() -> None:
 def test_verdict_without_labels_is_no_difference_yet() -> None:
     for made in (
         paired_verdict(PairedOutcomes(0, 0, 0, 0)),
-        routed_verdict(NO_LABELS, NO_LABELS, TrafficSplit(0, 0, 0.5)),
-        routed_verdict(ArmOutcomes(10**9, 10**9), NO_LABELS, EVEN),
+        randomised_verdict(NO_LABELS, NO_LABELS, TrafficSplit(0, 0, 0.5)),
+        randomised_verdict(ArmOutcomes(10**9, 10**9), NO_LABELS, EVEN),
     ):
         assert (made.finding, made.more_labels) == ("no_difference_yet", None)
         assert made.sentence.startswith("There are too few true labels")
 
 
-def test_routed_winner_is_named() -> None:
-    made = routed_verdict(ArmOutcomes(9_000, 8_100), ArmOutcomes(9_100, 8_463), EVEN)
+def test_randomised_winner_is_named() -> None:
+    made = randomised_verdict(ArmOutcomes(9_000, 8_100), ArmOutcomes(9_100, 8_463), EVEN)
     assert made.finding == "v2_better"
     assert made.sentence == (
         "v2 is better: v1 is right in 90.00% of 9,000 labelled predictions, v2 in 93.00% of 9,100."
@@ -107,7 +107,7 @@ def test_routed_winner_is_named() -> None:
 
 
 def test_undecided_arms_report_the_missing_labels_of_each() -> None:
-    made = routed_verdict(
+    made = randomised_verdict(
         ArmOutcomes(900, 810), ArmOutcomes(100, 93), TrafficSplit(9_000, 1_000, 0.1)
     )
     assert made.finding == "no_difference_yet"
@@ -126,15 +126,19 @@ def test_undecided_arms_report_the_missing_labels_of_each() -> None:
 
 def test_mismatch_overrides_a_winner() -> None:
     arms = ArmOutcomes(9_000, 8_100), ArmOutcomes(9_000, 8_370)
-    made = routed_verdict(*arms, TrafficSplit(9_000, 1_000, 0.2))
+    made = randomised_verdict(*arms, TrafficSplit(9_000, 1_000, 0.2))
     assert (made.finding, made.more_labels) == ("sample_ratio_mismatch", None)
     assert made.sentence == (
         "The traffic is not split as configured: 1,000 of 10,000 subjects (10.00%) were assigned "
         "to v2 instead of 20.00%. The versions cannot be compared before the cause is found."
     )
-    assert routed_verdict(*arms, TrafficSplit(9_000, 1_000, 0.1)).finding == "v2_better"
-    assert routed_verdict(NO_LABELS, NO_LABELS, TrafficSplit(45, 0, 0.5)).finding == made.finding
-    assert routed_verdict(NO_LABELS, NO_LABELS, TrafficSplit(44, 0, 0.5)).finding != made.finding
+    assert randomised_verdict(*arms, TrafficSplit(9_000, 1_000, 0.1)).finding == "v2_better"
+    assert (
+        randomised_verdict(NO_LABELS, NO_LABELS, TrafficSplit(45, 0, 0.5)).finding == made.finding
+    )
+    assert (
+        randomised_verdict(NO_LABELS, NO_LABELS, TrafficSplit(44, 0, 0.5)).finding != made.finding
+    )
 
 
 @given(FEW, FEW, FEW, FEW)
@@ -153,10 +157,10 @@ def test_paired_verdict_follows_the_e_value_and_swaps_with_the_versions(
 
 @settings(max_examples=50)
 @given(ARMS, ARMS)
-def test_routed_verdict_follows_the_e_value_and_swaps_with_the_versions(
+def test_randomised_verdict_follows_the_e_value_and_swaps_with_the_versions(
     v1: ArmOutcomes, v2: ArmOutcomes
 ) -> None:
-    made, turned = routed_verdict(v1, v2, EVEN), routed_verdict(v2, v1, EVEN)
+    made, turned = randomised_verdict(v1, v2, EVEN), randomised_verdict(v2, v1, EVEN)
     log_e = log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
     assert (made.finding != "no_difference_yet") == bool(log_e >= log_threshold(0.05))
     assert turned.finding == OTHER[made.finding]
@@ -169,7 +173,7 @@ def test_routed_verdict_follows_the_e_value_and_swaps_with_the_versions(
 def test_any_counts_have_a_verdict(a: int, b: int, c: int, d: int) -> None:
     for made in (
         paired_verdict(PairedOutcomes(a, b, c, d)),
-        routed_verdict(ArmOutcomes(a + b, a), ArmOutcomes(c + d, c), TrafficSplit(a, d, 0.5)),
+        randomised_verdict(ArmOutcomes(a + b, a), ArmOutcomes(c + d, c), TrafficSplit(a, d, 0.5)),
     ):
         needed = made.more_labels
         assert (
@@ -185,7 +189,7 @@ def test_stricter_alpha_needs_more_labels() -> None:
     with pytest.raises(ValueError, match="alpha"):
         paired_verdict(PairedOutcomes(1, 0, 0, 0), alpha=0)
     with pytest.raises(ValueError, match="alpha"):
-        routed_verdict(NO_LABELS, NO_LABELS, EVEN, alpha_split=1)
+        randomised_verdict(NO_LABELS, NO_LABELS, EVEN, alpha_split=1)
 
 
 def counted(events: NDArray[np.bool_]) -> Counts:
@@ -221,10 +225,10 @@ def test_better_version_is_found_in_nearly_all_runs_of_arms() -> None:
             v2_labels = int(random.binomial(100, 0.5))
             v1 = more(v1, 100 - v2_labels, int(random.binomial(100 - v2_labels, 0.85)))
             v2 = more(v2, v2_labels, int(random.binomial(v2_labels, 0.9)))
-        findings.append(routed_verdict(v1, v2, EVEN).finding)
+        findings.append(randomised_verdict(v1, v2, EVEN).finding)
         labels.append(v1.labelled + v2.labelled)
     assert findings.count("v2_better") >= 99
-    foretold = routed_verdict(ArmOutcomes(100, 85), ArmOutcomes(100, 90), EVEN).more_labels
+    foretold = randomised_verdict(ArmOutcomes(100, 85), ArmOutcomes(100, 90), EVEN).more_labels
     assert foretold is not None
     assert 0.7 < np.mean(labels) / (200 + foretold.v1 + foretold.v2) < 1.1
 
