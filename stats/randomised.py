@@ -20,7 +20,7 @@ ALPHA_SPLIT = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class RoutedComparison:
+class RandomisedComparison:
     """The statistics of two arms; a number without data is None. Differences are v2 minus v1.
 
     Accuracies and p-values lie in [0, 1], differences in [-1, 1]; intervals are 95 % intervals. The
@@ -43,12 +43,12 @@ class RoutedComparison:
     split_always_valid_p: float
 
 
-def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> RoutedComparison:
+def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> RandomisedComparison:
     """Compare two versions that each answered its own texts."""
     v1_accuracy, v2_accuracy = _accuracy(v1), _accuracy(v2)
     both = v1.labelled > 0 and v2.labelled > 0
     log_e = log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
-    return RoutedComparison(
+    return RandomisedComparison(
         v1=v1,
         v2=v2,
         split=split,

@@ -23,7 +23,7 @@ from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
 from stats.outcomes import ArmOutcomes, TrafficSplit
 
 if TYPE_CHECKING:
-    from stats.randomised import RoutedComparison
+    from stats.randomised import RandomisedComparison
     from stats.verdict import Verdict
 
 
@@ -46,7 +46,7 @@ class RandomisedTest(NamedTuple):
     until: datetime
     v2_percent: float
     arms: dict[Version, Arm]
-    comparison: RoutedComparison
+    comparison: RandomisedComparison
     verdict: Verdict
 
 
@@ -96,7 +96,9 @@ async def _assigned(
     return {version: found.get(version, (0, ArmOutcomes(0, 0))) for version in VERSIONS}
 
 
-def _compare(arms: Mapping[Version, Arm], v2_percent: float) -> tuple[RoutedComparison, Verdict]:
+def _compare(
+    arms: Mapping[Version, Arm], v2_percent: float
+) -> tuple[RandomisedComparison, Verdict]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.randomised import compare_arms
     from stats.verdict import randomised_verdict

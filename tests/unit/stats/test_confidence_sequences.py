@@ -63,12 +63,12 @@ def test_more_certainty_and_fewer_labels_widen_the_sequences() -> None:
     def paired(scale: int, alpha: float) -> Interval:
         return paired_confidence_sequence(PairedOutcomes(8 * scale, 1 * scale, 2 * scale, 0), alpha)
 
-    def routed(scale: int, alpha: float) -> Interval:
+    def randomised(scale: int, alpha: float) -> Interval:
         return arms_confidence_sequence(
             ArmOutcomes(10 * scale, 8 * scale), ArmOutcomes(5 * scale, 4 * scale), alpha
         )
 
-    for sequence in (paired, routed):
+    for sequence in (paired, randomised):
         widths = [
             made.high - made.low
             for made in (

@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 
 from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
 from stats.randomised import (
-    RoutedComparison,
+    RandomisedComparison,
     compare_arms,
     newcombe_interval,
     sample_ratio_p_value,
@@ -124,7 +124,7 @@ def test_comparison_is_finite_at_any_size(
     v1: ArmOutcomes, v2: ArmOutcomes, subjects_1: int, subjects_2: int
 ) -> None:
     made = compare_arms(v1, v2, TrafficSplit(subjects_1, subjects_2, 0.1))
-    for name in RoutedComparison.__slots__:
+    for name in RandomisedComparison.__slots__:
         value = getattr(made, name)
         ends = [value.low, value.high] if isinstance(value, Interval) else [value]
         numbers = [end for end in ends if isinstance(end, float)]

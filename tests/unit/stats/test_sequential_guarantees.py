@@ -69,6 +69,8 @@ def test_sequences_cover_the_truth_at_all_looks_at_once() -> None:
             pairs = paired_confidence_sequence(PairedOutcomes(tied, lost, won, 0), 0.05)
             v1 = ArmOutcomes(look, int(first[:look].sum()))
             v2 = ArmOutcomes(look, int(second[:look].sum()))
-            routed = arms_confidence_sequence(v1, v2, 0.05)
-            missed += not (pairs.low <= 0.05 <= pairs.high and routed.low <= 0.05 <= routed.high)
+            randomised = arms_confidence_sequence(v1, v2, 0.05)
+            missed += not (
+                pairs.low <= 0.05 <= pairs.high and randomised.low <= 0.05 <= randomised.high
+            )
     assert missed / 25 <= 0.05

@@ -97,7 +97,7 @@ def test_verdict_without_labels_is_no_difference_yet() -> None:
         assert made.sentence.startswith("There are too few true labels")
 
 
-def test_routed_winner_is_named() -> None:
+def test_randomised_winner_is_named() -> None:
     made = randomised_verdict(ArmOutcomes(9_000, 8_100), ArmOutcomes(9_100, 8_463), EVEN)
     assert made.finding == "v2_better"
     assert made.sentence == (
