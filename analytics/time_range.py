@@ -53,6 +53,8 @@ def parse_ends(
         InvalidRequest: as `parse_range`.
     """
     end = now if until is None else _parse_time("until", until, now)
+    if end <= EARLIEST:
+        raise invalid_field("until", "lies too far back")
     start = None if since is None else _parse_time("since", since, now)
     if start is not None and start >= end:
         raise invalid_field("since", "must be before until")

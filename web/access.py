@@ -65,28 +65,27 @@ class AccessMiddleware:
         """Raises ServiceError, which ProblemMiddleware renders."""
         if scope["type"] == "http":
             context = context_of(scope)
-            context.caller = self._caller(scope)
+            context.caller = _address(scope)
+            if (key := self._authenticate(scope)) is not None:
+                context.caller = f"key {key.name}"
             limit = limit_name(scope["method"], scope["path"])
             if limit is not None:
                 await self._limit(context, limit)
         await self._app(scope, receive, send)
 
-    def _caller(self, scope: Scope) -> str:
-        """The key's name, or the address that uvicorn found.
-
-        uvicorn takes the address from X-Forwarded-For if the peer is a trusted proxy
-        (FORWARDED_ALLOW_IPS, by default only this machine).
-        """
+    def _authenticate(self, scope: Scope) -> ApiKey | None:
+        """The key of a request; None if the request needs none."""
         needed = needed_scope(scope["path"])
-        if needed is not None and self._keys:
-            return f"key {self._authenticated(scope, needed).name}"
-        if needed is not None and self._loopback_only and not came_over_loopback(scope):
+        if needed is None:
+            return None
+        if self._keys:
+            return self._authenticated(scope, needed)
+        if self._loopback_only and not came_over_loopback(scope):
             raise Forbidden(
                 "Without API keys this service answers its own machine only; its operator can set "
                 "API_KEYS, or ALLOW_ANONYMOUS=1"
             )
-        client = scope.get("client")
-        return client[0] if client else "unknown"
+        return None
 
     def _authenticated(self, scope: Scope, needed: KeyScope) -> ApiKey:
         sent = _sent_key(scope)
@@ -123,6 +122,16 @@ def _add_headers(context: RequestContext, name: LimitName, state: LimitState) ->
     left = f'"{name}";r={state.remaining};t={math.ceil(state.reset_in_seconds)}'
     context.response_headers[b"ratelimit-policy"] = policy.encode()
     context.response_headers[b"ratelimit"] = left.encode()
+
+
+def _address(scope: Scope) -> str:
+    """The client's address, as uvicorn found it.
+
+    uvicorn takes it from X-Forwarded-For if the peer is a trusted proxy (FORWARDED_ALLOW_IPS, by
+    default only this machine).
+    """
+    client = scope.get("client")
+    return client[0] if client else "unknown"
 
 
 def _sent_key(scope: Scope) -> str | None:

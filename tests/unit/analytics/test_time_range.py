@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics.time_range import EARLIEST, TimeRange, parse_range, reference_range
+from analytics.time_range import EARLIEST, TimeRange, parse_ends, parse_range, reference_range
 from core.errors import InvalidRequest
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -129,6 +129,11 @@ def test_invalid_reference_is_refused(since: str | None, until: str | None, fiel
     with pytest.raises(InvalidRequest) as caught:
         reference_range(since, until, SPAN, NOW)
     assert [error.field for error in caught.value.errors] == [field]
+
+
+def test_range_that_ends_at_the_first_moment_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="too far back"):
+        parse_ends(None, "0001-01-01T00:00:00Z", NOW)
 
 
 def test_range_without_time_before_it_has_no_reference() -> None:

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.api_keys import ApiKey, hash_key
-from core.errors import RateLimited
+from core.errors import RateLimited, Unauthorized
 from core.request_context import context_of
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
@@ -283,3 +283,24 @@ async def test_other_than_http_passes_unasked() -> None:
     layer = AccessMiddleware(app, KEYS, no_limiter)
     await layer({"type": "lifespan"}, receive_nothing, send_nothing)
     assert seen == ["lifespan"]
+
+
+async def test_refused_caller_is_known_by_its_address() -> None:
+    scope = {
+        "type": "http", "method": "POST", "path": "/admin/rollout", "headers": [],
+        "client": ("10.0.0.7", 1),
+    }  # fmt: skip
+
+    async def unreachable(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise AssertionError
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(_message: Message) -> None:
+        raise AssertionError
+
+    access = AccessMiddleware(unreachable, KEYS, FakeLimiter)
+    with pytest.raises(Unauthorized):
+        await access(scope, receive, send)
+    assert context_of(scope).caller == "10.0.0.7"
