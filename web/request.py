@@ -46,32 +46,33 @@ class RequestMiddleware:
         path = scope["path"]
         endpoint, usual_headers = endpoint_label(path), headers_for(path)
         status = CLIENT_CLOSED_REQUEST
-        try:
-            with _span(scope, context) as span:
+        # Around the log line too, which names the trace.
+        with _span(scope, context) as span:
 
-                async def complete_and_send(message: Message) -> None:
-                    nonlocal status
-                    if message["type"] == "http.response.start":
-                        status = message["status"]
-                        if span is not None:
-                            _add_status(span, status)
-                        headers = [
-                            *message["headers"],
-                            *usual_headers,
-                            (REQUEST_ID_HEADER, context.id.encode()),
-                            *context.response_headers.items(),
-                        ]
-                        if self._stopping():
-                            headers.append((b"connection", b"close"))
-                        message = {**message, "headers": headers}
-                    await send(message)
+            async def complete_and_send(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    if span is not None:
+                        _add_status(span, status)
+                    headers = [
+                        *message["headers"],
+                        *usual_headers,
+                        (REQUEST_ID_HEADER, context.id.encode()),
+                        *context.response_headers.items(),
+                    ]
+                    if self._stopping():
+                        headers.append((b"connection", b"close"))
+                    message = {**message, "headers": headers}
+                await send(message)
 
+            try:
                 await self._app(scope, receive, complete_and_send)
-        finally:
-            metrics.http_requests.labels(endpoint, str(status)).inc()
-            duration_seconds = time.perf_counter() - started
-            metrics.http_request_duration.labels(endpoint).observe(duration_seconds)
-            _log(scope, context, endpoint, status, duration_seconds)
+            finally:
+                metrics.http_requests.labels(endpoint, str(status)).inc()
+                duration_seconds = time.perf_counter() - started
+                metrics.http_request_duration.labels(endpoint).observe(duration_seconds)
+                _log(scope, context, endpoint, status, duration_seconds)
 
 
 def _span(scope: Scope, context: RequestContext) -> AbstractContextManager[Span | None]:

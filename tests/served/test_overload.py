@@ -14,8 +14,8 @@ from loadtest.traffic import Kind, make_traffic
 from tests.serving import ServedBento
 from tests.waiting import wait_until
 
-# Twice what two quick cores answer; how many a slow one answers of them is its own affair.
-FLOOD_PER_SECOND = 800
+# Three times as many as two fast cores answer; slow cores answer fewer of them.
+FLOOD_PER_SECOND = 2_000
 FLOOD_SECONDS = 4.0
 # Twice what it takes, for a machine that has other things to do as well.
 RECOVERY_SECONDS = 10.0
@@ -53,27 +53,28 @@ async def test_flood_is_answered_or_shed_and_recovery_is_quick(unlimited: Served
 
 
 @pytest.mark.alone
-async def test_short_text_overtakes_a_batch_of_long_texts(unlimited: ServedBento) -> None:
+async def test_short_texts_overtake_batches_of_long_texts(unlimited: ServedBento) -> None:
     review = "A film about a phone that is charged again and again, and never at all. " * 12
     async with unlimited.async_client() as client:
         started = time.perf_counter()
 
-        async def post_reviews() -> float:
-            texts = [f"{part}. {review}" for part in range(100)]
+        async def post_reviews(batch: int) -> float:
+            texts = [f"{batch}, {part}. {review}" for part in range(100)]
             reply = await client.post("/predict/batch", json={"texts": texts})
             assert reply.status_code == 200
             return time.perf_counter() - started
 
-        large = asyncio.create_task(post_reviews())
-        await asyncio.sleep(0.5)
+        # One alone takes less than a second on a fast machine.
+        large = [asyncio.create_task(post_reviews(batch)) for batch in range(2)]
+        await asyncio.sleep(0.2)
         replies = [
             await client.post("/predict", json={"text": f"Short, {number}."})
             for number in range(10)
         ]
         small_seconds = time.perf_counter() - started
         assert {reply.status_code for reply in replies} == {200}
-        # Ten, one after the other, were there before what had come before them.
-        assert small_seconds < await large
+        # Ten, one after the other, were answered before the batches that came before them.
+        assert small_seconds < max(await asyncio.gather(*large))
 
 
 def test_request_timeout_header_ends_the_request_with_504(unlimited: ServedBento) -> None:

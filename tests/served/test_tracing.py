@@ -52,7 +52,7 @@ async def test_request_is_one_trace_over_all_processes(
     assert reply.status_code == 200
     names = (
         "POST /predict", "cache.lookup", "classify", "runner.call", "POST /classify", "tokenise",
-        "queue", "inference", "cache.store", "log.record",
+        "queue", "inference", "log.record",
     )  # fmt: skip
     spans = await spans_of(collector, TRACE, *names)
     assert set(spans) == set(names)
