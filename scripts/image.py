@@ -121,8 +121,8 @@ class _Image:
         return [*self._run, *options, *self._before_command, *command]
 
     def contents(self) -> dict[str, Any]:
-        """What deploy/image_contents.py finds in the image."""
-        text = (ROOT / "deploy" / "image_contents.py").read_text()
+        """The contents of the image, as scripts/image_contents.py finds them inside."""
+        text = (ROOT / "scripts" / "image_contents.py").read_text() + "\nmain()\n"
         done = subprocess.run(
             self.command("python", "-c", text), stdout=subprocess.PIPE, text=True, check=True
         )

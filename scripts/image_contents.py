@@ -40,13 +40,14 @@ def on_path(name: str) -> bool:
     return any((Path(folder) / name).exists() for folder in os.environ["PATH"].split(":"))
 
 
-json.dump(
-    {
-        "uid": os.getuid(),
-        "bytes": size_bytes("/"),
-        "packages": sorted(distribution.metadata["Name"] for distribution in distributions()),
-        "unwanted": [name for name in UNWANTED if on_path(name)],
-        "writable": writable("/app", os.environ["BENTO_PATH"]),
-    },
-    sys.stdout,
-)
+def main() -> None:
+    json.dump(
+        {
+            "uid": os.getuid(),
+            "bytes": size_bytes("/"),
+            "packages": sorted(distribution.metadata["Name"] for distribution in distributions()),
+            "unwanted": [name for name in UNWANTED if on_path(name)],
+            "writable": writable("/app", os.environ["BENTO_PATH"]),
+        },
+        sys.stdout,
+    )
