@@ -73,7 +73,8 @@ class PredictionCache:
             requested = [keys[index] for index in absent]
             values = await self._fetch(requested)
             for index, key, value in zip(absent, requested, values, strict=True):
-                classification = found[index] = _decode(value)
+                # Another request may have stored it meanwhile; Redis gets it a moment later.
+                classification = found[index] = _decode(value) or self._local.get(key)
                 if classification is not None:
                     self._remember(key, classification)
         hits = sum(classification is not None for classification in found)

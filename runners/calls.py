@@ -20,7 +20,7 @@ from tenacity import (
 
 from core import metrics, tracing
 from core.coalescing import Bounds, CallDropped, Coalescer
-from core.errors import RunnerUnavailable
+from core.errors import DeadlineExceeded, RunnerUnavailable
 from core.types import Classification, Version
 from runners.hosts import RunnerBackend
 from runners.lanes import Lane
@@ -88,6 +88,7 @@ class RunnerCalls:
 
         Raises:
             RunnerUnavailable: the runner is down, or failed.
+            DeadlineExceeded: the deadline of a bulk request passed.
         """
         span = tracing.current()
         items = [_TracedText(text, span) for text in texts]
@@ -112,6 +113,9 @@ class RunnerCalls:
                     async with asyncio.timeout(remaining):
                         results = await self._backend.dispatch(texts, remaining, lane)
         except RUNNER_FAILURES as error:
+            if lane == "bulk" and time.monotonic() >= deadline:
+                # The deadline is the request's own, which may be a millisecond: no runner failed.
+                raise DeadlineExceeded(f"Model {self._version} did not answer in time") from error
             logger.warning("runner %s failed: %s: %s", self._version, type(error).__name__, error)
             message = f"Model {self._version} cannot answer now; try again"
             raise RunnerUnavailable(message) from error

@@ -179,7 +179,7 @@ def export(
     with _errors_as_sentences():
         model = find_model(tag)
         with console.status(f"packing {model.tag}"):
-            written = bentoml.models.export_model(model.tag, str(file))
+            written = bentoml.models.export_model(model.tag, str(file.resolve()))
     console.print(f"{tag} is in {written}")
 
 

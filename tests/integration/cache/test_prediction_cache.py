@@ -328,3 +328,13 @@ async def test_answers_past_the_bound_are_dropped_and_counted() -> None:
     assert counter("cache_writes_dropped_total") == before + 3
     await cache.stop()
     await client.aclose()
+
+
+async def test_answer_stored_during_a_lookup_is_found(redis: Redis) -> None:
+    cache = with_local_cache(redis, 10)
+    [key] = KEYS[:1]
+    lookup = asyncio.create_task(cache.lookup([key]))
+    await asyncio.sleep(0)
+    cache.store({key: ANSWERS[key]})
+    assert await lookup == [ANSWERS[key]]
+    await cache.stop()
