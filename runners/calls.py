@@ -20,7 +20,7 @@ from tenacity import (
 
 from core import metrics, tracing
 from core.coalescing import Bounds, CallDropped, Coalescer
-from core.errors import DeadlineExceeded, RunnerUnavailable
+from core.errors import DeadlineExceeded, RunnerUnavailable, describe_error
 from core.types import Classification, Version
 from runners.hosts import RunnerBackend
 from runners.lanes import Lane
@@ -36,7 +36,8 @@ CALLS_PER_HOST, TEXTS_PER_CALL = 4, 64
 
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
-    logger.warning("a call to a runner is repeated: %s: %s", type(error).__name__, error)
+    if error is not None:
+        logger.warning("a call to a runner is repeated: %s", describe_error(error))
 
 
 # When a runner's process dies, each connection that was kept open to it breaks once. The process
@@ -116,7 +117,7 @@ class RunnerCalls:
             if lane == "bulk" and time.monotonic() >= deadline:
                 # The deadline is the request's own, which may be a millisecond: no runner failed.
                 raise DeadlineExceeded(f"Model {self._version} did not answer in time") from error
-            logger.warning("runner %s failed: %s: %s", self._version, type(error).__name__, error)
+            logger.warning("runner %s failed: %s", self._version, describe_error(error))
             message = f"Model {self._version} cannot answer now; try again"
             raise RunnerUnavailable(message) from error
         return results

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from core.atomic_file import write_atomically
+from core.errors import describe_error
 from core.settings import Settings
 from core.types import DesiredModel, Version
 
@@ -46,8 +47,7 @@ class ChosenModel:
             self._log("written", error)
 
     def _log(self, action: str, error: Exception) -> None:
-        name = type(error).__name__
-        logger.warning("%s cannot be %s: %s: %s", self._file.name, action, name, error)
+        logger.warning("%s cannot be %s: %s", self._file.name, action, describe_error(error))
 
 
 def chosen_model(version: Version, settings: Settings) -> ChosenModel:

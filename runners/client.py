@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from core import metrics, tracing
-from core.errors import RunnerUnavailable
+from core.errors import RunnerUnavailable, describe_error
 from core.request_context import remaining_seconds
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.admission import Admission, AdmissionRejected, QueueBounds
@@ -148,9 +148,8 @@ class RunnerClient:
         except RUNNER_FAILURES as error:
             if self.ready:
                 logger.warning(
-                    "runner %s no longer answers: %s: %s",
-                    self.version, type(error).__name__, error,
-                )  # fmt: skip
+                    "runner %s no longer answers: %s", self.version, describe_error(error)
+                )
             self.ready = False
         else:
             self._apply(description)

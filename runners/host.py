@@ -11,6 +11,7 @@ from typing import Protocol
 
 import aiohttp
 
+from core.errors import describe_error
 from core.types import Classification, RunnerDescription
 from runners.lanes import Lane
 from runners.transport import RUNNER_FAILURES
@@ -110,9 +111,8 @@ class Host:
             is_timeout = isinstance(error, TimeoutError)
             if self.is_up and (not is_timeout or self._missed_probes >= UNHEALTHY_AFTER):
                 logger.warning(
-                    "runner host %s no longer answers: %s: %s",
-                    self.url, type(error).__name__, error,
-                )  # fmt: skip
+                    "runner host %s no longer answers: %s", self.url, describe_error(error)
+                )
                 self.is_up = False
             return None
         self.is_up, self._missed_probes = True, 0

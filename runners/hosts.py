@@ -17,6 +17,7 @@ from typing import Protocol
 import aiohttp
 
 from core import metrics
+from core.errors import describe_error
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.addresses import resolve
 from runners.host import Host, RemoteRunner, RunnerApi
@@ -152,9 +153,10 @@ class RunnerHosts:
         except (OSError, TimeoutError) as error:
             # The hosts that are known may still be there.
             logger.warning(
-                "the hosts of runner %s cannot be looked up: %s: %s",
-                self._version, type(error).__name__, error,
-            )  # fmt: skip
+                "the hosts of runner %s cannot be looked up: %s",
+                self._version,
+                describe_error(error),
+            )
             return
         self._resolved_at = time.monotonic()
         for url in sorted(found - self._hosts.keys()):
