@@ -7,6 +7,7 @@ appear in BentoML's own /metrics. Label values come from closed sets, never from
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -17,21 +18,23 @@ if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     _pid = os.getpid()
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
 
-LATENCY_BUCKETS_SECONDS = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
 CONFIDENCE_BUCKETS = (0.34, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 TOKEN_BUCKETS = (16, 32, 64, 128, 192, 256, 384, 512)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LATENCY_BUCKETS_SECONDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+Duration = partial(Histogram, buckets=LATENCY_BUCKETS_SECONDS)
+# Of several processes, the one that set the gauge last counts.
+Latest = partial(Gauge, multiprocess_mode="mostrecent")
 
 http_requests = Counter(
     "http_requests_total", "HTTP requests by route template", ["endpoint", "status"]
 )
-http_request_duration = Histogram(
+http_request_duration = Duration(
     "http_request_duration_seconds",
     "Time from the first byte of the request to the last of the reply",
     ["endpoint"],
-    buckets=LATENCY_BUCKETS_SECONDS,
 )
 timed_out_requests = Counter(
     "timed_out_requests_total",
@@ -40,11 +43,8 @@ timed_out_requests = Counter(
     ["reason"],
 )
 predictions = Counter("model_predictions_total", "Predictions answered", ["sentiment", "version"])
-inference_duration = Histogram(
-    "model_inference_duration_seconds",
-    "Duration of one batch in the engine",
-    ["version"],
-    buckets=LATENCY_BUCKETS_SECONDS,
+inference_duration = Duration(
+    "model_inference_duration_seconds", "Duration of one batch in the engine", ["version"]
 )
 batch_texts = Histogram(
     "model_batch_texts", "Texts in one batch of a runner", ["version"], buckets=BATCH_BUCKETS
@@ -60,17 +60,11 @@ tokens = Counter(
     "Tokens that the engine computed; padding fills rows up to the longest of their batch",
     ["version", "kind"],
 )
-queued_texts = Gauge(
-    "model_queued_texts",
-    "Texts that wait in a runner",
-    ["version"],
-    multiprocess_mode="mostrecent",
-)
-queue_wait = Histogram(
+queued_texts = Latest("model_queued_texts", "Texts that wait in a runner", ["version"])
+queue_wait = Duration(
     "model_queue_wait_seconds",
     "From a text's arrival at its runner to the start of its batch",
     ["version"],
-    buckets=LATENCY_BUCKETS_SECONDS,
 )
 abandoned_texts = Counter(
     "model_abandoned_texts_total",
@@ -81,83 +75,65 @@ shed_requests = Counter(
     "shed_requests_total", "Requests answered 503 because of overload", ["reason"]
 )
 runner_calls = Counter("runner_calls_total", "Calls of an API worker to a runner", ["version"])
-runner_up = Gauge(
-    "runner_up",
-    "Whether the runner answered the last probe of an API worker",
-    ["version"],
-    multiprocess_mode="mostrecent",
+runner_up = Latest(
+    "runner_up", "Whether the runner answered the last probe of an API worker", ["version"]
 )
-runner_hosts = Gauge(
-    "runner_hosts",
-    "Runner hosts that answered the last probe of an API worker",
-    ["version"],
-    multiprocess_mode="mostrecent",
+runner_hosts = Latest(
+    "runner_hosts", "Runner hosts that answered the last probe of an API worker", ["version"]
 )
 runner_failovers = Counter(
     "runner_failovers_total", "Calls that another host of the runner took over", ["version"]
 )
-revision_info = Gauge(
+revision_info = Latest(
     "model_revision_info",
     "1 for the model that a version's runner holds, 0 for the models that it held before",
     ["version", "revision", "engine"],
-    multiprocess_mode="mostrecent",
 )
 model_changes = Counter(
     "model_changes_total",
     "Changes of the desired model of a running runner, by outcome: done or refused",
     ["version", "outcome"],
 )
-model_refused = Gauge(
-    "model_change_refused",
-    "1 while a runner does not hold its last desired model",
-    ["version"],
-    multiprocess_mode="mostrecent",
+model_refused = Latest(
+    "model_change_refused", "1 while a runner does not hold its last desired model", ["version"]
 )
-rollout_policy_version = Gauge(
+rollout_policy_version = Latest(
     "rollout_policy_version",
     "The active rollout policy of the API process that refreshed last; 0: the settings",
-    multiprocess_mode="mostrecent",
 )
-rollout_policy_frozen = Gauge(
+rollout_policy_frozen = Latest(
     "rollout_policy_frozen",
     "1 while PostgreSQL does not answer, so that the last known rollout policy stays active",
-    multiprocess_mode="mostrecent",
 )
 rollout_changes = Counter(
     "rollout_changes_total", "Rollout policies that became active", ["action"]
 )
-rollout_share = Gauge(
-    "rollout_share_percent",
-    "Share of the subjects of /predict/ab, by version",
-    ["version"],
-    multiprocess_mode="mostrecent",
+rollout_share = Latest(
+    "rollout_share_percent", "Share of the subjects of /predict/ab, by version", ["version"]
 )
 shadow_texts = Counter(
     "shadow_texts_total",
     "Texts of /predict sampled for the shadow: compared, failed, or skipped for lack of time",
     ["outcome"],
 )
-build_info = Gauge(
+build_info = Latest(
     "sentiment_build_info",
     "Always 1; the labels name the running versions",
     ["version", "python", "bentoml"],
-    multiprocess_mode="mostrecent",
 )
 comparisons = Counter(
     "model_comparisons_total", "Texts that both versions classified", ["agreement"]
 )
 # NaN while there are too few predictions; no alert fires on NaN.
-drift_psi = Gauge(
+drift_psi = Latest(
     "model_drift_psi",
     "Population Stability Index of the last hour against the week before it",
     ["version", "feature"],
-    multiprocess_mode="mostrecent",
 )
-drift_psi_noise = Gauge(
+drift_psi_noise = Latest(
     "model_drift_psi_noise",
     "The PSI that samples of these sizes exceed in 1 % of comparisons without any drift",
     ["version", "feature"],
-    multiprocess_mode="mostrecent",
 )
 confidence = Histogram(
     "model_confidence", "Confidence of predictions", ["version"], buckets=CONFIDENCE_BUCKETS
@@ -173,11 +149,8 @@ cache_writes_dropped = Counter(
 redis_errors = Counter("redis_errors_total", "Failed Redis operations", ["operation"])
 rate_limited = Counter("rate_limited_requests_total", "Requests answered 429", ["limit"])
 db_queries = Counter("db_queries_total", "Database round trips", ["type"])
-db_query_duration = Histogram(
-    "db_query_duration_seconds",
-    "Duration of one database round trip",
-    ["type"],
-    buckets=LATENCY_BUCKETS_SECONDS,
+db_query_duration = Duration(
+    "db_query_duration_seconds", "Duration of one database round trip", ["type"]
 )
 log_recorded = Counter(
     "prediction_log_recorded_total", "Predictions written to the spool on local disk"
@@ -189,18 +162,13 @@ log_dropped = Counter(
 log_rejected = Counter(
     "prediction_log_rejected_total", "Spool lines that PostgreSQL refused or that could not be read"
 )
-log_spool_bytes = Gauge(
-    "prediction_log_spool_bytes",
-    "Size of the spool that waits for PostgreSQL",
-    multiprocess_mode="mostrecent",
+log_spool_bytes = Latest(
+    "prediction_log_spool_bytes", "Size of the spool that waits for PostgreSQL"
 )
-log_max_bytes = Gauge(
-    "prediction_log_max_bytes", "Largest allowed size of the spool", multiprocess_mode="mostrecent"
-)
-log_spool_age = Gauge(
+log_max_bytes = Latest("prediction_log_max_bytes", "Largest allowed size of the spool")
+log_spool_age = Latest(
     "prediction_log_spool_age_seconds",
     "Age of the oldest segment of the spool; about a second while PostgreSQL answers",
-    multiprocess_mode="mostrecent",
 )
 
 
