@@ -31,180 +31,128 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        use_attribute_docstrings=True,
         hide_input_in_errors=True,  # a URL that cannot be parsed may still hold a password
     )
 
-    database_url: DatabaseUrl | None = Field(
-        None, description="URL of PostgreSQL; unset: `make serve` starts a private PostgreSQL"
-    )
-    redis_url: RedisUrl | None = Field(
-        None, description="URL of Redis or Valkey; unset: `make serve` starts a private Redis"
-    )
+    database_url: DatabaseUrl | None = None
+    """URL of PostgreSQL; unset: `make serve` starts a private PostgreSQL"""
+    redis_url: RedisUrl | None = None
+    """URL of Redis or Valkey; unset: `make serve` starts a private Redis"""
     # Relative to service.py, so that every command finds the same data wherever it is typed.
     data_folder: Annotated[Path, AfterValidator(lambda folder: ROOT / folder)] = Field(
-        Path(".data"),
-        validate_default=True,
-        description="folder of the spool, and of the private PostgreSQL and Redis",
+        Path(".data"), validate_default=True
     )
-    host: str = Field(
-        "127.0.0.1", description="address to listen on; 0.0.0.0: all addresses of this machine"
-    )
-    port: int = Field(3000, ge=1, le=65535, description="port to listen on")
-    api_workers: int = Field(1, ge=1, le=64, description="number of API processes")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="least severe level to log: DEBUG, INFO, WARNING or ERROR"
-    )
-    log_format: LogFormat = Field(
-        "auto", description="json: one object a line; text; auto: text on a terminal, else json"
-    )
+    """folder of the spool, and of the private PostgreSQL and Redis"""
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0: all addresses of this machine"""
+    port: int = Field(3000, ge=1, le=65535)
+    """port to listen on"""
+    api_workers: int = Field(1, ge=1, le=64)
+    """number of API processes"""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """least severe level to log: DEBUG, INFO, WARNING or ERROR"""
+    log_format: LogFormat = "auto"
+    """json: one object a line; text; auto: text on a terminal, else json"""
 
     api_keys: ApiKeys | None = Field(
         None,
         description="API keys and their scopes, as `python -m scripts.make_key` prints them; "
         "unset: every client may use every endpoint",
     )
-    allow_anonymous: bool = Field(
-        False, description="1 allows other machines to connect although API_KEYS is unset"
-    )
-    runner_key: SecretStr | None = Field(
-        None,
-        description="secret between the API and runners on other machines; the same on all of them",
-    )
-    cors_origins: CorsOrigins = Field(
-        (),
-        description="websites whose scripts may call the API, as https://shop.example; unset: none",
-    )
-    rate_limit_predict: RateLimit = Field(
-        "100/minute",
-        description="limit per client: /predict, /predict/ab, /predict/ab-compare, /feedback",
-    )
-    rate_limit_batch: RateLimit = Field(
-        "20/minute", description="limit per client: /predict/batch, in batches of MAX_BATCH_TEXTS"
-    )
-    rate_limit_analytics: RateLimit = Field(
-        "60/minute", description="limit per client: /analytics/..."
-    )
+    allow_anonymous: bool = False
+    """1 allows other machines to connect although API_KEYS is unset"""
+    runner_key: SecretStr | None = None
+    """secret between the API and runners on other machines; the same on all of them"""
+    cors_origins: CorsOrigins = ()
+    """websites whose scripts may call the API, as https://shop.example; unset: none"""
+    rate_limit_predict: RateLimit = "100/minute"
+    """limit per client: /predict, /predict/ab, /predict/ab-compare, /feedback"""
+    rate_limit_batch: RateLimit = "20/minute"
+    """limit per client: /predict/batch, in batches of MAX_BATCH_TEXTS"""
+    rate_limit_analytics: RateLimit = "60/minute"
+    """limit per client: /analytics/..."""
 
-    model_v1: str = Field(
-        "sentiment-distilbert-v1:latest", description="tag of v1 in the BentoML model store"
-    )
-    model_v2: str = Field(
-        "sentiment-distilbert-v2:latest", description="tag of v2 in the BentoML model store"
-    )
-    default_version: Version = Field(
-        "v1", description="version that answers /predict without a version; a rollout may change it"
-    )
-    ab_v2_percent: float = Field(
-        50.0,
-        ge=0,
-        le=100,
-        description="percent of the subjects of /predict/ab that get v2; a rollout may change it",
-    )
-    ab_salt: str = Field(
-        "ab-1", description="salt of the A/B split; another salt assigns every subject anew"
-    )
+    model_v1: str = "sentiment-distilbert-v1:latest"
+    """tag of v1 in the BentoML model store"""
+    model_v2: str = "sentiment-distilbert-v2:latest"
+    """tag of v2 in the BentoML model store"""
+    default_version: Version = "v1"
+    """version that answers /predict without a version; a rollout may change it"""
+    ab_v2_percent: float = Field(50.0, ge=0, le=100)
+    """percent of the subjects of /predict/ab that get v2; a rollout may change it"""
+    ab_salt: str = "ab-1"
+    """salt of the A/B split; another salt assigns every subject anew"""
 
-    max_batch_texts: int = Field(
-        100, ge=1, le=10_000, description="most texts in one /predict/batch"
-    )
-    max_body_bytes: int = Field(
-        4_194_304, ge=65_536, description="larger request bodies are refused (413)"
-    )
-    body_timeout_seconds: float = Field(
-        10.0, gt=0, description="slower request headers and bodies are refused (408)"
-    )
-    keep_alive_seconds: int = Field(
-        75,
-        gt=0,
-        description="idle connections are closed after this; keep it above the load balancer's",
-    )
-    request_timeout_seconds: float = Field(
-        30.0,
-        gt=0,
-        description="longest time for a reply, else 504; X-Request-Timeout-Ms asks for less",
-    )
-    drain_seconds: float = Field(
-        1.0,
-        ge=0,
-        description="after SIGTERM the service is not ready but still serves for this time",
-    )
-    stop_seconds: float = Field(
-        30.0, gt=0, description="a worker that has not stopped by then is killed; the log is kept"
-    )
-    engine: Literal["auto", EngineName] = Field(
-        "auto", description="inference engine; auto: the fastest saved engine that this CPU runs"
-    )
-    runner_threads: int = Field(
-        0, ge=0, description="batches that a runner computes at once, one a core; 0: one a CPU"
-    )
-    max_queue_seconds: float = Field(
-        1.0, gt=0, description="a request that would wait longer for a model is refused (503)"
-    )
-    max_bulk_queue_seconds: float = Field(
-        5.0, gt=0, description="the same for large batches, which have their own queue"
-    )
-    max_queued_texts: int = Field(
-        10_000, ge=1, description="most texts that may wait for a model, in each queue"
-    )
-    max_queued_tokens: int = Field(
-        500_000, ge=1, description="most tokens (estimated) that may wait, in each queue"
-    )
-    mkldnn_enable: bool = Field(
-        True, description="0 turns oneDNN off, for CPUs where it is slow or broken (some ARM)"
-    )
+    max_batch_texts: int = Field(100, ge=1, le=10_000)
+    """most texts in one /predict/batch"""
+    max_body_bytes: int = Field(4_194_304, ge=65_536)
+    """larger request bodies are refused (413)"""
+    body_timeout_seconds: float = Field(10.0, gt=0)
+    """slower request headers and bodies are refused (408)"""
+    keep_alive_seconds: int = Field(75, gt=0)
+    """idle connections are closed after this; keep it above the load balancer's"""
+    request_timeout_seconds: float = Field(30.0, gt=0)
+    """longest time for a reply, else 504; X-Request-Timeout-Ms asks for less"""
+    drain_seconds: float = Field(1.0, ge=0)
+    """after SIGTERM the service is not ready but still serves for this time"""
+    stop_seconds: float = Field(30.0, gt=0)
+    """a worker that has not stopped by then is killed; the log is kept"""
+    engine: Literal["auto", EngineName] = "auto"
+    """inference engine; auto: the fastest saved engine that this CPU runs"""
+    runner_threads: int = Field(0, ge=0)
+    """batches that a runner computes at once, one a core; 0: one a CPU"""
+    max_queue_seconds: float = Field(1.0, gt=0)
+    """a request that would wait longer for a model is refused (503)"""
+    max_bulk_queue_seconds: float = Field(5.0, gt=0)
+    """the same for large batches, which have their own queue"""
+    max_queued_texts: int = Field(10_000, ge=1)
+    """most texts that may wait for a model, in each queue"""
+    max_queued_tokens: int = Field(500_000, ge=1)
+    """most tokens (estimated) that may wait, in each queue"""
+    mkldnn_enable: bool = True
+    """0 turns oneDNN off, for CPUs where it is slow or broken (some ARM)"""
 
-    cache_ttl_seconds: int = Field(86_400, ge=1, description="time until a cached answer expires")
-    local_cache_entries: int = Field(
-        2_000, ge=0, description="answers cached in the memory of each API process; 0: none"
-    )
-    redis_timeout_seconds: float = Field(
-        0.25, gt=0, description="longest wait for one Redis command"
-    )
-    redis_max_memory: str = Field(
-        "256mb", description="memory of the private Redis; it evicts the least recently used keys"
-    )
+    cache_ttl_seconds: int = Field(86_400, ge=1)
+    """time until a cached answer expires"""
+    local_cache_entries: int = Field(2_000, ge=0)
+    """answers cached in the memory of each API process; 0: none"""
+    redis_timeout_seconds: float = Field(0.25, gt=0)
+    """longest wait for one Redis command"""
+    redis_max_memory: str = "256mb"
+    """memory of the private Redis; it evicts the least recently used keys"""
 
-    otel_exporter_otlp_endpoint: str | None = Field(
-        None, description="OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"
-    )
-    otel_exporter_otlp_traces_endpoint: str | None = Field(
-        None, description="the same, with the whole path"
-    )
-    otel_service_name: str = Field(
-        "sentiment", description="service name in traces; the runners are NAME-runner-v1 and -v2"
-    )
-    otel_sdk_disabled: bool = Field(False, description="1 turns traces off")
+    otel_exporter_otlp_endpoint: str | None = None
+    """OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"""
+    otel_exporter_otlp_traces_endpoint: str | None = None
+    """the same, with the whole path"""
+    otel_service_name: str = "sentiment"
+    """service name in traces; the runners are NAME-runner-v1 and -v2"""
+    otel_sdk_disabled: bool = False
+    """1 turns traces off"""
 
-    text_storage: Literal["full", "hash", "none"] = Field(
-        "hash", description="how the prediction log stores texts: full, hash (only SHA-256) or none"
-    )
-    log_retention_days: int = Field(
-        90, ge=0, description="days of the prediction log and of analytics; 0: forever"
-    )
+    text_storage: Literal["full", "hash", "none"] = "hash"
+    """how the prediction log stores texts: full, hash (only SHA-256) or none"""
+    log_retention_days: int = Field(90, ge=0)
+    """days of the prediction log and of analytics; 0: forever"""
     log_durability: Literal["fsync", "page_cache"] = Field(
         "fsync",
         description="a prediction is on disk before its reply leaves; fsync: it survives a power "
         "cut; page_cache: it survives the end of every process",
     )
-    log_max_bytes: int = Field(
-        1 << 30,
-        ge=64 << 20,
-        description="largest spool that waits for PostgreSQL; about 400 bytes a prediction",
-    )
+    log_max_bytes: int = Field(1 << 30, ge=64 << 20)
+    """largest spool that waits for PostgreSQL; about 400 bytes a prediction"""
     log_when_full: Literal["refuse", "drop_oldest"] = Field(
         "refuse",
         description="when the spool or its disk is full; refuse: answer 503; drop_oldest: drop "
         "the oldest predictions and count them",
     )
-    log_flush_seconds: float = Field(
-        0.1, gt=0, description="interval at which the spool is shipped to PostgreSQL"
-    )
-    database_pool_size: int = Field(
-        5, ge=2, description="PostgreSQL connections of each API process"
-    )
-    database_timeout_seconds: float = Field(
-        5.0, gt=0, description="longest wait for a connection or an analytics query"
-    )
+    log_flush_seconds: float = Field(0.1, gt=0)
+    """interval at which the spool is shipped to PostgreSQL"""
+    database_pool_size: int = Field(5, ge=2)
+    """PostgreSQL connections of each API process"""
+    database_timeout_seconds: float = Field(5.0, gt=0)
+    """longest wait for a connection or an analytics query"""
 
     def sqlalchemy_url(self) -> URL:
         """`DATABASE_URL` for asyncpg.

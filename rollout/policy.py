@@ -65,7 +65,9 @@ Salt = Annotated[str, StringConstraints(max_length=100, pattern=_WITHOUT_NUL)]
 
 class _Document(BaseModel):
     # An error must not show the input: subjects and reasons may name people.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class Weights(_Document):
@@ -97,43 +99,32 @@ class Guardrails(_Document):
     """
 
     min_predictions: Annotated[int, Field(ge=10, le=1_000_000)] = 100
-    max_error_rate_increase: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        0.01,
-        description="how far the challenger's share of unanswered texts may exceed the champion's",
-    )
+    max_error_rate_increase: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    """how far the challenger's share of unanswered texts may exceed the champion's"""
     max_latency_ratio: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = Field(
         1.5,
         description="95th percentile latency of the challenger's computed answers, as a multiple "
         "of the champion's",
     )
-    max_sentiment_drift: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = Field(
-        0.2,
-        description="Population Stability Index of the challenger's sentiments against those of "
-        "the champion",
-    )
-    min_agreement: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        0.8, description="share of the compared texts on which both versions agree"
-    )
-    judge_accuracy: bool = Field(
-        True, description="a verdict of /analytics/ab against the challenger fails the guardrail"
-    )
+    max_sentiment_drift: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.2
+    """Population Stability Index of the challenger's sentiments against those of the champion"""
+    min_agreement: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.8
+    """share of the compared texts on which both versions agree"""
+    judge_accuracy: bool = True
+    """a verdict of /analytics/ab against the challenger fails the guardrail"""
 
 
 class Schedule(_Document):
     """The steps of the challenger's share."""
 
-    steps: Annotated[tuple[Percent, ...], Field(min_length=1, max_length=MAX_STEPS)] = Field(
-        description="percent for the challenger, each step larger than the one before"
-    )
-    hold_seconds: Annotated[int, Field(ge=1, le=30 * 86_400)] = Field(
-        description="how long each step has to hold"
-    )
-    routes: Annotated[tuple[Route, ...], Field(min_length=1)] = Field(
-        ("/predict/ab",), description="the endpoints whose traffic the schedule sets"
-    )
-    promote: bool = Field(
-        False, description="whether the challenger becomes champion after the last step"
-    )
+    steps: Annotated[tuple[Percent, ...], Field(min_length=1, max_length=MAX_STEPS)]
+    """percent for the challenger, each step larger than the one before"""
+    hold_seconds: Annotated[int, Field(ge=1, le=30 * 86_400)]
+    """how long each step has to hold"""
+    routes: Annotated[tuple[Route, ...], Field(min_length=1)] = ("/predict/ab",)
+    """the endpoints whose traffic the schedule sets"""
+    promote: bool = False
+    """whether the challenger becomes champion after the last step"""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -162,32 +153,27 @@ class Models(_Document):
 class RolloutChanges(_Document):
     """The fields that an admin may change; absent fields stay as they are."""
 
-    champion: Version = Field(
-        "v1", description="the version that answers /predict without a version"
-    )
-    ab_weights: Weights = Field(
-        Weights(v1=50, v2=50), description="shares of the subjects of /predict/ab"
-    )
-    predict_weights: Weights | None = Field(
-        None,
-        description="shares of the texts of /predict without a version; null: the champion answers "
-        "all of them",
-    )
-    salt: Salt = Field(
-        "ab-1", description="salt of the experiment; another salt assigns every subject anew"
-    )
+    champion: Version = "v1"
+    """the version that answers /predict without a version"""
+    ab_weights: Weights = Weights(v1=50, v2=50)
+    """shares of the subjects of /predict/ab"""
+    predict_weights: Weights | None = None
+    """shares of the texts of /predict without a version; null: the champion answers all of them"""
+    salt: Salt = "ab-1"
+    """salt of the experiment; another salt assigns every subject anew"""
     overrides: Annotated[dict[Subject, Version], Field(max_length=MAX_OVERRIDES)] = Field(
-        default_factory=dict, description="subjects of /predict/ab with a fixed version"
+        default_factory=dict
     )
+    """subjects of /predict/ab with a fixed version"""
     shadow_percent: Percent = Field(
         0.0,
         description="percent of the texts of /predict that the challenger classifies too, after "
         "the reply has left",
     )
-    guardrails: Guardrails | None = Field(None, description="null: no automatic rollback")
-    schedule: Schedule | None = Field(
-        None, description="raises the challenger's share step by step; null: no schedule"
-    )
+    guardrails: Guardrails | None = None
+    """null: no automatic rollback"""
+    schedule: Schedule | None = None
+    """raises the challenger's share step by step; null: no schedule"""
 
 
 class RolloutPolicy(RolloutChanges):
