@@ -24,8 +24,8 @@ ServiceError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from dataclasses import asdict, dataclass, field
+from http.client import responses
 from typing import Any, ClassVar
 
 PROBLEM_CONTENT_TYPE = "application/problem+json"
@@ -59,35 +59,28 @@ class Problem:
             "request_id": request_id,
         }
         if self.errors:
-            document["errors"] = [
-                {"field": error.field, "message": error.message} for error in self.errors
-            ]
+            document["errors"] = [asdict(error) for error in self.errors]
         return document
 
 
 def status_title(status: int) -> str:
     """The standard phrase of an HTTP status, which RFC 9457 requires as title."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown Error"
+    return responses.get(status, "Unknown Error")
 
 
 class ServiceError(Exception):
     """An error for the client, with a message that is safe to show."""
 
     status: ClassVar[int] = 500
+    headers: Mapping[str, str] = {}
 
     def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
 
-    def headers(self) -> dict[str, str]:
-        return {}
-
     def problem(self) -> Problem:
-        return Problem(self.status, self.detail, self.errors, self.headers())
+        return Problem(self.status, self.detail, self.errors, self.headers)
 
 
 class RequestError(ServiceError):
@@ -97,14 +90,12 @@ class RequestError(ServiceError):
 
 
 class MalformedRequest(RequestError):
-    status = 400
+    """The request cannot be read."""
 
 
 class Unauthorized(RequestError):
     status = 401
-
-    def headers(self) -> dict[str, str]:
-        return {"WWW-Authenticate": "Bearer"}
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(RequestError):
@@ -127,23 +118,17 @@ class PolicyConflict(RequestError):
 
 class BodyTooSlow(RequestError):
     status = 408
-
-    def headers(self) -> dict[str, str]:
-        return {"Connection": "close"}
+    headers: Mapping[str, str] = {"Connection": "close"}
 
 
 class BodyTooLarge(RequestError):
     status = 413
-
-    def headers(self) -> dict[str, str]:
-        return {"Connection": "close"}
+    headers: Mapping[str, str] = {"Connection": "close"}
 
 
 class UnsupportedMedia(RequestError):
     status = 415
-
-    def headers(self) -> dict[str, str]:
-        return {"Accept-Post": "application/json"}
+    headers: Mapping[str, str] = {"Accept-Post": "application/json"}
 
 
 class InvalidRequest(RequestError):
@@ -169,9 +154,7 @@ class _RetryableError(ServiceError):
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
-
-    def headers(self) -> dict[str, str]:
-        return {"Retry-After": str(self.retry_after_seconds)}
+        self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
 class RateLimited(_RetryableError, RequestError):
@@ -185,29 +168,23 @@ class UnavailableError(_RetryableError):
 
 
 class RunnerUnavailable(UnavailableError):
-    status = 503
+    """The runner of a version is down, or has not described itself yet."""
 
 
 class Overloaded(UnavailableError):
     """Too many requests to answer in time; `of_large`: too many large requests."""
 
-    status = 503
-
-    def __init__(
-        self, detail: str, *, retry_after_seconds: int = 1, of_large: bool = False
-    ) -> None:
-        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+    def __init__(self, detail: str, *, of_large: bool = False, **options: int) -> None:
+        super().__init__(detail, **options)
         self.of_large = of_large
 
 
 class DatabaseUnavailable(UnavailableError):
-    status = 503
+    """PostgreSQL is down or slow, or all connections are in use."""
 
 
 class LogUnavailable(UnavailableError):
     """The spool of the prediction log, or its disk, is full."""
-
-    status = 503
 
 
 class DeadlineExceeded(UnavailableError):

@@ -10,6 +10,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import orjson
@@ -43,9 +44,7 @@ def configure_logs(level: str, log_format: LogFormat, component: Callable[[], st
                 add_logger_name,
                 ExtraAdder(allow=FIELDS),
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                _add_component(component),
-                _add_request,
-                _add_exception,
+                partial(_add_context, component),
             ],
             processors=[ProcessorFormatter.remove_processors_meta, *_renderer(as_text=as_text)],
         )
@@ -74,25 +73,15 @@ def _first_fields_first(_logger: Any, _method: str, event: EventDict) -> EventDi
     return {**first, **event}
 
 
-def _add_component(component: Callable[[], str]) -> Processor:
-    def add(_logger: Any, _method: str, event: EventDict) -> EventDict:
-        event["component"] = component()
-        return event
-
-    return add
-
-
-def _add_request(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    context = request_context.current()
-    if context is not None:
+def _add_context(
+    component: Callable[[], str], _logger: Any, _method: str, event: EventDict
+) -> EventDict:
+    """Add the process, the current request and its span, and the exception."""
+    event["component"] = component()
+    if (context := request_context.current()) is not None:
         event["request_id"] = context.id
-    span = tracing.current()
-    if span is not None:
+    if (span := tracing.current()) is not None:
         event["trace_id"], event["span_id"] = f"{span.trace_id:032x}", f"{span.span_id:016x}"
-    return event
-
-
-def _add_exception(_logger: Any, _method: str, event: EventDict) -> EventDict:
     error = event.pop("exc_info", None)
     if isinstance(error, tuple):
         error = error[1]

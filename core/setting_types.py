@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,19 +14,12 @@ from core.api_keys import parse_api_keys
 from core.urls import check_database_url, check_redis_url
 
 
-def _check_database_url(value: SecretStr) -> SecretStr:
-    check_database_url(value.get_secret_value())
-    return value
+def _checked_by(check: Callable[[str], object]) -> AfterValidator:
+    def validate(value: SecretStr) -> SecretStr:
+        check(value.get_secret_value())
+        return value
 
-
-def _check_redis_url(value: SecretStr) -> SecretStr:
-    check_redis_url(value.get_secret_value())
-    return value
-
-
-def _check_api_keys(value: SecretStr) -> SecretStr:
-    parse_api_keys(value.get_secret_value())
-    return value
+    return AfterValidator(validate)
 
 
 def _lower_off(value: object) -> object:
@@ -52,8 +46,8 @@ def _parse_origins(value: object) -> object:
     return origins
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
-ApiKeys = Annotated[SecretStr, AfterValidator(_check_api_keys)]
+DatabaseUrl = Annotated[SecretStr, _checked_by(check_database_url)]
+RedisUrl = Annotated[SecretStr, _checked_by(check_redis_url)]
+ApiKeys = Annotated[SecretStr, _checked_by(parse_api_keys)]
 RateLimit = Annotated[str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)]
 CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]

@@ -6,11 +6,4 @@ import tomllib
 
 from core.paths import ROOT
 
-
-def _read() -> str:
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        version: str = tomllib.load(file)["project"]["version"]
-    return version
-
-
-VERSION = _read()
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

@@ -72,7 +72,7 @@ def test_every_error_is_listed_here_and_in_the_module_docstring() -> None:
 
 
 def test_rate_limit_error_has_a_retry_after_header() -> None:
-    assert RateLimited("no", retry_after_seconds=7).headers() == {"Retry-After": "7"}
+    assert RateLimited("no", retry_after_seconds=7).headers == {"Retry-After": "7"}
 
 
 def test_problem_document_names_every_field_that_broke_a_rule() -> None:
