@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware.cors import CORSMiddleware
 
@@ -12,14 +12,17 @@ from runners.endpoints import Answer, RunnerEndpoints
 from runners.key import RunnerKeyMiddleware
 from runners.wire import SHARED_CALL_BYTES
 from serving.framework import BentoMiddlewarePatch
-from web.access import AccessMiddleware, Limiter
+from web.access import AccessMiddleware
 from web.body import JsonBodyReader
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
 from web.request import RequestMiddleware
 from web.response_headers import cors_options
-from web.routes import endpoint_label
+from web.routes import route_of
 from web.shedding import LoadShedder, LoadSheddingMiddleware
+
+if TYPE_CHECKING:
+    from web.rate_limiter import RateLimiter
 
 Layer = tuple[type, dict[str, Any]]
 
@@ -27,7 +30,7 @@ Layer = tuple[type, dict[str, Any]]
 def api_layers(
     settings: Settings,
     shedder: LoadShedder,
-    limiter: Callable[[], Limiter],
+    limiter: Callable[[], RateLimiter],
     apis: Callable[[], Mapping[str, JsonApi]],
     stopping: Callable[[], bool],
 ) -> list[Layer]:
@@ -38,7 +41,7 @@ def api_layers(
     body_reader = JsonBodyReader(settings.max_body_bytes, settings.body_timeout_seconds)
     return [
         # Outermost: it changes BentoML's layers, which lie outside it.
-        (BentoMiddlewarePatch, {"template": endpoint_label}),
+        (BentoMiddlewarePatch, {"template": lambda path: route_of("GET", path).path}),
         # Before anything that costs: a flood must be cheap to refuse.
         (LoadSheddingMiddleware, {"shedder": shedder}),
         # Before the count: a browser's preflight is no request of a client.

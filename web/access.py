@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,31 +12,13 @@ from core.api_keys import ApiKey, KeyScope, find_key
 from core.asgi import came_over_loopback
 from core.errors import Forbidden, Unauthorized
 from core.request_context import RequestContext, context_of
-from web.routes import LimitName, limit_name, needed_scope
+from web.routes import LimitName, route_of
+
+if TYPE_CHECKING:
+    # Not for the processes of the runners: it comes with redis.
+    from web.rate_limiter import LimitState, RateLimiter
 
 _SCHEME = "bearer "
-
-
-class LimitState(Protocol):
-    """What is left of one limit for one client."""
-
-    @property
-    def limit(self) -> int: ...
-
-    @property
-    def window_seconds(self) -> int: ...
-
-    @property
-    def remaining(self) -> int: ...
-
-    @property
-    def reset_in_seconds(self) -> float: ...
-
-
-class Limiter(Protocol):
-    async def check(self, name: LimitName, client: str, cost: int = 1) -> LimitState | None: ...
-
-    async def state(self, name: LimitName, client: str) -> LimitState | None: ...
 
 
 class AccessMiddleware:
@@ -52,7 +34,7 @@ class AccessMiddleware:
         self,
         app: ASGIApp,
         keys: Sequence[ApiKey],
-        limiter: Callable[[], Limiter],
+        limiter: Callable[[], RateLimiter],
         *,
         allow_anonymous: bool = False,
     ) -> None:
@@ -65,29 +47,26 @@ class AccessMiddleware:
         """Raises ServiceError, which ProblemMiddleware renders."""
         if scope["type"] == "http":
             context = context_of(scope)
-            context.caller = _address(scope)
-            if (key := self._authenticate(scope)) is not None:
+            route = route_of(scope["method"], scope["path"])
+            # uvicorn takes it from X-Forwarded-For if the peer is a trusted proxy
+            # (FORWARDED_ALLOW_IPS, by default only this machine).
+            client = scope.get("client")
+            context.caller = client[0] if client else "unknown"
+            if route.scope is not None and (key := self._authenticate(scope, route.scope)):
                 context.caller = f"key {key.name}"
-            limit = limit_name(scope["method"], scope["path"])
-            if limit is not None:
-                await self._limit(context, limit)
+            if route.limit is not None:
+                await self._limit(context, route.limit)
         await self._app(scope, receive, send)
 
-    def _authenticate(self, scope: Scope) -> ApiKey | None:
-        """The key of a request; None if the request needs none."""
-        needed = needed_scope(scope["path"])
-        if needed is None:
-            return None
-        if self._keys:
-            return self._authenticated(scope, needed)
+    def _authenticate(self, scope: Scope, needed: KeyScope) -> ApiKey | None:
+        """The key of a request; None if the service has no keys."""
         if self._loopback_only and not came_over_loopback(scope):
             raise Forbidden(
                 "Without API keys this service answers its own machine only; its operator can set "
                 "API_KEYS, or ALLOW_ANONYMOUS=1"
             )
-        return None
-
-    def _authenticated(self, scope: Scope, needed: KeyScope) -> ApiKey:
+        if not self._keys:
+            return None
         sent = _sent_key(scope)
         if sent is None:
             raise Unauthorized("Send an API key: Authorization: Bearer KEY")
@@ -103,35 +82,24 @@ class AccessMiddleware:
         limiter = self._limiter()
 
         async def charge(cost: int) -> None:
-            state = None
             try:
                 state = await limiter.check(limit, context.caller, cost)
             except Exception:
-                state = await limiter.state(limit, context.caller)
+                _add_headers(context, limit, await limiter.state(limit, context.caller))
                 raise
-            finally:
-                if state is not None:
-                    _add_headers(context, limit, state)
+            _add_headers(context, limit, state)
 
         await charge(1)
         context.charge = charge
 
 
-def _add_headers(context: RequestContext, name: LimitName, state: LimitState) -> None:
+def _add_headers(context: RequestContext, name: LimitName, state: LimitState | None) -> None:
+    if state is None:
+        return
     policy = f'"{name}";q={state.limit};w={state.window_seconds}'
     left = f'"{name}";r={state.remaining};t={math.ceil(state.reset_in_seconds)}'
     context.response_headers[b"ratelimit-policy"] = policy.encode()
     context.response_headers[b"ratelimit"] = left.encode()
-
-
-def _address(scope: Scope) -> str:
-    """The client's address, as uvicorn found it.
-
-    uvicorn takes it from X-Forwarded-For if the peer is a trusted proxy (FORWARDED_ALLOW_IPS, by
-    default only this machine).
-    """
-    client = scope.get("client")
-    return client[0] if client else "unknown"
 
 
 def _sent_key(scope: Scope) -> str | None:

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, status_title
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, JsonApi
-from web.routes import limit_name, listed_route, needed_scope
+from web.routes import listed_route, route_of
 from web.schemas.predictions import ProblemDocument
 
 REF_TEMPLATE = "#/components/schemas/{model}"
@@ -71,7 +71,7 @@ def _add_security(document: dict[str, Any]) -> None:
     """Add the scopes, for a service that has keys; without keys it needs none."""
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in document["paths"].items():
-        needed = needed_scope(path)
+        needed = route_of("GET", path).scope
         if needed is not None:
             for operation in operations.values():
                 operation["security"] = [{}, {"key": []}]
@@ -83,7 +83,7 @@ def _add_headers(document: dict[str, Any]) -> None:
     document["components"]["headers"] = _HEADERS
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            limited = limit_name(method.upper(), path) is not None
+            limited = route_of(method.upper(), path).limit is not None
             for status, reply in operation["responses"].items():
                 names = ["Retry-After"] if status in {"429", "503", "504"} else []
                 if limited and status[0] in "24":
@@ -151,7 +151,7 @@ def _operation(api: JsonApi) -> dict[str, Any]:
                 "description": status_title(api.route.success_status),
                 "content": {"application/json": _schema(api.reply)},
             },
-            **_problem_replies((*_POST_PROBLEMS, *api.route.further_problems)),
+            **_problem_replies((*_POST_PROBLEMS, *api.route.problems)),
         },
     }
 

@@ -14,7 +14,7 @@ from core import metrics, request_context, tracing
 from core.errors import Overloaded, ServiceError
 from core.request_context import REQUEST_ID_HEADER, RequestContext, context_of
 from web.response_headers import headers_for
-from web.routes import PROBE_PATHS, endpoint_label, route_of, traced_path
+from web.routes import PROBE_PATHS, Route, route_of
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # The status of a request whose client left before the answer (nginx's convention).
@@ -43,11 +43,10 @@ class RequestMiddleware:
         started = time.perf_counter()
         context = context_of(scope)
         request_context.enter(context)
-        path = scope["path"]
-        endpoint, usual_headers = endpoint_label(path), headers_for(path)
+        route, usual_headers = route_of(scope["method"], scope["path"]), headers_for(scope["path"])
         status = CLIENT_CLOSED_REQUEST
         # Around the log line too, which names the trace.
-        with _span(scope, context) as span:
+        with _span(scope, context, route) as span:
 
             async def complete_and_send(message: Message) -> None:
                 nonlocal status
@@ -69,28 +68,28 @@ class RequestMiddleware:
             try:
                 await self._app(scope, receive, complete_and_send)
             finally:
-                metrics.http_requests.labels(endpoint, str(status)).inc()
+                metrics.http_requests.labels(route.path, str(status)).inc()
                 duration_seconds = time.perf_counter() - started
-                metrics.http_request_duration.labels(endpoint).observe(duration_seconds)
-                _log(scope, context, endpoint, status, duration_seconds)
+                metrics.http_request_duration.labels(route.path).observe(duration_seconds)
+                _log(scope["method"], context, route, status, duration_seconds)
 
 
-def _span(scope: Scope, context: RequestContext) -> AbstractContextManager[Span | None]:
+def _span(
+    scope: Scope, context: RequestContext, route: Route
+) -> AbstractContextManager[Span | None]:
     """The span of a traced request, part of its caller's trace if that has one.
 
     The names are OpenTelemetry's for HTTP servers.
     """
-    path = traced_path(scope["path"]) if tracing.is_on() else None
-    if path is None:
+    if not (tracing.is_on() and route.traced):
         return nullcontext()
-    attributes = {
-        "http.request.method": scope["method"],
-        "http.route": path,
-        "sentiment.request_id": context.id,
-    }
     return tracing.span(
-        f"{scope['method']} {path}",
-        attributes,
+        f"{scope['method']} {route.path}",
+        {
+            "http.request.method": scope["method"],
+            "http.route": route.path,
+            "sentiment.request_id": context.id,
+        },
         kind=SpanKind.SERVER,
         parent=tracing.parent_from_headers(scope["headers"]),
     )
@@ -103,14 +102,11 @@ def _add_status(span: Span, status: int) -> None:
 
 
 def _log(
-    scope: Scope, context: RequestContext, endpoint: str, status: int, duration_seconds: float
+    method: str, context: RequestContext, route: Route, status: int, duration_seconds: float
 ) -> None:
-    error: Exception | None = context.error
-    method: str = scope["method"]
-    route = route_of(method, scope["path"])
-    audited = route is not None and route.audited
-    if status < 500 or isinstance(error, Overloaded) or endpoint in PROBE_PATHS:
-        level = logging.INFO if audited else logging.DEBUG
+    error = context.error
+    if status < 500 or isinstance(error, Overloaded) or route.path in PROBE_PATHS:
+        level = logging.INFO if route.audited else logging.DEBUG
     else:
         level = logging.ERROR if status == 500 else logging.WARNING
     if not logger.isEnabledFor(level):
@@ -118,12 +114,12 @@ def _log(
     # The template, not the path: a path can hold anything.
     fields = {
         "method": method if method in METHODS else "other",
-        "endpoint": endpoint,
+        "endpoint": route.path,
         "status": status,
         "duration_ms": round(duration_seconds * 1_000, 3),
     }
     message = "%(method)s %(endpoint)s %(status)d in %(duration_ms).1f ms"
-    if audited:
+    if route.audited:
         fields["caller"] = context.caller
         message += " for %(caller)s"
     arguments = fields

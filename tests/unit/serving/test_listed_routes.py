@@ -10,7 +10,7 @@ from core.version import VERSION
 from serving.container import Container, read_app
 from serving.framework import json_apis
 from web.openapi import BENTO_ROUTES, openapi_document
-from web.routes import ROUTES, routes_at
+from web.routes import ROUTES, UNKNOWN, route_of
 
 # BentoML answers these itself.
 OF_BENTOML = {"/", "/healthz", "/livez", "/readyz", "/metrics", "/static_content/"}
@@ -51,7 +51,7 @@ def test_bentoml_serves_the_paths_that_are_left_to_it() -> None:
     ]
     posts = {("POST", api.route) for api in service.bento.apis.values()}
     assert endpoints(own) - posts == {("GET", path) for path in OF_BENTOML | UNLISTED}
-    assert all(routes_at(path) == () for path in UNLISTED)
+    assert all(route_of("GET", path) is UNKNOWN for path in UNLISTED)
 
 
 def test_document_lists_every_route_but_pages_and_files() -> None:
@@ -70,4 +70,4 @@ def test_document_lists_every_route_but_pages_and_files() -> None:
     for path in APIS:
         statuses = set(document["paths"][path]["post"]["responses"])
         route = APIS[path].route
-        assert {str(route.success_status), *map(str, route.further_problems)} <= statuses
+        assert {str(route.success_status), *map(str, route.problems)} <= statuses

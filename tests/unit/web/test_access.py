@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
 
 import httpx
 import pytest
@@ -14,6 +14,7 @@ from core.errors import RateLimited, Unauthorized
 from core.request_context import context_of
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
+from web.rate_limiter import LimitState, RateLimiter
 from web.request import RequestMiddleware
 from web.routes import POST_PATHS, PREDICT_PATHS, ROUTES, LimitName
 
@@ -24,36 +25,28 @@ KEYS = (
     ApiKey("root", frozenset({"admin"}), hash_key("root-key")),
 )
 CLOSED = ("/predict", "/analytics/summary", "/metrics", "/cache/stats", "/anything/else")
-OPEN_PATHS = sorted(route.path for route in ROUTES if route.is_open)
+OPEN_PATHS = sorted(route.path for route in ROUTES if route.scope is None)
 ANALYTICS_PATHS = frozenset(route.path for route in ROUTES if route.limit == "analytics")
 ALL = {*POST_PATHS, *ANALYTICS_PATHS, *CLOSED, "/rate-limit/status"}
 
 
-@dataclass(frozen=True)
-class Left:
-    """A state of a limit of 10 in a minute."""
-
-    remaining: int
-    limit: int = 10
-    window_seconds: int = 60
-    reset_in_seconds: float = 6.5
-
-
-class FakeLimiter:
+class FakeLimiter(RateLimiter):
     """Counts by limit and client, up to `limit` each; None: the limits are off."""
 
     def __init__(self, limit: int | None = None) -> None:
         self.counted: list[tuple[LimitName, str, int]] = []
         self._limit = limit
 
-    async def check(self, name: LimitName, client: str, cost: int = 1) -> Left | None:
+    async def check(self, name: LimitName, client: str, cost: int = 1) -> LimitState | None:
         if self._limit is not None and self._used(name, client) + cost > self._limit:
             raise RateLimited("told to refuse", retry_after_seconds=7)
         self.counted.append((name, client, cost))
         return await self.state(name, client)
 
-    async def state(self, name: LimitName, client: str) -> Left | None:
-        return None if self._limit is None else Left(self._limit - self._used(name, client))
+    async def state(self, name: LimitName, client: str) -> LimitState | None:
+        if self._limit is None:
+            return None
+        return LimitState(10, 60, self._limit - self._used(name, client), time.time() + 6.9)
 
     def _used(self, name: LimitName, client: str) -> int:
         return sum(cost for *of, cost in self.counted if of == [name, client])

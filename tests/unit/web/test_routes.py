@@ -15,15 +15,11 @@ from web.routes import (
     PREDICT_PATHS,
     PROBE_PATHS,
     ROUTES,
+    UNKNOWN,
     LimitName,
     allowed_methods,
-    endpoint_label,
-    limit_name,
     listed_route,
-    needed_scope,
     route_of,
-    routes_at,
-    traced_path,
 )
 
 # The paths of the service and what holds for each, written down a second time.
@@ -66,7 +62,7 @@ UNLIMITED = {
 OPEN = {"/", "/dashboard", "/docs", "/health", "/healthz", "/livez", "/openapi.json", "/readyz"}
 FOLDERS = {"/dashboard/", "/static_content/"}
 KNOWN = {*POST_LIMITS, *ADMIN, *ANALYTICS, *UNLIMITED}
-UNKNOWN = ["/no/such/path", "/predict/", "/predicts", "/dashboards", "/static_content", "", "//"]
+UNLISTED = ["/no/such/path", "/predict/", "/predicts", "/dashboards", "/static_content", "", "//"]
 
 
 def expected_scope(path: str) -> str | None:
@@ -93,41 +89,40 @@ def test_table_lists_each_method_of_a_path_once() -> None:
 
 @pytest.mark.parametrize("path", sorted(KNOWN))
 def test_known_path_has_its_label_scope_limits_and_trace(path: str) -> None:
-    assert endpoint_label(path) == path
-    assert needed_scope(path) == expected_scope(path)
-    assert limit_name("POST", path) == POST_LIMITS.get(path)
+    assert route_of("POST", path).limit == POST_LIMITS.get(path)
     for method in ("GET", "HEAD", "OPTIONS"):
-        assert limit_name(method, path) == ("analytics" if path in ANALYTICS else None)
-    assert traced_path(path) == (path if path in POST_LIMITS or path in ANALYTICS else None)
+        assert route_of(method, path).limit == ("analytics" if path in ANALYTICS else None)
+    for method in ("GET", "HEAD", "OPTIONS", "POST"):
+        route = route_of(method, path)
+        assert (route.path, route.scope) == (path, expected_scope(path))
+        assert route.traced == (path in POST_LIMITS or path in ANALYTICS)
 
 
-@pytest.mark.parametrize("path", UNKNOWN)
+@pytest.mark.parametrize("path", UNLISTED)
 def test_unknown_path_has_no_label_of_its_own_and_is_for_admins(path: str) -> None:
-    assert endpoint_label(path) == "other"
-    assert needed_scope(path) == "admin"
-    assert limit_name("POST", path) is limit_name("GET", path) is None
-    assert traced_path(path) is None
+    assert route_of("GET", path) is route_of("POST", path) is UNKNOWN
+    assert (UNKNOWN.path, UNKNOWN.scope, UNKNOWN.limit) == ("other", "admin", None)
+    assert not UNKNOWN.traced
+    assert not UNKNOWN.audited
     assert allowed_methods(path) is None
-    assert routes_at(path) == ()
-    assert route_of("GET", path) is None
 
 
 @given(st.text() | st.sampled_from(sorted(KNOWN)).flatmap(lambda path: st.just(path + "/")))
 def test_any_path_has_a_label_of_a_closed_set(path: str) -> None:
     folders = {folder for folder in FOLDERS if path.startswith(folder)}
-    assert {endpoint_label(path)} == (folders or {path} & KNOWN or {"other"})
+    assert {route_of("GET", path).path} == (folders or {path} & KNOWN or {"other"})
 
 
 def test_files_of_the_dashboard_share_a_label_and_are_open() -> None:
     paths = ["/dashboard/main.js", "/dashboard/panels/ab.js", "/dashboard/x" * 99, "/dashboard/"]
-    assert {endpoint_label(path) for path in paths} == {"/dashboard/"}
-    assert {needed_scope(path) for path in [*paths, "/dashboard"]} == {None}
-    assert needed_scope("/dashboards") == "admin"
+    assert {route_of("GET", path).path for path in paths} == {"/dashboard/"}
+    assert {route_of("GET", path).scope for path in [*paths, "/dashboard"]} == {None}
+    assert route_of("GET", "/dashboards").scope == "admin"
 
 
 def test_files_of_the_documentation_are_open() -> None:
-    assert needed_scope("/static_content/swagger-ui.css") is None
-    assert needed_scope("/static_content") == "admin"
+    assert route_of("GET", "/static_content/swagger-ui.css").scope is None
+    assert route_of("GET", "/static_content").scope == "admin"
 
 
 def test_every_predicting_endpoint_is_listed_and_limited() -> None:
@@ -153,7 +148,7 @@ def test_requests_that_change_the_service_are_audited_and_no_others() -> None:
 
 def test_statuses_of_the_post_routes() -> None:
     assert {
-        route.path: (route.success_status, route.further_problems)
+        route.path: (route.success_status, route.problems)
         for route in ROUTES
         if route.method == "POST"
     } == {
@@ -166,7 +161,7 @@ def test_statuses_of_the_post_routes() -> None:
 
 def test_probes_are_open_gets() -> None:
     assert {"/health", "/healthz", "/livez", "/readyz"} == PROBE_PATHS
-    assert all(listed_route("GET", path).is_open for path in PROBE_PATHS)
+    assert all(listed_route("GET", path).scope is None for path in PROBE_PATHS)
 
 
 def test_routes_that_query_the_database_are_those_of_analytics_and_admins() -> None:
@@ -205,7 +200,6 @@ def test_route_of_a_request_is_that_of_its_method_if_there_is_one(
     method: str, path: str, found: str
 ) -> None:
     route = route_of(method, path)
-    assert route is not None
     assert (route.method, route.path) == (found, path)
 
 
@@ -236,4 +230,4 @@ def test_endpoint_that_is_not_listed_is_an_error() -> None:
     ],
 )
 def test_limits_follow_route_and_method(method: str, path: str, limit: str | None) -> None:
-    assert limit_name(method, path) == limit
+    assert route_of(method, path).limit == limit
