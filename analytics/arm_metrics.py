@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 import anyio.to_thread
@@ -18,42 +17,11 @@ from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import counts, failed_texts, histograms, sentiment_sums, whole_sum
 from analytics.time_range import TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
-from stats.histogram import LATENCY_MS, Counts, merged
+from stats.arm_metrics import ArmMetrics, RolloutMetrics
+from stats.histogram import merged
 
 # The metrics are read every few seconds: 1 in 5,000 comparisons may raise a false alarm.
 FALSE_ALARMS = 0.0002
-
-
-@dataclass(frozen=True, slots=True)
-class ArmMetrics:
-    """One version: texts answered and failed, and the latency of computed answers."""
-
-    answered: int
-    failed: int
-    computed: int
-    p95_ms: float | None
-    sentiments: Mapping[Sentiment, int]
-    latencies: Counts
-
-    def slower_than(self, milliseconds: float) -> int:
-        """Count the computed answers that took longer."""
-        return sum(
-            count
-            for number, count in self.latencies.items()
-            if LATENCY_MS.value_of(number) > milliseconds
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutMetrics:
-    """Both versions, and the texts that both classified."""
-
-    arms: Mapping[Version, ArmMetrics]
-    sentiment_psi: float | None
-    sentiment_psi_noise: float | None
-    compared: int
-    agreed: int
-    findings: tuple[str, ...]
 
 
 async def arm_metrics(

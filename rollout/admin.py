@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from core import metrics
 from core.errors import PolicyConflict, PolicyNotFound, invalid_field
 from core.types import Version
 from rollout.changes import (
@@ -141,7 +140,5 @@ class RolloutAdmin:
         outcome = Outcome(record, differences(*policies), moved, dry_run)
         if dry_run:
             return replace(outcome, record=replace(record, version=before.version))
-        await self._store.append(record)
-        metrics.rollout_changes.labels(record.action).inc()
-        await self._live.activate(record)
+        await self._live.replace(record)
         return outcome

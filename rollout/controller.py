@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from core import metrics
+from core.background import Background
 from core.errors import DatabaseUnavailable, PolicyConflict, describe_error
 from core.types import Version
-from rollout.arm_metrics import MetricsSource
 from rollout.changes import Action, rolled_back, step_ends, stepped
 from rollout.guardrails import GuardrailResult, evaluate
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
+from stats.arm_metrics import RolloutMetrics
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 
 CHECK_SECONDS = 5.0
 AUTHOR = "guardrails"
 
+# The metrics from a moment of each version until now, for the revisions that the runners hold.
+MetricsSource = Callable[
+    [Mapping[Version, datetime], datetime, Mapping[Version, str]], Awaitable[RolloutMetrics]
+]
 
-class RolloutController:
+
+class RolloutController(Background):
     """Reconciles every few seconds in each API process; one process at a time does the work."""
 
     def __init__(
@@ -40,15 +45,6 @@ class RolloutController:
         self._store = store
         self._measure = measure
         self._revisions = revisions
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._poll(), name="rollout-controller")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def evaluate(self, record: PolicyRecord, now: datetime) -> list[GuardrailResult] | None:
         """Evaluate the guardrails of `record`; None if it has none or exposes no challenger.
@@ -87,7 +83,11 @@ class RolloutController:
                 reason = "; ".join(f"{result.name}: {result.sentence}" for result in failed)
                 logger.error("the rollout is rolled back, because a guardrail failed: %s", reason)
                 await self._replace(record, "guardrail", reason, rolled_back(record.policy), now)
-            elif ends is not None and now >= ends and _all_pass(results):
+            elif (
+                ends is not None
+                and now >= ends
+                and all(result.state == "pass" for result in results)
+            ):
                 reason = f"step {_step(record.policy)} held, and every guardrail passed"
                 await self._replace(record, "next_step", reason, stepped(record.policy, now), now)
 
@@ -98,11 +98,9 @@ class RolloutController:
         record = PolicyRecord(before.version + 1, now, AUTHOR, action, reason, policy)
         # If an admin was faster, the next reconciliation sees the admin's policy.
         with suppress(PolicyConflict):
-            await self._store.append(record)
-            metrics.rollout_changes.labels(action).inc()
-            await self._live.activate(record)
+            await self._live.replace(record)
 
-    async def _poll(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
                 await self.reconcile(datetime.now(UTC))
@@ -123,10 +121,6 @@ def _since(record: PolicyRecord) -> dict[Version, datetime]:
     if progress is None:
         return {policy.champion: record.created_at, policy.challenger: record.created_at}
     return {policy.champion: progress.started, policy.challenger: progress.since}
-
-
-def _all_pass(results: Sequence[GuardrailResult]) -> bool:
-    return all(result.state == "pass" for result in results)
 
 
 def _step(policy: RolloutPolicy) -> str:

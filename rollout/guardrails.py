@@ -6,11 +6,13 @@ the interval that favours the challenger has to be past the limit.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from core.types import Version
-from rollout.arm_metrics import RolloutMetrics
 from rollout.policy import Guardrails, other
+from stats.arm_metrics import RolloutMetrics
+from stats.outcomes import Interval
 
 GuardrailName = Literal["errors", "latency", "sentiments", "agreement", "accuracy", "split"]
 State = Literal["pass", "pending", "fail"]
@@ -31,113 +33,110 @@ class GuardrailResult(NamedTuple):
     sentence: str
 
 
+class _Rollout(NamedTuple):
+    """What the guardrails compare."""
+
+    champion: Version
+    challenger: Version
+    limits: Guardrails
+    measured: RolloutMetrics
+
+
 def evaluate(
     champion: Version, limits: Guardrails, measured: RolloutMetrics
 ) -> list[GuardrailResult]:
     """Evaluate every guardrail. Call it in a thread: its first call imports SciPy for 0.5 s."""
-    challenger = other(champion)
-    return [
-        _errors(champion, challenger, limits, measured),
-        _latency(champion, challenger, limits, measured),
-        _sentiments(challenger, limits, measured),
-        _agreement(limits, measured),
-        _accuracy(champion, challenger, limits, measured),
-        _split(measured),
-    ]
+    rollout = _Rollout(champion, other(champion), limits, measured)
+    return [GuardrailResult(name, *check(rollout)) for name, check in _CHECKS.items()]
 
 
-def _errors(
-    champion: Version, challenger: Version, limits: Guardrails, measured: RolloutMetrics
-) -> GuardrailResult:
-    of_champion, of_challenger = measured.arms[champion], measured.arms[challenger]
-    requested = of_challenger.answered + of_challenger.failed
-    of_both = of_champion.answered + of_champion.failed
-    champion_share = of_champion.failed / of_both if of_both else 0.0
-    allowed = limits.max_error_rate_increase + champion_share
+def _errors(rollout: _Rollout) -> tuple[State, str]:
+    champion = rollout.measured.arms[rollout.champion]
+    challenger = rollout.measured.arms[rollout.challenger]
+    requested = challenger.answered + challenger.failed
+    of_champion = champion.answered + champion.failed
+    champion_share = champion.failed / of_champion if of_champion else 0.0
+    allowed = rollout.limits.max_error_rate_increase + champion_share
     sentence = (
-        f"{challenger} did not answer {of_challenger.failed:,} of {requested:,} texts; "
+        f"{rollout.challenger} did not answer {challenger.failed:,} of {requested:,} texts; "
         f"{allowed:.2%} are allowed"
     )
-    if _surely_above(allowed, of_challenger.failed, requested):
-        return GuardrailResult("errors", "fail", sentence)
-    state: State = "pass" if requested >= limits.min_predictions else "pending"
-    return GuardrailResult("errors", state, sentence)
+    if _share(challenger.failed, requested).low > allowed:
+        return "fail", sentence
+    return "pass" if requested >= rollout.limits.min_predictions else "pending", sentence
 
 
-def _latency(
-    champion: Version, challenger: Version, limits: Guardrails, measured: RolloutMetrics
-) -> GuardrailResult:
-    before, now = measured.arms[champion], measured.arms[challenger]
+def _latency(rollout: _Rollout) -> tuple[State, str]:
+    limits = rollout.limits
+    before = rollout.measured.arms[rollout.champion]
+    now = rollout.measured.arms[rollout.challenger]
     if now.p95_ms is None or before.p95_ms is None:
-        return GuardrailResult("latency", "pass", "one version has not computed any answer")
+        return "pass", "one version has not computed any answer"
     sentence = (
-        f"{challenger} takes {now.p95_ms:.0f} ms (p95 of {now.computed:,} computed answers), "
-        f"{champion} {before.p95_ms:.0f} ms; {limits.max_latency_ratio:g} times that is allowed"
+        f"{rollout.challenger} takes {now.p95_ms:.0f} ms (p95 of {now.computed:,} computed "
+        f"answers), {rollout.champion} {before.p95_ms:.0f} ms; {limits.max_latency_ratio:g} times "
+        "that is allowed"
     )
     # If more than 1 in 20 answers are slower than the limit, so is the challenger's p95.
     limit_ms = max(limits.max_latency_ratio * before.p95_ms, before.p95_ms + LEAST_LATENCY_MS)
-    slower = now.slower_than(limit_ms)
+    slower = _share(now.slower_than(limit_ms), now.computed)
     enough = before.computed >= limits.min_predictions
-    if enough and _surely_above(SLOWEST_SHARE, slower, now.computed):
-        return GuardrailResult("latency", "fail", sentence)
-    return GuardrailResult("latency", "pass", sentence)
+    return "fail" if enough and slower.low > SLOWEST_SHARE else "pass", sentence
 
 
-def _sentiments(
-    challenger: Version, limits: Guardrails, measured: RolloutMetrics
-) -> GuardrailResult:
-    psi, noise = measured.sentiment_psi, measured.sentiment_psi_noise
+def _sentiments(rollout: _Rollout) -> tuple[State, str]:
+    psi, noise = rollout.measured.sentiment_psi, rollout.measured.sentiment_psi_noise
+    allowed = rollout.limits.max_sentiment_drift
     if psi is None or noise is None:
-        return GuardrailResult("sentiments", "pass", "one version has not answered any text")
+        return "pass", "one version has not answered any text"
     sentence = (
-        f"the sentiments of {challenger} are {psi:.2f} (PSI) from the champion's; "
-        f"{limits.max_sentiment_drift:g} is allowed"
+        f"the sentiments of {rollout.challenger} are {psi:.2f} (PSI) from the champion's; "
+        f"{allowed:g} is allowed"
     )
-    if measured.arms[challenger].answered < limits.min_predictions:
-        return GuardrailResult("sentiments", "pending", sentence)
-    fails = psi > max(limits.max_sentiment_drift, noise)
-    return GuardrailResult("sentiments", "fail" if fails else "pass", sentence)
+    answered = rollout.measured.arms[rollout.challenger].answered
+    if answered < rollout.limits.min_predictions:
+        return "pending", sentence
+    return "fail" if psi > max(allowed, noise) else "pass", sentence
 
 
-def _agreement(limits: Guardrails, measured: RolloutMetrics) -> GuardrailResult:
-    if not measured.compared:
-        return GuardrailResult("agreement", "pass", "no text was classified by both versions")
+def _agreement(rollout: _Rollout) -> tuple[State, str]:
+    agreed, compared = rollout.measured.agreed, rollout.measured.compared
+    required = rollout.limits.min_agreement
+    if not compared:
+        return "pass", "no text was classified by both versions"
     sentence = (
-        f"both versions agree on {measured.agreed:,} of {measured.compared:,} texts; "
-        f"{limits.min_agreement:.0%} are required"
+        f"both versions agree on {agreed:,} of {compared:,} texts; {required:.0%} are required"
     )
-    if _surely_below(limits.min_agreement, measured.agreed, measured.compared):
-        return GuardrailResult("agreement", "fail", sentence)
-    return GuardrailResult("agreement", "pass", sentence)
+    return "fail" if _share(agreed, compared).high < required else "pass", sentence
 
 
-def _accuracy(
-    champion: Version, challenger: Version, limits: Guardrails, measured: RolloutMetrics
-) -> GuardrailResult:
-    if not limits.judge_accuracy:
-        return GuardrailResult("accuracy", "pass", "accuracy is not judged")
-    if f"{champion}_better" in measured.findings:
-        sentence = f"{challenger} is less accurate than {champion}, according to /analytics/ab"
-        return GuardrailResult("accuracy", "fail", sentence)
-    return GuardrailResult("accuracy", "pass", f"no test found {challenger} less accurate")
+def _accuracy(rollout: _Rollout) -> tuple[State, str]:
+    champion, challenger = rollout.champion, rollout.challenger
+    if not rollout.limits.judge_accuracy:
+        return "pass", "accuracy is not judged"
+    if f"{champion}_better" in rollout.measured.findings:
+        return "fail", f"{challenger} is less accurate than {champion}, according to /analytics/ab"
+    return "pass", f"no test found {challenger} less accurate"
 
 
-def _split(measured: RolloutMetrics) -> GuardrailResult:
-    if "sample_ratio_mismatch" in measured.findings:
-        sentence = "subjects are not split as the weights say, according to /analytics/ab"
-        return GuardrailResult("split", "fail", sentence)
-    return GuardrailResult("split", "pass", "subjects are split as the weights say")
+def _split(rollout: _Rollout) -> tuple[State, str]:
+    if "sample_ratio_mismatch" in rollout.measured.findings:
+        return "fail", "subjects are not split as the weights say, according to /analytics/ab"
+    return "pass", "subjects are split as the weights say"
 
 
-def _surely_above(limit: float, count: int, of: int) -> bool:
+_CHECKS: Mapping[GuardrailName, Callable[[_Rollout], tuple[State, str]]] = {
+    "errors": _errors,
+    "latency": _latency,
+    "sentiments": _sentiments,
+    "agreement": _agreement,
+    "accuracy": _accuracy,
+    "split": _split,
+}
+
+
+def _share(count: int, of: int) -> Interval:
+    """The share of `count`, as an interval; every share is possible of nothing."""
     from stats.wilson import wilson_interval  # imports SciPy
 
-    interval = wilson_interval(count, of, CONFIDENCE)
-    return interval is not None and interval.low > limit
-
-
-def _surely_below(limit: float, count: int, of: int) -> bool:
-    from stats.wilson import wilson_interval  # imports SciPy
-
-    interval = wilson_interval(count, of, CONFIDENCE)
-    return interval is not None and interval.high < limit
+    return wilson_interval(count, of, CONFIDENCE) or Interval(0, 1)

@@ -8,17 +8,17 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
-import orjson
 from pydantic import ValidationError
 
 from core import metrics
 from core.atomic_file import write_atomically
+from core.background import Background
 from core.errors import DatabaseUnavailable, describe_error
 from core.types import VERSIONS
 from rollout.policy import RolloutPolicy
-from rollout.record import PolicyRecord, from_stored, to_stored
+from rollout.record import STORED, PolicyRecord
+from rollout.store import PolicyStore
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 
@@ -28,13 +28,7 @@ ANSWER_SECONDS = 1.0
 FROZEN_AFTER_SECONDS = 2.0
 
 
-class Store(Protocol):
-    async def version(self) -> int: ...
-
-    async def newest(self) -> PolicyRecord | None: ...
-
-
-class LivePolicy:
+class LivePolicy(Background):
     """Polls PostgreSQL twice a second. The last known policy stays active during an outage.
 
     A process that starts during an outage applies the copy on local disk.
@@ -42,7 +36,7 @@ class LivePolicy:
 
     def __init__(
         self,
-        store: Store,
+        store: PolicyStore,
         configured: PolicyRecord,
         copy: Path,
         on_policy: Callable[[RolloutPolicy, float], None],
@@ -58,7 +52,6 @@ class LivePolicy:
         self._on_policy = on_policy
         self._refreshed_at: float | None = None
         self._started_at = time.monotonic()
-        self._task: asyncio.Task[None] | None = None
         self._logged_frozen = False
         self._changing = asyncio.Lock()
         self.record = self._read_copy() or configured
@@ -76,14 +69,6 @@ class LivePolicy:
         """Whether PostgreSQL has not confirmed the policy for `FROZEN_AFTER_SECONDS`."""
         since = self._started_at if self._refreshed_at is None else self._refreshed_at
         return time.monotonic() - since > FROZEN_AFTER_SECONDS
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._poll(), name="rollout-policy")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def refresh(self) -> None:
         """Apply the newest policy in PostgreSQL.
@@ -107,8 +92,15 @@ class LivePolicy:
             if first or record.version != self.record.version:
                 await self._apply(record)
 
-    async def activate(self, record: PolicyRecord) -> None:
-        """Apply `record`, which PostgreSQL holds, unless a later policy is active already."""
+    async def replace(self, record: PolicyRecord) -> None:
+        """Write `record` as the newest policy, and apply it unless a later one is active already.
+
+        Raises:
+            PolicyConflict: the newest policy is not the version before `record`.
+            DatabaseUnavailable: PostgreSQL does not answer; the policy stays as it is.
+        """
+        await self._store.append(record)
+        metrics.rollout_changes.labels(record.action).inc()
         async with self._changing:
             if record.version > self.record.version:
                 self._on_policy(record.policy, -math.inf)
@@ -126,7 +118,7 @@ class LivePolicy:
             metrics.rollout_share.labels(version).set(record.policy.ab_weights.of(version))
         await asyncio.to_thread(self._write_copy, record)
 
-    async def _poll(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
                 await self.refresh()
@@ -149,7 +141,7 @@ class LivePolicy:
 
     def _read_copy(self) -> PolicyRecord | None:
         try:
-            return from_stored(self._copy.read_bytes())
+            return STORED.validate_json(self._copy.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
@@ -160,7 +152,7 @@ class LivePolicy:
 
     def _write_copy(self, record: PolicyRecord) -> None:
         try:
-            write_atomically(self._copy, orjson.dumps(to_stored(record)))
+            write_atomically(self._copy, STORED.dump_json(record, by_alias=True))
         except OSError as error:
             logger.warning(
                 "the copy of the rollout policy cannot be written: %s", describe_error(error)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from core import metrics
+from core.background import Background
 from core.errors import DeadlineExceeded, Overloaded, ServiceError
 from core.request_context import deadline_in
 from core.types import Prediction
@@ -19,25 +20,13 @@ CONCURRENCY = 2
 TIMEOUT_SECONDS = 2.0
 
 
-class Shadow:
+class Shadow(Background):
     """Queues answered predictions for the challenger; counts its failures and never raises."""
 
     def __init__(self, compare: Callable[[Prediction], Awaitable[None]]) -> None:
         """`compare` lets the challenger classify a text, and records both predictions."""
         self._compare = compare
         self._queue = asyncio.Queue[Prediction](MAX_QUEUED)
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._work(), name=f"shadow-{number}")
-            for number in range(CONCURRENCY)
-        ]
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def offer(self, prediction: Prediction) -> None:
         """Queue an answered prediction, or skip it if the queue is full."""
@@ -45,6 +34,9 @@ class Shadow:
             self._queue.put_nowait(prediction)
         except asyncio.QueueFull:
             metrics.shadow_texts.labels("skipped").inc()
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._work() for _ in range(CONCURRENCY)))
 
     async def _work(self) -> None:
         while True:

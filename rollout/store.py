@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.errors import PolicyConflict
 from core.postgres import reading
-from rollout.record import PolicyRecord, from_stored, to_stored
+from rollout.record import STORED, PolicyRecord
 from rollout.tables import rollout_policies as table
 
 # Any number that no other program uses on this database: the ASCII of "rollout_".
@@ -57,7 +57,8 @@ class PolicyStore:
         Raises:
             PolicyConflict: the newest policy is not the version before `record`.
         """
-        row = to_stored(record) | {"created_at": record.created_at}
+        row = STORED.dump_python(record, mode="json", by_alias=True)
+        row["created_at"] = record.created_at
         values = select(*(literal(row[column.name], column.type) for column in table.columns))
         statement = insert(table).from_select(
             [column.name for column in table.columns],
@@ -84,4 +85,4 @@ class PolicyStore:
 
 
 def _record(row: RowMapping) -> PolicyRecord:
-    return from_stored({**row, "created_at": row["created_at"].astimezone(UTC)})
+    return STORED.validate_python({**row, "created_at": row["created_at"].astimezone(UTC)})

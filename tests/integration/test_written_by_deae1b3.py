@@ -36,7 +36,7 @@ from rollout.bucketing import assign_subject, assign_text, is_shadowed
 from rollout.controller import RolloutController
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
-from rollout.record import PolicyRecord, to_stored
+from rollout.record import STORED, PolicyRecord
 from rollout.store import PolicyStore
 from tests.database import fetch, run_sql, scalar
 from tests.unit.rollout.test_guardrails import Measured
@@ -109,7 +109,7 @@ def rollout_admin(live: LivePolicy, store: PolicyStore) -> RolloutAdmin:
 
 def stored_form(record: PolicyRecord) -> dict[str, Any]:
     """What the store would write of `record`, with its time in UTC."""
-    return with_time(to_stored(record))
+    return with_time(STORED.dump_python(record, mode="json", by_alias=True))
 
 
 def with_time(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,17 +7,21 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from core.types import VERSIONS, Version
+from core.types import VERSIONS, Sentiment, Version
 from rollout.guardrails import GuardrailResult, evaluate
 from rollout.policy import Guardrails
+from stats.arm_metrics import ArmMetrics, RolloutMetrics
+from stats.histogram import Counts
 
 
 @dataclass(frozen=True)
-class Arm:
+class Arm(ArmMetrics):
     answered: int = 1_000
     failed: int = 0
     computed: int = 800
     p95_ms: float | None = 40.0
+    sentiments: Mapping[Sentiment, int] = field(default_factory=dict)
+    latencies: Counts = field(default_factory=dict)
     slower: int = 40  # than any limit
 
     def slower_than(self, milliseconds: float) -> int:
@@ -26,8 +30,10 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Measured:
-    arms: Mapping[Version, Arm] = field(default_factory=lambda: dict.fromkeys(VERSIONS, Arm()))
+class Measured(RolloutMetrics):
+    arms: Mapping[Version, ArmMetrics] = field(
+        default_factory=lambda: dict.fromkeys(VERSIONS, Arm())
+    )
     sentiment_psi: float | None = 0.01
     sentiment_psi_noise: float | None = 0.02
     compared: int = 500
