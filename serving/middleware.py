@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from core.settings import Settings
@@ -24,8 +25,6 @@ from web.shedding import LoadShedder, LoadSheddingMiddleware
 if TYPE_CHECKING:
     from web.rate_limiter import RateLimiter
 
-Layer = tuple[type, dict[str, Any]]
-
 
 def api_layers(
     settings: Settings,
@@ -33,58 +32,50 @@ def api_layers(
     limiter: Callable[[], RateLimiter],
     apis: Callable[[], Mapping[str, JsonApi]],
     stopping: Callable[[], bool],
-) -> list[Layer]:
+) -> list[Middleware]:
     """The layers around the API, outermost first."""
-    cors: list[Layer] = []
-    if settings.cors_origins:
-        cors = [(CORSMiddleware, cors_options(settings.cors_origins))]
+    origins = settings.cors_origins
     body_reader = JsonBodyReader(settings.max_body_bytes, settings.body_timeout_seconds)
     return [
         # Outermost: it changes BentoML's layers, which lie outside it.
-        (BentoMiddlewarePatch, {"template": lambda path: route_of("GET", path).path}),
+        Middleware(BentoMiddlewarePatch, template=lambda path: route_of("GET", path).path),
         # Before anything that costs: a flood must be cheap to refuse.
-        (LoadSheddingMiddleware, {"shedder": shedder}),
+        Middleware(LoadSheddingMiddleware, shedder=shedder),
         # Before the count: a browser's preflight is no request of a client.
-        *cors,
+        *([Middleware(CORSMiddleware, **cors_options(origins))] if origins else []),
         # Around every answer: all of them are counted, logged, traced, and carry the headers.
-        (RequestMiddleware, {"stopping": stopping}),
+        Middleware(RequestMiddleware, stopping=stopping),
         # Around all that raises, so that every error gets the one shape.
-        (ProblemMiddleware, {}),
+        Middleware(ProblemMiddleware),
         # Before the body is read: a refused caller costs nothing more.
-        (
+        Middleware(
             AccessMiddleware,
-            {
-                "keys": settings.known_keys(),
-                "limiter": limiter,
-                "allow_anonymous": settings.allow_anonymous,
-            },
+            keys=settings.known_keys(),
+            limiter=limiter,
+            allow_anonymous=settings.allow_anonymous,
         ),
         # Innermost: it answers the POSTs instead of BentoML's dispatch.
-        (
+        Middleware(
             JsonApiMiddleware,
-            {
-                "apis": apis,
-                "body_reader": body_reader,
-                "timeout_seconds": settings.request_timeout_seconds,
-            },
+            apis=apis,
+            body_reader=body_reader,
+            timeout_seconds=settings.request_timeout_seconds,
         ),
     ]
 
 
 def runner_layers(
     settings: Settings, key: str | None, answers: Callable[[], Mapping[str, Answer]]
-) -> list[Layer]:
+) -> list[Middleware]:
     """The layers around a runner, outermost first; `answers` gives its endpoints, by path."""
     return [
-        (BentoMiddlewarePatch, {}),
+        Middleware(BentoMiddlewarePatch),
         # Before the body is read.
-        (RunnerKeyMiddleware, {"key": key}),
+        Middleware(RunnerKeyMiddleware, key=key),
         # In front of BentoML's dispatch, which would unpickle a body.
-        (
+        Middleware(
             RunnerEndpoints,
-            {
-                "answers": answers,
-                "max_body_bytes": max(settings.max_body_bytes, SHARED_CALL_BYTES),
-            },
+            answers=answers,
+            max_body_bytes=max(settings.max_body_bytes, SHARED_CALL_BYTES),
         ),
     ]

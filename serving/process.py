@@ -70,19 +70,19 @@ class ServingProcess:
             keep_alive_seconds=settings.keep_alive_seconds,
             shedder=self.shedder,
         )
-        for middleware, options in api_layers(
+        for layer in api_layers(
             settings,
             self.shedder,
             limiter=lambda: self.container.limiter,
             apis=lambda: self._apis,
             stopping=lambda: self.draining.active,
         ):
-            bento.add_asgi_middleware(middleware, **options)
+            bento.add_asgi_middleware(layer.cls, **layer.kwargs)
         for version, runner in self._runners.items():
-            for middleware, options in runner_layers(
+            for layer in runner_layers(
                 settings, self._runner_key, functools.partial(answers, version)
             ):
-                runner.add_asgi_middleware(middleware, **options)
+                runner.add_asgi_middleware(layer.cls, **layer.kwargs)
 
     async def start(
         self, bento: Any, service: object, in_process: Mapping[Version, RunnerApi]
