@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.asgi import send_response
 from core.errors import PROBLEM_CONTENT_TYPE, Problem, ServiceError, status_title
-from core.request_context import RequestContext, context_of
+from core.request_context import context_of
 from web.routes import REPORT_PATH, allowed_methods
 
 # Headers of a framework's error response that stay true beside our body.
@@ -26,53 +26,45 @@ class ProblemMiddleware:
             await self._app(scope, receive, send)
             return
         context = context_of(scope)
-        answer = _Answer(scope, context, send)
+        held: Message | None = None  # the start of a framework's error response
+        started = False
+
+        async def send_problem(problem: Problem) -> None:
+            body = problem_body(problem, scope["path"], context.id)
+            await send_response(send, problem.status, body, PROBLEM_CONTENT_TYPE, problem.headers)
+
+        async def replace_or_send(message: Message) -> None:
+            nonlocal held, started
+            if message["type"] == "http.response.start" and _is_replaced(scope, message):
+                held = message
+            elif held is None:
+                started = True
+                await send(message)
+            elif not message.get("more_body", False):
+                started = True
+                headers = Headers(raw=held["headers"])
+                await send_problem(_framework_problem(held["status"], scope, headers))
+
         try:
-            await self._app(scope, receive, answer.send)
-        except ServiceError as error:
+            await self._app(scope, receive, replace_or_send)
+        except Exception as error:  # the edge of the service: nothing else would answer the client
             context.error = error
-            if answer.started:
+            if started:
                 raise
+            if not isinstance(error, ServiceError):
+                await send_problem(_framework_problem(500, scope, Headers()))
+                return
             # Its frames hold this scope, which holds the error. Only a full garbage collection
             # finds such a ring; after a flood that took 100 ms, in which no request moved.
             error.__traceback__ = None
-            await answer.send_problem(error.problem())
-        except Exception as error:  # the edge of the service: nothing else would answer the client
-            context.error = error
-            if answer.started:
-                raise
-            await answer.send_problem(_framework_problem(500, scope, Headers()))
+            await send_problem(error.problem())
 
 
-class _Answer:
-    """Passes a response on, or holds a framework's error response back and sends a problem."""
-
-    def __init__(self, scope: Scope, context: RequestContext, send: Send) -> None:
-        self._scope = scope
-        self._context = context
-        self._send = send
-        self._held: Message | None = None
-        self.started = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and self._is_replaced(message):
-            self._held = message
-        elif self._held is None:
-            self.started = True
-            await self._send(message)
-        elif not message.get("more_body", False):
-            headers = Headers(raw=self._held["headers"])
-            await self.send_problem(_framework_problem(self._held["status"], self._scope, headers))
-
-    def _is_replaced(self, start: Message) -> bool:
-        if start["status"] < 400 or (start["status"], self._scope["path"]) == (503, REPORT_PATH):
-            return False
-        return Headers(raw=start["headers"]).get("content-type") != PROBLEM_CONTENT_TYPE
-
-    async def send_problem(self, problem: Problem) -> None:
-        self.started = True
-        body = problem_body(problem, self._scope["path"], self._context.id)
-        await send_response(self._send, problem.status, body, PROBLEM_CONTENT_TYPE, problem.headers)
+def _is_replaced(scope: Scope, start: Message) -> bool:
+    """Whether a response is an error of the framework."""
+    if start["status"] < 400 or (start["status"], scope["path"]) == (503, REPORT_PATH):
+        return False
+    return Headers(raw=start["headers"]).get("content-type") != PROBLEM_CONTENT_TYPE
 
 
 def problem_body(problem: Problem, path: str, request_id: str) -> bytes:
