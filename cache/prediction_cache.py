@@ -115,10 +115,6 @@ class PredictionCache:
         with suppress(*REDIS_FAILURES), self._circuit.calling("store"):
             await pipeline.execute()
 
-    async def flush(self) -> None:
-        """Wait until Redis has all that was stored, `FLUSH_SECONDS` at most."""
-        await self._writes.flush(FLUSH_SECONDS)
-
     async def stop(self) -> None:
         """Write what still waits for Redis, for `FLUSH_SECONDS` at most."""
         await self._writes.stop(FLUSH_SECONDS)

@@ -35,9 +35,7 @@ class SingleFlight(Generic[T]):
         return key in self._in_flight
 
     async def get(
-        self,
-        keys: Sequence[str],
-        compute: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]],
+        self, keys: Sequence[str], compute: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]
     ) -> dict[str, T]:
         """Get the value of every key; calls `compute` once, with the keys that are not in flight.
 
@@ -80,9 +78,7 @@ class SingleFlight(Generic[T]):
                 del self._in_flight[key]
 
     async def _run(
-        self,
-        flight: _Flight[T],
-        compute: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]],
+        self, flight: _Flight[T], compute: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]
     ) -> None:
         try:
             values = await compute(list(flight.futures))

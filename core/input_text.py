@@ -27,9 +27,7 @@ def refuse_unusable(text: str) -> str:
 
 # The same rule as a pattern, for readers of the OpenAPI document.
 USABLE_PATTERN = Field(
-    json_schema_extra={
-        "pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$",
-    }
+    json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000\u001c-\u001f\u0085][^\u0000]*$"}
 )
 Text = Annotated[
     str,

@@ -41,12 +41,7 @@ DATABASE_FAILURES = (
     TimeoutError,
 )
 # Those of them that mean that the rows themselves are at fault.
-REFUSALS = (
-    DataError,
-    IntegrityError,
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-)
+REFUSALS = (DataError, IntegrityError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 
 
 def describe_failure(error: BaseException) -> str:

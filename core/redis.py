@@ -69,8 +69,13 @@ class RedisCircuit:
         try:
             if self._breaker.opened:
                 raise RedisDown("the circuit is open after several failures of Redis")
-            with self._breaker, _closed_transport_as_connection_error():
-                yield
+            with self._breaker:
+                try:
+                    yield
+                except RuntimeError as error:
+                    # uvloop raises it when the connection breaks right before a write. redis-py
+                    # converts asyncio's error in that case, but not uvloop's.
+                    raise RedisConnectionError(str(error)) from error
         except REDIS_FAILURES as error:
             metrics.redis_errors.labels(operation).inc()
             if not self._down:
@@ -82,16 +87,3 @@ class RedisCircuit:
         if self._down:
             logger.info("Redis answers again")
         self._down = False
-
-
-@contextmanager
-def _closed_transport_as_connection_error() -> Iterator[None]:
-    """Convert uvloop's RuntimeError for a closed connection into a connection error.
-
-    uvloop raises it when the connection breaks right before a write. redis-py converts asyncio's
-    error in that case, but not uvloop's.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        raise RedisConnectionError(str(error)) from error

@@ -27,9 +27,7 @@ def new_id(at: datetime, random_bits: Callable[[int], int] = randbits) -> UUID:
     """
     milliseconds, microseconds = divmod((at - _EPOCH) // _MICROSECOND, 1_000)
     fraction = microseconds * 4_096 // 1_000
-    return UUID(
-        int=milliseconds << 80 | _VERSION | fraction << 64 | _VARIANT | random_bits(62),
-    )
+    return UUID(int=milliseconds << 80 | _VERSION | fraction << 64 | _VARIANT | random_bits(62))
 
 
 def time_of(id_: UUID) -> datetime:

@@ -42,7 +42,7 @@ def assign_text(policy: RolloutPolicy, text: str) -> Version:
 def is_shadowed(policy: RolloutPolicy, text: str) -> bool:
     """Whether the challenger classifies this text of /predict too."""
     share = policy.shadow_percent
-    return share > 0 and _bucket(_text_key(text, f"shadow {policy.salt}")) < _buckets(share)
+    return share > 0 and _is_below(share, _text_key(text, f"shadow {policy.salt}"))
 
 
 def subject_key(subject: str | None, salt: str) -> bytes:
@@ -57,15 +57,12 @@ def assign(key: bytes, v2_percent: float) -> Version:
 
     A changed split moves only the buckets between the old mark and the new one.
     """
-    return "v2" if _bucket(key) < _buckets(v2_percent) else "v1"
+    return "v2" if _is_below(v2_percent, key) else "v1"
 
 
-def _bucket(key: bytes) -> int:
-    return int.from_bytes(key[:8]) % _BUCKETS
-
-
-def _buckets(percent: float) -> float:
-    return percent * _BUCKETS / 100
+def _is_below(percent: float, key: bytes) -> bool:
+    """Whether the bucket of `key` is one of the first `percent` of all buckets."""
+    return int.from_bytes(key[:8]) % _BUCKETS < percent * _BUCKETS / 100
 
 
 def _text_key(text: str, salt: str) -> bytes:

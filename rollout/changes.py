@@ -7,14 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from core.errors import invalid_field
 from core.types import Version
-from rollout.policy import (
-    Guardrails,
-    Progress,
-    RolloutChanges,
-    RolloutPolicy,
-    Route,
-    Weights,
-)
+from rollout.policy import Guardrails, Progress, RolloutChanges, RolloutPolicy, Route, Weights
 
 Action = Literal["set", "promote", "roll_back", "next_step", "reload", "guardrail"]
 # The actions of POST /admin/rollout; a reload has its own endpoint.

@@ -50,8 +50,8 @@ class LivePolicy(Background):
         self.configured = configured
         self._copy = copy
         self._on_policy = on_policy
-        self._refreshed_at: float | None = None
-        self._started_at = time.monotonic()
+        self._is_refreshed = False
+        self._confirmed_at = time.monotonic()
         self._logged_frozen = False
         self._changing = asyncio.Lock()
         self.record = self._read_copy() or configured
@@ -67,8 +67,7 @@ class LivePolicy(Background):
     @property
     def is_frozen(self) -> bool:
         """Whether PostgreSQL has not confirmed the policy for `FROZEN_AFTER_SECONDS`."""
-        since = self._started_at if self._refreshed_at is None else self._refreshed_at
-        return time.monotonic() - since > FROZEN_AFTER_SECONDS
+        return time.monotonic() - self._confirmed_at > FROZEN_AFTER_SECONDS
 
     async def refresh(self) -> None:
         """Apply the newest policy in PostgreSQL.
@@ -83,13 +82,14 @@ class LivePolicy(Background):
                 async with asyncio.timeout(ANSWER_SECONDS):
                     version = await self._store.version()
                     record = self.record
-                    if self._refreshed_at is None or version != record.version:
+                    if not self._is_refreshed or version != record.version:
                         record = await self._store.newest() or self.configured
             except TimeoutError as error:
                 raise DatabaseUnavailable("The database does not answer") from error
-            first, self._refreshed_at = self._refreshed_at is None, time.monotonic()
+            is_first, self._is_refreshed = not self._is_refreshed, True
+            self._confirmed_at = time.monotonic()
             self._on_policy(record.policy, queried_at)
-            if first or record.version != self.record.version:
+            if is_first or record.version != self.record.version:
                 await self._apply(record)
 
     async def replace(self, record: PolicyRecord) -> None:
@@ -130,7 +130,7 @@ class LivePolicy(Background):
                         "rollout policy %d stays active, the newest cannot be read: %s",
                         self.record.version, describe_error(error),
                     )  # fmt: skip
-                if self._refreshed_at is None:
+                if not self._is_refreshed:
                     self._on_policy(self.policy, -math.inf)
             else:
                 if self._logged_frozen:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC
 
-from sqlalchemy import RowMapping, insert, literal, select, text
+from sqlalchemy import insert, literal, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -37,10 +37,8 @@ class PolicyStore:
             return (await connection.execute(newest)).scalar() or 0
 
     async def get(self, version: int) -> PolicyRecord | None:
-        query = select(table).where(table.c.version == version)
-        async with reading(self._engine, "policy") as connection:
-            row = (await connection.execute(query)).mappings().first()
-        return None if row is None else _record(row)
+        records = await self.history(1, version + 1)
+        return records[0] if records and records[0].version == version else None
 
     async def history(self, limit: int, before: int | None = None) -> list[PolicyRecord]:
         """The newest `limit` policies, newest first; only those before version `before`."""
@@ -49,7 +47,10 @@ class PolicyStore:
             query = query.where(table.c.version < before)
         async with reading(self._engine, "policy") as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [_record(row) for row in rows]
+        return [
+            STORED.validate_python({**row, "created_at": row["created_at"].astimezone(UTC)})
+            for row in rows
+        ]
 
     async def append(self, record: PolicyRecord) -> None:
         """Write `record` as the newest policy.
@@ -82,7 +83,3 @@ class PolicyStore:
         """Try to become the leader for the block; of all processes only one can be."""
         async with reading(self._engine, "policy") as connection, connection.begin():
             yield bool((await connection.execute(_LEADER_LOCK)).scalar())
-
-
-def _record(row: RowMapping) -> PolicyRecord:
-    return STORED.validate_python({**row, "created_at": row["created_at"].astimezone(UTC)})

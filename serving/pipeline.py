@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Protocol
@@ -142,10 +142,7 @@ class PredictionPipeline:
                 for version in VERSIONS
             )
         )
-        comparison = _comparison(v1, v2)
-        await self._record([v1, v2], comparison)
-        _count(comparison)
-        return comparison
+        return await self._compare(v1, v2, self._record)
 
     async def shadow(self, prediction: Prediction) -> None:
         """Predict an answered text by the other version too; recorded as a comparison.
@@ -158,10 +155,8 @@ class PredictionPipeline:
         started = time.perf_counter()
         [shadowed] = await self._predict([prediction.text], version, "shadow", started)
         v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
-        comparison = _comparison(v1, v2)
         # The log has the first prediction already, and does not store it again.
-        await self._log.record([v1, v2], comparison)
-        _count(comparison)
+        await self._compare(v1, v2, self._log.record)
 
     async def _predict(
         self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
@@ -221,6 +216,18 @@ class PredictionPipeline:
         )
         return dict(zip(text_of_key, classifications, strict=True))
 
+    async def _compare(
+        self,
+        v1: Prediction,
+        v2: Prediction,
+        record: Callable[[list[Prediction], Comparison], Awaitable[None]],
+    ) -> Comparison:
+        created_at = datetime.now(UTC)
+        comparison = Comparison(new_id(created_at), created_at, v1, v2)
+        await record([v1, v2], comparison)
+        metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()
+        return comparison
+
     async def _record(
         self, predictions: list[Prediction], comparison: Comparison | None = None
     ) -> None:
@@ -229,12 +236,3 @@ class PredictionPipeline:
         for prediction in predictions:
             metrics.predictions.labels(prediction.sentiment, prediction.version).inc()
             metrics.confidence.labels(prediction.version).observe(prediction.confidence)
-
-
-def _comparison(v1: Prediction, v2: Prediction) -> Comparison:
-    created_at = datetime.now(UTC)
-    return Comparison(new_id(created_at), created_at, v1, v2)
-
-
-def _count(comparison: Comparison) -> None:
-    metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()

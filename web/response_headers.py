@@ -51,12 +51,7 @@ def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:
     return {
         "allow_origins": origins,
         "allow_methods": ("GET", "POST"),
-        "allow_headers": (
-            "Authorization",
-            "Content-Type",
-            "X-Request-Id",
-            "X-Request-Timeout-Ms",
-        ),
+        "allow_headers": ("Authorization", "Content-Type", "X-Request-Id", "X-Request-Timeout-Ms"),
         "expose_headers": ("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
         "max_age": 3_600,
     }

@@ -39,7 +39,7 @@ def counter(name: str, **labels: str) -> float:
 async def stored(cache: PredictionCache, classifications: Mapping[str, Classification]) -> None:
     """Store them, and wait until Redis has them."""
     cache.store(classifications)
-    await cache.flush()
+    await cache.stop()
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ async def test_slow_redis_delays_no_store_and_this_process_knows_at_once() -> No
         cache.store(ANSWERS)
         assert counter("redis_errors_total", operation="store") == failed
         assert await cache.lookup(KEYS) == list(ANSWERS.values())
-        await cache.flush()
+        await cache.stop()
         assert counter("redis_errors_total", operation="store") == failed + 1
 
 
@@ -307,7 +307,7 @@ async def test_store_that_follows_is_what_redis_keeps(cache: PredictionCache, re
     later = classification("another text, and longer")
     for value in (ANSWERS[KEYS[0]], later):
         cache.store({KEYS[0]: value})
-    await cache.flush()
+    await cache.stop()
     assert await cache.lookup(KEYS[:1]) == [later]
 
 
@@ -323,7 +323,7 @@ async def test_answers_past_the_bound_are_dropped_and_counted() -> None:
     # Dropped are the writes to Redis alone.
     assert await cache.lookup(KEYS) == list(ANSWERS.values())
     # A Redis that is down takes them all, at no cost; there is room again.
-    await cache.flush()
+    await cache.stop()
     cache.store(ANSWERS)
     assert counter("cache_writes_dropped_total") == before + 3
     await cache.stop()
