@@ -12,6 +12,7 @@ from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
 from core import metrics
+from core.background import Background
 from core.errors import DatabaseUnavailable
 from core.types import VERSIONS, Version
 
@@ -22,20 +23,11 @@ REFERENCE = timedelta(days=7)
 POLL_SECONDS = 300.0
 
 
-class DriftWatch:
+class DriftWatch(Background):
     """Measures every five minutes; of several processes, the newest measurement counts."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._poll(), name="drift-watch")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def measure(self, now: datetime) -> None:
         """Raises `DatabaseUnavailable`."""
@@ -44,7 +36,7 @@ class DriftWatch:
             scope = Scope(TimeRange(since, now), version)
             _export(version, await drift(self._reader, scope, TimeRange(since - REFERENCE, since)))
 
-    async def _poll(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
                 await self.measure(datetime.now(UTC))

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.partitions import drop_day, make_partitions, partition_days
 from analytics.rollups import WRITERS_LOCK
+from core.background import Background
 from core.postgres import DATABASE_FAILURES, describe_failure
 
 logger = logging.getLogger("bentoml.sentiment.partition_maintenance")
@@ -20,22 +21,13 @@ HOUR_SECONDS = 3_600.0
 RETRY_SECONDS = 60.0
 
 
-class PartitionMaintenance:
+class PartitionMaintenance(Background):
     """Runs at start and every hour in each API process; a lock lets one process run at a time."""
 
     def __init__(self, engine: AsyncEngine, *, retention_days: int) -> None:
         """Drop the days that ended `retention_days` ago or earlier; 0 keeps every day."""
         self._engine = engine
         self._retention_days = retention_days
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run_hourly(), name="partition-maintenance")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def run(self, today: date) -> list[date]:
         """Create and drop the partitions that are due; return the days that were dropped.
@@ -60,7 +52,7 @@ class PartitionMaintenance:
             await connection.execute(WRITERS_LOCK)
             return await drop_day(connection, day)
 
-    async def _run_hourly(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
                 dropped = await self.run(datetime.now(UTC).date())
