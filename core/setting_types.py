@@ -22,16 +22,13 @@ def _checked_by(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _lower_off(value: object) -> object:
-    return "off" if isinstance(value, str) and value.strip().lower() == "off" else value
-
-
 def _check_rate_limit(value: str) -> str:
-    if value != "off":
-        try:
-            [_] = parse_many(value)  # exactly one limit: the rate limiter applies only one
-        except ValueError as error:
-            raise ValueError("must be a rate such as 100/minute, or off") from error
+    if value.strip().lower() == "off":
+        return "off"
+    try:
+        [_] = parse_many(value)  # exactly one limit: the rate limiter applies only one
+    except ValueError as error:
+        raise ValueError("must be a rate such as 100/minute, or off") from error
     return value
 
 
@@ -49,5 +46,5 @@ def _parse_origins(value: object) -> object:
 DatabaseUrl = Annotated[SecretStr, _checked_by(check_database_url)]
 RedisUrl = Annotated[SecretStr, _checked_by(check_redis_url)]
 ApiKeys = Annotated[SecretStr, _checked_by(parse_api_keys)]
-RateLimit = Annotated[str, NoDecode, BeforeValidator(_lower_off), AfterValidator(_check_rate_limit)]
+RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]

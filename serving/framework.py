@@ -97,9 +97,8 @@ def json_apis(bento: Any, service: object) -> Mapping[str, JsonApi]:
     BentoML's own dispatch of them costs half the CPU time of a cached request
     (docs/decisions/0010), so `JsonApiMiddleware` calls the plain functions.
     """
-    apis = {}
-    for api in bento.apis.values():
-        apis[api.route] = JsonApi(
+    return {
+        api.route: JsonApi(
             route=listed_route("POST", api.route),
             name=api.name,
             summary=api.doc,
@@ -107,7 +106,8 @@ def json_apis(bento: Any, service: object) -> Mapping[str, JsonApi]:
             reply=api.output_spec,
             call=functools.partial(api.func, service),
         )
-    return apis
+        for api in bento.apis.values()
+    }
 
 
 def is_worker() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from fastapi.openapi.utils import get_openapi
@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, status_title
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, JsonApi
-from web.routes import listed_route, route_of
+from web.routes import Route, listed_route, route_of
 from web.schemas.predictions import ProblemDocument
 
 REF_TEMPLATE = "#/components/schemas/{model}"
@@ -33,10 +33,9 @@ _ANALYTICS_PROBLEMS = (422, 429, 500, 503)
 
 
 def openapi_document(
-    post_apis: Iterable[JsonApi], get_routes: list[BaseRoute], *, version: str
+    post_apis: Collection[JsonApi], get_routes: list[BaseRoute], *, version: str
 ) -> dict[str, Any]:
     """One OpenAPI 3.1 document of every endpoint."""
-    post_apis = list(post_apis)
     document = get_openapi(
         title="Sentiment API", version=version, description=DESCRIPTION, routes=get_routes
     )
@@ -56,10 +55,14 @@ def openapi_document(
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=REF_TEMPLATE
     )
-    _add_security(document)
-    _add_headers(document)
-    _add_links(document)
-    schemas = document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _add_access(operation, route_of(method.upper(), path))
+    _add_links(document["paths"])
+    components = document["components"]
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    components["headers"] = _HEADERS
+    schemas = components["schemas"]
     schemas.update(definitions["$defs"])
     # FastAPI's own error shape, which no endpoint answers with.
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -67,45 +70,30 @@ def openapi_document(
     return document
 
 
-def _add_security(document: dict[str, Any]) -> None:
-    """Add the scopes, for a service that has keys; without keys it needs none."""
-    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for path, operations in document["paths"].items():
-        needed = route_of("GET", path).scope
-        if needed is not None:
-            for operation in operations.values():
-                operation["security"] = [{}, {"key": []}]
-                operation["description"] = f"With API keys: needs the scope {needed}."
-                operation["responses"].update(_problem_replies((401, 403)))
+def _add_access(operation: dict[str, Any], route: Route) -> None:
+    """Add the scope, for a service that has keys, and the headers of each answer."""
+    if route.scope is not None:
+        operation["security"] = [{}, {"key": []}]
+        operation["description"] = f"With API keys: needs the scope {route.scope}."
+        operation["responses"].update(_problem_replies((401, 403)))
+    for status, reply in operation["responses"].items():
+        names = ["Retry-After"] if status in {"429", "503", "504"} else []
+        if route.limit is not None and status[0] in "24":
+            names += ["RateLimit", "RateLimit-Policy"]
+        if names:
+            reply["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _add_headers(document: dict[str, Any]) -> None:
-    document["components"]["headers"] = _HEADERS
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            limited = route_of(method.upper(), path).limit is not None
-            for status, reply in operation["responses"].items():
-                names = ["Retry-After"] if status in {"429", "503", "504"} else []
-                if limited and status[0] in "24":
-                    names += ["RateLimit", "RateLimit-Policy"]
-                if names:
-                    reply["headers"] = {
-                        name: {"$ref": f"#/components/headers/{name}"} for name in names
-                    }
-
-
-def _add_links(document: dict[str, Any]) -> None:
+def _add_links(paths: dict[str, Any]) -> None:
     """Link an answer to the requests that it makes possible."""
-    paths = document["paths"]
-    for route, prediction_id in _FEEDBACK_FROM.items():
-        if route in paths and "/feedback" in paths:
-            paths[route]["post"]["responses"]["200"]["links"] = {
-                "feedback": {
-                    "operationId": paths["/feedback"]["post"]["operationId"],
-                    "requestBody": {"prediction_id": f"$response.body#/{prediction_id}"},
-                    "description": "Send the true label of the prediction.",
-                }
+    for path, prediction_id in _FEEDBACK_FROM.items():
+        paths[path]["post"]["responses"]["200"]["links"] = {
+            "feedback": {
+                "operationId": paths["/feedback"]["post"]["operationId"],
+                "requestBody": {"prediction_id": f"$response.body#/{prediction_id}"},
+                "description": "Send the true label of the prediction.",
             }
+        }
 
 
 _FEEDBACK_FROM = {
