@@ -140,38 +140,6 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     text: str = ""  # empty in the log, unless TEXT_STORAGE is `full`
     assignment: Assignment | None = None
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        prediction_id: UUID,
-        created_at: datetime,
-        endpoint: Endpoint,
-        version: Version,
-        text: str,
-        classification: Classification,
-        cache_hit: bool,
-        latency_ms: float,
-        assignment: Assignment | None = None,
-    ) -> Prediction:
-        """The prediction that `classification` of `text` is."""
-        return cls(
-            id=prediction_id,
-            created_at=created_at,
-            endpoint=endpoint,
-            model=ModelVersion(version, classification.revision, classification.engine),
-            sentiment=classification.sentiment,
-            confidence=classification.confidence,
-            scores=classification.scores,
-            latency_ms=latency_ms,
-            cache_hit=cache_hit,
-            truncated=classification.truncated,
-            token_count=classification.token_count,
-            text_characters=len(text),
-            text=text,
-            assignment=assignment,
-        )
-
     @property
     def version(self) -> Version:
         return self.model.version

@@ -188,17 +188,24 @@ class PredictionPipeline:
         latency_ms = (time.perf_counter() - started) * 1_000
         ids = sorted(new_id(created_at) for _ in texts)  # the log, too, keeps the order of a batch
         return [
-            Prediction.of(
-                prediction_id=id_,
+            Prediction(
+                id=id_,
                 created_at=created_at,
                 endpoint=endpoint,
-                version=version,
-                text=text,
-                classification=answers[key],
-                cache_hit=key in hits,
+                model=ModelVersion(version, answer.revision, answer.engine),
+                sentiment=answer.sentiment,
+                confidence=answer.confidence,
+                scores=answer.scores,
                 latency_ms=latency_ms,
+                cache_hit=key in hits,
+                truncated=answer.truncated,
+                token_count=answer.token_count,
+                text_characters=len(text),
+                text=text,
             )
-            for id_, key, text in zip(ids, keys, texts, strict=True)
+            for id_, key, text, answer in zip(
+                ids, keys, texts, (answers[key] for key in keys), strict=True
+            )
         ]
 
     async def _compute(

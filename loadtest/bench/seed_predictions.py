@@ -26,7 +26,6 @@ from core.settings import SettingsError, get_settings
 from core.types import (
     VERSIONS,
     Assignment,
-    Classification,
     Comparison,
     Endpoint,
     Experiment,
@@ -180,21 +179,21 @@ def made_up(
         right = draw.random() < _ACCURACY[version]
         sentiment = truth if right else _OTHER[truth]
         sure = confidence[row][version == "v2"]
-        prediction = Prediction.of(
-            prediction_id=new_id(times[row], draw.getrandbits),
+        text = f"{texts[row]:<{int(words[row] * 5.5)}}"
+        prediction = Prediction(
+            id=new_id(times[row], draw.getrandbits),
             created_at=times[row],
             endpoint=endpoint,
-            version=version,
-            text=f"{texts[row]:<{int(words[row] * 5.5)}}",
-            classification=Classification(
-                _MODELS[version].revision,
-                _MODELS[version].engine,
-                {sentiment: sure, _OTHER[sentiment]: 1 - sure},
-                token_count=min(512, int(words[row] * 1.3) + 2),
-                truncated=words[row] > 380,
-            ),
-            cache_hit=cached[row],
+            model=_MODELS[version],
+            sentiment=sentiment,
+            confidence=sure,
+            scores={sentiment: sure, _OTHER[sentiment]: 1 - sure},
             latency_ms=latency[row],
+            cache_hit=cached[row],
+            truncated=words[row] > 380,
+            token_count=min(512, int(words[row] * 1.3) + 2),
+            text_characters=len(text),
+            text=text,
             assignment=assignment,
         )
         made.append(prediction)

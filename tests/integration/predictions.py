@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.log.records import ComparisonRecord, TextStorage, to_record
 from analytics.log.writer import LogWriter
 from core.types import (
-    Classification,
     Comparison,
     Endpoint,
     Failure,
+    ModelVersion,
     Prediction,
     Sentiment,
     Version,
@@ -52,19 +52,20 @@ def make_prediction(
     latency_ms: float = 12.5,
 ) -> Prediction:
     created_at = created_at or datetime.now(UTC)
-    return Prediction.of(
-        prediction_id=new_id(created_at),
+    scores = scores or {"negative": 0.25, "positive": 0.75}
+    sentiment = max(scores, key=scores.__getitem__)
+    return Prediction(
+        id=new_id(created_at),
         created_at=created_at,
         endpoint=endpoint,
-        version=version,
-        text=text,
-        classification=Classification(
-            f"{version}-revision",
-            "fake",
-            scores or {"negative": 0.25, "positive": 0.75},
-            token_count=5,
-            truncated=False,
-        ),
-        cache_hit=cache_hit,
+        model=ModelVersion(version, f"{version}-revision", "fake"),
+        sentiment=sentiment,
+        confidence=scores[sentiment],
+        scores=scores,
         latency_ms=latency_ms,
+        cache_hit=cache_hit,
+        truncated=False,
+        token_count=5,
+        text_characters=len(text),
+        text=text,
     )

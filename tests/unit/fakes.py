@@ -170,16 +170,21 @@ class FakeWriter:
 
 
 def prediction(text: str = "text") -> Prediction:
-    now = datetime.now(UTC)
-    return Prediction.of(
-        prediction_id=new_id(now),
+    now, answer = datetime.now(UTC), classification(text)
+    return Prediction(
+        id=new_id(now),
         created_at=now,
         endpoint="/predict",
-        version="v1",
-        text=text,
-        classification=classification(text),
-        cache_hit=False,
+        model=ModelVersion("v1", answer.revision, answer.engine),
+        sentiment=answer.sentiment,
+        confidence=answer.confidence,
+        scores=answer.scores,
         latency_ms=1.0,
+        cache_hit=False,
+        truncated=answer.truncated,
+        token_count=answer.token_count,
+        text_characters=len(text),
+        text=text,
     )
 
 

@@ -7,23 +7,27 @@ from uuid import UUID
 
 import pytest
 
-from core.types import Classification, Comparison, Prediction, Version
+from core.types import Comparison, ModelVersion, Prediction, Version
 from core.uuid7 import new_id
 from web.schemas.predictions import AbCompareReply, BatchReply, PredictionReply
 
 
 def prediction(positive: float, version: Version = "v1") -> Prediction:
-    return Prediction.of(
-        prediction_id=new_id(datetime.now(UTC)),
-        created_at=datetime.now(UTC),
+    now = datetime.now(UTC)
+    return Prediction(
+        id=new_id(now),
+        created_at=now,
         endpoint="/predict",
-        version=version,
-        text="A film.",
-        classification=Classification(
-            "r1", "fake", {"negative": 1 - positive, "positive": positive}, 4, truncated=True
-        ),
-        cache_hit=True,
+        model=ModelVersion(version, "r1", "fake"),
+        sentiment="positive" if positive > 0.5 else "negative",
+        confidence=max(positive, 1 - positive),
+        scores={"negative": 1 - positive, "positive": positive},
         latency_ms=2.5,
+        cache_hit=True,
+        truncated=True,
+        token_count=4,
+        text_characters=7,
+        text="A film.",
     )
 
 
