@@ -5,11 +5,13 @@ Only `scripts.score --ray` imports this module, because Ray is an optional packa
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from core.paths import ROOT
@@ -23,8 +25,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.settings import Settings
-from core.types import Classification, Version
+from core.types import Version
 from runners.engines.choice import EngineUnavailable
+from scoring.job import ClusterFailed
+from scoring.outputs import Scores
 from scoring.scorer import LoadedModel, Scorer, load_models
 
 # A node computes one chunk while another waits, so that no node waits for the driver.
@@ -38,48 +42,21 @@ _ADVICE = "save the same models on all nodes, and set ENGINE to one that all of 
 Load = Callable[[int], Mapping[Version, LoadedModel]]
 
 
-class ClusterFailed(RuntimeError):
-    """The cluster cannot be reached, or no node can score."""
-
-
 class _Node:
     """The models on one node; Ray restarts a dead actor, there or on another node."""
 
     def __init__(self, load: Load, streams: int) -> None:
-        models = load(streams)
-        self._identities = {version: model.identity for version, model in models.items()}
-        self._scorer = Scorer(
-            {version: model.model for version, model in models.items()}, streams=streams
-        )
+        self._scorer = Scorer(load(streams), streams=streams)
 
-    def identities(self) -> dict[Version, str]:
-        return self._identities
+    def identities(self) -> Mapping[Version, str]:
+        return self._scorer.identities
 
-    def score(
-        self, texts: Sequence[str], identities: Mapping[Version, str]
-    ) -> dict[Version, list[Classification]]:
-        if self._identities != identities:
+    def score(self, texts: Sequence[str], identities: Mapping[Version, str]) -> Scores:
+        if (own := self._scorer.identities) != identities:
             raise EngineUnavailable(
-                f"a node has {_describe(self._identities)}, others have {_describe(identities)}; "
-                f"{_ADVICE}"
+                f"a node has {_describe(own)}, others have {_describe(identities)}; {_ADVICE}"
             )
         return self._scorer.score(texts)
-
-
-class Pending:
-    """Texts that a node is scoring."""
-
-    def __init__(self, reference: Any) -> None:
-        self._reference = reference
-
-    def wait(self) -> dict[Version, list[Classification]]:
-        try:
-            scores: dict[Version, list[Classification]] = ray.get(self._reference)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except ray.exceptions.RayError as error:
-            raise ClusterFailed(_first_line(error)) from error
-        return scores
 
 
 class ClusterScorer:
@@ -92,13 +69,20 @@ class ClusterScorer:
     def __init__(self, actors: Sequence[Any], identities: Mapping[Version, str]) -> None:
         self.identities = identities
         self.chunks_ahead = _CHUNKS_PER_NODE * len(actors)
-        self._actors = actors
-        self._begun = 0
+        self._actors = itertools.cycle(actors)
 
-    def begin(self, texts: Sequence[str]) -> Pending:
-        actor = self._actors[self._begun % len(self._actors)]
-        self._begun += 1
-        return Pending(actor.score.remote(texts, self.identities))
+    def begin(self, texts: Sequence[str]) -> Callable[[], Scores]:
+        return partial(_wait, next(self._actors).score.remote(texts, self.identities))
+
+
+def _wait(scoring: Any) -> Scores:
+    try:
+        scores: Scores = ray.get(scoring)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise ClusterFailed(_first_line(error)) from error
+    return scores
 
 
 def models_on(versions: Sequence[Version], settings: Settings) -> Load:

@@ -7,8 +7,9 @@ import queue
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -30,8 +31,7 @@ from runners.model_store import find_model
 from runners.packing import pack
 from scoring.chunks import CHUNK_ROWS
 from scoring.job import Format, Job, score_file
-from scoring.journal import Progress
-from scoring.scorer import LoadedModel, streams_of
+from scoring.scorer import LoadedModel, Scorer, streams_of
 
 Ids = NDArray[np.int64]
 VERSION: Version = "v1"
@@ -84,9 +84,7 @@ def main(
             for format_, costs in scored.items():
                 job = Job(source, Path(folder) / f"{turn}.{format_}", "text", [VERSION])
                 alone.append(_cost(engine_alone, rows))
-                costs.append(
-                    _cost(lambda job=job: score_file(job, models, _silent, streams=streams), rows)  # type: ignore[misc]
-                )
+                costs.append(_cost(partial(_score, job, models, streams), rows))
             console.print(f"turn {turn + 1} of {rounds}")
     usual = Cost.median(alone)
     console.print(f"{engine.name}, {streams} streams, alone: {usual}")
@@ -106,8 +104,9 @@ def main(
         write_figures(record, figures)
 
 
-def _silent(_progress: Progress, _fraction: float) -> None:
-    pass
+def _score(job: Job, models: Mapping[Version, LoadedModel], streams: int) -> None:
+    with Scorer(models, streams=streams) as scorer:
+        score_file(scorer, job, lambda *_: None)
 
 
 def _cost(work: Callable[[], object], rows: int) -> Cost:
