@@ -81,7 +81,7 @@ def _wait(scoring: Any) -> Scores:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
-        raise ClusterFailed(_first_line(error)) from error
+        raise ClusterFailed(_line(error, 0)) from error
     return scores
 
 
@@ -117,7 +117,7 @@ def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
             runtime_env={"working_dir": str(ROOT), "excludes": _EXCLUDED},
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterFailed(f"no Ray cluster at {address}: {_first_line(error)}") from error
+        raise ClusterFailed(f"no Ray cluster at {address}: {_line(error, 0)}") from error
     try:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         actors = [_start(node, load) for node in nodes if _cpus(node)]
@@ -156,10 +156,10 @@ def _shared_identities(actors: Sequence[Any]) -> dict[Version, str]:
     except ray.exceptions.ActorDiedError as error:
         raise ClusterFailed(
             "a node cannot load the models; each needs them in a BentoML store of its own"
-            f" (BENTOML_HOME): {_last_line(error)}"
+            f" (BENTOML_HOME): {_line(error, -1)}"
         ) from error
     except ray.exceptions.RayError as error:
-        raise ClusterFailed(_first_line(error)) from error
+        raise ClusterFailed(_line(error, 0)) from error
     for other in others:
         if other != first:
             raise EngineUnavailable(
@@ -173,9 +173,5 @@ def _describe(identities: Mapping[Version, str]) -> str:
     return ", ".join(f"{version}: {identity}" for version, identity in identities.items())
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+def _line(error: Exception, index: int) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[index]

@@ -103,10 +103,10 @@ def _scored(chunks: Iterator[Chunk], scorer: ChunkScorer) -> Iterator[tuple[Chun
     for chunk in chunks:
         begun.append((chunk, scorer.begin(chunk.texts)))
         if len(begun) > scorer.chunks_ahead:
-            first, scores = begun.popleft()
-            yield first, scores()
-    for last, scores in begun:
-        yield last, scores()
+            first, wait = begun.popleft()
+            yield first, wait()
+    for last, wait in begun:
+        yield last, wait()
 
 
 def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+from msgspec.structs import replace
 
 from scoring.chunks import Position
 
@@ -88,18 +89,14 @@ class Journal(AbstractContextManager["Journal"]):
             file.flush()
             if content:
                 os.fsync(file.fileno())
-        self._save(
-            msgspec.structs.replace(
-                progress,
-                output_bytes=self.progress.output_bytes + len(output),
-                rejected_bytes=self.progress.rejected_bytes + len(rejects),
-            )
-        )
+        output_bytes = self.progress.output_bytes + len(output)
+        rejected_bytes = self.progress.rejected_bytes + len(rejects)
+        self._save(replace(progress, output_bytes=output_bytes, rejected_bytes=rejected_bytes))
 
     def finish(self, convert: Callable[[Path, Path], None] | None) -> None:
         """Rename the output to its final name, after `convert` has converted it."""
         if not self.progress.is_complete:
-            self._save(msgspec.structs.replace(self.progress, is_complete=True))
+            self._save(replace(self.progress, is_complete=True))
         if convert is not None and self._partial.stat().st_size:
             converted = _beside(self._out, ".converting")
             convert(self._partial, converted)

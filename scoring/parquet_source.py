@@ -30,11 +30,9 @@ class ParquetSource:
         self._column = column
         try:
             with pq.ParquetFile(path) as file:
-                schema = file.schema_arrow
-                self._groups = [
-                    file.metadata.row_group(number).num_rows
-                    for number in range(file.metadata.num_row_groups)
-                ]
+                schema, metadata = file.schema_arrow, file.metadata
+                groups = map(metadata.row_group, range(metadata.num_row_groups))
+                self._groups = [group.num_rows for group in groups]
         except (pa.ArrowInvalid, OSError) as error:
             raise InvalidInput(f"not a Parquet file: {error}") from error
         names = schema.names if keep is None else list(keep)
@@ -70,11 +68,9 @@ class ParquetSource:
             start -= self._groups[group]
             group += 1
         with pq.ParquetFile(self._path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
+            groups = list(range(group, len(self._groups)))
             for batch in file.iter_batches(
-                CHUNK_ROWS,
-                row_groups=list(range(group, len(self._groups))),
-                columns=self._read_columns,
-                use_threads=False,
+                CHUNK_ROWS, row_groups=groups, columns=self._read_columns, use_threads=False
             ):
                 if start < batch.num_rows:
                     yield pa.Table.from_batches([batch.slice(start)])

@@ -48,15 +48,6 @@ class RecordSource(ABC):
             rows, chunk_start = start.rows, start.offset
             usable: list[Record] = []
             rejected: list[Rejection] = []
-
-            def chunk() -> Chunk:
-                return Chunk(
-                    [record.text for record in usable],
-                    self._columns([record.row for record in usable]),
-                    list(rejected),
-                    Position(lines.offset, lines.number, rows),
-                )
-
             left = None if limit is None else max(0, limit - rows)
             for record in islice(self._records(lines), left):
                 rows += 1
@@ -66,12 +57,14 @@ class RecordSource(ABC):
                     usable.append(record)
                 is_full = len(usable) + len(rejected) == CHUNK_ROWS
                 if is_full or lines.offset - chunk_start > CHUNK_BYTES:
-                    yield chunk()
-                    usable.clear()
-                    rejected.clear()
-                    chunk_start = lines.offset
+                    yield self._chunk(usable, rejected, Position(lines.offset, lines.number, rows))
+                    usable, rejected, chunk_start = [], [], lines.offset
             if usable or rejected:
-                yield chunk()
+                yield self._chunk(usable, rejected, Position(lines.offset, lines.number, rows))
+
+    def _chunk(self, usable: list[Record], rejected: list[Rejection], end: Position) -> Chunk:
+        columns = self._columns([record.row for record in usable])
+        return Chunk([record.text for record in usable], columns, rejected, end)
 
     def _records(self, lines: Lines) -> Iterator[Record | Rejection]:
         read = self._reader(lines)
