@@ -13,6 +13,7 @@ import httpx
 import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
+from typer import Argument, Option
 
 from core.settings import get_settings
 from core.types import Version
@@ -26,8 +27,8 @@ TIMEOUT_SECONDS = 10.0
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 console = Console(highlight=False)
 
-Reason = Annotated[str, typer.Option("--reason", "-m", help="the reason, for the history")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="print the change without making it")]
+Reason = Annotated[str, Option("--reason", "-m", help="the reason, for the history")]
+DryRun = Annotated[bool, Option("--dry-run", help="print the change without making it")]
 
 
 class Service(httpx.Client):
@@ -60,9 +61,9 @@ def _failed(reason: str) -> typer.Exit:
 @app.callback()
 def main(
     context: typer.Context,
-    url: Annotated[str | None, typer.Option(help="the service [default: HOST and PORT]")] = None,
+    url: Annotated[str | None, Option(help="the service [default: HOST and PORT]")] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help="file with an API key of the scope admin", dir_okay=False)
+        Path | None, Option(help="file with an API key of the scope admin", dir_okay=False)
     ] = None,
 ) -> None:
     """Roll a new version out step by step, watch it, and roll it back."""
@@ -76,7 +77,7 @@ def main(
 @app.command()
 def status(
     context: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
+    watch: Annotated[bool, Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
 ) -> None:
     """Show shares of traffic, loaded models, the schedule and the guardrails."""
     service: Service = context.obj
@@ -97,9 +98,7 @@ def status(
 @app.command(name="set")
 def set_policy(
     context: typer.Context,
-    changes: Annotated[
-        str, typer.Argument(help="JSON, or @FILE: such as '{\"shadow_percent\": 10}'")
-    ],
+    changes: Annotated[str, Argument(help="JSON, or @FILE: such as '{\"shadow_percent\": 10}'")],
     reason: Reason,
     dry_run: DryRun = False,
 ) -> None:
@@ -117,14 +116,14 @@ def start(  # noqa: PLR0917  typer makes options of these; no caller passes them
     context: typer.Context,
     reason: Reason,
     steps: Annotated[
-        str, typer.Option(help="the challenger's percent of traffic at each step")
+        str, Option(help="the challenger's percent of traffic at each step")
     ] = "5,25,50,100",
-    hold: Annotated[int, typer.Option(help="seconds that each step lasts")] = 3_600,
+    hold: Annotated[int, Option(help="seconds that each step lasts")] = 3_600,
     shadow: Annotated[
-        float, typer.Option(help="percent of /predict that the challenger answers in shadow")
+        float, Option(help="percent of /predict that the challenger answers in shadow")
     ] = 0.0,
     promote: Annotated[
-        bool, typer.Option(help="make the challenger champion after the last step")
+        bool, Option(help="make the challenger champion after the last step")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -150,9 +149,7 @@ def roll_back(
     reason: Reason,
     to: Annotated[
         int | None,
-        typer.Option(
-            help="an earlier policy, with its models [default: all traffic to the champion]"
-        ),
+        Option(help="an earlier policy, with its models [default: all traffic to the champion]"),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -170,12 +167,10 @@ def next_step(context: typer.Context, reason: Reason, dry_run: DryRun = False) -
 @app.command()
 def reload(
     context: typer.Context,
-    version: Annotated[Version, typer.Argument(help="the version to load it for")],
+    version: Annotated[Version, Argument(help="the version to load it for")],
     tag: Annotated[
         str,
-        typer.Argument(
-            help="name:version in the model store, or 'configured' for the configured model"
-        ),
+        Argument(help="name:version in the model store, or 'configured' for the configured model"),
     ],
     reason: Reason,
 ) -> None:
@@ -200,7 +195,7 @@ def reload(
 
 @app.command()
 def history(
-    context: typer.Context, limit: Annotated[int, typer.Option(help="entries", max=200)] = 20
+    context: typer.Context, limit: Annotated[int, Option(help="entries", max=200)] = 20
 ) -> None:
     """List the changes of policy with author, time and reason, the newest first."""
     service: Service = context.obj

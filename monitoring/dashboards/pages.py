@@ -38,8 +38,7 @@ def bad_shares(objective: str) -> list[Dataquery]:
 
 
 OVERVIEW = page(
-    "sentiment-overview",
-    "Sentiment / overview",
+    "sentiment-overview", "Sentiment / overview",
     Row("Requests"),
     panel("Requests by endpoint", "reqps", rates("http_requests_total", "endpoint")),
     panel("Answers by status", "reqps", rates("http_requests_total", "status"),
@@ -71,8 +70,7 @@ OVERVIEW = page(
              legend="{{version}}, BentoML {{bentoml}}")),
 )  # fmt: skip
 MODEL = page(
-    "sentiment-model",
-    "Sentiment / models",
+    "sentiment-model", "Sentiment / models",
     Row("Predictions"),
     panel("By version", "ops", rates("model_predictions_total", "version")),
     panel("Share of each sentiment", "percentunit",
@@ -117,8 +115,7 @@ MODEL = page(
           note="Of /predict/ab-compare"),
 )  # fmt: skip
 CACHE = page(
-    "sentiment-cache",
-    "Sentiment / cache",
+    "sentiment-cache", "Sentiment / cache",
     Row("Cache"),
     panel("Texts found", "percentunit",
           query(f"sum(rate(cache_hits_total[{RATE}])) / "
@@ -133,8 +130,7 @@ CACHE = page(
           note="While Redis is away a circuit breaker keeps them few"),
 )  # fmt: skip
 LOG = page(
-    "sentiment-log",
-    "Sentiment / database and log",
+    "sentiment-log", "Sentiment / database and log",
     Row("Prediction log"),
     panel("Predictions", "ops",
           total("prediction_log_recorded_total", "on local disk"),
