@@ -145,7 +145,7 @@ def _served(in_image: CommandLine) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     folder = BUILD / "image-check"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with (
         embedded_redis(folder / "redis", max_memory="64mb") as redis,
         (folder / "log").open("wb") as log,
