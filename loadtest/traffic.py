@@ -61,6 +61,7 @@ REPLY_KEYS = {
     BATCH: ("predictions",),
     COMPARE: ("predictions", "agreement"),
 }
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Words = Callable[[random.Random], int]
 Drawn = TypeVar("Drawn")
@@ -147,6 +148,11 @@ def batch(texts: list[str]) -> Request:
 
 def compare(text: str) -> Request:
     return Request(COMPARE, orjson.dumps({"text": text}), 1)
+
+
+def client_address(number: int) -> str:
+    """A private address, by which a service on this machine distinguishes clients."""
+    return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
 def _new_texts(seed: int | str, words: Words) -> Iterator[str]:

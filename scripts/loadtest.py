@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +10,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import typer
-from rich.console import Console
 
 from core.paths import ROOT
 from core.settings import get_settings
 from loadtest.bench.record import command_line, machine
 from loadtest.headless import (
     KEYS,
-    LOOPBACK,
     MAX_SECONDS,
     MAX_USERS,
     REPORT,
@@ -27,11 +24,11 @@ from loadtest.headless import (
     Shape,
     run_locust,
 )
-from loadtest.table import LATEST, as_row, as_table, with_row
+from loadtest.table import LATEST, as_row, as_table, console, with_row
+from loadtest.traffic import LOOPBACK
 
 README = ROOT / "loadtest" / "README.md"
 REACH_SECONDS = 10.0
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def main(
@@ -54,7 +51,7 @@ def main(
     if not answers(host):
         console.print(f"[red]nothing answers at {host}; `make serve` starts a service[/]")
         raise typer.Exit(2)
-    if _is_elsewhere(host) and not os.environ.get(KEYS):
+    if urlsplit(host).hostname not in LOOPBACK and not os.environ.get(KEYS):
         console.print(f"[yellow]without {KEYS} all users share one client's rate limit there[/]")
     with console.status(f"{users} users send to {host} for {seconds:g} s"):
         try:
@@ -69,8 +66,7 @@ def main(
         console.print(f"[red]{times:,} times[/] {failure}", soft_wrap=True)
     console.print(f"report: {folder / REPORT}", soft_wrap=True)
     if record:
-        command = command_line()
-        row = as_row(outcome.total, datetime.now(UTC), machine(), command)
+        row = as_row(outcome.total, datetime.now(UTC), machine(), command_line())
         README.write_text(with_row(README.read_text(), row))
     raise typer.Exit(0 if outcome.ok else 1)
 
@@ -82,10 +78,6 @@ def answers(host: str) -> bool:
     except (httpx.TransportError, httpx.InvalidURL):
         return False
     return True
-
-
-def _is_elsewhere(host: str) -> bool:
-    return urlsplit(host).hostname not in LOOPBACK
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from core.settings import Settings
 from loadtest.bench.servers import (
@@ -29,7 +28,7 @@ from loadtest.bench.servers import (
 )
 from loadtest.headless import MAX_SECONDS, MAX_USERS, LocustFailed, Loop, run_locust
 from loadtest.outcome import Outcome
-from loadtest.table import LATEST, as_table
+from loadtest.table import LATEST, as_table, console
 
 # Users that wait for their answers are as fast as a slow service lets them, so that what is to be
 # compared is how long they wait, and that ours lets them ask no less. On two cores (AMD Zen 3) p95
@@ -37,7 +36,6 @@ from loadtest.table import LATEST, as_table
 LEAST_TIMES_FASTER = 1.5
 LEAST_SHARE_OF_REQUESTS = 0.9
 _LIMITS = ("rate_limit_predict", "rate_limit_batch", "rate_limit_analytics")
-console = Console(highlight=False, width=110)
 
 
 @dataclass(frozen=True)
