@@ -63,13 +63,7 @@ class Classifier:
         ]
 
     def _logits(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
-        longest = max(len(encoding.ids) for encoding in encodings)
-        input_ids = np.full((len(encodings), longest), self._model.pad_token_id, dtype=np.int64)
-        attention_mask = np.zeros_like(input_ids)
-        for row, encoding in enumerate(encodings):
-            input_ids[row, : len(encoding.ids)] = encoding.ids
-            attention_mask[row, : len(encoding.ids)] = 1
-        return self._engine.infer(input_ids, attention_mask)
+        return self._engine.infer(*pad(encodings, self._model.pad_token_id))
 
     def _classification(self, encoding: Encoding, scores: list[float]) -> Classification:
         return Classification(
@@ -79,6 +73,19 @@ class Classifier:
             token_count=len(encoding.ids),
             truncated=bool(encoding.overflowing),
         )
+
+
+def pad(
+    encodings: Sequence[Encoding], pad_token_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and attention mask of a batch, each of shape (rows, tokens of the longest)."""
+    longest = max(len(encoding.ids) for encoding in encodings)
+    input_ids = np.full((len(encodings), longest), pad_token_id, dtype=np.int64)
+    attention_mask = np.zeros_like(input_ids)
+    for row, encoding in enumerate(encodings):
+        input_ids[row, : len(encoding.ids)] = encoding.ids
+        attention_mask[row, : len(encoding.ids)] = 1
+    return input_ids, attention_mask
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
