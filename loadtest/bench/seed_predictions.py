@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback.store import store_labels
@@ -87,7 +88,8 @@ def main(
     """Write PREDICTIONS made-up predictions into the database of DATABASE_URL."""
     started = time.perf_counter()
     try:
-        asyncio.run(_seed(predictions, timedelta(days=days), seed))
+        url = get_settings().sqlalchemy_url()
+        asyncio.run(write_history(url, predictions, timedelta(days=days), seed))
     except SettingsError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from error
@@ -95,20 +97,20 @@ def main(
     print(f"{predictions:,} predictions in {seconds:.1f} s, {predictions / seconds:,.0f} a second")
 
 
-async def _seed(predictions: int, span: timedelta, seed: int) -> None:
-    settings = get_settings()
-    engine = create_engine(settings.sqlalchemy_url(), pool_size=1, timeout_seconds=60)
+async def write_history(url: URL, predictions: int, span: timedelta, seed: int) -> float:
+    """Write a history that ends now, with a progress bar; the seconds that the writer took."""
+    engine = create_engine(url, pool_size=1, timeout_seconds=120)
+    seconds, started, done = 0.0, time.perf_counter(), 0
     try:
-        with Progress(*_COLUMNS) as progress:
-            task = progress.add_task("seeding", total=predictions, rate=0.0)
-            started, done = time.perf_counter(), 0
+        with Progress(*_COLUMNS, transient=True) as progress:
+            task = progress.add_task("writing", total=predictions, rate=0.0)
             async for written in seed_history(engine, predictions, span, seed):
-                count = written.predictions
-                done += count
+                done, seconds = done + written.predictions, seconds + written.seconds
                 rate = done / (time.perf_counter() - started)
-                progress.update(task, advance=count, rate=rate)
+                progress.update(task, completed=done, rate=rate)
     finally:
         await engine.dispose()
+    return seconds
 
 
 async def seed_history(
