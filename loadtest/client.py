@@ -131,10 +131,9 @@ def local_address(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
-def http_message(host: str, request: Request, headers: str = "") -> bytes:
-    """The bytes of `request`; `headers` end in a line break each."""
+def http_message(host: str, request: Request) -> bytes:
     head = (
-        f"POST {request.path} HTTP/1.1\r\nHost: {host}\r\n{headers}"
+        f"POST {request.path} HTTP/1.1\r\nHost: {host}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(request.body)}\r\n\r\n"
     )
     return head.encode() + request.body

@@ -22,13 +22,12 @@ import uvloop
 
 from loadtest.client import Client, http_message, local_address
 from loadtest.report import LoadReport
-from loadtest.traffic import USUAL_WORDS, Kind, Request, Traffic, client_address, make_traffic
+from loadtest.traffic import USUAL_WORDS, Kind, Request, Traffic, make_traffic
 
 MAX_CLIENTS = 512
 MAX_SECONDS = 300.0
 MAX_WARM_UP_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
-_REQUESTS_PER_ADDRESS = 50
 
 
 class _ClosedLoop:
@@ -40,7 +39,6 @@ class _ClosedLoop:
         traffic: Traffic,
         clients: int,
         think: tuple[float, float],
-        many_addresses: bool,
     ) -> None:
         self.report = LoadReport()
         self.counts_from = self.counts_until = math.inf
@@ -49,9 +47,7 @@ class _ClosedLoop:
         self._requests = itertools.chain(traffic.primer, traffic.requests)
         self._primer_requests = len(traffic.primer)
         self._think = think
-        self._many_addresses = many_addresses
         self._chance = random.Random(0)
-        self._sent = itertools.count()
         self._running = [Client(*address) for _ in range(clients)]
         self._answers: Counter[Client] | None = Counter()  # None once the service is warm
         self._stopping = False
@@ -89,11 +85,8 @@ class _ClosedLoop:
     def _send(self, client: Client) -> None:
         if self._stopping:  # and finished while it was thinking
             return
-        request, headers = next(self._requests), ""
-        if self._many_addresses:
-            address = client_address(next(self._sent) // _REQUESTS_PER_ADDRESS)
-            headers = f"X-Forwarded-For: {address}\r\n"
-        message = http_message(self._host, request, headers)
+        request = next(self._requests)
+        message = http_message(self._host, request)
         client.send(message, request, partial(self._answered, client, request))
 
     def _answered(
@@ -134,15 +127,13 @@ async def send_load(
     seconds: float,
     warm_up_seconds: float = 0.0,
     think: tuple[float, float] = (0.0, 0.0),
-    many_addresses: bool = False,
     answer_seconds: float = ANSWER_SECONDS,
 ) -> LoadReport:
     """Send `traffic` from `clients` clients and count for `seconds`.
 
     With `warm_up_seconds`, counting starts when they have passed, the primer is answered and each
     client has had an answer, or at the latest after a minute. A client thinks `think` seconds, from
-    least to most, before each request. `many_addresses` sends X-Forwarded-For, so that each address
-    stays within a rate limit. Answers are waited for `answer_seconds`.
+    least to most, before each request. Answers are waited for `answer_seconds`.
 
     Raises:
         ValueError: `url` is not on this machine, or the load is past the bounds of this module.
@@ -151,7 +142,7 @@ async def send_load(
         raise ValueError(f"at most {MAX_CLIENTS} clients and {MAX_SECONDS:.0f} s")
     if not 0 <= warm_up_seconds <= MAX_WARM_UP_SECONDS:
         raise ValueError(f"at most {MAX_WARM_UP_SECONDS:.0f} s of warm-up")
-    load = _ClosedLoop(local_address(url), traffic, clients, think, many_addresses)
+    load = _ClosedLoop(local_address(url), traffic, clients, think)
     giving_up = asyncio.create_task(load.give_up_after(answer_seconds))
     try:
         load.start()

@@ -37,7 +37,7 @@ from locust.stats import StatsEntry
 from loadtest.headless import KEYS
 from loadtest.outcome import Figures, Outcome
 from loadtest.replies import Replies, WrongReply
-from loadtest.traffic import COMPARE, LOOPBACK, PREDICT, Kind, client_address, texts_of
+from loadtest.traffic import COMPARE, LOOPBACK, PREDICT, Kind, texts_of
 
 SUMMARY, DISTRIBUTION = "/analytics/summary", "/analytics/sentiment-distribution"
 SECONDS_BETWEEN = 2.0
@@ -186,7 +186,8 @@ def _identity(host: str) -> dict[str, str]:
     if _keys:
         return {"Authorization": f"Bearer {_keys[number % len(_keys)]}"}
     if urlsplit(host).hostname in LOOPBACK:
-        return {"X-Forwarded-For": client_address(number)}
+        address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+        return {"X-Forwarded-For": address}
     return {}
 
 

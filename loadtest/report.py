@@ -47,8 +47,8 @@ class LoadReport:
         return {
             "seconds": round(self.seconds, 3),
             "answers": len(latencies),
-            "failures": self.failures,
-            "warm_up_failures": self.warm_up_failures,
+            "failures": dict(self.failures),
+            "warm_up_failures": dict(self.warm_up_failures),
             "requests_per_second": round(self.requests_per_second, 2),
             "texts_per_second": round(self.texts / self.seconds, 2),
             "mean_ms": round(1_000 * fmean(latencies), 2) if latencies else None,

@@ -40,8 +40,8 @@ def _as_text(cell: str | float | None) -> str:
 
 def as_table(outcome: Outcome, title: str) -> Table:
     columns = ("", "answers", "failures", "requests/s", "p50 ms", "p95 ms", "p99 ms")
-    figures = [astuple(figures) for figures in (*outcome.endpoints, outcome.total)]
-    return make_table(title, columns, figures)
+    rows = [astuple(figures) for figures in outcome.endpoints]
+    return make_table(title, columns, [*rows, ("all", *astuple(outcome.total)[1:])])
 
 
 def as_row(total: Figures, date: datetime, where: dict[str, object], command: str) -> str:

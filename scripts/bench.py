@@ -12,11 +12,12 @@ from typing import Annotated
 
 import bentoml
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS
+from loadtest.bench import service
 from loadtest.bench.cost import measure_cost
 from loadtest.bench.engines import Step, measure_engines
 from loadtest.bench.measure import MeasurementFailed
@@ -24,13 +25,6 @@ from loadtest.bench.models import base_size_model, served_model
 from loadtest.bench.plan import BASE, QUICK, STARTER, Part, Plan
 from loadtest.bench.record import as_json, command_line, make_record
 from loadtest.bench.servers import NotStarted, Site, our_service, site
-from loadtest.bench.service import (
-    LONG_QUEUE,
-    measure_base_size,
-    measure_service,
-    measure_start,
-    measure_starts,
-)
 from loadtest.bench.summary import Row
 from loadtest.bench.tables import tables
 from loadtest.table import console
@@ -53,11 +47,9 @@ def main(
     sigterm_as_ctrl_c()
     plan, parts = QUICK if quick else Plan(), only or list(Part)
     total = sum(plan.steps()[part] for part in parts)
-    text = TextColumn("{task.description}")
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with Progress(
-            text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-        ) as progress:
+        with Progress(*columns, console=console) as progress:
             task = progress.add_task("", total=total)
 
             def step(description: str) -> None:
@@ -83,22 +75,22 @@ def _measure(plan: Plan, parts: list[Part], step: Step) -> Iterator[Row]:
             return
         where = stack.enter_context(site())
         if Part.start in parts:
-            yield from measure_starts(plan, where, step)
+            yield from service.measure_starts(plan, where, step)
         yield from _measure_served(plan, parts, where, step)
         if Part.service in parts and BASE in models and plan.base_cells:
             versions = dict.fromkeys(VERSIONS, models[BASE])
-            yield from measure_base_size(plan, replace(where, models=versions), step)
+            yield from service.measure_base_size(plan, replace(where, models=versions), step)
 
 
 def _measure_served(plan: Plan, parts: list[Part], where: Site, step: Step) -> Iterator[Row]:
-    with our_service(where, **LONG_QUEUE) as ours:
+    with our_service(where, **service.LONG_QUEUE) as ours:
         step("start: from `bentoml serve` to ready")
         if Part.start in parts:
-            yield measure_start(plan, ours, plan.starts - 1)
+            yield service.measure_start(plan, ours, plan.starts - 1)
         else:
             ours.wait_until_ready()
         if Part.service in parts:
-            yield from measure_service(plan, where, ours, step)
+            yield from service.measure_service(plan, where, ours, step)
         if Part.cost in parts:
             yield from measure_cost(plan, ours, step)
 

@@ -154,7 +154,9 @@ class Reference:
     def __init__(self, model: SavedModel) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         torch.set_num_threads(usable_cpus())
         self._torch = torch
         self._network = AutoModelForSequenceClassification.from_pretrained(

@@ -18,7 +18,7 @@ from loadtest.bench.processes import cpu_seconds, of_each_role, resident_mib, sa
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.servers import Server, our_service, site
 from loadtest.generator import send_load
-from loadtest.open_loop import OpenLoop, Outcome
+from loadtest.open_loop import OpenLoop, Outcome, Planned
 from loadtest.report import percentile_ms
 from loadtest.table import console, make_table
 from loadtest.traffic import BATCH, Kind, Request, make_traffic
@@ -26,6 +26,7 @@ from loadtest.traffic import BATCH, Kind, Request, make_traffic
 WARM_UP_SECONDS = 3.0
 REVIEW_WORDS = 200
 REVIEWS = 100
+CLOSED = "closed loop, 64 clients"
 SHOWN = {
     "asked_per_second": "asked/s",
     "answered_per_second": "answered/s",
@@ -81,14 +82,16 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
     more_cores = phases[overload]["cores"]["load"] - phases["1.5x"]["cores"]["load"]
     with _taking(more_cores):
         await phase(with_load, 1.5 * capacity)
-    rows = [(name, *map(of.get, SHOWN), _shown(of["cores"])) for name, of in phases.items()]
+    closed_loop = closed.figures()
+    shown = phases | {CLOSED: {**closed_loop, "answered_per_second": capacity, "cores": {}}}
+    rows = [(name, *map(of.get, SHOWN), _shown(of["cores"])) for name, of in shown.items()]
     console.print(make_table("New texts, open loop", ("", *SHOWN.values(), "cores"), rows))
     goodput = phases[overload]["answered_per_second"]
     peak = max(capacity, *(phases[name]["answered_per_second"] for name in usual_loads))
     figures = {
         **phases,
         "capacity_per_second": capacity,
-        "closed loop, 64 clients": closed.figures(),
+        CLOSED: closed_loop,
         "seconds_to_normal": _seconds_to_normal(
             phases["afterwards, 0.5x"]["by_second"], 3 * phases["0.5x"]["p99_ms"]
         ),
@@ -96,7 +99,6 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
         "goodput_of_what_the_load_leaves": goodput / phases[with_load]["answered_per_second"],
     }
     console.print(
-        f"closed loop, 64 clients: {closed.figures()}\n"
         f"at {overload}: {figures['goodput_of_peak']:.0%} of the peak, "
         f"{figures['goodput_of_what_the_load_leaves']:.0%} of what the service does with the cores "
         f"that making {overload} leaves; back to normal after {figures['seconds_to_normal']} s"
@@ -109,18 +111,23 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
 
 
 async def _phase(
-    server: Server, load: OpenLoop, planned: Sequence[Any], rate: float, seconds: float
+    server: Server, load: OpenLoop, planned: Sequence[Planned], rate: float, seconds: float
 ) -> dict[str, Any]:
     before, load_before, started = cpu_seconds(server.pid), time.process_time(), time.perf_counter()
     async with sampled(lambda: _resident_mib(server), 0.5) as mebibytes:
         outcomes = await load.send(planned)
         elapsed = time.perf_counter() - started
         used = {"load": time.process_time() - load_before, **cpu_seconds(server.pid, before)}
+    by_second: dict[int, list[Outcome]] = defaultdict(list)
+    first_due = min(outcome.due for outcome in outcomes)
+    for outcome in outcomes:
+        by_second[int(outcome.due - first_due)].append(outcome)
     return {
-        **_figures(outcomes, rate, seconds),
+        "asked_per_second": round(rate, 1),
+        **_figures(outcomes, seconds),
         "resident_mib": round(max(mebibytes)),
         "cores": {role: round(of / elapsed, 2) for role, of in used.items()},
-        "by_second": _by_second(outcomes),
+        "by_second": [_figures(by_second[second], 1.0) for second in sorted(by_second)],
     }
 
 
@@ -134,14 +141,8 @@ def _shown(cores: dict[str, float]) -> str:
 
 def _seconds_to_normal(by_second: Sequence[dict[str, Any]], slow_ms: float) -> int:
     """The last second in which anything was refused or slow."""
-    return max(
-        (
-            second
-            for second, of in enumerate(by_second, start=1)
-            if of["refused"] or (of["p99_ms"] or 0) > slow_ms
-        ),
-        default=0,
-    )
+    slow = [of["statuses"].keys() != {"200"} or of["p99_ms"] > slow_ms for of in by_second]
+    return max((second for second, is_slow in enumerate(slow, start=1) if is_slow), default=0)
 
 
 async def _beside_large(
@@ -152,7 +153,7 @@ async def _beside_large(
     async def small(for_seconds: float) -> dict[str, Any]:
         rate = 10.0
         outcomes = await load.send(load.plan(texts, rate=rate, seconds=for_seconds))
-        figures = _figures(outcomes, rate, for_seconds)
+        figures = _figures(outcomes, for_seconds)
         return {key: figures[key] for key in ("p50_ms", "p99_ms", "statuses")}
 
     alone = await small(seconds)
@@ -166,35 +167,17 @@ async def _beside_large(
     return {"small_alone": alone, "small_beside": beside, f"large_{BATCH}": report.figures()}
 
 
-def _figures(outcomes: Sequence[Outcome], rate: float, seconds: float) -> dict[str, Any]:
+def _figures(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
     answered = [outcome.latency_seconds for outcome in outcomes if outcome.ok]
     refused = [outcome.latency_seconds for outcome in outcomes if outcome.status in (429, 503)]
     return {
-        "asked_per_second": round(rate, 1),
         "answered_per_second": round(len(answered) / seconds, 1),
         "p50_ms": percentile_ms(answered, 50),
         "p99_ms": percentile_ms(answered, 99),
         "refused_p50_ms": percentile_ms(refused, 50),
         "refused_p99_ms": percentile_ms(refused, 99),
-        "statuses": Counter(str(outcome.status) for outcome in outcomes),
+        "statuses": dict(Counter(str(outcome.status) for outcome in outcomes)),
     }
-
-
-def _by_second(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """By the second in which a request was due."""
-    start = min(outcome.due for outcome in outcomes)
-    seconds: dict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    for outcome in outcomes:
-        seconds[int(outcome.due - start)][not outcome.ok].append(outcome.latency_seconds)
-    return [
-        {
-            "answered": len(answered),
-            "refused": len(refused),
-            "refused_p99_ms": percentile_ms(refused, 99),
-            "p99_ms": percentile_ms(answered, 99),
-        }
-        for _, (answered, refused) in sorted(seconds.items())
-    ]
 
 
 @contextmanager

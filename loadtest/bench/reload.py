@@ -56,7 +56,7 @@ def main(
     console.print(make_table(title, ("", "before", "while", "after"), rows))
     console.print(
         f"a reload takes {median(seconds):.1f} s, at most {max(seconds):.1f} s; "
-        f"failed requests: {figures['failures'] or 'none'}"
+        f"failed requests: {dict(figures['failures']) or 'none'}"
     )
     write_figures(record, figures)
 

@@ -68,35 +68,30 @@ class Server:
         log = self.log.read_text(errors="replace")[-3000:]
         raise NotStarted(f"{self.name} did not get ready:\n{log}")
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Give it no CPU until the block ends: LitServe takes a quarter of a core idling.
-
-        Raises:
-            NotStarted: it did not come back.
-        """
-        paused = processes(self.pid)
-        for process in paused:
-            process.suspend()
-        try:
-            yield
-        finally:
-            for process in paused:
-                process.resume()
-            self.wait_until_ready()
-
     def _seconds(self) -> float:
         return time.perf_counter() - self.started
 
 
 @contextmanager
 def alone(server: Server, *servers: Server) -> Iterator[None]:
-    """While the block runs, the other `servers` do not."""
-    with ExitStack() as stack:
-        for other in servers:
-            if other is not server:
-                stack.enter_context(other.paused())
+    """Give the other `servers` no CPU until the block ends.
+
+    LitServe takes a quarter of a core idling.
+
+    Raises:
+        NotStarted: one did not come back.
+    """
+    others = [other for other in servers if other is not server]
+    paused = [process for other in others for process in processes(other.pid)]
+    for process in paused:
+        process.suspend()
+    try:
         yield
+    finally:
+        for process in paused:
+            process.resume()
+        for other in others:
+            other.wait_until_ready()
 
 
 @dataclass(frozen=True)

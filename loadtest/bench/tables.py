@@ -20,7 +20,7 @@ _TABLES = {
     "service": ("The service", {
         "size": "size", "traffic": "traffic", "clients": "clients", "server": "server",
         "requests_per_second": "requests/s", "texts_per_second": "texts/s", "p50_ms": "p50 ms",
-        "p95_ms": "p95 ms", "p99_ms": "p99 ms", "failures": "failed", "times": "ours is, times",
+        "p95_ms": "p95 ms", "p99_ms": "p99 ms", "failures": "failed", "times": "ours is",
     }),
     "cost": ("How cost grows (ours, distinct texts)", {
         "grows": "grows", "size": "size", "clients": "clients", "texts_per_second": "texts/s",
