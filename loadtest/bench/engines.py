@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from core.types import EngineName
 from loadtest.bench.plan import Plan
 from loadtest.traffic import Kind, texts_of
-from runners.classifier import Classifier, pad
+from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import load_engine, saved_engines
 from runners.engines.engine import Engine
@@ -137,7 +137,7 @@ class LoadedEngine:
             encodings = classifier.encode(list(itertools.islice(texts, 100)))
             encodings.sort(key=lambda encoding: len(encoding.ids), reverse=True)
             batches += [
-                pad(encodings[start : start + rows], self._model.pad_token_id)
+                classifier.pad(encodings[start : start + rows])
                 for start in range(0, len(encodings), rows)
             ]
         self._engine.infer(*batches[0])
@@ -154,9 +154,9 @@ class Reference:
     def __init__(self, model: SavedModel) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
-        from transformers.utils.logging import disable_progress_bar
+        from transformers.utils import logging
 
-        disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         torch.set_num_threads(usable_cpus())
         self._torch = torch
         self._network = AutoModelForSequenceClassification.from_pretrained(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, cast
 
 import orjson
 import typer
@@ -20,13 +20,11 @@ from loadtest.bench.engines import Ids, infer_all
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.table import console
 from loadtest.traffic import Kind, texts_of
-from runners.classifier import Classifier, pad
-from runners.engines.choice import choose_engine
-from runners.model_store import find_model
+from runners.classifier import Classifier
 from runners.packing import pack
 from scoring.chunks import CHUNK_ROWS
 from scoring.job import Format, Job, score_file
-from scoring.scorer import LoadedModel, streams_of
+from scoring.scorer import load_models, streams_of
 
 VERSION: Version = "v1"
 
@@ -56,14 +54,11 @@ def main(
     """Compute the same batches with the engine alone and by scoring a file, by turns."""
     settings = get_settings()
     streams = streams_of(settings)
-    saved = find_model(settings.model_tag(VERSION))
-    engine_name = None if settings.engine == "auto" else settings.engine
-    engine = choose_engine(saved, engine_name, streams=streams, mkldnn=settings.mkldnn_enable)
-    classifier = Classifier(saved, engine)
-    classifier.warm_up()
-    models: dict[Version, LoadedModel] = {VERSION: LoadedModel(classifier, engine.name)}
+    models = load_models([VERSION], settings)
+    classifier = cast("Classifier", models[VERSION].model)
+    engine = classifier.engine
     texts = list(itertools.islice(texts_of(Kind.sentences, seed=1), rows))
-    batches = _batches(classifier, texts, saved.pad_token_id)
+    batches = _batches(classifier, texts)
     alone: list[Cost] = []
     scored: dict[Format, list[Cost]] = {format_: [] for format_ in Format}
     with tempfile.TemporaryDirectory(prefix="bench-score-") as folder:
@@ -100,13 +95,13 @@ def _cost(work: Callable[[], object], rows: int) -> Cost:
     return Cost(rate, 1_000 * (time.process_time() - cpu) / rows)
 
 
-def _batches(model: Classifier, texts: Sequence[str], pad_token_id: int) -> list[tuple[Ids, Ids]]:
+def _batches(classifier: Classifier, texts: Sequence[str]) -> list[tuple[Ids, Ids]]:
     """Those that scoring makes of the same texts, padded already."""
     padded = []
     for start in range(0, len(texts), CHUNK_ROWS):
-        encodings = model.encode(texts[start : start + CHUNK_ROWS])
+        encodings = classifier.encode(texts[start : start + CHUNK_ROWS])
         padded += [
-            pad([encodings[row] for row in rows], pad_token_id)
+            classifier.pad([encodings[row] for row in rows])
             for rows in pack([len(encoding.ids) for encoding in encodings])
         ]
     return padded
