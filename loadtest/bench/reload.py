@@ -30,6 +30,7 @@ CLIENTS = 4
 QUIET_SECONDS = 15.0
 SAMPLE_SECONDS = 0.05
 POLL_SECONDS = 0.02
+_WHEN = ("quiet", "reloading")
 
 
 def main(
@@ -59,9 +60,6 @@ def main(
         f"failed requests: {dict(figures['failures']) or 'none'}"
     )
     write_figures(record, figures)
-
-
-_WHEN = ("quiet", "reloading")
 
 
 async def _measure(
