@@ -57,6 +57,7 @@ def load(
         version, model.tag, engine.name, streams, seconds, tokens_per_second,
     )  # fmt: skip
     description = RunnerDescription(
-        version, model.revision, engine.name, model.labels, tokens_per_second, tag=model.tag
-    )
+        version, model.revision, engine.name, model.labels, tokens_per_second, hosts=1,
+        tag=model.tag, observed_generation=0, loading=None, load_error=None, converged=True,
+    )  # fmt: skip
     return description, batcher
