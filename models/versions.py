@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from core.types import Version
@@ -34,21 +31,17 @@ def save_version(
         InvalidCheckpoint: it cannot be served, or cannot be fetched.
         InvalidTexts: the file of texts cannot be used.
     """
-    checkpoint = _checkpoint(version, source, location)
-    failed = failed_engines(version) if source is Source.starter else ()
-    save(version, str(source), checkpoint, engines=engines, texts=texts, failed=failed)
+    if source is Source.starter:
+        fetch_into, failed = partial(_build_starter, version), failed_engines(version)
+    else:
+        fetch_into, failed = partial(fetch, location), ()
+    save(version, str(source), fetch_into, engines=engines, texts=texts, failed=failed)
 
 
-@contextmanager
-def _checkpoint(version: Version, source: Source, location: str) -> Iterator[Fetched]:
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        if source is Source.starter:
-            # Imported here: transformers takes seconds.
-            from models.starter.build import build_starter
+def _build_starter(version: Version, folder: Path) -> Fetched:
+    # Imported here: transformers takes seconds.
+    from models.starter.build import build_starter
 
-            card = build_starter(version, folder)
-            digest = adapter_digest(version)
-            yield Fetched(folder, {"source": "starter", "adapter_sha256": digest, **asdict(card)})
-        else:
-            yield fetch(location, folder)
+    facts = build_starter(version, folder)
+    digest = adapter_digest(version)
+    return Fetched(folder, {"source": "starter", "adapter_sha256": digest, **facts})

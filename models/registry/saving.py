@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.types import EngineName, Version
+from models.export.gate import GateReport
 from models.registry.sources import Fetched
 from models.texts import packaged_texts, read_texts
 from runners.engines.choice import REFERENCE, runnable_engines
@@ -46,7 +47,7 @@ TEXTS_HELP = (
 def save(
     version: Version,
     origin: str,
-    checkpoint: AbstractContextManager[Fetched],
+    fetch: Callable[[Path], Fetched],
     *,
     engines: Engines,
     texts: Path | None,
@@ -55,6 +56,7 @@ def save(
 ) -> SavedModel:
     """Save a checkpoint as `version` and print its tag and engines; the bar shows its `origin`.
 
+    `fetch` gets an empty folder, which is removed when the checkpoint is saved.
     Engines that have `failed` with these weights before are tried only with `Engines.all`.
 
     Raises:
@@ -81,7 +83,8 @@ def save(
             )
             compared = 1 if plan.first_only else len(names)
             progress.update(task, total=len(plan.texts.gate) * (1 + compared))
-        with checkpoint as fetched:
+        with tempfile.TemporaryDirectory() as temporary:
+            fetched = fetch(Path(temporary))
             model = save_checkpoint(fetched.folder, version, fetched.facts, plan, acceptance_gate)
     seconds = time.perf_counter() - started
     console.print(f"{version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
@@ -101,9 +104,4 @@ def print_engines(metadata: Mapping[str, Any]) -> None:
     """Print the gate's figures of every engine."""
     for name, report in metadata["engines"].items():
         if report:
-            console.print(
-                f"    {name:<17} agreement {report['agreement']:.2%}, mean |dp| "
-                f"{report['mean_difference']:.4f}, accuracy {report['accuracy']:.2%} "
-                f"(torch {report['reference_accuracy']:.2%}), {report['texts']:,} texts",
-                soft_wrap=True,
-            )
+            console.print(f"    {name:<17} {GateReport(**report)}", soft_wrap=True)
