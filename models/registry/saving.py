@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from core.types import EngineName, Version
 from models.export.gate import GateReport
-from models.registry.sources import Fetched
+from models.registry.sources import Fetched, fetch
+from models.starter.card import adapter_digest, failed_engines
 from models.texts import packaged_texts, read_texts
 from runners.engines.choice import REFERENCE, runnable_engines
 from runners.model_store import SavedModel
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 console = Console()
 
 COLUMNS = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+
+
+class Source(StrEnum):
+    starter = "starter"
+    hub = "hub"
 
 
 class Engines(StrEnum):
@@ -44,10 +51,40 @@ TEXTS_HELP = (
 )
 
 
+def save_version(
+    version: Version,
+    source: Source,
+    location: str = "",
+    *,
+    engines: Engines = Engines.fastest,
+    texts: Path | None = None,
+) -> None:
+    """Save one version and print its tag and engines.
+
+    Raises:
+        InvalidCheckpoint: it cannot be served, or cannot be fetched.
+        InvalidTexts: the file of texts cannot be used.
+    """
+    if source is Source.starter:
+        fetch_into, failed = partial(_build_starter, version), failed_engines(version)
+    else:
+        fetch_into, failed = partial(fetch, location), ()
+    save(version, str(source), fetch_into, engines=engines, texts=texts, failed=failed)
+
+
+def _build_starter(version: Version, folder: Path) -> Fetched:
+    # Imported here: transformers takes seconds.
+    from models.starter.build import build_starter
+
+    facts = build_starter(version, folder)
+    digest = adapter_digest(version)
+    return Fetched(folder, {"source": "starter", "adapter_sha256": digest, **facts})
+
+
 def save(
     version: Version,
     origin: str,
-    fetch: Callable[[Path], Fetched],
+    fetch_into: Callable[[Path], Fetched],
     *,
     engines: Engines,
     texts: Path | None,
@@ -56,7 +93,7 @@ def save(
 ) -> SavedModel:
     """Save a checkpoint as `version` and print its tag and engines; the bar shows its `origin`.
 
-    `fetch` gets an empty folder, which is removed when the checkpoint is saved.
+    `fetch_into` gets an empty folder, which is removed when the checkpoint is saved.
     Engines that have `failed` with these weights before are tried only with `Engines.all`.
 
     Raises:
@@ -84,7 +121,7 @@ def save(
             compared = 1 if plan.first_only else len(names)
             progress.update(task, total=len(plan.texts.gate) * (1 + compared))
         with tempfile.TemporaryDirectory() as temporary:
-            fetched = fetch(Path(temporary))
+            fetched = fetch_into(Path(temporary))
             model = save_checkpoint(fetched.folder, version, fetched.facts, plan, acceptance_gate)
     seconds = time.perf_counter() - started
     console.print(f"{version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")

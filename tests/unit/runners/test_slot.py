@@ -16,9 +16,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from core.types import Classification, DesiredModel
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel
-from runners.loading import GoldenCheckFailed
 from runners.queue import TextQueue
-from runners.slot import Loaded, Slot
+from runners.slot import GoldenCheckFailed, Loaded, Slot
 from tests.unit.fakes import counter, runner_description
 from tests.waiting import until
 
