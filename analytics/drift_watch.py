@@ -7,7 +7,7 @@ import logging
 import math
 from datetime import UTC, datetime, timedelta
 
-from analytics.drift import TrafficDrift, drift
+from analytics.drift import DriftOfTraffic, drift
 from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
@@ -53,7 +53,7 @@ class DriftWatch:
             await asyncio.sleep(POLL_SECONDS)
 
 
-def _export(version: Version, report: TrafficDrift) -> None:
+def _export(version: Version, report: DriftOfTraffic) -> None:
     for name in ("sentiment", "confidence", "text_characters", "token_count"):
         feature = getattr(report, name)
         is_known = feature.verdict != "too_few"
