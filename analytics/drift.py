@@ -50,10 +50,7 @@ async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTr
     )
     compared = await anyio.to_thread.run_sync(_compare, before, current, labels, confidence)
     return DriftOfTraffic(
-        **scope.window,
-        reference_since=reference.since,
-        reference_until=reference.until,
-        **compared,
+        **scope.window, reference_since=reference.since, reference_until=reference.until, **compared
     )
 
 
@@ -65,8 +62,7 @@ def _histograms(shape: Shape) -> AnySelect:
 async def _profile(reader: Reader, scope: Scope) -> tuple[Profile, dict[Version, Counts]]:
     """The distributions, and that of the confidence by version."""
     sentiments, binned = await asyncio.gather(
-        sentiment_counts(reader, scope),
-        reader.histograms(_histograms(scope)),
+        sentiment_counts(reader, scope), reader.histograms(_histograms(scope))
     )
     by_measure: dict[str, dict[Version, Counts]] = defaultdict(dict)
     for (measure, version), counts in binned.items():

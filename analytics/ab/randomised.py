@@ -78,10 +78,7 @@ async def randomised_comparison(
     )
     compared = await anyio.to_thread.run_sync(_compare, assigned, traffic, experiment.v2_percent)
     return RandomisedComparison(
-        since=since or beginning,
-        until=until,
-        v2_percent=experiment.v2_percent,
-        **compared,
+        since=since or beginning, until=until, v2_percent=experiment.v2_percent, **compared
     )
 
 

@@ -17,12 +17,7 @@ from analytics.latency import Latency, exact_latency, latency
 from analytics.reader import Reader
 from analytics.recent import RecentPredictions, recent
 from analytics.scope import Scope
-from analytics.summary import (
-    SentimentDistribution,
-    Summary,
-    sentiment_distribution,
-    summary,
-)
+from analytics.summary import SentimentDistribution, Summary, sentiment_distribution, summary
 from analytics.time_range import TimeRange, parse_ends, parse_range, reference_range
 from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
 from core.types import Version
