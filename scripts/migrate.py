@@ -6,14 +6,14 @@ import argparse
 import sys
 
 from core.settings import SettingsError, get_settings
-from migrations.upgrade import DatabaseUnreachable, upgrade
+from migrations.upgrade import MigrationError, upgrade
 
 
 def main() -> None:
     """Bring the database of DATABASE_URL to the newest schema."""
     try:
         upgrade(get_settings().sqlalchemy_url())
-    except (SettingsError, DatabaseUnreachable) as error:
+    except (SettingsError, MigrationError) as error:
         sys.exit(str(error))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 
 from core.types import EngineName
 from runners.cpu import cpu_flags, is_x86
@@ -51,6 +52,9 @@ _LOADERS: dict[EngineName, Callable[[Path, int, bool], Engine]] = {
 }
 
 
+MAX_REASON_CHARACTERS = 300
+
+
 class EngineUnavailable(RuntimeError):
     """This machine cannot run the engine, or the model was saved without it."""
 
@@ -91,8 +95,9 @@ def load_engine(
         return _LOADERS[name](model.folder, streams, mkldnn)
     except Exception as error:
         # Each library raises its own exceptions, which derive from Exception alone.
-        reason = str(error).strip() or type(error).__name__
-        raise EngineUnavailable(f"{name} does not run here: {reason.splitlines()[0]}") from error
+        # OpenVINO's first line is a place in its own code; the reason follows.
+        reason = shorten(str(error), MAX_REASON_CHARACTERS) or type(error).__name__
+        raise EngineUnavailable(f"{name} does not run here: {reason}") from error
 
 
 def choose_engine(

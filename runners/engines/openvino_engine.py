@@ -41,6 +41,10 @@ class OpenVinoEngine:
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(streams):
             self._requests.put(model.create_infer_request())
+        # Two threads at the first inference of a process hang it for ever in 3 of 100 starts: the
+        # library's bindings wait for each other. The first is done before a thread can have it.
+        token = np.ones((1, 1), dtype=np.int64)
+        self.infer(token, token)
 
     def infer(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]

@@ -138,12 +138,12 @@ def _serve(settings: Settings, environment: dict[str, str], started: float) -> i
     process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         # Meanwhile the service imports its packages, which takes seconds, before it connects.
-        from migrations.upgrade import DatabaseUnreachable, upgrade
+        from migrations.upgrade import MigrationError, upgrade
 
         try:
             with _step("migrations", "the schema is up to date"):
                 upgrade(make_url(environment["DATABASE_URL"]))
-        except DatabaseUnreachable as error:
+        except MigrationError as error:
             console.print(str(error), style="red", markup=False)
             return 1
         _announce_ready(settings, process, started)

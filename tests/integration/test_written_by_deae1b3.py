@@ -61,7 +61,7 @@ SCHEMA = (
     """SELECT table_name, column_name, data_type, is_nullable, is_identity, collation_name
     FROM information_schema.columns
     WHERE table_schema = 'public' AND table_name NOT LIKE 'predictions!_2%' ESCAPE '!'
-    ORDER BY 1, 2""",
+    ORDER BY table_name, ordinal_position""",
     """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND conparentid = 0 AND contype <> 'n'
     AND conrelid::regclass::text NOT LIKE 'predictions!_2%' ESCAPE '!' ORDER BY 1, 2""",

@@ -11,10 +11,8 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from alembic import command
-from alembic.config import Config
 from scipy.stats import entropy
-from sqlalchemy import select, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.confidence import confidence
@@ -22,10 +20,8 @@ from analytics.drift import drift
 from analytics.feedback.store import FeedbackStore
 from analytics.reader import Reader
 from analytics.scope import Scope
-from analytics.tables import label_rollups, rollups
 from analytics.time_range import TimeRange
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
-from migrations.upgrade import PYPROJECT, upgrade
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
@@ -121,31 +117,6 @@ async def test_repeated_and_corrected_labels_count_once(engine: AsyncEngine) -> 
             assert sorted(map(tuple, counted)) == [
                 (seconds, 1, correct, pytest.approx(0.9)) for seconds in (60, 3_600, 86_400)
             ]
-
-
-async def test_a_migration_rolls_up_the_labels_of_an_older_release(engine: AsyncEngine) -> None:
-    numbers = random.Random(3)
-    made = [some_prediction(numbers) for _ in range(60)]
-    await PredictionWriter(engine).write(made)
-    await give_feedback(engine, made, 60, numbers)
-    before = await everything(engine)
-    config = Config(toml_file=PYPROJECT)
-    config.attributes["url"] = engine.url
-    await asyncio.to_thread(command.downgrade, config, "0003")
-    await asyncio.to_thread(upgrade, engine.url)
-    assert await everything(engine) == before
-
-
-async def everything(engine: AsyncEngine) -> list[dict[str, object]]:
-    async with engine.connect() as connection:
-        labels = (await connection.execute(select(label_rollups))).mappings().all()
-        rolled = (
-            await connection.execute(select(*rollups.primary_key, rollups.c.entropy_sum))
-        ).mappings()
-        rows = [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
-                for row in (*labels, *rolled)]  # fmt: skip
-    # A corrected label leaves a count of 0 in its bucket; the migration makes no such row.
-    return sorted((row for row in rows if row.get("labelled") != 0), key=str)
 
 
 async def test_accuracy_is_estimated_for_predictions_without_labels(engine: AsyncEngine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import subprocess
@@ -13,17 +12,14 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import URL, Connection, select
+from sqlalchemy import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import rollout.tables  # noqa: F401  it declares a table
-from analytics.tables import rollups
 from core.paths import ROOT
 from core.postgres import metadata
-from core.types import VERSIONS
-from migrations.upgrade import PYPROJECT, DatabaseUnreachable, upgrade
+from migrations.upgrade import PYPROJECT, DatabaseUnreachable, UnknownSchema, upgrade
 from tests.database import fetch, run_sql
-from tests.integration.predictions import PredictionWriter, make_prediction
 from tests.serving import free_port
 
 
@@ -91,31 +87,13 @@ def test_two_machines_migrate_at_once(template_database: URL) -> None:
     assert "predictions" in tables(url)
 
 
-async def test_a_migration_rolls_up_the_predictions_of_an_older_release(
-    engine: AsyncEngine,
-) -> None:
-    made = [
-        make_prediction(
-            "Seen by the first release. " * (number + 1),
-            version=VERSIONS[number % 2],
-            cache_hit=number % 3 == 0,
-            latency_ms=0.5 * 1.3**number,
-        )
-        for number in range(40)
-    ]
-    await PredictionWriter(engine).write(made)
-    rolled = await _rollups(engine)
-    config = Config(toml_file=PYPROJECT)
-    config.attributes["url"] = engine.url
-    await asyncio.to_thread(command.downgrade, config, "0001")
-    await asyncio.to_thread(upgrade, engine.url)
-    assert await _rollups(engine) == rolled
-
-
-async def _rollups(engine: AsyncEngine) -> list[tuple[object, ...]]:
-    async with engine.connect() as connection:
-        rows = (await connection.execute(select(rollups).order_by(*rollups.primary_key))).all()
-        return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
+@pytest.mark.parametrize("revision", ["0005", "9999"])
+def test_a_schema_of_another_version_is_left_as_it_is(database_url: URL, revision: str) -> None:
+    run_sql(database_url, f"UPDATE alembic_version SET version_num = '{revision}'")
+    before = tables(database_url)
+    with pytest.raises(UnknownSchema, match=rf"revision {revision}, which this version does not"):
+        upgrade(database_url)
+    assert tables(database_url) == before
 
 
 def test_an_unreachable_database_is_named_without_its_password(postgres_server: URL) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 import torch
+from openvino import opset13
 from transformers import DistilBertForSequenceClassification
 
 from core.types import ENGINE_NAMES, EngineName
@@ -112,6 +114,16 @@ def test_engine_with_a_broken_file_does_not_run(
     spoil(model.folder)
     with pytest.raises(EngineUnavailable, match=f"{name} does not run here: "):
         load_engine(replace(model, engines=ENGINE_NAMES), name, streams=1)
+
+
+def test_openvino_engine_infers_once_before_any_thread_can_have_it(model: SavedModel) -> None:
+    """Two threads at the first inference of a process hang it for ever, now and then."""
+    text = opset13.parameter([-1, -1], np.int64, "text")
+    network = openvino.Model([opset13.relu(text)], [text])
+    openvino.save_model(network, model.folder / OPENVINO_FP16_FILE)
+    # The file is fine until it is asked for an inference.
+    with pytest.raises(EngineUnavailable, match=r"openvino-bf16 does not run .*input_ids"):
+        load_engine(replace(model, engines=ENGINE_NAMES), "openvino-bf16", streams=2)
 
 
 @BROKEN
