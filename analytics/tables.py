@@ -104,7 +104,7 @@ predictions = _table(
     "predictions",
     Column("id", Uuid, primary_key=True),
     Column("created_at", TIME, nullable=False),
-    # A field of `Prediction` is stored in the column of its name (analytics/log/rows.py).
+    # A field of `Prediction` is stored in the column of its name (analytics/log/writer.py).
     # `model_version_id` and `experiment_id` are no foreign keys: the writer read them from their
     # tables, whose rows are never deleted, and checking each would take a fifth of its time.
     Column("model_version_id", SmallInteger, nullable=False),

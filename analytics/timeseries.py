@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 from sqlalchemy import Label, Subquery, func, select
 
-from analytics.buckets import EPOCH, floor
+from analytics.buckets import EPOCH, SMALLEST_FIRST, floor
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
 from analytics.scope import Scope, Window
@@ -28,11 +28,7 @@ from core.types import SENTIMENTS, Sentiment, Version
 from stats.results import Result
 
 BucketName = Literal["minute", "hour", "day"]
-BUCKETS: dict[BucketName, timedelta] = {
-    "minute": timedelta(minutes=1),
-    "hour": timedelta(hours=1),
-    "day": timedelta(days=1),
-}
+BUCKETS: dict[BucketName, timedelta] = dict(zip(get_args(BucketName), SMALLEST_FIRST, strict=True))
 MAX_BUCKETS = 1_500
 # If the caller names no bucket: the smallest that gives no more points than this.
 USUAL_BUCKETS = 180
