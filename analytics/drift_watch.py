@@ -7,7 +7,7 @@ import logging
 import math
 from datetime import UTC, datetime, timedelta
 
-from analytics.drift import TrafficDrift, drift
+from analytics.drift import DriftOfTraffic, drift
 from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
@@ -22,38 +22,25 @@ REFERENCE = timedelta(days=7)
 POLL_SECONDS = 300.0
 
 
-class DriftWatch:
-    """Measures every five minutes; of several processes, the newest measurement counts."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._poll(), name="drift-watch")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def measure(self, now: datetime) -> None:
-        """Raises `DatabaseUnavailable`."""
-        since = now - CURRENT
-        for version in VERSIONS:
-            scope = Scope(TimeRange(since, now), version)
-            _export(version, await drift(self._reader, scope, TimeRange(since - REFERENCE, since)))
-
-    async def _poll(self) -> None:
-        while True:
-            try:
-                await self.measure(datetime.now(UTC))
-            except DatabaseUnavailable as error:
-                logger.warning("drift was not measured: %s", error)
-            await asyncio.sleep(POLL_SECONDS)
+async def watch_drift(reader: Reader) -> None:
+    """Measure every five minutes; of several processes, the newest measurement counts."""
+    while True:
+        try:
+            await measure(reader, datetime.now(UTC))
+        except DatabaseUnavailable as error:
+            logger.warning("drift was not measured: %s", error)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-def _export(version: Version, report: TrafficDrift) -> None:
+async def measure(reader: Reader, now: datetime) -> None:
+    """Raises `DatabaseUnavailable`."""
+    since = now - CURRENT
+    for version in VERSIONS:
+        scope = Scope(TimeRange(since, now), version)
+        _export(version, await drift(reader, scope, TimeRange(since - REFERENCE, since)))
+
+
+def _export(version: Version, report: DriftOfTraffic) -> None:
     for name in ("sentiment", "confidence", "text_characters", "token_count"):
         feature = getattr(report, name)
         is_known = feature.verdict != "too_few"

@@ -129,7 +129,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One answered text: the reply to a client, and a row of the prediction log.
 
     This is the log's one declaration. The spool stores its JSON, and each field goes to the column
-    of `predictions` that has its name (analytics/log/rows.py lists the exceptions). A new field
+    of `predictions` that has its name (analytics/log/writer.py lists the exceptions). A new field
     needs a default, because the lines of earlier releases lack it.
     """
 
