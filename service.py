@@ -26,7 +26,7 @@ from web.schemas.predictions import (
 )
 
 if TYPE_CHECKING:
-    from runners.host import RunnerApi
+    from runners.transport import RunnerApi
 
 settings = get_settings()
 process = ServingProcess(settings, {"v1": RunnerV1, "v2": RunnerV2})

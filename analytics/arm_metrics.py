@@ -92,7 +92,7 @@ def _of_these_weights(
     findings = []
     paired, randomised = test.paired, test.randomised
     if paired and all(paired.models[name].revision == revisions[name] for name in VERSIONS):
-        compared = paired.comparison.pairs
+        compared = paired.pairs
         agreed = sum(row.texts for row in paired.table if row.v1 == row.v2)
         findings.append(paired.verdict.finding)
     if randomised and all(

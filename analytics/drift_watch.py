@@ -7,12 +7,11 @@ import logging
 import math
 from datetime import UTC, datetime, timedelta
 
-from analytics.drift import TrafficDrift, drift
+from analytics.drift import DriftOfTraffic, drift
 from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
 from core import metrics
-from core.background import Background
 from core.errors import DatabaseUnavailable
 from core.types import VERSIONS, Version
 
@@ -23,29 +22,25 @@ REFERENCE = timedelta(days=7)
 POLL_SECONDS = 300.0
 
 
-class DriftWatch(Background):
-    """Measures every five minutes; of several processes, the newest measurement counts."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-
-    async def measure(self, now: datetime) -> None:
-        """Raises `DatabaseUnavailable`."""
-        since = now - CURRENT
-        for version in VERSIONS:
-            scope = Scope(TimeRange(since, now), version)
-            _export(version, await drift(self._reader, scope, TimeRange(since - REFERENCE, since)))
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.measure(datetime.now(UTC))
-            except DatabaseUnavailable as error:
-                logger.warning("drift was not measured: %s", error)
-            await asyncio.sleep(POLL_SECONDS)
+async def watch_drift(reader: Reader) -> None:
+    """Measure every five minutes; of several processes, the newest measurement counts."""
+    while True:
+        try:
+            await measure(reader, datetime.now(UTC))
+        except DatabaseUnavailable as error:
+            logger.warning("drift was not measured: %s", error)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-def _export(version: Version, report: TrafficDrift) -> None:
+async def measure(reader: Reader, now: datetime) -> None:
+    """Raises `DatabaseUnavailable`."""
+    since = now - CURRENT
+    for version in VERSIONS:
+        scope = Scope(TimeRange(since, now), version)
+        _export(version, await drift(reader, scope, TimeRange(since - REFERENCE, since)))
+
+
+def _export(version: Version, report: DriftOfTraffic) -> None:
     for name in ("sentiment", "confidence", "text_characters", "token_count"):
         feature = getattr(report, name)
         is_known = feature.verdict != "too_few"

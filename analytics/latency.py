@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from itertools import zip_longest
 
+from pydantic import Field
 from sqlalchemy import func, select
 
-from analytics.reader import AnyRow, Reader
-from analytics.scope import Scope
+from analytics.reader import Reader
+from analytics.scope import Scope, Window
 from analytics.shape import AnySelect, Ends, Query, Shape, per_shape
 from analytics.subqueries import histograms, in_range
 from analytics.tables import model_versions, predictions
 from core.errors import invalid_field
 from core.types import Version
 from core.uuid7 import id_range
-from stats.histogram import LATENCY_MS, Counts, percentiles
+from stats.histogram import LATENCY_MS, Counts, quantiles
+from stats.results import Result
 
 MAX_EXACT = timedelta(hours=1)
+PERCENTS = (50, 95, 99)
 
 
-class LatencyPercentiles(NamedTuple):
+class LatencyPercentiles(Result):
     version: Version
     cache_hit: bool
     predictions: int
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+class Latency(Window):
+    exact: bool
+    percentiles: list[LatencyPercentiles] = Field(
+        description="of the time inside the service; within 1 % unless `exact`"
+    )
 
 
 @per_shape
@@ -35,25 +44,30 @@ def _histograms(shape: Shape) -> AnySelect:
     return histograms(shape, "latency_ms", by=("version", "cache_hit"))
 
 
-async def latency(reader: Reader, scope: Scope) -> list[LatencyPercentiles]:
+async def latency(reader: Reader, scope: Scope) -> Latency:
     """Within 1 % of the exact percentiles, from the rollups' histograms (`stats.histogram`)."""
     counts = await reader.histograms(_histograms(scope))
-    return [
-        LatencyPercentiles(version, cache_hit, sum(bins.values()), **percentiles_ms(bins))
+    found = [
+        LatencyPercentiles(
+            version=version,
+            cache_hit=cache_hit,
+            predictions=sum(bins.values()),
+            **percentiles_ms(bins),
+        )
         for (version, cache_hit), bins in sorted(counts.items())
     ]
+    return Latency(**scope.window, exact=False, percentiles=found)
 
 
 def percentiles_ms(counts: Counts) -> dict[str, float | None]:
-    """As the fields of a result; None without predictions."""
-    found = percentiles(LATENCY_MS, counts)
-    if found is None:
-        return {"p50_ms": None, "p95_ms": None, "p99_ms": None}
-    return {"p50_ms": found.p50, "p95_ms": found.p95, "p99_ms": found.p99}
+    """The fields p50_ms, p95_ms and p99_ms of a result; None without predictions."""
+    found = quantiles(LATENCY_MS, counts, *(percent / 100 for percent in PERCENTS))
+    by_percent = zip_longest(PERCENTS, found)
+    return {f"p{percent}_ms": value for percent, value in by_percent}
 
 
-async def exact_latency(reader: Reader, scope: Scope) -> Sequence[AnyRow]:
-    """Rows with the fields of `LatencyPercentiles`, from every prediction in `scope`.
+async def exact_latency(reader: Reader, scope: Scope) -> Latency:
+    """Computed from every prediction in `scope`.
 
     Raises:
         InvalidRequest: the range is longer than `MAX_EXACT`, so the rows may be too many.
@@ -70,7 +84,7 @@ async def exact_latency(reader: Reader, scope: Scope) -> Sequence[AnyRow]:
                 func.percentile_disc(percent / 100)
                 .within_group(predictions.c.latency_ms)
                 .label(f"p{percent}_ms")
-                for percent in (50, 95, 99)
+                for percent in PERCENTS
             ),
         )
         .join_from(
@@ -82,4 +96,5 @@ async def exact_latency(reader: Reader, scope: Scope) -> Sequence[AnyRow]:
     )
     if scope.version is not None:
         statement = statement.where(model_versions.c.version == scope.version)
-    return await reader.select(Query(statement))
+    rows = await reader.select(Query(statement))
+    return Latency(**scope.window, exact=True, percentiles=rows)

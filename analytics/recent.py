@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from pydantic import Field
 from sqlalchemy import Integer, bindparam, select, true
 
-from analytics.reader import AnyRow, Reader
-from analytics.scope import Scope
+from analytics.reader import Reader
+from analytics.scope import Scope, Window
 from analytics.shape import Ends, Query
 from analytics.subqueries import in_range
 from analytics.tables import model_versions, predictions
+from core.types import Endpoint, Sentiment, Version
 from core.uuid7 import id_range
+from stats.results import Result
+
 
 # Without the text, which is never shown.
-_COLUMNS = (
-    "id", "created_at", "endpoint", "sentiment", "confidence", "latency_ms", "cache_hit",
-    "truncated", "token_count",
-)  # fmt: skip
+class LoggedPrediction(Result):
+    id: UUID
+    created_at: datetime
+    endpoint: Endpoint
+    sentiment: Sentiment
+    confidence: float
+    latency_ms: float
+    cache_hit: bool
+    model_version: Version
+    model_revision: str
+    truncated: bool
+    token_count: int
+
+
+class RecentPredictions(Window):
+    predictions: list[LoggedPrediction] = Field(description="newest first; texts are never shown")
+    next_before: UUID | None = Field(description="`before` of the next page; null on the last one")
 
 
 _LIMIT = bindparam("limit", type_=Integer)
 # By model version, because each has an index: a version that answers rarely is found as fast.
 _of_model = (
-    select(*(predictions.c[name] for name in _COLUMNS))
+    select(
+        *(predictions.c[name] for name in LoggedPrediction.model_fields if name in predictions.c)
+    )
     .where(
         predictions.c.model_version_id == model_versions.c.id,
         *in_range(predictions, Ends(*(bindparam(name) for name in Ends._fields))),
@@ -48,13 +67,6 @@ _NEWEST = (
 _NEWEST_OF_VERSION = _NEWEST.where(model_versions.c.version == bindparam("version"))
 
 
-class RecentPredictions(NamedTuple):
-    """Rows of the log, newest first, with model_version and model_revision."""
-
-    predictions: Sequence[AnyRow]
-    next_before: UUID | None
-
-
 async def recent(
     reader: Reader, scope: Scope, limit: int, before: UUID | None = None
 ) -> RecentPredictions:
@@ -72,4 +84,5 @@ async def recent(
         statement, parameters["version"] = _NEWEST_OF_VERSION, scope.version
     rows = await reader.select(Query(statement, parameters))
     page = rows[:limit]
-    return RecentPredictions(page, page[-1].id if len(rows) > limit else None)
+    next_before = page[-1].id if len(rows) > limit else None
+    return RecentPredictions(**scope.window, predictions=page, next_before=next_before)

@@ -8,13 +8,7 @@ from sqlalchemy import text
 
 from core.types import SENTIMENTS
 from stats.entropy import entropy_sql
-from stats.histogram import (
-    CONFIDENCE,
-    LATENCY_MS,
-    TEXT_CHARACTERS,
-    TOKEN_COUNT,
-    Bins,
-)
+from stats.histogram import CONFIDENCE, LATENCY_MS, TEXT_CHARACTERS, TOKEN_COUNT, Bins
 
 # One transaction at a time updates the rollups: two that update the same rows in different orders
 # would deadlock. The number is the ASCII of "rollups_"; no other program on the database uses it.

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
 
 from analytics.time_range import TimeRange
 from core.types import Version
+from stats.results import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +23,15 @@ class Scope:
     span: TimeRange
     version: Version | None = None
     randomised: bool | None = None
+
+    @property
+    def window(self) -> dict[str, Any]:
+        """The fields of a `Window`."""
+        return {"since": self.span.since, "until": self.span.until, "version": self.version}
+
+
+# The first fields of every reply about a scope.
+class Window(Result):
+    since: datetime
+    until: datetime
+    version: Version | None = Field(description="null for both")

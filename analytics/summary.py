@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
 
+from pydantic import Field
 from sqlalchemy import func, select
 
 from analytics.reader import Reader
-from analytics.scope import Scope
+from analytics.scope import Scope, Window
 from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import all_sentiments, counts, failed_texts, sentiment_sums, whole_sum
 from core.types import SENTIMENTS, Sentiment, Version
+from stats.results import Result
 
 
-class Summary(NamedTuple):
-    """The averages and the rate, in percent, are None without predictions."""
-
+class Summary(Window):
     total_predictions: int
     by_version: dict[Version, int]
-    failures: int
-    average_confidence: float | None
+    failures: int = Field(description="texts that a version could not answer")
+    average_confidence: float | None = Field(description="null without predictions")
     average_latency_ms: float | None
-    cache_hit_rate: float | None
+    cache_hit_rate: float | None = Field(description="percent of the predictions")
+
+
+class SentimentShare(Result):
+    count: int
+    percent: float
+
+
+class SentimentDistribution(Window):
+    total_predictions: int
+    distribution: dict[Sentiment, SentimentShare]
 
 
 @per_shape
@@ -53,6 +62,7 @@ async def summary(reader: Reader, scope: Scope) -> Summary:
     )
     total = sum(row.predictions for row in rows)
     return Summary(
+        **scope.window,
         total_predictions=total,
         by_version={row.version: row.predictions for row in rows},
         failures=failures.texts,
@@ -70,3 +80,13 @@ def _sentiments(shape: Shape) -> AnySelect:
 async def sentiment_counts(reader: Reader, scope: Scope) -> dict[Sentiment, int]:
     [row] = await reader.select(_sentiments(scope))
     return dict(zip(SENTIMENTS, row, strict=True))
+
+
+async def sentiment_distribution(reader: Reader, scope: Scope) -> SentimentDistribution:
+    counts = await sentiment_counts(reader, scope)
+    total = sum(counts.values())
+    shares = {
+        name: SentimentShare(count=count, percent=100 * count / total if total else 0.0)
+        for name, count in counts.items()
+    }
+    return SentimentDistribution(**scope.window, total_predictions=total, distribution=shares)

@@ -23,15 +23,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.schema import SchemaItem
-from sqlalchemy.types import Double
+from sqlalchemy.types import Double, TypeEngine
 
 from core.postgres import metadata
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS
 
+TIME = DateTime(timezone=True)
 # The sizes of a rollup: a minute, an hour, a day.
 BUCKET_SECONDS = (60, 3_600, 86_400)
 # The columns of `predictions` that `rollups` holds histograms of.
 MEASURES = ("latency_ms", "confidence", "text_characters", "token_count")
+_BOTH_MODELS = [f"{version}_model_version_id" for version in VERSIONS]
 
 # The first 48 bits of a UUIDv7 are its time in Unix milliseconds (RFC 9562).
 _ID_MILLISECONDS = " + ".join(
@@ -44,25 +46,29 @@ def _one_of(column: str, allowed: tuple[str, ...] | tuple[int, ...]) -> CheckCon
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-def _bucket() -> list[SchemaItem]:
-    """The first columns of every rollup."""
-    return [
+def _required(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    """Columns of one type that are never NULL."""
+    return [Column(name, kind, nullable=False) for name in names]
+
+
+def _table(name: str, *items: SchemaItem, **options: Any) -> Table:
+    return Table(name, metadata, *items, **options)
+
+
+def _rollup(name: str, *items: SchemaItem) -> Table:
+    return _table(
+        name,
         Column("bucket_seconds", Integer, primary_key=True, autoincrement=False),
-        Column("bucket", DateTime(timezone=True), primary_key=True),
+        Column("bucket", TIME, primary_key=True),
         _one_of("bucket_seconds", BUCKET_SECONDS),
-    ]
+        *items,
+    )
 
 
 def _both_models(**options: Any) -> list[SchemaItem]:
     return [
-        Column(
-            f"{version}_model_version_id",
-            SmallInteger,
-            ForeignKey("model_versions.id"),
-            nullable=False,
-            **options,
-        )
-        for version in VERSIONS
+        Column(name, SmallInteger, ForeignKey("model_versions.id"), nullable=False, **options)
+        for name in _BOTH_MODELS
     ]
 
 
@@ -74,55 +80,40 @@ def _both_sentiments(**options: Any) -> list[SchemaItem]:
     ]
 
 
-model_versions = Table(
+model_versions = _table(
     "model_versions",
-    metadata,
     Column("id", SmallInteger, Identity(), primary_key=True),
-    Column("version", Text, nullable=False),
-    Column("revision", Text, nullable=False),
-    Column("engine", Text, nullable=False),
-    Column("first_seen", DateTime(timezone=True), nullable=False),
+    *_required(Text, "version", "revision", "engine"),
+    Column("first_seen", TIME, nullable=False),
     UniqueConstraint("version", "revision", "engine"),
     _one_of("version", VERSIONS),
 )
 
 # A/B tests of /predict/ab: another split, or another model on either side, makes another test.
-experiments = Table(
+experiments = _table(
     "experiments",
-    metadata,
     Column("id", SmallInteger, Identity(), primary_key=True),
     Column("salt", Text, nullable=False),
     Column("v2_percent", Double, nullable=False),
     *_both_models(),
-    Column("first_seen", DateTime(timezone=True), nullable=False),
-    UniqueConstraint(
-        "salt",
-        "v2_percent",
-        "v1_model_version_id",
-        "v2_model_version_id",
-        name="uq_experiments_experiment",
-    ),
+    Column("first_seen", TIME, nullable=False),
+    UniqueConstraint("salt", "v2_percent", *_BOTH_MODELS, name="uq_experiments_experiment"),
 )
 
-predictions = Table(
+predictions = _table(
     "predictions",
-    metadata,
     Column("id", Uuid, primary_key=True),
-    Column("created_at", DateTime(timezone=True), nullable=False),
-    # A field of `Prediction` is stored in the column of its name (analytics/log/rows.py).
+    Column("created_at", TIME, nullable=False),
+    # A field of `Prediction` is stored in the column of its name (analytics/log/writer.py).
     # `model_version_id` and `experiment_id` are no foreign keys: the writer read them from their
     # tables, whose rows are never deleted, and checking each would take a fifth of its time.
     Column("model_version_id", SmallInteger, nullable=False),
-    Column("endpoint", Text(collation="C"), nullable=False),
-    Column("sentiment", Text(collation="C"), nullable=False),
+    *_required(Text(collation="C"), "endpoint", "sentiment"),
     Column("confidence", REAL, nullable=False),
     # One column a class; NULL is a class that the checkpoint does not have.
-    Column("score_negative", REAL),
-    Column("score_neutral", REAL),
-    Column("score_positive", REAL),
+    *(Column(f"score_{sentiment}", REAL) for sentiment in SENTIMENTS),
     Column("latency_ms", REAL, nullable=False),
-    Column("cache_hit", Boolean, nullable=False),
-    Column("truncated", Boolean, nullable=False),
+    *_required(Boolean, "cache_hit", "truncated"),
     Column("token_count", SmallInteger, nullable=False),
     Column("text_characters", Integer, nullable=False),
     # NULL unless TEXT_STORAGE keeps them.
@@ -142,23 +133,21 @@ predictions = Table(
     postgresql_partition_by="RANGE (id)",
 )
 
-comparisons = Table(
+comparisons = _table(
     "comparisons",
-    metadata,
     Column("id", Uuid, primary_key=True),
-    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", TIME, nullable=False),
     Column("v1_prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False, unique=True),
     Column("v2_prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False, unique=True),
 )
 
 # A text counts once, however often the same two models compare it: a repeat is no new observation.
 # Without a hash of the text (TEXT_STORAGE=none), every comparison counts as one of a new text.
-compared_texts = Table(
+compared_texts = _table(
     "compared_texts",
-    metadata,
     Column("text_key", LargeBinary, primary_key=True),
     *_both_models(primary_key=True),
-    Column("first_compared", DateTime(timezone=True), nullable=False),
+    Column("first_compared", TIME, nullable=False),
     *_both_sentiments(),
     Column("confidence_difference", REAL, nullable=False),
     Column("label", Text),
@@ -168,36 +157,33 @@ compared_texts = Table(
 
 # A subject counts once in a test, with its prediction that was labelled first: predictions
 # of one subject are not independent.
-assignments = Table(
+assignments = _table(
     "assignments",
-    metadata,
     Column("experiment_id", SmallInteger, ForeignKey("experiments.id"), primary_key=True),
     Column("subject_key", LargeBinary, primary_key=True),
     Column("version", Text, nullable=False),
-    Column("first_seen", DateTime(timezone=True), nullable=False),
+    Column("first_seen", TIME, nullable=False),
     Column("labelled_prediction_id", Uuid),
     Column("correct", Boolean),
     _one_of("version", VERSIONS),
     Index(None, "first_seen", postgresql_using="brin"),
 )
 
-feedback = Table(
+feedback = _table(
     "feedback",
-    metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("prediction_id", Uuid, ForeignKey("predictions.id"), nullable=False),
     Column("label", Text, nullable=False),
-    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", TIME, nullable=False),
     _one_of("label", SENTIMENTS),
     Index(None, "prediction_id", "id"),
 )
 
 # Texts that were not answered; those of one process, endpoint and half second are one row.
-failures = Table(
+failures = _table(
     "failures",
-    metadata,
     Column("id", Uuid, primary_key=True),
-    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", TIME, nullable=False),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), nullable=False),
     Column("endpoint", Text, nullable=False),
     Column("texts", Integer, nullable=False),
@@ -206,20 +192,14 @@ failures = Table(
 
 # Counts every row of `predictions` once: one statement of the writer fills both. A histogram is two
 # arrays: the bins that are not empty, ascending, and how many predictions each bin holds.
-rollups = Table(
+rollups = _rollup(
     "rollups",
-    metadata,
-    *_bucket(),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
     # True for /predict/ab, whose arms are compared; the other endpoints are counted together.
     Column("routed", Boolean, primary_key=True),
     Column("cache_hit", Boolean, primary_key=True),
-    Column("negative", BigInteger, nullable=False),
-    Column("neutral", BigInteger, nullable=False),
-    Column("positive", BigInteger, nullable=False),
-    Column("truncated", BigInteger, nullable=False),
-    Column("confidence_sum", Double, nullable=False),
-    Column("latency_ms_sum", Double, nullable=False),
+    *_required(BigInteger, *SENTIMENTS, "truncated"),
+    *_required(Double, "confidence_sum", "latency_ms_sum"),
     *(
         Column(f"{measure}_{part}", ARRAY(kind), nullable=False)
         for measure in MEASURES
@@ -229,48 +209,36 @@ rollups = Table(
 )
 
 # Counts predictions that have a true label, at the time of the prediction; the latest label counts.
-label_rollups = Table(
+label_rollups = _rollup(
     "label_rollups",
-    metadata,
-    *_bucket(),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
     Column("confidence_bin", SmallInteger, primary_key=True, autoincrement=False),
-    Column("labelled", BigInteger, nullable=False),
-    Column("correct", BigInteger, nullable=False),
+    *_required(BigInteger, "labelled", "correct"),
     Column("confidence_sum", Double, nullable=False),
 )
 
-failure_rollups = Table(
+failure_rollups = _rollup(
     "failure_rollups",
-    metadata,
-    *_bucket(),
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
     Column("texts", BigInteger, nullable=False),
 )
 
 # Counts `compared_texts`, at the time when the text was first compared.
-comparison_rollups = Table(
+comparison_rollups = _rollup(
     "comparison_rollups",
-    metadata,
-    *_bucket(),
     *_both_models(primary_key=True),
     *_both_sentiments(primary_key=True),
     Column("texts", BigInteger, nullable=False),
-    Column("confidence_difference_sum", Double, nullable=False),
-    Column("confidence_difference_squares", Double, nullable=False),
-    *(Column(f"labelled_{sentiment}", BigInteger, nullable=False) for sentiment in SENTIMENTS),
+    *_required(Double, "confidence_difference_sum", "confidence_difference_squares"),
+    *_required(BigInteger, *(f"labelled_{sentiment}" for sentiment in SENTIMENTS)),
 )
 
 # Counts `assignments`, at the time when the subject was first seen.
-assignment_rollups = Table(
+assignment_rollups = _rollup(
     "assignment_rollups",
-    metadata,
-    *_bucket(),
     Column("experiment_id", SmallInteger, ForeignKey("experiments.id"), primary_key=True),
     Column("version", Text, primary_key=True),
-    Column("subjects", BigInteger, nullable=False),
-    Column("labelled", BigInteger, nullable=False),
-    Column("correct", BigInteger, nullable=False),
+    *_required(BigInteger, "subjects", "labelled", "correct"),
     _one_of("version", VERSIONS),
 )
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, get_args
 
+from pydantic import Field
 from sqlalchemy import Label, Subquery, func, select
 
-from analytics.buckets import EPOCH, floor
+from analytics.buckets import EPOCH, SMALLEST_FIRST, floor
 from analytics.latency import percentiles_ms
 from analytics.reader import Reader
-from analytics.scope import Scope
+from analytics.scope import Scope, Window
 from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import (
     all_sentiments,
@@ -24,32 +25,34 @@ from analytics.subqueries import (
 from analytics.time_range import TimeRange
 from core.errors import invalid_field
 from core.types import SENTIMENTS, Sentiment, Version
+from stats.results import Result
 
 BucketName = Literal["minute", "hour", "day"]
-BUCKETS: dict[BucketName, timedelta] = {
-    "minute": timedelta(minutes=1),
-    "hour": timedelta(hours=1),
-    "day": timedelta(days=1),
-}
+BUCKETS: dict[BucketName, timedelta] = dict(zip(get_args(BucketName), SMALLEST_FIRST, strict=True))
 MAX_BUCKETS = 1_500
 # If the caller names no bucket: the smallest that gives no more points than this.
 USUAL_BUCKETS = 180
 
 
-class Point(NamedTuple):
-    """One bucket of one version; rates are in percent."""
+class Point(Result):
+    """One bucket of one version."""
 
-    time: datetime
+    time: datetime = Field(description="start of the bucket; the first may begin before `since`")
     version: Version
     predictions: int
-    failures: int
-    per_second: float
+    failures: int = Field(description="texts that this version could not answer")
+    per_second: float = Field(description="predictions over the part of the bucket in the range")
     sentiments: dict[Sentiment, int]
-    average_confidence: float | None
-    cache_hit_rate: float | None
-    p50_ms: float | None
+    average_confidence: float | None = Field(description="null without predictions")
+    cache_hit_rate: float | None = Field(description="percent")
+    p50_ms: float | None = Field(description="latency, within 1 % of the exact percentile")
     p95_ms: float | None
     p99_ms: float | None
+
+
+class Timeseries(Window):
+    bucket: BucketName
+    points: list[Point] = Field(description="by time, then version; buckets without any are absent")
 
 
 def choose_bucket(span: TimeRange, requested: BucketName | None) -> BucketName:
@@ -100,8 +103,7 @@ def _failures(shape: Shape) -> AnySelect:
     ).group_by("bucket", "version")
 
 
-async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> list[Point]:
-    """By time, then version; a bucket without predictions and failures has no point."""
+async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> Timeseries:
     size = BUCKETS[bucket]
     sums, latencies, unanswered = await asyncio.gather(
         reader.select(_sums(scope, size)),
@@ -130,7 +132,7 @@ async def timeseries(reader: Reader, scope: Scope, bucket: BucketName) -> list[P
                 **percentiles_ms(latencies.get((start, version), {})),
             )
         )
-    return points
+    return Timeseries(**scope.window, bucket=bucket, points=points)
 
 
 def _seconds_inside(span: TimeRange, bucket: datetime, size: timedelta) -> float:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 Version = Literal["v1", "v2"]
 Sentiment = Literal["negative", "neutral", "positive"]
@@ -23,6 +24,12 @@ SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
+# The limits of a runner's messages; `runners.wire` checks them when it decodes one.
+Name = Annotated[str, Meta(max_length=1_000)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Generation = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
 
 @dataclass(frozen=True, slots=True)
 class Classification:
@@ -31,10 +38,10 @@ class Classification:
     `scores` are the softmax probabilities of the checkpoint's classes; they add up to 1.
     """
 
-    revision: str
-    engine: str
-    scores: dict[Sentiment, float]
-    token_count: int
+    revision: Name
+    engine: Name
+    scores: Annotated[dict[Sentiment, Probability], Meta(min_length=1)]
+    token_count: Count
     truncated: bool
 
     @property
@@ -46,14 +53,15 @@ class Classification:
         return max(self.scores.values())
 
 
-class DesiredModel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DesiredModel:
     """The model that a runner should hold: a tag of the store, or None for the configured one.
 
     `generation` distinguishes two requests for the same tag; a later request has a higher one.
     """
 
-    tag: str | None
-    generation: int
+    tag: Name | None
+    generation: Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +69,17 @@ class RunnerDescription:
     """The model that a runner holds, its engine, and the progress of the last load request."""
 
     version: Version
-    revision: str
-    engine: str
-    labels: tuple[Sentiment, ...]
-    tokens_per_second: float | None = None  # as measured while warming up
-    hosts: int = 1  # how many hosts answered
-    tag: str = ""  # in the model store
-    observed_generation: int = 0  # of the last desired model that was loaded or refused
-    loading: DesiredModel | None = None
-    load_error: str | None = None  # why the last desired model was not loaded
-    converged: bool = True  # every host has observed the same generation
+    revision: Name
+    engine: Name
+    labels: Annotated[tuple[Sentiment, ...], Meta(max_length=100)]
+    # As measured while warming up. Not infinite: the throughputs of hosts are added up.
+    tokens_per_second: Annotated[float, Meta(ge=0, le=1e12)] | None
+    hosts: Count  # how many hosts answered
+    tag: Name  # in the model store
+    observed_generation: Generation  # of the last desired model that was loaded or refused
+    loading: DesiredModel | None
+    load_error: str | None  # why the last desired model was not loaded
+    converged: bool  # every host has observed the same generation
 
     def has_observed(self, desired: DesiredModel) -> bool:
         """Whether every host has loaded or refused the desired model, or is loading it."""
@@ -120,7 +129,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One answered text: the reply to a client, and a row of the prediction log.
 
     This is the log's one declaration. The spool stores its JSON, and each field goes to the column
-    of `predictions` that has its name (analytics/log/rows.py lists the exceptions). A new field
+    of `predictions` that has its name (analytics/log/writer.py lists the exceptions). A new field
     needs a default, because the lines of earlier releases lack it.
     """
 

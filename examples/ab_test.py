@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,12 +33,10 @@ async def _compare(lines: list[dict[str, str]]) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {API_KEY}"} if API_KEY else {}
     async with httpx.AsyncClient(base_url=URL, headers=headers, timeout=60) as client:
         with Progress() as progress:
-            task = progress.add_task("labelled texts", total=len(lines))
-            waiting = iter(lines)
+            waiting = iter(progress.track(lines, description="labelled texts"))
 
-            async def work(mine: Iterator[dict[str, str]]) -> None:
-                for line in mine:
-                    progress.advance(task)
+            async def work() -> None:
+                for line in waiting:
                     try:
                         both = await _post(client, "/predict/ab-compare", {"text": line["text"]})
                     except httpx.HTTPStatusError as error:
@@ -50,7 +47,7 @@ async def _compare(lines: list[dict[str, str]]) -> dict[str, Any]:
                     feedback = {"prediction_id": labelled, "label": line["label"]}
                     await _post(client, "/feedback", feedback)
 
-            await asyncio.gather(*(work(waiting) for _ in range(AT_ONCE)))
+            await asyncio.gather(*(work() for _ in range(AT_ONCE)))
         reply = await client.get("/analytics/ab")
         paired: dict[str, Any] = reply.raise_for_status().json()["paired"]
         return paired

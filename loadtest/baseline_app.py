@@ -10,19 +10,18 @@ of an ORM, no access log, no metrics, no rate limits.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import asyncpg
+import typer
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
@@ -30,8 +29,10 @@ from redis.asyncio import Redis
 from transformers import pipeline
 
 CACHE_TTL_SECONDS = 86_400
+# A schema of its own, because the tables of ours are in the same database.
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS predictions (
+CREATE SCHEMA IF NOT EXISTS baseline;
+CREATE TABLE IF NOT EXISTS baseline.predictions (
     id uuid PRIMARY KEY,
     text_sha256 text NOT NULL,
     sentiment text NOT NULL,
@@ -43,17 +44,19 @@ CREATE TABLE IF NOT EXISTS predictions (
 )
 """
 _INSERT = """
-INSERT INTO predictions
-    (id, text_sha256, sentiment, confidence, latency_ms, cache_hit, model_version)
+INSERT INTO baseline.predictions
+    (id, sentiment, confidence, latency_ms, cache_hit, model_version, text_sha256)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
+# The row without a version is that of both.
 _SUMMARY = """
 SELECT model_version, count(*) AS predictions, avg(confidence) AS confidence,
-    avg(latency_ms) AS latency_ms, avg(cache_hit::int) AS hits
-FROM predictions WHERE created_at >= $1 GROUP BY model_version
+    avg(latency_ms) AS latency_ms, 100 * avg(cache_hit::int)::float AS cache_hit_rate
+FROM baseline.predictions WHERE created_at >= $1 GROUP BY GROUPING SETS (model_version, ())
 """
 _DISTRIBUTION = """
-SELECT sentiment, count(*) AS predictions FROM predictions WHERE created_at >= $1 GROUP BY sentiment
+SELECT sentiment, count(*) AS predictions FROM baseline.predictions
+WHERE created_at >= $1 GROUP BY sentiment
 """
 
 Version = Literal["v1", "v2"]
@@ -71,15 +74,6 @@ class BatchRequest(BaseModel):
 
 class CompareRequest(BaseModel):
     text: str = Field(min_length=1, max_length=5_000)
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where the weights, PostgreSQL and Redis are."""
-
-    models: dict[Version, Path]
-    database_url: str
-    redis_url: str
 
 
 class Predictor:
@@ -110,20 +104,11 @@ class Predictor:
             "cache_hit": cached is not None,
             "model_version": version,
         }
-        await self.pool.execute(
-            _INSERT,
-            prediction["id"],
-            digest,
-            sentiment,
-            prediction["confidence"],
-            prediction["latency_ms"],
-            prediction["cache_hit"],
-            version,
-        )
+        await self.pool.execute(_INSERT, *prediction.values(), digest)
         return prediction
 
 
-def make_app(addresses: Addresses) -> FastAPI:
+def make_app(models: dict[Version, Path], database_url: str, redis_url: str) -> FastAPI:
     made: list[Predictor] = []
 
     @asynccontextmanager
@@ -133,14 +118,15 @@ def make_app(addresses: Addresses) -> FastAPI:
             version: pipeline(
                 "text-classification", model=str(folder), tokenizer=str(folder), top_k=None
             )
-            for version, folder in addresses.models.items()
+            for version, folder in models.items()
         }
-        redis = Redis.from_url(addresses.redis_url)
-        async with asyncpg.create_pool(addresses.database_url) as pool:
+        async with (
+            Redis.from_url(redis_url) as redis,
+            asyncpg.create_pool(database_url) as pool,
+        ):
             await pool.execute(_SCHEMA)
             made.append(Predictor(classifiers, redis, pool))
             yield
-        await redis.aclose()
 
     app = FastAPI(lifespan=lifespan)
 
@@ -167,33 +153,26 @@ def make_app(addresses: Addresses) -> FastAPI:
     @app.get("/analytics/summary")
     async def summary(since: datetime) -> dict[str, Any]:
         rows = await made[0].pool.fetch(_SUMMARY, since)
-        total = sum(row["predictions"] for row in rows)
-
-        def average(column: str) -> float | None:
-            weighted = sum(row["predictions"] * float(row[column]) for row in rows)
-            return weighted / total if total else None
-
-        hit_share = average("hits")
+        by_version = {row["model_version"]: row for row in rows}
+        total = by_version.pop(None)
         return {
-            "total_predictions": total,
-            "by_version": {row["model_version"]: row["predictions"] for row in rows},
-            "average_confidence": average("confidence"),
-            "average_latency_ms": average("latency_ms"),
-            "cache_hit_rate": None if hit_share is None else 100 * hit_share,
+            "total_predictions": total["predictions"],
+            "by_version": {version: row["predictions"] for version, row in by_version.items()},
+            "average_confidence": total["confidence"],
+            "average_latency_ms": total["latency_ms"],
+            "cache_hit_rate": total["cache_hit_rate"],
         }
 
     @app.get("/analytics/sentiment-distribution")
     async def sentiment_distribution(since: datetime) -> dict[str, Any]:
         rows = await made[0].pool.fetch(_DISTRIBUTION, since)
-        total = sum(row["predictions"] for row in rows)
+        counts = {row["sentiment"]: row["predictions"] for row in rows}
+        total = sum(counts.values())
         return {
             "total_predictions": total,
             "distribution": {
-                row["sentiment"]: {
-                    "count": row["predictions"],
-                    "percent": 100 * row["predictions"] / total,
-                }
-                for row in rows
+                sentiment: {"count": count, "percent": 100 * count / total}
+                for sentiment, count in counts.items()
             },
         }
 
@@ -206,17 +185,17 @@ def make_app(addresses: Addresses) -> FastAPI:
     return app
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--v1", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--v2", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--database-url", required=True)
-    parser.add_argument("--redis-url", required=True)
-    parser.add_argument("--port", type=int, required=True)
-    given = parser.parse_args()
-    app = make_app(Addresses({"v1": given.v1, "v2": given.v2}, given.database_url, given.redis_url))
-    uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning", access_log=False)
+def main(
+    *,
+    v1: Annotated[Path, typer.Option(help="folder of the checkpoint")],
+    v2: Annotated[Path, typer.Option(help="folder of the checkpoint")],
+    database_url: Annotated[str, typer.Option()],
+    redis_url: Annotated[str, typer.Option()],
+    port: Annotated[int, typer.Option()],
+) -> None:
+    app = make_app({"v1": v1, "v2": v2}, database_url, redis_url)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,4 +1,4 @@
-"""One client: it sends its next request, on a connection that it keeps, when it has its answer.
+"""One client: it sends a request on a connection that it keeps, and tells what became of it.
 
 An asyncio protocol over httptools, because it shares the machine's cores with what it measures: a
 client library would cost several times as much for each request.
@@ -8,145 +8,103 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol, cast
+from collections.abc import Callable
+from typing import cast
+from urllib.parse import urlsplit
 
 import httptools
 import orjson
 
-from loadtest.traffic import REPLY_KEYS, Request
+from loadtest.traffic import LOOPBACK, REPLY_KEYS, Request
 
 # Every body is searched for its first key; one in so many is parsed whole.
 _PARSED_EVERY = 16
 _RECONNECT_SECONDS = 0.1
 
-
-class Caller(Protocol):
-    """Who waits for the answers of a connection."""
-
-    def answered(self, status: int, body: bytes, *, keep_alive: bool) -> None: ...
-
-    def fail(self, failure: str) -> None:
-        """Give up the request under way, and the connection."""
-        ...
-
-    def lost(self, connection: Connection) -> None: ...
+# Gets the seconds since the request was sent, and the status of its reply and no failure, or 0 and
+# the reason why there is no right reply.
+Done = Callable[[float, int, str], None]
 
 
-class Load(Protocol):
-    """What all clients of a load share."""
+class Client(asyncio.Protocol):
+    """Sends one request at a time; connects before the first and when its connection is lost.
 
-    host: str
-    port: int
-    stopping: bool
+    The methods without a docstring have the names that asyncio and httptools call.
+    """
 
-    def next_request(self) -> tuple[bytes, Request]:
-        """The bytes to send, and what they are."""
-        ...
-
-    def think_seconds(self) -> float: ...
-
-    def answered(
-        self, client: Client, request: Request, latency_seconds: float, failure: str
-    ) -> None:
-        """`failure` is empty when all is well."""
-        ...
-
-    def finished(self, client: Client) -> None: ...
-
-
-class Client:
-    """Sends until the load stops; connects again when its connection is lost."""
-
-    def __init__(self, load: Load) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self.sent_at: float | None = None  # None while no request is under way
-        self._load = load
-        self._loop = asyncio.get_running_loop()
-        self._request: Request | None = None
-        self._answers = 0
-        self._connection: Connection | None = None
+        self._address = host, port
+        self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._body: list[bytes] = []
+        self._answers = 0
 
-    def start(self) -> None:
-        """Thinks first, so that clients that think do not all come at once."""
-        self._think_and_send()
-
-    def stop_if_idle(self) -> None:
-        if self.sent_at is None:
-            self._finish()
+    def send(self, message: bytes, request: Request, done: Done) -> None:
+        """Send `message`, which is `request`; `done` is called once."""
+        self._request, self._done, self.sent_at = request, done, time.perf_counter()
+        if self._transport is not None:
+            self._transport.write(message)
+        else:
+            self._connecting = asyncio.create_task(self._connect_and_send(message))
 
     def fail(self, failure: str) -> None:
         """Give up the request under way, if there is one, and its connection."""
-        self._disconnect()
-        if self._request is not None:
-            self._done(self._request, failure)
+        self.close()
+        self._end(0, failure)
 
-    def lost(self, connection: Connection) -> None:
-        if connection is self._connection:
-            self.fail("disconnected")
-
-    def answered(self, status: int, body: bytes, *, keep_alive: bool) -> None:
-        if not keep_alive:
-            self._disconnect()
-        if self._request is None:  # nothing was asked
-            return
-        self._answers += 1
-        if not 200 <= status < 300:
-            failure = str(status)
-        else:
-            parsed = not self._answers % _PARSED_EVERY
-            failure = "" if is_expected(body, self._request, parsed=parsed) else "body"
-        self._done(self._request, failure)
-
-    def _done(self, request: Request, failure: str) -> None:
-        seconds = time.perf_counter() - (self.sent_at or 0.0)
-        self._request = self.sent_at = None
-        self._load.answered(self, request, seconds, failure)
-        self._think_and_send()
-
-    def _think_and_send(self) -> None:
-        if self._load.stopping:
-            self._finish()
-        elif seconds := self._load.think_seconds():
-            self._timer = self._loop.call_later(seconds, self._send)
-        else:
-            self._send()
-
-    def _send(self) -> None:
-        if self._connection is None:
-            self._connecting = self._loop.create_task(self._connect_and_send())
-            return
-        message, self._request = self._load.next_request()
-        self.sent_at = time.perf_counter()
-        self._connection.transport.write(message)
-
-    async def _connect_and_send(self) -> None:
-        while True:
-            try:
-                _, self._connection = await self._loop.create_connection(
-                    lambda: Connection(self), self._load.host, self._load.port
-                )
-            except OSError as error:
-                _, request = self._load.next_request()
-                self._load.answered(self, request, 0.0, type(error).__name__)
-                await asyncio.sleep(_RECONNECT_SECONDS)
-            else:
-                self._connecting = None
-                self._send()
-                return
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.transport.abort()
-            self._connection = None
-
-    def _finish(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def close(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
-        self._disconnect()
-        self._load.finished(self)
+        if self._transport is not None:
+            self._transport.set_protocol(asyncio.Protocol())  # which ignores that it is lost
+            self._transport.abort()
+            self._transport = None
+
+    async def _connect_and_send(self, message: bytes) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self, *self._address)
+        except OSError as error:
+            await asyncio.sleep(_RECONNECT_SECONDS)
+            self._end(0, type(error).__name__)
+        else:
+            self.sent_at = time.perf_counter()
+            cast("asyncio.Transport", self._transport).write(message)
+
+    def _end(self, status: int, failure: str = "") -> None:
+        if self.sent_at is not None:
+            seconds, self.sent_at = time.perf_counter() - self.sent_at, None
+            self._done(seconds, status, failure)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpResponseParser(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.fail("malformed")
+
+    def on_message_begin(self) -> None:
+        self._body.clear()
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if not self._parser.should_keep_alive():
+            self.close()
+        self._answers += 1
+        parsed = not self._answers % _PARSED_EVERY
+        if status >= 300 or is_expected(b"".join(self._body), self._request, parsed=parsed):
+            self._end(status)
+        else:
+            self._end(0, "body")
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.fail("disconnected")
 
 
 def is_expected(body: bytes, request: Request, *, parsed: bool) -> bool:
@@ -161,34 +119,21 @@ def is_expected(body: bytes, request: Request, *, parsed: bool) -> bool:
     return isinstance(reply, dict) and all(key in reply for key in keys)
 
 
-class Connection(asyncio.Protocol):
-    """Parses answers; the methods have the names that asyncio and httptools call."""
+def local_address(url: str) -> tuple[str, int]:
+    """The host and port of `url`.
 
-    transport: asyncio.Transport
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    parts = urlsplit(url)
+    if parts.hostname not in LOOPBACK:
+        raise ValueError("load is sent to this machine only")
+    return parts.hostname, parts.port or 80
 
-    def __init__(self, client: Caller) -> None:
-        self._client = client
-        self._parser = httptools.HttpResponseParser(self)
-        self._body: list[bytes] = []
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._client.fail("malformed")
-
-    def on_body(self, body: bytes) -> None:
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        body = b"".join(self._body)
-        self._body.clear()
-        self._client.answered(
-            self._parser.get_status_code(), body, keep_alive=self._parser.should_keep_alive()
-        )
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._client.lost(self)
+def http_message(host: str, request: Request) -> bytes:
+    head = (
+        f"POST {request.path} HTTP/1.1\r\nHost: {host}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(request.body)}\r\n\r\n"
+    )
+    return head.encode() + request.body

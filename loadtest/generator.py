@@ -11,18 +11,16 @@ import itertools
 import json
 import math
 import random
-import resource
 import time
-from collections.abc import Iterator
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 import uvloop
 
-from loadtest.client import Client
+from loadtest.client import Client, http_message, local_address
 from loadtest.report import LoadReport
 from loadtest.traffic import USUAL_WORDS, Kind, Request, Traffic, make_traffic
 
@@ -30,82 +28,74 @@ MAX_CLIENTS = 512
 MAX_SECONDS = 300.0
 MAX_WARM_UP_SECONDS = 60.0
 ANSWER_SECONDS = 60.0
-_REQUESTS_PER_ADDRESS = 50
 
 
-@dataclass
-class _Load:
-    """One run: what clients send, and where their answers are counted."""
+class _ClosedLoop:
+    """One run: its clients, and the report in which their answers are counted."""
 
-    host: str
-    port: int
-    requests: Iterator[Request]
-    primer_requests: int
-    clients: int
-    think: tuple[float, float]
-    many_addresses: bool
-    report: LoadReport = field(default_factory=LoadReport)
-    stopping: bool = False
-    counts_from: float = math.inf
-    counts_until: float = math.inf
-    answers: int = 0
-    warm: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        traffic: Traffic,
+        clients: int,
+        think: tuple[float, float],
+    ) -> None:
+        self.report = LoadReport()
+        self.counts_from = self.counts_until = math.inf
+        self.warm, self.ended = asyncio.Event(), asyncio.Event()
+        self._host = address[0]
+        self._requests = itertools.chain(traffic.primer, traffic.requests)
+        self._primer_requests = len(traffic.primer)
+        self._think = think
         self._chance = random.Random(0)
-        self._numbers = itertools.count()
-        self._heads: dict[str, bytes] = {}
-        self._running: set[Client] = set()
-        self._clients_with_answer: set[Client] = set()
+        self._running = [Client(*address) for _ in range(clients)]
+        self._answers: Counter[Client] | None = Counter()  # None once the service is warm
+        self._stopping = False
 
     def start(self) -> None:
-        self._running = {Client(self) for _ in range(self.clients)}
-        for client in list(self._running):
-            client.start()
+        """Every client thinks first, so that clients that think do not all come at once."""
+        for client in self._running:
+            self._think_and_send(client)
 
     def stop(self) -> None:
-        self.stopping = True
-        for client in list(self._running):
-            client.stop_if_idle()
+        """Send nothing more; `ended` is set when the last answer has come."""
+        self._stopping = True
+        for client in [client for client in self._running if client.sent_at is None]:
+            self._finish(client)
 
-    def give_up_what_takes_longer_than(self, seconds: float) -> None:
-        latest = time.perf_counter() - seconds
-        for client in list(self._running):
-            if client.sent_at is not None and client.sent_at < latest:
-                client.fail("timeout")
+    async def give_up_after(self, seconds: float) -> None:
+        """Fail requests that take longer, until cancelled."""
+        while True:
+            await asyncio.sleep(min(1.0, seconds / 4))
+            latest = time.perf_counter() - seconds
+            for client in list(self._running):
+                if client.sent_at is not None and client.sent_at < latest:
+                    client.fail("timeout")
 
-    def next_request(self) -> tuple[bytes, Request]:
-        request = next(self.requests)
-        length = b"%d\r\n\r\n" % len(request.body)
-        return self._head(request.path) + length + request.body, request
+    def _think_and_send(self, client: Client) -> None:
+        least, most = self._think
+        if self._stopping:
+            self._finish(client)
+        elif most:
+            seconds = self._chance.uniform(least, most)
+            asyncio.get_running_loop().call_later(seconds, self._send, client)
+        else:
+            self._send(client)
 
-    def _head(self, path: str) -> bytes:
-        address = ""
-        if self.many_addresses:
-            client = next(self._numbers) // _REQUESTS_PER_ADDRESS
-            address = (
-                f"X-Forwarded-For: 10.{client >> 16 & 255}.{client >> 8 & 255}.{client & 255}\r\n"
-            )
-        elif path in self._heads:
-            return self._heads[path]
-        self._heads[path] = (
-            f"POST {path} HTTP/1.1\r\nHost: {self.host}\r\n{address}"
-            "Content-Type: application/json\r\nContent-Length: "
-        ).encode()
-        return self._heads[path]
+    def _send(self, client: Client) -> None:
+        if self._stopping:  # and finished while it was thinking
+            return
+        request = next(self._requests)
+        message = http_message(self._host, request)
+        client.send(message, request, partial(self._answered, client, request))
 
-    def think_seconds(self) -> float:
-        least, most = self.think
-        return self._chance.uniform(least, most) if most else 0.0
-
-    def answered(
-        self, client: Client, request: Request, latency_seconds: float, failure: str
+    def _answered(
+        self, client: Client, request: Request, latency_seconds: float, status: int, failure: str
     ) -> None:
         now, report = time.perf_counter(), self.report
-        if failure:
+        if failure or not 200 <= status < 300:
             failures = report.failures if now >= self.counts_from else report.warm_up_failures
-            failures[failure] = failures.get(failure, 0) + 1
+            failures[failure or str(status)] += 1
         elif now >= self.counts_from:
             if now <= self.counts_until:
                 report.latencies_seconds.append(latency_seconds)
@@ -113,17 +103,18 @@ class _Load:
             share = (min(now, self.counts_until) - since) / latency_seconds
             report.requests += share
             report.texts += share * request.texts
-        if not self.warm.is_set():
-            self.answers += 1
-            self._clients_with_answer.add(client)
-            if (
-                self.answers >= self.primer_requests
-                and len(self._clients_with_answer) == self.clients
+        if self._answers is not None:
+            self._answers[client] += 1
+            if self._answers.total() >= self._primer_requests and len(self._answers) == len(
+                self._running
             ):
+                self._answers = None
                 self.warm.set()
+        self._think_and_send(client)
 
-    def finished(self, client: Client) -> None:
-        self._running.discard(client)
+    def _finish(self, client: Client) -> None:
+        client.close()
+        self._running.remove(client)
         if not self._running:
             self.ended.set()
 
@@ -136,36 +127,23 @@ async def send_load(
     seconds: float,
     warm_up_seconds: float = 0.0,
     think: tuple[float, float] = (0.0, 0.0),
-    many_addresses: bool = False,
     answer_seconds: float = ANSWER_SECONDS,
 ) -> LoadReport:
     """Send `traffic` from `clients` clients and count for `seconds`.
 
     With `warm_up_seconds`, counting starts when they have passed, the primer is answered and each
     client has had an answer, or at the latest after a minute. A client thinks `think` seconds, from
-    least to most, before each request. `many_addresses` sends X-Forwarded-For, so that each address
-    stays within a rate limit. Answers are waited for `answer_seconds`.
+    least to most, before each request. Answers are waited for `answer_seconds`.
 
     Raises:
         ValueError: `url` is not on this machine, or the load is past the bounds of this module.
     """
-    parts = urlsplit(url)
-    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        raise ValueError("load is sent to this machine only")
     if not (0 < clients <= MAX_CLIENTS and 0 < seconds <= MAX_SECONDS):
         raise ValueError(f"at most {MAX_CLIENTS} clients and {MAX_SECONDS:.0f} s")
     if not 0 <= warm_up_seconds <= MAX_WARM_UP_SECONDS:
         raise ValueError(f"at most {MAX_WARM_UP_SECONDS:.0f} s of warm-up")
-    load = _Load(
-        host=parts.hostname,
-        port=parts.port or 80,
-        requests=itertools.chain(traffic.primer, traffic.requests),
-        primer_requests=len(traffic.primer),
-        clients=clients,
-        think=think,
-        many_addresses=many_addresses,
-    )
-    watch = asyncio.create_task(_watch(load, answer_seconds))
+    load = _ClosedLoop(local_address(url), traffic, clients, think)
+    giving_up = asyncio.create_task(load.give_up_after(answer_seconds))
     try:
         load.start()
         if warm_up_seconds:
@@ -173,28 +151,17 @@ async def send_load(
             with suppress(TimeoutError):
                 async with asyncio.timeout(MAX_WARM_UP_SECONDS - warm_up_seconds):
                     await load.warm.wait()
-        cpu_before, load.counts_from = _cpu_seconds(), time.perf_counter()
+        cpu_before, load.counts_from = time.process_time(), time.perf_counter()
         await asyncio.sleep(seconds)
         load.counts_until = time.perf_counter()
         load.report.seconds = load.counts_until - load.counts_from
-        load.report.cpu_seconds = _cpu_seconds() - cpu_before
+        load.report.cpu_seconds = time.process_time() - cpu_before
         # What is still under way is waited for: a server must not compute it in another's time.
         load.stop()
         await load.ended.wait()
     finally:
-        watch.cancel()
+        giving_up.cancel()
     return load.report
-
-
-async def _watch(load: _Load, answer_seconds: float) -> None:
-    while True:
-        await asyncio.sleep(min(1.0, answer_seconds / 4))
-        load.give_up_what_takes_longer_than(answer_seconds)
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 def main(

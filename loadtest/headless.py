@@ -16,7 +16,6 @@ from loadtest.outcome import Outcome
 LOCUSTFILE = ROOT / "loadtest" / "locustfile.py"
 # The environment variable of the API keys, with commas between them.
 KEYS = "LOADTEST_API_KEYS"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 REPORT, FIGURES = "report.html", "figures.json"
 MAX_USERS = 1_000
 MAX_SECONDS = 3_600.0

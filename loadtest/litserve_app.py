@@ -7,12 +7,12 @@ them with the next batch, so both are left out, in its favour.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import litserve
 import torch
+import typer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 MAX_BATCH_SIZE = 32
@@ -61,16 +61,16 @@ class SentimentApi(litserve.LitAPI):  # type: ignore[misc, unused-ignore]
         return {"sentiment": self._labels[output.index(confidence)], "confidence": confidence}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--port", type=int, required=True)
-    given = parser.parse_args()
+def main(
+    *,
+    model: Annotated[Path, typer.Option(help="folder of the checkpoint")],
+    port: Annotated[int, typer.Option()],
+) -> None:
     server = litserve.LitServer(
-        SentimentApi(given.model), accelerator="cpu", workers_per_device=1, timeout=60
+        SentimentApi(model), accelerator="cpu", workers_per_device=1, timeout=60
     )
-    server.run(host="127.0.0.1", port=given.port, log_level="warning", generate_client_file=False)
+    server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -22,6 +22,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -31,12 +32,12 @@ import gevent.pool
 from locust import FastHttpUser, LoadTestShape, User, between, events, task
 from locust.env import Environment
 from locust.log import greenlet_exception_logger
-from locust.stats import RequestStats, StatsEntry
+from locust.stats import StatsEntry
 
-from loadtest.headless import KEYS, LOOPBACK
+from loadtest.headless import KEYS
 from loadtest.outcome import Figures, Outcome
 from loadtest.replies import Replies, WrongReply
-from loadtest.traffic import COMPARE, PREDICT, Kind, texts_of
+from loadtest.traffic import COMPARE, LOOPBACK, PREDICT, Kind, texts_of
 
 SUMMARY, DISTRIBUTION = "/analytics/summary", "/analytics/sentiment-distribution"
 SECONDS_BETWEEN = 2.0
@@ -52,6 +53,9 @@ SHAPES = {
 _tell = greenlet_exception_logger(logging.getLogger(__name__))  # type: ignore[no-untyped-call]
 _texts = texts_of(Kind.sentences, seed=time.time_ns())
 _replies = Replies()
+_SHARES = {PREDICT: 70, COMPARE: 20, SUMMARY: 5, DISTRIBUTION: 5}
+_TEXT_CHECKS = {PREDICT: _replies.prediction, COMPARE: _replies.comparison}
+_TOTAL_CHECKS = {SUMMARY: _replies.summary, DISTRIBUTION: _replies.distribution}
 _numbers = itertools.count(random.randrange(2**24))
 _keys = [key.strip() for key in os.environ.get(KEYS, "").split(",") if key.strip()]
 # Of a fixed time, so that totals only grow; an hour back, because clocks differ.
@@ -67,7 +71,14 @@ def _add_options(parser: ArgumentParser, **_: Any) -> None:
 
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def _tell_figures(environment: Environment, **_: Any) -> None:
-    outcome = _outcome(environment.stats)
+    stats = environment.stats
+    outcome = Outcome(
+        total=_figures(stats.total),
+        endpoints=tuple(_figures(stats.entries[key]) for key in sorted(stats.entries)),
+        failures={
+            f"{error.name}: {error.error}": error.occurrences for error in stats.errors.values()
+        },
+    )
     options = environment.parsed_options
     if options is not None and options.figures is not None:
         outcome.write(options.figures)
@@ -93,31 +104,15 @@ class Client(FastHttpUser):
 
     def ask(self, due: float) -> None:
         """One request, which was due at `due` of time.perf_counter."""
-        [send] = random.choices((self._predict, self._compare, self._analytics), (70, 20, 10))
-        send(due)
-
-    def _predict(self, due: float) -> None:
-        text = next(_texts)
-        self._send(PREDICT, due, lambda body: _replies.prediction(text, body), text=text)
-
-    def _compare(self, due: float) -> None:
-        text = next(_texts)
-        self._send(COMPARE, due, lambda body: _replies.comparison(text, body), text=text)
-
-    def _analytics(self, due: float) -> None:
-        at_least = _replies.total_predictions
-        path, check = random.choice(
-            ((SUMMARY, _replies.summary), (DISTRIBUTION, _replies.distribution))
-        )
-        self._send(path, due, lambda body: check(body, at_least=at_least))
-
-    def _send(
-        self, path: str, due: float, check: Callable[[bytes], None], text: str | None = None
-    ) -> None:
-        if text is None:
-            method, url, body = "GET", f"{path}?since={_since}", None
-        else:
+        [path] = random.choices(list(_SHARES), list(_SHARES.values()))
+        check: Callable[[bytes], None]
+        if path in _TEXT_CHECKS:
+            text = next(_texts)
             method, url, body = "POST", path, {"text": text}
+            check = partial(_TEXT_CHECKS[path], text)
+        else:
+            method, url, body = "GET", f"{path}?since={_since}", None
+            check = partial(_TOTAL_CHECKS[path], at_least=_replies.total_predictions)
         with self.client.request(method, url, name=path, json=body, catch_response=True) as reply:
             reply.request_meta["response_time"] = 1_000 * (time.perf_counter() - due)
             if reply.status_code == 200:
@@ -196,26 +191,11 @@ def _identity(host: str) -> dict[str, str]:
     return {}
 
 
-def _outcome(stats: RequestStats) -> Outcome:
-    return Outcome(
-        total=_figures(stats.total),
-        endpoints=tuple(_figures(stats.entries[key]) for key in sorted(stats.entries)),
-        failures={
-            f"{error.name}: {error.error}": error.occurrences for error in stats.errors.values()
-        },
-    )
-
-
 def _figures(entry: StatsEntry) -> Figures:
-    def milliseconds(share: float) -> float | None:
-        return entry.get_response_time_percentile(share) if entry.num_requests else None
-
-    return Figures(
-        name=entry.name,
-        answers=entry.num_requests - entry.num_failures,
-        failures=entry.num_failures,
-        requests_per_second=round(entry.total_rps, 2),
-        p50_ms=milliseconds(0.5),
-        p95_ms=milliseconds(0.95),
-        p99_ms=milliseconds(0.99),
+    percentiles = (
+        entry.get_response_time_percentile(share) if entry.num_requests else None
+        for share in (0.5, 0.95, 0.99)
     )
+    answers = entry.num_requests - entry.num_failures
+    per_second = round(entry.total_rps, 2)
+    return Figures(entry.name, answers, entry.num_failures, per_second, *percentiles)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
+
+PERCENTILES = (50, 95, 99)
+
+
+def percentile_ms(seconds: Sequence[float], percent: int) -> Any:
+    """The percentile in milliseconds; None of nothing."""
+    if not seconds:
+        return None
+    return round(1_000 * sorted(seconds)[len(seconds) * percent // 100], 2)
 
 
 @dataclass
@@ -22,20 +33,13 @@ class LoadReport:
     latencies_seconds: list[float] = field(default_factory=list)
     requests: float = 0.0
     texts: float = 0.0
-    failures: dict[str, int] = field(default_factory=dict)
-    warm_up_failures: dict[str, int] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+    warm_up_failures: Counter[str] = field(default_factory=Counter)
     cpu_seconds: float = 0.0  # of the load generator itself
 
     @property
     def requests_per_second(self) -> float:
         return self.requests / self.seconds
-
-    def percentile_ms(self, share: float) -> float | None:
-        """None if there was no answer."""
-        if not self.latencies_seconds:
-            return None
-        ordered = sorted(self.latencies_seconds)
-        return 1_000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
     def figures(self) -> dict[str, Any]:
         """One flat object, for a record."""
@@ -43,26 +47,11 @@ class LoadReport:
         return {
             "seconds": round(self.seconds, 3),
             "answers": len(latencies),
-            "failures": self.failures,
-            "warm_up_failures": self.warm_up_failures,
+            "failures": dict(self.failures),
+            "warm_up_failures": dict(self.warm_up_failures),
             "requests_per_second": round(self.requests_per_second, 2),
             "texts_per_second": round(self.texts / self.seconds, 2),
             "mean_ms": round(1_000 * fmean(latencies), 2) if latencies else None,
-            **{
-                f"p{percent}_ms": None if value is None else round(value, 2)
-                for percent in (50, 95, 99)
-                for value in [self.percentile_ms(percent / 100)]
-            },
+            **{f"p{percent}_ms": percentile_ms(latencies, percent) for percent in PERCENTILES},
             "generator_cpu_share": round(self.cpu_seconds / self.seconds, 3),
         }
-
-    def __str__(self) -> str:
-        latencies = ", ".join(
-            f"p{percent} {self.percentile_ms(percent / 100) or 0:.0f} ms"
-            for percent in (50, 95, 99)
-        )
-        return (
-            f"{len(self.latencies_seconds)} answers, {sum(self.failures.values())} failures "
-            f"{self.failures or ''} in {self.seconds:.0f} s: {self.requests_per_second:.0f}/s, "
-            f"{latencies}"
-        )

@@ -22,12 +22,13 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
 import orjson
 
 MAX_CHARACTERS = 5_000
@@ -51,6 +52,7 @@ SENTENCE_WORDS = (
     (0.0, 1), (0.01, 4), (0.05, 7), (0.1, 9), (0.25, 14), (0.5, 20), (0.75, 27), (0.9, 34),
     (0.95, 37), (0.99, 45), (1.0, 59),
 )  # fmt: skip
+_SENTENCE_WORDS = np.transpose(SENTENCE_WORDS)
 # A text that comes again is one of so many that came last.
 REMEMBERED_TEXTS = 1_000
 
@@ -61,6 +63,7 @@ REPLY_KEYS = {
     BATCH: ("predictions",),
     COMPARE: ("predictions", "agreement"),
 }
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Words = Callable[[random.Random], int]
 Drawn = TypeVar("Drawn")
@@ -107,12 +110,12 @@ def make_traffic(
     if kind is Kind.mixed:
         if batch_texts:
             raise ValueError("mixed traffic has batches of its own")
-        popular = _popular()
+        popular = list(itertools.islice(_new_texts("popular", _mixed_length), POPULAR_TEXTS))
         return Traffic([compare(text) for text in popular[:PRIMED_TEXTS]], _mixed(popular, seed))
     primer = [predict(text) for text in _pool(words)] if kind is Kind.repeated else []
     texts = texts_of(kind, seed=seed, words=words)
     if batch_texts:
-        return Traffic(primer, (batch(list(some)) for some in _in_batches(texts, batch_texts)))
+        return Traffic(primer, map(batch, map(list, zip(*[texts] * batch_texts, strict=True))))
     if kind is Kind.repeated:  # the cheapest to answer, so made before it is sent
         return Traffic(primer, _drawn(primer, seed))
     return Traffic([], map(predict, texts))
@@ -162,21 +165,14 @@ def _mixed_length(chance: random.Random) -> int:
 
 def sentence_words(chance: random.Random) -> int:
     """The words of a sentence, between two of SENTENCE_WORDS by a straight line."""
-    share = chance.random()
-    (low, fewest), (high, most) = next(
-        pair for pair in pairwise(SENTENCE_WORDS) if share < pair[1][0]
-    )
-    return round(fewest + (most - fewest) * (share - low) / (high - low))
+    return round(float(np.interp(chance.random(), *_SENTENCE_WORDS)))
 
 
 def _half_repeated(new: Iterator[str], seed: int) -> Iterator[str]:
     chance = random.Random(f"again/{seed}")
-    remembered: list[str] = []
-    for number, text in enumerate(new):
-        if number < REMEMBERED_TEXTS:
-            remembered.append(text)
-        else:
-            remembered[number % REMEMBERED_TEXTS] = text
+    remembered: deque[str] = deque(maxlen=REMEMBERED_TEXTS)
+    for text in new:
+        remembered.append(text)
         yield text
         while chance.random() < 0.5:
             yield chance.choice(remembered)
@@ -190,10 +186,6 @@ def _drawn(pool: list[Drawn], seed: int) -> Iterator[Drawn]:
     chance = random.Random(f"drawn/{seed}")
     while True:
         yield chance.choice(pool)
-
-
-def _popular() -> list[str]:
-    return list(itertools.islice(_new_texts("popular", _mixed_length), POPULAR_TEXTS))
 
 
 def _mixed(popular: list[str], seed: int) -> Iterator[Request]:
@@ -212,8 +204,3 @@ def _mixed(popular: list[str], seed: int) -> Iterator[Request]:
             yield batch([text() for _ in range(BATCH_TEXTS)])
         else:
             yield predict(text()) if path == PREDICT else compare(text())
-
-
-def _in_batches(texts: Iterator[str], size: int) -> Iterator[tuple[str, ...]]:
-    while True:
-        yield tuple(itertools.islice(texts, size))

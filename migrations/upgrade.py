@@ -1,4 +1,4 @@
-"""The upgrade of a database to the newest schema."""
+"""Upgrades a database to the newest schema, or says in one sentence why it cannot."""
 
 from __future__ import annotations
 

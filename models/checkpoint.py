@@ -29,7 +29,7 @@ from models.export.torchscript import export_torchscript
 from models.files import TOKENIZER_FILES, file_digests, revision_of
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE
-from runners.engines.torch_engine import TorchEngine
+from runners.engines.engine import TorchEngine
 from runners.golden_set import TEXTS, write_golden_set
 from runners.model_store import (
     InvalidCheckpoint,

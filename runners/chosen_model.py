@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 from core.atomic_file import write_atomically
@@ -38,7 +39,7 @@ class ChosenModel:
 
     def save(self, desired: DesiredModel) -> None:
         """Save a choice, with the tag that is configured now."""
-        document = desired._asdict() | {"configured": self._configured}
+        document = asdict(desired) | {"configured": self._configured}
         # For a rollback to a release before 0.1.0, which reads this name.
         document["number"] = desired.generation
         try:

@@ -22,7 +22,7 @@ class Classifier:
 
     def __init__(self, model: SavedModel, engine: Engine) -> None:
         self._model = model
-        self._engine = engine
+        self.engine = engine
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(model.max_tokens)
         self._tokenizer.no_padding()
@@ -56,25 +56,26 @@ class Classifier:
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         """Compute one padded batch; each stream may call it from its own thread."""
-        probabilities = softmax(self._logits(encodings))
+        probabilities = softmax(self.engine.infer(*self.pad(encodings)))
         return [
             self._classification(encoding, scores)
             for encoding, scores in zip(encodings, probabilities.tolist(), strict=True)
         ]
 
-    def _logits(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
+    def pad(self, encodings: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ids and attention mask of a batch, each of shape (rows, tokens of the longest)."""
         longest = max(len(encoding.ids) for encoding in encodings)
         input_ids = np.full((len(encodings), longest), self._model.pad_token_id, dtype=np.int64)
         attention_mask = np.zeros_like(input_ids)
         for row, encoding in enumerate(encodings):
             input_ids[row, : len(encoding.ids)] = encoding.ids
             attention_mask[row, : len(encoding.ids)] = 1
-        return self._engine.infer(input_ids, attention_mask)
+        return input_ids, attention_mask
 
     def _classification(self, encoding: Encoding, scores: list[float]) -> Classification:
         return Classification(
             revision=self._model.revision,
-            engine=self._engine.name,
+            engine=self.engine.name,
             scores=dict(zip(self._model.labels, scores, strict=True)),
             token_count=len(encoding.ids),
             truncated=bool(encoding.overflowing),

@@ -14,9 +14,8 @@ from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.admission import Admission, AdmissionRejected, QueueBounds
 from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
-from runners.hosts import RunnerBackend
 from runners.lanes import estimated_tokens, lane_of
-from runners.transport import RUNNER_FAILURES
+from runners.transport import RUNNER_FAILURES, RunnerApi
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -35,7 +34,7 @@ class RunnerClient:
     def __init__(
         self,
         version: Version,
-        backend: RunnerBackend,
+        runner: RunnerApi,
         bounds: QueueBounds,
         *,
         timeout_seconds: float,
@@ -47,11 +46,11 @@ class RunnerClient:
         self._desired = DesiredState()
         self._is_described = asyncio.Event()
         self._refresh_now = asyncio.Event()
-        self._backend = backend
+        self._runner = runner
         self._timeout_seconds = timeout_seconds
         self._admission = Admission(bounds)
         self._calls = RunnerCalls(
-            version, backend, max_waiting_texts=bounds.texts, timeout_seconds=timeout_seconds
+            version, runner, max_waiting_texts=bounds.texts, timeout_seconds=timeout_seconds
         )
         self._poller: asyncio.Task[None] | None = None
 
@@ -142,9 +141,9 @@ class RunnerClient:
         """Get the runner's description, and request the desired model if needed."""
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_SECONDS):
-                description = await self._backend.describe()
+                description = await self._runner.describe()
                 if (desired := self._desired.to_request(description)) is not None:
-                    description = await self._backend.load(*desired)
+                    description = await self._runner.load(desired)
         except RUNNER_FAILURES as error:
             if self.ready:
                 logger.warning(

@@ -55,10 +55,13 @@ def cpu_quota(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> float | None:
     quotas = []
     for controllers, group in _memberships(proc / "self" / "cgroup"):
         if controllers == "":  # cgroup v2 has one hierarchy and names no controllers
-            quotas += [_v2_quota(folder) for folder in _upwards(cgroups, group)]
+            quotas += [_quota(folder / "cpu.max") for folder in _upwards(cgroups, group)]
         elif "cpu" in controllers.split(","):
             for name in (controllers, "cpu", "cpu,cpuacct"):
-                quotas += [_v1_quota(folder) for folder in _upwards(cgroups / name, group)]
+                quotas += [
+                    _quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+                    for folder in _upwards(cgroups / name, group)
+                ]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
@@ -78,21 +81,14 @@ def _upwards(root: Path, group: str) -> list[Path]:
     return [root / inside, *(root / parent for parent in inside.parents), root]
 
 
-def _v2_quota(folder: Path) -> float | None:
+def _quota(*files: Path) -> float | None:
+    """The quota in cores, from files with the microseconds in each period and those of a period."""
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+        quota, period = " ".join(file.read_text() for file in files).split()
+        cores = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no quota
         return None
-
-
-def _v1_quota(folder: Path) -> float | None:
-    try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return quota / period if quota > 0 and period > 0 else None
+    return cores if cores > 0 else None  # cgroup v1 writes -1 for no quota
 
 
 def lower_priority() -> None:

@@ -1,4 +1,4 @@
-"""Answers the API's calls in a runner, in front of BentoML's dispatch.
+"""Answers the API's calls in a runner, in front of BentoML's dispatch; refuses other callers.
 
 BentoML's dispatch unpickles a body that is declared to be a pickle, which runs code of the sender.
 Here no body reaches it: a request of another content type than the wire's is refused unread.
@@ -6,6 +6,7 @@ Here no body reaches it: a request of another content type than the wire's is re
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,13 @@ from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import tracing
-from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
+from core.asgi import (
+    ClientDisconnected,
+    came_over_loopback,
+    cancelled_on_disconnect,
+    send_response,
+)
+from core.types import DesiredModel
 from runners import wire
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -26,12 +33,42 @@ Answer = Callable[[bytes], Awaitable[bytes]]
 CLASSIFY_PATH = "/classify"
 
 _CONTENT_TYPE = wire.CONTENT_TYPE.encode()
+_KEY_HEADER = wire.KEY_HEADER.lower().encode()
 # Requests without a body that BentoML would read.
 _BODILESS = frozenset({"GET", "HEAD"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
 class _BodyTooLarge(Exception):
     """The body is larger than allowed."""
+
+
+class RunnerKeyMiddleware:
+    """Refuses calls without RUNNER_KEY; if there is no key, calls from other machines.
+
+    A caller of a runner can use its CPU and change its model.
+    """
+
+    def __init__(self, app: ASGIApp, key: str | None) -> None:
+        self._app = app
+        self._key = key and key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await _send(send, 403, refusal)
+
+    def _refusal(self, scope: Scope) -> str | None:
+        if self._key is None:
+            is_allowed = came_over_loopback(scope)
+            return None if is_allowed else "Set RUNNER_KEY, here and where the API runs"
+        shown = dict(scope["headers"]).get(_KEY_HEADER, b"")
+        is_allowed = hmac.compare_digest(shown, self._key)
+        return None if is_allowed else "RUNNER_KEY is another one, or was not shown"
 
 
 class RunnerEndpoints:
@@ -109,17 +146,16 @@ def answers_of(runner: Any) -> dict[str, Answer]:
     cls = type(runner)
 
     async def answer_classify(body: bytes) -> bytes:
-        texts, timeout_seconds, lane = wire.decode_classify(body)
-        results = await cls.classify.func(runner, texts, timeout_seconds, lane)
-        return wire.encode_classifications(results)
+        call = wire.decode(body, wire.Classify)
+        results = await cls.classify.func(runner, call.texts, call.timeout_seconds, call.lane)
+        return wire.encode(wire.Results(results))
 
     async def answer_describe(body: bytes) -> bytes:
-        wire.decode_describe(body)
-        return wire.encode_description(await cls.describe.func(runner))
+        wire.decode(body, wire.Describe)
+        return wire.encode(await cls.describe.func(runner))
 
     async def answer_load(body: bytes) -> bytes:
-        desired = wire.decode_load(body)
-        return wire.encode_description(await cls.load.func(runner, *desired))
+        return wire.encode(await cls.load.func(runner, wire.decode(body, DesiredModel)))
 
     return {
         cls.classify.route: answer_classify,

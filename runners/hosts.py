@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from core import metrics
 from core.errors import describe_error
 from core.types import Classification, DesiredModel, RunnerDescription, Version
-from runners.addresses import resolve
-from runners.host import Host, RemoteRunner, RunnerApi
+from runners.host_health import Host
 from runners.lanes import Lane, estimated_tokens
-from runners.transport import CONNECTION_FAILURES, HttpRunner
+from runners.transport import CONNECTION_FAILURES, RemoteRunner
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -30,16 +32,29 @@ RESOLVE_EVERY_SECONDS = 5.0
 RESOLVE_TIMEOUT_SECONDS = 0.5
 
 
-class RunnerBackend(Protocol):
-    """The hosts of one version's runner, or the runner in this process."""
+async def resolve(url: str) -> Collection[str]:
+    """A URL for each address of the name in `url`, or `url` if it has no name.
 
-    def dispatch(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
-    ) -> Awaitable[list[Classification]]: ...
+    A headless Service of Kubernetes has an address for each of its pods.
 
-    def describe(self) -> Awaitable[RunnerDescription]: ...
+    Raises:
+        OSError: the name is unknown.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None or _is_address(parts.hostname):
+        return [url]
+    port = parts.port or 80
+    found = await asyncio.get_running_loop().getaddrinfo(
+        parts.hostname, port, type=socket.SOCK_STREAM
+    )
+    hosts = {str(address[0]) for *_, address in found}
+    return [f"http://{f'[{host}]' if ':' in host else host}:{port}{parts.path}" for host in hosts]
 
-    def load(self, tag: str | None, generation: int) -> Awaitable[RunnerDescription]: ...
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        return bool(ip_address(host))
+    return False
 
 
 class RunnerHosts:
@@ -53,12 +68,12 @@ class RunnerHosts:
         self,
         version: Version,
         urls: Sequence[str],
-        connect: Callable[[str], Awaitable[RemoteRunner]],
+        connect: Callable[[str], RemoteRunner],
         resolve: Callable[[str], Awaitable[Collection[str]]] = resolve,
         *,
         resolve_every_seconds: float = RESOLVE_EVERY_SECONDS,
     ) -> None:
-        """`resolve` returns the URLs of all hosts that a URL stands for."""
+        """`connect` is called in the event loop; `resolve` returns the URLs of a URL's hosts."""
         self._version: Version = version
         self._urls = urls
         self._connect = connect
@@ -68,7 +83,7 @@ class RunnerHosts:
         self._hosts: dict[str, Host] = {}
         self._leaving: list[Host] = []
 
-    async def dispatch(
+    async def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
     ) -> list[Classification]:
         """Have `texts` classified by the host that will be done first.
@@ -120,16 +135,15 @@ class RunnerHosts:
             raise aiohttp.ClientConnectionError(f"none of {len(hosts)} hosts answers")
         return _combined(descriptions)
 
-    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
+    async def load(self, desired: DesiredModel) -> RunnerDescription:
         """Have each host that has not observed this generation load the model.
 
         Raises:
             aiohttp.ClientConnectionError: no host answers.
         """
-        desired = DesiredModel(tag, generation)
         for host in self._hosts.values():
             if host.is_up and host.description and not host.description.has_observed(desired):
-                await host.runner.load(tag, generation)
+                await host.runner.load(desired)
         return await self.describe()
 
     async def close(self) -> None:
@@ -160,7 +174,7 @@ class RunnerHosts:
             return
         self._resolved_at = time.monotonic()
         for url in sorted(found - self._hosts.keys()):
-            self._hosts[url] = Host(url, await self._connect(url))
+            self._hosts[url] = Host(url, self._connect(url))
         for url in self._hosts.keys() - found:
             self._leaving.append(self._hosts.pop(url))
 
@@ -178,21 +192,3 @@ def _combined(descriptions: Sequence[RunnerDescription]) -> RunnerDescription:
         load_error=next((host.load_error for host in descriptions if host.load_error), None),
         converged=len(states) == 1,
     )
-
-
-class InProcessRunner:
-    """The runner in this process, if no other process serves its version."""
-
-    def __init__(self, runner: RunnerApi) -> None:
-        self.dispatch = runner.classify
-        self.describe = runner.describe
-        self.load = runner.load
-
-
-def connect_hosts(version: Version, urls: Sequence[str], key: str | None) -> RunnerHosts:
-    """The hosts at `urls`; `key` is the RUNNER_KEY that is sent to them."""
-
-    async def connect(url: str) -> RemoteRunner:
-        return HttpRunner(url, key)
-
-    return RunnerHosts(version, urls, connect)

@@ -15,12 +15,7 @@ REVISION_CHARACTERS = 12
 # The names that checkpoints give their classes, in lower case. Any other name is an error when the
 # checkpoint is saved: the meaning of LABEL_0 and the like cannot be guessed.
 SENTIMENT_OF_LABEL: dict[str, Sentiment] = {
-    "negative": "negative",
-    "neg": "negative",
-    "neutral": "neutral",
-    "neu": "neutral",
-    "positive": "positive",
-    "pos": "positive",
+    name: sentiment for sentiment in SENTIMENTS for name in (sentiment, sentiment[:3])
 }
 
 

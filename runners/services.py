@@ -69,9 +69,9 @@ class SentimentRunner:
         return self._slot.description
 
     @bentoml.api
-    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
+    async def load(self, desired: DesiredModel) -> RunnerDescription:
         """Begin to load another model, unless this generation was requested before."""
-        self._slot.request_load(DesiredModel(tag, generation))
+        self._slot.request_load(desired)
         return self._slot.description
 
     @bentoml.on_shutdown

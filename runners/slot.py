@@ -1,24 +1,35 @@
-"""The model that a runner serves, and its replacement without a pause."""
+"""Loads the model that a runner serves, and replaces it without a pause."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from bentoml.exceptions import NotFound
 
 from core import metrics
 from core.settings import Settings
 from core.types import DesiredModel, RunnerDescription, Version
+from runners import golden_set
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel, chosen_model
-from runners.engines.choice import EngineUnavailable
-from runners.loading import GoldenCheckFailed, load
+from runners.classifier import Classifier
+from runners.cpu import at_low_priority, usable_cpus
+from runners.engines.choice import EngineUnavailable, choose_engine
+from runners.model_store import find_model
+from runners.queue import TextQueue
 
 logger = logging.getLogger("bentoml.sentiment.runner")
+
+
+class GoldenCheckFailed(RuntimeError):
+    """A model does not answer its golden set as it did when it was saved; says how."""
+
 
 # Errors with messages of ours, which are safe to show. Of others only the type is shown.
 _SHOWN_ERRORS = (NotFound, EngineUnavailable, GoldenCheckFailed)
@@ -60,9 +71,8 @@ class Slot:
             load_error = self._log_refusal(desired.tag, error)
             loaded = load(configured, False)
         description, self.batcher = loaded
-        self._describe(
-            replace(description, observed_generation=desired.generation, load_error=load_error)
-        )
+        generation = desired.generation
+        self._describe(description, observed_generation=generation, load_error=load_error)
 
     def request_load(self, desired: DesiredModel) -> None:
         """Begin to load a model; of several requests the last one counts."""
@@ -89,18 +99,16 @@ class Slot:
             loaded = await asyncio.to_thread(self._load, tag, True)
         except Exception as error:  # noqa: BLE001  whatever fails, the current model goes on
             self._describe(
-                replace(
-                    self.description,
-                    observed_generation=desired.generation,
-                    loading=None,
-                    load_error=self._log_refusal(tag, error),
-                )
+                self.description,
+                observed_generation=desired.generation,
+                loading=None,
+                load_error=self._log_refusal(tag, error),
             )
             metrics.model_changes.labels(self._version, "refused").inc()
         else:
             previous = self.batcher
             description, self.batcher = loaded
-            self._describe(replace(description, observed_generation=desired.generation))
+            self._describe(description, observed_generation=desired.generation)
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
             await asyncio.to_thread(self._chosen.save, desired)
@@ -114,9 +122,48 @@ class Slot:
         reason = str(error) if isinstance(error, _SHOWN_ERRORS) else type(error).__name__
         return f"{tag}: {reason}"
 
-    def _describe(self, description: RunnerDescription) -> None:
-        self.description = description
-        metrics.model_refused.labels(self._version).set(description.load_error is not None)
+    def _describe(self, description: RunnerDescription, **changes: Any) -> None:
+        self.description = replace(description, **changes)
+        metrics.model_refused.labels(self._version).set(self.description.load_error is not None)
+
+
+def load(tag: str, version: Version, settings: Settings, *, check_golden_set: bool) -> Loaded:
+    """Load a model of the store, ready to classify as `version`, and describe it.
+
+    Raises:
+        bentoml.exceptions.NotFound: it is not in the model store.
+        EngineUnavailable: not even the reference engine can be loaded.
+        GoldenCheckFailed: `check_golden_set` is set, and its answers are wrong.
+    """
+    started = time.perf_counter()
+    model = find_model(tag)
+    streams = settings.runner_threads or usable_cpus()
+    engine = at_low_priority(
+        lambda: choose_engine(
+            model,
+            None if settings.engine == "auto" else settings.engine,
+            streams=streams,
+            mkldnn=settings.mkldnn_enable,
+        )
+    )
+    classifier = Classifier(model, engine)
+    tokens_per_second = streams * classifier.warm_up()
+    if check_golden_set:
+        error = golden_set.check(classifier.infer, golden_set.read_golden_set(model.folder))
+        if error is not None:
+            raise GoldenCheckFailed(error)
+    queue = TextQueue(settings.max_queued_texts, settings.max_queued_tokens)
+    batcher = TokenBatcher(classifier, version, queue, streams=streams)
+    seconds = time.perf_counter() - started
+    logger.info(
+        "%s: %s on %s, %d streams, warm after %.1f s, about %.0f tokens/s",
+        version, model.tag, engine.name, streams, seconds, tokens_per_second,
+    )  # fmt: skip
+    description = RunnerDescription(
+        version, model.revision, engine.name, model.labels, tokens_per_second, hosts=1,
+        tag=model.tag, observed_generation=0, loading=None, load_error=None, converged=True,
+    )  # fmt: skip
+    return description, batcher
 
 
 def slot_of(version: Version, settings: Settings) -> Slot:

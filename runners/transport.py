@@ -7,9 +7,10 @@ requests or seconds, and the calls in flight with it. This client keeps its conn
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -17,13 +18,11 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from yarl import URL
 
 from core import tracing
-from core.types import Classification, RunnerDescription
+from core.types import Classification, DesiredModel, RunnerDescription
 from runners import wire
 from runners.lanes import Lane
 
 logger = logging.getLogger("bentoml.sentiment.runner")
-
-T = TypeVar("T")
 
 # Every way in which a runner was seen to fail: error replies, lost connections, timeouts.
 RUNNER_FAILURES = (BentoMLException, aiohttp.ClientError, OSError, TimeoutError)
@@ -44,6 +43,24 @@ MAX_REPLY_BYTES = 16_777_216
 _MAX_ERROR_BYTES = 1_000
 
 
+class RunnerApi(Protocol):
+    """The calls that a runner answers, in this process or in another one."""
+
+    def classify(
+        self, texts: list[str], timeout_seconds: float, lane: Lane
+    ) -> Awaitable[list[Classification]]: ...
+
+    def describe(self) -> Awaitable[RunnerDescription]: ...
+
+    def load(self, desired: DesiredModel) -> Awaitable[RunnerDescription]: ...
+
+
+class RemoteRunner(RunnerApi, Protocol):
+    """A runner in another process, with connections to close."""
+
+    async def close(self) -> None: ...
+
+
 class BadReply(BentoMLException):
     """The runner's reply is not a message of the wire."""
 
@@ -61,12 +78,10 @@ class HttpRunner:
         """`key` is sent with each call. Must be called in a running event loop."""
         self._url = url
         parts = urlsplit(url)
-        base = url.rstrip("/")
-        connector: Callable[[], aiohttp.BaseConnector] = _tcp_connector
+        base = f"http://{parts.netloc}" if parts.scheme == "tcp" else url.rstrip("/")
+        connect: Callable[..., aiohttp.BaseConnector] = aiohttp.TCPConnector
         if parts.scheme in ("unix", "file"):
-            connector, base = lambda: _unix_connector(_socket_path(url)), "http://runner"
-        elif parts.scheme == "tcp":
-            base = f"http://{parts.netloc}"
+            base, connect = "http://runner", partial(aiohttp.UnixConnector, unquote(parts.path))
         self._routes = {route: URL(base + route) for route in ("/classify", "/describe", "/load")}
         self._headers = {"Content-Type": wire.CONTENT_TYPE}
         if key is not None:
@@ -75,8 +90,8 @@ class HttpRunner:
         self._last_logged: str | None = None
         # Descriptions have connections of their own, so that a runner full of calls does not look
         # dead.
-        self._calls = _session(connector())
-        self._control = _session(connector())
+        self._calls = _session(connect)
+        self._control = _session(connect)
 
     async def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
@@ -84,40 +99,35 @@ class HttpRunner:
         """Classify `texts`; the i-th result belongs to the i-th text."""
         if timeout_seconds <= 0:
             raise TimeoutError
-        body = wire.encode_classify(texts, timeout_seconds, lane)
-        results = await self._post(
-            self._calls, "/classify", body, timeout_seconds, wire.decode_classifications
-        )
+        call = wire.Classify(texts, timeout_seconds, lane)
+        reply = await self._post(self._calls, "/classify", call, wire.Results, timeout_seconds)
+        results = reply.results
         if len(results) != len(texts):
             raise BadReply(f"{len(results)} results came back for {len(texts)} texts")
         return results
 
     async def describe(self) -> RunnerDescription:
         """Get the description of the host."""
-        return await self._control_call("/describe", wire.encode_describe())
+        return await self._post(self._control, "/describe", wire.Describe(), RunnerDescription)
 
-    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
-        """Have the host begin to load another model; arguments as in `DesiredModel`."""
-        return await self._control_call("/load", wire.encode_load(tag, generation))
+    async def load(self, desired: DesiredModel) -> RunnerDescription:
+        """Have the host begin to load another model."""
+        return await self._post(self._control, "/load", desired, RunnerDescription)
 
     async def close(self) -> None:
         """Close all connections; calls in flight end with an error."""
         await self._calls.close()
         await self._control.close()
 
-    async def _control_call(self, route: str, body: bytes) -> RunnerDescription:
-        return await self._post(
-            self._control, route, body, DESCRIBE_SECONDS, wire.decode_description
-        )
-
     async def _post(
         self,
         session: aiohttp.ClientSession,
         route: str,
-        body: bytes,
-        timeout_seconds: float,
-        decode: Callable[[bytes], T],
-    ) -> T:
+        message: wire.Message,
+        expected: type[wire.M],
+        timeout_seconds: float = DESCRIBE_SECONDS,
+    ) -> wire.M:
+        body = wire.encode(message)
         timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
         try:
             async with session.post(
@@ -127,41 +137,32 @@ class HttpRunner:
                 timeout=timeout,
                 allow_redirects=False,
             ) as reply:
-                if reply.status != HTTPStatus.OK:
-                    raise await _error_of(reply)
                 content = await _content_of(reply)
-            message = _decoded(route, content, decode)
+            try:
+                decoded = wire.decode(content, expected)
+            except wire.WireError as error:
+                raise BadReply(f"the reply to {route}: {error}") from error
         except ServiceUnavailable:
             raise
         except BentoMLException as error:
-            self._log(f"runner {self._url}: {error}")
+            self._log_once(str(error))
             raise
         self._last_logged = None
-        return message
+        return decoded
 
-    def _log(self, line: str) -> None:
-        if line != self._last_logged:
-            logger.error("%s", line)
-            self._last_logged = line
-
-
-def _decoded(route: str, content: bytes, decode: Callable[[bytes], T]) -> T:
-    try:
-        return decode(content)
-    except wire.WireError as error:
-        raise BadReply(f"the reply to {route}: {error}") from error
-
-
-async def _error_of(reply: aiohttp.ClientResponse) -> BentoMLException:
-    detail = (await reply.content.read(_MAX_ERROR_BYTES)).decode(errors="replace")
-    message = f"the reply is {reply.status}: {detail}"
-    if reply.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return ServiceUnavailable(message)
-    return BentoMLException(message)
+    def _log_once(self, error: str) -> None:
+        if error != self._last_logged:
+            logger.error("runner %s: %s", self._url, error)
+            self._last_logged = error
 
 
 async def _content_of(reply: aiohttp.ClientResponse) -> bytes:
-    """Read the body of a reply, if its headers announce an acceptable message."""
+    """Read the body of a reply, if its status and headers announce an acceptable message."""
+    if reply.status != HTTPStatus.OK:
+        detail = (await reply.content.read(_MAX_ERROR_BYTES)).decode(errors="replace")
+        is_full = reply.status == HTTPStatus.SERVICE_UNAVAILABLE
+        error = ServiceUnavailable if is_full else BentoMLException
+        raise error(f"the reply is {reply.status}: {detail}")
     if reply.content_type != wire.CONTENT_TYPE:
         raise BadReply(f"the reply is {reply.content_type}, not {wire.CONTENT_TYPE}")
     if reply.content_length is None or reply.content_length > MAX_REPLY_BYTES:
@@ -169,22 +170,10 @@ async def _content_of(reply: aiohttp.ClientResponse) -> bytes:
     return await reply.read()
 
 
-def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+def _session(connect: Callable[..., aiohttp.BaseConnector]) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=connect(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
     )
-
-
-def _tcp_connector() -> aiohttp.BaseConnector:
-    return aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS)
-
-
-def _unix_connector(path: str) -> aiohttp.BaseConnector:
-    return aiohttp.UnixConnector(path, limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS)
-
-
-def _socket_path(url: str) -> str:
-    return unquote(urlsplit(url).path)

@@ -2,187 +2,110 @@
 
 A message is a msgpack map with the version of the wire in it. It is data and nothing else: no bytes
 of it name a class or are executed. Its field names are a contract between processes that may be of
-different releases, so they do not follow the names in the code. Unknown fields are ignored; another
-`wire_version` is refused.
+different releases: a test holds them, so a field that is renamed in the code keeps its name here.
+Unknown fields are ignored; another `wire_version` is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from core.types import Classification, DesiredModel, RunnerDescription
 from runners.lanes import Lane
-from runners.wire_messages import (
-    MAX_TEXT_CHARACTERS,
-    MAX_TEXTS,
-    WIRE_VERSION,
-    Classify,
-    Description,
-    Load,
-    Loading,
-    Message,
-    OtherWireVersion,
-    Result,
-    Results,
-    WireError,
-    read,
-)
 
-__all__ = [
-    "CONTENT_TYPE",
-    "KEY_HEADER",
-    "MAX_TEXTS",
-    "MAX_TEXT_CHARACTERS",
-    "SHARED_CALL_BYTES",
-    "WIRE_VERSION",
-    "ClassifyCall",
-    "OtherWireVersion",
-    "WireError",
-    "decode_classifications",
-    "decode_classify",
-    "decode_describe",
-    "decode_description",
-    "decode_load",
-    "encode_classifications",
-    "encode_classify",
-    "encode_describe",
-    "encode_description",
-    "encode_load",
-]
-
+WIRE_VERSION = 1
 CONTENT_TYPE = "application/vnd.sentiment.runner+msgpack"
 # Carries RUNNER_KEY in each call.
 KEY_HEADER = "X-Runner-Key"
+# The largest request that the settings of an API process allow.
+MAX_TEXTS = 10_000
+MAX_TEXT_CHARACTERS = 5_000
 # A call that several requests share: 64 texts of 5,000 characters of four bytes, and their frame.
 SHARED_CALL_BYTES = 1_500_000
+_MAX_REASON_CHARACTERS = 200
+# Text that is not UTF-8 raises UnicodeError, and nesting that is too deep RecursionError.
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
-class ClassifyCall(NamedTuple):
-    """The texts of a call, the seconds until the caller hangs up, and the lane."""
+class WireError(ValueError):
+    """An invalid message; the error says what is wrong with it."""
 
-    texts: list[str]
-    timeout_seconds: float
+
+class OtherWireVersion(WireError):
+    """A message of another wire version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """The request for `/classify`: texts, the seconds until the caller hangs up, and the lane."""
+
+    texts: Annotated[
+        list[Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]],
+        Meta(min_length=1, max_length=MAX_TEXTS),
+    ]
+    timeout_seconds: Annotated[float, Meta(gt=0, le=86_400)]
     lane: Lane
 
 
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The reply of `/classify`, in the order of the texts."""
+
+    results: Annotated[list[Classification], Meta(max_length=MAX_TEXTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """The request for `/describe`; its reply, and that of `/load`, is a `RunnerDescription`."""
+
+
+class _Versioned(msgspec.Struct):
+    wire_version: int
+
+
+# `DesiredModel` is the request for `/load`.
+Message = Classify | Results | Describe | DesiredModel | RunnerDescription
+M = TypeVar("M", bound=Message)
 _encode = msgspec.msgpack.Encoder().encode
-_classify = msgspec.msgpack.Decoder(Classify)
-_load = msgspec.msgpack.Decoder(Load)
-_describe = msgspec.msgpack.Decoder(Message)
-_results = msgspec.msgpack.Decoder(Results)
-_description = msgspec.msgpack.Decoder(Description)
+_decode_version = msgspec.msgpack.Decoder(_Versioned).decode
 
 
-def encode_classify(texts: Sequence[str], timeout_seconds: float, lane: Lane) -> bytes:
-    """Encode the request for `/classify`.
+def encode(message: Message) -> bytes:
+    """Encode a message.
 
     Raises:
         WireError: a text has half of a surrogate pair.
     """
+    content: dict[str, object] = {"wire_version": WIRE_VERSION}
+    for name in message.__slots__:
+        content[name] = getattr(message, name)
     try:
-        return _encode(Classify(WIRE_VERSION, list(texts), timeout_seconds, lane))
+        return _encode(content)
     except UnicodeError as error:
         raise WireError("a text has half of a surrogate pair") from error
 
 
-def decode_classify(body: bytes) -> ClassifyCall:
-    """Decode the request for `/classify`; raises WireError, as every `decode` here."""
-    message = read(_classify, body)
-    return ClassifyCall(message.texts, message.timeout_seconds, message.lane)
+def decode(body: bytes, kind: type[M]) -> M:
+    """Decode the message in `body`.
 
-
-def encode_describe() -> bytes:
-    """Encode the request for `/describe`."""
-    return _encode(Message(WIRE_VERSION))
-
-
-def decode_describe(body: bytes) -> None:
-    """Check the request for `/describe`, which has no fields of its own."""
-    read(_describe, body)
-
-
-def encode_load(tag: str | None, generation: int) -> bytes:
-    """Encode the request for `/load`."""
-    return _encode(Load(WIRE_VERSION, tag, generation))
-
-
-def decode_load(body: bytes) -> DesiredModel:
-    """Decode the request for `/load`."""
-    message = read(_load, body)
-    return DesiredModel(message.tag, message.generation)
-
-
-def encode_classifications(results: Sequence[Classification]) -> bytes:
-    """Encode the reply of `/classify`, in the order of the texts."""
-    return _encode(
-        Results(
-            WIRE_VERSION,
-            [
-                Result(
-                    result.revision,
-                    result.engine,
-                    result.scores,
-                    result.token_count,
-                    result.truncated,
-                )
-                for result in results
-            ],
-        )
-    )
-
-
-def decode_classifications(body: bytes) -> list[Classification]:
-    """Decode the reply of `/classify`."""
-    return [
-        Classification(
-            result.revision,
-            result.engine,
-            result.scores,
-            result.token_count,
-            result.truncated,
-        )
-        for result in read(_results, body).results
-    ]
-
-
-def encode_description(description: RunnerDescription) -> bytes:
-    """Encode the reply of `/describe` and of `/load`."""
-    loading = description.loading
-    return _encode(
-        Description(
-            wire_version=WIRE_VERSION,
-            version=description.version,
-            revision=description.revision,
-            engine=description.engine,
-            labels=list(description.labels),
-            tokens_per_second=description.tokens_per_second,
-            hosts=description.hosts,
-            tag=description.tag,
-            observed_generation=description.observed_generation,
-            loading=None if loading is None else Loading(loading.tag, loading.generation),
-            load_error=description.load_error,
-            converged=description.converged,
-        )
-    )
-
-
-def decode_description(body: bytes) -> RunnerDescription:
-    """Decode the reply of `/describe` and of `/load`."""
-    message = read(_description, body)
-    loading = message.loading
-    return RunnerDescription(
-        version=message.version,
-        revision=message.revision,
-        engine=message.engine,
-        labels=tuple(message.labels),
-        tokens_per_second=message.tokens_per_second,
-        hosts=message.hosts,
-        tag=message.tag,
-        observed_generation=message.observed_generation,
-        loading=None if loading is None else DesiredModel(loading.tag, loading.generation),
-        load_error=message.load_error,
-        converged=message.converged,
+    Raises:
+        OtherWireVersion: it is of another version, which may have other fields.
+        WireError: it is cut off, or has missing fields, wrong types or values out of range.
+    """
+    try:
+        version = _decode_version(body).wire_version
+        if version == WIRE_VERSION:
+            return msgspec.msgpack.decode(body, type=kind)
+    except _UNREADABLE as error:
+        # msgspec quotes an unknown word, of any length; the other errors quote what was sent.
+        is_quotable = isinstance(error, msgspec.DecodeError)
+        reason = str(error)[:_MAX_REASON_CHARACTERS] if is_quotable else type(error).__name__
+        raise WireError(f"not a message of this wire: {reason}") from error
+    raise OtherWireVersion(
+        f"the message has wire version {version}, and this process speaks {WIRE_VERSION}; "
+        "run the same release in the API and in the runners"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
@@ -48,16 +48,9 @@ class Rejection:
     raw: str
 
 
-class InputColumns(Protocol):
-    """The input columns of a chunk that the output repeats, in the form of the output."""
-
-    def as_json(self) -> Sequence[bytes]:
-        """One JSON object for each row, with at least one member."""
-        ...
-
-    def as_strings(self) -> Sequence[Sequence[str]]: ...
-
-    def as_table(self) -> pa.Table: ...
+# The input columns that the output repeats: from JSON lines to JSON lines the rows as JSON objects,
+# which keep every digit of a number; in all other cases a table.
+Columns: TypeAlias = pa.Table | Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +58,7 @@ class Chunk:
     """`texts` are the stripped texts of the usable rows; `end` is the end of the chunk."""
 
     texts: Sequence[str]
-    columns: InputColumns
+    columns: Columns
     rejected: Sequence[Rejection]
     end: Position
 

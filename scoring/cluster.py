@@ -5,11 +5,13 @@ Only `scripts.score --ray` imports this module, because Ray is an optional packa
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from core.paths import ROOT
@@ -23,8 +25,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.settings import Settings
-from core.types import Classification, Version
+from core.types import Version
 from runners.engines.choice import EngineUnavailable
+from scoring.job import ClusterFailed
+from scoring.outputs import Scores
 from scoring.scorer import LoadedModel, Scorer, load_models
 
 # A node computes one chunk while another waits, so that no node waits for the driver.
@@ -38,48 +42,21 @@ _ADVICE = "save the same models on all nodes, and set ENGINE to one that all of 
 Load = Callable[[int], Mapping[Version, LoadedModel]]
 
 
-class ClusterFailed(RuntimeError):
-    """The cluster cannot be reached, or no node can score."""
-
-
 class _Node:
     """The models on one node; Ray restarts a dead actor, there or on another node."""
 
     def __init__(self, load: Load, streams: int) -> None:
-        models = load(streams)
-        self._identities = {version: model.identity for version, model in models.items()}
-        self._scorer = Scorer(
-            {version: model.model for version, model in models.items()}, streams=streams
-        )
+        self._scorer = Scorer(load(streams), streams=streams)
 
-    def identities(self) -> dict[Version, str]:
-        return self._identities
+    def identities(self) -> Mapping[Version, str]:
+        return self._scorer.identities
 
-    def score(
-        self, texts: Sequence[str], identities: Mapping[Version, str]
-    ) -> dict[Version, list[Classification]]:
-        if self._identities != identities:
+    def score(self, texts: Sequence[str], identities: Mapping[Version, str]) -> Scores:
+        if (own := self._scorer.identities) != identities:
             raise EngineUnavailable(
-                f"a node has {_describe(self._identities)}, others have {_describe(identities)}; "
-                f"{_ADVICE}"
+                f"a node has {_describe(own)}, others have {_describe(identities)}; {_ADVICE}"
             )
         return self._scorer.score(texts)
-
-
-class Pending:
-    """Texts that a node is scoring."""
-
-    def __init__(self, reference: Any) -> None:
-        self._reference = reference
-
-    def wait(self) -> dict[Version, list[Classification]]:
-        try:
-            scores: dict[Version, list[Classification]] = ray.get(self._reference)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except ray.exceptions.RayError as error:
-            raise ClusterFailed(_first_line(error)) from error
-        return scores
 
 
 class ClusterScorer:
@@ -92,13 +69,20 @@ class ClusterScorer:
     def __init__(self, actors: Sequence[Any], identities: Mapping[Version, str]) -> None:
         self.identities = identities
         self.chunks_ahead = _CHUNKS_PER_NODE * len(actors)
-        self._actors = actors
-        self._begun = 0
+        self._actors = itertools.cycle(actors)
 
-    def begin(self, texts: Sequence[str]) -> Pending:
-        actor = self._actors[self._begun % len(self._actors)]
-        self._begun += 1
-        return Pending(actor.score.remote(texts, self.identities))
+    def begin(self, texts: Sequence[str]) -> Callable[[], Scores]:
+        return partial(_wait, next(self._actors).score.remote(texts, self.identities))
+
+
+def _wait(scoring: Any) -> Scores:
+    try:
+        scores: Scores = ray.get(scoring)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise ClusterFailed(_line(error, 0)) from error
+    return scores
 
 
 def models_on(versions: Sequence[Version], settings: Settings) -> Load:
@@ -133,7 +117,7 @@ def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
             runtime_env={"working_dir": str(ROOT), "excludes": _EXCLUDED},
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterFailed(f"no Ray cluster at {address}: {_first_line(error)}") from error
+        raise ClusterFailed(f"no Ray cluster at {address}: {_line(error, 0)}") from error
     try:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         actors = [_start(node, load) for node in nodes if _cpus(node)]
@@ -172,10 +156,10 @@ def _shared_identities(actors: Sequence[Any]) -> dict[Version, str]:
     except ray.exceptions.ActorDiedError as error:
         raise ClusterFailed(
             "a node cannot load the models; each needs them in a BentoML store of its own"
-            f" (BENTOML_HOME): {_last_line(error)}"
+            f" (BENTOML_HOME): {_line(error, -1)}"
         ) from error
     except ray.exceptions.RayError as error:
-        raise ClusterFailed(_first_line(error)) from error
+        raise ClusterFailed(_line(error, 0)) from error
     for other in others:
         if other != first:
             raise EngineUnavailable(
@@ -189,9 +173,5 @@ def _describe(identities: Mapping[Version, str]) -> str:
     return ", ".join(f"{version}: {identity}" for version, identity in identities.items())
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+def _line(error: Exception, index: int) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[index]

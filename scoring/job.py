@@ -16,17 +16,8 @@ from scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
 from scoring.csv_source import CsvSource
 from scoring.journal import Journal, Progress, file_identity
 from scoring.json_source import JsonSource
-from scoring.outputs import (
-    ArrowOutput,
-    CsvOutput,
-    JsonOutput,
-    Output,
-    Scores,
-    result_columns,
-    write_parquet,
-)
+from scoring.outputs import ArrowOutput, CsvOutput, JsonOutput, Output, Scores, write_parquet
 from scoring.parquet_source import ParquetSource
-from scoring.scorer import LoadedModel, Scorer
 
 
 class Format(StrEnum):
@@ -42,6 +33,13 @@ class Format(StrEnum):
             raise InvalidInput(f"{path} must end in .csv, .jsonl or .parquet") from None
 
 
+_OUTPUTS: Mapping[Format, Callable[[Sequence[Version]], Output]] = {
+    Format.csv: CsvOutput,
+    Format.jsonl: JsonOutput,
+    Format.parquet: ArrowOutput,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A file to score. `keep` are the input columns that the output repeats; None: all."""
@@ -55,46 +53,38 @@ class Job:
     restart: bool = False
 
 
-class Pending(Protocol):
-    """Texts that are being scored."""
-
-    def wait(self) -> Scores: ...
+class ClusterFailed(RuntimeError):
+    """The cluster cannot be reached, or no node can score."""
 
 
 class ChunkScorer(Protocol):
-    """Scores chunks, which are begun in order, up to `chunks_ahead` before they are waited for."""
+    """Scores chunks, which are begun in order, up to `chunks_ahead` before they are waited for.
 
+    `identities` are those of its models: other models give other scores.
+    """
+
+    identities: Mapping[Version, str]
     chunks_ahead: int
 
-    def begin(self, texts: Sequence[str]) -> Pending: ...
+    def begin(self, texts: Sequence[str]) -> Callable[[], Scores]: ...
 
 
 # Called after each chunk with the progress and the share of the input that was read, from 0 to 1.
+# scoring/reporting.py shows them.
 Report = Callable[[Progress, float], None]
 
 
-def score_file(
-    job: Job, models: Mapping[Version, LoadedModel], report: Report, *, streams: int
-) -> Progress:
-    """Score a file with `models` in this process."""
-    chosen = {version: models[version].model for version in job.versions}
-    identities = {version: models[version].identity for version in job.versions}
-    with Scorer(chosen, streams=streams) as scorer:
-        return score_file_with(scorer, job, identities, report)
-
-
-def score_file_with(
-    scorer: ChunkScorer, job: Job, identities: Mapping[Version, str], report: Report
-) -> Progress:
+def score_file(scorer: ChunkScorer, job: Job, report: Report) -> Progress:
     """Score a file, or the rest of it after an interrupted run of the same job.
 
     Raises:
         InvalidInput: the file cannot be scored.
         CannotResume: another job began the output.
         OSError: a file cannot be read or written.
+        ClusterFailed: the scorer is a cluster, which cannot score any more.
     """
     source, output = _open(job)
-    with Journal(job.out, _job_identity(job, identities), restart=job.restart) as journal:
+    with Journal(job.out, _job_identity(job, scorer.identities), restart=job.restart) as journal:
         if not journal.progress.is_complete:
             if not journal.progress.output_bytes:
                 journal.append(output.head(source.schema), b"", journal.progress)
@@ -103,20 +93,20 @@ def score_file_with(
             for chunk, scores in _scored(chunks, scorer):
                 _append(journal, output, chunk, scores)
                 report(journal.progress, _fraction(job, source, journal.progress))
-        journal.finish(write_parquet if Format.of(job.out) is Format.parquet else None)
+        journal.finish(write_parquet if isinstance(output, ArrowOutput) else None)
         return journal.progress
 
 
 def _scored(chunks: Iterator[Chunk], scorer: ChunkScorer) -> Iterator[tuple[Chunk, Scores]]:
     """Yield each chunk with its scores, in order, while later chunks are being scored."""
-    begun: deque[tuple[Chunk, Pending]] = deque()
+    begun: deque[tuple[Chunk, Callable[[], Scores]]] = deque()
     for chunk in chunks:
         begun.append((chunk, scorer.begin(chunk.texts)))
         if len(begun) > scorer.chunks_ahead:
-            first, scores = begun.popleft()
-            yield first, scores.wait()
-    for last, scores in begun:
-        yield last, scores.wait()
+            first, wait = begun.popleft()
+            yield first, wait()
+    for last, wait in begun:
+        yield last, wait()
 
 
 def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> None:
@@ -142,25 +132,20 @@ def _open(job: Job) -> tuple[Source, Output]:
     source_format, output_format = Format.of(job.source), Format.of(job.out)
     if job.out.exists() and job.out.samefile(job.source):
         raise InvalidInput("OUT is the same file as IN")
-    added = result_columns(job.versions)
+    output = _OUTPUTS[output_format](job.versions)
+    added = output.added.names
     source: Source
     match source_format:
         case Format.csv:
             source = CsvSource(job.source, job.column, job.keep)
         case Format.jsonl:
-            fixed = output_format is not Format.jsonl
-            source = JsonSource(job.source, job.column, job.keep, added, fixed=fixed)
+            as_lines = output_format is Format.jsonl
+            source = JsonSource(job.source, job.column, job.keep, added, as_lines=as_lines)
         case Format.parquet:
             source = ParquetSource(job.source, job.column, job.keep)
     if duplicates := set(added).intersection(source.schema.names):
         raise InvalidInput(f"the input already has result columns: {', '.join(sorted(duplicates))}")
-    match output_format:
-        case Format.csv:
-            return source, CsvOutput(job.versions)
-        case Format.jsonl:
-            return source, JsonOutput(job.versions)
-        case Format.parquet:
-            return source, ArrowOutput(job.versions)
+    return source, output
 
 
 def _job_identity(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:

@@ -15,20 +15,17 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO
 
-import orjson
+import msgspec
+from msgspec.structs import replace
 
 from scoring.chunks import Position
 
 _RESTART = "use --restart to begin again"
-# The key of `Progress.identity` in the progress file; earlier releases wrote it too.
-_IDENTITY_KEY = "about"
 # The bytes at the beginning and at the end of the input that identify it.
 _DIGESTED_BYTES = 1 << 20
 
@@ -37,12 +34,12 @@ class CannotResume(RuntimeError):
     """The files cannot be resumed; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The valid bytes of the files, how far the input was read, and the identity of the job."""
 
-    identity: Mapping[str, object]
-    end: Position = field(default_factory=Position)
+    # The name of earlier releases in the file.
+    identity: dict[str, Any] = msgspec.field(name="about")
+    end: Position
     output_bytes: int = 0
     rejected_bytes: int = 0
     scored: int = 0
@@ -50,10 +47,10 @@ class Progress:
     is_complete: bool = False
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """The files of an output that is being written, locked for one process."""
 
-    def __init__(self, out: Path, identity: Mapping[str, object], *, restart: bool) -> None:
+    def __init__(self, out: Path, identity: dict[str, Any], *, restart: bool) -> None:
         """Begin an output, or resume an interrupted run.
 
         Raises:
@@ -64,7 +61,12 @@ class Journal:
         self._partial = _beside(out, ".partial")
         self._rejects = _beside(out, ".rejected.jsonl")
         self._progress_file = _beside(out, ".progress")
-        self._lock = _locked(self._partial, out)
+        self._lock = self._partial.open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise CannotResume(f"another process is writing {out}") from error
         try:
             self.progress = self._start(identity, restart=restart)
             self._files = self._open_files()
@@ -74,15 +76,7 @@ class Journal:
             self._lock.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in (*self._files, self._lock):
             # A write error was raised when it occurred.
             with suppress(OSError):
@@ -95,13 +89,9 @@ class Journal:
             file.flush()
             if content:
                 os.fsync(file.fileno())
-        self._save(
-            replace(
-                progress,
-                output_bytes=self.progress.output_bytes + len(output),
-                rejected_bytes=self.progress.rejected_bytes + len(rejects),
-            )
-        )
+        output_bytes = self.progress.output_bytes + len(output)
+        rejected_bytes = self.progress.rejected_bytes + len(rejects)
+        self._save(replace(progress, output_bytes=output_bytes, rejected_bytes=rejected_bytes))
 
     def finish(self, convert: Callable[[Path, Path], None] | None) -> None:
         """Rename the output to its final name, after `convert` has converted it."""
@@ -110,13 +100,10 @@ class Journal:
         if convert is not None and self._partial.stat().st_size:
             converted = _beside(self._out, ".converting")
             convert(self._partial, converted)
-            _sync(converted)
-            converted.replace(self._out)
-            _sync(self._out.parent)
+            _rename(converted, self._out)
             self._partial.unlink()
         elif self.progress.output_bytes == self._partial.stat().st_size:
-            self._partial.replace(self._out)
-            _sync(self._out.parent)
+            _rename(self._partial, self._out)
         else:  # an earlier run has renamed it already
             self._partial.unlink()
         if not self.progress.rejected_bytes:
@@ -124,23 +111,20 @@ class Journal:
         self._progress_file.unlink()
         _sync(self._out.parent)
 
-    def _start(self, identity: Mapping[str, object], *, restart: bool) -> Progress:
+    def _start(self, identity: dict[str, Any], *, restart: bool) -> Progress:
         if restart:
             self._progress_file.unlink(missing_ok=True)
         elif self._progress_file.exists():
             return self._read(identity)
         elif self._out.exists():
             raise CannotResume(f"{self._out} exists already; {_RESTART}")
-        progress = Progress(identity)
-        self._save(progress)
-        return progress
+        self._save(Progress(identity, Position()))
+        return self.progress
 
-    def _read(self, identity: Mapping[str, object]) -> Progress:
+    def _read(self, identity: dict[str, Any]) -> Progress:
         try:
-            fields = orjson.loads(self._progress_file.read_bytes())
-            written_for, end = fields.pop(_IDENTITY_KEY), Position(**fields.pop("end"))
-            progress = Progress(written_for, end, **fields)
-        except (ValueError, TypeError, KeyError) as error:
+            progress = msgspec.json.decode(self._progress_file.read_bytes(), type=Progress)
+        except msgspec.DecodeError as error:
             raise CannotResume(f"{self._progress_file} cannot be read; {_RESTART}") from error
         if progress.identity != identity:
             names = {*identity, *progress.identity}
@@ -149,32 +133,27 @@ class Journal:
                 f"{self._out} was begun with other values of: {', '.join(changed)}. Use the same "
                 f"values, or {_RESTART}"
             )
-        for path, size in (
-            (self._partial, progress.output_bytes),
-            (self._rejects, progress.rejected_bytes),
-        ):
+        for path, size in self._valid_bytes(progress):
             actual = path.stat().st_size if path.exists() else 0
             if actual < size and not (progress.is_complete and self._out.exists()):
                 raise CannotResume(f"{path} is shorter than {self._progress_file} says; {_RESTART}")
         return progress
 
-    def _open_files(self) -> tuple[BinaryIO, BinaryIO]:
-        sizes = (self.progress.output_bytes, self.progress.rejected_bytes)
+    def _open_files(self) -> list[BinaryIO]:
         files: list[BinaryIO] = []
-        for path, size in zip((self._partial, self._rejects), sizes, strict=True):
+        for path, size in self._valid_bytes(self.progress):
             if path.exists() and path.stat().st_size > size:
                 os.truncate(path, size)
             files.append(path.open("ab"))
-        return files[0], files[1]
+        return files
+
+    def _valid_bytes(self, progress: Progress) -> list[tuple[Path, int]]:
+        return [(self._partial, progress.output_bytes), (self._rejects, progress.rejected_bytes)]
 
     def _save(self, progress: Progress) -> None:
         new = _beside(self._progress_file, ".new")
-        fields = asdict(progress)
-        fields[_IDENTITY_KEY] = fields.pop("identity")
-        new.write_bytes(orjson.dumps(fields))
-        _sync(new)
-        new.replace(self._progress_file)
-        _sync(self._progress_file.parent)
+        new.write_bytes(msgspec.json.encode(progress))
+        _rename(new, self._progress_file)
         self.progress = progress
 
 
@@ -182,14 +161,10 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _locked(path: Path, out: Path) -> BinaryIO:
-    file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise CannotResume(f"another process is writing {out}") from error
-    return file
+def _rename(new: Path, path: Path) -> None:
+    _sync(new)
+    new.replace(path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

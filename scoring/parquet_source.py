@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scoring.chunks import (
@@ -33,11 +30,9 @@ class ParquetSource:
         self._column = column
         try:
             with pq.ParquetFile(path) as file:
-                schema = file.schema_arrow
-                self._groups = [
-                    file.metadata.row_group(number).num_rows
-                    for number in range(file.metadata.num_row_groups)
-                ]
+                schema, metadata = file.schema_arrow, file.metadata
+                groups = map(metadata.row_group, range(metadata.num_row_groups))
+                self._groups = [group.num_rows for group in groups]
         except (pa.ArrowInvalid, OSError) as error:
             raise InvalidInput(f"not a Parquet file: {error}") from error
         names = schema.names if keep is None else list(keep)
@@ -73,11 +68,9 @@ class ParquetSource:
             start -= self._groups[group]
             group += 1
         with pq.ParquetFile(self._path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
+            groups = list(range(group, len(self._groups)))
             for batch in file.iter_batches(
-                CHUNK_ROWS,
-                row_groups=list(range(group, len(self._groups))),
-                columns=self._read_columns,
-                use_threads=False,
+                CHUNK_ROWS, row_groups=groups, columns=self._read_columns, use_threads=False
             ):
                 if start < batch.num_rows:
                     yield pa.Table.from_batches([batch.slice(start)])
@@ -98,7 +91,7 @@ class ParquetSource:
         if rejected:
             columns = columns.take(pa.array(usable, pa.int64()))
         end = Position(rows=before + table.num_rows)
-        return Chunk(texts, _ParquetColumns(columns.cast(self.schema)), rejected, end)
+        return Chunk(texts, columns.cast(self.schema), rejected, end)
 
 
 def _without_dictionary(field: pa.Field) -> pa.Field:
@@ -106,42 +99,3 @@ def _without_dictionary(field: pa.Field) -> pa.Field:
     if pa.types.is_dictionary(field.type):
         return field.with_type(field.type.value_type)
     return field
-
-
-class _ParquetColumns:
-    """The columns of rows of Parquet; JSON lines and CSV get other types as strings."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-
-    def as_json(self) -> Sequence[bytes]:
-        rows = self._readable().to_pylist()
-        return [orjson.dumps(row, default=_readable) for row in rows]
-
-    def as_strings(self) -> Sequence[Sequence[str]]:
-        rows = self._readable().to_pylist()
-        return [[_string(value) for value in row.values()] for row in rows]
-
-    def as_table(self) -> pa.Table:
-        return self._table
-
-    def _readable(self) -> pa.Table:
-        table = self._table
-        for index, field in enumerate(table.schema):
-            # Arrow converts times to strings, because Python's times have no nanoseconds.
-            if pa.types.is_temporal(field.type) and not pa.types.is_duration(field.type):
-                column = pc.cast(table.column(index), pa.string())
-                table = table.set_column(index, field.name, column)
-        return table
-
-
-def _readable(value: object) -> str:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return str(value)
-
-
-def _string(value: object) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return orjson.dumps(value, default=_readable).decode().strip('"')

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+import orjson
 import pyarrow as pa
 
 from scoring.chunks import (
     CHUNK_BYTES,
     CHUNK_ROWS,
     Chunk,
-    InputColumns,
+    Columns,
     Position,
     Rejection,
     UnusableRow,
 )
 from scoring.lines import Lines
 
-Values = TypeVar("Values")
 
+class Record(NamedTuple):
+    """A usable row: its text, and its values or its JSON."""
 
-class Record(NamedTuple, Generic[Values]):
-    values: Values
     text: str
+    row: Mapping[str, object] | bytes
 
 
-class RecordSource(Generic[Values]):
-    """A text file of records; a subclass parses a record and finds its text."""
+class RecordSource(ABC):
+    """A text file of records; a subclass parses them. `schema` has the columns to repeat."""
 
     schema: pa.Schema
 
@@ -43,20 +45,11 @@ class RecordSource(Generic[Values]):
     def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
         with self._path.open("rb") as file:
             lines = Lines(file, start)
-            records = self._records(lines)
             rows, chunk_start = start.rows, start.offset
-            usable: list[Record[Values]] = []
+            usable: list[Record] = []
             rejected: list[Rejection] = []
-
-            def chunk() -> Chunk:
-                return Chunk(
-                    [record.text for record in usable],
-                    self._columns([record.values for record in usable]),
-                    list(rejected),
-                    Position(lines.offset, lines.number, rows),
-                )
-
-            while (limit is None or rows < limit) and (record := next(records, None)) is not None:
+            left = None if limit is None else max(0, limit - rows)
+            for record in islice(self._records(lines), left):
                 rows += 1
                 if isinstance(record, Rejection):
                     rejected.append(record)
@@ -64,40 +57,43 @@ class RecordSource(Generic[Values]):
                     usable.append(record)
                 is_full = len(usable) + len(rejected) == CHUNK_ROWS
                 if is_full or lines.offset - chunk_start > CHUNK_BYTES:
-                    yield chunk()
-                    usable.clear()
-                    rejected.clear()
-                    chunk_start = lines.offset
+                    yield self._chunk(usable, rejected, Position(lines.offset, lines.number, rows))
+                    usable, rejected, chunk_start = [], [], lines.offset
             if usable or rejected:
-                yield chunk()
+                yield self._chunk(usable, rejected, Position(lines.offset, lines.number, rows))
 
-    def _records(self, lines: Lines) -> Iterator[Record[Values] | Rejection]:
-        reader = self._reader(lines)
+    def _chunk(self, usable: list[Record], rejected: list[Rejection], end: Position) -> Chunk:
+        columns = self._columns([record.row for record in usable])
+        return Chunk([record.text for record in usable], columns, rejected, end)
+
+    def _records(self, lines: Lines) -> Iterator[Record | Rejection]:
+        read = self._reader(lines)
         while True:
             lines.begin_record()
             try:
-                values = next(reader)
-                if values is None:
-                    continue
-                yield Record(values, self._text(values))
+                if (record := read()) is not None:
+                    yield record
             except StopIteration:
                 return
             except UnusableRow as error:
                 yield Rejection(lines.first, str(error), lines.raw)
 
     @abstractmethod
-    def _reader(self, lines: Lines) -> Iterator[Values | None]:
-        """Read a record with each step, None for a blank line.
+    def _reader(self, lines: Lines) -> Callable[[], Record | None]:
+        """Make the function that reads the next record, and returns None for a blank line.
 
-        The reader can be used again after it raised UnusableRow.
+        It raises StopIteration at the end, and can be called again after it raised UnusableRow.
         """
 
-    @abstractmethod
-    def _text(self, values: Values) -> str: ...
-
-    @abstractmethod
-    def _columns(self, rows: Sequence[Values]) -> InputColumns: ...
+    def _columns(self, rows: Sequence[Any]) -> Columns:
+        """A table of strings: CSV has no other values, and JSON's become JSON."""
+        columns = [[_string(row.get(name)) for row in rows] for name in self.schema.names]
+        return pa.table(columns, self.schema)
 
 
 def strings_schema(names: Sequence[str]) -> pa.Schema:
     return pa.schema([(name, pa.string()) for name in names])
+
+
+def _string(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()

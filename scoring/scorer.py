@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from tokenizers import Encoding
 
@@ -38,39 +38,33 @@ class LoadedModel:
 Batch = tuple[list[int], Future[list[Classification]]]
 
 
-class Scorer:
+class Scorer(AbstractContextManager["Scorer"]):
     """Computes batches of texts; the next chunk begins before the previous one has ended.
 
     An engine computes a batch on one core. Each of the `streams` threads takes the next batch of
     either version, so no thread waits for the others at the end of a chunk.
     """
 
-    def __init__(self, models: Mapping[Version, Model], *, streams: int) -> None:
-        self._models = models
+    def __init__(self, models: Mapping[Version, LoadedModel], *, streams: int) -> None:
+        self._models = {version: loaded.model for version, loaded in models.items()}
+        self.identities: Mapping[Version, str] = {
+            version: loaded.identity for version, loaded in models.items()
+        }
         self._threads = ThreadPoolExecutor(streams, thread_name_prefix="score")
         # Enough batches for all threads while the first chunk is written.
         self.chunks_ahead = 2 + streams // 16
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
     def score(self, texts: Sequence[str]) -> dict[Version, list[Classification]]:
         """Score `texts` with each version; the results have the order of the texts."""
-        return self.begin(texts).wait()
+        return self.begin(texts)()
 
-    def begin(self, texts: Sequence[str]) -> PendingScores:
-        """Queue `texts` for the threads."""
-        return PendingScores(
-            {version: self._submit(model, texts) for version, model in self._models.items()}
-        )
+    def begin(self, texts: Sequence[str]) -> Callable[[], dict[Version, list[Classification]]]:
+        """Queue `texts` for the threads; the result waits for their scores."""
+        batches = {version: self._submit(model, texts) for version, model in self._models.items()}
+        return lambda: {version: _in_order(batches[version]) for version in batches}
 
     def _submit(self, model: Model, texts: Sequence[str]) -> list[Batch]:
         if not texts:
@@ -80,16 +74,6 @@ class Scorer:
             (rows, self._threads.submit(model.compute, [encodings[row] for row in rows]))
             for rows in pack([len(encoding.ids) for encoding in encodings])
         ]
-
-
-class PendingScores:
-    """Texts that are being scored."""
-
-    def __init__(self, batches: Mapping[Version, Sequence[Batch]]) -> None:
-        self._batches = batches
-
-    def wait(self) -> dict[Version, list[Classification]]:
-        return {version: _in_order(batches) for version, batches in self._batches.items()}
 
 
 def _in_order(batches: Sequence[Batch]) -> list[Classification]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,34 +12,26 @@ from typing import Annotated
 
 import bentoml
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS
-from loadtest.bench.cost import cost_steps, measure_cost
-from loadtest.bench.engines import EngineFailed, Step, engine_steps, measure_engines
+from loadtest.bench import service
+from loadtest.bench.cost import measure_cost
+from loadtest.bench.engines import Step, measure_engines
 from loadtest.bench.measure import MeasurementFailed
 from loadtest.bench.models import base_size_model, served_model
-from loadtest.bench.plan import BASE, DEFAULT, QUICK, STARTER, Part, Plan
+from loadtest.bench.plan import BASE, QUICK, STARTER, Part, Plan
 from loadtest.bench.record import as_json, command_line, make_record
 from loadtest.bench.servers import NotStarted, Site, our_service, site
-from loadtest.bench.service import measure_base_size, measure_service, service_steps
-from loadtest.bench.start import measure_one_start, measure_start, start_steps
 from loadtest.bench.summary import Row
 from loadtest.bench.tables import tables
+from loadtest.table import console
+from runners.engines.choice import EngineUnavailable
 
 RESULTS = ROOT / "loadtest" / "results"
-_STEPS: dict[Part, Callable[[Plan], int]] = {
-    Part.engines: engine_steps,
-    Part.start: start_steps,
-    Part.service: service_steps,
-    Part.cost: cost_steps,
-}
-
-# The tables need more than the 80 columns that rich takes a file to have.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+ENGINE_FAILURES = (BrokenProcessPool, EngineUnavailable, bentoml.exceptions.NotFound)
 
 
 def main(
@@ -53,23 +45,19 @@ def main(
 ) -> None:
     """Measure, print the tables, and write NAME.json and NAME.png."""
     sigterm_as_ctrl_c()
-    plan, parts = QUICK if quick else DEFAULT, only or list(Part)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    plan, parts = QUICK if quick else Plan(), only or list(Part)
+    total = sum(plan.steps()[part] for part in parts)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console) as progress:
-            task = progress.add_task("", total=sum(_STEPS[part](plan) for part in parts))
+            task = progress.add_task("", total=total)
 
             def step(description: str) -> None:
                 progress.update(task, description=description, advance=1)
 
             rows = list(_measure(plan, parts, step))
-            progress.update(task, description="done", completed=progress.tasks[0].total)
-    except (EngineFailed, MeasurementFailed, NotStarted, bentoml.exceptions.NotFound) as error:
+            progress.update(task, description="done", completed=total)
+    except (*ENGINE_FAILURES, MeasurementFailed, NotStarted) as error:
         console.print(f"[bold red]stopped:[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from error
     _write(rows, folder, name or f"{datetime.now(UTC):%Y-%m-%d}{'-quick' if quick else ''}")
@@ -87,23 +75,22 @@ def _measure(plan: Plan, parts: list[Part], step: Step) -> Iterator[Row]:
             return
         where = stack.enter_context(site())
         if Part.start in parts:
-            yield from measure_start(plan, where, step)
+            yield from service.measure_starts(plan, where, step)
         yield from _measure_served(plan, parts, where, step)
         if Part.service in parts and BASE in models and plan.base_cells:
             versions = dict.fromkeys(VERSIONS, models[BASE])
-            yield from measure_base_size(plan, replace(where, models=versions), step)
+            yield from service.measure_base_size(plan, replace(where, models=versions), step)
 
 
 def _measure_served(plan: Plan, parts: list[Part], where: Site, step: Step) -> Iterator[Row]:
-    # The long queue refuses nothing, as the peers refuse nothing: the comparison is of speed.
-    with our_service(where, MAX_QUEUE_SECONDS="60", MAX_BULK_QUEUE_SECONDS="60") as ours:
+    with our_service(where, **service.LONG_QUEUE) as ours:
         step("start: from `bentoml serve` to ready")
         if Part.start in parts:
-            yield measure_one_start(plan, ours, plan.starts - 1)
+            yield service.measure_start(plan, ours, plan.starts - 1)
         else:
             ours.wait_until_ready()
         if Part.service in parts:
-            yield from measure_service(plan, where, ours, step)
+            yield from service.measure_service(plan, where, ours, step)
         if Part.cost in parts:
             yield from measure_cost(plan, ours, step)
 

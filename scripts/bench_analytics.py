@@ -1,7 +1,5 @@
 """Measure analytics and the log writer as the prediction log grows."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.analytics import main

@@ -1,7 +1,5 @@
 """Measure the prediction log: its cost for a request, its catching up."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.log import main

@@ -1,7 +1,5 @@
 """Measure the service at loads far beyond its capacity."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.overload import main

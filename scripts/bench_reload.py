@@ -1,7 +1,5 @@
 """Measure a reload under traffic: memory, time, latency."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.reload import main

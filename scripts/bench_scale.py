@@ -1,7 +1,5 @@
 """Measure the gain of a second core for models and API."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.scale import main

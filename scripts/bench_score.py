@@ -1,7 +1,5 @@
 """Measure file scoring against the engine alone."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.score import main

@@ -1,7 +1,5 @@
 """Measure the cost of request logs and traces."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.telemetry import main

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from monitoring.dashboards.build import FOLDER, dashboards
+from monitoring.dashboards.pages import FOLDER, dashboards
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """Fuzz a service with requests its OpenAPI document allows or forbids."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.fuzz import main

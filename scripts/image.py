@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
@@ -39,15 +39,14 @@ console = Console(highlight=False)
 app = typer.Typer()
 
 
-class NoBackend(RuntimeError):
-    """No container engine works."""
+CommandLine = Callable[..., list[str]]
 
 
 def backend() -> str:
     """The first container engine that works.
 
     Raises:
-        NoBackend: none does.
+        RuntimeError: none does.
     """
     for name in BACKENDS:
         if shutil.which(name):
@@ -55,7 +54,7 @@ def backend() -> str:
             info = subprocess.run([name, "info"], capture_output=True, check=False)
             if info.returncode == 0:
                 return name
-    raise NoBackend(f"none of {', '.join(BACKENDS)} works")
+    raise RuntimeError(f"none of {', '.join(BACKENDS)} works")
 
 
 @app.command()
@@ -87,10 +86,10 @@ def build(
 @app.command()
 def check(tag: Annotated[str, typer.Option()] = TAG) -> None:
     """Start the image, query it, inspect it and stop it; exit with 1 if anything is wrong."""
-    with _image(tag) as image:
-        inside = image.contents()
+    with _image(tag) as in_image:
+        inside = _contents(in_image)
         console.print(f"{inside['bytes'] / 1e6:,.0f} MB, {len(inside['packages'])} packages")
-        wrong = [*_findings(inside), *_served(image)]
+        wrong = [*_findings(inside), *_served(in_image)]
     for finding in wrong:
         console.print(f"[red]{finding}[/]")
     raise typer.Exit(1 if wrong else 0)
@@ -109,55 +108,49 @@ def _findings(inside: Mapping[str, Any]) -> Iterator[str]:
         yield f"the image's user may change {', '.join(inside['writable'])}"
 
 
-class _Image:
-    """How to run a program in the image."""
-
-    def __init__(self, *, run: Sequence[str], before_command: Sequence[str]) -> None:
-        self._run = run
-        self._before_command = before_command
-
-    def command(self, *command: str, **environment: str) -> list[str]:
-        options = [part for item in environment.items() for part in ("--env", "=".join(item))]
-        return [*self._run, *options, *self._before_command, *command]
-
-    def contents(self) -> dict[str, Any]:
-        """The contents of the image, as scripts/image_contents.py finds them inside."""
-        text = (ROOT / "scripts" / "image_contents.py").read_text() + "\nmain()\n"
-        done = subprocess.run(
-            self.command("python", "-c", text), stdout=subprocess.PIPE, text=True, check=True
-        )
-        # BentoML's entry point prints lines of its own first.
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
-
-
 @contextmanager
-def _image(tag: str) -> Iterator[_Image]:
-    name = backend()
-    if name != "buildah":
+def _image(tag: str) -> Iterator[CommandLine]:
+    """Yield the function that makes the command line of a program in the image."""
+    engine, container = backend(), ""
+    if engine == "buildah":
+        container = subprocess.check_output(["buildah", "from", tag], text=True).strip()
+        options = ["--isolation", "chroot", "--network", "host", "--user", USER]
+        image = [container, "--", ENTRYPOINT]
+    else:
         read_only = ["--read-only", "--tmpfs", "/tmp", "--tmpfs", f"{METRICS}:uid=1034"]  # noqa: S108
-        run = [name, "run", "--rm", "--network", "host", "--cap-drop", "ALL", *read_only]
-        yield _Image(run=run, before_command=[tag])
-        return
-    made = subprocess.run(["buildah", "from", tag], stdout=subprocess.PIPE, text=True, check=True)
-    container = made.stdout.strip()
+        options = ["--rm", "--network", "host", "--cap-drop", "ALL", *read_only]
+        image = [tag]
+
+    def command_line(*program: str, **environment: str) -> list[str]:
+        variables = [part for item in environment.items() for part in ("--env", "=".join(item))]
+        return [engine, "run", *options, *variables, *image, *program]
+
     try:
-        run = ["buildah", "run", "--isolation", "chroot", "--network", "host", "--user", USER]
-        yield _Image(run=run, before_command=[container, "--", ENTRYPOINT])
+        yield command_line
     finally:
-        subprocess.run(["buildah", "rm", container], stdout=subprocess.DEVNULL, check=True)
+        if container:
+            subprocess.run(["buildah", "rm", container], stdout=subprocess.DEVNULL, check=True)
 
 
-def _served(image: _Image) -> Iterator[str]:
+def _contents(in_image: CommandLine) -> dict[str, Any]:
+    """The contents of the image, as scripts/image_contents.py finds them inside."""
+    text = (ROOT / "scripts" / "image_contents.py").read_text() + "\nmain()\n"
+    output = subprocess.check_output(in_image("python", "-c", text), text=True)
+    # BentoML's entry point prints lines of its own first.
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def _served(in_image: CommandLine) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     folder = BUILD / "image-check"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with (
         embedded_redis(folder / "redis", max_memory="64mb") as redis,
         (folder / "log").open("wb") as log,
     ):
-        command = image.command(
+        command = in_image(
             # No database listens there: predictions do not wait for one.
             DATABASE_URL="postgresql://nobody@127.0.0.1:9/none",
             REDIS_URL=redis,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
@@ -36,17 +37,13 @@ def writable(*folders: str) -> list[str]:
     return [path for path, _ in zip(found, range(5), strict=False)]
 
 
-def on_path(name: str) -> bool:
-    return any((Path(folder) / name).exists() for folder in os.environ["PATH"].split(":"))
-
-
 def main() -> None:
     json.dump(
         {
             "uid": os.getuid(),
             "bytes": size_bytes("/"),
             "packages": sorted(distribution.metadata["Name"] for distribution in distributions()),
-            "unwanted": [name for name in UNWANTED if on_path(name)],
+            "unwanted": [name for name in UNWANTED if shutil.which(name)],
             "writable": writable("/app", os.environ["BENTO_PATH"]),
         },
         sys.stdout,

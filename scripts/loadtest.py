@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,38 +10,30 @@ from urllib.parse import urlsplit
 
 import httpx
 import typer
-from rich.console import Console
 
 from core.paths import ROOT
 from core.settings import get_settings
+from loadtest import headless
 from loadtest.bench.record import command_line, machine
-from loadtest.headless import (
-    KEYS,
-    LOOPBACK,
-    MAX_SECONDS,
-    MAX_USERS,
-    REPORT,
-    LocustFailed,
-    Loop,
-    Shape,
-    run_locust,
-)
-from loadtest.table import LATEST, as_row, as_table, with_row
+from loadtest.table import LATEST, as_row, as_table, console, with_row
+from loadtest.traffic import LOOPBACK
 
 README = ROOT / "loadtest" / "README.md"
 REACH_SECONDS = 10.0
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def main(
     *,
     host: Annotated[str, typer.Option(help="the service [default: this machine, PORT]")] = "",
-    users: Annotated[int, typer.Option(min=1, max=MAX_USERS)] = 100,
-    seconds: Annotated[float, typer.Option(min=1, max=MAX_SECONDS)] = 60.0,
+    users: Annotated[int, typer.Option(min=1, max=headless.MAX_USERS)] = 100,
+    seconds: Annotated[float, typer.Option(min=1, max=headless.MAX_SECONDS)] = 60.0,
     loop: Annotated[
-        Loop, typer.Option(help="open: requests at a constant rate; closed: users wait for replies")
-    ] = Loop.closed,
-    shape: Annotated[Shape, typer.Option(help="the number of users over time")] = Shape.constant,
+        headless.Loop,
+        typer.Option(help="open: requests at a constant rate; closed: users wait for replies"),
+    ] = headless.Loop.closed,
+    shape: Annotated[
+        headless.Shape, typer.Option(help="the number of users over time")
+    ] = headless.Shape.constant,
     folder: Annotated[Path, typer.Option(help="for the report and the figures")] = LATEST,
     record: Annotated[bool, typer.Option("--record", help="add a row to the README")] = False,
 ) -> None:
@@ -54,23 +45,24 @@ def main(
     if not answers(host):
         console.print(f"[red]nothing answers at {host}; `make serve` starts a service[/]")
         raise typer.Exit(2)
-    if _is_elsewhere(host) and not os.environ.get(KEYS):
-        console.print(f"[yellow]without {KEYS} all users share one client's rate limit there[/]")
+    if urlsplit(host).hostname not in LOOPBACK and not os.environ.get(headless.KEYS):
+        console.print(
+            f"[yellow]without {headless.KEYS} all users share one client's rate limit there[/]"
+        )
     with console.status(f"{users} users send to {host} for {seconds:g} s"):
         try:
-            outcome = run_locust(
+            outcome = headless.run_locust(
                 host, users=users, seconds=seconds, folder=folder, loop=loop, shape=shape
             )
-        except LocustFailed as error:
+        except headless.LocustFailed as error:
             console.print(f"[red]locust failed:[/] {error}", soft_wrap=True)
             raise typer.Exit(2) from error
     console.print(as_table(outcome, f"{host}, {users} users, {loop} loop, {shape}"))
     for failure, times in outcome.failures.items():
         console.print(f"[red]{times:,} times[/] {failure}", soft_wrap=True)
-    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    console.print(f"report: {folder / headless.REPORT}", soft_wrap=True)
     if record:
-        command = command_line()
-        row = as_row(outcome.total, datetime.now(UTC), machine(), command)
+        row = as_row(outcome.total, datetime.now(UTC), machine(), command_line())
         README.write_text(with_row(README.read_text(), row))
     raise typer.Exit(0 if outcome.ok else 1)
 
@@ -82,10 +74,6 @@ def answers(host: str) -> bool:
     except (httpx.TransportError, httpx.InvalidURL):
         return False
     return True
-
-
-def _is_elsewhere(host: str) -> bool:
-    return urlsplit(host).hostname not in LOOPBACK
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Put the same load on this service and on a plain FastAPI baseline."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.baseline import main

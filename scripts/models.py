@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import bentoml
 import typer
@@ -22,21 +22,23 @@ from core.types import Version
 from models.export.gate import classify_texts
 from models.registry import sources
 from models.registry.catalogue import Entry, entries, entry
-from models.registry.gates import MARGIN, AccuracyGate, not_evaluated
-from models.registry.held_out import read_held_out, side_by_side
+from models.registry.held_out import (
+    MARGIN,
+    MIN_TEXTS,
+    NOT_EVALUATED,
+    AccuracyGate,
+    side_by_side,
+)
 from models.registry.saving import COLUMNS, ENGINES_HELP, TEXTS_HELP, Engines, console, save
 from models.registry.sources import Fetched
 from models.registry.verifying import verify
 from models.registry.views import comparison_view, entry_view, list_view
 from models.starter.card import StarterError
-from models.texts import InvalidTexts, packaged_texts
+from models.texts import InvalidTexts, packaged_texts, read_labelled
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
 from runners.model_store import InvalidCheckpoint, find_model
-
-if TYPE_CHECKING:
-    from models.checkpoint import AcceptanceGate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -95,7 +97,7 @@ def compare(
     """Compare two models on labelled texts: agreement, accuracy, and its difference."""
     with _errors_as_sentences():
         with console.status("reading the texts"):
-            texts = read_held_out(held_out) if held_out else list(packaged_texts().gate)
+            texts = read_labelled(held_out, MIN_TEXTS) if held_out else packaged_texts().gate
         models = [entry(tag, get_settings()) for tag in (first, second)]
         with Progress(*COLUMNS, console=console, transient=True) as progress:
             answers = []
@@ -138,33 +140,33 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
     if held_out is None and (min_accuracy is not None or against is not None):
         raise typer.BadParameter("needs labelled texts: --held-out FILE")
     with _errors_as_sentences():
-        gate: AcceptanceGate = not_evaluated
+        gate = None
         if held_out is not None:
             gate = AccuracyGate(
-                read_held_out(held_out),
+                read_labelled(held_out, MIN_TEXTS),
                 held_out.name,
                 min_accuracy=min_accuracy,
                 against=_classifier(against) if against else None,
                 against_tag=against and find_model(against).tag,
                 margin=margin,
             )
-        save(version, source, _fetched(source), engines=engines, texts=texts, acceptance_gate=gate)
+        fetch = partial(_fetch, source)
+        save(version, source, fetch, engines=engines, texts=texts, acceptance_gate=gate)
         if held_out is None:
             console.print("Its accuracy was not evaluated: give labelled texts with --held-out.")
 
 
-@contextmanager
-def _fetched(source: str) -> Iterator[Fetched]:
-    with tempfile.TemporaryDirectory() as temporary:
-        fetched = sources.fetch(source, Path(temporary))
-        imported = {
-            "imported_from": source,
-            "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "imported_with": {
-                name: package_version(name) for name in ("torch", "transformers", "bentoml")
-            },
-        }
-        yield replace(fetched, facts={**fetched.facts, **imported})
+def _fetch(source: str, into: Path) -> Fetched:
+    fetched = sources.fetch(source, into)
+    imported = {
+        "imported_from": source,
+        "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "imported_with": {
+            name: package_version(name) for name in ("torch", "transformers", "bentoml")
+        },
+    }
+    # An accuracy gate replaces the entry that says that there was none.
+    return replace(fetched, facts={**fetched.facts, **imported, **NOT_EVALUATED})
 
 
 @app.command()

@@ -33,9 +33,7 @@ class Result(NamedTuple):
     seconds: float
 
 
-def main(
-    name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")],
-) -> None:
+def main(name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")]) -> None:
     """Run the tests of tests/prove/NAME and write their results into docs/proofs.md.
 
     A skipped test counts as failed: a proof needs all its programs.
@@ -44,12 +42,10 @@ def main(
         raise typer.BadParameter(f"choose one of {', '.join(NAMES)}", param_hint="NAME")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
-        status = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", PROOFS / name],
-            cwd=ROOT,
-            env=os.environ | {RESULTS_FILE: str(file)},
-            check=False,
-        ).returncode
+        tests = str(PROOFS / name)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
+        environment = os.environ | {RESULTS_FILE: str(file)}
+        status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
         results = [Result(*fields) for fields in json.loads(file.read_text())]
     proven = status == 0 and all(result.outcome == "passed" for result in results)
     PAGE.write_text(with_section(PAGE.read_text(), name, section(name, results, proven=proven)))
@@ -67,20 +63,9 @@ def section(name: str, results: Sequence[Result], *, proven: bool) -> str:
         f"{host['cores']} cores ({host['cpu']}): **{'proven' if proven else 'NOT proven'}**, "
         f"{len(results)} tests, {seconds:.0f} s."
     )
-    return "\n".join(
-        [
-            f"## {name}",
-            "",
-            claim,
-            "",
-            verdict,
-            "",
-            "| test | result | seconds |",
-            "| --- | --- | --- |",
-            *(f"| `{test}` | {outcome} | {seconds:.1f} |" for test, outcome, seconds in results),
-            "",
-        ]
-    )
+    rows = "".join(f"| `{test}` | {outcome} | {time:.1f} |\n" for test, outcome, time in results)
+    head = f"## {name}\n\n{claim}\n\n{verdict}\n\n| test | result | seconds |\n"
+    return f"{head}| --- | --- | --- |\n{rows}"
 
 
 def with_section(page: str, name: str, text: str) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Set
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
+from typer import Argument, Option
 
 from core.settings import get_settings
 from core.types import Version
@@ -26,44 +27,30 @@ TIMEOUT_SECONDS = 10.0
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 console = Console(highlight=False)
 
-Reason = Annotated[str, typer.Option("--reason", "-m", help="the reason, for the history")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="print the change without making it")]
+Reason = Annotated[str, Option("--reason", "-m", help="the reason, for the history")]
+DryRun = Annotated[bool, Option("--dry-run", help="print the change without making it")]
 
 
-class Service:
+class Service(httpx.Client):
     """Client of the admin endpoints; an error reply ends the command with its detail."""
 
-    def __init__(self, url: str, key: str | None) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
-
-    def get(self, path: str, **query: Any) -> dict[str, Any]:
-        return self._reply_to(lambda: self._http.get(path, params=query))
-
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._reply_to(lambda: self._http.post(path, json=body))
-
-    def status(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The rollout, and the runners' report on their models."""
-        # /health answers 503 with its report where predictions cannot be served.
-        health = self._reply_to(lambda: self._http.get("/health"), {503})
-        return self.get("/admin/rollout"), health["versions"]
-
-    def _reply_to(
-        self, send: Callable[[], httpx.Response], accepted_errors: Set[int] = frozenset()
-    ) -> dict[str, Any]:
+    def call(self, method: str, path: str, *, accepts: int = 200, **content: Any) -> dict[str, Any]:
         try:
-            reply = send()
+            reply = self.request(method, path, **content)
         except httpx.TransportError as error:
-            where = self._http.base_url
-            raise _failed(f"{where} does not answer ({error}); set --url") from error
-        content: dict[str, Any] = reply.json()
-        if reply.is_success or reply.status_code in accepted_errors:
-            return content
-        hint = (
-            "; --key-file takes a file with an API key" if reply.status_code in {401, 403} else ""
-        )
-        raise _failed(f"{reply.status_code}: {content['detail']}{hint}")
+            raise _failed(f"{self.base_url} does not answer ({error}); set --url") from error
+        fields: dict[str, Any] = reply.json()
+        if reply.is_success or reply.status_code == accepts:
+            return fields
+        is_key = reply.status_code in {401, 403}
+        hint = "; --key-file takes a file with an API key" if is_key else ""
+        raise _failed(f"{reply.status_code}: {fields['detail']}{hint}")
+
+    def models(self) -> dict[str, Any]:
+        """The runners' report on the model of each version."""
+        # /health answers 503 with its report where predictions cannot be served.
+        models: dict[str, Any] = self.call("GET", "/health", accepts=503)["versions"]
+        return models
 
 
 def _failed(reason: str) -> typer.Exit:
@@ -74,43 +61,44 @@ def _failed(reason: str) -> typer.Exit:
 @app.callback()
 def main(
     context: typer.Context,
-    url: Annotated[str | None, typer.Option(help="the service [default: HOST and PORT]")] = None,
+    url: Annotated[str | None, Option(help="the service [default: HOST and PORT]")] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help="file with an API key of the scope admin", dir_okay=False)
+        Path | None, Option(help="file with an API key of the scope admin", dir_okay=False)
     ] = None,
 ) -> None:
     """Roll a new version out step by step, watch it, and roll it back."""
     settings = get_settings()
-    key = key_file.read_text().strip() if key_file else None
-    context.obj = Service(url or f"http://{settings.host}:{settings.port}", key)
+    key = key_file.read_text().strip() if key_file else ""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    base_url = url or f"http://{settings.host}:{settings.port}"
+    context.obj = Service(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS)
 
 
 @app.command()
 def status(
     context: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
+    watch: Annotated[bool, Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
 ) -> None:
     """Show shares of traffic, loaded models, the schedule and the guardrails."""
     service: Service = context.obj
+
+    def view() -> RenderableType:
+        models = service.models()
+        return status_view(service.call("GET", "/admin/rollout"), models, now=datetime.now(UTC))
+
     if not watch:
-        console.print(status_view(*service.status(), now=datetime.now(UTC)))
+        console.print(view())
         return
-    with Live(console=console, auto_refresh=False, screen=False) as live:
-        try:
-            while True:
-                view = status_view(*service.status(), now=datetime.now(UTC))
-                live.update(view, refresh=True)
-                time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            return
+    with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            live.update(view(), refresh=True)
+            time.sleep(POLL_SECONDS)
 
 
 @app.command(name="set")
 def set_policy(
     context: typer.Context,
-    changes: Annotated[
-        str, typer.Argument(help="JSON, or @FILE: such as '{\"shadow_percent\": 10}'")
-    ],
+    changes: Annotated[str, Argument(help="JSON, or @FILE: such as '{\"shadow_percent\": 10}'")],
     reason: Reason,
     dry_run: DryRun = False,
 ) -> None:
@@ -128,14 +116,14 @@ def start(  # noqa: PLR0917  typer makes options of these; no caller passes them
     context: typer.Context,
     reason: Reason,
     steps: Annotated[
-        str, typer.Option(help="the challenger's percent of traffic at each step")
+        str, Option(help="the challenger's percent of traffic at each step")
     ] = "5,25,50,100",
-    hold: Annotated[int, typer.Option(help="seconds that each step lasts")] = 3_600,
+    hold: Annotated[int, Option(help="seconds that each step lasts")] = 3_600,
     shadow: Annotated[
-        float, typer.Option(help="percent of /predict that the challenger answers in shadow")
+        float, Option(help="percent of /predict that the challenger answers in shadow")
     ] = 0.0,
     promote: Annotated[
-        bool, typer.Option(help="make the challenger champion after the last step")
+        bool, Option(help="make the challenger champion after the last step")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -161,9 +149,7 @@ def roll_back(
     reason: Reason,
     to: Annotated[
         int | None,
-        typer.Option(
-            help="an earlier policy, with its models [default: all traffic to the champion]"
-        ),
+        Option(help="an earlier policy, with its models [default: all traffic to the champion]"),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -181,27 +167,22 @@ def next_step(context: typer.Context, reason: Reason, dry_run: DryRun = False) -
 @app.command()
 def reload(
     context: typer.Context,
-    version: Annotated[Version, typer.Argument(help="the version to load it for")],
+    version: Annotated[Version, Argument(help="the version to load it for")],
     tag: Annotated[
         str,
-        typer.Argument(
-            help="name:version in the model store, or 'configured' for the configured model"
-        ),
+        Argument(help="name:version in the model store, or 'configured' for the configured model"),
     ],
     reason: Reason,
 ) -> None:
     """Load another model for a version without interruption, and wait until it answers."""
     service: Service = context.obj
-    request = {
-        "version": version,
-        "tag": None if tag == "configured" else tag,
-        "reason": reason,
-    }
-    policy = service.post("/admin/models/reload", request)["policy_version"]
+    chosen = None if tag == "configured" else tag
+    request = {"version": version, "tag": chosen, "reason": reason}
+    policy = service.call("POST", "/admin/models/reload", json=request)["policy_version"]
     console.print(f"policy {policy}: {version} loads {tag}")
     deadline = time.monotonic() + LOAD_SECONDS
     with console.status(f"loading {tag}"):
-        while (model := service.status()[1][version])["observed_generation"] != policy:
+        while (model := service.models()[version])["observed_generation"] != policy:
             if time.monotonic() > deadline:
                 raise _failed(f"{tag} is not loaded after {LOAD_SECONDS:g} s; see /health")
             time.sleep(POLL_SECONDS / 4)
@@ -214,17 +195,18 @@ def reload(
 
 @app.command()
 def history(
-    context: typer.Context, limit: Annotated[int, typer.Option(help="entries", max=200)] = 20
+    context: typer.Context, limit: Annotated[int, Option(help="entries", max=200)] = 20
 ) -> None:
     """List the changes of policy with author, time and reason, the newest first."""
     service: Service = context.obj
-    console.print(history_table(service.get("/admin/rollout/history", limit=limit)["policies"]))
+    policies = service.call("GET", "/admin/rollout/history", params={"limit": limit})["policies"]
+    console.print(history_table(policies))
 
 
 def _change(service: Service, change: dict[str, Any], reason: str, *, dry_run: bool) -> None:
-    base = service.get("/admin/rollout")["policy_version"]
+    base = service.call("GET", "/admin/rollout")["policy_version"]
     request = {**change, "base_version": base, "reason": reason, "dry_run": dry_run}
-    outcome = service.post("/admin/rollout", request)
+    outcome = service.call("POST", "/admin/rollout", json=request)
     head = "would become" if dry_run else f"is policy {outcome['policy_version']} now"
     moved = outcome["subjects_moved_percent"]
     console.print(f"Policy {base} {head}; {moved:g} % of subjects move")

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 COLOUR_OF_STATE = {"pass": "green", "pending": "yellow", "fail": "red"}
@@ -21,8 +21,8 @@ def status_view(
 ) -> RenderableType:
     """Roles, shares and models, the schedule and the guardrails."""
     parts: list[RenderableType] = [_head(rollout), _versions(rollout, models)]
-    if (schedule := rollout["policy"]["schedule"]) is not None:
-        parts.append(_schedule(schedule, rollout, now))
+    if rollout["policy"]["schedule"] is not None:
+        parts.append(_schedule(rollout, now))
     if rollout["guardrails"]:
         parts.append(_guardrails(rollout["guardrails"]))
     return Group(*parts)
@@ -43,9 +43,8 @@ def _head(rollout: Mapping[str, Any]) -> Text:
 
 def _versions(rollout: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> Table:
     policy = rollout["policy"]
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "role", "/predict/ab", "/predict", "model", "revision", "engine", ""):
-        table.add_column(column)
+    columns = ("", "role", "/predict/ab", "/predict", "model", "revision", "engine", "")
+    table = Table(*columns, box=None, pad_edge=False)
     for version, model in models.items():
         role = "champion" if version == rollout["champion"] else "challenger"
         weights = policy["predict_weights"]
@@ -63,8 +62,8 @@ def _versions(rollout: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]
     return table
 
 
-def _schedule(schedule: Mapping[str, Any], rollout: Mapping[str, Any], now: datetime) -> Text:
-    current = rollout["policy"]["progress"]["step"]
+def _schedule(rollout: Mapping[str, Any], now: datetime) -> Text:
+    schedule, current = rollout["policy"]["schedule"], rollout["policy"]["progress"]["step"]
     text = Text("schedule  ")
     for number, percent in enumerate(schedule["steps"]):
         style = "bold reverse" if number == current else "dim" if number > current else ""
@@ -78,9 +77,7 @@ def _schedule(schedule: Mapping[str, Any], rollout: Mapping[str, Any], now: date
 
 
 def _guardrails(guardrails: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("guardrail", "", ""):
-        table.add_column(column)
+    table = Table("guardrail", "", "", box=None, pad_edge=False)
     for guardrail in guardrails:
         state = Text(guardrail["state"], COLOUR_OF_STATE[guardrail["state"]])
         table.add_row(guardrail["name"], state, escape(guardrail["sentence"]))
@@ -91,9 +88,7 @@ def changes_table(changes: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Each changed field before and after."""
     if not changes:
         return Text("nothing changes")
-    table = Table(box=None, pad_edge=False)
-    for column in ("field", "before", "after"):
-        table.add_column(column, overflow="fold")
+    table = _folding_table("field", "before", "after")
     for change in changes:
         table.add_row(change["field"], _short(change["before"]), _short(change["after"]))
     return table
@@ -101,9 +96,7 @@ def changes_table(changes: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def history_table(policies: Sequence[Mapping[str, Any]]) -> Table:
     """The policies with author, time, reason and changes."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("policy", "when (UTC)", "who", "what", "why", "changed"):
-        table.add_column(column, overflow="fold")
+    table = _folding_table("policy", "when (UTC)", "who", "what", "why", "changed")
     for policy in policies:
         when = datetime.fromisoformat(policy["created_at"])
         changed = ", ".join(
@@ -115,6 +108,11 @@ def history_table(policies: Sequence[Mapping[str, Any]]) -> Table:
             policy["action"], escape(policy["reason"]), escape(changed),
         )  # fmt: skip
     return table
+
+
+def _folding_table(*names: str) -> Table:
+    columns = (Column(name, overflow="fold") for name in names)
+    return Table(*columns, box=None, pad_edge=False)
 
 
 def _short(value: object) -> str:

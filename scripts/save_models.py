@@ -9,10 +9,16 @@ import typer
 from rich.markup import escape
 
 from core.types import Version
-from models.registry.saving import ENGINES_HELP, TEXTS_HELP, Engines, console
+from models.registry.saving import (
+    ENGINES_HELP,
+    TEXTS_HELP,
+    Engines,
+    Source,
+    console,
+    save_version,
+)
 from models.starter.card import StarterError
 from models.texts import InvalidTexts
-from models.versions import Source, save_version
 from runners.model_store import InvalidCheckpoint
 
 DEFAULT_HUB_REPOS: dict[Version, str] = {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -13,21 +10,18 @@ import bentoml
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from core.settings import Settings, get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
 from runners.engines.choice import EngineUnavailable
 from scoring.chunks import InvalidInput
-from scoring.job import Job, Report, score_file, score_file_with
-from scoring.journal import CannotResume, Progress
-from scoring.scorer import load_models, streams_of
+from scoring.job import ChunkScorer, ClusterFailed, Job, score_file
+from scoring.journal import CannotResume
+from scoring.reporting import counts, reporting
+from scoring.scorer import Scorer, load_models, streams_of
 
 INTERRUPTED = 130
-_LINE_SECONDS = 10.0
-_COLUMNS = (TextColumn("scoring"), BarColumn(), TextColumn("{task.description}"))
 
 console = Console(stderr=True, highlight=False)
 
@@ -60,43 +54,31 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     settings = get_settings()
     sigterm_as_ctrl_c()  # so that the committed rows stay
     try:
-        done = _score_here(job, settings) if ray is None else _score_on(ray, job, settings)
+        with ExitStack() as stack:
+            with console.status(f"loading the models{' on the nodes' if ray else ''}"):
+                scorer = stack.enter_context(_scorer(job, settings, ray))
+            done = score_file(scorer, job, stack.enter_context(reporting(console)))
     except (InvalidInput, CannotResume, EngineUnavailable, bentoml.exceptions.NotFound) as error:
         console.print(f"[bold red]not scored:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
-    except OSError as error:
+    except (OSError, ClusterFailed) as error:
         console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command resumes")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         console.print("stopped; the scored rows are saved, and the same command resumes")
         raise typer.Exit(INTERRUPTED) from None
-    console.print(f"{out}: {_counts(done)}")
+    console.print(f"{out}: {counts(done)}")
 
 
-def _score_here(job: Job, settings: Settings) -> Progress:
-    with console.status("loading the models"):
-        models = load_models(job.versions, settings)
-    with _reporting() as report:
-        return score_file(job, models, report, streams=streams_of(settings))
-
-
-def _score_on(address: str, job: Job, settings: Settings) -> Progress:
+def _scorer(job: Job, settings: Settings, ray: str | None) -> AbstractContextManager[ChunkScorer]:
+    if ray is None:
+        return Scorer(load_models(job.versions, settings), streams=streams_of(settings))
     try:
-        from scoring.cluster import ClusterFailed, models_on, scorer_on
+        from scoring.cluster import models_on, scorer_on
     except ModuleNotFoundError as error:
-        raise typer.BadParameter(
-            "install Ray first: pip install ray", param_hint="--ray"
-        ) from error
-    load = models_on(job.versions, settings)
-    try:
-        with ExitStack() as stack:
-            with console.status("loading the models on the nodes"):
-                scorer = stack.enter_context(scorer_on(address, load))
-            report = stack.enter_context(_reporting())
-            return score_file_with(scorer, job, scorer.identities, report)
-    except ClusterFailed as error:
-        console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command resumes")
-        raise typer.Exit(1) from error
+        message = "install Ray first: pip install ray"
+        raise typer.BadParameter(message, param_hint="--ray") from error
+    return scorer_on(ray, models_on(job.versions, settings))
 
 
 def _versions(text: str) -> tuple[Version, ...]:
@@ -105,52 +87,6 @@ def _versions(text: str) -> tuple[Version, ...]:
     if len(known) != len(requested):
         raise typer.BadParameter("write v1, v2 or v1,v2", param_hint="--versions")
     return known
-
-
-def _counts(progress: Progress) -> str:
-    rejected = f", {progress.rejected:,} rejected" if progress.rejected else ""
-    return f"{progress.scored:,} rows scored{rejected}"
-
-
-@contextmanager
-def _reporting() -> Iterator[Report]:
-    """Show a bar on a terminal, and elsewhere a line every ten seconds."""
-    started = time.perf_counter()
-    first: tuple[int, float] | None = None
-    last_line = started
-
-    def line(progress: Progress, fraction: float) -> str:
-        nonlocal first
-        first = first or (progress.end.rows, fraction)
-        seconds = time.perf_counter() - started
-        rate = (progress.end.rows - first[0]) / seconds
-        text = f"{_counts(progress)}, {fraction:.1%}"
-        if fraction > first[1]:
-            left = seconds * (1 - fraction) / (fraction - first[1])
-            text += f", {rate:,.0f} rows/s, {_duration(left)} left"
-        return text
-
-    def report(progress: Progress, fraction: float) -> None:
-        nonlocal last_line
-        text = line(progress, fraction)
-        if time.perf_counter() - last_line >= _LINE_SECONDS:
-            last_line = time.perf_counter()
-            print(text, file=sys.stderr, flush=True)
-
-    if not console.is_terminal:
-        yield report
-        return
-    with Bar(*_COLUMNS, console=console, transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda progress, fraction: bar.update(
-            task, completed=fraction, description=line(progress, fraction)
-        )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 if __name__ == "__main__":

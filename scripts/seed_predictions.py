@@ -1,7 +1,5 @@
 """Fill the prediction log with an invented, lifelike history."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.seed_predictions import main

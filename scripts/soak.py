@@ -1,7 +1,5 @@
 """Soak a service for half an hour and look for growth."""
 
-from __future__ import annotations
-
 import typer
 
 from loadtest.bench.soak import main

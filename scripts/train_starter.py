@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,9 +20,6 @@ from rich.progress import (
 from models.starter.card import ADAPTERS, StarterError
 from models.starter.recipes import RECIPES
 from models.starter.sources import DEFAULT_CACHE
-
-if TYPE_CHECKING:
-    from models.starter.training import Step
 
 console = Console()
 
@@ -66,8 +63,8 @@ def main(
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("training", total=None, loss=0.0)
 
-            def show(step: Step) -> None:
-                progress.update(bar, completed=step.index, total=step.total, loss=step.loss)
+            def show(step: int, steps: int, loss: float) -> None:
+                progress.update(bar, completed=step, total=steps, loss=loss)
 
             card = make_adapter(recipe, folder, cache, show)
     except StarterError as error:

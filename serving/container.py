@@ -35,7 +35,7 @@ from rollout.shadow import Shadow
 from rollout.store import PolicyStore
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
-from runners.hosts import RunnerBackend
+from runners.transport import RunnerApi
 from serving.pipeline import PredictionPipeline
 from web.dashboard.page import add_dashboard
 from web.json_api import JsonApi
@@ -52,7 +52,7 @@ DRAIN_SECONDS = 10.0
 class Container:
     """Holds every part of an API process; made on its event loop, when serving starts."""
 
-    def __init__(self, settings: Settings, runners: Mapping[Version, RunnerBackend]) -> None:
+    def __init__(self, settings: Settings, runners: Mapping[Version, RunnerApi]) -> None:
         self.redis = connect(
             settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
         )

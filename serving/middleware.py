@@ -9,8 +9,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from core.settings import Settings
-from runners.endpoints import Answer, RunnerEndpoints
-from runners.key import RunnerKeyMiddleware
+from runners.endpoints import Answer, RunnerEndpoints, RunnerKeyMiddleware
 from runners.wire import SHARED_CALL_BYTES
 from serving.framework import BentoMiddlewarePatch
 from web.access import AccessMiddleware

@@ -28,8 +28,8 @@ from web.routes import PREDICT_PATHS
 from web.shedding import LoadShedder
 
 if TYPE_CHECKING:
-    from runners.host import RunnerApi
     from runners.hosts import RunnerHosts
+    from runners.transport import RunnerApi
     from serving.container import Container
     from web.json_api import JsonApi
 
@@ -89,11 +89,10 @@ class ServingProcess:
     ) -> Container:
         """Start the parts of an API process on the running event loop.
 
-        `in_process` are the runners for versions that no other process serves.
+        `in_process` are the runners that serve a version if no other process does.
         """
         # Imported here: the runners' processes would pay half of their start for SQLAlchemy,
         # FastAPI and redis.
-        from runners.hosts import InProcessRunner
         from serving.container import Container, read_app
 
         settings = self._settings
@@ -106,12 +105,7 @@ class ServingProcess:
         if settings.is_traced:
             start_tracing(settings.otel_service_name)
         self._hosts = self._connect()
-        local = {
-            version: InProcessRunner(runner)
-            for version, runner in in_process.items()
-            if version not in self._hosts
-        }
-        self.container = Container(settings, {**local, **self._hosts})
+        self.container = Container(settings, {**in_process, **self._hosts})
         self._apis = json_apis(bento, service)
         self.read_app.set_app(read_app(self.container, self._apis.values(), VERSION))
         self.container.start()
@@ -134,11 +128,13 @@ class ServingProcess:
 
     def _connect(self) -> Mapping[Version, RunnerHosts]:
         """The runners that other processes serve, on this machine or on others."""
-        from runners.hosts import connect_hosts
+        from runners.hosts import RunnerHosts
+        from runners.transport import HttpRunner
 
+        connect = functools.partial(HttpRunner, key=self._runner_key)
         urls = {version: runner_urls(self._runners[version].name) for version in VERSIONS}
         return {
-            version: connect_hosts(version, urls[version], self._runner_key)
+            version: RunnerHosts(version, urls[version], connect)
             for version in VERSIONS
             if urls[version]
         }

@@ -4,47 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from scipy.special import betaincinv
 
 from stats.histogram import CONFIDENCE
 from stats.outcomes import LabelledBin
+from stats.results import Calibration, ReliabilityPoint
 
 # As in Naeini (2015). Labels are few, and 50 bins would show more noise than error.
 RELIABILITY_BINS = 10
 INTERVAL = (0.025, 0.975)
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityPoint:
-    """A bin of the reliability curve; on the diagonal, accuracy equals mean confidence.
-
-    All but `count` lie in [0, 1]. `accuracy_low` and `accuracy_high` are Jeffreys' 95 % interval
-    of a binomial share (Brown, Cai, DasGupta 2001).
-    """
-
-    count: int
-    mean_confidence: float
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """The calibration by labels; every number but `count` lies in [0, 1].
-
-    `error` is the expected calibration error. `error_noise` is its mean for a perfectly calibrated
-    model with as many labels: an error of that size or less is no evidence.
-    """
-
-    count: int
-    accuracy: float
-    mean_confidence: float
-    error: float
-    error_noise: float
-    curve: tuple[ReliabilityPoint, ...]
 
 
 def calibration(bins: Mapping[int, LabelledBin]) -> Calibration | None:
@@ -78,7 +47,7 @@ def calibration(bins: Mapping[int, LabelledBin]) -> Calibration | None:
     )
 
 
-def reliability_curve(bins: Iterable[LabelledBin]) -> tuple[ReliabilityPoint, ...]:
+def reliability_curve(bins: Iterable[LabelledBin]) -> list[ReliabilityPoint]:
     """Accuracy against mean confidence, a point for each bin that is not empty (Guo et al. 2017).
 
     Raises:
@@ -102,7 +71,7 @@ def reliability_curve(bins: Iterable[LabelledBin]) -> tuple[ReliabilityPoint, ..
                     accuracy_high=float(high) if wrong else 1.0,
                 )
             )
-    return tuple(points)
+    return points
 
 
 def _joined(bins: Mapping[int, LabelledBin]) -> list[LabelledBin]:

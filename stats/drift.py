@@ -3,78 +3,40 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, rel_entr
 
-from core.types import SENTIMENTS, Sentiment
+from core.types import SENTIMENTS
 from stats.histogram import Counts
-
-DriftVerdict = Literal["too_few", "stable", "moderate", "significant"]
+from stats.outcomes import Profile
+from stats.results import DriftVerdict, FeatureDrift
 
 # Siddiqi (2006, "Credit Risk Scorecards"), as Lewis (1994) did, puts the marks at 0.1 and 0.25;
 # 0.2 is the stricter upper mark of model monitoring.
 MODERATE_PSI = 0.1
 SIGNIFICANT_PSI = 0.2
 QUANTILE_CELLS = 10
-# The share of comparisons without drift that may reach `Drift.psi_noise`.
+# The share of comparisons without drift that may reach `FeatureDrift.psi_noise`.
 FALSE_ALARMS = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """The drift of one feature between two windows; the numbers are None if either is empty.
-
-    `psi` lies in [0, inf), `js_divergence` in [0, 1] bits. `psi_noise` is the PSI that samples of
-    these sizes exceed in 1 % of the comparisons without drift. `cells` is the number of compared
-    categories or ranges of bins.
-    """
-
-    reference_count: int
-    current_count: int
-    cells: int
-    psi: float | None
-    psi_noise: float | None
-    js_divergence: float | None
-    verdict: DriftVerdict
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The distributions of the predictions of one window, as the rollups count them."""
-
-    sentiment: Mapping[Sentiment, int]
-    confidence: Counts
-    text_characters: Counts
-    token_count: Counts
-
-
-@dataclass(frozen=True, slots=True)
-class DriftReport:
-    sentiment: Drift
-    confidence: Drift
-    text_characters: Drift
-    token_count: Drift
-
-
-def drift_report(reference: Profile, current: Profile) -> DriftReport:
-    """The drift of every feature: the results and the inputs of the model."""
-    return DriftReport(
-        sentiment=drift_of_cells(
-            [reference.sentiment.get(sentiment, 0) for sentiment in SENTIMENTS],
-            [current.sentiment.get(sentiment, 0) for sentiment in SENTIMENTS],
-        ),
-        confidence=drift_of_bins(reference.confidence, current.confidence),
-        text_characters=drift_of_bins(reference.text_characters, current.text_characters),
-        token_count=drift_of_bins(reference.token_count, current.token_count),
+def drift_report(reference: Profile, current: Profile) -> dict[str, FeatureDrift]:
+    """The drift of every feature, by its name: the results and the inputs of the model."""
+    before, now = (
+        [profile.sentiment.get(name, 0) for name in SENTIMENTS] for profile in (reference, current)
     )
+    return {
+        "sentiment": drift_of_cells(before, now),
+        "confidence": drift_of_bins(reference.confidence, current.confidence),
+        "text_characters": drift_of_bins(reference.text_characters, current.text_characters),
+        "token_count": drift_of_bins(reference.token_count, current.token_count),
+    }
 
 
-def drift_of_bins(reference: Counts, current: Counts) -> Drift:
+def drift_of_bins(reference: Counts, current: Counts) -> FeatureDrift:
     """The drift of a histogram, compared over about ten quantile cells of the reference."""
     cuts = quantile_cuts(reference)
     return drift_of_cells(_in_cells(reference, cuts), _in_cells(current, cuts))
@@ -82,7 +44,7 @@ def drift_of_bins(reference: Counts, current: Counts) -> Drift:
 
 def drift_of_cells(
     reference: Sequence[int], current: Sequence[int], false_alarms: float = FALSE_ALARMS
-) -> Drift:
+) -> FeatureDrift:
     """The drift of counts per cell; both sequences name the same cells in the same order.
 
     Without drift, a share of `false_alarms` of all comparisons exceeds the noise.
@@ -100,12 +62,19 @@ def drift_of_cells(
     sizes = sum(reference), sum(current)
     cells = sum(1 for pair in zip(reference, current, strict=True) if any(pair))
     psi = population_stability_index(reference, current)
-    if psi is None:
-        return Drift(*sizes, cells, None, None, None, "too_few")
-    degrees_of_freedom = max(cells - 1, 1)
-    noise = float(chdtri(degrees_of_freedom, false_alarms)) * (1 / sizes[0] + 1 / sizes[1])
-    divergence = jensen_shannon_divergence(reference, current)
-    return Drift(*sizes, cells, psi, noise, divergence, _verdict(psi, noise))
+    noise = None
+    if psi is not None:
+        degrees_of_freedom = max(cells - 1, 1)
+        noise = float(chdtri(degrees_of_freedom, false_alarms)) * (1 / sizes[0] + 1 / sizes[1])
+    return FeatureDrift(
+        reference_count=sizes[0],
+        current_count=sizes[1],
+        cells=cells,
+        psi=psi,
+        psi_noise=noise,
+        js_divergence=jensen_shannon_divergence(reference, current),
+        verdict=_verdict(psi, noise),
+    )
 
 
 def population_stability_index(reference: Sequence[int], current: Sequence[int]) -> float | None:
@@ -186,8 +155,8 @@ def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def _verdict(psi: float, noise: float) -> DriftVerdict:
-    if noise > MODERATE_PSI:
+def _verdict(psi: float | None, noise: float | None) -> DriftVerdict:
+    if psi is None or noise is None or noise > MODERATE_PSI:
         return "too_few"
     if psi < MODERATE_PSI:
         return "stable"

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from stats.outcomes import LabelledBin
+from stats.results import EstimatedAccuracy
 from stats.wilson import Z_95
 
 # Isotonic regression trusts the first and the last bin most, because no bin beyond them can be
@@ -25,26 +26,6 @@ class ConfidenceBin:
 
     count: int
     confidence_sum: float
-
-
-@dataclass(frozen=True, slots=True)
-class EstimatedAccuracy:
-    """An estimated accuracy with its interval; all numbers but the counts lie in [0, 1].
-
-    `low` and `high` are a 95 % interval of the accuracy that labels of the same predictions would
-    show. It combines two standard errors: `sampling_error`, because the predictions are finitely
-    many, and `calibration_error`, because the reference labels are. `supported` is the share of the
-    predictions in confidence bins with reference labels; the others use the nearest bins.
-    """
-
-    count: int
-    labelled_count: int
-    accuracy: float
-    low: float
-    high: float
-    sampling_error: float
-    calibration_error: float
-    supported: float
 
 
 def estimate_accuracy(

@@ -96,15 +96,6 @@ TEXT_CHARACTERS = LogarithmicBins(accuracy=0.1, smallest=1.0, largest=1_000_000.
 TOKEN_COUNT = LogarithmicBins(accuracy=0.1, smallest=1.0, largest=1_000_000.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    """Three percentiles, in the unit of the binned values."""
-
-    p50: float
-    p95: float
-    p99: float
-
-
 def merged(histograms: Iterable[Counts]) -> dict[int, int]:
     """Add histograms; the sum is exact, because bins never move."""
     total: Counter[int] = Counter()
@@ -134,16 +125,6 @@ def quantiles(bins: Bins, counts: Counts, *fractions: float) -> list[float]:
     last = up_to[-1] - 1
     ranks = (min(int(fraction * last), last) for fraction in fractions)
     return [bins.value_of(occupied[bisect_right(up_to, rank)]) for rank in ranks]
-
-
-def percentiles(bins: Bins, counts: Counts) -> Percentiles | None:
-    """The 50th, 95th and 99th percentile as `quantiles` defines them; None without any values.
-
-    Raises:
-        ValueError: a count is negative.
-    """
-    found = quantiles(bins, counts, 0.5, 0.95, 0.99)
-    return Percentiles(*found) if found else None
 
 
 def _clamped(value: float, low: float, high: float) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.types import Sentiment
+from stats.histogram import Counts
 
+
+# A closed range, in the unit of the bounded value. (A docstring would be in the OpenAPI document.)
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A closed range, in the unit of the bounded value."""
-
     low: float
     high: float
 
@@ -39,6 +42,14 @@ class PairedOutcomes:
         """The pairs that favour neither version."""
         return self.both_right + self.none_right
 
+    @property
+    def v1(self) -> ArmOutcomes:
+        return ArmOutcomes(self.labelled, self.both_right + self.only_v1_right)
+
+    @property
+    def v2(self) -> ArmOutcomes:
+        return ArmOutcomes(self.labelled, self.both_right + self.only_v2_right)
+
 
 @dataclass(frozen=True, slots=True)
 class ArmOutcomes:
@@ -60,6 +71,10 @@ class ArmOutcomes:
     @property
     def wrong(self) -> int:
         return self.labelled - self.right
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.right / self.labelled if self.labelled else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,16 @@ class TrafficSplit:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """The distributions of the predictions of one window, as the rollups count them."""
+
+    sentiment: Mapping[Sentiment, int]
+    confidence: Counts
+    text_characters: Counts
+    token_count: Counts
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledBin:
     """The labelled predictions of a confidence bin: `correct` of `count` are right.
 
@@ -97,7 +122,7 @@ class LabelledBin:
 
     def __add__(self, other: LabelledBin) -> LabelledBin:
         return LabelledBin(
-            count=self.count + other.count,
-            confidence_sum=self.confidence_sum + other.confidence_sum,
-            correct=self.correct + other.correct,
+            self.count + other.count,
+            self.confidence_sum + other.confidence_sum,
+            self.correct + other.correct,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scipy.optimize import brentq
 from scipy.special import bdtr, stdtrit
@@ -30,58 +31,40 @@ class ConfidenceDifferences:
     total_of_squares: float
 
 
-@dataclass(frozen=True, slots=True)
-class PairedComparison:
-    """The statistics of pairs; a number without data is None. Differences are v2 minus v1.
-
-    Shares, accuracies and p-values lie in [0, 1], `kappa` and differences in [-1, 1]; intervals are
-    95 % intervals. The always-valid statistics are valid at every look at once, the others at a
-    single look that was planned beforehand.
-    """
-
-    pairs: int
-    agreement: float | None
-    kappa: float | None
-    confidence_difference: float | None
-    confidence_difference_interval: Interval | None
-    labelled: int
-    v1_accuracy: float | None
-    v2_accuracy: float | None
-    accuracy_difference: float | None
-    accuracy_difference_interval: Interval | None
-    mcnemar_p: float | None
-    always_valid_interval: Interval | None
-    always_valid_p: float | None
-
-
 def compare_pairs(
     labels: LabelTable, differences: ConfidenceDifferences, outcomes: PairedOutcomes
-) -> PairedComparison:
-    """Compare two versions that answered the same texts.
+) -> dict[str, Any]:
+    """Compare two versions that answered the same texts; returns the statistics by their names.
+
+    A number without data is None. Differences are v2 minus v1. Shares, accuracies and p-values lie
+    in [0, 1], `kappa` and differences in [-1, 1]; intervals are 95 % intervals. The always-valid
+    statistics are valid at every look at once, the others at a single look that was planned
+    beforehand.
 
     Raises:
         ValueError: a count is negative.
     """
     pairs, labelled = sum(labels.values()), outcomes.labelled
     agreeing = sum(labels.get((sentiment, sentiment), 0) for sentiment in SENTIMENTS)
-    v1_right = outcomes.both_right + outcomes.only_v1_right
-    v2_right = outcomes.both_right + outcomes.only_v2_right
+    v1, v2 = outcomes.v1, outcomes.v2
     log_e = log_e_discordant(outcomes.only_v1_right, outcomes.only_v2_right)
-    return PairedComparison(
-        pairs=pairs,
-        agreement=agreeing / pairs if pairs else None,
-        kappa=cohen_kappa(labels),
-        confidence_difference=differences.total / differences.count if differences.count else None,
-        confidence_difference_interval=mean_interval(differences),
-        labelled=labelled,
-        v1_accuracy=v1_right / labelled if labelled else None,
-        v2_accuracy=v2_right / labelled if labelled else None,
-        accuracy_difference=(v2_right - v1_right) / labelled if labelled else None,
-        accuracy_difference_interval=tango_interval(outcomes),
-        mcnemar_p=mcnemar_p_value(outcomes) if labelled else None,
-        always_valid_interval=paired_confidence_sequence(outcomes, _ALPHA) if labelled else None,
-        always_valid_p=always_valid_p(log_e) if labelled else None,
-    )
+    return {
+        "pairs": pairs,
+        "agreement": agreeing / pairs if pairs else None,
+        "kappa": cohen_kappa(labels),
+        "confidence_difference": (
+            differences.total / differences.count if differences.count else None
+        ),
+        "confidence_difference_interval": mean_interval(differences),
+        "labelled": labelled,
+        "v1_accuracy": v1.accuracy,
+        "v2_accuracy": v2.accuracy,
+        "accuracy_difference": (v2.right - v1.right) / labelled if labelled else None,
+        "accuracy_difference_interval": tango_interval(outcomes),
+        "mcnemar_p": mcnemar_p_value(outcomes) if labelled else None,
+        "always_valid_interval": paired_confidence_sequence(outcomes, _ALPHA) if labelled else None,
+        "always_valid_p": always_valid_p(log_e) if labelled else None,
+    }
 
 
 def cohen_kappa(labels: LabelTable) -> float | None:

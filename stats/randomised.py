@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 from scipy.special import chdtrc
 
@@ -19,52 +19,25 @@ _ALPHA = 0.05
 ALPHA_SPLIT = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class RandomisedComparison:
-    """The statistics of two arms; a number without data is None. Differences are v2 minus v1.
+def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> dict[str, Any]:
+    """Compare two versions that each answered its own texts; returns the statistics by their names.
 
-    Accuracies and p-values lie in [0, 1], differences in [-1, 1]; intervals are 95 % intervals. The
-    always-valid statistics are valid at every look at once, the others at a single look that was
-    planned beforehand.
+    A number without data is None. Differences are v2 minus v1. Accuracies and p-values lie in
+    [0, 1], differences in [-1, 1]; intervals are 95 % intervals. The always-valid statistics are
+    valid at every look at once, the others at a single look that was planned beforehand.
     """
-
-    v1: ArmOutcomes
-    v2: ArmOutcomes
-    split: TrafficSplit
-    v1_accuracy: float | None
-    v1_accuracy_interval: Interval | None
-    v2_accuracy: float | None
-    v2_accuracy_interval: Interval | None
-    accuracy_difference: float | None
-    accuracy_difference_interval: Interval | None
-    always_valid_interval: Interval | None
-    always_valid_p: float | None
-    split_p: float | None
-    split_always_valid_p: float
-
-
-def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> RandomisedComparison:
-    """Compare two versions that each answered its own texts."""
-    v1_accuracy, v2_accuracy = _accuracy(v1), _accuracy(v2)
     both = v1.labelled > 0 and v2.labelled > 0
     log_e = log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
-    return RandomisedComparison(
-        v1=v1,
-        v2=v2,
-        split=split,
-        v1_accuracy=v1_accuracy,
-        v1_accuracy_interval=wilson_interval(v1.right, v1.labelled),
-        v2_accuracy=v2_accuracy,
-        v2_accuracy_interval=wilson_interval(v2.right, v2.labelled),
-        accuracy_difference=(
-            None if v1_accuracy is None or v2_accuracy is None else v2_accuracy - v1_accuracy
+    return {
+        "accuracy_difference": (
+            None if v1.accuracy is None or v2.accuracy is None else v2.accuracy - v1.accuracy
         ),
-        accuracy_difference_interval=newcombe_interval(v1, v2),
-        always_valid_interval=arms_confidence_sequence(v1, v2, _ALPHA) if both else None,
-        always_valid_p=always_valid_p(log_e) if both else None,
-        split_p=sample_ratio_p_value(split),
-        split_always_valid_p=always_valid_p(log_e_split(split.v1, split.v2, split.v2_share)),
-    )
+        "accuracy_difference_interval": newcombe_interval(v1, v2),
+        "always_valid_interval": arms_confidence_sequence(v1, v2, _ALPHA) if both else None,
+        "always_valid_p": always_valid_p(log_e) if both else None,
+        "split_p": sample_ratio_p_value(split),
+        "split_always_valid_p": always_valid_p(log_e_split(split.v1, split.v2, split.v2_share)),
+    }
 
 
 def newcombe_interval(v1: ArmOutcomes, v2: ArmOutcomes) -> Interval | None:
@@ -112,7 +85,3 @@ def sample_ratio_p_value(split: TrafficSplit) -> float | None:
     if not variance:
         return 0.0 if off else 1.0
     return float(chdtrc(1, off * off / variance))
-
-
-def _accuracy(arm: ArmOutcomes) -> float | None:
-    return arm.right / arm.labelled if arm.labelled else None

@@ -9,46 +9,20 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 from stats.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
 from stats.randomised import ALPHA_SPLIT, is_split_mismatched
-from stats.sequential import (
-    log_e_arms,
-    log_e_discordant,
-    log_threshold,
-)
-
-Finding = Literal["v2_better", "v1_better", "no_difference_yet", "sample_ratio_mismatch"]
+from stats.results import LabelsNeeded, Verdict
+from stats.sequential import log_e_arms, log_e_discordant, log_threshold
 
 ALPHA = 0.05
 MAX_LABELS = 10**9
 
-_NO_LABELS = "There are too few true labels to compare the accuracies of the versions."
-
-
-@dataclass(frozen=True, slots=True)
-class LabelsNeeded:
-    """Further labels for the predictions of each version; a labelled pair counts for both."""
-
-    v1: int
-    v2: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A finding; `more_labels` would decide it if the observed accuracies were the true ones.
-
-    `more_labels` is 0 for both versions once the test is decided. It is None if nothing differs, if
-    a version has no labels, after a mismatch, and above 10^9. With the observed accuracies, two
-    tests in three would be decided sooner; but early accuracies are uncertain, so the number can be
-    far off.
-    """
-
-    finding: Finding
-    sentence: str
-    more_labels: LabelsNeeded | None
+_NO_LABELS = Verdict(
+    finding="no_difference_yet",
+    sentence="There are too few true labels to compare the accuracies of the versions.",
+    more_labels=None,
+)
 
 
 def paired_verdict(outcomes: PairedOutcomes, alpha: float = ALPHA) -> Verdict:
@@ -63,7 +37,7 @@ def paired_verdict(outcomes: PairedOutcomes, alpha: float = ALPHA) -> Verdict:
     limit, labelled = log_threshold(alpha), outcomes.labelled
     v1_only, v2_only = outcomes.only_v1_right, outcomes.only_v2_right
     if not labelled:
-        return Verdict("no_difference_yet", _NO_LABELS, None)
+        return _NO_LABELS
     further = _further_labels(
         lambda scale: float(log_e_discordant(v1_only * scale, v2_only * scale)), labelled, limit
     )
@@ -72,7 +46,7 @@ def paired_verdict(outcomes: PairedOutcomes, alpha: float = ALPHA) -> Verdict:
     return _verdict(
         f"of {labelled:,} labelled pairs v1 is right in {v1_accuracy:.2%}, v2 in {v2_accuracy:.2%}",
         v2_accuracy - v1_accuracy,
-        None if further is None else LabelsNeeded(further, further),
+        None if further is None else LabelsNeeded(v1=further, v2=further),
         f"{further:,} more labelled pairs" if further else "",
     )
 
@@ -96,9 +70,9 @@ def randomised_verdict(
     """
     limit = log_threshold(alpha)
     if is_split_mismatched(split, alpha_split):
-        return Verdict("sample_ratio_mismatch", _mismatch(split), None)
+        return Verdict(finding="sample_ratio_mismatch", sentence=_mismatch(split), more_labels=None)
     if not v1.labelled or not v2.labelled:
-        return Verdict("no_difference_yet", _NO_LABELS, None)
+        return _NO_LABELS
     labelled = v1.labelled + v2.labelled
     further = _further_labels(
         lambda scale: log_e_arms(
@@ -111,7 +85,8 @@ def randomised_verdict(
     needed = None
     if further is not None:
         needed = LabelsNeeded(
-            math.ceil(further * v1.labelled / labelled), math.ceil(further * v2.labelled / labelled)
+            v1=math.ceil(further * v1.labelled / labelled),
+            v2=math.ceil(further * v2.labelled / labelled),
         )
     return _verdict(
         f"v1 is right in {v1_accuracy:.2%} of {v1.labelled:,} labelled predictions, "
@@ -137,13 +112,13 @@ def _further_labels(log_e_at: Callable[[float], float], labelled: int, limit: fl
 
 def _verdict(facts: str, difference: float, needed: LabelsNeeded | None, effort: str) -> Verdict:
     if needed and not needed.v1:
-        if difference > 0:
-            return Verdict("v2_better", f"v2 is better: {facts}.", needed)
-        return Verdict("v1_better", f"v1 is better: {facts}.", needed)
-    sentence = f"No difference is certain yet: {facts}."
-    if needed:
-        sentence += f" If these were the true accuracies, about {effort} would settle it."
-    return Verdict("no_difference_yet", sentence, needed)
+        better = "v2" if difference > 0 else "v1"
+        finding, sentence = f"{better}_better", f"{better} is better: {facts}."
+    else:
+        finding, sentence = "no_difference_yet", f"No difference is certain yet: {facts}."
+        if needed:
+            sentence += f" If these were the true accuracies, about {effort} would settle it."
+    return Verdict(finding=finding, sentence=sentence, more_labels=needed)
 
 
 def _mismatch(split: TrafficSplit) -> str:

@@ -1,16 +1,17 @@
-"""Queries that both kinds of A/B comparison need."""
+"""Queries and fields that both kinds of A/B comparison need."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, bindparam, select
+from sqlalchemy import ColumnElement, Table, select
 
 from analytics.reader import AnyRow, Reader
 from analytics.shape import Query
 from analytics.tables import comparison_rollups, model_versions
 from core.types import Version
+from stats.results import Result
 
 # The pair of models that a comparison is about.
 PAIR = (
@@ -19,11 +20,9 @@ PAIR = (
 )
 
 
-# The conditions for the rollups of one pair; its parameters are v1 and v2.
-IS_PAIR = (
-    comparison_rollups.c.v1_model_version_id == bindparam("v1"),
-    comparison_rollups.c.v2_model_version_id == bindparam("v2"),
-)
+class Model(Result):
+    revision: str
+    engine: str
 
 
 async def newest(

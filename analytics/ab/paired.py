@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any
 
 import anyio.to_thread
-from sqlalchemy import FromClause, Label, func, select
+from pydantic import Field
+from sqlalchemy import FromClause, Label, bindparam, func, select
 
-from analytics.ab.common import IS_PAIR, PAIR, models_of, newest
+from analytics.ab.common import PAIR, Model, models_of, newest
 from analytics.buckets import MINUTE, floor
 from analytics.reader import AnyRow, Reader
 from analytics.scope import Scope
@@ -17,33 +20,52 @@ from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import rolled_up, whole_sum
 from analytics.tables import comparison_rollups
 from analytics.time_range import EARLIEST, TimeRange
-from core.types import SENTIMENTS, Version
-from stats.outcomes import PairedOutcomes
-
-if TYPE_CHECKING:
-    from stats.paired import PairedComparison
-    from stats.verdict import Verdict
+from core.types import SENTIMENTS, Sentiment, Version
+from stats.outcomes import Interval, PairedOutcomes
+from stats.results import Result, Verdict
 
 
-class PairedTest(NamedTuple):
-    """The comparison of the newest pair of models.
+class SentimentPair(Result):
+    v1: Sentiment
+    v2: Sentiment
+    texts: int
 
-    `models` are rows with revision and engine, `table` rows with v1 and v2, the sentiments that
-    each gave, and texts.
-    """
+
+class PairedComparison(Result):
+    """/predict/ab-compare, each text once. Differences are v2 minus v1, intervals of 95 %."""
 
     since: datetime
     until: datetime
-    models: dict[Version, AnyRow]
-    table: list[AnyRow]
-    outcomes: PairedOutcomes
-    comparison: PairedComparison
+    models: dict[Version, Model] = Field(description="the pair that was compared last")
+    pairs: int
+    table: list[SentimentPair] = Field(
+        description="the sentiments by v1 and v2; empty cells are absent"
+    )
+    agreement: float | None
+    kappa: float | None = Field(description="agreement beyond chance (Cohen)")
+    confidence_difference: float | None
+    confidence_difference_interval: Interval | None
+    labelled: int
+    both_right: int
+    only_v1_right: int
+    only_v2_right: int
+    none_right: int
+    v1_accuracy: float | None
+    v2_accuracy: float | None
+    accuracy_difference: float | None
+    accuracy_difference_interval: Interval | None = Field(
+        description="valid at one planned look (Tango)"
+    )
+    mcnemar_p: float | None = Field(description="exact; valid at one planned look")
+    always_valid_interval: Interval | None
+    always_valid_p: float | None
     verdict: Verdict
 
 
 @per_shape
 def _sums(shape: Shape) -> AnySelect:
-    facts = rolled_up(shape, comparison_rollups, *IS_PAIR)
+    of_pair = (column == bindparam(column.name) for column in PAIR)
+    facts = rolled_up(shape, comparison_rollups, *of_pair)
     key = facts.c.v1_sentiment.label("v1"), facts.c.v2_sentiment.label("v2")
     sums = "confidence_difference_sum", "confidence_difference_squares"
     return (
@@ -58,28 +80,26 @@ def _sums(shape: Shape) -> AnySelect:
     )
 
 
-async def paired_test(reader: Reader, since: datetime | None, until: datetime) -> PairedTest | None:
-    """None if no text was compared before `until`."""
+async def paired_comparison(
+    reader: Reader, since: datetime | None, until: datetime
+) -> PairedComparison | None:
+    """Compare the newest pair of models; None if no text was compared before `until`."""
     pair = await newest(reader, comparison_rollups, until, *PAIR)
     if pair is None:
         return None
     models = await models_of(reader, pair.v1, pair.v2)
     span = TimeRange(since or EARLIEST, until)
     rows = await reader.select(_sums(Scope(span), v1=pair.v1, v2=pair.v2))
-    outcomes = paired_outcomes(rows)
-    comparison, verdict = await anyio.to_thread.run_sync(_compare, rows, outcomes)
-    return PairedTest(
+    return PairedComparison(
         since=since or floor(max(row.first_seen for row in models.values()), MINUTE),
         until=until,
         models=models,
         table=[row for row in rows if row.texts],
-        outcomes=outcomes,
-        comparison=comparison,
-        verdict=verdict,
+        **await anyio.to_thread.run_sync(_compare, rows),
     )
 
 
-def _compare(rows: Sequence[AnyRow], outcomes: PairedOutcomes) -> tuple[PairedComparison, Verdict]:
+def _compare(rows: Sequence[AnyRow]) -> dict[str, Any]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.paired import ConfidenceDifferences, compare_pairs
     from stats.verdict import paired_verdict
@@ -90,7 +110,9 @@ def _compare(rows: Sequence[AnyRow], outcomes: PairedOutcomes) -> tuple[PairedCo
         sum(row.confidence_difference_squares for row in rows),
     )
     texts = {(row.v1, row.v2): row.texts for row in rows}
-    return compare_pairs(texts, differences, outcomes), paired_verdict(outcomes)
+    outcomes = paired_outcomes(rows)
+    statistics = compare_pairs(texts, differences, outcomes)
+    return asdict(outcomes) | statistics | {"verdict": paired_verdict(outcomes)}
 
 
 def label_sums(facts: FromClause) -> list[Label[int]]:
@@ -100,7 +122,7 @@ def label_sums(facts: FromClause) -> list[Label[int]]:
 
 def paired_outcomes(rows: Iterable[AnyRow]) -> PairedOutcomes:
     """The outcomes of rows with v1 and v2, the sentiments that each gave, and `label_sums`."""
-    counted = dict.fromkeys([(True, True), (True, False), (False, True), (False, False)], 0)
+    counted = Counter[tuple[bool, bool]]()
     for row in rows:
         for label in SENTIMENTS:
             counted[row.v1 == label, row.v2 == label] += getattr(row, label)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import anyio.to_thread
+from pydantic import Field
 from sqlalchemy import bindparam, select
 
-from analytics.ab.common import models_of, newest
+from analytics.ab.common import Model, models_of, newest
 from analytics.buckets import MINUTE, floor
 from analytics.latency import percentiles_ms
 from analytics.reader import AnyRow, Reader
@@ -20,40 +21,50 @@ from analytics.subqueries import counts, histograms, rolled_up, sentiment_sums, 
 from analytics.tables import assignment_rollups, experiments
 from analytics.time_range import EARLIEST, TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
-from stats.outcomes import ArmOutcomes, TrafficSplit
-
-if TYPE_CHECKING:
-    from stats.randomised import RandomisedComparison
-    from stats.verdict import Verdict
+from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
+from stats.results import Result, Verdict
 
 
-class Arm(NamedTuple):
-    """One version's share of /predict/ab; `model` is a row with revision and engine."""
+class Arm(Result):
+    """One version's share of /predict/ab."""
 
-    model: AnyRow
+    model: Model
     subjects: int
-    outcomes: ArmOutcomes
+    labelled: int = Field(
+        description="subjects with feedback; the prediction that was labelled first counts"
+    )
+    right: int
+    accuracy: float | None
+    accuracy_interval: Interval | None = Field(description="Wilson, 95 %")
+    predictions: int
     sentiments: dict[Sentiment, int]
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
 
 
-class RandomisedTest(NamedTuple):
-    """The comparison of the arms of the newest experiment."""
+class RandomisedComparison(Result):
+    """/predict/ab, each subject once. Differences are v2 minus v1, intervals of 95 %."""
 
     since: datetime
     until: datetime
-    v2_percent: float
+    v2_percent: float = Field(description="the configured split")
     arms: dict[Version, Arm]
-    comparison: RandomisedComparison
+    accuracy_difference: float | None
+    accuracy_difference_interval: Interval | None = Field(
+        description="valid at one planned look (Newcombe)"
+    )
+    always_valid_interval: Interval | None
+    always_valid_p: float | None
+    split_p: float | None = Field(description="chi-square of the split; valid at one planned look")
+    split_always_valid_p: float
     verdict: Verdict
 
 
-async def randomised_test(
+async def randomised_comparison(
     reader: Reader, since: datetime | None, until: datetime
-) -> RandomisedTest | None:
-    """None if no subject was assigned before `until`."""
+) -> RandomisedComparison | None:
+    """Compare the arms of the newest experiment; None if no subject was assigned before `until`."""
     latest = await newest(reader, assignment_rollups, until, assignment_rollups.c.experiment_id)
     if latest is None:
         return None
@@ -65,17 +76,9 @@ async def randomised_test(
         _assigned(reader, TimeRange(since or EARLIEST, until), experiment.id),
         _traffic(reader, TimeRange(beginning, until), models),
     )
-    arms = {
-        version: Arm(models[version], *assigned[version], *traffic[version]) for version in VERSIONS
-    }
-    comparison, verdict = await anyio.to_thread.run_sync(_compare, arms, experiment.v2_percent)
-    return RandomisedTest(
-        since=since or beginning,
-        until=until,
-        v2_percent=experiment.v2_percent,
-        arms=arms,
-        comparison=comparison,
-        verdict=verdict,
+    compared = await anyio.to_thread.run_sync(_compare, assigned, traffic, experiment.v2_percent)
+    return RandomisedComparison(
+        since=since or beginning, until=until, v2_percent=experiment.v2_percent, **compared
     )
 
 
@@ -97,18 +100,30 @@ async def _assigned(
 
 
 def _compare(
-    arms: Mapping[Version, Arm], v2_percent: float
-) -> tuple[RandomisedComparison, Verdict]:
+    assigned: Mapping[Version, tuple[int, ArmOutcomes]],
+    traffic: Mapping[Version, dict[str, Any]],
+    v2_percent: float,
+) -> dict[str, Any]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.randomised import compare_arms
     from stats.verdict import randomised_verdict
+    from stats.wilson import wilson_interval
 
-    v1, v2 = arms["v1"], arms["v2"]
-    split = TrafficSplit(v1.subjects, v2.subjects, v2_percent / 100)
-    return (
-        compare_arms(v1.outcomes, v2.outcomes, split),
-        randomised_verdict(v1.outcomes, v2.outcomes, split),
-    )
+    (v1_subjects, v1), (v2_subjects, v2) = assigned["v1"], assigned["v2"]
+    split = TrafficSplit(v1_subjects, v2_subjects, v2_percent / 100)
+    arms = {
+        version: Arm(
+            subjects=subjects,
+            labelled=outcomes.labelled,
+            right=outcomes.right,
+            accuracy=outcomes.accuracy,
+            accuracy_interval=wilson_interval(outcomes.right, outcomes.labelled),
+            **traffic[version],
+        )
+        for version, (subjects, outcomes) in assigned.items()
+    }
+    verdict = randomised_verdict(v1, v2, split)
+    return {"arms": arms, **compare_arms(v1, v2, split), "verdict": verdict}
 
 
 @per_shape
@@ -125,16 +140,21 @@ def _latencies(shape: Shape) -> AnySelect:
 
 async def _traffic(
     reader: Reader, span: TimeRange, models: Mapping[Version, AnyRow]
-) -> dict[Version, tuple[Any, ...]]:
-    """Sentiments, p50, p95 and p99 in ms of each version's answers to /predict/ab."""
+) -> dict[Version, dict[str, Any]]:
+    """The fields of each `Arm` about its answers, whether their subjects are labelled or not."""
     scope = Scope(span, randomised=True)
     rows, latencies = await asyncio.gather(
         reader.select(_sentiments(scope)), reader.histograms(_latencies(scope))
     )
     sentiments = {(version, revision): numbers for version, revision, *numbers in rows}
-    found: dict[Version, tuple[Any, ...]] = {}
+    traffic: dict[Version, dict[str, Any]] = {}
     for version, model in models.items():
         key = version, model.revision
-        of_arm = dict(zip(SENTIMENTS, sentiments.get(key, [0] * len(SENTIMENTS)), strict=True))
-        found[version] = (of_arm, *percentiles_ms(latencies.get(key, {})).values())
-    return found
+        numbers = sentiments.get(key, [0] * len(SENTIMENTS))
+        traffic[version] = {
+            "model": model,
+            "predictions": sum(numbers),
+            "sentiments": dict(zip(SENTIMENTS, numbers, strict=True)),
+            **percentiles_ms(latencies.get(key, {})),
+        }
+    return traffic

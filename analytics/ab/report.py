@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
-from analytics.ab.paired import PairedTest, paired_test
-from analytics.ab.randomised import RandomisedTest, randomised_test
+from pydantic import Field
+
+from analytics.ab.paired import PairedComparison, paired_comparison
+from analytics.ab.randomised import RandomisedComparison, randomised_comparison
 from analytics.buckets import MINUTE, floor
 from analytics.reader import Reader
+from stats.results import Result
 
 
-class AbTest(NamedTuple):
-    """Either is None while it has nothing to compare."""
-
-    paired: PairedTest | None
-    randomised: RandomisedTest | None
+class AbTest(Result):
+    paired: PairedComparison | None = Field(description="null if nothing was compared")
+    randomised: RandomisedComparison | None = Field(
+        description="null if no subject was assigned a version"
+    )
 
 
 async def ab_test(reader: Reader, since: datetime | None, until: datetime) -> AbTest:
@@ -27,8 +29,7 @@ async def ab_test(reader: Reader, since: datetime | None, until: datetime) -> Ab
     """
     until = floor(until - timedelta(microseconds=1), MINUTE) + MINUTE
     since = None if since is None else floor(since, MINUTE)
-    return AbTest(
-        *await asyncio.gather(
-            paired_test(reader, since, until), randomised_test(reader, since, until)
-        )
+    paired, randomised = await asyncio.gather(
+        paired_comparison(reader, since, until), randomised_comparison(reader, since, until)
     )
+    return AbTest(paired=paired, randomised=randomised)

@@ -7,5 +7,5 @@ segments.py            reads, locks and deletes the files of a spool
 shipper_supervisor.py  starts the shipper's process in one API process and restarts it
 __main__.py            the shipper's process: `python -m analytics.log`
 shipper.py             ships segments to PostgreSQL and deletes them
-writer.py              writes a batch in one transaction, with dimension_keys.py and rows.py
+writer.py              writes a batch in one transaction, with the keys of dimension_keys.py
 """

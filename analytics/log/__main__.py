@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from analytics.drift_watch import DriftWatch
+from analytics.drift_watch import watch_drift
 from analytics.log.shipper import Shipper
 from analytics.log.writer import LogWriter
 from analytics.reader import Reader
@@ -51,8 +51,7 @@ async def _run(settings: Settings) -> None:
         )
         for _ in range(2)
     )
-    drift_watch = DriftWatch(Reader(reading))
-    drift_watch.start()
+    drift_watch = asyncio.create_task(watch_drift(Reader(reading)))
     if settings.is_traced:
         start_tracing(f"{settings.otel_service_name}-log-shipper")
     shipper = Shipper(
@@ -69,7 +68,8 @@ async def _run(settings: Settings) -> None:
         logger.warning("the shipper ends with predictions left in the spool")
     finally:
         await asyncio.to_thread(stop_tracing)
-        await drift_watch.stop()
+        drift_watch.cancel()
+        await asyncio.gather(drift_watch, return_exceptions=True)
         await reading.dispose()
         await writing.dispose()
 

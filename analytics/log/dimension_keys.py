@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import Table, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -12,8 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.tables import experiments, model_versions
 from core.types import Experiment, Failure, ModelVersion, Prediction
-
-_Dimension = TypeVar("_Dimension", ModelVersion, Experiment)
 
 
 class DimensionKeys:
@@ -39,15 +38,15 @@ class DimensionKeys:
         """
         models: dict[ModelVersion, datetime] = {}
         tests: dict[Experiment, datetime] = {}
-        for prediction in predictions:
-            _set_earliest(models, prediction.model, prediction.created_at)
-            if prediction.assignment is not None:
-                test = prediction.assignment.experiment
-                _set_earliest(tests, test, prediction.created_at)
+        # The first row of a dimension is the earliest.
+        rows: list[Prediction | Failure] = [*predictions, *failures]
+        for row in sorted(rows, key=attrgetter("created_at")):
+            models.setdefault(row.model, row.created_at)
+            if isinstance(row, Prediction) and row.assignment is not None:
+                test = row.assignment.experiment
                 for model in (test.v1, test.v2):
-                    _set_earliest(models, model, prediction.created_at)
-        for failure in failures:
-            _set_earliest(models, failure.model, failure.created_at)
+                    models.setdefault(model, row.created_at)
+                tests.setdefault(test, row.created_at)
         for model, seen in models.items():
             if self._is_news(model, seen):
                 self.models[model] = await self._key(model_versions, model._asdict(), seen)
@@ -82,8 +81,3 @@ class DimensionKeys:
                 .values(first_seen=seen)
             )
             return key
-
-
-def _set_earliest(times: dict[_Dimension, datetime], dimension: _Dimension, seen: datetime) -> None:
-    if dimension not in times or seen < times[dimension]:
-        times[dimension] = seen

@@ -10,13 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from analytics.log.records import (
-    ComparisonRecord,
-    Entry,
-    TextStorage,
-    encode,
-    to_record,
-)
+from analytics.log.records import ComparisonRecord, Entry, TextStorage, encode, to_record
 from analytics.log.spool import SpoolFull, WhenFull
 from core import metrics, tracing
 from core.errors import LogUnavailable, describe_error

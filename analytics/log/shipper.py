@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -84,11 +84,8 @@ class Shipper:
         return await asyncio.to_thread(self._reader.read, MAX_BATCH_PREDICTIONS)
 
     async def _wait(self, stopping: asyncio.Event) -> None:
-        try:
-            async with asyncio.timeout(self._poll_seconds):
-                await stopping.wait()
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), self._poll_seconds)
 
     async def _ship(self, entries: Sequence[Entry]) -> None:
         """Write the entries; halve a batch that PostgreSQL refuses, and set its bad lines aside."""

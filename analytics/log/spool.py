@@ -103,7 +103,9 @@ class Spool:
             if appends:
                 self._settle(appends, self._write(appends))
             if self._segment is not None and (
-                closing or self._segment.size >= self._segment_bytes or self._segment.is_due()
+                closing
+                or self._segment.size >= self._segment_bytes
+                or not self._segment.due_in_seconds()
             ):
                 self._segment.close()
                 self._segment = None
@@ -222,9 +224,6 @@ class _Segment:
                 self._file.truncate(self.size)
             raise
         self.size += len(data)
-
-    def is_due(self) -> bool:
-        return time.monotonic() >= self._due
 
     def due_in_seconds(self) -> float:
         return max(0.0, self._due - time.monotonic())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import text
@@ -11,18 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from analytics import sql
 from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord
-from analytics.log.rows import (
-    COMPARISON_COLUMNS,
-    FAILURE_COLUMNS,
-    PREDICTION_COLUMNS,
-    comparison_row,
-    failure_row,
-    prediction_row,
-)
 from analytics.partitions import make_partitions
 from analytics.rollups import WRITERS_LOCK
 from core.postgres import timed
-from core.types import Failure, Prediction
+from core.types import SENTIMENTS, Failure, Prediction
 
 _INSERT_PREDICTIONS = sql.load("insert_predictions")
 _ASSIGN_SUBJECTS = sql.load("assign_subjects")
@@ -31,6 +24,26 @@ _INSERT_FAILURES = sql.load("insert_failures")
 # PostgreSQL has no statistics of rows that the same statement makes. It expects one group where
 # there are a thousand, and would loop over them for each row.
 _WITHOUT_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
+
+# A field of an entry goes to the column of its name. The exceptions: `model` and the experiment of
+# `assignment` are stored as their keys, and each score has a column of its own.
+_OWN_NAME = tuple(
+    field
+    for field in Prediction.__struct_fields__
+    if field not in {"model", "scores", "text", "assignment"}
+)
+PREDICTION_COLUMNS = (
+    *_OWN_NAME,
+    "text",
+    "model_version_id",
+    *(f"score_{sentiment}" for sentiment in SENTIMENTS),
+    "experiment_id",
+    "subject_key",
+)
+COMPARISON_COLUMNS = ComparisonRecord.__struct_fields__
+FAILURE_COLUMNS = ("id", "created_at", "endpoint", "texts", "model_version_id")
+
+_own_name_values = attrgetter(*_OWN_NAME)
 
 
 class LogWriter:
@@ -68,7 +81,7 @@ async def store(
     failures: Sequence[Failure] = (),
 ) -> None:
     """Write the batch in the connection's transaction; `keys` has resolved it."""
-    rows = [prediction_row(prediction, keys) for prediction in predictions]
+    rows = [_prediction_row(prediction, keys) for prediction in predictions]
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
     await connection.execute(WRITERS_LOCK)
     days = {prediction.created_at.date() for prediction in predictions}
@@ -78,13 +91,28 @@ async def store(
     if any(prediction.assignment is not None for prediction in predictions):
         await connection.execute(_ASSIGN_SUBJECTS)
     if comparisons:
-        links = [comparison_row(comparison) for comparison in comparisons]
+        links = list(map(attrgetter(*COMPARISON_COLUMNS), comparisons))
         await _copy_to_staging(connection, "comparisons", COMPARISON_COLUMNS, links)
         await connection.execute(_INSERT_COMPARISONS)
     if failures:
-        counts = [failure_row(failure, keys) for failure in failures]
+        own_name_values = attrgetter(*FAILURE_COLUMNS[:-1])
+        counts = [(*own_name_values(failure), keys.models[failure.model]) for failure in failures]
         await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
         await connection.execute(_INSERT_FAILURES)
+
+
+def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, ...]:
+    """A row in the order of `PREDICTION_COLUMNS`."""
+    assignment = prediction.assignment
+    return (
+        *_own_name_values(prediction),
+        prediction.text or None,
+        keys.models[prediction.model],
+        # NULL is a class that the checkpoint does not have.
+        *map(prediction.scores.get, SENTIMENTS),
+        assignment and keys.experiments[assignment.experiment],
+        assignment and assignment.subject_key,
+    )
 
 
 async def _copy_to_staging(

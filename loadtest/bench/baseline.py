@@ -6,7 +6,6 @@ ours keeps its rate limits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import inf
@@ -14,22 +13,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from core.settings import Settings
-from loadtest.bench.servers import (
-    BASELINE,
-    OURS,
-    NotStarted,
-    Server,
-    Site,
-    baseline,
-    our_service,
-    site,
-)
+from loadtest.bench.servers import NotStarted, Server, baseline, our_service, site
 from loadtest.headless import MAX_SECONDS, MAX_USERS, LocustFailed, Loop, run_locust
 from loadtest.outcome import Outcome
-from loadtest.table import LATEST, as_table
+from loadtest.table import LATEST, as_table, console
 
 # Users that wait for their answers are as fast as a slow service lets them, so that what is to be
 # compared is how long they wait, and that ours lets them ask no less. On two cores (AMD Zen 3) p95
@@ -37,7 +26,6 @@ from loadtest.table import LATEST, as_table
 LEAST_TIMES_FASTER = 1.5
 LEAST_SHARE_OF_REQUESTS = 0.9
 _LIMITS = ("rate_limit_predict", "rate_limit_batch", "rate_limit_analytics")
-console = Console(highlight=False, width=110)
 
 
 @dataclass(frozen=True)
@@ -79,19 +67,20 @@ def main(
 ) -> None:
     """Exit 1 if ours is not as much better as it should be, 2 if the load could not be sent."""
 
-    def measure(start: Callable[[Site], AbstractContextManager[Server]], name: str) -> Outcome:
-        with console.status(f"{name}: starting") as status, start(where) as server:
+    def measure(starting: AbstractContextManager[Server]) -> Outcome:
+        with console.status("starting") as status, starting as server:
             server.wait_until_ready()
-            status.update(f"{name}: {users} users for {seconds:g} s")
+            status.update(f"{server.name}: {users} users for {seconds:g} s")
             outcome = run_locust(
-                server.url, users=users, seconds=seconds, folder=folder / name, loop=loop
+                server.url, users=users, seconds=seconds, folder=folder / server.name, loop=loop
             )
-        console.print(as_table(outcome, name))
+        console.print(as_table(outcome, server.name))
         return outcome
 
+    limits = {name.upper(): Settings.model_fields[name].default for name in _LIMITS}
     try:
         with site() as where:
-            compared = Comparison(measure(_with_limits, OURS), measure(baseline, BASELINE))
+            compared = Comparison(measure(our_service(where, **limits)), measure(baseline(where)))
     except (LocustFailed, NotStarted) as error:
         console.print(f"[red]stopped:[/] {error}", soft_wrap=True)
         raise typer.Exit(2) from error
@@ -104,8 +93,3 @@ def main(
     for shortcoming in shortcomings:
         console.print(f"[red]{shortcoming}[/]")
     raise typer.Exit(1 if shortcomings else 0)
-
-
-def _with_limits(where: Site) -> AbstractContextManager[Server]:
-    usual = {name.upper(): Settings.model_fields[name].default for name in _LIMITS}
-    return our_service(where, **usual)

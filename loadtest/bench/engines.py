@@ -1,93 +1,39 @@
-"""Engines against torch in float32: each in its own process, both on all cores, taking turns."""
+"""Engines against torch in float32: each in its own process, both on all cores, taking turns.
+
+A process for each engine keeps their thread pools apart. While one is measured the other waits for
+its next call, and so costs nothing.
+"""
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any, cast
 
-from core.paths import ROOT
-from loadtest.bench.engine_worker import REFERENCE, Question, ShapeQuestion, ask
-from loadtest.bench.models import bentoml_home
+import numpy as np
+from numpy.typing import NDArray
+
+from core.types import EngineName
 from loadtest.bench.plan import Plan
-from loadtest.bench.servers import end
+from loadtest.traffic import Kind, texts_of
+from runners.classifier import Classifier
 from runners.cpu import usable_cpus
-from runners.engines.choice import saved_engines
+from runners.engines.choice import load_engine, saved_engines
+from runners.engines.engine import Engine
 from runners.model_store import SavedModel
 
-_USUAL_ENGINES = 4
+REFERENCE = "reference"
 _SHAPE_SECONDS = 5.0
 
+Ids = NDArray[np.int64]
 Step = Callable[[str], None]  # says what is next
-
-
-class EngineFailed(RuntimeError):
-    """An engine's process ended; the message is the end of its output."""
-
-
-class Worker:
-    """The process of one engine, which answers questions."""
-
-    def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
-        self._process = process
-        self._errors = errors
-
-    def answer(self, question: Question) -> dict[str, float]:
-        """Raises EngineFailed."""
-        assert self._process.stdin is not None  # noqa: S101
-        with suppress(BrokenPipeError):  # it has ended, as reading finds out
-            print(ask(question), file=self._process.stdin, flush=True)
-        answer: dict[str, float] = self.read()
-        return answer
-
-    def read(self) -> Any:
-        assert self._process.stdout is not None  # noqa: S101
-        line = self._process.stdout.readline()
-        if not line:
-            raise EngineFailed(self._errors.read_text(errors="replace")[-2000:])
-        return json.loads(line)
-
-
-@contextmanager
-def worker(model: SavedModel, engine: str) -> Iterator[Worker]:
-    """Load an engine in a process of its own.
-
-    Raises:
-        EngineFailed: it cannot be loaded.
-    """
-    command = [
-        sys.executable,
-        "-m",
-        "loadtest.bench.engine_worker",
-        model.tag,
-        engine,
-        str(usable_cpus()),
-    ]
-    with tempfile.NamedTemporaryFile(prefix="bench-engine-") as errors:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | {"BENTOML_HOME": str(bentoml_home(model))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            made = Worker(process, Path(errors.name))
-            made.read()
-            yield made
-        finally:
-            end(process)
-            process.communicate()
+# Calls a method of the engine that is loaded in another process.
+Call = Callable[..., Any]
 
 
 def measure_engines(
@@ -103,20 +49,17 @@ def measure_engines(
                         yield {"part": "engines", "size": size, "engine": engine, **row}
 
 
-def engine_steps(plan: Plan) -> int:
-    """About: how many engines a saved model has is known when it is found."""
-    return len(plan.sizes) * _USUAL_ENGINES
-
-
-def _take_turns(plan: Plan, reference: Worker, measured: Worker) -> Iterator[dict[str, Any]]:
+def _take_turns(plan: Plan, reference: Call, measured: Call) -> Iterator[dict[str, Any]]:
     for texts, tokens in plan.shapes:
         started = time.perf_counter()
         for number in range(plan.engine_rounds):
             # A large batch of the base size takes seconds, so it gets one round.
             if number and time.perf_counter() - started > _SHAPE_SECONDS:
                 break
-            question = ShapeQuestion(texts, tokens, plan.engine_seconds, first=not number)
-            theirs, ours = reference.answer(question), measured.answer(question)
+            theirs, ours = (
+                call(LoadedEngine.measure_shape, texts, tokens, plan.engine_seconds, not number)
+                for call in (reference, measured)
+            )
             yield {
                 "texts": texts,
                 "tokens": tokens,
@@ -124,3 +67,119 @@ def _take_turns(plan: Plan, reference: Worker, measured: Worker) -> Iterator[dic
                 **ours,
                 **{f"reference_{name}": value for name, value in theirs.items()},
             }
+
+
+@contextmanager
+def worker(model: SavedModel, engine: str) -> Iterator[Call]:
+    """Load an engine in a process of its own.
+
+    Raises:
+        EngineUnavailable: it cannot be loaded.
+        BrokenProcessPool: its process crashed, in this call or a later one.
+    """
+    # A session of its own, so that Ctrl-C reaches it once, from here.
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=os.setsid) as process:
+        process.submit(_load, model, engine).result()
+        yield lambda method, *arguments: process.submit(_call, method, *arguments).result()
+
+
+_loaded: list[LoadedEngine] = []  # in its process, the engine
+
+
+def _load(model: SavedModel, engine: str) -> None:
+    _loaded.append(LoadedEngine(model, engine))
+
+
+def _call(method: Callable[..., Any], *arguments: Any) -> Any:
+    return method(_loaded[0], *arguments)
+
+
+class LoadedEngine:
+    """An engine in its process, and how many batches it computes at once, on all cores."""
+
+    def __init__(self, model: SavedModel, name: str) -> None:
+        self._model = model
+        self._streams = 1 if name == REFERENCE else usable_cpus()
+        self._engine: Engine = (
+            Reference(model)
+            if name == REFERENCE
+            else load_engine(model, cast("EngineName", name), streams=self._streams)
+        )
+
+    def measure_shape(
+        self, rows: int, tokens: int, seconds: float, first: bool
+    ) -> dict[str, float]:
+        """Texts/s of batches of one shape, and the latency of one batch alone."""
+        ids = np.random.default_rng(0).integers(1_000, 30_000, size=(rows, tokens))
+        mask = np.ones_like(ids)
+        if first:
+            self._engine.infer(ids, mask)  # the first of a shape may compile something
+
+        def stream(_number: int) -> float:
+            batches, started = 0, time.perf_counter()
+            while not batches or time.perf_counter() - started < seconds:
+                self._engine.infer(ids, mask)
+                batches += 1
+            return batches * rows / (time.perf_counter() - started)
+
+        def rows_per_second(streams: int) -> float:
+            # Never in the main thread: there, torch was 1.5 times as fast or 10 times slower.
+            with ThreadPoolExecutor(streams) as threads:
+                return sum(threads.map(stream, range(streams)))
+
+        alone = rows_per_second(1)
+        together = rows_per_second(self._streams) if self._streams > 1 else alone
+        return {"texts_per_second": together, "batch_alone_ms": 1_000 * rows / alone}
+
+    def measure_texts(self, rows: int, sets: int, seed: int) -> float:
+        """Texts/s over `sets` sets of 100 distinct texts of mixed length, in batches of `rows`.
+
+        Every set is sorted by length, as a batch request can be; the streams never run dry.
+        """
+        classifier = Classifier(self._model, self._engine)
+        texts = texts_of(Kind.mixed_length, seed=seed)
+        batches = []
+        for _ in range(sets):
+            encodings = classifier.encode(list(itertools.islice(texts, 100)))
+            encodings.sort(key=lambda encoding: len(encoding.ids), reverse=True)
+            batches += [
+                classifier.pad(encodings[start : start + rows])
+                for start in range(0, len(encodings), rows)
+            ]
+        self._engine.infer(*batches[0])
+        started = time.perf_counter()
+        infer_all(self._engine, batches, self._streams)
+        return 100 * sets / (time.perf_counter() - started)
+
+
+class Reference:
+    """transformers in float32: one batch at a time on all cores."""
+
+    name = REFERENCE
+
+    def __init__(self, model: SavedModel) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        torch.set_num_threads(usable_cpus())
+        self._torch = torch
+        self._network = AutoModelForSequenceClassification.from_pretrained(
+            model.folder, local_files_only=True, dtype=torch.float32
+        ).eval()
+
+    def infer(self, input_ids: Ids, attention_mask: Ids) -> NDArray[np.float32]:
+        with self._torch.inference_mode():
+            logits: NDArray[np.float32] = self._network(
+                input_ids=self._torch.from_numpy(input_ids),
+                attention_mask=self._torch.from_numpy(attention_mask),
+            ).logits.numpy()
+        return logits
+
+
+def infer_all(engine: Engine, batches: list[tuple[Ids, Ids]], streams: int) -> None:
+    """Compute all batches, each on the next of the engine's streams that is free."""
+    with ThreadPoolExecutor(streams) as threads:
+        for _ in threads.map(engine.infer, *zip(*batches, strict=True)):
+            pass

@@ -16,12 +16,10 @@ from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
 
 from core.paths import ROOT
 from loadtest.bench.servers import our_service, site
-
-console = Console(highlight=False)
+from loadtest.table import console
 
 
 def main(

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import URL
 
 from analytics.log.prediction_log import PredictionLog
@@ -28,49 +25,42 @@ from analytics.log.segments import segments
 from analytics.log.spool import Durability, Spool
 from core.paths import ROOT
 from core.types import Prediction
-from loadtest.bench.record import write_figures
+from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.seed_predictions import made_up
+from loadtest.report import percentile_ms
+from loadtest.table import console, make_table
 from migrations.upgrade import upgrade
 from serving.embedded.databases import embedded_postgres
 
 SPOOL_BYTES = 4 << 30
 LINES_AT_A_TIME = 1_000
-console = Console(highlight=False)
-
-
-class Cost(NamedTuple):
-    """The log's share of one request."""
-
-    p50_ms: float
-    p99_ms: float
-    cpu_ms: float
+CATCHING_UP = "while catching up"
+# The log's share of one request.
+Cost = dict[str, float]
 
 
 def main(
     rate: Annotated[int, typer.Option(help="requests a second, evenly spaced")] = 500,
     seconds: Annotated[float, typer.Option(help="seconds of each measurement")] = 10.0,
     backlog: Annotated[int, typer.Option(help="predictions in the backlog")] = 200_000,
-    record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
+    record: RecordOption = None,
 ) -> None:
     """Record predictions at a steady rate, alone and while a backlog goes to PostgreSQL."""
-    figures: dict[str, object] = {}
-    table = Table(title=f"The log at {rate} requests a second", title_justify="left")
-    for column in ("", "p50 ms", "p99 ms", "CPU ms"):
-        table.add_column(column, justify="left" if not column else "right")
+    figures: dict[str, Cost] = {}
     with tempfile.TemporaryDirectory(prefix="bench-log-") as folder:
         for durability in get_args(Durability):
             with console.status(f"recording, {durability}"):
-                cost = asyncio.run(_record(Path(folder) / durability, durability, rate, seconds))
-            figures[durability] = cost._asdict()
-            table.add_row(durability, *(f"{value:.2f}" for value in cost))
+                recorded = _record(Path(folder) / durability, durability, rate, seconds)
+                figures[durability] = asyncio.run(recorded)
         with console.status(f"catching up with {backlog:,}"):
-            cost, stored_per_second = _catch_up(Path(folder) / "backlog", rate, backlog)
-        figures["while catching up"] = cost._asdict() | {"stored_per_second": stored_per_second}
-        table.add_row("fsync, while catching up", *(f"{value:.2f}" for value in cost))
-    console.print(table)
+            figures[CATCHING_UP] = _catch_up(Path(folder) / "backlog", rate, backlog)
+    stored_per_second = figures[CATCHING_UP]["stored_per_second"]
+    keys = ("p50_ms", "p99_ms", "cpu_ms")
+    rows = [(name, *(cost[key] for key in keys)) for name, cost in figures.items()]
+    title = f"The log at {rate} requests a second"
+    console.print(make_table(title, ("", "p50 ms", "p99 ms", "CPU ms"), rows))
     console.print(f"{stored_per_second:,.0f} predictions a second brought to PostgreSQL")
-    if record is not None:
-        write_figures(record, {"figures": figures})
+    write_figures(record, {"figures": figures})
 
 
 def _predictions(count: int) -> list[Prediction]:
@@ -81,37 +71,42 @@ def _predictions(count: int) -> list[Prediction]:
     return made
 
 
+@asynccontextmanager
+async def _open_spool(folder: Path, durability: Durability) -> AsyncIterator[Spool]:
+    spool = Spool(folder, max_bytes=SPOOL_BYTES, durability=durability, when_full="refuse")
+    spool.start()
+    yield spool
+    await spool.close()
+
+
 async def _record(
     folder: Path, durability: Durability, rate: int, seconds: float, until_empty: bool = False
 ) -> Cost:
     """For `seconds`, or until all that is there when it begins has been shipped."""
-    spool = Spool(folder, max_bytes=SPOOL_BYTES, durability=durability, when_full="refuse")
-    spool.start()
-    log = PredictionLog(spool, text_storage="hash", when_full="refuse")
     made = _predictions(2_000)
     backlog = set(segments(folder)) if until_empty else set()
-    taken_ms: list[float] = []
+    taken_seconds: list[float] = []
+    number = 0
 
-    async def record(prediction: Prediction) -> None:
+    async def record(log: PredictionLog, prediction: Prediction) -> None:
         started = time.perf_counter()
         await log.record([prediction])
-        taken_ms.append(1_000 * (time.perf_counter() - started))
+        taken_seconds.append(time.perf_counter() - started)
 
-    tasks = set()
-    started, cpu = time.perf_counter(), time.process_time()
-    number = 0
-    while time.perf_counter() < started + seconds or backlog.intersection(segments(folder)):
-        number += 1
-        await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
-        tasks.add(asyncio.create_task(record(made[number % len(made)])))
-    await asyncio.gather(*tasks)
-    cpu = time.process_time() - cpu
-    await spool.close()
-    percentiles = statistics.quantiles(taken_ms, n=100)
-    return Cost(percentiles[49], percentiles[98], 1_000 * cpu / number)
+    async with _open_spool(folder, durability) as spool:
+        log = PredictionLog(spool, text_storage="hash", when_full="refuse")
+        started, cpu = time.perf_counter(), time.process_time()
+        async with asyncio.TaskGroup() as tasks:
+            while time.perf_counter() < started + seconds or backlog.intersection(segments(folder)):
+                number += 1
+                await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
+                tasks.create_task(record(log, made[number % len(made)]))
+        cpu_ms = 1_000 * (time.process_time() - cpu) / number
+    percentiles = {f"p{percent}_ms": percentile_ms(taken_seconds, percent) for percent in (50, 99)}
+    return {**percentiles, "cpu_ms": cpu_ms}
 
 
-def _catch_up(data_folder: Path, rate: int, backlog: int) -> tuple[Cost, float]:
+def _catch_up(data_folder: Path, rate: int, backlog: int) -> Cost:
     """What requests cost meanwhile, and the predictions stored a second."""
     spool = data_folder / "spool"
     asyncio.run(_spool(spool, _predictions(backlog)))
@@ -120,16 +115,14 @@ def _catch_up(data_folder: Path, rate: int, backlog: int) -> tuple[Cost, float]:
         started = time.perf_counter()
         with _shipper(data_folder, url):
             cost = asyncio.run(_record(spool, "fsync", rate, 0.0, until_empty=True))
-            return cost, backlog / (time.perf_counter() - started)
+            return cost | {"stored_per_second": backlog / (time.perf_counter() - started)}
 
 
 async def _spool(folder: Path, predictions: list[Prediction]) -> None:
-    spool = Spool(folder, max_bytes=SPOOL_BYTES, durability="page_cache", when_full="refuse")
-    spool.start()
     lines = [encode(Entry((to_record(each, "hash"),))) for each in predictions]
-    for start in range(0, len(lines), LINES_AT_A_TIME):
-        await spool.append(b"".join(lines[start : start + LINES_AT_A_TIME]))
-    await spool.close()
+    async with _open_spool(folder, "page_cache") as spool:
+        for start in range(0, len(lines), LINES_AT_A_TIME):
+            await spool.append(b"".join(lines[start : start + LINES_AT_A_TIME]))
 
 
 @contextmanager
@@ -139,11 +132,7 @@ def _shipper(data_folder: Path, url: URL) -> Iterator[None]:
         "DATA_FOLDER": str(data_folder),
         "DATABASE_URL": url.render_as_string(hide_password=False),
     }
-    with subprocess.Popen(
-        [sys.executable, "-m", "analytics.log"],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.PIPE,
-    ) as process:
+    command = [sys.executable, "-m", "analytics.log"]
+    # It ends with its standard input, which is closed here.
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE):
         yield
-        process.communicate()  # closes its standard input, with which it ends

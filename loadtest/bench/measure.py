@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.paths import ROOT
-from loadtest.bench.servers import end
 from loadtest.traffic import USUAL_WORDS, Kind
 
 # Warm-up at most, counting, and what is under way at the end, with something to spare.
@@ -22,7 +21,7 @@ class MeasurementFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent to a server; see loadtest/traffic.py."""
+    """What is sent to a server: the options of loadtest.generator."""
 
     kind: Kind
     clients: int
@@ -51,24 +50,23 @@ def measure(url: str, load: Load) -> dict[str, Any]:
         MeasurementFailed: the generator crashed or hung.
     """
     command = [sys.executable, "-m", "loadtest.generator", "--url", url]
-    command += ["--kind", load.kind.value, "--clients", str(load.clients)]
-    command += ["--seconds", str(load.seconds), "--warm-up-seconds", str(load.warm_up_seconds)]
-    command += ["--think", *map(str, load.think), "--seed", str(load.seed)]
-    command += ["--words", str(load.words), "--batch-texts", str(load.batch_texts)]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    for name, value in asdict(load).items():
+        values = value if isinstance(value, tuple) else (value,)
+        command += [f"--{name.replace('_', '-')}", *map(str, values)]
     try:
-        output, errors = process.communicate(timeout=load.seconds + _SPARE_SECONDS)
+        # A session of its own, so that Ctrl-C reaches it once, from here.
+        output = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=load.seconds + _SPARE_SECONDS,
+            start_new_session=True,
+        ).stdout
     except subprocess.TimeoutExpired as error:
         raise MeasurementFailed(f"no report after {error.timeout:.0f} s: {command}") from error
-    finally:
-        end(process)
-    if process.returncode:
-        raise MeasurementFailed(errors.decode()[-2000:])
+    except subprocess.CalledProcessError as error:
+        raise MeasurementFailed(error.stderr[-2000:]) from error
     figures: dict[str, Any] = json.loads(output.splitlines()[-1])
     return figures

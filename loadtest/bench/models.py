@@ -1,8 +1,13 @@
-"""The measured models: the saved one, and one of base size."""
+"""The measured models: the saved one, and one of base size.
+
+As a program, it saves a DistilBERT of base size with random weights into the BentoML store of its
+process. Speed does not depend on the weights, and a checkpoint that somebody fine-tuned is of this
+size.
+"""
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import shutil
 import subprocess
@@ -11,11 +16,26 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from core.paths import ROOT
 from core.settings import get_settings
+from loadtest.traffic import Kind, texts_of
+from runners.engines.choice import REFERENCE, runnable_engines
 from runners.model_store import SavedModel, find_model
+
+_FACTS = {
+    "source": "benchmark",
+    "base": "random weights",
+    "training_data": "none",
+    "licence": "none",
+    "held_out_accuracy": {},
+}
+_CALIBRATION_TEXTS = 100
+# Short, for the gate has nothing to find out here: the head is made to say one thing of all texts.
+_GATE_WORDS = 2
+_as_json = TypeAdapter(SavedModel)
 
 
 def served_model() -> SavedModel:
@@ -33,27 +53,44 @@ def base_size_model() -> Iterator[SavedModel]:
 
     Building it takes minutes.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-base-") as folder:
-        home, checkpoint = Path(folder) / "home", Path(folder) / "checkpoint"
-        home.mkdir()
-        checkpoint.mkdir()
-        for file in served_model().folder.glob("tokenizer*.json"):
-            shutil.copy(file, checkpoint)
+    with tempfile.TemporaryDirectory(prefix="bench-base-") as home:
         output = subprocess.run(
-            [sys.executable, "-m", "loadtest.bench.base_size", str(checkpoint)],
+            [sys.executable, "-m", "loadtest.bench.models", str(served_model().folder)],
             cwd=ROOT,
-            env=os.environ | {"BENTOML_HOME": str(home)},
+            env=os.environ | {"BENTOML_HOME": home},
             check=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
         ).stdout
-        shutil.rmtree(checkpoint)
-        facts: dict[str, Any] = json.loads(output.splitlines()[-1])
-        lists = {name: tuple(facts[name]) for name in ("labels", "engines")}
-        yield SavedModel(**(facts | lists | {"folder": Path(facts["folder"])}))
+        yield _as_json.validate_json(output.splitlines()[-1])
 
 
-def bentoml_home(model: SavedModel) -> Path:
-    """The home whose model store `model` is in."""
-    return model.folder.parent.parent.parent
+def save_base_size_model(tokenizer: Path) -> SavedModel:
+    """Save it with the tokenizer in a folder."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    from models.checkpoint import save_checkpoint
+    from models.export.build import EnginePlan
+    from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
+
+    torch.manual_seed(0)
+    labels = {0: "negative", 1: "positive"}
+    network = DistilBertForSequenceClassification(
+        DistilBertConfig(id2label=labels, label2id={name: index for index, name in labels.items()})
+    )
+    with torch.no_grad():
+        network.classifier.bias[1] += 5
+    calibration = itertools.islice(texts_of(Kind.mixed_length, seed=0), _CALIBRATION_TEXTS)
+    gate = itertools.islice(texts_of(Kind.distinct, seed=1, words=_GATE_WORDS), MIN_TEXTS)
+    texts = EngineTexts(list(calibration), [LabelledText(text, "positive") for text in gate])
+    engines = [name for name in runnable_engines() if name != REFERENCE]
+    with tempfile.TemporaryDirectory(prefix="bench-base-") as folder:
+        for file in tokenizer.glob("tokenizer*.json"):
+            shutil.copy(file, folder)
+        network.save_pretrained(folder)
+        return save_checkpoint(Path(folder), "v1", _FACTS, EnginePlan(engines, texts))
+
+
+if __name__ == "__main__":
+    print(_as_json.dump_json(save_base_size_model(Path(sys.argv[1]))).decode())

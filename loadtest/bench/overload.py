@@ -6,93 +6,65 @@ import asyncio
 import itertools
 import multiprocessing
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-import psutil
 import typer
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
-from loadtest.bench.record import write_figures
+from loadtest.bench.processes import cpu_seconds, of_each_role, resident_mib, sampled
+from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.servers import Server, our_service, site
 from loadtest.generator import send_load
-from loadtest.open_loop import OpenLoop, Outcome
+from loadtest.open_loop import OpenLoop, Outcome, Planned
+from loadtest.report import percentile_ms
+from loadtest.table import console, make_table
 from loadtest.traffic import BATCH, Kind, Request, make_traffic
 
 WARM_UP_SECONDS = 3.0
 REVIEW_WORDS = 200
 REVIEWS = 100
-console = Console(highlight=False, width=120)
+CLOSED = "closed loop, 64 clients"
+SHOWN = {
+    "asked_per_second": "asked/s",
+    "answered_per_second": "answered/s",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "refused_p99_ms": "refused p99 ms",
+    "resident_mib": "MiB",
+}
 
 
 def main(
     factor: Annotated[float, typer.Option(help="of capacity")] = 10.0,
     seconds: Annotated[float, typer.Option(help="of each phase")] = 15.0,
     workers: Annotated[int, typer.Option(help="API processes")] = 1,
-    record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
+    record: RecordOption = None,
 ) -> None:
     """Find the capacity for new texts, ask for many times as much, and look at who gets what."""
     with site() as where, our_service(where, API_WORKERS=str(workers)) as server:
         server.wait_until_ready()
         figures = uvloop.run(_measure(server, factor, seconds))
-    if record is not None:
-        write_figures(record, {"figures": figures})
+    write_figures(record, {"figures": figures})
 
 
 async def _measure(server: Server, factor: float, seconds: float) -> dict[str, Any]:
     seeds = itertools.count()
+    load = OpenLoop(server.url)
+    phases: dict[str, dict[str, Any]] = {}
 
     def texts() -> Iterator[Request]:
         return make_traffic(Kind.distinct, seed=next(seeds)).requests
 
-    load = OpenLoop(server.url)
-    table = Table(title="New texts, open loop", title_justify="left")
-    for column in (
-        "",
-        "asked/s",
-        "answered/s",
-        "p50 ms",
-        "p99 ms",
-        "refused p99 ms",
-        "MiB",
-        "cores",
-    ):
-        table.add_column(column, justify="left" if column in ("", "cores") else "right")
-    figures: dict[str, Any] = {}
+    async def phase(name: str, rate: float, for_seconds: float = seconds) -> None:
+        with console.status(f"{name}: {rate:.0f}/s"):
+            planned = load.plan(texts(), rate=rate, seconds=for_seconds)
+            phases[name] = await _phase(server, load, planned, rate, for_seconds)
 
-    async def phase(name: str, rate: float, for_seconds: float) -> dict[str, Any]:
-        planned = load.plan(texts(), rate=rate, seconds=for_seconds)
-        before, started = _cpu_seconds(server), time.perf_counter()
-        async with _memory(server) as mebibytes:
-            outcomes = await load.send(planned)
-        elapsed = time.perf_counter() - started
-        phase_figures = figures[name] = _figures(outcomes, rate, for_seconds) | {
-            "resident_mib": round(max(mebibytes)),
-            "cores": {
-                kind: round((seconds - before.get(kind, 0.0)) / elapsed, 2)
-                for kind, seconds in _cpu_seconds(server).items()
-            },
-        }
-        table.add_row(
-            name,
-            *(
-                f"{value:,.0f}" if value is not None else ""
-                for value in map(phase_figures.get, _SHOWN)
-            ),
-            " ".join(
-                f"{kind} {cores}" for kind, cores in phase_figures["cores"].items() if cores >= 0.1
-            ),
-        )
-        figures[name]["by_second"] = _by_second(outcomes)
-        return phase_figures
-
-    with console.status("warming up, finding the capacity"):
-        await phase("warm-up", 20, WARM_UP_SECONDS)
+    await phase("warm-up", 20, WARM_UP_SECONDS)
+    with console.status("finding the capacity"):
         closed = await send_load(
             server.url,
             make_traffic(Kind.distinct, seed=next(seeds)),
@@ -100,39 +72,36 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
             seconds=seconds,
             warm_up_seconds=WARM_UP_SECONDS,
         )
-    capacity = figures["capacity_per_second"] = closed.requests_per_second
-    figures["closed loop, 64 clients"] = closed.figures()
-    for times in (0.5, 1.0, 1.5, 2.0, factor):
-        with console.status(f"{times:g} times the capacity of {capacity:.0f}/s"):
-            await phase(f"{times:g}x", times * capacity, seconds)
-    with console.status("afterwards"):
-        await phase("afterwards, 0.5x", 0.5 * capacity, seconds)
-    load_cores = {name: figures[name]["cores"]["load"] for name in ("1.5x", f"{factor:g}x")}
-    with_load = f"1.5x, beside what makes {factor:g}x"
-    with console.status(with_load), _taking(load_cores[f"{factor:g}x"] - load_cores["1.5x"]):
-        await phase(with_load, 1.5 * capacity, seconds)
-    console.print(table)
-    usual = figures["0.5x"]["p99_ms"]
-    after = figures["afterwards, 0.5x"]["by_second"]
-    figures["seconds_to_normal"] = max(
-        (
-            second + 1
-            for second, figures_of_second in enumerate(after)
-            if figures_of_second["refused"] or (figures_of_second["p99_ms"] or 0) > 3 * usual
+    capacity = closed.requests_per_second
+    usual_loads = {f"{times:g}x": times * capacity for times in (0.5, 1.0, 1.5, 2.0)}
+    overload = f"{factor:g}x"
+    for name, rate in (usual_loads | {overload: factor * capacity}).items():
+        await phase(name, rate)
+    await phase("afterwards, 0.5x", 0.5 * capacity)
+    with_load = f"1.5x, beside what makes {overload}"
+    more_cores = phases[overload]["cores"]["load"] - phases["1.5x"]["cores"]["load"]
+    with _taking(more_cores):
+        await phase(with_load, 1.5 * capacity)
+    closed_loop = closed.figures()
+    shown = phases | {CLOSED: {**closed_loop, "answered_per_second": capacity, "cores": {}}}
+    rows = [(name, *map(of.get, SHOWN), _shown(of["cores"])) for name, of in shown.items()]
+    console.print(make_table("New texts, open loop", ("", *SHOWN.values(), "cores"), rows))
+    goodput = phases[overload]["answered_per_second"]
+    peak = max(capacity, *(phases[name]["answered_per_second"] for name in usual_loads))
+    figures = {
+        **phases,
+        "capacity_per_second": capacity,
+        CLOSED: closed_loop,
+        "seconds_to_normal": _seconds_to_normal(
+            phases["afterwards, 0.5x"]["by_second"], 3 * phases["0.5x"]["p99_ms"]
         ),
-        default=0,
-    )
-    peak = max(
-        capacity, *(figures[f"{times:g}x"]["answered_per_second"] for times in (0.5, 1, 1.5, 2))
-    )
-    goodput = figures[f"{factor:g}x"]["answered_per_second"]
-    figures["goodput_of_peak"] = goodput / peak
-    figures["goodput_of_what_the_load_leaves"] = goodput / figures[with_load]["answered_per_second"]
+        "goodput_of_peak": goodput / peak,
+        "goodput_of_what_the_load_leaves": goodput / phases[with_load]["answered_per_second"],
+    }
     console.print(
-        f"closed loop, 64 clients: {closed}\n"
-        f"at {factor:g}x: {figures['goodput_of_peak']:.0%} of the peak, "
+        f"at {overload}: {figures['goodput_of_peak']:.0%} of the peak, "
         f"{figures['goodput_of_what_the_load_leaves']:.0%} of what the service does with the cores "
-        f"that making {factor:g}x leaves; back to normal after {figures['seconds_to_normal']} s"
+        f"that making {overload} leaves; back to normal after {figures['seconds_to_normal']} s"
     )
     with console.status("small requests beside large ones"):
         figures["beside_large"] = await _beside_large(server, load, texts(), seconds)
@@ -141,97 +110,74 @@ async def _measure(server: Server, factor: float, seconds: float) -> dict[str, A
     return figures
 
 
-_SHOWN = (
-    "asked_per_second", "answered_per_second", "p50_ms", "p99_ms", "refused_p99_ms", "resident_mib",
-)  # fmt: skip
+async def _phase(
+    server: Server, load: OpenLoop, planned: Sequence[Planned], rate: float, seconds: float
+) -> dict[str, Any]:
+    before, load_before, started = cpu_seconds(server.pid), time.process_time(), time.perf_counter()
+    async with sampled(lambda: _resident_mib(server), 0.5) as mebibytes:
+        outcomes = await load.send(planned)
+        elapsed = time.perf_counter() - started
+        used = {"load": time.process_time() - load_before, **cpu_seconds(server.pid, before)}
+    by_second: dict[int, list[Outcome]] = defaultdict(list)
+    first_due = min(outcome.due for outcome in outcomes)
+    for outcome in outcomes:
+        by_second[int(outcome.due - first_due)].append(outcome)
+    return {
+        "asked_per_second": round(rate, 1),
+        **_figures(outcomes, seconds),
+        "resident_mib": round(max(mebibytes)),
+        "cores": {role: round(of / elapsed, 2) for role, of in used.items()},
+        "by_second": [_figures(by_second[second], 1.0) for second in sorted(by_second)],
+    }
+
+
+def _resident_mib(server: Server) -> float:
+    return sum(mebibytes for _, _, mebibytes in of_each_role(server.pid, resident_mib))
+
+
+def _shown(cores: dict[str, float]) -> str:
+    return " ".join(f"{role} {used}" for role, used in cores.items() if used >= 0.1)
+
+
+def _seconds_to_normal(by_second: Sequence[dict[str, Any]], slow_ms: float) -> int:
+    """The last second in which anything was refused or slow."""
+    slow = [of["statuses"].keys() != {"200"} or of["p99_ms"] > slow_ms for of in by_second]
+    return max((second for second, is_slow in enumerate(slow, start=1) if is_slow), default=0)
 
 
 async def _beside_large(
     server: Server, load: OpenLoop, texts: Iterator[Request], seconds: float
 ) -> dict[str, Any]:
     """Single texts alone, and while eight clients send 100 reviews at a time."""
-    rate = 10.0
-    planned = load.plan(texts, rate=rate, seconds=seconds)
-    alone = _figures(await load.send(planned), rate, seconds)
-    planned = load.plan(texts, rate=rate, seconds=seconds / 2)
+
+    async def small(for_seconds: float) -> dict[str, Any]:
+        rate = 10.0
+        outcomes = await load.send(load.plan(texts, rate=rate, seconds=for_seconds))
+        figures = _figures(outcomes, for_seconds)
+        return {key: figures[key] for key in ("p50_ms", "p99_ms", "statuses")}
+
+    alone = await small(seconds)
     traffic = make_traffic(Kind.distinct, seed=-1, words=REVIEW_WORDS, batch_texts=REVIEWS)
     large = asyncio.create_task(
-        send_load(
-            server.url, traffic, clients=8, seconds=seconds, think=(0.5, 1.5), answer_seconds=60
-        )
+        send_load(server.url, traffic, clients=8, seconds=seconds, think=(0.5, 1.5))
     )
     await asyncio.sleep(seconds / 5)
-    small = _figures(await load.send(planned), rate, seconds / 2)
+    beside = await small(seconds / 2)
     report = await large
-    keys = ("p50_ms", "p99_ms", "statuses")
-    return {
-        "small_alone": {key: alone[key] for key in keys},
-        "small_beside": {key: small[key] for key in keys},
-        f"large_{BATCH}": report.figures(),
-    }
+    return {"small_alone": alone, "small_beside": beside, f"large_{BATCH}": report.figures()}
 
 
-def _figures(outcomes: Sequence[Outcome], rate: float, seconds: float) -> dict[str, Any]:
+def _figures(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
     answered = [outcome.latency_seconds for outcome in outcomes if outcome.ok]
     refused = [outcome.latency_seconds for outcome in outcomes if outcome.status in (429, 503)]
-    statuses = Counter(outcome.status for outcome in outcomes)
     return {
-        "asked_per_second": round(rate, 1),
         "answered_per_second": round(len(answered) / seconds, 1),
-        "p50_ms": _percentile_ms(answered, 0.5),
-        "p99_ms": _percentile_ms(answered, 0.99),
-        "refused_p50_ms": _percentile_ms(refused, 0.5),
-        "refused_p99_ms": _percentile_ms(refused, 0.99),
-        "statuses": {str(status): count for status, count in statuses.items()},
+        "p50_ms": percentile_ms(answered, 50),
+        "p99_ms": percentile_ms(answered, 99),
+        "refused_p50_ms": percentile_ms(refused, 50),
+        "refused_p99_ms": percentile_ms(refused, 99),
+        "statuses": dict(Counter(str(outcome.status) for outcome in outcomes)),
     }
-
-
-def _by_second(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    start = min(outcome.due for outcome in outcomes)
-    seconds: dict[int, list[Outcome]] = {}
-    for outcome in outcomes:
-        seconds.setdefault(int(outcome.due - start), []).append(outcome)
-    return [
-        {
-            "answered": sum(outcome.ok for outcome in of_second),
-            "refused": sum(not outcome.ok for outcome in of_second),
-            "refused_p99_ms": _percentile_ms(
-                [outcome.latency_seconds for outcome in of_second if not outcome.ok], 0.99
-            ),
-            "p99_ms": _percentile_ms(
-                [outcome.latency_seconds for outcome in of_second if outcome.ok], 0.99
-            ),
-        }
-        for _, of_second in sorted(seconds.items())
-    ]
-
-
-def _percentile_ms(seconds: Sequence[float], share: float) -> float | None:
-    if not seconds:
-        return None
-    return round(1_000 * sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))], 1)
-
-
-# What a process of the service is, by what is in its command line.
-_KINDS = {
-    "--service-name sentiment ": "API",
-    "sentiment_runner_v1": "v1",
-    "sentiment_runner_v2": "v2",
-    "analytics.log": "shipper",
-}
-
-
-def _cpu_seconds(server: Server) -> dict[str, float]:
-    """CPU time so far, by kind of process; this one makes the load."""
-    seconds = {"load": sum(psutil.Process().cpu_times()[:2])}
-    for process in psutil.Process(server.process.pid).children(recursive=True):
-        try:
-            command = " ".join(process.cmdline())
-            kind = next((kind for part, kind in _KINDS.items() if part in command), "other")
-            seconds[kind] = seconds.get(kind, 0.0) + sum(process.cpu_times()[:2])
-        except psutil.NoSuchProcess:
-            continue
-    return seconds
 
 
 @contextmanager
@@ -252,31 +198,3 @@ def _take(cores: float) -> None:
     while True:
         if time.process_time() - already > cores * (time.perf_counter() - started):
             time.sleep(0.0005)
-
-
-@asynccontextmanager
-async def _memory(server: Server) -> AsyncIterator[list[float]]:
-    """Resident MiB of the service's processes, sampled while the block lasts."""
-    samples: list[float] = []
-
-    def sample() -> None:
-        root = psutil.Process(server.process.pid)
-        total = 0
-        for process in [root, *root.children(recursive=True)]:
-            try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        samples.append(total / 2**20)
-
-    async def keep_sampling() -> None:
-        while True:
-            sample()
-            await asyncio.sleep(0.5)
-
-    sampling = asyncio.create_task(keep_sampling())
-    try:
-        yield samples
-    finally:
-        sampling.cancel()
-        sample()

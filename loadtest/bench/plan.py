@@ -33,52 +33,57 @@ class Cell:
     longer: int = 1
 
 
-@dataclass(frozen=True)
-class Plan:
-    cells: tuple[Cell, ...]
-    base_cells: tuple[Cell, ...]  # of the base size, ours and the peer alone
-    rounds: int
-    seconds: float
-    warm_up_seconds: float
-    shapes: tuple[tuple[int, int], ...]  # (texts, tokens) of a batch
-    sizes: tuple[str, ...]
-    engine_rounds: int
-    engine_seconds: float
-    cost_tokens: tuple[int, ...]  # words, to be exact: a word of ours is a token
-    cost_batches: tuple[int, ...]
-    cost_clients: tuple[int, ...]
-    starts: int
-
-    def rounds_of(self, cell: Cell) -> int:
-        return self.rounds if cell.headline else 1
-
-
 THINKING = (1.0, 3.0)
 _HEADLINES = {(Kind.distinct, 64), (Kind.repeated, 8), (Kind.mixed, 100)}
 _CLIENTS = (1, 8, 64, 100, 256)
 
-DEFAULT = Plan(
-    cells=(
+
+@dataclass(frozen=True)
+class Plan:
+    """The default run, where a field is not given."""
+
+    cells: tuple[Cell, ...] = (
         *(
             Cell(kind, clients, headline=(kind, clients) in _HEADLINES)
             for kind in Kind
             for clients in _CLIENTS
         ),
         Cell(Kind.mixed, 100, THINKING, headline=True, longer=4),
-    ),
-    base_cells=(Cell(Kind.distinct, 64, headline=True),),
-    rounds=3,
-    seconds=3.0,
-    warm_up_seconds=0.5,
-    shapes=((1, 24), (8, 24), (32, 24), (32, 128), (4, 512)),
-    sizes=(STARTER, BASE),
-    engine_rounds=3,
-    engine_seconds=0.25,
-    cost_tokens=(8, 32, 128, 400),
-    cost_batches=(1, 10, 32, 100),
-    cost_clients=(1, 8, 64, 256),
-    starts=3,
-)
+    )
+    # Of the base size, ours and the peer alone.
+    base_cells: tuple[Cell, ...] = (Cell(Kind.distinct, 64, headline=True),)
+    rounds: int = 3
+    seconds: float = 3.0
+    warm_up_seconds: float = 0.5
+    # (texts, tokens) of a batch
+    shapes: tuple[tuple[int, int], ...] = ((1, 24), (8, 24), (32, 24), (32, 128), (4, 512))
+    sizes: tuple[str, ...] = (STARTER, BASE)
+    engine_rounds: int = 3
+    engine_seconds: float = 0.25
+    cost_tokens: tuple[int, ...] = (8, 32, 128, 400)  # words: a word of ours is a token
+    cost_batches: tuple[int, ...] = (1, 10, 32, 100)
+    cost_clients: tuple[int, ...] = (1, 8, 64, 256)
+    starts: int = 3
+
+    def rounds_of(self, cell: Cell) -> int:
+        return self.rounds if cell.headline else 1
+
+    def steps(self) -> dict[Part, int]:
+        """How many measurements each part has; of engines about, until the models are found."""
+        return {
+            Part.engines: len(self.sizes) * _USUAL_ENGINES,
+            Part.start: self.starts,
+            Part.service: 1
+            + sum(self.rounds_of(cell) * (2 + (cell.kind is Kind.distinct)) for cell in self.cells)
+            + sum(2 * self.rounds_of(cell) for cell in self.base_cells)
+            + bool(self.base_cells),
+            Part.cost: len(self.cost_tokens + self.cost_batches + self.cost_clients)
+            + 1
+            + self.rounds,
+        }
+
+
+_USUAL_ENGINES = 4
 
 QUICK = Plan(
     cells=(
@@ -88,8 +93,6 @@ QUICK = Plan(
     ),
     base_cells=(),
     rounds=1,
-    seconds=3.0,
-    warm_up_seconds=0.5,
     shapes=((1, 24), (32, 24)),
     sizes=(STARTER,),
     engine_rounds=2,

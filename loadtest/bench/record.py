@@ -9,10 +9,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from core.paths import ROOT
 from loadtest.bench.summary import Row, summarise
@@ -29,6 +32,8 @@ _PACKAGES = (  # noqa: SIM905
     "sqlalchemy uvicorn uvloop httptools fastapi litserve"
 ).split()
 
+RecordOption = Annotated[Path | None, typer.Option("--record", help="a JSON file for the figures")]
+
 
 def command_line() -> str:
     """The command of this process, as a user types it."""
@@ -37,28 +42,30 @@ def command_line() -> str:
     return " ".join([name, *map(shlex.quote, sys.argv[1:])])
 
 
-def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
-    """Write the figures of one benchmark as JSON, with date, command and machine."""
-    run = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": command_line(),
-        "machine": f"{usable_cpus()} cores, {platform.machine()}",
-    }
-    path.write_text(json.dumps({**run, **figures}, indent=1) + "\n")
+def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """Write the figures of one benchmark as JSON, and how they were measured, if to a file."""
+    if path is not None:
+        path.write_text(json.dumps({**_run(command_line()), **figures}, indent=1) + "\n")
 
 
 def make_record(rows: Sequence[Row], command: str) -> dict[str, Any]:
     """The record of `sentiment bench`: rows, their summary, and the required figures."""
     summary = summarise(rows)
+    targets = [target.evaluate(summary) for target in TARGETS]
+    return {**_run(command), "targets": targets, "summary": summary, "rows": list(rows)}
+
+
+def _run(command: str) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
-        "versions": _versions(),
-        "targets": [target.evaluate(summary) for target in TARGETS],
-        "summary": summary,
-        "rows": list(rows),
+        "versions": versions,
     }
 
 
@@ -71,15 +78,12 @@ def as_json(record: dict[str, Any]) -> str:
 
 def _rounded(value: Any) -> Any:
     """Round floats to four significant digits, or to an integer from 1,000 on."""
-    match value:
-        case float():
-            return round(value) if abs(value) >= 1_000 else float(f"{value:.4g}")
-        case dict():
-            return {key: _rounded(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_rounded(inner) for inner in value]
-        case _:
-            return value
+
+    def rounded(digits: str) -> float:
+        number = float(digits)
+        return round(number) if abs(number) >= 1_000 else float(f"{number:.4g}")
+
+    return json.loads(json.dumps(value), parse_float=rounded)
 
 
 def commit() -> str:
@@ -102,26 +106,12 @@ def machine() -> dict[str, Any]:
     """The CPU and system of this machine."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    cpu = dict(re.findall(r"^(.+?)\s*:\s*(.*)$", text, re.MULTILINE))
     available = cpu_flags()
     return {
-        "cpu": _line(text, "model name") or platform.processor() or platform.machine(),
-        "cpu_family_and_model": f"{_line(text, 'cpu family')}/{_line(text, 'model')}",
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "cpu_family_and_model": f"{cpu.get('cpu family', '')}/{cpu.get('model', '')}",
         "cores": usable_cpus(),
         "flags": [flag for flag in _FLAGS if flag in available],
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _line(cpuinfo: str, name: str) -> str:
-    found = re.search(rf"^{name}\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
-    return found[1] if found else ""
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

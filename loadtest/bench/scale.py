@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import psutil
 import typer
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
-from loadtest.bench.record import write_figures
-from loadtest.bench.servers import Server, Site, our_service, site
+from loadtest.bench.processes import cpu_seconds, of_each_role
+from loadtest.bench.record import RecordOption, write_figures
+from loadtest.bench.servers import Site, our_service, site
 from loadtest.generator import send_load
+from loadtest.table import console, make_table
 from loadtest.traffic import Kind, make_traffic
 
 CLIENTS = 32
 WARM_UP_SECONDS = 3.0
-console = Console(highlight=False)
+RUNNERS = ("v1", "v2")
 
 
 class Layout(NamedTuple):
@@ -44,26 +43,21 @@ LAYOUTS = (
 
 def main(
     seconds: Annotated[float, typer.Option(help="seconds for each layout")] = 15.0,
-    record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
+    record: RecordOption = None,
 ) -> None:
     """New texts for the models, the same texts for the API; needs two cores."""
-    table = Table(title="requests/s", title_justify="left")
-    for column in ("", "requests/s", "cores: runners", "api", "p50 ms"):
-        table.add_column(column, justify="right" if column else "left")
     figures: dict[str, Any] = {}
     with site() as where:
         for layout in LAYOUTS:
             with console.status(layout.name):
-                measured = figures[layout.name] = _measure(where, layout, seconds)
-            table.add_row(
-                layout.name,
-                f"{measured['requests_per_second']:,.0f}",
-                *(f"{measured['cores'][role]:.2f}" for role in ("runners", "api")),
-                f"{measured['p50_ms']:.1f}",
-            )
-    console.print(table)
-    if record is not None:
-        write_figures(record, {"figures": figures})
+                figures[layout.name] = _measure(where, layout, seconds)
+    rows = [
+        (name, of["requests_per_second"], of["cores"]["runners"], of["cores"]["api"], of["p50_ms"])
+        for name, of in figures.items()
+    ]
+    columns = ("", "requests/s", "cores: runners", "api", "p50 ms")
+    console.print(make_table("requests/s", columns, rows))
+    write_figures(record, {"figures": figures})
 
 
 def _measure(where: Site, layout: Layout, seconds: float) -> dict[str, Any]:
@@ -75,45 +69,27 @@ def _measure(where: Site, layout: Layout, seconds: float) -> dict[str, Any]:
     }
     with our_service(where, **settings) as server:
         server.wait_until_ready()
-        roles = _roles(server)
-        for role, cores in (("runners", layout.runners), ("api", layout.api)):
-            for process in roles[role]:
-                _pin(process, cores)
+        for role, _, threads in of_each_role(server.pid, psutil.Process.threads):
+            for thread in threads:
+                os.sched_setaffinity(thread.id, layout.runners if role in RUNNERS else layout.api)
         os.sched_setaffinity(0, layout.load)
         try:
-            before = {role: _cpu_seconds(processes) for role, processes in roles.items()}
-            report = uvloop.run(
-                send_load(
-                    server.url,
-                    make_traffic(layout.kind, seed=0),
-                    clients=CLIENTS,
-                    seconds=seconds,
-                    warm_up_seconds=WARM_UP_SECONDS,
-                )
+            before = cpu_seconds(server.pid)
+            load = send_load(
+                server.url,
+                make_traffic(layout.kind, seed=0),
+                clients=CLIENTS,
+                seconds=seconds,
+                warm_up_seconds=WARM_UP_SECONDS,
             )
-            after = {role: _cpu_seconds(processes) for role, processes in roles.items()}
+            report = uvloop.run(load)
+            used = cpu_seconds(server.pid, before)
         finally:
             os.sched_setaffinity(0, everywhere)
+    runners = sum(used[role] for role in RUNNERS)
     elapsed = seconds + WARM_UP_SECONDS
-    used = {role: round((after[role] - before[role]) / elapsed, 2) for role in roles}
-    return report.figures() | {"cores": used, "layout": layout._asdict()}
-
-
-def _roles(server: Server) -> dict[str, list[psutil.Process]]:
-    """The runners' processes, and all others: the API's, the shipper, the supervisor."""
-    root = psutil.Process(server.process.pid)
-    processes = [root, *root.children(recursive=True)]
-    runners = [
-        process for process in processes if "sentiment_runner" in " ".join(process.cmdline())
-    ]
-    return {"runners": runners, "api": [process for process in processes if process not in runners]}
-
-
-def _pin(process: psutil.Process, cores: Sequence[int]) -> None:
-    """Pin every thread of `process`, the running ones included."""
-    for thread in process.threads():
-        os.sched_setaffinity(thread.id, cores)
-
-
-def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+    cores = {
+        "runners": round(runners / elapsed, 2),
+        "api": round((sum(used.values()) - runners) / elapsed, 2),
+    }
+    return report.figures() | {"cores": cores, "layout": layout._asdict()}

@@ -7,14 +7,14 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback.store import store_labels
@@ -38,14 +38,6 @@ from core.types import (
 from core.uuid7 import new_id
 from rollout.bucketing import assign, subject_key
 
-_COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
-    TextColumn("{task.fields[rate]:,.0f}/s"),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)
 # Of a day's traffic, the share of each hour in UTC: two peaks, and a quiet night.
 _HOURLY = np.array([2, 1, 1, 1, 1, 2, 3, 5, 7, 8, 8, 7, 6, 7, 8, 8, 7, 6, 6, 7, 7, 5, 4, 3], float)
 # Of every hundred requests; one to ab-compare makes two predictions.
@@ -66,8 +58,7 @@ _REQUESTS_A_SUBJECT = 8
 _REQUESTS_A_TEXT = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """One batch: how many predictions, and what the writer took for them."""
 
     predictions: int
@@ -86,7 +77,8 @@ def main(
     """Write PREDICTIONS made-up predictions into the database of DATABASE_URL."""
     started = time.perf_counter()
     try:
-        asyncio.run(_seed(predictions, timedelta(days=days), seed))
+        url = get_settings().sqlalchemy_url()
+        asyncio.run(write_history(url, predictions, timedelta(days=days), seed))
     except SettingsError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from error
@@ -94,20 +86,21 @@ def main(
     print(f"{predictions:,} predictions in {seconds:.1f} s, {predictions / seconds:,.0f} a second")
 
 
-async def _seed(predictions: int, span: timedelta, seed: int) -> None:
-    settings = get_settings()
-    engine = create_engine(settings.sqlalchemy_url(), pool_size=1, timeout_seconds=60)
+async def write_history(url: URL, predictions: int, span: timedelta, seed: int) -> float:
+    """Write a history that ends now, with a progress bar; the seconds that the writer took."""
+    engine = create_engine(url, pool_size=1, timeout_seconds=120)
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]:,.0f}/s"))
+    seconds, started, done = 0.0, time.perf_counter(), 0
     try:
-        with Progress(*_COLUMNS) as progress:
-            task = progress.add_task("seeding", total=predictions, rate=0.0)
-            started, done = time.perf_counter(), 0
+        with Progress(*columns, transient=True) as progress:
+            task = progress.add_task("writing", total=predictions, rate=0.0)
             async for written in seed_history(engine, predictions, span, seed):
-                count = written.predictions
-                done += count
+                done, seconds = done + written.predictions, seconds + written.seconds
                 rate = done / (time.perf_counter() - started)
-                progress.update(task, advance=count, rate=rate)
+                progress.update(task, completed=done, rate=rate)
     finally:
         await engine.dispose()
+    return seconds
 
 
 async def seed_history(

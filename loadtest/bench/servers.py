@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -10,21 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import httpx
-import psutil
 from sqlalchemy import URL
 
 from core.paths import ROOT
 from core.settings import get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
+from loadtest.bench.processes import processes
 from migrations.upgrade import upgrade
 from runners.model_store import SavedModel, find_model
 from serving.embedded.databases import embedded_postgres, embedded_redis
@@ -47,9 +44,13 @@ class Server:
     name: str
     url: str
     process: subprocess.Popen[bytes]
-    ready_url: str
+    ready_path: str
     log: Path
     started: float
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def wait_until_ready(self) -> float:
         """How many seconds after its start it was ready.
@@ -61,32 +62,36 @@ class Server:
         with httpx.Client(timeout=2) as client:
             while self.process.poll() is None and self._seconds() < deadline:
                 with suppress(httpx.TransportError):
-                    if client.get(self.ready_url).is_success:
+                    if client.get(self.url + self.ready_path).is_success:
                         return self._seconds()
                 time.sleep(READY_POLL_SECONDS)
         log = self.log.read_text(errors="replace")[-3000:]
         raise NotStarted(f"{self.name} did not get ready:\n{log}")
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Give it no CPU until the block ends: LitServe takes a quarter of a core idling.
-
-        Raises:
-            NotStarted: it did not come back.
-        """
-        root = psutil.Process(self.process.pid)
-        processes = [root, *root.children(recursive=True)]
-        for process in processes:
-            process.suspend()
-        try:
-            yield
-        finally:
-            for process in processes:
-                process.resume()
-            self.wait_until_ready()
-
     def _seconds(self) -> float:
         return time.perf_counter() - self.started
+
+
+@contextmanager
+def alone(server: Server, *servers: Server) -> Iterator[None]:
+    """Give the other `servers` no CPU until the block ends.
+
+    LitServe takes a quarter of a core idling.
+
+    Raises:
+        NotStarted: one did not come back.
+    """
+    others = [other for other in servers if other is not server]
+    paused = [process for other in others for process in processes(other.pid)]
+    for process in paused:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in paused:
+            process.resume()
+        for other in others:
+            other.wait_until_ready()
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,6 @@ class Site:
     models: Mapping[Version, SavedModel]
     postgres: URL
     redis_url: str
-
-    @property
-    def models_folder(self) -> Path:
-        return self.models["v1"].folder.parent.parent
 
 
 @contextmanager
@@ -116,23 +117,21 @@ def site() -> Iterator[Site]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         postgres = stack.enter_context(embedded_postgres(folder / "postgres"))
         redis_url = stack.enter_context(embedded_redis(folder / "redis", max_memory="256mb"))
-        for name in ("ours", "baseline"):
-            asyncio.run(_create_database(postgres, name))
-        upgrade(postgres.set(database="ours"))
+        upgrade(postgres)
         yield Site(folder, models, postgres, redis_url.removesuffix("/0"))
 
 
 @contextmanager
 def our_service(where: Site, **settings: str) -> Iterator[Server]:
     """Run `bentoml serve` as `make serve` does, without rate limits."""
-    port = free_port()
     # All that is served from one home shares a metrics folder, which each start empties.
     home = Path(tempfile.mkdtemp(prefix="home-", dir=where.folder))
-    (home / "models").symlink_to(where.models_folder)
+    (home / "models").symlink_to(where.models["v1"].folder.parent.parent)
+    port = free_port()
     environment = {
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "true",
-        "DATABASE_URL": where.postgres.set(database="ours").render_as_string(hide_password=False),
+        "DATABASE_URL": where.postgres.render_as_string(hide_password=False),
         "REDIS_URL": f"{where.redis_url}/0",
         # Two runs at once would ship each other's predictions, each to its own database.
         "DATA_FOLDER": str(home / "data"),
@@ -146,43 +145,40 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
     }
     command = ["bentoml", "serve", "service:SentimentService"]
     with _running(
-        OURS, command, where.folder, port=port, ready_path="/readyz", environment=environment
+        OURS, where, command, port=port, ready_path="/readyz", environment=environment
     ) as server:
         yield server
 
 
-@contextmanager
-def baseline(where: Site) -> Iterator[Server]:
-    port = free_port()
-    database = where.postgres.set(drivername="postgresql", database="baseline")
-    command = ["loadtest.baseline_app", "--port", str(port)]
-    command += ["--v1", str(where.models["v1"].folder), "--v2", str(where.models["v2"].folder)]
+def baseline(where: Site) -> AbstractContextManager[Server]:
+    database = where.postgres.set(drivername="postgresql")
+    command = ["loadtest.baseline_app", "--redis-url", f"{where.redis_url}/1"]
     command += ["--database-url", database.render_as_string(hide_password=False)]
-    command += ["--redis-url", f"{where.redis_url}/1"]
-    with _running(BASELINE, command, where.folder, port=port, ready_path="/health") as server:
-        yield server
+    for version, model in where.models.items():
+        command += [f"--{version}", str(model.folder)]
+    return _running(BASELINE, where, command)
 
 
-@contextmanager
-def peer(where: Site) -> Iterator[Server]:
-    port = free_port()
-    command = ["loadtest.litserve_app", "--port", str(port)]
-    command += ["--model", str(where.models["v1"].folder)]
-    with _running(PEER, command, where.folder, port=port, ready_path="/health") as server:
-        yield server
+def peer(where: Site) -> AbstractContextManager[Server]:
+    command = ["loadtest.litserve_app", "--model", str(where.models["v1"].folder)]
+    return _running(PEER, where, command)
 
 
 @contextmanager
 def _running(
     name: str,
-    command: list[str],
-    folder: Path,
+    where: Site,
+    command: Sequence[str],
     *,
-    port: int,
-    ready_path: str,
+    port: int | None = None,
+    ready_path: str = "/health",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    log = folder / f"{name}.log"
+    """Run a module; one without a port gets it as an option."""
+    if port is None:
+        port = free_port()
+        command = [*command, "--port", str(port)]
+    log = where.folder / f"{name}.log"
     started = time.perf_counter()
     with log.open("wb") as output:
         # A session of its own, so that Ctrl-C reaches it once, from here.
@@ -195,21 +191,16 @@ def _running(
             start_new_session=True,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
-        yield Server(name, url, process, url + ready_path, log, started)
+        yield Server(name, f"http://127.0.0.1:{port}", process, ready_path, log, started)
     finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[Any]) -> None:
-    """Stop a process that leads a session, and what it has left of that session."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+        # And whatever it has left of its session.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def free_port() -> int:
@@ -217,13 +208,3 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-async def _create_database(postgres: URL, name: str) -> None:
-    connection = await asyncpg.connect(
-        host=str(postgres.query["host"]), user=postgres.username, database=postgres.database
-    )
-    try:
-        await connection.execute(f"CREATE DATABASE {name}")
-    finally:
-        await connection.close()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from statistics import median
 from typing import Annotated
 
@@ -17,16 +15,19 @@ import httpx
 import psutil
 import typer
 import uvloop
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from loadtest.bench.processes import of_each_role, resident_mib, sampled
+from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.servers import our_service, site
-from loadtest.generator import MAX_SECONDS, send_load
+from loadtest.generator import send_load
 from loadtest.report import LoadReport
+from loadtest.table import console, make_table
 from loadtest.traffic import Kind, make_traffic
 
 SAMPLE_SECONDS = 2.0
+# Each part makes new connections.
+PART_SECONDS = 60.0
 # Well below what two cores can do: nothing is to be refused.
 CLIENTS = 4
 READING = ("/analytics/summary", "/analytics/latency", "/analytics/drift", "/health", "/metrics")
@@ -40,7 +41,6 @@ WRONG: tuple[tuple[str, bytes], ...] = (
 MAX_GROWTH = {"memory, MiB": 0.05, "open files": 0.0, "connections": 0.0, "threads": 0.0}
 # Allowed besides, because connection pools grow and shrink.
 SLACK = {"memory, MiB": 16.0, "open files": 12.0, "connections": 12.0, "threads": 4.0}
-console = Console(highlight=False)
 
 
 class WrongAnswer(RuntimeError):
@@ -53,25 +53,21 @@ Sample = Mapping[str, float]
 
 def main(
     minutes: Annotated[float, typer.Option(help="minutes of traffic")] = 30.0,
-    record: Annotated[Path | None, typer.Option(help="a JSON file for the figures")] = None,
+    record: RecordOption = None,
 ) -> None:
     """Exit with 1 if a request failed, or memory, files, connections or threads grew."""
     with site() as where, our_service(where, API_WORKERS="2") as server:
         server.wait_until_ready()
-        samples, reports = uvloop.run(soak(server.url, server.process.pid, minutes * 60))
-    failures = sum((Counter(report.failures) for report in reports), Counter[str]())
-    grown = growth(samples)
-    table = Table(title=f"{minutes:g} minutes", title_justify="left")
-    for column in ("", "second quarter", "last quarter"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, (before, after) in grown.items():
-        table.add_row(name, f"{before:,.0f}", f"{after:,.0f}")
-    console.print(table)
+        samples, reports = uvloop.run(soak(server.url, server.pid, minutes * 60))
+    failures = sum((report.failures for report in reports), Counter[str]())
     answers = sum(len(report.latencies_seconds) for report in reports)
+    grown = growth(samples)
+    rows = [(name, round(before), round(after)) for name, (before, after) in grown.items()]
+    console.print(make_table(f"{minutes:g} minutes", ("", "second quarter", "last quarter"), rows))
     console.print(f"{answers:,} answers, failures: {dict(failures) or 'none'}")
-    if record is not None:
-        figures = {"minutes": minutes, "answers": answers, "failures": failures, "growth": grown}
-        record.write_text(json.dumps(figures, indent=1) + "\n")
+    write_figures(
+        record, {"minutes": minutes, "answers": answers, "failures": failures, "growth": grown}
+    )
     raise typer.Exit(1 if failures or too_much(grown) else 0)
 
 
@@ -80,32 +76,27 @@ async def soak(url: str, pid: int, seconds: float) -> tuple[list[Sample], list[L
 
     `pid` is the process of `bentoml serve`.
     """
-    samples: list[Sample] = []
     reports: list[LoadReport] = []
+    started = time.monotonic()
     with Progress(console=console) as progress:
         task = progress.add_task("soaking", total=seconds)
 
-        async def sample() -> None:
-            while True:
-                samples.append(await asyncio.to_thread(take_sample, pid))
-                progress.advance(task, SAMPLE_SECONDS)
-                await asyncio.sleep(SAMPLE_SECONDS)
+        def sample() -> Sample:
+            progress.update(task, completed=time.monotonic() - started)
+            return take_sample(pid)
 
-        others = [asyncio.create_task(task) for task in (sample(), _send_queries_and_mistakes(url))]
-        end = time.monotonic() + seconds
-        for seed in itertools.count():
-            left = end - time.monotonic()
-            if left <= 0:
-                break
-            # Each part makes new connections.
-            traffic = make_traffic(Kind.mixed, seed=seed)
-            part = min(left, MAX_SECONDS, 60.0)
-            reports.append(await send_load(url, traffic, clients=CLIENTS, seconds=part))
-        for other in others:
-            if other.done():
-                other.result()  # raises: they go on until they are cancelled
-            other.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        async with sampled(sample, SAMPLE_SECONDS) as samples:
+            others = asyncio.create_task(_send_queries_and_mistakes(url))
+            for seed in itertools.count():
+                left = started + seconds - time.monotonic()
+                if left <= 0:
+                    break
+                traffic = make_traffic(Kind.mixed, seed=seed)
+                part = min(left, PART_SECONDS)
+                reports.append(await send_load(url, traffic, clients=CLIENTS, seconds=part))
+            if others.done():
+                others.result()  # raises: they go on until they are cancelled
+            others.cancel()
     return samples, reports
 
 
@@ -127,30 +118,21 @@ async def _send_queries_and_mistakes(url: str) -> None:
 
 def take_sample(pid: int) -> Sample:
     """Memory, files, connections and threads of `bentoml serve` and its children."""
+
+    def figures(process: psutil.Process) -> Sample:
+        return {
+            "memory, MiB": resident_mib(process),
+            "open files": process.num_fds(),
+            "connections": len(process.net_connections()),
+            "threads": process.num_threads(),
+        }
+
     sums = defaultdict[str, float](float)
-    root = psutil.Process(pid)
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            mib = process.memory_info().rss / 2**20
-            figures = {
-                "memory, MiB": mib,
-                "open files": process.num_fds(),
-                "connections": len(process.net_connections()),
-                "threads": process.num_threads(),
-                f"memory of {_role(process)}, MiB": mib,
-            }
-        except psutil.NoSuchProcess:
-            continue
-        for name, value in figures.items():
+    for role, _, found in of_each_role(pid, figures):
+        for name, value in found.items():
             sums[name] += value
+        sums[f"memory of {role}, MiB"] += found["memory, MiB"]
     return sums
-
-
-def _role(process: psutil.Process) -> str:
-    """The service name, such as sentiment_runner_v1, or else the module."""
-    command: list[str] = process.cmdline()
-    flag = "--service-name"
-    return command[command.index(flag) + 1] if flag in command else command[2]
 
 
 def growth(samples: list[Sample]) -> dict[str, tuple[float, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from loadtest.bench.plan import BASE, STARTER, THINKING
 from loadtest.bench.servers import BASELINE, OURS, PEER
@@ -38,35 +38,31 @@ class Target:
         }
 
 
-def _times(kind: Kind, clients: int, server: str, figure: str, size: str = STARTER) -> Value:
+def _figure(part: str, *path: str, **cell: Any) -> Value:
+    """The figure at `path` in the first row of a part with the values of `cell`."""
+
     def value(summary: Summary) -> float | None:
-        found = _cell(summary, size, kind, clients)
-        times = found["times"].get(server) if found else None
-        ratio: float | None = times[figure] if times else None
-        return ratio
+        for row in summary.get(part, []):
+            if all(row[key] == wanted for key, wanted in cell.items()):
+                found: Any = row
+                for key in path:
+                    found = None if found is None else found.get(key)
+                return cast("float | None", found)
+        return None
 
     return value
 
 
-def _ours(
-    kind: Kind, clients: int, figure: str, *, think: tuple[float, float] = (0.0, 0.0)
+def _service(
+    kind: Kind, clients: int, *path: str, size: str = STARTER, think: tuple[float, float] = (0, 0)
 ) -> Value:
-    def value(summary: Summary) -> float | None:
-        found = _cell(summary, STARTER, kind, clients, think)
-        measured: float | None = found["servers"][OURS][figure] if found else None
-        return measured
-
-    return value
+    cell = {"size": size, "traffic": kind, "clients": clients, "think_seconds": list(think)}
+    return _figure("service", *path, **cell)
 
 
-def _cell(
-    summary: Summary, size: str, kind: Kind, clients: int, think: tuple[float, float] = (0.0, 0.0)
-) -> dict[str, Any] | None:
-    cell = (size, kind.value, clients, list(think))
-    for row in summary.get("service", []):
-        if (row["size"], row["traffic"], row["clients"], row["think_seconds"]) == cell:
-            return row
-    return None
+def _default_engine(size: str) -> Value:
+    """Speed relative to torch; the default engine is the first of a model, so measured first."""
+    return _figure("engines", "ratio", size=size, texts=32, tokens=24)
 
 
 def _our_failures(summary: Summary) -> float | None:
@@ -75,69 +71,39 @@ def _our_failures(summary: Summary) -> float | None:
     return sum(row["failures"] for row in rows) if rows else None
 
 
-def _share_of_the_engine(summary: Summary) -> float | None:
-    rows = summary.get("beside_the_engine", [])
-    share: float | None = rows[0]["share"] if rows else None
-    return share
-
-
-def _start(size: str, figure: str) -> Value:
-    def value(summary: Summary) -> float | None:
-        for row in summary.get("start", []):
-            if row["size"] == size:
-                measured: float | None = row[figure]
-                return measured
-        return None
-
-    return value
-
-
-def _default_engine(size: str, texts: int, tokens: int) -> Value:
-    """Speed relative to torch; the default engine is the first of a model, so measured first."""
-
-    def value(summary: Summary) -> float | None:
-        shape = (size, texts, tokens)
-        ratios = (
-            row["ratio"]
-            for row in summary.get("engines", [])
-            if (row["size"], row["texts"], row["tokens"]) == shape
-        )
-        return next(ratios, None)
-
-    return value
-
-
+_THROUGHPUT = "requests_per_second"
 TARGETS = (
     Target("texts/s, 32x24, starter size: default engine / torch fp32", "x", 4.0,
-           _default_engine(STARTER, 32, 24)),
+           _default_engine(STARTER)),
     Target("texts/s, 32x24, base size: default engine / torch fp32", "x", 5.0,
-           _default_engine(BASE, 32, 24)),
+           _default_engine(BASE)),
     Target("requests/s, mixed, 100 clients: ours / baseline", "x", 20.0,
-           _times(Kind.mixed, 100, BASELINE, "requests_per_second")),
+           _service(Kind.mixed, 100, "times", BASELINE, _THROUGHPUT)),
     Target("p95, mixed, 100 clients: baseline / ours", "x", 30.0,
-           _times(Kind.mixed, 100, BASELINE, "p95_ms")),
+           _service(Kind.mixed, 100, "times", BASELINE, "p95_ms")),
     Target("p50, mixed, 100 clients that think 1-3 s", "ms", 10.0,
-           _ours(Kind.mixed, 100, "p50_ms", think=THINKING), at_most=True),
+           _service(Kind.mixed, 100, "servers", OURS, "p50_ms", think=THINKING), at_most=True),
     Target("p95, mixed, 100 clients that think 1-3 s", "ms", 50.0,
-           _ours(Kind.mixed, 100, "p95_ms", think=THINKING), at_most=True),
+           _service(Kind.mixed, 100, "servers", OURS, "p95_ms", think=THINKING), at_most=True),
     Target("requests/s, distinct, 64 clients, base size: ours / LitServe", "x", 5.0,
-           _times(Kind.distinct, 64, PEER, "requests_per_second", BASE)),
+           _service(Kind.distinct, 64, "times", PEER, _THROUGHPUT, size=BASE)),
     Target("p50, distinct, 64 clients, base size: LitServe / ours", "x", 5.0,
-           _times(Kind.distinct, 64, PEER, "p50_ms", BASE)),
+           _service(Kind.distinct, 64, "times", PEER, "p50_ms", size=BASE)),
     Target("requests/s, distinct, 64 clients", "/s", 600.0,
-           _ours(Kind.distinct, 64, "requests_per_second")),
+           _service(Kind.distinct, 64, "servers", OURS, _THROUGHPUT)),
     Target("p99, distinct, 64 clients", "ms", 200.0,
-           _ours(Kind.distinct, 64, "p99_ms"), at_most=True),
+           _service(Kind.distinct, 64, "servers", OURS, "p99_ms"), at_most=True),
     Target("requests/s, cached, 8 clients", "/s", 1_300.0,
-           _ours(Kind.repeated, 8, "requests_per_second")),
+           _service(Kind.repeated, 8, "servers", OURS, _THROUGHPUT)),
     Target("p50, cached, 8 clients", "ms", 3.0,
-           _ours(Kind.repeated, 8, "p50_ms"), at_most=True),
+           _service(Kind.repeated, 8, "servers", OURS, "p50_ms"), at_most=True),
     Target("texts/s, batches of 100: ours / its engine alone at its best", "x", 0.70,
-           _share_of_the_engine),
-    Target("start to ready", "s", 5.0, _start(STARTER, "ready_seconds"), at_most=True),
+           _figure("beside_the_engine", "share")),
+    Target("start to ready", "s", 5.0,
+           _figure("start", "ready_seconds", size=STARTER), at_most=True),
     Target("resident under load, starter size", "MiB", 900.0,
-           _start(STARTER, "loaded_rss_mib"), at_most=True),
+           _figure("start", "loaded_rss_mib", size=STARTER), at_most=True),
     Target("resident under load, base size", "MiB", 2_048.0,
-           _start(BASE, "loaded_rss_mib"), at_most=True),
+           _figure("start", "loaded_rss_mib", size=BASE), at_most=True),
     Target("failed requests of ours", "", 0.0, _our_failures, at_most=True),
 )  # fmt: skip

@@ -38,15 +38,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bentoml.sentiment.save")
 
 
-def _with_weights(xml: str) -> tuple[str, str]:
-    return xml, xml.replace(".xml", ".bin")
-
-
-_FILES: dict[EngineName, tuple[str, ...]] = {
-    "onnxruntime-fp32": (ONNX_FILE,),
-    "onnxruntime-int8": (ONNX_INT8_FILE,),
-    "openvino-bf16": _with_weights(OPENVINO_FP16_FILE),
-    "openvino-int8": _with_weights(OPENVINO_INT8_FILE),
+# OpenVINO writes the weights beside its .xml file.
+_FILES: dict[EngineName, str] = {
+    "onnxruntime-fp32": ONNX_FILE,
+    "onnxruntime-int8": ONNX_INT8_FILE,
+    "openvino-bf16": OPENVINO_FP16_FILE,
+    "openvino-int8": OPENVINO_INT8_FILE,
 }
 
 
@@ -86,12 +83,12 @@ def build_engines(
     streams = usable_cpus()
     reference = Classifier(model, load_engine(model, REFERENCE, streams=streams))
     gate = Gate(reference, plan.texts.gate, streams=streams, progress=progress.on_texts)
-    writer = _EngineWriter(model, network, reference, plan.texts.calibration)
+    batches = _calibration_batches(reference, plan.texts.calibration)
     offered = replace(model, engines=(REFERENCE, *candidates))
     reports: dict[EngineName, GateReport] = {}
     for name in candidates:
         progress.on_step(f"{name}, being built")
-        writer.write(name)
+        _write_engine(name, model, network, batches)
         progress.on_step(f"{name}, compared with torch")
         try:
             report = gate.compare(Classifier(model, load_engine(offered, name, streams=streams)))
@@ -104,43 +101,36 @@ def build_engines(
         reports[name] = report
         if plan.first_only:
             break
-    _remove_unused(model.folder, reports)
+    for name, file in _FILES.items():
+        if name not in reports:
+            (model.folder / file).unlink(missing_ok=True)
+            (model.folder / file).with_suffix(".bin").unlink(missing_ok=True)
     return reports
 
 
-class _EngineWriter:
-    """Writes the files of engines; two engines share the ONNX file."""
+def _write_engine(
+    name: EngineName,
+    model: SavedModel,
+    network: PreTrainedModel,
+    batches: Sequence[NDArray[np.int64]],
+) -> None:
+    """Write the file of an engine into the model's folder; two engines share the ONNX file."""
+    path = model.folder / _FILES[name]
+    example = _example(model.max_tokens)
+    if name == "onnxruntime-int8":
+        _write_onnx_int8(network, batches, example, path)
+        return
+    onnx_file = model.folder / ONNX_FILE
+    if not onnx_file.is_file():
+        write_onnx(PooledDistilBert(network).eval(), example, onnx_file)
+    if name != "onnxruntime-fp32":
+        # Imported here because it takes seconds, and few machines build these engines.
+        from models.export.openvino_files import write_openvino_fp16, write_openvino_int8
 
-    def __init__(
-        self,
-        model: SavedModel,
-        network: PreTrainedModel,
-        tokenizer: Classifier,
-        calibration: Sequence[str],
-    ) -> None:
-        self._folder = model.folder
-        self._network = network
-        self._example = _example(model.max_tokens)
-        self._batches = _calibration_batches(tokenizer, calibration)
-
-    def write(self, name: EngineName) -> None:
-        if name == "onnxruntime-int8":
-            _write_onnx_int8(
-                self._network, self._batches, self._example, self._folder / ONNX_INT8_FILE
-            )
-            return
-        onnx_file = self._folder / ONNX_FILE
-        if not onnx_file.is_file():
-            write_onnx(PooledDistilBert(self._network).eval(), self._example, onnx_file)
         if name == "openvino-bf16":
-            # Imported here because it takes seconds, and few machines build these engines.
-            from models.export.openvino_files import write_openvino_fp16
-
-            write_openvino_fp16(onnx_file, self._folder / OPENVINO_FP16_FILE)
-        if name == "openvino-int8":
-            from models.export.openvino_files import write_openvino_int8
-
-            write_openvino_int8(onnx_file, self._batches, self._folder / OPENVINO_INT8_FILE)
+            write_openvino_fp16(onnx_file, path)
+        else:
+            write_openvino_int8(onnx_file, batches, path)
 
 
 def _write_onnx_int8(
@@ -177,9 +167,3 @@ def _example(max_tokens: int) -> tuple[Tensor, Tensor]:
     mask = torch.ones_like(ids)
     mask[-1, 5:] = 0
     return ids, mask
-
-
-def _remove_unused(folder: Path, reports: dict[EngineName, GateReport]) -> None:
-    used = {file for name in reports for file in _FILES[name]}
-    for file in {file for files in _FILES.values() for file in files} - used:
-        (folder / file).unlink(missing_ok=True)

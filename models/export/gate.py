@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import StringConstraints
 
 from core.types import Classification, Sentiment
 from runners.classifier import Classifier
@@ -25,7 +26,7 @@ _STEP_TEXTS = 64
 class LabelledText:
     """A real text and its label, given by people."""
 
-    text: str
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     label: Sentiment
 
 
@@ -104,23 +105,15 @@ class Gate:
         pairs = list(zip(answers, self._reference, strict=True))
         return GateReport(
             texts=len(pairs),
-            agreement=_share([ours.sentiment == theirs.sentiment for ours, theirs in pairs]),
+            agreement=float(np.mean([a.sentiment == b.sentiment for a, b in pairs])),
             mean_difference=float(np.mean([largest_difference(*pair) for pair in pairs])),
-            accuracy=self._accuracy(answers),
-            reference_accuracy=self._accuracy(self._reference),
+            accuracy=accuracy(self._texts, answers),
+            reference_accuracy=accuracy(self._texts, self._reference),
         )
 
     def _classify(self, classifier: Classifier) -> list[Classification]:
         return classify_texts(
             classifier, self._texts, streams=self._streams, progress=self._progress
-        )
-
-    def _accuracy(self, answers: Sequence[Classification]) -> float:
-        return _share(
-            [
-                answer.sentiment == labelled.label
-                for answer, labelled in zip(answers, self._texts, strict=True)
-            ]
         )
 
 
@@ -147,13 +140,15 @@ def classify_texts(
         return [answer for step in steps for answer in step]
 
 
+def accuracy(texts: Sequence[LabelledText], answers: Sequence[Classification]) -> float:
+    """The share of answers that are the label of their text."""
+    pairs = zip(texts, answers, strict=True)
+    return float(np.mean([answer.sentiment == labelled.label for labelled, answer in pairs]))
+
+
 def largest_difference(first: Classification, second: Classification) -> float:
     """The largest difference of a class's probability; a missing class counts as 0."""
     labels = first.scores | second.scores
     return max(
         abs(first.scores.get(label, 0.0) - second.scores.get(label, 0.0)) for label in labels
     )
-
-
-def _share(outcomes: Sequence[bool]) -> float:
-    return sum(outcomes) / len(outcomes) if outcomes else 0.0

@@ -55,46 +55,32 @@ class PooledDistilBert(nn.Module):
         """Logits (rows, classes) of ids and mask (rows, tokens)."""
         hidden = self.embeddings(input_ids)
         bias = (1.0 - attention_mask[:, None, None, :].to(hidden.dtype)) * _MASKED
-        for number in range(len(self.layers) - 1):
+        for number in range(len(self.layers)):
             hidden = self._layer(number, hidden, bias)
-        first = self._last_layer(hidden, bias)
-        return self.classifier(torch.relu(self.pre_classifier(first)))  # type: ignore[no-any-return]
+        return self.classifier(torch.relu(self.pre_classifier(hidden[:, 0])))  # type: ignore[no-any-return]
 
     def _layer(self, number: int, hidden: Tensor, bias: Tensor) -> Tensor:
-        heads, width = self._heads(number)
-        rows, tokens = hidden.shape[:2]
-        qkv = self.projections[f"qkv_{number}"](hidden).view(rows, tokens, 3, heads, width)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return self._attend(number, (query, key, value), bias, hidden)
-
-    def _last_layer(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        number = len(self.layers) - 1
-        heads, width = self._heads(number)
-        rows, tokens = hidden.shape[:2]
-        first = hidden[:, :1]
-        kv = self.projections[f"kv_{number}"](hidden).view(rows, tokens, 2, heads, width)
-        key, value = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        query = self.projections[f"q_{number}"](first).view(rows, 1, heads, width).transpose(1, 2)
-        return self._attend(number, (query, key, value), bias, first)[:, 0]
-
-    def _attend(
-        self, number: int, attention: tuple[Tensor, Tensor, Tensor], bias: Tensor, residual: Tensor
-    ) -> Tensor:
-        """Attention, output projection and feed-forward of the tokens that have a query."""
-        query, key, value = attention
+        """The output of a layer for the tokens that have a query: in the last one, the first."""
         layer: Any = self.layers[number]
-        rows, tokens = residual.shape[:2]
+        heads, width = layer.attention.n_heads, layer.attention.attention_head_size
+        rows, tokens = hidden.shape[:2]
+        residual = hidden
+        if number < len(self.layers) - 1:
+            qkv = self.projections[f"qkv_{number}"](hidden).view(rows, tokens, 3, heads, width)
+            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            residual = hidden[:, :1]
+            kv = self.projections[f"kv_{number}"](hidden).view(rows, tokens, 2, heads, width)
+            key, value = kv.permute(2, 0, 3, 1, 4).unbind(0)
+            query = self.projections[f"q_{number}"](residual).view(rows, 1, heads, width)
+            query = query.transpose(1, 2)
         weights = torch.softmax(torch.matmul(query, key.transpose(2, 3)) + bias, dim=-1)
-        context = torch.matmul(weights, value).transpose(1, 2).reshape(rows, tokens, -1)
+        context = torch.matmul(weights, value).transpose(1, 2).flatten(2)
         attended = layer.sa_layer_norm(self.projections[f"out_{number}"](context) + residual)
         inner = layer.ffn.activation(self.projections[f"up_{number}"](attended))
         fed: Tensor = self.projections[f"down_{number}"](inner)
         output: Tensor = layer.output_layer_norm(fed + attended)
         return output
-
-    def _heads(self, number: int) -> tuple[int, int]:
-        attention: Any = self.layers[number].attention
-        return attention.n_heads, attention.attention_head_size
 
 
 def _projections(layer: Any, *, last: bool) -> list[tuple[str, Tensor, Tensor]]:

@@ -51,9 +51,9 @@ def write_int8_onnx(
         if layer is None:
             nodes.append(node)
             continue
-        integers, constants = _constants(node.name, layer, weights[node.input[1]])
+        product, constants = _int8_product(node, layer, weights[node.input[1]])
         graph.initializer.extend(constants)
-        nodes += _int8_product(node, integers)
+        nodes += product
     used = {name for node in nodes for name in node.input}
     used_tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:]
@@ -63,37 +63,32 @@ def write_int8_onnx(
     onnx.save(model, path)
 
 
-def _constants(
-    name: str, layer: RowScaledLinear, weight: onnx.TensorProto
-) -> tuple[list[str], list[onnx.TensorProto]]:
-    """Names and tensors of input scale and zero, weight, its scales and its zeros."""
-    scales = layer.scales.numpy()
-    steps = np.round(numpy_helper.to_array(weight) / scales).astype(np.int8)
+def _int8_product(
+    node: NodeProto, layer: RowScaledLinear, weight: onnx.TensorProto
+) -> tuple[list[NodeProto], list[onnx.TensorProto]]:
+    """The nodes that multiply in 8 bits instead of `node`, and their constants."""
+    name, scales = node.name, layer.scales.numpy()
     # An input with a shift is never negative: all 255 steps are above zero.
     input_scale, input_zero = (1 / 255, 0) if layer.shift else (1 / 127, 128)
     arrays = {
         "input_scale": np.array(input_scale, np.float32),
         "input_zero": np.array(input_zero, np.uint8),
-        "weight": steps,
+        "weight": np.round(numpy_helper.to_array(weight) / scales).astype(np.int8),
         "scales": scales,
         "zeros": np.zeros(scales.shape, np.int8),
     }
-    tensors = [numpy_helper.from_array(array, f"{name}/{key}") for key, array in arrays.items()]
-    return [tensor.name for tensor in tensors], tensors
-
-
-def _int8_product(node: NodeProto, constants: list[str]) -> list[NodeProto]:
-    input_scale, input_zero, weight, scales, zeros = constants
-    quantized = f"{node.name}/quantized"
-    return [
-        helper.make_node(
-            "QuantizeLinear", [node.input[0], input_scale, input_zero], [quantized], f"{quantized}"
-        ),
+    constants = [numpy_helper.from_array(array, f"{name}/{key}") for key, array in arrays.items()]
+    of_input = [f"{name}/input_scale", f"{name}/input_zero"]
+    quantized = f"{name}/quantized"
+    operands = ("weight", "input_scale", "scales", "input_zero", "zeros")
+    nodes = [
+        helper.make_node("QuantizeLinear", [node.input[0], *of_input], [quantized], quantized),
         helper.make_node(
             "MatMulIntegerToFloat",
-            [quantized, weight, input_scale, scales, input_zero, zeros],
+            [quantized, *(f"{name}/{operand}" for operand in operands)],
             list(node.output),
-            f"{node.name}/int8",
+            f"{name}/int8",
             domain=_CONTRIB_DOMAIN,
         ),
     ]
+    return nodes, constants

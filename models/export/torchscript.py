@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runners.engines.torch_engine import TORCHSCRIPT_FILE, deprecation_accepted
+from runners.engines.engine import TORCHSCRIPT_FILE, deprecation_accepted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

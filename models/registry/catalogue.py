@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -50,7 +49,6 @@ class Entry:
 
 def entries(settings: Settings) -> Iterator[Entry]:
     """Every sentiment model, the newest first, without those that others saved by our names."""
-    configured = {version: _resolved(settings.model_tag(version)) for version in VERSIONS}
     ours = {model_name(version) for version in VERSIONS}
     models = [
         model
@@ -58,7 +56,7 @@ def entries(settings: Settings) -> Iterator[Entry]:
         if model.tag.name in ours and "revision" in model.info.metadata
     ]
     for model in sorted(models, key=lambda model: model.info.creation_time, reverse=True):
-        yield _entry(model, configured)
+        yield entry(str(model.tag), settings)
 
 
 def entry(tag: str, settings: Settings) -> Entry:
@@ -67,19 +65,14 @@ def entry(tag: str, settings: Settings) -> Entry:
     Raises:
         bentoml.exceptions.NotFound: it is not in the store.
     """
-    configured = {version: _resolved(settings.model_tag(version)) for version in VERSIONS}
-    return _entry(bentoml.models.get(find_model(tag).tag), configured)
-
-
-def _entry(model: bentoml.Model, configured: dict[Version, str | None]) -> Entry:
-    tag = str(model.tag)
-    folder = Path(model.path)
+    model = find_model(tag)
+    info = bentoml.models.get(model.tag).info
     return Entry(
-        find_model(tag),
-        model.info.creation_time,
-        sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-        dict(model.info.metadata),
-        tuple(version for version, configured_tag in configured.items() if configured_tag == tag),
+        model,
+        info.creation_time,
+        sum(path.stat().st_size for path in model.folder.rglob("*") if path.is_file()),
+        dict(info.metadata),
+        tuple(v for v in VERSIONS if _resolved(settings.model_tag(v)) == model.tag),
     )
 
 

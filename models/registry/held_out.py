@@ -1,84 +1,78 @@
-"""Reads held-out texts, and compares the answers of models with their labels."""
+"""The accuracy of models on held-out texts: the gate of an import, and two models compared."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from core.types import Classification
-from models.export.gate import LabelledText, largest_difference
-from models.texts import InvalidTexts, LabelledLine, describe_errors
+from models.export.gate import LabelledText, accuracy, classify_texts, largest_difference
+from runners.classifier import Classifier
+from runners.cpu import usable_cpus
+from runners.model_store import InvalidCheckpoint
 from stats.outcomes import Interval, PairedOutcomes
 from stats.paired import tango_interval
 
 # With fewer, the interval of an accuracy of 90 % is wider than 8 points.
 MIN_TEXTS = 200
-
-
-def read_held_out(path: Path) -> list[LabelledText]:
-    """The texts of JSON lines, or of CSV with columns text and label (`.csv`, `.tsv`).
-
-    Raises:
-        InvalidTexts: the file cannot be read, a line is malformed, or there are fewer than 200.
-    """
-    try:
-        lines = list(_parsed(path))
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise InvalidTexts(f"{path} cannot be used: {error}") from error
-    unique = {line.text: line for line in lines}
-    if len(unique) < MIN_TEXTS:
-        raise InvalidTexts(f"{path} has {len(unique):,} different texts; it needs {MIN_TEXTS}")
-    return [LabelledText(line.text, line.label) for line in unique.values()]
-
-
-def _parsed(path: Path) -> Iterator[LabelledLine]:
-    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if separator is not None:
-            rows = csv.DictReader(file, delimiter=separator)
-            if not {"text", "label"} <= set(rows.fieldnames or ()):
-                raise InvalidTexts(f"{path} has no columns text and label: {rows.fieldnames}")
-            for row in rows:
-                yield _line(path, rows.line_num, lambda row=row: LabelledLine(**_named(row)))  # type: ignore[misc]
-        else:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _line(
-                        path,
-                        number,
-                        lambda line=line: LabelledLine.model_validate_json(line),  # type: ignore[misc]
-                    )
-
-
-def _named(row: dict[str, Any]) -> dict[str, Any]:
-    return {"text": row["text"], "label": (row["label"] or "").strip().lower()}
-
-
-def _line(path: Path, number: int, parse: Callable[[], LabelledLine]) -> LabelledLine:
-    try:
-        return parse()
-    except ValidationError as error:
-        raise InvalidTexts(
-            f"{path} cannot be used: line {number}: {describe_errors(error)}"
-        ) from error
+# Accuracy that a model may lose to the one it is compared with. On 2,000 texts, an equally good
+# model that differs on a tenth of them passes four times in five.
+MARGIN = 0.02
+# The metadata of a model that was imported without held-out texts.
+NOT_EVALUATED = {"gates": {"accuracy": "not evaluated: no held-out texts were given"}}
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationResult:
-    """The number of texts, and on how many of them a model is right."""
+class AccuracyGate:
+    """Requires a minimum accuracy, or non-inferiority to another model, on held-out texts.
 
-    texts: int
-    right: int
+    Non-inferior: the interval of the difference lies above `-margin`, a one-sided test of 2.5 %. So
+    with too few texts a model is rejected, not accepted.
+    """
 
-    @property
-    def accuracy(self) -> float:
-        return self.right / self.texts
+    texts: Sequence[LabelledText]
+    source: str
+    min_accuracy: float | None = None
+    against: Classifier | None = None
+    against_tag: str | None = None
+    margin: float = MARGIN
+
+    def __call__(self, candidate: Classifier) -> Mapping[str, Any]:
+        """Return the candidate's figures, for its metadata.
+
+        Raises:
+            InvalidCheckpoint: it is not accurate enough.
+        """
+        answers = classify_texts(candidate, self.texts, streams=usable_cpus())
+        texts, share = len(self.texts), accuracy(self.texts, answers)
+        figures: dict[str, Any] = {
+            "texts": texts, "accuracy": round(share, 5), "source": self.source
+        }  # fmt: skip
+        if self.min_accuracy is not None and share < self.min_accuracy:
+            raise InvalidCheckpoint(
+                f"the model is right on {share:.2%} of {texts:,} held-out texts; "
+                f"{self.min_accuracy:.2%} are required"
+            )
+        if self.against is not None:
+            baseline = classify_texts(self.against, self.texts, streams=usable_cpus())
+            compared = side_by_side(self.texts, baseline, answers)
+            low, high = compared.interval.low, compared.interval.high
+            figures |= {
+                "against": self.against_tag,
+                "margin": self.margin,
+                "difference": round(compared.difference, 5),
+                "difference_interval": [round(low, 5), round(high, 5)],
+            }
+            if low < -self.margin:
+                raise InvalidCheckpoint(
+                    f"the model may be less accurate than {self.against_tag} by {-low:.2%}, and "
+                    f"{self.margin:.2%} is allowed: on {texts:,} held-out texts the "
+                    f"difference is {compared.difference:+.2%} (95 % interval {low:+.2%} to "
+                    f"{high:+.2%}){'; more texts may decide it' if high >= -self.margin else ''}"
+                )
+        return {"gates": {"accuracy": figures}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,40 +99,28 @@ class SideBySide:
         return "neither is shown to be more accurate"
 
 
-def evaluate(texts: Sequence[LabelledText], answers: Sequence[Classification]) -> EvaluationResult:
-    """Count the answers that are the label of their text."""
-    right = sum(
-        answer.sentiment == labelled.label for labelled, answer in zip(texts, answers, strict=True)
-    )
-    return EvaluationResult(len(texts), right)
-
-
 def side_by_side(
     texts: Sequence[LabelledText],
     first: Sequence[Classification],
     second: Sequence[Classification],
 ) -> SideBySide:
     """Compare two models' answers; the interval is Tango's, 95 %, for paired shares."""
-    cells = dict.fromkeys(product((True, False), repeat=2), 0)
-    differing, differences = [], []
-    for labelled, a, b in zip(texts, first, second, strict=True):
-        cells[a.sentiment == labelled.label, b.sentiment == labelled.label] += 1
-        differences.append(largest_difference(a, b))
-        if a.sentiment != b.sentiment:
-            differing.append((labelled, a, b))
+    answered = list(zip(texts, first, second, strict=True))
+    counts = Counter((a.sentiment == t.label, b.sentiment == t.label) for t, a, b in answered)
     outcomes = PairedOutcomes(
-        both_right=cells[True, True],
-        only_v1_right=cells[True, False],
-        only_v2_right=cells[False, True],
-        none_right=cells[False, False],
+        both_right=counts[True, True],
+        only_v1_right=counts[True, False],
+        only_v2_right=counts[False, True],
+        none_right=counts[False, False],
     )
     interval = tango_interval(outcomes)
     if interval is None:
         raise ValueError("no texts to compare on")
+    differing = tuple(answer for answer in answered if answer[1].sentiment != answer[2].sentiment)
     return SideBySide(
         outcomes,
         1 - len(differing) / len(texts),
-        sum(differences) / len(texts),
+        sum(largest_difference(a, b) for _, a, b in answered) / len(texts),
         interval,
-        tuple(differing),
+        differing,
     )

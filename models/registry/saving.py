@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.types import EngineName, Version
-from models.registry.sources import Fetched
+from models.export.gate import GateReport
+from models.registry.sources import Fetched, fetch
+from models.starter.card import adapter_digest, failed_engines
 from models.texts import packaged_texts, read_texts
 from runners.engines.choice import REFERENCE, runnable_engines
 from runners.model_store import SavedModel
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
 console = Console()
 
 COLUMNS = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+
+
+class Source(StrEnum):
+    starter = "starter"
+    hub = "hub"
 
 
 class Engines(StrEnum):
@@ -43,10 +51,40 @@ TEXTS_HELP = (
 )
 
 
+def save_version(
+    version: Version,
+    source: Source,
+    location: str = "",
+    *,
+    engines: Engines = Engines.fastest,
+    texts: Path | None = None,
+) -> None:
+    """Save one version and print its tag and engines.
+
+    Raises:
+        InvalidCheckpoint: it cannot be served, or cannot be fetched.
+        InvalidTexts: the file of texts cannot be used.
+    """
+    if source is Source.starter:
+        fetch_into, failed = partial(_build_starter, version), failed_engines(version)
+    else:
+        fetch_into, failed = partial(fetch, location), ()
+    save(version, str(source), fetch_into, engines=engines, texts=texts, failed=failed)
+
+
+def _build_starter(version: Version, folder: Path) -> Fetched:
+    # Imported here: transformers takes seconds.
+    from models.starter.build import build_starter
+
+    facts = build_starter(version, folder)
+    digest = adapter_digest(version)
+    return Fetched(folder, {"source": "starter", "adapter_sha256": digest, **facts})
+
+
 def save(
     version: Version,
     origin: str,
-    checkpoint: AbstractContextManager[Fetched],
+    fetch_into: Callable[[Path], Fetched],
     *,
     engines: Engines,
     texts: Path | None,
@@ -55,6 +93,7 @@ def save(
 ) -> SavedModel:
     """Save a checkpoint as `version` and print its tag and engines; the bar shows its `origin`.
 
+    `fetch_into` gets an empty folder, which is removed when the checkpoint is saved.
     Engines that have `failed` with these weights before are tried only with `Engines.all`.
 
     Raises:
@@ -81,7 +120,8 @@ def save(
             )
             compared = 1 if plan.first_only else len(names)
             progress.update(task, total=len(plan.texts.gate) * (1 + compared))
-        with checkpoint as fetched:
+        with tempfile.TemporaryDirectory() as temporary:
+            fetched = fetch_into(Path(temporary))
             model = save_checkpoint(fetched.folder, version, fetched.facts, plan, acceptance_gate)
     seconds = time.perf_counter() - started
     console.print(f"{version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
@@ -101,9 +141,4 @@ def print_engines(metadata: Mapping[str, Any]) -> None:
     """Print the gate's figures of every engine."""
     for name, report in metadata["engines"].items():
         if report:
-            console.print(
-                f"    {name:<17} agreement {report['agreement']:.2%}, mean |dp| "
-                f"{report['mean_difference']:.4f}, accuracy {report['accuracy']:.2%} "
-                f"(torch {report['reference_accuracy']:.2%}), {report['texts']:,} texts",
-                soft_wrap=True,
-            )
+            console.print(f"    {name:<17} {GateReport(**report)}", soft_wrap=True)

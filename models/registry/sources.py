@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,34 +37,24 @@ class Fetched:
     facts: Mapping[str, Any]
 
 
-class PackageMissing(InvalidCheckpoint):
-    """A source whose package is not installed."""
-
-
 def fetch(location: str, into: Path) -> Fetched:
     """Download the checkpoint at `location` (see `HELP`) into `into`; a folder stays where it is.
 
     Raises:
         InvalidCheckpoint: it cannot be downloaded, or is no checkpoint.
     """
-    return _source_of(location)(location, into)
-
-
-def _source_of(location: str) -> Callable[[str, Path], Fetched]:
     if location.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
-        return _from_mlflow
+        return _from_mlflow(location, into)
     if location.startswith("wandb:"):
-        return _from_wandb
+        return _from_wandb(location, into)
     if location.endswith(".bentomodel"):
-        return _from_bentoml
-    return _from_folder if Path(location).is_dir() else _from_hub
+        return _from_bentoml(location, into)
+    if Path(location).is_dir():
+        return Fetched(Path(location), _facts(f"folder: {location}", location))
+    return _from_hub(location)
 
 
-def _from_folder(location: str, _into: Path) -> Fetched:
-    return Fetched(Path(location), _facts(f"folder: {location}", location))
-
-
-def _from_hub(location: str, _into: Path) -> Fetched:
+def _from_hub(location: str) -> Fetched:
     repo, _, revision = location.partition("@")
     try:
         folder = Path(
@@ -126,7 +116,7 @@ def _package(name: str, to_install: str, location: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise PackageMissing(
+        raise InvalidCheckpoint(
             f"{location} needs the package {name}: pip install {to_install}"
         ) from error
 
@@ -147,11 +137,8 @@ def _as_checkpoint(folder: Path) -> Path:
     MLflow's transformers flavour keeps weights and tokenizer in folders of their own.
     """
     configs = sorted(folder.rglob("config.json"), key=lambda path: len(path.parts))
-    for config in configs:
-        if _is_classifier(config):
-            found = config.parent
-            break
-    else:
+    found = next((config.parent for config in configs if _is_classifier(config)), None)
+    if found is None:
         raise InvalidCheckpoint(f"{folder.name} holds no config.json of a classifier")
     if not any((found / name).is_file() for name in TOKENIZER_FILES):
         for tokenizer in sorted(folder.rglob("tokenizer_config.json")):

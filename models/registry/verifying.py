@@ -52,11 +52,10 @@ def verify(entry: Entry) -> Iterator[Finding]:
             continue
         try:
             engine = load_engine(model, name, streams=1)
-            problem = check(Classifier(model, engine).infer, golden_set)
         except EngineUnavailable as error:
             yield Finding(name, str(error))
         else:
-            yield Finding(name, problem)
+            yield Finding(name, check(Classifier(model, engine).infer, golden_set))
 
 
 def _files(entry: Entry) -> Finding:

@@ -25,7 +25,7 @@ from models.starter.encoder import (
 )
 from models.starter.examples import Example
 from models.starter.recipes import Recipe
-from models.starter.training import Step, accuracy, attach_adapter, train
+from models.starter.training import accuracy, attach_adapter, train
 
 _CONFIG_FILE = "adapter_config.json"
 _LICENCE = (
@@ -35,7 +35,7 @@ _LICENCE = (
 
 
 def make_adapter(
-    recipe: Recipe, folder: Path, cache: Path, on_step: Callable[[Step], None]
+    recipe: Recipe, folder: Path, cache: Path, on_step: Callable[[int, int, float], None]
 ) -> dict[str, Any]:
     """Train an adapter and replace the one in `folder`; return its card.
 
@@ -43,11 +43,11 @@ def make_adapter(
         StarterError: the texts or the encoder cannot be read.
     """
     data = load_data(cache)
-    files = find_encoder()
+    encoder = find_encoder()
     torch.manual_seed(recipe.seed)
     start = ADAPTERS / recipe.start_from if recipe.start_from else None
-    model = attach_adapter(convert_encoder(files), recipe, start)
-    train(model, build_tokenizer(files), data.split(recipe.domains).train, recipe, on_step)
+    model = attach_adapter(convert_encoder(encoder), recipe, start)
+    train(model, build_tokenizer(encoder), data.split(recipe.domains).train, recipe, on_step)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         written = Path(scratch)
@@ -75,9 +75,9 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
 
 def measured_card(recipe: Recipe, data: StarterData, adapter: Path) -> dict[str, Any]:
     """The card: the adapter's ingredients, and the accuracy of the merged model."""
-    files = find_encoder()
-    tokenizer = build_tokenizer(files)
-    classifier = merge_adapter(files, adapter)
+    encoder = find_encoder()
+    tokenizer = build_tokenizer(encoder)
+    classifier = merge_adapter(encoder, adapter)
 
     def measure(examples: list[Example]) -> dict[str, float]:
         return {

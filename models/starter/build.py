@@ -5,36 +5,31 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from peft import PeftModel
 from transformers import BertTokenizer, DistilBertForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
-from models.starter.card import StarterCard, adapter_folder, read_card
-from models.starter.encoder import (
-    EncoderFiles,
-    build_tokenizer,
-    convert_encoder,
-    find_encoder,
-)
+from models.starter.card import adapter_folder, read_card
+from models.starter.encoder import VOCABULARY_FILE, build_tokenizer, convert_encoder, find_encoder
 
 
-def build_starter(version: str, output_folder: Path) -> StarterCard:
-    """Write one version in the Hugging Face layout, ready for `from_pretrained`.
+def build_starter(version: str, output_folder: Path) -> dict[str, Any]:
+    """Write one version in the Hugging Face layout, ready for `from_pretrained`; return its card.
 
     Takes seconds and no network: convert the encoder, merge the adapter, save in float32. Raises
     UnknownStarterError, EncoderNotInstalledError or ConversionMismatchError.
     """
     card = read_card(version)
-    files = find_encoder()
+    encoder = find_encoder()
     with _quiet_transformers():
-        classifier = merge_adapter(files, adapter_folder(version))
+        classifier = merge_adapter(encoder, adapter_folder(version))
         output_folder.mkdir(parents=True, exist_ok=True)
         classifier.save_pretrained(output_folder)
-        build_tokenizer(files).save_pretrained(output_folder)
+        build_tokenizer(encoder).save_pretrained(output_folder)
     # The fast tokenizer saves tokenizer.json only; other runtimes read the vocabulary.
-    shutil.copyfile(files.vocabulary, output_folder / "vocab.txt")
+    shutil.copyfile(encoder / VOCABULARY_FILE, output_folder / VOCABULARY_FILE)
     return card
 
 
@@ -47,9 +42,9 @@ def load_starter(folder: Path) -> tuple[DistilBertForSequenceClassification, Ber
     return classifier, tokenizer
 
 
-def merge_adapter(files: EncoderFiles, adapter: Path) -> DistilBertForSequenceClassification:
+def merge_adapter(encoder: Path, adapter: Path) -> DistilBertForSequenceClassification:
     """The converted encoder with the adapter's update added to its weights, head included."""
-    adapted = PeftModel.from_pretrained(convert_encoder(files), str(adapter))
+    adapted = PeftModel.from_pretrained(convert_encoder(encoder), str(adapter))
     merged = cast("DistilBertForSequenceClassification", adapted.merge_and_unload())
     merged.train(mode=False)
     return merged
@@ -58,15 +53,8 @@ def merge_adapter(files: EncoderFiles, adapter: Path) -> DistilBertForSequenceCl
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     # An operator's command prints its own progress; per-weight bars would drown it.
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,17 @@ class UnknownStarterError(StarterError):
     """No adapter is committed for this version."""
 
 
-@dataclass(frozen=True)
-class StarterCard:
-    """What a starter model was made of and how often it was right, per held-out set (0 to 1)."""
-
-    base: str
-    training_data: str
-    licence: str
-    held_out_accuracy: dict[str, float]
-
-
 def starter_versions() -> list[str]:
     """Versions with a committed adapter, oldest first."""
     return sorted(card.parent.name for card in ADAPTERS.glob(f"*/{CARD_FILE}"))
 
 
-def read_card(version: str) -> StarterCard:
-    """The committed facts about one version."""
+def read_card(version: str) -> dict[str, Any]:
+    """The ingredients of one version, and how often it was right, per held-out set (0 to 1)."""
     card = _card(version)
-    return StarterCard(
-        base=card["base"],
-        training_data=card["training_data"],
-        licence=card["licence"],
-        held_out_accuracy={
-            domain: result["accuracy"] for domain, result in card["held_out"].items()
-        },
-    )
+    accuracies = {domain: result["accuracy"] for domain, result in card["held_out"].items()}
+    facts = {name: card[name] for name in ("base", "training_data", "licence")}
+    return {**facts, "held_out_accuracy": accuracies}
 
 
 def failed_engines(version: str) -> tuple[EngineName, ...]:
@@ -55,9 +39,7 @@ def failed_engines(version: str) -> tuple[EngineName, ...]:
 
 
 def _card(version: str) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads(
-        (adapter_folder(version) / CARD_FILE).read_text(encoding="utf-8")
-    )
+    card: dict[str, Any] = json.loads((adapter_folder(version) / CARD_FILE).read_bytes())
     return card
 
 

@@ -7,19 +7,13 @@ from pathlib import Path
 from models.starter.examples import (
     MIN_RATING,
     Example,
+    Rated,
     has_negation,
-    labelled_example,
     rated_example,
     share_of,
 )
 from models.starter.overlap import normal_form, overlapping, without_duplicates
-from models.starter.sources import (
-    Labelled,
-    Rated,
-    read_airline_tweets,
-    read_movie_reviews,
-    read_rated_snippets,
-)
+from models.starter.sources import read_airline_tweets, read_movie_reviews, read_rated_snippets
 
 HELD_OUT_SHARE = 0.2
 VALIDATION_SHARE = 0.05
@@ -124,28 +118,26 @@ def _unique_across(parts: Domains) -> Domains:
     return {domain: [example for tag, example in unique if tag == domain] for domain in parts}
 
 
-def _rated_where_possible(
-    sentences: Sequence[Labelled], snippets: Sequence[Rated]
-) -> list[Example]:
+def _rated_where_possible(sentences: Sequence[Example], snippets: Sequence[Rated]) -> list[Example]:
     # A zero mean says nothing about the text; its published label does.
     ratings = {normal_form(snippet.text): snippet for snippet in snippets if snippet.rating != 0}
     examples = []
     for sentence in sentences:
         rated = ratings.get(normal_form(sentence.text))
-        positive = rated_example(rated).positive if rated else labelled_example(sentence).positive
+        positive = rated_example(rated).positive if rated else sentence.positive
         examples.append(Example(sentence.text, positive))
     return examples
 
 
-def _split_reviews(reviews: Sequence[Labelled]) -> tuple[list[Example], list[Example]]:
+def _split_reviews(reviews: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     training: list[Example] = []
     held_out: list[Example] = []
     for review in sorted(reviews, key=lambda review: share_of(normal_form(review.text))):
         is_long = len(review.text.split()) > LONG_REVIEW_WORDS
         if is_long and len(held_out) < LONG_REVIEWS_HELD_OUT:
-            held_out.append(labelled_example(review))
+            held_out.append(review)
         elif len(training) < REVIEWS_TRAINED:
-            training.append(labelled_example(review))
+            training.append(review)
     return training, held_out
 
 
@@ -159,10 +151,7 @@ def split_documents(domain: str, snippets: Sequence[Rated]) -> tuple[list[Exampl
     return training, held_out
 
 
-def _balanced(items: Sequence[Labelled]) -> list[Example]:
+def _balanced(items: Sequence[Example]) -> list[Example]:
     shuffled = sorted(items, key=lambda item: share_of(normal_form(item.text)))
-    return [
-        labelled_example(item)
-        for label in (0, 1)
-        for item in [item for item in shuffled if item.label == label][:AIRLINE_TWEETS_PER_CLASS]
-    ]
+    by_label = ([item for item in shuffled if item.label == label] for label in (0, 1))
+    return [item for items in by_label for item in items[:AIRLINE_TWEETS_PER_CLASS]]

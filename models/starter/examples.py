@@ -5,8 +5,6 @@ import math
 import re
 from dataclasses import dataclass
 
-from models.starter.sources import Labelled, Rated
-
 SPLIT_SEED = 20
 MIN_RATING = 0.5
 LABEL_SMOOTHING = 0.05
@@ -31,14 +29,23 @@ class Example:
         return int(self.positive > 0.5)
 
 
+@dataclass(frozen=True)
+class Rated:
+    """A text with the mean of its human ratings (-4 to 4) and the document it was cut from."""
+
+    text: str
+    rating: float
+    document: str
+
+
 def rated_example(snippet: Rated) -> Example:
     """A soft label from a mean rating: +-0.5 gives 0.73 / 0.27, +-2 gives 0.98 / 0.02."""
     return Example(snippet.text, 0.5 + 0.5 * math.tanh(snippet.rating))
 
 
-def labelled_example(item: Labelled) -> Example:
+def labelled_example(text: str, *, positive: bool) -> Example:
     """A smoothed hard label."""
-    return Example(item.text, 1 - LABEL_SMOOTHING if item.label else LABEL_SMOOTHING)
+    return Example(text, 1 - LABEL_SMOOTHING if positive else LABEL_SMOOTHING)
 
 
 def share_of(key: str) -> float:

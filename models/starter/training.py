@@ -2,8 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,24 +17,6 @@ from models.starter.recipes import Recipe
 # Batches are cut from length-sorted pools of this many: under 3% of the tokens are padding.
 _POOL_BATCHES = 50
 _LORA_TARGETS = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded token ids and mask (batch x tokens), class probabilities (batch x 2)."""
-
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    targets: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one optimiser step reports."""
-
-    index: int
-    total: int
-    loss: float
 
 
 def attach_adapter(
@@ -60,9 +41,12 @@ def train(
     tokenizer: BertTokenizer,
     examples: Sequence[Example],
     recipe: Recipe,
-    on_step: Callable[[Step], None],
+    on_step: Callable[[int, int, float], None],
 ) -> None:
-    """Optimise in place: AdamW, linear warm-up, cosine decay to zero, gradients clipped at 1."""
+    """Optimise in place: AdamW, linear warm-up, cosine decay to zero, gradients clipped at 1.
+
+    Each step calls `on_step` with its number, the total, and its loss.
+    """
     tokens = encode(tokenizer, [example.text for example in examples], recipe.max_tokens)
     order = random.Random(recipe.seed)
     total = recipe.epochs * math.ceil(len(examples) / recipe.batch_size)
@@ -76,16 +60,18 @@ def train(
     model.train()
     index = 0
     for _ in range(recipe.epochs):
-        for batch in _shuffled_batches(examples, tokens, recipe.batch_size, order):
-            logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            loss = cross_entropy(logits, batch.targets)
+        for batch in _shuffled_batches(tokens, recipe.batch_size, order):
+            padded = tokenizer.pad({"input_ids": [tokens[at] for at in batch]}, return_tensors="pt")
+            positive = torch.tensor([examples[at].positive for at in batch])
+            targets = torch.stack([1 - positive, positive], dim=1)
+            loss = cross_entropy(model(**padded).logits, targets)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(trainable, 1.0)
             optimiser.step()
             schedule.step()
             optimiser.zero_grad(set_to_none=True)
             index += 1
-            on_step(Step(index, total, loss.item()))
+            on_step(index, total, loss.item())
     model.eval()
 
 
@@ -128,10 +114,8 @@ def accuracy(
 ) -> float:
     """Share of examples whose more probable class is the labelled one."""
     predicted = positive_probabilities(model, tokenizer, [example.text for example in examples])
-    right = sum(
-        int(probability > 0.5) == example.label
-        for probability, example in zip(predicted, examples, strict=True)
-    )
+    pairs = zip(predicted, examples, strict=True)
+    right = sum((probability > 0.5) == example.label for probability, example in pairs)
     return right / len(examples)
 
 
@@ -143,25 +127,15 @@ def _learning_rate_factor(index: int, total: int, warm_up_share: float) -> float
 
 
 def _shuffled_batches(
-    examples: Sequence[Example], tokens: Sequence[list[int]], batch_size: int, order: random.Random
-) -> Iterator[Batch]:
-    positions = list(range(len(examples)))
+    tokens: Sequence[list[int]], batch_size: int, order: random.Random
+) -> list[list[int]]:
+    """Positions of texts of similar length, in random order."""
+    positions = list(range(len(tokens)))
     order.shuffle(positions)
     pool = batch_size * _POOL_BATCHES
-    groups = []
+    batches = []
     for start in range(0, len(positions), pool):
         chunk = sorted(positions[start : start + pool], key=lambda at: len(tokens[at]))
-        groups += [chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size)]
-    order.shuffle(groups)
-    for group in groups:
-        yield _padded([examples[at] for at in group], [tokens[at] for at in group])
-
-
-def _padded(examples: Sequence[Example], tokens: Sequence[list[int]]) -> Batch:
-    width = max(len(ids) for ids in tokens)
-    positive = torch.tensor([example.positive for example in examples])
-    return Batch(
-        torch.tensor([ids + [0] * (width - len(ids)) for ids in tokens]),
-        torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in tokens]),
-        torch.stack([1 - positive, positive], dim=1),
-    )
+        batches += [chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size)]
+    order.shuffle(batches)
+    return batches

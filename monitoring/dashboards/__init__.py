@@ -1,1 +1,1 @@
-"""What the Grafana dashboards show: a module for each, in one line a panel."""
+"""The Grafana dashboards: their source, in about one line a panel, beside the JSON."""

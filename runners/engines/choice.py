@@ -9,10 +9,7 @@ from textwrap import shorten
 
 from core.types import EngineName
 from runners.cpu import cpu_flags, is_x86
-from runners.engines.engine import Engine
-from runners.engines.onnx_engine import OnnxEngine
-from runners.engines.openvino_engine import OpenVinoEngine
-from runners.engines.torch_engine import TorchEngine
+from runners.engines.engine import Engine, OnnxEngine, OpenVinoEngine, TorchEngine
 from runners.model_store import SavedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")

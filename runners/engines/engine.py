@@ -1,11 +1,21 @@
-"""The protocol of an engine: padded batches of token ids in, logits out."""
+"""Engines: padded batches of token ids in, logits out."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+TORCHSCRIPT_FILE = "torchscript.pt"
+# OpenVINO caches what it prepares for each shape of a batch, by default for 5,000 shapes. Over
+# 1,200 shapes a runner grew from 242 to 828 MiB; with 64 it stays at 400, and is as fast.
+CACHED_SHAPES = 64
 
 
 class Engine(Protocol):
@@ -22,3 +32,117 @@ class Engine(Protocol):
     ) -> NDArray[np.float32]:
         """Logits, shape (rows, classes), for ids and mask of shape (rows, tokens)."""
         ...
+
+
+class TorchEngine:
+    """PyTorch in float32: the reference that other engines are measured against.
+
+    Runs the model as TorchScript, traced when it was saved. Loading takes 0.1 s; importing
+    transformers alone would take 4 s in each process (docs/decisions/0003).
+    """
+
+    name = "torch-fp32"
+
+    def __init__(self, folder: Path, *, mkldnn: bool) -> None:
+        """Load the model that `export_torchscript` left in `folder`."""
+        # Imported here because it takes seconds and only processes that compute need it.
+        import torch
+
+        torch.set_num_threads(1)  # in the whole process
+        torch.backends.mkldnn.enabled = mkldnn  # type: ignore[assignment]
+        self._torch = torch
+        with deprecation_accepted():
+            self._model = torch.jit.load(  # type: ignore[no-untyped-call]
+                folder / TORCHSCRIPT_FILE, map_location="cpu"
+            )
+
+    def infer(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        with self._torch.inference_mode():
+            logits = self._model(
+                self._torch.from_numpy(input_ids), self._torch.from_numpy(attention_mask)
+            )
+        result: NDArray[np.float32] = logits.numpy()
+        return result
+
+
+@contextmanager
+def deprecation_accepted() -> Iterator[None]:
+    """Silence the deprecation of TorchScript: files of torch.export take 4 s to load."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class OnnxEngine:
+    """ONNX Runtime, in float32 or with 8-bit matrix products, for any number of threads at once."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        # Imported here because only processes that compute need it.
+        import onnxruntime
+
+        self.name = name
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+
+    def infer(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        [logits] = self._session.run(
+            None, {"input_ids": input_ids, "attention_mask": attention_mask}
+        )
+        result: NDArray[np.float32] = logits
+        return result
+
+
+class OpenVinoEngine:
+    """OpenVINO, in bfloat16 or with 8-bit matrix products, on `streams` cores, a batch on each."""
+
+    def __init__(
+        self, path: Path, name: str, *, streams: int, precision: Literal["f32", "bf16"]
+    ) -> None:
+        # Imported here because only processes that compute need it.
+        import openvino
+
+        self.name = name
+        core = openvino.Core()
+        model = core.compile_model(
+            core.read_model(path),
+            "CPU",
+            {
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": streams,
+                "INFERENCE_PRECISION_HINT": precision,
+                # Two runners would otherwise pin their threads to the same cores.
+                "ENABLE_CPU_PINNING": False,
+                "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
+            },
+        )
+        # Each request serves one thread at a time; a batch takes a free one.
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(model.create_infer_request())
+        # Two threads at the first inference of a process hang it for ever in 3 of 100 starts: the
+        # library's bindings wait for each other. The first is done before a thread can have it.
+        token = np.ones((1, 1), dtype=np.int64)
+        self.infer(token, token)
+
+    def infer(
+        self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        request = self._requests.get()
+        try:
+            request.infer(
+                {"input_ids": input_ids, "attention_mask": attention_mask}, share_inputs=True
+            )
+            # The tensor belongs to the request, and the next batch overwrites it.
+            result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        finally:
+            self._requests.put(request)
+        return result

@@ -82,7 +82,7 @@ def _save_missing_models(settings: Settings) -> None:
     missing = [version for version in VERSIONS if not _is_saved(version, settings)]
     for version in missing:
         # Imported here because torch takes seconds, and a second start needs none of it.
-        from models.versions import Source, save_version
+        from models.registry.saving import Source, save_version
 
         save_version(version, Source.starter)
     if not missing:

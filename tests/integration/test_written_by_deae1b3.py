@@ -170,8 +170,8 @@ async def test_history_is_read_page_by_page(old: AsyncEngine) -> None:
 async def test_newest_policy_names_the_promoted_model(old: AsyncEngine) -> None:
     newest = await PolicyStore(old).newest()
     assert newest is not None
-    assert newest.policy.desired_model("v2") == (TAGS["promoted"], 10)
-    assert newest.policy.desired_model("v1") == (None, 9)
+    assert newest.policy.desired_model("v2") == DesiredModel(TAGS["promoted"], 10)
+    assert newest.policy.desired_model("v1") == DesiredModel(None, 9)
     assert newest.policy.champion == "v2"
     assert TAGS["promoted"] != TAGS["v2"]
 
@@ -206,7 +206,7 @@ async def test_live_policy_goes_by_the_database(old: AsyncEngine, tmp_path: Path
     wanted: list[DesiredModel] = []
     live = live_policy(old, tmp_path / "rollout.json", wanted)
     await live.refresh()
-    assert (live.version, wanted[-1]) == (NEWEST, (TAGS["promoted"], 10))
+    assert (live.version, wanted[-1]) == (NEWEST, DesiredModel(TAGS["promoted"], 10))
     written = json.loads((tmp_path / "rollout.json").read_bytes())
     assert written == json.loads(ROLLOUT_FILE.read_bytes())
 
@@ -221,7 +221,7 @@ async def test_without_postgresql_the_promoted_model_stays_promoted(tmp_path: Pa
     live.start()
     try:
         await until(lambda: bool(wanted))
-        assert wanted[0] == (TAGS["promoted"], 10)
+        assert wanted[0] == DesiredModel(TAGS["promoted"], 10)
         assert stored_form(live.record) == with_time(EXPECTED["policies"][-1])
     finally:
         await live.stop()

@@ -15,7 +15,6 @@ from loadtest.bench.baseline import Comparison
 from loadtest.bench.servers import Site, baseline
 from loadtest.headless import FIGURES, REPORT, run_locust
 from loadtest.outcome import Outcome
-from tests.database import run_sql
 from tests.serving import ServedBento
 from tests.store import saved_model
 
@@ -57,7 +56,6 @@ def test_100_users_get_right_answers_faster_than_from_the_baseline(
     assert shares == pytest.approx(SHARES, abs=0.06)
     assert (tmp_path / REPORT).is_file()
 
-    run_sql(postgres_server, "CREATE DATABASE baseline")
     models = {version: saved_model(bentoml_home, version) for version in VERSIONS}
     where = Site(tmp_path, models, postgres_server, redis_server.removesuffix("/0"))
     with baseline(where) as plain:

@@ -142,13 +142,13 @@ def test_body_past_the_limit_is_413(runner: ServedBento) -> None:
 
 def test_unknown_fields_of_a_call_are_ignored(runner: ServedBento) -> None:
     reply = post(runner, "/classify", encode(CALL | {"priority": 3}), wire.CONTENT_TYPE)
-    [result] = wire.decode_classifications(reply.content)
+    [result] = wire.decode(reply.content, wire.Results).results
     assert result.sentiment == "positive"
 
 
 def test_call_of_ten_thousand_texts_ends_at_its_timeout(runner: ServedBento) -> None:
     texts = [f"Text {number}." for number in range(10_000)]
-    body = wire.encode_classify(texts, 1.0, "bulk")
+    body = wire.encode(wire.Classify(texts, 1.0, "bulk"))
     began = time.monotonic()
     reply = post(runner, "/classify", body, wire.CONTENT_TYPE)
     assert (reply.status_code, "not done in 1.0 s" in reply.text) == (503, True), reply.text

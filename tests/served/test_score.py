@@ -85,7 +85,7 @@ def test_killed_and_interrupted_scoring_writes_the_same_file(
     # The models say the same of the first chunk here.
     with model_store_at(bentoml_home / "models"):
         models = load_models(("v1",), Settings(_env_file=None))
-    with Scorer({version: each.model for version, each in models.items()}, streams=1) as scorer:
+    with Scorer(models, streams=1) as scorer:
         scores = scorer.score([text.strip() for text in texts[:1_024] if text.strip()])
     for row, said in zip(rows, scores["v1"], strict=False):
         assert row["sentiment_v1"] == said.sentiment

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -40,6 +42,17 @@ def classification(text: str, revision: str = "r1") -> Classification:
     )
 
 
+def runner_description(
+    version: Version = "v1", revision: str = "r", engine: str = "fake", **changes: Any
+) -> RunnerDescription:
+    """The description of a runner that has just started, with `changes`."""
+    started = RunnerDescription(
+        version, revision, engine, ("negative", "positive"), None, hosts=1, tag="",
+        observed_generation=0, loading=None, load_error=None, converged=True,
+    )  # fmt: skip
+    return replace(started, **changes)
+
+
 class FakeRunner:
     """Answers with `classification`; remembers its calls; fails or waits when told to."""
 
@@ -53,7 +66,7 @@ class FakeRunner:
         self.gate.set()
         self.entered = asyncio.Event()
         self.answers_as = revision
-        self._description = RunnerDescription(version, revision, "fake", ("negative", "positive"))
+        self._description = runner_description(version, revision)
 
     def description(self) -> RunnerDescription:
         if self.starting:

@@ -18,9 +18,8 @@ from models.registry.verifying import verify
 from runners.classifier import Classifier
 from runners.engines.choice import load_engine, runnable_engines
 from runners.golden_set import check, read_golden_set
-from runners.loading import GoldenCheckFailed, load
 from runners.model_store import find_model
-from runners.slot import Slot, slot_of
+from runners.slot import GoldenCheckFailed, Slot, load, slot_of
 from scripts import models
 from tests.store import model_store_at
 from tests.written_by_deae1b3 import (

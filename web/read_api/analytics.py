@@ -9,37 +9,24 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from analytics.ab.over_time import ab_over_time
-from analytics.ab.report import ab_test
-from analytics.confidence import confidence
-from analytics.drift import drift
-from analytics.latency import exact_latency, latency
+from analytics.ab.over_time import AbOverTime, ab_over_time
+from analytics.ab.report import AbTest, ab_test
+from analytics.confidence import Confidence, confidence
+from analytics.drift import DriftOfTraffic, drift
+from analytics.latency import Latency, exact_latency, latency
 from analytics.reader import Reader
-from analytics.recent import recent
+from analytics.recent import RecentPredictions, recent
 from analytics.scope import Scope
-from analytics.summary import sentiment_counts, summary
+from analytics.summary import SentimentDistribution, Summary, sentiment_distribution, summary
 from analytics.time_range import TimeRange, parse_ends, parse_range, reference_range
-from analytics.timeseries import BucketName, choose_bucket, timeseries
+from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
 from core.types import Version
 from web.read_api.csv_rows import CSV_REPLY, Format, csv_response
-from web.schemas.ab import AbOverTime, AbTest
-from web.schemas.analytics import (
-    Confidence,
-    DriftOfTraffic,
-    Latency,
-    RecentPredictions,
-    SentimentDistribution,
-    Summary,
-    Timeseries,
-)
-
-_TIME_HELP = "ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)"
-
 
 # This only describes the formats in the OpenAPI document; `parse_range` validates them.
 _TIME = Query(
     max_length=40,
-    description=_TIME_HELP,
+    description="ISO 8601 with an offset (2026-01-31T12:00:00Z), or relative to now (30m, 24h, 7d)",
     json_schema_extra={
         "anyOf": [
             {"type": "string", "format": "date-time", "maxLength": 40},
@@ -56,9 +43,15 @@ def _span(since: Since = None, until: Until = None) -> TimeRange:
     return parse_range(since, until, datetime.now(UTC))
 
 
-Span = Annotated[TimeRange, Depends(_span)]
+def _scope(
+    span: Annotated[TimeRange, Depends(_span)],
+    version: Annotated[Version | None, Query(description="v1 or v2; both if absent")] = None,
+) -> Scope:
+    return Scope(span, version)
+
+
+ChosenScope = Annotated[Scope, Depends(_scope)]
 FormatChoice = Annotated[Format, Query(alias="format", description="csv: rows, with a header")]
-VersionFilter = Annotated[Version | None, Query(description="v1 or v2; both if absent")]
 
 
 def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
@@ -66,25 +59,20 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
     router = APIRouter(prefix="/analytics", tags=["analytics"])
 
     @router.get("/summary")
-    async def totals(span: Span, version: VersionFilter = None) -> Summary:
+    async def totals(scope: ChosenScope) -> Summary:
         """Totals and averages of the predictions in a time range (the last 24 hours)."""
-        scope = Scope(span, version)
-        return Summary.of(scope, **(await summary(reader(), scope))._asdict())
+        return await summary(reader(), scope)
 
     @router.get("/sentiment-distribution")
-    async def counts_by_sentiment(
-        span: Span, version: VersionFilter = None
-    ) -> SentimentDistribution:
+    async def counts_by_sentiment(scope: ChosenScope) -> SentimentDistribution:
         """The number of predictions of each sentiment."""
-        scope = Scope(span, version)
-        return SentimentDistribution.of_counts(scope, await sentiment_counts(reader(), scope))
+        return await sentiment_distribution(reader(), scope)
 
     @router.get("/recent", response_model=RecentPredictions, responses=CSV_REPLY)
     async def newest_predictions(
         *,
         request: Request,
-        span: Span,
-        version: VersionFilter = None,
+        scope: ChosenScope,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         before: Annotated[
             UUID | None, Query(description="`next_before` of the page before; absent for the first")
@@ -95,10 +83,7 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
 
         As CSV, the next page is in the Link header.
         """
-        scope = Scope(span, version)
-        page = RecentPredictions.of(
-            scope, **(await recent(reader(), scope, limit, before))._asdict()
-        )
+        page = await recent(reader(), scope, limit, before)
         if answer == "json":
             return page
         headers = {}
@@ -109,8 +94,7 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
 
     @router.get("/timeseries", response_model=Timeseries, responses=CSV_REPLY)
     async def predictions_over_time(
-        span: Span,
-        version: VersionFilter = None,
+        scope: ChosenScope,
         bucket: Annotated[
             BucketName | None,
             Query(description="by default, the smallest that gives at most 180 points"),
@@ -118,16 +102,12 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         answer: FormatChoice = "json",
     ) -> Timeseries | Response:
         """Counts, rates, shares and latency, bucket by bucket, for each version."""
-        scope = Scope(span, version)
-        chosen = choose_bucket(span, bucket)
-        points = await timeseries(reader(), scope, chosen)
-        reply = Timeseries.of(scope, bucket=chosen, points=points)
+        reply = await timeseries(reader(), scope, choose_bucket(scope.span, bucket))
         return reply if answer == "json" else csv_response("timeseries", reply.points)
 
     @router.get("/latency", response_model=Latency, responses=CSV_REPLY)
     async def latency_percentiles(
-        span: Span,
-        version: VersionFilter = None,
+        scope: ChosenScope,
         exact: Annotated[
             bool,
             Query(description="computed from every prediction; for a range of an hour at most"),
@@ -135,35 +115,33 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         answer: FormatChoice = "json",
     ) -> Latency | Response:
         """Percentiles of the time inside the service, for cached and for computed answers."""
-        scope = Scope(span, version)
-        percentiles = await (exact_latency if exact else latency)(reader(), scope)
-        reply = Latency.of(scope, exact=exact, percentiles=percentiles)
+        reply = await (exact_latency if exact else latency)(reader(), scope)
         return reply if answer == "json" else csv_response("latency", reply.percentiles)
 
     @router.get("/confidence", response_model=Confidence, responses=CSV_REPLY)
     async def confidence_of_predictions(
-        span: Span, version: VersionFilter = None, answer: FormatChoice = "json"
+        scope: ChosenScope, answer: FormatChoice = "json"
     ) -> Confidence | Response:
         """The confidence of each version and, with feedback, its calibration.
 
         As CSV, the reply is the histogram.
         """
-        scope = Scope(span, version)
-        reply = Confidence.of(scope, versions=await confidence(reader(), scope))
-        return reply if answer == "json" else csv_response("confidence", reply.histogram_rows())
+        reply = await confidence(reader(), scope)
+        if answer == "json":
+            return reply
+        bins = [
+            {**dict(row), "version": of.version} for of in reply.versions for row in of.histogram
+        ]
+        return csv_response("confidence", bins)
 
     @router.get("/drift")
     async def drift_of_traffic(
-        span: Span,
-        version: VersionFilter = None,
-        reference_since: Since = None,
-        reference_until: Until = None,
+        scope: ChosenScope, reference_since: Since = None, reference_until: Until = None
     ) -> DriftOfTraffic:
         """Whether sentiment, confidence or lengths have drifted from a reference window."""
-        reference = reference_range(reference_since, reference_until, span, datetime.now(UTC))
-        scope = Scope(span, version)
-        report = await drift(reader(), scope, reference)
-        return DriftOfTraffic.of_report(scope, reference, report)
+        now = datetime.now(UTC)
+        reference = reference_range(reference_since, reference_until, scope.span, now)
+        return await drift(reader(), scope, reference)
 
     @router.get("/ab")
     async def v2_against_v1(since: Since = None, until: Until = None) -> AbTest:
@@ -173,13 +151,12 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         read, as long as `since` stays the same; it does not hold in a sliding window.
         """
         ends = parse_ends(since, until, datetime.now(UTC))
-        return AbTest.of(await ab_test(reader(), *ends))
+        return await ab_test(reader(), *ends)
 
     @router.get("/ab/over-time")
     async def difference_over_time(until: Until = None) -> AbOverTime:
         """The difference in accuracy and its interval, from the beginning of each test on."""
         _, end = parse_ends(None, until, datetime.now(UTC))
-        points = await ab_over_time(reader(), end)
-        return AbOverTime.model_validate(points, from_attributes=True)
+        return await ab_over_time(reader(), end)
 
     return router

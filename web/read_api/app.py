@@ -15,10 +15,7 @@ from web.schemas.predictions import invalid_fields
 def create_read_app(*routers: APIRouter) -> FastAPI:
     """An app of `routers` whose errors are problems. BentoML mounts it at `/`."""
     app = FastAPI(
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        generate_unique_id_function=_operation_id,
+        openapi_url=None, docs_url=None, redoc_url=None, generate_unique_id_function=_operation_id
     )
     for router in routers:
         app.include_router(router)

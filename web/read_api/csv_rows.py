@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from fastapi import Response
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 Format = Literal["json", "csv"]
 CONTENT_TYPE = "text/csv; charset=utf-8"
@@ -19,13 +19,13 @@ CSV_REPLY: dict[int | str, dict[str, Any]] = {
 
 
 def csv_response(
-    name: str, rows: Sequence[BaseModel], headers: Mapping[str, str] | None = None
+    name: str, rows: Sequence[Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A header and a line for each row (RFC 4180); without rows, an empty body.
+    """A header and a line for each row, a model or a mapping (RFC 4180); of none, an empty body.
 
     A nested field is named with a dot, such as `sentiments.positive`. Null is an empty cell.
     """
-    flat = [dict(_flat(row.model_dump(mode="json"))) for row in rows]
+    flat = [dict(_flat(row)) for row in to_jsonable_python(rows)]
     text = io.StringIO()
     if flat:
         writer = csv.DictWriter(text, flat[0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import anyio.to_thread
@@ -50,8 +51,7 @@ class Probes(Protocol):
     @property
     def live_policy(self) -> WatchedPolicy: ...
 
-    @property
-    def limiter(self) -> RateLimiter: ...
+    limiter: RateLimiter
 
     @property
     def log_writable(self) -> bool: ...
@@ -99,13 +99,8 @@ def operations_router(
     async def rate_limit_status(request: Request, limit: LimitName = "predict") -> RateLimitStatus:
         """The state of a limit for this caller. This request is not counted."""
         state = await probes().limiter.state(limit, context_of(request.scope).caller)
-        if state is None:
-            return RateLimitStatus(limit=None, remaining=None, reset_in_seconds=None)
-        return RateLimitStatus(
-            limit=state.limit,
-            remaining=state.remaining,
-            reset_in_seconds=state.reset_in_seconds,
-        )
+        fields = {name: getattr(state, name, None) for name in RateLimitStatus.model_fields}
+        return RateLimitStatus(**fields)
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi_document() -> JSONResponse:
@@ -126,32 +121,26 @@ def operations_router(
 
 
 def _log_stats() -> LogStats:
-    name = "prediction_log_{}".format
+    counters = {
+        name: int(metrics.total(f"prediction_log_{name}_total"))
+        for name in ("recorded", "stored", "dropped", "rejected")
+    }
     return LogStats(
-        recorded=int(metrics.total(name("recorded_total"))),
-        stored=int(metrics.total(name("stored_total"))),
-        dropped=int(metrics.total(name("dropped_total"))),
-        rejected=int(metrics.total(name("rejected_total"))),
-        waiting_bytes=int(metrics.total(name("spool_bytes"))),
-        max_bytes=int(metrics.total(name("max_bytes"))),
-        oldest_seconds=metrics.total(name("spool_age_seconds")),
+        **counters,
+        waiting_bytes=int(metrics.total("prediction_log_spool_bytes")),
+        max_bytes=int(metrics.total("prediction_log_max_bytes")),
+        oldest_seconds=metrics.total("prediction_log_spool_age_seconds"),
     )
 
 
 async def health_report(probes: Probes) -> Health:
-    async def ask(
-        probe: Callable[[], Awaitable[bool]], answers: dict[str, bool], name: str
-    ) -> None:
-        answers[name] = await probe()
-
-    up: dict[str, bool] = {}
-    async with anyio.create_task_group() as group:
-        group.start_soon(ask, probes.database_connected, up, "database")
-        group.start_soon(ask, probes.redis_connected, up, "redis")
+    database_connected, redis_connected = await asyncio.gather(
+        probes.database_connected(), probes.redis_connected()
+    )
     ready = [runner.ready for runner in probes.runners.values()]
     if not any(ready) or not probes.log_writable:
         status = "unavailable"
-    elif all(ready) and all(up.values()):
+    elif all(ready) and database_connected and redis_connected:
         status = "ok"
     else:
         status = "degraded"
@@ -159,12 +148,11 @@ async def health_report(probes: Probes) -> Health:
         status=status,
         model_loaded=all(ready),
         log_writable=probes.log_writable,
-        database_connected=up["database"],
-        redis_connected=up["redis"],
+        database_connected=database_connected,
+        redis_connected=redis_connected,
         versions={version: _runner_health(runner) for version, runner in probes.runners.items()},
         rollout=RolloutHealth(
-            policy_version=probes.live_policy.version,
-            frozen=probes.live_policy.is_frozen,
+            policy_version=probes.live_policy.version, frozen=probes.live_policy.is_frozen
         ),
     )
 

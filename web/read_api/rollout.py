@@ -14,24 +14,14 @@ from rollout.admin import RolloutAdmin
 from rollout.changes import differences, step_ends
 from rollout.live import LivePolicy
 from rollout.policy import MAX_VERSION
-from web.schemas.rollout import (
-    GuardrailState,
-    PolicyEntry,
-    RolloutHistory,
-    RolloutStatus,
-    policy_header,
-    to_wire,
-)
+from web.schemas.rollout import PolicyEntry, RolloutHistory, RolloutStatus, policy_header
 
 
 class Rollout(Protocol):
     """The parts of a running service that these endpoints read."""
 
-    @property
-    def live_policy(self) -> LivePolicy: ...
-
-    @property
-    def rollout(self) -> RolloutAdmin: ...
+    live_policy: LivePolicy
+    rollout: RolloutAdmin
 
 
 def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
@@ -41,11 +31,11 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
     async def rollout_status() -> RolloutStatus:
         """Which version answers whom by now, and how the challenger does."""
         live = parts().live_policy
-        judgements = None
+        results = None
         with suppress(DatabaseUnavailable):
             # So that what was changed in another process a moment ago is told by this one too.
             await live.refresh()
-            judgements = await parts().rollout.evaluate_guardrails()
+            results = await parts().rollout.evaluate_guardrails()
         record = live.record
         return RolloutStatus(
             **policy_header(record),
@@ -53,8 +43,7 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
             policy=record.policy,
             champion=record.policy.champion,
             challenger=record.policy.challenger,
-            guardrails=judgements
-            and [GuardrailState.model_validate(one._asdict()) for one in judgements],
+            guardrails=results,
             step_ends=step_ends(record.policy),
         )
 
@@ -62,8 +51,7 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
     async def rollout_history(
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         before: Annotated[
-            int | None,
-            Query(ge=1, le=MAX_VERSION, description="`next_before` of the page before"),
+            int | None, Query(ge=1, le=MAX_VERSION, description="`next_before` of the page before")
         ] = None,
     ) -> RolloutHistory:
         """Who changed what, when and why."""
@@ -75,8 +63,7 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
         return RolloutHistory(
             policies=[
                 PolicyEntry(
-                    **policy_header(record),
-                    changes=to_wire(differences(earlier.policy, record.policy)),
+                    **policy_header(record), changes=differences(earlier.policy, record.policy)
                 )
                 for record, earlier in pairwise(records)
             ],

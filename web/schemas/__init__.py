@@ -1,1 +1,1 @@
-"""Wire models: what clients send and what they get."""
+"""Wire models: what clients send and what they get; analytics declares its own replies."""

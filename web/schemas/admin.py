@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import bentoml
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from core.input_text import USABLE_PATTERN, refuse_unusable
 from core.types import Version
-from rollout.changes import Action, AskedAction
+from rollout.changes import AskedAction
 from rollout.policy import MAX_VERSION, RolloutChanges, RolloutPolicy, Tag
-from web.schemas.predictions import RequestBody
-from web.schemas.rollout import PolicyChange, policy_header, to_wire
+from web.schemas.predictions import RequestBody, example
+from web.schemas.rollout import PolicyChange, PolicyHeader, policy_header
 
 if TYPE_CHECKING:
     # Not for the processes of the runners, which import this too: it comes with SQLAlchemy.
@@ -27,14 +26,10 @@ Reason = Annotated[
 
 
 class RolloutRequest(RequestBody):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "base_version": 0,
-                "reason": "v2 for a tenth of the subjects",
-                "changes": {"ab_weights": {"v1": 90, "v2": 10}},
-            }
-        }
+    model_config = example(
+        base_version=0,
+        reason="v2 for a tenth of the subjects",
+        changes={"ab_weights": {"v1": 90, "v2": 10}},
     )
     action: AskedAction = Field(
         "set",
@@ -55,11 +50,7 @@ class RolloutRequest(RequestBody):
 
 
 class ReloadRequest(RequestBody):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {"version": "v2", "tag": None, "reason": "back to the old one"}
-        }
-    )
+    model_config = example(version="v2", tag=None, reason="back to the old one")
     version: Version
     tag: Tag | None = Field(
         description="a model of the BentoML store, name:version; null: what the setting names"
@@ -70,12 +61,7 @@ class ReloadRequest(RequestBody):
     )
 
 
-class RolloutReply(bentoml.IODescriptor):
-    policy_version: int
-    created_at: AwareDatetime
-    author: str
-    action: Action
-    reason: str
+class RolloutReply(PolicyHeader):
     policy: RolloutPolicy
     changes: list[PolicyChange]
     subjects_moved_percent: float = Field(
@@ -85,11 +71,10 @@ class RolloutReply(bentoml.IODescriptor):
 
     @classmethod
     def of(cls, outcome: Outcome) -> RolloutReply:
-        record = outcome.record
         return cls(
-            **policy_header(record),
-            policy=record.policy,
-            changes=to_wire(outcome.changes),
+            **policy_header(outcome.record),
+            policy=outcome.record.policy,
+            changes=outcome.changes,
             subjects_moved_percent=outcome.subjects_moved_percent,
             dry_run=outcome.dry_run,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from core.types import Version
 
@@ -25,7 +25,6 @@ class RolloutHealth(BaseModel):
 
 
 class Health(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
     status: str = Field(
         description="ok; degraded: predictions are served, a part is down; unavailable"
     )

@@ -7,13 +7,7 @@ from typing import Self
 from uuid import UUID
 
 import bentoml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestError
 from core.input_text import Subject, Text
@@ -21,17 +15,11 @@ from core.settings import get_settings
 from core.types import Comparison, Prediction, Sentiment, Version
 
 _EXAMPLE_ID = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
-_EXAMPLE_PREDICTION: dict[str, JsonValue] = {
-    "id": _EXAMPLE_ID,
-    "sentiment": "positive",
-    "confidence": 0.9937,
-    "latency_ms": 8.4,
-    "cache_hit": False,
-    "model_version": "v1",
-    "model_revision": "5f0c6f1d2a9b",
-    "truncated": False,
-    "scores": {"negative": 0.0063, "positive": 0.9937},
-}
+
+
+def example(**fields: JsonValue) -> ConfigDict:
+    """The configuration of a model that has this example in the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"example": fields})
 
 
 class RequestBody(bentoml.IODescriptor):
@@ -78,7 +66,7 @@ def request_error(error: ValidationError, known: Iterable[str]) -> RequestError:
 def invalid_fields(faults: list[tuple[tuple[int | str, ...], str]]) -> InvalidRequest:
     """One 422 that names every (location, message) in `faults`."""
     errors = [
-        FieldError(".".join(str(part) for part in location) or "body", _readable(message))
+        FieldError(".".join(map(str, location)) or "body", message.removeprefix("Value error, "))
         for location, message in faults
     ]
     summary = "; ".join(f"{error.field}: {error.message}" for error in errors[:3])
@@ -86,22 +74,14 @@ def invalid_fields(faults: list[tuple[tuple[int | str, ...], str]]) -> InvalidRe
     return InvalidRequest(f"The request breaks a rule: {summary}{more}", errors=errors)
 
 
-def _readable(message: str) -> str:
-    return message.removeprefix("Value error, ")
-
-
 class PredictRequest(RequestBody):
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"text": "A warm, funny, engaging film.", "version": "v1"}}
-    )
+    model_config = example(text="A warm, funny, engaging film.", version="v1")
     text: Text = Field(description="1-5,000 characters after stripping")
     version: Version | None = Field(None, description="v1 or v2; the configured default if absent")
 
 
 class BatchRequest(RequestBody):
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"texts": ["Great value.", "It broke in a week."]}}
-    )
+    model_config = example(texts=["Great value.", "It broke in a week."])
     texts: list[Text] = Field(
         min_length=1,
         max_length=get_settings().max_batch_texts,
@@ -115,9 +95,7 @@ class BatchRequest(RequestBody):
 
 
 class AbRequest(RequestBody):
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"text": "Great value.", "subject": "user-17"}}
-    )
+    model_config = example(text="Great value.", subject="user-17")
     text: Text = Field(description="1-5,000 characters after stripping")
     subject: Subject | None = Field(
         None, description="keeps one user on one version, such as a user id; if absent, at random"
@@ -125,21 +103,27 @@ class AbRequest(RequestBody):
 
 
 class AbCompareRequest(RequestBody):
-    model_config = ConfigDict(json_schema_extra={"example": {"text": "Great value."}})
+    model_config = example(text="Great value.")
     text: Text = Field(description="1-5,000 characters after stripping")
 
 
 class FeedbackRequest(RequestBody):
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"prediction_id": _EXAMPLE_ID, "label": "negative"}}
-    )
+    model_config = example(prediction_id=_EXAMPLE_ID, label="negative")
     prediction_id: UUID = Field(description="the id of a prediction")
     label: Sentiment = Field(description="the true label")
 
 
 class PredictionReply(bentoml.IODescriptor):
-    model_config = ConfigDict(
-        protected_namespaces=(), json_schema_extra={"example": _EXAMPLE_PREDICTION}
+    model_config = example(
+        id=_EXAMPLE_ID,
+        sentiment="positive",
+        confidence=0.9937,
+        latency_ms=8.4,
+        cache_hit=False,
+        model_version="v1",
+        model_revision="5f0c6f1d2a9b",
+        truncated=False,
+        scores={"negative": 0.0063, "positive": 0.9937},
     )
     id: UUID
     sentiment: Sentiment
@@ -189,10 +173,7 @@ class AbCompareReply(bentoml.IODescriptor):
         v1, v2 = comparison.v1, comparison.v2
         return cls.model_construct(
             id=comparison.id,
-            predictions={
-                "v1": PredictionReply.of(v1),
-                "v2": PredictionReply.of(v2),
-            },
+            predictions={"v1": PredictionReply.of(v1), "v2": PredictionReply.of(v2)},
             agreement=comparison.agreement,
             confidence_delta=v2.confidence - v1.confidence,
         )
@@ -219,7 +200,7 @@ class ProblemDocument(BaseModel):
                     "errors": [{"field": "text", "message": "Field required"}],
                 }
             ]
-        },
+        }
     )
 
     class Fault(BaseModel):

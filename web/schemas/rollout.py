@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, Field, JsonValue
+import bentoml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from core.types import Version
-from rollout.changes import Action, Change
+from rollout.changes import Action
 from rollout.guardrails import GuardrailName, State
 from rollout.policy import RolloutPolicy
 from rollout.record import PolicyRecord
 
 
 class PolicyChange(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
     field: str = Field(description="such as ab_weights.v2")
     before: JsonValue
     after: JsonValue
 
 
-def to_wire(changes: Sequence[Change]) -> list[PolicyChange]:
-    return [PolicyChange.model_validate(change._asdict()) for change in changes]
+# With the base that BentoML needs, because a POST replies with it too.
+class PolicyHeader(bentoml.IODescriptor):
+    policy_version: int
+    created_at: datetime
+    author: str
+    action: Action
+    reason: str
 
 
 def policy_header(record: PolicyRecord) -> dict[str, Any]:
-    """The fields with which every reply about a policy begins."""
-    return {
-        "policy_version": record.version,
-        "created_at": record.created_at,
-        "author": record.author,
-        "action": record.action,
-        "reason": record.reason,
-    }
+    """The fields of a `PolicyHeader`."""
+    fields = ("created_at", "author", "action", "reason")
+    return {"policy_version": record.version} | {name: getattr(record, name) for name in fields}
 
 
 class GuardrailState(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
     name: GuardrailName
     state: State
     sentence: str
 
 
-class RolloutStatus(BaseModel):
+class RolloutStatus(PolicyHeader):
     policy_version: int = Field(description="the `base_version` that a change has to name")
-    created_at: datetime
-    author: str
-    action: Action
-    reason: str
     frozen: bool = Field(description="the newest policy is not known; this one is in force")
     policy: RolloutPolicy
     champion: Version
@@ -60,12 +58,7 @@ class RolloutStatus(BaseModel):
     )
 
 
-class PolicyEntry(BaseModel):
-    policy_version: int
-    created_at: datetime
-    author: str
-    action: Action
-    reason: str
+class PolicyEntry(PolicyHeader):
     changes: list[PolicyChange] = Field(description="against the policy before")
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.ab.report import ab_test
+from analytics.ab.report import AbTest, ab_test
 from analytics.feedback.store import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
@@ -30,7 +30,6 @@ from core.types import (
 from core.uuid7 import new_id
 from rollout.bucketing import assign, subject_key
 from tests.integration.predictions import PredictionWriter, make_prediction
-from web.schemas.ab import AbTest
 
 START = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
 END = START + timedelta(hours=4)
@@ -116,4 +115,4 @@ async def give(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) ->
 async def reply(
     engine: AsyncEngine, since: datetime | None = None, until: datetime = END + timedelta(hours=1)
 ) -> AbTest:
-    return AbTest.of(await ab_test(Reader(engine), since, until))
+    return await ab_test(Reader(engine), since, until)

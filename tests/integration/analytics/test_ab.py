@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.ab.report import AbTest
 from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.summary import summary
@@ -36,7 +37,6 @@ from tests.integration.analytics.ab_history import (
     scores,
 )
 from tests.integration.predictions import PredictionWriter, make_prediction
-from web.schemas.ab import AbTest
 
 
 async def test_pairs_equal_a_plain_count(engine: AsyncEngine) -> None:

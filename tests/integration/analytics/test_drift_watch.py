@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.drift_watch import DriftWatch
+from analytics.drift_watch import measure, watch_drift
 from analytics.reader import Reader
 from core.postgres import create_engine
 from core.types import Prediction, Sentiment
@@ -42,8 +43,7 @@ async def test_hour_that_differs_from_its_week_is_exported(engine: AsyncEngine) 
     hour = now - timedelta(hours=1)
     week = made(1_500, 0.7, hour - timedelta(days=6), timedelta(days=6))
     await PredictionWriter(engine).write([*week, *made(1_500, 0.3, hour, timedelta(hours=1))])
-    watch = DriftWatch(Reader(engine))
-    await watch.measure(now)
+    await measure(Reader(engine), now)
     assert psi("v1", "sentiment") > 0.2 > psi("v1", "sentiment", "model_drift_psi_noise")
     assert psi("v1", "text_characters") < 0.1
     # v2 has no predictions: NaN, which no alert exceeds.
@@ -56,12 +56,9 @@ async def test_outage_is_logged_and_survived(
     nowhere = create_engine(
         database_url.set(query={"host": "/nowhere"}), pool_size=1, timeout_seconds=1
     )
-    watch = DriftWatch(Reader(nowhere))
-    watch.start()
+    watching = asyncio.create_task(watch_drift(Reader(nowhere)))
     await until(lambda: "drift was not measured" in caplog.text)
-    await watch.stop()
+    assert not watching.done()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     await nowhere.dispose()
-
-
-async def test_watch_that_never_started_can_be_stopped(engine: AsyncEngine) -> None:
-    await DriftWatch(Reader(engine)).stop()

@@ -45,7 +45,7 @@ async def test_failures_equal_a_plain_count(engine: AsyncEngine) -> None:
         ]  # fmt: skip
         told = await summary(Reader(engine), Scope(span, version))
         assert told.failures == sum(one.texts for one in inside)
-        points = await timeseries(Reader(engine), Scope(span, version), "hour")
+        points = (await timeseries(Reader(engine), Scope(span, version), "hour")).points
         expected: Counter[tuple[datetime, Version]] = Counter()
         for one in inside:
             hour = one.created_at.replace(minute=0, second=0, microsecond=0)
@@ -69,7 +69,7 @@ async def test_failures_of_one_endpoint_and_half_second_are_one_row(
     async with engine.connect() as connection:
         rows = await connection.exec_driver_sql("SELECT texts FROM failures ORDER BY texts")
         assert [row.texts for row in rows] == [100, 500]
-    [point] = await timeseries(Reader(engine), Scope(span), "day")
+    [point] = (await timeseries(Reader(engine), Scope(span), "day")).points
     assert (point.failures, point.average_confidence) == (600, None)
 
 

@@ -66,7 +66,7 @@ async def test_calibration_equals_a_plain_computation(engine: AsyncEngine) -> No
     for _ in range(15):
         ends = [START + timedelta(seconds=numbers.uniform(-600, HOURS * 3_700)) for _ in range(2)]
         span = TimeRange(min(ends), max(ends))
-        told = await confidence(Reader(engine), Scope(span))
+        told = (await confidence(Reader(engine), Scope(span))).versions
         for of in told:
             there = [
                 p for p in made

@@ -8,16 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.reader import AnyRow, Reader
-from analytics.recent import recent
+from analytics.reader import Reader
+from analytics.recent import LoggedPrediction, recent
 from analytics.scope import Scope
-from analytics.summary import sentiment_counts, summary
+from analytics.summary import sentiment_distribution, summary
 from analytics.time_range import TimeRange
 from core.errors import DatabaseUnavailable
 from core.postgres import create_engine
 from core.types import VERSIONS, Prediction, Version
 from tests.integration.predictions import PredictionWriter, make_prediction
-from web.schemas.analytics import SentimentDistribution
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = TimeRange(START, START + timedelta(hours=1))
@@ -62,9 +61,9 @@ async def test_numbers_equal_a_plain_computation(
     assert result.average_latency_ms == pytest.approx(sum(p.latency_ms for p in expected) / count)
     assert result.cache_hit_rate == pytest.approx(100 * sum(p.cache_hit for p in expected) / count)
 
-    counts = await sentiment_counts(reader, Scope(SPAN, version))
-    shares = SentimentDistribution.of_counts(Scope(SPAN, version), counts).distribution
-    for sentiment, share in shares.items():
+    shares = await sentiment_distribution(reader, Scope(SPAN, version))
+    assert shares.total_predictions == count
+    for sentiment, share in shares.distribution.items():
         said = sum(p.sentiment == sentiment for p in expected)
         assert share.count == said
         assert share.percent == pytest.approx(100 * said / count)
@@ -72,7 +71,7 @@ async def test_numbers_equal_a_plain_computation(
     page = await recent(reader, Scope(SPAN, version), 15)
     newest = sorted(expected, key=lambda p: (p.created_at, p.id), reverse=True)[:15]
     assert [row.id for row in page.predictions] == [p.id for p in newest]
-    assert "text" not in page.predictions[0]._fields
+    assert "text" not in page.predictions[0].model_dump()
 
 
 @pytest.mark.parametrize("version", [None, "v1", "v2"])
@@ -89,7 +88,7 @@ async def test_pages_cover_the_whole_range_newest_first(
         key=lambda p: p.id,
         reverse=True,
     )
-    found: list[AnyRow] = []
+    found: list[LoggedPrediction] = []
     before = None
     while True:
         page = await recent(Reader(engine), Scope(SPAN, version), 7, before)
@@ -112,7 +111,7 @@ async def test_range_includes_since_and_excludes_until(engine: AsyncEngine) -> N
     page = await recent(reader, Scope(SPAN), 10)
     assert [row.created_at for row in page.predictions] == [times[2], times[1]]
     assert (await summary(reader, Scope(SPAN))).total_predictions == 2
-    assert sum((await sentiment_counts(reader, Scope(SPAN))).values()) == 2
+    assert (await sentiment_distribution(reader, Scope(SPAN))).total_predictions == 2
 
 
 async def test_recent_prediction_has_no_text(engine: AsyncEngine) -> None:
@@ -127,7 +126,7 @@ async def test_recent_prediction_has_no_text(engine: AsyncEngine) -> None:
     )
     await PredictionWriter(engine, "full").write([made])
     [result] = (await recent(Reader(engine), Scope(SPAN), 10)).predictions
-    assert result._asdict() == {
+    assert result.model_dump() == {
         "id": made.id,
         "created_at": START,
         "endpoint": "/predict/ab",
@@ -164,8 +163,7 @@ async def test_empty_range_has_no_averages(engine: AsyncEngine) -> None:
     assert (result.total_predictions, result.by_version) == (0, {})
     assert result.average_confidence is result.average_latency_ms is None
     assert result.cache_hit_rate is None
-    counts = await sentiment_counts(reader, Scope(SPAN))
-    reply = SentimentDistribution.of_counts(Scope(SPAN), counts)
+    reply = await sentiment_distribution(reader, Scope(SPAN))
     assert (reply.total_predictions, reply.distribution["positive"].percent) == (0, 0)
     assert (await recent(reader, Scope(SPAN), 10)).predictions == []
 

@@ -8,7 +8,7 @@ import re
 import yaml
 
 from core.paths import ROOT
-from monitoring.dashboards.build import FOLDER, dashboards
+from monitoring.dashboards.pages import FOLDER, dashboards
 from monitoring.tools import MONITORING
 
 

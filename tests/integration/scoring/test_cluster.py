@@ -12,8 +12,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from core.types import VERSIONS, Version
-from scoring.cluster import ClusterFailed, scorer_on
-from scoring.job import Job, score_file_with
+from scoring.cluster import scorer_on
+from scoring.job import ClusterFailed, Job, score_file
 from scoring.journal import Progress
 from scoring.scorer import LoadedModel
 from tests.unit.scoring.scorers import score, token_counters
@@ -62,7 +62,7 @@ def test_no_row_is_lost_or_doubled_when_a_node_and_a_driver_die(
             raise Killed
 
     with pytest.raises(Killed), scorer_on(cluster.address, load) as scorer:
-        score_file_with(scorer, job, scorer.identities, die)
+        score_file(scorer, job, die)
     assert not out.exists()
 
     workers = list(cluster.worker_nodes)
@@ -72,7 +72,7 @@ def test_no_row_is_lost_or_doubled_when_a_node_and_a_driver_die(
             cluster.remove_node(workers.pop(), allow_graceful=False)
 
     with scorer_on(cluster.address, load) as scorer:
-        done = score_file_with(scorer, job, scorer.identities, kill_a_node)
+        done = score_file(scorer, job, kill_a_node)
     assert len(workers) == 1
     assert done.end.rows == ROWS
     assert out.read_bytes() == whole.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from monitoring.dashboards.build import expressions
+from monitoring.dashboards.pages import dashboards
 from monitoring.tools import MONITORING
 from tests.processes import child_that_runs
 from tests.prove.alerts.prometheus import Prometheus, prometheus
@@ -41,6 +42,13 @@ _WORDS = {"sum", "rate", "increase", "max", "min", "or", "and", "absent", "group
 def names_in(expression: str) -> set[str]:
     """The metrics that an expression is about."""
     return set(_NAME.findall(_NOT_A_NAME.sub(" ", expression))) - _WORDS
+
+
+def queries() -> Iterator[str]:
+    """The query of every panel of the dashboards."""
+    for _, dashboard in dashboards():
+        for panel in json.loads(dashboard)["panels"]:
+            yield from (target["expr"] for target in panel.get("targets", []))
 
 
 def rules() -> Iterator[dict[str, Any]]:
@@ -88,7 +96,7 @@ async def test_queries_of_dashboards_and_alerts_have_answers(
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     await until(lambda: recorded <= watching.metrics(), SCRAPED_SECONDS)
     known = watching.metrics() | MAY_BE_MISSING
-    for expression in (each.replace("$__rate_interval", RATE) for each in expressions()):
+    for expression in (query.replace("$__rate_interval", RATE) for query in queries()):
         assert names_in(expression) <= known, expression
         if not names_in(expression) & MAY_BE_MISSING:
             assert watching.query(expression), expression

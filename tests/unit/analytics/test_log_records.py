@@ -20,11 +20,7 @@ from analytics.log.records import (
     encode,
     to_record,
 )
-from analytics.log.rows import (
-    COMPARISON_COLUMNS,
-    FAILURE_COLUMNS,
-    PREDICTION_COLUMNS,
-)
+from analytics.log.writer import COMPARISON_COLUMNS, FAILURE_COLUMNS, PREDICTION_COLUMNS
 from analytics.tables import comparisons, failures, predictions
 from core.types import (
     PREDICT_ENDPOINTS,

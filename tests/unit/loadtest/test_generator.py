@@ -143,18 +143,6 @@ async def test_texts_of_a_batch_are_counted() -> None:
     assert report.texts > 10
 
 
-@pytest.mark.parametrize("many_addresses", [True, False])
-async def test_addresses_are_many_only_if_asked_for(many_addresses: bool) -> None:
-    async with TinyServer(lambda _: response()).running() as server:
-        await load(server, many_addresses=many_addresses)
-    assert len(server.heads) > 50
-    addresses = {
-        head.partition("X-Forwarded-For: ")[2].partition("\r\n")[0] for head in server.heads
-    }
-    assert addresses >= ({"10.0.0.0", "10.0.0.1"} if many_addresses else {""})
-    assert len(addresses) == (-(-len(server.heads) // 50) if many_addresses else 1)
-
-
 async def test_requests_are_those_of_the_traffic_in_their_order() -> None:
     async with TinyServer(lambda _: response()).running() as server:
         await load(server, clients=1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.checkpoint import save_checkpoint
 from runners.classifier import Classifier, softmax
-from runners.engines.torch_engine import TorchEngine
+from runners.engines.engine import TorchEngine
 from runners.model_store import SavedModel, find_model
 from runners.packing import MAX_BATCH_TEXTS
 from tests.unit.checkpoints import TWO_LABELS, tiny_checkpoint
@@ -20,7 +20,7 @@ LOGITS = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=4)
 
 
 def classifier(model: SavedModel) -> Classifier:
-    return Classifier(model, TorchEngine(model.folder, threads=1, mkldnn=True))
+    return Classifier(model, TorchEngine(model.folder, mkldnn=True))
 
 
 @pytest.mark.parametrize("labels", [TWO_LABELS, ("negative", "neutral", "positive")])

@@ -17,7 +17,7 @@ from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.admission import QueueBounds
 from runners.client import READY_POLL_SECONDS, RunnerClient
 from runners.lanes import INTERACTIVE_TOKENS, Lane
-from tests.unit.fakes import counter
+from tests.unit.fakes import counter, runner_description
 
 WAIT_SECONDS = 10.0
 BOUNDS = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 1.0, "bulk": 5.0})
@@ -38,7 +38,7 @@ class FakeBackend:
         self.timeouts: list[float] = []
         self.requested: list[DesiredModel] = []
 
-    async def dispatch(
+    async def classify(
         self, texts: Sequence[str], timeout_seconds: float, lane: Lane
     ) -> list[Classification]:
         assert 0 < timeout_seconds <= WAIT_SECONDS
@@ -58,19 +58,16 @@ class FakeBackend:
             for _ in texts
         ]
 
-    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
-        self.requested.append(DesiredModel(tag, generation))
+    async def load(self, desired: DesiredModel) -> RunnerDescription:
+        self.requested.append(desired)
         return await self.describe()
 
     async def describe(self) -> RunnerDescription:
         if self.error:
             raise self.error
         observed_generation = self.requested[-1].generation if self.requested else 0
-        return RunnerDescription(
-            "v1",
-            self.revision,
-            "fake",
-            ("negative", "positive"),
+        return runner_description(
+            revision=self.revision,
             tokens_per_second=self.tokens_per_second,
             observed_generation=observed_generation,
         )
@@ -286,7 +283,7 @@ async def test_runner_that_comes_up_becomes_ready(
     assert not polling.ready
     backend.error = None
     await until(lambda: polling.ready)
-    assert polling.description() == RunnerDescription("v1", "r", "fake", ("negative", "positive"))
+    assert polling.description() == runner_description()
     assert counter("runner_up", version="v1") == 1
 
 

@@ -10,11 +10,10 @@ import aiohttp
 import pytest
 from bentoml.exceptions import ServiceUnavailable
 
-from core.types import Classification, DesiredModel, RunnerDescription, Sentiment
-from runners.addresses import resolve
-from runners.hosts import RESOLVE_EVERY_SECONDS, RunnerHosts
+from core.types import Classification, DesiredModel, RunnerDescription
+from runners.hosts import RESOLVE_EVERY_SECONDS, RunnerHosts, resolve
 from runners.lanes import Lane
-from tests.unit.fakes import counter
+from tests.unit.fakes import counter, runner_description
 from tests.waiting import until
 
 NAME = "http://runners:3000"
@@ -48,20 +47,16 @@ class FakeHost:
             Classification(self.url, "fake", {"positive": 1.0}, 3, truncated=False) for _ in texts
         ]
 
-    async def load(self, tag: str | None, generation: int) -> RunnerDescription:
-        self.requested.append(DesiredModel(tag, generation))
+    async def load(self, desired: DesiredModel) -> RunnerDescription:
+        self.requested.append(desired)
         return await self.describe()
 
     async def describe(self) -> RunnerDescription:
         await self._answer()
         observed_generation = self.requested[-1].generation if self.requested else 0
-        labels: tuple[Sentiment, ...] = ("negative", "positive")
-        return RunnerDescription(
-            "v1",
-            self.url,
-            "fake",
-            labels,
-            self.tokens_per_second,
+        return runner_description(
+            revision=self.url,
+            tokens_per_second=self.tokens_per_second,
             observed_generation=observed_generation,
         )
 
@@ -80,7 +75,7 @@ class Machines:
             "v1", [NAME], self.connect, self.resolve, resolve_every_seconds=resolve_every_seconds
         )
 
-    async def connect(self, url: str) -> FakeHost:
+    def connect(self, url: str) -> FakeHost:
         return self.hosts.setdefault(url, FakeHost(url))
 
     async def resolve(self, url: str) -> Collection[str]:
@@ -90,7 +85,7 @@ class Machines:
         return self.urls
 
     async def classify(self) -> str:
-        [answer] = await self.runner.dispatch(["a text"], 10.0, "interactive")
+        [answer] = await self.runner.classify(["a text"], 10.0, "interactive")
         return answer.revision
 
 
@@ -122,7 +117,7 @@ async def test_load_request_reaches_the_hosts_that_have_not_observed_it(machines
     assert not description.converged
     assert not description.has_observed(desired)
     assert description.latest_generation == desired.generation
-    assert (await machines.runner.load(*desired)).has_observed(desired)
+    assert (await machines.runner.load(desired)).has_observed(desired)
     assert {url: host.requested for url, host in machines.hosts.items()} == {
         url: [desired] for url in "abc"
     }
@@ -134,10 +129,10 @@ async def test_load_request_reaches_a_host_that_was_down_once_it_is_back(
     desired = DesiredModel("m:2", 5)
     machines.hosts["b"].error = ConnectionRefusedError()
     await machines.runner.describe()
-    assert (await machines.runner.load(*desired)).has_observed(desired)
+    assert (await machines.runner.load(desired)).has_observed(desired)
     machines.hosts["b"].error = None
     assert not (await machines.runner.describe()).has_observed(desired)
-    assert (await machines.runner.load(*desired)).has_observed(desired)
+    assert (await machines.runner.load(desired)).has_observed(desired)
 
 
 async def test_idle_hosts_are_called_in_turn(machines: Machines) -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from runners.key import OPEN_PATHS, RunnerKeyMiddleware
+from runners.endpoints import OPEN_PATHS, RunnerKeyMiddleware
 
 
 async def status(key: str | None, sent_to: str, path: str, headers: dict[str, str]) -> int:

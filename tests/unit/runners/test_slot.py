@@ -13,13 +13,12 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from core.types import Classification, DesiredModel, RunnerDescription
+from core.types import Classification, DesiredModel
 from runners.batching import TokenBatcher
 from runners.chosen_model import ChosenModel
-from runners.loading import GoldenCheckFailed
 from runners.queue import TextQueue
-from runners.slot import Loaded, Slot
-from tests.unit.fakes import counter
+from runners.slot import GoldenCheckFailed, Loaded, Slot
+from tests.unit.fakes import counter, runner_description
 from tests.waiting import until
 
 TOKENIZER = Tokenizer(WordLevel({"?": 0}, unk_token="?"))  # noqa: S106
@@ -69,7 +68,7 @@ class Store:
             batcher = TokenBatcher(model, "v1", TextQueue(100, 10_000), streams=1)
             self.batchers.append(batcher)
             labels = ("negative", "positive")
-            return RunnerDescription("v1", tag, "fake", labels, tag=tag), batcher  # type: ignore[arg-type]
+            return runner_description("v1", tag, labels=labels, tag=tag), batcher
         finally:
             self._loading.release()
 

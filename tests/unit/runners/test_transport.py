@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
-from core.types import Classification, RunnerDescription
+from core.types import Classification, DesiredModel
 from runners import wire
 from runners.transport import (
     CONNECTION_FAILURES,
@@ -21,15 +21,16 @@ from runners.transport import (
     BadReply,
     HttpRunner,
 )
+from tests.unit.fakes import runner_description
 from tests.unit.tiny_server import TinyServer, response
 from tests.waiting import until
 
 OURS = f"Content-Type: {wire.CONTENT_TYPE}\r\n"
 WAIT_SECONDS = 10.0
 ONE = Classification("r", "e", {"positive": 1.0}, 3, truncated=False)
-DESCRIPTION = RunnerDescription("v1", "r", "e", ("negative", "positive"), tag="m:1")
-RESULTS = response(body=wire.encode_classifications([ONE]), headers=OURS)
-DESCRIBED = response(body=wire.encode_description(DESCRIPTION), headers=OURS)
+DESCRIPTION = runner_description(engine="e", tag="m:1")
+RESULTS = response(body=wire.encode(wire.Results([ONE])), headers=OURS)
+DESCRIBED = response(body=wire.encode(DESCRIPTION), headers=OURS)
 
 
 @asynccontextmanager
@@ -53,15 +54,15 @@ async def test_calls_carry_messages_the_key_and_their_route() -> None:
     async with runner_that(lambda n: answers[n - 1], key="the key") as (runner, server):
         assert await classify(runner) == [ONE]
         assert await runner.describe() == DESCRIPTION
-        assert await runner.load("m:2", 5) == DESCRIPTION
+        assert await runner.load(DesiredModel("m:2", 5)) == DESCRIPTION
     routes = [head.split("\r\n")[0] for head in server.heads]
     assert routes == [f"POST /{name} HTTP/1.1" for name in ("classify", "describe", "load")]
     for head in server.heads:
         assert OURS.strip() in head.split("\r\n")
         assert "X-Runner-Key: the key" in head
-    texts, seconds, lane = wire.decode_classify(server.bodies[0])
-    assert (texts, seconds, lane) == (["a text"], WAIT_SECONDS, "interactive")
-    assert wire.decode_load(server.bodies[2]) == ("m:2", 5)
+    sent = wire.decode(server.bodies[0], wire.Classify)
+    assert sent == wire.Classify(["a text"], WAIT_SECONDS, "interactive")
+    assert wire.decode(server.bodies[2], DesiredModel) == DesiredModel("m:2", 5)
 
 
 async def test_call_without_a_key_has_no_key_header() -> None:
@@ -98,8 +99,8 @@ async def test_many_calls_at_once_are_all_answered_over_few_connections() -> Non
         (response(200, b"\x80\x04."), BadReply, "not application/vnd.sentiment"),
         (response(200, RESULTS.split(b"\r\n\r\n", 1)[1][:-1], OURS), BadReply, "truncated"),
         (response(200, b"\x81\xacwire_version\x02", OURS), BadReply, "version 2.* speaks 1"),
-        (response(200, wire.encode_classifications([]), OURS), BadReply, "0 results .* 1 text"),
-        (response(200, wire.encode_classifications([ONE] * 2), OURS), BadReply, "2 results"),
+        (response(200, wire.encode(wire.Results([])), OURS), BadReply, "0 results .* 1 text"),
+        (response(200, wire.encode(wire.Results([ONE] * 2)), OURS), BadReply, "2 results"),
         (f"HTTP/1.1 200 OK\r\n{OURS}Content-Length: {MAX_REPLY_BYTES + 1}\r\n\r\n".encode(),
          BadReply, f"{MAX_REPLY_BYTES + 1} bytes"),
         (f"HTTP/1.1 200 OK\r\n{OURS}Transfer-Encoding: chunked\r\n\r\n".encode(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,7 +17,8 @@ from core.types import SENTIMENTS, VERSIONS, Classification, DesiredModel, Runne
 from runners import wire
 from runners.calls import TEXTS_PER_CALL
 from runners.lanes import LANES, Lane
-from runners.wire_messages import MAX_TEXT_CHARACTERS, MAX_TEXTS
+from runners.wire import MAX_TEXT_CHARACTERS, MAX_TEXTS, decode, encode
+from tests.unit.fakes import runner_description
 
 TEXTS = st.lists(st.text(max_size=200), min_size=1, max_size=20)
 NAMES = st.text(max_size=50)
@@ -58,57 +58,44 @@ RESULT = {
     "token_count": 3,
     "truncated": False,
 }
-DESCRIPTION = RunnerDescription(
-    "v1",
-    "r",
-    "e",
-    ("negative", "positive"),
+DESCRIPTION = runner_description(
+    engine="e",
     tokens_per_second=1e3,
     tag="m:1",
     observed_generation=4,
     loading=DesiredModel("m:2", 5),
     load_error="m:0: none",
 )
-encode = msgspec.msgpack.encode
-Decode = Callable[[bytes], object]
-DECODERS: list[Decode] = [
-    wire.decode_classify,
-    wire.decode_describe,
-    wire.decode_load,
-    wire.decode_classifications,
-    wire.decode_description,
-]
+packed = msgspec.msgpack.encode
+KINDS = [wire.Classify, wire.Describe, wire.Results, DesiredModel, RunnerDescription]
 
 
 @given(TEXTS, st.floats(0, 86_400, exclude_min=True), st.sampled_from(LANES))
 def test_classify_call_survives_the_wire(texts: list[str], seconds: float, lane: Lane) -> None:
-    assert wire.decode_classify(wire.encode_classify(texts, seconds, lane)) == (
-        texts,
-        seconds,
-        lane,
-    )
+    call = wire.Classify(texts, seconds, lane)
+    assert decode(encode(call), wire.Classify) == call
 
 
 @given(DESIRED)
 def test_load_call_survives_the_wire(desired: DesiredModel) -> None:
-    assert wire.decode_load(wire.encode_load(*desired)) == desired
+    assert decode(encode(desired), DesiredModel) == desired
 
 
 @given(CLASSIFICATIONS)
 def test_classifications_survive_the_wire(results: list[Classification]) -> None:
-    assert wire.decode_classifications(wire.encode_classifications(results)) == results
+    assert decode(encode(wire.Results(results)), wire.Results).results == results
 
 
 @given(DESCRIPTIONS)
 def test_description_survives_the_wire(description: RunnerDescription) -> None:
-    assert wire.decode_description(wire.encode_description(description)) == description
+    assert decode(encode(description), RunnerDescription) == description
 
 
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_are_a_wire_error_or_a_message(body: bytes) -> None:
-    for decode in DECODERS:
+    for kind in KINDS:
         try:
-            decode(body)
+            decode(body, kind)
         except wire.WireError:
             continue
         assert msgspec.msgpack.decode(body)["wire_version"] == wire.WIRE_VERSION
@@ -116,28 +103,21 @@ def test_arbitrary_bytes_are_a_wire_error_or_a_message(body: bytes) -> None:
 
 @given(st.data())
 def test_every_cut_of_a_message_is_a_wire_error(data: st.DataObject) -> None:
-    body = wire.encode_description(data.draw(DESCRIPTIONS))
+    body = encode(data.draw(DESCRIPTIONS))
     with pytest.raises(wire.WireError, match="not a message of this wire"):
-        wire.decode_description(body[: data.draw(st.integers(0, len(body) - 1))])
+        decode(body[: data.draw(st.integers(0, len(body) - 1))], RunnerDescription)
 
 
 def test_field_names_of_the_wire_do_not_change() -> None:
-    def decoded(body: bytes) -> Any:
-        return msgspec.msgpack.decode(body)
+    def sent(message: wire.Message) -> Any:
+        return msgspec.msgpack.decode(encode(message))
 
-    assert decoded(wire.encode_classify(["one", "other"], 1.5, "interactive")) == CLASSIFY
-    assert decoded(wire.encode_describe()) == {"wire_version": 1}
-    assert decoded(wire.encode_load(None, 7)) == {
-        "wire_version": 1,
-        "tag": None,
-        "generation": 7,
-    }
+    assert sent(wire.Classify(["one", "other"], 1.5, "interactive")) == CLASSIFY
+    assert sent(wire.Describe()) == {"wire_version": 1}
+    assert sent(DesiredModel(None, 7)) == {"wire_version": 1, "tag": None, "generation": 7}
     result = Classification("r", "e", {"negative": 0.25, "positive": 0.75}, 3, truncated=False)
-    assert decoded(wire.encode_classifications([result])) == {
-        "wire_version": 1,
-        "results": [RESULT],
-    }
-    assert decoded(wire.encode_description(DESCRIPTION)) == {
+    assert sent(wire.Results([result])) == {"wire_version": 1, "results": [RESULT]}
+    assert sent(DESCRIPTION) == {
         "wire_version": 1,
         "version": "v1",
         "revision": "r",
@@ -155,18 +135,18 @@ def test_field_names_of_the_wire_do_not_change() -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     later = CLASSIFY | {"priority": 3, "nested": {"a": [1, {"b": None}]}}
-    assert wire.decode_classify(encode(later)).texts == ["one", "other"]
+    assert decode(packed(later), wire.Classify).texts == ["one", "other"]
     results = {"wire_version": 1, "results": [RESULT | {"logits": [0.1, 0.2]}], "took": 3}
-    assert len(wire.decode_classifications(encode(results))) == 1
+    assert len(decode(packed(results), wire.Results).results) == 1
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("body", [{"wire_version": 2}, {"wire_version": 2, "texts": 5, "tag": 5}])
 def test_other_wire_version_is_refused_with_both_numbers(
-    decode: Decode, body: dict[str, object]
+    kind: type, body: dict[str, object]
 ) -> None:
     with pytest.raises(wire.OtherWireVersion) as caught:
-        decode(encode(body))
+        decode(packed(body), kind)
     assert "has wire version 2, and this process speaks 1" in str(caught.value)
     assert "run the same release" in str(caught.value)
 
@@ -195,26 +175,27 @@ def test_other_wire_version_is_refused_with_both_numbers(
 )
 def test_classify_call_of_wrong_type_or_range_is_refused(field: str, value: object) -> None:
     with pytest.raises(wire.WireError, match=rf"not a message of this wire: .*\$\.{field}"):
-        wire.decode_classify(encode(CLASSIFY | {field: value}))
+        decode(packed(CLASSIFY | {field: value}), wire.Classify)
 
 
 @pytest.mark.parametrize("field", CLASSIFY)
 def test_classify_call_without_a_field_is_refused(field: str) -> None:
     rest = {name: value for name, value in CLASSIFY.items() if name != field}
     with pytest.raises(wire.WireError, match=field):
-        wire.decode_classify(encode(rest))
+        decode(packed(rest), wire.Classify)
 
 
 @pytest.mark.parametrize("tag", [5, b"m:1", ["m:1"], "m" * 1_001])
 def test_load_call_with_another_tag_is_refused(tag: object) -> None:
     with pytest.raises(wire.WireError, match="tag"):
-        wire.decode_load(encode({"wire_version": 1, "tag": tag, "generation": 1}))
+        decode(packed({"wire_version": 1, "tag": tag, "generation": 1}), DesiredModel)
 
 
 @pytest.mark.parametrize("generation", [-1, 2**63, 1.5, "1", None, False])
 def test_load_call_with_another_generation_is_refused(generation: object) -> None:
+    body = packed({"wire_version": 1, "tag": None, "generation": generation})
     with pytest.raises(wire.WireError, match="generation"):
-        wire.decode_load(encode({"wire_version": 1, "tag": None, "generation": generation}))
+        decode(body, DesiredModel)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +217,7 @@ def test_load_call_with_another_generation_is_refused(generation: object) -> Non
 def test_result_of_wrong_type_or_range_is_refused(field: str, value: object) -> None:
     reply = {"wire_version": 1, "results": [RESULT, RESULT | {field: value}]}
     with pytest.raises(wire.WireError, match=rf"results\[1\]\.{field}"):
-        wire.decode_classifications(encode(reply))
+        decode(packed(reply), wire.Results)
 
 
 @pytest.mark.parametrize(
@@ -256,12 +237,23 @@ def test_result_of_wrong_type_or_range_is_refused(field: str, value: object) -> 
     ],
 )
 def test_description_of_wrong_type_or_range_is_refused(field: str, value: object) -> None:
-    good = msgspec.msgpack.decode(wire.encode_description(DESCRIPTION))
+    good = msgspec.msgpack.decode(encode(DESCRIPTION))
     with pytest.raises(wire.WireError, match=field):
-        wire.decode_description(encode(good | {field: value}))
+        decode(packed(good | {field: value}), RunnerDescription)
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("message", [DESCRIPTION, DesiredModel("m:2", 5)])
+def test_description_or_load_call_without_a_field_is_refused(
+    message: RunnerDescription | DesiredModel,
+) -> None:
+    whole = msgspec.msgpack.decode(encode(message))
+    for field in whole:
+        rest = {name: value for name, value in whole.items() if name != field}
+        with pytest.raises(wire.WireError, match=field):
+            decode(packed(rest), type(message))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "body",
     [
@@ -279,20 +271,20 @@ def test_description_of_wrong_type_or_range_is_refused(field: str, value: object
         "key-that-is-no-utf-8", "pickle",
     ],
 )  # fmt: skip
-def test_hostile_bytes_are_a_wire_error(decode: Decode, body: bytes) -> None:
+def test_hostile_bytes_are_a_wire_error(kind: type, body: bytes) -> None:
     with pytest.raises(wire.WireError):
-        decode(body)
+        decode(body, kind)
 
 
 def test_error_quotes_little_of_the_message() -> None:
     with pytest.raises(wire.WireError) as caught:
-        wire.decode_classify(encode(CLASSIFY | {"lane": "x" * 100_000}))
+        decode(packed(CLASSIFY | {"lane": "x" * 100_000}), wire.Classify)
     assert len(str(caught.value)) < 300
 
 
 def test_text_with_half_of_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(wire.WireError, match="surrogate"):
-        wire.encode_classify(["\ud800"], 1.0, "bulk")
+        encode(wire.Classify(["\ud800"], 1.0, "bulk"))
 
 
 def test_wire_carries_the_largest_request_of_the_api() -> None:
@@ -301,7 +293,6 @@ def test_wire_carries_the_largest_request_of_the_api() -> None:
         rule.le for rule in Settings.model_fields["max_batch_texts"].metadata if hasattr(rule, "le")
     ]
     assert max_batch_texts == MAX_TEXTS
-    largest = wire.encode_classify(
-        ["\U0001f600" * MAX_TEXT_CHARACTERS] * TEXTS_PER_CALL, 1.0, "bulk"
-    )
+    texts = ["\U0001f600" * MAX_TEXT_CHARACTERS] * TEXTS_PER_CALL
+    largest = encode(wire.Classify(texts, 1.0, "bulk"))
     assert len(largest) < wire.SHARED_CALL_BYTES

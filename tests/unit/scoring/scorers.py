@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from core.types import VERSIONS, Classification, Version
 from scoring.job import Job, score_file
 from scoring.journal import Progress
-from scoring.scorer import LoadedModel
+from scoring.scorer import LoadedModel, Scorer
 
 STATUS = Path("/proc/self/status")
 
@@ -55,7 +55,9 @@ def score(
     restart: bool = False,
 ) -> Progress:
     job = Job(source, out, "text", versions, keep, limit, restart)
-    return score_file(job, token_counters(before), lambda *_: None, streams=2)
+    models = {version: token_counters(before)[version] for version in versions}
+    with Scorer(models, streams=2) as scorer:
+        return score_file(scorer, job, lambda *_: None)
 
 
 if __name__ == "__main__":

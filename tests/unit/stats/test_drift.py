@@ -16,9 +16,6 @@ from scipy.stats import norm
 
 from stats.drift import (
     MODERATE_PSI,
-    Drift,
-    DriftVerdict,
-    Profile,
     drift_of_bins,
     drift_of_cells,
     drift_report,
@@ -27,6 +24,8 @@ from stats.drift import (
     quantile_cuts,
 )
 from stats.histogram import CONFIDENCE, TEXT_CHARACTERS
+from stats.outcomes import Profile
+from stats.results import DriftVerdict, FeatureDrift
 
 COUNTS = st.integers(0, 10**12)
 PAIRS = st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=12).filter(
@@ -154,7 +153,7 @@ def test_verdict_changes_at_the_psi_thresholds(current: list[int], verdict: Drif
 
 @pytest.mark.parametrize(("cells", "enough"), [(1, 133), (2, 133), (3, 185), (10, 434)])
 def test_verdict_is_too_few_where_noise_could_look_like_drift(cells: int, enough: int) -> None:
-    def of(size: int) -> Drift:
+    def of(size: int) -> FeatureDrift:
         counts = [size - (cells - 1)] + [1] * (cells - 1)
         return drift_of_cells(counts, counts)
 
@@ -287,18 +286,18 @@ def test_report_covers_inputs_and_results() -> None:
         token_count={3: 12},
     )
     report = drift_report(reference, current)
-    assert report.sentiment.verdict == "significant"
-    assert report.sentiment.cells == 2
-    assert report.confidence.psi == 0
-    assert report.text_characters.verdict == "significant"
-    assert report.token_count.verdict == "too_few"
-    assert report.token_count.psi is not None
-    assert report.token_count.psi > MODERATE_PSI
+    assert report["sentiment"].verdict == "significant"
+    assert report["sentiment"].cells == 2
+    assert report["confidence"].psi == 0
+    assert report["text_characters"].verdict == "significant"
+    assert report["token_count"].verdict == "too_few"
+    assert report["token_count"].psi is not None
+    assert report["token_count"].psi > MODERATE_PSI
 
 
 def test_class_in_only_one_window_is_drift() -> None:
     binary = Profile({"negative": 500, "positive": 500}, {1: 1}, {1: 1}, {1: 1})
     ternary = Profile({"negative": 350, "neutral": 300, "positive": 350}, {1: 1}, {1: 1}, {1: 1})
-    drift = drift_report(binary, ternary).sentiment
+    drift = drift_report(binary, ternary)["sentiment"]
     assert drift.cells == 3
     assert drift.verdict == "significant"

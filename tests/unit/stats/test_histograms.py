@@ -13,6 +13,7 @@ from ddsketch import DDSketch, LogarithmicMapping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analytics.latency import percentiles_ms
 from stats.histogram import (
     CONFIDENCE,
     LATENCY_MS,
@@ -22,9 +23,7 @@ from stats.histogram import (
     Counts,
     EqualBins,
     LogarithmicBins,
-    Percentiles,
     merged,
-    percentiles,
     quantiles,
 )
 from tests.unit.stats.postgres_arithmetic import evaluate
@@ -167,11 +166,10 @@ def test_quantiles_are_those_of_ddsketch(values: list[float], fraction: float) -
 @pytest.mark.parametrize("spread", [0.3, 1.0, 2.5])
 def test_percentiles_of_many_latencies_are_those_of_numpy(spread: float) -> None:
     values = np.random.default_rng(7).lognormal(3, spread, 20_000)
-    found = percentiles(LATENCY_MS, counted(values.tolist()))
-    assert found is not None
+    found = percentiles_ms(counted(values.tolist()))
     exact = np.quantile(values, [0.5, 0.95, 0.99])
     # Interpolation between neighbours, which numpy does unless told, moves 20,000 values little.
-    assert [found.p50, found.p95, found.p99] == pytest.approx(exact.tolist(), rel=0.012)
+    assert list(found.values()) == pytest.approx(exact.tolist(), rel=0.012)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.floats(0, 1))
@@ -186,12 +184,12 @@ def test_quantile_of_confidence_is_off_by_half_a_bin_at_most(
 @pytest.mark.parametrize("counts", [{}, {3: 0}, {-200: 0, 4: 0}])
 def test_empty_histogram_has_no_quantiles(counts: dict[int, int]) -> None:
     assert quantile(LATENCY_MS, counts, 0.5) is None
-    assert percentiles(LATENCY_MS, counts) is None
+    assert set(percentiles_ms(counts).values()) == {None}
 
 
 def test_single_value_is_every_percentile() -> None:
     value = LATENCY_MS.value_of(150)
-    assert percentiles(LATENCY_MS, {150: 1}) == Percentiles(value, value, value)
+    assert percentiles_ms({150: 1}) == {"p50_ms": value, "p95_ms": value, "p99_ms": value}
 
 
 def test_empty_bins_are_never_a_quantile() -> None:

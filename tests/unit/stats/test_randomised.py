@@ -11,11 +11,11 @@ from scipy.stats import chisquare
 
 from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
 from stats.randomised import (
-    RandomisedComparison,
     compare_arms,
     newcombe_interval,
     sample_ratio_p_value,
 )
+from stats.wilson import wilson_interval
 
 EMPTY = ArmOutcomes(0, 0)
 
@@ -91,32 +91,35 @@ def test_sample_ratio_at_the_ends(split: TrafficSplit, p: float | None) -> None:
 
 def test_comparison_without_counts_has_no_statistics() -> None:
     made = compare_arms(EMPTY, EMPTY, TrafficSplit(0, 0, 0.5))
-    assert (made.v1_accuracy, made.v1_accuracy_interval, made.accuracy_difference) == (None,) * 3
-    assert (made.accuracy_difference_interval, made.always_valid_interval) == (None, None)
-    assert (made.always_valid_p, made.split_p, made.split_always_valid_p) == (None, None, 1.0)
+    assert made.pop("split_always_valid_p") == 1.0
+    assert set(made.values()) == {None}
 
 
-def test_comparison_with_an_empty_arm_has_the_statistics_of_the_other() -> None:
+def test_comparison_with_an_empty_arm_has_only_the_statistics_of_the_split() -> None:
     made = compare_arms(ArmOutcomes(1, 1), EMPTY, TrafficSplit(3, 2, 0.5))
-    assert (made.v1_accuracy, made.v2_accuracy, made.accuracy_difference) == (1.0, None, None)
-    assert made.v1_accuracy_interval is not None
-    assert made.v1_accuracy_interval.low == pytest.approx(0.2065, abs=5e-5)
-    assert (made.v2_accuracy_interval, made.always_valid_interval) == (None, None)
+    assert (made.pop("split_p"), made.pop("split_always_valid_p")) == (
+        pytest.approx(0.6547, abs=5e-5), 1.0,
+    )  # fmt: skip
+    assert set(made.values()) == {None}
+
+
+def test_arm_without_labels_has_no_accuracy() -> None:
+    assert (ArmOutcomes(2_000, 1_760).accuracy, EMPTY.accuracy) == (0.88, None)
+    assert wilson_interval(0, 0) is None
+    interval = wilson_interval(1, 1)
+    assert interval is not None
+    assert interval.low == pytest.approx(0.2065, abs=5e-5)
 
 
 def test_comparison_of_two_arms() -> None:
     made = compare_arms(
         ArmOutcomes(2_000, 1_760), ArmOutcomes(2_000, 1_880), TrafficSplit(5_050, 4_950, 0.5)
     )
-    assert (made.v1_accuracy, made.v2_accuracy) == (0.88, 0.94)
-    assert made.accuracy_difference == pytest.approx(0.06)
-    assert made.accuracy_difference_interval is not None
-    assert made.always_valid_interval is not None
-    assert 0 < made.always_valid_interval.low < made.accuracy_difference_interval.low < 0.06
-    assert made.always_valid_p is not None
-    assert 0 < made.always_valid_p < 0.01
-    assert made.split_p == pytest.approx(0.3173, abs=5e-5)
-    assert made.split_always_valid_p == 1.0
+    assert made["accuracy_difference"] == pytest.approx(0.06)
+    assert 0 < made["always_valid_interval"].low < made["accuracy_difference_interval"].low < 0.06
+    assert 0 < made["always_valid_p"] < 0.01
+    assert made["split_p"] == pytest.approx(0.3173, abs=5e-5)
+    assert made["split_always_valid_p"] == 1.0
 
 
 @given(arms(10**9), arms(10**9), st.integers(0, 10**9), st.integers(0, 10**9))
@@ -124,8 +127,7 @@ def test_comparison_is_finite_at_any_size(
     v1: ArmOutcomes, v2: ArmOutcomes, subjects_1: int, subjects_2: int
 ) -> None:
     made = compare_arms(v1, v2, TrafficSplit(subjects_1, subjects_2, 0.1))
-    for name in RandomisedComparison.__slots__:
-        value = getattr(made, name)
+    for name, value in made.items():
         ends = [value.low, value.high] if isinstance(value, Interval) else [value]
         numbers = [end for end in ends if isinstance(end, float)]
         assert all(math.isfinite(number) for number in numbers), name

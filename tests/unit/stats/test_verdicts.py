@@ -12,13 +12,9 @@ from numpy.typing import NDArray
 
 from stats.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
 from stats.randomised import ALPHA_SPLIT
+from stats.results import Finding, LabelsNeeded
 from stats.sequential import log_e_arms, log_e_discordant, log_e_split, log_threshold
-from stats.verdict import (
-    Finding,
-    LabelsNeeded,
-    paired_verdict,
-    randomised_verdict,
-)
+from stats.verdict import paired_verdict, randomised_verdict
 
 COUNTS = st.integers(0, 10**9)
 FEW = st.integers(0, 400)
@@ -40,7 +36,7 @@ def test_paired_winner_is_named() -> None:
     assert made.sentence == (
         "v2 is better: of 1,020 labelled pairs v1 is right in 92.16%, v2 in 96.08%."
     )
-    assert made.more_labels == LabelsNeeded(0, 0)
+    assert made.more_labels == LabelsNeeded(v1=0, v2=0)
 
 
 def test_paired_loser_is_never_called_better() -> None:
@@ -56,7 +52,7 @@ def test_undecided_pairs_report_the_missing_labels() -> None:
     assert made.finding == "no_difference_yet"
     assert made.more_labels is not None
     more = made.more_labels.v1
-    assert made.more_labels == LabelsNeeded(more, more)
+    assert made.more_labels == LabelsNeeded(v1=more, v2=more)
     assert made.sentence == (
         "No difference is certain yet: of 1,000 labelled pairs v1 is right in 94.00%, v2 in "
         f"96.00%. If these were the true accuracies, about {more:,} more labelled pairs would "
@@ -82,7 +78,7 @@ def test_more_labels_is_none_where_no_number_would_decide(outcomes: PairedOutcom
 
 
 def test_one_pair_needs_seven_more_like_it() -> None:
-    assert paired_verdict(PairedOutcomes(0, 0, 1, 0)).more_labels == LabelsNeeded(7, 7)
+    assert paired_verdict(PairedOutcomes(0, 0, 1, 0)).more_labels == LabelsNeeded(v1=7, v2=7)
     assert paired_verdict(PairedOutcomes(0, 0, 8, 0)).finding == "v2_better"
     assert paired_verdict(PairedOutcomes(0, 0, 7, 0)).finding == "no_difference_yet"
 
@@ -103,7 +99,7 @@ def test_randomised_winner_is_named() -> None:
     assert made.sentence == (
         "v2 is better: v1 is right in 90.00% of 9,000 labelled predictions, v2 in 93.00% of 9,100."
     )
-    assert made.more_labels == LabelsNeeded(0, 0)
+    assert made.more_labels == LabelsNeeded(v1=0, v2=0)
 
 
 def test_undecided_arms_report_the_missing_labels_of_each() -> None:

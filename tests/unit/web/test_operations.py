@@ -13,13 +13,14 @@ from core import metrics
 from core.redis import connect
 from core.types import RunnerDescription, Version
 from tests.serving import free_port
+from tests.unit.fakes import runner_description
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
 from web.rate_limiter import RateLimiter
 from web.read_api.app import create_read_app
 from web.read_api.operations import Probes, health_report, operations_router
 
-LOADED = RunnerDescription("v1", "5f0c6f1d2a9b", "fake", ("negative", "positive"))
+LOADED = runner_description(revision="5f0c6f1d2a9b")
 
 
 @dataclass

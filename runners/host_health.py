@@ -6,39 +6,19 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable
-from typing import Protocol
 
 import aiohttp
 
 from core.errors import describe_error
 from core.types import Classification, RunnerDescription
 from runners.lanes import Lane
-from runners.transport import RUNNER_FAILURES
+from runners.transport import RUNNER_FAILURES, RemoteRunner
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
 PROBE_TIMEOUT_SECONDS = 1.0
 # One timeout may be a pause; a host that is cut off misses the next probe too.
 UNHEALTHY_AFTER = 2
-
-
-class RunnerApi(Protocol):
-    """The calls that a runner answers, in this process or in another one."""
-
-    def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
-    ) -> Awaitable[list[Classification]]: ...
-
-    def describe(self) -> Awaitable[RunnerDescription]: ...
-
-    def load(self, tag: str | None, generation: int) -> Awaitable[RunnerDescription]: ...
-
-
-class RemoteRunner(RunnerApi, Protocol):
-    """A runner in another process, with connections to close."""
-
-    async def close(self) -> None: ...
 
 
 class HostLost(aiohttp.ClientConnectionError):

@@ -1,0 +1,156 @@
+"""The four Grafana dashboards, in about one line a panel.
+
+A reviewer reads these lines; Grafana reads the JSON beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from grafana_foundation_sdk.builders.dashboard import Row
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from monitoring.dashboards.panels import (
+    RATE,
+    by,
+    mean,
+    page,
+    panel,
+    percentile,
+    percentiles,
+    query,
+    rate,
+    rates,
+    total,
+)
+
+FOLDER = Path(__file__).parent
+
+
+def bad_shares(objective: str) -> list[Dataquery]:
+    """The share of requests that miss an objective of docs/slo.md, as its rules record it."""
+    return [
+        query(f'slo:bad:ratio_rate{window}{{slo="{objective}"}}', legend)
+        for window, legend in (("5m", "5 minutes"), ("1h", "an hour"))
+    ]
+
+
+OVERVIEW = page(
+    "sentiment-overview", "Sentiment / overview",
+    Row("Requests"),
+    panel("Requests by endpoint", "reqps", rates("http_requests_total", "endpoint")),
+    panel("Answers by status", "reqps", rates("http_requests_total", "status"),
+          note="499: the client left before its answer"),
+    panel("Prediction requests that fail", "percentunit", *bad_shares("availability"),
+          note="docs/slo.md: 0.1 % is the objective"),
+    panel("Time of a prediction request", "s",
+          *percentiles("http_request_duration_seconds", selector='endpoint=~"/predict.*"')),
+    panel("p95 by endpoint", "s",
+          query(percentile(0.95, "http_request_duration_seconds", "endpoint"), "{{endpoint}}")),
+    panel("Single predictions slower than 0.5 s", "percentunit", *bad_shares("latency"),
+          note="docs/slo.md: 1 % is the objective"),
+    Row("What is refused"),
+    panel("For want of time, by reason", "reqps", rates("shed_requests_total", "reason"),
+          note="503. docs/decisions/0015 tells the reasons"),
+    panel("Past a rate limit", "reqps", rates("rate_limited_requests_total", "limit"), note="429"),
+    panel("Timed out", "reqps", rates("timed_out_requests_total", "reason"),
+          note="deadline: 504; body and headers: 408"),
+    Row("How full it is"),
+    panel("Requests in progress", "short",
+          by("sum", "bentoml_service_request_in_progress", "service_name")),
+    panel("Texts that wait for a model", "short", by("max", "model_queued_texts", "version")),
+    panel("Wait for a model", "s", *percentiles("model_queue_wait_seconds", "version")),
+    Row("What runs"),
+    panel("Up", "short", query('up{job="sentiment"}', "{{instance}}")),
+    panel("Runners", "short", by("min", "runner_up", "version")),
+    panel("Releases", "short",
+          by("max", "sentiment_build_info", "version", "bentoml",
+             legend="{{version}}, BentoML {{bentoml}}")),
+)  # fmt: skip
+MODEL = page(
+    "sentiment-model", "Sentiment / models",
+    Row("Predictions"),
+    panel("By version", "ops", rates("model_predictions_total", "version")),
+    panel("Share of each sentiment", "percentunit",
+          query(f"{rate('model_predictions_total', 'version, sentiment')} / on (version) "
+                f"group_left {rate('model_predictions_total', 'version')}",
+                "{{version}} {{sentiment}}")),
+    panel("Confidence", "percentunit",
+          query(percentile(0.5, "model_confidence", "version"), "{{version}} median"),
+          query(percentile(0.1, "model_confidence", "version"), "{{version}} p10")),
+    panel("Revisions that answer", "short",
+          query("max by (version, revision, engine) (model_revision_info) == 1",
+                "{{version}} {{revision}} {{engine}}")),
+    Row("Work"),
+    panel("Time of a batch", "s", *percentiles("model_inference_duration_seconds", "version")),
+    panel("Texts in a batch", "short", mean("model_batch_texts", "version")),
+    panel("Tokens in a batch, padding included", "short", mean("model_batch_tokens", "version")),
+    panel("Padding", "percentunit",
+          query(f"""{rate('model_tokens_total{kind="padding"}', "version")} / """
+                f"{rate('model_tokens_total', 'version')}", "{{version}}"),
+          note="The share of the computed tokens that is for nothing"),
+    panel("Texts nobody waited for any more", "ops",
+          rates("model_abandoned_texts_total", "version")),
+    panel("Calls of a runner", "ops", rates("runner_calls_total", "version")),
+    Row("Rollout"),
+    panel("Share of the subjects", "percent", by("max", "rollout_share_percent", "version"),
+          note="Of /predict/ab"),
+    panel("Policy", "short",
+          query("max(rollout_policy_version)", "version"),
+          query("max(rollout_policy_frozen)", "frozen"),
+          by("max", "model_change_refused", "version", legend="{{version}} refused"),
+          note="Who changed what: GET /admin/rollout/history"),
+    panel("Texts asked in the shadow", "ops", rates("shadow_texts_total", "outcome"),
+          note="Of the challenger, behind the back of /predict"),
+    Row("Whether anything has changed"),
+    panel("Drift (PSI)", "short", by("max", "model_drift_psi", "version", "feature"),
+          note="The last hour against the week before it; above 0.2 is significant"),
+    panel("Drift that would be noise", "short",
+          by("max", "model_drift_psi_noise", "version", "feature")),
+    panel("Texts that v1 and v2 agree on", "percentunit",
+          query('sum(increase(model_comparisons_total{agreement="agree"}[1h])) / '
+                "sum(increase(model_comparisons_total[1h]))", "an hour"),
+          note="Of /predict/ab-compare"),
+)  # fmt: skip
+CACHE = page(
+    "sentiment-cache", "Sentiment / cache",
+    Row("Cache"),
+    panel("Texts found", "percentunit",
+          query(f"sum(rate(cache_hits_total[{RATE}])) / "
+                f"sum(rate(cache_hits_total[{RATE}]) + rate(cache_misses_total[{RATE}]))",
+                "hits")),
+    panel("Lookups", "ops",
+          total("cache_hits_total", "hits"), total("cache_misses_total", "misses")),
+    panel("Misses that joined one under way", "ops",
+          total("cache_single_flight_joins_total", "joins")),
+    Row("Redis"),
+    panel("Failures by operation", "ops", rates("redis_errors_total", "operation"),
+          note="While Redis is away a circuit breaker keeps them few"),
+)  # fmt: skip
+LOG = page(
+    "sentiment-log", "Sentiment / database and log",
+    Row("Prediction log"),
+    panel("Predictions", "ops",
+          total("prediction_log_recorded_total", "on local disk"),
+          total("prediction_log_stored_total", "in PostgreSQL")),
+    panel("How far PostgreSQL is behind", "s",
+          by("max", "prediction_log_spool_age_seconds", "instance")),
+    panel("What waits on local disk", "bytes",
+          by("max", "prediction_log_spool_bytes", "instance"),
+          by("max", "prediction_log_max_bytes", "instance", legend="at most")),
+    panel("Predictions lost or set aside", "short",
+          total("prediction_log_dropped_total", "dropped", "increase"),
+          total("prediction_log_rejected_total", "rejected", "increase")),
+    Row("PostgreSQL"),
+    panel("Round trips by kind", "ops", rates("db_queries_total", "type")),
+    panel("Time of a query", "s", *percentiles("db_query_duration_seconds", "type")),
+)  # fmt: skip
+
+
+def dashboards() -> Iterator[tuple[str, str]]:
+    """The name of each file, and its content."""
+    encoder = JSONEncoder(sort_keys=True, indent=1)
+    for dashboard in (made.build() for made in (OVERVIEW, MODEL, CACHE, LOG)):
+        yield f"{dashboard.uid}.json", encoder.encode(dashboard) + "\n"
