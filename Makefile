@@ -20,7 +20,8 @@ USERS ?= 100
 SECONDS = 60
 # Processes that run tests. Served tests start processes of their own, so two are enough for two cores.
 WORKERS ?= 2
-PARALLEL = -n $(WORKERS)
+# After a crash, a worker that replaces the crashed one would never get a test, and the run not end.
+PARALLEL = -n $(WORKERS) --max-worker-restart=0
 LOOP ?= closed
 SHAPE ?= constant
 export BENTOML_DO_NOT_TRACK := true

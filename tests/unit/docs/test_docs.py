@@ -132,7 +132,7 @@ def options(module: Path) -> set[str]:
     named = {
         ast.unparse(node.targets[0])
         for node in tree.body
-        if isinstance(node, ast.Assign) and "typer.Option" in ast.unparse(node.value)
+        if isinstance(node, ast.Assign) and "Option(" in ast.unparse(node.value)
     }
     parameters = {
         f"--{argument.arg.replace('_', '-')}"
@@ -140,6 +140,6 @@ def options(module: Path) -> set[str]:
         if isinstance(node, ast.FunctionDef)
         for argument in [*node.args.args, *node.args.kwonlyargs]
         if argument.annotation is not None
-        if "typer.Option" in (annotation := ast.unparse(argument.annotation)) or annotation in named
+        if "Option(" in (annotation := ast.unparse(argument.annotation)) or annotation in named
     }
     return literal | parameters
