@@ -138,9 +138,8 @@ class OpenVinoEngine:
     ) -> NDArray[np.float32]:
         request = self._requests.get()
         try:
-            request.infer(
-                {"input_ids": input_ids, "attention_mask": attention_mask}, share_inputs=True
-            )
+            # Copied, because OpenVINO corrupted the heap with shared inputs; it is a few KiB.
+            request.infer({"input_ids": input_ids, "attention_mask": attention_mask})
             # The tensor belongs to the request, and the next batch overwrites it.
             result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
         finally:
