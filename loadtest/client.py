@@ -13,12 +13,10 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
-import orjson
 
-from loadtest.traffic import LOOPBACK, REPLY_KEYS, Request
+from loadtest.replies import PARSED_EVERY, is_expected
+from loadtest.traffic import LOOPBACK, Request
 
-# Every body is searched for its first key; one in so many is parsed whole.
-_PARSED_EVERY = 16
 _RECONNECT_SECONDS = 0.1
 
 # Gets the seconds since the request was sent, and the status of its reply and no failure, or 0 and
@@ -97,7 +95,7 @@ class Client(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self.close()
         self._answers += 1
-        parsed = not self._answers % _PARSED_EVERY
+        parsed = not self._answers % PARSED_EVERY
         if status >= 300 or is_expected(b"".join(self._body), self._request, parsed=parsed):
             self._end(status)
         else:
@@ -105,18 +103,6 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.fail("disconnected")
-
-
-def is_expected(body: bytes, request: Request, *, parsed: bool) -> bool:
-    """Whether that is an answer to the request: by its first key, or parsed whole."""
-    keys = REPLY_KEYS[request.path]
-    if not parsed:
-        return keys[0].encode() in body
-    try:
-        reply = orjson.loads(body)
-    except ValueError:
-        return False
-    return isinstance(reply, dict) and all(key in reply for key in keys)
 
 
 def local_address(url: str) -> tuple[str, int]:

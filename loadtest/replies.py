@@ -7,17 +7,33 @@ from typing import Annotated, TypeVar
 from uuid import UUID
 
 import msgspec
+import orjson
 
 from core.types import Sentiment, Version
+from loadtest.traffic import REPLY_KEYS, Request
 
 # A text that is computed again, in other company, has its sums of floats in another order; as in
 # tests/served/test_parity.py.
 CONFIDENCE_TOLERANCE = 0.001
+# Every body is searched for its first key; one in so many is parsed whole.
+PARSED_EVERY = 16
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Latency = Annotated[float, msgspec.Meta(ge=0)]
+
+
+def is_expected(body: bytes, request: Request, *, parsed: bool) -> bool:
+    """Whether that is an answer to the request: by its first key, or parsed whole."""
+    keys = REPLY_KEYS[request.path]
+    if not parsed:
+        return keys[0].encode() in body
+    try:
+        reply = orjson.loads(body)
+    except ValueError:
+        return False
+    return isinstance(reply, dict) and all(key in reply for key in keys)
 
 
 class WrongReply(Exception):

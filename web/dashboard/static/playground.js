@@ -1,7 +1,7 @@
 // Asks both versions about a text or a CSV file, and tells the service who was right.
 
 import { post } from "./api.js";
-import { csvOf, parse } from "./csv.js";
+import { csvOf, parse } from "./csv_rows.js";
 import { el, swatch, table } from "./dom.js";
 import { milliseconds, probability } from "./format.js";
 
