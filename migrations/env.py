@@ -9,7 +9,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-import rollout.tables  # noqa: F401  for autogenerate: it declares its table
+# Both declare their tables, for autogenerate.
+import analytics.tables  # noqa: F401
+import rollout.tables  # noqa: F401
 from core.postgres import metadata
 from core.settings import get_settings
 from migrations.upgrade import ADVISORY_LOCK, LOCK_TIMEOUT

@@ -17,9 +17,13 @@ ADVISORY_LOCK = 0x73656E74696D6E74
 # While a migration waits for a lock of a table, every later query of the table waits behind it.
 LOCK_TIMEOUT = "10s"
 PYPROJECT = ROOT / "pyproject.toml"
-# PostgreSQL does not answer or refuses the login; a failing migration raises other errors.
+# PostgreSQL does not answer, is starting or stopping, has no connection left or refuses the login;
+# a failing migration raises other errors.
 _CONNECTION_FAILURES = (
     OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
@@ -30,7 +34,7 @@ class MigrationError(RuntimeError):
 
 
 class DatabaseUnreachable(MigrationError):
-    """PostgreSQL at DATABASE_URL does not answer, or it refuses the login."""
+    """PostgreSQL at DATABASE_URL does not answer, or it refuses the connection."""
 
 
 class UnknownSchema(MigrationError):

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import socketserver
+import struct
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from alembic import command
@@ -15,7 +20,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import rollout.tables  # noqa: F401  it declares a table
+import analytics.tables  # noqa: F401  both declare tables
+import rollout.tables  # noqa: F401
 from core.paths import ROOT
 from core.postgres import metadata
 from migrations.upgrade import PYPROJECT, DatabaseUnreachable, UnknownSchema, upgrade
@@ -107,6 +113,50 @@ def test_an_unreachable_database_is_named_without_its_password(postgres_server: 
         with pytest.raises(DatabaseUnreachable, match=message) as caught:
             upgrade(url)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("57P03", "the database system is starting up"),
+        ("57P01", "terminating connection due to administrator command"),
+        ("53300", "sorry, too many clients already"),
+        ("08004", "the server rejected the connection"),
+        ("28P01", "password authentication failed"),
+    ],
+)
+def test_a_refused_connection_is_reported_in_one_line(code: str, reason: str) -> None:
+    with refusing_server(code, reason) as port:
+        url = URL.create("postgresql+asyncpg", "ann", "secret", "127.0.0.1", port, "sentiment")
+        with pytest.raises(DatabaseUnreachable) as caught:
+            upgrade(url)
+    assert str(caught.value) == (
+        f"PostgreSQL at postgresql+asyncpg://ann:***@127.0.0.1:{port}/sentiment cannot be reached: "
+        f"{reason}"
+    )
+
+
+@contextmanager
+def refusing_server(code: str, reason: str) -> Iterator[int]:
+    """A server with PostgreSQL's protocol that answers every login with one error."""
+    fields = b"SFATAL\0C%s\0M%s\0\0" % (code.encode(), reason.encode())
+    refusal = b"E" + struct.pack("!i", len(fields) + 4) + fields
+
+    class Login(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            [size] = struct.unpack("!i", self.rfile.read(4))
+            [version] = struct.unpack("!i", self.rfile.read(size - 4)[:4])
+            if version == 80877103:  # a request for TLS comes first
+                self.wfile.write(b"N")
+                self.rfile.read(struct.unpack("!i", self.rfile.read(4))[0] - 4)
+            self.wfile.write(refusal)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Login) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
 def test_a_missing_setting_ends_the_command_with_one_line() -> None:
