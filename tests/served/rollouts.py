@@ -31,8 +31,8 @@ class Admin:
     async def status(self) -> dict[str, Any]:
         reply = await self._client.get("/admin/rollout")
         assert reply.status_code == 200
-        told: dict[str, Any] = reply.json()
-        return told
+        sent: dict[str, Any] = reply.json()
+        return sent
 
     async def change(self, **asked: Any) -> dict[str, Any]:
         async def ask() -> httpx.Response:
@@ -52,21 +52,21 @@ class Admin:
             while (reply := await ask()).status_code == 409:
                 pass
         assert reply.status_code == 200, reply.text
-        told: dict[str, Any] = reply.json()
-        return told
+        sent: dict[str, Any] = reply.json()
+        return sent
 
     async def model(self, version: Version) -> dict[str, Any]:
-        told: dict[str, Any] = (await self._client.get("/health")).json()["versions"][version]
-        return told
+        sent: dict[str, Any] = (await self._client.get("/health")).json()["versions"][version]
+        return sent
 
     async def model_when(
         self, version: Version, condition: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any]:
         async with asyncio.timeout(60):
             while True:
-                told = await self.model(version)
-                if condition(told):
-                    return told
+                sent = await self.model(version)
+                if condition(sent):
+                    return sent
                 await asyncio.sleep(0.05)
 
     async def status_when(
@@ -74,9 +74,9 @@ class Admin:
     ) -> dict[str, Any]:
         async with asyncio.timeout(seconds):
             while True:
-                told = await self.status()
-                if condition(told):
-                    return told
+                sent = await self.status()
+                if condition(sent):
+                    return sent
                 await asyncio.sleep(0.1)
 
     async def holds(self, version: Version, tag: str, seconds: float = 60.0) -> None:
@@ -84,14 +84,14 @@ class Admin:
         in_a_row = 0
         async with asyncio.timeout(seconds):
             while in_a_row < 10:
-                told = await self.model(version)
-                in_a_row = in_a_row + 1 if told["tag"] == tag and not told["loading"] else 0
+                sent = await self.model(version)
+                in_a_row = in_a_row + 1 if sent["tag"] == tag and not sent["loading"] else 0
                 await asyncio.sleep(0.05)
 
     async def history(self) -> list[dict[str, Any]]:
         reply = await self._client.get("/admin/rollout/history", params={"limit": 200})
-        told: list[dict[str, Any]] = reply.json()["policies"]
-        return told
+        sent: list[dict[str, Any]] = reply.json()["policies"]
+        return sent
 
 
 @dataclass
@@ -127,8 +127,8 @@ class Requests:
             if reply.status_code != 200:
                 self.refused.append(reply.text)
                 continue
-            told = reply.json()
-            several = told.get("predictions", [told])
+            sent = reply.json()
+            several = sent.get("predictions", [sent])
             for one in several.values() if isinstance(several, dict) else several:
                 version, revision = one["model_version"], one["model_revision"]
                 subject = body.get("subject")
@@ -141,13 +141,13 @@ async def requests(
     make: Callable[[int], tuple[str, dict[str, Any]]],
     clients: int = CLIENTS,
 ) -> AsyncIterator[Requests]:
-    told = Requests()
+    sent = Requests()
     async with bento.async_client() as client:
-        tasks = [asyncio.create_task(told.keep_sending(client, make)) for _ in range(clients)]
+        tasks = [asyncio.create_task(sent.keep_sending(client, make)) for _ in range(clients)]
         try:
-            yield told
+            yield sent
         finally:
-            told.stopping = True
+            sent.stopping = True
             await asyncio.gather(*tasks)
 
 

@@ -60,15 +60,15 @@ class Stack:
         }
         return server
 
-    async def stored_is_what_was_acknowledged(self, told: Traffic) -> None:
+    async def stored_is_what_was_acknowledged(self, sent: Traffic) -> None:
         """Each once; and the rollups have counted each once."""
         await until(lambda: not segments(self.spool), RECOVERY_SECONDS)
         rows = await asyncio.to_thread(
             fetch, self.bento.database_url, "SELECT id::text FROM predictions"
         )
         stored = [row["id"] for row in rows]
-        assert set(told.acknowledged) <= set(stored)
-        assert len(told.acknowledged) == len(set(told.acknowledged))
+        assert set(sent.acknowledged) <= set(stored)
+        assert len(sent.acknowledged) == len(set(sent.acknowledged))
         counted = (
             "SELECT sum(negative + neutral + positive)::bigint FROM rollups "
             "WHERE bucket_seconds = 86400"
@@ -147,7 +147,7 @@ def set_largest_file(process: psutil.Process, soft_limit: str) -> None:
             raise
 
 
-def nothing_was_noticed(told: Traffic) -> None:
-    assert (told.refusals, told.broken) == ([], 0)
-    assert told.slowest_seconds < SLOWEST_SECONDS
-    assert set(told.readiness) == {200}
+def assert_unnoticed(sent: Traffic) -> None:
+    assert (sent.refusals, sent.broken) == ([], 0)
+    assert sent.slowest_seconds < SLOWEST_SECONDS
+    assert set(sent.readiness) == {200}

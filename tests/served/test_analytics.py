@@ -156,16 +156,16 @@ def test_ab_analytics_count_labels_and_give_a_verdict(client: httpx.Client) -> N
     for prediction in (compared["predictions"]["v2"], assigned):
         feedback = {"prediction_id": prediction["id"], "label": prediction["sentiment"]}
         assert client.post("/feedback", json=feedback).status_code == 202
-    told = client.get("/analytics/ab").json()
-    paired, arm = told["paired"], told["randomised"]["arms"][assigned["model_version"]]
+    shown = client.get("/analytics/ab").json()
+    paired, arm = shown["paired"], shown["randomised"]["arms"][assigned["model_version"]]
     assert paired["pairs"] >= 1
     assert paired["labelled"] >= 1
     assert paired["models"]["v1"]["revision"] == compared["predictions"]["v1"]["model_revision"]
     assert sum(cell["texts"] for cell in paired["table"]) == paired["pairs"]
     assert arm["subjects"] >= 1
     assert arm["right"] >= 1
-    assert told["randomised"]["v2_percent"] == 50
-    for one in (paired, told["randomised"]):
+    assert shown["randomised"]["v2_percent"] == 50
+    for one in (paired, shown["randomised"]):
         assert one["verdict"]["finding"] == "no_difference_yet"
         assert one["verdict"]["sentence"].endswith(".")
     assert client.get("/analytics/ab", params={"until": "2020-01-01T00:00:00Z"}).json() == {

@@ -100,12 +100,12 @@ def test_client_generated_from_the_openapi_document_is_typed_and_works(
     (tmp_path / "client.yaml").write_text("literal_enums: true\n")
     (tmp_path / "mypy.ini").write_text(STRICT)
     (tmp_path / "caller.py").write_text(CALLER)
-    told = run(
+    printed = run(
         tmp_path,
         *(BIN / "openapi-python-client", "generate", "--path", "openapi.json"),
         *("--config", "client.yaml", "--meta", "none", "--output-path", "sentiment_client"),
     )
-    assert "warning" not in told.lower()
+    assert "warning" not in printed.lower()
     operations = [
         operation["operationId"]
         for methods in document["paths"].values()
@@ -118,9 +118,11 @@ def test_client_generated_from_the_openapi_document_is_typed_and_works(
 
 
 def test_example_of_bentoml_clients_runs(served: ServedBento, tmp_path: Path) -> None:
-    told = run(tmp_path, sys.executable, ROOT / "examples" / "bentoml_clients.py", url=served.url)
-    assert "feedback: kept" in told
-    assert "positive  A delight." in told
+    printed = run(
+        tmp_path, sys.executable, ROOT / "examples" / "bentoml_clients.py", url=served.url
+    )
+    assert "feedback: kept" in printed
+    assert "positive  A delight." in printed
 
 
 def test_example_of_an_ab_test_reaches_a_verdict(served: ServedBento, tmp_path: Path) -> None:
@@ -131,9 +133,9 @@ def test_example_of_an_ab_test_reaches_a_verdict(served: ServedBento, tmp_path: 
     ]
     file = tmp_path / "labelled.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in labelled))
-    told = run(tmp_path, sys.executable, ROOT / "examples" / "ab_test.py", file, url=served.url)
-    assert "text: String should have at least 1 character" in told
-    assert re.search(r"^ +verdict  .*\bright\b", told, re.MULTILINE)
+    printed = run(tmp_path, sys.executable, ROOT / "examples" / "ab_test.py", file, url=served.url)
+    assert "text: String should have at least 1 character" in printed
+    assert re.search(r"^ +verdict  .*\bright\b", printed, re.MULTILINE)
 
 
 def run(folder: Path, *command: str | Path, url: str = "") -> str:

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from analytics.log.segments import segments
 from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import scalar
-from tests.served.stack import Stack, nothing_was_noticed, stack_in, stopped, without_disk
+from tests.served.stack import Stack, assert_unnoticed, stack_in, stopped, without_disk
 from tests.served.traffic import traffic
 from tests.waiting import until
 
@@ -37,110 +37,110 @@ async def test_metrics_add_up_over_all_processes(stack: Stack) -> None:
         "stored": lambda: stack.bento.metric("prediction_log_stored_total"),
     }
     before = {name: await asyncio.to_thread(count) for name, count in counts.items()}
-    async with traffic(stack.bento) as told:
-        await told.answers(200)
-    await stack.stored_is_what_was_acknowledged(told)
+    async with traffic(stack.bento) as sent:
+        await sent.answers(200)
+    await stack.stored_is_what_was_acknowledged(sent)
     after = {name: await asyncio.to_thread(count) for name, count in counts.items()}
     grown = {name: after[name] - before[name] for name in counts}
-    made = len(told.acknowledged)
+    made = len(sent.acknowledged)
     assert grown["predictions"] == grown["recorded"] == grown["stored"] == made
     assert grown["computed"] == made
-    assert grown["requests"] - grown["probes"] - grown["scrapes"] == told.statuses[200]
+    assert grown["requests"] - grown["probes"] - grown["scrapes"] == sent.statuses[200]
 
 
 async def test_hanging_postgresql_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         with stopped(stack.postmaster()):
-            await told.answers(200)
+            await sent.answers(200)
             assert segments(stack.spool)
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_killed_postgresql_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         server = stack.postmaster()
         backends = server.children()
         server.kill()
         await until(lambda: not any(each.is_running() for each in (server, *backends)))
-        await told.answers(200)
+        await sent.answers(200)
         assert segments(stack.spool)
         await asyncio.to_thread(stack.running.enter_context, embedded_postgres(stack.postgres))
-        await told.answers(100)
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+        await sent.answers(100)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_postgresql_with_a_full_disk_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         postmaster = stack.postmaster()
         with without_disk([postmaster, *postmaster.children()]):
             stack.to_postgres.cut()  # new connections are processes of the same kind
-            await told.answers(200)
+            await sent.answers(200)
             assert segments(stack.spool)
         await asyncio.to_thread(stack.running.enter_context, embedded_postgres(stack.postgres))
-        await told.answers(100)
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+        await sent.answers(100)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_slow_postgresql_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         with stack.to_postgres.slow(1.0):
-            await told.answers(200)
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+            await sent.answers(200)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_broken_database_connections_fail_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         with stack.to_postgres.cutting_every(7), stack.to_redis.cutting_every(50):
             before = stack.to_postgres.pieces
-            await told.answers(500)
+            await sent.answers(500)
             await until(lambda: stack.to_postgres.pieces > before + 20)
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_hanging_redis_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         with stopped(stack.redis_server()):
-            await told.answers(200)
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+            await sent.answers(200)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_slow_redis_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         with stack.to_redis.slow(0.4):
-            await told.answers(200)
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+            await sent.answers(200)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_redis_without_memory_fails_no_prediction(stack: Stack) -> None:
     port = cast("int", stack.to_redis.target)
-    async with Redis(port=port) as redis, traffic(stack.bento) as told:
+    async with Redis(port=port) as redis, traffic(stack.bento) as sent:
         await redis.config_set("maxmemory-policy", "noeviction")
         await redis.config_set("maxmemory", "1")
-        await told.answers(200)
+        await sent.answers(200)
         await redis.config_set("maxmemory", "64mb")
         await redis.config_set("maxmemory-policy", "allkeys-lru")
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_killed_redis_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         stack.redis_server().kill()
-        await told.answers(200)
+        await sent.answers(200)
         url = stack.running.enter_context(embedded_redis(stack.redis, max_memory="64mb"))
         port = urlsplit(url).port
         assert port is not None
         stack.to_redis.target = port
-        await told.answers(100)
-    nothing_was_noticed(told)
-    await stack.stored_is_what_was_acknowledged(told)
+        await sent.answers(100)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 @pytest.fixture
@@ -161,12 +161,12 @@ def stack_with_clock(bentoml_home: Path, tmp_path: Path, clock: Path) -> Iterato
 
 
 async def test_stepping_clock_fails_no_prediction(stack_with_clock: Stack, clock: Path) -> None:
-    async with traffic(stack_with_clock.bento) as told:
+    async with traffic(stack_with_clock.bento) as sent:
         for offset in ("+2d", "-1h", "+3h", "-3d", "+0"):
             await asyncio.to_thread(clock.write_text, offset)
             await asyncio.sleep(2.1)  # as long as the service may go by the time before
-            await told.answers(100)
-    nothing_was_noticed(told)
-    await stack_with_clock.stored_is_what_was_acknowledged(told)
+            await sent.answers(100)
+    assert_unnoticed(sent)
+    await stack_with_clock.stored_is_what_was_acknowledged(sent)
     days = "SELECT count(DISTINCT created_at::date) FROM predictions"
     assert await asyncio.to_thread(scalar, stack_with_clock.bento.database_url, days) >= 3

@@ -32,65 +32,65 @@ def gone_and_back(stack: Stack, of: str, killed: psutil.Process) -> Callable[[],
 
 
 async def test_killed_runner_fails_no_request(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         [runner] = stack.workers("sentiment_runner_v1")
         runner.kill()
-        await told.answers(100)
+        await sent.answers(100)
         await until(gone_and_back(stack, "sentiment_runner_v1", runner), RECOVERY_SECONDS)
-    assert told.refusals == []
-    assert told.broken == 0
-    assert told.slowest_seconds < RECOVERY_SECONDS
-    await stack.stored_is_what_was_acknowledged(told)
+    assert sent.refusals == []
+    assert sent.broken == 0
+    assert sent.slowest_seconds < RECOVERY_SECONDS
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_killed_api_worker_breaks_only_its_open_requests(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         [worker, _] = stack.workers("--service-name sentiment --backlog")
         worker.kill()
-        await told.answers(300)
+        await sent.answers(300)
         await until(
             lambda: len(stack.workers("--service-name sentiment --backlog")) == 2, RECOVERY_SECONDS
         )
-    assert told.refusals == []
-    assert told.broken <= CLIENTS
-    await stack.stored_is_what_was_acknowledged(told)
+    assert sent.refusals == []
+    assert sent.broken <= CLIENTS
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_killed_shipper_fails_no_request(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         [shipper] = stack.workers("analytics.log")
         shipper.kill()
-        await told.answers(100)
+        await sent.answers(100)
         await until(gone_and_back(stack, "analytics.log", shipper), RECOVERY_SECONDS)
-    assert (told.refusals, told.broken) == ([], 0)
-    await stack.stored_is_what_was_acknowledged(told)
+    assert (sent.refusals, sent.broken) == ([], 0)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_full_disk_under_the_spool_refuses_requests_with_503(
     stack: Stack,
 ) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         with without_disk(stack.workers("--service-name sentiment --backlog")):
-            await until(lambda: told.readiness[503] > 0)
-            refused = len(told.refusals)
-            await until(lambda: len(told.refusals) > refused + 100)
-        await told.answers(200)
-    assert set(told.statuses) == {200, 503}
-    assert set(told.refusals) == {"Predictions cannot be recorded now; try again"}
-    assert told.broken == 0
-    await stack.stored_is_what_was_acknowledged(told)
+            await until(lambda: sent.readiness[503] > 0)
+            refused = len(sent.refusals)
+            await until(lambda: len(sent.refusals) > refused + 100)
+        await sent.answers(200)
+    assert set(sent.statuses) == {200, 503}
+    assert set(sent.refusals) == {"Predictions cannot be recorded now; try again"}
+    assert sent.broken == 0
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_all_workers_killed_at_once_lose_no_acknowledged_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as told:
+    async with traffic(stack.bento) as sent:
         for of in ("sentiment_runner_v1", "sentiment_runner_v2", "analytics.log"):
             for process in stack.workers(of):
                 process.kill()
         stack.workers("--service-name sentiment --backlog")[0].kill()
-        await told.answers(300)
-    assert set(told.statuses) <= {200, 503}
-    assert told.broken <= CLIENTS
-    await stack.stored_is_what_was_acknowledged(told)
+        await sent.answers(300)
+    assert set(sent.statuses) <= {200, 503}
+    assert sent.broken <= CLIENTS
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 @pytest.fixture
@@ -101,11 +101,11 @@ def stack_to_stop(bentoml_home: Path, tmp_path: Path) -> Iterator[Stack]:
 
 async def test_sigterm_under_load_finishes_open_requests(stack_to_stop: Stack) -> None:
     bento = stack_to_stop.bento
-    async with traffic(bento) as told:
-        told.stopping = True  # what is under way is to be answered
+    async with traffic(bento) as sent:
+        sent.stopping = True  # what is under way is to be answered
         bento.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(STOP_SECONDS):
             assert await asyncio.to_thread(bento.process.wait) == 0
-    assert (told.refusals, told.broken) == ([], 0)
+    assert (sent.refusals, sent.broken) == ([], 0)
     assert segments(stack_to_stop.spool) == []
-    await stack_to_stop.stored_is_what_was_acknowledged(told)
+    await stack_to_stop.stored_is_what_was_acknowledged(sent)

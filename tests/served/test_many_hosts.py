@@ -13,7 +13,7 @@ import pytest
 from analytics.log.segments import segments
 from tests.database import fetch
 from tests.served.hosts import APIS, RUNNERS, Hosts, hosts_in
-from tests.served.stack import nothing_was_noticed, stopped
+from tests.served.stack import assert_unnoticed, stopped
 from tests.served.traffic import Traffic, traffic
 from tests.waiting import until
 
@@ -31,11 +31,11 @@ async def traffic_of_all(hosts: Hosts, stack: AsyncExitStack) -> list[Traffic]:
     return [await stack.enter_async_context(traffic(hosts.running[api])) for api in APIS]
 
 
-async def stored_is_what_was_acknowledged(hosts: Hosts, told: list[Traffic]) -> None:
+async def stored_is_what_was_acknowledged(hosts: Hosts, sent: list[Traffic]) -> None:
     """Each once, whichever host acknowledged it."""
     await until(lambda: not any(segments(hosts.spool(api)) for api in APIS), RECOVERY_SECONDS)
     rows = await asyncio.to_thread(fetch, hosts.database_url, "SELECT id::text FROM predictions")
-    acknowledged = [each for of in told for each in of.acknowledged]
+    acknowledged = [each for of in sent for each in of.acknowledged]
     assert len(acknowledged) == len(set(acknowledged))
     assert set(acknowledged) <= {row["id"] for row in rows}
 
@@ -43,16 +43,16 @@ async def stored_is_what_was_acknowledged(hosts: Hosts, told: list[Traffic]) -> 
 async def test_calls_spread_over_the_hosts_of_a_version(hosts: Hosts) -> None:
     before = [await asyncio.to_thread(hosts.texts_computed, each) for each in (ONE, OTHER)]
     async with AsyncExitStack() as stack:
-        told = await traffic_of_all(hosts, stack)
-        for each in told:
+        sent = await traffic_of_all(hosts, stack)
+        for each in sent:
             await each.answers(150)
-    for each in told:
-        nothing_was_noticed(each)
+    for each in sent:
+        assert_unnoticed(each)
     after = [await asyncio.to_thread(hosts.texts_computed, each) for each in (ONE, OTHER)]
     computed = [late - early for late, early in zip(after, before, strict=True)]
-    assert sum(computed) == sum(len(each.acknowledged) for each in told)
+    assert sum(computed) == sum(len(each.acknowledged) for each in sent)
     assert min(computed) > 0.3 * sum(computed)
-    await stored_is_what_was_acknowledged(hosts, told)
+    await stored_is_what_was_acknowledged(hosts, sent)
 
 
 def test_api_hosts_share_cache_limits_and_log(hosts: Hosts) -> None:
@@ -83,54 +83,54 @@ def test_runner_requires_its_key(hosts: Hosts) -> None:
 
 async def test_runner_host_without_power_fails_no_request(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
-        told = await traffic_of_all(hosts, stack)
+        sent = await traffic_of_all(hosts, stack)
         await asyncio.to_thread(hosts.kill, ONE)
-        for each in told:
+        for each in sent:
             await each.answers(150)
         # And it is asked again when it is back.
         await asyncio.to_thread(hosts.start_runner, "v1", ONE)
-        for each in told:
+        for each in sent:
             await each.answers(150)
         assert hosts.running[APIS[0]].metric("runner_hosts", version="v1") == 2
         assert hosts.texts_computed(ONE) > 0
-    for each in told:
-        nothing_was_noticed(each)
-    await stored_is_what_was_acknowledged(hosts, told)
+    for each in sent:
+        assert_unnoticed(each)
+    await stored_is_what_was_acknowledged(hosts, sent)
 
 
 async def test_stopped_runner_host_fails_no_request(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
-        told = await traffic_of_all(hosts, stack)
+        sent = await traffic_of_all(hosts, stack)
         await asyncio.to_thread(hosts.stacks.pop(OTHER).close)  # SIGTERM, and its end
-        for each in told:
+        for each in sent:
             await each.answers(100)
         await asyncio.to_thread(hosts.start_runner, "v1", OTHER)
-    for each in told:
-        nothing_was_noticed(each)
-    await stored_is_what_was_acknowledged(hosts, told)
+    for each in sent:
+        assert_unnoticed(each)
+    await stored_is_what_was_acknowledged(hosts, sent)
 
 
 async def test_hanging_runner_host_fails_no_request(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
-        told = await traffic_of_all(hosts, stack)
+        sent = await traffic_of_all(hosts, stack)
         with stopped(hosts.processes(OTHER)[0]):
-            for each in told:
+            for each in sent:
                 await each.answers(150)
-    for each in told:
-        nothing_was_noticed(each)
-    await stored_is_what_was_acknowledged(hosts, told)
+    for each in sent:
+        assert_unnoticed(each)
+    await stored_is_what_was_acknowledged(hosts, sent)
 
 
 async def test_api_host_without_power_loses_no_acknowledged_prediction(hosts: Hosts) -> None:
     killed = APIS[0]
     async with AsyncExitStack() as stack:
-        told = await traffic_of_all(hosts, stack)
+        sent = await traffic_of_all(hosts, stack)
         await asyncio.to_thread(hosts.kill, killed)
-        await told[1].answers(150)
+        await sent[1].answers(150)
         # It comes back to its own disk.
         await asyncio.to_thread(hosts.start_api, killed)
-        for each in told:
+        for each in sent:
             await each.answers(50)
-    nothing_was_noticed(told[1])
-    assert told[0].broken > 0
-    await stored_is_what_was_acknowledged(hosts, told)
+    assert_unnoticed(sent[1])
+    assert sent[0].broken > 0
+    await stored_is_what_was_acknowledged(hosts, sent)

@@ -30,8 +30,8 @@ def stop_after_a_chunk(
     bentoml_home: Path, source: Path, out: Path, sent: signal.Signals
 ) -> tuple[int, str]:
     """Start it, and send the signal as soon as more is committed than before."""
-    told = out.with_name(out.name + ".progress")
-    before = json.loads(told.read_bytes())["end"]["rows"] if told.exists() else 0
+    printed = out.with_name(out.name + ".progress")
+    before = json.loads(printed.read_bytes())["end"]["rows"] if printed.exists() else 0
     with subprocess.Popen(
         command(source, out),
         cwd=ROOT,
@@ -40,7 +40,7 @@ def stop_after_a_chunk(
         text=True,
     ) as process:
         while process.poll() is None and (
-            not told.exists() or json.loads(told.read_bytes())["end"]["rows"] == before
+            not printed.exists() or json.loads(printed.read_bytes())["end"]["rows"] == before
         ):
             pass_time(process)
         process.send_signal(sent)

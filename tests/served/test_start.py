@@ -40,8 +40,10 @@ def test_start_without_a_model_fails_and_names_the_command(
         timeout=60,
     )
     assert done.returncode == 1
-    told = f"{version}: sentiment-distilbert-{version}:latest is not in the BentoML model store. "
-    assert told + "Save both versions with: python -m scripts.save_models" in done.stderr
+    message = (
+        f"{version}: sentiment-distilbert-{version}:latest is not in the BentoML model store. "
+    )
+    assert message + "Save both versions with: python -m scripts.save_models" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -50,13 +52,13 @@ def test_built_bento_serves_predictions_and_the_dashboard(
 ) -> None:
     home = tmp_path / "home"
     link_models(bentoml_home, home)
-    told = subprocess.check_output(
+    message = subprocess.check_output(
         [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
         cwd=ROOT,
         env=environment_of(home),
         text=True,
     )
-    name, _, version = told.split("__tag__:")[1].strip().partition(":")
+    name, _, version = message.split("__tag__:")[1].strip().partition(":")
     with (
         serve_own("built", bento=home / "bentos" / name / version) as bento,
         bento.client() as client,

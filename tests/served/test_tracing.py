@@ -109,8 +109,8 @@ async def test_requests_of_one_runner_call_are_linked_to_it(
     await until(lambda: sum(int(call.attributes["texts"]) for call in calls()) == len(texts))
     await until(lambda: len(asked()) == len(texts))
     assert 1 < len(calls()) < len(texts)
-    told = [id_ for call in calls() for id_ in (call.parent, *call.links)]
-    assert sorted(told) == sorted(asked())
+    seen = [id_ for call in calls() for id_ in (call.parent, *call.links)]
+    assert sorted(seen) == sorted(asked())
 
 
 async def test_unsampled_request_exports_no_span(traced: ServedBento, collector: Collector) -> None:

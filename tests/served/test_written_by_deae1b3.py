@@ -39,8 +39,8 @@ def read(client: httpx.Client, path: str, **parameters: str) -> Any:
 def answer(client: httpx.Client, path: str, **body: str) -> dict[str, Any]:
     reply = client.post(path, json=body)
     assert reply.status_code == 200, reply.text
-    told: dict[str, Any] = reply.json()
-    return told
+    got: dict[str, Any] = reply.json()
+    return got
 
 
 def test_service_continues_from_the_data_of_deae1b3(
@@ -84,11 +84,17 @@ def test_service_continues_from_the_data_of_deae1b3(
         revisions = {"v1": revision(TAGS["v1"]), "v2": revision(TAGS["promoted"])}
         dealt = EXPECTED["dealt"]["11"]
         for text, version in dealt["texts"].items():
-            told = answer(client, "/predict", text=text)
-            assert (told["model_version"], told["model_revision"]) == (version, revisions[version])
+            got = answer(client, "/predict", text=text)
+            assert (got["model_version"], got["model_revision"]) == (
+                version,
+                revisions[version],
+            )
         for subject, version in dealt["subjects"].items():
-            told = answer(client, "/predict/ab", text="good film", subject=subject)
-            assert (told["model_version"], told["model_revision"]) == (version, revisions[version])
+            got = answer(client, "/predict/ab", text="good film", subject=subject)
+            assert (got["model_version"], got["model_revision"]) == (
+                version,
+                revisions[version],
+            )
 
         # No guardrail and no schedule has replaced it, and PostgreSQL holds the same.
         status = read(client, "/admin/rollout")
@@ -119,11 +125,11 @@ def test_service_without_postgresql_promotes_the_model_of_its_policy_file(
     ):
 
         def v2() -> dict[str, Any]:
-            told: dict[str, Any] = read(client, "/health")["versions"]["v2"]
-            return told
+            got: dict[str, Any] = read(client, "/health")["versions"]["v2"]
+            return got
 
         wait_until(lambda: v2()["tag"] == TAGS["promoted"], SECONDS)
         assert v2()["load_error"] is None
-        told = answer(client, "/predict", text="good film", version="v2")
-        assert told["model_revision"] == revision(TAGS["promoted"])
+        got = answer(client, "/predict", text="good film", version="v2")
+        assert got["model_revision"] == revision(TAGS["promoted"])
         assert read(client, "/health")["rollout"]["policy_version"] == 11

@@ -58,8 +58,8 @@ class Traffic:
             self.slowest_seconds = max(self.slowest_seconds, time.perf_counter() - started)
             self.statuses[reply.status_code] += 1
             if reply.status_code == 200:
-                told = reply.json()
-                self.acknowledged += [each["id"] for each in told.get("predictions", [told])]
+                sent = reply.json()
+                self.acknowledged += [each["id"] for each in sent.get("predictions", [sent])]
             else:
                 assert int(reply.headers["retry-after"]) >= 1
                 self.refusals.append(reply.json()["detail"])
@@ -84,18 +84,18 @@ class Traffic:
 @asynccontextmanager
 async def traffic(bento: ServedBento) -> AsyncIterator[Traffic]:
     """Traffic for as long as the block; at its end every request has ended, one way or other."""
-    told = Traffic()
+    sent = Traffic()
     async with bento.async_client() as client:
         await _all_workers_are_ready(client)
-        clients = [asyncio.create_task(told._keep_sending(client)) for _ in range(CLIENTS)]
-        clients.append(asyncio.create_task(told._keep_asking_whether_ready(client)))
+        clients = [asyncio.create_task(sent._keep_sending(client)) for _ in range(CLIENTS)]
+        clients.append(asyncio.create_task(sent._keep_asking_whether_ready(client)))
         try:
-            await told.answers(50)
-            yield told
+            await sent.answers(50)
+            yield sent
         finally:
-            told.stopping = True
+            sent.stopping = True
             await asyncio.gather(*clients)
-            print(told.figures())  # noqa: T201  `make faults` shows it
+            print(sent.figures())  # noqa: T201  `make faults` shows it
 
 
 async def _all_workers_are_ready(client: httpx.AsyncClient) -> None:

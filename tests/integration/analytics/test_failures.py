@@ -43,15 +43,15 @@ async def test_failures_equal_a_plain_count(engine: AsyncEngine) -> None:
             one for one in made
             if span.since <= one.created_at < span.until and version in (None, one.model.version)
         ]  # fmt: skip
-        told = await summary(Reader(engine), Scope(span, version))
-        assert told.failures == sum(one.texts for one in inside)
+        result = await summary(Reader(engine), Scope(span, version))
+        assert result.failures == sum(one.texts for one in inside)
         points = (await timeseries(Reader(engine), Scope(span, version), "hour")).points
         expected: Counter[tuple[datetime, Version]] = Counter()
         for one in inside:
             hour = one.created_at.replace(minute=0, second=0, microsecond=0)
             expected[hour, one.model.version] += one.texts
         assert {(p.time, p.version): p.failures for p in points if p.failures} == expected
-        assert sum(p.predictions for p in points) == told.total_predictions
+        assert sum(p.predictions for p in points) == result.total_predictions
 
 
 async def test_failures_of_one_endpoint_and_half_second_are_one_row(
@@ -64,8 +64,8 @@ async def test_failures_of_one_endpoint_and_half_second_are_one_row(
         spooled.log.record_failure(model, "/predict/batch", 100)
     await spooled.ship(engine)
     span = TimeRange(datetime.now(UTC) - timedelta(minutes=2), datetime.now(UTC))
-    told = await summary(Reader(engine), Scope(span))
-    assert (told.failures, told.total_predictions) == (600, 0)
+    result = await summary(Reader(engine), Scope(span))
+    assert (result.failures, result.total_predictions) == (600, 0)
     async with engine.connect() as connection:
         rows = await connection.exec_driver_sql("SELECT texts FROM failures ORDER BY texts")
         assert [row.texts for row in rows] == [100, 500]

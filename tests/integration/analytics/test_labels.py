@@ -66,8 +66,8 @@ async def test_calibration_equals_a_plain_computation(engine: AsyncEngine) -> No
     for _ in range(15):
         ends = [START + timedelta(seconds=numbers.uniform(-600, HOURS * 3_700)) for _ in range(2)]
         span = TimeRange(min(ends), max(ends))
-        told = (await confidence(Reader(engine), Scope(span))).versions
-        for of in told:
+        result = (await confidence(Reader(engine), Scope(span))).versions
+        for of in result:
             there = [
                 p for p in made
                 if p.version == of.version and span.since <= p.created_at < span.until
@@ -158,12 +158,12 @@ async def test_accuracy_is_estimated_for_predictions_without_labels(engine: Asyn
 
     window = TimeRange(middle, middle + timedelta(hours=1))
     before = TimeRange(middle - timedelta(hours=1), middle)
-    told = (await drift(Reader(engine), Scope(window), before)).estimated_accuracy
-    assert set(told) == {"v1"}
+    result = (await drift(Reader(engine), Scope(window), before)).estimated_accuracy
+    assert set(result) == {"v1"}
     there = [p for p in made["v1"] if p.created_at >= middle]
     actual = sum(truth[p.id] == "positive" for p in there) / len(there)
-    assert told["v1"].count == len(there)
-    assert told["v1"].labelled_count == 900
-    assert told["v1"].accuracy == pytest.approx(actual, abs=0.04)
-    assert told["v1"].low < actual < told["v1"].high
-    assert told["v1"].supported > 0.95
+    assert result["v1"].count == len(there)
+    assert result["v1"].labelled_count == 900
+    assert result["v1"].accuracy == pytest.approx(actual, abs=0.04)
+    assert result["v1"].low < actual < result["v1"].high
+    assert result["v1"].supported > 0.95

@@ -91,18 +91,18 @@ async def test_any_range_gives_what_a_plain_computation_gives(engine: AsyncEngin
     for _ in range(25):
         span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
         expected = within(made, span, version)
-        told = await summary(reader, Scope(span, version))
-        assert told.total_predictions == len(expected)
-        assert told.by_version == Counter(p.version for p in expected)
+        result = await summary(reader, Scope(span, version))
+        assert result.total_predictions == len(expected)
+        assert result.by_version == Counter(p.version for p in expected)
         said = Counter(p.sentiment for p in expected)
         assert await sentiment_counts(reader, Scope(span, version)) == {
             name: said[name] for name in SENTIMENTS
         }
         if expected:
             confidences = [p.confidence for p in expected]
-            assert told.average_confidence == pytest.approx(np.mean(confidences), rel=1e-6)
+            assert result.average_confidence == pytest.approx(np.mean(confidences), rel=1e-6)
             latencies = [p.latency_ms for p in expected]
-            assert told.average_latency_ms == pytest.approx(np.mean(latencies), rel=1e-6)
+            assert result.average_latency_ms == pytest.approx(np.mean(latencies), rel=1e-6)
         for of in (await latency(reader, Scope(span, version))).percentiles:
             exact = [
                 p.latency_ms
@@ -145,10 +145,10 @@ async def test_confidence_gives_what_a_plain_computation_gives(engine: AsyncEngi
     numbers = random.Random(8)
     for _ in range(6):
         span, version = some_span(numbers), numbers.choice([None, *VERSIONS])
-        told = (await confidence(Reader(engine), Scope(span, version))).versions
+        result = (await confidence(Reader(engine), Scope(span, version))).versions
         expected = within(made, span, version)
-        assert [of.version for of in told] == sorted({p.version for p in expected})
-        for of in told:
+        assert [of.version for of in result] == sorted({p.version for p in expected})
+        for of in result:
             # PostgreSQL keeps a confidence in single precision.
             sure = np.array(
                 [p.confidence for p in expected if p.version == of.version],
@@ -180,13 +180,13 @@ async def test_drift_is_seen_where_there_is_some_and_nowhere_else(engine: AsyncE
     reader = Reader(engine)
     current = TimeRange(middle, middle + timedelta(hours=12))
     before = TimeRange(middle - timedelta(hours=12), middle)
-    told = await drift(reader, Scope(current), before)
-    assert (told.reference_since, told.since) == (before.since, current.since)
-    assert told.sentiment.verdict == "significant"
+    result = await drift(reader, Scope(current), before)
+    assert (result.reference_since, result.since) == (before.since, current.since)
+    assert result.sentiment.verdict == "significant"
     # PSI of 0.7 and 0.3: two cells, each 0.4 times the logarithm of 7 / 3.
-    assert told.sentiment.psi == pytest.approx(0.8 * np.log(7 / 3), abs=0.15)
-    assert told.confidence.verdict == told.text_characters.verdict == "stable"
-    assert told.sentiment.current_count == told.confidence.reference_count == 1_500
+    assert result.sentiment.psi == pytest.approx(0.8 * np.log(7 / 3), abs=0.15)
+    assert result.confidence.verdict == result.text_characters.verdict == "stable"
+    assert result.sentiment.current_count == result.confidence.reference_count == 1_500
     nothing = await drift(reader, Scope(current, "v2"), before)
     assert (nothing.sentiment.verdict, nothing.sentiment.psi) == ("too_few", None)
 
@@ -236,6 +236,6 @@ async def test_a_seeded_history_is_counted_completely(engine: AsyncEngine) -> No
     assert [batch.predictions for batch in batches] == [20_000, 20_000, 5_000]
     now = datetime.now(UTC)
     span = TimeRange(now - timedelta(days=4), now + timedelta(minutes=1))
-    told = await summary(Reader(engine), Scope(span))
-    assert told.total_predictions == 45_000
-    assert set(told.by_version) == set(VERSIONS)
+    result = await summary(Reader(engine), Scope(span))
+    assert result.total_predictions == 45_000
+    assert set(result.by_version) == set(VERSIONS)

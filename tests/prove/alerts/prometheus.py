@@ -32,8 +32,8 @@ class Prometheus:
 
     def alerts(self) -> dict[str, str]:
         """The state of each that is pending or firing, by name."""
-        told = httpx.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
-        return {alert["labels"]["alertname"]: alert["state"] for alert in told}
+        parsed = httpx.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
+        return {alert["labels"]["alertname"]: alert["state"] for alert in parsed}
 
     def metrics(self) -> set[str]:
         """The names of all that it has seen."""
@@ -48,11 +48,11 @@ def prometheus(
     """Until the block ends. `hurry` may change each rule, so that it does not take long."""
     (folder / "rules").mkdir(parents=True)
     for path in (MONITORING / "rules").glob("*.yml"):
-        told = yaml.safe_load(path.read_text())
-        for group in told["groups"]:
+        parsed = yaml.safe_load(path.read_text())
+        for group in parsed["groups"]:
             for rule in group["rules"]:
                 hurry(rule)
-        (folder / "rules" / path.name).write_text(yaml.safe_dump(told))
+        (folder / "rules" / path.name).write_text(yaml.safe_dump(parsed))
     configuration = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     configuration["global"] = dict.fromkeys(
         ("scrape_interval", "scrape_timeout", "evaluation_interval"), "1s"

@@ -19,13 +19,13 @@ def site(unlimited: ServedBento) -> ServedBento:
     with unlimited.client() as client:
         for number in range(30):
             text = f"Number {number} of the films was {'a joy' if number % 3 else 'a bore'}."
-            told = client.post("/predict/ab-compare", json={"text": text}).json()
+            answered = client.post("/predict/ab-compare", json={"text": text}).json()
             client.post("/predict/ab", json={"text": text, "subject": f"user-{number}"})
             for version in ("v1", "v2"):
                 answer = client.post(
                     "/feedback",
                     json={
-                        "prediction_id": told["predictions"][version]["id"],
+                        "prediction_id": answered["predictions"][version]["id"],
                         "label": "positive" if number % 3 else "negative",
                     },
                 )
@@ -75,7 +75,7 @@ def open_page(browser: Browser, seen: Seen) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         page.on(
             "console",
-            lambda told: seen.complaints.append(told.text) if told.type == "error" else None,
+            lambda line: seen.complaints.append(line.text) if line.type == "error" else None,
         )
         page.goto(url)
         return page

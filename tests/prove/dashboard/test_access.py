@@ -70,8 +70,8 @@ def test_page_fits_its_width_and_passes_axe(
     shown(page)
     ask(page, "A joy.")
     page.add_script_tag(path=AXE)
-    told: dict[str, Any] = page.evaluate("() => axe.run()")
-    assert [(each["id"], each["nodes"][0]["html"]) for each in told["violations"]] == []
+    result: dict[str, Any] = page.evaluate("() => axe.run()")
+    assert [(each["id"], each["nodes"][0]["html"]) for each in result["violations"]] == []
 
 
 def test_dashboard_works_behind_a_path_prefix(

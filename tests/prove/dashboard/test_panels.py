@@ -24,11 +24,11 @@ def test_ab_panel_shows_verdict_and_tables(page: Page) -> None:
 
 
 def test_axis_labels_of_small_rates_are_distinct(page: Page) -> None:
-    told = page.evaluate(
+    labels = page.evaluate(
         "import('/dashboard/format.js')"
         ".then((format) => [0, 0.005, 0.01, 0.0125, 2.5, 12.4, 1234].map(format.rate))"
     )
-    assert told == ["0", "0.005", "0.01", "0.0125", "2.5", "12", "1,234"]
+    assert labels == ["0", "0.005", "0.01", "0.0125", "2.5", "12", "1,234"]
 
 
 def test_chosen_range_and_version_are_in_the_address(

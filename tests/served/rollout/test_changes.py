@@ -42,9 +42,9 @@ async def test_no_request_fails_while_policies_and_models_change(
             # Before: it may be in force by the time that we hear of it.
             before = policies.entries[-1][1]
             policies.add(before.model_copy(update={}))
-            told = await admin.change(changes=changes)
+            sent = await admin.change(changes=changes)
             policies.entries[-1] = (
-                policies.entries[-1][0], RolloutPolicy.model_validate(told["policy"]),
+                policies.entries[-1][0], RolloutPolicy.model_validate(sent["policy"]),
             )  # fmt: skip
             await asyncio.sleep(1.0)
 
@@ -56,14 +56,14 @@ async def test_no_request_fails_while_policies_and_models_change(
             await admin.holds("v2", tag)
             models.add((await admin.model("v2"))["revision"])
 
-    async with requests(bento, any_request) as told:
+    async with requests(bento, any_request) as sent:
         await asyncio.gather(change_policies(), reload_models())
-        await until(lambda: len(told.answered) >= REQUESTS, seconds=120)
-    assert told.refused == []
+        await until(lambda: len(sent.answered) >= REQUESTS, seconds=120)
+    assert sent.refused == []
     of_v2 = {saved for _, saved in models.entries if saved}
     assert len(of_v2) == 2
     moved = 0
-    for one in told.answered:
+    for one in sent.answered:
         if one.version == "v1":
             assert one.revision in revisions["v1"]
         else:
@@ -76,7 +76,7 @@ async def test_no_request_fails_while_policies_and_models_change(
             }
             assert one.version in allowed, one
             moved += len(allowed) == 2
-    assert moved < len(told.answered) / 2  # the grace does not excuse everything
+    assert moved < len(sent.answered) / 2  # the grace does not excuse everything
     entries = await admin.history()
     assert sum(entry["action"] == "set" for entry in entries) >= POLICY_CHANGES
     assert sum(entry["action"] == "reload" for entry in entries) >= RELOADS
@@ -90,11 +90,11 @@ async def test_killed_runner_restarts_with_the_model_it_held(
     runner = child_that_runs(psutil.Process(bento.process.pid), "sentiment_runner_v2")
     runner.kill()
     await asyncio.to_thread(wait_until, lambda: not runner.is_running(), 10)
-    async with requests(bento, any_request, clients=2) as told:
+    async with requests(bento, any_request, clients=2) as sent:
         await admin.holds("v2", tags.v1)
-        await until(lambda: len(told.answered) >= 100, seconds=60)
-    assert told.refused == []
-    [revision] = {one.revision for one in told.answered if one.version == "v2"}
+        await until(lambda: len(sent.answered) >= 100, seconds=60)
+    assert sent.refused == []
+    [revision] = {one.revision for one in sent.answered if one.version == "v2"}
     assert revision == (await admin.model("v1"))["revision"]
 
 
@@ -106,7 +106,7 @@ async def test_unusable_model_is_refused_and_the_reason_is_shown(
     before = await admin.model("v2")
     refusals = bento.metric("model_changes_total", version="v2", outcome="refused")
     await admin.reload("v2", tag)
-    now = await admin.model_when("v2", lambda told: told["load_error"] is not None)
+    now = await admin.model_when("v2", lambda sent: sent["load_error"] is not None)
     assert now["load_error"].startswith(f"{tag}: ")
     assert (now["ready"], now["tag"], now["revision"]) == (True, before["tag"], before["revision"])
     reply = await client.post("/predict", json={"text": "Fine.", "version": "v2"})

@@ -60,7 +60,7 @@ async def test_bad_challenger_is_rolled_back_with_its_reason(
     began = time.monotonic()
     async with requests(bento, challenge, clients=4):
         status = await admin.status_when(
-            lambda told: told["action"] == "guardrail", ROLLBACK_SECONDS
+            lambda sent: sent["action"] == "guardrail", ROLLBACK_SECONDS
         )
     print(f"{which}: taken back after {time.monotonic() - began:.1f} s: {status['reason']}")  # noqa: T201
     assert status["author"] == "guardrails"
@@ -69,11 +69,11 @@ async def test_bad_challenger_is_rolled_back_with_its_reason(
         {"v1": 100, "v2": 0}, None,
     )  # fmt: skip
     assert bento.metric("rollout_changes_total", action="guardrail") >= 1
-    async with requests(bento, challenge, clients=2) as told:
+    async with requests(bento, challenge, clients=2) as sent:
         await asyncio.sleep(GRACE_SECONDS)
-        told.answered.clear()
-        await until(lambda: len(told.answered) >= 50, seconds=30)
-    assert {one.version for one in told.answered} == {"v1"}
+        sent.answered.clear()
+        await until(lambda: len(sent.answered) >= 50, seconds=30)
+    assert {one.version for one in sent.answered} == {"v1"}
 
 
 async def test_good_challenger_advances_by_schedule_and_is_promoted(
@@ -85,11 +85,11 @@ async def test_good_challenger_advances_by_schedule_and_is_promoted(
     schedule = {"steps": [50, 100], "hold_seconds": 2, "promote": True}
     guardrails = {"min_predictions": 30, "max_latency_ratio": 10}
     await admin.change(changes={"schedule": schedule, "guardrails": guardrails})
-    async with requests(bento, challenge, clients=4) as told:
+    async with requests(bento, challenge, clients=4) as sent:
         status = await admin.status_when(
-            lambda told: told["champion"] == "v2" or told["action"] == "guardrail", 60
+            lambda sent: sent["champion"] == "v2" or sent["action"] == "guardrail", 60
         )
-    assert told.refused == []
+    assert sent.refused == []
     assert status["champion"] == "v2", status["reason"]
     actions = [entry["action"] for entry in (await admin.history())[:3]]
     assert actions == ["next_step", "next_step", "set"]

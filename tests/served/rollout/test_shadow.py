@@ -22,9 +22,9 @@ async def test_shadow_predictions_are_logged_as_comparisons(
     await asyncio.sleep(GRACE_SECONDS)
     ids = []
     for text in texts:
-        told = (await client.post("/predict", json={"text": text})).json()
-        assert told["model_version"] == "v1"
-        ids.append(told["id"])
+        sent = (await client.post("/predict", json={"text": text})).json()
+        assert sent["model_version"] == "v1"
+        ids.append(sent["id"])
     query = (
         "SELECT v1.id::text AS id, v2.endpoint FROM comparisons "
         "JOIN predictions AS v1 ON v1.id = v1_prediction_id "
@@ -36,9 +36,9 @@ async def test_shadow_predictions_are_logged_as_comparisons(
         return fetch(bento.database_url, query)
 
     await asyncio.to_thread(wait_until, lambda: len(compared()) == len(ids), 30)
-    told = await asyncio.to_thread(compared)
-    assert {row["id"] for row in told} == set(ids)
-    assert {row["endpoint"] for row in told} == {"shadow"}
+    sent = await asyncio.to_thread(compared)
+    assert {row["id"] for row in sent} == set(ids)
+    assert {row["endpoint"] for row in sent} == {"shadow"}
     counted = "SELECT count(*) AS n FROM predictions WHERE id IN "
     listed = ", ".join(repr(one) for one in ids)
     [row] = await asyncio.to_thread(fetch, bento.database_url, f"{counted}({listed})")

@@ -102,10 +102,10 @@ def test_defaults_are_those_of_the_settings() -> None:
         if (match := VARIABLE.fullmatch(value)) and name in SETTINGS - {"ALLOW_ANONYMOUS"}
     }
     assert len(defaults) > 5
-    told = Settings.model_validate(defaults)
+    parsed = Settings.model_validate(defaults)
     for name, text in defaults.items():
         if text:
-            assert getattr(told, name) == Settings.model_fields[name].default, name
+            assert getattr(parsed, name) == Settings.model_fields[name].default, name
 
 
 def test_what_is_mounted_is_there() -> None:

@@ -30,8 +30,8 @@ Manifest = dict[str, Any]
 
 
 def kustomization(folder: Path) -> Manifest:
-    told: Manifest = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    return told
+    parsed: Manifest = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    return parsed
 
 
 def manifests(folder: Path) -> list[Manifest]:
@@ -76,8 +76,8 @@ def test_every_file_is_used() -> None:
         files = {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
         assert files == set(kustomization(folder)["resources"])
     example = FOLDER / "overlays" / "example"
-    told = kustomization(example)
-    for path in told["resources"] + told["components"]:
+    parsed = kustomization(example)
+    for path in parsed["resources"] + parsed["components"]:
         assert (example / path / "kustomization.yaml").exists()
 
 

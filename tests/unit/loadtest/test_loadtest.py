@@ -72,8 +72,8 @@ def test_where_nothing_answers_no_load_is_made(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    told = "nothing answers at http://127.0.0.1:9; `make serve` starts a service"
-    assert (run.returncode, run.stdout.strip(), run.stderr) == (2, told, "")
+    message = "nothing answers at http://127.0.0.1:9; `make serve` starts a service"
+    assert (run.returncode, run.stdout.strip(), run.stderr) == (2, message, "")
 
 
 @pytest.mark.parametrize(("users", "seconds"), [(0, 10), (MAX_USERS + 1, 10), (1, 0), (1, 4_000)])
@@ -103,7 +103,7 @@ def test_run_is_recorded_as_the_last_row_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "told"),
+    ("ours", "message"),
     [
         (outcome(p95_ms=50), []),
         (outcome(p95_ms=50, failures=1), ["of ours, 1 requests failed"]),
@@ -119,5 +119,5 @@ def test_run_is_recorded_as_the_last_row_of_the_table() -> None:
         ),
     ],
 )
-def test_what_ours_falls_short_of_is_told(ours: Outcome, told: list[str]) -> None:
-    assert Comparison(ours, outcome(p95_ms=100)).shortcomings() == told
+def test_what_ours_falls_short_of_is_named(ours: Outcome, message: list[str]) -> None:
+    assert Comparison(ours, outcome(p95_ms=100)).shortcomings() == message

@@ -117,7 +117,7 @@ def test_an_id_that_comes_twice_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"agreement": False}, "agreement"),
         ({"confidence_delta": 0.05}, "confidence_delta"),
@@ -125,14 +125,14 @@ def test_an_id_that_comes_twice_is_wrong() -> None:
         ({"predictions": {"v1": prediction(), "v2": prediction()}}, "another version"),
     ],
 )
-def test_comparison_that_contradicts_itself_is_wrong(wrong: dict[str, Any], told: str) -> None:
+def test_comparison_that_contradicts_itself_is_wrong(wrong: dict[str, Any], message: str) -> None:
     v2 = prediction(model_version="v2")
-    with pytest.raises(WrongReply, match=told):
+    with pytest.raises(WrongReply, match=message):
         Replies().comparison("a", body(comparison(prediction(), v2, **wrong)))
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "message"),
     [
         (summary(3, 1, total_predictions=5), "do not add up"),
         (summary(3, 1, average_confidence=None), "an average"),
@@ -140,13 +140,13 @@ def test_comparison_that_contradicts_itself_is_wrong(wrong: dict[str, Any], told
         (summary(3, 0), "shrank"),
     ],
 )
-def test_summary_that_is_not_sane_is_wrong(reply: dict[str, Any], told: str) -> None:
-    with pytest.raises(WrongReply, match=told):
+def test_summary_that_is_not_sane_is_wrong(reply: dict[str, Any], message: str) -> None:
+    with pytest.raises(WrongReply, match=message):
         Replies().summary(body(reply), at_least=4)
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "message"),
     [
         (distribution(positive=4, negative=1) | {"total_predictions": 4}, "do not add up"),
         (
@@ -156,6 +156,6 @@ def test_summary_that_is_not_sane_is_wrong(reply: dict[str, Any], told: str) -> 
         (distribution(positive=2, negative=1), "shrank"),
     ],
 )
-def test_distribution_that_is_not_sane_is_wrong(reply: dict[str, Any], told: str) -> None:
-    with pytest.raises(WrongReply, match=told):
+def test_distribution_that_is_not_sane_is_wrong(reply: dict[str, Any], message: str) -> None:
+    with pytest.raises(WrongReply, match=message):
         Replies().distribution(body(reply), at_least=4)

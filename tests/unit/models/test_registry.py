@@ -64,8 +64,8 @@ def test_imported_model_is_listed_and_shown_with_its_source(
     registry: Registry, checkpoint: Path
 ) -> None:
     assert "no sentiment model" in registry("list")
-    told = registry.take(checkpoint)
-    assert "accuracy was not evaluated" in told
+    printed = registry.take(checkpoint)
+    assert "accuracy was not evaluated" in printed
     tag = only_tag()
     assert tag in registry("list")
     [listed] = json.loads(registry("list", "--json"))
@@ -78,8 +78,8 @@ def test_imported_model_is_listed_and_shown_with_its_source(
 
 def test_unknown_tag_is_an_error(registry: Registry) -> None:
     for command in ("show", "verify"):
-        told = registry(command, "sentiment-distilbert-v2:absent", fails=True)
-        assert "is not in the BentoML model store" in told
+        printed = registry(command, "sentiment-distilbert-v2:absent", fails=True)
+        assert "is not in the BentoML model store" in printed
 
 
 def test_exported_model_is_imported_unchanged(
@@ -128,8 +128,8 @@ def test_import_below_the_minimum_accuracy_leaves_no_trace(
     accuracy = listed["accuracy"]
     more = ("--held-out", held_out, "--min-accuracy", str(min(1.0, accuracy + 0.001)))
     if accuracy < 1:
-        told = registry.take(checkpoint, *more, fails=True)
-        assert f"the model is right on {accuracy:.2%} of 256 held-out texts" in told
+        printed = registry.take(checkpoint, *more, fails=True)
+        assert f"the model is right on {accuracy:.2%} of 256 held-out texts" in printed
         assert bentoml.models.list() == []
     registry.take(checkpoint, "--held-out", held_out, "--min-accuracy", str(accuracy))
     assert json.loads(registry("list", "--json"))[0]["accuracy"] == accuracy
@@ -143,24 +143,24 @@ def test_import_of_a_worse_model_is_rejected(
     _answer_always(worse, "NEGATIVE")
     registry.take(better, "--held-out", held_out)
     tag = only_tag()
-    told = registry.take(worse, "--held-out", held_out, "--against", tag, fails=True)
-    assert f"the model may be less accurate than {tag} by 100.00%" in told
-    assert "more texts" not in told
+    printed = registry.take(worse, "--held-out", held_out, "--against", tag, fails=True)
+    assert f"the model may be less accurate than {tag} by 100.00%" in printed
+    assert "more texts" not in printed
     assert only_tag() == tag
     registry.take(better, "--held-out", held_out, "--against", tag)
-    told = registry.take(
+    printed = registry.take(
         better, "--held-out", held_out, "--against", tag, "--margin", "0.01", fails=True
     )
-    assert "more texts may decide it" in told
+    assert "more texts may decide it" in printed
     assert only_tag() == tag
-    told = registry("compare", tag, tag, "--held-out", held_out)
-    assert "they agree on 100.00%" in told
-    assert "neither is shown to be more accurate" in told
+    printed = registry("compare", tag, tag, "--held-out", held_out)
+    assert "they agree on 100.00%" in printed
+    assert "neither is shown to be more accurate" in printed
     registry.take(worse)
     [other] = {str(model.tag) for model in bentoml.models.list()} - {tag}
-    told = registry("compare", other, tag, "--held-out", held_out, "--examples", "2")
-    assert "the second is more accurate" in told
-    assert told.count("good good good") >= 1
+    printed = registry("compare", other, tag, "--held-out", held_out, "--examples", "2")
+    assert "the second is more accurate" in printed
+    assert printed.count("good good good") >= 1
 
 
 def _answer_always(checkpoint: Path, label: str) -> None:
@@ -206,9 +206,9 @@ def test_held_out_texts_may_be_csv(registry: Registry, checkpoint: Path, tmp_pat
 
 def test_a_whole_model_is_verified(registry: Registry, checkpoint: Path) -> None:
     registry.take(checkpoint)
-    told = registry("verify")
-    assert told.count("as saved") == 3
-    assert "torch-fp32" in told
+    printed = registry("verify")
+    assert printed.count("as saved") == 3
+    assert "torch-fp32" in printed
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", GOLDEN_SET])
@@ -218,9 +218,9 @@ def test_a_flipped_byte_is_found(registry: Registry, checkpoint: Path, file: str
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    told = registry("verify", only_tag(), fails=True)
-    assert f"changed since it was saved: {file}" in told
-    assert ("the weights are" in told) is (file == "model.safetensors")
+    printed = registry("verify", only_tag(), fails=True)
+    assert f"changed since it was saved: {file}" in printed
+    assert ("the weights are" in printed) is (file == "model.safetensors")
 
 
 def test_an_engine_of_another_model_is_found(registry: Registry, tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ def test_an_engine_of_another_model_is_found(registry: Registry, tmp_path: Path)
     [donor] = {str(model.tag) for model in bentoml.models.list()} - {tag}
     [file] = find_model(tag).folder.glob("*.pt")
     shutil.copy(find_model(donor).folder / file.name, file)
-    told = registry("verify", tag, fails=True)
-    assert f"changed since it was saved: {file.name}" in told
-    assert "differ from when it was saved" in told
+    printed = registry("verify", tag, fails=True)
+    assert f"changed since it was saved: {file.name}" in printed
+    assert "differ from when it was saved" in printed
 
 
 def test_missing_digests_of_an_older_model_are_skipped(
@@ -247,10 +247,10 @@ def test_missing_digests_of_an_older_model_are_skipped(
     with bentoml.models.create("sentiment-distilbert-v2:older", metadata=facts) as older:
         left_out = shutil.ignore_patterns(GOLDEN_SET, "model.yaml")
         shutil.copytree(saved.path, older.path, ignore=left_out, dirs_exist_ok=True)
-    told = registry("verify", "sentiment-distilbert-v2:older")
-    assert "files an older release saved no digests" in told
-    assert "golden set an older release saved none" in told
-    assert told.count("as saved") == 2
+    printed = registry("verify", "sentiment-distilbert-v2:older")
+    assert "files an older release saved no digests" in printed
+    assert "golden set an older release saved none" in printed
+    assert printed.count("as saved") == 2
 
 
 def test_foreign_models_under_our_names_are_skipped(registry: Registry, model_store: Path) -> None:
@@ -258,15 +258,15 @@ def test_foreign_models_under_our_names_are_skipped(registry: Registry, model_st
         pass
     assert "no sentiment model" in registry("list")
     assert "no sentiment model" in registry("verify")
-    told = registry("show", "sentiment-distilbert-v1:theirs", fails=True)
-    assert "was not saved by python -m scripts.save_models" in told
+    printed = registry("show", "sentiment-distilbert-v1:theirs", fails=True)
+    assert "was not saved by python -m scripts.save_models" in printed
 
 
 def test_a_missing_file_is_found(registry: Registry, checkpoint: Path) -> None:
     registry.take(checkpoint)
     (find_model(only_tag()).folder / "model.safetensors").unlink()
-    told = registry("verify", fails=True)
-    assert "missing: model.safetensors" in told
+    printed = registry("verify", fails=True)
+    assert "missing: model.safetensors" in printed
 
 
 @pytest.fixture
@@ -308,14 +308,14 @@ def test_a_model_comes_from_mlflow(
     sys.modules["mlflow"] = mlflow
     registry.take("models:/sentiment/3")
     assert "mlflow: models:/sentiment/3" in registry("show", only_tag())
-    told = registry.take("models:/sentiment/4", fails=True)
-    assert "MLflow cannot load models:/sentiment/4: no such model" in told
+    printed = registry.take("models:/sentiment/4", fails=True)
+    assert "MLflow cannot load models:/sentiment/4: no such model" in printed
     registry.take("models:/sentiment@champion")
     shown = registry("show", only_tag())
     assert "mlflow: models:/sentiment@champion" in shown
     assert "commit models:/sentiment/3" in shown
-    told = registry.take("models:/sentiment@former", fails=True)
-    assert "no such model: models:/sentiment/2" in told
+    printed = registry.take("models:/sentiment@former", fails=True)
+    assert "no such model: models:/sentiment/2" in printed
 
 
 def test_a_model_comes_from_weights_and_biases(

@@ -58,10 +58,10 @@ BAD_LINES = {
 def test_a_bad_line_among_good_ones_is_told(path: Path, line: bytes, says: str) -> None:
     good = [one.encode() for one in LINES]
     path.write_bytes(b"\n".join([*good[:700], line, *good[700:]]))
-    with pytest.raises(InvalidTexts) as told:
+    with pytest.raises(InvalidTexts) as caught:
         read_texts(path)
-    assert str(told.value).startswith(f"{path} cannot be used: line 701: ")
-    assert says in str(told.value)
+    assert str(caught.value).startswith(f"{path} cannot be used: line 701: ")
+    assert says in str(caught.value)
 
 
 def test_what_is_no_utf_8_is_told(path: Path) -> None:
@@ -87,9 +87,9 @@ def test_a_text_that_is_there_twice_counts_once(path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, ENOUGH - 1])
 def test_too_few_texts_are_told_with_how_many_it_needs(path: Path, count: int) -> None:
     path.write_text("\n".join(LINES[:count]))
-    with pytest.raises(InvalidTexts) as told:
+    with pytest.raises(InvalidTexts) as caught:
         read_texts(path)
-    assert str(told.value) == f"{path} has {count:,} different texts; it needs 2,300"
+    assert str(caught.value) == f"{path} has {count:,} different texts; it needs 2,300"
 
 
 def test_a_missing_file_and_a_folder_are_told(path: Path) -> None:

@@ -16,8 +16,8 @@ def test_without_npm_a_message_names_it_and_the_command_succeeds(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     vendor_assets.main()
-    told = " ".join(capsys.readouterr().out.split())
-    assert told == "npm is not installed: the dashboard shows no charts until `make assets` ran"
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed == "npm is not installed: the dashboard shows no charts until `make assets` ran"
 
 
 def test_every_library_is_pinned_by_hash_without_an_address() -> None:

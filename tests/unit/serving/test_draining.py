@@ -15,9 +15,9 @@ from tests.waiting import until
 @pytest.fixture
 def stops() -> Iterator[list[int]]:
     """The signals that came through to the server."""
-    told: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
-    yield told
+    notified: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: notified.append(number))
+    yield notified
     signal.signal(signal.SIGTERM, before)
 
 

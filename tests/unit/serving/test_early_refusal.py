@@ -125,16 +125,16 @@ def statuses(replies: bytes) -> list[int]:
 
 async def test_answer_is_that_of_the_middleware(site: Site) -> None:
     """Whichever of the two answers; and it is counted."""
-    told = {"x-request-id": "mine"}
+    extra = {"x-request-id": "mine"}
     of_middleware = httpx.ASGITransport(LoadSheddingMiddleware(site.app, Switch()))
     async with httpx.AsyncClient(transport=of_middleware, base_url="http://test") as http:
-        expected = await http.post(PATH, content=BODY, headers=told)
+        expected = await http.post(PATH, content=BODY, headers=extra)
     before = [
         counter("shed_requests_total", reason="event_loop"),
         counter("http_requests_total", endpoint=PATH, status="503"),
     ]
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{site.port}") as http:
-        reply = await http.post(PATH, content=BODY, headers=told)
+        reply = await http.post(PATH, content=BODY, headers=extra)
         other = await http.post(PATH, content=BODY, headers={"x-request-id": "for {ged"})
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert reply.headers["x-content-type-options"] == "nosniff"
