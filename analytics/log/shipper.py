@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -55,18 +54,17 @@ class Shipper:
         self._reader = SpoolReader(folder)
         self._writer = writer
         self._poll_seconds = poll_seconds
-        self._gauges_set_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Ship until `stopping` is set and the spool is empty, however long PostgreSQL is away."""
         reading: asyncio.Task[Chunk] | None = None
+        gauges = asyncio.create_task(self._keep_gauges())
         try:
             while True:
                 last = stopping.is_set()
                 chunk = await (reading or self._read())
                 # The next chunk is read while PostgreSQL works.
                 reading = asyncio.create_task(self._read()) if chunk.entries else None
-                self._set_gauges()
                 for line in chunk.unreadable:
                     self._reject(line, "not a line of the log")
                 if chunk.entries:
@@ -77,6 +75,8 @@ class Shipper:
                 if reading is None:
                     await self._wait(stopping)
         finally:
+            gauges.cancel()
+            self._set_gauges()
             if reading is not None:
                 reading.cancel()
 
@@ -133,13 +133,16 @@ class Shipper:
         logger.error("a line of the log cannot be stored; it is in %s with the reason", path)
 
     def _set_gauges(self) -> None:
-        now = time.monotonic()
-        if now >= self._gauges_set_at + GAUGE_SECONDS:
-            self._gauges_set_at = now
-            waiting = segments(self._folder)
-            metrics.log_spool_bytes.set(size_bytes(waiting))
-            age = datetime.now(UTC) - begun_at(waiting[0]) if waiting else timedelta()
-            metrics.log_spool_age.set(max(0.0, age.total_seconds()))
+        waiting = segments(self._folder)
+        metrics.log_spool_bytes.set(size_bytes(waiting))
+        age = datetime.now(UTC) - begun_at(waiting[0]) if waiting else timedelta()
+        metrics.log_spool_age.set(max(0.0, age.total_seconds()))
+
+    async def _keep_gauges(self) -> None:
+        """Set the spool's gauges for ever, also while a batch waits for PostgreSQL."""
+        while True:
+            self._set_gauges()
+            await asyncio.sleep(GAUGE_SECONDS)
 
 
 def _span(traces: Sequence[str], predictions: int) -> AbstractContextManager[object]:

@@ -84,6 +84,23 @@ async def test_entries_are_shipped_after_an_outage(
     assert [prediction.text for prediction in writer.taken] == ["kept"]
 
 
+async def test_gauges_of_the_spool_grow_while_postgresql_is_away(
+    tmp_path: Path, spool: Spool, writer: FakeWriter
+) -> None:
+    writer.errors = [OSError("down")] * 1_000
+    await spool.append(encode(Entry((record("first"),))))
+    shipping = asyncio.create_task(
+        Shipper(tmp_path, writer, poll_seconds=0.01).run(asyncio.Event())
+    )
+    await until(lambda: len(writer.errors) < 1_000)
+    await spool.append(encode(Entry((record("second"),))))
+    there = sum(path.stat().st_size for path in segments(tmp_path))
+    await until(lambda: counter("prediction_log_spool_bytes") == there)
+    await until(lambda: counter("prediction_log_spool_age_seconds") > 1)
+    shipping.cancel()
+    await asyncio.wait([shipping])
+
+
 async def test_refused_and_unreadable_lines_are_set_aside_and_the_others_shipped(
     tmp_path: Path, spool: Spool, writer: FakeWriter
 ) -> None:
