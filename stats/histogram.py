@@ -9,7 +9,7 @@ counts of bins.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -105,10 +105,10 @@ def merged(histograms: Iterable[Counts]) -> dict[int, int]:
 
 
 def quantiles(bins: Bins, counts: Counts, *fractions: float) -> list[float]:
-    """The values at ranks floor(fraction * (n - 1)), counted from 0, of n values; [] without any.
+    """The values at ranks math.ceil(fraction * n), counted from 1, of n values; [] without any.
 
-    They equal numpy's `quantile(method="lower")`, to within the accuracy of LogarithmicBins or half
-    a width of EqualBins (Masson, Rim, Lee 2019, algorithm 2).
+    They equal PostgreSQL's `percentile_disc` and numpy's `quantile(method="inverted_cdf")`, to
+    within the accuracy of LogarithmicBins or half a width of EqualBins (Masson, Rim, Lee 2019).
 
     Raises:
         ValueError: a fraction lies outside [0, 1], or a count is negative.
@@ -121,10 +121,9 @@ def quantiles(bins: Bins, counts: Counts, *fractions: float) -> list[float]:
     up_to = list(accumulate(counts[number] for number in occupied))
     if not up_to or not up_to[-1]:
         return []
-    # Beyond 2^53 a float rank may be rounded up to the number of values.
-    last = up_to[-1] - 1
-    ranks = (min(int(fraction * last), last) for fraction in fractions)
-    return [bins.value_of(occupied[bisect_right(up_to, rank)]) for rank in ranks]
+    # Beyond 2^53 a float rank may be rounded up past the number of values.
+    ranks = (min(max(1, math.ceil(fraction * up_to[-1])), up_to[-1]) for fraction in fractions)
+    return [bins.value_of(occupied[bisect_left(up_to, rank)]) for rank in ranks]
 
 
 def _clamped(value: float, low: float, high: float) -> float:
