@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from core.input_text import USABLE_PATTERN, refuse_unusable
 from core.types import Version
@@ -47,6 +47,13 @@ class RolloutRequest(RequestBody):
         None, ge=0, le=MAX_VERSION, description="of `roll_back`; 0 is what the settings say"
     )
     dry_run: bool = Field(False, description="true: only say what would come of it")
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_action(self) -> Self:
+        for name, action in (("changes", "set"), ("to_version", "roll_back")):
+            if getattr(self, name) is not None and self.action != action:
+                raise ValueError(f"{name} belongs to the action {action}, not to {self.action}")
+        return self
 
 
 class ReloadRequest(RequestBody):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Self
+from typing import Self, get_args
 from uuid import UUID
 
 import bentoml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from typing_extensions import TypeIs
 
 from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestError
 from core.input_text import Subject, Text
@@ -42,25 +42,45 @@ class RequestBody(bentoml.IODescriptor):
         try:
             return cls.model_validate_json(body or b"{}")
         except ValidationError as error:
-            raise request_error(error, cls.model_fields) from None
+            raise request_error(error, cls) from None
 
 
-def request_error(error: ValidationError, known: Iterable[str]) -> RequestError:
-    """Tell a pydantic error in our shape: 400 where it is no JSON, else 422 with every field.
+def request_error(error: ValidationError, model: type[BaseModel]) -> RequestError:
+    """Convert a pydantic error to ours: 400 for a body that is no JSON, else 422 with every field.
 
-    `known` are the fields that the request may have.
+    `model` is that of the whole request; an unknown field is told which ones its object may have.
     """
     details = error.errors(include_url=False, include_context=False, include_input=False)
     if any(detail["type"] == "json_invalid" for detail in details):
         reason = details[0]["msg"].removeprefix("Invalid JSON: ")
         return MalformedRequest(f"The body is not valid JSON: {reason}")
-    unknown = f"is not known; fields are {', '.join(known)}"
     return invalid_fields(
         [
-            (detail["loc"], unknown if detail["type"] == "extra_forbidden" else detail["msg"])
+            (
+                detail["loc"],
+                _unknown(model, detail["loc"])
+                if detail["type"] == "extra_forbidden"
+                else detail["msg"],
+            )
             for detail in details
         ]
     )
+
+
+def _unknown(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """The message for an unknown field at `location`: which fields its object may have."""
+    for name in location[:-1]:
+        field = model.model_fields.get(str(name))
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = [kind for kind in kinds if _is_model(kind)]
+        if len(inner) != 1:
+            return "is not known"
+        [model] = inner
+    return f"is not known; fields are {', '.join(model.model_fields)}"
+
+
+def _is_model(kind: object) -> TypeIs[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def invalid_fields(faults: list[tuple[tuple[int | str, ...], str]]) -> InvalidRequest:
@@ -77,7 +97,7 @@ def invalid_fields(faults: list[tuple[tuple[int | str, ...], str]]) -> InvalidRe
 class PredictRequest(RequestBody):
     model_config = example(text="A warm, funny, engaging film.", version="v1")
     text: Text = Field(description="1-5,000 characters after stripping")
-    version: Version | None = Field(None, description="v1 or v2; the configured default if absent")
+    version: Version | None = Field(None, description="v1 or v2; if absent, the rollout chooses")
 
 
 class BatchRequest(RequestBody):
@@ -87,7 +107,7 @@ class BatchRequest(RequestBody):
         max_length=get_settings().max_batch_texts,
         description="the texts, each 1-5,000 characters after stripping",
     )
-    version: Version | None = Field(None, description="v1 or v2; the configured default if absent")
+    version: Version | None = Field(None, description="v1 or v2; the champion if absent")
 
     @property
     def cost(self) -> int:

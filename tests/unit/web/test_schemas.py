@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from core.errors import InvalidRequest, MalformedRequest, RequestError
 from core.input_text import MAX_SUBJECT_CHARACTERS, MAX_TEXT_CHARACTERS
 from core.uuid7 import new_id
+from web.schemas.admin import ReloadRequest, RolloutRequest
 from web.schemas.predictions import (
     AbRequest,
     BatchRequest,
@@ -22,22 +23,29 @@ from web.schemas.predictions import (
     request_error,
 )
 
-MODELS: list[type[Any]] = [PredictRequest, BatchRequest, AbRequest, FeedbackRequest]
+MODELS: list[type[Any]] = [
+    PredictRequest, BatchRequest, AbRequest, FeedbackRequest, RolloutRequest, ReloadRequest,
+]  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
 ANY_BODY = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
-FIELDS = st.sampled_from(["text", "texts", "version", "subject", "label", "prediction_id", "x"])
-NEAR_BODY = st.dictionaries(FIELDS, JSON).map(lambda value: json.dumps(value).encode())
+FIELDS = st.sampled_from(
+    ["text", "texts", "version", "subject", "label", "prediction_id", "x", "action", "changes",
+     "base_version", "reason", "to_version", "guardrails", "schedule", "steps", "ab_weights"]
+)  # fmt: skip
+NEAR_BODY = st.dictionaries(
+    FIELDS, JSON | st.dictionaries(FIELDS, st.dictionaries(FIELDS, JSON))
+).map(lambda value: json.dumps(value).encode())
 
 
 def parse(model: type[Any], body: bytes) -> Any:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise request_error(error, model.model_fields) from error
+        raise request_error(error, model) from error
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -50,6 +58,45 @@ def test_any_body_is_taken_or_refused_with_a_reason(model: type[Any], body: byte
         assert error.status in (400, 422)
         assert error.detail
         assert bool(error.errors) is (error.status == 422)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "known"),
+    [
+        ({"foo": 1}, "changes.foo", "predict_weights"),
+        ({"guardrails": {"foo": 1}}, "changes.guardrails.foo", "min_agreement"),
+        ({"schedule": {"steps": [5], "foo": 1}}, "changes.schedule.foo", "hold_seconds"),
+    ],
+)
+def test_unknown_field_is_refused_with_those_of_its_own_object(
+    changes: dict[str, Any], field: str, known: str
+) -> None:
+    body = json.dumps({"base_version": 0, "reason": "x", "changes": changes}).encode()
+    with pytest.raises(InvalidRequest) as refused:
+        parse(RolloutRequest, body)
+    [message] = [error.message for error in refused.value.errors if error.field == field]
+    assert message.startswith("is not known; fields are ")
+    assert known in message
+    assert "base_version" not in message
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "sentence"),
+    [
+        (
+            "promote",
+            {"changes": {"salt": "q"}},
+            "changes belongs to the action set, not to promote",
+        ),
+        ("set", {"to_version": 3}, "to_version belongs to the action roll_back, not to set"),
+    ],
+)
+def test_field_of_another_action_is_refused(
+    action: str, fields: dict[str, Any], sentence: str
+) -> None:
+    body = json.dumps({"action": action, "base_version": 0, "reason": "x"} | fields).encode()
+    with pytest.raises(InvalidRequest, match=sentence):
+        parse(RolloutRequest, body)
 
 
 @given(st.text(max_size=40))
