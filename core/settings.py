@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     api_keys: ApiKeys | None = Field(
         None,
         description="API keys and their scopes, as `python -m scripts.make_key` prints them; "
-        "unset: every client may use every endpoint",
+        "unset: every client of this machine may use every endpoint",
     )
     allow_anonymous: bool = False
     """1 allows other machines to connect although API_KEYS is unset"""
@@ -232,7 +232,7 @@ class InvalidSetting(SettingsError):
             f"{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        super().__init__("\n".join([*lines, 'README.md explains each setting under "Settings"']))
+        super().__init__("\n".join([*lines, "docs/settings.md explains each setting"]))
 
 
 @cache

@@ -44,7 +44,7 @@ def with_table(page: str) -> str:
 
 def _default(field: FieldInfo) -> str:
     default = field.default
-    if default is None or isinstance(default, SecretStr):
+    if default in {None, ()} or isinstance(default, SecretStr):
         return ""
     return str(int(default)) if isinstance(default, bool) else str(default)
 

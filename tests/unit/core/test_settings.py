@@ -174,7 +174,7 @@ def test_invalid_settings_are_named_as_in_the_environment(
             "redis://user:password@host:6379/0"
         ),
         "PORT: Input should be less than or equal to 65535",
-        'README.md explains each setting under "Settings"',
+        "docs/settings.md explains each setting",
     ]
 
 
