@@ -36,9 +36,8 @@ FIELDS = st.sampled_from(
     ["text", "texts", "version", "subject", "label", "prediction_id", "x", "action", "changes",
      "base_version", "reason", "to_version", "guardrails", "schedule", "steps", "ab_weights"]
 )  # fmt: skip
-NEAR_BODY = st.dictionaries(
-    FIELDS, JSON | st.dictionaries(FIELDS, st.dictionaries(FIELDS, JSON))
-).map(lambda value: json.dumps(value).encode())
+NESTED = JSON | st.dictionaries(FIELDS, st.dictionaries(FIELDS, JSON))
+NEAR_BODY = st.dictionaries(FIELDS, NESTED).map(lambda value: json.dumps(value).encode())
 
 
 def parse(model: type[Any], body: bytes) -> Any:
@@ -86,9 +85,9 @@ def test_unknown_field_is_refused_with_those_of_its_own_object(
         (
             "promote",
             {"changes": {"salt": "q"}},
-            "changes belongs to the action set, not to promote",
+            "changes belongs to the action set",
         ),
-        ("set", {"to_version": 3}, "to_version belongs to the action roll_back, not to set"),
+        ("set", {"to_version": 3}, "to_version belongs to the action roll_back"),
     ],
 )
 def test_field_of_another_action_is_refused(
