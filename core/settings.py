@@ -67,11 +67,11 @@ class Settings(BaseSettings):
     cors_origins: CorsOrigins = ()
     """websites whose scripts may call the API, as https://shop.example; unset: none"""
     rate_limit_predict: RateLimit = "100/minute"
-    """limit per client: /predict, /predict/ab, /predict/ab-compare, /feedback"""
+    """limit per client, or off: /predict, /predict/ab, /predict/ab-compare, /feedback"""
     rate_limit_batch: RateLimit = "20/minute"
-    """limit per client: /predict/batch, in batches of MAX_BATCH_TEXTS"""
+    """limit per client, or off: /predict/batch, in batches of MAX_BATCH_TEXTS"""
     rate_limit_analytics: RateLimit = "60/minute"
-    """limit per client: /analytics/..."""
+    """limit per client, or off: /analytics/..."""
 
     model_v1: str = "sentiment-distilbert-v1:latest"
     """tag of v1 in the BentoML model store"""

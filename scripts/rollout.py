@@ -207,9 +207,10 @@ def _change(service: Service, change: dict[str, Any], reason: str, *, dry_run: b
     base = service.call("GET", "/admin/rollout")["policy_version"]
     request = {**change, "base_version": base, "reason": reason, "dry_run": dry_run}
     outcome = service.call("POST", "/admin/rollout", json=request)
-    head = "would become" if dry_run else f"is policy {outcome['policy_version']} now"
+    made = f"Policy {outcome['policy_version']} follows"
+    new = "Another policy would follow" if dry_run else made
     moved = outcome["subjects_moved_percent"]
-    console.print(f"Policy {base} {head}; {moved:g} % of subjects move")
+    console.print(f"{new} policy {base}; {moved:g} % of subjects move")
     console.print(changes_table(outcome["changes"]))
 
 

@@ -48,7 +48,7 @@ async def weight_is(admin: Admin, percent: float) -> None:
 async def test_dry_start_shows_the_change_and_makes_none(admin: Admin, command: Command) -> None:
     before = (await admin.status())["policy_version"]
     output = await command("start", "--steps", "10,100", "--hold", "900", "--dry-run", "-m", "try")
-    assert f"Policy {before} would become; 40 % of subjects move" in output
+    assert f"Another policy would follow policy {before}; 40 % of subjects move" in output
     assert (await admin.status())["policy_version"] == before
 
 
