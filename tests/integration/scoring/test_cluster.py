@@ -49,6 +49,8 @@ def write(source: Path) -> None:
     source.write_text("id,text\n" + "".join(rows))
 
 
+# Three nodes and their actors start one after another, for a minute beside other work.
+@pytest.mark.timeout(180)
 def test_no_row_is_lost_or_doubled_when_a_node_and_a_driver_die(
     cluster: Cluster, tmp_path: Path
 ) -> None:
