@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from core import metrics, tracing
+from core.background import Background
 from core.errors import RunnerUnavailable, describe_error
 from core.request_context import remaining_seconds
 from core.types import Classification, DesiredModel, RunnerDescription, Version
@@ -25,7 +26,7 @@ READY_POLL_SECONDS = 1.0
 FIRST_DESCRIPTION_SECONDS = 5.0
 
 
-class RunnerClient:
+class RunnerClient(Background):
     """The client of one version's runner.
 
     A background task asks the runner for its description: often while it starts, then every second.
@@ -52,15 +53,6 @@ class RunnerClient:
         self._calls = RunnerCalls(
             version, runner, max_waiting_texts=bounds.texts, timeout_seconds=timeout_seconds
         )
-        self._poller: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._poller = asyncio.create_task(self._poll(), name=f"poll-runner-{self.version}")
-
-    async def stop(self) -> None:
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
 
     def description(self) -> RunnerDescription:
         """The last description that the runner gave.
@@ -171,7 +163,7 @@ class RunnerClient:
             self._admission.throughput.seed(description.tokens_per_second)
         self._is_described.set()
 
-    async def _poll(self) -> None:
+    async def _run(self) -> None:
         while True:
             self._refresh_now.clear()
             await self.refresh()

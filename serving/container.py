@@ -147,7 +147,7 @@ class Container:
         await self.partition_maintenance.stop()
         await self.log.stop()
         await self.spool.close()
-        await self.shipper.stop(DRAIN_SECONDS)
+        await self.shipper.drain(DRAIN_SECONDS)
         await self.cache.stop()
         await self.redis.aclose()
         await self.engine.dispose()

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from analytics.log.segments import segments
+from core.background import Background
 from core.paths import ROOT
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -23,7 +24,7 @@ RESTART_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.02
 
 
-class ShipperSupervisor:
+class ShipperSupervisor(Background):
     """Starts the shipper and restarts it, unless another process does so for the same folder.
 
     The shipper is a process of its own, so that a backlog of an hour does not slow requests. It
@@ -32,12 +33,8 @@ class ShipperSupervisor:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._supervise(), name="shipper-supervisor")
-
-    async def stop(self, timeout_seconds: float) -> bool:
+    async def drain(self, timeout_seconds: float) -> bool:
         """Wait until the shipper has shipped the present segments, then stop it.
 
         Returns False if segments are left after the time-out; they stay on disk. Segments that
@@ -50,9 +47,7 @@ class ShipperSupervisor:
             if not unshipped or time.monotonic() > deadline:
                 break
             await asyncio.sleep(STOP_POLL_SECONDS)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self.stop()
         if unshipped:
             logger.error(
                 "stopped with %d segments in %s; the next shipper will ship them",
@@ -61,7 +56,7 @@ class ShipperSupervisor:
             )
         return not unshipped
 
-    async def _supervise(self) -> None:
+    async def _run(self) -> None:
         lock = FileLock(self._folder / LOCK)
         while True:
             try:
