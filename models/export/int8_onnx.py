@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.export.onnx_graph import CONTRIB_DOMAIN, OnnxGraph, Projection, projections
+from models.export.onnx_graph import OnnxGraph, Projection, projections
+from models.export.onnx_nodes import CONTRIB_DOMAIN, OnnxNodes
 from models.export.quantization import InputStatistics, RowScaledProduct, quantize
 from runners.cpu import usable_cpus
 from runners.engines.weights import DistilBertWeights
@@ -34,7 +35,7 @@ def write_int8_onnx(
     }
 
     def linear(graph: OnnxGraph, projection: Projection, x: str) -> str:
-        return _product(graph, products[projection.name], x)
+        return add_product(graph, products[projection.name], x)
 
     OnnxGraph(weights, folder, linear).save(path)
 
@@ -44,24 +45,28 @@ def _calibrate(
 ) -> Mapping[str, InputStatistics]:
     """The statistics of the inputs of each projection, over all batches."""
     graph = OnnxGraph(weights, folder)
-    tensors = sorted(set(graph.inputs.values()))
+    recorded = {tensor: f"input_{tensor}" for tensor in set(graph.inputs.values())}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cpus()
     options.log_severity_level = 3  # errors
     # The weights are beside the graph, or they would not be found.
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".onnx") as file:
-        graph.save(Path(file.name), tensors)
+        graph.save(Path(file.name), recorded)
         session = onnxruntime.InferenceSession(file.name, options, ["CPUExecutionProvider"])
     of_tensor: dict[str, InputStatistics] = {}
     for ids in batches:
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        for tensor, values in zip(tensors, session.run(tensors, inputs), strict=True):
+        arrays = session.run(list(recorded.values()), inputs)
+        for tensor, values in zip(recorded, arrays, strict=True):
             of_tensor.setdefault(tensor, InputStatistics(values.shape[-1])).add(values)
     return {name: of_tensor[tensor] for name, tensor in graph.inputs.items()}
 
 
-def _product(graph: OnnxGraph, product: RowScaledProduct, x: str) -> str:
-    """The nodes of a product whose input lies, token by token, in [-1, 1], or [0, 1] if shifted."""
+def add_product(graph: OnnxNodes, product: RowScaledProduct, x: str) -> str:
+    """Add the nodes of a product of the tensor `x`; return the name of its result.
+
+    What is multiplied in 8 bits lies, token by token, in [-1, 1], or in [0, 1] if it is shifted.
+    """
     shifted = graph.node("Add", x, graph.scalar(product.shift)) if product.shift else x
     scaled = graph.node("Mul", shifted, graph.constant(product.factors))
     magnitudes = scaled if product.shift else graph.node("Abs", scaled)

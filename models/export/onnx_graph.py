@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from models.export.onnx_nodes import CONTRIB_DOMAIN, OnnxNodes
 from runners.engines.weights import (
     LAYER_NORM_EPSILON,
     MASKED,
@@ -20,12 +20,6 @@ from runners.engines.weights import (
     DistilBertWeights,
     layer_prefix,
 )
-
-OPSET = 17
-# Newer versions of the format are unknown to the ONNX Runtime that serves.
-_IR_VERSION = 8
-# ONNX Runtime's own operators.
-CONTRIB_DOMAIN = "com.microsoft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +88,7 @@ def float32_product(graph: OnnxGraph, projection: Projection, x: str) -> str:
     return graph.node("Add", graph.node("MatMul", x, transposed), bias)
 
 
-class OnnxGraph:
+class OnnxGraph(OnnxNodes):
     """The classifier's nodes; what stays in float32 refers to the weights in the checkpoint's file.
 
     It computes only what the logits depend on: in the last layer, the first token alone has a
@@ -109,64 +103,37 @@ class OnnxGraph:
         Raises:
             UnreadableWeights: a tensor is missing.
         """
+        super().__init__()
         # The name of the input of each projection.
         self.inputs: dict[str, str] = {}
         self._weights = weights
         self._places = _tensor_places(folder / WEIGHTS_FILE)
         self._linear = linear
         self._projections = {projection.name: projection for projection in projections(weights)}
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, TensorProto] = {}
         self._logits = self._build()
 
-    def save(self, path: Path, extra_outputs: Sequence[str] = ()) -> None:
-        """Write the graph, to be read from the folder of the weights."""
+    def save(self, path: Path, recorded: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write the graph, to be read from the folder of the weights.
+
+        `recorded` are tensors that become outputs too, and the names of these outputs.
+        """
         axes = ("rows", "tokens")
-        values: list[ValueInfoProto] = [
+        inputs = [
             helper.make_tensor_value_info(name, TensorProto.INT64, axes)
             for name in ("input_ids", "attention_mask")
         ]
-        outputs = [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("rows", None)),
-            *(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in extra_outputs),
-        ]
-        graph = helper.make_graph(
-            [*self._nodes, helper.make_node("Identity", [self._logits], ["logits"])],
-            "distilbert", values, outputs, list(self._constants.values()),
-        )  # fmt: skip
-        model = helper.make_model(
-            graph,
-            ir_version=_IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB_DOMAIN, 1)],
-        )
-        path.write_bytes(model.SerializeToString())
-
-    def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node with one output; return its name."""
-        output = f"{operator}_{len(self._nodes)}"
-        made = helper.make_node(operator, inputs, [output], output, domain=domain, **attributes)
-        self._nodes.append(made)
-        return output
-
-    def constant(self, value: NDArray[np.generic]) -> str:
-        """Add an array to the file of the graph; return its name."""
-        name = f"constant_{len(self._constants)}"
-        self._constants[name] = numpy_helper.from_array(value, name)
-        return name
-
-    def scalar(self, value: float) -> str:
-        return self.constant(np.array(value, dtype=np.float32))
+        self.write(path, inputs, {self._logits: "logits", **recorded})
 
     def checkpoint_tensor(self, name: str) -> str:
         """Refer to a tensor of the checkpoint; return its name."""
-        if name not in self._constants:
+        if name not in self.constants:
             shape, offset, length = self._places[name]
             tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
             tensor.data_location = TensorProto.EXTERNAL
             place = {"location": WEIGHTS_FILE, "offset": offset, "length": length}
             for key, value in place.items():
                 tensor.external_data.add(key=key, value=str(value))
-            self._constants[name] = tensor
+            self.constants[name] = tensor
         return name
 
     def _build(self) -> str:
