@@ -7,6 +7,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
+# For every platform, and for every Python from the oldest that the project supports.
+COMPILE = $(UV) compile -q --universal --python-version 3.11 --no-header --override requirements/overrides.txt
 # Every command of scripts/, from any folder: `sentiment --help` lists them.
 SENTIMENT := $(BIN)/sentiment
 # Where there is no npm this is never made, and the dashboard does without charts.
@@ -140,18 +142,12 @@ build: $(SENTIMENT) $(ASSETS) ## Build the Bento
 
 .PHONY: lock
 lock: $(SENTIMENT) ## Pin the newest versions of everything
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
-		--override requirements/overrides.txt requirements/serve.in -o requirements/serve.lock
-	$(UV) compile -q --universal --python-version 3.11 --no-header --no-annotate \
-		--override requirements/overrides.txt -c requirements/serve.lock \
-		requirements/image.in -o requirements/image.lock
-	sed -i "s/^torch==.*/$$(grep '^torch==' requirements/torch.txt)/" requirements/image.lock
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-deps \
-		requirements/encoder.in -o requirements/encoder.lock
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
-		--override requirements/overrides.txt requirements/dev.in -o requirements/dev.lock
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
-		--override requirements/overrides.txt requirements/bench.in -o requirements/bench.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/serve.in -o requirements/serve.lock
+	$(COMPILE) --no-annotate -c requirements/serve.lock requirements/image.in -o requirements/image.lock
+	$(COMPILE) --generate-hashes --no-deps requirements/encoder.in -o requirements/encoder.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/torch.in -o requirements/torch.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/dev.in -o requirements/dev.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/bench.in -o requirements/bench.lock
 
 $(VENV)/.venv:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON to it"; exit 1; }
