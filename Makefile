@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= python3.11
+# The newest supported Python on the path, unless PYTHON names another.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
@@ -14,7 +15,7 @@ SENTIMENT := $(BIN)/sentiment
 # Where there is no npm this is never made, and the dashboard does without charts.
 ASSETS := web/dashboard/static/vendor/.done
 LOCKS := requirements/serve.lock requirements/encoder.lock
-# An index with CPU builds of torch, where pip's own configuration names none (README, "Install").
+# An index with CPU builds of torch, where neither pip's own nor pytorch.org can be had (CONTRIBUTING.md).
 TORCH_INDEX ?=
 ROUNDS ?= 3
 USERS ?= 100
@@ -150,19 +151,12 @@ lock: $(SENTIMENT) ## Pin the newest versions of everything
 	$(COMPILE) --generate-hashes --upgrade requirements/bench.in -o requirements/bench.lock
 
 $(VENV)/.venv:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON to it"; exit 1; }
-	@echo "making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@python=$$(sh scripts/newest_python.sh $(PYTHON)) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
 	@touch $@
 
-# torch first and without its dependencies: a CUDA build is found out before it costs gigabytes.
-$(VENV)/.serve: $(VENV)/.venv requirements/uv.txt requirements/torch.txt $(LOCKS)
-	@echo "installing torch, CPU build (1 of 2)"
+$(VENV)/.serve: $(VENV)/.venv requirements/uv.txt $(LOCKS)
+	@echo "installing what is in $(LOCKS)"
 	@$(BIN)/pip install --disable-pip-version-check -q -r requirements/uv.txt
-	@$(BIN)/pip install --disable-pip-version-check --no-deps --progress-bar on \
-		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
-	@$(BIN)/python -m scripts.check_cpu_only
-	@echo "installing what is in $(LOCKS) (2 of 2)"
 	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
 	@touch $@
 
@@ -171,7 +165,8 @@ $(SENTIMENT): $(VENV)/.serve pyproject.toml
 	@$(UV) install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(SENTIMENT) requirements/dev.lock
+$(VENV)/.dev: $(SENTIMENT) requirements/torch.txt requirements/torch.lock requirements/dev.lock
+	@$(SENTIMENT) install-torch $(if $(TORCH_INDEX),--index $(TORCH_INDEX))
 	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
 	@touch $@
 

@@ -13,8 +13,10 @@ for python in ${*:-python3.14 python3.13 python3.12 python3.11 python3}; do
     without_venv=${without_venv:-$python}
 done
 if [ -n "$without_venv" ]; then
-    echo "$without_venv has no module venv. On Debian and Ubuntu: apt install python3-venv" >&2
+    echo "$without_venv has no venv module. On Debian and Ubuntu: apt install python3-venv" >&2
+elif [ $# -gt 0 ]; then
+    echo "Python 3.11, 3.12, 3.13 or 3.14 is needed. PYTHON=$* is none of them, or does not run." >&2
 else
-    echo "Python 3.11, 3.12, 3.13 or 3.14 is needed${*:+, and $* is none}. PYTHON=COMMAND names one." >&2
+    echo "Python 3.11, 3.12, 3.13 or 3.14 is needed. None is on the path; PYTHON=COMMAND names one." >&2
 fi
 exit 1
