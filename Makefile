@@ -117,8 +117,11 @@ prove-dashboard: $(VENV)/.dev $(ASSETS) ## Prove the dashboard in a real Chromiu
 .PHONY: prove-image
 prove-image: $(VENV)/.dev $(ASSETS) ## Prove that the image builds, starts, answers and stops
 
+.PHONY: prove-start
+prove-start: $(VENV)/.dev ## Prove that the first command of the README works where torch cannot be had
+
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-image:
+prove-alerts prove-dashboard prove-image prove-start:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz
@@ -157,7 +160,7 @@ $(VENV)/.venv:
 $(VENV)/.serve: $(VENV)/.venv requirements/uv.txt $(LOCKS)
 	@echo "installing what is in $(LOCKS)"
 	@$(BIN)/pip install --disable-pip-version-check -q -r requirements/uv.txt
-	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
+	@$(UV) install --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
 	@touch $@
 
 # The packages stay where they are; uv has the build backend that pyproject.toml names in itself.
