@@ -42,8 +42,8 @@ class Machine:
             'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && '
             f'mount -t tmpfs tmp "$0/tmp" && exec chroot --userspec={_USER}:{_USER} "$0" "$@"'
         )
-        inside = ["env", "-i", *(f"{name}={value}" for name, value in variables.items())]
-        inside += ["--chdir", f"/{self.clone.relative_to(self.root)}", *command]
+        inside = ["env", "-i", "--chdir", f"/{self.clone.relative_to(self.root)}"]
+        inside += [*(f"{name}={value}" for name, value in variables.items()), *command]
         with log.open("ab") as output:
             return subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", script, self.root, *inside],
@@ -82,7 +82,8 @@ def machine(suite: str) -> Iterator[Machine]:
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         options = ["--variant=minbase", f"--include={_PACKAGES}"]
-        subprocess.run(["debootstrap", *options, suite, root], check=True)
+        with (MACHINES / f"{suite}.log").open("w") as log:
+            subprocess.run(["debootstrap", *options, suite, root], check=True, stdout=log)
         subprocess.run(["chroot", root, "/usr/sbin/useradd", "--uid", _USER, "user"], check=True)
         (root / "complete").touch()
     home = Path(tempfile.mkdtemp(dir=root / "home"))
