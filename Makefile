@@ -3,16 +3,19 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= python3.11
+# The newest supported Python on the path, unless PYTHON names another.
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip
+# For every platform, and for every Python from the oldest that the project supports.
+COMPILE = $(UV) compile -q --universal --python-version 3.11 --no-header --override requirements/overrides.txt
 # Every command of scripts/, from any folder: `sentiment --help` lists them.
 SENTIMENT := $(BIN)/sentiment
 # Where there is no npm this is never made, and the dashboard does without charts.
 ASSETS := web/dashboard/static/vendor/.done
 LOCKS := requirements/serve.lock requirements/encoder.lock
-# An index with CPU builds of torch, where pip's own configuration names none (README, "Install").
+# An index with CPU builds of torch, where neither pip's own nor pytorch.org can be had (CONTRIBUTING.md).
 TORCH_INDEX ?=
 ROUNDS ?= 3
 USERS ?= 100
@@ -114,8 +117,11 @@ prove-dashboard: $(VENV)/.dev $(ASSETS) ## Prove the dashboard in a real Chromiu
 .PHONY: prove-image
 prove-image: $(VENV)/.dev $(ASSETS) ## Prove that the image builds, starts, answers and stops
 
+.PHONY: prove-start
+prove-start: $(VENV)/.dev ## Prove that the first command of the README works where torch cannot be had
+
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-image:
+prove-alerts prove-dashboard prove-image prove-start:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz
@@ -140,34 +146,21 @@ build: $(SENTIMENT) $(ASSETS) ## Build the Bento
 
 .PHONY: lock
 lock: $(SENTIMENT) ## Pin the newest versions of everything
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
-		--override requirements/overrides.txt requirements/serve.in -o requirements/serve.lock
-	$(UV) compile -q --universal --python-version 3.11 --no-header --no-annotate \
-		--override requirements/overrides.txt -c requirements/serve.lock \
-		requirements/image.in -o requirements/image.lock
-	sed -i "s/^torch==.*/$$(grep '^torch==' requirements/torch.txt)/" requirements/image.lock
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-deps \
-		requirements/encoder.in -o requirements/encoder.lock
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
-		--override requirements/overrides.txt requirements/dev.in -o requirements/dev.lock
-	$(UV) compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
-		--override requirements/overrides.txt requirements/bench.in -o requirements/bench.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/serve.in -o requirements/serve.lock
+	$(COMPILE) --no-annotate -c requirements/serve.lock requirements/image.in -o requirements/image.lock
+	$(COMPILE) --generate-hashes --no-deps requirements/encoder.in -o requirements/encoder.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/torch.in -o requirements/torch.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/dev.in -o requirements/dev.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/bench.in -o requirements/bench.lock
 
 $(VENV)/.venv:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON to it"; exit 1; }
-	@echo "making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@python=$$(sh scripts/newest_python.sh $(PYTHON)) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
 	@touch $@
 
-# torch first and without its dependencies: a CUDA build is found out before it costs gigabytes.
-$(VENV)/.serve: $(VENV)/.venv requirements/uv.txt requirements/torch.txt $(LOCKS)
-	@echo "installing torch, CPU build (1 of 2)"
+$(VENV)/.serve: $(VENV)/.venv requirements/uv.txt $(LOCKS)
+	@echo "installing what is in $(LOCKS)"
 	@$(BIN)/pip install --disable-pip-version-check -q -r requirements/uv.txt
-	@$(BIN)/pip install --disable-pip-version-check --no-deps --progress-bar on \
-		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
-	@$(BIN)/python -m scripts.check_cpu_only
-	@echo "installing what is in $(LOCKS) (2 of 2)"
-	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
+	@$(UV) install --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
 	@touch $@
 
 # The packages stay where they are; uv has the build backend that pyproject.toml names in itself.
@@ -175,7 +168,8 @@ $(SENTIMENT): $(VENV)/.serve pyproject.toml
 	@$(UV) install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(SENTIMENT) requirements/dev.lock
+$(VENV)/.dev: $(SENTIMENT) requirements/torch.txt requirements/torch.lock requirements/dev.lock
+	@$(SENTIMENT) install-torch $(if $(TORCH_INDEX),--index $(TORCH_INDEX))
 	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
 	@touch $@
 

@@ -31,6 +31,8 @@ class Result(NamedTuple):
     test: str
     outcome: str
     seconds: float
+    # What it measured, as it recorded it with `record_property`.
+    measured: str = ""
 
 
 def main(name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")]) -> None:
@@ -63,9 +65,12 @@ def section(name: str, results: Sequence[Result], *, proven: bool) -> str:
         f"{host['cores']} cores ({host['cpu']}): **{'proven' if proven else 'NOT proven'}**, "
         f"{len(results)} tests, {seconds:.0f} s."
     )
-    rows = "".join(f"| `{test}` | {outcome} | {time:.1f} |\n" for test, outcome, time in results)
-    head = f"## {name}\n\n{claim}\n\n{verdict}\n\n| test | result | seconds |\n"
-    return f"{head}| --- | --- | --- |\n{rows}"
+    rows = "".join(
+        f"| `{result.test}` | {result.outcome} | {result.seconds:.1f} | {result.measured} |\n"
+        for result in results
+    )
+    head = f"## {name}\n\n{claim}\n\n{verdict}\n\n| test | result | seconds | measured |\n"
+    return f"{head}| --- | --- | --- | --- |\n{rows}"
 
 
 def with_section(page: str, name: str, text: str) -> str:

@@ -12,7 +12,7 @@ from scripts.prove import RESULTS_FILE, Result
 
 
 class Recorder:
-    """A pytest plugin: the worst outcome of each test, and its seconds."""
+    """A pytest plugin: the worst outcome of each test, its seconds, and what it measured."""
 
     def __init__(self) -> None:
         self.results: dict[str, Result] = {}
@@ -21,7 +21,8 @@ class Recorder:
         test = report.nodeid.partition("::")[2]
         before = self.results.get(test, Result(test, "passed", 0.0))
         outcome = before.outcome if report.passed else report.outcome
-        self.results[test] = Result(test, outcome, before.seconds + report.duration)
+        measured = ", ".join(f"{name} {value}" for name, value in report.user_properties)
+        self.results[test] = Result(test, outcome, before.seconds + report.duration, measured)
 
     def pytest_sessionfinish(self) -> None:
         if file := os.environ.get(RESULTS_FILE):

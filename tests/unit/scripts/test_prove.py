@@ -26,10 +26,15 @@ def test_every_proof_has_tests_and_none_may_skip() -> None:
 
 
 def report(
-    when: Literal["setup", "call", "teardown"], outcome: Literal["passed", "failed", "skipped"]
+    when: Literal["setup", "call", "teardown"],
+    outcome: Literal["passed", "failed", "skipped"],
+    **measured: str,
 ) -> pytest.TestReport:
     place = ("f.py", 1, "test_a")
-    return pytest.TestReport("f.py::test_a", place, {}, outcome, None, when, duration=0.5)
+    return pytest.TestReport(
+        "f.py::test_a", place, {}, outcome, None, when,
+        duration=0.5, user_properties=list(measured.items()),
+    )  # fmt: skip
 
 
 def test_recorder_keeps_the_worst_outcome_and_all_seconds() -> None:
@@ -40,11 +45,17 @@ def test_recorder_keeps_the_worst_outcome_and_all_seconds() -> None:
     assert recorder.results == {"test_a": Result("test_a", "failed", 1.5)}
 
 
+def test_recorder_keeps_what_a_test_measured() -> None:
+    recorder = Recorder()
+    recorder.pytest_runtest_logreport(report("call", "passed", ready="9.5 s", disk="1 MB"))
+    assert recorder.results["test_a"].measured == "ready 9.5 s, disk 1 MB"
+
+
 def test_section_says_whether_it_is_proven() -> None:
-    results = [Result("test_a", "passed", 1.25), Result("test_b", "failed", 0.5)]
+    results = [Result("test_a", "passed", 1.25, "ready 9.5 s"), Result("test_b", "failed", 0.5)]
     text = section("alerts", results, proven=False)
     assert "**NOT proven**, 2 tests, 2 s." in text
-    assert "| `test_b` | failed | 0.5 |" in text
+    assert "| `test_a` | passed | 1.2 | ready 9.5 s |\n| `test_b` | failed | 0.5 |  |\n" in text
     assert "`make prove-alerts`, 20" in text
 
 

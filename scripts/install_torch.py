@@ -1,0 +1,26 @@
+"""Install torch and the packages around it, which importing, training and tests need."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from models.torch_packages import TorchUnavailable, ensure_torch_packages
+
+
+def main(
+    index: Annotated[
+        str | None, typer.Option(help="an index with CPU builds of torch; default: pip's own")
+    ] = None,
+) -> None:
+    """Install the CPU build of torch and the packages around it, unless they are installed."""
+    try:
+        ensure_torch_packages(index=index)
+    except TorchUnavailable as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)
