@@ -183,12 +183,13 @@ def refresh_models(
     tag: Annotated[
         str | None, typer.Argument(help="name:version; by default every model that needs it")
     ] = None,
+    texts: Annotated[Path | None, typer.Option(help=TEXTS_HELP)] = None,
 ) -> None:
     """Make today's engines for models that an older release saved."""
     with _errors_as_sentences():
         old = [tag] if tag else outdated_tags()
         for each in old:
-            refresh(each)
+            refresh(each, texts=texts)
     if not old:
         console.print("Every model has the engines of this release.")
 

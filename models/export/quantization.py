@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 OUTLIER_CHANNELS = 8
 # SmoothQuant's alpha: the share of a channel's size that moves into its weights.
@@ -30,6 +31,8 @@ GELU_SHIFT = 0.17
 _DAMPING = 0.01
 _BLOCK_COLUMNS = 64
 _MIN_MAGNITUDE = 1e-3
+# Inputs are added to the sums so many at a time: each addition goes through a whole matrix.
+_JOINED_ROWS = 2_000
 
 Matrix = NDArray[np.float32]
 
@@ -44,11 +47,21 @@ class InputStatistics:
         self._origin: Matrix | None = None
         self._sums: Matrix = np.zeros(channels, np.float32)
         self._products: Matrix = np.zeros((channels, channels), np.float32)
+        self._pending: list[Matrix] = []
 
     def add(self, x: Matrix) -> None:
         """Record inputs of shape (..., channels)."""
         flat = x.reshape(-1, x.shape[-1])
         np.maximum(self.largest, np.abs(flat).max(axis=0), out=self.largest)
+        self._pending.append(flat)
+        if sum(map(len, self._pending)) >= _JOINED_ROWS:
+            self._add_pending()
+
+    def _add_pending(self) -> None:
+        if not self._pending:
+            return
+        flat = np.concatenate(self._pending)
+        self._pending.clear()
         if self._origin is None:
             self._origin = flat.mean(axis=0)
         centred = flat - self._origin
@@ -62,6 +75,7 @@ class InputStatistics:
         Raises:
             ValueError: none was recorded.
         """
+        self._add_pending()
         if self._origin is None:
             raise ValueError("the projection has seen no inputs to calibrate on")
         rows = np.float32(self._rows)
@@ -135,8 +149,9 @@ def gptq(weight: Matrix, moments: Matrix) -> tuple[NDArray[np.int8], Matrix]:
     rest = weight[:, order].astype(np.float64)
     hessian = moments[np.ix_(order, order)].astype(np.float64)
     hessian += np.eye(len(order)) * (_DAMPING * hessian.diagonal().mean() + 1e-9)
-    # The upper triangle of the Cholesky decomposition of the inverse.
-    upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
+    # The upper R of inverse = R^T R. From last to first, hessian = S S^T with an upper S, whose
+    # inverse is R: so no full matrix is inverted.
+    upper, _ = lapack.dtrtri(np.linalg.cholesky(hessian[::-1, ::-1])[::-1, ::-1])
     # In column order. One more column stays zero: the neighbour of the last of an odd number.
     multiples = np.zeros((len(weight), weight.shape[1] + 1))
     errors = np.zeros_like(rest)

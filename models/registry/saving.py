@@ -27,8 +27,10 @@ from models.starter.card import StarterError, adapter_digest
 from models.starter.reproduction import recorded_gates, reproduce_engines
 from models.texts import packaged_texts, read_texts
 from models.torch_packages import ensure_torch_packages
+from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, runnable_engines
-from runners.model_store import SavedModel, model_name
+from runners.golden_set import check, read_golden_set
+from runners.model_store import InvalidCheckpoint, SavedModel, model_name
 
 console = Console()
 
@@ -144,12 +146,13 @@ def save_checkpoint(
         )
 
 
-def refresh(tag: str) -> SavedModel:
+def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
     """Make the engines of a model that an older release saved, and save it again under its tag.
 
     Raises:
         bentoml.exceptions.NotFound: it is not in the store.
-        InvalidCheckpoint: its weights are not in the store, or cannot be served.
+        InvalidCheckpoint: its weights are not in the store, or do not answer as they did.
+        InvalidTexts: the file of texts cannot be used.
     """
     stored = bentoml.models.get(tag)
     version = next(version for version in VERSIONS if model_name(version) == stored.tag.name)
@@ -164,13 +167,22 @@ def refresh(tag: str) -> SavedModel:
                 shutil.copy(Path(stored.path) / name, copy)
         make_engines: MakeEngines | None = None
         try:
-            make_engines = _gate(Engines.fastest, None, progress)
+            make_engines = _gate(Engines.fastest, texts, progress)
         except StarterError as error:
             console.print(f"{tag} gets the float32 engine only, without texts to judge by: {error}")
-        model = progress.done(save_prepared(Path(copy), version, facts, make_engines))
+        same = partial(_check_golden_set, Path(stored.path))
+        model = progress.done(save_prepared(Path(copy), version, facts, make_engines, same))
     # A model that is saved becomes the latest, which the settings may name.
     latest.write_text(newest)
     return model
+
+
+def _check_golden_set(folder: Path, reference: Classifier) -> Mapping[str, Any]:
+    """Compare the reference with the golden set in a folder; adds nothing to the metadata."""
+    problem = check(reference.infer, read_golden_set(folder))
+    if problem is not None:
+        raise InvalidCheckpoint(f"{folder.name} cannot be used any more: {problem}")
+    return {}
 
 
 class _Bar:

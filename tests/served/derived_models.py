@@ -11,6 +11,7 @@ from typing import Any
 
 import bentoml
 
+from runners.engines.choice import REFERENCE
 from runners.golden_set import golden_set_file
 from runners.model_store import find_model
 from tests.store import model_store_at
@@ -77,7 +78,7 @@ class Derived:
 
     def slow(self) -> str:
         """Has the reference engine alone, at a third of the speed."""
-        return self._save("slow", {"engines": {"torch-fp32": {}}}, {})
+        return self._save("slow", {"engines": {REFERENCE: {}}}, {})
 
     def raising(self) -> str:
         """Cannot compute texts with `RARE_WORD`: its tokenizer is of other weights."""
@@ -85,8 +86,8 @@ class Derived:
             tokenizer = json.loads((find_model(self._of).folder / "tokenizer.json").read_bytes())
         vocabulary = tokenizer["model"]["vocab"]
         vocabulary[RARE_WORD] = max(vocabulary.values()) + 1_000
-        # torch looks at the numbers of tokens; OpenVINO takes those that it has not for zeros.
-        metadata: dict[str, Any] = {"engines": {"torch-fp32": {}}}
+        # ONNX Runtime looks at the numbers of tokens; OpenVINO takes those it has not for zeros.
+        metadata: dict[str, Any] = {"engines": {REFERENCE: {}}}
         return self._save("raising", metadata, {"tokenizer.json": json.dumps(tokenizer).encode()})
 
     def mistaken(self) -> str:

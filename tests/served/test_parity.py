@@ -9,7 +9,7 @@ import pytest
 
 from core.types import ENGINE_NAMES, Classification, Version
 from runners.classifier import Classifier
-from runners.engines.choice import load_engine, saved_engines
+from runners.engines.choice import REFERENCE, load_engine, saved_engines
 from runners.model_store import SavedModel
 from tests.serving import ServedBento
 from tests.store import saved_model
@@ -41,10 +41,10 @@ def expected(model: SavedModel) -> list[dict[str, Any]]:
     return answers
 
 
-def test_torch_engine_equals_the_transformers_pipeline(
+def test_reference_equals_the_transformers_pipeline(
     model: SavedModel, expected: list[dict[str, Any]]
 ) -> None:
-    answers = Classifier(model, load_engine(model, "torch-fp32", streams=1)).infer(TEXTS)
+    answers = Classifier(model, load_engine(model, REFERENCE, streams=1)).infer(TEXTS)
     assert labels(answers) == [answer["label"].lower() for answer in expected]
     assert confidences(answers) == pytest.approx([e["score"] for e in expected], abs=1e-5)
     assert [answer.truncated for answer in answers] == [False] * 6 + [True]
@@ -54,7 +54,7 @@ def test_every_saved_engine_is_near_the_transformers_pipeline(
     model: SavedModel, expected: list[dict[str, Any]]
 ) -> None:
     engines = saved_engines(model)
-    assert set(engines) > {"torch-fp32"}
+    assert set(engines) > {REFERENCE}
     for name in engines:
         answers = Classifier(model, load_engine(model, name, streams=1)).infer(TEXTS)
         assert labels(answers) == [answer["label"].lower() for answer in expected]

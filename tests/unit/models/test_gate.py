@@ -54,7 +54,7 @@ Classify = Callable[[NDArray[np.float64]], Classifier]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> SavedModel:
     folder = tiny_checkpoint(tmp_path_factory.mktemp("gate") / "hub")
-    return SavedModel("gate:r", folder, "r", ("negative", "positive"), 64, 0)
+    return SavedModel("gate:r", folder, "r", ("negative", "positive"), 64, 0, ())
 
 
 @pytest.fixture(scope="module")
