@@ -31,7 +31,6 @@ TAG = "sentiment:latest"
 BACKENDS = ("docker", "podman", "buildah")
 USER = "1034:1034"
 ENTRYPOINT = "/home/bentoml/bento/env/docker/entrypoint.sh"
-METRICS = "/home/bentoml/prometheus_multiproc_dir"
 MAX_BYTES = 1_500_000_000
 MAX_START_SECONDS = 60.0
 STOP_SECONDS = 45.0
@@ -117,8 +116,8 @@ def _image(tag: str) -> Iterator[CommandLine]:
         options = ["--isolation", "chroot", "--network", "host", "--user", USER]
         image = [container, "--", ENTRYPOINT]
     else:
-        read_only = ["--read-only", "--tmpfs", "/tmp", "--tmpfs", f"{METRICS}:uid=1034"]  # noqa: S108
-        options = ["--rm", "--network", "host", "--cap-drop", "ALL", *read_only]
+        options = ["--rm", "--network", "host", "--cap-drop", "ALL"]
+        options += ["--read-only", "--tmpfs", "/tmp"]  # noqa: S108
         image = [tag]
 
     def command_line(*program: str, **environment: str) -> list[str]:
