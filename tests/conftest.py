@@ -36,7 +36,10 @@ RUN = pytest.StashKey[TestRun]()
 
 
 # The other proofs are about an image, which holds its models.
-NEED_MODELS = ("tests/served", *(f"tests/prove/{name}" for name in ("alerts", "dashboard", "image")))
+NEED_MODELS = (
+    "tests/served",
+    *(f"tests/prove/{name}" for name in ("alerts", "dashboard", "image")),
+)
 
 
 def _path(item: pytest.Item) -> PurePath:
