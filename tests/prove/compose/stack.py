@@ -33,7 +33,9 @@ class Stack:
         files = ("-f", str(COMPOSE), "-f", str(OVERRIDE))
         options = ("-p", "sentiment-proof", "--env-file", str(self.env_file), *files)
         environment |= {"SENTIMENT_IMAGE": IMAGE, "DNS_LOG_PROGRAM": DNS_LOG.read_text()}
-        return docker("compose", *options, *arguments, timeout=timeout, **environment)
+        return docker(
+            "compose", "--ansi", "never", *options, *arguments, timeout=timeout, **environment
+        )
 
     def up(self, *options: str, **environment: str) -> None:
         """Start the stack, or change it, and wait until every service is healthy."""
@@ -64,7 +66,7 @@ class Stack:
 
     def dns_questions(self) -> set[str]:
         """The names that containers asked for, besides those of services."""
-        return set(self.compose("logs", "--no-log-prefix", "dns-log").split())
+        return set(docker("logs", self.compose("ps", "-q", "dns-log").strip()).split())
 
 
 def make_stack(folder: Path) -> Stack:
