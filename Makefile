@@ -114,8 +114,14 @@ prove-dashboard: $(VENV)/.dev $(ASSETS) ## Prove the dashboard in a real Chromiu
 .PHONY: prove-image
 prove-image: $(VENV)/.dev $(ASSETS) ## Prove that the image builds, starts, answers and stops
 
+.PHONY: prove-compose
+prove-compose: $(VENV)/.dev ## Prove with a real dockerd that all of docker-compose.yml starts and keeps data
+
+.PHONY: prove-railway
+prove-railway: $(VENV)/.dev ## Prove that the image runs with what Railway gives it, replayed with docker
+
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-image:
+prove-alerts prove-dashboard prove-image prove-compose prove-railway:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz
@@ -128,7 +134,11 @@ soak: $(VENV)/.dev ## Half an hour of everything; fails if memory, files or conn
 
 .PHONY: image
 image: $(SENTIMENT) $(ASSETS) ## Build the Bento and its image, with Docker, podman or buildah
-	@$(SENTIMENT) image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+	@$(SENTIMENT) image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
+
+.PHONY: image-sbom
+image-sbom: $(VENV)/.dev ## Write what the image holds into build/sbom.json (CycloneDX)
+	@$(SENTIMENT) image sbom
 
 .PHONY: image-check
 image-check: $(SENTIMENT) ## Start the image, query it, inspect it and stop it

@@ -32,7 +32,10 @@ BACKENDS = ("docker", "podman", "buildah")
 USER = "1034:1034"
 ENTRYPOINT = "/home/bentoml/bento/env/docker/entrypoint.sh"
 MAX_BYTES = 1_500_000_000
-MAX_START_SECONDS = 60.0
+SBOM = BUILD / "sbom.json"
+# The image must be ready within the first; the check waits for the second, to say how long it took.
+MAX_START_SECONDS = 8.0
+PATIENCE_SECONDS = 60.0
 STOP_SECONDS = 45.0
 console = Console(highlight=False)
 app = typer.Typer()
@@ -61,6 +64,7 @@ def build(
     tag: Annotated[str, typer.Option()] = TAG,
     torch_index: Annotated[str, typer.Option(help="an index with CPU builds of torch")] = "",
     wheels: Annotated[str, typer.Option(help="a folder of wheels with a CPU build of torch")] = "",
+    base_image: Annotated[str, typer.Option(help="the base image, best by its digest")] = "",
 ) -> None:
     """Run `bentoml build`, then `bentoml containerize`."""
     engine = backend()
@@ -70,6 +74,8 @@ def build(
     bentoml = [sys.executable, "-m", "bentoml"]
     subprocess.run([*bentoml, "build"], cwd=ROOT, env=environment, check=True)
     options = []
+    if base_image:
+        options += ["--opt", f"build-arg=BASE_IMAGE={base_image}"]
     if torch_index:
         options += ["--opt", f"build-arg=TORCH_INDEX={torch_index}"]
     if wheels:
@@ -92,6 +98,19 @@ def check(tag: Annotated[str, typer.Option()] = TAG) -> None:
     for finding in wrong:
         console.print(f"[red]{finding}[/]")
     raise typer.Exit(1 if wrong else 0)
+
+
+@app.command()
+def sbom(tag: Annotated[str, typer.Option()] = TAG) -> None:
+    """Write the image's bill of materials into build/sbom.json, in CycloneDX."""
+    # A package of development: neither serving nor the check of an image needs it.
+    from scripts.image_sbom import bill_of_materials
+
+    with _image(tag) as in_image:
+        text = bill_of_materials(tag, _contents(in_image))
+    BUILD.mkdir(exist_ok=True)
+    SBOM.write_text(text)
+    console.print(f"written: {SBOM}")
 
 
 def _findings(inside: Mapping[str, Any]) -> Iterator[str]:
@@ -118,6 +137,7 @@ def _image(tag: str) -> Iterator[CommandLine]:
     else:
         options = ["--rm", "--network", "host", "--cap-drop", "ALL"]
         options += ["--read-only", "--tmpfs", "/tmp"]  # noqa: S108
+        options += ["--memory", "1g", "--cpus", "1"]
         image = [tag]
 
     def command_line(*program: str, **environment: str) -> list[str]:
@@ -160,7 +180,10 @@ def _served(in_image: CommandLine) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             if _is_ready(url, process):
-                console.print(f"ready after {time.perf_counter() - started:.1f} s")
+                seconds = time.perf_counter() - started
+                console.print(f"ready after {seconds:.1f} s")
+                if seconds > MAX_START_SECONDS:
+                    yield f"ready after {seconds:.1f} s; {MAX_START_SECONDS:.0f} s are allowed"
                 reply = httpx.post(f"{url}/predict", json={"text": "I loved it."}, timeout=10)
                 if reply.status_code != 200:
                     yield f"/predict answered {reply.status_code}: {reply.text}"
@@ -196,7 +219,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + MAX_START_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(httpx.TransportError):
             if httpx.get(f"{url}/readyz", timeout=2).is_success:
