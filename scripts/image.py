@@ -42,21 +42,23 @@ app = typer.Typer()
 
 
 CommandLine = Callable[..., list[str]]
+Engine = Annotated[str, typer.Option(help="docker, podman or buildah; else the first that works")]
 
 
-def backend() -> str:
-    """The first container engine that works.
+def backend(wanted: str) -> str:
+    """The container engine `wanted`; without one, the first that works.
 
     Raises:
         RuntimeError: none does.
     """
-    for name in BACKENDS:
+    candidates = (wanted,) if wanted else BACKENDS
+    for name in candidates:
         if shutil.which(name):
             # It fails where only the client is installed, and no daemon runs.
             info = subprocess.run([name, "info"], capture_output=True, check=False)
             if info.returncode == 0:
                 return name
-    raise RuntimeError(f"none of {', '.join(BACKENDS)} works")
+    raise RuntimeError(f"no container engine works: {', '.join(candidates)}")
 
 
 @app.command()
@@ -65,9 +67,10 @@ def build(
     torch_index: Annotated[str, typer.Option(help="an index with CPU builds of torch")] = "",
     wheels: Annotated[str, typer.Option(help="a folder of wheels with a CPU build of torch")] = "",
     base_image: Annotated[str, typer.Option(help="the base image, best by its digest")] = "",
+    engine: Engine = "",
 ) -> None:
     """Run `bentoml build`, then `bentoml containerize`."""
-    engine = backend()
+    engine = backend(engine)
     # BentoML writes the Dockerfile into TMPDIR; its template has to lie below the working folder.
     BUILD.mkdir(exist_ok=True)
     environment = os.environ | {"TMPDIR": str(BUILD)}
@@ -89,9 +92,9 @@ def build(
 
 
 @app.command()
-def check(tag: Annotated[str, typer.Option()] = TAG) -> None:
+def check(tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "") -> None:
     """Start the image, query it, inspect it and stop it; exit with 1 if anything is wrong."""
-    with _image(tag) as in_image:
+    with _image(tag, backend(engine)) as in_image:
         inside = _contents(in_image)
         console.print(f"{inside['bytes'] / 1e6:,.0f} MB, {len(inside['packages'])} packages")
         wrong = [*_findings(inside), *_served(in_image)]
@@ -101,12 +104,12 @@ def check(tag: Annotated[str, typer.Option()] = TAG) -> None:
 
 
 @app.command()
-def sbom(tag: Annotated[str, typer.Option()] = TAG) -> None:
+def sbom(tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "") -> None:
     """Write the image's bill of materials into build/sbom.json, in CycloneDX."""
     # A package of development: neither serving nor the check of an image needs it.
     from scripts.image_sbom import bill_of_materials
 
-    with _image(tag) as in_image:
+    with _image(tag, backend(engine)) as in_image:
         text = bill_of_materials(tag, _contents(in_image))
     BUILD.mkdir(exist_ok=True)
     SBOM.write_text(text)
@@ -127,9 +130,9 @@ def _findings(inside: Mapping[str, Any]) -> Iterator[str]:
 
 
 @contextmanager
-def _image(tag: str) -> Iterator[CommandLine]:
+def _image(tag: str, engine: str) -> Iterator[CommandLine]:
     """Yield the function that makes the command line of a program in the image."""
-    engine, container = backend(), ""
+    container = ""
     if engine == "buildah":
         container = subprocess.check_output(["buildah", "from", tag], text=True).strip()
         options = ["--isolation", "chroot", "--network", "host", "--user", USER]
