@@ -8,11 +8,10 @@ from types import ModuleType
 
 SWITCHES = {
     "BENTOML_DO_NOT_TRACK": "true",
-    # huggingface_hub, and libraries on top of it.
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    # A convention of many libraries: Ray, schemathesis and others.
+    # A convention; huggingface_hub, MLflow and schemathesis among others keep it.
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "WANDB_ERROR_REPORTING": "false",
 }
 _BENTOML = "bentoml._internal.utils.analytics.usage_stats"
 
