@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,7 @@ from core.postgres import create_engine
 from migrations.upgrade import upgrade
 from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import run_sql
-from tests.run import TestRun, beside_others, run_folder, saved_models
+from tests.run import END_SECONDS, TestRun, beside_others, run_folder, saved_models
 from tests.scheduling import GroupScheduling, publish_groups
 from tests.serving import Serve, ServedBento, serve
 
@@ -131,7 +132,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a crashed worker ended: with -9 it was killed, with -11 native code crashed."""
+    if error is not None:
+        process = node.gateway._io.popen
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+        writer = node.config.get_terminal_writer()
+        writer.line(f"\n{node.gateway.id} (process {process.pid}): {process.returncode}")
+
+
+# The first, so that it ends after all others: the summary of failed tests is printed before.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Fail the run if a process outlives it."""
     yield
