@@ -120,8 +120,14 @@ prove-image: $(VENV)/.dev $(ASSETS) ## Prove that the image builds, starts, answ
 .PHONY: prove-start
 prove-start: $(VENV)/.dev ## Prove that the first command of the README works where torch cannot be had
 
+.PHONY: prove-compose
+prove-compose: $(VENV)/.dev ## Prove with a real dockerd that all of docker-compose.yml starts and keeps data
+
+.PHONY: prove-railway
+prove-railway: $(VENV)/.dev ## Prove that the image runs with what Railway gives it, replayed with docker
+
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-image prove-start:
+prove-alerts prove-dashboard prove-image prove-start prove-compose prove-railway:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz
@@ -132,13 +138,20 @@ fuzz: $(VENV)/.dev ## 100,000 requests that the OpenAPI document allows, and doe
 soak: $(VENV)/.dev ## Half an hour of everything; fails if memory, files or connections grow
 	@$(SENTIMENT) soak
 
+# CONTAINER_ENGINE: docker, podman or buildah; else the first that works.
+ENGINE_OPTION = $(if $(CONTAINER_ENGINE),--engine $(CONTAINER_ENGINE))
+
 .PHONY: image
 image: $(SENTIMENT) $(ASSETS) ## Build the Bento and its image, with Docker, podman or buildah
-	@$(SENTIMENT) image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+	@$(SENTIMENT) image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) $(ENGINE_OPTION)
+
+.PHONY: image-sbom
+image-sbom: $(VENV)/.dev ## Write what the image holds into build/sbom.json (CycloneDX)
+	@$(SENTIMENT) image sbom $(ENGINE_OPTION)
 
 .PHONY: image-check
 image-check: $(SENTIMENT) ## Start the image, query it, inspect it and stop it
-	@$(SENTIMENT) image check
+	@$(SENTIMENT) image check $(ENGINE_OPTION)
 
 .PHONY: build
 build: $(SENTIMENT) $(ASSETS) ## Build the Bento

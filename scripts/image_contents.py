@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
@@ -37,12 +39,40 @@ def writable(*folders: str) -> list[str]:
     return [path for path, _ in zip(found, range(5), strict=False)]
 
 
+def system_packages() -> list[list[str]]:
+    """Name, version and architecture of each package of Debian."""
+    form = "${Package}\t${Version}\t${Architecture}\n"
+    output = subprocess.check_output(["dpkg-query", "-W", "-f", form], text=True)
+    return [line.split("\t") for line in output.splitlines()]
+
+
+def models(folder: Path) -> list[dict[str, object]]:
+    """Name and version of each model of the Bento, and the SHA-256 of its files."""
+    return [
+        {
+            "name": path.parent.parent.name,
+            "version": path.parent.name,
+            "files": {
+                file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+                for file in sorted(path.parent.iterdir())
+                if file != path
+            },
+        }
+        for path in sorted(folder.glob("*/*/model.yaml"))
+    ]
+
+
 def main() -> None:
     json.dump(
         {
             "uid": os.getuid(),
             "bytes": size_bytes("/"),
-            "packages": sorted(distribution.metadata["Name"] for distribution in distributions()),
+            "packages": {
+                distribution.metadata["Name"]: distribution.version
+                for distribution in sorted(distributions(), key=lambda found: found.name)
+            },
+            "system_packages": system_packages(),
+            "models": models(Path(os.environ["BENTO_PATH"]) / "models"),
             "unwanted": [name for name in UNWANTED if shutil.which(name)],
             "writable": writable("/app", os.environ["BENTO_PATH"]),
         },

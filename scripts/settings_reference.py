@@ -1,4 +1,4 @@
-"""Write every setting into .env.example and docs/settings.md."""
+"""Write every setting into .env.example, docs/settings.md and docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from core.settings import Settings
 
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 ENV_EXAMPLE = ROOT / ".env.example"
+COMPOSE = ROOT / "docker-compose.yml"
+# docker-compose.yml decides these itself, or they are about the private databases.
+SET_BY_COMPOSE = frozenset(
+    {"DATABASE_URL", "REDIS_URL", "DATA_FOLDER", "HOST", "PORT", "REDIS_MAX_MEMORY"}
+)
+COMPOSE_BEGIN = "  # settings: written by `make settings`\n"
+COMPOSE_END = "  # end of settings\n"
 BEGIN = "<!-- settings: written by `make settings` -->"
 END = "<!-- end of settings -->"
 
@@ -42,6 +49,18 @@ def with_table(page: str) -> str:
     return before + settings_table() + after
 
 
+def with_passed_settings(compose: str) -> str:
+    """docker-compose.yml with its list of settings replaced.
+
+    Compose passes on a variable without a value if the shell or `.env` sets it.
+    """
+    before, _, rest = compose.partition(COMPOSE_BEGIN)
+    _, _, after = rest.partition(COMPOSE_END)
+    names = [name.upper() for name in Settings.model_fields]
+    passed = "".join(f"  {name}:\n" for name in names if name not in SET_BY_COMPOSE)
+    return f"{before}{COMPOSE_BEGIN}{passed}{COMPOSE_END}{after}"
+
+
 def _default(field: FieldInfo) -> str:
     default = field.default
     if default in {None, ()} or isinstance(default, SecretStr):
@@ -50,9 +69,10 @@ def _default(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Write every setting and its description into .env.example and docs/settings.md."""
+    """Write every setting into .env.example, docs/settings.md and docker-compose.yml."""
     ENV_EXAMPLE.write_text(env_example())
     SETTINGS_PAGE.write_text(with_table(SETTINGS_PAGE.read_text()))
+    COMPOSE.write_text(with_passed_settings(COMPOSE.read_text()))
 
 
 if __name__ == "__main__":

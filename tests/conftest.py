@@ -36,6 +36,13 @@ LONGEST_GROUPS = (
 RUN = pytest.StashKey[TestRun]()
 
 
+# The other proofs are about an image, which holds its models.
+NEED_MODELS = (
+    "tests/served",
+    *(f"tests/prove/{name}" for name in ("alerts", "dashboard", "image")),
+)
+
+
 def _path(item: pytest.Item) -> PurePath:
     """The file of a test, from tests/ on."""
     return item.path.relative_to(Path(__file__).parent)
@@ -114,7 +121,7 @@ def pytest_xdist_node_collection_finished(node: object, ids: Sequence[str]) -> N
 def _save_models_for(config: pytest.Config, ids: Sequence[str]) -> None:
     """Start to save the models, beside the tests that need none."""
     run = config.stash.get(RUN, None)
-    if run is not None and any(id_.startswith(("tests/served", "tests/prove")) for id_ in ids):
+    if run is not None and any(id_.startswith(NEED_MODELS) for id_ in ids):
         run.start_saving()
 
 

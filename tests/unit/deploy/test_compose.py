@@ -1,7 +1,8 @@
-"""What docker-compose.yml promises to who runs it."""
+"""docker-compose.yml is valid, bounded, and passes on every setting."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,15 +14,24 @@ import yaml
 
 from core.paths import ROOT
 from core.settings import Settings
+from scripts.settings_reference import SET_BY_COMPOSE, with_passed_settings
 
 COMPOSE = ROOT / "docker-compose.yml"
 EXAMPLE = ROOT / "deploy" / "compose.env.example"
 ONE_SHOTS = {"migrations"}
 OURS = {"api", "migrations"}
+# Grafana and Jaeger are started on request only.
+UI = {"grafana", "jaeger"}
 PUBLISHED = {"api", "grafana"}
 SETTINGS = {name.upper() for name in Settings.model_fields}
-# uvicorn's.
-KNOWN_BESIDES_SETTINGS = {"FORWARDED_ALLOW_IPS"}
+# Libraries read these themselves.
+KNOWN_BESIDES_SETTINGS = {
+    "FORWARDED_ALLOW_IPS",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+}
 VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
 
 FILE: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
@@ -63,8 +73,11 @@ def test_all_are_bounded_and_watched(name: str) -> None:
     assert "mem_limit" in service
     assert service["logging"]["options"]["max-size"]
     assert "no-new-privileges:true" in service["security_opt"]
-    if name in OURS:
+    if name in OURS | {"prometheus", "alertmanager"}:
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    # Compose writes these into the root file system, and fails if that is read-only.
+    assert not {"secrets", "configs"} & set(service)
+    assert (service.get("profiles") == ["ui"]) == (name in UI)
     # Ours has one in its image.
     assert ("healthcheck" in service) == (name not in OURS)
     for other, wanted in service.get("depends_on", {}).items():
@@ -77,35 +90,33 @@ def test_all_are_bounded_and_watched(name: str) -> None:
 def test_no_secret_has_a_default() -> None:
     text = COMPOSE.read_text()
     found = {match["name"]: (match["kind"], match["rest"]) for match in VARIABLE.finditer(text)}
-    for name, (kind, default) in found.items():
-        if "PASSWORD" in name:
-            assert (kind, name in example()) == ("?", True)
-        if name == "API_KEYS":
-            assert (kind, default) == ("-", "")
-    # All that is asked for is in the example, and what it has is asked for.
-    asked = set(found) | {secret["environment"] for secret in FILE["secrets"].values()}
-    assert {name for name, (kind, _) in found.items() if kind == "?"} <= set(example())
-    assert set(example()) <= asked
-    secret = [name for name in example() if re.search("PASSWORD|KEY|WEBHOOK", name)]
-    assert {example()[name] for name in secret} == {""}
+    secret = re.compile("PASSWORD|KEY|WEBHOOK")
+    optional = [name for name, (kind, _) in found.items() if kind == "-" and secret.search(name)]
+    assert {found[name][1] for name in optional} == {""}
+    # `?` is checked for services of a profile that is off, too.
+    assert {name for name, (kind, _) in found.items() if kind == "?"} == {"POSTGRES_PASSWORD"}
+    # The example has all that must be set, and nothing that is not read.
+    assert set(example()) <= set(found) | set(SERVICES["api"]["environment"])
+    assert "POSTGRES_PASSWORD" in example()
+    assert {value for name, value in example().items() if secret.search(name)} == {""}
 
 
-def test_the_environment_is_made_of_settings() -> None:
-    for name in OURS:
-        assert set(SERVICES[name]["environment"]) <= SETTINGS | KNOWN_BESIDES_SETTINGS
+def test_every_setting_is_passed_on_or_set() -> None:
+    text = COMPOSE.read_text()
+    assert with_passed_settings(text) == text
+    environment = SERVICES["api"]["environment"]
+    passed = {name for name, value in environment.items() if value is None}
+    assert passed == SETTINGS - SET_BY_COMPOSE | KNOWN_BESIDES_SETTINGS
+    # The image sets HOST and PORT; REDIS_MAX_MEMORY goes to the redis service.
+    assert set(environment) - passed == SET_BY_COMPOSE - {"HOST", "PORT", "REDIS_MAX_MEMORY"}
+    assert set(SERVICES["migrations"]["environment"]) <= SETTINGS
 
 
-def test_defaults_are_those_of_the_settings() -> None:
-    defaults = {
-        name.lower(): match["rest"]
-        for name, value in SERVICES["api"]["environment"].items()
-        if (match := VARIABLE.fullmatch(value)) and name in SETTINGS - {"ALLOW_ANONYMOUS"}
-    }
-    assert len(defaults) > 5
-    parsed = Settings.model_validate(defaults)
-    for name, text in defaults.items():
-        if text:
-            assert getattr(parsed, name) == Settings.model_fields[name].default, name
+def test_traces_have_an_endpoint_only_with_the_ui() -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    at = lines.index("# COMPOSE_PROFILES=ui")
+    assert lines[at + 1] == "# OTEL_EXPORTER_OTLP_ENDPOINT=http://jaeger:4318"
+    assert SERVICES["api"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] is None
 
 
 def test_what_is_mounted_is_there() -> None:
@@ -116,22 +127,53 @@ def test_what_is_mounted_is_there() -> None:
                 assert (ROOT / source).exists(), source
             else:
                 assert source in FILE["volumes"]
-        assert set(service.get("secrets", [])) <= set(FILE["secrets"])
 
 
 def test_it_is_given_the_time_to_stop() -> None:
     settings = Settings(_env_file=None)
-    grace = int(SERVICES["api"]["stop_grace_period"].removesuffix("s"))
-    assert grace > settings.drain_seconds + settings.stop_seconds
+    grace = VARIABLE.fullmatch(SERVICES["api"]["stop_grace_period"])
+    assert grace is not None
+    assert int(grace["rest"].removesuffix("s")) > settings.drain_seconds + settings.stop_seconds
 
 
 def test_prometheus_asks_what_is_there() -> None:
     [job] = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text())["scrape_configs"]
     [api] = job["dns_sd_configs"]
     assert (api["names"], api["port"]) == (["api"], 3000)
-    key = Path(job["authorization"]["credentials_file"])
-    assert key.parent == Path("/run/secrets")
-    assert key.name in SERVICES["prometheus"]["secrets"]
+    key = job["authorization"]["credentials_file"]
+    assert f"> {key} " in " ".join(SERVICES["prometheus"]["entrypoint"])
     for path in (ROOT / "monitoring" / "grafana" / "provisioning" / "datasources").glob("*.yml"):
         for source in yaml.safe_load(path.read_text())["datasources"]:
             assert source["url"].split("/")[2].split(":")[0] in SERVICES
+
+
+def test_files_with_secrets_are_written_before_alertmanager_reads_them() -> None:
+    written = " ".join(SERVICES["alertmanager"]["entrypoint"])
+    configuration = yaml.safe_load((ROOT / "monitoring" / "alertmanager.yml").read_text())
+    slack, pagerduty = configuration["receivers"]
+    [slack], [pagerduty] = slack["slack_configs"], pagerduty["pagerduty_configs"]
+    for file in (slack["api_url_file"], pagerduty["routing_key_file"]):
+        folder, _, name = file.rpartition("/")
+        assert f"cd {folder} " in written
+        assert f"> {name} " in written
+
+
+def test_grafana_finds_its_dashboards_and_data_sources() -> None:
+    grafana = SERVICES["grafana"]
+    mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in grafana["volumes"]}
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (ROOT / mounted[str(home.parent)] / home.name).exists()
+    provisioning = ROOT / mounted["/etc/grafana/provisioning"]
+    for path in (provisioning / "dashboards").glob("*.yml"):
+        for provider in yaml.safe_load(path.read_text())["providers"]:
+            assert provider["options"]["path"] in mounted
+    sources = [
+        source
+        for path in (provisioning / "datasources").glob("*.yml")
+        for source in yaml.safe_load(path.read_text())["datasources"]
+    ]
+    assert {source["uid"] for source in sources} == {"prometheus", "jaeger"}
+    # A dashboard's data source is a variable, whose choices are the sources of this type.
+    for dashboard in (ROOT / "monitoring" / "dashboards").glob("*.json"):
+        [variable] = json.loads(dashboard.read_text())["templating"]["list"]
+        assert (variable["type"], variable["query"]) == ("datasource", "prometheus")

@@ -1,7 +1,8 @@
-"""What railway.toml says agrees with what it starts."""
+"""railway.toml has documented fields, and agrees with the service that it starts."""
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 
 from core.paths import ROOT
@@ -12,6 +13,38 @@ FILE = tomllib.loads((ROOT / "railway.toml").read_text())
 DEPLOY = FILE["deploy"]
 # Where the image has the code.
 SOURCE = "/home/bentoml/bento/src"
+
+# The fields of Railway's reference of configuration as code, and the types that its parser takes;
+# it refuses seconds in quotation marks.
+DOCUMENTED: dict[str, dict[str, type]] = {
+    "build": {
+        "builder": str,
+        "watchPatterns": list,
+        "buildCommand": str,
+        "dockerfilePath": str,
+        "railpackVersion": str,
+    },
+    "deploy": {
+        "startCommand": str,
+        "preDeployCommand": list,
+        "multiRegionConfig": dict,
+        "healthcheckPath": str,
+        "healthcheckTimeout": int,
+        "restartPolicyType": str,
+        "restartPolicyMaxRetries": int,
+        "cronSchedule": str,
+        "overlapSeconds": int,
+        "drainingSeconds": int,
+        "sleepApplication": bool,
+    },
+}
+
+
+def test_fields_are_documented_and_have_their_types() -> None:
+    for section, fields in FILE.items():
+        types = {name: type(value) for name, value in fields.items()}
+        assert types.items() <= DOCUMENTED[section].items()
+    assert DEPLOY["restartPolicyType"] in {"ALWAYS", "ON_FAILURE", "NEVER"}
 
 
 def test_what_it_builds_is_there() -> None:
@@ -24,7 +57,10 @@ def test_what_it_builds_is_there() -> None:
 
 
 def test_it_migrates_before_it_deploys() -> None:
-    assert DEPLOY["preDeployCommand"] == f"cd {SOURCE} && python -m {migrate.__name__}"
+    # Without a shell, `cd` and `&&` would be the name and an argument of a program.
+    [command] = DEPLOY["preDeployCommand"]
+    script = f"cd {SOURCE} && exec python -m {migrate.__name__}"
+    assert shlex.split(command) == ["/bin/sh", "-c", script]
     included = (ROOT / "bentofile.yaml").read_text()
     assert f'"/{migrate.__name__.replace(".", "/")}.py"' in included
     assert '"/migrations/**/*.py"' in included

@@ -1,4 +1,4 @@
-"""What the repository's host is told to do is valid, and there to be done."""
+"""The workflows are valid, pinned, have least permissions, and publish only what is green."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from core.paths import ROOT
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ISSUE_TEMPLATES = ROOT / ".github" / "ISSUE_TEMPLATE"
 FORMS = ("bug", "feature")
+PUBLISHING = {"publish", "manifest"}
+IMAGE_WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "image.yml").read_text())
 
 
 def jobs(path: Path) -> dict[str, dict[str, Any]]:
@@ -24,7 +26,16 @@ def jobs(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def commands(path: Path) -> list[str]:
-    return [step["run"] for job in jobs(path).values() for step in job["steps"] if "run" in step]
+    return [step["run"] for step in steps(path) if "run" in step]
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in jobs(path).values() for step in job.get("steps", [])]
+
+
+def read_paths(manifest: Path) -> list[str]:
+    """The patterns of bentofile.yaml, as paths from the root."""
+    return [pattern.lstrip("/") for pattern in yaml.safe_load(manifest.read_text())["include"]]
 
 
 @pytest.mark.parametrize(
@@ -53,13 +64,58 @@ def test_commands_are_there(path: Path) -> None:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_jobs_are_bounded_and_may_do_little(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
-    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["permissions"] in ({}, {"contents": "read"})
     assert workflow["concurrency"]["group"]
-    for job in jobs(path).values():
-        assert job["timeout-minutes"] <= 60
-        assert set(job.get("permissions", {})) <= {"contents", "packages"}
-        for step in job["steps"]:
-            assert re.fullmatch(r"actions/[a-z-]+@v\d+", step.get("uses", "actions/none@v1"))
+    for name, job in jobs(path).items():
+        assert job.get("timeout-minutes", 360) <= 60 or "uses" in job
+        permissions = job.get("permissions", workflow["permissions"])
+        allowed = {"packages", "id-token", "attestations"} if name in PUBLISHING else set()
+        assert {scope for scope, access in permissions.items() if access == "write"} <= allowed
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_and_keep_no_credentials(path: Path) -> None:
+    for line in path.read_text().splitlines():
+        if re.match(r" +(- )?uses: actions/", line):
+            assert re.search(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
+    for step in steps(path):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+def test_tag_is_published_only_after_every_check() -> None:
+    image = jobs(ROOT / ".github" / "workflows" / "image.yml")
+    tag = "startsWith(github.ref, 'refs/tags/v')"
+    assert image["check"] == {
+        "if": tag,
+        "permissions": {"contents": "read"},
+        "uses": "./.github/workflows/check.yml",
+    }
+    assert (image["publish"]["if"], image["publish"]["needs"]) == (tag, ["check", "image"])
+    assert image["manifest"]["needs"] == "publish"
+    for name in set(image) - PUBLISHING:
+        assert not any(
+            "docker push" in step.get("run", "") for step in image[name].get("steps", [])
+        )
+
+
+def test_pull_request_that_changes_the_image_rebuilds_it() -> None:
+    # YAML reads the key `on` as true.
+    [on] = [value for key, value in IMAGE_WORKFLOW.items() if key is True or key == "on"]
+    watched = on["pull_request"]["paths"]
+    for path in read_paths(ROOT / "bentofile.yaml"):
+        folder, _, rest = path.partition("/")
+        assert (f"{folder}/**" if rest else folder) in watched or (
+            not rest and path.endswith(".py") and "*.py" in watched
+        ), path
+
+
+def test_every_variable_of_the_workflows_is_documented() -> None:
+    page = (ROOT / "docs" / "deploy" / "release.md").read_text()
+    text = "".join(path.read_text() for path in WORKFLOWS)
+    names = set(re.findall(r"\b(?:vars|secrets)\.([A-Z_]+)", text))
+    assert names
+    assert {name for name in names if f"`{name}`" not in page} == set()
 
 
 def test_what_is_checked_here_is_checked_there() -> None:

@@ -1,0 +1,51 @@
+"""The image's template agrees with what mounts its folders and stops it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from core.paths import ROOT
+
+TEMPLATE = (ROOT / "deploy" / "Dockerfile.j2").read_text()
+VARIABLES = dict(
+    re.findall(r"\b([A-Z_]+)=(\S+)", " ".join(re.findall(r"^ENV .*$", TEMPLATE, re.MULTILINE)))
+)
+PODS = sorted((ROOT / "deploy" / "kubernetes" / "base").glob("*.yaml"))
+
+
+def containers(text: str) -> list[dict[str, list[dict[str, str]]]]:
+    return [
+        container
+        for document in yaml.safe_load_all(text)
+        if document.get("spec", {}).get("template")
+        for container in document["spec"]["template"]["spec"]["containers"]
+    ]
+
+
+def test_home_of_bentoml_is_below_the_folder_that_every_platform_mounts() -> None:
+    assert VARIABLES["BENTOML_HOME"].startswith("/tmp/")  # noqa: S108
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert compose["api"]["tmpfs"] == compose["migrations"]["tmpfs"] == ["/tmp"]  # noqa: S108
+    mounted = [
+        {mount["mountPath"] for mount in container["volumeMounts"]}
+        for path in PODS
+        for container in containers(path.read_text())
+    ]
+    assert mounted
+    for paths in mounted:
+        assert "/tmp" in paths  # noqa: S108
+        assert paths <= {"/tmp", VARIABLES["DATA_FOLDER"]}  # noqa: S108
+
+
+def test_first_process_of_the_image_is_an_init() -> None:
+    assert 'ENTRYPOINT [ "/usr/bin/tini", "--", "{{ bento__entrypoint }}" ]' in TEMPLATE
+    assert "STOPSIGNAL SIGTERM" in TEMPLATE
+
+
+@pytest.mark.parametrize("stage", re.findall(r"^FROM (\S+)", TEMPLATE, re.MULTILINE))
+def test_every_stage_is_made_from_the_base_image(stage: str) -> None:
+    # So that one digest pins all of it.
+    assert stage == "${BASE_IMAGE}"
