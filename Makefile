@@ -143,7 +143,7 @@ ENGINE_OPTION = $(if $(CONTAINER_ENGINE),--engine $(CONTAINER_ENGINE))
 
 .PHONY: image
 image: $(SENTIMENT) $(ASSETS) ## Build the Bento and its image, with Docker, podman or buildah
-	@$(SENTIMENT) image build $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) $(ENGINE_OPTION)
+	@$(SENTIMENT) image build $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) $(ENGINE_OPTION)
 
 .PHONY: image-sbom
 image-sbom: $(VENV)/.dev ## Write what the image holds into build/sbom.json (CycloneDX)

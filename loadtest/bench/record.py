@@ -28,7 +28,7 @@ _FLAGS = (  # noqa: SIM905  a list of words reads worse
     "asimddp i8mm bf16 sve"
 ).split()
 _PACKAGES = (  # noqa: SIM905
-    "bentoml torch transformers tokenizers onnxruntime openvino nncf numpy redis asyncpg "
+    "bentoml torch transformers tokenizers onnxruntime openvino numpy redis asyncpg "
     "sqlalchemy uvicorn uvloop httptools fastapi litserve"
 ).split()
 

@@ -26,7 +26,7 @@ TEXTS = {
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageIndex]:
     """An index that has all of PyPI but torch and what runs on it."""
     folder = tmp_path_factory.mktemp("index")
-    with package_index({"torch", "transformers", "peft", "nncf"}, folder) as index:
+    with package_index({"torch", "transformers", "peft"}, folder) as index:
         yield index
 
 
@@ -61,7 +61,7 @@ def test_first_command_of_the_readme_serves_a_right_prediction(
         finally:
             stop(process)
         disk = fresh.disk_bytes()
-        assert packages(fresh, python) & {"torch", "transformers", "peft", "nncf"} == set()
+        assert packages(fresh, python) & {"torch", "transformers", "peft"} == set()
     record_property("ready", f"{seconds:.1f} s")
     record_property("disk", f"{disk / 1e6:,.0f} MB")
     assert process.returncode == 0

@@ -101,7 +101,7 @@ def test_help_of_every_script_prints_usage_and_has_no_effect(
     assert made == [tmp_path / "audit" / "sitecustomize.py"]
 
 
-@pytest.mark.parametrize("name", ["migrate", "serve", "check_cpu_only", "audit", "dashboards"])
+@pytest.mark.parametrize("name", ["migrate", "serve", "warm_image", "audit", "dashboards"])
 @pytest.mark.parametrize("way", BOTH_WAYS)
 def test_unknown_argument_is_a_usage_error_without_effect(
     name: str, way: str, tmp_path: Path
