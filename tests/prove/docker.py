@@ -31,6 +31,12 @@ def docker(*arguments: str, timeout: float = 120, **environment: str) -> str:
     return done.stdout
 
 
+def logs(container: str) -> str:
+    """All that a container wrote, to either stream."""
+    command = ["docker", "logs", container]
+    return subprocess.check_output(command, stderr=subprocess.STDOUT, text=True)
+
+
 def has_image(name: str) -> bool:
     found = subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False)
     return found.returncode == 0

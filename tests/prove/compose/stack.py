@@ -12,7 +12,7 @@ import yaml
 
 from core.api_keys import make_api_key
 from core.paths import ROOT
-from tests.prove.docker import IMAGE, docker, provide_image
+from tests.prove.docker import IMAGE, docker, logs, provide_image
 
 COMPOSE = ROOT / "docker-compose.yml"
 EXAMPLE = ROOT / "deploy" / "compose.env.example"
@@ -66,7 +66,7 @@ class Stack:
 
     def dns_questions(self) -> set[str]:
         """The names that containers asked for, besides those of services."""
-        return set(docker("logs", self.compose("ps", "-q", "dns-log").strip()).split())
+        return set(logs(self.compose("ps", "-q", "dns-log").strip()).split())
 
 
 def make_stack(folder: Path) -> Stack:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from core.paths import ROOT
-from tests.prove.docker import IMAGE, docker, provide_image
+from tests.prove.docker import IMAGE, docker, logs, provide_image
 from tests.waiting import wait_until
 
 DEPLOY: dict[str, Any] = tomllib.loads((ROOT / "railway.toml").read_text())["deploy"]
@@ -52,7 +52,7 @@ class Deployment:
         return state
 
     def logs(self) -> str:
-        return docker("logs", self.container)
+        return logs(self.container)
 
     def address(self, family: str) -> str:
         """Its address in the private network."""
