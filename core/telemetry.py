@@ -10,6 +10,8 @@ SWITCHES = {
     "BENTOML_DO_NOT_TRACK": "true",
     # A convention; huggingface_hub, MLflow and schemathesis among others keep it.
     "DO_NOT_TRACK": "1",
+    # ONNX Runtime also makes a device id, and a database of events, in the user's home.
+    "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "WANDB_ERROR_REPORTING": "false",
 }

@@ -17,6 +17,7 @@ import sys
 sys.addaudithook(lambda event, args: event == "socket.getaddrinfo" and print(args[0], flush=True))
 {first}
 import openvino
+import onnxruntime
 import threading
 for thread in threading.enumerate():
     if thread is not threading.main_thread():
@@ -37,7 +38,7 @@ def names_asked_for(first: str, home: Path) -> list[str]:
     ).split()
 
 
-def test_openvino_reports_nothing_and_writes_nothing_in_the_home(tmp_path: Path) -> None:
+def test_engines_report_nothing_and_write_nothing_in_the_home(tmp_path: Path) -> None:
     assert names_asked_for("import core", tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
