@@ -403,7 +403,8 @@ def run_python(program: str, **settings: str) -> str:
 # models/registry/sources.py reads a model store of another place; scripts/warm_image.py names
 # BentoML's worker, to import it while an image is made.
 EXCEPTIONS = {
-    "core/telemetry.py", "models/registry/sources.py", "scripts/warm_image.py", "serving/framework.py",
+    "core/telemetry.py", "models/registry/sources.py", "scripts/warm_image.py",
+    "serving/framework.py",
 }  # fmt: skip
 PRIVATE = ("bentoml._internal", "_bentoml_impl", "_bentoml_sdk")
 ROOMS = (
