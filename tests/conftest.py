@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.postgres import create_engine
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres, embedded_redis
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 from tests.database import run_sql
 from tests.run import TestRun, beside_others, run_folder, saved_models
 from tests.scheduling import GroupScheduling, publish_groups
@@ -206,7 +207,7 @@ async def redis(redis_server: str) -> AsyncIterator[Redis]:
 def redis_database(redis_server: str) -> Callable[[], str]:
     """Hands out the URLs of logical databases that nothing else uses."""
     numbers = itertools.count(1)
-    return lambda: redis_server.removesuffix("/0") + f"/{next(numbers)}"
+    return lambda: redis_server.replace("?db=0", f"?db={next(numbers)}")
 
 
 @pytest.fixture(scope="session")

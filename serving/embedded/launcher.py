@@ -22,7 +22,9 @@ from core.paths import ROOT
 from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
 from models.starter.card import adapter_digest
-from serving.embedded.databases import UnusableFolder, embedded_postgres, embedded_redis
+from serving.embedded.children import UnusableFolder
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 
 STOP_SECONDS = 45.0
 READY_POLL_SECONDS = 0.1

@@ -14,7 +14,8 @@ import psutil
 from sqlalchemy import URL
 
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres, embedded_redis
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 from tests.serving import ServedBento, free_port, serve
 
 RUNNER_KEY = "of these hosts"

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import URL
 
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres, embedded_redis
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 from tests.database import scalar
 from tests.serving import ServedBento, serve
 from tests.waiting import wait_until

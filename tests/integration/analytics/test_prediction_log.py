@@ -20,7 +20,7 @@ from core.postgres import create_engine
 from core.types import Comparison
 from core.uuid7 import new_id
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres
+from serving.embedded.postgres import embedded_postgres
 from tests.integration.logs import SpooledLog, spooled_log
 from tests.integration.predictions import make_prediction
 from tests.waiting import until
