@@ -150,9 +150,10 @@ def set_largest_file(process: psutil.Process, soft_limit: str) -> None:
     """Of a process that may end at any time, as those that serve a connection do."""
     try:
         # As its own user: in a container not even root may do that to another's process.
-        user = process.uids().real if os.getuid() == 0 else None
+        user, group = process.uids().real, process.gids().real
+        as_owner = {"user": user, "group": group} if os.getuid() == 0 else {}
         command = ["prlimit", "--pid", str(process.pid), f"--fsize={soft_limit}:"]
-        subprocess.run(command, user=user, check=True)
+        subprocess.run(command, check=True, **as_owner)  # type: ignore[call-overload]
     except (psutil.NoSuchProcess, subprocess.CalledProcessError):
         if process.is_running():
             raise
