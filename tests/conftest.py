@@ -141,17 +141,6 @@ def postgres_server() -> Iterator[URL]:
         yield url
 
 
-@pytest.fixture
-def postgres_folder() -> Iterator[Path]:
-    """A folder for a test that starts a PostgreSQL itself.
-
-    Not in tmp_path: each pytest that starts as root shuts the folder that all of them share to
-    everybody else, and so to the user that PostgreSQL runs as beside it.
-    """
-    with TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
 @pytest.fixture(scope="session")
 def template_database(postgres_server: URL) -> URL:
     """A database at the newest schema, to be copied by each test that wants one."""

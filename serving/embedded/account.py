@@ -54,6 +54,21 @@ def server_account(folder: Path, entered: Sequence[Path]) -> Account | None:
     return Account(entry.pw_uid, entry.pw_gid, options)
 
 
+def own_name() -> str:
+    """The name of the user of this process, which PostgreSQL asks for.
+
+    Raises:
+        NoAccount: the user has none.
+    """
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise NoAccount(
+            f"PostgreSQL needs a user with a name, and user {os.geteuid()} has none; set "
+            "DATABASE_URL, or name the user in /etc/passwd"
+        ) from None
+
+
 def _entry(owner: int) -> pwd.struct_passwd:
     try:
         return pwd.getpwuid(owner) if owner else pwd.getpwnam(NAME)

@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,7 +34,6 @@ PASSED_VARIABLES = ("PATH", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 # Linux has room for 107 bytes in the address of a Unix socket.
 MAX_SOCKET_BYTES = 107
 
-
 Begin = Callable[[], Any]
 
 
@@ -52,7 +51,7 @@ class Program:
     stop_signal: signal.Signals
 
     def is_run_by(self, process: psutil.Process) -> bool:
-        """Whether a process runs this program, be it that of another or a removed environment."""
+        """Whether a process runs this program, also out of another or a removed environment."""
         return Path(process.exe()).parts[-4:] == self.binary.parts[-4:]
 
 
@@ -81,25 +80,26 @@ def owned(folder: Path, program: Program) -> Iterator[None]:
 def _end_leftover(folder: Path, program: Program) -> None:
     """Stop a server that runs on `folder` although nobody holds its lock.
 
-    A process counts only if its working folder is `folder` itself: what a file says about process
-    numbers may be older than the machine's last boot.
+    A process counts only if its working folder is `folder` itself: a process number in a file may
+    be older than the machine's last boot.
     """
-    found = _processes_in(folder, program.binary.name)
-    numbers = {process.pid for process in found}
-    for process in found:
-        if process.ppid() in numbers:
-            continue  # it ends with its parent
-        if not program.is_run_by(process):
-            raise UnusableFolder(
-                f"another {program.title} (process {process.pid}) already runs on {folder}; stop "
-                "it, or set DATA_FOLDER"
-            )
-        logger.warning(
-            "a killed start left %s (process %d) on %s; the start stops it and waits",
-            program.title, process.pid, folder,
-        )  # fmt: skip
-        process.send_signal(program.stop_signal)
-    _, running = psutil.wait_procs(found, LEFTOVER_SECONDS)
+    processes = _processes_in(folder, program.binary.name)
+    numbers = {process.pid for process in processes}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.ppid() in numbers:
+                continue  # it ends with its parent
+            if not program.is_run_by(process):
+                raise UnusableFolder(
+                    f"another {program.title} (process {process.pid}) already runs on {folder}; "
+                    "stop it, or set DATA_FOLDER"
+                )
+            process.send_signal(program.stop_signal)
+            logger.warning(
+                "a killed start left %s (process %d) on %s; this start stops it and waits",
+                program.title, process.pid, folder,
+            )  # fmt: skip
+    _, running = psutil.wait_procs(processes, LEFTOVER_SECONDS)
     if running:
         raise UnusableFolder(
             f"{program.title} (process {running[0].pid}), which a killed start left on {folder}, "
@@ -191,7 +191,7 @@ def socket_folder(folder: Path, socket_name: str, uid: int) -> Path:
     It is `folder` itself, if the path of the socket fits into an address.
 
     Raises:
-        UnusableFolder: somebody else made the other folder.
+        UnusableFolder: another user made the other folder.
     """
     if len(os.fsencode(folder / socket_name)) <= MAX_SOCKET_BYTES:
         return folder

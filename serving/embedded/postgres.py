@@ -7,7 +7,6 @@ command line names the folder of a new cluster, and opens folders on the way to 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from core.atomic_file import write_atomically
-from serving.embedded.account import Account, NoAccount, server_account
+from serving.embedded.account import Account, NoAccount, own_name, server_account
 from serving.embedded.children import (
     Program,
     UnusableFolder,
@@ -73,14 +72,14 @@ def embedded_postgres(folder: Path) -> Iterator[URL]:
 
 
 def _run(folder: Path, running: ExitStack) -> URL:
-    program = _program("postgres")
+    program, owner = _program("postgres"), own_name()
     # A server that is not root's has to enter the folder.
     folder.parent.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
     running.enter_context(owned(folder, program))
     account = server_account(folder, [folder, program.binary])
     if not _is_cluster(folder):
         _make_cluster(folder, account)
-    _let_owner_in(folder, account)
+    _let_in(owner, folder, account)
     sockets = socket_folder(folder, SOCKET, account.uid if account else os.geteuid())
     process = _start(program, folder, sockets, account)
     running.callback(stop, program, process, STOP_SIGNALS)
@@ -141,10 +140,9 @@ def _make_cluster(folder: Path, account: Account | None) -> None:
     new.rename(folder)
 
 
-def _let_owner_in(folder: Path, account: Account | None) -> None:
-    """Write who may connect, also into a cluster that let everybody in."""
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    for name, text in (("pg_hba.conf", HBA), ("pg_ident.conf", IDENT.format(user=user))):
+def _let_in(owner: str, folder: Path, account: Account | None) -> None:
+    """Let only `owner` connect, also to a cluster that let everybody in."""
+    for name, text in (("pg_hba.conf", HBA), ("pg_ident.conf", IDENT.format(user=owner))):
         file = folder / name
         write_atomically(file, text.encode())
         if account:

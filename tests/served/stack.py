@@ -153,7 +153,7 @@ def set_largest_file(process: psutil.Process, soft_limit: str) -> None:
         user, group = process.uids().real, process.gids().real
         as_owner = {"user": user, "group": group} if os.getuid() == 0 else {}
         command = ["prlimit", "--pid", str(process.pid), f"--fsize={soft_limit}:"]
-        subprocess.run(command, check=True, **as_owner)  # type: ignore[call-overload]
+        subprocess.run(command, check=True, **as_owner)
     except (psutil.NoSuchProcess, subprocess.CalledProcessError):
         if process.is_running():
             raise

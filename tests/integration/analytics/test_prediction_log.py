@@ -127,9 +127,9 @@ async def _terminate_waiting_backends(engine: AsyncEngine) -> bool:
 
 
 @pytest.fixture
-def own_postgres(postgres_folder: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
+def own_postgres(tmp_path: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
     """A PostgreSQL that a test may stop: its exit stack, folder and URL."""
-    folder = postgres_folder / "data"
+    folder = tmp_path / "postgres"
     with ExitStack() as running:
         url = running.enter_context(embedded_postgres(folder))
         upgrade(url)

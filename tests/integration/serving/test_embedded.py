@@ -267,6 +267,20 @@ def test_servers_start_for_a_user_who_is_not_root() -> None:
         assert psutil.wait_procs(servers, timeout=10)[1] == []
 
 
+def test_user_without_a_name_is_told_what_postgres_needs() -> None:
+    if os.geteuid() != 0:
+        prefix = ["unshare", "--map-user=54321"]
+    else:
+        capability = "+dac_read_search"
+        prefix = [
+            "setpriv", "--reuid=54321", "--regid=54321", "--clear-groups",
+            f"--inh-caps={capability}", f"--ambient-caps={capability}",
+        ]  # fmt: skip
+    command = [*prefix, sys.executable, "-c", OWNER, str(ROOT / "unused")]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert "UnusableFolder: PostgreSQL needs a user with a name, and user" in done.stderr
+
+
 def test_long_recovery_is_waited_for_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
