@@ -135,16 +135,6 @@ def runner_urls(service_name: str) -> list[str]:
     return [url.strip() for url in urls.split(",")] if urls else []
 
 
-def stop_usage_tracking() -> None:
-    """Make BentoML send no usage data.
-
-    Its command asks the environment before it imports service.py, and remembers the answer.
-    """
-    from bentoml._internal.utils.analytics import usage_stats
-
-    usage_stats.do_not_track.cache_clear()
-
-
 def wrap_arbiter(wrapper: Callable[..., Any]) -> None:
     """Make BentoML build its process manager by `wrapper(make, watchers, **options)`.
 

@@ -1,7 +1,7 @@
 """What happens before the first worker starts; a failure ends the start with one line.
 
-A worker that cannot start is replaced for ever. So every fault that does not heal by itself is
-found here.
+A worker that cannot start is replaced for ever. So the start itself finds every fault that does
+not heal by itself.
 """
 
 from __future__ import annotations

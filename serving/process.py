@@ -20,14 +20,7 @@ from core.types import VERSIONS, Version
 from core.version import VERSION
 from runners.services import answers, check_models
 from serving.draining import Draining
-from serving.framework import (
-    LazyApp,
-    is_worker,
-    json_apis,
-    process_name,
-    runner_urls,
-    stop_usage_tracking,
-)
+from serving.framework import LazyApp, is_worker, json_apis, process_name, runner_urls
 from serving.http_protocol import use_bounded_protocol
 from serving.middleware import api_layers, runner_layers
 from serving.preflight import Address, check_addresses, prepare_api
@@ -63,7 +56,6 @@ class ServingProcess:
         self.shedder = LoadShedder(PREDICT_PATHS, full=lambda: self.container.full)
         if is_worker():
             self._configure_logs()
-        stop_usage_tracking()
         supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
 
     def install(self, bento: Any) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
+from circus.exc import ConflictError
+
 from serving.framework import is_worker, wrap_arbiter
 from serving.preflight import Address
 
@@ -19,7 +21,6 @@ CHECK_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.05
 # BentoML names the processes of the service itself so, and a runner's with a suffix.
 API_WATCHER = "service"
-
 
 # Gets the names of the workers' services and the addresses that they will listen on, and returns
 # what the workers' environment has to add.
@@ -46,7 +47,7 @@ def _make(
 ) -> Any:
     services = {name for watcher in watchers for name in _service_names(watcher.args)}
     sockets = options.get("sockets", ())
-    environment = before(services, [(each.host, each.port) for each in sockets if not each.path])
+    environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
         watcher.respawn = True
@@ -54,7 +55,16 @@ def _make(
         watcher.graceful_timeout = stop_seconds
         if watcher not in api:
             watcher.kill_processes = _after(api, watcher.kill_processes)
-    return make(watchers, **{"check_delay": CHECK_SECONDS, **options})
+    arbiter = make(watchers, **{"check_delay": CHECK_SECONDS, **options})
+    arbiter.manage_watchers = functools.partial(_check_if_idle, arbiter.manage_watchers)
+    return arbiter
+
+
+def _check_if_idle(check: Callable[[], Awaitable[None]]) -> Awaitable[None] | None:
+    try:
+        return check()
+    except ConflictError:
+        return None  # it restarts the workers, because a file changed
 
 
 def _service_names(arguments: Sequence[str]) -> set[str]:

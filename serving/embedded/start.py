@@ -115,7 +115,8 @@ def step(name: str, done: str) -> Iterator[None]:
     started = time.perf_counter()
     with console.status(f"{name}: starting"):
         yield
-    console.print(f"[green]{name:<11}[/] {done} ({time.perf_counter() - started:.1f} s)")
+    seconds = time.perf_counter() - started
+    console.print(f"[green]{name:<11}[/] {done} ({seconds:.1f} s)", soft_wrap=True)
 
 
 def _name_other_spools(folder: Path) -> None:
