@@ -8,7 +8,7 @@ from uuid import UUID
 import bentoml
 
 from core.request_context import caller
-from core.settings import get_settings
+from core.settings import settings_for_serving
 from core.types import Sentiment, Version
 from runners.services import RunnerV1, RunnerV2
 from serving.process import ServingProcess
@@ -28,7 +28,7 @@ from web.schemas.predictions import (
 if TYPE_CHECKING:
     from runners.transport import RunnerApi
 
-settings = get_settings()
+settings = settings_for_serving()
 process = ServingProcess(settings, {"v1": RunnerV1, "v2": RunnerV2})
 
 

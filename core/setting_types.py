@@ -1,8 +1,10 @@
-"""The types of settings that need parsing: addresses, API keys, rate limits and origins."""
+"""The types of settings that need parsing: addresses, sizes, API keys, rate limits and origins."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -32,6 +34,22 @@ def _check_rate_limit(value: str) -> str:
     return value
 
 
+def _check_host(value: str) -> str:
+    if value == "localhost":
+        return "127.0.0.1"
+    try:
+        ip_address(value)
+    except ValueError as error:
+        raise ValueError("must be an IP address such as 127.0.0.1, 0.0.0.0 or ::") from error
+    return value
+
+
+def _check_memory_size(value: str) -> str:
+    if not re.fullmatch(r"\d+([kmg]b?|b)?", value.lower()):
+        raise ValueError("must be a size such as 256mb or 1gb")
+    return value
+
+
 def _parse_origins(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -46,5 +64,7 @@ def _parse_origins(value: object) -> object:
 DatabaseUrl = Annotated[SecretStr, _checked_by(check_database_url)]
 RedisUrl = Annotated[SecretStr, _checked_by(check_redis_url)]
 ApiKeys = Annotated[SecretStr, _checked_by(parse_api_keys)]
+Host = Annotated[str, AfterValidator(_check_host)]
+MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]

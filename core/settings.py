@@ -11,8 +11,16 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
-from core.paths import ROOT
-from core.setting_types import ApiKeys, CorsOrigins, DatabaseUrl, RateLimit, RedisUrl
+from core.paths import DEFAULT_DATA_FOLDER, ROOT, resolve_data_folder
+from core.setting_types import (
+    ApiKeys,
+    CorsOrigins,
+    DatabaseUrl,
+    Host,
+    MemorySize,
+    RateLimit,
+    RedisUrl,
+)
 from core.types import EngineName, GoneEngine, LogFormat, Version
 from core.urls import asyncpg_url
 
@@ -36,15 +44,14 @@ class Settings(BaseSettings):
     )
 
     database_url: DatabaseUrl | None = None
-    """URL of PostgreSQL; unset: `make serve` starts a private PostgreSQL"""
+    """URL of PostgreSQL; unset: the start makes a private PostgreSQL, but not in the image"""
     redis_url: RedisUrl | None = None
-    """URL of Redis or Valkey; unset: `make serve` starts a private Redis"""
-    # Relative to service.py, so that every command finds the same data wherever it is typed.
-    data_folder: Annotated[Path, AfterValidator(lambda folder: ROOT / folder)] = Field(
-        Path(".data"), validate_default=True
+    """URL of Redis or Valkey; unset: the start makes a private Redis, but not in the image"""
+    data_folder: Annotated[Path, AfterValidator(resolve_data_folder)] = Field(
+        DEFAULT_DATA_FOLDER, validate_default=True
     )
     """folder of the spool, and of the private PostgreSQL and Redis"""
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """address to listen on; 0.0.0.0: all addresses of this machine"""
     port: int = Field(3000, ge=1, le=65535)
     """port to listen on"""
@@ -119,8 +126,8 @@ class Settings(BaseSettings):
     """answers cached in the memory of each API process; 0: none"""
     redis_timeout_seconds: float = Field(0.25, gt=0)
     """longest wait for one Redis command"""
-    redis_max_memory: str = "256mb"
-    """memory of the private Redis; it evicts the least recently used keys"""
+    redis_max_memory: MemorySize = "256mb"
+    """memory of the private Redis, as 256mb; it evicts the least recently used keys"""
 
     otel_exporter_otlp_endpoint: str | None = None
     """OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"""
@@ -163,8 +170,8 @@ class Settings(BaseSettings):
         """
         if self.database_url is None:
             raise MissingSetting(
-                "DATABASE_URL is not set. `make serve` starts a private PostgreSQL; for "
-                "`bentoml serve` alone, set it to postgresql://user:password@host/db"
+                "DATABASE_URL is not set, and there is no private PostgreSQL as `make serve` "
+                "starts it. Set it to postgresql://user:password@host/db"
             )
         return asyncpg_url(self.database_url.get_secret_value())
 
@@ -180,8 +187,8 @@ class Settings(BaseSettings):
         """
         if self.redis_url is None:
             raise MissingSetting(
-                "REDIS_URL is not set. `make serve` starts a private Redis; for "
-                "`bentoml serve` alone, set it to redis://host:6379/0"
+                "REDIS_URL is not set, and there is no private Redis as `make serve` starts it. "
+                "Set it to redis://host:6379/0"
             )
         return self.redis_url.get_secret_value()
 
@@ -205,7 +212,7 @@ class Settings(BaseSettings):
         Raises:
             MissingSetting: neither is the case.
         """
-        if self.is_open and not self.allow_anonymous and not _is_loopback(self.host):
+        if self.is_open and not self.allow_anonymous and not ip_address(self.host).is_loopback:
             raise MissingSetting(
                 f"HOST={self.host} lets other machines connect, but API_KEYS is not set. Make a "
                 "key with `python -m scripts.make_key NAME`, or set ALLOW_ANONYMOUS=1"
@@ -232,7 +239,7 @@ class InvalidSetting(SettingsError):
             f"{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        super().__init__("\n".join([*lines, "docs/settings.md explains each setting"]))
+        super().__init__("; ".join([*lines, "docs/settings.md explains each setting"]))
 
 
 @cache
@@ -248,8 +255,15 @@ def get_settings() -> Settings:
         raise InvalidSetting(error) from None
 
 
-def _is_loopback(host: str) -> bool:
+def settings_for_serving() -> Settings:
+    """Read the settings of a serving process.
+
+    Raises:
+        SystemExit: they cannot work; the message is one line, and the exit code is 1.
+    """
     try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+        settings = get_settings()
+        settings.check_open()
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
+    return settings

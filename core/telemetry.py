@@ -8,7 +8,9 @@ from types import ModuleType
 
 SWITCHES = {
     "BENTOML_DO_NOT_TRACK": "true",
-    # A convention; huggingface_hub, MLflow and schemathesis among others keep it.
+    # huggingface_hub, and libraries on top of it.
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # A convention; MLflow and schemathesis among others keep it.
     "DO_NOT_TRACK": "1",
     # ONNX Runtime also makes a device id, and a database of events, in the user's home.
     "ORT_DISABLE_TELEMETRY": "1",

@@ -9,7 +9,7 @@ import bentoml
 from bentoml.exceptions import NotFound
 
 from core.gc import freeze_gc
-from core.settings import Settings, get_settings
+from core.settings import Settings, settings_for_serving
 from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.chosen_model import chosen_model
@@ -17,7 +17,7 @@ from runners.endpoints import CLASSIFY_PATH, Answer, answers_of
 from runners.lanes import Lane
 from runners.model_store import find_model
 
-_settings = get_settings()
+_settings = settings_for_serving()
 
 CONFIG: dict[str, Any] = {
     # OMP: idle OpenMP threads of torch would spin and keep the CPU from the other runner's threads.

@@ -13,7 +13,7 @@ def main() -> None:
     Saves the models that the store lacks. Starts a private PostgreSQL where DATABASE_URL is unset,
     and a private Redis where REDIS_URL is unset. Brings the schema up to date.
     """
-    raise typer.Exit(launch())
+    launch()
 
 
 if __name__ == "__main__":

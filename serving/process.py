@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import bentoml
@@ -23,6 +23,7 @@ from serving.draining import Draining
 from serving.framework import LazyApp, is_worker, json_apis, process_name, runner_urls
 from serving.http_protocol import use_bounded_protocol
 from serving.middleware import api_layers, runner_layers
+from serving.preflight import Address, check_addresses, prepare_api
 from serving.supervision import supervise
 from web.routes import PREDICT_PATHS
 from web.shedding import LoadShedder
@@ -45,11 +46,7 @@ class ServingProcess:
     container: Container
 
     def __init__(self, settings: Settings, runners: Mapping[Version, Any]) -> None:
-        """Set up logs and supervision; refuse settings that would open the service unasked.
-
-        Raises:
-            MissingSetting: other machines could reach the service, and no setting allows that.
-        """
+        """Set up logs and supervision."""
         self._settings = settings
         self._runners = runners
         self._runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
@@ -59,7 +56,6 @@ class ServingProcess:
         self.shedder = LoadShedder(PREDICT_PATHS, full=lambda: self.container.full)
         if is_worker():
             self._configure_logs()
-        settings.check_open()
         supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
 
     def install(self, bento: Any) -> None:
@@ -142,6 +138,12 @@ class ServingProcess:
     def _configure_logs(self) -> None:
         configure_logs(self._settings.log_level, self._settings.log_format, process_name)
 
-    def _before_workers(self, services: Collection[str]) -> None:
+    def _before_workers(
+        self, services: Set[str], addresses: Sequence[Address]
+    ) -> Mapping[str, str]:
         self._configure_logs()
+        check_addresses(addresses)
+        runners = {runner.name for runner in self._runners.values()}
+        environment = prepare_api(self._settings, addresses[-1]) if services - runners else {}
         check_models(services, self._settings)
+        return environment

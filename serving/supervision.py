@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
+from circus.exc import ConflictError
+
 from serving.framework import is_worker, wrap_arbiter
+from serving.preflight import Address
 
 CHECK_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.05
 # BentoML names the processes of the service itself so, and a runner's with a suffix.
 API_WATCHER = "service"
 
+# Gets the names of the workers' services and the addresses that they will listen on, and returns
+# what the workers' environment has to add.
+Preparation = Callable[[Set[str], Sequence[Address]], Mapping[str, str]]
 
-def supervise(*, stop_seconds: float, before: Callable[[Collection[str]], None]) -> None:
+
+def supervise(*, stop_seconds: float, before: Preparation) -> None:
     """Replace dead workers within two seconds; stop the API first; kill slow ones.
 
-    `before` runs before the first worker starts, with the names of their services. service.py calls
-    this at import, before its processes are made; in a worker it does nothing.
+    `before` runs before the first worker starts. service.py calls this at import, before its
+    processes are made; in a worker it does nothing.
     """
     if not is_worker():
         wrap_arbiter(functools.partial(_make, stop_seconds=stop_seconds, before=before))
@@ -35,17 +42,29 @@ def _make(
     watchers: Sequence[Any],
     *,
     stop_seconds: float,
-    before: Callable[[Collection[str]], None],
+    before: Preparation,
     **options: Any,
 ) -> Any:
-    before({name for watcher in watchers for name in _service_names(watcher.args)})
+    services = {name for watcher in watchers for name in _service_names(watcher.args)}
+    sockets = options.get("sockets", ())
+    environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
         watcher.respawn = True
+        watcher.env.update(environment)
         watcher.graceful_timeout = stop_seconds
         if watcher not in api:
             watcher.kill_processes = _after(api, watcher.kill_processes)
-    return make(watchers, **{"check_delay": CHECK_SECONDS, **options})
+    arbiter = make(watchers, **{"check_delay": CHECK_SECONDS, **options})
+    arbiter.manage_watchers = functools.partial(_check_if_idle, arbiter.manage_watchers)
+    return arbiter
+
+
+def _check_if_idle(check: Callable[[], Awaitable[None]]) -> Awaitable[None] | None:
+    try:
+        return check()
+    except ConflictError:
+        return None  # it restarts the workers, because a file changed
 
 
 def _service_names(arguments: Sequence[str]) -> set[str]:

@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.postgres import create_engine
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres, embedded_redis
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 from tests.database import run_sql
 from tests.run import END_SECONDS, TestRun, beside_others, run_folder, saved_models
 from tests.scheduling import GroupScheduling, publish_groups
@@ -160,17 +161,6 @@ def postgres_server() -> Iterator[URL]:
         yield url
 
 
-@pytest.fixture
-def postgres_folder() -> Iterator[Path]:
-    """A folder for a test that starts a PostgreSQL itself.
-
-    Not in tmp_path: each pytest that starts as root shuts the folder that all of them share to
-    everybody else, and so to the user that PostgreSQL runs as beside it.
-    """
-    with TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
 @pytest.fixture(scope="session")
 def template_database(postgres_server: URL) -> URL:
     """A database at the newest schema, to be copied by each test that wants one."""
@@ -226,7 +216,7 @@ async def redis(redis_server: str) -> AsyncIterator[Redis]:
 def redis_database(redis_server: str) -> Callable[[], str]:
     """Hands out the URLs of logical databases that nothing else uses."""
     numbers = itertools.count(1)
-    return lambda: redis_server.removesuffix("/0") + f"/{next(numbers)}"
+    return lambda: redis_server.replace("?db=0", f"?db={next(numbers)}")
 
 
 @pytest.fixture(scope="session")

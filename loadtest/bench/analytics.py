@@ -33,7 +33,7 @@ from loadtest.bench.seed_predictions import write_history
 from loadtest.report import percentile_ms
 from loadtest.table import console, make_table
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres
+from serving.embedded.postgres import embedded_postgres
 
 MONTH = timedelta(days=30)
 REPEATS = 40

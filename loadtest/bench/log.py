@@ -30,7 +30,7 @@ from loadtest.bench.seed_predictions import made_up
 from loadtest.report import percentile_ms
 from loadtest.table import console, make_table
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres
+from serving.embedded.postgres import embedded_postgres
 
 SPOOL_BYTES = 4 << 30
 LINES_AT_A_TIME = 1_000

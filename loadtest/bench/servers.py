@@ -24,7 +24,8 @@ from core.types import VERSIONS, Version
 from loadtest.bench.processes import processes
 from migrations.upgrade import upgrade
 from runners.model_store import SavedModel, find_model
-from serving.embedded.databases import embedded_postgres, embedded_redis
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 
 START_SECONDS = 180.0
 STOP_SECONDS = 45.0
@@ -118,7 +119,7 @@ def site() -> Iterator[Site]:
         postgres = stack.enter_context(embedded_postgres(folder / "postgres"))
         redis_url = stack.enter_context(embedded_redis(folder / "redis", max_memory="256mb"))
         upgrade(postgres)
-        yield Site(folder, models, postgres, redis_url.removesuffix("/0"))
+        yield Site(folder, models, postgres, redis_url)
 
 
 @contextmanager
@@ -132,7 +133,7 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "true",
         "DATABASE_URL": where.postgres.render_as_string(hide_password=False),
-        "REDIS_URL": f"{where.redis_url}/0",
+        "REDIS_URL": where.redis_url,
         # Two runs at once would ship each other's predictions, each to its own database.
         "DATA_FOLDER": str(home / "data"),
         "HOST": "127.0.0.1",
@@ -152,7 +153,7 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
 
 def baseline(where: Site) -> AbstractContextManager[Server]:
     database = where.postgres.set(drivername="postgresql")
-    command = ["loadtest.baseline_app", "--redis-url", f"{where.redis_url}/1"]
+    command = ["loadtest.baseline_app", "--redis-url", where.redis_url.replace("?db=0", "?db=1")]
     command += ["--database-url", database.render_as_string(hide_password=False)]
     for version, model in where.models.items():
         command += [f"--{version}", str(model.folder)]

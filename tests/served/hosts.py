@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 from sqlalchemy import URL
 
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres, embedded_redis
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 from tests.serving import ServedBento, free_port, serve
 
 RUNNER_KEY = "of these hosts"
@@ -95,9 +95,7 @@ class Hosts:
 @contextmanager
 def hosts_in(folder: Path, bentoml_home: Path) -> Iterator[Hosts]:
     with ExitStack() as running:
-        # Not in pytest's folder, which is shut to the user that PostgreSQL runs as.
-        postgres = Path(running.enter_context(TemporaryDirectory())) / "data"
-        database_url = running.enter_context(embedded_postgres(postgres))
+        database_url = running.enter_context(embedded_postgres(folder / "postgres"))
         redis_url = running.enter_context(embedded_redis(folder / "redis", max_memory="64mb"))
         upgrade(database_url)
         hosts = Hosts(bentoml_home, folder, free_port(), database_url, redis_url)

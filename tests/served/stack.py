@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import psutil
 
 from analytics.log.segments import segments
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres, embedded_redis
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 from tests.database import fetch, scalar
 from tests.processes import children_that_run
 from tests.served.cable import Cable
@@ -30,6 +30,7 @@ RECOVERY_SECONDS = 30.0
 SLOWEST_SECONDS = 10.0
 # No file of the service may grow past this; a prediction is some 400 bytes.
 FULL_BYTES = 100
+MAX_MEMORY = "64mb"
 SOCKET = ".s.PGSQL.5432"
 
 
@@ -38,10 +39,11 @@ class Stack:
     """A served Bento with databases of its own, and cables to them."""
 
     bento: ServedBento
-    running: ExitStack
     postgres: Path
+    running_postgres: ExitStack
     to_postgres: Cable
     redis: Path
+    running_redis: ExitStack
     to_redis: Cable
     spool: Path
 
@@ -52,13 +54,21 @@ class Stack:
     def postmaster(self) -> psutil.Process:
         return psutil.Process(int((self.postgres / "postmaster.pid").read_text().split()[0]))
 
+    def restart_postgres(self) -> None:
+        self.running_postgres.close()
+        self.running_postgres.enter_context(embedded_postgres(self.postgres))
+
     def redis_server(self) -> psutil.Process:
-        [server] = {
-            psutil.Process(each.pid)
-            for each in psutil.net_connections("tcp")
-            if each.status == psutil.CONN_LISTEN and each.laddr.port == self.to_redis.target
-        }
+        [server] = [
+            process
+            for process in psutil.process_iter(["name", "cwd"])
+            if process.info["name"] == "valkey-server" and process.info["cwd"] == str(self.redis)
+        ]
         return server
+
+    def restart_redis(self) -> None:
+        self.running_redis.close()
+        self.running_redis.enter_context(embedded_redis(self.redis, max_memory=MAX_MEMORY))
 
     async def stored_is_what_was_acknowledged(self, sent: Traffic) -> None:
         """Each once; and the rollups have counted each once."""
@@ -79,16 +89,15 @@ class Stack:
 @contextmanager
 def stack_in(folder: Path, bentoml_home: Path, **environment: str) -> Iterator[Stack]:
     with ExitStack() as running:
-        # Not in pytest's folder, which is shut to the user that PostgreSQL runs as.
-        postgres = Path(running.enter_context(TemporaryDirectory())) / "data"
-        database_url = running.enter_context(embedded_postgres(postgres))
-        redis_url = running.enter_context(embedded_redis(folder / "redis", max_memory="64mb"))
+        postgres, redis = folder / "postgres", folder / "redis"
+        running_postgres = running.enter_context(ExitStack())
+        running_redis = running.enter_context(ExitStack())
+        database_url = running_postgres.enter_context(embedded_postgres(postgres))
+        redis_url = running_redis.enter_context(embedded_redis(redis, max_memory=MAX_MEMORY))
         upgrade(database_url)
-        redis_port = urlsplit(redis_url).port
-        assert redis_port is not None
         to_postgres = Cable(Path(str(database_url.query["host"])) / SOCKET)
         running.enter_context(to_postgres.listening(folder / SOCKET))
-        to_redis, cable_port = Cable(redis_port), free_port()
+        to_redis, cable_port = Cable(Path(urlsplit(redis_url).path)), free_port()
         running.enter_context(to_redis.listening(cable_port))
         bento = running.enter_context(
             serve(
@@ -107,7 +116,9 @@ def stack_in(folder: Path, bentoml_home: Path, **environment: str) -> Iterator[S
             )
         )
         spool = folder / "data" / "spool"
-        yield Stack(bento, running, postgres, to_postgres, folder / "redis", to_redis, spool)
+        yield Stack(
+            bento, postgres, running_postgres, to_postgres, redis, running_redis, to_redis, spool
+        )
 
 
 @contextmanager
@@ -139,9 +150,10 @@ def set_largest_file(process: psutil.Process, soft_limit: str) -> None:
     """Of a process that may end at any time, as those that serve a connection do."""
     try:
         # As its own user: in a container not even root may do that to another's process.
-        user = process.uids().real if os.getuid() == 0 else None
+        user, group = process.uids().real, process.gids().real
+        as_owner = {"user": user, "group": group} if os.getuid() == 0 else {}
         command = ["prlimit", "--pid", str(process.pid), f"--fsize={soft_limit}:"]
-        subprocess.run(command, user=user, check=True)
+        subprocess.run(command, check=True, **as_owner)
     except (psutil.NoSuchProcess, subprocess.CalledProcessError):
         if process.is_running():
             raise

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
-from urllib.parse import urlsplit
 
 import pytest
 from libfaketime import get_reload_information
 from redis.asyncio import Redis
 
 from analytics.log.segments import segments
-from serving.embedded.databases import embedded_postgres, embedded_redis
 from tests.database import scalar
 from tests.served.stack import Stack, assert_unnoticed, stack_in, stopped, without_disk
 from tests.served.traffic import traffic
@@ -65,7 +62,7 @@ async def test_killed_postgresql_fails_no_prediction(stack: Stack) -> None:
         await until(lambda: not any(each.is_running() for each in (server, *backends)))
         await sent.answers(200)
         assert segments(stack.spool)
-        await asyncio.to_thread(stack.running.enter_context, embedded_postgres(stack.postgres))
+        await asyncio.to_thread(stack.restart_postgres)
         await sent.answers(100)
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)
@@ -78,7 +75,7 @@ async def test_postgresql_with_a_full_disk_fails_no_prediction(stack: Stack) -> 
             stack.to_postgres.cut()  # new connections are processes of the same kind
             await sent.answers(200)
             assert segments(stack.spool)
-        await asyncio.to_thread(stack.running.enter_context, embedded_postgres(stack.postgres))
+        await asyncio.to_thread(stack.restart_postgres)
         await sent.answers(100)
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)
@@ -119,8 +116,8 @@ async def test_slow_redis_fails_no_prediction(stack: Stack) -> None:
 
 
 async def test_redis_without_memory_fails_no_prediction(stack: Stack) -> None:
-    port = cast("int", stack.to_redis.target)
-    async with Redis(port=port) as redis, traffic(stack.bento) as sent:
+    path = str(stack.to_redis.target)
+    async with Redis(unix_socket_path=path) as redis, traffic(stack.bento) as sent:
         await redis.config_set("maxmemory-policy", "noeviction")
         await redis.config_set("maxmemory", "1")
         await sent.answers(200)
@@ -134,10 +131,7 @@ async def test_killed_redis_fails_no_prediction(stack: Stack) -> None:
     async with traffic(stack.bento) as sent:
         stack.redis_server().kill()
         await sent.answers(200)
-        url = stack.running.enter_context(embedded_redis(stack.redis, max_memory="64mb"))
-        port = urlsplit(url).port
-        assert port is not None
-        stack.to_redis.target = port
+        await asyncio.to_thread(stack.restart_redis)
         await sent.answers(100)
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)

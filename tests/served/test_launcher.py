@@ -1,13 +1,9 @@
-"""`make serve` starts everything, stops everything that it started, and keeps the data."""
+"""Every start with the private databases stops all that it started, and keeps the data."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,97 +12,76 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
-from core.paths import ROOT
 from tests.database import run_sql, scalar
+from tests.served.launched import (
+    STOP_SECONDS,
+    Launched,
+    SilentProxy,
+    environment_without_urls,
+    processes_using,
+)
 from tests.serving import free_port
-
-START_SECONDS = 90.0
-STOP_SECONDS = 60.0
+from tests.waiting import wait_until
 
 
-class Launched:
-    """One run of the launcher."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self.url = f"http://127.0.0.1:{environment['PORT']}"
-        self._log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "scripts.serve"],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while "ready" not in re.findall(r"^ready", self.output(), re.MULTILINE):
-            assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.1)
-
-    def stop(self, number: int) -> int:
-        # As a terminal does: Ctrl-C reaches the whole process group.
-        if number == signal.SIGINT:
-            os.killpg(self.process.pid, number)
-        else:
-            self.process.send_signal(number)
-        return self.process.wait(STOP_SECONDS)
-
-    def output(self) -> str:
-        return self._log.read_text()
-
-
-def processes_using(folder: Path, port: str) -> list[str]:
-    """The command lines of processes that name `folder` or have this PORT."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            command = " ".join(process.cmdline())
-            names_port = process.environ().get("PORT") == port
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-        if str(folder) in command or (names_port and process.pid != os.getpid()):
-            found.append(command)
-    return found
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_launcher_stops_all_processes_and_keeps_the_data(
-    bentoml_home: Path, tmp_path: Path, postgres_folder: Path, number: int
+@pytest.mark.parametrize("command", [["scripts.serve"], ["bentoml", "serve"]], ids=" ".join)
+def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
+    bentoml_home: Path, tmp_path: Path, command: list[str]
 ) -> None:
-    port = str(free_port())
-    environment = os.environ | {
-        "BENTOML_HOME": str(bentoml_home),
-        "BENTOML_DO_NOT_TRACK": "true",
-        "DATA_FOLDER": str(postgres_folder),
-        "HOST": "127.0.0.1",
-        "PORT": port,
-    }
-    environment.pop("DATABASE_URL", None)
-    environment.pop("REDIS_URL", None)
+    proxy = SilentProxy()
+    environment = environment_without_urls(
+        bentoml_home, DATA_FOLDER=str(tmp_path / "data"), **proxy.environment
+    )
+    port = environment["PORT"]
 
-    first = Launched(environment, tmp_path / "first")
-    first.wait_until_ready()
-    body = {"text": "Kept over a restart."}
-    prediction = httpx.post(f"{first.url}/predict", json=body).json()
-    assert prediction["cache_hit"] is False
-    assert first.stop(number) == 0, first.output()
-    assert "Traceback" not in first.output()
-    assert processes_using(postgres_folder, port) == []
+    with Launched(environment, tmp_path / "first", command) as first:
+        first.wait_until_ready()
+        body = {"text": "Kept over a restart."}
+        prediction = httpx.post(f"{first.url}/predict", json=body).json()
+        assert prediction["cache_hit"] is False
+        assert first.stop(signal.SIGTERM) == 0, first.output()
+        assert "Traceback" not in first.output()
+        assert processes_using(tmp_path / "data", port) == []
 
-    second = Launched(environment, tmp_path / "second")
-    second.wait_until_ready()
-    recent = httpx.get(f"{second.url}/analytics/recent").json()["predictions"]
-    assert [row["id"] for row in recent] == [prediction["id"]]
-    # A second launcher on the same data would stop the first one's databases when it ends.
-    third = Launched(environment | {"PORT": str(free_port())}, tmp_path / "third")
-    assert third.process.wait(STOP_SECONDS) == 1
-    assert "another `make serve`" in third.output()
-    assert second.stop(number) == 0
-    assert processes_using(postgres_folder, port) == []
+    with Launched(environment, tmp_path / "second", command) as second:
+        second.wait_until_ready()
+        assert recent_ids(second.url) == [prediction["id"]]
+        # A second start on the same data would stop the first one's databases when it ends.
+        other = environment | {"PORT": str(free_port())}
+        with Launched(other, tmp_path / "third", command) as third:
+            assert third.process.wait(STOP_SECONDS) == 1
+            assert "another `make serve`" in third.output()
+        assert second.stop(signal.SIGINT) == 0
+        assert "Traceback" not in second.output()
+        assert processes_using(tmp_path / "data", port) == []
+    assert proxy.first_request() == b""
+
+
+def test_killed_start_leaves_no_database_and_the_next_start_serves(
+    bentoml_home: Path, tmp_path: Path
+) -> None:
+    environment = environment_without_urls(bentoml_home, DATA_FOLDER=str(tmp_path / "data"))
+    with Launched(environment, tmp_path / "first") as first:
+        first.wait_until_ready()
+        prediction = httpx.post(f"{first.url}/predict", json={"text": "Kept."}).json()
+        family = psutil.Process(first.process.pid).children(recursive=True)
+        databases = [child for child in family if child.name() in ("postgres", "valkey-server")]
+        assert databases
+        first.process.kill()
+        assert psutil.wait_procs(databases, timeout=10)[1] == []
+    for process in family:
+        if process.is_running():
+            process.kill()
+    with Launched(environment, tmp_path / "second") as second:
+        second.wait_until_ready()
+        # It may have waited in the spool.
+        wait_until(lambda: prediction["id"] in recent_ids(second.url))
+        assert second.stop(signal.SIGTERM) == 0
+
+
+def recent_ids(url: str) -> list[str]:
+    rows = httpx.get(f"{url}/analytics/recent").json()["predictions"]
+    return [row["id"] for row in rows]
 
 
 def test_launcher_with_database_urls_starts_no_database(
@@ -123,10 +98,10 @@ def test_launcher_with_database_urls_starts_no_database(
         "HOST": "127.0.0.1",
         "PORT": str(free_port()),
     }
-    launched = Launched(environment, tmp_path / "log")
-    launched.wait_until_ready()
-    assert httpx.post(f"{launched.url}/predict", json={"text": "a"}).status_code == 200
-    assert launched.stop(signal.SIGTERM) == 0
+    with Launched(environment, tmp_path / "log") as launched:
+        launched.wait_until_ready()
+        assert httpx.post(f"{launched.url}/predict", json={"text": "a"}).status_code == 200
+        assert launched.stop(signal.SIGTERM) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
     assert made == {"spool", "rollout.json"}
     assert scalar(database_url, "SELECT count(*) FROM predictions") == 1

@@ -57,7 +57,7 @@ def test_100_users_get_right_answers_faster_than_from_the_baseline(
     assert (tmp_path / REPORT).is_file()
 
     models = {version: saved_model(bentoml_home, version) for version in VERSIONS}
-    where = Site(tmp_path, models, postgres_server, redis_server.removesuffix("/0"))
+    where = Site(tmp_path, models, postgres_server, redis_server)
     with baseline(where) as plain:
         plain.wait_until_ready()
         theirs = run_locust(

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import URL
 
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres, embedded_redis
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 from tests.database import scalar
 from tests.serving import ServedBento, serve
 from tests.waiting import wait_until
@@ -30,11 +31,11 @@ class Breakable:
 
 
 @pytest.fixture
-def breakable(bentoml_home: Path, tmp_path: Path, postgres_folder: Path) -> Iterator[Breakable]:
+def breakable(bentoml_home: Path, tmp_path: Path) -> Iterator[Breakable]:
     with ExitStack() as stack:
         postgres = stack.enter_context(ExitStack())
         redis = stack.enter_context(ExitStack())
-        database_url: URL = postgres.enter_context(embedded_postgres(postgres_folder / "data"))
+        database_url: URL = postgres.enter_context(embedded_postgres(tmp_path / "postgres"))
         redis_url = redis.enter_context(embedded_redis(tmp_path / "redis", max_memory="64mb"))
         upgrade(database_url)
         bento = stack.enter_context(
@@ -61,7 +62,7 @@ def post_all(client: httpx.Client, tag: str) -> int:
 
 
 def test_redis_and_postgresql_outages_fail_no_prediction(
-    breakable: Breakable, postgres_folder: Path
+    breakable: Breakable, tmp_path: Path
 ) -> None:
     bento = breakable.bento
     count = "SELECT count(*) FROM predictions"
@@ -93,7 +94,7 @@ def test_redis_and_postgresql_outages_fail_no_prediction(
         assert client.get("/health").json()["database_connected"] is False
         assert client.get("/readyz").status_code == 200
 
-        with embedded_postgres(postgres_folder / "data"):
+        with embedded_postgres(tmp_path / "postgres"):
             wait_until(lambda: scalar(bento.database_url, count) == made, RECOVERY_SECONDS)
             ids = "SELECT count(DISTINCT id) FROM predictions"
             assert scalar(bento.database_url, ids) == made

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
+from analytics.log.segments import new_segment
 from core.paths import ROOT
 from core.types import VERSIONS
-from tests.serving import Serve, environment_of, free_port, link_models
+from tests.served.launched import START_SECONDS, Launched, environment_without_urls
+from tests.serving import environment_of, free_port, link_models
+from tests.waiting import wait_until
 
 WHOLE = ["-m", "bentoml", "serve", "service:SentimentService"]
 RUNNER = [
@@ -47,23 +55,101 @@ def test_start_without_a_model_fails_and_names_the_command(
     assert "Traceback" not in done.stderr
 
 
-def test_built_bento_serves_predictions_and_the_dashboard(
-    bentoml_home: Path, serve_own: Serve, tmp_path: Path
+@pytest.mark.parametrize("command", [["bentoml", "serve"], ["scripts.serve"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("REDIS_MAX_MEMORY", "lots", "REDIS_MAX_MEMORY: must be a size such as 256mb"),
+        ("DATA_FOLDER", "/proc/x", "DATA_FOLDER: /proc/x cannot be made"),
+        ("HOST", "here", "HOST: must be an IP address"),
+    ],
+)
+def test_setting_that_cannot_work_ends_the_start_with_one_line(
+    bentoml_home: Path, command: list[str], name: str, value: str, line: str
 ) -> None:
-    home = tmp_path / "home"
+    assert line in only_line(command, environment_without_urls(bentoml_home, **{name: value}))
+
+
+def test_port_in_use_ends_the_start_with_one_line(bentoml_home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        environment = environment_without_urls(bentoml_home, PORT=str(port))
+        line = only_line(["bentoml", "serve"], environment)
+    assert f"port {port} of 127.0.0.1 cannot be used" in line
+
+
+def only_line(command: list[str], environment: dict[str, str], folder: Path = ROOT) -> str:
+    """The whole output of a start that fails at once."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    [line] = (done.stdout + done.stderr).splitlines()
+    return line
+
+
+def test_reload_serves_a_changed_file_from_the_same_databases(
+    bentoml_home: Path, tmp_path: Path
+) -> None:
+    checkout = tmp_path / "checkout"
+    listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    for name in listed:
+        if not name.startswith(("docs/", "loadtest/", "tests/")) and (ROOT / name).exists():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, checkout / name)
+    environment = environment_without_urls(bentoml_home)
+    command = ["bentoml", "serve", "--reload"]
+    with Launched(environment, tmp_path / "log", command, checkout) as launched:
+        launched.wait_until_ready()
+        prediction = httpx.post(f"{launched.url}/predict", json={"text": "Kept."}).json()
+        assert title(launched.url) == "Sentiment API"
+        source = checkout / "web" / "openapi.py"
+        source.write_text(source.read_text().replace("Sentiment API", "Another title"))
+        wait_until(lambda: title(launched.url) == "Another title", START_SECONDS)
+        recent = httpx.get(f"{launched.url}/analytics/recent").json()["predictions"]
+        assert [row["id"] for row in recent] == [prediction["id"]]
+        assert launched.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in launched.output()
+        assert "ConflictError" not in launched.output()
+    assert (checkout / ".data" / "postgres").is_dir()
+
+
+def title(url: str) -> str:
+    """The title of the API, if it answers."""
+    try:
+        return str(httpx.get(f"{url}/openapi.json").json()["info"]["title"])
+    except httpx.TransportError:
+        return ""
+
+
+def test_built_bento_serves_predictions_and_the_dashboard_from_any_folder(
+    bentoml_home: Path, tmp_path: Path
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     link_models(bentoml_home, home)
-    message = subprocess.check_output(
-        [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
-        cwd=ROOT,
-        env=environment_of(home),
-        text=True,
-    )
-    name, _, version = message.split("__tag__:")[1].strip().partition(":")
-    with (
-        serve_own("built", bento=home / "bentos" / name / version) as bento,
-        bento.client() as client,
-    ):
-        for model in VERSIONS:
-            reply = client.post("/predict", json={"text": "A joy.", "version": model})
-            assert (reply.status_code, reply.json()["model_version"]) == (200, model)
-        assert client.get("/dashboard").status_code == 200
+    subprocess.run(
+        [sys.executable, "-m", "bentoml", "build"],
+        cwd=ROOT, env=environment_of(home), check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    # What an earlier start in that folder has left.
+    spool = elsewhere / ".data" / "spool"
+    spool.mkdir(parents=True)
+    new_segment(spool, datetime.now(UTC)).touch()
+    data = tmp_path / "user" / ".local" / "share"
+    environment = environment_without_urls(home, XDG_DATA_HOME=str(data), HOME=str(data.parent))
+    command = ["bentoml", "serve", "sentiment:latest"]
+    with Launched(environment, tmp_path / "log", command, elsewhere) as launched:
+        launched.wait_until_ready()
+        with httpx.Client(base_url=launched.url) as client:
+            for model in VERSIONS:
+                reply = client.post("/predict", json={"text": "A joy.", "version": model})
+                assert (reply.status_code, reply.json()["model_version"]) == (200, model)
+            assert client.get("/dashboard").status_code == 200
+        assert launched.stop(signal.SIGTERM) == 0
+        assert f"data in {data / 'sentiment'}" in launched.output()
+        assert f"{spool} holds predictions that are not stored" in launched.output()
+    # The image has the Bento without the private servers.
+    [bento] = (home / "bentos" / "sentiment").glob("*/src")
+    shutil.rmtree(bento / "serving" / "embedded")
+    assert "DATABASE_URL is not set" in only_line(command, environment, elsewhere)

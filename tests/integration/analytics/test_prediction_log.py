@@ -20,7 +20,7 @@ from core.postgres import create_engine
 from core.types import Comparison
 from core.uuid7 import new_id
 from migrations.upgrade import upgrade
-from serving.embedded.databases import embedded_postgres
+from serving.embedded.postgres import embedded_postgres
 from tests.integration.logs import SpooledLog, spooled_log
 from tests.integration.predictions import make_prediction
 from tests.waiting import until
@@ -127,9 +127,9 @@ async def _terminate_waiting_backends(engine: AsyncEngine) -> bool:
 
 
 @pytest.fixture
-def own_postgres(postgres_folder: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
+def own_postgres(tmp_path: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
     """A PostgreSQL that a test may stop: its exit stack, folder and URL."""
-    folder = postgres_folder / "data"
+    folder = tmp_path / "postgres"
     with ExitStack() as running:
         url = running.enter_context(embedded_postgres(folder))
         upgrade(url)

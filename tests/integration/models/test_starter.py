@@ -220,7 +220,7 @@ def test_engines_reproduce_their_answers_here(copied: Path) -> None:
     recorded = recorded_gates("v2")
     assert recorded is not None
     # ONNX Runtime's 8-bit weights take half a minute, and other tests make smaller ones.
-    passed = {
+    passed: dict[EngineName, GateReport] = {
         name: report
         for name, report in recorded.engines.items()
         if report.passed and name != "onnxruntime-int8"

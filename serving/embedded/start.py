@@ -1,0 +1,168 @@
+"""The start in development: models, private databases and schema, then a line when it serves.
+
+The process manager of `bentoml serve` calls `prepare` before it starts its workers. The private
+databases are its children, and end with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from types import FrameType
+
+import httpx
+import psutil
+from filelock import FileLock, Timeout
+from rich.console import Console
+from sqlalchemy import URL
+
+from analytics.log.segments import segments
+from core.paths import DEFAULT_DATA_FOLDER, ROOT
+from core.settings import Settings
+from serving.embedded.children import UnusableFolder
+from serving.embedded.postgres import embedded_postgres
+from serving.embedded.redis import embedded_redis
+from serving.embedded.starters import save_missing_models
+
+READY_POLL_SECONDS = 0.1
+# Of loading the models; a service that takes longer has said why.
+READY_SECONDS = 600.0
+
+console = Console(highlight=False)
+
+
+def prepare(settings: Settings, address: tuple[str, int]) -> Mapping[str, str]:
+    """Start what is missing; return what the environment of the service has to add.
+
+    If both databases have URLs, nothing is missing.
+
+    Raises:
+        SystemExit: something cannot be started, or a signal ended the start.
+    """
+    _announce_when_ready(settings, address)
+    environment = {"DATA_FOLDER": str(settings.data_folder)}
+    if settings.database_url is not None and settings.redis_url is not None:
+        return environment
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)  # until the process manager takes them
+    _name_other_spools(settings.data_folder)
+    save_missing_models(settings)
+    try:
+        with ExitStack() as running:
+            environment |= _start_databases(settings, running)
+            atexit.register(_end, running.pop_all())
+    except UnusableFolder as error:
+        raise SystemExit(str(error)) from None
+    return environment
+
+
+def _end(running: ExitStack) -> None:
+    running.close()
+    console.print("stopped; the data is kept")
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _start_databases(settings: Settings, running: ExitStack) -> Mapping[str, str]:
+    folder = settings.data_folder
+    environment = {}
+    try:
+        # Also keeps out the launcher of earlier versions, which knows no other lock.
+        running.enter_context(FileLock(folder / "lock", timeout=0, mode=0o600))
+    except Timeout:
+        raise UnusableFolder(
+            f"another `make serve` or `bentoml serve` uses {folder}; stop it, or set DATA_FOLDER"
+        ) from None
+    if settings.database_url is None:
+        with step("postgresql", f"private, data in {_short(folder / 'postgres')}"):
+            url = running.enter_context(embedded_postgres(folder / "postgres"))
+        migrate(url)
+        environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
+    if settings.redis_url is None:
+        with step("redis", f"private, data in {_short(folder / 'redis')}"):
+            environment["REDIS_URL"] = running.enter_context(
+                embedded_redis(folder / "redis", max_memory=settings.redis_max_memory)
+            )
+    return environment
+
+
+def migrate(url: URL) -> None:
+    """Bring a database to the newest schema.
+
+    Raises:
+        SystemExit: that is not possible.
+    """
+    # Imported here: Alembic takes a third of a second, and most starts need none of it.
+    from migrations.upgrade import MigrationError, upgrade
+
+    try:
+        with step("migrations", "the schema is up to date"):
+            upgrade(url)
+    except MigrationError as error:
+        raise SystemExit(str(error)) from None
+
+
+@contextmanager
+def step(name: str, done: str) -> Iterator[None]:
+    started = time.perf_counter()
+    with console.status(f"{name}: starting"):
+        yield
+    seconds = time.perf_counter() - started
+    console.print(f"[green]{name:<11}[/] {done} ({seconds:.1f} s)", soft_wrap=True)
+
+
+def _name_other_spools(folder: Path) -> None:
+    """Name predictions that an earlier start left in a folder that this one does not use."""
+    for other in {Path.cwd() / DEFAULT_DATA_FOLDER, ROOT / DEFAULT_DATA_FOLDER} - {folder}:
+        if segments(other / "spool"):
+            console.print(
+                f"[yellow]spool       {other / 'spool'} holds predictions that are not stored: "
+                f"move its files to {folder / 'spool'} to store them[/]",
+                soft_wrap=True,
+            )
+
+
+def _announce_when_ready(settings: Settings, address: tuple[str, int]) -> None:
+    threading.Thread(target=_announce, args=(settings, address), daemon=True).start()
+
+
+def _announce(settings: Settings, address: tuple[str, int]) -> None:
+    host, port = ip_address(address[0]), address[1]
+    if host.is_unspecified:
+        host = ip_address("127.0.0.1" if host.version == 4 else "::1")
+    url = f"http://{host}:{port}" if host.version == 4 else f"http://[{host}]:{port}"
+    end = time.monotonic() + READY_SECONDS
+    with httpx.Client(timeout=2) as client:
+        while not _is_ready(client, url):
+            if time.monotonic() > end:
+                return
+            time.sleep(READY_POLL_SECONDS)
+    seconds = time.time() - psutil.Process().create_time()
+    if settings.is_open:
+        console.print(
+            "[bold yellow]open[/]        no API_KEYS: all who reach this address may do everything"
+        )
+    console.print(
+        f"[bold green]ready[/]       after {seconds:.1f} s: {url} (docs: {url}/docs), data in "
+        f"{_short(settings.data_folder)}",
+        soft_wrap=True,
+    )
+
+
+def _is_ready(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,123 @@
+"""The service as its users start it: a command with the private databases, and its output."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from core.paths import ROOT
+from tests.serving import free_port
+
+START_SECONDS = 90.0
+STOP_SECONDS = 60.0
+
+
+class Launched:
+    """One run of a command that serves."""
+
+    def __init__(
+        self,
+        environment: dict[str, str],
+        log: Path,
+        command: Sequence[str] = ("scripts.serve",),
+        folder: Path = ROOT,
+    ) -> None:
+        self.url = f"http://127.0.0.1:{environment['PORT']}"
+        self._log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Stop what a failed test has left running."""
+        if self.process.poll() is None:
+            self.stop(signal.SIGTERM)
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while "ready" not in re.findall(r"^ready", self.output(), re.MULTILINE):
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.1)
+
+    def stop(self, number: int) -> int:
+        # As a terminal does: Ctrl-C reaches the whole process group.
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+
+def environment_without_urls(bentoml_home: Path, **settings: str) -> dict[str, str]:
+    """The environment of a user who has set nothing but a port."""
+    unset = ("DATABASE_URL", "REDIS_URL", "DATA_FOLDER", "BENTOML_DO_NOT_TRACK")
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return {
+        **kept,
+        "BENTOML_HOME": str(bentoml_home),
+        "HOST": "127.0.0.1",
+        "PORT": str(free_port()),
+        **settings,
+    }
+
+
+def processes_using(folder: Path, port: str) -> list[str]:
+    """The command lines of processes that name `folder` or have this PORT."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = " ".join(process.cmdline())
+            names_port = process.environ().get("PORT") == port
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+        if str(folder) in command or (names_port and process.pid != os.getpid()):
+            found.append(command)
+    return found
+
+
+class SilentProxy:
+    """An HTTP proxy that answers no request, and reads the first one."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        port = self._listener.getsockname()[1]
+        names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        self.environment = {
+            **dict.fromkeys(names, f"http://127.0.0.1:{port}"),
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+
+    def first_request(self) -> bytes:
+        """The beginning of the first request; empty if there was none."""
+        with self._listener:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return b""
+            with connection:
+                return connection.recv(1_000)
