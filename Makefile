@@ -150,6 +150,7 @@ lock: $(SENTIMENT) ## Pin the newest versions of everything
 	$(COMPILE) --no-annotate -c requirements/serve.lock requirements/image.in -o requirements/image.lock
 	$(COMPILE) --generate-hashes --no-deps requirements/encoder.in -o requirements/encoder.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/torch.in -o requirements/torch.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/score.in -o requirements/score.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/dev.in -o requirements/dev.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/bench.in -o requirements/bench.lock
 
@@ -168,9 +169,10 @@ $(SENTIMENT): $(VENV)/.serve pyproject.toml
 	@$(UV) install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(SENTIMENT) requirements/torch.txt requirements/torch.lock requirements/dev.lock
+$(VENV)/.dev: $(SENTIMENT) $(addprefix requirements/,torch.txt torch.lock score.lock dev.lock)
 	@$(SENTIMENT) install-torch $(if $(TORCH_INDEX),--index $(TORCH_INDEX))
-	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
+	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes \
+		-r requirements/score.lock -r requirements/dev.lock
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev requirements/bench.lock

@@ -18,10 +18,11 @@ from core.paths import ROOT
 PROGRAM = """
 import sys
 from pathlib import Path
-from models.torch_packages import TorchUnavailable, ensure_torch_packages
+from core.late_packages import PackagesUnavailable
+from models.torch_packages import ensure_torch_packages
 try:
     ensure_torch_packages(Path(sys.argv[1]), *sys.argv[2:])
-except TorchUnavailable as error:
+except PackagesUnavailable as error:
     sys.exit(f"unavailable: {error}")
 from importlib.metadata import version
 import tinytorch, tinypeft
@@ -106,7 +107,9 @@ def test_cpu_build_of_pips_index_is_installed_once(machine: Machine) -> None:
     write_wheel(machine.of_pip, "tinytorch", "2.0+cpu")
     first, second = machine.ensure(), machine.ensure()
     assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith("installing torch and 1 packages, about ")
+    assert first.stdout.startswith(
+        "installing tinytorch and 1 packages for importing, training or tests, about "
+    )
     assert first.stdout.endswith("imported 2.0+cpu 3.0\n")
     assert second.stdout == "imported 2.0+cpu 3.0\n"
     assert second.stderr == ""
@@ -160,5 +163,6 @@ def test_folder_without_pins_is_an_error(machine: Machine) -> None:
     (machine.folder / "torch.lock").unlink()
     done = machine.ensure()
     assert done.stderr == (
-        f"unavailable: torch is needed here, and {machine.folder} does not say which one\n"
+        f"unavailable: {machine.folder}/torch.lock, which pins packages that are needed here, "
+        "is missing\n"
     )
