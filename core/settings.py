@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.api_keys import ApiKey, parse_api_keys
 from core.paths import ROOT
 from core.setting_types import ApiKeys, CorsOrigins, DatabaseUrl, RateLimit, RedisUrl
-from core.types import EngineName, LogFormat, Version
+from core.types import EngineName, GoneEngine, LogFormat, Version
 from core.urls import asyncpg_url
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     """after SIGTERM the service is not ready but still serves for this time"""
     stop_seconds: float = Field(30.0, gt=0)
     """a worker that has not stopped by then is killed; the log is kept"""
-    engine: Literal["auto", EngineName] = "auto"
+    engine: Literal["auto", EngineName, GoneEngine] = "auto"
     """inference engine; auto: the fastest saved engine that this CPU runs"""
     runner_threads: int = Field(0, ge=0)
     """batches that a runner computes at once, one a core; 0: one a CPU"""
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     max_queued_tokens: int = Field(500_000, ge=1)
     """most tokens (estimated) that may wait, in each queue"""
     mkldnn_enable: bool = True
-    """0 turns oneDNN off, for CPUs where it is slow or broken (some ARM)"""
+    """0: no engine that computes with oneDNN, for CPUs where it is slow or broken (some ARM)"""
 
     cache_ttl_seconds: int = Field(86_400, ge=1)
     """time until a cached answer expires"""

@@ -13,15 +13,16 @@ from msgspec import Meta
 Version = Literal["v1", "v2"]
 Sentiment = Literal["negative", "neutral", "positive"]
 LogFormat = Literal["auto", "json", "text"]
-EngineName = Literal[
-    "torch-fp32", "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8"
-]
+EngineName = Literal["onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8"]
+# An engine of older releases, in their settings and saved models.
+GoneEngine = Literal["torch-fp32"]
 # The endpoint that a prediction was made for; `shadow` follows an answer of /predict.
 Endpoint = Literal["/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare", "shadow"]
 
 VERSIONS: tuple[Version, ...] = get_args(Version)
 SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
+GONE_ENGINES: tuple[GoneEngine, ...] = get_args(GoneEngine)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
 # The limits of a runner's messages; `runners.wire` checks them when it decodes one.

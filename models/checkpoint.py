@@ -1,37 +1,26 @@
-"""Turns a Hugging Face checkpoint into a model of the BentoML store, or rejects it."""
+"""Saves a prepared checkpoint as a model of the BentoML store."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from math import isnan
 from pathlib import Path
 from typing import Any
 
 import bentoml
-import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging as transformers_logging
 
 from core.types import EngineName, Version
-from models.export.build import EnginePlan, build_engines
+from models.export.build import write_reference
 from models.export.gate import GateReport
-from models.export.torchscript import export_torchscript
 from models.files import TOKENIZER_FILES, file_digests, revision_of
 from runners.classifier import Classifier
-from runners.engines.choice import REFERENCE
-from runners.engines.engine import TorchEngine
-from runners.golden_set import TEXTS, write_golden_set
+from runners.engines.choice import REFERENCE, load_engine
+from runners.engines.weights import UnreadableWeights
+from runners.golden_set import write_golden_set
 from runners.model_store import (
+    FORMAT,
     InvalidCheckpoint,
     SavedModel,
     find_model,
@@ -41,58 +30,75 @@ from runners.model_store import (
 
 MAX_TOKENS = 512
 DISTILBERT = "DistilBertForSequenceClassification"
-MAX_TRACE_DIFFERENCE = 1e-5
+
+# The metadata that is found out when a model is saved; the rest are facts of its origin.
+WRITTEN_FACTS = frozenset(
+    {"revision", "labels", "max_tokens", "pad_token_id", "format", "files", "engines"}
+)
 
 # Gets the reference classifier and returns metadata; raises InvalidCheckpoint to reject the model.
 AcceptanceGate = Callable[[Classifier], Mapping[str, Any]]
+# Makes engines of a model beside its reference, and returns the figures of those that may serve.
+MakeEngines = Callable[[SavedModel], Mapping[EngineName, GateReport]]
 
 
-def save_checkpoint(
+def save_prepared(
     folder: Path,
     version: Version,
     facts: Mapping[str, Any],
-    plan: EnginePlan | None = None,
+    make_engines: MakeEngines | None = None,
     acceptance_gate: AcceptanceGate | None = None,
 ) -> SavedModel:
     """Save the checkpoint in `folder` as `sentiment-distilbert-<version>:<revision>`.
 
-    The metadata holds `facts` (source, base, training_data, licence, held_out_accuracy), the facts
-    that `acceptance_gate` adds, and the figures of every engine of `plan` that passed its gate.
-    Without a plan the model runs on torch alone. Every step that can fail works in a temporary
-    folder first, so a rejected checkpoint leaves no trace.
+    The folder holds float32 weights, config.json and tokenizer.json, and gets the other files. The
+    metadata holds `facts` (source, base, training_data, licence, held_out_accuracy), the facts that
+    `acceptance_gate` adds, and the figures of every engine of `make_engines`. Without it the model
+    has its reference engine alone. The store is written last, so a rejected checkpoint leaves no
+    trace there.
 
     Raises:
-        InvalidCheckpoint: no DistilBERT that classifies sequences, no tokenizer that can be served,
-            labels that are no sentiments, or rejected by `acceptance_gate`.
+        InvalidCheckpoint: it cannot be served, or `acceptance_gate` rejected it.
     """
-    config = _read_config(folder)
-    labels = labels_of(config)
-    with tempfile.TemporaryDirectory() as temporary:
-        prepared = Path(temporary)
-        network, tokenizer, max_tokens = _prepare(folder, prepared, config)
-        revision = revision_of(prepared)
-        model = SavedModel(
-            tag=f"{model_name(version)}:{revision}",
-            folder=prepared,
-            revision=revision,
-            labels=labels,
-            max_tokens=max_tokens,
-            pad_token_id=int(config.get("pad_token_id") or 0),
-        )
-        reference = Classifier(model, TorchEngine(prepared, mkldnn=True))
-        _compare_tokenizers(tokenizer, reference, max_tokens)
-        reference.warm_up()
-        write_golden_set(prepared, reference.infer)
-        if acceptance_gate is not None:
-            facts = {**facts, **acceptance_gate(reference)}
-        reports: dict[EngineName, GateReport] = {}
-        if plan is not None:
-            reports = build_engines(model, network, plan)
-        _put_into_store(model, facts, reports)
-        return find_model(model.tag)
+    model = prepare(folder, version)
+    reference = Classifier(model, load_engine(model, REFERENCE, streams=1))
+    write_golden_set(folder, reference.infer)
+    if acceptance_gate is not None:
+        facts = {**facts, **acceptance_gate(reference)}
+    reports = make_engines(model) if make_engines else {}
+    _put_into_store(model, facts, reports)
+    return find_model(model.tag)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def prepare(folder: Path, version: Version) -> SavedModel:
+    """Write the reference engine beside the checkpoint in `folder`; describe it as a model.
+
+    Raises:
+        InvalidCheckpoint: it cannot be served.
+    """
+    config = read_config(folder)
+    try:
+        write_reference(folder)
+    except UnreadableWeights as error:
+        raise InvalidCheckpoint(f"{folder} cannot be served: {error}") from error
+    revision = revision_of(folder)
+    return SavedModel(
+        tag=f"{model_name(version)}:{revision}",
+        folder=folder,
+        revision=revision,
+        labels=labels_of(config),
+        max_tokens=token_limit(folder, config),
+        pad_token_id=int(config.get("pad_token_id") or 0),
+        engines=(REFERENCE,),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint.
+
+    Raises:
+        InvalidCheckpoint: there is none of a DistilBERT that classifies, or no tokenizer beside it.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise InvalidCheckpoint(f"{folder} has no config.json, so it is no checkpoint")
@@ -113,53 +119,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _prepare(
-    folder: Path, prepared: Path, config: dict[str, Any]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
-    """Write weights, trace and a fast tokenizer to `prepared`; return network, tokenizer, limit."""
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    # Its other warnings concern training; the checks below reject a bad checkpoint.
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InvalidCheckpoint(f"{folder} cannot be loaded: {error}") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise InvalidCheckpoint(f"{folder} lacks weights, so it was never trained: {missing[:5]}")
-    # Such a token is an index out of range, in the first request that contains it.
-    vocabulary = tokenizer.get_vocab().items()
-    unknown = [token for token, index in vocabulary if index >= model.config.vocab_size]
-    if unknown:
-        raise InvalidCheckpoint(
-            f"the tokenizer of {folder} is not that of its weights, which know "
-            f"{model.config.vocab_size:,} tokens and not {sorted(unknown)[:5]}"
-        )
-    positions = int(config.get("max_position_embeddings", MAX_TOKENS))
-    max_tokens = min(MAX_TOKENS, positions, int(tokenizer.model_max_length))
-    model.save_pretrained(prepared)
-    difference = export_torchscript(model.eval(), prepared, max_tokens=max_tokens)
-    # NaN weights give a difference of NaN, which no comparison catches.
-    if isnan(difference) or difference > MAX_TRACE_DIFFERENCE:
-        raise InvalidCheckpoint(f"{folder} cannot be traced: its logits differ by {difference:.1e}")
-    tokenizer.save_pretrained(prepared)
-    if not (prepared / "tokenizer.json").is_file():
-        raise InvalidCheckpoint(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
-    return model, tokenizer, max_tokens
-
-
-def _compare_tokenizers(
-    original: PreTrainedTokenizerBase, served: Classifier, max_tokens: int
-) -> None:
-    for text, encoding in zip(TEXTS, served.encode(TEXTS), strict=True):
-        if original(text, truncation=True, max_length=max_tokens)["input_ids"] != encoding.ids:
-            raise InvalidCheckpoint(
-                "the served tokenizer differs from the checkpoint's: the text "
-                f"{text[:60]!r} becomes other tokens"
-            )
+def token_limit(folder: Path, config: Mapping[str, Any]) -> int:
+    """The most tokens of a text: the least of ours, the model's and its tokenizer's."""
+    limits = [MAX_TOKENS, int(config.get("max_position_embeddings", MAX_TOKENS))]
+    with suppress(OSError, ValueError, KeyError):
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        limits.append(int(settings["model_max_length"]))
+    return min(limits)
 
 
 def _put_into_store(
@@ -174,6 +140,7 @@ def _put_into_store(
         "labels": list(model.labels),
         "max_tokens": model.max_tokens,
         "pad_token_id": model.pad_token_id,
+        "format": FORMAT,
         "files": file_digests(model.folder),
         "engines": {
             REFERENCE: {},

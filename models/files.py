@@ -5,9 +5,17 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from runners.engines.weights import CONFIG_FILE, WEIGHTS_FILE
 from runners.model_store import REVISION_CHARACTERS
 
-WEIGHTS_FILE = "model.safetensors"
+# What a model is made of; the other files of a saved one are made from these.
+CHECKPOINT_FILES = (
+    WEIGHTS_FILE,
+    CONFIG_FILE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
 # The BentoML model store's own.
 _STORE_FILE = "model.yaml"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bentoml
 
-from core.types import SENTIMENTS, EngineName, Sentiment, Version
+from core.types import ENGINE_NAMES, SENTIMENTS, EngineName, Sentiment, Version
 
 REVISION_CHARACTERS = 12
+# Of a model's files and metadata. Models without one are of a release before 0.1.0.
+FORMAT = 2
 
 # The names that checkpoints give their classes, in lower case. Any other name is an error when the
 # checkpoint is saved: the meaning of LABEL_0 and the like cannot be guessed.
@@ -27,8 +30,8 @@ class InvalidCheckpoint(ValueError):
 class SavedModel:
     """A model in the store; `folder` holds its weights, configuration and tokenizer.
 
-    `labels` are the sentiments in the order of the model's outputs. `engines` are those that were
-    exported and whose answers equal those of torch.
+    `labels` are the sentiments in the order of the model's outputs. `engines` are those whose
+    answers were found to equal those of the float32 one.
     """
 
     tag: str
@@ -37,7 +40,7 @@ class SavedModel:
     labels: tuple[Sentiment, ...]
     max_tokens: int
     pad_token_id: int
-    engines: tuple[EngineName, ...] = ("torch-fp32",)
+    engines: tuple[EngineName, ...]
 
 
 def model_name(version: Version) -> str:
@@ -70,9 +73,21 @@ def find_model(tag: str) -> SavedModel:
         labels=tuple(metadata["labels"]),
         max_tokens=int(metadata["max_tokens"]),
         pad_token_id=int(metadata["pad_token_id"]),
-        # Models that were saved before there were other engines have no such entry.
-        engines=tuple(metadata.get("engines", {"torch-fp32": {}})),
+        engines=_engines_of(metadata),
     )
+
+
+def is_current(metadata: Mapping[str, Any]) -> bool:
+    """Whether this release saved the model, so that it has the files of today's engines."""
+    return metadata.get("format") == FORMAT
+
+
+def _engines_of(metadata: Mapping[str, Any]) -> tuple[EngineName, ...]:
+    """The engines that passed their gate, without those that older releases made otherwise."""
+    passed = set(metadata.get("engines", {}))
+    if not is_current(metadata):
+        passed.discard("openvino-int8")
+    return tuple(name for name in ENGINE_NAMES if name in passed)
 
 
 def labels_of(config: dict[str, object]) -> tuple[Sentiment, ...]:

@@ -140,10 +140,7 @@ def load(tag: str, version: Version, settings: Settings, *, check_golden_set: bo
     streams = settings.runner_threads or usable_cpus()
     engine = at_low_priority(
         lambda: choose_engine(
-            model,
-            None if settings.engine == "auto" else settings.engine,
-            streams=streams,
-            mkldnn=settings.mkldnn_enable,
+            model, settings.engine, streams=streams, mkldnn=settings.mkldnn_enable
         )
     )
     classifier = Classifier(model, engine)

@@ -93,14 +93,14 @@ def load_models(versions: Sequence[Version], settings: Settings) -> dict[Version
 
     Raises:
         bentoml.exceptions.NotFound: a model is not in the model store.
-        EngineUnavailable: not even the reference engine can be loaded.
+        EngineUnavailable: none of its engines can be loaded.
     """
     loaded: dict[Version, LoadedModel] = {}
     for version in versions:
         saved = find_model(settings.model_tag(version))
         engine = choose_engine(
             saved,
-            None if settings.engine == "auto" else settings.engine,
+            settings.engine,
             streams=streams_of(settings),
             mkldnn=settings.mkldnn_enable,
         )

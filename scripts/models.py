@@ -21,7 +21,7 @@ from core.settings import get_settings
 from core.types import Version
 from models.export.gate import classify_texts
 from models.registry import sources
-from models.registry.catalogue import Entry, entries, entry
+from models.registry.catalogue import Entry, entries, entry, outdated_tags
 from models.registry.held_out import (
     MARGIN,
     MIN_TEXTS,
@@ -29,12 +29,21 @@ from models.registry.held_out import (
     AccuracyGate,
     side_by_side,
 )
-from models.registry.saving import COLUMNS, ENGINES_HELP, TEXTS_HELP, Engines, console, save
+from models.registry.saving import (
+    COLUMNS,
+    ENGINES_HELP,
+    TEXTS_HELP,
+    Engines,
+    console,
+    refresh,
+    save_checkpoint,
+)
 from models.registry.sources import Fetched
 from models.registry.verifying import verify
 from models.registry.views import comparison_view, entry_view, list_view
 from models.starter.card import StarterError
 from models.texts import InvalidTexts, packaged_texts, read_labelled
+from models.torch_packages import TorchUnavailable
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
@@ -59,8 +68,8 @@ def _errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except (
-        InvalidCheckpoint, InvalidTexts, EngineUnavailable, StarterError, OSError,
-        bentoml.exceptions.BentoMLException,
+        InvalidCheckpoint, InvalidTexts, EngineUnavailable, StarterError, TorchUnavailable,
+        OSError, bentoml.exceptions.BentoMLException,
     ) as error:  # fmt: skip
         console.print(f"[bold red]{escape(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(1) from error
@@ -151,7 +160,7 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
                 margin=margin,
             )
         fetch = partial(_fetch, source)
-        save(version, source, fetch, engines=engines, texts=texts, acceptance_gate=gate)
+        save_checkpoint(version, source, fetch, engines=engines, texts=texts, acceptance_gate=gate)
         if held_out is None:
             console.print("Its accuracy was not evaluated: give labelled texts with --held-out.")
 
@@ -167,6 +176,21 @@ def _fetch(source: str, into: Path) -> Fetched:
     }
     # An accuracy gate replaces the entry that says that there was none.
     return replace(fetched, facts={**fetched.facts, **imported, **NOT_EVALUATED})
+
+
+@app.command(name="refresh")
+def refresh_models(
+    tag: Annotated[
+        str | None, typer.Argument(help="name:version; by default every model that needs it")
+    ] = None,
+) -> None:
+    """Make today's engines for models that an older release saved."""
+    with _errors_as_sentences():
+        old = [tag] if tag else outdated_tags()
+        for each in old:
+            refresh(each)
+    if not old:
+        console.print("Every model has the engines of this release.")
 
 
 @app.command()
@@ -220,7 +244,7 @@ def _classifier(tag: str) -> Classifier:
     """A saved model on its fastest engine."""
     model = find_model(tag)
     settings = get_settings()
-    engine = choose_engine(model, None, streams=usable_cpus(), mkldnn=settings.mkldnn_enable)
+    engine = choose_engine(model, "auto", streams=usable_cpus(), mkldnn=settings.mkldnn_enable)
     return Classifier(model, engine)
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -70,9 +71,9 @@ def save_base_size_model(tokenizer: Path) -> SavedModel:
     import torch
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-    from models.checkpoint import save_checkpoint
-    from models.export.build import EnginePlan
+    from models.export.build import EnginePlan, build_engines
     from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
+    from models.importing import import_checkpoint
 
     torch.manual_seed(0)
     labels = {0: "negative", 1: "positive"}
@@ -89,7 +90,8 @@ def save_base_size_model(tokenizer: Path) -> SavedModel:
         for file in tokenizer.glob("tokenizer*.json"):
             shutil.copy(file, folder)
         network.save_pretrained(folder)
-        return save_checkpoint(Path(folder), "v1", _FACTS, EnginePlan(engines, texts))
+        make_engines = partial(build_engines, plan=EnginePlan(engines, texts))
+        return import_checkpoint(Path(folder), "v1", _FACTS, make_engines)
 
 
 if __name__ == "__main__":

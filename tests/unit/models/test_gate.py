@@ -1,4 +1,4 @@
-"""The gate: only an engine that answers as torch does is saved."""
+"""The gate: only an engine that answers as the float32 one does is saved."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_a_report_is_metadata_of_five_digits() -> None:
 
 def test_a_report_reads_as_a_line() -> None:
     assert str(REPORT) == (
-        "agreement 99.88%, mean |dp| 0.0012, accuracy 87.65% (torch 87.66%) on 2,345 texts"
+        "agreement 99.88%, mean |dp| 0.0012, accuracy 87.65% (float32 87.66%) on 2,345 texts"
     )
 
 

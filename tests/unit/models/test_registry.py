@@ -31,7 +31,7 @@ class Registry:
         return " ".join(done.output.split())
 
     def take(self, source: str | Path, *more: str | Path, fails: bool = False) -> str:
-        return self("import", source, "--as", "v2", "--engines", "torch", *more, fails=fails)
+        return self("import", source, "--as", "v2", "--engines", "reference", *more, fails=fails)
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_a_whole_model_is_verified(registry: Registry, checkpoint: Path) -> None
     registry.take(checkpoint)
     printed = registry("verify")
     assert printed.count("as saved") == 3
-    assert "torch-fp32" in printed
+    assert "onnxruntime-fp32" in printed
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", GOLDEN_SET])

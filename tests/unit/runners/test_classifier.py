@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.checkpoint import save_checkpoint
+from models.importing import import_checkpoint
 from runners.classifier import Classifier, softmax
-from runners.engines.engine import TorchEngine
+from runners.engines.choice import REFERENCE, load_engine
 from runners.model_store import SavedModel, find_model
 from runners.packing import MAX_BATCH_TEXTS
 from tests.unit.checkpoints import TWO_LABELS, tiny_checkpoint
@@ -20,14 +20,14 @@ LOGITS = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=4)
 
 
 def classifier(model: SavedModel) -> Classifier:
-    return Classifier(model, TorchEngine(model.folder, mkldnn=True))
+    return Classifier(model, load_engine(model, REFERENCE, streams=1))
 
 
 @pytest.mark.parametrize("labels", [TWO_LABELS, ("negative", "neutral", "positive")])
 def test_texts_of_a_batch_get_the_scores_that_they_get_alone(
     model_store: Path, tmp_path: Path, labels: tuple[str, ...]
 ) -> None:
-    model = save_checkpoint(tiny_checkpoint(tmp_path / "hub", labels), "v1", {})
+    model = import_checkpoint(tiny_checkpoint(tmp_path / "hub", labels), "v1", {})
     infer = classifier(find_model(model.tag)).infer
     texts = ["good", "a very very very bad film . " * 6, "bad film", "", "good " * 20] * 9
     assert len(texts) > MAX_BATCH_TEXTS
@@ -45,7 +45,7 @@ def test_texts_of_a_batch_get_the_scores_that_they_get_alone(
 def test_text_past_the_token_limit_is_truncated_and_marked(
     model_store: Path, tmp_path: Path
 ) -> None:
-    model = save_checkpoint(tiny_checkpoint(tmp_path / "hub", max_tokens=16), "v1", {})
+    model = import_checkpoint(tiny_checkpoint(tmp_path / "hub", max_tokens=16), "v1", {})
     whole, cut = classifier(find_model(model.tag)).infer(["good " * 14, "good " * 15])
     assert (whole.truncated, whole.token_count) == (False, 16)
     assert (cut.truncated, cut.token_count) == (True, 16)

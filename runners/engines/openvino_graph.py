@@ -1,0 +1,147 @@
+"""Builds the graph of a DistilBERT sequence classifier for OpenVINO, from its weights alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.engines.weights import LAYER_NORM_EPSILON, MASKED, DistilBertWeights, layer_prefix
+
+if TYPE_CHECKING:
+    import openvino
+
+# How the weights of the large matrices are held.
+#   float16: a bfloat16 product reads no more than 16 bits of a weight, and float16 has three more
+#     bits of precision than bfloat16.
+#   int8: a scale for each output; OpenVINO quantizes the activations while it computes.
+WeightFormat = Literal["float16", "int8"]
+
+INPUTS = ("input_ids", "attention_mask")
+_INT8_MAX = 127
+# A row of zeros has no scale; this one leaves it zero.
+_MIN_SCALE = 1e-12
+
+
+def build_graph(weights: DistilBertWeights, weight_format: WeightFormat) -> openvino.Model:
+    """The classifier as a graph: logits of `input_ids` and `attention_mask`, (rows, tokens) each.
+
+    It computes only what the logits depend on: in the last layer, the first token alone has a
+    query and a feed-forward pass. So 10/12 of one layer in six are not computed.
+
+    Raises:
+        UnreadableWeights: a tensor is missing.
+    """
+    return _Builder(weights, weight_format).build()
+
+
+class _Builder:
+    def __init__(self, weights: DistilBertWeights, weight_format: WeightFormat) -> None:
+        # Imported here because only processes that compute need it.
+        from openvino import opset13
+
+        self._op: Any = opset13
+        self._weights = weights
+        self._matrix: Callable[[NDArray[np.float32]], Any] = (
+            self._in_8_bits if weight_format == "int8" else self._in_16_bits
+        )
+
+    def build(self) -> openvino.Model:
+        from openvino import Model, Type
+
+        op = self._op
+        inputs = [op.parameter([-1, -1], Type.i64, name) for name in INPUTS]
+        for parameter, name in zip(inputs, INPUTS, strict=True):
+            parameter.output(0).set_names({name})
+        ids, mask = inputs
+        hidden = self._embed(ids)
+        is_padding = op.subtract(self._scalar(1), op.convert(mask, "f32"))
+        # (rows, 1, 1, tokens), to be added to scores of (rows, heads, queries, tokens).
+        bias = op.unsqueeze(op.multiply(is_padding, self._scalar(MASKED)), self._axes(1, 2))
+        for number in range(self._weights.layers):
+            hidden = self._layer(number, hidden, bias)
+        first = op.squeeze(hidden, self._axes(1))
+        logits = self._linear("classifier", op.relu(self._linear("pre_classifier", first)))
+        return Model([op.result(logits)], inputs, "distilbert")
+
+    def _embed(self, ids: Any) -> Any:
+        op = self._op
+        names = ("word_embeddings", "position_embeddings")
+        words, positions = (
+            self._in_16_bits(self._weights.read(f"distilbert.embeddings.{name}.weight"))
+            for name in names
+        )
+        tokens = op.gather(op.shape_of(ids), self._axes(1), self._axes(0))
+        used = op.slice(positions, self._axes(0), tokens, self._axes(1), self._axes(0))
+        embedded = op.add(op.gather(words, ids, op.constant(np.int64(0))), used)
+        return self._normalised("distilbert.embeddings.LayerNorm", embedded)
+
+    def _layer(self, number: int, hidden: Any, bias: Any) -> Any:
+        """The output of a layer for the tokens that have a query: in the last one, the first."""
+        op, name = self._op, layer_prefix(number)
+        residual = hidden
+        if number == self._weights.layers - 1:
+            one = self._axes(1)
+            residual = op.slice(hidden, self._axes(0), one, one, one)
+        query, key, value = (
+            self._split_heads(self._linear(f"{name}attention.{part}", source))
+            for part, source in (("q_lin", residual), ("k_lin", hidden), ("v_lin", hidden))
+        )
+        context = op.scaled_dot_product_attention(query, key, value, bias)
+        joined = op.reshape(
+            op.transpose(context, self._axes(0, 2, 1, 3)),
+            self._axes(0, 0, self._weights.width),
+            special_zero=True,
+        )
+        attended = self._normalised(
+            f"{name}sa_layer_norm",
+            op.add(self._linear(f"{name}attention.out_lin", joined), residual),
+        )
+        inner = self._activated(self._linear(f"{name}ffn.lin1", attended))
+        return self._normalised(
+            f"{name}output_layer_norm", op.add(self._linear(f"{name}ffn.lin2", inner), attended)
+        )
+
+    def _split_heads(self, x: Any) -> Any:
+        """(rows, tokens, width) as (rows, heads, tokens, width of a head)."""
+        heads, width = self._weights.heads, self._weights.head_width
+        split = self._op.reshape(x, self._axes(0, 0, heads, width), special_zero=True)
+        return self._op.transpose(split, self._axes(0, 2, 1, 3))
+
+    def _activated(self, x: Any) -> Any:
+        gelu = self._weights.gelu
+        return self._op.gelu(x, gelu) if gelu else self._op.relu(x)
+
+    def _linear(self, name: str, x: Any) -> Any:
+        matrix = self._matrix(self._weights.read(f"{name}.weight"))
+        product = self._op.matmul(x, matrix, transpose_a=False, transpose_b=True)
+        return self._op.add(product, self._constant(f"{name}.bias"))
+
+    def _normalised(self, name: str, x: Any) -> Any:
+        op = self._op
+        centred = op.mvn(
+            x, self._axes(-1), normalize_variance=True, eps=LAYER_NORM_EPSILON,
+            eps_mode="inside_sqrt",
+        )  # fmt: skip
+        scaled = op.multiply(centred, self._constant(f"{name}.weight"))
+        return op.add(scaled, self._constant(f"{name}.bias"))
+
+    def _constant(self, name: str) -> Any:
+        return self._op.constant(self._weights.read(name))
+
+    def _in_16_bits(self, matrix: NDArray[np.float32]) -> Any:
+        return self._op.convert(self._op.constant(matrix.astype(np.float16)), "f32")
+
+    def _in_8_bits(self, matrix: NDArray[np.float32]) -> Any:
+        largest = np.abs(matrix).max(axis=1, keepdims=True)
+        scales = np.maximum(largest / np.float32(_INT8_MAX), np.float32(_MIN_SCALE))
+        multiples = self._op.constant(np.rint(matrix / scales).astype(np.int8))
+        return self._op.multiply(self._op.convert(multiples, "f32"), self._op.constant(scales))
+
+    def _scalar(self, value: float) -> Any:
+        return self._op.constant(np.float32(value))
+
+    def _axes(self, *values: int) -> Any:
+        return self._op.constant(np.array(values, dtype=np.int64))
