@@ -15,6 +15,8 @@ SENTIMENT := $(BIN)/sentiment
 # Where there is no npm this is never made, and the dashboard does without charts.
 ASSETS := web/dashboard/static/vendor/.done
 LOCKS := requirements/serve.lock requirements/encoder.lock
+# On Linux on x86; `make prove-start` measures it.
+DOWNLOAD_MB := 320
 # An index with CPU builds of torch, where neither pip's own nor pytorch.org can be had (CONTRIBUTING.md).
 TORCH_INDEX ?=
 ROUNDS ?= 3
@@ -159,8 +161,8 @@ $(VENV)/.venv:
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.venv requirements/uv.txt $(LOCKS)
-	@echo "installing what is in $(LOCKS)"
-	@$(BIN)/pip install --disable-pip-version-check -q -r requirements/uv.txt
+	@echo "installing what is in $(LOCKS), $(DOWNLOAD_MB) MB to download"
+	@$(BIN)/pip install --disable-pip-version-check --no-cache-dir -q -r requirements/uv.txt
 	@$(UV) install --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
 	@touch $@
 

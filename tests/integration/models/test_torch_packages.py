@@ -60,10 +60,13 @@ class Machine:
         return self.folder / "of-uv"
 
     def ensure(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(PROGRAM, *arguments)
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         python = self.folder / "venv" / "bin" / "python"
         own = {name: value for name, value in os.environ.items() if name[:3] not in ("PIP", "UV_")}
         return subprocess.run(
-            [python, "-c", PROGRAM, self.folder, *arguments],
+            [python, "-c", program, self.folder, *arguments],
             cwd=ROOT,
             env=own
             | {
@@ -157,6 +160,20 @@ def test_package_whose_hash_differs_is_an_error(machine: Machine) -> None:
     assert done.returncode == 1
     assert "Hash mismatch for `tinyforged==1.0`" in done.stderr
     assert done.stderr.endswith("torch.lock pins cannot be installed\n")
+
+
+def test_packages_of_a_command_are_installed_once(machine: Machine) -> None:
+    program = """
+import sys
+from pathlib import Path
+from core.late_packages import ensure_packages
+ensure_packages(Path(sys.argv[1]) / "torch.lock", "scoring files", 55)
+import tinypeft
+"""
+    first, second = machine.run(program), machine.run(program)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert first.stdout == "installing tinypeft for scoring files, about 55 MB\n"
+    assert second.stdout == ""
 
 
 def test_folder_without_pins_is_an_error(machine: Machine) -> None:

@@ -39,8 +39,9 @@ class Machine:
         variables = {"HOME": f"/{self.home.relative_to(self.root)}", "LANG": "C.UTF-8"}
         variables |= {"PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
         script = (
-            'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && '
-            f'mount -t tmpfs tmp "$0/tmp" && exec chroot --userspec={_USER}:{_USER} "$0" "$@"'
+            'mount -t proc proc "$0/proc" && mount -t sysfs sys "$0/sys" && '
+            'mount --rbind /dev "$0/dev" && mount -t tmpfs tmp "$0/tmp" && '
+            f'exec chroot --userspec={_USER}:{_USER} "$0" "$@"'
         )
         inside = ["env", "-i", "--chdir", f"/{self.clone.relative_to(self.root)}"]
         inside += [*(f"{name}={value}" for name, value in variables.items()), *command]

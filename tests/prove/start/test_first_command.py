@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,8 @@ def test_first_command_of_the_readme_serves_a_right_prediction(
         # Once without serving, so that the seconds below are without the download.
         before = index.bytes_sent
         fresh.run(["make", ".venv/.serve"], index.environment, log)
-        record_property("downloaded", f"{(index.bytes_sent - before) / 1e6:.0f} MB")
+        megabytes = (index.bytes_sent - before) / 1e6
+        record_property("downloaded", f"{megabytes:.0f} MB")
         shutil.rmtree(fresh.clone / ".venv")
         shutil.rmtree(fresh.home / ".cache")
         port = free_port()
@@ -64,6 +66,9 @@ def test_first_command_of_the_readme_serves_a_right_prediction(
         assert packages(fresh, python) & WITHOUT == set()
     record_property("ready", f"{seconds:.1f} s")
     record_property("disk", f"{disk / 1e6:,.0f} MB")
+    stated = re.search(r", (\d+) MB to download", log.read_text())
+    assert stated is not None
+    assert int(stated[1]) == pytest.approx(megabytes, rel=0.1)
     assert "stopped; the data is kept" in log.read_text()
     assert index.requested & WITHOUT == set()
     assert seconds < MAX_SECONDS
