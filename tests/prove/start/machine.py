@@ -86,6 +86,7 @@ def machine(suite: str) -> Iterator[Machine]:
         with (MACHINES / f"{suite}.log").open("w") as log:
             subprocess.run(["debootstrap", *options, suite, root], check=True, stdout=log)
         subprocess.run(["chroot", root, "/usr/sbin/useradd", "--uid", _USER, "user"], check=True)
+        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         (root / "complete").touch()
     home = Path(tempfile.mkdtemp(dir=root / "home"))
     try:
