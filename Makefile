@@ -15,6 +15,8 @@ SENTIMENT := $(BIN)/sentiment
 # Where there is no npm this is never made, and the dashboard does without charts.
 ASSETS := web/dashboard/static/vendor/.done
 LOCKS := requirements/serve.lock requirements/encoder.lock
+# On Linux on x86; `make prove-start` measures it.
+DOWNLOAD_MB := 320
 # An index with CPU builds of torch, where neither pip's own nor pytorch.org can be had (CONTRIBUTING.md).
 TORCH_INDEX ?=
 ROUNDS ?= 3
@@ -163,6 +165,7 @@ lock: $(SENTIMENT) ## Pin the newest versions of everything
 	$(COMPILE) --no-annotate -c requirements/serve.lock requirements/image.in -o requirements/image.lock
 	$(COMPILE) --generate-hashes --no-deps requirements/encoder.in -o requirements/encoder.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/torch.in -o requirements/torch.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/score.in -o requirements/score.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/dev.in -o requirements/dev.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/bench.in -o requirements/bench.lock
 
@@ -171,8 +174,8 @@ $(VENV)/.venv:
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.venv requirements/uv.txt $(LOCKS)
-	@echo "installing what is in $(LOCKS)"
-	@$(BIN)/pip install --disable-pip-version-check -q -r requirements/uv.txt
+	@echo "installing what is in $(LOCKS), $(DOWNLOAD_MB) MB to download"
+	@$(BIN)/pip install --disable-pip-version-check --no-cache-dir -q -r requirements/uv.txt
 	@$(UV) install --python $(BIN)/python --no-deps --require-hashes $(LOCKS:%=-r %)
 	@touch $@
 
@@ -181,9 +184,10 @@ $(SENTIMENT): $(VENV)/.serve pyproject.toml
 	@$(UV) install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(SENTIMENT) requirements/torch.txt requirements/torch.lock requirements/dev.lock
+$(VENV)/.dev: $(SENTIMENT) $(addprefix requirements/,torch.txt torch.lock score.lock dev.lock)
 	@$(SENTIMENT) install-torch $(if $(TORCH_INDEX),--index $(TORCH_INDEX))
-	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.lock
+	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes \
+		-r requirements/score.lock -r requirements/dev.lock
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev requirements/bench.lock

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from models.torch_packages import TorchUnavailable, ensure_torch_packages
+from core.late_packages import PackagesUnavailable
+from models.torch_packages import ensure_torch_packages
 
 
 def main(
@@ -17,7 +18,7 @@ def main(
     """Install the CPU build of torch and the packages around it, unless they are installed."""
     try:
         ensure_torch_packages(index=index)
-    except TorchUnavailable as error:
+    except PackagesUnavailable as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from error
 

@@ -17,6 +17,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from core.late_packages import PackagesUnavailable
 from core.settings import get_settings
 from core.types import Version
 from models.export.gate import classify_texts
@@ -43,7 +44,6 @@ from models.registry.verifying import verify
 from models.registry.views import comparison_view, entry_view, list_view
 from models.starter.card import StarterError
 from models.texts import InvalidTexts, packaged_texts, read_labelled
-from models.torch_packages import TorchUnavailable
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
@@ -68,7 +68,7 @@ def _errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except (
-        InvalidCheckpoint, InvalidTexts, EngineUnavailable, StarterError, TorchUnavailable,
+        InvalidCheckpoint, InvalidTexts, EngineUnavailable, StarterError, PackagesUnavailable,
         OSError, bentoml.exceptions.BentoMLException,
     ) as error:  # fmt: skip
         console.print(f"[bold red]{escape(str(error))}[/]", soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from core.late_packages import PackagesUnavailable
 from core.types import Version
 from models.registry.saving import (
     ENGINES_HELP,
@@ -19,7 +20,6 @@ from models.registry.saving import (
 )
 from models.starter.card import StarterError
 from models.texts import InvalidTexts
-from models.torch_packages import TorchUnavailable
 from runners.model_store import InvalidCheckpoint
 
 DEFAULT_HUB_REPOS: dict[Version, str] = {
@@ -50,7 +50,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         if only is None or version == only:
             try:
                 save_version(version, source, location, engines=engines, texts=texts)
-            except (InvalidCheckpoint, InvalidTexts, StarterError, TorchUnavailable) as error:
+            except (InvalidCheckpoint, InvalidTexts, StarterError, PackagesUnavailable) as error:
                 console.print(f"[bold red]{version} is not saved:[/] {escape(str(error))}")
                 raise typer.Exit(1) from error
 

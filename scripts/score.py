@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import bentoml
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from core.late_packages import REQUIREMENTS, PackagesUnavailable, ensure_packages
 from core.settings import Settings, get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
 from runners.engines.choice import EngineUnavailable
-from scoring.chunks import InvalidInput
-from scoring.job import ChunkScorer, ClusterFailed, Job, score_file
-from scoring.journal import CannotResume
-from scoring.reporting import counts, reporting
-from scoring.scorer import Scorer, load_models, streams_of
 
+if TYPE_CHECKING:
+    from scoring.job import ChunkScorer, Job
+
+# As Linux on x86 downloads it.
+PYARROW_MB = 55
 INTERRUPTED = 130
 
 console = Console(stderr=True, highlight=False)
@@ -49,6 +50,17 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     The names' endings give the formats: .csv, .jsonl or .parquet. After an interruption the same
     command resumes. Rows that cannot be scored go to OUT.rejected.jsonl with the reason.
     """
+    try:
+        ensure_packages(REQUIREMENTS / "score.lock", "scoring files", PYARROW_MB)
+    except PackagesUnavailable as error:
+        console.print(f"[bold red]not scored:[/] {escape(str(error))}")
+        raise typer.Exit(1) from error
+    # Imported here because they import what may just have been installed.
+    from scoring.chunks import InvalidInput
+    from scoring.job import ClusterFailed, Job, score_file
+    from scoring.journal import CannotResume
+    from scoring.reporting import counts, reporting
+
     columns = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
     job = Job(source, out, column, _versions(versions), columns, limit, restart)
     settings = get_settings()
@@ -71,6 +83,8 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
 
 
 def _scorer(job: Job, settings: Settings, ray: str | None) -> AbstractContextManager[ChunkScorer]:
+    from scoring.scorer import Scorer, load_models, streams_of
+
     if ray is None:
         return Scorer(load_models(job.versions, settings), streams=streams_of(settings))
     try:

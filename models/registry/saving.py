@@ -132,7 +132,7 @@ def save_checkpoint(
     Raises:
         InvalidCheckpoint: it cannot be served or fetched, or `acceptance_gate` rejected it.
         InvalidTexts: the file of texts cannot be used.
-        TorchUnavailable: torch or transformers is absent and cannot be installed.
+        PackagesUnavailable: torch or transformers is absent and cannot be installed.
     """
     ensure_torch_packages()
     # Imported here: torch and transformers take seconds, and only a checkpoint needs them.

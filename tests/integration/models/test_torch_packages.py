@@ -18,10 +18,11 @@ from core.paths import ROOT
 PROGRAM = """
 import sys
 from pathlib import Path
-from models.torch_packages import TorchUnavailable, ensure_torch_packages
+from core.late_packages import PackagesUnavailable
+from models.torch_packages import ensure_torch_packages
 try:
     ensure_torch_packages(Path(sys.argv[1]), *sys.argv[2:])
-except TorchUnavailable as error:
+except PackagesUnavailable as error:
     sys.exit(f"unavailable: {error}")
 from importlib.metadata import version
 import tinytorch, tinypeft
@@ -59,10 +60,13 @@ class Machine:
         return self.folder / "of-uv"
 
     def ensure(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.run(PROGRAM, *arguments)
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         python = self.folder / "venv" / "bin" / "python"
         own = {name: value for name, value in os.environ.items() if name[:3] not in ("PIP", "UV_")}
         return subprocess.run(
-            [python, "-c", PROGRAM, self.folder, *arguments],
+            [python, "-c", program, self.folder, *arguments],
             cwd=ROOT,
             env=own
             | {
@@ -106,7 +110,9 @@ def test_cpu_build_of_pips_index_is_installed_once(machine: Machine) -> None:
     write_wheel(machine.of_pip, "tinytorch", "2.0+cpu")
     first, second = machine.ensure(), machine.ensure()
     assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith("installing torch and 1 packages, about ")
+    assert first.stdout.startswith(
+        "installing tinytorch and 1 packages for importing, training or tests, about "
+    )
     assert first.stdout.endswith("imported 2.0+cpu 3.0\n")
     assert second.stdout == "imported 2.0+cpu 3.0\n"
     assert second.stderr == ""
@@ -156,9 +162,24 @@ def test_package_whose_hash_differs_is_an_error(machine: Machine) -> None:
     assert done.stderr.endswith("torch.lock pins cannot be installed\n")
 
 
+def test_packages_of_a_command_are_installed_once(machine: Machine) -> None:
+    program = """
+import sys
+from pathlib import Path
+from core.late_packages import ensure_packages
+ensure_packages(Path(sys.argv[1]) / "torch.lock", "scoring files", 55)
+import tinypeft
+"""
+    first, second = machine.run(program), machine.run(program)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert first.stdout == "installing tinypeft for scoring files, about 55 MB\n"
+    assert second.stdout == ""
+
+
 def test_folder_without_pins_is_an_error(machine: Machine) -> None:
     (machine.folder / "torch.lock").unlink()
     done = machine.ensure()
     assert done.stderr == (
-        f"unavailable: torch is needed here, and {machine.folder} does not say which one\n"
+        f"unavailable: {machine.folder}/torch.lock, which pins packages that are needed here, "
+        "is missing\n"
     )

@@ -39,8 +39,9 @@ class Machine:
         variables = {"HOME": f"/{self.home.relative_to(self.root)}", "LANG": "C.UTF-8"}
         variables |= {"PATH": "/usr/local/bin:/usr/bin:/bin", **environment}
         script = (
-            'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && '
-            f'mount -t tmpfs tmp "$0/tmp" && exec chroot --userspec={_USER}:{_USER} "$0" "$@"'
+            'mount -t proc proc "$0/proc" && mount -t sysfs sys "$0/sys" && '
+            'mount --rbind /dev "$0/dev" && mount -t tmpfs tmp "$0/tmp" && '
+            f'exec chroot --userspec={_USER}:{_USER} "$0" "$@"'
         )
         inside = ["env", "-i", "--chdir", f"/{self.clone.relative_to(self.root)}"]
         inside += [*(f"{name}={value}" for name, value in variables.items()), *command]
@@ -85,6 +86,7 @@ def machine(suite: str) -> Iterator[Machine]:
         with (MACHINES / f"{suite}.log").open("w") as log:
             subprocess.run(["debootstrap", *options, suite, root], check=True, stdout=log)
         subprocess.run(["chroot", root, "/usr/sbin/useradd", "--uid", _USER, "user"], check=True)
+        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         (root / "complete").touch()
     home = Path(tempfile.mkdtemp(dir=root / "home"))
     try:

@@ -21,6 +21,7 @@ class PackageIndex(ThreadingHTTPServer):
 
     def __init__(self, without: AbstractSet[str], folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        folder.mkdir(parents=True, exist_ok=True)
         self.without, self.folder = without, folder
         self.client = httpx.Client(follow_redirects=True, timeout=60)
         self.requested: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.prove.start.machine import Machine, machine, stop
+from tests.prove.start.machine import MACHINES, Machine, machine, stop
 from tests.prove.start.package_index import PackageIndex, package_index
 from tests.serving import free_port
 
 MAX_SECONDS = 60.0
 MAX_BYTES = 1_300_000_000
+WITHOUT = {"torch", "transformers", "peft"}
 TEXTS = {
     "A warm, funny, engaging film.": "positive",
     "Dull, lifeless and far too long.": "negative",
@@ -23,10 +25,9 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageIndex]:
+def index() -> Iterator[PackageIndex]:
     """An index that has all of PyPI but torch and what runs on it."""
-    folder = tmp_path_factory.mktemp("index")
-    with package_index({"torch", "transformers", "peft"}, folder) as index:
+    with package_index(WITHOUT, MACHINES / "packages") as index:
         yield index
 
 
@@ -43,7 +44,8 @@ def test_first_command_of_the_readme_serves_a_right_prediction(
         # Once without serving, so that the seconds below are without the download.
         before = index.bytes_sent
         fresh.run(["make", ".venv/.serve"], index.environment, log)
-        record_property("downloaded", f"{(index.bytes_sent - before) / 1e6:.0f} MB")
+        megabytes = (index.bytes_sent - before) / 1e6
+        record_property("downloaded", f"{megabytes:.0f} MB")
         shutil.rmtree(fresh.clone / ".venv")
         shutil.rmtree(fresh.home / ".cache")
         port = free_port()
@@ -61,11 +63,14 @@ def test_first_command_of_the_readme_serves_a_right_prediction(
         finally:
             stop(process)
         disk = fresh.disk_bytes()
-        assert packages(fresh, python) & {"torch", "transformers", "peft"} == set()
+        assert packages(fresh, python) & WITHOUT == set()
     record_property("ready", f"{seconds:.1f} s")
     record_property("disk", f"{disk / 1e6:,.0f} MB")
-    assert process.returncode == 0
-    assert index.requested & index.without == set()
+    stated = re.search(r", (\d+) MB to download", log.read_text())
+    assert stated is not None
+    assert int(stated[1]) == pytest.approx(megabytes, rel=0.1)
+    assert "stopped; the data is kept" in log.read_text()
+    assert index.requested & WITHOUT == set()
     assert seconds < MAX_SECONDS
     assert disk < MAX_BYTES
 
