@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -63,6 +64,20 @@ class OnnxEngine:
         return result
 
 
+@cache
+def _openvino_core() -> openvino.Core:
+    """The only one of this process, which is never destroyed.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers. When the last of it
+    goes in another thread, that stack is unmapped but stays registered, and the next signal that
+    Python handles in the first thread ends the process with SIGSEGV.
+    """
+    # Imported here because only processes that compute need it.
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoEngine:
     """OpenVINO on `streams` cores, a batch on each.
 
@@ -77,11 +92,8 @@ class OpenVinoEngine:
         streams: int,
         precision: Precision,
     ) -> None:
-        # Imported here because only processes that compute need it.
-        import openvino
-
         self.name = name
-        model = openvino.Core().compile_model(
+        model = _openvino_core().compile_model(
             graph,
             "CPU",
             {

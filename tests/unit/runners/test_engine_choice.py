@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.paths import ROOT
 from core.types import ENGINE_NAMES, EngineName
 from models.importing import import_checkpoint
 from runners.engines.choice import (
@@ -150,6 +153,31 @@ def test_openvino_answers_nearly_as_the_reference_does(model: SavedModel, name: 
         load_engine(claiming, engine, streams=2).infer(IDS, MASK) for engine in (name, REFERENCE)
     )
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+SIGNAL_AFTER_ENGINE = """
+import os, signal, sys, threading
+from dataclasses import replace
+from pathlib import Path
+from core.types import ENGINE_NAMES
+from runners.engines.choice import load_engine
+from runners.model_store import SavedModel
+
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+model = SavedModel("m:r", Path(sys.argv[1]), "r", ("negative", "positive"), 64, 0, ENGINE_NAMES)
+engines = [load_engine(model, "openvino-bf16", streams=1)]
+dropping = threading.Thread(target=engines.clear)
+dropping.start()
+dropping.join()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_signal_is_handled_after_another_thread_dropped_an_engine(model: SavedModel) -> None:
+    """OpenVINO leaves a thread without its stack for signals when its plugin goes elsewhere."""
+    command = [sys.executable, "-c", SIGNAL_AFTER_ENGINE, str(model.folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_desired_engine_is_chosen_when_it_works(
