@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from platformdirs import user_data_path
+
 ROOT = Path(__file__).resolve().parent.parent
 # BentoML copies service.py into src/ of a Bento.
 IS_BENTO = (ROOT.parent / "bento.yaml").is_file()
@@ -19,8 +21,5 @@ def resolve_data_folder(folder: Path) -> Path:
     if not IS_BENTO:
         return ROOT / folder
     if folder == DEFAULT_DATA_FOLDER:
-        # Imported here: the image, which always has a DATA_FOLDER, lacks it.
-        from platformdirs import user_data_path
-
         return user_data_path("sentiment", appauthor=False)
     return Path.cwd() / folder
