@@ -53,6 +53,7 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, known vulnerabilit
 	$(BIN)/ruff check .
 	$(BIN)/mypy -n auto
 	$(BIN)/lint-imports
+	$(BIN)/zizmor -q --offline --min-severity medium .github
 	$(SENTIMENT) audit
 
 .PHONY: unit

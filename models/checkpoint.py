@@ -14,11 +14,12 @@ import bentoml
 from core.types import EngineName, Version
 from models.export.build import write_reference
 from models.export.gate import GateReport
-from models.files import TOKENIZER_FILES, file_digests, revision_of
+from models.files import TOKENIZER_FILES, revision_of
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine
 from runners.engines.weights import UnreadableWeights
 from runners.golden_set import write_golden_set
+from runners.integrity import file_digests
 from runners.model_store import (
     FORMAT,
     InvalidCheckpoint,

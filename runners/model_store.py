@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class SavedModel:
     """A model in the store; `folder` holds its weights, configuration and tokenizer.
 
     `labels` are the sentiments in the order of the model's outputs. `engines` are those whose
-    answers were found to equal those of the float32 one.
+    answers were found to equal those of the float32 one. `digests` are the SHA-256 of its files;
+    early releases saved none.
     """
 
     tag: str
@@ -41,6 +42,7 @@ class SavedModel:
     max_tokens: int
     pad_token_id: int
     engines: tuple[EngineName, ...]
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_name(version: Version) -> str:
@@ -74,6 +76,7 @@ def find_model(tag: str) -> SavedModel:
         max_tokens=int(metadata["max_tokens"]),
         pad_token_id=int(metadata["pad_token_id"]),
         engines=_engines_of(metadata),
+        digests=metadata.get("files", {}),
     )
 
 

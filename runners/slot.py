@@ -21,6 +21,7 @@ from runners.chosen_model import ChosenModel, chosen_model
 from runners.classifier import Classifier
 from runners.cpu import at_low_priority, usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
+from runners.integrity import ModelDamaged, differences
 from runners.model_store import find_model
 from runners.queue import TextQueue
 
@@ -32,7 +33,7 @@ class GoldenCheckFailed(RuntimeError):
 
 
 # Errors with messages of ours, which are safe to show. Of others only the type is shown.
-_SHOWN_ERRORS = (NotFound, EngineUnavailable, GoldenCheckFailed)
+_SHOWN_ERRORS = (NotFound, EngineUnavailable, ModelDamaged, GoldenCheckFailed)
 
 # A warm model, and the batcher with the threads that compute it.
 Loaded = tuple[RunnerDescription, TokenBatcher]
@@ -132,11 +133,14 @@ def load(tag: str, version: Version, settings: Settings, *, check_golden_set: bo
 
     Raises:
         bentoml.exceptions.NotFound: it is not in the model store.
-        EngineUnavailable: not even the reference engine can be loaded.
+        EngineUnavailable: none of its engines can be loaded.
+        ModelDamaged: its files are not those that were saved.
         GoldenCheckFailed: `check_golden_set` is set, and its answers are wrong.
     """
     started = time.perf_counter()
     model = find_model(tag)
+    if (damage := differences(model.folder, model.digests)) is not None:
+        raise ModelDamaged(f"{model.tag}: {damage}; import or save it again")
     streams = settings.runner_threads or usable_cpus()
     engine = at_low_priority(
         lambda: choose_engine(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from models.files import file_digests, revision_of
+from models.files import revision_of
 from models.registry.catalogue import Entry
 from runners.classifier import Classifier
 from runners.engines.choice import EngineUnavailable, load_engine, runnable_engines
 from runners.engines.weights import WEIGHTS_FILE
 from runners.golden_set import check, read_golden_set
+from runners.integrity import differences
 
 
 class Finding(NamedTuple):
@@ -63,11 +64,4 @@ def _files(entry: Entry) -> Finding:
     saved = entry.metadata.get("files")
     if saved is None:
         return Finding("files", "an older release saved no digests", skipped=True)
-    found = file_digests(entry.model.folder)
-    missing = sorted(saved.keys() - found.keys())
-    if missing:
-        return Finding("files", f"missing: {', '.join(missing)}")
-    changed = sorted(name for name in saved if saved[name] != found[name])
-    return Finding(
-        "files", f"changed since it was saved: {', '.join(changed)}" if changed else None
-    )
+    return Finding("files", differences(entry.model.folder, saved))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,12 @@ class Derived:
     def _save(self, name: str, metadata: dict[str, Any], changed: dict[str, bytes]) -> str:
         with model_store_at(self._models):
             model = bentoml.models.get(self._of)
-            made = {**model.info.metadata, **metadata, "revision": name.ljust(12, "0")}
+            saved: dict[str, Any] = model.info.metadata
+            digests = {file: sha256(content).hexdigest() for file, content in changed.items()}
+            made = {
+                **saved, **metadata,
+                "revision": name.ljust(12, "0"), "files": {**saved["files"], **digests},
+            }  # fmt: skip
             with bentoml.models.create(f"{model.tag.name}:{name}", metadata=made) as stored:
                 shutil.copytree(
                     model.path, stored.path, dirs_exist_ok=True, copy_function=os.link,

@@ -24,6 +24,7 @@ from runners.engines.choice import (
     runnable_engines,
 )
 from runners.golden_set import check, read_golden_set
+from runners.integrity import ModelDamaged, file_digests
 from runners.model_store import find_model
 from runners.slot import GoldenCheckFailed, Slot, load, slot_of
 from scripts import models
@@ -138,13 +139,23 @@ def test_model_with_other_known_answers_may_not_serve(
         scores = each["scores"]
         highest, lowest = max(scores, key=scores.get), min(scores, key=scores.get)
         scores[highest], scores[lowest] = scores[lowest], scores[highest]
+    before = file_digests(model.folder)[file.name]
     file.write_text(json.dumps(answers))
+    with pytest.raises(ModelDamaged, match=r"changed since it was saved: canary\.json"):
+        load(saved.tag, "v2", settings, check_golden_set=True)
+    description_file = model.folder / "model.yaml"
+    digest = file_digests(model.folder)[file.name]
+    description_file.write_text(description_file.read_text().replace(before, digest))
     with pytest.raises(GoldenCheckFailed):
         load(saved.tag, "v2", settings, check_golden_set=True)
 
 
 def test_model_without_known_answers_may_serve(store: Path, settings: Settings) -> None:
-    (find_model(TAGS["v1"]).folder / "canary.json").unlink()
+    folder = find_model(TAGS["v1"]).folder
+    (folder / "canary.json").unlink()
+    lines = (folder / "model.yaml").read_text().splitlines()
+    kept = [line for line in lines if "canary.json" not in line]
+    (folder / "model.yaml").write_text("\n".join(kept))
     _, batcher = load(TAGS["v1"], "v1", settings, check_golden_set=True)
     batcher.close()
 
