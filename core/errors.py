@@ -63,9 +63,18 @@ class Problem:
         return document
 
 
+# Python 3.13 has other phrases for these. Clients get the same ones on every Python.
+_TITLES = responses | {
+    413: "Request Entity Too Large",
+    414: "Request-URI Too Long",
+    416: "Requested Range Not Satisfiable",
+    422: "Unprocessable Entity",
+}
+
+
 def status_title(status: int) -> str:
     """The standard phrase of an HTTP status, which RFC 9457 requires as title."""
-    return responses.get(status, "Unknown Error")
+    return _TITLES.get(status, "Unknown Error")
 
 
 class ServiceError(Exception):

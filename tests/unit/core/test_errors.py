@@ -28,6 +28,7 @@ from core.errors import (
     UnavailableError,
     UnsupportedMedia,
     describe_error,
+    status_title,
 )
 
 RETRY = {"Retry-After": "1"}
@@ -102,3 +103,18 @@ def test_status_without_a_phrase_still_has_a_title() -> None:
 )
 def test_error_is_described_in_one_line(error: Exception, description: str) -> None:
     assert describe_error(error) == description
+
+
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [
+        (404, "Not Found"),
+        (413, "Request Entity Too Large"),
+        (414, "Request-URI Too Long"),
+        (416, "Requested Range Not Satisfiable"),
+        (422, "Unprocessable Entity"),
+        (599, "Unknown Error"),
+    ],
+)
+def test_title_of_a_status_is_the_same_on_every_python(status: int, title: str) -> None:
+    assert status_title(status) == title

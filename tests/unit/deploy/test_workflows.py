@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,19 @@ def test_every_variable_of_the_workflows_is_documented() -> None:
     names = set(re.findall(r"\b(?:vars|secrets)\.([A-Z_]+)", text))
     assert names
     assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_suite_runs_on_every_python_that_the_project_supports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    prefix = "Programming Language :: Python :: "
+    supported = [
+        line.removeprefix(prefix) for line in project["classifiers"] if line.startswith(prefix)
+    ]
+    test = jobs(ROOT / ".github" / "workflows" / "check.yml")["test"]
+    assert test["strategy"]["matrix"]["python"] == supported
+    assert test["env"]["PYTHON"] == "python${{ matrix.python }}"
+    assert project["requires-python"] == ">=3.11,<3.15"
+    assert supported == ["3.11", "3.12", "3.13", "3.14"]
 
 
 def test_what_is_checked_here_is_checked_there() -> None:

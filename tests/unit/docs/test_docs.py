@@ -20,6 +20,7 @@ FOREIGN = {
         "BENCH",
         "HOST",
         "LOOP",
+        "PYTHON",
         "RECORD",
         "ROUNDS",
         "SECONDS",
