@@ -41,7 +41,7 @@ serve: $(SENTIMENT) $(ASSETS) ## Install, save the models, start the databases, 
 
 .PHONY: models
 models: $(SENTIMENT) ## Save both starter versions into the BentoML model store
-	@$(SENTIMENT) save-models
+	@$(SENTIMENT) save-models $(if $(ENGINES),--engines $(ENGINES))
 
 .PHONY: migrate
 migrate: $(SENTIMENT) ## Bring the database of DATABASE_URL to the newest schema

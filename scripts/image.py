@@ -22,7 +22,9 @@ import typer
 from rich.console import Console
 
 from core.paths import ROOT
+from core.settings import get_settings
 from loadtest.bench.servers import free_port
+from serving.embedded.starters import save_missing_models
 
 BUILD = ROOT / "build"
 TAG = "sentiment:latest"
@@ -68,8 +70,9 @@ def build(
     base_image: Annotated[str, typer.Option(help="the base image, best by its digest")] = "",
     engine: Engine = "",
 ) -> None:
-    """Run `bentoml build`, then `bentoml containerize`."""
+    """Run `bentoml build`, then `bentoml containerize`; a model that is missing is made first."""
     engine = backend(engine)
+    save_missing_models(get_settings())
     # BentoML writes the Dockerfile into TMPDIR; its template has to lie below the working folder.
     BUILD.mkdir(exist_ok=True)
     environment = os.environ | {"TMPDIR": str(BUILD)}

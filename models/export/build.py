@@ -29,6 +29,9 @@ from runners.model_store import SavedModel
 
 logger = logging.getLogger("bentoml.sentiment.save")
 
+# The others are made of the weights alone, when they are loaded.
+ENGINES_WITH_FILES: frozenset[EngineName] = frozenset({"onnxruntime-int8"})
+
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
@@ -101,7 +104,7 @@ def make_engine(
     Raises:
         EngineUnavailable: it does not run here; it leaves no file.
     """
-    if name == "onnxruntime-int8":
+    if name in ENGINES_WITH_FILES:
         reference = Classifier(model, load_engine(model, REFERENCE, streams=1))
         write_int8_onnx(
             DistilBertWeights(model.folder),
@@ -118,8 +121,8 @@ def make_engine(
 
 
 def remove_engine(model: SavedModel, name: EngineName) -> None:
-    """Remove the file of an engine; OpenVINO's have none."""
-    if name == "onnxruntime-int8":
+    """Remove the file of an engine, if it has one."""
+    if name in ENGINES_WITH_FILES:
         (model.folder / ONNX_INT8_FILE).unlink(missing_ok=True)
 
 

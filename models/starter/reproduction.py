@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.types import Classification, EngineName
-from models.export.build import BuildProgress, make_engine, remove_engine
+from models.export.build import (
+    ENGINES_WITH_FILES,
+    BuildProgress,
+    make_engine,
+    remove_engine,
+)
 from models.export.gate import GateReport, LabelledText, classify_texts, report
 from models.starter.card import adapter_folder
 from runners.classifier import Classifier
@@ -73,6 +78,9 @@ def reproduce_engines(
 ) -> dict[EngineName, GateReport]:
     """Make the engines that passed their gate; return the figures of those that agree here too.
 
+    Without `first_only`, for a model that will be served elsewhere, engines that this machine cannot
+    run are among them, if they have no file that would be made here.
+
     Raises:
         InvalidCheckpoint: not even the float32 engine does.
     """
@@ -113,7 +121,12 @@ def reproduce_engines(
             continue
         reports[name] = gate
         if first_only:
-            break
+            return reports
+    if not first_only:
+        elsewhere = recorded.engines.keys() - {*runnable_engines(), *ENGINES_WITH_FILES}
+        reports |= {
+            name: recorded.engines[name] for name in elsewhere if recorded.engines[name].passed
+        }
     return reports
 
 
