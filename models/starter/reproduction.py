@@ -78,8 +78,8 @@ def reproduce_engines(
 ) -> dict[EngineName, GateReport]:
     """Make the engines that passed their gate; return the figures of those that agree here too.
 
-    Without `first_only`, for a model that will be served elsewhere, engines that this machine cannot
-    run are among them, if they have no file that would be made here.
+    Without `first_only`, for a model that will be served elsewhere, engines that this machine
+    cannot run are among them, if they have no file that would be made here.
 
     Raises:
         InvalidCheckpoint: not even the float32 engine does.
