@@ -7,8 +7,10 @@ does what a seam is there for.
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -142,6 +144,28 @@ def wrap_arbiter(wrapper: Callable[..., Any]) -> None:
     """
     from bentoml._internal.utils import circus
 
-    make = circus.create_standalone_arbiter
-    if not isinstance(make, functools.partial):
-        circus.create_standalone_arbiter = functools.partial(wrapper, make)
+    if not isinstance(circus.create_standalone_arbiter, functools.partial):
+        circus.create_standalone_arbiter = functools.partial(wrapper, make_private_arbiter)
+
+
+def make_private_arbiter(
+    watchers: Sequence[Any], *, threaded: bool = False, **options: Any
+) -> Any:
+    """Make BentoML's process manager with endpoints that only its own user reaches.
+
+    BentoML gives it two TCP ports on loopback without authentication. Through them every user of
+    the machine could read the environment of the workers and run commands as their user. Nothing
+    but the plugin of `--reload` needs the endpoints: here they are Unix sockets in a folder of
+    mode 0700.
+    """
+    from bentoml._internal.utils.circus import Arbiter, ThreadedArbiter
+
+    folder = tempfile.mkdtemp(prefix="circus-")  # mkdtemp's mode is 0700
+    arbiter = (ThreadedArbiter if threaded else Arbiter)(
+        watchers,
+        endpoint=f"ipc://{folder}/control",
+        pubsub_endpoint=f"ipc://{folder}/events",
+        **options,
+    )
+    arbiter.exit_stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return arbiter

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +51,7 @@ from serving.framework import (
     LazyApp,
     is_worker,
     json_apis,
+    make_private_arbiter,
     process_name,
     runner_urls,
     wrap_arbiter,
@@ -323,7 +325,10 @@ def test_worker_is_known_by_the_module_that_it_runs() -> None:
 
 MANAGER = """
 import json
+from bentoml._internal.utils import circus
 from serving.framework import wrap_arbiter
+
+bentomls = circus.create_standalone_arbiter([])
 
 
 class Stopped(Exception):
@@ -337,7 +342,8 @@ def record(make, watchers, **options):
             for watcher in watchers
         },
         "options": sorted(options),
-        "check_delay": make([]).check_delay,
+        "check_delay": bentomls.check_delay,
+        "endpoints": [bentomls.endpoint, bentomls.pubsub_endpoint],
     }))
     raise Stopped
 
@@ -357,6 +363,9 @@ def test_bentomls_manager_is_slow_by_default_and_made_by_our_wrapper(tmp_path: P
     # Nothing else says how often it looks for dead workers.
     assert made["check_delay"] == 10
     assert "check_delay" not in made["options"]
+    # Open to every user of the machine, which `make_private_arbiter` is there for.
+    assert all(re.fullmatch(r"tcp://127\.0\.0\.1:\d+", url) for url in made["endpoints"])
+    assert not {"endpoint", "pubsub_endpoint"} & set(made["options"])
     runners = {f"{API_WATCHER}_{runner.name}": runner.name for runner in RUNNERS}
     assert made["watchers"].keys() == {API_WATCHER, *runners}
     for name, (arguments, graceful_seconds, respawn) in made["watchers"].items():
@@ -370,20 +379,44 @@ def test_bentomls_manager_is_slow_by_default_and_made_by_our_wrapper(tmp_path: P
 
 def test_wrapper_is_put_around_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """service.py is imported twice in one process when BentoML loads it by another name."""
-    made: list[str] = []
-    monkeypatch.setattr(circus, "create_standalone_arbiter", lambda **_: made.append("manager"))
+    made: list[object] = []
+    monkeypatch.setattr(circus, "create_standalone_arbiter", circus.create_standalone_arbiter.func)
 
     def wrapper(name: str) -> Callable[..., None]:
         def call(make: Callable[..., None], **options: Any) -> None:
-            made.append(name)
-            make(**options)
+            made.extend([name, make, options])
 
         return call
 
     for name in ("first", "second"):
         wrap_arbiter(wrapper(name))
     circus.create_standalone_arbiter(watchers=[])
-    assert made == ["first", "manager"]
+    assert made == ["first", make_private_arbiter, {"watchers": []}]
+
+
+ARBITER = """
+import stat
+from pathlib import Path
+from serving.framework import make_private_arbiter
+
+arbiter = make_private_arbiter([], check_delay=-1)
+folders = {Path(url.removeprefix("ipc://")).parent
+           for url in (arbiter.endpoint, arbiter.pubsub_endpoint)}
+assert arbiter.ctrl.endpoint == arbiter.endpoint
+assert arbiter.endpoint != arbiter.pubsub_endpoint
+[folder] = folders
+modes = [stat.filemode(folder.stat().st_mode)]
+with arbiter.exit_stack:
+    arbiter.initialize()
+    arbiter.ctrl.initialize()
+    modes += [stat.filemode(path.stat().st_mode)[0] for path in sorted(folder.iterdir())]
+arbiter.stop_controller_and_close_sockets()
+print(*modes, folder.exists())
+"""
+
+
+def test_manager_listens_on_sockets_that_only_its_user_reaches() -> None:
+    assert run_python(ARBITER) == "drwx------ s s False"
 
 
 def run_python(program: str, **settings: str) -> str:
