@@ -11,6 +11,7 @@ ServiceError
 |   |-- PolicyConflict      409
 |   |-- BodyTooLarge        413
 |   |-- UnsupportedMedia    415
+|   |-- MisdirectedRequest  421
 |   |-- InvalidRequest      422
 |   `-- RateLimited         429
 `-- UnavailableError             the client can try again later (5xx)
@@ -138,6 +139,12 @@ class BodyTooLarge(RequestError):
 class UnsupportedMedia(RequestError):
     status = 415
     headers: Mapping[str, str] = {"Accept-Post": "application/json"}
+
+
+class MisdirectedRequest(RequestError):
+    """The request names a host that this service is not."""
+
+    status = 421
 
 
 class InvalidRequest(RequestError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -61,10 +61,37 @@ def _parse_origins(value: object) -> object:
     return origins
 
 
+def _parse_hosts(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    hosts = tuple(host.strip().lower() for host in value.split(",") if host.strip())
+    for host in hosts:
+        if host != "*" and not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host):
+            raise ValueError("must be host names without ports, separated by commas, or *")
+    return hosts
+
+
+def _parse_proxies(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    proxies = tuple(proxy.strip() for proxy in value.split(",") if proxy.strip())
+    for proxy in proxies:
+        try:
+            if proxy != "*":
+                ip_network(proxy)
+        except ValueError as error:
+            raise ValueError(
+                "must be addresses or networks such as 10.0.0.0/8, separated by commas, or *"
+            ) from error
+    return proxies
+
+
 DatabaseUrl = Annotated[SecretStr, _checked_by(check_database_url)]
 RedisUrl = Annotated[SecretStr, _checked_by(check_redis_url)]
 ApiKeys = Annotated[SecretStr, _checked_by(parse_api_keys)]
 Host = Annotated[str, AfterValidator(_check_host)]
 MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
+AllowedHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_hosts)]
+TrustedProxies = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_proxies)]
 CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]

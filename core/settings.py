@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.api_keys import ApiKey, parse_api_keys
 from core.paths import DEFAULT_DATA_FOLDER, ROOT, resolve_data_folder
 from core.setting_types import (
+    AllowedHosts,
     ApiKeys,
     CorsOrigins,
     DatabaseUrl,
@@ -20,6 +21,7 @@ from core.setting_types import (
     MemorySize,
     RateLimit,
     RedisUrl,
+    TrustedProxies,
 )
 from core.types import EngineName, GoneEngine, LogFormat, Version
 from core.urls import asyncpg_url
@@ -73,6 +75,16 @@ class Settings(BaseSettings):
     """secret between the API and runners on other machines; the same on all of them"""
     cors_origins: CorsOrigins = ()
     """websites whose scripts may call the API, as https://shop.example; unset: none"""
+    allowed_hosts: AllowedHosts = Field(
+        (),
+        description="names under which clients reach the service, beside its address; other names "
+        "are refused (421); *: any; unset: any, or none if HOST is a loopback address",
+    )
+    forwarded_allow_ips: TrustedProxies = Field(
+        (),
+        description="addresses or networks of the proxies whose X-Forwarded-For counts; *: "
+        "whichever connects; unset: none",
+    )
     rate_limit_predict: RateLimit = "100/minute"
     """limit per client, or off: /predict, /predict/ab, /predict/ab-compare, /feedback"""
     rate_limit_batch: RateLimit = "20/minute"
@@ -205,6 +217,15 @@ class Settings(BaseSettings):
     def is_open(self) -> bool:
         """Whether every client may use every endpoint, because there are no API keys."""
         return not self.known_keys()
+
+    @property
+    def accepted_hosts(self) -> frozenset[str] | None:
+        """Names in a Host header that are this service's, beside its address; None: any."""
+        if "*" in self.allowed_hosts:
+            return None
+        if not self.allowed_hosts and not ip_address(self.host).is_loopback:
+            return None
+        return frozenset(self.allowed_hosts)
 
     def check_open(self) -> None:
         """Check that an open service either listens on loopback or allows anonymous clients.

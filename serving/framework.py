@@ -148,9 +148,7 @@ def wrap_arbiter(wrapper: Callable[..., Any]) -> None:
         circus.create_standalone_arbiter = functools.partial(wrapper, make_private_arbiter)
 
 
-def make_private_arbiter(
-    watchers: Sequence[Any], *, threaded: bool = False, **options: Any
-) -> Any:
+def make_private_arbiter(watchers: Sequence[Any], *, threaded: bool = False, **options: Any) -> Any:
     """Make BentoML's process manager with endpoints that only its own user reaches.
 
     BentoML gives it two TCP ports on loopback without authentication. Through them every user of

@@ -14,7 +14,9 @@ from runners.wire import SHARED_CALL_BYTES
 from serving.framework import BentoMiddlewarePatch
 from web.access import AccessMiddleware
 from web.body import JsonBodyReader
+from web.forwarded import ForwardedMiddleware
 from web.json_api import JsonApi, JsonApiMiddleware
+from web.origin import OriginMiddleware
 from web.problems import ProblemMiddleware
 from web.request import RequestMiddleware
 from web.response_headers import cors_options
@@ -42,10 +44,13 @@ def api_layers(
         Middleware(LoadSheddingMiddleware, shedder=shedder),
         # Before the count: a browser's preflight is no request of a client.
         *([Middleware(CORSMiddleware, **cors_options(origins))] if origins else []),
+        # Before all that asks for the client.
+        Middleware(ForwardedMiddleware, trusted=settings.forwarded_allow_ips),
         # Around every answer: all of them are counted, logged, traced, and carry the headers.
         Middleware(RequestMiddleware, stopping=stopping),
         # Around all that raises, so that every error gets the one shape.
         Middleware(ProblemMiddleware),
+        Middleware(OriginMiddleware, hosts=settings.accepted_hosts, origins=origins),
         # Before the body is read: a refused caller costs nothing more.
         Middleware(
             AccessMiddleware,

@@ -59,7 +59,7 @@ class ServedBento:
 
 
 def _new_address() -> dict[str, str]:
-    # uvicorn believes X-Forwarded-For from this machine.
+    # What is served here trusts this machine as a proxy (FORWARDED_ALLOW_IPS).
     number = next(_addresses)
     return {"X-Forwarded-For": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"}
 
@@ -103,6 +103,7 @@ def serve(
         "DRAIN_SECONDS": "0",
         "HOST": host,
         "PORT": str(port),
+        "FORWARDED_ALLOW_IPS": "127.0.0.1",
         **settings,
     }
     command = ["-m", "bentoml", "serve"]

@@ -12,6 +12,7 @@ from core.api_keys import ApiKey, KeyScope, find_key
 from core.asgi import came_over_loopback
 from core.errors import Forbidden, Unauthorized
 from core.request_context import RequestContext, context_of
+from web.forwarded import client_name
 from web.routes import LimitName, route_of
 
 if TYPE_CHECKING:
@@ -48,10 +49,8 @@ class AccessMiddleware:
         if scope["type"] == "http":
             context = context_of(scope)
             route = route_of(scope["method"], scope["path"])
-            # uvicorn takes it from X-Forwarded-For if the peer is a trusted proxy
-            # (FORWARDED_ALLOW_IPS, by default only this machine).
             client = scope.get("client")
-            context.caller = client[0] if client else "unknown"
+            context.caller = client_name(client[0]) if client else "unknown"
             if route.scope is not None and (key := self._authenticate(scope, route.scope)):
                 context.caller = f"key {key.name}"
             if route.limit is not None:

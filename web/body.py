@@ -1,8 +1,9 @@
-"""Reads a JSON body: refuses another type (415), too many bytes (413), too slow a client (408)."""
+"""Reads a body: refuses another type (415), too many bytes (413), too slow a client (408)."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 
 from starlette.types import Receive, Scope
@@ -23,16 +24,18 @@ class JsonBodyReader:
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
+    async def read(
+        self, scope: Scope, receive: Receive, media_types: Collection[str] = (JSON_CONTENT_TYPE,)
+    ) -> bytes:
         """The whole body of a request.
 
         Raises:
-            UnsupportedMedia: the request says that its body is not JSON.
+            UnsupportedMedia: the request does not say that its body is of one of `media_types`.
             BodyTooLarge: the body is, or says it is, larger than the limit.
             BodyTooSlow: the body took longer than the time-out to arrive.
             MalformedRequest: the client hung up before it had sent all.
         """
-        length = _announced_bytes(scope)
+        length = _announced_bytes(scope, media_types)
         if length > self._max_bytes:
             await self._drain(receive)
             raise self._too_large()
@@ -75,21 +78,21 @@ class JsonBodyReader:
                         return
 
 
-def _announced_bytes(scope: Scope) -> int:
+def _announced_bytes(scope: Scope, media_types: Collection[str]) -> int:
     """The Content-Length, 0 without one; checks the media type in the same pass.
 
     Raises:
-        UnsupportedMedia: the request says that its body is not JSON.
+        UnsupportedMedia: the request does not say that its body is of one of `media_types`.
     """
-    content_type, length = JSON_CONTENT_TYPE, b""
+    content_types: list[str] = []
+    length = b""
     for name, value in scope["headers"]:
         if name == b"content-type":
-            content_type = value.decode("latin-1")
+            content_types.append(value.decode("latin-1"))
         elif name == b"content-length":
             length = value
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type != JSON_CONTENT_TYPE:
-        raise UnsupportedMedia(
-            f"Send application/json, not {media_type[:100] or 'an empty content type'}"
-        )
+    found = [content_type.partition(";")[0].strip().lower() for content_type in content_types]
+    if len(found) != 1 or found[0] not in media_types:
+        sent = f", not {found[0][:100] or 'an empty content type'}" if found else ""
+        raise UnsupportedMedia(f"Send one Content-Type: {' or '.join(media_types)}{sent}")
     return int(length) if length.isdigit() else 0

@@ -64,7 +64,8 @@ class JsonApiMiddleware:
         if api is None:
             await self._app(scope, receive, send)
             return
-        request = api.request.parse(await self._body_reader.read(scope, receive))
+        body = await self._body_reader.read(scope, receive, api.route.media_types)
+        request = api.request.parse(body)
         charge = context_of(scope).charge
         if charge is not None and request.cost > 1:
             await charge(request.cost - 1)

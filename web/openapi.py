@@ -18,7 +18,8 @@ from web.schemas.predictions import ProblemDocument
 REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
     "Two versions of a DistilBERT sentiment classifier. Every error is an RFC 9457 problem "
-    "(`application/problem+json`); 429 and 503 carry `Retry-After`."
+    "(`application/problem+json`); 429 and 503 carry `Retry-After`. 421: the `Host` of the "
+    "request is not a name of the service."
 )
 # What BentoML serves itself.
 BENTO_ROUTES = {
@@ -133,7 +134,10 @@ def _operation(api: JsonApi) -> dict[str, Any]:
         "operationId": api.name,
         "summary": api.summary,
         "parameters": [_TIMEOUT_PARAMETER],
-        "requestBody": {"required": True, "content": {"application/json": _schema(api.request)}},
+        "requestBody": {
+            "required": True,
+            "content": dict.fromkeys(api.route.media_types, _schema(api.request)),
+        },
         "responses": {
             str(api.route.success_status): {
                 "description": status_title(api.route.success_status),

@@ -27,6 +27,9 @@ class Route:
     predicts: bool = False
     traced: bool = False
     audited: bool = False
+    # A body of another type, or without a type, is refused (415). A page of another website may
+    # send a body without a type, but needs the consent of the service for one of JSON.
+    media_types: tuple[str, ...] = ("application/json",)
     success_status: int = 200
     # Statuses of errors beside those that every route of its kind has.
     problems: tuple[int, ...] = ()

@@ -26,7 +26,6 @@ PUBLISHED = {"api", "grafana"}
 SETTINGS = {name.upper() for name in Settings.model_fields}
 # Libraries read these themselves.
 KNOWN_BESIDES_SETTINGS = {
-    "FORWARDED_ALLOW_IPS",
     "OTEL_EXPORTER_OTLP_HEADERS",
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_TRACES_SAMPLER",

@@ -30,7 +30,7 @@ LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 REQUEST = POST + LENGTH + b"\r\n" + BODY
 LAST = POST + LENGTH + b"Connection: close\r\n\r\n" + BODY
 READER = JsonBodyReader(DRAIN_BYTES, WAIT_SECONDS)
-GET = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\r\n"
 
 
 class Switch(LoadShedder):

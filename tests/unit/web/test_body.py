@@ -59,7 +59,7 @@ async def test_body_up_to_the_limit_is_read_and_a_larger_one_refused(
         ("application/json", 200),
         ("application/json; charset=utf-8", 200),
         ("Application/JSON", 200),
-        (None, 200),
+        (None, 415),
         ("", 415),
         ("text/plain", 415),
         ("application/jsonp", 415),
@@ -75,9 +75,28 @@ async def test_only_json_is_read(media_type: str | None, status: int) -> None:
         assert reply.headers["accept-post"] == "application/json"
 
 
+async def test_body_with_two_types_is_refused() -> None:
+    body = Body(part(4, more=False))
+    with pytest.raises(UnsupportedMedia, match="Send one Content-Type: application/json"):
+        await read(body, [(b"content-type", b"application/json"), (b"content-type", b"text/plain")])
+    assert body.received == 0
+
+
+async def test_type_is_one_of_those_that_the_route_declares() -> None:
+    scope: Scope = {
+        "type": "http", "method": "POST", "path": "/predict",
+        "headers": [(b"content-type", b"text/csv; charset=utf-8")],
+    }  # fmt: skip
+    reader = JsonBodyReader(10, WAIT_SECONDS)
+    body = Body(part(4, more=False))
+    assert await reader.read(scope, body.receive, ("text/csv", "application/json")) == b"aaaa"
+
+
 async def test_body_of_another_type_is_refused_unread() -> None:
     body = Body(part(4, more=False))
-    with pytest.raises(UnsupportedMedia, match="Send application/json, not text/plain"):
+    with pytest.raises(
+        UnsupportedMedia, match="Send one Content-Type: application/json, not text/plain"
+    ):
         await read(body, [(b"content-type", b"text/plain"), (b"content-length", b"12")])
     assert body.received == 0
 
@@ -103,8 +122,11 @@ async def read(
     headers: list[tuple[bytes, bytes]] | None = None,
     seconds: float = WAIT_SECONDS,
 ) -> bytes:
-    """Read a body of at most 10 bytes."""
-    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers or []}
+    """Read a body of at most 10 bytes, of JSON unless `headers` say otherwise."""
+    headers = headers or []
+    if not any(name == b"content-type" for name, _ in headers):
+        headers = [*headers, (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
     return await JsonBodyReader(10, seconds).read(scope, body.receive)
 
 

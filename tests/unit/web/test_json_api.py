@@ -23,6 +23,7 @@ from web.problems import ProblemMiddleware
 from web.routes import POST_PATHS, Route
 from web.schemas.predictions import BatchRequest, PredictRequest, RequestBody
 
+JSON = {"Content-Type": "application/json"}
 MAX_BODY_BYTES = 1_000
 WAIT_SECONDS = 5.0
 # Longer than the watch for a client that leaves is put off.
@@ -126,7 +127,7 @@ async def test_body_that_breaks_a_rule_never_reaches_the_api(
     http: httpx.AsyncClient, body: bytes, status: int, says: str
 ) -> None:
     # An API that would crash, if it were called.
-    reply = await http.post("/broken", content=body)
+    reply = await http.post("/broken", content=body, headers=JSON)
     assert reply.status_code == status
     assert reply.headers["content-type"] == "application/problem+json"
     assert says in reply.json()["detail"]
@@ -274,7 +275,8 @@ class Server:
     def request(
         self, app: ASGIApp, path: str = "/predict", kind: str = "http", method: str = "POST"
     ) -> asyncio.Task[None]:
-        scope = {"type": kind, "method": method, "path": path, "headers": []}
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": kind, "method": method, "path": path, "headers": headers}
 
         async def run() -> None:
             await app(scope, self.receive, self.send)

@@ -1,0 +1,121 @@
+"""Finds out which client sent a request that came through proxies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+logger = logging.getLogger("bentoml.sentiment")
+
+ANY_PEER = "*"
+# Proxies in a row; entries of X-Forwarded-For left of these are not read.
+MAX_HOPS = 16
+# An IPv6 address with brackets, zone and port has at most 70 characters.
+MAX_ENTRY_LENGTH = 80
+# Providers give each subscriber at least so many bits of addresses (RFC 6177).
+CLIENT_PREFIX_BITS = 64
+
+Address = IPv4Address | IPv6Address
+
+
+class ForwardedMiddleware:
+    """Replaces the peer of a request by the client that a trusted proxy names.
+
+    Only X-Forwarded-For and X-Forwarded-Proto of trusted peers count. Each proxy appends the
+    address that it sees, so that the entries are read from the right: the first one that is not
+    itself a trusted proxy is the client. What stands left of it, the client may have invented.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
+        """`trusted` are addresses and networks; `*` trusts every peer, but no further hop."""
+        self._app = app
+        self._any_peer = ANY_PEER in trusted
+        self._networks = [ip_network(entry) for entry in trusted if entry != ANY_PEER]
+        self._warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._find_client(scope)
+        await self._app(scope, receive, send)
+
+    def _find_client(self, scope: Scope) -> None:
+        entries: list[bytes] = []
+        scheme = b""
+        for name, value in scope["headers"]:
+            if name == b"x-forwarded-for":
+                entries.append(value)
+            elif name == b"x-forwarded-proto":
+                scheme = value.rpartition(b",")[2].strip().lower()
+        if not entries and not scheme:
+            return
+        peer = parse_address(scope["client"][0]) if scope.get("client") else None
+        if not self._any_peer and not (peer and self._is_trusted(peer)):
+            self._warn(peer)
+            return
+        if scheme in (b"http", b"https"):
+            scope["scheme"] = scheme.decode()
+        client = self._first_untrusted(b",".join(entries).decode("latin-1"))
+        if client is not None:
+            scope["client"] = (str(client), 0)
+
+    def _first_untrusted(self, forwarded: str) -> Address | None:
+        client = None
+        for entry in reversed(forwarded.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
+            hop = parse_address(entry)
+            if hop is None:
+                break  # the proxy before it vouches for nothing that can be read
+            client = hop
+            if not self._is_trusted(hop):
+                break
+        return client
+
+    def _is_trusted(self, address: Address) -> bool:
+        return any(address in network for network in self._networks)
+
+    def _warn(self, peer: Address | None) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        logger.warning(
+            "%s sends X-Forwarded headers, which the service ignores. If that is your proxy, set "
+            "FORWARDED_ALLOW_IPS to its address, so that limits count its clients, and "
+            "ALLOWED_HOSTS to the names under which clients reach it",
+            peer or "a client without an address",
+        )
+
+
+def parse_address(text: str) -> Address | None:
+    """The address in an entry such as `10.0.0.7`, `10.0.0.7:80`, `2001:db8::1`, `[::1]:80`.
+
+    An IPv4 address that an IPv6 socket sees (`::ffff:10.0.0.7`) is that IPv4 address.
+    """
+    text = text.strip()
+    if len(text) > MAX_ENTRY_LENGTH:
+        return None
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+@lru_cache(maxsize=4_096)
+def client_name(host: str) -> str:
+    """What limits count and the audit log names: an IPv4 address, or a /64 of IPv6.
+
+    A client of IPv6 may choose among 2^64 addresses, and each would have limits of its own.
+    """
+    address = parse_address(host)
+    if address is None:
+        return "unknown"
+    if address.version == 4 or address.is_loopback:
+        return str(address)
+    return str(ip_network((int(address), CLIENT_PREFIX_BITS), strict=False))

@@ -1,0 +1,89 @@
+"""Refuses what a browser sends for another site: another host's name, another site's page."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from ipaddress import ip_address
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.errors import Forbidden, MalformedRequest, MisdirectedRequest
+
+# Methods that change nothing.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SAME_SITE = (b"same-origin", b"none")
+
+
+class OriginMiddleware:
+    """421 for a Host that is not ours, 403 for a change that a page of another site requests.
+
+    A page can make a browser send requests to a service on the user's own machine, with whatever
+    rights that machine has there. The browser itself says that it does: in Sec-Fetch-Site, or, if
+    it is an old one or the connection is not encrypted, in Origin. Programs send neither. The rules
+    are those of Go's http.CrossOriginProtection. A page whose name its owner has pointed at this
+    machine (DNS rebinding) is of the same origin to the browser, but Host still has its name.
+    """
+
+    def __init__(
+        self, app: ASGIApp, hosts: Collection[str] | None, origins: Collection[str]
+    ) -> None:
+        """`hosts` are the names of this service, None: any; `origins` may do what we may."""
+        self._app = app
+        self._hosts = hosts
+        self._origins = frozenset(origin.encode() for origin in origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ServiceError, which ProblemMiddleware renders."""
+        if scope["type"] == "http":
+            self._check(scope)
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        hosts: list[bytes] = []
+        site = origin = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"sec-fetch-site":
+                site = value
+            elif name == b"origin":
+                origin = value
+        if len(hosts) > 1:
+            raise MalformedRequest("A request has one Host header")
+        # HTTP/1.0 has none; no browser speaks it.
+        host = hosts[0].strip().lower() if hosts else b""
+        if host and self._hosts is not None and not _is_one_of(self._hosts, host, scope):
+            raise MisdirectedRequest(
+                "This service has another name than the Host header says; its operator can set "
+                "ALLOWED_HOSTS"
+            )
+        if scope["method"] in SAFE_METHODS or origin in self._origins:
+            return
+        if site is not None:
+            is_allowed = site in _SAME_SITE
+        else:
+            is_allowed = origin is None or origin.lower().partition(b"://")[2] == host
+        if not is_allowed:
+            raise Forbidden(
+                "A page of another website requests this, and it is not among those that the "
+                "operator allows in CORS_ORIGINS"
+            )
+
+
+def _is_one_of(hosts: Collection[str], host: bytes, scope: Scope) -> bool:
+    name = _without_port(host.decode("latin-1"))
+    if name in hosts or name == "localhost":
+        return True
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return False
+    # Probes and Prometheus come by the address; no DNS entry leads to such a name.
+    server = scope.get("server")
+    return address.is_loopback or (server is not None and name == server[0])
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")
