@@ -8,8 +8,9 @@ Each user is a client of its own, with rate limits of its own, and asks once eve
 * `--shape constant`, `steps` (five, of 20 % more each) or `spike` (a quarter of the users, all of
   them, a quarter again): how many of the users there are, and with `--loop open` the rate.
 
-A user is told apart by X-Forwarded-For on this machine, which uvicorn believes from there, and by
-an API key of LOADTEST_API_KEYS (several with commas between them) wherever there are any.
+On this machine X-Forwarded-For distinguishes the users, if the service trusts this machine as a
+proxy (FORWARDED_ALLOW_IPS=127.0.0.1); wherever LOADTEST_API_KEYS has API keys (several with commas
+between them), they do.
 """
 
 from __future__ import annotations

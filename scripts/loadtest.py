@@ -45,10 +45,16 @@ def main(
     if not answers(host):
         console.print(f"[red]nothing answers at {host}; `make serve` starts a service[/]")
         raise typer.Exit(2)
-    if urlsplit(host).hostname not in LOOPBACK and not os.environ.get(headless.KEYS):
-        console.print(
-            f"[yellow]without {headless.KEYS} all users share one client's rate limit there[/]"
-        )
+    if not os.environ.get(headless.KEYS):
+        if urlsplit(host).hostname not in LOOPBACK:
+            console.print(
+                f"[yellow]without {headless.KEYS} all users share one client's rate limit there[/]"
+            )
+        elif not get_settings().forwarded_allow_ips:
+            console.print(
+                "[yellow]all users share one client's rate limit, unless the service was started "
+                "with FORWARDED_ALLOW_IPS=127.0.0.1[/]"
+            )
     with console.status(f"{users} users send to {host} for {seconds:g} s"):
         try:
             outcome = headless.run_locust(

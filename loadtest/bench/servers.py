@@ -138,6 +138,8 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
         "DATA_FOLDER": str(home / "data"),
         "HOST": "127.0.0.1",
         "PORT": str(port),
+        # So that each user of the load is a client of its own.
+        "FORWARDED_ALLOW_IPS": "127.0.0.1",
         "RATE_LIMIT_PREDICT": "off",
         "RATE_LIMIT_BATCH": "off",
         "RATE_LIMIT_ANALYTICS": "off",

@@ -12,7 +12,8 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from uvicorn.config import HTTP_PROTOCOLS
 
-from serving.http_protocol import MAX_HEADER_BYTES, BoundedHttpProtocol, use_bounded_protocol
+from serving.connection import MAX_HEADER_BYTES
+from serving.http_protocol import BoundedHttpProtocol, use_bounded_protocol
 from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until

@@ -1,0 +1,360 @@
+"""uvicorn's HTTP protocol, bounded in bytes and time in every state of a connection.
+
+uvicorn gives a connection any time and any space for the headers of a request, for the trailers of
+its body, for a body that nobody reads, for requests that wait for the one before them, and for an
+answer that the client does not take. It answers no client that has closed its sending side, and
+loses the body of a request that asks for an upgrade. It has no setting for any of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import httptools
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from core import metrics
+from core.errors import PROBLEM_CONTENT_TYPE, Problem
+from core.request_context import new_request_id
+from web.body import DRAIN_BYTES
+from web.problems import problem_body
+
+MAX_HEADER_BYTES = 65_536
+# The parser gets so much at a time. It cannot stop within, and the shortest request has 18 bytes.
+PIECE_BYTES = 4_096
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+FIRST_PROBE_SECONDS = 0.01
+MAX_PROBE_SECONDS = 1.0
+_UPGRADE_TOKENS = frozenset({b"upgrade", b"http2-settings"})
+
+
+class _Reading(Enum):
+    """What the next bytes of a client belong to."""
+
+    FIRST = "the connection's first request"
+    HEADERS = "headers"
+    BODY = "a body, its chunks and its trailers"
+    NEXT = "another request"
+
+
+class _Flow(FlowControl):
+    """Reads nothing while a request waits for its turn: what follows it waits with the client."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: BoundedConnection) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not self._protocol.pipeline:
+            super().resume_reading()
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """Ends a connection that is too slow, sends too much, or does not take its answers.
+
+    Headers that are too slow get a 408, and headers, trailers or chunks without content that are
+    too long a 431. A connection ends without an answer if it sends nothing, stops within a body,
+    goes on with a body that is refused, or takes no byte of an answer.
+    """
+
+    header_timeout_seconds = 10.0
+    keep_alive_seconds = 75
+    send_timeout_seconds = 30.0
+
+    _reading = _Reading.FIRST
+    _timer: asyncio.TimerHandle | None = None
+    _send_timer: asyncio.TimerHandle | None = None
+    # Received while a request waits for its turn.
+    _held = b""
+    # Since the last request, header block or content of a body.
+    _bytes_without_progress = 0
+    _progress = False
+    _stalled = False
+    # Of a body whose answer is out.
+    _unwanted_bytes = 0
+    _upgrades = False
+    _half_closed = False
+    _unsent_bytes = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.timeout_keep_alive = self.keep_alive_seconds
+        if isinstance(self.app, ProxyHeadersMiddleware):
+            self.app = self.app.app  # web/forwarded finds the client instead
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._held:
+            self._held += data  # what was read before reading stopped
+        else:
+            self._parse(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for the answers to what came whole."""
+        whole = self._reading is _Reading.NEXT or bool(self._held)
+        if not whole or not self._is_answering() or self._peer_has_left():
+            return False
+        self._half_closed = True
+        if self.scope["http_version"] == "1.1" and not self._held and not self.pipeline:
+            self._probe(FIRST_PROBE_SECONDS, first=True)
+        return True
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_sending()
+
+    # the parser's callbacks
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._progress = True
+        self._reading = _Reading.HEADERS
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading is _Reading.HEADERS:
+            super().on_header(name, value)
+        # A trailer; the service reads none.
+
+    def on_headers_complete(self) -> None:
+        self._progress = True
+        self._stop_timer()
+        self._reading = _Reading.BODY
+        self._unwanted_bytes = 0
+        if self.parser.should_upgrade():
+            self._upgrades = True  # `_parse_without_upgrade` goes on
+        else:
+            self._begin_request()
+
+    def _begin_request(self) -> None:
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._upgrades:
+            self._end_message()
+            super().on_message_complete()
+
+    def _end_message(self) -> None:
+        self._progress = True
+        self._stop_timer()
+        self._reading = _Reading.NEXT
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch_sending()
+        if self.transport.is_closing():
+            return
+        if self._reading is _Reading.HEADERS:  # the connection is not idle
+            self._unset_keepalive_if_required()
+        if not self.pipeline:
+            self.flow.resume_reading()
+            held, self._held = self._held, b""
+            if held:
+                self._parse(held)
+        if self._half_closed and not self._is_answering():
+            self.transport.close()
+        elif self._reading is _Reading.BODY and self._is_answered():
+            if self.expect_100_continue:  # the client will not send the body
+                self.transport.close()
+            else:
+                self._start_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        self._end(400, msg)
+
+    def _should_upgrade(self) -> bool:
+        return False  # the service has no WebSockets
+
+    # bytes
+
+    def _parse(self, data: bytes) -> None:
+        for start in range(0, len(data), PIECE_BYTES):
+            if self.transport.is_closing():
+                return
+            if self.pipeline:
+                self._held = data[start:]
+                self.flow.pause_reading()
+                return
+            self._parse_piece(data[start : start + PIECE_BYTES])
+
+    def _parse_piece(self, piece: bytes) -> None:
+        self._progress = False
+        try:
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._parse_without_upgrade(piece[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        if not self.transport.is_closing():
+            self._count(len(piece))
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parse a request again, without its wish for another protocol, and what follows it.
+
+        The parser takes what follows such headers for the other protocol, as if there were no body.
+        A server may ignore the wish (RFC 9110, 7.8).
+        """
+        self._upgrades = False
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._end(405, "This service is no proxy")
+            return
+        lines = [method + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                kept = [token for token in tokens if token.lower() not in _UPGRADE_TOKENS]
+                lines.append(b"connection: " + b", ".join(kept))
+            elif name not in _UPGRADE_TOKENS:
+                lines.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")
+        if rest and not self.transport.is_closing():
+            self._parse_piece(rest)
+
+    def _count(self, length: int) -> None:
+        self._stalled = False
+        self._bytes_without_progress += length
+        if self._progress:
+            self._bytes_without_progress = 0
+        is_unwanted = self._reading is not _Reading.HEADERS and self._is_answered()
+        if is_unwanted and self._reading is _Reading.BODY:
+            self._unwanted_bytes += length
+        too_long = self._bytes_without_progress > MAX_HEADER_BYTES
+        if is_unwanted and (too_long or self._unwanted_bytes > DRAIN_BYTES):
+            self.transport.close()
+        elif too_long and self._reading is not _Reading.NEXT:
+            self._end(431, f"The headers of a request may have at most {MAX_HEADER_BYTES:,} bytes")
+        elif self._timer is None and self._reading is not _Reading.NEXT:
+            self._start_timer()
+
+    # time
+
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(self.header_timeout_seconds, self._time_out)
+
+    def _stop_timer(self) -> None:
+        self._stalled = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_out(self) -> None:
+        self._timer = None
+        waits = self.flow.read_paused  # it is not the client who is slow
+        if self._reading is _Reading.FIRST or (
+            self._reading is _Reading.BODY and self._is_answered()
+        ):
+            self.transport.close()
+        elif self._reading is _Reading.HEADERS and not waits:
+            metrics.timed_out_requests.labels("headers").inc()
+            self._end(
+                408, f"The headers took longer than {self.header_timeout_seconds:g} s to come"
+            )
+        elif self._stalled and not waits:
+            # Who reads a body refuses it before this (web/body); nobody reads this one.
+            self.transport.close()
+        else:
+            self._start_timer()
+            self._stalled = not waits
+
+    def _watch_sending(self) -> None:
+        """End the connection if the client takes nothing of an answer for too long."""
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes and self._send_timer is None:
+            self._unsent_bytes = unsent_bytes
+            self._send_timer = self.loop.call_later(self.send_timeout_seconds, self._check_sending)
+
+    def _check_sending(self) -> None:
+        self._send_timer = None
+        if self.transport.get_write_buffer_size() >= self._unsent_bytes:
+            self.transport.abort()
+        else:
+            self._watch_sending()
+
+    # half-closed connections
+
+    def _probe(self, delay_seconds: float, *, first: bool = False) -> None:
+        """Cancel the request if the client has not only closed its sending side, but left.
+
+        TCP shows no difference until something is sent: only then the system of a client that has
+        left refuses it. Every client has to accept an interim answer (RFC 9110, 15.2).
+        """
+        if self.transport.is_closing() or self.cycle.response_started:
+            return
+        if first:
+            self.transport.write(CONTINUE)
+        elif self._peer_has_left():
+            self.transport.abort()
+            return
+        self.loop.call_later(delay_seconds, self._probe, min(2 * delay_seconds, MAX_PROBE_SECONDS))
+
+    def _peer_has_left(self) -> bool:
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
+        return bool(poll.poll(0))  # hung up, or an error: these two are always reported
+
+    # answers
+
+    def _is_answered(self) -> bool:
+        """Whether the answer to the newest request is out."""
+        return self.cycle is not None and self.cycle.response_complete
+
+    def _is_answering(self) -> bool:
+        """Whether a request that came waits for its answer."""
+        return bool(self.pipeline or self._held) or not (
+            self.cycle is None or self.cycle.response_complete
+        )
+
+    def _end(self, status: int, detail: str) -> None:
+        """Answer with a problem, unless an earlier answer is under way; close the connection."""
+        if self.pipeline or not (
+            self.cycle is None
+            or self.cycle.response_complete
+            or (self._reading is _Reading.BODY and not self.cycle.response_started)
+        ):
+            self.transport.close()
+            return
+        id_ = new_request_id()
+        body = problem_body(Problem(status, detail), "", id_)
+        self._answer(status, body, {"x-request-id": id_}, keep=False)
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str], *, keep: bool) -> None:
+        """Answer with a problem, and close the connection unless `keep`."""
+        if self.transport.is_closing():  # bytes after the last request
+            return
+        head = [
+            f"content-type: {PROBLEM_CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n",
+            *(f"{name}: {value}\r\n" for name, value in headers.items()),
+            "\r\n" if keep else "connection: close\r\n\r\n",
+        ]
+        self.transport.write(STATUS_LINE[status] + "".join(head).encode() + body)
+        if not keep:
+            self.transport.close()
+        self._watch_sending()

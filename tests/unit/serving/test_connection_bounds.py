@@ -1,0 +1,373 @@
+"""What a hostile client sends is bounded in bytes and time, whatever the connection waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
+from serving.connection import MAX_HEADER_BYTES
+from serving.http_protocol import BoundedHttpProtocol
+from tests.serving import free_port
+from tests.waiting import until
+from web.body import DRAIN_BYTES, JsonBodyReader
+
+TIMEOUT_SECONDS = 0.5
+KEEP_ALIVE_SECONDS = 1
+WAIT_SECONDS = 8.0
+MIB = 2**20
+READER = JsonBodyReader(DRAIN_BYTES, WAIT_SECONDS)
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+JSON_POST = b"POST %s HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+# A route that reads the body, and one that refuses the request unread.
+READS, REFUSES = JSON_POST % b"/read", JSON_POST % b"/refused"
+
+
+class Hurried(BoundedHttpProtocol):
+    header_timeout_seconds = TIMEOUT_SECONDS
+    keep_alive_seconds = KEEP_ALIVE_SECONDS
+    send_timeout_seconds = TIMEOUT_SECONDS
+
+
+@dataclass
+class Site:
+    """A real uvicorn, and what came as far as its app."""
+
+    port: int
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
+    running: int = 0
+    left: int = 0
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["path"]:
+            case "/read":
+                self.bodies.append(await READER.read(scope, receive))
+                self.headers.append(scope["headers"])
+                self.running += 1
+                try:
+                    async with cancelled_on_disconnect(receive):
+                        await self.gate.wait()
+                except ClientDisconnected:
+                    self.left += 1
+                    return
+                await send_response(send, 200, b"{}")
+            case "/large":
+                await send_response(send, 200, b" " * 64 * MIB)
+            case "/refused":
+                await send_response(send, 401, b"{}")
+            case _:
+                await send_response(send, 200, b"{}")
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    site = Site(free_port())
+    site.gate.set()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            site.app,
+            port=site.port,
+            http=Hurried,
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+        )
+    )
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    yield site
+    server.should_exit = True
+    await serving
+
+
+async def answered_until_the_end(
+    site: Site, *parts: bytes, pause_seconds: float = 0.0, half_close: bool = False
+) -> bytes:
+    """All that comes back until the server ends the connection."""
+    reader, writer = await site.connect()
+    try:
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause_seconds)
+        if half_close:
+            writer.write_eof()
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def flood(site: Site, head: bytes, endless: Callable[[], bytes]) -> int:
+    """Send without end; how many bytes the server took before it ended the connection."""
+    reader, writer = await site.connect()
+    sent = 0
+    writer.write(head)
+    reading = asyncio.create_task(reader.read())
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                part = endless()
+                writer.write(part)
+                await writer.drain()
+                sent += len(part)
+    except ConnectionError:
+        return sent
+    finally:
+        reading.cancel()
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "endless", "most_bytes"),
+    [
+        pytest.param(READS + CHUNKED + b"0\r\n", b"a: 1\r\n" * 10_000, MIB, id="trailers"),
+        pytest.param(READS + CHUNKED + b"0\r\na: ", b"1" * 60_000, MIB, id="one long trailer"),
+        pytest.param(READS + CHUNKED + b"1;a=", b"1" * 60_000, MIB, id="chunk extension"),
+        pytest.param(REFUSES + CHUNKED + b"0\r\n", b"a: 1\r\n" * 10_000, MIB, id="refused tail"),
+        pytest.param(
+            REFUSES + CHUNKED, b"%x\r\n%s\r\n" % (MIB, b"x" * MIB), 2 * DRAIN_BYTES,
+            id="refused body",
+        ),
+        pytest.param(
+            REFUSES + b"Content-Length: 99999999999\r\n\r\n", b"x" * MIB, 2 * DRAIN_BYTES,
+            id="refused long body",
+        ),
+        pytest.param(GET, b"\r\n" * 30_000, MIB, id="empty lines"),
+    ],
+)  # fmt: skip
+async def test_endless_bytes_end_the_connection(
+    site: Site, head: bytes, endless: bytes, most_bytes: int
+) -> None:
+    # The systems of both sides hold some megabytes.
+    assert await flood(site, head, lambda: endless) < most_bytes + 16 * MIB
+    assert site.headers == []
+
+
+async def test_trailers_within_the_bound_are_dropped(site: Site) -> None:
+    trailer = b"X-Late: " + b"x" * 1_000 + b"\r\n"
+    request = READS + b"Connection: close\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n" + 20 * trailer
+    reply = await answered_until_the_end(site, request + b"\r\n")
+    assert reply.startswith(b"HTTP/1.1 200 OK")
+    assert site.bodies == [b"{}"]
+    [headers] = site.headers
+    assert b"x-late" not in dict(headers)
+
+
+async def test_trailers_without_end_get_a_431(site: Site) -> None:
+    line = b"X: " + b"x" * 1_000 + b"\r\n"
+    lines = [line] * (1 + MAX_HEADER_BYTES // len(line))  # and not one more, for a reset
+    reply = await answered_until_the_end(
+        site, READS + CHUNKED + b"0\r\n", *lines, pause_seconds=0.001
+    )
+    assert reply.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(READS + b"Content-Length: 100\r\n\r\n{", id="body that is read"),
+        pytest.param(b"GET / HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", id="body nobody reads"),
+        pytest.param(REFUSES + b"Content-Length: 100\r\n\r\n{", id="refused body"),
+        pytest.param(READS + CHUNKED + b"0\r\na: ", id="trailer"),
+        pytest.param(GET + b"GET / HT", id="second request"),
+        pytest.param(b"\r\n", id="empty line"),
+    ],
+)
+async def test_client_that_stops_within_a_request_is_hung_up_on(site: Site, head: bytes) -> None:
+    started = time.monotonic()
+    await answered_until_the_end(site, head)
+    assert time.monotonic() - started < 4 * TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("head", "drip"),
+    [
+        pytest.param(REFUSES + CHUNKED, b"1\r\nx\r\n", id="refused body"),
+        pytest.param(REFUSES + CHUNKED + b"0\r\n", b"a: 1\r\n", id="refused tail"),
+        pytest.param(b"GET / HTTP/1.1\r\n" + CHUNKED, b"1\r\nx\r\n", id="body nobody reads"),
+        pytest.param(GET, b"\r\n", id="empty lines"),
+    ],
+)
+async def test_drip_does_not_keep_a_connection(site: Site, head: bytes, drip: bytes) -> None:
+    reader, writer = await site.connect()
+    writer.write(head)
+    started = time.monotonic()
+
+    async def keep_dripping() -> None:
+        while True:
+            writer.write(drip)
+            await asyncio.sleep(TIMEOUT_SECONDS / 10)
+
+    dripping = asyncio.create_task(keep_dripping())
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert (await reader.read()).startswith(b"HTTP/1.1 ")
+    except ConnectionResetError:
+        pass  # it came with the answer
+    finally:
+        dripping.cancel()
+        writer.close()
+    assert time.monotonic() - started < KEEP_ALIVE_SECONDS + 2 * TIMEOUT_SECONDS
+
+
+async def test_refused_body_that_ends_keeps_the_connection(site: Site) -> None:
+    body = b"x" * 300_000
+    refused = REFUSES + b"Content-Length: %d\r\n\r\n" % len(body)
+    last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    reply = await answered_until_the_end(site, refused, body, refused + body + last)
+    assert [reply.count(b"HTTP/1.1 %d" % status) for status in (401, 200)] == [2, 1]
+
+
+async def test_refused_client_that_expects_100_continue_is_hung_up_on(site: Site) -> None:
+    """It will not send the body, for which its next request would be taken."""
+    head = REFUSES + b"Content-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+    started = time.monotonic()
+    assert (await answered_until_the_end(site, head)).count(b"HTTP/1.1") == 1
+    assert time.monotonic() - started < TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize("request_", [READS + b"Content-Length: 2\r\n\r\n{}", GET + GET])
+async def test_half_closed_connection_is_answered(site: Site, request_: bytes) -> None:
+    started = time.monotonic()
+    reply = await answered_until_the_end(site, request_, half_close=True)
+    assert reply.count(b"200 OK") == request_.count(b"HTTP/1.1")
+    assert time.monotonic() - started < TIMEOUT_SECONDS
+
+
+async def test_half_closed_connection_is_answered_however_long_it_takes(site: Site) -> None:
+    site.gate.clear()
+    request = READS + b"Content-Length: 2\r\n\r\n{}"
+    talking = asyncio.create_task(answered_until_the_end(site, request, half_close=True))
+    await until(lambda: site.running == 1)
+    await asyncio.sleep(3 * TIMEOUT_SECONDS)
+    site.gate.set()
+    reply = await talking
+    assert (reply.count(b"HTTP/1.1 200 OK"), site.left) == (1, 0)
+
+
+async def test_request_whose_client_has_left_is_cancelled(site: Site) -> None:
+    """A client that has left and one that has only closed its sending side both send a FIN."""
+    site.gate.clear()
+    _, writer = await site.connect()
+    writer.write(READS + b"Content-Length: 2\r\n\r\n{}")
+    await until(lambda: site.running == 1)
+    writer.close()
+    await until(lambda: site.left == 1, 2.0)
+
+
+@pytest.mark.parametrize("part", [b"GET / HT", READS + b"Content-Length: 9\r\n\r\n{", b""])
+async def test_half_a_request_of_a_half_closed_connection_ends_it(site: Site, part: bytes) -> None:
+    started = time.monotonic()
+    assert await answered_until_the_end(site, part, half_close=True) == b""
+    assert time.monotonic() - started < TIMEOUT_SECONDS
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+
+
+@pytest.mark.parametrize(
+    "framing", [b'Content-Length: 6\r\n\r\n{"a":1', CHUNKED + b'6\r\n{"a":1\r\n0\r\n\r\n']
+)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_wish_for_another_protocol_does_not_lose_the_body(
+    site: Site, framing: bytes, size: int
+) -> None:
+    """As the default client of Java sends it with its first request."""
+    last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    sent = READS + H2C + framing + READS + H2C + framing + last
+    parts = [sent[start : start + size] for start in range(0, len(sent), size)]
+    reply = await answered_until_the_end(site, *parts)
+    assert reply.count(b"200 OK") == 3
+    assert site.bodies == [b'{"a":1'] * 2
+    for headers in site.headers:
+        assert not {b"upgrade", b"http2-settings"} & dict(headers).keys()
+        assert dict(headers)[b"content-type"] == b"application/json"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"CONNECT test:80 HTTP/1.1\r\nHost: test\r\n\r\n", 405),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    ],
+)
+async def test_tunnels_and_other_protocols_are_refused(
+    site: Site, request_: bytes, status: int
+) -> None:
+    reply = await answered_until_the_end(site, request_)
+    assert reply.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in reply
+
+
+async def test_websocket_is_not_opened(site: Site) -> None:
+    wish = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nConnection: close\r\n\r\n"
+    reply = await answered_until_the_end(site, b"GET / HTTP/1.1\r\nHost: test\r\n" + wish + key)
+    assert reply.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_requests_that_wait_for_an_answer_take_no_memory(site: Site) -> None:
+    site.gate.clear()
+    _, writer = await site.connect()
+    writer.write(READS + b"Content-Length: 2\r\n\r\n{}")
+    await until(lambda: site.running == 1)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        waiting = asyncio.create_task(write_without_end(writer))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        writer.transport.abort()
+        site.gate.set()
+    assert after - before < 8 * MIB
+
+
+async def write_without_end(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" * 10_000)
+        await writer.drain()
+
+
+async def test_many_requests_at_once_are_answered_in_turn(site: Site) -> None:
+    many = 3_000
+    reply = await answered_until_the_end(
+        site, b"GET / HTTP/1.1\r\n\r\n" * many + READS + b"Content-Length: 2\r\n\r\n{}",
+        GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+    )  # fmt: skip
+    assert reply.count(b"200 OK") == many + 2
+    assert site.bodies == [b"{}"]
+
+
+async def test_client_that_takes_no_answer_is_hung_up_on(site: Site) -> None:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.connect(("127.0.0.1", site.port))
+    reader, writer = await asyncio.open_connection(sock=client, limit=1)
+    writer.write(GET.replace(b"/", b"/large", 1))
+    await reader.readexactly(1)  # it takes no more: its buffer is full
+    await asyncio.sleep(3 * TIMEOUT_SECONDS)
+    taken = 0
+    with suppress(ConnectionError):
+        async with asyncio.timeout(WAIT_SECONDS):
+            while part := await reader.read(MIB):
+                taken += len(part)
+    assert taken < 32 * MIB
+    writer.close()
