@@ -380,7 +380,8 @@ def test_bentomls_manager_is_slow_by_default_and_made_by_our_wrapper(tmp_path: P
 def test_wrapper_is_put_around_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """service.py is imported twice in one process when BentoML loads it by another name."""
     made: list[object] = []
-    monkeypatch.setattr(circus, "create_standalone_arbiter", circus.create_standalone_arbiter.func)
+    made_by_service: Any = circus.create_standalone_arbiter
+    monkeypatch.setattr(circus, "create_standalone_arbiter", made_by_service.func)
 
     def wrapper(name: str) -> Callable[..., None]:
         def call(make: Callable[..., None], **options: Any) -> None:

@@ -1,0 +1,114 @@
+"""A page of another site changes nothing here, and one that took our address reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from web.origin import OriginMiddleware
+from web.problems import ProblemMiddleware
+
+HERE = "http://127.0.0.1:3000"
+ALLOWED = "https://shop.example"
+
+
+def http(hosts: Collection[str] | None = frozenset()) -> httpx.AsyncClient:
+    layer = OriginMiddleware(PlainTextResponse("ok"), hosts, (ALLOWED,))
+    transport = httpx.ASGITransport(ProblemMiddleware(layer))
+    return httpx.AsyncClient(transport=transport, base_url=HERE)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        # A program.
+        ({}, 200),
+        # Our own page, in today's browsers and in old ones.
+        ({"Sec-Fetch-Site": "same-origin", "Origin": HERE}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": HERE}, 200),
+        # The same behind a proxy that terminates TLS.
+        ({"Host": "localhost", "Origin": "https://localhost"}, 200),
+        # Another site's.
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:8000"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "anything else"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:8000"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        # One that the operator allows.
+        ({"Sec-Fetch-Site": "cross-site", "Origin": ALLOWED}, 200),
+        ({"Origin": ALLOWED}, 200),
+        ({"Origin": f"{ALLOWED}.evil.example"}, 403),
+    ],
+)
+async def test_change_that_another_site_requests_is_refused(
+    headers: dict[str, str], status: int
+) -> None:
+    async with http() as client:
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            reply = await client.request(method, "/admin/rollout", headers=headers)
+            assert reply.status_code == status
+            if status == 403:
+                assert "CORS_ORIGINS" in reply.json()["detail"]
+        # It cannot read what these answer: the browser sees to that.
+        for method in ("GET", "HEAD", "OPTIONS"):
+            assert (await client.request(method, "/", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "status"),
+    [
+        (frozenset(), "127.0.0.1:3000", 200),
+        (frozenset(), "localhost:3000", 200),
+        (frozenset(), "LOCALHOST", 200),
+        (frozenset(), "localhost.", 200),
+        (frozenset(), "[::1]:3000", 200),
+        (frozenset(), "127.8.8.8", 200),
+        (frozenset(), "evil.example", 421),
+        (frozenset(), "evil.example:3000", 421),
+        (frozenset(), "localhost.evil.example", 421),
+        (frozenset(), "127.0.0.1.evil.example", 421),
+        (frozenset(), "10.0.0.7", 421),
+        (frozenset(), "[2001:db8::1]", 421),
+        ({"shop.example"}, "shop.example", 200),
+        ({"shop.example"}, "Shop.Example:443", 200),
+        ({"shop.example"}, "evil.shop.example", 421),
+        ({"shop.example"}, "localhost", 200),
+        (None, "evil.example", 200),
+    ],
+)
+async def test_host_that_is_not_ours_is_misdirected(
+    hosts: Collection[str] | None, host: str, status: int
+) -> None:
+    async with http(hosts) as client:
+        for method in ("GET", "POST"):
+            reply = await client.request(method, "/health", headers={"Host": host})
+            assert reply.status_code == status
+            if status == 421:
+                assert reply.headers["content-type"] == "application/problem+json"
+                assert "ALLOWED_HOSTS" in reply.json()["detail"]
+
+
+async def test_address_that_the_client_connected_to_is_ours() -> None:
+    """Probes and Prometheus come by it, whatever ALLOWED_HOSTS has."""
+    layer = ProblemMiddleware(OriginMiddleware(PlainTextResponse("ok"), {"shop.example"}, ()))
+    transport = httpx.ASGITransport(layer)
+    async with httpx.AsyncClient(transport=transport, base_url="http://10.0.0.7:3000") as client:
+        assert (await client.get("/metrics")).status_code == 200
+        assert (await client.get("/metrics", headers={"Host": "10.0.0.8"})).status_code == 421
+
+
+async def test_two_hosts_are_malformed_and_none_is_a_program() -> None:
+    async with http() as client:
+        twice = [("Host", "localhost"), ("Host", "evil.example")]
+        assert (await client.get("/health", headers=twice)).status_code == 400
+        request = client.build_request("GET", "/health")
+        del request.headers["host"]
+        assert (await client.send(request)).status_code == 200
