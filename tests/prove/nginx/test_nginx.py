@@ -1,0 +1,106 @@
+"""A served Bento behind the nginx of docs/operations.md."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from core.paths import ROOT
+from tests.serving import Serve, free_port
+from tests.waiting import wait_until
+
+NAME = "sentiment.example"
+SERVER = re.search(r"```nginx\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.S)
+MAIN = """
+daemon off; pid {folder}/pid; error_log stderr;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  {server}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def behind_nginx(
+    serve_own: Serve, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """The URL of nginx, and the service's log."""
+    assert SERVER is not None
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program is not None, "install nginx"
+    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    settings = {"FORWARDED_ALLOW_IPS": "127.0.0.1", "ALLOWED_HOSTS": NAME}
+    with serve_own("nginx", RATE_LIMIT_PREDICT="3/minute", **settings) as bento:
+        server = SERVER[1].replace("127.0.0.1:3000", urlsplit(bento.url).netloc)
+        server = server.replace("listen 80;", f"listen 127.0.0.1:{port};")
+        configuration = folder / "nginx.conf"
+        configuration.write_text(MAIN.format(folder=folder, server=server))
+        nginx = subprocess.Popen([program, "-p", str(folder), "-c", str(configuration)])
+        try:
+            wait_until(lambda: _accepts(port))
+            yield f"http://127.0.0.1:{port}", bento.log
+        finally:
+            nginx.terminate()
+            nginx.wait()
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def client(url: str, address: str, **headers: str) -> httpx.Client:
+    """A client of another address of this machine."""
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(transport=transport, base_url=url, headers={"Host": NAME, **headers})
+
+
+def test_each_client_of_nginx_has_limits_of_its_own(behind_nginx: tuple[str, Path]) -> None:
+    url, log = behind_nginx
+    for address in ("127.0.0.2", "127.0.0.3"):
+        with client(url, address) as http:
+            replies = [http.post("/predict", json={"text": "fine"}) for _ in range(4)]
+        assert [reply.status_code for reply in replies] == [200, 200, 200, 429]
+    assert "FORWARDED_ALLOW_IPS" not in log.read_text()
+
+
+def test_client_of_nginx_cannot_choose_its_address(behind_nginx: tuple[str, Path]) -> None:
+    url, _ = behind_nginx
+    statuses = []
+    for number in range(4):
+        forged = {"X-Forwarded-For": f"203.0.113.{number}"}
+        with client(url, "127.0.0.4", **forged) as http:
+            statuses.append(http.post("/predict", json={"text": "fine"}).status_code)
+    assert statuses == [200, 200, 200, 429]
+
+
+def test_name_and_origin_reach_the_service(behind_nginx: tuple[str, Path]) -> None:
+    url, _ = behind_nginx
+    with client(url, "127.0.0.5") as http:
+        assert http.get("/health").status_code == 200
+        assert http.get("/health", headers={"Host": "evil.example"}).status_code == 421
+        own, other = ({"Origin": f"https://{name}"} for name in (NAME, "evil.example"))
+        assert http.post("/feedback", json={}, headers=own).status_code == 422
+        assert http.post("/feedback", json={}, headers=other).status_code == 403
+
+
+def test_body_larger_than_nginx_buffers_and_endless_one(behind_nginx: tuple[str, Path]) -> None:
+    url, _ = behind_nginx
+    with client(url, "127.0.0.6") as http:
+        texts = ["fine " * 900] * 100
+        assert http.post("/predict/batch", json={"texts": texts}, timeout=60).status_code == 200
+        large = b" " * 5_000_000
+        headers = {"Content-Type": "application/json"}
+        assert http.post("/predict", content=large, headers=headers).status_code == 413
