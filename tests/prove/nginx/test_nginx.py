@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
@@ -19,9 +20,10 @@ from tests.serving import Serve, free_port
 from tests.waiting import wait_until
 
 NAME = "sentiment.example"
-SERVER = re.search(r"```nginx\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.S)
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+SERVER = re.search(r"```nginx\n(.*?)```", PAGE, re.DOTALL)
 MAIN = """
-daemon off; pid {folder}/pid; error_log stderr;
+user {user}; daemon off; pid {folder}/pid; error_log stderr;
 events {{}}
 http {{
   access_log off;
@@ -46,7 +48,7 @@ def behind_nginx(
         server = SERVER[1].replace("127.0.0.1:3000", urlsplit(bento.url).netloc)
         server = server.replace("listen 80;", f"listen 127.0.0.1:{port};")
         configuration = folder / "nginx.conf"
-        configuration.write_text(MAIN.format(folder=folder, server=server))
+        configuration.write_text(MAIN.format(user=getpass.getuser(), folder=folder, server=server))
         nginx = subprocess.Popen([program, "-p", str(folder), "-c", str(configuration)])
         try:
             wait_until(lambda: _accepts(port))
