@@ -43,8 +43,12 @@ def behind_nginx(
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program is not None, "install nginx"
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
-    settings = {"FORWARDED_ALLOW_IPS": "127.0.0.1", "ALLOWED_HOSTS": NAME}
-    with serve_own("nginx", RATE_LIMIT_PREDICT="3/minute", **settings) as bento:
+    with serve_own(
+        "nginx",
+        FORWARDED_ALLOW_IPS="127.0.0.1",
+        ALLOWED_HOSTS=NAME,
+        RATE_LIMIT_PREDICT="3/minute",
+    ) as bento:
         server = SERVER[1].replace("127.0.0.1:3000", urlsplit(bento.url).netloc)
         server = server.replace("listen 80;", f"listen 127.0.0.1:{port};")
         configuration = folder / "nginx.conf"
