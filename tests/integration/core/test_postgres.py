@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.errors import DatabaseUnavailable
-from core.postgres import connected, create_engine, reading
+from core.postgres import READ_ONLY_SECONDS, connected, create_engine, reading
+from tests.database import run_sql
 
 
 def queries(query_type: str) -> float:
@@ -98,3 +101,79 @@ async def test_connected_is_true_only_for_a_living_server(
     assert await connected(engine) is True
     assert await connected(dead) is False
     assert queries("ping") - before == 2
+
+
+@asynccontextmanager
+async def read_only(server: URL, database: str | None) -> AsyncIterator[None]:
+    """New sessions of the database are read-only, as on a primary that became a replica."""
+    alter = f"ALTER DATABASE {database} %s default_transaction_read_only"
+    await asyncio.to_thread(run_sql, server, f"{alter % 'SET'} = on")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(run_sql, server, alter % "RESET")
+
+
+async def write(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TEMP TABLE written (n int) ON COMMIT DROP"))
+
+
+async def test_read_only_answer_replaces_every_session_of_the_pool(
+    postgres_server: URL, database_url: URL
+) -> None:
+    engine = create_engine(database_url, pool_size=3, timeout_seconds=5)
+    async with (
+        read_only(postgres_server, database_url.database),
+        engine.connect(),
+        engine.connect(),
+        engine.connect(),
+    ):
+        pass
+    # Three sessions are idle, and stay read-only for as long as they live.
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        await write(engine)
+    await asyncio.gather(*(write(engine) for _ in range(3)))
+    await engine.dispose()
+
+
+async def test_read_only_session_that_only_reads_is_replaced_in_time(
+    postgres_server: URL, database_url: URL
+) -> None:
+    engine = create_engine(database_url, pool_size=1, timeout_seconds=5)
+
+    async def is_read_only() -> bool:
+        async with reading(engine) as connection:
+            return bool(await connection.scalar(text("SHOW transaction_read_only")) == "on")
+
+    async with read_only(postgres_server, database_url.database):
+        assert await is_read_only()
+        await asyncio.sleep(READ_ONLY_SECONDS)
+        # Nothing but a read-only server is there, and it answers.
+        assert await is_read_only()
+    await asyncio.sleep(READ_ONLY_SECONDS)
+    assert not await is_read_only()
+    await engine.dispose()
+
+
+async def test_session_outlives_a_change_of_a_table_that_it_copies_to(engine: AsyncEngine) -> None:
+    async def copy(value: object) -> None:
+        async with engine.begin() as connection:
+            raw = await connection.get_raw_connection()
+            assert raw.driver_connection is not None
+            await raw.driver_connection.copy_records_to_table("copied", records=[(value,)])
+
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE copied (n int)"))
+    await copy(1)
+    await asyncio.to_thread(run_sql, engine.url, "ALTER TABLE copied ALTER n TYPE text")
+    await copy("two")
+
+
+async def test_connection_has_the_settings_of_the_service(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        values = [
+            await connection.scalar(text(f"SHOW {name}"))
+            for name in ("jit", "work_mem", "max_parallel_workers_per_gather", "timezone")
+        ]
+    assert values == ["off", "32MB", "0", "UTC"]
