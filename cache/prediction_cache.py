@@ -9,13 +9,14 @@ from contextlib import suppress
 import orjson
 from cachetools import TTLCache
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from cache.keys import PREFIX
 from cache.write_behind import WriteBehind
 from core import metrics
 from core.coalescing import Bounds, CallDropped, Coalescer
 from core.errors import describe_error
-from core.redis import REDIS_FAILURES, RedisCircuit
+from core.redis import REDIS_FAILURES, WRONG_SERVER, RedisCircuit
 from core.types import Classification
 
 logger = logging.getLogger("bentoml.sentiment.cache")
@@ -135,6 +136,9 @@ class PredictionCache:
         try:
             with self._circuit.calling("ping"):
                 await self._redis.ping()
+        except ResponseError as error:
+            # It answers, and may refuse nothing but this command.
+            return not isinstance(error, WRONG_SERVER)
         except REDIS_FAILURES:
             return False
         return True

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cachetools import TTLCache
-from limits import RateLimitItem, parse
+from limits import RateLimitItem, WindowStats, parse
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, ResponseError
 
 from core import metrics
 from core.errors import RateLimited
 from core.redis import REDIS_FAILURES, RedisCircuit
 from web.routes import LimitName
 
+T = TypeVar("T")
+
 KEY_PREFIX = "sentiment-limits"
-
-
 # Clients whose state this process remembers, and for how long: to ask Redis for a state costs as
 # much as to count.
 REMEMBERED_CLIENTS = 10_000
@@ -61,14 +64,14 @@ class RateLimiter:
             for name, limit in limits.items()
             if limit != "off"
         }
-        self._shared = MovingWindowRateLimiter(
-            RedisStorage(
-                "async+redis://",  # unused beside a pool
-                implementation="redispy",
-                key_prefix=KEY_PREFIX,
-                connection_pool=redis.connection_pool,  # type: ignore[arg-type]
-            )
+        self._redis = redis
+        self._storage = RedisStorage(
+            "async+redis://",  # unused beside a pool
+            implementation="redispy",
+            key_prefix=KEY_PREFIX,
+            connection_pool=redis.connection_pool,  # type: ignore[arg-type]
         )
+        self._shared = MovingWindowRateLimiter(self._storage)
         self._local = MovingWindowRateLimiter(MemoryStorage())
         self._circuit = circuit or RedisCircuit()
         self._remembered: TTLCache[tuple[LimitName, str], LimitState] = TTLCache(
@@ -115,19 +118,67 @@ class RateLimiter:
         item = self._items.get(name)
         if item is None:
             return None
-        try:
-            with self._circuit.calling("rate_limit"):
-                stats = await self._shared.get_window_stats(item, name, client)
-        except REDIS_FAILURES:
-            stats = await self._local.get_window_stats(item, name, client)
-        return LimitState(item.amount, item.get_expiry(), stats.remaining, stats.reset_time)
+
+        async def stats(limiter: MovingWindowRateLimiter) -> WindowStats:
+            found = await limiter.get_window_stats(item, name, client)
+            _check_stats(item, found)
+            return found
+
+        left = await self._ask(item, name, client, stats)
+        return LimitState(item.amount, item.get_expiry(), left.remaining, left.reset_time)
 
     async def _hit(self, item: RateLimitItem, name: LimitName, client: str, cost: int) -> bool:
+        async def hit(limiter: MovingWindowRateLimiter) -> bool:
+            return await limiter.hit(item, name, client, cost=cost)
+
+        return await self._ask(item, name, client, hit)
+
+    async def _ask(
+        self,
+        item: RateLimitItem,
+        name: LimitName,
+        client: str,
+        question: Callable[[MovingWindowRateLimiter], Awaitable[T]],
+    ) -> T:
+        """Ask Redis, and this process if Redis cannot answer.
+
+        A key with a value that is not a window was written by another program. It is deleted, and
+        the client's window begins again.
+        """
+        for is_last in (False, True):
+            try:
+                with self._circuit.calling("rate_limit"):
+                    return await question(self._shared)
+            except NoPermissionError:
+                break
+            except ResponseError:
+                if is_last or not await self._delete(item.key_for(name, client)):
+                    break
+            except REDIS_FAILURES:
+                break
+        return await question(self._local)
+
+    async def _delete(self, key: str) -> bool:
         try:
             with self._circuit.calling("rate_limit"):
-                return await self._shared.hit(item, name, client, cost=cost)
+                await self._redis.delete(self._storage.bridge.prefixed_key(key))
         except REDIS_FAILURES:
-            return await self._local.hit(item, name, client, cost=cost)
+            return False
+        return True
+
+
+def _check_stats(item: RateLimitItem, stats: WindowStats) -> None:
+    """Check what Redis holds of a window; a list may hold any numbers.
+
+    Raises:
+        ResponseError: no requests can have left it.
+    """
+    # The clocks of machines differ, but by less than a window.
+    latest = time.time() + 2 * item.get_expiry()
+    if not (math.isfinite(stats.reset_time) and stats.reset_time <= latest):
+        raise ResponseError("WRONGTYPE the window of a rate limit ends at an impossible time")
+    if not 0 <= stats.remaining <= item.amount:
+        raise ResponseError("WRONGTYPE the window of a rate limit has an impossible size")
 
 
 def _times(item: RateLimitItem, factor: int) -> RateLimitItem:
