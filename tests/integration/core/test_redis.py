@@ -72,15 +72,17 @@ async def test_limit_key_that_is_no_window_is_replaced_and_the_cache_goes_on(
     async with users_of(redis_server) as users:
         await users.limiter.check("predict", "ann")
         key = await limit_key(redis)
-        await redis.delete(key)
-        if values is None:
-            await redis.set(key, "a string")
-        else:
-            await redis.rpush(key, *values * 3)
         for _ in range(2 * FAILURES):
-            await users.limiter.state("predict", "ann")
-            assert await users.caches()
-        await redis.delete(key)
+            await redis.delete(key)
+            if values is None:
+                await redis.set(key, "a string")
+            else:
+                await redis.rpush(key, *values * 3)
+            state = await users.limiter.state("predict", "ann")
+            assert state is not None
+            assert state.remaining == 3
+            assert state.reset_in_seconds <= 60
+        assert await users.caches()
         await users.limits("ann")
         assert await redis.type(key) == b"list"
 
