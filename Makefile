@@ -129,8 +129,11 @@ prove-compose: $(VENV)/.dev ## Prove with a real dockerd that all of docker-comp
 .PHONY: prove-railway
 prove-railway: $(VENV)/.dev ## Prove that the image runs with what Railway gives it, replayed with docker
 
+.PHONY: prove-pooler
+prove-pooler: $(VENV)/.dev ## Prove that the service works behind PgBouncer in transaction mode
+
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-image prove-start prove-compose prove-railway:
+prove-alerts prove-dashboard prove-image prove-start prove-compose prove-railway prove-pooler:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz
