@@ -24,6 +24,21 @@ from tests.serving import free_port
 from tests.waiting import wait_until
 
 
+def leave_open_data(folder: Path) -> None:
+    """Data that others may read, as an earlier release left it."""
+    for name in ("spool", "models"):
+        (folder / name).mkdir(parents=True)
+        (folder / name).chmod(0o755)
+    rejected = folder / "spool" / "rejected.jsonl"
+    rejected.write_text("")
+    rejected.chmod(0o644)
+
+
+def open_to_others(folder: Path) -> list[Path]:
+    """What other users may read or write in a folder; they may pass through the folder itself."""
+    return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
+
+
 @pytest.mark.parametrize("command", [["scripts.serve"], ["bentoml", "serve"]], ids=" ".join)
 def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
     bentoml_home: Path, tmp_path: Path, command: list[str]
@@ -33,6 +48,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         bentoml_home, DATA_FOLDER=str(tmp_path / "data"), **proxy.environment
     )
     port = environment["PORT"]
+    leave_open_data(tmp_path / "data")
 
     with Launched(environment, tmp_path / "first", command) as first:
         first.wait_until_ready()
@@ -55,6 +71,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         assert "Traceback" not in second.output()
         assert processes_using(tmp_path / "data", port) == []
     assert proxy.first_request() == b""
+    assert open_to_others(tmp_path / "data") == []
 
 
 def test_killed_start_leaves_no_database_and_the_next_start_serves(
