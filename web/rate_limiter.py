@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from cachetools import TTLCache
@@ -17,12 +18,13 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from core import metrics
 from core.errors import RateLimited
+from core.rate_limits import OFF, LimitName
 from core.redis import REDIS_FAILURES, RedisCircuit
-from web.routes import LimitName
 
 T = TypeVar("T")
 
 KEY_PREFIX = "sentiment-limits"
+NO_LIMITS: Mapping[LimitName, str] = {}
 # Clients whose state this process remembers, and for how long: to ask Redis for a state costs as
 # much as to count.
 REMEMBERED_CLIENTS = 10_000
@@ -59,11 +61,8 @@ class RateLimiter:
         Batches count by their texts: `20/minute` allows 20 batches of `max_batch_texts`, or more
         smaller ones. All users of one Redis share its `circuit`.
         """
-        self._items: dict[LimitName, RateLimitItem] = {
-            name: _times(parse(limit), max_batch_texts if name == "batch" else 1)
-            for name, limit in limits.items()
-            if limit != "off"
-        }
+        self._limits = dict(limits)
+        self._max_batch_texts = max_batch_texts
         self._redis = redis
         self._storage = RedisStorage(
             "async+redis://",  # unused beside a pool
@@ -74,12 +73,14 @@ class RateLimiter:
         self._shared = MovingWindowRateLimiter(self._storage)
         self._local = MovingWindowRateLimiter(MemoryStorage())
         self._circuit = circuit or RedisCircuit()
-        self._remembered: TTLCache[tuple[LimitName, str], LimitState] = TTLCache(
+        self._remembered: TTLCache[str, LimitState] = TTLCache(
             REMEMBERED_CLIENTS, REMEMBERED_SECONDS
         )
 
-    async def check(self, name: LimitName, client: str, cost: int = 1) -> LimitState | None:
-        """Count one request, or `cost` texts of one.
+    async def check(
+        self, name: LimitName, client: str, cost: int = 1, own: Mapping[LimitName, str] = NO_LIMITS
+    ) -> LimitState | None:
+        """Count one request, or `cost` texts of one; the client's `own` limits go first.
 
         Returns what is left, None if the limit is off. It includes requests that other processes
         counted after at most `REMEMBERED_SECONDS`; the limit itself is exact.
@@ -87,14 +88,14 @@ class RateLimiter:
         Raises:
             RateLimited: the client has used up its limit; the error says when it may try again.
         """
-        item = self._items.get(name)
+        item = self._item(name, own)
         if item is None:
             return None
         if await self._hit(item, name, client, cost):
-            return await self._state_after(name, client, cost)
-        self._remembered.pop((name, client), None)
-        state = await self.state(name, client)
-        wait_seconds = max(1, round(state.reset_in_seconds + 0.5)) if state else 1
+            return await self._state_after(item, name, client, cost)
+        self._remembered.pop(item.key_for(name, client), None)
+        state = await self._state(item, name, client)
+        wait_seconds = max(1, round(state.reset_in_seconds + 0.5))
         metrics.rate_limited.labels(name).inc()
         counted = "texts" if name == "batch" else "requests"
         raise RateLimited(
@@ -103,22 +104,29 @@ class RateLimiter:
             retry_after_seconds=wait_seconds,
         )
 
-    async def _state_after(self, name: LimitName, client: str, cost: int) -> LimitState | None:
-        known = self._remembered.get((name, client))
+    async def state(
+        self, name: LimitName, client: str, own: Mapping[LimitName, str] = NO_LIMITS
+    ) -> LimitState | None:
+        """What `client` has left, without counting; `None` if the limit is off."""
+        item = self._item(name, own)
+        return None if item is None else await self._state(item, name, client)
+
+    def _item(self, name: LimitName, own: Mapping[LimitName, str]) -> RateLimitItem | None:
+        rate = own.get(name) or self._limits.get(name, OFF)
+        return _item_of(rate, self._max_batch_texts if name == "batch" else 1)
+
+    async def _state_after(
+        self, item: RateLimitItem, name: LimitName, client: str, cost: int
+    ) -> LimitState:
+        key = item.key_for(name, client)
+        known: LimitState | None = self._remembered.get(key)
         if known is None:
-            state = await self.state(name, client)
-            if state is not None:
-                self._remembered[name, client] = state
-            return state
-        known.remaining = max(0, known.remaining - cost)
+            known = self._remembered[key] = await self._state(item, name, client)
+        else:
+            known.remaining = max(0, known.remaining - cost)
         return known
 
-    async def state(self, name: LimitName, client: str) -> LimitState | None:
-        """What `client` has left, without counting; `None` if the limit is off."""
-        item = self._items.get(name)
-        if item is None:
-            return None
-
+    async def _state(self, item: RateLimitItem, name: LimitName, client: str) -> LimitState:
         async def stats(limiter: MovingWindowRateLimiter) -> WindowStats:
             found = await limiter.get_window_stats(item, name, client)
             _check_stats(item, found)
@@ -181,5 +189,10 @@ def _check_stats(item: RateLimitItem, stats: WindowStats) -> None:
         raise ResponseError("WRONGTYPE the window of a rate limit has an impossible size")
 
 
-def _times(item: RateLimitItem, factor: int) -> RateLimitItem:
+@lru_cache(1_000)
+def _item_of(rate: str, factor: int) -> RateLimitItem | None:
+    """A rate with its amount multiplied; None if it is off."""
+    if rate == OFF:
+        return None
+    item = parse(rate)
     return type(item)(item.amount * factor, item.multiples)
