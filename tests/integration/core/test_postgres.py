@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.errors import DatabaseUnavailable
 from core.postgres import READ_ONLY_SECONDS, connected, create_engine, reading
 from tests.database import run_sql
+from tests.serving import free_port
 
 
 def queries(query_type: str) -> float:
@@ -170,10 +172,62 @@ async def test_session_outlives_a_change_of_a_table_that_it_copies_to(engine: As
     await copy("two")
 
 
+NAMES = ("jit", "work_mem", "max_parallel_workers_per_gather", "timezone")
+
+
+async def settings(connection: AsyncConnection) -> list[str]:
+    return [await connection.scalar(text(f"SHOW {name}")) for name in NAMES]
+
+
 async def test_connection_has_the_settings_of_the_service(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
-        values = [
-            await connection.scalar(text(f"SHOW {name}"))
-            for name in ("jit", "work_mem", "max_parallel_workers_per_gather", "timezone")
-        ]
-    assert values == ["off", "32MB", "0", "UTC"]
+        assert await settings(connection) == ["off", "32MB", "0", "UTC"]
+
+
+async def test_behind_a_pooler_nothing_outlives_a_transaction(database_url: URL) -> None:
+    """`make prove-pooler` has a real PgBouncer; it is not on every machine."""
+    async with pooler(Path(str(database_url.query["host"])) / ".s.PGSQL.5432") as port:
+        url = database_url.set(query={}, host="127.0.0.1", port=port)
+        engine = create_engine(url, pool_size=1, timeout_seconds=5)
+        async with engine.connect() as connection:
+            assert await settings(connection) == ["off", "32MB", "0", "UTC"]
+            await connection.rollback()
+            raw = await connection.get_raw_connection()
+            assert raw.driver_connection is not None
+            status = await raw.driver_connection.execute(
+                "SELECT FROM pg_settings WHERE name IN ('jit', 'work_mem') AND source = 'session'"
+            )
+            assert status == "SELECT 0"
+            status = await raw.driver_connection.execute("SELECT FROM pg_prepared_statements")
+            assert status == "SELECT 0"
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def pooler(server: Path) -> AsyncIterator[int]:
+    """Forwards connections, and makes up process ids as a pooler does."""
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_unix_connection(server)
+
+        async def pump(
+            source: asyncio.StreamReader, target: asyncio.StreamWriter, length: bytes
+        ) -> None:
+            while piece := await source.read(65_536):
+                head, key_data, rest = piece.partition(length)
+                target.write(head + key_data + (b"\0\0\0\1" + rest[4:] if key_data else b""))
+            target.close()
+
+        key_data = b"K\0\0\0\x0c"
+        await asyncio.gather(
+            pump(reader, server_writer, b"\0no such bytes"), pump(server_reader, writer, key_data)
+        )
+        ended.release()
+
+    ended = asyncio.Semaphore(0)
+    port = free_port()
+    listener = await asyncio.start_server(forward, "127.0.0.1", port)
+    yield port
+    listener.close()
+    for _ in ("the first connection, which shows that it is a pooler", "the one that is used"):
+        await asyncio.wait_for(ended.acquire(), 5)
