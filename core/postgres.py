@@ -114,7 +114,12 @@ class _Connector:
     ) -> DBAPIConnection:
         if not self._pooled:
             connection: Any = dialect.connect(*args, **options)
-            if connection.run_async(_set_for_session):
+            try:
+                is_direct = connection.run_async(_set_for_session)
+            except BaseException:
+                connection.driver_connection.terminate()
+                raise
+            if is_direct:
                 return self._known(connection, entry)
             connection.run_async(asyncpg.Connection.close)
             self._pooled = True
