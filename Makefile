@@ -132,8 +132,11 @@ prove-railway: $(VENV)/.dev ## Prove that the image runs with what Railway gives
 .PHONY: prove-nginx
 prove-nginx: $(VENV)/.dev ## Prove that limits count the clients of a real nginx, set up as documented
 
+.PHONY: prove-pooler
+prove-pooler: $(VENV)/.dev ## Prove that the service works behind PgBouncer in transaction mode
+
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-image prove-start prove-compose prove-railway prove-nginx:
+prove-alerts prove-dashboard prove-image prove-start prove-compose prove-railway prove-nginx prove-pooler:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz

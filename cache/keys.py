@@ -19,3 +19,8 @@ def cache_key(version: Version, revision: str, text: str) -> str:
     """
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{digest}"
+
+
+def revision_of(key: str) -> str:
+    """The revision in a key that `cache_key` made."""
+    return key.split(":")[-2]

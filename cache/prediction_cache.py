@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+import msgspec
 import orjson
 from cachetools import TTLCache
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from cache.keys import PREFIX
+from cache.keys import PREFIX, revision_of
 from cache.write_behind import WriteBehind
 from core import metrics
 from core.coalescing import Bounds, CallDropped, Coalescer
-from core.errors import describe_error
-from core.redis import REDIS_FAILURES, RedisCircuit
+from core.redis import REDIS_FAILURES, WRONG_SERVER, RedisCircuit
 from core.types import Classification
 
 logger = logging.getLogger("bentoml.sentiment.cache")
@@ -32,6 +35,12 @@ FLUSH_SECONDS = 2.0
 # Up to so many keys are counted exactly. Beyond that, the size is that of the whole database, which
 # differs only by the few keys of the rate limits.
 MAX_COUNTED_KEYS = 10_000
+# An answer is some 150 bytes.
+MAX_VALUE_BYTES = 4_096
+# Softmax probabilities of float32 differ from a sum of 1 by less.
+MAX_SUM_ERROR = 0.001
+# An attack on Redis must not fill the log too; the metric counts each value.
+LOG_SECONDS = 60.0
 
 
 class PredictionCache:
@@ -57,10 +66,12 @@ class PredictionCache:
         self._lookups = Coalescer[str, bytes | str | None](
             self._mget, ROUND_TRIPS, timeout_seconds=MAX_WAIT_SECONDS
         )
-        self._writes = WriteBehind(
-            self._set, max_items=MAX_WAITING_WRITES, batch_items=ROUND_TRIPS.call_items
+        # None deletes a key.
+        self._writes = WriteBehind[tuple[str, Classification | None]](
+            self._write, max_items=MAX_WAITING_WRITES, batch_items=ROUND_TRIPS.call_items
         )
         self._circuit = circuit or RedisCircuit()
+        self._logged_at = -math.inf
 
     async def lookup(self, keys: Sequence[str]) -> list[Classification | None]:
         """Look up the cached classification of each key; `None` for a miss.
@@ -74,7 +85,7 @@ class PredictionCache:
             values = await self._fetch(requested)
             for index, key, value in zip(absent, requested, values, strict=True):
                 # Another request may have stored it meanwhile; Redis gets it a moment later.
-                classification = found[index] = _decode(value) or self._local.get(key)
+                classification = found[index] = self._decode(key, value) or self._local.get(key)
                 if classification is not None:
                     self._remember(key, classification)
         hits = sum(classification is not None for classification in found)
@@ -108,10 +119,13 @@ class PredictionCache:
         if dropped:
             metrics.cache_writes_dropped.inc(dropped)
 
-    async def _set(self, items: list[tuple[str, Classification]]) -> None:
+    async def _write(self, items: list[tuple[str, Classification | None]]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for key, classification in items:
-            pipeline.set(key, orjson.dumps(classification), ex=self._ttl_seconds)
+            if classification is None:
+                pipeline.delete(key)
+            else:
+                pipeline.set(key, orjson.dumps(classification), ex=self._ttl_seconds)
         with suppress(*REDIS_FAILURES), self._circuit.calling("store"):
             await pipeline.execute()
 
@@ -135,22 +149,43 @@ class PredictionCache:
         try:
             with self._circuit.calling("ping"):
                 await self._redis.ping()
+        except ResponseError as error:
+            # It answers, and may refuse nothing but this command.
+            return not isinstance(error, WRONG_SERVER)
         except REDIS_FAILURES:
             return False
         return True
 
+    def _decode(self, key: str, value: bytes | str | None) -> Classification | None:
+        if value is None:
+            return None
+        try:
+            return decode(key, value)
+        except ValueError as error:
+            # Another program wrote this key.
+            metrics.cache_invalid_values.inc()
+            self._writes.add([(key, None)])
+            if time.monotonic() - self._logged_at > LOG_SECONDS:
+                self._logged_at = time.monotonic()
+                logger.warning("a value in Redis is no cached answer and is deleted: %s", error)
+        return None
 
-def _decode(value: bytes | str | None) -> Classification | None:
-    if value is None:
-        return None
+
+def decode(key: str, value: bytes | str) -> Classification:
+    """Decode and check the value of a key.
+
+    Raises:
+        ValueError: it is no classification, or not one that belongs to the key.
+    """
+    if len(value) > MAX_VALUE_BYTES:
+        raise ValueError(f"it has {len(value):,} bytes")
     try:
-        classification = Classification(**orjson.loads(value))
-        # Invalid scores must raise here, not later in the reply.
-        float(classification.confidence)
-    except (ValueError, TypeError, AttributeError) as error:
-        # Another program wrote this key. The miss computes the answer again and replaces the value.
-        logger.warning(
-            "a cached value cannot be read and counts as a miss: %s", describe_error(error)
-        )
-        return None
+        classification = msgspec.json.decode(value, type=Classification)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        # msgspec quotes an unknown word.
+        raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from error
+    if classification.revision != revision_of(key):
+        raise ValueError("it is of other weights than its key")
+    if abs(math.fsum(classification.scores.values()) - 1) > MAX_SUM_ERROR:
+        raise ValueError("its scores do not add up to 1")
     return classification

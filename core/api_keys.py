@@ -1,26 +1,31 @@
-"""API keys: parsing the setting, making a new key, finding the key of a request."""
+"""API keys: parsing a setting or a file, making a new key, finding the key of a request."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from secrets import token_urlsafe
 from typing import Literal, get_args
+
+from core.rate_limits import LIMIT_NAMES, LimitName, check_rate
 
 KeyScope = Literal["predict", "analytics", "admin"]
 
 KEY_SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
-EXAMPLE = "shop:predict:<sha256>,ops:predict+analytics:<sha256>"
+EXAMPLE = "shop:predict:<sha256>,ops:predict+analytics:<sha256>:predict=1000/minute"
 KEY_BYTES = 32
-_ENTRY = re.compile(r"(?P<name>[^:,]+):(?P<scopes>[a-z+]+):(?P<sha256>[0-9a-fA-F]{64})")
+_ENTRY = re.compile(
+    r"(?P<name>[^:,]+):(?P<scopes>[a-z+]+):(?P<sha256>[0-9a-fA-F]{64})(:(?P<limits>[^:,]+))?"
+)
+_LIMIT = re.compile(r"(?P<name>[a-z]+)=(?P<rate>\d+/\d*[a-z]+|off)")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """The owner and the scopes of a key, and the SHA-256 of the key itself.
+    """The owner, scopes and own rate limits of a key, and the SHA-256 of the key itself.
 
     A key is 256 random bits, too many to guess, so a plain hash is as safe as a slow one and costs
     a request only a microsecond.
@@ -29,13 +34,21 @@ class ApiKey:
     name: str
     scopes: frozenset[KeyScope]
     sha256: str
+    limits: Mapping[LimitName, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """What names the key in public: the beginning of its hash gives nothing away."""
+        return self.sha256[:12]
 
     def allows(self, scope: KeyScope) -> bool:
         return scope in self.scopes or "admin" in self.scopes
 
     def entry(self) -> str:
-        """The key as an entry of the setting."""
-        return f"{self.name}:{'+'.join(sorted(self.scopes))}:{self.sha256}"
+        """The key as an entry of the setting, and as a line of the file."""
+        limits = "+".join(f"{name}={rate}" for name, rate in self.limits.items())
+        entry = f"{self.name}:{'+'.join(sorted(self.scopes))}:{self.sha256}"
+        return f"{entry}:{limits}" if limits else entry
 
 
 def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
@@ -47,19 +60,60 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
     return tuple(_parse(entry.strip()) for entry in text.split(",") if entry.strip())
 
 
+def parse_key_file(text: str) -> tuple[tuple[ApiKey, ...], list[str]]:
+    """Parse a file with one entry a line; returns the keys, and a sentence for each invalid line.
+
+    Empty lines and those that begin with `#` are left out.
+    """
+    keys, faults = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        entry = line.strip()
+        if entry and not entry.startswith("#"):
+            try:
+                keys.append(_parse(entry))
+            except ValueError as error:
+                faults.append(f"line {number} {error}")
+    return tuple(keys), faults
+
+
+def parse_limits(text: str) -> dict[LimitName, str]:
+    """Parse rates such as `predict=1000/minute+batch=off`.
+
+    Raises:
+        ValueError: they have another form.
+    """
+    limits: dict[LimitName, str] = {}
+    for part in text.split("+"):
+        match = _LIMIT.fullmatch(part)
+        name = next((known for known in LIMIT_NAMES if match and match["name"] == known), None)
+        if match is None or name is None or name in limits:
+            raise ValueError(
+                "must have limits such as predict=1000/minute+batch=off; limits are "
+                f"{', '.join(LIMIT_NAMES)}"
+            )
+        limits[name] = check_rate(match["rate"])
+    return limits
+
+
 def _parse(entry: str) -> ApiKey:
     match = _ENTRY.fullmatch(entry)
     scopes = match["scopes"].split("+") if match else []
     known = frozenset(scope for scope in KEY_SCOPES if scope in scopes)
     if match is None or len(known) != len(scopes):
         raise ValueError(f"must have the form {EXAMPLE}; scopes are {', '.join(KEY_SCOPES)}")
-    return ApiKey(match["name"], known, match["sha256"].lower())
+    try:
+        limits = parse_limits(match["limits"]) if match["limits"] else {}
+    except ValueError as error:
+        raise ValueError(f"must have the form {EXAMPLE}; it {error}") from None
+    return ApiKey(match["name"], known, match["sha256"].lower(), limits)
 
 
-def make_api_key(name: str, scopes: Collection[KeyScope]) -> tuple[str, ApiKey]:
+def make_api_key(
+    name: str, scopes: Collection[KeyScope], limits: Mapping[LimitName, str] | None = None
+) -> tuple[str, ApiKey]:
     """Make a new key: the text that its owner sends, and the entry for the setting."""
     key = token_urlsafe(KEY_BYTES)
-    return key, ApiKey(name, frozenset(scopes), hash_key(key))
+    return key, ApiKey(name, frozenset(scopes), hash_key(key), limits or {})
 
 
 def hash_key(key: str) -> str:

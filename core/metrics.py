@@ -146,6 +146,10 @@ cache_joins = Counter(
 cache_writes_dropped = Counter(
     "cache_writes_dropped_total", "Answers not cached because too many waited for Redis"
 )
+cache_invalid_values = Counter(
+    "cache_invalid_values_total",
+    "Values in Redis that are no cached answer; each is a miss and is deleted",
+)
 redis_errors = Counter("redis_errors_total", "Failed Redis operations", ["operation"])
 rate_limited = Counter("rate_limited_requests_total", "Requests answered 429", ["limit"])
 db_queries = Counter("db_queries_total", "Database round trips", ["type"])

@@ -1,17 +1,23 @@
-"""The PostgreSQL connection pool, and the errors that count as its failures."""
+"""The PostgreSQL connection pool, and the errors that count as its failures.
+
+A connection may lead to PostgreSQL itself, or to a pooler such as PgBouncer, which lends a server
+for one transaction only. So nothing that the service does in a session may outlive a transaction.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import asyncpg
-from sqlalchemy import URL, MetaData
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy import URL, Connection, Dialect, ExceptionContext, MetaData, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from core import metrics
 from core.errors import DatabaseUnavailable
@@ -44,6 +50,22 @@ DATABASE_FAILURES = (
 REFUSALS = (DataError, IntegrityError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 
 
+_TUNING = {
+    # A query groups some 100,000 rollup bins: compiling it takes longer than running it, and its
+    # groups fit into memory.
+    "jit": "off",
+    "work_mem": "32MB",
+    # Starting parallel workers takes longer than they save in these queries.
+    "max_parallel_workers_per_gather": "0",
+}
+# Settings that PostgreSQL reports without being asked, since version 14.
+_READ_ONLY_SETTINGS = ("in_hot_standby", "default_transaction_read_only")
+# Reading works in such a session, so it is replaced at intervals, not at each use.
+READ_ONLY_SECONDS = 2.0
+_IS_POOLED = "is_pooled"
+_CONNECTED_AT = "connected_at"
+
+
 def describe_failure(error: BaseException) -> str:
     """A database failure as one line of a log, without the statement and the rows it quotes."""
     cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
@@ -51,9 +73,9 @@ def describe_failure(error: BaseException) -> str:
     return f"{type(cause).__name__}: {message}"
 
 
-def create_engine(url: URL, *, pool_size: int, timeout_seconds: float) -> AsyncEngine:
+def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) -> AsyncEngine:
     """Make a pool of `pool_size` connections; waits and statements end after the time-out."""
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -63,18 +85,91 @@ def create_engine(url: URL, *, pool_size: int, timeout_seconds: float) -> AsyncE
         connect_args={
             "timeout": timeout_seconds,
             "command_timeout": timeout_seconds,
-            "server_settings": {
-                "application_name": "sentiment",
-                "timezone": "UTC",
-                # A query groups some 100,000 rollup bins: compiling it takes longer than running
-                # it, and its groups fit into memory.
-                "jit": "off",
-                "work_mem": "32MB",
-                # Starting parallel workers takes longer than they save in these queries.
-                "max_parallel_workers_per_gather": "0",
-            },
+            # asyncpg's own cache names statements and holds plans of tables that have changed.
+            # SQLAlchemy has a cache of its own.
+            "statement_cache_size": 0,
+            # PgBouncer refuses further settings here.
+            "server_settings": {"application_name": "sentiment", "timezone": "UTC"},
         },
     )
+    event.listen(engine.sync_engine, "do_connect", _Connector())
+    event.listen(engine.sync_engine, "begin", _set_for_transaction)
+    event.listen(engine.sync_engine, "checkout", _refuse_old_read_only)
+    event.listen(engine.sync_engine, "handle_error", _drop_pool_of_wrong_server)
+    return engine
+
+
+class _Connector:
+    """Opens the connections of a pool, and recognises a pooler in front of PostgreSQL.
+
+    A pooler makes up the process id that it tells a client, because the server changes. Behind
+    one, statements have no names: another client's session may have the name already.
+    """
+
+    def __init__(self) -> None:
+        self._pooled = False
+
+    def __call__(
+        self, dialect: Dialect, entry: ConnectionPoolEntry, args: tuple[Any, ...], options: Any
+    ) -> DBAPIConnection:
+        if not self._pooled:
+            connection: Any = dialect.connect(*args, **options)
+            try:
+                is_direct = connection.run_async(_set_for_session)
+            except BaseException:
+                connection.driver_connection.terminate()
+                raise
+            if is_direct:
+                return self._known(connection, entry)
+            connection.run_async(asyncpg.Connection.close)
+            self._pooled = True
+        unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
+        return self._known(dialect.connect(*args, **{**options, **unnamed}), entry)
+
+    def _known(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> DBAPIConnection:
+        entry.info[_IS_POOLED] = self._pooled
+        entry.info[_CONNECTED_AT] = time.monotonic()
+        return connection
+
+
+async def _set_for_session(connection: asyncpg.Connection) -> bool:
+    """Apply `_TUNING`, unless a pooler is in between; returns whether it was applied."""
+    # A simple query: it has no statement that a pooler could lose. The condition is checked first.
+    status = await connection.execute(
+        f"{_set_config('false')} WHERE pg_backend_pid() = {connection.get_server_pid()}"
+    )
+    return bool(status == "SELECT 1")
+
+
+def _set_for_transaction(connection: Connection) -> None:
+    if connection.info[_IS_POOLED]:
+        connection.exec_driver_sql(_set_config("true"))
+
+
+def _set_config(is_local: str) -> str:
+    values = (f"set_config('{name}', '{value}', {is_local})" for name, value in _TUNING.items())
+    return f"SELECT {', '.join(values)}"
+
+
+def _refuse_old_read_only(
+    connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object
+) -> None:
+    """Replace a session that is read-only, now and then: a new one may reach the new primary."""
+    driver: asyncpg.Connection = connection.driver_connection
+    reported = driver.get_settings()
+    is_read_only = any(getattr(reported, name, "off") == "on" for name in _READ_ONLY_SETTINGS)
+    if is_read_only and time.monotonic() - entry.info[_CONNECTED_AT] > READ_ONLY_SECONDS:
+        raise DisconnectionError("the session is read-only")
+
+
+def _drop_pool_of_wrong_server(context: ExceptionContext) -> None:
+    """Drop all connections of the pool once one of them turns out to be read-only.
+
+    After a failover the former primary is a replica, and sessions to it stay open.
+    """
+    cause = context.original_exception.__cause__
+    if isinstance(cause, asyncpg.ReadOnlySQLTransactionError):
+        context.is_disconnect = True
 
 
 @asynccontextmanager

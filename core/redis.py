@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
+from cachetools import TTLCache
 from circuitbreaker import CircuitBreaker
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import MasterDownError, ReadOnlyError, RedisError, ResponseError
 
 from core import metrics
 from core.errors import describe_error
@@ -23,6 +25,21 @@ FAILURES = 3
 REST_SECONDS = 2
 # asyncio raises its own TimeoutError and OSError where redis-py does not wrap them.
 REDIS_FAILURES = (RedisError, OSError, TimeoutError)
+# Answers of a replica, which was the primary when the connection was made.
+WRONG_SERVER = (ReadOnlyError, MasterDownError)
+# A refusal that repeats is logged again after this time.
+REFUSAL_LOG_SECONDS = 600.0
+MAX_LOGGED_CHARACTERS = 300
+
+Operation = Literal["lookup", "store", "size", "ping", "rate_limit", "key_use"]
+COMMANDS: dict[Operation, str] = {
+    "lookup": "MGET",
+    "store": "SET",
+    "size": "DBSIZE or SCAN",
+    "ping": "PING",
+    "rate_limit": "EVALSHA",
+    "key_use": "HSET or HGETALL",
+}
 
 
 def connect(url: str, *, timeout_seconds: float) -> Redis:
@@ -30,7 +47,7 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
 
     redis-py by default retries a failed command three times with up to 10 s of waiting, which a
     request cannot afford. One immediate retry stays: it replaces a connection that the server
-    closed while it was idle.
+    closed while it was idle, or whose server became a replica.
     """
     pool = BlockingConnectionPool.from_url(
         url,
@@ -40,6 +57,7 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 1),
+        retry_on_error=list(WRONG_SERVER),
     )
     return Redis.from_pool(pool)
 
@@ -52,15 +70,17 @@ class RedisCircuit:
     """The circuit breaker of a process and its Redis: an outage costs microseconds, no time-outs.
 
     After `FAILURES` failures in a row, calls fail at once for `REST_SECONDS`; then the next call
-    tries Redis again.
+    tries Redis again. A refusal of one command is no outage: Redis answers, and other commands may
+    work.
     """
 
     def __init__(self) -> None:
-        self._breaker = CircuitBreaker(FAILURES, REST_SECONDS, REDIS_FAILURES, name="redis")
+        self._breaker = CircuitBreaker(FAILURES, REST_SECONDS, _is_outage, name="redis")
         self._down = False
+        self._refused: TTLCache[tuple[Operation, str], None] = TTLCache(100, REFUSAL_LOG_SECONDS)
 
     @contextmanager
-    def calling(self, operation: str) -> Iterator[None]:
+    def calling(self, operation: Operation) -> Iterator[None]:
         """Wrap one call: count its failure, and log the first failure of an outage.
 
         Raises:
@@ -78,12 +98,38 @@ class RedisCircuit:
                     raise RedisConnectionError(str(error)) from error
         except REDIS_FAILURES as error:
             metrics.redis_errors.labels(operation).inc()
-            if not self._down:
-                logger.warning(
-                    "Redis fails, and the service goes on without it: %s", describe_error(error)
-                )
-            self._down = True
+            if _is_outage(type(error), error):
+                self._log_outage(error)
+            else:
+                self._log_refusal(operation, error)
+                self._log_recovery()
             raise
+        self._log_recovery()
+
+    def _log_outage(self, error: Exception) -> None:
+        if not self._down:
+            logger.warning(
+                "Redis fails, and the service goes on without it: %s", describe_error(error)
+            )
+        self._down = True
+
+    def _log_recovery(self) -> None:
         if self._down:
             logger.info("Redis answers again")
         self._down = False
+
+    def _log_refusal(self, operation: Operation, error: Exception) -> None:
+        """Log the first of the refusals that differ only in their details."""
+        kind = (operation, type(error).__name__ + str(error).partition(" ")[0])
+        if kind not in self._refused:
+            self._refused[kind] = None
+            logger.error(
+                "Redis refuses %s, and the service goes on without it: %s",
+                COMMANDS[operation],
+                describe_error(error)[:MAX_LOGGED_CHARACTERS],
+            )
+
+
+def _is_outage(_kind: type[BaseException], error: BaseException) -> bool:
+    is_refusal = isinstance(error, ResponseError) and not isinstance(error, WRONG_SERVER)
+    return isinstance(error, REDIS_FAILURES) and not is_refusal

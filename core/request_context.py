@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from starlette.types import Scope
 
+from core.rate_limits import LimitName
 from core.uuid7 import new_id
 
 REQUEST_ID_HEADER = b"x-request-id"
@@ -28,6 +29,8 @@ class RequestContext:
     id: str
     # The API key's name, or the client's address: what limits count and the audit log names.
     caller: str = "unknown"
+    # Those that the API key has for itself.
+    limits: Mapping[LimitName, str] = field(default_factory=dict)
     admitted: bool = False  # by the load shedder
     error: Exception | None = None  # that the request ended with
     # As the client sent it, while BentoML's metrics see its template instead.

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from limits import parse_many
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from core.api_keys import parse_api_keys
+from core.paths import ROOT
+from core.rate_limits import check_rate
 from core.urls import check_database_url, check_redis_url
 
 
@@ -24,16 +26,6 @@ def _checked_by(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _check_rate_limit(value: str) -> str:
-    if value.strip().lower() == "off":
-        return "off"
-    try:
-        [_] = parse_many(value)  # exactly one limit: the rate limiter applies only one
-    except ValueError as error:
-        raise ValueError("must be a rate such as 100/minute, or off") from error
-    return value
-
-
 def _check_host(value: str) -> str:
     if value == "localhost":
         return "127.0.0.1"
@@ -42,6 +34,11 @@ def _check_host(value: str) -> str:
     except ValueError as error:
         raise ValueError("must be an IP address such as 127.0.0.1, 0.0.0.0 or ::") from error
     return value
+
+
+def _beside_service(file: Path) -> Path:
+    """A relative path is relative to service.py, wherever a process was started."""
+    return ROOT / file
 
 
 def _check_memory_size(value: str) -> str:
@@ -90,8 +87,9 @@ DatabaseUrl = Annotated[SecretStr, _checked_by(check_database_url)]
 RedisUrl = Annotated[SecretStr, _checked_by(check_redis_url)]
 ApiKeys = Annotated[SecretStr, _checked_by(parse_api_keys)]
 Host = Annotated[str, AfterValidator(_check_host)]
+KeyFile = Annotated[Path, AfterValidator(_beside_service)]
 MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
-RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
+RateLimit = Annotated[str, AfterValidator(check_rate)]
 AllowedHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_hosts)]
 TrustedProxies = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_proxies)]
 CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]

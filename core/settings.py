@@ -18,6 +18,7 @@ from core.setting_types import (
     CorsOrigins,
     DatabaseUrl,
     Host,
+    KeyFile,
     MemorySize,
     RateLimit,
     RedisUrl,
@@ -69,8 +70,13 @@ class Settings(BaseSettings):
         description="API keys and their scopes, as `python -m scripts.make_key` prints them; "
         "unset: every client of this machine may use every endpoint",
     )
+    api_keys_file: KeyFile | None = Field(
+        None,
+        description="file with one entry of API_KEYS a line; a change counts within seconds, "
+        "without a restart",
+    )
     allow_anonymous: bool = False
-    """1 allows other machines to connect although API_KEYS is unset"""
+    """1 allows other machines to connect although there are no API keys"""
     runner_key: SecretStr | None = None
     """secret between the API and runners on other machines; the same on all of them"""
     cors_origins: CorsOrigins = ()
@@ -91,6 +97,8 @@ class Settings(BaseSettings):
     """limit per client, or off: /predict/batch, in batches of MAX_BATCH_TEXTS"""
     rate_limit_analytics: RateLimit = "60/minute"
     """limit per client, or off: /analytics/..."""
+    rate_limit_admin: RateLimit = "600/minute"
+    """limit per client, or off: /admin/..."""
 
     model_v1: str = "sentiment-distilbert-v1:latest"
     """tag of v1 in the BentoML model store"""
@@ -216,7 +224,7 @@ class Settings(BaseSettings):
     @property
     def is_open(self) -> bool:
         """Whether every client may use every endpoint, because there are no API keys."""
-        return not self.known_keys()
+        return not self.known_keys() and self.api_keys_file is None
 
     @property
     def accepted_hosts(self) -> frozenset[str] | None:

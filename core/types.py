@@ -25,11 +25,14 @@ ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 GONE_ENGINES: tuple[GoneEngine, ...] = get_args(GoneEngine)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
-# The limits of a runner's messages; `runners.wire` checks them when it decodes one.
-Name = Annotated[str, Meta(max_length=1_000)]
+# The limits of a classification and of a runner's messages. Whoever decodes one checks them:
+# `runners.wire`, and the cache. They are within what the prediction log can store, which has no
+# control characters.
+Name = Annotated[str, Meta(max_length=1_000, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Generation = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TokenCount = Annotated[int, Meta(ge=0, le=2**15 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Classification:
     revision: Name
     engine: Name
     scores: Annotated[dict[Sentiment, Probability], Meta(min_length=1)]
-    token_count: Count
+    token_count: TokenCount
     truncated: bool
 
     @property

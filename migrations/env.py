@@ -6,13 +6,11 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 # Both declare their tables, for autogenerate.
 import analytics.tables  # noqa: F401
 import rollout.tables  # noqa: F401
-from core.postgres import metadata
+from core.postgres import create_engine, metadata
 from core.settings import get_settings
 from migrations.upgrade import ADVISORY_LOCK, LOCK_TIMEOUT
 
@@ -33,11 +31,12 @@ def migrate(connection: Connection) -> None:
 
 async def migrate_online() -> None:
     url = context.config.attributes.get("url") or get_settings().sqlalchemy_url()
-    engine = create_async_engine(url, poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.run_sync(migrate)
-        await connection.commit()
-    await engine.dispose()
+    engine = create_engine(url, pool_size=1, timeout_seconds=None)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
 
 
 if context.is_offline_mode():

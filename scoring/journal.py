@@ -6,6 +6,8 @@ While OUT is being written, there are three files beside it:
 * OUT.rejected.jsonl: the rows that were not scored; stays if there are any;
 * OUT.progress: how many bytes of both files are valid, and how far the input was read.
 
+All of them hold texts, so only their owner may read them.
+
 The bytes are on disk before the progress that counts them. A killed run may have written more
 bytes; the next run cuts them off.
 """
@@ -23,6 +25,7 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec.structs import replace
 
+from core.private_files import make_private
 from scoring.chunks import Position
 
 _RESTART = "use --restart to begin again"
@@ -61,6 +64,7 @@ class Journal(AbstractContextManager["Journal"]):
         self._partial = _beside(out, ".partial")
         self._rejects = _beside(out, ".rejected.jsonl")
         self._progress_file = _beside(out, ".progress")
+        make_private(self._partial)
         self._lock = self._partial.open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,6 +103,7 @@ class Journal(AbstractContextManager["Journal"]):
             self._save(replace(self.progress, is_complete=True))
         if convert is not None and self._partial.stat().st_size:
             converted = _beside(self._out, ".converting")
+            make_private(converted)
             convert(self._partial, converted)
             _rename(converted, self._out)
             self._partial.unlink()
@@ -144,6 +149,7 @@ class Journal(AbstractContextManager["Journal"]):
         for path, size in self._valid_bytes(self.progress):
             if path.exists() and path.stat().st_size > size:
                 os.truncate(path, size)
+            make_private(path)
             files.append(path.open("ab"))
         return files
 
@@ -152,6 +158,7 @@ class Journal(AbstractContextManager["Journal"]):
 
     def _save(self, progress: Progress) -> None:
         new = _beside(self._progress_file, ".new")
+        make_private(new)
         new.write_bytes(msgspec.json.encode(progress))
         _rename(new, self._progress_file)
         self.progress = progress

@@ -22,6 +22,7 @@ from analytics.partition_maintenance import PartitionMaintenance
 from analytics.reader import Reader
 from cache.prediction_cache import PredictionCache
 from core import metrics
+from core.key_ring import KeyRing
 from core.postgres import connected, create_engine
 from core.redis import RedisCircuit, connect
 from core.settings import Settings
@@ -39,10 +40,12 @@ from runners.transport import RunnerApi
 from serving.pipeline import PredictionPipeline
 from web.dashboard.page import add_dashboard
 from web.json_api import JsonApi
+from web.key_use import KeyUse
 from web.openapi import openapi_document
 from web.rate_limiter import RateLimiter
 from web.read_api.analytics import analytics_router
 from web.read_api.app import create_read_app
+from web.read_api.keys import keys_router
 from web.read_api.operations import operations_router
 from web.read_api.rollout import rollout_router
 
@@ -52,7 +55,10 @@ DRAIN_SECONDS = 10.0
 class Container:
     """Holds every part of an API process; made on its event loop, when serving starts."""
 
-    def __init__(self, settings: Settings, runners: Mapping[Version, RunnerApi]) -> None:
+    def __init__(
+        self, settings: Settings, runners: Mapping[Version, RunnerApi], keys: KeyRing
+    ) -> None:
+        self.keys = keys
         self.redis = connect(
             settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
         )
@@ -70,8 +76,10 @@ class Container:
                 "predict": settings.rate_limit_predict,
                 "batch": settings.rate_limit_batch,
                 "analytics": settings.rate_limit_analytics,
+                "admin": settings.rate_limit_admin,
             },
         )
+        self.key_use = KeyUse(keys, self.redis, circuit)
         self.cache = PredictionCache(
             self.redis,
             ttl_seconds=settings.cache_ttl_seconds,
@@ -129,6 +137,8 @@ class Container:
         )
 
     def start(self) -> None:
+        self.keys.start()
+        self.key_use.start()
         self.spool.start()
         self.shipper.start()
         self.partition_maintenance.start()
@@ -149,6 +159,8 @@ class Container:
         await self.spool.close()
         await self.shipper.drain(DRAIN_SECONDS)
         await self.cache.stop()
+        await self.key_use.stop()
+        await self.keys.stop()
         await self.redis.aclose()
         await self.engine.dispose()
 
@@ -212,6 +224,7 @@ def read_app(container: Container, json_apis: Collection[JsonApi], version: str)
         operations_router(lambda: container, openapi),
         analytics_router(lambda: container.reader),
         rollout_router(lambda: container),
+        keys_router(lambda: container),
     )
     add_dashboard(app)
     return app

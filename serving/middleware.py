@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from core.key_ring import KeyRing
 from core.settings import Settings
 from runners.endpoints import Answer, RunnerEndpoints, RunnerKeyMiddleware
 from runners.wire import SHARED_CALL_BYTES
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 def api_layers(
     settings: Settings,
     shedder: LoadShedder,
+    *,
+    keys: KeyRing,
     limiter: Callable[[], RateLimiter],
     apis: Callable[[], Mapping[str, JsonApi]],
     stopping: Callable[[], bool],
@@ -54,7 +57,7 @@ def api_layers(
         # Before the body is read: a refused caller costs nothing more.
         Middleware(
             AccessMiddleware,
-            keys=settings.known_keys(),
+            keys=keys,
             limiter=limiter,
             allow_anonymous=settings.allow_anonymous,
         ),

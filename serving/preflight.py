@@ -12,9 +12,14 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from core.api_keys import parse_key_file
+from core.key_ring import read_key_file
+from core.private_files import close_to_others
 from core.settings import Settings, SettingsError
 
 Address = tuple[str, int]
+# The private databases look after their own folders.
+PRIVATE_DATA = ("spool", "models", "rollout.json")
 
 
 def check_addresses(addresses: Iterable[Address]) -> None:
@@ -42,6 +47,8 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
         SystemExit: the API could not work.
     """
     _check_data_folder(settings.data_folder)
+    if settings.api_keys_file is not None:
+        _check_key_file(settings.api_keys_file)
     # The image does without.
     if find_spec("serving.embedded"):
         from serving.embedded.start import prepare
@@ -63,3 +70,16 @@ def _check_data_folder(folder: Path) -> None:
         raise SystemExit(f"DATA_FOLDER: {folder} cannot be made ({error.strerror})") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SystemExit(f"DATA_FOLDER: {folder} cannot be written to")
+    for name in PRIVATE_DATA:
+        close_to_others(folder / name)
+
+
+def _check_key_file(file: Path) -> None:
+    try:
+        _, faults = parse_key_file(read_key_file(file).decode(errors="replace"))
+    except OSError as error:
+        raise SystemExit(f"API_KEYS_FILE: {file} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise SystemExit(f"API_KEYS_FILE: {error}") from None
+    if faults:
+        raise SystemExit(f"API_KEYS_FILE: {'; '.join(faults)}")

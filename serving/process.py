@@ -13,6 +13,7 @@ import bentoml
 
 from core import metrics
 from core.gc import freeze_gc
+from core.key_ring import KeyRing
 from core.logging import configure_logs
 from core.settings import Settings
 from core.tracing import start_tracing, stop_tracing
@@ -49,6 +50,7 @@ class ServingProcess:
         """Set up logs and supervision."""
         self._settings = settings
         self._runners = runners
+        self._keys = KeyRing(settings.known_keys(), settings.api_keys_file)
         self._runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
         self._apis: Mapping[str, JsonApi] = {}
         self.read_app = LazyApp()
@@ -69,6 +71,7 @@ class ServingProcess:
         for layer in api_layers(
             settings,
             self.shedder,
+            keys=self._keys,
             limiter=lambda: self.container.limiter,
             apis=lambda: self._apis,
             stopping=lambda: self.draining.active,
@@ -101,7 +104,7 @@ class ServingProcess:
         if settings.is_traced:
             start_tracing(settings.otel_service_name)
         self._hosts = self._connect()
-        self.container = Container(settings, {**in_process, **self._hosts})
+        self.container = Container(settings, {**in_process, **self._hosts}, self._keys)
         self._apis = json_apis(bento, service)
         self.read_app.set_app(read_app(self.container, self._apis.values(), VERSION))
         self.container.start()

@@ -44,7 +44,7 @@ settings.load_profile("suite")
 # The other proofs are about an image, which holds its models.
 NEED_MODELS = (
     "tests/served",
-    *(f"tests/prove/{name}" for name in ("alerts", "dashboard", "image", "nginx")),
+    *(f"tests/prove/{name}" for name in ("alerts", "dashboard", "image", "nginx", "pooler")),
 )
 
 

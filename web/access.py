@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.api_keys import ApiKey, KeyScope, find_key
+from core.api_keys import ApiKey, KeyScope
 from core.asgi import came_over_loopback
 from core.errors import Forbidden, Unauthorized
+from core.key_ring import KeyRing
+from core.rate_limits import LimitName
 from core.request_context import RequestContext, context_of
 from web.forwarded import client_name
-from web.routes import LimitName, route_of
+from web.routes import route_of
 
 if TYPE_CHECKING:
     # Not for the processes of the runners: it comes with redis.
@@ -34,15 +36,15 @@ class AccessMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        keys: Sequence[ApiKey],
+        keys: KeyRing,
         limiter: Callable[[], RateLimiter],
         *,
         allow_anonymous: bool = False,
     ) -> None:
         self._app = app
-        self._keys = tuple(keys)
+        self._keys = keys
         self._limiter = limiter
-        self._loopback_only = not keys and not allow_anonymous
+        self._loopback_only = not keys.is_required and not allow_anonymous
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ServiceError, which ProblemMiddleware renders."""
@@ -53,6 +55,7 @@ class AccessMiddleware:
             context.caller = client_name(client[0]) if client else "unknown"
             if route.scope is not None and (key := self._authenticate(scope, route.scope)):
                 context.caller = f"key {key.name}"
+                context.limits = key.limits
             if route.limit is not None:
                 await self._limit(context, route.limit)
         await self._app(scope, receive, send)
@@ -64,12 +67,12 @@ class AccessMiddleware:
                 "Without API keys this service answers its own machine only; its operator can set "
                 "API_KEYS, or ALLOW_ANONYMOUS=1"
             )
-        if not self._keys:
+        if not self._keys.is_required:
             return None
         sent = _sent_key(scope)
         if sent is None:
             raise Unauthorized("Send an API key: Authorization: Bearer KEY")
-        key = find_key(self._keys, sent)
+        key = self._keys.find(sent)
         if key is None:
             raise Unauthorized("That API key is not known")
         if not key.allows(needed):
@@ -82,9 +85,10 @@ class AccessMiddleware:
 
         async def charge(cost: int) -> None:
             try:
-                state = await limiter.check(limit, context.caller, cost)
+                state = await limiter.check(limit, context.caller, cost, context.limits)
             except Exception:
-                _add_headers(context, limit, await limiter.state(limit, context.caller))
+                state = await limiter.state(limit, context.caller, context.limits)
+                _add_headers(context, limit, state)
                 raise
             _add_headers(context, limit, state)
 

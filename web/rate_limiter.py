@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 from cachetools import TTLCache
-from limits import RateLimitItem, parse
+from limits import RateLimitItem, WindowStats, parse
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, ResponseError
 
 from core import metrics
 from core.errors import RateLimited
+from core.rate_limits import OFF, LimitName
 from core.redis import REDIS_FAILURES, RedisCircuit
-from web.routes import LimitName
+
+T = TypeVar("T")
 
 KEY_PREFIX = "sentiment-limits"
-
-
+NO_LIMITS: Mapping[LimitName, str] = {}
 # Clients whose state this process remembers, and for how long: to ask Redis for a state costs as
 # much as to count.
 REMEMBERED_CLIENTS = 10_000
@@ -56,27 +61,26 @@ class RateLimiter:
         Batches count by their texts: `20/minute` allows 20 batches of `max_batch_texts`, or more
         smaller ones. All users of one Redis share its `circuit`.
         """
-        self._items: dict[LimitName, RateLimitItem] = {
-            name: _times(parse(limit), max_batch_texts if name == "batch" else 1)
-            for name, limit in limits.items()
-            if limit != "off"
-        }
-        self._shared = MovingWindowRateLimiter(
-            RedisStorage(
-                "async+redis://",  # unused beside a pool
-                implementation="redispy",
-                key_prefix=KEY_PREFIX,
-                connection_pool=redis.connection_pool,  # type: ignore[arg-type]
-            )
+        self._limits = dict(limits)
+        self._max_batch_texts = max_batch_texts
+        self._redis = redis
+        self._storage = RedisStorage(
+            "async+redis://",  # unused beside a pool
+            implementation="redispy",
+            key_prefix=KEY_PREFIX,
+            connection_pool=redis.connection_pool,  # type: ignore[arg-type]
         )
+        self._shared = MovingWindowRateLimiter(self._storage)
         self._local = MovingWindowRateLimiter(MemoryStorage())
         self._circuit = circuit or RedisCircuit()
-        self._remembered: TTLCache[tuple[LimitName, str], LimitState] = TTLCache(
+        self._remembered: TTLCache[str, LimitState] = TTLCache(
             REMEMBERED_CLIENTS, REMEMBERED_SECONDS
         )
 
-    async def check(self, name: LimitName, client: str, cost: int = 1) -> LimitState | None:
-        """Count one request, or `cost` texts of one.
+    async def check(
+        self, name: LimitName, client: str, cost: int = 1, own: Mapping[LimitName, str] = NO_LIMITS
+    ) -> LimitState | None:
+        """Count one request, or `cost` texts of one; the client's `own` limits go first.
 
         Returns what is left, None if the limit is off. It includes requests that other processes
         counted after at most `REMEMBERED_SECONDS`; the limit itself is exact.
@@ -84,14 +88,14 @@ class RateLimiter:
         Raises:
             RateLimited: the client has used up its limit; the error says when it may try again.
         """
-        item = self._items.get(name)
+        item = self._item(name, own)
         if item is None:
             return None
         if await self._hit(item, name, client, cost):
-            return await self._state_after(name, client, cost)
-        self._remembered.pop((name, client), None)
-        state = await self.state(name, client)
-        wait_seconds = max(1, round(state.reset_in_seconds + 0.5)) if state else 1
+            return await self._state_after(item, name, client, cost)
+        self._remembered.pop(item.key_for(name, client), None)
+        state = await self._state(item, name, client)
+        wait_seconds = max(1, round(state.reset_in_seconds + 0.5))
         metrics.rate_limited.labels(name).inc()
         counted = "texts" if name == "batch" else "requests"
         raise RateLimited(
@@ -100,35 +104,95 @@ class RateLimiter:
             retry_after_seconds=wait_seconds,
         )
 
-    async def _state_after(self, name: LimitName, client: str, cost: int) -> LimitState | None:
-        known = self._remembered.get((name, client))
+    async def state(
+        self, name: LimitName, client: str, own: Mapping[LimitName, str] = NO_LIMITS
+    ) -> LimitState | None:
+        """What `client` has left, without counting; `None` if the limit is off."""
+        item = self._item(name, own)
+        return None if item is None else await self._state(item, name, client)
+
+    def _item(self, name: LimitName, own: Mapping[LimitName, str]) -> RateLimitItem | None:
+        rate = own.get(name) or self._limits.get(name, OFF)
+        return _item_of(rate, self._max_batch_texts if name == "batch" else 1)
+
+    async def _state_after(
+        self, item: RateLimitItem, name: LimitName, client: str, cost: int
+    ) -> LimitState:
+        key = item.key_for(name, client)
+        known: LimitState | None = self._remembered.get(key)
         if known is None:
-            state = await self.state(name, client)
-            if state is not None:
-                self._remembered[name, client] = state
-            return state
-        known.remaining = max(0, known.remaining - cost)
+            known = self._remembered[key] = await self._state(item, name, client)
+        else:
+            known.remaining = max(0, known.remaining - cost)
         return known
 
-    async def state(self, name: LimitName, client: str) -> LimitState | None:
-        """What `client` has left, without counting; `None` if the limit is off."""
-        item = self._items.get(name)
-        if item is None:
-            return None
-        try:
-            with self._circuit.calling("rate_limit"):
-                stats = await self._shared.get_window_stats(item, name, client)
-        except REDIS_FAILURES:
-            stats = await self._local.get_window_stats(item, name, client)
-        return LimitState(item.amount, item.get_expiry(), stats.remaining, stats.reset_time)
+    async def _state(self, item: RateLimitItem, name: LimitName, client: str) -> LimitState:
+        async def stats(limiter: MovingWindowRateLimiter) -> WindowStats:
+            found = await limiter.get_window_stats(item, name, client)
+            _check_stats(item, found)
+            return found
+
+        left = await self._ask(item, name, client, stats)
+        return LimitState(item.amount, item.get_expiry(), left.remaining, left.reset_time)
 
     async def _hit(self, item: RateLimitItem, name: LimitName, client: str, cost: int) -> bool:
+        async def hit(limiter: MovingWindowRateLimiter) -> bool:
+            return await limiter.hit(item, name, client, cost=cost)
+
+        return await self._ask(item, name, client, hit)
+
+    async def _ask(
+        self,
+        item: RateLimitItem,
+        name: LimitName,
+        client: str,
+        question: Callable[[MovingWindowRateLimiter], Awaitable[T]],
+    ) -> T:
+        """Ask Redis, and this process if Redis cannot answer.
+
+        A key with a value that is not a window was written by another program. It is deleted, and
+        the client's window begins again.
+        """
+        for is_last in (False, True):
+            try:
+                with self._circuit.calling("rate_limit"):
+                    return await question(self._shared)
+            except NoPermissionError:
+                break
+            except ResponseError:
+                if is_last or not await self._delete(item.key_for(name, client)):
+                    break
+            except REDIS_FAILURES:
+                break
+        return await question(self._local)
+
+    async def _delete(self, key: str) -> bool:
         try:
             with self._circuit.calling("rate_limit"):
-                return await self._shared.hit(item, name, client, cost=cost)
+                await self._redis.delete(self._storage.bridge.prefixed_key(key))
         except REDIS_FAILURES:
-            return await self._local.hit(item, name, client, cost=cost)
+            return False
+        return True
 
 
-def _times(item: RateLimitItem, factor: int) -> RateLimitItem:
+def _check_stats(item: RateLimitItem, stats: WindowStats) -> None:
+    """Check what Redis holds of a window; a list may hold any numbers.
+
+    Raises:
+        ResponseError: no requests can have left it.
+    """
+    # The clocks of machines differ, but by less than a window.
+    latest = time.time() + 2 * item.get_expiry()
+    if not (math.isfinite(stats.reset_time) and stats.reset_time <= latest):
+        raise ResponseError("WRONGTYPE the window of a rate limit ends at an impossible time")
+    if not 0 <= stats.remaining <= item.amount:
+        raise ResponseError("WRONGTYPE the window of a rate limit has an impossible size")
+
+
+@lru_cache(1_000)
+def _item_of(rate: str, factor: int) -> RateLimitItem | None:
+    """A rate with its amount multiplied; None if it is off."""
+    if rate == OFF:
+        return None
+    item = parse(rate)
     return type(item)(item.amount * factor, item.multiples)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.api_keys import KeyScope
-
-LimitName = Literal["predict", "batch", "analytics"]
+from core.rate_limits import LimitName
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,9 @@ class Route:
 
     @property
     def queries_database(self) -> bool:
-        return self.method == "GET" and (self.limit == "analytics" or self.scope == "admin")
+        return self.method == "GET" and (
+            self.limit == "analytics" or self.path.startswith("/admin/rollout")
+        )
 
 
 ROUTES = (
@@ -48,11 +49,12 @@ ROUTES = (
         "POST", "/feedback", "predict", "predict", traced=True, success_status=202, problems=(404,)
     ),
     *(
-        Route("POST", path, "admin", traced=True, audited=True, problems=(404, 409))
+        Route("POST", path, "admin", "admin", traced=True, audited=True, problems=(404, 409))
         for path in ("/admin/rollout", "/admin/models/reload")
     ),
-    Route("GET", "/admin/rollout", "admin", traced=True),
-    Route("GET", "/admin/rollout/history", "admin"),
+    Route("GET", "/admin/rollout", "admin", "admin", traced=True),
+    Route("GET", "/admin/rollout/history", "admin", "admin"),
+    Route("GET", "/admin/keys", "admin", "admin"),
     *(
         Route("GET", f"/analytics/{name}", "analytics", "analytics", traced=True)
         for name in (

@@ -158,6 +158,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            umask=0o077,  # Valkey's snapshot would be open to others
             # Ctrl-C reaches every process of a terminal's group, and the service needs its
             # databases while it drains.
             start_new_session=True,

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import URL
 
+from core.api_keys import make_api_key
 from tests.database import run_sql, scalar
 from tests.served.launched import (
     STOP_SECONDS,
@@ -24,6 +25,21 @@ from tests.serving import free_port
 from tests.waiting import wait_until
 
 
+def leave_open_data(folder: Path) -> None:
+    """Data that others may read, as an earlier release left it."""
+    for name in ("spool", "models"):
+        (folder / name).mkdir(parents=True)
+        (folder / name).chmod(0o755)
+    rejected = folder / "spool" / "rejected.jsonl"
+    rejected.write_text("")
+    rejected.chmod(0o644)
+
+
+def open_to_others(folder: Path) -> list[Path]:
+    """What other users may read or write in a folder; they may pass through the folder itself."""
+    return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
+
+
 @pytest.mark.parametrize("command", [["scripts.serve"], ["bentoml", "serve"]], ids=" ".join)
 def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
     bentoml_home: Path, tmp_path: Path, command: list[str]
@@ -33,6 +49,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         bentoml_home, DATA_FOLDER=str(tmp_path / "data"), **proxy.environment
     )
     port = environment["PORT"]
+    leave_open_data(tmp_path / "data")
 
     with Launched(environment, tmp_path / "first", command) as first:
         first.wait_until_ready()
@@ -55,6 +72,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         assert "Traceback" not in second.output()
         assert processes_using(tmp_path / "data", port) == []
     assert proxy.first_request() == b""
+    assert open_to_others(tmp_path / "data") == []
 
 
 def test_killed_start_leaves_no_database_and_the_next_start_serves(
@@ -84,12 +102,18 @@ def recent_ids(url: str) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def test_launcher_with_database_urls_starts_no_database(
+def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
     bentoml_home: Path, tmp_path: Path, postgres_server: URL, redis_database: Callable[[], str]
 ) -> None:
     run_sql(postgres_server, "CREATE DATABASE launched")
     database_url = postgres_server.set(database="launched", drivername="postgres")
+    key, entry = make_api_key("shop", ["predict"])
+    keys = tmp_path / "keys"
+    keys.touch()
     environment = os.environ | {
+        "API_KEYS_FILE": str(keys),
+        "API_WORKERS": "2",
+        "RATE_LIMIT_PREDICT": "off",
         "BENTOML_HOME": str(bentoml_home),
         "BENTOML_DO_NOT_TRACK": "true",
         "DATA_FOLDER": str(tmp_path / "data"),
@@ -100,8 +124,24 @@ def test_launcher_with_database_urls_starts_no_database(
     }
     with Launched(environment, tmp_path / "log") as launched:
         launched.wait_until_ready()
-        assert httpx.post(f"{launched.url}/predict", json={"text": "a"}).status_code == 200
+        statuses: list[int] = []
+
+        def answers(status: int) -> bool:
+            """Whether ten connections in a row, which either worker accepts, get this status."""
+            headers = {"Authorization": f"Bearer {key}"}
+            last = [
+                httpx.post(f"{launched.url}/predict", json={"text": "a"}, headers=headers)
+                for _ in range(10)
+            ]
+            statuses.extend(reply.status_code for reply in last)
+            return all(reply.status_code == status for reply in last)
+
+        assert answers(401)
+        keys.write_text(entry.entry())
+        wait_until(lambda: answers(200))
+        keys.write_text("")
+        wait_until(lambda: answers(401))
         assert launched.stop(signal.SIGTERM) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
     assert made == {"spool", "rollout.json"}
-    assert scalar(database_url, "SELECT count(*) FROM predictions") == 1
+    assert scalar(database_url, "SELECT count(*) FROM predictions") == statuses.count(200)

@@ -12,10 +12,10 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from core import metrics
+from core.rate_limits import LimitName
 from core.request_context import context_of
 from core.types import RunnerDescription, Version
 from web.rate_limiter import RateLimiter
-from web.routes import LimitName
 from web.schemas.operations import (
     CacheStats,
     Health,
@@ -98,7 +98,8 @@ def operations_router(
     @router.get("/rate-limit/status")
     async def rate_limit_status(request: Request, limit: LimitName = "predict") -> RateLimitStatus:
         """The state of a limit for this caller. This request is not counted."""
-        state = await probes().limiter.state(limit, context_of(request.scope).caller)
+        context = context_of(request.scope)
+        state = await probes().limiter.state(limit, context.caller, context.limits)
         fields = {name: getattr(state, name, None) for name in RateLimitStatus.model_fields}
         return RateLimitStatus(**fields)
 

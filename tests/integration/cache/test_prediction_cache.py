@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from cache.keys import PREFIX, cache_key
 from cache.prediction_cache import (
     FLUSH_SECONDS,
     MAX_COUNTED_KEYS,
+    MAX_VALUE_BYTES,
     MAX_WAITING_WRITES,
     PredictionCache,
 )
@@ -61,28 +63,56 @@ async def test_stored_answers_are_found_in_one_round_trip(
     assert await cache.size() == 2
 
 
-WITHOUT_SCORES = b'{"revision": "r", "token_count": 1, "truncated": false, "scores": %s}'
+ANSWER = {
+    "revision": "r1",
+    "engine": "fake",
+    "scores": {"negative": 0.25, "positive": 0.75},
+    "token_count": 3,
+    "truncated": False,
+}
+
+
+def changed(**changes: object) -> bytes:
+    """A valid value with changes; None removes a field."""
+    fields = {name: value for name, value in (ANSWER | changes).items() if value is not None}
+    return json.dumps(fields).encode()
 
 
 @pytest.mark.parametrize(
-    "garbage",
+    "poison",
     [
-        b"",
-        b"garbage",
-        b"[]",
-        b"{}",
-        b'{"scores": 1}',
-        b"\xff",
-        WITHOUT_SCORES % b"{}",
-        WITHOUT_SCORES % b"null",
-        WITHOUT_SCORES % b'{"positive": "high"}',
+        b"", b"garbage", b"[]", b"{}", b"\xff", b"[" * 4_000, changed(scores=None),
+        changed(scores=1), changed(scores={}), changed(scores={"positive": "high"}),
+        changed(scores={"positive": float("nan")}), changed(scores={"positive": float("inf")}),
+        changed(scores={"positive": 1.5, "negative": -0.5}), changed(scores={"positive": 0.5}),
+        changed(scores={"positive": 1, "angry": 0}), changed(token_count=-1),
+        changed(token_count=2**31), changed(token_count=32_768), changed(token_count=3.5),
+        changed(token_count=[3]), changed(truncated="no"), changed(truncated=1),
+        changed(revision="r2"), changed(revision=7), changed(engine="x" * 1_001),
+        changed(engine="a\0b"), changed(engine="a\n"), changed(engine=None),
+        changed(engine="fake", padding="x" * MAX_VALUE_BYTES), b"x" * 10_000_000,
+        changed(scores={"positive": 1}).replace(b"1", b"1e999"),
     ],
-)
-async def test_unreadable_value_is_a_miss(
-    cache: PredictionCache, redis: Redis, garbage: bytes
+)  # fmt: skip
+async def test_value_that_is_no_answer_is_a_miss_is_counted_and_is_deleted(
+    cache: PredictionCache, redis: Redis, poison: bytes
 ) -> None:
-    await redis.set(KEYS[0], garbage)
+    before = counter("cache_invalid_values_total")
+    await redis.mset({KEYS[0]: poison, KEYS[1]: changed()})
+    found = await cache.lookup(KEYS[:2])
+    assert found[0] is None
+    assert found[1] is not None
+    assert found[1].scores == ANSWER["scores"]
+    assert counter("cache_invalid_values_total") - before == 1
+    await cache.stop()
+    assert await redis.exists(*KEYS[:2]) == 1
+
+
+async def test_answer_replaces_a_value_that_is_none(cache: PredictionCache, redis: Redis) -> None:
+    await redis.set(KEYS[0], changed(token_count=2**31))
     assert await cache.lookup(KEYS[:1]) == [None]
+    await stored(cache, {KEYS[0]: ANSWERS[KEYS[0]]})
+    assert await cache.lookup(KEYS[:1]) == [ANSWERS[KEYS[0]]]
 
 
 async def test_size_does_not_count_foreign_keys(cache: PredictionCache, redis: Redis) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.errors import DatabaseUnavailable
-from core.postgres import connected, create_engine, reading
+from core.postgres import READ_ONLY_SECONDS, connected, create_engine, reading
+from tests.database import run_sql
+from tests.serving import free_port
 
 
 def queries(query_type: str) -> float:
@@ -98,3 +103,131 @@ async def test_connected_is_true_only_for_a_living_server(
     assert await connected(engine) is True
     assert await connected(dead) is False
     assert queries("ping") - before == 2
+
+
+@asynccontextmanager
+async def read_only(server: URL, database: str | None) -> AsyncIterator[None]:
+    """New sessions of the database are read-only, as on a primary that became a replica."""
+    alter = f"ALTER DATABASE {database} %s default_transaction_read_only"
+    await asyncio.to_thread(run_sql, server, f"{alter % 'SET'} = on")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(run_sql, server, alter % "RESET")
+
+
+async def write(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TEMP TABLE written (n int) ON COMMIT DROP"))
+
+
+async def test_read_only_answer_replaces_every_session_of_the_pool(
+    postgres_server: URL, database_url: URL
+) -> None:
+    engine = create_engine(database_url, pool_size=3, timeout_seconds=5)
+    async with (
+        read_only(postgres_server, database_url.database),
+        engine.connect(),
+        engine.connect(),
+        engine.connect(),
+    ):
+        pass
+    # Three sessions are idle, and stay read-only for as long as they live.
+    with pytest.raises(DBAPIError, match="read-only transaction"):
+        await write(engine)
+    await asyncio.gather(*(write(engine) for _ in range(3)))
+    await engine.dispose()
+
+
+async def test_read_only_session_that_only_reads_is_replaced_in_time(
+    postgres_server: URL, database_url: URL
+) -> None:
+    engine = create_engine(database_url, pool_size=1, timeout_seconds=5)
+
+    async def is_read_only() -> bool:
+        async with reading(engine) as connection:
+            return bool(await connection.scalar(text("SHOW transaction_read_only")) == "on")
+
+    async with read_only(postgres_server, database_url.database):
+        assert await is_read_only()
+        await asyncio.sleep(READ_ONLY_SECONDS)
+        # Nothing but a read-only server is there, and it answers.
+        assert await is_read_only()
+    await asyncio.sleep(READ_ONLY_SECONDS)
+    assert not await is_read_only()
+    await engine.dispose()
+
+
+async def test_session_outlives_a_change_of_a_table_that_it_copies_to(engine: AsyncEngine) -> None:
+    async def copy(value: object) -> None:
+        async with engine.begin() as connection:
+            raw = await connection.get_raw_connection()
+            assert raw.driver_connection is not None
+            await raw.driver_connection.copy_records_to_table("copied", records=[(value,)])
+
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE copied (n int)"))
+    await copy(1)
+    await asyncio.to_thread(run_sql, engine.url, "ALTER TABLE copied ALTER n TYPE text")
+    await copy("two")
+
+
+NAMES = ("jit", "work_mem", "max_parallel_workers_per_gather", "timezone")
+
+
+async def settings(connection: AsyncConnection) -> list[str]:
+    return [await connection.scalar(text(f"SHOW {name}")) for name in NAMES]
+
+
+async def test_connection_has_the_settings_of_the_service(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        assert await settings(connection) == ["off", "32MB", "0", "UTC"]
+
+
+async def test_behind_a_pooler_nothing_outlives_a_transaction(database_url: URL) -> None:
+    """`make prove-pooler` has a real PgBouncer; it is not on every machine."""
+    async with pooler(Path(str(database_url.query["host"])) / ".s.PGSQL.5432") as port:
+        url = database_url.set(query={}, host="127.0.0.1", port=port)
+        engine = create_engine(url, pool_size=1, timeout_seconds=5)
+        async with engine.connect() as connection:
+            assert await settings(connection) == ["off", "32MB", "0", "UTC"]
+            await connection.rollback()
+            raw = await connection.get_raw_connection()
+            assert raw.driver_connection is not None
+            status = await raw.driver_connection.execute(
+                "SELECT FROM pg_settings WHERE name IN ('jit', 'work_mem') AND source = 'session'"
+            )
+            assert status == "SELECT 0"
+            status = await raw.driver_connection.execute("SELECT FROM pg_prepared_statements")
+            assert status == "SELECT 0"
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def pooler(server: Path) -> AsyncIterator[int]:
+    """Forwards connections, and makes up process ids as a pooler does."""
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_unix_connection(server)
+
+        async def pump(
+            source: asyncio.StreamReader, target: asyncio.StreamWriter, length: bytes
+        ) -> None:
+            while piece := await source.read(65_536):
+                head, key_data, rest = piece.partition(length)
+                target.write(head + key_data + (b"\0\0\0\1" + rest[4:] if key_data else b""))
+            target.close()
+
+        key_data = b"K\0\0\0\x0c"
+        await asyncio.gather(
+            pump(reader, server_writer, b"\0no such bytes"), pump(server_reader, writer, key_data)
+        )
+        ended.release()
+
+    ended = asyncio.Semaphore(0)
+    port = free_port()
+    listener = await asyncio.start_server(forward, "127.0.0.1", port)
+    yield port
+    listener.close()
+    for _ in ("the first connection, which shows that it is a pooler", "the one that is used"):
+        await asyncio.wait_for(ended.acquire(), 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,10 @@ from tests.unit.scoring.score_rows import (
     write_rows,
 )
 from tests.unit.scoring.scorers import score
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 @settings(max_examples=25, deadline=None)
@@ -68,6 +73,7 @@ def test_killed_and_resumed_run_writes_every_row_once_and_in_order(
         assert len(rejected(out)) == sum(text in BAD for text in texts)
         remaining = [f"{out.name}.rejected.jsonl"] if set(texts) & BAD.keys() else []
         assert files_beside(out) == remaining
+        assert all(mode(out.with_name(name)) == 0o600 for name in (out.name, *remaining))
 
         whole = out.with_name(f"whole.{formats[1]}")
         score(source, whole)

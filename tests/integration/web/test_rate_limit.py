@@ -14,13 +14,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from core.errors import RateLimited
+from core.key_ring import KeyRing
+from core.rate_limits import LimitName
 from core.redis import connect
 from tests.serving import free_port
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
 from web.rate_limiter import RateLimiter
 from web.request import RequestMiddleware
-from web.routes import LimitName
 
 LIMITS: dict[LimitName, str] = {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}
 
@@ -145,7 +146,7 @@ async def test_the_answer_past_the_limit_is_a_problem_with_retry_after(
         return PlainTextResponse("ok")
 
     routes = [Route(path, endpoint, methods=["POST"]) for path in ("/predict/batch", "/free")]
-    limited = AccessMiddleware(Starlette(routes=routes), (), lambda: limiter)
+    limited = AccessMiddleware(Starlette(routes=routes), KeyRing(), lambda: limiter)
     app = RequestMiddleware(ProblemMiddleware(limited))
     transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

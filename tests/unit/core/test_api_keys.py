@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.api_keys import KEY_SCOPES, ApiKey, find_key, hash_key, make_api_key, parse_api_keys
+from core.api_keys import (
+    KEY_SCOPES,
+    ApiKey,
+    find_key,
+    hash_key,
+    make_api_key,
+    parse_api_keys,
+    parse_key_file,
+)
 from core.paths import ROOT
 
 names = st.text(
@@ -44,6 +52,33 @@ def test_invalid_setting_is_refused_without_quoting_it(text: str) -> None:
     assert "0000" not in str(caught.value)
 
 
+def test_key_has_the_limits_of_its_entry() -> None:
+    text = f"shop:predict:{'0' * 64}:predict=1000/minute+batch=off"
+    [key] = parse_api_keys(text)
+    assert key.limits == {"predict": "1000/minute", "batch": "off"}
+    assert key.entry() == text
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        "predict", "predict=", "predict=x", "predict=1", "predict=1/minute+predict=2/minute",
+        "health=1/minute", "predict=1/fortnight", "predict=1/minute+", "predict=1/minute;2/hour",
+    ],
+)  # fmt: skip
+def test_entry_with_other_limits_is_refused(limits: str) -> None:
+    with pytest.raises(ValueError, match="must"):
+        parse_api_keys(f"shop:predict:{'0' * 64}:{limits}")
+
+
+def test_invalid_line_of_a_file_is_named_and_the_others_count() -> None:
+    lines = ["# the shop", f"shop:predict:{'0' * 64}", "", f"ops:everything:{'1' * 64}", " ", "x"]
+    keys, faults = parse_key_file("\n".join(lines))
+    assert [key.name for key in keys] == ["shop"]
+    assert [fault.split(" must ")[0] for fault in faults] == ["line 4", "line 6"]
+    assert "1111" not in "".join(faults)
+
+
 def test_admin_scope_allows_every_scope() -> None:
     admin = ApiKey("root", frozenset({"admin"}), hash_key("a"))
     shop = ApiKey("shop", frozenset({"predict"}), hash_key("b"))
@@ -54,20 +89,25 @@ def test_admin_scope_allows_every_scope() -> None:
 def test_make_key_prints_the_key_and_its_entry() -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "scripts.make_key", "shop", *("--scope", "predict"),
-         *("--scope", "analytics")],
+         *("--scope", "analytics", "--limit", "predict=5/second", "--limit", "batch=off")],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
     key, entry = printed[4], printed[-1]
     [known] = parse_api_keys(entry)
     assert find_key([known], key) == known
     assert (known.name, known.scopes) == ("shop", frozenset({"predict", "analytics"}))
+    assert known.limits == {"predict": "5/second", "batch": "off"}
 
 
 def test_make_key_refuses_invalid_names_and_scopes() -> None:
-    for arguments in (["a:b"], ["shop", "--scope", "everything"]):
+    for arguments, named in (
+        (["a:b"], "scopes are"),
+        (["shop", "--scope", "everything"], "scopes are"),
+        (["shop", "--limit", "all=1/minute"], "limits are"),
+    ):
         refused = subprocess.run(
             [sys.executable, "-m", "scripts.make_key", *arguments],
             cwd=ROOT, check=False, capture_output=True, text=True,
         )  # fmt: skip
         assert refused.returncode != 0
-        assert "scopes are" in refused.stderr
+        assert named in " ".join(refused.stderr.replace("│", " ").split())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from prometheus_client import REGISTRY
+from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
 
 from core.redis import FAILURES, REDIS_FAILURES, REST_SECONDS, RedisCircuit, RedisDown
 
@@ -115,3 +116,39 @@ def test_closed_transport_counts_as_a_failure_of_redis() -> None:
     with pytest.raises(RedisDown):
         call(circuit)
     assert failures() - before == FAILURES + 1
+
+
+def test_refused_command_is_no_outage_and_is_logged_once(logged: list[logging.LogRecord]) -> None:
+    before = failures()
+    circuit = RedisCircuit()
+    refusals = (
+        NoPermissionError("this user has no permissions to run the 'mget' command"),
+        ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+    )
+    for _ in range(2 * FAILURES):
+        for refusal in refusals:
+            with pytest.raises(type(refusal)):
+                call(circuit, refusal)
+        call(circuit)
+    assert failures() - before == 4 * FAILURES
+    refused = "Redis refuses MGET, and the service goes on without it: "
+    assert [(record.levelname, record.getMessage()) for record in logged] == [
+        ("ERROR", f"{refused}{type(refusal).__name__}: {refusal}") for refusal in refusals
+    ]
+
+
+def test_refusal_ends_an_outage(logged: list[logging.LogRecord]) -> None:
+    circuit = RedisCircuit()
+    for error in (ConnectionError("down"), ResponseError("MISCONF no disk")):
+        with pytest.raises(type(error)):
+            call(circuit, error)
+    assert [record.levelname for record in logged] == ["WARNING", "ERROR", "INFO"]
+
+
+def test_replica_that_stays_one_is_an_outage() -> None:
+    circuit = RedisCircuit()
+    for _ in range(FAILURES):
+        with pytest.raises(ReadOnlyError):
+            call(circuit, ReadOnlyError("You can't write against a read only replica."))
+    with pytest.raises(RedisDown):
+        call(circuit)

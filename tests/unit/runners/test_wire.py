@@ -21,13 +21,13 @@ from runners.wire import MAX_TEXT_CHARACTERS, MAX_TEXTS, decode, encode
 from tests.unit.fakes import runner_description
 
 TEXTS = st.lists(st.text(max_size=200), min_size=1, max_size=20)
-NAMES = st.text(max_size=50)
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=50)
 NUMBERS = st.integers(0, 2**63 - 1)
 DESIRED = st.builds(DesiredModel, st.none() | NAMES, NUMBERS)
 SCORES = st.dictionaries(st.sampled_from(SENTIMENTS), st.floats(0, 1), min_size=1)
 CLASSIFICATIONS = st.lists(
     st.builds(
-        Classification, NAMES, NAMES, SCORES, st.integers(0, 2**31 - 1), truncated=st.booleans()
+        Classification, NAMES, NAMES, SCORES, st.integers(0, 2**15 - 1), truncated=st.booleans()
     ),
     max_size=20,
 )
@@ -185,7 +185,7 @@ def test_classify_call_without_a_field_is_refused(field: str) -> None:
         decode(packed(rest), wire.Classify)
 
 
-@pytest.mark.parametrize("tag", [5, b"m:1", ["m:1"], "m" * 1_001])
+@pytest.mark.parametrize("tag", [5, b"m:1", ["m:1"], "m" * 1_001, "m:1\0", "m:1\n"])
 def test_load_call_with_another_tag_is_refused(tag: object) -> None:
     with pytest.raises(wire.WireError, match="tag"):
         decode(packed({"wire_version": 1, "tag": tag, "generation": 1}), DesiredModel)
@@ -203,6 +203,9 @@ def test_load_call_with_another_generation_is_refused(generation: object) -> Non
     [
         ("scores", {}),
         ("scores", {"happy": 1.0}),
+        # Neither could be stored.
+        ("token_count", 2**15),
+        ("engine", "a\0b"),
         ("scores", {"positive": math.nan}),
         ("scores", {"positive": 1.5}),
         ("scores", {"positive": -0.1}),

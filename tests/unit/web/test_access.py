@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -11,18 +12,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.api_keys import ApiKey, hash_key
 from core.errors import RateLimited, Unauthorized
+from core.key_ring import KeyRing
+from core.rate_limits import LimitName
 from core.request_context import context_of
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
-from web.rate_limiter import LimitState, RateLimiter
+from web.rate_limiter import NO_LIMITS, LimitState, RateLimiter
 from web.request import RequestMiddleware
-from web.routes import POST_PATHS, PREDICT_PATHS, ROUTES, LimitName
+from web.routes import POST_PATHS, PREDICT_PATHS, ROUTES
 
 KEYS = (
     ApiKey("shop", frozenset({"predict"}), hash_key("shop-key")),
     ApiKey("shop", frozenset({"predict"}), hash_key("the next shop-key")),
     ApiKey("ops", frozenset({"analytics"}), hash_key("ops-key")),
-    ApiKey("root", frozenset({"admin"}), hash_key("root-key")),
+    ApiKey("root", frozenset({"admin"}), hash_key("root-key"), {"batch": "off"}),
 )
 CLOSED = ("/predict", "/analytics/summary", "/metrics", "/cache/stats", "/anything/else")
 OPEN_PATHS = sorted(route.path for route in ROUTES if route.scope is None)
@@ -35,16 +38,22 @@ class FakeLimiter(RateLimiter):
 
     def __init__(self, limit: int | None = None) -> None:
         self.counted: list[tuple[LimitName, str, int]] = []
+        self.own: list[Mapping[LimitName, str]] = []
         self._limit = limit
 
-    async def check(self, name: LimitName, client: str, cost: int = 1) -> LimitState | None:
+    async def check(
+        self, name: LimitName, client: str, cost: int = 1, own: Mapping[LimitName, str] = NO_LIMITS
+    ) -> LimitState | None:
+        self.own.append(own)
         if self._limit is not None and self._used(name, client) + cost > self._limit:
             raise RateLimited("told to refuse", retry_after_seconds=7)
         self.counted.append((name, client, cost))
         return await self.state(name, client)
 
-    async def state(self, name: LimitName, client: str) -> LimitState | None:
-        if self._limit is None:
+    async def state(
+        self, name: LimitName, client: str, own: Mapping[LimitName, str] = NO_LIMITS
+    ) -> LimitState | None:
+        if self._limit is None or own.get(name) == "off":
             return None
         return LimitState(10, 60, self._limit - self._used(name, client), time.time() + 6.9)
 
@@ -73,7 +82,7 @@ def behind(
 ) -> ASGIApp:
     """`app` with the layers around it that the service has, from the headers inwards."""
     limits = limiter or FakeLimiter()
-    access = AccessMiddleware(app, keys, lambda: limits, allow_anonymous=allow_anonymous)
+    access = AccessMiddleware(app, KeyRing(keys), lambda: limits, allow_anonymous=allow_anonymous)
     return RequestMiddleware(ProblemMiddleware(access))
 
 
@@ -180,7 +189,7 @@ async def test_caller_without_a_key_is_its_address(peer: Scope, caller: str) -> 
         return None
 
     limiter = FakeLimiter()
-    await AccessMiddleware(app, (), lambda: limiter)(scope, receive_nothing, send_nothing)
+    await AccessMiddleware(app, KeyRing(), lambda: limiter)(scope, receive_nothing, send_nothing)
     assert context_of(scope).caller == caller
 
 
@@ -190,13 +199,16 @@ async def test_request_is_counted_once_against_the_limit_of_its_route() -> None:
         await client.post("/predict", headers=bearer("shop-key"))
         await client.post("/predict/batch", headers=bearer("root-key"))
         await client.get("/analytics/recent", headers=bearer("ops-key"))
+        await client.get("/admin/rollout", headers=bearer("root-key"))
         await client.get("/health")
         await client.get("/predict", headers=bearer("shop-key"))
     assert limiter.counted == [
         ("predict", "key shop", 1),
         ("batch", "key root", 1),
         ("analytics", "key ops", 1),
+        ("admin", "key root", 1),
     ]
+    assert limiter.own == [{}, {"batch": "off"}, {}, {"batch": "off"}]
 
 
 async def test_refused_caller_is_not_counted() -> None:
@@ -243,7 +255,7 @@ async def test_charge_counts_more_against_the_same_limit() -> None:
     assert too_many.headers.get_list("ratelimit") == ['"batch";r=1;t=7']
 
 
-@pytest.mark.parametrize("path", ["/health", "/metrics", "/admin/rollout"])
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/log/stats"])
 async def test_request_without_a_limit_has_no_charge_and_no_headers(path: str) -> None:
     charges: list[object] = []
 
@@ -273,7 +285,7 @@ async def test_other_than_http_passes_unasked() -> None:
     def no_limiter() -> FakeLimiter:
         raise AssertionError
 
-    layer = AccessMiddleware(app, KEYS, no_limiter)
+    layer = AccessMiddleware(app, KeyRing(KEYS), no_limiter)
     await layer({"type": "lifespan"}, receive_nothing, send_nothing)
     assert seen == ["lifespan"]
 
@@ -293,7 +305,7 @@ async def test_refused_caller_is_known_by_its_address() -> None:
     async def send(_message: Message) -> None:
         raise AssertionError
 
-    access = AccessMiddleware(unreachable, KEYS, FakeLimiter)
+    access = AccessMiddleware(unreachable, KeyRing(KEYS), FakeLimiter)
     with pytest.raises(Unauthorized):
         await access(scope, receive, send)
     assert context_of(scope).caller == "10.0.0.7"

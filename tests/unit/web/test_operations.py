@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from core import metrics
+from core.key_ring import KeyRing
 from core.redis import connect
 from core.types import RunnerDescription, Version
 from tests.serving import free_port
@@ -67,7 +68,7 @@ class FakeProbes:
 
 def client(probes: Probes) -> httpx.AsyncClient:
     app = create_read_app(operations_router(lambda: probes, lambda: {"openapi": "x"}))
-    access = AccessMiddleware(app, (), lambda: probes.limiter)
+    access = AccessMiddleware(app, KeyRing(), lambda: probes.limiter)
     transport = httpx.ASGITransport(ProblemMiddleware(access), client=("10.0.0.9", 1))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 

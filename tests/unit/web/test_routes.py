@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.rate_limits import LIMIT_NAMES
 from core.types import PREDICT_ENDPOINTS
 from web.routes import (
     POST_PATHS,
@@ -16,7 +16,6 @@ from web.routes import (
     PROBE_PATHS,
     ROUTES,
     UNKNOWN,
-    LimitName,
     allowed_methods,
     listed_route,
     route_of,
@@ -29,10 +28,11 @@ POST_LIMITS = {
     "/predict/ab": "predict",
     "/predict/ab-compare": "predict",
     "/feedback": "predict",
-    "/admin/rollout": None,
-    "/admin/models/reload": None,
+    "/admin/rollout": "admin",
+    "/admin/models/reload": "admin",
 }
-ADMIN = {"/admin/rollout", "/admin/rollout/history", "/admin/models/reload"}
+ADMIN_GETS = {"/admin/rollout", "/admin/rollout/history", "/admin/keys"}
+ADMIN = {*ADMIN_GETS, "/admin/models/reload"}
 PREDICTING = {"/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare"}
 ANALYTICS = {
     "/analytics/summary",
@@ -91,7 +91,8 @@ def test_table_lists_each_method_of_a_path_once() -> None:
 def test_known_path_has_its_label_scope_limits_and_trace(path: str) -> None:
     assert route_of("POST", path).limit == POST_LIMITS.get(path)
     for method in ("GET", "HEAD", "OPTIONS"):
-        assert route_of(method, path).limit == ("analytics" if path in ANALYTICS else None)
+        limit = "analytics" if path in ANALYTICS else "admin" if path in ADMIN_GETS else None
+        assert route_of(method, path).limit == limit
     for method in ("GET", "HEAD", "OPTIONS", "POST"):
         route = route_of(method, path)
         assert (route.path, route.scope) == (path, expected_scope(path))
@@ -133,7 +134,7 @@ def test_every_predicting_endpoint_is_listed_and_limited() -> None:
 
 
 def test_every_limit_is_some_routes() -> None:
-    assert {route.limit for route in ROUTES} == {*get_args(LimitName), None}
+    assert {route.limit for route in ROUTES} == {*LIMIT_NAMES, None}
 
 
 def test_requests_that_change_the_service_are_audited_and_no_others() -> None:
@@ -222,8 +223,8 @@ def test_endpoint_that_is_not_listed_is_an_error() -> None:
         ("HEAD", "/analytics/recent", "analytics"),
         ("GET", "/predict", None),
         ("POST", "/analytics/recent", None),
-        ("POST", "/admin/rollout", None),
-        ("GET", "/admin/rollout/history", None),
+        ("POST", "/admin/rollout", "admin"),
+        ("GET", "/admin/rollout/history", "admin"),
         ("GET", "/health", None),
         ("GET", "/metrics", None),
         ("POST", "/no/such/path", None),

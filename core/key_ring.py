@@ -1,0 +1,103 @@
+"""The API keys that are valid now: those of the setting, and those of a file that is watched."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import stat
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.api_keys import ApiKey, find_key, parse_key_file
+from core.background import Background
+from core.errors import describe_error
+
+logger = logging.getLogger("bentoml.sentiment.keys")
+
+# A change counts once two reads in a row have found it, because the first may have found half.
+POLL_SECONDS = 0.5
+MAX_FILE_BYTES = 1 << 20
+
+
+class KeyRing(Background):
+    """Finds the key of a request. Every API process watches the file for itself.
+
+    Of a file with invalid lines, the others count: a line that is gone always revokes its key. A
+    file that cannot be read changes nothing.
+    """
+
+    def __init__(self, configured: Sequence[ApiKey] = (), file: Path | None = None) -> None:
+        self._configured = tuple(configured)
+        self._file = file
+        self._content: bytes | None = None  # that counts now
+        self._next_content: bytes | None = None  # of the last read
+        self._error = ""
+        self.keys = self._configured
+        # Unix times by SHA-256, of this process.
+        self.last_used: dict[str, float] = {}
+
+    @property
+    def is_required(self) -> bool:
+        """Whether requests need a key. An empty file closes the service; it does not open it."""
+        return bool(self._configured) or self._file is not None
+
+    def find(self, sent: str) -> ApiKey | None:
+        """Find the key that a client sent, and note its use."""
+        key = find_key(self.keys, sent)
+        if key is not None:
+            self.last_used[key.sha256] = time.time()
+        return key
+
+    def start(self) -> None:
+        if self._file is not None:
+            for _ in range(2):
+                self.refresh(self._file)
+            super().start()
+
+    def refresh(self, file: Path) -> None:
+        """Read the file, and apply it if it has changed and the read before found the same."""
+        try:
+            content = read_key_file(file)
+        except (OSError, ValueError) as error:
+            if self._error != (text := describe_error(error)):
+                self._error = text
+                logger.warning("API_KEYS_FILE cannot be read, and its keys stay: %s", text)
+            return
+        self._error = ""
+        is_settled, self._next_content = content == self._next_content, content
+        if is_settled and content != self._content:
+            self._content = content
+            self._apply(content.decode(errors="replace"))
+
+    def _apply(self, text: str) -> None:
+        of_file, faults = parse_key_file(text)
+        for fault in faults:
+            logger.warning("API_KEYS_FILE: %s; the key of this line is not valid", fault)
+        self.keys = (*self._configured, *of_file)
+        logger.info(
+            "API_KEYS_FILE has %d keys: %s",
+            len(of_file),
+            ", ".join(sorted({key.name for key in of_file})) or "nobody can use the service",
+        )
+
+    async def _run(self) -> None:
+        while self._file is not None:
+            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.to_thread(self.refresh, self._file)
+
+
+def read_key_file(file: Path) -> bytes:
+    """Read a file of keys.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: every user of the machine could add keys to it, or it is too large.
+    """
+    with file.open("rb") as opened:
+        if stat.S_IMODE(file.stat().st_mode) & stat.S_IWOTH:
+            raise ValueError(f"{file} can be written by every user of this machine")
+        content = opened.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{file} is larger than {MAX_FILE_BYTES:,} bytes")
+    return content

@@ -1,0 +1,42 @@
+"""Files and folders for the user of the service alone: they hold texts and secrets."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read, for `open(opener=...)`; it may exist already."""
+    descriptor = os.open(path, flags, FILE_MODE)
+    if os.fstat(descriptor).st_uid == os.geteuid():
+        os.fchmod(descriptor, FILE_MODE)
+    return descriptor
+
+
+def make_private(file: Path) -> None:
+    """Make an empty file that only its owner may read, or close the one that exists."""
+    os.close(open_private(str(file), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
+
+
+def close_to_others(path: Path) -> None:
+    """Take the rights of other users on a file, or on a folder and all that is in it.
+
+    Earlier releases let others read some files. What another user owns stays as it is; so does a
+    mount point, whose owner decides about it.
+    """
+    if not path.exists() or path.is_symlink() or os.path.ismount(path):
+        return
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        return
+    if status.st_mode & _OTHERS:
+        path.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
+    if path.is_dir():
+        for entry in path.iterdir():
+            close_to_others(entry)

@@ -1,0 +1,1 @@
+"""Proof: the service works behind a real PgBouncer in transaction mode."""

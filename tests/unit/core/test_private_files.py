@@ -1,0 +1,63 @@
+"""What holds texts or secrets is its owner's alone, also where it was open before."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.atomic_file import write_atomically
+from core.private_files import close_to_others, open_private
+
+
+@pytest.fixture(autouse=True)
+def _open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_written_file_and_its_new_folder_are_private(tmp_path: Path) -> None:
+    file = tmp_path / "models" / "v1.json"
+    write_atomically(file, b"1")
+    assert (mode(file), mode(file.parent)) == (0o600, 0o700)
+
+
+@pytest.mark.parametrize("flags", ["ab", "wb"])
+def test_file_that_was_open_is_private_once_it_is_opened_again(tmp_path: Path, flags: str) -> None:
+    file = tmp_path / "file"
+    file.touch(0o666)
+    with open(file, flags, opener=open_private):
+        assert mode(file) == 0o600
+
+
+def test_folder_is_closed_with_all_in_it_and_nothing_that_it_links_to(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.touch(0o644)
+    folder = tmp_path / "spool"
+    (folder / "inner").mkdir(0o777, parents=True)
+    folder.chmod(0o755)
+    (folder / "inner" / "file").touch(0o664)
+    (folder / "link").symlink_to(outside)
+    close_to_others(folder)
+    close_to_others(tmp_path / "absent")
+    assert [mode(path) for path in (folder, folder / "inner", folder / "inner" / "file")] == [
+        0o700,
+        0o700,
+        0o600,
+    ]
+    assert mode(outside) == 0o644
+
+
+def test_mount_point_keeps_its_mode() -> None:
+    mount_point = Path("/proc")
+    before = mode(mount_point)
+    close_to_others(mount_point)
+    assert mode(mount_point) == before
