@@ -33,7 +33,7 @@ export BENTOML_DO_NOT_TRACK := true
 
 .PHONY: help
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 .PHONY: serve
 serve: $(SENTIMENT) $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
@@ -135,8 +135,11 @@ prove-nginx: $(VENV)/.dev ## Prove that limits count the clients of a real nginx
 .PHONY: prove-pooler
 prove-pooler: $(VENV)/.dev ## Prove that the service works behind PgBouncer in transaction mode
 
+.PHONY: prove-arm64
+prove-arm64: $(VENV)/.dev $(ASSETS) ## Prove that the image for arm64 answers right, emulated; half an hour
+
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-image prove-start prove-compose prove-railway prove-nginx prove-pooler:
+prove-alerts prove-dashboard prove-image prove-start prove-compose prove-railway prove-nginx prove-pooler prove-arm64:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz

@@ -68,6 +68,7 @@ def backend(wanted: str) -> str:
 def build(
     tag: Annotated[str, typer.Option()] = TAG,
     base_image: Annotated[str, typer.Option(help="the base image, best by its digest")] = "",
+    platform: Annotated[str, typer.Option(help="another than this machine's: linux/arm64")] = "",
     engine: Engine = "",
 ) -> None:
     """Run `bentoml build`, then `bentoml containerize`; a model that is missing is made first."""
@@ -81,6 +82,8 @@ def build(
     options = []
     if base_image:
         options += ["--opt", f"build-arg=BASE_IMAGE={base_image}"]
+    if platform:
+        options += ["--opt", f"platform={platform}"]
     if engine == "buildah":
         # The OCI format has no HEALTHCHECK.
         options += ["--opt", "format=docker", "--opt", "network=host", "--opt", "isolation=chroot"]

@@ -64,6 +64,7 @@ class Deployment:
 @dataclass(frozen=True)
 class Project:
     network: str
+    image: str
 
     def _variables(self) -> list[str]:
         variables = {
@@ -81,13 +82,13 @@ class Project:
         [command] = DEPLOY["preDeployCommand"]
         program, *arguments = shlex.split(command)
         options = ("--rm", "--network", self.network, "--entrypoint", program)
-        return docker("run", *options, *self._variables(), IMAGE, *arguments)
+        return docker("run", *options, *self._variables(), self.image, *arguments)
 
     @contextmanager
     def deployment(self, *options: str) -> Iterator[Deployment]:
         """Start a container of the service; the block may end it before it ends."""
         limits = ("--network", self.network, "--memory", MEMORY, "-p", f"127.0.0.1::{PORT}")
-        container = docker("run", "-d", *limits, *options, *self._variables(), IMAGE).strip()
+        container = docker("run", "-d", *limits, *options, *self._variables(), self.image).strip()
         try:
             published = docker("port", container, PORT).splitlines()[0]
             yield Deployment(container, f"http://{published.strip()}")
@@ -96,8 +97,8 @@ class Project:
 
 
 @contextmanager
-def project() -> Iterator[Project]:
-    """The network and both databases, until the block ends."""
+def project(service: str = IMAGE) -> Iterator[Project]:
+    """The network and both databases for the image `service`, until the block ends."""
     for image in (POSTGRES, REDIS):
         provide_image(image)
     network = "sentiment-railway"
@@ -112,7 +113,7 @@ def project() -> Iterator[Project]:
         command = shlex.split(REDIS_COMMAND.format(PASSWORD))
         containers += [docker(*run, "redis.railway.internal", REDIS, *command).strip()]
         wait_until(lambda: _accepts(containers[0]), DATABASE_READY_SECONDS)
-        yield Project(network)
+        yield Project(network, service)
     finally:
         if containers:
             docker("rm", "-f", "-v", *containers)
