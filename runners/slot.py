@@ -6,13 +6,14 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from bentoml.exceptions import NotFound
 
 from core import metrics
+from core.heartbeat import Work
 from core.settings import Settings
 from core.types import DesiredModel, RunnerDescription, Version
 from runners import golden_set
@@ -82,6 +83,10 @@ class Slot:
         self._next = desired
         if self._changing is None or self._changing.done():
             self._changing = asyncio.create_task(self._load_requested(), name="model-change")
+
+    def progress(self) -> Mapping[int, Work]:
+        """The work of the threads that compute for the model that serves now."""
+        return self.batcher.progress()
 
     def close(self) -> None:
         if self._changing is not None:

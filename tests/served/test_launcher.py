@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.database import run_sql, scalar
+from tests.processes import child_that_runs, command_of
 from tests.served.launched import (
     STOP_SECONDS,
     Launched,
@@ -57,7 +58,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
     assert proxy.first_request() == b""
 
 
-def test_killed_start_leaves_no_database_and_the_next_start_serves(
+def test_killed_start_leaves_no_process_and_the_next_start_serves(
     bentoml_home: Path, tmp_path: Path
 ) -> None:
     environment = environment_without_urls(bentoml_home, DATA_FOLDER=str(tmp_path / "data"))
@@ -65,18 +66,20 @@ def test_killed_start_leaves_no_database_and_the_next_start_serves(
         first.wait_until_ready()
         prediction = httpx.post(f"{first.url}/predict", json={"text": "Kept."}).json()
         family = psutil.Process(first.process.pid).children(recursive=True)
-        databases = [child for child in family if child.name() in ("postgres", "valkey-server")]
-        assert databases
+        commands = [" ".join(command_of(process)) for process in family]
+        for expected in ("postgres", "valkey-server", "sentiment_runner_v1", "analytics.log"):
+            assert any(expected in command for command in commands)
+        # Nothing but SIGKILL ends a process that is stopped.
+        child_that_runs(psutil.Process(first.process.pid), "sentiment_runner_v2").suspend()
         first.process.kill()
-        assert psutil.wait_procs(databases, timeout=10)[1] == []
-    for process in family:
-        if process.is_running():
-            process.kill()
+        assert psutil.wait_procs(family, timeout=10)[1] == []
+    # At once, on the same port.
     with Launched(environment, tmp_path / "second") as second:
         second.wait_until_ready()
         # It may have waited in the spool.
         wait_until(lambda: prediction["id"] in recent_ids(second.url))
-        assert second.stop(signal.SIGTERM) == 0
+        assert second.stop(signal.SIGHUP) == 0  # its terminal has closed
+        assert processes_using(tmp_path / "data", environment["PORT"]) == []
 
 
 def recent_ids(url: str) -> list[str]:
