@@ -52,6 +52,14 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         with Launched(other, tmp_path / "third", command) as third:
             assert third.process.wait(STOP_SECONDS) == 1
             assert "another `make serve`" in third.output()
+        # Nor may another database get what the first one's clients are told is stored.
+        nowhere = {
+            "DATABASE_URL": "postgresql://a@127.0.0.1:1/a",
+            "REDIS_URL": "redis://127.0.0.1:1",
+        }
+        with Launched(other | nowhere, tmp_path / "fourth", ["bentoml", "serve"]) as fourth:
+            assert fourth.process.wait(STOP_SECONDS) == 1
+            assert "with databases of its own; stop it, or set DATA_FOLDER" in fourth.output()
         assert second.stop(signal.SIGINT) == 0
         assert "Traceback" not in second.output()
         assert processes_using(tmp_path / "data", port) == []
@@ -104,7 +112,13 @@ def test_launcher_with_database_urls_starts_no_database(
     with Launched(environment, tmp_path / "log") as launched:
         launched.wait_until_ready()
         assert httpx.post(f"{launched.url}/predict", json={"text": "a"}).status_code == 200
+        unset = {"DATABASE_URL", "REDIS_URL"}
+        other = {name: environment[name] for name in environment.keys() - unset}
+        other["PORT"] = str(free_port())
+        with Launched(other, tmp_path / "other", ["bentoml", "serve"]) as private:
+            assert private.process.wait(STOP_SECONDS) == 1
+            assert "with another database; stop it, or set DATA_FOLDER" in private.output()
         assert launched.stop(signal.SIGTERM) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
-    assert made == {"spool", "rollout.json"}
+    assert made == {"spool", "models", "rollout.json", "lock"}  # the lock is the other start's
     assert scalar(database_url, "SELECT count(*) FROM predictions") == 1
