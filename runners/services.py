@@ -111,10 +111,19 @@ def check_models(services: Collection[str], settings: Settings) -> None:
         if runner.name not in services:
             continue
         version: Version = runner.inner.version
+        configured = settings.model_tag(version)
+        choice = chosen_model(version, settings).read()
+        if choice is not None and any(_is_saved(tag) for tag in choice.tags(configured)):
+            continue
         try:
-            find_model(settings.model_tag(version))
+            find_model(configured)
         except NotFound as error:
-            chosen = chosen_model(version, settings).read()
-            # If the chosen model is gone too, the runner itself says so and falls back.
-            if chosen is None or chosen.tag is None:
-                raise SystemExit(f"{version}: {error}") from error
+            raise SystemExit(f"{version}: {error}") from error
+
+
+def _is_saved(tag: str) -> bool:
+    try:
+        find_model(tag)
+    except NotFound:
+        return False
+    return True
