@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
@@ -63,10 +64,12 @@ def _make(
     arbiter = make(watchers, **{"check_delay": CHECK_SECONDS, **options})
     watchdog = Watchdog()
     arbiter.sockets[SOCKET_NAME] = watchdog.socket
-    check = arbiter.manage_watchers
+    check, checked_at = arbiter.manage_watchers, time.monotonic()
 
     def check_and_watch() -> Awaitable[None] | None:
-        watchdog.check(_processes(watchers))
+        nonlocal checked_at
+        before, checked_at = checked_at, time.monotonic()
+        watchdog.check(_processes(watchers), checked_at - before)
         return _check_if_idle(check)
 
     arbiter.manage_watchers = check_and_watch

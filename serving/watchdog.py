@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -31,9 +30,13 @@ class HeartbeatSocket:
 
     so_reuseport = False
 
-    def __init__(self, end: socket.socket) -> None:
-        self.fileno = end.fileno
-        self.close = end.close
+    def __init__(self, workers: socket.socket, manager: socket.socket) -> None:
+        self.fileno = workers.fileno
+        self._ends = (workers, manager)
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
 
     def bind_and_listen(self) -> None:
         """The socket is connected already."""
@@ -46,17 +49,14 @@ class Watchdog:
         self._beats, workers = socket.socketpair()
         self._beats.setblocking(False)
         workers.setblocking(False)
-        self.socket = HeartbeatSocket(workers)
+        self.socket = HeartbeatSocket(workers, self._beats)
         self._watched: dict[int, _Watched] = {}
-        self._checked_at = time.monotonic()
 
-    def check(self, workers: Iterable[tuple[str, int]]) -> None:
+    def check(self, workers: Iterable[tuple[str, int]], elapsed: float) -> None:
         """Kill the silent ones of `workers`, each a name and the number of a child process.
 
-        A worker is watched from its first beat on. Called about once a second.
+        A worker is watched from its first beat on. `elapsed` are the seconds since the last call.
         """
-        now = time.monotonic()
-        elapsed, self._checked_at = now - self._checked_at, now
         beaten = self._receive()
         watched: dict[int, _Watched] = {}
         for name, process in workers:
