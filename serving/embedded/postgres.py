@@ -114,7 +114,7 @@ def _is_cluster(folder: Path) -> bool:
     """
     version = folder / "PG_VERSION"
     if version.exists():
-        if (found := version.read_text().strip()) != VERSION:
+        if (found := version.read_text(encoding="utf-8").strip()) != VERSION:
             raise UnusableFolder(
                 f"PostgreSQL {found} made {folder}, and this is {VERSION}; set DATA_FOLDER"
             )
@@ -192,7 +192,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path, begins: in
 
 def _is_ready(status: Path, pid: int) -> bool:
     try:
-        lines = status.read_text().splitlines()
+        lines = status.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return False
     return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"

@@ -105,7 +105,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], path: Path, log: Path) -
     end = time.monotonic() + START_SECONDS
     while not _answers(path):
         if process.poll() is not None or time.monotonic() > end:
-            reason = log.read_text(errors="replace").splitlines()[-1]
+            reason = log.read_text(errors="replace", encoding="utf-8").splitlines()[-1]
             raise UnusableFolder(f"Redis cannot be started on {log.parent}: {reason}")
         time.sleep(POLL_SECONDS)
 
