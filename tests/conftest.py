@@ -40,7 +40,7 @@ RUN = pytest.StashKey[TestRun]()
 # The other proofs are about an image, which holds its models.
 NEED_MODELS = (
     "tests/served",
-    *(f"tests/prove/{name}" for name in ("alerts", "dashboard", "image")),
+    *(f"tests/prove/{name}" for name in ("alerts", "dashboard", "faults", "image")),
 )
 
 

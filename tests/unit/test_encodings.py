@@ -62,7 +62,8 @@ def _is_text(call: ast.Call) -> bool:
     elif function.attr in MODES:
         owner = function.value.id if isinstance(function.value, ast.Name) else ""
         position, default = MODES[function.attr]
-        is_text = owner not in NOT_PATHS and "b" not in _mode(call, position, default)
+        opens_bytes = function.attr == "open" and owner in NOT_PATHS
+        is_text = not opens_bytes and "b" not in _mode(call, position, default)
     else:
         is_text = False
     return is_text
