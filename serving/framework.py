@@ -168,7 +168,7 @@ def stop_at_hangup() -> None:
 
     handler: Any = SysHandler
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    handler.handle_hup = handler.handle_winch if is_ignored else handler.quit
+    handler.handle_hup = handler.handle_winch if is_ignored else handler.handle_term
 
 
 def wrap_arbiter(wrapper: Callable[..., Any]) -> None:
