@@ -42,12 +42,6 @@ class Traffic:
             self._wait(newest)
         return self._policy
 
-    @property
-    def loading(self) -> Collection[Version]:
-        """The versions whose models the newest policy still waits for."""
-        self.policy()
-        return self._loading
-
     def _begin(self, newest: PolicyRecord) -> None:
         # At the start the same policy comes twice: from the local copy, and from PostgreSQL.
         restores = newest.action == "roll_back" and newest.version != self._newest.version

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -35,6 +36,9 @@ LONGEST_GROUPS = (
     "served/test_failing_databases.py", "served/test_faults.py",
 )  # fmt: skip
 RUN = pytest.StashKey[TestRun]()
+# How long an example takes says how busy the machine is.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 # The other proofs are about an image, which holds its models.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
 from sqlalchemy import URL
 
+from core.paths import ROOT
 from migrations.upgrade import upgrade
 from tests.database import run_sql
 
@@ -56,6 +61,26 @@ def copy_data_folder(folder: Path) -> Path:
 def copy_model_store(home: Path) -> Path:
     """Copy the model store to `home`, a BentoML home."""
     shutil.copytree(BENTOML_HOME, home)
+    return home
+
+
+def gate_texts(file: Path) -> Path:
+    """Write enough labelled texts of the words that the models know to judge engines by."""
+    words, chance = ("good", "bad", "film", "a", "very", "."), random.Random(0)
+    texts = [f"{' '.join(chance.choices(words, k=9))} {number}" for number in range(2_400)]
+    file.write_text(
+        "\n".join(json.dumps({"text": text, "label": "positive"}) for text in texts),
+        encoding="utf-8",
+    )
+    return file
+
+
+def refresh_model_store(home: Path) -> Path:
+    """Make this release's engines for the models in `home`, as its first start does."""
+    command = [sys.executable, "-m", "scripts.models", "refresh"]
+    texts = ["--texts", str(gate_texts(home / "texts.jsonl"))]
+    environment = os.environ | {"BENTOML_HOME": str(home)}
+    subprocess.run([*command, *texts], cwd=ROOT, env=environment, check=True, capture_output=True)
     return home
 
 

@@ -7,10 +7,11 @@ databases are its children, and end with it.
 from __future__ import annotations
 
 import atexit
+import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -37,6 +38,7 @@ READY_POLL_SECONDS = 0.1
 READY_SECONDS = 600.0
 
 console = Console(highlight=False)
+logger = logging.getLogger("bentoml.sentiment")
 
 
 def prepare(settings: Settings, address: tuple[str, int]) -> Mapping[str, str]:
@@ -47,9 +49,10 @@ def prepare(settings: Settings, address: tuple[str, int]) -> Mapping[str, str]:
     Raises:
         SystemExit: something cannot be started, or a signal ended the start.
     """
-    _announce_when_ready(settings, address)
+    has_urls = settings.database_url is not None and settings.redis_url is not None
+    _announce_when_ready(settings, address, report=_log_ready if has_urls else _print_ready)
     environment = {"DATA_FOLDER": str(settings.data_folder)}
-    if settings.database_url is not None and settings.redis_url is not None:
+    if has_urls:
         # Services with the same databases may share a spool.
         if _is_held(settings.data_folder / LOCK):
             raise SystemExit(_used(settings.data_folder, "with databases of its own"))
@@ -156,11 +159,15 @@ def _name_other_spools(folder: Path) -> None:
             )
 
 
-def _announce_when_ready(settings: Settings, address: tuple[str, int]) -> None:
-    threading.Thread(target=_announce, args=(settings, address), daemon=True).start()
+# Gets the settings, the address and the seconds that the start took.
+Report = Callable[[Settings, str, float], None]
 
 
-def _announce(settings: Settings, address: tuple[str, int]) -> None:
+def _announce_when_ready(settings: Settings, address: tuple[str, int], *, report: Report) -> None:
+    threading.Thread(target=_announce, args=(settings, address, report), daemon=True).start()
+
+
+def _announce(settings: Settings, address: tuple[str, int], report: Report) -> None:
     host, port = ip_address(address[0]), address[1]
     if host.is_unspecified:
         host = ip_address("127.0.0.1" if host.version == 4 else "::1")
@@ -171,7 +178,15 @@ def _announce(settings: Settings, address: tuple[str, int]) -> None:
             if time.monotonic() > end:
                 return
             time.sleep(READY_POLL_SECONDS)
-    seconds = time.time() - psutil.Process().create_time()
+    report(settings, url, time.time() - psutil.Process().create_time())
+
+
+def _log_ready(_settings: Settings, url: str, seconds: float) -> None:
+    """Log it: with databases of its own, the service may be in production."""
+    logger.info("ready after %.1f s: %s (docs: %s/docs)", seconds, url, url)
+
+
+def _print_ready(settings: Settings, url: str, seconds: float) -> None:
     if settings.is_open:
         console.print(
             "[bold yellow]open[/]        no API_KEYS: all who reach this address may do everything"

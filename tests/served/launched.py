@@ -54,7 +54,8 @@ class Launched:
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while "ready" not in re.findall(r"^ready", self.output(), re.MULTILINE):
+        # A line of its own, or the message of a line of the log.
+        while not re.search(r"\bready +after \d", self.output()):
             assert self.process.poll() is None, self.output()
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.1)

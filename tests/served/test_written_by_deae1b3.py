@@ -18,6 +18,7 @@ from tests.written_by_deae1b3 import (
     TAGS,
     copy_data_folder,
     copy_model_store,
+    refresh_model_store,
     restore,
     rounded,
 )
@@ -47,7 +48,7 @@ def test_service_continues_from_the_data_of_deae1b3(
     postgres_server: URL, redis_database: Callable[[], str], tmp_path: Path
 ) -> None:
     data = copy_data_folder(tmp_path / "data")
-    store = copy_model_store(tmp_path / "store")
+    store = refresh_model_store(copy_model_store(tmp_path / "store"))
     with (
         serve(
             store,
@@ -116,7 +117,7 @@ def test_service_without_postgresql_promotes_the_model_of_its_policy_file(
     shutil.rmtree(data / "models")  # so that the runners start with the configured models
     with (
         serve(
-            copy_model_store(tmp_path / "store"),
+            refresh_model_store(copy_model_store(tmp_path / "store")),
             named_database("unused").set(query={"host": str(tmp_path)}),
             redis_database(),
             log=tmp_path / "log",

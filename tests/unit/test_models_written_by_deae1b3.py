@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,13 +28,13 @@ from runners.model_store import find_model
 from runners.slot import GoldenCheckFailed, Slot, load, slot_of
 from scripts import models
 from tests.store import model_store_at
-from tests.unit.checkpoints import WORDS
 from tests.written_by_deae1b3 import (
     BENTOML_HOME,
     EXPORTED_MODEL,
     MODEL_FILES,
     TAGS,
     copy_model_store,
+    gate_texts,
 )
 
 # Those that are as they were. torch's are gone, and openvino-int8 is made in another way now.
@@ -222,26 +221,14 @@ def test_exported_model_is_imported(model_store: Path) -> None:
 
 
 @pytest.fixture
-def gate_texts(tmp_path: Path) -> Path:
-    """Enough labelled texts of the words that the models know."""
-    chance = random.Random(0)
-    lines = [
-        json.dumps(
-            {"text": f"{' '.join(chance.choices(WORDS, k=9))} {number}", "label": "positive"}
-        )
-        for number in range(2_400)
-    ]
-    file = tmp_path / "texts.jsonl"
-    file.write_text("\n".join(lines))
-    return file
+def texts(tmp_path: Path) -> Path:
+    return gate_texts(tmp_path / "texts.jsonl")
 
 
-def test_models_get_engines_of_this_release(
-    store: Path, settings: Settings, gate_texts: Path
-) -> None:
+def test_models_get_engines_of_this_release(store: Path, settings: Settings, texts: Path) -> None:
     with pytest.raises(EngineUnavailable, match="`sentiment models refresh` makes its engines"):
         load(TAGS["v2"], "v2", settings, check_golden_set=True)
-    Command()("refresh", "--texts", str(gate_texts))
+    Command()("refresh", "--texts", str(texts))
     assert Command()("refresh").startswith("Every model has the engines of this release")
     # The one that was the latest still is, though it was not refreshed last.
     assert find_model("sentiment-distilbert-v2:latest").tag == TAGS["v2"]
@@ -257,15 +244,13 @@ def test_models_get_engines_of_this_release(
         assert not (model.folder / "torchscript.pt").exists()
 
 
-def test_model_whose_weights_answer_otherwise_is_not_refreshed(
-    store: Path, gate_texts: Path
-) -> None:
+def test_model_whose_weights_answer_otherwise_is_not_refreshed(store: Path, texts: Path) -> None:
     file = find_model(TAGS["v2"]).folder / "canary.json"
     answers: list[dict[str, Any]] = json.loads(file.read_bytes())
     for each in answers:
         each["scores"] = dict(zip(each["scores"], (0.999, 0.001), strict=True))
     file.write_text(json.dumps(answers))
-    done = CliRunner().invoke(models.app, ["refresh", TAGS["v2"], "--texts", str(gate_texts)])
+    done = CliRunner().invoke(models.app, ["refresh", TAGS["v2"], "--texts", str(texts)])
     assert done.exit_code == 1
     assert "cannot be used any more" in done.output
     assert find_model(TAGS["v2"]).engines == ()
