@@ -105,17 +105,21 @@ dashboards: $(VENV)/.dev ## Write the Grafana dashboards
 	@$(SENTIMENT) dashboards
 
 .PHONY: faults
-faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROUNDS times (3)
+faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROUNDS times (3), then prove-faults
 	@for round in $$(seq $(ROUNDS)); do \
 		$(BIN)/pytest -q -rP -p no:cacheprovider tests/served/test_faults.py \
 			tests/served/test_failing_databases.py tests/served/test_outages.py || exit 1; \
 	done
+	@$(SENTIMENT) prove faults
 
 .PHONY: prove-alerts
 prove-alerts: $(VENV)/.dev ## Prove the alert rules with promtool, amtool and a real Prometheus
 
 .PHONY: prove-dashboard
 prove-dashboard: $(VENV)/.dev $(ASSETS) ## Prove the dashboard in a real Chromium
+
+.PHONY: prove-faults
+prove-faults: $(VENV)/.dev ## Prove with attacks of minutes that nothing outlives its end, and that no load looks like a fault
 
 .PHONY: prove-image
 prove-image: $(VENV)/.dev $(ASSETS) ## Prove that the image builds, starts, answers and stops
@@ -139,7 +143,7 @@ prove-pooler: $(VENV)/.dev ## Prove that the service works behind PgBouncer in t
 prove-arm64: $(VENV)/.dev $(ASSETS) ## Prove that the image for arm64 answers right, emulated; half an hour
 
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-image prove-start prove-compose prove-railway prove-nginx prove-pooler prove-arm64:
+prove-alerts prove-dashboard prove-faults prove-image prove-start prove-compose prove-railway prove-nginx prove-pooler prove-arm64:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz

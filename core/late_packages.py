@@ -31,7 +31,7 @@ def missing_pins(file: Path) -> list[Requirement]:
         raise PackagesUnavailable(f"{file}, which pins packages that are needed here, is missing")
     pins = [
         Requirement(line.rstrip("\\ "))
-        for line in file.read_text().splitlines()
+        for line in file.read_text(encoding="utf-8").splitlines()
         if "==" in line and not line.startswith((" ", "#"))
     ]
     return [pin for pin in pins if _is_meant(pin) and not _is_installed(pin)]
@@ -69,7 +69,7 @@ def run_uv(*options: str) -> bool:
 def run_pip(*options: str) -> subprocess.CompletedProcess[str]:
     """Install with pip, which reads its own configuration and shows its progress."""
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--retries", "1", *options]
-    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    return subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", check=False)
 
 
 def _is_meant(pin: Requirement) -> bool:

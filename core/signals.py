@@ -1,8 +1,13 @@
-"""SIGTERM that ends a command as Ctrl-C does."""
+"""How processes end: a command at SIGTERM as at Ctrl-C, a child with its parent."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
+
+# Of <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 
 
 def sigterm_as_ctrl_c() -> None:
@@ -12,3 +17,14 @@ def sigterm_as_ctrl_c() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread ends that started it.
+
+    SIGKILL, because a process that hangs or is stopped obeys nothing else, and would keep the port
+    of the service. Acknowledged predictions are on disk already. Only on Linux; the caller has to
+    notice a parent that ended before this call.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -90,6 +90,15 @@ class RunnerDescription:
         is_loading = self.loading is not None and self.loading.generation == desired.generation
         return self.converged and (is_loading or self.observed_generation == desired.generation)
 
+    def holds(self, desired: DesiredModel) -> bool:
+        """Whether every host has loaded the desired model."""
+        return (
+            self.converged
+            and self.observed_generation == desired.generation
+            and self.load_error is None
+            and desired.tag in (None, self.tag)
+        )
+
     @property
     def latest_generation(self) -> int:
         """The highest generation that the runner has observed or is loading."""

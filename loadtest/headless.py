@@ -73,13 +73,13 @@ def run_locust(
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
             timeout=seconds + _STOP_SECONDS + _SPARE_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise LocustFailed(f"no end after {error.timeout:.0f} s") from error
-    output = log.read_text() if log.is_file() else ""
+    output = log.read_text(encoding="utf-8") if log.is_file() else ""
     # locust exits with 1 after failed requests.
     if run.returncode not in (0, 1) or not figures.is_file():
         raise LocustFailed(f"status {run.returncode}: {output}{run.stderr}"[-2000:])

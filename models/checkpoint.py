@@ -104,7 +104,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InvalidCheckpoint(f"{folder} has no config.json, so it is no checkpoint")
     try:
-        config: Any = json.loads(path.read_text())
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidCheckpoint(f"{path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):

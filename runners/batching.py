@@ -7,9 +7,10 @@ and a busy one batches the texts in its queue. The size of a batch is limited in
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from bentoml.exceptions import ServiceUnavailable
 from tokenizers import Encoding
 
 from core import metrics, tracing
+from core.heartbeat import Work
 from core.types import Classification, Version
 from runners.cpu import lower_priority
 from runners.lanes import Lane
@@ -42,6 +44,7 @@ class TokenBatcher:
         self._closing = False
         self._draining = False
         self._changed = threading.Condition()
+        self._works: dict[int, tuple[int | None, float, float]] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"inference-{version}-{n}", daemon=True)
             for n in range(streams)
@@ -84,6 +87,14 @@ class TokenBatcher:
         except TimeoutError as error:
             raise ServiceUnavailable(f"not done in {timeout_seconds:.1f} s") from error
 
+    def progress(self) -> Mapping[int, Work]:
+        """The work that each thread is at."""
+        now = time.monotonic()
+        return {
+            thread: Work(number, busy + (now - since if number is not None else 0.0))
+            for thread, (number, since, busy) in self._works.copy().items()
+        }
+
     def drain(self) -> None:
         """Answer the calls that wait, refuse new ones, and wait for the threads to end."""
         with self._changed:
@@ -104,15 +115,22 @@ class TokenBatcher:
 
     def _work(self) -> None:
         lower_priority()
+        thread, numbers, busy = threading.get_native_id(), itertools.count(), 0.0
+        began = time.monotonic()
         while True:
+            busy += time.monotonic() - began
+            self._works[thread] = None, 0.0, busy
             with self._changed:
                 while not (self._queue or self._closing or self._draining):
                     self._changed.wait()
                 if self._closing or (self._draining and not self._queue):
                     return
+            began = time.monotonic()
+            self._works[thread] = next(numbers), began, busy
             # Tokenise all calls that wait, so that the batch has many texts to choose from.
             while (call := self._next_call()) is not None:
                 self._tokenise(call)
+                self._works[thread] = next(numbers), began, busy
             batch = self._take()
             if batch:
                 self._compute(batch)

@@ -1,11 +1,11 @@
-"""The model that a runner was last asked to hold, saved for its restart."""
+"""The model that a runner holds, by its exact tag, saved for its restart."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from core.atomic_file import write_atomically
 from core.errors import describe_error
@@ -13,6 +13,21 @@ from core.settings import Settings
 from core.types import DesiredModel, Version
 
 logger = logging.getLogger("bentoml.sentiment.runner")
+
+
+class Choice(NamedTuple):
+    """The model that was last requested, and the exact tags that the runner loaded for it."""
+
+    desired: DesiredModel
+    # None before the first start. `latest` of the configured tag was this model then.
+    tag: str | None = None
+    # It serves while `tag` cannot, for example because another image has no such model.
+    substitute: str | None = None
+
+    def tags(self, configured: str) -> list[str]:
+        """The tags to load, each if none before it can be loaded."""
+        tags = (self.tag or self.desired.tag, self.substitute, configured)
+        return list(dict.fromkeys(tag for tag in tags if tag is not None))
 
 
 class ChosenModel:
@@ -23,25 +38,32 @@ class ChosenModel:
         self._file = file
         self._configured = configured
 
-    def read(self) -> DesiredModel | None:
+    def read(self) -> Choice | None:
         """Read the saved choice; None if there is none, or another tag is configured now."""
         try:
             saved = json.loads(self._file.read_bytes())
-            # Releases before 0.1.0 wrote the generation as `number`.
+            # Releases before 0.1.0 wrote the generation as `number`, and no exact tags.
             generation = saved["generation"] if "generation" in saved else saved["number"]
             desired = DesiredModel(saved["tag"], int(generation))
-            return desired if saved["configured"] == self._configured else None
+            choice = Choice(desired, saved.get("serves"), saved.get("substitute"))
+            return choice if saved["configured"] == self._configured else None
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._log("read", error)
             return None
 
-    def save(self, desired: DesiredModel) -> None:
+    def save(self, choice: Choice) -> None:
         """Save a choice, with the tag that is configured now."""
-        document = asdict(desired) | {"configured": self._configured}
-        # For a rollback to a release before 0.1.0, which reads this name.
-        document["number"] = desired.generation
+        document = {
+            "tag": choice.desired.tag,
+            "generation": choice.desired.generation,
+            # For a rollback to a release before 0.1.0, which reads this name.
+            "number": choice.desired.generation,
+            "configured": self._configured,
+            "serves": choice.tag,
+            "substitute": choice.substitute,
+        }
         try:
             write_atomically(self._file, json.dumps(document).encode())
         except OSError as error:

@@ -26,7 +26,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 def cpu_flags(cpuinfo: Path = _PROC / "cpuinfo") -> frozenset[str]:
     """The instruction sets of the first core, as Linux names them; else empty."""
     try:
-        lines = cpuinfo.read_text().splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         return frozenset()
     for line in lines:
@@ -68,7 +68,7 @@ def cpu_quota(cgroups: Path = _CGROUPS, proc: Path = _PROC) -> float | None:
 def _memberships(path: Path) -> list[tuple[str, str]]:
     """The (controllers, group) of each hierarchy that this process is in."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     parts = [line.split(":", 2) for line in lines]
@@ -84,7 +84,7 @@ def _upwards(root: Path, group: str) -> list[Path]:
 def _quota(*files: Path) -> float | None:
     """The quota in cores, from files with the microseconds in each period and those of a period."""
     try:
-        quota, period = " ".join(file.read_text() for file in files).split()
+        quota, period = " ".join(file.read_text(encoding="utf-8") for file in files).split()
         cores = int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):  # "max" is no quota
         return None

@@ -57,7 +57,9 @@ def write_golden_set(folder: Path, infer: Infer) -> None:
         {"text": text, "scores": answer.scores}
         for text, answer in zip(TEXTS, infer(TEXTS), strict=True)
     ]
-    (folder / FILE).write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n")
+    (folder / FILE).write_text(
+        json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def golden_set_file(folder: Path) -> Path:
@@ -74,7 +76,7 @@ def read_golden_set(folder: Path) -> GoldenSet | None:
     """
     file = golden_set_file(folder)
     try:
-        saved: Any = json.loads(file.read_text())
+        saved: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     try:

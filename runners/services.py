@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import bentoml
 from bentoml.exceptions import NotFound
 
 from core.gc import freeze_gc
+from core.heartbeat import heartbeat
 from core.settings import Settings, settings_for_serving
 from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, DesiredModel, RunnerDescription, Version
@@ -54,7 +56,12 @@ class SentimentRunner:
             start_tracing(f"{_settings.otel_service_name}-runner-{self.version}")
         self._slot = slot_of(self.version, _settings)
         _answers[self.version] = answers_of(self)
+        heartbeat.watch_compute(self._slot.progress)
         freeze_gc()
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        heartbeat.watch_loop(asyncio.get_running_loop())
 
     @bentoml.api(route=CLASSIFY_PATH)
     async def classify(
@@ -104,10 +111,19 @@ def check_models(services: Collection[str], settings: Settings) -> None:
         if runner.name not in services:
             continue
         version: Version = runner.inner.version
+        configured = settings.model_tag(version)
+        choice = chosen_model(version, settings).read()
+        if choice is not None and any(_is_saved(tag) for tag in choice.tags(configured)):
+            continue
         try:
-            find_model(settings.model_tag(version))
+            find_model(configured)
         except NotFound as error:
-            chosen = chosen_model(version, settings).read()
-            # If the chosen model is gone too, the runner itself says so and falls back.
-            if chosen is None or chosen.tag is None:
-                raise SystemExit(f"{version}: {error}") from error
+            raise SystemExit(f"{version}: {error}") from error
+
+
+def _is_saved(tag: str) -> bool:
+    try:
+        find_model(tag)
+    except NotFound:
+        return False
+    return True

@@ -6,18 +6,19 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bentoml.exceptions import NotFound
 
 from core import metrics
+from core.heartbeat import Work
 from core.settings import Settings
 from core.types import DesiredModel, RunnerDescription, Version
 from runners import golden_set
 from runners.batching import TokenBatcher
-from runners.chosen_model import ChosenModel, chosen_model
+from runners.chosen_model import Choice, ChosenModel, chosen_model
 from runners.classifier import Classifier
 from runners.cpu import at_low_priority, usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
@@ -62,18 +63,31 @@ class Slot:
         self._next: DesiredModel | None = None
         self._changing: asyncio.Task[None] | None = None
         self.description: RunnerDescription
-        desired = chosen.read() or DesiredModel(None, 0)
-        load_error = None
-        try:
-            loaded = load(desired.tag or configured, False)
-        except Exception as error:
-            if desired.tag is None:
-                raise
-            load_error = self._log_refusal(desired.tag, error)
-            loaded = load(configured, False)
-        description, self.batcher = loaded
-        generation = desired.generation
+        choice = chosen.read() or Choice(DesiredModel(None, 0))
+        (description, self.batcher), load_error = self._load_first(choice.tags(configured))
+        generation = choice.desired.generation
         self._describe(description, observed_generation=generation, load_error=load_error)
+        if load_error is None:
+            choice = Choice(choice.desired, description.tag)
+        else:
+            choice = Choice(choice.desired, choice.tags(configured)[0], description.tag)
+            logger.error(
+                "%s: %s serves instead, until a rollout or MODEL_%s names another model",
+                version, description.tag, version.upper(),
+            )  # fmt: skip
+        chosen.save(choice)
+
+    def _load_first(self, tags: Sequence[str]) -> tuple[Loaded, str | None]:
+        """Load the first tag that can be loaded; returns also why the first one cannot."""
+        first, *others = tags
+        try:
+            return self._load(first, False), None
+        except Exception as error:
+            if not others:
+                raise
+            reason = self._log_refusal(first, error)
+        loaded, _ = self._load_first(others)
+        return loaded, reason
 
     def request_load(self, desired: DesiredModel) -> None:
         """Begin to load a model; of several requests the last one counts."""
@@ -82,6 +96,10 @@ class Slot:
         self._next = desired
         if self._changing is None or self._changing.done():
             self._changing = asyncio.create_task(self._load_requested(), name="model-change")
+
+    def progress(self) -> Mapping[int, Work]:
+        """The work of the threads that compute for the model that serves now."""
+        return self.batcher.progress()
 
     def close(self) -> None:
         if self._changing is not None:
@@ -112,7 +130,7 @@ class Slot:
             self._describe(description, observed_generation=desired.generation)
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
-            await asyncio.to_thread(self._chosen.save, desired)
+            await asyncio.to_thread(self._chosen.save, Choice(desired, description.tag))
             await asyncio.to_thread(previous.drain)
             del previous
             gc.collect()

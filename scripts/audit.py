@@ -47,7 +47,7 @@ def _report(lock: Path) -> list[dict[str, Any]]:
     ]  # fmt: skip
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            command, capture_output=True, encoding="utf-8", timeout=TIMEOUT_SECONDS, check=False
         )
         packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, ValueError):

@@ -104,7 +104,7 @@ def _write(rows: list[Row], folder: Path, name: str) -> None:
         console.print(table)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(as_json(record))
+    path.write_text(as_json(record), encoding="utf-8")
     plot(record, path.with_suffix(".png"))
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     console.print(f"recorded in {shown} and {shown.with_suffix('.png')}", soft_wrap=True)

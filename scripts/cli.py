@@ -25,7 +25,8 @@ def commands() -> dict[str, Path]:
     return {
         path.stem.replace("_", "-"): path
         for path in sorted(FOLDER.glob("*.py"))
-        if path != Path(__file__) and '\nif __name__ == "__main__":\n' in path.read_text()
+        if path != Path(__file__)
+        and '\nif __name__ == "__main__":\n' in path.read_text(encoding="utf-8")
     }
 
 
@@ -51,7 +52,9 @@ class ScriptGroup(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in commands():
             return None
-        summary = ast.get_docstring(ast.parse(commands()[cmd_name].read_text())) or ""
+        summary = (
+            ast.get_docstring(ast.parse(commands()[cmd_name].read_text(encoding="utf-8"))) or ""
+        )
         panel = "Operate" if cmd_name in OPERATING else "Measure and develop"
         return TyperCommand(cmd_name, help=summary.partition("\n")[0], rich_help_panel=panel)
 

@@ -10,7 +10,7 @@ from monitoring.dashboards.pages import FOLDER, dashboards
 def main() -> None:
     """Write the Grafana dashboards into monitoring/dashboards."""
     for name, text in dashboards():
-        (FOLDER / name).write_text(text)
+        (FOLDER / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main() -> None:
                 "positive": [round(answer.scores["positive"], 6) for answer in answers],
             }
             file = adapter_folder(version) / GATES_FILE
-            file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def sbom(tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "") -> None
     with _image(tag, backend(engine)) as in_image:
         text = bill_of_materials(tag, _contents(in_image))
     BUILD.mkdir(exist_ok=True)
-    SBOM.write_text(text)
+    SBOM.write_text(text, encoding="utf-8")
     console.print(f"written: {SBOM}")
 
 
@@ -140,7 +140,7 @@ def _image(tag: str, engine: str) -> Iterator[CommandLine]:
     """Yield the function that makes the command line of a program in the image."""
     container = ""
     if engine == "buildah":
-        container = subprocess.check_output(["buildah", "from", tag], text=True).strip()
+        container = subprocess.check_output(["buildah", "from", tag], encoding="utf-8").strip()
         options = ["--isolation", "chroot", "--network", "host", "--user", USER]
         image = [container, "--", ENTRYPOINT]
     else:
@@ -162,8 +162,8 @@ def _image(tag: str, engine: str) -> Iterator[CommandLine]:
 
 def _contents(in_image: CommandLine) -> dict[str, Any]:
     """The contents of the image, as scripts/image_contents.py finds them inside."""
-    text = (ROOT / "scripts" / "image_contents.py").read_text() + "\nmain()\n"
-    output = subprocess.check_output(in_image("python", "-c", text), text=True)
+    text = (ROOT / "scripts" / "image_contents.py").read_text(encoding="utf-8") + "\nmain()\n"
+    output = subprocess.check_output(in_image("python", "-c", text), encoding="utf-8")
     # BentoML's entry point prints lines of its own first.
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found

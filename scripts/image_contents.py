@@ -42,7 +42,7 @@ def writable(*folders: str) -> list[str]:
 def system_packages() -> list[list[str]]:
     """Name, version and architecture of each package of Debian."""
     form = "${Package}\t${Version}\t${Architecture}\n"
-    output = subprocess.check_output(["dpkg-query", "-W", "-f", form], text=True)
+    output = subprocess.check_output(["dpkg-query", "-W", "-f", form], encoding="utf-8")
     return [line.split("\t") for line in output.splitlines()]
 
 

@@ -69,7 +69,7 @@ def main(
     console.print(f"report: {folder / headless.REPORT}", soft_wrap=True)
     if record:
         row = as_row(outcome.total, datetime.now(UTC), machine(), command_line())
-        README.write_text(with_row(README.read_text(), row))
+        README.write_text(with_row(README.read_text(encoding="utf-8"), row), encoding="utf-8")
     raise typer.Exit(0 if outcome.ok else 1)
 
 

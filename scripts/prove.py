@@ -48,16 +48,22 @@ def main(name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")]
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
         environment = os.environ | {RESULTS_FILE: str(file)}
         status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
-        results = [Result(*fields) for fields in json.loads(file.read_text())]
+        results = [Result(*fields) for fields in json.loads(file.read_text(encoding="utf-8"))]
     proven = status == 0 and all(result.outcome == "passed" for result in results)
-    PAGE.write_text(with_section(PAGE.read_text(), name, section(name, results, proven=proven)))
+    PAGE.write_text(
+        with_section(PAGE.read_text(encoding="utf-8"), name, section(name, results, proven=proven)),
+        encoding="utf-8",
+    )
     typer.echo(f"{name}: {'proven' if proven else 'not proven'}; recorded in {PAGE}")
     raise typer.Exit(0 if proven else status or 1)
 
 
 def section(name: str, results: Sequence[Result], *, proven: bool) -> str:
     """The page's section on a proof."""
-    claim = ast.get_docstring(ast.parse((PROOFS / name / "__init__.py").read_text())) or ""
+    claim = (
+        ast.get_docstring(ast.parse((PROOFS / name / "__init__.py").read_text(encoding="utf-8")))
+        or ""
+    )
     host = machine()
     seconds = sum(result.seconds for result in results)
     verdict = (

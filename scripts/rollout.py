@@ -68,7 +68,7 @@ def main(
 ) -> None:
     """Roll a new version out step by step, watch it, and roll it back."""
     settings = get_settings()
-    key = key_file.read_text().strip() if key_file else ""
+    key = key_file.read_text(encoding="utf-8").strip() if key_file else ""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     base_url = url or f"http://{settings.host}:{settings.port}"
     context.obj = Service(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS)
@@ -103,7 +103,7 @@ def set_policy(
     dry_run: DryRun = False,
 ) -> None:
     """Change the given fields of the policy; the others stay."""
-    text = Path(changes[1:]).read_text() if changes.startswith("@") else changes
+    text = Path(changes[1:]).read_text(encoding="utf-8") if changes.startswith("@") else changes
     try:
         fields = json.loads(text)
     except ValueError as error:

@@ -70,9 +70,11 @@ def _default(field: FieldInfo) -> str:
 
 def main() -> None:
     """Write every setting into .env.example, docs/settings.md and docker-compose.yml."""
-    ENV_EXAMPLE.write_text(env_example())
-    SETTINGS_PAGE.write_text(with_table(SETTINGS_PAGE.read_text()))
-    COMPOSE.write_text(with_passed_settings(COMPOSE.read_text()))
+    ENV_EXAMPLE.write_text(env_example(), encoding="utf-8")
+    SETTINGS_PAGE.write_text(
+        with_table(SETTINGS_PAGE.read_text(encoding="utf-8")), encoding="utf-8"
+    )
+    COMPOSE.write_text(with_passed_settings(COMPOSE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

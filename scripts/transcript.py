@@ -22,17 +22,17 @@ curl -s {BASE_URL}/predict -H 'content-type: application/json' \\
 
 def main(url: Annotated[str, typer.Option()] = BASE_URL) -> None:
     """Run the command twice and write both replies, digit for digit, between the README's marks."""
-    before, _, rest = README.read_text().partition(BEGIN)
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     session = "\n".join([BEGIN, "```console", *(_played(url) for _ in range(2)), "```", END])
-    README.write_text(before + session + after)
+    README.write_text(before + session + after, encoding="utf-8")
     print(session)
 
 
 def _played(url: str) -> str:
     """The command as a user types it, and its output."""
     command = ["bash", "-euo", "pipefail", "-c", COMMAND.replace(BASE_URL, url)]
-    played = subprocess.run(command, check=True, capture_output=True, text=True)
+    played = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
     return f"$ {COMMAND}\n{played.stdout}"
 
 

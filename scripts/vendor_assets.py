@@ -41,7 +41,12 @@ def main() -> None:
             shutil.copy(DASHBOARD / name, build)
         try:
             done = subprocess.run(
-                [npm, "ci"], cwd=build, capture_output=True, text=True, timeout=SECONDS, check=False
+                [npm, "ci"],
+                cwd=build,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=SECONDS,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             console.print("npm's registry does not answer; the dashboard shows no charts")

@@ -26,7 +26,7 @@ from core.key_ring import KeyRing
 from core.postgres import connected, create_engine
 from core.redis import RedisCircuit, connect
 from core.settings import Settings
-from core.types import Prediction, Version
+from core.types import DesiredModel, Prediction, Version
 from rollout.admin import RolloutAdmin
 from rollout.controller import RolloutController
 from rollout.live import LivePolicy
@@ -34,6 +34,7 @@ from rollout.policy import RolloutPolicy, Weights
 from rollout.record import PolicyRecord
 from rollout.shadow import Shadow
 from rollout.store import PolicyStore
+from rollout.traffic import Traffic
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.transport import RunnerApi
@@ -127,12 +128,13 @@ class Container:
             self.live_policy, policies, partial(arm_metrics, self.reader), self._revisions
         )
         self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_controller)
+        self.traffic = Traffic(lambda: self.live_policy.record, self._is_held)
         self.shadow = Shadow(self._ask_challenger)
         self.pipeline = PredictionPipeline(
             self.runners,
             self.cache,
             self.log,
-            policy=lambda: self.live_policy.policy,
+            policy=self.traffic.policy,
             shadow=self.shadow.offer,
         )
 
@@ -170,6 +172,10 @@ class Container:
     def _set_desired_models(self, policy: RolloutPolicy, as_of: float) -> None:
         for version, runner in self.runners.items():
             runner.set_desired(policy.desired_model(version), as_of)
+
+    def _is_held(self, version: Version, desired: DesiredModel) -> bool:
+        description = self.runners[version].last_description
+        return description is not None and description.holds(desired)
 
     def _revisions(self) -> dict[Version, str]:
         """The revisions of the runners that have described themselves."""

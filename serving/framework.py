@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import functools
 import shutil
+import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -32,6 +37,8 @@ UNWANTED = frozenset(
 )
 # Labels its metrics with the raw path: a client that asks for random paths makes them grow.
 LABELLED_BY_PATH = frozenset({"RunnerTrafficMetricsMiddleware"})
+# The process manager gives a worker a socket as its standard input (serving/watchdog).
+WORKER_STDIN = 0
 
 
 class BentoMiddlewarePatch:
@@ -135,6 +142,35 @@ def runner_urls(service_name: str) -> list[str]:
 
     urls = BentoMLContainer.remote_runner_mapping.get().get(service_name)
     return [url.strip() for url in urls.split(",")] if urls else []
+
+
+def close_inherited_sockets() -> None:
+    """Close the sockets of the other services, which a worker inherits; it serves `--fd` alone.
+
+    A worker that outlives the others would keep their ports.
+    """
+    own = {int(number) for flag, number in pairwise(sys.argv) if flag == "--fd"}
+    descriptors = {int(entry.name) for entry in Path("/dev/fd").iterdir()}
+    for descriptor in descriptors - own - {0, 1, 2}:
+        with suppress(OSError):
+            inherited = socket.socket(fileno=descriptor)
+            if inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                inherited.close()
+            else:
+                inherited.detach()
+
+
+def stop_at_hangup() -> None:
+    """Make BentoML's process manager stop when its terminal closes.
+
+    It would restart its workers, without a terminal to stop it. A start that ignores SIGHUP, as
+    `nohup` has it, goes on: the handler of SIGWINCH does nothing.
+    """
+    from circus.sighandler import SysHandler
+
+    handler: Any = SysHandler
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handler.handle_hup = handler.handle_winch if is_ignored else handler.handle_term
 
 
 def wrap_arbiter(wrapper: Callable[..., Any]) -> None:

@@ -13,15 +13,25 @@ import bentoml
 
 from core import metrics
 from core.gc import freeze_gc
+from core.heartbeat import heartbeat
 from core.key_ring import KeyRing
 from core.logging import configure_logs
 from core.settings import Settings
+from core.signals import end_with_parent
 from core.tracing import start_tracing, stop_tracing
 from core.types import VERSIONS, Version
 from core.version import VERSION
 from runners.services import answers, check_models
 from serving.draining import Draining
-from serving.framework import LazyApp, is_worker, json_apis, process_name, runner_urls
+from serving.framework import (
+    WORKER_STDIN,
+    LazyApp,
+    close_inherited_sockets,
+    is_worker,
+    json_apis,
+    process_name,
+    runner_urls,
+)
 from serving.http_protocol import use_bounded_protocol
 from serving.middleware import api_layers, runner_layers
 from serving.preflight import Address, check_addresses, prepare_api
@@ -57,6 +67,9 @@ class ServingProcess:
         self.draining = Draining(settings.drain_seconds)
         self.shedder = LoadShedder(PREDICT_PATHS, full=lambda: self.container.full)
         if is_worker():
+            end_with_parent()
+            heartbeat.start(WORKER_STDIN)
+            close_inherited_sockets()
             self._configure_logs()
         supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
 
@@ -111,6 +124,7 @@ class ServingProcess:
         metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)
         self.draining.begin_at_sigterm()
         self.shedder.lag_monitor.start()
+        heartbeat.watch_loop(asyncio.get_running_loop())
         freeze_gc()
         return self.container
 

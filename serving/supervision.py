@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from itertools import pairwise
 from typing import Any
 
 from circus.exc import ConflictError
 
-from serving.framework import is_worker, wrap_arbiter
+from serving.framework import is_worker, stop_at_hangup, wrap_arbiter
 from serving.preflight import Address
+from serving.watchdog import SOCKET_NAME, Watchdog
 
 CHECK_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.05
@@ -28,12 +30,13 @@ Preparation = Callable[[Set[str], Sequence[Address]], Mapping[str, str]]
 
 
 def supervise(*, stop_seconds: float, before: Preparation) -> None:
-    """Replace dead workers within two seconds; stop the API first; kill slow ones.
+    """Replace dead and hanging workers; stop the API first; kill slow ones.
 
     `before` runs before the first worker starts. service.py calls this at import, before its
     processes are made; in a worker it does nothing.
     """
     if not is_worker():
+        stop_at_hangup()
         wrap_arbiter(functools.partial(_make, stop_seconds=stop_seconds, before=before))
 
 
@@ -53,11 +56,32 @@ def _make(
         watcher.respawn = True
         watcher.env.update(environment)
         watcher.graceful_timeout = stop_seconds
+        # A worker ends its own children. SIGTERM would end a log shipper that has just begun.
+        watcher.stop_children = False
+        watcher.stdin_socket = SOCKET_NAME
         if watcher not in api:
             watcher.kill_processes = _after(api, watcher.kill_processes)
     arbiter = make(watchers, **{"check_delay": CHECK_SECONDS, **options})
-    arbiter.manage_watchers = functools.partial(_check_if_idle, arbiter.manage_watchers)
+    watchdog = Watchdog()
+    arbiter.sockets[SOCKET_NAME] = watchdog.socket
+    check, checked_at = arbiter.manage_watchers, time.monotonic()
+
+    def check_and_watch() -> Awaitable[None] | None:
+        nonlocal checked_at
+        before, checked_at = checked_at, time.monotonic()
+        watchdog.check(_processes(watchers), checked_at - before)
+        return _check_if_idle(check)
+
+    arbiter.manage_watchers = check_and_watch
     return arbiter
+
+
+def _processes(watchers: Sequence[Any]) -> list[tuple[str, int]]:
+    return [
+        (watcher.name, process.pid)
+        for watcher in watchers
+        for process in watcher.get_active_processes()
+    ]
 
 
 def _check_if_idle(check: Callable[[], Awaitable[None]]) -> Awaitable[None] | None:

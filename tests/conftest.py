@@ -44,7 +44,10 @@ settings.load_profile("suite")
 # The other proofs are about an image, which holds its models.
 NEED_MODELS = (
     "tests/served",
-    *(f"tests/prove/{name}" for name in ("alerts", "dashboard", "image", "nginx", "pooler")),
+    *(
+        f"tests/prove/{name}"
+        for name in ("alerts", "dashboard", "faults", "image", "nginx", "pooler")
+    ),
 )
 
 

@@ -161,4 +161,6 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise AssertionError(f"the service did not get ready:\n{log.read_text()[-5000:]}")
+    raise AssertionError(
+        f"the service did not get ready:\n{log.read_text(encoding='utf-8')[-5000:]}"
+    )

@@ -68,7 +68,10 @@ def gate_texts(file: Path) -> Path:
     """Write enough labelled texts of the words that the models know to judge engines by."""
     words, chance = ("good", "bad", "film", "a", "very", "."), random.Random(0)
     texts = [f"{' '.join(chance.choices(words, k=9))} {number}" for number in range(2_400)]
-    file.write_text("\n".join(json.dumps({"text": text, "label": "positive"}) for text in texts))
+    file.write_text(
+        "\n".join(json.dumps({"text": text, "label": "positive"}) for text in texts),
+        encoding="utf-8",
+    )
     return file
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import sys
 
@@ -19,6 +20,7 @@ from analytics.reader import Reader
 from core.logging import configure_logs
 from core.postgres import create_engine
 from core.settings import Settings, get_settings
+from core.signals import end_with_parent
 from core.tracing import start_tracing, stop_tracing
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -32,6 +34,9 @@ NICENESS = 5
 
 
 def main() -> None:
+    end_with_parent()
+    if select.select([sys.stdin], [], [], 0)[0]:
+        return  # the parent has ended already: it writes nothing
     # The whole process group receives these; the parent decides when this process ends.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -77,7 +77,9 @@ def _start(url: str, *, examples: int, seed: int) -> subprocess.Popen[str]:
         "run", f"{url}/openapi.json", "--max-examples", str(examples), "--seed", str(seed),
     ]  # fmt: skip
     environment = os.environ | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8"
+    )
 
 
 def _follow(process: subprocess.Popen[str], seed: int) -> tuple[int, int]:

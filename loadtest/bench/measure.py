@@ -60,7 +60,7 @@ def measure(url: str, load: Load) -> dict[str, Any]:
             cwd=ROOT,
             capture_output=True,
             check=True,
-            text=True,
+            encoding="utf-8",
             timeout=load.seconds + _SPARE_SECONDS,
             start_new_session=True,
         ).stdout

@@ -45,7 +45,9 @@ def command_line() -> str:
 def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
     """Write the figures of one benchmark as JSON, and how they were measured, if to a file."""
     if path is not None:
-        path.write_text(json.dumps({**_run(command_line()), **figures}, indent=1) + "\n")
+        path.write_text(
+            json.dumps({**_run(command_line()), **figures}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def make_record(rows: Sequence[Row], command: str) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def commit() -> str:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+            ["git", *arguments], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
         ).stdout.strip()
 
     try:
@@ -105,7 +107,7 @@ def commit() -> str:
 def machine() -> dict[str, Any]:
     """The CPU and system of this machine."""
     cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
     cpu = dict(re.findall(r"^(.+?)\s*:\s*(.*)$", text, re.MULTILINE))
     available = cpu_flags()
     return {

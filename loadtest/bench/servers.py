@@ -66,7 +66,7 @@ class Server:
                     if client.get(self.url + self.ready_path).is_success:
                         return self._seconds()
                 time.sleep(READY_POLL_SECONDS)
-        log = self.log.read_text(errors="replace")[-3000:]
+        log = self.log.read_text(errors="replace", encoding="utf-8")[-3000:]
         raise NotStarted(f"{self.name} did not get ready:\n{log}")
 
     def _seconds(self) -> float:

@@ -160,7 +160,7 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
         name: value for name, value in stored.info.metadata.items() if name not in WRITTEN_FACTS
     }
     latest = Path(stored.path).parent / "latest"
-    newest = latest.read_text()
+    newest = latest.read_text(encoding="utf-8")
     with _saving(version, str(stored.tag)) as progress, tempfile.TemporaryDirectory() as copy:
         for name in CHECKPOINT_FILES:
             if (Path(stored.path) / name).is_file():
@@ -173,7 +173,7 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
         same = partial(_check_golden_set, Path(stored.path))
         model = progress.done(save_prepared(Path(copy), version, facts, make_engines, same))
     # A model that is saved becomes the latest, which the settings may name.
-    latest.write_text(newest)
+    latest.write_text(newest, encoding="utf-8")
     return model
 
 

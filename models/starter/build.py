@@ -44,7 +44,9 @@ def build_from(adapter: Path, output_folder: Path) -> None:
     weights = merge_adapter(read_encoder(encoder), adapter)
     save_file(weights, output_folder / WEIGHTS_FILE, metadata={"format": "pt"})
     for name, content in (("config", CONFIG), ("tokenizer_config", TOKENIZER_CONFIG)):
-        (output_folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        (output_folder / f"{name}.json").write_text(
+            json.dumps(content, indent=2) + "\n", encoding="utf-8"
+        )
     read_tokenizer(encoder).save(str(output_folder / "tokenizer.json"))
     # tokenizer.json holds it too; other runtimes read the vocabulary.
     shutil.copyfile(encoder / VOCABULARY_FILE, output_folder / VOCABULARY_FILE)

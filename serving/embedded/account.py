@@ -97,6 +97,6 @@ def _may_enter(user: pwd.struct_passwd, folder: Path) -> bool:
 
 def _capability() -> str | None:
     """The capability of this process, if it has one, to enter every folder."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     effective = int(status.partition("CapEff:")[2].split()[0], 16)
     return next((name for name, bit in CAPABILITIES.items() if effective >> bit & 1), None)

@@ -29,12 +29,17 @@ from serving.embedded.account import Account
 logger = logging.getLogger("bentoml.sentiment")
 
 LEFTOVER_SECONDS = 60.0
+WATCH_SECONDS = 0.5
+# Between the attempts to start a server again.
+RESTART_SECONDS = 5.0
 # Settings of the service, among them secrets, are no business of the servers.
 PASSED_VARIABLES = ("PATH", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 # Linux has room for 107 bytes in the address of a Unix socket.
 MAX_SOCKET_BYTES = 107
 
 Begin = Callable[[], Any]
+# Each signal, and the seconds to wait for the end after it.
+StopSignals = Sequence[tuple[int, float]]
 
 
 class UnusableFolder(ValueError):
@@ -96,14 +101,14 @@ def _end_leftover(folder: Path, program: Program) -> None:
                 )
             process.send_signal(program.stop_signal)
             logger.warning(
-                "a killed start left %s (process %d) on %s; this start stops it and waits",
+                "%s (process %d), which lost its parent, runs on %s; it is stopped first",
                 program.title, process.pid, folder,
             )  # fmt: skip
-    _, running = psutil.wait_procs(processes, LEFTOVER_SECONDS)
-    if running:
+    _, left = psutil.wait_procs(processes, LEFTOVER_SECONDS)
+    if left:
         raise UnusableFolder(
-            f"{program.title} (process {running[0].pid}), which a killed start left on {folder}, "
-            f"does not stop within {LEFTOVER_SECONDS:.0f} s"
+            f"{program.title} (process {left[0].pid}), which lost its parent, runs on {folder} "
+            f"and does not stop within {LEFTOVER_SECONDS:.0f} s"
         )
 
 
@@ -170,9 +175,48 @@ def start(
     return started.result()
 
 
-def stop(
-    program: Program, process: subprocess.Popen[bytes], signals: Sequence[tuple[int, float]]
-) -> None:
+@contextmanager
+def running(
+    program: Program,
+    folder: Path,
+    begin: Callable[[], subprocess.Popen[bytes]],
+    signals: StopSignals,
+    *,
+    restart: bool,
+) -> Iterator[None]:
+    """Run a server that `begin` starts until the block ends; see `stop` for `signals`.
+
+    With `restart`, a server that ends meanwhile is started again.
+    """
+    process, ending = begin(), threading.Event()
+
+    def watch() -> None:
+        nonlocal process
+        while not ending.wait(WATCH_SECONDS):
+            if process.poll() is None:
+                continue
+            logger.error("the private %s has ended, and is started again", program.title)
+            try:
+                _end_leftover(folder, program)
+                process = begin()
+            except (UnusableFolder, OSError) as error:
+                logger.error("%s; the next attempt follows", error)  # noqa: TRY400
+                ending.wait(RESTART_SECONDS)
+
+    watching = threading.Thread(target=watch, name=f"watch-{folder.name}", daemon=True)
+    if restart:
+        watching.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        if restart:
+            # A server that recovers from a crash ends with this process.
+            watching.join(RESTART_SECONDS)
+        stop(program, process, signals)
+
+
+def stop(program: Program, process: subprocess.Popen[bytes], signals: StopSignals) -> None:
     """Send each of `signals` until the server ends within the seconds after it, then kill it."""
     for number, seconds in signals:
         process.send_signal(number)

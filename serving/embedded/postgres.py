@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from serving.embedded.children import (
     logger,
     owned,
     private,
+    running,
     socket_folder,
     start,
     stop,
@@ -52,8 +53,10 @@ STOP_SIGNALS = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0))
 
 
 @contextmanager
-def embedded_postgres(folder: Path) -> Iterator[URL]:
+def embedded_postgres(folder: Path, *, restart: bool = False) -> Iterator[URL]:
     """Run PostgreSQL on the data in `folder` (made if absent) and stop it at the end.
+
+    With `restart`, it is started again if it ends before.
 
     It listens on a Unix socket only, and lets in no user but the one of this process. It ends
     with this process, even at kill -9. If that is root's, it runs as another user.
@@ -61,9 +64,9 @@ def embedded_postgres(folder: Path) -> Iterator[URL]:
     Raises:
         UnusableFolder: PostgreSQL cannot be started there; the message is one sentence.
     """
-    with ExitStack() as running:
+    with ExitStack() as stack:
         try:
-            url = _run(folder.resolve(), running)
+            url = _run(folder.resolve(), stack, restart=restart)
         except NoAccount as error:
             raise UnusableFolder(str(error)) from error
         except OSError as error:
@@ -71,18 +74,18 @@ def embedded_postgres(folder: Path) -> Iterator[URL]:
         yield url
 
 
-def _run(folder: Path, running: ExitStack) -> URL:
+def _run(folder: Path, stack: ExitStack, *, restart: bool) -> URL:
     program, owner = _program("postgres"), own_name()
     # A server that is not root's has to enter the folder.
     folder.parent.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-    running.enter_context(owned(folder, program))
+    stack.enter_context(owned(folder, program))
     account = server_account(folder, [folder, program.binary])
     if not _is_cluster(folder):
         _make_cluster(folder, account)
     _let_in(owner, folder, account)
     sockets = socket_folder(folder, SOCKET, account.uid if account else os.geteuid())
-    process = _start(program, folder, sockets, account)
-    running.callback(stop, program, process, STOP_SIGNALS)
+    begin = partial(_start, program, folder, sockets, account)
+    stack.enter_context(running(program, folder, begin, STOP_SIGNALS, restart=restart))
     return URL.create(
         "postgresql+asyncpg", username=ROLE, database="postgres", query={"host": str(sockets)}
     )
@@ -111,7 +114,7 @@ def _is_cluster(folder: Path) -> bool:
     """
     version = folder / "PG_VERSION"
     if version.exists():
-        if (found := version.read_text().strip()) != VERSION:
+        if (found := version.read_text(encoding="utf-8").strip()) != VERSION:
             raise UnusableFolder(
                 f"PostgreSQL {found} made {folder}, and this is {VERSION}; set DATA_FOLDER"
             )
@@ -189,7 +192,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path, begins: in
 
 def _is_ready(status: Path, pid: int) -> bool:
     try:
-        lines = status.read_text().splitlines()
+        lines = status.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return False
     return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"

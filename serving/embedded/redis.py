@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from serving.embedded.children import (
     UnusableFolder,
     owned,
     private,
+    running,
     socket_folder,
     start,
     stop,
@@ -30,8 +31,10 @@ STOP_SIGNALS = ((signal.SIGTERM, 10.0),)
 
 
 @contextmanager
-def embedded_redis(folder: Path, *, max_memory: str) -> Iterator[str]:
+def embedded_redis(folder: Path, *, max_memory: str, restart: bool = False) -> Iterator[str]:
     """Run a Redis-compatible server (Valkey) and stop it at the end.
+
+    With `restart`, it is started again if it ends before.
 
     It listens on a Unix socket in a folder that no other user can enter. It writes its snapshot
     into `folder`, and evicts the least recently used keys past `max_memory`. It ends with this
@@ -40,22 +43,22 @@ def embedded_redis(folder: Path, *, max_memory: str) -> Iterator[str]:
     Raises:
         UnusableFolder: Valkey cannot be started there; the message is one sentence.
     """
-    with ExitStack() as running:
+    with ExitStack() as stack:
         try:
-            path = _run(folder.resolve(), max_memory, running)
+            path = _run(folder.resolve(), max_memory, stack, restart=restart)
         except OSError as error:
             raise UnusableFolder(f"{folder} cannot be used: {error.strerror}") from error
         yield f"unix://{quote(str(path))}?db=0"
 
 
-def _run(folder: Path, max_memory: str, running: ExitStack) -> Path:
+def _run(folder: Path, max_memory: str, stack: ExitStack, *, restart: bool) -> Path:
     program = _program()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    running.enter_context(owned(folder, program))
+    stack.enter_context(owned(folder, program))
     folder.chmod(0o700)
     path = socket_folder(folder, SOCKET, os.geteuid()) / SOCKET
-    process = _start(program, folder, path, max_memory)
-    running.callback(stop, program, process, STOP_SIGNALS)
+    begin = partial(_start, program, folder, path, max_memory)
+    stack.enter_context(running(program, folder, begin, STOP_SIGNALS, restart=restart))
     return path
 
 
@@ -102,7 +105,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], path: Path, log: Path) -
     end = time.monotonic() + START_SECONDS
     while not _answers(path):
         if process.poll() is not None or time.monotonic() > end:
-            reason = log.read_text(errors="replace").splitlines()[-1]
+            reason = log.read_text(errors="replace", encoding="utf-8").splitlines()[-1]
             raise UnusableFolder(f"Redis cannot be started on {log.parent}: {reason}")
         time.sleep(POLL_SECONDS)
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from rich.console import Console
 from sqlalchemy import URL
 
 from analytics.log.segments import segments
+from analytics.log.shipper_supervisor import LOCK as SHIPPER_LOCK
 from core.paths import DEFAULT_DATA_FOLDER, ROOT
 from core.settings import Settings
 from serving.embedded.children import UnusableFolder
@@ -31,6 +32,7 @@ from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
 from serving.embedded.starters import save_missing_models
 
+LOCK = "lock"
 READY_POLL_SECONDS = 0.1
 # Of loading the models; a service that takes longer has said why.
 READY_SECONDS = 600.0
@@ -51,9 +53,14 @@ def prepare(settings: Settings, address: tuple[str, int]) -> Mapping[str, str]:
     _announce_when_ready(settings, address, report=_log_ready if has_urls else _print_ready)
     environment = {"DATA_FOLDER": str(settings.data_folder)}
     if has_urls:
+        # Services with the same databases may share a spool.
+        if _is_held(settings.data_folder / LOCK):
+            raise SystemExit(_used(settings.data_folder, "with databases of its own"))
         return environment
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)  # until the process manager takes them
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` sets it
+        signal.signal(signal.SIGHUP, _stop)
     _name_other_spools(settings.data_folder)
     save_missing_models(settings)
     try:
@@ -67,7 +74,8 @@ def prepare(settings: Settings, address: tuple[str, int]) -> Mapping[str, str]:
 
 def _end(running: ExitStack) -> None:
     running.close()
-    console.print("stopped; the data is kept")
+    with suppress(OSError):  # the terminal may have closed
+        console.print("stopped; the data is kept")
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -79,22 +87,40 @@ def _start_databases(settings: Settings, running: ExitStack) -> Mapping[str, str
     environment = {}
     try:
         # Also keeps out the launcher of earlier versions, which knows no other lock.
-        running.enter_context(FileLock(folder / "lock", timeout=0, mode=0o600))
+        running.enter_context(FileLock(folder / LOCK, timeout=0, mode=0o600))
     except Timeout:
-        raise UnusableFolder(
-            f"another `make serve` or `bentoml serve` uses {folder}; stop it, or set DATA_FOLDER"
-        ) from None
+        raise UnusableFolder(_used(folder)) from None
+    # It would store what this service records in its database, or the other way round.
+    if _is_held(folder / "spool" / SHIPPER_LOCK):
+        raise UnusableFolder(_used(folder, "with another database"))
     if settings.database_url is None:
         with step("postgresql", f"private, data in {_short(folder / 'postgres')}"):
-            url = running.enter_context(embedded_postgres(folder / "postgres"))
+            url = running.enter_context(embedded_postgres(folder / "postgres", restart=True))
         migrate(url)
         environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
     if settings.redis_url is None:
         with step("redis", f"private, data in {_short(folder / 'redis')}"):
             environment["REDIS_URL"] = running.enter_context(
-                embedded_redis(folder / "redis", max_memory=settings.redis_max_memory)
+                embedded_redis(folder / "redis", max_memory=settings.redis_max_memory, restart=True)
             )
     return environment
+
+
+def _used(folder: Path, how: str = "") -> str:
+    return (
+        f"another `make serve` or `bentoml serve` uses {folder}{how and f' {how}'}; "
+        "stop it, or set DATA_FOLDER"
+    )
+
+
+def _is_held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def migrate(url: URL) -> None:

@@ -26,7 +26,7 @@ class Recorder:
 
     def pytest_sessionfinish(self) -> None:
         if file := os.environ.get(RESULTS_FILE):
-            Path(file).write_text(json.dumps(list(self.results.values())))
+            Path(file).write_text(json.dumps(list(self.results.values())), encoding="utf-8")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -61,8 +61,8 @@ class Launched:
             time.sleep(0.1)
 
     def stop(self, number: int) -> int:
-        # As a terminal does: Ctrl-C reaches the whole process group.
-        if number == signal.SIGINT:
+        # As a terminal does: Ctrl-C and its end reach the whole process group.
+        if number in (signal.SIGINT, signal.SIGHUP):
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)

@@ -16,6 +16,8 @@ from tests.served.traffic import CLIENTS, traffic
 from tests.waiting import until
 
 STOP_SECONDS = 30.0
+# Of silence, with room for a check that comes late.
+HANGING_SECONDS = 12.0
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,30 @@ async def test_killed_runner_fails_no_request(stack: Stack) -> None:
     assert sent.refusals == []
     assert sent.broken == 0
     assert sent.slowest_seconds < RECOVERY_SECONDS
+    await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def test_hanging_runner_is_replaced_and_fails_no_request(stack: Stack) -> None:
+    async with traffic(stack.bento) as sent:
+        [runner] = stack.workers("sentiment_runner_v1")
+        runner.suspend()
+        await until(lambda: not runner.is_running(), HANGING_SECONDS)
+        await until(gone_and_back(stack, "sentiment_runner_v1", runner), RECOVERY_SECONDS)
+        await sent.answers(100)
+    assert (sent.refusals, sent.broken) == ([], 0)
+    assert sent.slowest_seconds < RECOVERY_SECONDS
+    await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def test_hanging_api_worker_is_replaced(stack: Stack) -> None:
+    async with traffic(stack.bento) as sent:
+        [worker, _] = stack.workers("--service-name sentiment --backlog")
+        worker.suspend()
+        await until(
+            gone_and_back(stack, "--service-name sentiment --backlog", worker), HANGING_SECONDS
+        )
+        await sent.answers(300)
+    assert sent.broken <= CLIENTS
     await stack.stored_is_what_was_acknowledged(sent)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import URL
 
 from core.api_keys import make_api_key
 from tests.database import run_sql, scalar
+from tests.processes import child_that_runs, command_of
 from tests.served.launched import (
     STOP_SECONDS,
     Launched,
@@ -68,6 +69,14 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         with Launched(other, tmp_path / "third", command) as third:
             assert third.process.wait(STOP_SECONDS) == 1
             assert "another `make serve`" in third.output()
+        # Nor may another database get what the first one's clients are told is stored.
+        nowhere = {
+            "DATABASE_URL": "postgresql://a@127.0.0.1:1/a",
+            "REDIS_URL": "redis://127.0.0.1:1",
+        }
+        with Launched(other | nowhere, tmp_path / "fourth", ["bentoml", "serve"]) as fourth:
+            assert fourth.process.wait(STOP_SECONDS) == 1
+            assert "with databases of its own; stop it, or set DATA_FOLDER" in fourth.output()
         assert second.stop(signal.SIGINT) == 0
         assert "Traceback" not in second.output()
         assert processes_using(tmp_path / "data", port) == []
@@ -75,7 +84,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
     assert open_to_others(tmp_path / "data") == []
 
 
-def test_killed_start_leaves_no_database_and_the_next_start_serves(
+def test_killed_start_leaves_no_process_and_the_next_start_serves(
     bentoml_home: Path, tmp_path: Path
 ) -> None:
     environment = environment_without_urls(bentoml_home, DATA_FOLDER=str(tmp_path / "data"))
@@ -83,18 +92,20 @@ def test_killed_start_leaves_no_database_and_the_next_start_serves(
         first.wait_until_ready()
         prediction = httpx.post(f"{first.url}/predict", json={"text": "Kept."}).json()
         family = psutil.Process(first.process.pid).children(recursive=True)
-        databases = [child for child in family if child.name() in ("postgres", "valkey-server")]
-        assert databases
+        commands = [" ".join(command_of(process)) for process in family]
+        for expected in ("postgres", "valkey-server", "sentiment_runner_v1", "analytics.log"):
+            assert any(expected in command for command in commands)
+        # Nothing but SIGKILL ends a process that is stopped.
+        child_that_runs(psutil.Process(first.process.pid), "sentiment_runner_v2").suspend()
         first.process.kill()
-        assert psutil.wait_procs(databases, timeout=10)[1] == []
-    for process in family:
-        if process.is_running():
-            process.kill()
+        assert psutil.wait_procs(family, timeout=10)[1] == []
+    # At once, on the same port.
     with Launched(environment, tmp_path / "second") as second:
         second.wait_until_ready()
         # It may have waited in the spool.
         wait_until(lambda: prediction["id"] in recent_ids(second.url))
-        assert second.stop(signal.SIGTERM) == 0
+        assert second.stop(signal.SIGHUP) == 0  # its terminal has closed
+        assert processes_using(tmp_path / "data", environment["PORT"]) == []
 
 
 def recent_ids(url: str) -> list[str]:
@@ -141,7 +152,13 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
         wait_until(lambda: answers(200))
         keys.write_text("")
         wait_until(lambda: answers(401))
+        unset = {"DATABASE_URL", "REDIS_URL"}
+        other = {name: environment[name] for name in environment.keys() - unset}
+        other["PORT"] = str(free_port())
+        with Launched(other, tmp_path / "other", ["bentoml", "serve"]) as private:
+            assert private.process.wait(STOP_SECONDS) == 1
+            assert "with another database; stop it, or set DATA_FOLDER" in private.output()
         assert launched.stop(signal.SIGTERM) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
-    assert made == {"spool", "rollout.json"}
+    assert made == {"spool", "models", "rollout.json", "lock"}  # the lock is the other start's
     assert scalar(database_url, "SELECT count(*) FROM predictions") == statuses.count(200)

@@ -141,7 +141,7 @@ async def health_report(probes: Probes) -> Health:
     ready = [runner.ready for runner in probes.runners.values()]
     if not any(ready) or not probes.log_writable:
         status = "unavailable"
-    elif all(ready) and database_connected and redis_connected:
+    elif all(ready) and database_connected and redis_connected and not _is_refused(probes):
         status = "ok"
     else:
         status = "degraded"
@@ -156,6 +156,12 @@ async def health_report(probes: Probes) -> Health:
             policy_version=probes.live_policy.version, frozen=probes.live_policy.is_frozen
         ),
     )
+
+
+def _is_refused(probes: Probes) -> bool:
+    """Whether a runner holds another model than it should."""
+    descriptions = (runner.last_description for runner in probes.runners.values())
+    return any(held is not None and held.load_error is not None for held in descriptions)
 
 
 def _runner_health(runner: WatchedRunner) -> RunnerHealth:

@@ -26,7 +26,8 @@ class RolloutHealth(BaseModel):
 
 class Health(BaseModel):
     status: str = Field(
-        description="ok; degraded: predictions are served, a part is down; unavailable"
+        description="ok; degraded: predictions are served, a part is down or a model was refused; "
+        "unavailable"
     )
     model_loaded: bool
     log_writable: bool = Field(

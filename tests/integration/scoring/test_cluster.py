@@ -46,7 +46,7 @@ def cluster() -> Iterator[Cluster]:
 def write(source: Path) -> None:
     texts = itertools.cycle(["good", "two words", "", "x" * 5_001, "a longer text than those"])
     rows = (f"{n},{text}\n" for n, text in zip(range(ROWS), texts, strict=False))
-    source.write_text("id,text\n" + "".join(rows))
+    source.write_text("id,text\n" + "".join(rows), encoding="utf-8")
 
 
 # Three nodes and their actors start one after another, for a minute beside other work.

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ import asyncpg
 import psutil
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 
 from core.paths import ROOT
 from serving.embedded.account import server_account
@@ -293,3 +294,31 @@ def test_long_recovery_is_waited_for_and_said(
     with embedded_postgres(folder) as url:
         assert scalar(url, "SELECT value FROM kept") == 7
     assert f"the start waits for it ({folder / 'log'})" in caplog.text
+
+
+def test_server_that_ends_is_started_again_with_its_data(tmp_path: Path) -> None:
+    with (
+        embedded_postgres(tmp_path / "postgres", restart=True) as url,
+        embedded_redis(tmp_path / "redis", max_memory="32mb", restart=True) as redis_url,
+        Redis.from_url(redis_url) as redis,
+    ):
+        run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
+        servers = [
+            child
+            for child in psutil.Process().children()
+            if child.cwd() in (str(tmp_path / "postgres"), str(tmp_path / "redis"))
+        ]
+        assert {server.name() for server in servers} == {"postgres", "valkey-server"}
+        for server in servers:
+            server.kill()
+        psutil.wait_procs(servers, timeout=10)
+        wait_until(lambda: answers(lambda: scalar(url, "SELECT value FROM kept") == 7), 30)
+        wait_until(lambda: answers(redis.ping), 30)
+
+
+def answers(ask: Callable[[], object]) -> bool:
+    """Whether a server that may be starting answers."""
+    try:
+        return bool(ask())
+    except (OSError, RedisError, asyncpg.PostgresError):
+        return False

@@ -61,7 +61,7 @@ def test_csv_file_is_answered_row_by_row(page: Page) -> None:
     assert page.locator("#answer tbody tr").count() == 60
     with page.expect_download() as download:
         page.get_by_role("link", name="Save as CSV").click()
-    saved = Path(download.value.path()).read_text().splitlines()
+    saved = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
     assert len(saved) == 61
     assert saved[1].startswith('"Film 0, a joy","')
 

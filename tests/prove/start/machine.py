@@ -60,7 +60,7 @@ class Machine:
             RuntimeError: it failed; the message ends with its output.
         """
         if self.start(command, environment, log).wait():
-            raise RuntimeError(f"{' '.join(command)}: {log.read_text()[-4000:]}")
+            raise RuntimeError(f"{' '.join(command)}: {log.read_text(encoding='utf-8')[-4000:]}")
 
     def disk_bytes(self) -> int:
         """The bytes on disk below the home: clone, packages, their cache, models and databases."""

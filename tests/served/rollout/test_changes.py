@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
+from typing import Any
 
 import httpx
 import psutil
@@ -13,7 +15,7 @@ from rollout.bucketing import assign_subject
 from rollout.policy import RolloutPolicy
 from tests.processes import child_that_runs
 from tests.served.derived_models import Tags
-from tests.served.rollouts import Admin, Timeline, any_request, requests
+from tests.served.rollouts import Admin, Requests, Timeline, any_request, requests
 from tests.serving import ServedBento
 from tests.waiting import until, wait_until
 
@@ -114,3 +116,38 @@ async def test_unusable_model_is_refused_and_the_reason_is_shown(
     assert bento.metric("model_changes_total", version="v2", outcome="refused") == refusals + 1
     assert bento.metric("model_change_refused", version="v2") == 1
     assert f"v2: {tag} is refused" in bento.log.read_text()
+
+
+async def test_restored_policy_gets_its_traffic_when_its_model_is_loaded(
+    bento: ServedBento, admin: Admin, tags: Tags
+) -> None:
+    held = (await admin.model("v2"))["revision"]
+    await admin.change(changes={"champion": "v2"})
+    await admin.reload("v2", tags.v2)
+    await admin.holds("v2", tags.v2)
+    champion_is_v2 = (await admin.status())["policy_version"]
+    await admin.change(changes={"champion": "v1"})
+    await admin.reload("v2", tags.v1)
+    await admin.holds("v2", tags.v1)
+    champion_is_v1 = (await admin.status())["policy_version"]
+    for to_version, champion, tag in (
+        (champion_is_v2, "v2", tags.v2),
+        (champion_is_v1, "v1", tags.v1),
+        (champion_is_v2, "v2", tags.v2),
+    ):
+        async with requests(bento, without_version) as sent:
+            await until(lambda: len(sent.answered) >= 50, seconds=60)
+            await admin.change(action="roll_back", to_version=to_version)
+            await admin.holds("v2", tag)
+            await until(partial(newest_are_of, sent, champion), seconds=60)
+        assert sent.refused == []
+        # No policy has v2 answer by another model.
+        assert {one.revision for one in sent.answered if one.version == "v2"} == {held}
+
+
+def newest_are_of(sent: Requests, version: str) -> bool:
+    return {one.version for one in sent.answered[-20:]} == {version}
+
+
+def without_version(number: int) -> tuple[str, dict[str, Any]]:
+    return "/predict", {"text": f"Number {number} was new to me."}

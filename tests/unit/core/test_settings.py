@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +245,15 @@ def test_origins_are_parsed_as_a_list() -> None:
 def test_invalid_origin_is_refused(origin: str) -> None:
     with pytest.raises(ValidationError, match=r"origins such as https://shop\.example"):
         settings(cors_origins=origin)
+
+
+def test_env_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AB_SALT=käse\n", encoding="utf-8")
+    read = "from core.settings import Settings; print(ascii(Settings(_env_file='.env').ab_salt))"
+    done = subprocess.run(
+        [sys.executable, "-c", read],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONUTF8": "0"},
+        capture_output=True, check=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.stdout.strip() == r"'k\xe4se'"

@@ -22,7 +22,7 @@ IMAGE_WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "image.yml").r
 
 
 def jobs(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())["jobs"]
+    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
     return found
 
 
@@ -36,7 +36,10 @@ def steps(path: Path) -> list[dict[str, Any]]:
 
 def read_paths(manifest: Path) -> list[str]:
     """The patterns of bentofile.yaml, as paths from the root."""
-    return [pattern.lstrip("/") for pattern in yaml.safe_load(manifest.read_text())["include"]]
+    return [
+        pattern.lstrip("/")
+        for pattern in yaml.safe_load(manifest.read_text(encoding="utf-8"))["include"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_commands_are_there(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_jobs_are_bounded_and_may_do_little(path: Path) -> None:
-    workflow = yaml.safe_load(path.read_text())
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert workflow["permissions"] in ({}, {"contents": "read"})
     assert workflow["concurrency"]["group"]
     for name, job in jobs(path).items():
@@ -76,7 +79,7 @@ def test_jobs_are_bounded_and_may_do_little(path: Path) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_actions_are_pinned_and_keep_no_credentials(path: Path) -> None:
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if re.match(r" +(- )?uses: actions/", line):
             assert re.search(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
     for step in steps(path):

@@ -53,7 +53,7 @@ def shown(path: Path) -> str:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
 def test_every_relative_link_resolves(path: Path) -> None:
     broken = []
-    for target in links(path.read_text()):
+    for target in links(path.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
@@ -79,7 +79,7 @@ def test_every_document_is_found_from_the_readme() -> None:
 def test_every_make_target_exists(path: Path) -> None:
     named = {
         match["target"]
-        for piece in commands(path.read_text())
+        for piece in commands(path.read_text(encoding="utf-8"))
         for match in _MAKE.finditer(f"{piece}\n")
     }
     assert named - targets() == set()
@@ -93,7 +93,7 @@ def test_make_help_lists_every_target() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
 def test_every_script_has_its_named_options(path: Path) -> None:
     unknown = []
-    for match in _SCRIPT.finditer(path.read_text()):
+    for match in _SCRIPT.finditer(path.read_text(encoding="utf-8")):
         module = ROOT / "scripts" / f"{match['name']}.py"
         named = [word for word in shlex.split(match["rest"]) if word.startswith("--")]
         if not module.exists() or set(named) - options(module):
@@ -105,7 +105,10 @@ def test_every_script_has_its_named_options(path: Path) -> None:
 def test_every_setting_exists(path: Path) -> None:
     if path.name == "CHANGELOG.md":  # names settings that are gone
         return
-    named = {match["name"] or match["set"] for match in _SETTING.finditer(path.read_text())}
+    named = {
+        match["name"] or match["set"]
+        for match in _SETTING.finditer(path.read_text(encoding="utf-8"))
+    }
     assert named - SETTINGS - FOREIGN == set()
 
 
@@ -122,7 +125,7 @@ def targets() -> set[str]:
 
 def options(module: Path) -> set[str]:
     """Return the options of a typer command: literal ones, and one for each parameter."""
-    tree = ast.parse(module.read_text())
+    tree = ast.parse(module.read_text(encoding="utf-8"))
     for node in tree.body:
         # A thin command takes its main from a room.
         if isinstance(node, ast.ImportFrom) and node.module and node.names[0].name == "main":

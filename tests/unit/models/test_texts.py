@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_the_first_texts_calibrate_and_the_others_judge(path: Path) -> None:
-    path.write_text("\n".join(LINES))
+    path.write_text("\n".join(LINES), encoding="utf-8")
     texts = read_texts(path)
     assert texts.calibration == [f"Text {n}." for n in range(CALIBRATION_TEXTS)]
     assert texts.gate == [
@@ -78,7 +78,7 @@ def test_a_text_may_hold_what_separates_lines_elsewhere(path: Path, separator: s
 
 
 def test_a_text_that_is_there_twice_counts_once(path: Path) -> None:
-    path.write_text("\n".join([*LINES, LINES[0]]))
+    path.write_text("\n".join([*LINES, LINES[0]]), encoding="utf-8")
     texts = read_texts(path)
     assert len(texts.gate) == MIN_TEXTS
     assert set(texts.calibration).isdisjoint(labelled.text for labelled in texts.gate)
@@ -86,7 +86,7 @@ def test_a_text_that_is_there_twice_counts_once(path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, ENOUGH - 1])
 def test_too_few_texts_are_told_with_how_many_it_needs(path: Path, count: int) -> None:
-    path.write_text("\n".join(LINES[:count]))
+    path.write_text("\n".join(LINES[:count]), encoding="utf-8")
     with pytest.raises(InvalidTexts) as caught:
         read_texts(path)
     assert str(caught.value) == f"{path} has {count:,} different texts; it needs 2,300"

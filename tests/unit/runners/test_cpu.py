@@ -26,7 +26,7 @@ def cgroups(tmp_path: Path) -> Path:
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def test_smallest_quota_of_the_parent_groups_counts(proc: Path, cgroups: Path) -> None:

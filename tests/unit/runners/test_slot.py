@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from core.types import Classification, DesiredModel
 from runners.batching import TokenBatcher
-from runners.chosen_model import ChosenModel
+from runners.chosen_model import Choice, ChosenModel
 from runners.queue import TextQueue
 from runners.slot import GoldenCheckFailed, Loaded, Slot
 from tests.unit.fakes import counter, runner_description
@@ -54,6 +54,7 @@ class Store:
         self.may_load = threading.Event()
         self.may_load.set()
         self.batchers: list[TokenBatcher] = []
+        self.latest = "m:1"
         self._loading = threading.Lock()
 
     def load(self, tag: str, check_golden_set: bool) -> Loaded:
@@ -64,6 +65,7 @@ class Store:
             assert self.may_load.wait(10)
             if tag in self.errors:
                 raise self.errors[tag]
+            tag = self.latest if tag == "m:latest" else tag
             model = self.models.setdefault(tag, Model(tag))
             batcher = TokenBatcher(model, "v1", TextQueue(100, 10_000), streams=1)
             self.batchers.append(batcher)
@@ -194,7 +196,7 @@ async def test_restarted_slot_holds_the_model_that_was_chosen(
 ) -> None:
     slot = slot_of(store, chosen)
     slot.request_load(DesiredModel("m:2", 3))
-    await until(lambda: chosen.read() == DesiredModel("m:2", 3))
+    await until(lambda: chosen.read() == Choice(DesiredModel("m:2", 3), "m:2"))
     again = slot_of(store, chosen)
     assert (again.description.tag, again.description.observed_generation) == ("m:2", 3)
     assert await revision_of(again) == "m:2"
@@ -203,12 +205,60 @@ async def test_restarted_slot_holds_the_model_that_was_chosen(
 async def test_restarted_slot_falls_back_to_the_configured_model_when_the_chosen_one_is_gone(
     store: Store, chosen: ChosenModel
 ) -> None:
-    chosen.save(DesiredModel("m:9", 3))
+    chosen.save(Choice(DesiredModel("m:9", 3)))
     store.errors["m:9"] = NotFound("m:9 is not there")
     slot = slot_of(store, chosen)
     assert (slot.description.tag, slot.description.observed_generation) == ("m:1", 3)
     assert slot.description.load_error == "m:9: m:9 is not there"
     assert await revision_of(slot) == "m:1"
+
+
+@pytest.fixture
+def newest(tmp_path: Path) -> ChosenModel:
+    """The choice of a version whose newest model is configured."""
+    return ChosenModel(tmp_path / "models" / "v1.json", "m:latest")
+
+
+def test_restarted_slot_holds_its_model_after_an_import(store: Store, newest: ChosenModel) -> None:
+    assert Slot("v1", "m:latest", newest, store.load).description.tag == "m:1"
+    store.latest = "m:2"
+    again = Slot("v1", "m:latest", newest, store.load).description
+    assert (again.tag, again.load_error) == ("m:1", None)
+
+
+async def test_requested_configured_model_is_the_newest(store: Store, newest: ChosenModel) -> None:
+    slot = Slot("v1", "m:latest", newest, store.load)
+    store.latest = "m:2"
+    slot.request_load(DesiredModel(None, 1))
+    await until(lambda: slot.description.tag == "m:2")
+    await until(lambda: newest.read() == Choice(DesiredModel(None, 1), "m:2"))
+    store.latest = "m:3"
+    assert Slot("v1", "m:latest", newest, store.load).description.tag == "m:2"
+
+
+def test_model_of_another_image_serves_and_is_kept_until_the_missing_one_is_back(
+    store: Store, newest: ChosenModel
+) -> None:
+    Slot("v1", "m:latest", newest, store.load)
+    store.errors["m:1"] = NotFound("m:1 is not there")
+    for store.latest in ("m:2", "m:3"):  # the import in between changes nothing
+        slot = Slot("v1", "m:latest", newest, store.load)
+        assert (slot.description.tag, slot.description.load_error) == (
+            "m:2", "m:1: m:1 is not there",
+        )  # fmt: skip
+    store.errors.clear()
+    back = Slot("v1", "m:latest", newest, store.load).description
+    assert (back.tag, back.load_error) == ("m:1", None)
+
+
+def test_choice_of_an_earlier_release_names_the_exact_tag_from_now_on(
+    tmp_path: Path, store: Store
+) -> None:
+    file = tmp_path / "v1.json"
+    file.write_text('{"tag": null, "number": 9, "configured": "m:latest"}', encoding="utf-8")
+    chosen = ChosenModel(file, "m:latest")
+    assert Slot("v1", "m:latest", chosen, store.load).description.observed_generation == 9
+    assert chosen.read() == Choice(DesiredModel(None, 9), "m:1")
 
 
 async def test_slot_without_any_model_does_not_start(store: Store, chosen: ChosenModel) -> None:
@@ -219,8 +269,9 @@ async def test_slot_without_any_model_does_not_start(store: Store, chosen: Chose
 
 def test_choice_is_ignored_once_another_model_is_configured(tmp_path: Path) -> None:
     file = tmp_path / "v1.json"
-    ChosenModel(file, "m:1").save(DesiredModel("m:2", 3))
-    assert ChosenModel(file, "m:1").read() == DesiredModel("m:2", 3)
+    choice = Choice(DesiredModel("m:2", 3), "m:2")
+    ChosenModel(file, "m:1").save(choice)
+    assert ChosenModel(file, "m:1").read() == choice
     assert ChosenModel(file, "m:3").read() is None
 
 
@@ -234,5 +285,5 @@ def test_damaged_file_counts_as_no_choice(tmp_path: Path, content: str) -> None:
 def test_file_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("no folder")
     chosen = ChosenModel(tmp_path / "models" / "v1.json", "m:1")
-    chosen.save(DesiredModel("m:2", 3))
+    chosen.save(Choice(DesiredModel("m:2", 3), "m:2"))
     assert chosen.read() is None

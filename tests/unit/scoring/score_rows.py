@@ -29,12 +29,12 @@ def write_rows(path: Path, texts: list[str]) -> None:
     """Write rows of `number` and `text`, in the format of the file's suffix."""
     rows = [{"number": str(number), "text": text} for number, text in enumerate(texts)]
     if path.suffix == ".csv":
-        with path.open("w", newline="") as file:
+        with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["number", "text"])
             writer.writeheader()
             writer.writerows(rows)
     elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     else:
         schema = pa.schema([("number", pa.string()), ("text", pa.string())])
         pq.write_table(pa.Table.from_pylist(rows, schema), path, row_group_size=700)
@@ -42,7 +42,7 @@ def write_rows(path: Path, texts: list[str]) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".csv":
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             return [
                 {
                     **row,
@@ -53,7 +53,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 for row in csv.DictReader(file)
             ]
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
 

@@ -63,5 +63,7 @@ def score(
 if __name__ == "__main__":
     score(Path(sys.argv[1]), Path(sys.argv[2]))
     # The peak of this program only: getrusage would include the process before the exec.
-    [peak] = [line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")]
+    [peak] = [
+        line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    ]
     sys.stdout.write(peak.split()[1])

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -418,6 +419,58 @@ print(*modes, folder.exists())
 
 def test_manager_listens_on_sockets_that_only_its_user_reaches() -> None:
     assert run_python(ARBITER) == "drwx------ s s False"
+
+
+HANGUP = """
+import signal
+from circus.sighandler import SysHandler
+from serving.framework import stop_at_hangup
+
+class Manager(SysHandler):
+    def __init__(self):
+        pass
+
+    def quit(self):
+        print("stops", end=" ")
+
+    def reload(self):
+        print("restarts its workers", end=" ")
+
+for prepare in (lambda: None, stop_at_hangup):
+    prepare()
+    Manager().handle_hup()
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stop_at_hangup()
+Manager().handle_hup()
+"""
+
+
+def test_bentomls_manager_restarts_its_workers_at_sighup_and_ours_stops() -> None:
+    """If it no longer does, the seam can go."""
+    assert run_python(HANGUP) == "restarts its workers stops"
+
+
+INHERITED = """
+import os, sys
+from serving.framework import close_inherited_sockets
+close_inherited_sockets()
+for number in sys.argv[2:]:
+    try:
+        os.fstat(int(number))
+        print(number)
+    except OSError:
+        pass
+"""
+
+
+def test_worker_closes_the_listening_sockets_that_it_does_not_serve() -> None:
+    own, other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    one_end, other_end = socket.socketpair()
+    with own, other, one_end, other_end:
+        numbers = [own.fileno(), other.fileno(), one_end.fileno()]
+        command = [sys.executable, "-c", INHERITED, "--fd", *map(str, numbers)]
+        output = subprocess.check_output(command, cwd=ROOT, pass_fds=numbers, encoding="utf-8")
+    assert [int(number) for number in output.split()] == [numbers[0], numbers[2]]
 
 
 def run_python(program: str, **settings: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 import pytest
@@ -101,6 +101,14 @@ async def test_health_is_503_only_when_nothing_can_be_predicted(
         "v1": probes.v1,
         "v2": probes.v2,
     }
+
+
+async def test_runner_that_holds_another_model_than_it_should_is_degraded() -> None:
+    probes = FakeProbes()
+    refused = replace(LOADED, load_error="m:9 is not in the BentoML model store")
+    probes.runners = {"v1": FakeRunner(True), "v2": FakeRunner(True, refused)}
+    report = await health_report(probes)
+    assert (report.status, report.versions["v2"].load_error) == ("degraded", refused.load_error)
 
 
 async def test_a_runner_that_never_answered_has_no_revision() -> None:

@@ -1,0 +1,97 @@
+"""The process manager's watchdog: kills workers whose heart has stopped, so that they are replaced.
+
+A worker beats once a second (core/heartbeat). One that is stopped, or hangs with the interpreter's
+lock, does not, and none of its threads works or waits for a core.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+
+from core.heartbeat import BEAT
+from core.silence import Activity, Silence
+
+logger = logging.getLogger("bentoml.sentiment")
+
+# The name of the workers' end among the sockets of the process manager.
+SOCKET_NAME = "heartbeat"
+
+
+class HeartbeatSocket:
+    """The workers' end of the heartbeat, with what the process manager asks of its sockets.
+
+    It becomes the standard input of every worker. The other end closes with the process manager.
+    """
+
+    so_reuseport = False
+
+    def __init__(self, workers: socket.socket, manager: socket.socket) -> None:
+        self.fileno = workers.fileno
+        self._ends = (workers, manager)
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+
+    def bind_and_listen(self) -> None:
+        """The socket is connected already."""
+
+
+class Watchdog:
+    """Knows for how long each worker has been silent."""
+
+    def __init__(self) -> None:
+        self._beats, workers = socket.socketpair()
+        self._beats.setblocking(False)
+        workers.setblocking(False)
+        self.socket = HeartbeatSocket(workers, self._beats)
+        self._watched: dict[int, _Watched] = {}
+
+    def check(self, workers: Iterable[tuple[str, int]], elapsed: float) -> None:
+        """Kill the silent ones of `workers`, each a name and the number of a child process.
+
+        A worker is watched from its first beat on. `elapsed` are the seconds since the last call.
+        """
+        beaten = self._receive()
+        watched: dict[int, _Watched] = {}
+        for name, process in workers:
+            worker = self._watched.get(process)
+            if worker is None and process in beaten:
+                worker = _Watched(process)
+            if worker is None:
+                continue
+            watched[process] = worker
+            worker.add(elapsed, has_beaten=process in beaten)
+            if worker.silence.is_over:
+                logger.error("%s (process %d) hangs: it is killed and started again", name, process)
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+        self._watched = watched
+
+    def _receive(self) -> set[int]:
+        """The processes that have beaten since the last call."""
+        beaten: set[int] = set()
+        with suppress(BlockingIOError):
+            while beats := self._beats.recv(BEAT.size * 1_000):
+                beaten.update(process for (process,) in BEAT.iter_unpack(beats))
+        return beaten
+
+
+class _Watched:
+    """A worker whose heart has beaten."""
+
+    def __init__(self, process: int) -> None:
+        self.silence = Silence()
+        self._activity = Activity(process)
+
+    def add(self, elapsed: float, *, has_beaten: bool) -> None:
+        active = max(self._activity.since_last_call().values(), default=0.0)
+        if has_beaten:
+            self.silence = Silence()
+        else:
+            self.silence.add(elapsed, active)

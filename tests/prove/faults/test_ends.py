@@ -1,0 +1,97 @@
+"""Every end of a start, at any age, ends all of it: the next start has the port and the data."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from core.paths import ROOT
+from tests.processes import child_that_runs
+from tests.served.launched import Launched, environment_without_urls, processes_using
+from tests.waiting import wait_until
+
+AGES = (0.3, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+
+
+@pytest.fixture
+def environment(bentoml_home: Path, tmp_path: Path) -> dict[str, str]:
+    return environment_without_urls(bentoml_home, DATA_FOLDER=str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_end_of_a_young_start_leaves_nothing(
+    number: signal.Signals, environment: dict[str, str], tmp_path: Path
+) -> None:
+    for age in AGES:
+        with Launched(environment, tmp_path / f"log-{age}", ["bentoml", "serve"]) as young:
+            time.sleep(age)  # the age is the condition
+            young.stop(number)
+            wait_until(lambda: processes_using(tmp_path / "data", environment["PORT"]) == [], 20)
+            output = young.output()
+            assert "Traceback" not in output, output
+            assert "is started again" not in output, output
+    with Launched(environment, tmp_path / "last", ["bentoml", "serve"]) as last:
+        last.wait_until_ready()
+        assert httpx.post(f"{last.url}/predict", json={"text": "a"}).status_code == 200
+        assert last.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("name", ["sentiment_runner_v1", "--service-name sentiment --backlog"])
+def test_sigterm_ends_a_service_with_a_hanging_worker(
+    name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    slow = environment | {"STOP_SECONDS": "3"}
+    with Launched(slow, tmp_path / "log", ["bentoml", "serve"]) as launched:
+        launched.wait_until_ready()
+        child_that_runs(psutil.Process(launched.process.pid), name).suspend()
+        assert launched.stop(signal.SIGTERM) == 0
+        assert processes_using(tmp_path / "data", environment["PORT"]) == []
+
+
+@pytest.mark.parametrize("prefix", [[], ["nohup"]], ids=["plain", "nohup"])
+def test_closed_terminal_ends_a_start_that_does_not_ignore_it(
+    prefix: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *prefix, sys.executable, "-m", "bentoml", "serve"],
+        cwd=ROOT, env=environment, stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    url = f"http://127.0.0.1:{environment['PORT']}"
+    output = drained(controller)
+    try:
+        wait_until(lambda: is_ready(url), 90)
+        output.kill()
+        output.wait()
+        os.close(controller)
+        if prefix:
+            time.sleep(5)  # the time in which the other start ends
+            assert is_ready(url)
+            process.terminate()
+        process.wait(30)
+        assert processes_using(tmp_path / "data", environment["PORT"]) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+def drained(controller: int) -> subprocess.Popen[bytes]:
+    """Read the output of a terminal, which holds little of it."""
+    return subprocess.Popen(["cat"], stdin=controller, stdout=subprocess.DEVNULL)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).is_success
+    except httpx.TransportError:
+        return False
