@@ -22,7 +22,7 @@ def listening_unix_sockets(process: psutil.Process) -> set[str]:
     """The paths of the Unix sockets on which a process listens; Linux lists them by inode."""
     links = [path.readlink() for path in Path(f"/proc/{process.pid}/fd").iterdir()]
     held = {str(link)[8:-1] for link in links if str(link).startswith("socket:[")}
-    lines = Path(f"/proc/{process.pid}/net/unix").read_text().splitlines()[1:]
+    lines = Path(f"/proc/{process.pid}/net/unix").read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.split(maxsplit=7) for line in lines]
     return {
         (row[7] if len(row) > 7 else "")

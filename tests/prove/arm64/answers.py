@@ -18,7 +18,7 @@ from runners.model_store import find_model, model_name
 
 def main() -> None:
     name, file = sys.argv[1:]
-    texts = json.loads(Path(file).read_text())
+    texts = json.loads(Path(file).read_text(encoding="utf-8"))
     positive: dict[str, list[float]] = {}
     for version in ("v1", "v2"):
         model = find_model(f"{model_name(version)}:latest")
