@@ -13,6 +13,7 @@ from typing import Any
 from bentoml.exceptions import NotFound
 
 from core import metrics
+from core.background import run_in_background
 from core.settings import Settings
 from core.types import DesiredModel, RunnerDescription, Version
 from runners import golden_set
@@ -81,7 +82,7 @@ class Slot:
             return
         self._next = desired
         if self._changing is None or self._changing.done():
-            self._changing = asyncio.create_task(self._load_requested(), name="model-change")
+            self._changing = run_in_background("ModelChange", self._load_requested, until_done=True)
 
     def close(self) -> None:
         if self._changing is not None:
@@ -112,10 +113,12 @@ class Slot:
             self._describe(description, observed_generation=desired.generation)
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
-            await asyncio.to_thread(self._chosen.save, desired)
-            await asyncio.to_thread(previous.drain)
-            del previous
-            gc.collect()
+            try:
+                await asyncio.to_thread(self._chosen.save, desired)
+            finally:
+                await asyncio.to_thread(previous.drain)
+                del previous
+                gc.collect()
 
     def _log_refusal(self, tag: str, error: Exception) -> str:
         """Log why a model is refused; returns the part that is safe to show."""
