@@ -243,3 +243,10 @@ def test_origins_are_parsed_as_a_list() -> None:
 def test_invalid_origin_is_refused(origin: str) -> None:
     with pytest.raises(ValidationError, match=r"origins such as https://shop\.example"):
         settings(cors_origins=origin)
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "caf\u00e9", " padded "])
+def test_runner_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ValidationError, match="printable ASCII without spaces") as caught:
+        settings(runner_key=key)
+    assert key not in str(caught.value)
