@@ -102,9 +102,18 @@ async def drop_day(connection: AsyncConnection, day: date) -> bool:
 
 
 async def partition_days(connection: AsyncConnection) -> list[date]:
-    """The days that have a partition, ascending."""
-    names = (await connection.scalars(_PRESENT)).all()
-    return [datetime.strptime(name, _NAME).replace(tzinfo=UTC).date() for name in names]
+    """The days that have a partition, ascending; partitions with other names are left out."""
+    days = map(_day_of, (await connection.scalars(_PRESENT)).all())
+    return [day for day in days if day is not None]
+
+
+def _day_of(name: str) -> date | None:
+    """The day of a partition that `make_partitions` named."""
+    try:
+        day = datetime.strptime(name, _NAME).replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+    return day if f"{day:{_NAME}}" == name else None
 
 
 def _ids_of(day: date) -> tuple[UUID, UUID]:

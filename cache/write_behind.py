@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
+from core.background import run_in_background
+
 T = TypeVar("T")
 
 
@@ -32,7 +34,7 @@ class WriteBehind(Generic[T]):
             else:
                 dropped += 1
         if self._waiting and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._drain(), name="cache-write")
+            self._task = run_in_background("CacheWriter", self._drain, until_done=True)
         return dropped
 
     async def flush(self, timeout_seconds: float) -> bool:

@@ -156,6 +156,11 @@ db_queries = Counter("db_queries_total", "Database round trips", ["type"])
 db_query_duration = Duration(
     "db_query_duration_seconds", "Duration of one database round trip", ["type"]
 )
+background_failures = Counter(
+    "background_failures_total",
+    "Failures of background tasks and threads; each is started again",
+    ["task"],
+)
 log_recorded = Counter(
     "prediction_log_recorded_total", "Predictions written to the spool on local disk"
 )
@@ -164,7 +169,12 @@ log_dropped = Counter(
     "prediction_log_dropped_total", "Predictions that were dropped because the spool was full"
 )
 log_rejected = Counter(
-    "prediction_log_rejected_total", "Spool lines that PostgreSQL refused or that could not be read"
+    "prediction_log_rejected_total",
+    "Spool lines set aside in rejected.jsonl: PostgreSQL refused them or they could not be read",
+)
+log_rejected_bytes = Latest(
+    "prediction_log_rejected_bytes",
+    "Size of rejected.jsonl, which counts in the largest size of the spool",
 )
 log_spool_bytes = Latest(
     "prediction_log_spool_bytes", "Size of the spool that waits for PostgreSQL"

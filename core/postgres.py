@@ -14,7 +14,7 @@ from typing import Any, Literal
 import asyncpg
 from sqlalchemy import URL, Connection, Dialect, ExceptionContext, MetaData, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -46,8 +46,18 @@ DATABASE_FAILURES = (
     OSError,
     TimeoutError,
 )
-# Those of them that mean that the rows themselves are at fault.
-REFUSALS = (DataError, IntegrityError, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+# The classes of SQLSTATE by which PostgreSQL refuses a value: data exception, constraint violation.
+_VALUE_CLASSES = ("22", "23")
+# What the driver raises while it encodes a row, and we while we compute one.
+_ENCODING_FAILURES = (ArithmeticError, LookupError, TypeError, ValueError)
+
+
+def is_value_failure(error: BaseException) -> bool:
+    """Whether PostgreSQL or the driver refuses a value, rather than being away or misconfigured."""
+    cause = _cause_of(error)
+    if isinstance(cause, asyncpg.PostgresError):
+        return (cause.sqlstate or "").startswith(_VALUE_CLASSES)
+    return isinstance(cause, _ENCODING_FAILURES)
 
 
 _TUNING = {
@@ -68,9 +78,16 @@ _CONNECTED_AT = "connected_at"
 
 def describe_failure(error: BaseException) -> str:
     """A database failure as one line of a log, without the statement and the rows it quotes."""
-    cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
+    cause = _cause_of(error)
     message = cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause
     return f"{type(cause).__name__}: {message}"
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """The error of the driver behind SQLAlchemy's."""
+    if isinstance(error, StatementError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
 
 
 def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) -> AsyncEngine:

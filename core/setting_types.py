@@ -47,6 +47,11 @@ def _check_memory_size(value: str) -> str:
     return value
 
 
+def _check_runner_key(key: str) -> None:
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ValueError("must be printable ASCII without spaces, because a header carries it")
+
+
 def _parse_origins(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -86,6 +91,7 @@ def _parse_proxies(value: object) -> object:
 DatabaseUrl = Annotated[SecretStr, _checked_by(check_database_url)]
 RedisUrl = Annotated[SecretStr, _checked_by(check_redis_url)]
 ApiKeys = Annotated[SecretStr, _checked_by(parse_api_keys)]
+RunnerKey = Annotated[SecretStr, _checked_by(_check_runner_key)]
 Host = Annotated[str, AfterValidator(_check_host)]
 KeyFile = Annotated[Path, AfterValidator(_beside_service)]
 MemorySize = Annotated[str, AfterValidator(_check_memory_size)]

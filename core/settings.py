@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
@@ -22,6 +22,7 @@ from core.setting_types import (
     MemorySize,
     RateLimit,
     RedisUrl,
+    RunnerKey,
     TrustedProxies,
 )
 from core.types import EngineName, GoneEngine, LogFormat, Version
@@ -78,7 +79,7 @@ class Settings(BaseSettings):
     )
     allow_anonymous: bool = False
     """1 allows other machines to connect although there are no API keys"""
-    runner_key: SecretStr | None = None
+    runner_key: RunnerKey | None = None
     """secret between the API and runners on other machines; the same on all of them"""
     cors_origins: CorsOrigins = ()
     """websites whose scripts may call the API, as https://shop.example; unset: none"""

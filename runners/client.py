@@ -142,6 +142,9 @@ class RunnerClient(Background):
                     "runner %s no longer answers: %s", self.version, describe_error(error)
                 )
             self.ready = False
+        except Exception:  # a fault of our own: the background task logs it and asks again
+            self.ready = False
+            raise
         else:
             self._apply(description)
             if not self.ready:

@@ -164,7 +164,7 @@ class RunnerHosts:
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT_SECONDS):
                 found = {address for url in self._urls for address in await self._resolve(url)}
-        except (OSError, TimeoutError) as error:
+        except (OSError, ValueError) as error:  # a name that IDNA refuses is a ValueError
             # The hosts that are known may still be there.
             logger.warning(
                 "the hosts of runner %s cannot be looked up: %s",

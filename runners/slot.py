@@ -13,6 +13,7 @@ from typing import Any
 from bentoml.exceptions import NotFound
 
 from core import metrics
+from core.background import run_in_background
 from core.heartbeat import Work
 from core.settings import Settings
 from core.types import DesiredModel, RunnerDescription, Version
@@ -95,7 +96,7 @@ class Slot:
             return
         self._next = desired
         if self._changing is None or self._changing.done():
-            self._changing = asyncio.create_task(self._load_requested(), name="model-change")
+            self._changing = run_in_background("ModelChange", self._load_requested, until_done=True)
 
     def progress(self) -> Mapping[int, Work]:
         """The work of the threads that compute for the model that serves now."""
@@ -130,10 +131,12 @@ class Slot:
             self._describe(description, observed_generation=desired.generation)
             metrics.model_changes.labels(self._version, "done").inc()
             logger.info("%s: %s serves", self._version, self.description.tag)
-            await asyncio.to_thread(self._chosen.save, Choice(desired, description.tag))
-            await asyncio.to_thread(previous.drain)
-            del previous
-            gc.collect()
+            try:
+                await asyncio.to_thread(self._chosen.save, Choice(desired, description.tag))
+            finally:
+                await asyncio.to_thread(previous.drain)
+                del previous
+                gc.collect()
 
     def _log_refusal(self, tag: str, error: Exception) -> str:
         """Log why a model is refused; returns the part that is safe to show."""

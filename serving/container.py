@@ -6,6 +6,7 @@ service.py too, and would pay half of their start for SQLAlchemy, FastAPI and re
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from analytics.arm_metrics import arm_metrics
 from analytics.feedback.store import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
+from analytics.log.rejected import has_rejected_lately
 from analytics.log.shipper_supervisor import ShipperSupervisor
 from analytics.log.spool import Spool
 from analytics.partition_maintenance import PartitionMaintenance
@@ -93,6 +95,7 @@ class Container:
             durability=settings.log_durability,
             when_full=settings.log_when_full,
         )
+        self._spool_folder = settings.spool_folder()
         metrics.log_max_bytes.set(settings.log_max_bytes)
         self.log = PredictionLog(
             self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
@@ -142,6 +145,7 @@ class Container:
         self.keys.start()
         self.key_use.start()
         self.spool.start()
+        self.log.start()
         self.shipper.start()
         self.partition_maintenance.start()
         for runner in self.runners.values():
@@ -198,6 +202,9 @@ class Container:
     @property
     def log_writable(self) -> bool:
         return not self.log.refusing
+
+    async def log_rejects(self) -> bool:
+        return await asyncio.to_thread(has_rejected_lately, self._spool_folder)
 
     async def database_connected(self) -> bool:
         return await connected(self.engine)

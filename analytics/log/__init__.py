@@ -3,6 +3,8 @@
 prediction_log.py      records predictions into the spool, before their replies leave
 records.py             encodes and decodes the lines of a spool
 spool.py               appends lines in a thread, many with one write
+open_segment.py        a segment that the spool writes
+rejected.py            sets lines aside that cannot be stored, and puts them back
 segments.py            reads, locks and deletes the files of a spool
 shipper_supervisor.py  starts the shipper's process in one API process and restarts it
 __main__.py            the shipper's process: `python -m analytics.log`

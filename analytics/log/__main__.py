@@ -12,11 +12,13 @@ import os
 import select
 import signal
 import sys
+from functools import partial
 
 from analytics.drift_watch import watch_drift
 from analytics.log.shipper import Shipper
 from analytics.log.writer import LogWriter
 from analytics.reader import Reader
+from core.background import run_in_background
 from core.logging import configure_logs
 from core.postgres import create_engine
 from core.settings import Settings, get_settings
@@ -56,14 +58,14 @@ async def _run(settings: Settings) -> None:
         )
         for _ in range(2)
     )
-    drift_watch = asyncio.create_task(watch_drift(Reader(reading)))
+    drift_watch = run_in_background("DriftWatch", partial(watch_drift, Reader(reading)))
     if settings.is_traced:
         start_tracing(f"{settings.otel_service_name}-log-shipper")
     shipper = Shipper(
         settings.spool_folder(), LogWriter(writing), poll_seconds=settings.log_flush_seconds
     )
     try:
-        running = asyncio.create_task(shipper.run(stopping))
+        running = run_in_background("Shipper", partial(shipper.run, stopping), until_done=True)
         await asyncio.wait(
             (running, asyncio.create_task(stopping.wait())), return_when="FIRST_COMPLETED"
         )

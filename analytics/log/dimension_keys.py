@@ -9,10 +9,14 @@ from typing import Any
 
 from sqlalchemy import Table, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.tables import experiments, model_versions
 from core.types import Experiment, Failure, ModelVersion, Prediction
+
+
+class StaleKeys(Exception):
+    """Cached keys do not belong to the rows of this database."""
 
 
 class DimensionKeys:
@@ -59,6 +63,48 @@ class DimensionKeys:
                 }
                 self.experiments[test] = await self._key(experiments, values, seen)
                 self._first_seen[test] = seen
+
+    def forget(self) -> None:
+        """Empty the cache: the next `resolve` reads the database again."""
+        self.models.clear()
+        self.experiments.clear()
+        self._first_seen.clear()
+
+    async def confirm(self, connection: AsyncConnection) -> None:
+        """Check that the rows of all cached keys are those that were read or inserted.
+
+        After a restore, a key may be gone or belong to another model. The transaction keeps the
+        tables until its end, so the keys stay right within it.
+
+        Raises:
+            StaleKeys: a row is gone or another one.
+        """
+        columns = model_versions.c
+        models = await connection.execute(
+            select(columns.version, columns.revision, columns.engine, columns.id).where(
+                columns.id.in_(self.models.values())
+            )
+        )
+        if {ModelVersion(*row[:3]): row.id for row in models} != self.models:
+            raise StaleKeys("the database was restored: a model version has another key")
+        if not self.experiments:
+            return
+        columns = experiments.c
+        tests = await connection.execute(
+            select(
+                columns.salt,
+                columns.v2_percent,
+                columns.v1_model_version_id,
+                columns.v2_model_version_id,
+                columns.id,
+            ).where(columns.id.in_(self.experiments.values()))
+        )
+        known = {
+            (*test.split, self.models[test.v1], self.models[test.v2]): key
+            for test, key in self.experiments.items()
+        }
+        if {tuple(row[:4]): row.id for row in tests} != known:
+            raise StaleKeys("the database was restored: an A/B test has another key")
 
     def _is_news(self, dimension: ModelVersion | Experiment, seen: datetime) -> bool:
         """Whether the dimension is unknown, or was seen earlier than known."""

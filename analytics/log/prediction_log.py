@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +14,20 @@ from typing import Protocol
 from analytics.log.records import ComparisonRecord, Entry, TextStorage, encode, to_record
 from analytics.log.spool import SpoolFull, WhenFull
 from core import metrics, tracing
+from core.background import Background, run_in_background
 from core.errors import LogUnavailable, describe_error
 from core.types import Comparison, Endpoint, Failure, ModelVersion, Prediction
 from core.uuid7 import new_id
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
-# After the spool has refused a line, requests are refused for so long before a model runs for them.
-REFUSE_SECONDS = 0.2
+# How often the spool is checked: while it refuses lines, and while no request uses it.
+REFUSING_CHECK_SECONDS = 0.2
+IDLE_CHECK_SECONDS = 1.0
+# A disk that does not answer for so long cannot be written to.
+CHECK_TIMEOUT_SECONDS = 5.0
+# The least room in which the spool counts as writable: a batch of long texts is larger.
+CHECK_BYTES = 4_096
 # The failures of so long are one row.
 FAILURES_SECONDS = 0.5
 
@@ -28,9 +35,15 @@ FAILURES_SECONDS = 0.5
 class LineSpool(Protocol):
     async def append(self, line: bytes) -> None: ...
 
+    async def check(self, needed_bytes: int, *, sync: bool) -> None: ...
 
-class PredictionLog:
-    """Records predictions into a spool, from which the shipper stores them in PostgreSQL."""
+
+class PredictionLog(Background):
+    """Records predictions into a spool, from which the shipper stores them in PostgreSQL.
+
+    A background task checks whether the spool can be written, so that the service knows it before
+    a request finds out.
+    """
 
     def __init__(self, spool: LineSpool, *, text_storage: TextStorage, when_full: WhenFull) -> None:
         """With `when_full` "refuse", `record` raises once the spool refuses lines."""
@@ -39,15 +52,17 @@ class PredictionLog:
         self._when_full: WhenFull = when_full
         self._failures: Counter[tuple[ModelVersion, Endpoint]] = Counter()
         self._writing_failures: asyncio.Task[None] | None = None
-        self._refusing_until = 0.0
         self._outage = False
+        self._needed_bytes = CHECK_BYTES
+        self._written_at = -math.inf
 
     @property
     def refusing(self) -> bool:
-        return time.monotonic() < self._refusing_until
+        """Whether the spool cannot be written, and `record` raises because of it."""
+        return self._outage and self._when_full == "refuse"
 
     def check(self) -> None:
-        """Raise LogUnavailable if the spool has just refused a line."""
+        """Raise LogUnavailable if the spool cannot be written."""
         if self.refusing:
             raise LogUnavailable("Predictions cannot be recorded now; try again")
 
@@ -68,7 +83,6 @@ class PredictionLog:
             await self._append(entry)
         except (OSError, SpoolFull) as error:
             if self._when_full == "refuse":
-                self._refusing_until = time.monotonic() + REFUSE_SECONDS
                 raise LogUnavailable("Predictions cannot be recorded now; try again") from error
             metrics.log_dropped.inc(len(predictions))
         else:
@@ -78,14 +92,35 @@ class PredictionLog:
         """Count texts that were not answered; they are recorded within half a second."""
         self._failures[model, endpoint] += texts
         if self._writing_failures is None or self._writing_failures.done():
-            self._writing_failures = asyncio.create_task(self._write_failures_soon())
+            self._writing_failures = run_in_background(
+                "FailuresWriter", self._write_failures_soon, until_done=True
+            )
 
     async def stop(self) -> None:
         """Record the failures that were counted."""
+        await super().stop()
         if self._writing_failures is not None:
             self._writing_failures.cancel()
             await asyncio.gather(self._writing_failures, return_exceptions=True)
         await self._write_failures()
+
+    async def _run(self) -> None:
+        while self._when_full == "refuse":
+            await self._check_spool()
+            await asyncio.sleep(REFUSING_CHECK_SECONDS if self._outage else IDLE_CHECK_SECONDS)
+        await asyncio.Event().wait()  # a spool that drops lines refuses none
+
+    async def _check_spool(self) -> None:
+        is_written = time.monotonic() - self._written_at < IDLE_CHECK_SECONDS
+        if is_written and not self._outage:
+            return
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                await self._spool.check(self._needed_bytes, sync=self._outage)
+        except (OSError, SpoolFull) as error:
+            self._set_outage(error)
+        else:
+            self._set_outage(None)
 
     async def _write_failures_soon(self) -> None:
         await asyncio.sleep(FAILURES_SECONDS)
@@ -105,17 +140,25 @@ class PredictionLog:
                 return  # logged by `_append`; the clients were answered 503 anyway
 
     async def _append(self, entry: Entry) -> None:
+        line = encode(entry)
         try:
-            await self._spool.append(encode(entry))
+            await self._spool.append(line)
         except (OSError, SpoolFull) as error:
-            if not self._outage:
-                logger.warning(
-                    "the spool refuses predictions (LOG_WHEN_FULL=%s): %s",
-                    self._when_full,
-                    describe_error(error),
-                )
-            self._outage = True
+            self._needed_bytes = max(CHECK_BYTES, len(line))
+            self._set_outage(error)
             raise
-        if self._outage:
+        self._written_at = time.monotonic()
+        self._set_outage(None)
+
+    def _set_outage(self, error: Exception | None) -> None:
+        """Note whether the spool can be written, and log a change."""
+        if error is not None and not self._outage:
+            logger.warning(
+                "the spool refuses predictions (LOG_WHEN_FULL=%s): %s",
+                self._when_full,
+                describe_error(error),
+            )
+        elif error is None and self._outage:
             logger.info("the spool accepts predictions again")
-        self._outage = False
+            self._needed_bytes = CHECK_BYTES
+        self._outage = error is not None

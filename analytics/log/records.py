@@ -44,6 +44,16 @@ class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     trace_parent: str | None = None  # of a request that is traced
 
 
+def parts(entry: Entry) -> tuple[Entry, ...]:
+    """The entry as the smallest entries that can be stored without each other."""
+    if entry.comparison is not None:
+        return (entry,)
+    return (
+        *(Entry((prediction,)) for prediction in entry.predictions),
+        *(Entry(failures=(failure,)) for failure in entry.failures),
+    )
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Entry)
 

@@ -21,11 +21,14 @@ from uuid import UUID
 import msgspec
 
 from analytics.log.records import Entry, decode
+from core.errors import describe_error
 from core.uuid7 import new_id, time_of
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
 _SUFFIX = ".ndjson"
+# The shipper deletes whole segments, so short ones free their space soon.
+SEGMENT_BYTES = 8 << 20
 # Marks a segment that its process has not locked yet.
 TEMP_SUFFIX = ".new"
 
@@ -53,8 +56,23 @@ def size_bytes(paths: Iterable[Path]) -> int:
     return total
 
 
+def open_private(path: str, flags: int) -> int:
+    """Open a file for `open`; a new file is its owner's alone."""
+    return os.open(path, flags, 0o600)
+
+
+def lock(file: IO[Any]) -> None:
+    """Lock the file until it is closed; waits for the process that holds the lock."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def unlock(file: IO[Any]) -> None:
+    """Release the lock of a file that stays open."""
+    fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def try_lock(file: IO[Any]) -> bool:
-    """Lock the segment until the file is closed; False if another process holds the lock."""
+    """Lock the file until it is closed; False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,12 +96,15 @@ class SpoolReader:
         self._folder = folder
         self._read_bytes: dict[Path, int] = {}
         self._finished: set[Path] = set()
+        self._failed: set[Path] = set()
 
     def read(self, max_predictions: int) -> Chunk:
         """Read new lines, segment by segment, until at least `max_predictions` are read."""
         chunk = Chunk([], [], [])
         predictions = 0
-        for path in segments(self._folder):
+        present = segments(self._folder)
+        self._forget_all_but(present)
+        for path in present:
             if path not in self._finished:
                 before = len(chunk.entries)
                 self._read(path, chunk)
@@ -103,6 +124,11 @@ class SpoolReader:
         except FileNotFoundError:  # the spool dropped it meanwhile
             self._read_bytes.pop(path, None)
             return
+        except OSError as error:  # the other segments are shipped meanwhile
+            if path not in self._failed:
+                logger.error("a segment cannot be read and waits: %s", describe_error(error))  # noqa: TRY400
+            self._failed.add(path)
+            return
         whole = data.rfind(b"\n") + 1
         self._read_bytes[path] = start + whole
         for line in data[:whole].split(b"\n")[:-1]:
@@ -117,12 +143,40 @@ class SpoolReader:
             self._finished.add(path)
             chunk.finished.append(path)
 
+    def _forget_all_but(self, present: Iterable[Path]) -> None:
+        """Forget segments that another program deleted."""
+        gone = self._read_bytes.keys() - set(present)
+        for path in gone:
+            del self._read_bytes[path]
+            self._finished.discard(path)
+
     def confirm(self, chunk: Chunk) -> None:
         """Delete the finished segments of a chunk that is stored."""
         for path in chunk.finished:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                delete_segment(path)
             self._finished.discard(path)
             self._read_bytes.pop(path, None)
+
+
+def is_at(file: IO[Any], path: Path) -> bool:
+    """Whether an open file still has this path: it was neither deleted nor replaced."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def delete_segment(path: Path) -> None:
+    """Delete a segment whose lines are not needed any more; its writer sees that it is empty.
+
+    Emptying it frees its space at once: the process that wrote it keeps the file open for a while.
+
+    Raises:
+        FileNotFoundError: it is gone already.
+    """
+    os.truncate(path, 0)
+    path.unlink()
 
 
 def count_predictions(file: IO[bytes]) -> int:

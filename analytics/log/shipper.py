@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type
 from tenacity.wait import wait_exponential_jitter
 
-from analytics.log.records import ComparisonRecord, Entry, encode
+from analytics.log.records import ComparisonRecord, Entry, encode, parts
+from analytics.log.rejected import REJECTED, rejected_bytes, set_aside
 from analytics.log.segments import Chunk, SpoolReader, begun_at, segments, size_bytes
 from core import metrics, tracing
-from core.postgres import REFUSALS, describe_failure
+from core.background import run_in_background
+from core.errors import describe_error
+from core.postgres import describe_failure, is_value_failure
 from core.types import Failure, Prediction
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -28,8 +30,6 @@ MAX_RETRY_SECONDS = 5.0
 # With the longest pause between retries, about one log line a minute.
 LOG_EVERY_ATTEMPTS = 15
 GAUGE_SECONDS = 1.0
-REJECTED = "rejected.jsonl"
-MAX_REJECTED_BYTES = 64 << 20
 MAX_LINKS = 128
 
 
@@ -41,6 +41,13 @@ class Writer(Protocol):
         failures: Sequence[Failure],
     ) -> None: ...
 
+    async def check(self) -> None:
+        """Raise unless PostgreSQL would store a prediction without fault."""
+
+
+class _Refused(Exception):
+    """A value in the batch is at fault: PostgreSQL stores other predictions."""
+
 
 class Shipper:
     """Reads the segments of a folder, writes their entries, and deletes what is written.
@@ -51,25 +58,26 @@ class Shipper:
 
     def __init__(self, folder: Path, writer: Writer, *, poll_seconds: float) -> None:
         self._folder = folder
-        self._reader = SpoolReader(folder)
         self._writer = writer
         self._poll_seconds = poll_seconds
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Ship until `stopping` is set and the spool is empty, however long PostgreSQL is away."""
+        # A new one, because lines that a failed run has read are to be read again.
+        reader = SpoolReader(self._folder)
         reading: asyncio.Task[Chunk] | None = None
-        gauges = asyncio.create_task(self._keep_gauges())
+        gauges = run_in_background("SpoolGauges", self._keep_gauges)
         try:
             while True:
                 last = stopping.is_set()
-                chunk = await (reading or self._read())
+                chunk = await (reading or _read(reader))
                 # The next chunk is read while PostgreSQL works.
-                reading = asyncio.create_task(self._read()) if chunk.entries else None
+                reading = asyncio.create_task(_read(reader)) if chunk.entries else None
                 for line in chunk.unreadable:
-                    self._reject(line, "not a line of the log")
+                    await self._reject(line, "not a line of the log")
                 if chunk.entries:
                     await self._ship(chunk.entries)
-                self._reader.confirm(chunk)
+                reader.confirm(chunk)
                 if reading is None and last:
                     return
                 if reading is None:
@@ -80,61 +88,61 @@ class Shipper:
             if reading is not None:
                 reading.cancel()
 
-    async def _read(self) -> Chunk:
-        return await asyncio.to_thread(self._reader.read, MAX_BATCH_PREDICTIONS)
-
     async def _wait(self, stopping: asyncio.Event) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), self._poll_seconds)
 
-    async def _ship(self, entries: Sequence[Entry]) -> None:
-        """Write the entries; halve a batch that PostgreSQL refuses, and set its bad lines aside."""
+    async def _ship(self, entries: Sequence[Entry], *, again: bool = False) -> None:
+        """Write the entries; halve a batch that is refused, and set its bad lines aside.
+
+        A line is set aside if it is refused twice while PostgreSQL stores other predictions.
+        """
         try:
             await self._write(entries)
-        except REFUSALS as error:
+        except _Refused as refusal:
             if len(entries) == 1:
-                self._reject(encode(entries[0]).rstrip(), describe_failure(error))
-            else:
+                entries = parts(entries[0])
+            if len(entries) > 1:
                 half = len(entries) // 2
                 await self._ship(entries[:half])
                 await self._ship(entries[half:])
+            elif not again:
+                await self._ship(entries, again=True)
+            else:
+                await self._reject(encode(entries[0]).rstrip(), str(refusal))
 
     async def _write(self, entries: Sequence[Entry]) -> None:
-        """Retry until PostgreSQL has stored the entries. Raises `REFUSALS`."""
+        """Retry until PostgreSQL has stored the entries. Raises `_Refused`."""
         predictions = [prediction for entry in entries for prediction in entry.predictions]
         comparisons = [entry.comparison for entry in entries if entry.comparison is not None]
         failures = [failure for entry in entries for failure in entry.failures]
         traces = [entry.trace_parent for entry in entries if entry.trace_parent is not None]
         # Every other error is retried: a fault of our own code must not lose predictions.
-        async for attempt in AsyncRetrying(
-            retry=retry_if_not_exception_type(REFUSALS),
-            wait=wait_exponential_jitter(multiplier=0.1, max=MAX_RETRY_SECONDS),
-            before_sleep=_log_retry,
-            reraise=True,
-        ):
+        async for attempt in _retrying(_log_outage, _Refused):
             with attempt, _span(traces, len(predictions)):
-                await self._writer.write(predictions, comparisons, failures)
+                try:
+                    await self._writer.write(predictions, comparisons, failures)
+                except Exception as error:
+                    if not is_value_failure(error):
+                        raise
+                    await self._writer.check()  # if it fails too, no line is at fault
+                    raise _Refused(describe_failure(error)) from error
                 if attempt.retry_state.attempt_number > 1:
                     logger.info("PostgreSQL stores predictions again")
         metrics.log_stored.inc(len(predictions))
 
-    def _reject(self, line: bytes, reason: str) -> None:
-        """Append a line that cannot be stored to a file for the operator, up to a limit."""
+    async def _reject(self, line: bytes, reason: str) -> None:
+        """Set a line aside for the operator, however long the disk refuses it."""
+        async for attempt in _retrying(_log_disk_failure):
+            with attempt:
+                await asyncio.to_thread(set_aside, self._folder, line, reason)
         metrics.log_rejected.inc()
-        path = self._folder / REJECTED
-        with path.open("ab") as file:
-            if file.tell() + len(line) > MAX_REJECTED_BYTES:
-                logger.error("a line of the log cannot be stored and is lost: %s is full", path)
-                return
-            rejected = {
-                "at": datetime.now(UTC), "reason": reason, "line": line.decode("latin-1"),
-            }  # fmt: skip
-            file.write(orjson.dumps(rejected, option=orjson.OPT_APPEND_NEWLINE))
-        logger.error("a line of the log cannot be stored; it is in %s with the reason", path)
+        logger.error("a line of the log is set aside in %s: %s", self._folder / REJECTED, reason)
 
     def _set_gauges(self) -> None:
         waiting = segments(self._folder)
         metrics.log_spool_bytes.set(size_bytes(waiting))
+        metrics.log_rejected_bytes.set(rejected_bytes(self._folder))
         age = datetime.now(UTC) - begun_at(waiting[0]) if waiting else timedelta()
         metrics.log_spool_age.set(max(0.0, age.total_seconds()))
 
@@ -145,6 +153,10 @@ class Shipper:
             await asyncio.sleep(GAUGE_SECONDS)
 
 
+async def _read(reader: SpoolReader) -> Chunk:
+    return await asyncio.to_thread(reader.read, MAX_BATCH_PREDICTIONS)
+
+
 def _span(traces: Sequence[str], predictions: int) -> AbstractContextManager[object]:
     """A span that links to the batch's traced requests, at most to the last `MAX_LINKS`."""
     if not traces or not tracing.is_on():
@@ -153,9 +165,33 @@ def _span(traces: Sequence[str], predictions: int) -> AbstractContextManager[obj
     return tracing.span("log.ship", {"predictions": predictions}, links=links)
 
 
-def _log_retry(state: RetryCallState) -> None:
+def _retrying(
+    before_sleep: Callable[[RetryCallState], None], *but_not: type[Exception]
+) -> AsyncRetrying:
+    """Retry for ever, after every error except `but_not`."""
+    return AsyncRetrying(
+        retry=retry_if_not_exception_type((asyncio.CancelledError, *but_not)),
+        wait=wait_exponential_jitter(multiplier=0.1, max=MAX_RETRY_SECONDS),
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+
+
+def _log_outage(state: RetryCallState) -> None:
+    _log_seldom(
+        state, describe_failure, "PostgreSQL stores no predictions, the spool keeps them: %s"
+    )
+
+
+def _log_disk_failure(state: RetryCallState) -> None:
+    _log_seldom(
+        state, describe_error, "a line cannot be set aside, so the spool is not shipped: %s"
+    )
+
+
+def _log_seldom(
+    state: RetryCallState, describe: Callable[[BaseException], str], message: str
+) -> None:
     error = state.outcome.exception() if state.outcome else None
     if error and (state.attempt_number == 1 or state.attempt_number % LOG_EVERY_ATTEMPTS == 0):
-        logger.error(
-            "PostgreSQL stores no predictions, the spool keeps them: %s", describe_failure(error)
-        )
+        logger.error(message, describe(error))

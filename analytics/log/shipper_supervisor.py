@@ -7,11 +7,12 @@ import logging
 import sys
 import time
 from asyncio.subprocess import PIPE
+from contextlib import closing
 from pathlib import Path
+from typing import IO
 
-from filelock import FileLock, Timeout
-
-from analytics.log.segments import segments
+from analytics.log.segments import is_at, open_private, segments, try_lock
+from core import metrics
 from core.background import Background
 from core.paths import ROOT
 
@@ -20,6 +21,8 @@ logger = logging.getLogger("bentoml.sentiment.log")
 COMMAND = (sys.executable, "-m", "analytics.log")
 LOCK = "shipper.lock"
 LOCK_POLL_SECONDS = 1.0
+# The process with the lock notices that the folder is gone before another process asks again.
+LOCK_CHECK_SECONDS = 0.2
 RESTART_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.02
 
@@ -57,31 +60,58 @@ class ShipperSupervisor(Background):
         return not unshipped
 
     async def _run(self) -> None:
-        lock = FileLock(self._folder / LOCK)
-        while True:
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                await asyncio.sleep(LOCK_POLL_SECONDS)
-                continue
-            try:
-                while True:
-                    await self._run_shipper()
+        with closing(FolderLock(self._folder / LOCK)) as lock:
+            while True:
+                if lock.acquire():
+                    await self._run_shipper(lock)
                     await asyncio.sleep(RESTART_SECONDS)
-            finally:
-                lock.release()
+                else:
+                    await asyncio.sleep(LOCK_POLL_SECONDS)
 
-    async def _run_shipper(self) -> None:
+    async def _run_shipper(self, lock: FolderLock) -> None:
+        """Run the shipper until it ends, or until another process has the lock."""
+        process = await asyncio.create_subprocess_exec(*COMMAND, cwd=ROOT, stdin=PIPE)
+        ended = asyncio.ensure_future(process.wait())
         try:
-            process = await asyncio.create_subprocess_exec(*COMMAND, cwd=ROOT, stdin=PIPE)
-        except OSError:
-            logger.exception("the shipper cannot be started")
-            return
-        try:
-            code = await process.wait()
-            logger.error("the shipper ended with exit code %d and is started again", code)
-        except asyncio.CancelledError:
+            while not ended.done():
+                if not lock.acquire():
+                    logger.error("%s was deleted; another process ships the spool", self._folder)
+                    return
+                await asyncio.wait({ended}, timeout=LOCK_CHECK_SECONDS)
+            logger.error("the shipper ended with exit code %d and is started again", ended.result())
+            metrics.background_failures.labels("ShipperProcess").inc()
+        finally:
             if process.returncode is None:
                 process.kill()  # the next shipper ships again what this one has not confirmed
-                await process.wait()
-            raise
+            await ended
+
+
+class FolderLock:
+    """A lock on a file in the spool folder; the folder may be deleted and made again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def acquire(self) -> bool:
+        """Whether this process has the lock, perhaps since an earlier call.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        if self._file is not None and is_at(self._file, self._path):
+            return True
+        self.close()
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = open(self._path, "ab", opener=open_private)  # noqa: SIM115  held until `close`
+        if try_lock(file) and is_at(file, self._path):
+            self._file = file
+            return True
+        file.close()
+        return False
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

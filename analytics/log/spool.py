@@ -8,36 +8,39 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, ParamSpec
 
+from analytics.log.open_segment import SEGMENT_SECONDS, Durability, OpenSegment, copies_of
+from analytics.log.rejected import rejected_bytes
 from analytics.log.segments import (
+    SEGMENT_BYTES,
     TEMP_SUFFIX,
     count_predictions,
-    fsync_folder,
+    delete_segment,
     new_segment,
+    open_private,
     remove_temporary,
     segments,
     size_bytes,
     try_lock,
 )
 from core import metrics
+from core.background import Failures
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
-Durability = Literal["fsync", "page_cache"]
 WhenFull = Literal["refuse", "drop_oldest"]
+P = ParamSpec("P")
 
-# The shipper deletes whole segments, so short ones free their space soon and show how far behind it
-# is. While many wait, new ones are longer: a day without PostgreSQL must not leave 86,400 files.
-SEGMENT_BYTES = 8 << 20
-SEGMENT_SECONDS = 1.0
-SEGMENT_SECONDS_BEHIND = 60.0
-MANY_SEGMENTS = 100
+# The files of complete segments stay open until they are shipped, at most so many, so that their
+# lines can be written again if the folder is deleted.
+MAX_OPEN_SEGMENTS = 128
+CHECK_BYTES = 4_096
 
 
 class SpoolFull(Exception):
@@ -49,8 +52,18 @@ class _Append(NamedTuple):
     done: asyncio.Future[None]
 
 
+class _Check(NamedTuple):
+    needed_bytes: int
+    sync: bool
+    done: asyncio.Future[None]
+
+
 class Spool:
-    """Writes the segments of one process into a folder that other processes may share."""
+    """Writes the segments of one process into a folder that other processes may share.
+
+    A folder that is deleted meanwhile is made again, with every line that was not shipped: the
+    files are still open.
+    """
 
     def __init__(
         self,
@@ -61,22 +74,25 @@ class Spool:
         when_full: WhenFull,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
-        """`max_bytes` bounds all segments in `folder`, those of other processes too."""
+        """`max_bytes` bounds all files in `folder`: other processes' segments, rejected lines."""
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._when_full: WhenFull = when_full
         self._max_bytes = max_bytes
         self._durability: Durability = durability
         self._bytes = 0  # in the folder at the last count, and added since
-        self._segment: _Segment | None = None
-        self._queue: SimpleQueue[_Append | None] = SimpleQueue()
+        self._segment: OpenSegment | None = None
+        self._complete: list[OpenSegment] = []  # not known to be shipped, the oldest first
+        self._looked_at = 0.0
+        self._closing = False
+        self._queue: SimpleQueue[_Append | _Check | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="spool", daemon=True)
 
     def start(self) -> None:
         """Make the folder and start the thread. Raises OSError: the folder cannot be written to."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_temporary(self._folder)
-        self._bytes = size_bytes(segments(self._folder))
+        self._count_bytes()
         self._thread.start()
 
     async def append(self, line: bytes) -> None:
@@ -90,6 +106,17 @@ class Spool:
         self._queue.put(_Append(line, done))
         await done
 
+    async def check(self, needed_bytes: int, *, sync: bool) -> None:
+        """Find out whether `append` would accept a line, without one; `sync` waits for the disk.
+
+        Raises:
+            SpoolFull: the spool has no room for `needed_bytes`.
+            OSError: the disk refuses a write.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._queue.put(_Check(needed_bytes, sync, done))
+        await done
+
     async def close(self) -> None:
         """Write the lines that wait and complete the segment."""
         if self._thread.is_alive():
@@ -97,63 +124,153 @@ class Spool:
             await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        closing = False
-        while not closing:
-            appends, closing = self._next()
-            if appends:
-                self._settle(appends, self._write(appends))
-            if self._segment is not None and (
-                closing
-                or self._segment.size >= self._segment_bytes
-                or not self._segment.due_in_seconds()
-            ):
-                self._segment.close()
-                self._segment = None
+        failures = Failures("Spool")
+        while not self._closing:
+            started = time.monotonic()
+            try:
+                self._work()
+            except Exception as error:  # noqa: BLE001  the edge of the thread, which goes on
+                time.sleep(failures.add(error, ran_seconds=time.monotonic() - started))
+        for segment in self._complete:
+            segment.close()
 
-    def _next(self) -> tuple[list[_Append], bool]:
-        """The lines that wait, and whether the spool is closing."""
-        timeout_seconds = None if self._segment is None else self._segment.due_in_seconds()
-        appends: list[_Append] = []
+    def _work(self) -> None:
+        """Write what waits, and complete the segment if it is due."""
+        items = self._next()
+        appends = [item for item in items if isinstance(item, _Append)]
+        if appends:
+            error = _error_of(self._write, b"".join(line for line, _ in appends))
+            _settle([append.done for append in appends], error)
+        for item in items:
+            if isinstance(item, _Check):
+                _settle([item.done], _error_of(self._check, item))
+        if self._segment is not None and not items:
+            _error_of(self._restore_if_deleted)  # the next line or check meets the error too
+        if self._segment is not None and (
+            self._closing
+            or self._segment.size >= self._segment_bytes
+            or not self._segment.due_in_seconds()
+        ):
+            self._complete_segment()
+        _error_of(self._look_after_complete)
+
+    def _next(self) -> list[_Append | _Check]:
+        """The lines and checks that wait; at the end of all, `_closing` is set."""
+        timeout_seconds = None
+        if self._segment is not None:
+            timeout_seconds = self._segment.due_in_seconds()
+        elif self._complete:
+            timeout_seconds = SEGMENT_SECONDS
+        items: list[_Append | _Check] = []
         try:
-            append = self._queue.get(timeout=timeout_seconds)
-            while append is not None:
-                appends.append(append)
-                append = self._queue.get_nowait()
+            item = self._queue.get(timeout=timeout_seconds)
+            while item is not None:
+                items.append(item)
+                item = self._queue.get_nowait()
         except Empty:
-            return appends, False
-        return appends, True
+            return items
+        self._closing = True
+        return items
 
-    def _write(self, appends: Sequence[_Append]) -> Exception | None:
-        data = b"".join(line for line, _ in appends)
+    def _write(self, data: bytes) -> None:
+        self._restore_if_deleted()
+        self._make_room(len(data))
         try:
-            self._make_room(len(data))
             self._append(data)
-        except Exception as error:  # noqa: BLE001  the edge of the thread: `append` raises it
-            return error
-        return None
+        except FileNotFoundError:  # the folder was deleted a moment ago
+            self._restore_if_deleted()
+            self._append(data)
+        # The folder may have been deleted during the write. Nothing is acknowledged before its
+        # file has its name.
+        self._restore_if_deleted()
 
     def _append(self, data: bytes) -> None:
         try:
             if self._segment is None:
-                self._segment = _Segment(self._folder, self._durability)
+                self._segment = OpenSegment(self._folder, self._durability)
             self._segment.append(data)
         except OSError as error:
             # The segment may hold half a line, so nothing more is written to it.
             if self._segment is not None:
-                self._segment.close()
-                self._segment = None
+                self._complete_segment()
             if error.errno != errno.ENOSPC or not self._drop_oldest():
                 raise
             self._append(data)
         else:
             self._bytes += len(data)
 
+    def _check(self, check: _Check) -> None:
+        self._restore_if_deleted()
+        self._make_room(check.needed_bytes)
+        # Not a segment, which the shipper would have to read and delete.
+        temporary = new_segment(self._folder, datetime.now(UTC)).with_suffix(TEMP_SUFFIX)
+        try:
+            with open(temporary, "xb", buffering=0, opener=open_private) as file:
+                try_lock(file)
+                if file.write(bytes(CHECK_BYTES)) < CHECK_BYTES:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if check.sync and self._durability == "fsync":
+                    os.fdatasync(file.fileno())
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _look_after_complete(self) -> None:
+        """Close the files of shipped segments, and write deleted ones again; once a second."""
+        now = time.monotonic()
+        is_due = self._closing or now >= self._looked_at + SEGMENT_SECONDS
+        if self._complete and is_due:
+            self._looked_at = now
+            self._restore_deleted()
+            for segment in self._complete[:-MAX_OPEN_SEGMENTS]:
+                segment.close()
+            del self._complete[:-MAX_OPEN_SEGMENTS]
+
+    def _restore_if_deleted(self) -> None:
+        """If the folder or the segment was deleted, write all lines that may be lost again."""
+        is_there = self._folder.is_dir() if self._segment is None else self._segment.is_there()
+        if not is_there:
+            self._restore_deleted()
+
+    def _restore_deleted(self) -> None:
+        """Make the folder, and write the lines of segments again that the shipper did not delete.
+
+        Raises:
+            OSError: the disk refuses it; the next call tries again.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        written = [*self._complete, *([] if self._segment is None else [self._segment])]
+        gone = [segment for segment in written if not segment.is_there()]
+        lost = [segment for segment in gone if not segment.is_empty()]
+        # The shipper may have stored some of the lines. It stores each prediction once.
+        copies = copies_of(lost, self._folder, self._durability)
+        for segment in gone:
+            segment.close()
+        if self._segment in gone:
+            self._segment = None
+        self._complete = [*(left for left in self._complete if left not in gone), *copies]
+        if lost:
+            self._count_bytes()
+            logger.error(
+                "%d segments of %s were deleted; their lines are written again",
+                len(lost),
+                self._folder,
+            )
+
+    def _complete_segment(self) -> None:
+        assert self._segment is not None  # noqa: S101
+        segment, self._segment = self._segment, None
+        self._complete.append(segment)
+        segment.complete()
+
     def _make_room(self, needed: int) -> None:
         if self._bytes + needed > self._max_bytes:
-            self._bytes = size_bytes(segments(self._folder))  # without the shipped ones
+            self._count_bytes()  # without the shipped ones
             while self._bytes + needed > self._max_bytes:
                 if not self._drop_oldest():
                     raise SpoolFull
+
+    def _count_bytes(self) -> None:
+        self._bytes = size_bytes(segments(self._folder)) + rejected_bytes(self._folder)
 
     def _drop_oldest(self) -> bool:
         """Delete the oldest complete segment; False if `when_full` forbids it or there is none."""
@@ -166,7 +283,7 @@ class Spool:
                         continue
                     dropped = count_predictions(file)
                     self._bytes -= file.tell()
-                path.unlink()
+                delete_segment(path)
             except FileNotFoundError:  # shipped meanwhile
                 continue
             metrics.log_dropped.inc(dropped)
@@ -174,64 +291,26 @@ class Spool:
             return True
         return False
 
-    def _settle(self, appends: Sequence[_Append], error: Exception | None) -> None:
-        def settle() -> None:
-            for _, done in appends:
-                if not done.done():  # a client that left has cancelled it
-                    if error is None:
-                        done.set_result(None)
-                    else:
-                        done.set_exception(error)
 
-        loop = appends[0].done.get_loop()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing awaits the line
-            loop.call_soon_threadsafe(settle)
+def _error_of(action: Callable[P, None], *args: P.args, **options: P.kwargs) -> Exception | None:
+    try:
+        action(*args, **options)
+    except Exception as error:  # noqa: BLE001  the edge of the thread: the caller gets it
+        return error
+    return None
 
 
-class _Segment:
-    """The segment that the thread is writing."""
+def _settle(futures: Sequence[asyncio.Future[None]], error: Exception | None) -> None:
+    """Give the outcome to those that wait, in their event loop."""
 
-    def __init__(self, folder: Path, durability: Durability) -> None:
-        path = new_segment(folder, datetime.now(UTC))
-        # It gets its name once it is locked: an unlocked segment counts as complete.
-        temporary = path.with_suffix(TEMP_SUFFIX)
-        self._file = open(temporary, "xb", buffering=0, opener=_private)  # noqa: SIM115
-        try:
-            try_lock(self._file)
-            temporary.rename(path)
-            if durability == "fsync":
-                fsync_folder(folder)
-        except OSError:
-            self._file.close()
-            temporary.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            raise
-        self._sync = durability == "fsync"
-        self.size = 0
-        behind = len(segments(folder)) > MANY_SEGMENTS
-        self._due = time.monotonic() + (SEGMENT_SECONDS_BEHIND if behind else SEGMENT_SECONDS)
+    def settle() -> None:
+        for done in futures:
+            if not done.done():  # a client that left has cancelled it
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
 
-    def append(self, data: bytes) -> None:
-        """Write all of `data` or nothing. Raises OSError; the segment must then be closed."""
-        unwritten = memoryview(data)
-        try:
-            while unwritten:
-                unwritten = unwritten[self._file.write(unwritten) :]
-            if self._sync:
-                os.fdatasync(self._file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self.size)
-            raise
-        self.size += len(data)
-
-    def due_in_seconds(self) -> float:
-        return max(0.0, self._due - time.monotonic())
-
-    def close(self) -> None:
-        """Complete the segment by releasing its lock."""
-        self._file.close()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    loop = futures[0].get_loop()
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nothing awaits the line
+        loop.call_soon_threadsafe(settle)

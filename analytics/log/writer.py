@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics import sql
@@ -14,8 +16,10 @@ from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord
 from analytics.partitions import make_partitions
 from analytics.rollups import WRITERS_LOCK
+from analytics.tables import model_versions
 from core.postgres import timed
-from core.types import SENTIMENTS, Failure, Prediction
+from core.types import SENTIMENTS, Failure, ModelVersion, Prediction
+from core.uuid7 import new_id, time_of
 
 _INSERT_PREDICTIONS = sql.load("insert_predictions")
 _ASSIGN_SUBJECTS = sql.load("assign_subjects")
@@ -43,6 +47,10 @@ PREDICTION_COLUMNS = (
 COMPARISON_COLUMNS = ComparisonRecord.__struct_fields__
 FAILURE_COLUMNS = ("id", "created_at", "endpoint", "texts", "model_version_id")
 
+# What `check` stores and rolls back; no sequence gives a negative key.
+_CHECKED_MODEL = ModelVersion("v1", "check", "check")
+_CHECKED_KEY = -1
+
 _own_name_values = attrgetter(*_OWN_NAME)
 
 
@@ -68,9 +76,44 @@ class LogWriter:
         Raises:
             DATABASE_FAILURES: PostgreSQL is away, or refuses the batch.
         """
-        await self._keys.resolve(predictions, failures)
-        async with timed("copy"), self._engine.begin() as connection:
-            await store(connection, self._keys, predictions, comparisons, failures)
+        async with self._fresh_after_failure():
+            await self._keys.resolve(predictions, failures)
+            async with timed("copy"), self._engine.begin() as connection:
+                await self._keys.confirm(connection)
+                await store(connection, self._keys, predictions, comparisons, failures)
+
+    async def check(self) -> None:
+        """Store a prediction without fault, and roll it back.
+
+        Raises:
+            Exception: PostgreSQL is away, or stores no prediction at all.
+        """
+        now = datetime.now(UTC)
+        keys = DimensionKeys(self._engine)
+        keys.models[_CHECKED_MODEL] = _CHECKED_KEY
+        async with self._fresh_after_failure(), self._engine.connect() as connection:
+            # Its key is given, because a rollback does not return one to the sequence.
+            await connection.execute(
+                insert(model_versions).values(
+                    id=_CHECKED_KEY, first_seen=now, **_CHECKED_MODEL._asdict()
+                )
+            )
+            await store(connection, keys, [_checked_prediction(now)])
+            await connection.rollback()
+
+    @asynccontextmanager
+    async def _fresh_after_failure(self) -> AsyncIterator[None]:
+        """After an error, forget the keys and close the connections.
+
+        A connection may hold plans of a table that has changed, or lead to the wrong server, and a
+        key may belong to a database that was restored. The next try starts without them.
+        """
+        try:
+            yield
+        except Exception:
+            self._keys.forget()
+            await self._engine.dispose()
+            raise
 
 
 async def store(
@@ -84,7 +127,7 @@ async def store(
     rows = [_prediction_row(prediction, keys) for prediction in predictions]
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
     await connection.execute(WRITERS_LOCK)
-    days = {prediction.created_at.date() for prediction in predictions}
+    days = {time_of(prediction.id).date() for prediction in predictions}
     await make_partitions(connection, days)
     await connection.execute(_WITHOUT_NESTED_LOOPS)
     await connection.execute(_INSERT_PREDICTIONS)
@@ -99,6 +142,23 @@ async def store(
         counts = [(*own_name_values(failure), keys.models[failure.model]) for failure in failures]
         await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
         await connection.execute(_INSERT_FAILURES)
+
+
+def _checked_prediction(now: datetime) -> Prediction:
+    return Prediction(
+        id=new_id(now),
+        created_at=now,
+        endpoint="/predict",
+        model=_CHECKED_MODEL,
+        sentiment="positive",
+        confidence=1.0,
+        scores={"negative": 0.0, "positive": 1.0},
+        latency_ms=1.0,
+        cache_hit=False,
+        truncated=False,
+        token_count=1,
+        text_characters=1,
+    )
 
 
 def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, ...]:

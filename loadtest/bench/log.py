@@ -19,10 +19,11 @@ import numpy as np
 import typer
 from sqlalchemy import URL
 
+from analytics.log.open_segment import Durability
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.records import Entry, encode, to_record
 from analytics.log.segments import segments
-from analytics.log.spool import Durability, Spool
+from analytics.log.spool import Spool
 from core.paths import ROOT
 from core.types import Prediction
 from loadtest.bench.record import RecordOption, write_figures

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 from libfaketime import get_reload_information
 from redis.asyncio import Redis
@@ -59,7 +62,9 @@ async def test_killed_postgresql_fails_no_prediction(stack: Stack) -> None:
         server = stack.postmaster()
         backends = server.children()
         server.kill()
-        await until(lambda: not any(each.is_running() for each in (server, *backends)))
+        # Waiting also takes the server, a child of this process, out of the process table.
+        _, alive = await asyncio.to_thread(psutil.wait_procs, [server, *backends], 10)
+        assert alive == []
         await sent.answers(200)
         assert segments(stack.spool)
         await asyncio.to_thread(stack.restart_postgres)
@@ -135,6 +140,57 @@ async def test_killed_redis_fails_no_prediction(stack: Stack) -> None:
         await sent.answers(100)
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def test_deleted_spool_folder_loses_no_prediction_and_keeps_one_shipper(
+    stack: Stack,
+) -> None:
+    async with traffic(stack.bento) as sent:
+        with stopped(stack.postmaster()):
+            await sent.answers(200)
+            assert segments(stack.spool)
+            await asyncio.to_thread(shutil.rmtree, stack.spool, ignore_errors=True)
+            await sent.answers(200)
+        await asyncio.to_thread(shutil.rmtree, stack.spool, ignore_errors=True)
+        await sent.answers(200)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
+    assert len(stack.workers("analytics.log")) == 1
+
+
+async def test_spool_that_cannot_be_written_is_not_ready_without_a_request(stack: Stack) -> None:
+    def failures() -> float:
+        return stack.bento.metric("background_failures_total", task="ShipperSupervisor")
+
+    before = await asyncio.to_thread(failures)
+    async with stack.bento.async_client() as client:
+        await asyncio.to_thread(shutil.rmtree, stack.spool, ignore_errors=True)
+        stack.spool.touch()  # no folder can be made here, not even by root
+        await until_status(client, "/readyz", 503)
+        health = await client.get("/health")
+        assert (health.status_code, health.json()["log_writable"]) == (503, False)
+        for _ in range(20):  # a state, also between two requests that were refused
+            await asyncio.sleep(0.1)
+            assert (await client.get("/readyz")).status_code == 503
+        # The task that starts the shipper failed, was seen, and goes on.
+        assert await asyncio.to_thread(failures) > before
+        stack.spool.unlink()
+        await until_status(client, "/readyz", 200)
+    await until(lambda: len(stack.workers("analytics.log")) == 1, 30)
+    async with traffic(stack.bento) as sent:
+        await sent.answers(100)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def until_status(client: httpx.AsyncClient, path: str, status: int) -> None:
+    """Every process answers with this status, several times in a row."""
+    in_a_row = 0
+    async with asyncio.timeout(30):
+        while in_a_row < 10:
+            reply = await client.get(path)
+            in_a_row = in_a_row + 1 if reply.status_code == status else 0
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture

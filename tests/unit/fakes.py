@@ -165,6 +165,13 @@ class FakeWriter:
         self.batches = 0
         self.errors: list[Exception] = []
         self.refused: set[UUID] = set()
+        self.stores_nothing = False
+        self.checks = 0
+
+    async def check(self) -> None:
+        self.checks += 1
+        if self.stores_nothing:
+            raise asyncpg.NotNullViolationError("told to store nothing")
 
     async def write(
         self,
@@ -174,6 +181,8 @@ class FakeWriter:
     ) -> None:
         if self.errors:
             raise self.errors.pop(0)
+        if self.stores_nothing:
+            raise asyncpg.NotNullViolationError("told to store nothing")
         if any(each.id in self.refused for each in predictions):
             raise asyncpg.DataError("told to refuse it")
         self.batches += 1

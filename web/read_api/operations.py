@@ -56,6 +56,8 @@ class Probes(Protocol):
     @property
     def log_writable(self) -> bool: ...
 
+    async def log_rejects(self) -> bool: ...
+
     async def database_connected(self) -> bool: ...
 
     async def redis_connected(self) -> bool: ...
@@ -129,19 +131,26 @@ def _log_stats() -> LogStats:
     return LogStats(
         **counters,
         waiting_bytes=int(metrics.total("prediction_log_spool_bytes")),
+        rejected_bytes=int(metrics.total("prediction_log_rejected_bytes")),
         max_bytes=int(metrics.total("prediction_log_max_bytes")),
         oldest_seconds=metrics.total("prediction_log_spool_age_seconds"),
     )
 
 
 async def health_report(probes: Probes) -> Health:
-    database_connected, redis_connected = await asyncio.gather(
-        probes.database_connected(), probes.redis_connected()
+    database_connected, redis_connected, log_rejects = await asyncio.gather(
+        probes.database_connected(), probes.redis_connected(), probes.log_rejects()
     )
     ready = [runner.ready for runner in probes.runners.values()]
     if not any(ready) or not probes.log_writable:
         status = "unavailable"
-    elif all(ready) and database_connected and redis_connected and not _is_refused(probes):
+    elif (
+        all(ready)
+        and database_connected
+        and redis_connected
+        and not log_rejects
+        and not _is_refused(probes)
+    ):
         status = "ok"
     else:
         status = "degraded"
@@ -149,6 +158,7 @@ async def health_report(probes: Probes) -> Health:
         status=status,
         model_loaded=all(ready),
         log_writable=probes.log_writable,
+        log_rejects=log_rejects,
         database_connected=database_connected,
         redis_connected=redis_connected,
         versions={version: _runner_health(runner) for version, runner in probes.runners.items()},

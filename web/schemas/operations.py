@@ -33,6 +33,9 @@ class Health(BaseModel):
     log_writable: bool = Field(
         description="false: no prediction can be recorded, so none is answered"
     )
+    log_rejects: bool = Field(
+        description="true: lines of the log were set aside in the last hour; `sentiment log retry`"
+    )
     database_connected: bool
     redis_connected: bool
     versions: dict[Version, RunnerHealth]
@@ -50,9 +53,12 @@ class LogStats(BaseModel):
     recorded: int = Field(description="predictions on local disk, of all workers since the start")
     stored: int = Field(description="predictions that reached PostgreSQL")
     dropped: int
-    rejected: int = Field(description="lines that PostgreSQL refused or that could not be read")
+    rejected: int = Field(
+        description="lines set aside: PostgreSQL refused them or they could not be read"
+    )
     waiting_bytes: int = Field(description="bytes on local disk that wait for PostgreSQL")
-    max_bytes: int = Field(description="the most bytes that may wait")
+    rejected_bytes: int = Field(description="bytes of the lines that are set aside")
+    max_bytes: int = Field(description="the most bytes that may wait or be set aside")
     oldest_seconds: float = Field(description="age of the oldest bytes that wait")
 
 

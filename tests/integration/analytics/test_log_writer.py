@@ -13,7 +13,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.records import TextStorage
-from core.postgres import DATABASE_FAILURES, REFUSALS, create_engine
+from core.postgres import DATABASE_FAILURES, create_engine, is_value_failure
 from core.types import VERSIONS, Comparison
 from core.uuid7 import new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
@@ -93,8 +93,9 @@ async def test_a_class_that_the_checkpoint_lacks_has_a_null_score(engine: AsyncE
 async def test_a_write_succeeds_after_one_that_failed(engine: AsyncEngine) -> None:
     writer = PredictionWriter(engine)
     good, bad = make_prediction(), make_prediction(scores={"positive": 1.5})
-    with pytest.raises(REFUSALS):
+    with pytest.raises(DATABASE_FAILURES) as caught:
         await writer.write([good, bad], [])
+    assert is_value_failure(caught.value)
     await writer.write([good], [])
     assert [row["id"] for row in await rows(engine)] == [good.id]
 

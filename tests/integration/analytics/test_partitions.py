@@ -156,3 +156,24 @@ async def test_a_late_prediction_of_a_dropped_day_stays_until_the_next_run(
         assert (await counts(engine))["predictions"] == 1
         assert await maintenance.run(TODAY) == [late.date()]
         assert await counts(engine) == dict.fromkeys(TABLES, 0)
+
+
+async def test_partition_with_a_foreign_name_is_left_alone(engine: AsyncEngine) -> None:
+    """As an operator made it, or moved it to another schema."""
+    names = ("predictions_before_2020", "predictions_2026115", "archive.predictions_20190101")
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA archive"))
+        for number, name in enumerate(names):
+            await connection.execute(
+                text(
+                    f"CREATE TABLE {name} PARTITION OF predictions FOR VALUES FROM "
+                    f"('00000000-000{number}-7000-8000-000000000000') TO "
+                    f"('00000000-000{number + 1}-7000-8000-000000000000')"
+                )
+            )
+    old = MIDNIGHT - timedelta(days=10)
+    await write(engine, [make_prediction(created_at=old)])
+    assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == [old.date()]
+    async with engine.connect() as connection:
+        for name in names:
+            await connection.execute(text(f"SELECT FROM {name}"))

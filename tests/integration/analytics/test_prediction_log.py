@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.log.rejected import REJECTED
 from analytics.log.segments import segments
-from analytics.log.shipper import REJECTED
 from core.postgres import create_engine
 from core.types import Comparison
 from core.uuid7 import new_id

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from analytics.log.prediction_log import REFUSE_SECONDS, PredictionLog
+from analytics.log.prediction_log import PredictionLog
 from analytics.log.records import ComparisonRecord, Entry, decode, to_record
 from analytics.log.spool import SpoolFull, WhenFull
 from core.errors import LogUnavailable
@@ -23,6 +23,7 @@ class FakeSpool:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.checks: list[tuple[int, bool]] = []
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
@@ -32,6 +33,12 @@ class FakeSpool:
         if self.error is not None:
             raise self.error
         self.entries.append(decode(line))
+
+    async def check(self, needed_bytes: int, *, sync: bool) -> None:
+        self.checks.append((needed_bytes, sync))
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
 
 
 @pytest.fixture
@@ -67,17 +74,51 @@ async def test_a_failing_spool_refuses_requests_until_it_recovers(
     spool: FakeSpool, error: Exception
 ) -> None:
     log = make_log(spool)
+    log.start()
     log.check()
     spool.error = error
     with pytest.raises(LogUnavailable):
         await log.record([prediction()])
-    with pytest.raises(LogUnavailable):  # before a model runs for the next request
-        log.check()
+    for _ in range(2):
+        with pytest.raises(LogUnavailable):  # before a model runs for the next request
+            log.check()
+        checks = len(spool.checks)
+        await until(lambda: len(spool.checks) > checks + 1)  # noqa: B023
+    assert log.refusing
     spool.error = None
-    await until(lambda: not log.refusing, 10 * REFUSE_SECONDS)
+    await until(lambda: not log.refusing)
     log.check()
     await log.record([prediction()])
     assert len(spool.entries) == 1
+    await log.stop()
+
+
+async def test_spool_that_fails_while_idle_is_refusing_before_a_request_comes(
+    spool: FakeSpool,
+) -> None:
+    log = make_log(spool)
+    log.start()
+    await until(lambda: bool(spool.checks))
+    assert not log.refusing
+    spool.error = OSError(30, "Read-only file system")
+    await until(lambda: log.refusing)
+    spool.error = None
+    await until(lambda: not log.refusing)
+    await log.stop()
+
+
+async def test_full_spool_is_refusing_until_the_refused_line_fits(spool: FakeSpool) -> None:
+    log = make_log(spool)
+    log.start()
+    spool.error = SpoolFull()
+    with pytest.raises(LogUnavailable):
+        await log.record([prediction()] * 100)
+    await until(lambda: bool(spool.checks))
+    needed, sync = spool.checks[-1]
+    assert sync
+    assert needed > 100 * 200
+    assert log.refusing
+    await log.stop()
 
 
 @pytest.mark.parametrize("error", [SpoolFull(), OSError(28, "No space left on device")])

@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 
 from analytics.log.records import Entry, encode, to_record
+from analytics.log.rejected import (
+    REJECTED,
+    has_rejected_lately,
+    rejected_bytes,
+    set_aside,
+)
 from analytics.log.segments import segments
-from analytics.log.shipper import MAX_BATCH_PREDICTIONS, REJECTED, Shipper
+from analytics.log.shipper import MAX_BATCH_PREDICTIONS, Shipper
 from analytics.log.spool import Spool
 from core.types import Prediction
 from tests.unit.fakes import FakeWriter, counter
@@ -121,6 +127,70 @@ async def test_refused_and_unreadable_lines_are_set_aside_and_the_others_shipped
     entries = [json.loads(row["line"]) for row in rejected[1:]]
     assert [entry["predictions"][0]["text"] for entry in entries] == ["7", "31"]
     assert "told to refuse" in rejected[1]["reason"]
+
+
+async def test_lines_stay_while_the_writer_stores_nothing_at_all(
+    tmp_path: Path, spool: Spool, writer: FakeWriter
+) -> None:
+    writer.stores_nothing = True
+    for number in range(50):
+        await spool.append(encode(Entry((record(str(number)),))))
+    await spool.close()
+    shipping = asyncio.create_task(ship(tmp_path, writer))
+    await until(lambda: writer.checks > 1)
+    assert segments(tmp_path)
+    writer.stores_nothing = False
+    await shipping
+    assert [prediction.text for prediction in writer.taken] == [str(n) for n in range(50)]
+    assert not (tmp_path / REJECTED).exists()
+
+
+async def test_line_that_cannot_be_set_aside_stays_in_the_spool(
+    tmp_path: Path, spool: Spool, writer: FakeWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / REJECTED).mkdir()  # no file can be written here, not even by root
+    await spool.append(b"nonsense\n")
+    await spool.append(encode(Entry((record("good"),))))
+    await spool.close()
+    before = counter("prediction_log_rejected_total")
+    shipping = asyncio.create_task(ship(tmp_path, writer))
+    await until(lambda: "cannot be set aside, so the spool is not shipped" in caplog.text)
+    assert segments(tmp_path)
+    assert counter("prediction_log_rejected_total") == before
+    (tmp_path / REJECTED).rmdir()
+    await shipping
+    assert counter("prediction_log_rejected_total") - before == 1
+    assert [prediction.text for prediction in writer.taken] == ["good"]
+
+
+async def test_rejected_lines_are_never_dropped(tmp_path: Path) -> None:
+    line = b"x" * (1 << 20)
+    for number in range(70):
+        set_aside(tmp_path, line, str(number))
+    with (tmp_path / REJECTED).open("rb") as rows:
+        assert sum(1 for _ in rows) == 70
+    assert has_rejected_lately(tmp_path)
+    assert rejected_bytes(tmp_path) > 70 << 20
+
+
+async def test_a_torn_rejected_line_does_not_join_the_next(tmp_path: Path) -> None:
+    (tmp_path / REJECTED).write_bytes(b'{"line": "cut')
+    set_aside(tmp_path, b"whole", "reason")
+    rows = (tmp_path / REJECTED).read_bytes().splitlines()
+    assert rows[0] == b'{"line": "cut'
+    assert json.loads(rows[1])["line"] == "whole"
+
+
+async def test_a_segment_that_cannot_be_read_stops_no_other(
+    tmp_path: Path, spool: Spool, writer: FakeWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    unreadable = tmp_path / "00000000-0000-7000-8000-000000000000.ndjson"
+    unreadable.mkdir()
+    await spool.append(encode(Entry((record("good"),))))
+    await spool.close()
+    await ship(tmp_path, writer)
+    assert [prediction.text for prediction in writer.taken] == ["good"]
+    assert caplog.text.count("a segment cannot be read and waits") == 1
 
 
 async def test_a_backlog_is_shipped_in_bounded_batches(

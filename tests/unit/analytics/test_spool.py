@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from analytics.log.open_segment import Durability
 from analytics.log.records import Entry, encode, to_record
-from analytics.log.segments import SpoolReader, segments, size_bytes
-from analytics.log.spool import SEGMENT_BYTES, Durability, Spool, SpoolFull, WhenFull
+from analytics.log.rejected import REJECTED, put_back, set_aside
+from analytics.log.segments import SEGMENT_BYTES, SpoolReader, segments, size_bytes
+from analytics.log.spool import Spool, SpoolFull, WhenFull
 from core.paths import ROOT
 from tests.unit.fakes import counter, prediction
+from tests.waiting import until
 
 PLENTY = 1 << 30
 
@@ -205,6 +210,143 @@ async def test_only_the_owner_may_read_the_spool(tmp_path: Path) -> None:
     await spool.append(encode(entry()))
     assert folder.stat().st_mode & 0o077 == 0
     assert [path.stat().st_mode & 0o077 for path in folder.iterdir()] == [0]
+    await spool.close()
+
+
+def delete(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def delete_content(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def move(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+
+
+@pytest.mark.parametrize("lose", [delete, delete_content, move])
+async def test_a_deleted_folder_is_made_again_with_every_acknowledged_line(
+    tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "spool"
+    line = encode(entry("x" * 1_000))
+    spool = Spool(
+        folder,
+        max_bytes=PLENTY,
+        durability="page_cache",
+        when_full="refuse",
+        segment_bytes=3 * len(line),
+    )
+    spool.start()
+    for number in range(10):
+        await spool.append(encode(entry(f"{number:04}" * 250)))
+    assert len(segments(folder)) == 4
+    lose(folder)
+    for number in range(10, 13):
+        await spool.append(encode(entry(f"{number:04}" * 250)))
+    await spool.close()
+    found = {int(text[:4]) for text in texts(SpoolReader(folder).read(1_000).entries)}
+    assert found == set(range(13))
+
+
+async def test_an_idle_spool_writes_the_lines_of_a_deleted_folder_again(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "spool"
+    spool = Spool(folder, max_bytes=PLENTY, durability="fsync", when_full="refuse")
+    spool.start()
+    await spool.append(encode(entry("acknowledged")))
+    shutil.rmtree(folder)
+    await until(lambda: texts(SpoolReader(folder).read(1_000).entries) == ["acknowledged"])
+    assert folder.stat().st_mode & 0o077 == 0
+    await spool.close()
+
+
+async def test_folder_that_is_deleted_under_concurrent_appends_loses_no_acknowledged_line(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "spool"
+    spool = Spool(
+        folder, max_bytes=PLENTY, durability="page_cache", when_full="refuse", segment_bytes=10_000
+    )
+    spool.start()
+    acknowledged: list[str] = []
+
+    async def client(number: int) -> None:
+        for count in range(200):
+            with suppress(OSError):  # refused, so the client knows
+                await spool.append(encode(entry(f"{number}-{count}")))
+                acknowledged.append(f"{number}-{count}")
+
+    clients = asyncio.gather(*(client(number) for number in range(4)))
+    while not clients.done():
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.sleep(0.02)
+    await clients
+    await spool.close()
+    assert set(acknowledged) <= set(texts(SpoolReader(folder).read(10_000).entries))
+
+
+async def test_shipped_segments_are_not_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    spool = Spool(
+        folder, max_bytes=PLENTY, durability="page_cache", when_full="refuse", segment_bytes=1
+    )
+    spool.start()
+    reader = SpoolReader(folder)
+    for number in range(5):
+        await spool.append(encode(entry(str(number))))
+    while segments(folder):  # the last one is completed in a moment
+        reader.confirm(reader.read(1_000))
+        await asyncio.sleep(0.01)
+    await until(lambda: not open_files(folder))
+    shutil.rmtree(folder)
+    await spool.append(encode(entry("new")))
+    await spool.close()
+    assert texts(SpoolReader(folder).read(1_000).entries) == ["new"]
+
+
+def open_files(folder: Path) -> list[str]:
+    """The segments of the folder that this process has open, deleted ones too."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of this very loop
+            found.append(str(link.readlink()))
+    return [path for path in found if path.startswith(str(folder)) and ".ndjson" in path]
+
+
+async def test_check_finds_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    spool = Spool(folder, max_bytes=10_000, durability="fsync", when_full="refuse")
+    spool.start()
+    await spool.check(5_000, sync=True)
+    assert list(folder.iterdir()) == []
+    with pytest.raises(SpoolFull):
+        await spool.check(20_000, sync=False)
+    shutil.rmtree(folder)
+    await spool.check(5_000, sync=True)
+    assert folder.is_dir()
+    shutil.rmtree(folder)
+    folder.touch()  # even root cannot make a folder of this name
+    with pytest.raises(FileExistsError):
+        await spool.check(5_000, sync=False)
+    folder.unlink()
+    await spool.check(5_000, sync=False)
+    await spool.close()
+
+
+async def test_rejected_lines_count_in_the_largest_size(tmp_path: Path) -> None:
+    line = encode(entry("x" * 1_000))
+    set_aside(tmp_path, line * 9, "refused")
+    spool = Spool(tmp_path, max_bytes=10 * len(line), durability="fsync", when_full="refuse")
+    spool.start()
+    with pytest.raises(SpoolFull):
+        await spool.append(line)
+    assert put_back(tmp_path).unreadable == 1  # nine lines are no line
+    (tmp_path / REJECTED).unlink()
+    await spool.append(line)
     await spool.close()
 
 

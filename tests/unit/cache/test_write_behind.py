@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.write_behind import WriteBehind
+from tests.unit.fakes import counter
 
 WAIT_SECONDS = 5.0
 
@@ -184,3 +185,19 @@ async def test_each_item_is_written_once_in_order_or_counted_as_dropped(
     assert len(target.written) + dropped == number
     assert target.written == sorted(set(target.written))
     assert all(0 < len(batch) <= batch_items for batch in target.batches)
+
+
+async def test_unexpected_error_of_a_write_loses_only_its_batch_and_is_counted() -> None:
+    before = counter("background_failures_total", task="CacheWriter")
+    written: list[int] = []
+
+    async def write(items: list[int]) -> None:
+        if 0 in items:
+            raise ValueError("a fault of our own")
+        written.extend(items)
+
+    writes = WriteBehind(write, max_items=100, batch_items=3)
+    writes.add(range(9))
+    assert await writes.flush(WAIT_SECONDS)
+    assert written == list(range(3, 9))
+    assert counter("background_failures_total", task="CacheWriter") - before == 1

@@ -257,3 +257,10 @@ def test_env_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
         capture_output=True, check=True, encoding="utf-8",
     )  # fmt: skip
     assert done.stdout.strip() == r"'k\xe4se'"
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "caf\u00e9", " padded "])
+def test_runner_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ValidationError, match="printable ASCII without spaces") as caught:
+        settings(runner_key=key)
+    assert key not in str(caught.value)

@@ -387,3 +387,19 @@ async def test_answer_of_another_revision_refreshes_the_description_at_once(
     started = asyncio.get_running_loop().time()
     await until(lambda: polling.description().revision == "r2")
     assert asyncio.get_running_loop().time() - started < READY_POLL_SECONDS
+
+
+async def test_unexpected_error_of_the_watch_is_counted_and_ends_with_its_cause(
+    backend: FakeBackend,
+) -> None:
+    """As with a key that aiohttp refuses to put into a header."""
+    before = counter("background_failures_total", task="RunnerClient")
+    runner = client(backend)
+    runner.start()
+    await until(lambda: runner.ready)
+    backend.error = ValueError("Newline or carriage return detected in headers")
+    await until(lambda: not runner.ready)
+    assert counter("background_failures_total", task="RunnerClient") > before
+    backend.error = None
+    await until(lambda: runner.ready)
+    await runner.stop()

@@ -45,6 +45,7 @@ class FakeProbes:
     database: bool = True
     redis: bool = True
     log_writable: bool = True
+    log_stores_all: bool = True
     runners: Mapping[Version, FakeRunner] = field(init=False)
     limiter: RateLimiter = field(init=False)
     live_policy: FakePolicy = field(init=False, default_factory=FakePolicy)
@@ -55,6 +56,9 @@ class FakeProbes:
         self.limiter = RateLimiter(
             nobody, {"predict": "3/minute", "batch": "1/minute", "analytics": "off"}
         )
+
+    async def log_rejects(self) -> bool:
+        return not self.log_stores_all
 
     async def database_connected(self) -> bool:
         return self.database
@@ -79,6 +83,7 @@ def client(probes: Probes) -> httpx.AsyncClient:
         ([], "ok", 200),
         (["database"], "degraded", 200),
         (["redis"], "degraded", 200),
+        (["log_stores_all"], "degraded", 200),
         (["log_writable"], "unavailable", 503),
         (["v1"], "degraded", 200),
         (["v2", "database", "redis"], "degraded", 200),
@@ -95,6 +100,7 @@ async def test_health_is_503_only_when_nothing_can_be_predicted(
     body = reply.json()
     assert body["status"] == status
     assert body["model_loaded"] is (probes.v1 and probes.v2)
+    assert body["log_rejects"] is not probes.log_stores_all
     assert body["database_connected"] is probes.database
     assert body["redis_connected"] is probes.redis
     assert {version: one["ready"] for version, one in body["versions"].items()} == {
