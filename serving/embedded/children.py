@@ -169,6 +169,18 @@ def start(
     return started.result()
 
 
+@contextmanager
+def stopped_unless_ready(
+    program: Program, process: subprocess.Popen[bytes], signals: Sequence[tuple[int, float]]
+) -> Iterator[None]:
+    """Stop a server if the block, which waits for it, fails or is interrupted."""
+    try:
+        yield
+    except BaseException:
+        stop(program, process, signals)
+        raise
+
+
 def stop(
     program: Program, process: subprocess.Popen[bytes], signals: Sequence[tuple[int, float]]
 ) -> None:
