@@ -197,6 +197,11 @@ class Settings(BaseSettings):
             )
         return asyncpg_url(self.database_url.get_secret_value())
 
+    @property
+    def has_database_urls(self) -> bool:
+        """Whether neither a private PostgreSQL nor a private Redis is needed."""
+        return self.database_url is not None and self.redis_url is not None
+
     def spool_folder(self) -> Path:
         """The folder of the spool, where predictions wait for PostgreSQL."""
         return self.data_folder / "spool"

@@ -40,39 +40,39 @@ WRITTEN_FACTS = frozenset(
 # Gets the reference classifier and returns metadata; raises InvalidCheckpoint to reject the model.
 AcceptanceGate = Callable[[Classifier], Mapping[str, Any]]
 # Makes engines of a model beside its reference, and returns the figures of those that may serve.
-MakeEngines = Callable[[SavedModel], Mapping[EngineName, GateReport]]
+MakeEngines = Callable[[SavedModel, Classifier], Mapping[EngineName, GateReport]]
 
 
 def save_prepared(
-    folder: Path,
-    version: Version,
+    model: SavedModel,
     facts: Mapping[str, Any],
     make_engines: MakeEngines | None = None,
     acceptance_gate: AcceptanceGate | None = None,
 ) -> SavedModel:
-    """Save the checkpoint in `folder` as `sentiment-distilbert-<version>:<revision>`.
+    """Save a model that `prepare` described into the BentoML store.
 
-    The folder holds float32 weights, config.json and tokenizer.json, and gets the other files. The
-    metadata holds `facts` (source, base, training_data, licence, held_out_accuracy), the facts that
-    `acceptance_gate` adds, and the figures of every engine of `make_engines`. Without it the model
-    has its reference engine alone. The store is written last, so a rejected checkpoint leaves no
-    trace there.
+    The metadata holds `facts` (source, base, training_data, licence, held_out_accuracy), the facts
+    that `acceptance_gate` adds, and the figures of every engine of `make_engines`. Without it the
+    model has its reference engine alone. The store is written last, so a rejected checkpoint leaves
+    no trace there.
 
     Raises:
-        InvalidCheckpoint: it cannot be served, or `acceptance_gate` rejected it.
+        InvalidCheckpoint: `acceptance_gate` rejected it.
     """
-    model = prepare(folder, version)
     reference = Classifier(model, load_engine(model, REFERENCE, streams=1))
-    write_golden_set(folder, reference.infer)
     if acceptance_gate is not None:
         facts = {**facts, **acceptance_gate(reference)}
-    reports = make_engines(model) if make_engines else {}
+    write_golden_set(model.folder, reference.infer)
+    reports = make_engines(model, reference) if make_engines else {}
     _put_into_store(model, facts, reports)
     return find_model(model.tag)
 
 
 def prepare(folder: Path, version: Version) -> SavedModel:
     """Write the reference engine beside the checkpoint in `folder`; describe it as a model.
+
+    The folder holds float32 weights, config.json and tokenizer.json. The model's tag is
+    `sentiment-distilbert-<version>:<revision>`.
 
     Raises:
         InvalidCheckpoint: it cannot be served.
@@ -81,7 +81,7 @@ def prepare(folder: Path, version: Version) -> SavedModel:
     try:
         write_reference(folder)
     except UnreadableWeights as error:
-        raise InvalidCheckpoint(f"{folder} cannot be served: {error}") from error
+        raise InvalidCheckpoint(f"the checkpoint cannot be served: {error}") from error
     revision = revision_of(folder)
     return SavedModel(
         tag=f"{model_name(version)}:{revision}",

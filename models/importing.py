@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -21,17 +20,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from core.types import Version
-from models.checkpoint import (
-    AcceptanceGate,
-    MakeEngines,
-    read_config,
-    save_prepared,
-    token_limit,
-)
-from models.export.build import write_reference
-from runners.engines.choice import ONNX_FILE
-from runners.engines.engine import OnnxEngine
-from runners.engines.weights import UnreadableWeights
+from models.checkpoint import AcceptanceGate, MakeEngines, prepare, read_config, save_prepared
+from runners.classifier import Classifier
+from runners.engines.engine import Engine
 from runners.golden_set import TEXTS
 from runners.model_store import InvalidCheckpoint, SavedModel, labels_of
 
@@ -58,16 +49,22 @@ def import_checkpoint(
         InvalidCheckpoint: no DistilBERT that classifies sequences, no tokenizer that can be served,
             labels that are no sentiments, or rejected by `acceptance_gate`.
     """
-    config = read_config(folder)
-    labels_of(config)
+    labels_of(read_config(folder))
     with tempfile.TemporaryDirectory() as temporary:
         prepared = Path(temporary)
-        _prepare(folder, prepared, config)
-        return save_prepared(prepared, version, facts, make_engines, acceptance_gate)
+        network, tokenizer = _convert(folder, prepared)
+        model = prepare(prepared, version)
+
+        def accept(reference: Classifier) -> Mapping[str, Any]:
+            _compare_tokenizers(tokenizer, reference, model.max_tokens)
+            _compare_logits(network, reference.engine, model.max_tokens)
+            return acceptance_gate(reference) if acceptance_gate else {}
+
+        return save_prepared(model, facts, make_engines, accept)
 
 
-def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> None:
-    """Write float32 weights and a fast tokenizer to `prepared`; both have to equal the original."""
+def _convert(folder: Path, prepared: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Write float32 weights and a fast tokenizer to `prepared`; return both as they were loaded."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # Its other warnings concern training; the checks below reject a bad checkpoint.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -93,25 +90,13 @@ def _prepare(folder: Path, prepared: Path, config: dict[str, Any]) -> None:
     tokenizer.save_pretrained(prepared)
     if not (prepared / "tokenizer.json").is_file():
         raise InvalidCheckpoint(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
-    max_tokens = token_limit(prepared, config)
-    _compare_tokenizers(tokenizer, prepared, max_tokens)
-    try:
-        write_reference(prepared)
-    except UnreadableWeights as error:
-        raise InvalidCheckpoint(f"{folder} cannot be served: {error}") from error
-    difference = _graph_difference(model, prepared, max_tokens)
-    # NaN weights give a difference of NaN, which is not within the bound either.
-    if not difference <= MAX_GRAPH_DIFFERENCE:
-        raise InvalidCheckpoint(
-            f"{folder} cannot be served: its logits differ by {difference:.1e} from transformers'"
-        )
+    return model, tokenizer
 
 
-def _compare_tokenizers(original: PreTrainedTokenizerBase, prepared: Path, max_tokens: int) -> None:
-    served = Tokenizer.from_file(str(prepared / "tokenizer.json"))
-    served.enable_truncation(max_tokens)
-    served.no_padding()
-    for text, encoding in zip(TEXTS, served.encode_batch(list(TEXTS)), strict=True):
+def _compare_tokenizers(
+    original: PreTrainedTokenizerBase, served: Classifier, max_tokens: int
+) -> None:
+    for text, encoding in zip(TEXTS, served.encode(TEXTS), strict=True):
         if original(text, truncation=True, max_length=max_tokens)["input_ids"] != encoding.ids:
             raise InvalidCheckpoint(
                 "the served tokenizer differs from the checkpoint's: the text "
@@ -119,22 +104,28 @@ def _compare_tokenizers(original: PreTrainedTokenizerBase, prepared: Path, max_t
             )
 
 
-def _graph_difference(model: PreTrainedModel, prepared: Path, max_tokens: int) -> float:
-    """The largest difference of a logit between the graph in `prepared` and the model."""
-    served = OnnxEngine(prepared / ONNX_FILE, "reference")
+def _compare_logits(original: PreTrainedModel, served: Engine, max_tokens: int) -> None:
     random = np.random.default_rng(0)
     differences = []
     for rows, tokens in _COMPARED_SHAPES:
-        ids = random.integers(int(model.config.vocab_size), size=(rows, min(tokens, max_tokens)))
+        ids = random.integers(int(original.config.vocab_size), size=(rows, min(tokens, max_tokens)))
         mask = np.ones_like(ids)
         for padded in (False, True):
             if padded:
                 mask[-1, ids.shape[1] // 2 + 1 :] = 0
-            differences.append(np.abs(served.infer(ids, mask) - _logits(model, ids, mask)).max())
-    return float(np.max(differences))
+            expected = logits_of(original, ids, mask)
+            differences.append(np.abs(served.infer(ids, mask) - expected).max())
+    largest = float(np.max(differences))
+    # NaN weights give a difference of NaN, which is not within the bound either.
+    if not largest <= MAX_GRAPH_DIFFERENCE:
+        raise InvalidCheckpoint(
+            f"the checkpoint cannot be served: its logits differ by {largest:.1e} "
+            "from transformers'"
+        )
 
 
-def _logits(model: PreTrainedModel, ids: Ids, mask: Ids) -> NDArray[np.float32]:
+def logits_of(model: PreTrainedModel, ids: Ids, mask: Ids) -> NDArray[np.float32]:
+    """What transformers computes: logits (rows, classes) of ids and mask (rows, tokens)."""
     with torch.inference_mode():
         logits: NDArray[np.float32] = model(
             input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)

@@ -49,7 +49,7 @@ def main() -> None:
                 for name in runnable_engines():
                     if name != REFERENCE:
                         status.update(f"{version}: {name}")
-                        made = make_engine(model, name, calibration, streams=streams)
+                        made = make_engine(model, name, reference, calibration, streams=streams)
                         engines[name] = gate.compare(made)
                         console.print(f"{version} {name:<17} {engines[name]}", soft_wrap=True)
                 answers = classify_texts(reference, compared, streams=streams)

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from core.paths import ROOT
 from core.settings import get_settings
 from loadtest.traffic import Kind, texts_of
-from runners.engines.choice import REFERENCE, runnable_engines
+from runners.engines.choice import runnable_engines
 from runners.model_store import SavedModel, find_model
 
 _FACTS = {
@@ -85,12 +85,11 @@ def save_base_size_model(tokenizer: Path) -> SavedModel:
     calibration = itertools.islice(texts_of(Kind.mixed_length, seed=0), _CALIBRATION_TEXTS)
     gate = itertools.islice(texts_of(Kind.distinct, seed=1, words=_GATE_WORDS), MIN_TEXTS)
     texts = EngineTexts(list(calibration), [LabelledText(text, "positive") for text in gate])
-    engines = [name for name in runnable_engines() if name != REFERENCE]
     with tempfile.TemporaryDirectory(prefix="bench-base-") as folder:
         for file in tokenizer.glob("tokenizer*.json"):
             shutil.copy(file, folder)
         network.save_pretrained(folder)
-        make_engines = partial(build_engines, plan=EnginePlan(engines, texts))
+        make_engines = partial(build_engines, plan=EnginePlan(runnable_engines(), texts))
         return import_checkpoint(Path(folder), "v1", _FACTS, make_engines)
 
 

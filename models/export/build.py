@@ -63,8 +63,10 @@ def write_reference(folder: Path) -> None:
     OnnxGraph(DistilBertWeights(folder), folder).save(folder / ONNX_FILE)
 
 
-def build_engines(model: SavedModel, plan: EnginePlan) -> dict[EngineName, GateReport]:
-    """Make engines of the model, which has its reference; return those that passed the gate.
+def build_engines(
+    model: SavedModel, reference: Classifier, plan: EnginePlan
+) -> dict[EngineName, GateReport]:
+    """Make engines of the model beside its reference; return those that passed the gate.
 
     Removes the files of an engine that fails the gate or that this machine cannot run.
     """
@@ -72,7 +74,6 @@ def build_engines(model: SavedModel, plan: EnginePlan) -> dict[EngineName, GateR
         raise ValueError(f"the gate needs {MIN_TEXTS:,} texts, not {len(plan.texts.gate):,}")
     progress, streams = plan.progress, usable_cpus()
     progress.on_step(f"{REFERENCE}, to compare with")
-    reference = Classifier(model, load_engine(model, REFERENCE, streams=streams))
     gate = Gate(reference, plan.texts.gate, streams=streams, progress=progress.on_texts)
     reports: dict[EngineName, GateReport] = {}
     for name in plan.engines:
@@ -80,7 +81,7 @@ def build_engines(model: SavedModel, plan: EnginePlan) -> dict[EngineName, GateR
             continue
         progress.on_step(f"{name}, being made")
         try:
-            candidate = make_engine(model, name, plan.texts.calibration, streams=streams)
+            candidate = make_engine(model, name, reference, plan.texts.calibration, streams=streams)
         except EngineUnavailable as error:
             logger.warning("%s is not saved: %s", name, error)
             continue
@@ -97,7 +98,12 @@ def build_engines(model: SavedModel, plan: EnginePlan) -> dict[EngineName, GateR
 
 
 def make_engine(
-    model: SavedModel, name: EngineName, calibration: Sequence[str], *, streams: int
+    model: SavedModel,
+    name: EngineName,
+    reference: Classifier,
+    calibration: Sequence[str],
+    *,
+    streams: int,
 ) -> Classifier:
     """Make an engine of the model and load it; `calibration` are real sentences.
 
@@ -105,7 +111,6 @@ def make_engine(
         EngineUnavailable: it does not run here; it leaves no file.
     """
     if name in ENGINES_WITH_FILES:
-        reference = Classifier(model, load_engine(model, REFERENCE, streams=1))
         write_int8_onnx(
             DistilBertWeights(model.folder),
             model.folder,

@@ -17,7 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.types import VERSIONS, Version
-from models.checkpoint import WRITTEN_FACTS, AcceptanceGate, MakeEngines, save_prepared
+from models.checkpoint import (
+    WRITTEN_FACTS,
+    AcceptanceGate,
+    MakeEngines,
+    prepare,
+    save_prepared,
+)
 from models.export.build import BuildProgress, EnginePlan, build_engines
 from models.export.gate import GateReport
 from models.files import CHECKPOINT_FILES
@@ -28,7 +34,7 @@ from models.starter.reproduction import recorded_gates, reproduce_engines
 from models.texts import packaged_texts, read_texts
 from models.torch_packages import ensure_torch_packages
 from runners.classifier import Classifier
-from runners.engines.choice import REFERENCE, runnable_engines
+from runners.engines.choice import runnable_engines
 from runners.golden_set import check, read_golden_set
 from runners.model_store import InvalidCheckpoint, SavedModel, model_name
 
@@ -106,14 +112,14 @@ def save_starter(
         elif texts is not None or recorded is None:
             make_engines = _gate(engines, texts, progress)
         else:
-            progress.expect(2 * len(recorded.positive))
+            progress.expect(len(recorded.positive), engines)
             make_engines = partial(
                 reproduce_engines,
                 recorded=recorded,
                 first_only=engines is Engines.fastest,
                 progress=progress.steps,
             )
-        return progress.done(save_prepared(folder, version, facts, make_engines))
+        return progress.done(save_prepared(prepare(folder, version), facts, make_engines))
 
 
 def save_checkpoint(
@@ -171,7 +177,8 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
         except StarterError as error:
             console.print(f"{tag} gets the float32 engine only, without texts to judge by: {error}")
         same = partial(_check_golden_set, Path(stored.path))
-        model = progress.done(save_prepared(Path(copy), version, facts, make_engines, same))
+        prepared = prepare(Path(copy), version)
+        model = progress.done(save_prepared(prepared, facts, make_engines, same))
     # A model that is saved becomes the latest, which the settings may name.
     latest.write_text(newest, encoding="utf-8")
     return model
@@ -192,11 +199,16 @@ class _Bar:
         task = progress.add_task(f"{version}: preparing ({origin})", total=None)
         self._version = version
         self._started = time.perf_counter()
-        self.expect: Callable[[int], None] = lambda texts: progress.update(task, total=texts)
+        self._set_total: Callable[[int], None] = lambda texts: progress.update(task, total=texts)
         self.steps = BuildProgress(
             on_step=lambda name: progress.update(task, description=f"{version}: {name}"),
             on_texts=lambda count: progress.advance(task, count),
         )
+
+    def expect(self, texts: int, engines: Engines) -> None:
+        """Say how many texts each engine classifies, the reference among them."""
+        count = 2 if engines is Engines.fastest else len(runnable_engines())
+        self._set_total(count * texts)
 
     def done(self, model: SavedModel) -> SavedModel:
         """Print what was saved, and return it."""
@@ -215,15 +227,13 @@ def _saving(version: Version, origin: str) -> Iterator[_Bar]:
 
 def _gate(engines: Engines, texts: Path | None, progress: _Bar) -> MakeEngines:
     """Makes engines and judges them on texts of the user's, or out of packages."""
-    names = [name for name in runnable_engines() if name != REFERENCE]
-    first_only = engines is Engines.fastest
     plan = EnginePlan(
-        names,
+        runnable_engines(),
         read_texts(texts) if texts else packaged_texts(),
-        first_only=first_only,
+        first_only=engines is Engines.fastest,
         progress=progress.steps,
     )
-    progress.expect(len(plan.texts.gate) * (1 + (1 if first_only else len(names))))
+    progress.expect(len(plan.texts.gate), engines)
     return partial(build_engines, plan=plan)
 
 

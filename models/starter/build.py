@@ -14,12 +14,12 @@ from models.starter.encoder import (
     CONFIG,
     TOKENIZER_CONFIG,
     VOCABULARY_FILE,
-    WEIGHTS_FILE,
     find_encoder,
     read_encoder,
     read_tokenizer,
 )
 from models.starter.merging import merge_adapter
+from runners.engines.weights import WEIGHTS_FILE
 
 
 def build_starter(version: str, output_folder: Path) -> dict[str, Any]:

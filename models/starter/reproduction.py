@@ -26,7 +26,7 @@ from models.export.gate import GateReport, LabelledText, classify_texts, report
 from models.starter.card import adapter_folder
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
-from runners.engines.choice import REFERENCE, EngineUnavailable, load_engine, runnable_engines
+from runners.engines.choice import REFERENCE, EngineUnavailable, runnable_engines
 from runners.model_store import InvalidCheckpoint, SavedModel
 
 logger = logging.getLogger("bentoml.sentiment.save")
@@ -74,7 +74,12 @@ def committed_texts() -> tuple[list[str], list[LabelledText]]:
 
 
 def reproduce_engines(
-    model: SavedModel, recorded: RecordedGates, *, first_only: bool, progress: BuildProgress
+    model: SavedModel,
+    reference: Classifier,
+    recorded: RecordedGates,
+    *,
+    first_only: bool,
+    progress: BuildProgress,
 ) -> dict[EngineName, GateReport]:
     """Make the engines that passed their gate; return the figures of those that agree here too.
 
@@ -92,7 +97,7 @@ def reproduce_engines(
         return classify_texts(classifier, texts, streams=streams, progress=progress.on_texts)
 
     progress.on_step(f"{REFERENCE}, compared with its recorded scores")
-    found = answers(Classifier(model, load_engine(model, REFERENCE, streams=streams)))
+    found = answers(reference)
     difference = max(
         abs(here.scores["positive"] - there.scores["positive"])
         for here, there in zip(found, expected, strict=True)
@@ -110,7 +115,9 @@ def reproduce_engines(
         progress.on_step(f"{name}, compared with its recorded scores")
         try:
             here = report(
-                texts, answers(make_engine(model, name, calibration, streams=streams)), expected
+                texts,
+                answers(make_engine(model, name, reference, calibration, streams=streams)),
+                expected,
             )
         except EngineUnavailable as error:
             logger.warning("%s is not saved: %s", name, error)

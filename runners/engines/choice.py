@@ -72,9 +72,9 @@ def runnable_engines(*, mkldnn: bool = True) -> tuple[EngineName, ...]:
     return tuple(name for name in names if mkldnn or name not in _WITH_ONEDNN)
 
 
-def saved_engines(model: SavedModel) -> tuple[EngineName, ...]:
+def saved_engines(model: SavedModel, *, mkldnn: bool = True) -> tuple[EngineName, ...]:
     """The engines of `model` that this machine can run, the fastest first."""
-    return tuple(name for name in runnable_engines() if name in model.engines)
+    return tuple(name for name in runnable_engines(mkldnn=mkldnn) if name in model.engines)
 
 
 def load_engine(model: SavedModel, name: EngineName, *, streams: int) -> Engine:
@@ -105,11 +105,10 @@ def choose_engine(model: SavedModel, setting: str, *, streams: int, mkldnn: bool
     Raises:
         EngineUnavailable: none can be loaded.
     """
-    runnable = runnable_engines(mkldnn=mkldnn)
-    for name in _LOADERS:
-        if name in model.engines and name not in runnable:
+    order = list(saved_engines(model, mkldnn=mkldnn))
+    for name in model.engines:
+        if name not in order:
             logger.info("%s: this machine cannot run %s, or may not", model.tag, name)
-    order = [name for name in runnable if name in model.engines]
     if setting in GONE_ENGINES:
         logger.warning("ENGINE=%s is an engine of older releases; the fastest is chosen", setting)
     elif setting in _WITH_ONEDNN and not mkldnn:

@@ -216,6 +216,18 @@ def running(
         stop(program, process, signals)
 
 
+@contextmanager
+def stopped_unless_ready(
+    program: Program, process: subprocess.Popen[bytes], signals: StopSignals
+) -> Iterator[None]:
+    """Stop a server if the block, which waits for it, fails or is interrupted."""
+    try:
+        yield
+    except BaseException:
+        stop(program, process, signals)
+        raise
+
+
 def stop(program: Program, process: subprocess.Popen[bytes], signals: StopSignals) -> None:
     """Send each of `signals` until the server ends within the seconds after it, then kill it."""
     for number, seconds in signals:

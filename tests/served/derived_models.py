@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
-from runners.engines.choice import REFERENCE
+from runners.engines.choice import ONNX_FILE, REFERENCE
 from runners.golden_set import golden_set_file
 from runners.model_store import find_model
 from tests.store import model_store_at
 
 RARE_WORD = "zebra"
+# One is a seventeenth of what all the layers of a starter compute.
+WASTED_PRODUCTS = 100
 
 
 def store_with_links(bentoml_home: Path, home: Path) -> Path:
@@ -83,8 +88,14 @@ class Derived:
         return self._save("flipped", {"labels": labels}, changed)
 
     def slow(self) -> str:
-        """Has the reference engine alone, at a third of the speed."""
-        return self._save("slow", {"engines": {REFERENCE: {}}}, {})
+        """Has the reference engine alone, of a graph with many products that change nothing.
+
+        The engines alone differ too little on some processors to be told apart in seconds.
+        """
+        with model_store_at(self._models):
+            graph = (find_model(self._of).folder / ONNX_FILE).read_bytes()
+        metadata: dict[str, Any] = {"engines": {REFERENCE: {}}}
+        return self._save("slow", metadata, {ONNX_FILE: _with_wasted_products(graph)})
 
     def raising(self) -> str:
         """Cannot compute texts with `RARE_WORD`: its tokenizer is of other weights."""
@@ -106,3 +117,34 @@ class Derived:
         special = {word: number for word, number in vocabulary.items() if word.startswith("[")}
         tokenizer["model"]["vocab"] = shifted | special
         return self._save("mistaken", {}, {"tokenizer.json": json.dumps(tokenizer).encode()})
+
+
+def _with_wasted_products(content: bytes) -> bytes:
+    """The same graph, which adds zero times the means of products before the first wide layer."""
+    model = onnx.load_from_string(content)
+    nodes = model.graph.node
+    weight = next(
+        node.output[0] for node in nodes
+        if node.op_type == "Transpose" and node.input[0].endswith("layer.0.ffn.lin1.weight")
+    )  # fmt: skip
+    at, product = next(
+        (at, node) for at, node in enumerate(nodes)
+        if node.op_type == "MatMul" and node.input[1] == weight
+    )  # fmt: skip
+    same, wasted = product.input[0], []
+    for number in range(WASTED_PRODUCTS):
+        wide, mean, zero = (f"wasted_{name}_{number}" for name in ("wide", "mean", "zero"))
+        # Each takes the sum of the last, so that none is computed once for all.
+        wasted += [
+            helper.make_node("MatMul", [same, weight], [wide]),
+            helper.make_node("ReduceMean", [wide], [mean], axes=[-1], keepdims=1),
+            helper.make_node("Mul", [mean, "wasted_nothing"], [zero]),
+            helper.make_node("Add", [same, zero], [same := f"wasted_{number}"]),
+        ]
+    product.input[0] = same
+    nothing = numpy_helper.from_array(np.array(0, dtype=np.float32), "wasted_nothing")
+    model.graph.initializer.append(nothing)
+    for node in reversed(wasted):
+        nodes.insert(at, node)
+    graph: bytes = model.SerializeToString()
+    return graph

@@ -83,10 +83,10 @@ def test_request_timeout_header_ends_the_request_with_504(unlimited: ServedBento
         reply = client.post(
             "/predict/batch",
             json={"texts": [f"{number} of these. " * 100 for number in range(100)]},
-            headers={"X-Request-Timeout-Ms": "50"},
+            headers={"X-Request-Timeout-Ms": "300"},
         )
         assert reply.status_code == 504
-        assert reply.json()["detail"] == "The answer took longer than 0.05 s"
+        assert reply.json()["detail"] == "The answer took longer than 0.3 s"
         assert int(reply.headers["retry-after"]) >= 1
         # And what nobody waits for is not computed to the end.
         wait_until(lambda: abandoned(client) != before, RECOVERY_SECONDS)

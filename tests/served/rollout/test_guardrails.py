@@ -35,7 +35,7 @@ LAX = {"min_predictions": 30, "max_latency_ratio": 100, "max_sentiment_drift": 1
     ("which", "reason", "limits"),
     [
         ("flipped", "agreement: both versions agree on ", {}),
-        ("slow", "latency: v2 takes ", {"max_latency_ratio": 1.2}),
+        ("slow", "latency: v2 takes ", {"max_latency_ratio": 1.5}),
         ("raising", "errors: v2 did not answer ", {}),
     ],
 )

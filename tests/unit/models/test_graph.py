@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from models.export.onnx_graph import OnnxGraph
+from models.importing import Ids, logits_of
 from runners.engines.engine import OnnxEngine
 from runners.engines.openvino_graph import WeightFormat, build_graph
 from runners.engines.weights import DistilBertWeights, UnreadableWeights
@@ -27,7 +28,6 @@ VOCABULARY = 50
 MAX_TOKENS = 48
 CORE = openvino.Core()
 
-Ids = NDArray[np.int64]
 Infer = Callable[[Ids, Ids], NDArray[np.float32]]
 Activation = Literal["gelu", "relu", "gelu_new", "gelu_pytorch_tanh"]
 
@@ -71,14 +71,6 @@ def batch(lengths: list[int], *, seed: int = 0) -> tuple[Ids, Ids]:
     """Random ids and the mask of rows of `lengths` tokens; padding too has ids, to be ignored."""
     ids = np.random.default_rng(seed).integers(VOCABULARY, size=(len(lengths), max(lengths)))
     return ids, (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
-
-
-def logits(model: Any, ids: Ids, mask: Ids) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        found: NDArray[np.float32] = model(
-            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)
-        ).logits.numpy()
-    return found
 
 
 @contextmanager
@@ -129,7 +121,7 @@ def test_any_shape_gives_the_logits_of_transformers(
     ids, mask = batch(lengths, seed=seed)
     with saved(model) as folder:
         np.testing.assert_allclose(
-            onnx(folder)(ids, mask), logits(model, ids, mask), atol=1e-4, rtol=0
+            onnx(folder)(ids, mask), logits_of(model, ids, mask), atol=1e-4, rtol=0
         )
 
 
@@ -137,7 +129,7 @@ def test_any_shape_gives_the_logits_of_transformers(
 @given(NETWORKS, LENGTHS, st.integers(0, 99))
 def test_weights_in_16_bits_give_nearly_the_same(model: Any, lengths: list[int], seed: int) -> None:
     ids, mask = batch(lengths, seed=seed)
-    expected = logits(model, ids, mask)
+    expected = logits_of(model, ids, mask)
     # Each weight is rounded by 1 in 2,000 at most.
     bound = 0.03 * (np.abs(expected).max() + 1)
     with saved(model) as folder:
@@ -164,7 +156,7 @@ def test_sinusoidal_positions_are_taken_over() -> None:
     model = network(heads=2, head_size=8, layers=2, sinusoidal=True)
     ids, mask = batch([5, 40])
     with saved(model) as folder:
-        expected = logits(model, ids, mask)
+        expected = logits_of(model, ids, mask)
         np.testing.assert_allclose(onnx(folder)(ids, mask), expected, atol=1e-5, rtol=0)
 
 
@@ -202,7 +194,7 @@ def test_eight_bit_weights_are_the_nearest_multiples() -> None:
     ids, mask = batch([20, 7])
     with saved(model) as folder:
         quantized = compiled(folder, "int8", DYNAMIC_QUANTIZATION_GROUP_SIZE=0)
-        np.testing.assert_allclose(quantized(ids, mask), logits(model, ids, mask), atol=0.02)
+        np.testing.assert_allclose(quantized(ids, mask), logits_of(model, ids, mask), atol=0.02)
 
 
 def test_a_row_of_zeros_stays_zero_in_eight_bits() -> None:
