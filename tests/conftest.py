@@ -277,5 +277,7 @@ def unlimited(serve_own: Serve) -> Iterator[ServedBento]:
         RATE_LIMIT_PREDICT="off",
         RATE_LIMIT_BATCH="off",
         RATE_LIMIT_ANALYTICS="off",
+        # The name of the proxy in tests/prove/dashboard.
+        ALLOWED_HOSTS="proxy.test",
     ) as bento:
         yield bento

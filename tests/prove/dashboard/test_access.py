@@ -84,7 +84,8 @@ def test_dashboard_works_behind_a_path_prefix(
         parts = urllib.parse.urlsplit(route.request.url)
         assert parts.path.startswith("/models/sentiment/"), route.request.url
         path = parts.path.removeprefix("/models/sentiment")
-        reply = route.fetch(url=f"{site.url}{path}?{parts.query}")
+        headers = route.request.headers | {"host": parts.netloc}
+        reply = route.fetch(url=f"{site.url}{path}?{parts.query}", headers=headers)
         route.fulfill(response=reply)
 
     page.route("http://proxy.test/**", forward)
