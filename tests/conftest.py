@@ -29,7 +29,7 @@ from tests.serving import Serve, ServedBento, serve
 
 TEMPLATE = "migrated"
 # A test that waits for the saved models waits for minutes on a slow machine.
-TIMEOUT_SECONDS = {"unit": 10, "integration": 60, "served": 600, "prove": 600}
+TIMEOUT_SECONDS = {"unit": 30, "integration": 60, "served": 600, "prove": 600}
 # They start first, so that no worker ends long before the other.
 LONGEST_GROUPS = (
     "served/rollout", "unlimited", "served", "served/test_many_hosts.py",

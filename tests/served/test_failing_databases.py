@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from libfaketime import get_reload_information
 from redis.asyncio import Redis
@@ -59,7 +60,9 @@ async def test_killed_postgresql_fails_no_prediction(stack: Stack) -> None:
         server = stack.postmaster()
         backends = server.children()
         server.kill()
-        await until(lambda: not any(each.is_running() for each in (server, *backends)))
+        # Waiting also takes the server, a child of this process, out of the process table.
+        _, alive = await asyncio.to_thread(psutil.wait_procs, [server, *backends], 10)
+        assert alive == []
         await sent.answers(200)
         assert segments(stack.spool)
         await asyncio.to_thread(stack.restart_postgres)
