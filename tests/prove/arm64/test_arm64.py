@@ -135,7 +135,11 @@ def test_engine_answers_as_recorded(
     options += ["--network", "none", "--mount", f"type=bind,src={file},dst={file},readonly"]
     options += ["--env", f"BENTOML_HOME={BENTO}", "--workdir", f"{BENTO}/src"]
     program = ("--entrypoint", "python", IMAGE, "-c", ANSWERS.read_text(), engine, str(file))
-    output = docker("run", "--rm", *options, *program, timeout=ANSWER_SECONDS)
+    container = docker("create", *options, *program).strip()
+    try:
+        output = docker("start", "--attach", container, timeout=ANSWER_SECONDS)
+    finally:
+        docker("rm", "-f", container)
     for version, found in json.loads(output).items():
         recorded = recorded_gates(version)
         assert recorded is not None
