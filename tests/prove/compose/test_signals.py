@@ -28,4 +28,4 @@ def test_sigterm_ends_a_starting_container(age_seconds: float) -> None:
         docker("wait", container, timeout=60)
         assert time.monotonic() - told < STOPPED_SECONDS
     finally:
-        docker("rm", "-f", container)
+        docker("rm", "-f", "-v", container)

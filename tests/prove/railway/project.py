@@ -93,7 +93,7 @@ class Project:
             published = docker("port", container, PORT).splitlines()[0]
             yield Deployment(container, f"http://{published.strip()}")
         finally:
-            docker("rm", "-f", container)
+            docker("rm", "-f", "-v", container)
 
 
 @contextmanager
