@@ -48,8 +48,10 @@ def _check_memory_size(value: str) -> str:
 
 
 def _check_runner_key(key: str) -> None:
-    if not re.fullmatch(r"[!-~]+", key):
-        raise ValueError("must be printable ASCII without spaces, because a header carries it")
+    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", key):
+        raise ValueError(
+            "must be printable ASCII without spaces around it, because a header carries it"
+        )
 
 
 def _parse_origins(value: object) -> object:

@@ -17,7 +17,7 @@ from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.serving import ServedBento, free_port, serve
 
-RUNNER_KEY = "of these hosts"
+RUNNER_KEY = "of-these-hosts"
 APIS = ("127.0.1.1", "127.0.1.2")
 RUNNERS = {"v1": ("127.0.2.1", "127.0.2.2"), "v2": ("127.0.3.1", "127.0.3.2")}
 
@@ -73,7 +73,9 @@ class Hosts:
     def stop(self) -> None:
         with ThreadPoolExecutor() as side_by_side:
             for role in (APIS, [each for of in RUNNERS.values() for each in of]):
-                list(side_by_side.map(lambda address: self.stacks[address].close(), role))
+                # One that did not start is not there.
+                started = [self.stacks[address] for address in role if address in self.stacks]
+                list(side_by_side.map(ExitStack.close, started))
 
     def processes(self, address: str) -> list[psutil.Process]:
         server = psutil.Process(self.running[address].process.pid)

@@ -259,8 +259,14 @@ def test_env_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     assert done.stdout.strip() == r"'k\xe4se'"
 
 
-@pytest.mark.parametrize("key", ["two words", "line\nbreak", "caf\u00e9", " padded "])
+@pytest.mark.parametrize("key", ["line\nbreak", "trailing ", "caf\u00e9", " padded "])
 def test_runner_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ValidationError, match="printable ASCII without spaces") as caught:
         settings(runner_key=key)
     assert key not in str(caught.value)
+
+
+def test_runner_key_may_have_spaces_inside() -> None:
+    key = settings(runner_key="two words").runner_key
+    assert key is not None
+    assert key.get_secret_value() == "two words"
