@@ -13,6 +13,7 @@ from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestErr
 from core.input_text import Subject, Text
 from core.settings import get_settings
 from core.types import Comparison, Prediction, Sentiment, Version
+from web.json_text import NOT_UTF8, is_utf8
 
 _EXAMPLE_ID = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
 
@@ -42,6 +43,8 @@ class RequestBody(bentoml.IODescriptor):
         try:
             return cls.model_validate_json(body or b"{}")
         except ValidationError as error:
+            if not is_utf8(body):
+                raise MalformedRequest(NOT_UTF8) from None
             raise request_error(error, cls) from None
 
 
