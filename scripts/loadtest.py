@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import typer
 
+from core.own_url import is_own_url, own_url
 from core.paths import ROOT
 from core.settings import get_settings
 from loadtest import headless
@@ -41,7 +42,7 @@ def main(
 
     Exits with 1 if a request fails or a reply is wrong, with 2 if the load could not be sent.
     """
-    host = host or f"http://127.0.0.1:{get_settings().port}"
+    host = host or own_url(get_settings().host, get_settings().port)
     if not answers(host):
         console.print(f"[red]nothing answers at {host}; `make serve` starts a service[/]")
         raise typer.Exit(2)
@@ -76,7 +77,7 @@ def main(
 def answers(host: str) -> bool:
     """Whether the host gives any HTTP reply."""
     try:
-        httpx.get(f"{host}/health", timeout=REACH_SECONDS)
+        httpx.get(f"{host}/health", timeout=REACH_SECONDS, trust_env=not is_own_url(host))
     except (httpx.TransportError, httpx.InvalidURL):
         return False
     return True
