@@ -26,6 +26,7 @@ else:
     from backports import zstd
 
 LOGGED_WITHIN_SECONDS = 5.0
+JSON = "application/json"
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def logged(served: ServedBento, *ids: str) -> list[dict[str, Any]]:
     [
         (lambda body: codecs.BOM_UTF8 + body.encode(), {}),
         (lambda body: body.encode("utf-16"), {}),
-        (lambda body: body.encode("utf-16-le"), {"Content-Type": "application/json;charset=utf-16"}),
-        (lambda body: body.encode("cp1252"), {"Content-Type": "application/json; charset=latin1"}),
+        (lambda body: body.encode("utf-16-le"), {"Content-Type": JSON + ";charset=utf-16"}),
+        (lambda body: body.encode("cp1252"), {"Content-Type": JSON + "; charset=latin1"}),
         (lambda body: gzip.compress(body.encode()), {"Content-Encoding": "gzip"}),
         (lambda body: zlib.compress(body.encode()), {"Content-Encoding": "deflate"}),
         (lambda body: zstd.compress(body.encode()), {"Content-Encoding": "zstd"}),
@@ -67,9 +68,7 @@ def test_text_is_the_same_however_its_body_is_encoded(
     text = "Très bien, 10 € well spent."
     plain = client.post("/predict", json={"text": text}).json()
     content = encode(json.dumps({"text": text}, ensure_ascii=False))
-    reply = client.post(
-        "/predict", content=content, headers={"Content-Type": "application/json"} | headers
-    )
+    reply = client.post("/predict", content=content, headers={"Content-Type": JSON} | headers)
     assert reply.status_code == 200
     # From the cache: to the service it is the text that it has seen.
     assert reply.json()["cache_hit"] is True
@@ -77,7 +76,7 @@ def test_text_is_the_same_however_its_body_is_encoded(
 
 
 def test_bomb_is_refused_and_the_service_goes_on(client: httpx.Client) -> None:
-    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    headers = {"Content-Type": JSON, "Content-Encoding": "gzip"}
     bomb = gzip.compress(bytes(50_000_000))
     for _ in range(3):
         reply = client.post("/predict", content=bomb, headers=headers)
