@@ -30,7 +30,10 @@ _SUPERSETS = {
     "tis_620": "cp874",
     "windows_31j": "cp932",
 }
-NOT_UTF8 = "The body is not UTF-8; send UTF-8, or name its charset in the Content-Type"
+NOT_UTF8 = (
+    "The body is not valid JSON: it is not UTF-8; send UTF-8, or name its charset in the "
+    "Content-Type"
+)
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 
 

@@ -77,7 +77,7 @@ def test_page_with_a_slash_redirects_relatively(client: httpx.Client, path: str)
 
 
 def test_no_path_redirects_to_an_absolute_address(client: httpx.Client) -> None:
-    for path in ("/schema.json/", "/docs.json/", "/no/such/path/", "//predict", "/predict//"):
+    for path in ("/schema.json/", "/docs.json/", "/no/such/path/", "/predict//"):
         reply = client.get(path)
         assert (reply.status_code, "location" in reply.headers) == (404, False), path
 
@@ -245,7 +245,7 @@ def test_script_of_a_listed_website_can_read_every_refusal(unlimited: ServedBent
             (client.get("/predict", headers=shop), 405),
             (client.get("/no/such/path", headers=shop), 404),
             (client.get("/health", headers=shop | {"Host": "evil.example"}), 421),
-            (client.get("/health", headers=shop | {"X-Long": "x" * 70_000}), 431),
+            (client.get("/health", headers=shop | {"X-Long": "x" * 100_000}), 431),
         ):
             assert reply.status_code == status
             assert reply.headers["access-control-allow-origin"] == "https://shop.example"
