@@ -89,24 +89,22 @@ def behind_proxy(
         assert parts.path.startswith("/models/sentiment"), route.request.url
         path = parts.path.removeprefix(request.param)
         headers = route.request.headers | {"host": parts.netloc}
-        url = f"{site.url}{path}?{parts.query}"
-        route.fulfill(response=route.fetch(url=url, headers=headers, max_redirects=0))
+        reply = route.fetch(url=f"{site.url}{path}?{parts.query}", headers=headers)
+        route.fulfill(response=reply)
 
     page.route("http://proxy.test/**", forward)
     return page
 
 
-@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/"])
-def test_dashboard_works_behind_a_path_prefix(behind_proxy: Page, seen: Seen, path: str) -> None:
-    behind_proxy.goto(f"http://proxy.test/models/sentiment{path}")
+def test_dashboard_works_behind_a_path_prefix(behind_proxy: Page, seen: Seen) -> None:
+    behind_proxy.goto("http://proxy.test/models/sentiment/dashboard")
     shown(behind_proxy)
     ask(behind_proxy, "Behind a proxy.")
     assert seen.complaints == []
 
 
-@pytest.mark.parametrize("path", ["/docs", "/docs/"])
-def test_documentation_tries_it_out_behind_a_path_prefix(behind_proxy: Page, path: str) -> None:
-    behind_proxy.goto(f"http://proxy.test/models/sentiment{path}")
+def test_documentation_tries_it_out_behind_a_path_prefix(behind_proxy: Page) -> None:
+    behind_proxy.goto("http://proxy.test/models/sentiment/docs")
     operation = behind_proxy.locator("#operations-predictions-predict")
     operation.locator(".opblock-summary-control").click()
     operation.locator(".try-out__btn").click()
