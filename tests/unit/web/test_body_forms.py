@@ -212,6 +212,8 @@ async def test_compressed_body_has_its_text(
         (COMPRESSED, "aws-chunked,gzip", 415, "not aws-chunked, gzip"),
         (gzip.compress(b"") * (MAX_PARTS + 1), "gzip", 400, "at most 100 parts"),
         (zstd.compress(b"") * (MAX_PARTS + 1), "zstd", 400, "at most 100 parts"),
+        # Values are counted in what a body decodes to.
+        (gzip.compress(b'{"text": [' + b"0," * 40_000 + b"0]}"), "gzip", 422, "20,000 values"),
         # Bombs: small on the wire.
         (gzip.compress(bytes(MAX_BYTES + 1)), "gzip", 413, "at most 100,000 bytes when decoded"),
         (gzip.compress(bytes(5_000_000)), "gzip", 413, "at most 100,000 bytes when decoded"),
