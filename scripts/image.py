@@ -190,7 +190,8 @@ def _served(in_image: CommandLine) -> Iterator[str]:
                 console.print(f"ready after {seconds:.1f} s")
                 if seconds > MAX_START_SECONDS:
                     yield f"ready after {seconds:.1f} s; {MAX_START_SECONDS:.0f} s are allowed"
-                reply = httpx.post(f"{url}/predict", json={"text": "I loved it."}, timeout=10)
+                text = {"text": "I loved it."}
+                reply = httpx.post(f"{url}/predict", json=text, timeout=10, trust_env=False)
                 if reply.status_code != 200:
                     yield f"/predict answered {reply.status_code}: {reply.text}"
             else:
@@ -228,7 +229,7 @@ def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz", timeout=2).is_success:
+            if httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success:
                 return True
         time.sleep(0.1)
     return False

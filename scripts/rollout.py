@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from typer import Argument, Option
 
+from core.own_url import is_own_url, own_url
 from core.settings import get_settings
 from core.types import Version
 from scripts.rollout_view import changes_table, history_table, status_view
@@ -70,8 +71,13 @@ def main(
     settings = get_settings()
     key = key_file.read_text(encoding="utf-8").strip() if key_file else ""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    base_url = url or f"http://{settings.host}:{settings.port}"
-    context.obj = Service(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS)
+    context.obj = Service(
+        base_url=url or own_url(settings.host, settings.port),
+        headers=headers,
+        timeout=TIMEOUT_SECONDS,
+        # A proxy of the environment leads to others only.
+        trust_env=url is not None and not is_own_url(url),
+    )
 
 
 @app.command()

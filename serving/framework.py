@@ -43,7 +43,7 @@ WORKER_STDIN = 0
 
 
 class BentoMiddlewarePatch:
-    """Takes `UNWANTED` out of BentoML's middleware, and lets `LABELLED_BY_PATH` see templates.
+    """Takes `UNWANTED` and redirects out of BentoML, and lets `LABELLED_BY_PATH` see templates.
 
     BentoML has no setting for either. Its layers lie outside this middleware, which changes them
     before the first request.
@@ -57,6 +57,8 @@ class BentoMiddlewarePatch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             self._change(scope["app"].middleware_stack)
+            # Its redirects lead to http: and to the root, whatever proxy lies in front.
+            scope["app"].router.redirect_slashes = False
         elif scope["type"] == "http" and (path := context_of(scope).path) is not None:
             scope["path"] = path
         await self._app(scope, receive, send)

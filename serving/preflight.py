@@ -22,6 +22,15 @@ Address = tuple[str, int]
 PRIVATE_DATA = ("spool", "models", "rollout.json")
 
 
+def accept_both_families(listener: socket.socket) -> None:
+    """Let a socket of IPv6 that will listen on all addresses take those of IPv4 too.
+
+    The system's default, which an operator can change (net.ipv6.bindv6only), decides otherwise.
+    """
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+
+
 def check_addresses(addresses: Iterable[Address]) -> None:
     """Check that the service can listen on its addresses.
 
@@ -32,6 +41,7 @@ def check_addresses(addresses: Iterable[Address]) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            accept_both_families(listener)
             try:
                 listener.bind((host, port))
             except OSError as error:

@@ -16,6 +16,7 @@ from core.gc import freeze_gc
 from core.heartbeat import heartbeat
 from core.key_ring import KeyRing
 from core.logging import configure_logs
+from core.own_url import url_of
 from core.settings import Settings
 from core.signals import end_with_parent
 from core.tracing import start_tracing, stop_tracing
@@ -80,6 +81,8 @@ class ServingProcess:
             header_timeout_seconds=settings.body_timeout_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
             shedder=self.shedder,
+            path_prefix=settings.path_prefix,
+            cors_origins=settings.cors_origins,
         )
         for layer in api_layers(
             settings,
@@ -110,9 +113,8 @@ class ServingProcess:
         settings = self._settings
         if settings.is_open:
             logger.warning(
-                "API_KEYS is not set: every client that reaches %s:%d may call every endpoint",
-                settings.host,
-                settings.port,
+                "API_KEYS is not set: every client that reaches %s may call every endpoint",
+                url_of(settings.host, settings.port),
             )
         if settings.is_traced:
             start_tracing(settings.otel_service_name)

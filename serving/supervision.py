@@ -16,7 +16,7 @@ from typing import Any
 from circus.exc import ConflictError
 
 from serving.framework import is_worker, stop_at_hangup, wrap_arbiter
-from serving.preflight import Address
+from serving.preflight import Address, accept_both_families
 from serving.watchdog import SOCKET_NAME, Watchdog
 
 CHECK_SECONDS = 1.0
@@ -50,6 +50,8 @@ def _make(
 ) -> Any:
     services = {name for watcher in watchers for name in _service_names(watcher.args)}
     sockets = options.get("sockets", ())
+    for tcp in sockets:
+        accept_both_families(tcp)
     environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from core import metrics
 from core.rate_limits import LimitName
 from core.request_context import context_of
 from core.types import RunnerDescription, Version
 from web.rate_limiter import RateLimiter
+from web.read_api.app import redirect_without_slash
 from web.schemas.operations import (
     CacheStats,
     Health,
@@ -119,6 +120,10 @@ def operations_router(
             swagger_css_url="static_content/swagger-ui.css",
             swagger_favicon_url="static_content/favicon-light-32x32.png",
         )
+
+    @router.get("/docs/", include_in_schema=False)
+    async def docs_with_slash(request: Request) -> RedirectResponse:
+        return redirect_without_slash(request)
 
     return router
 

@@ -13,6 +13,7 @@ from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestErr
 from core.input_text import Subject, Text
 from core.settings import get_settings
 from core.types import Comparison, Prediction, Sentiment, Version
+from web.json_text import NOT_UTF8, is_utf8
 from web.json_values import MAX_VALUES, has_too_many_values
 
 # Of the faults of a request, so many are listed, and so many characters of a field's name.
@@ -48,6 +49,8 @@ class RequestBody(bentoml.IODescriptor):
         try:
             return cls.model_validate_json(body or b"{}")
         except ValidationError as error:
+            if not is_utf8(body):
+                raise MalformedRequest(NOT_UTF8) from None
             raise request_error(error, cls) from None
 
 
