@@ -14,6 +14,7 @@ from core.input_text import Subject, Text
 from core.settings import get_settings
 from core.types import Comparison, Prediction, Sentiment, Version
 
+TEXT_RULE = "1-5,000 characters after stripping, at least one of them visible"
 _EXAMPLE_ID = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
 
 
@@ -96,7 +97,7 @@ def invalid_fields(faults: list[tuple[tuple[int | str, ...], str]]) -> InvalidRe
 
 class PredictRequest(RequestBody):
     model_config = example(text="A warm, funny, engaging film.", version="v1")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
     version: Version | None = Field(None, description="v1 or v2; if absent, the rollout chooses")
 
 
@@ -105,7 +106,7 @@ class BatchRequest(RequestBody):
     texts: list[Text] = Field(
         min_length=1,
         max_length=get_settings().max_batch_texts,
-        description="the texts, each 1-5,000 characters after stripping",
+        description=f"the texts, each {TEXT_RULE}",
     )
     version: Version | None = Field(None, description="v1 or v2; the champion if absent")
 
@@ -116,7 +117,7 @@ class BatchRequest(RequestBody):
 
 class AbRequest(RequestBody):
     model_config = example(text="Great value.", subject="user-17")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
     subject: Subject | None = Field(
         None, description="keeps one user on one version, such as a user id; if absent, at random"
     )
@@ -124,7 +125,7 @@ class AbRequest(RequestBody):
 
 class AbCompareRequest(RequestBody):
     model_config = example(text="Great value.")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
 
 
 class FeedbackRequest(RequestBody):
