@@ -78,6 +78,12 @@ def _is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough", action="store_true", help="repeat for minutes what the suite does for seconds"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return  # the controller of pytest-xdist has made the run
@@ -159,6 +165,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     run = session.config.stash.get(RUN, None)
     if run is not None and (left := run.end()):
         pytest.exit("processes outlived the run:\n" + "\n".join(left), returncode=1)
+
+
+@pytest.fixture(scope="session")
+def thorough(pytestconfig: pytest.Config) -> bool:
+    """Whether tests that have a long form take it."""
+    chosen: bool = pytestconfig.getoption("--thorough")
+    return chosen
 
 
 @pytest.fixture(scope="session")
