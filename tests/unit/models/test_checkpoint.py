@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from core.types import EngineName
+from models.export.gate import GateReport
 from models.importing import import_checkpoint
-from runners.model_store import find_model
+from runners.classifier import Classifier
+from runners.integrity import differences
+from runners.model_store import SavedModel, find_model
 from tests.unit.checkpoints import tiny_checkpoint
 
 FACTS = {"source": "test", "held_out_accuracy": {"movies": 0.5}}
@@ -61,3 +65,19 @@ def test_half_precision_weights_are_served_in_single(
     saved = import_checkpoint(folder, "v1", FACTS)
     weights = load_file(find_model(saved.tag).folder / WEIGHTS)
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
+
+
+def test_saved_model_stays_until_its_successor_is_copied_whole(
+    model_store: Path, tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint(tmp_path / "hub")
+    saved = import_checkpoint(folder, "v1", FACTS)
+
+    def leave_a_broken_link(model: SavedModel, _: Classifier) -> dict[EngineName, GateReport]:
+        (model.folder / "engine").symlink_to("absent")
+        return {}
+
+    with pytest.raises(OSError, match="absent"):
+        import_checkpoint(folder, "v1", FACTS, leave_a_broken_link)
+    assert find_model("sentiment-distilbert-v1:latest") == saved
+    assert differences(saved.folder, saved.digests) is None

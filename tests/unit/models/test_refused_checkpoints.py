@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -368,24 +367,31 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("intact"))
 
 
-@given(
-    change=st.one_of(
-        st.tuples(st.just("config.json"), st.sampled_from(CONFIG_KEYS), JSON),
-        st.tuples(st.just("tokenizer.json"), st.sampled_from(TOKENIZER_KEYS), JSON),
-        st.tuples(st.just("tokenizer_config.json"), st.sampled_from(SETTINGS_KEYS), JSON),
-    )
-)
+ENTRIES = st.one_of(
+    st.tuples(st.just("config.json"), st.sampled_from(CONFIG_KEYS), JSON),
+    st.tuples(st.just("tokenizer.json"), st.sampled_from(TOKENIZER_KEYS), JSON),
+    st.tuples(st.just("tokenizer_config.json"), st.sampled_from(SETTINGS_KEYS), JSON),
+).map(lambda entry: (entry[0], edit(entry[0], **{entry[1]: entry[2]})))
+FILES = st.tuples(
+    st.sampled_from(
+        ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", WEIGHTS]
+    ),
+    JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40),
+).map(lambda file: (file[0], write(*file)))
+
+
+@given(change=ENTRIES | FILES)
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_any_value_in_a_file_is_served_or_refused_in_one_line(
-    model_store: Path, intact: Path, change: tuple[str, str, Any]
+def test_any_content_of_a_file_is_served_or_refused_in_one_line(
+    model_store: Path, intact: Path, change: tuple[str, Spoil]
 ) -> None:
-    name, key, value = change
+    name, spoil = change
     file = intact / name
     whole = file.read_bytes()
     try:
-        edit(name, **{key: value})(intact)
+        spoil(intact)
         import_checkpoint(intact, "v1", {})
     except InvalidCheckpoint as error:
         assert str(error)
