@@ -16,6 +16,7 @@ from core.types import Comparison, Prediction, Sentiment, Version
 from web.json_text import NOT_UTF8, is_utf8
 from web.json_values import MAX_VALUES, has_too_many_values
 
+TEXT_RULE = "1-5,000 characters after stripping, at least one of them visible"
 # Of the faults of a request, so many are listed, and so many characters of a field's name.
 MAX_FAULTS = 100
 MAX_NAME_CHARACTERS = 100
@@ -115,7 +116,7 @@ def _short(name: int | str) -> str:
 
 class PredictRequest(RequestBody):
     model_config = example(text="A warm, funny, engaging film.", version="v1")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
     version: Version | None = Field(None, description="v1 or v2; if absent, the rollout chooses")
 
 
@@ -124,7 +125,7 @@ class BatchRequest(RequestBody):
     texts: list[Text] = Field(
         min_length=1,
         max_length=get_settings().max_batch_texts,
-        description="the texts, each 1-5,000 characters after stripping",
+        description=f"the texts, each {TEXT_RULE}",
     )
     version: Version | None = Field(None, description="v1 or v2; the champion if absent")
 
@@ -135,7 +136,7 @@ class BatchRequest(RequestBody):
 
 class AbRequest(RequestBody):
     model_config = example(text="Great value.", subject="user-17")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
     subject: Subject | None = Field(
         None, description="keeps one user on one version, such as a user id; if absent, at random"
     )
@@ -143,7 +144,7 @@ class AbRequest(RequestBody):
 
 class AbCompareRequest(RequestBody):
     model_config = example(text="Great value.")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
 
 
 class FeedbackRequest(RequestBody):
