@@ -30,6 +30,7 @@ from serving.framework import (
     is_worker,
     json_apis,
     process_name,
+    read_torn_metrics,
     runner_urls,
 )
 from serving.http_protocol import use_bounded_protocol
@@ -70,6 +71,7 @@ class ServingProcess:
             end_with_parent()
             heartbeat.start(WORKER_STDIN)
             close_inherited_sockets()
+            read_torn_metrics()
             self._configure_logs()
         supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
 
