@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
 from core.paths import DEFAULT_DATA_FOLDER, ROOT, resolve_data_folder
+from core.setting_sources import TrimmedSource
 from core.setting_types import (
     AllowedHosts,
     ApiKeys,
@@ -26,7 +27,7 @@ from core.setting_types import (
     TrustedProxies,
 )
 from core.types import EngineName, GoneEngine, LogFormat, Version
-from core.urls import asyncpg_url
+from core.urls import asyncpg_url, redis_py_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -40,13 +41,28 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=ROOT / ".env",
-        env_file_encoding="utf-8",
+        env_file_encoding="utf-8-sig",  # editors of Windows put a mark before the first name
         env_ignore_empty=True,
         extra="ignore",
+        allow_inf_nan=False,
         frozen=True,
         use_attribute_docstrings=True,
         hide_input_in_errors=True,  # a URL that cannot be parsed may still hold a password
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, then `.env`; both without the white space around a value."""
+        del file_secret_settings
+        files = (TrimmedSource(settings_cls, source) for source in (env_settings, dotenv_settings))
+        return (init_settings, *files)
 
     database_url: DatabaseUrl | None = None
     """URL of PostgreSQL; unset: the start makes a private PostgreSQL, but not in the image"""
@@ -207,7 +223,7 @@ class Settings(BaseSettings):
         return self.data_folder / "spool"
 
     def redis_connection_url(self) -> str:
-        """`REDIS_URL`, as text.
+        """`REDIS_URL`, as text that redis-py reads right.
 
         Raises:
             MissingSetting: `REDIS_URL` is unset.
@@ -217,7 +233,7 @@ class Settings(BaseSettings):
                 "REDIS_URL is not set, and there is no private Redis as `make serve` starts it. "
                 "Set it to redis://host:6379/0"
             )
-        return self.redis_url.get_secret_value()
+        return redis_py_url(self.redis_url.get_secret_value())
 
     @property
     def is_traced(self) -> bool:
@@ -283,12 +299,16 @@ def get_settings() -> Settings:
     """Read the settings of this process.
 
     Raises:
-        InvalidSetting: the environment or `.env` has a value that is not allowed.
+        SettingsError: the environment or `.env` has a value that is not allowed, or `.env` cannot
+            be read.
     """
     try:
         return Settings()
     except ValidationError as error:
         raise InvalidSetting(error) from None
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{ROOT / '.env'} cannot be read: {reason}") from None
 
 
 def settings_for_serving() -> Settings:
