@@ -26,11 +26,12 @@ from prometheus_client.utils import floatToGoString
 MERGED = "merged"
 # `kind` is a type of metrics; for gauges it holds how the values of several processes are combined.
 FILE = re.compile(
-    r"(?P<kind>counter|histogram|summary|gauge_(?:live)?(?:sum|mostrecent))_"
+    r"(?P<kind>counter|histogram|summary|gauge_(?:live)?(?:all|sum|mostrecent))_"
     rf"(?P<owner>\d+|{MERGED})\.db"
 )
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-LIVE = "gauge_live"  # counts only while its process lives
+# A series for each process; that of a dead one says nothing.
+SEPARATE = ("gauge_all", "gauge_liveall")
 NEWEST = ("gauge_mostrecent", "gauge_livemostrecent")
 # Of an entry of a file, beside its key: a length, padding, a value and a time.
 ENTRY_BYTES = 4 + 8 + 16
@@ -41,6 +42,21 @@ class File(NamedTuple):
     path: Path
     kind: str
     owner: int | None  # the process that writes to it; none writes to a merged one
+
+
+class Group(NamedTuple):
+    """Files whose values are combined: of one kind, and of one process if it is `SEPARATE`."""
+
+    kind: str
+    owner: int | None = None
+
+    @property
+    def type(self) -> str:
+        return self.kind.partition("_")[0]
+
+    @property
+    def ends_with_process(self) -> bool:
+        return self.kind in SEPARATE or self.kind.startswith("gauge_live")
 
 
 class Sample(NamedTuple):
@@ -57,35 +73,36 @@ IsOpen = Callable[[int, Path], bool]
 def read_families(folder: Path, types: frozenset[str] | None = None) -> list[Metric]:
     """Read the metrics of all processes; with `types`, only those. A torn file counts so far."""
     with _locked(folder, fcntl.LOCK_SH):
-        kinds = _by_kind(_files(folder))
         merged = {
-            kind: _merge(kind, paths)
-            for kind, paths in kinds.items()
-            if types is None or _type(kind) in types
+            group: _merge(group.kind, paths)
+            for group, paths in _groups(_files(folder)).items()
+            if types is None or group.type in types
         }
     families: dict[str, Metric] = {}
-    for kind, samples in merged.items():
-        _add(families, kind, samples)
+    for group, samples in merged.items():
+        _add(families, group, samples)
     return list(families.values())
 
 
 def merge_dead(folder: Path, is_open: IsOpen) -> None:
     """Merge the files of processes that have ended into one file a kind.
 
+    Gauges that end with their process are deleted.
+
     Raises:
         OSError: the disk is full; the files that could not be merged are still there.
     """
-    dead = _by_kind(
+    dead = _groups(
         file for file in _files(folder) if file.owner and not is_open(file.owner, file.path)
     )
     if not dead:
         return
     with _locked(folder, fcntl.LOCK_EX):
-        for kind in sorted(dead, key=lambda kind: not kind.startswith(LIVE)):
-            if not kind.startswith(LIVE):
-                merged = folder / f"{kind}_{MERGED}.db"
-                _write(merged, _merge(kind, [merged, *dead[kind]]))
-            for path in dead[kind]:
+        for group in sorted(dead, key=lambda group: not group.ends_with_process):
+            if not group.ends_with_process:
+                merged = folder / f"{group.kind}_{MERGED}.db"
+                _write(merged, _merge(group.kind, [merged, *dead[group]]))
+            for path in dead[group]:
                 path.unlink(missing_ok=True)
 
 
@@ -113,15 +130,12 @@ def _files(folder: Path) -> Iterator[File]:
             yield File(path, match["kind"], owner)
 
 
-def _by_kind(files: Iterable[File]) -> dict[str, list[Path]]:
-    kinds = defaultdict(list)
+def _groups(files: Iterable[File]) -> dict[Group, list[Path]]:
+    groups = defaultdict(list)
     for file in files:
-        kinds[file.kind].append(file.path)
-    return kinds
-
-
-def _type(kind: str) -> str:
-    return kind.partition("_")[0]
+        owner = file.owner if file.kind in SEPARATE else None
+        groups[Group(file.kind, owner)].append(file.path)
+    return groups
 
 
 def _merge(kind: str, paths: Iterable[Path]) -> Samples:
@@ -178,21 +192,22 @@ def _write(file: Path, samples: Samples) -> None:
     new.replace(file)
 
 
-def _add(families: dict[str, Metric], kind: str, samples: Samples) -> None:
+def _add(families: dict[str, Metric], group: Group, samples: Samples) -> None:
+    separate = {} if group.owner is None else {"pid": str(group.owner)}
     histograms: dict[tuple[tuple[str, str], ...], _Histogram] = {}
     for key, (value, timestamp) in samples.items():
         name, sample_name, labels, description = _parse(key)
-        if kind in NEWEST and not timestamp:
+        if group.kind in NEWEST and not timestamp:
             continue  # no process has set it
-        family = families.setdefault(name, Metric(name, description, _type(kind)))
-        if kind == "histogram":
+        family = families.setdefault(name, Metric(name, description, group.type))
+        if group.type == "histogram":
             series = {name_: text for name_, text in labels.items() if name_ != "le"}
             histogram = histograms.setdefault(
                 (("", name), *series.items()), _Histogram(family, series)
             )
             histogram.add(labels.get("le"), value)
         else:
-            family.add_sample(sample_name, labels, value)
+            family.add_sample(sample_name, labels | separate, value)
     for histogram in histograms.values():
         histogram.finish()
 

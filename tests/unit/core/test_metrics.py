@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, Metric, generate_latest, multiprocess
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from core import metrics
@@ -181,7 +181,7 @@ def test_no_content_of_a_file_breaks_the_reading(start: int, middle: bytes, end:
 
 
 def test_files_with_other_names_are_ignored(tmp_path: Path) -> None:
-    for name in ("counter.db", "counter_x.db", "gauge_1.db", "gauge_all_1.db", "notes.db", "a.tmp"):
+    for name in ("counter.db", "counter_x.db", "gauge_1.db", "gauge_max_1.db", "notes.db", "a.tmp"):
         (tmp_path / name).write_bytes(b"no metrics")
     (tmp_path / f"counter_{DEAD}.db").mkdir()
     assert samples(tmp_path) == {}
@@ -234,6 +234,15 @@ def test_live_gauge_of_a_dead_process_does_not_count_on(tmp_path: Path) -> None:
     assert samples(tmp_path) == {"in_progress": 2}
 
 
+def test_series_of_a_process_ends_with_it(tmp_path: Path) -> None:
+    write(tmp_path / "gauge_all_7.db", ("last_request", 70.0))
+    write(tmp_path / f"gauge_all_{DEAD}.db", ("last_request", 60.0))
+    dead_series = f'last_request{{"pid": "{DEAD}"}}'
+    assert samples(tmp_path) == {'last_request{"pid": "7"}': 70, dead_series: 60}
+    merge_dead(tmp_path, lambda process, _: process == 7)
+    assert samples(tmp_path) == {'last_request{"pid": "7"}': 70}
+
+
 def test_full_disk_keeps_the_files_of_the_dead(tmp_path: Path) -> None:
     write(tmp_path / f"counter_{DEAD}.db", ("hits_total", 3.0))
     write(tmp_path / f"gauge_livesum_{DEAD}.db", ("in_progress", 40.0))
@@ -272,13 +281,6 @@ def test_reading_and_merging_at_once_count_each_file_once(tmp_path: Path) -> Non
     done.set()
     reader.join()
     assert read == {100.0}
-
-
-def test_every_gauge_says_how_its_processes_are_combined() -> None:
-    modes = {
-        value._multiprocess_mode for value in vars(metrics).values() if isinstance(value, Gauge)
-    }
-    assert all(FILE.fullmatch(f"gauge_{mode}_1.db") for mode in modes)
 
 
 def test_prometheus_client_reads_the_same(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from bentoml._internal.server.http.instruments import (
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml._internal.utils import circus
 from bentoml.serving import running_inside_container
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Gauge
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -45,6 +45,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import service
+from core.metrics_files import FILE
 from core.paths import ROOT
 from runners.services import RunnerV1, RunnerV2
 from serving.framework import (
@@ -247,6 +248,18 @@ def test_prometheus_client_still_raises_at_an_empty_file(metrics_folder: Path) -
     collector = MultiProcessCollector(None, str(metrics_folder))  # type: ignore[no-untyped-call]
     with pytest.raises(struct.error):
         collector.collect()  # type: ignore[no-untyped-call]
+
+
+def test_every_gauge_is_combined_in_a_way_that_is_known() -> None:
+    """Of ours and of BentoML's, else it would be missing in /metrics."""
+    BentosTrafficMetrics(PlainTextResponse("ok"), namespace="test_combined")
+    modes = {
+        gauge._multiprocess_mode
+        for gauge in list(REGISTRY._collector_to_names)
+        if isinstance(gauge, Gauge)
+    }
+    assert {"all", "livesum", "mostrecent"} <= modes
+    assert [mode for mode in modes if not FILE.fullmatch(f"gauge_{mode}_1.db")] == []
 
 
 def test_metrics_answer_with_an_empty_file_and_in_order(metrics_folder: Path) -> None:
