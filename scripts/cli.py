@@ -16,7 +16,17 @@ from core.version import VERSION
 
 FOLDER = Path(__file__).parent
 # `sentiment --help` lists these first.
-OPERATING = ("serve", "migrate", "models", "save-models", "rollout", "score", "log", "make-key")
+OPERATING = (
+    "serve",
+    "doctor",
+    "migrate",
+    "models",
+    "save-models",
+    "rollout",
+    "score",
+    "log",
+    "make-key",
+)
 
 
 @cache
