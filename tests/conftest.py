@@ -19,6 +19,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.postgres import create_engine
+from core.urls import asyncpg_url
 from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
@@ -76,6 +77,15 @@ def _group(item: pytest.Item) -> str:
 
 def _is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres",
+        metavar="URL",
+        help="a running PostgreSQL for the integration tests, reached by a socket of port 5432, as "
+        "postgresql://postgres@/postgres?host=/run/postgresql; the role must be a superuser",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -162,8 +172,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[URL]:
-    """A PostgreSQL of this test run's own."""
+def postgres_server(pytestconfig: pytest.Config) -> Iterator[URL]:
+    """A PostgreSQL of this test run's own, or the one of `--postgres`."""
+    if url := pytestconfig.getoption("postgres"):
+        yield asyncpg_url(url)
+        return
     with TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "data") as url:
         yield url
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -23,7 +24,8 @@ def connected_to(url: str) -> tuple[Any, ...]:
     check_database_url(text)
     # `make serve` passes the converted URL on to the service.
     assert asyncpg_url(text) == parsed
-    options = parsed.get_dialect()().create_connect_args(parsed)[1]
+    dialect: Any = parsed.get_dialect()
+    options = dialect().create_connect_args(parsed)[1]
     names = ("user", "password", "host", "port", "database")
     return (*(options.pop(name, None) for name in names), options)
 
@@ -123,7 +125,8 @@ def redis_options(url: str) -> dict[str, Any]:
     """What redis-py reads in a URL, of which it makes a connection too."""
     check_redis_url(url)
     read_by_driver = redis_py_url(url)
-    BlockingConnectionPool.from_url(read_by_driver).make_connection()
+    pool: Any = BlockingConnectionPool.from_url(read_by_driver)
+    pool.make_connection()
     options = dict(parse_url(read_by_driver))
     options.pop("connection_class", None)
     return options
@@ -209,7 +212,7 @@ def test_escaped_password_of_any_characters_connects(user: str, password: str) -
 @given(password=st.text(st.sampled_from("aZ09@/:?#%&=+[],. \\'\"é"), min_size=1, max_size=12))
 def test_unescaped_password_connects_or_is_refused_without_a_part_of_it(password: str) -> None:
     password = f"{SECRET}{password}{SECRET}"
-    urls = {
+    urls: dict[str, Callable[[str], Any]] = {
         f"postgresql://u:{password}@h/d": lambda url: connected_to(url)[1],
         f"redis://u:{password}@h/0": lambda url: redis_options(url)["password"],
     }
