@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from serving.diagnosis import console, report
+from serving.diagnosis import console, diagnose, report
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
 
     Prints a line for each, and exits with 1 if something is wrong. Changes nothing.
     """
-    problems = report()
+    problems = report(diagnose())
     if problems:
         console.print(f"[bold red]{problems} {'problem' if problems == 1 else 'problems'}[/]")
         sys.exit(1)

@@ -32,15 +32,16 @@ def _is_interrupted(end: BaseException | None) -> bool:
 
 
 def _diagnose(failure: int | str) -> None:
-    """Print what else is wrong, after the reason of the failure."""
-    # Imported here: the diagnosis takes a second to import, which no working start should pay.
-    from serving.diagnosis import console, report
+    """Print the reason of a failure, and then what else is wrong."""
+    # Imported here: a working start should not pay for it.
+    from serving.diagnosis import console, diagnose, report
 
     if isinstance(failure, str):
-        sys.stderr.write(f"{failure}\n")
-    console.print("[bold]sentiment doctor[/]")
-    if not report(only_problems=True):
-        console.print("nothing else is wrong")
+        console.print(failure, soft_wrap=True, markup=False)
+    others = [finding for finding in diagnose() if finding.problem and finding.problem != failure]
+    if others:
+        console.print("`sentiment doctor` also finds:")
+        report(others)
     sys.exit(1)
 
 

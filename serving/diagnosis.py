@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from tempfile import gettempdir
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import httpx
 from rich.console import Console
@@ -30,14 +30,15 @@ from serving.machine_check import (
     tracing_problem,
     user_problem,
 )
-from serving.model_check import ModelUnusable, model_state
 from serving.redis_check import redis_problem
+
+Result = TypeVar("Result")
 
 # A day of predictions in the spool, or the metrics and sockets of one start.
 MIN_FREE_BYTES = 64 << 20
 ANSWER_SECONDS = 2.0
 
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 
 
 class Finding(NamedTuple):
@@ -52,18 +53,13 @@ class CheckFailed(RuntimeError):
     """A check could not be made; the message says why."""
 
 
-def report(*, only_problems: bool = False) -> int:
-    """Print what is found, a line each; return the number of problems."""
+def report(findings: Iterable[Finding]) -> int:
+    """Print findings, a line each; return the number of problems."""
     problems = 0
-    for finding in diagnose():
-        problems += finding.problem is not None
-        if finding.problem is not None:
-            line = f"[bold red]{finding.subject:<16}[/] {escape(finding.problem)}"
-        elif not only_problems:
-            line = f"[green]{finding.subject:<16}[/] {escape(finding.state)}"
-        else:
-            continue
-        console.print(line, soft_wrap=True)
+    for subject, problem, state in findings:
+        problems += problem is not None
+        colour, text = ("green", state) if problem is None else ("bold red", problem)
+        console.print(f"[{colour}]{subject:<16}[/] {escape(text)}", soft_wrap=True)
     return problems
 
 
@@ -78,8 +74,9 @@ def diagnose() -> Iterator[Finding]:
     yield Finding("settings", None)
     yield from _machine(settings)
     yield from _servers(settings)
-    for version in VERSIONS:
-        yield _model(version, settings)
+    if bentoml_home_problem() is None:
+        for version in VERSIONS:
+            yield _model(version, settings)
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
@@ -126,10 +123,14 @@ def _servers(settings: Settings) -> Iterator[Finding]:
 
 
 def _model(version: Version, settings: Settings) -> Finding:
+    # Imported here: it imports BentoML, which needs its home.
+    from serving.model_check import examine_model
+
     try:
-        return Finding(f"model {version}", None, model_state(version, settings))
-    except ModelUnusable as error:
-        return Finding(f"model {version}", str(error))
+        problem, state = _checked(partial(examine_model, version, settings))
+    except CheckFailed as error:
+        problem, state = str(error), ""
+    return Finding(f"model {version}", problem, state)
 
 
 def _check(subject: str, problem: Callable[[], str | None], state: object = "ok") -> Finding:
@@ -139,10 +140,10 @@ def _check(subject: str, problem: Callable[[], str | None], state: object = "ok"
         return Finding(subject, str(error))
 
 
-def _checked(problem: Callable[[], str | None]) -> str | None:
+def _checked(check: Callable[[], Result]) -> Result:
     """Run a check: its failure must not hide the other findings."""
     try:
-        return problem()
+        return check()
     except SettingsError:
         raise
     except Exception as error:

@@ -12,17 +12,19 @@ from runners.integrity import differences
 from runners.model_store import SavedModel, find_model, model_name
 
 
-class ModelUnusable(RuntimeError):
+class _Unusable(RuntimeError):
     """A version has no model that this machine can serve; the message says what to do."""
 
 
-def model_state(version: Version, settings: Settings) -> str:
-    """Load the model that a version would serve; return its tag, engine and number of streams.
+def examine_model(version: Version, settings: Settings) -> tuple[str | None, str]:
+    """Load the model that a version would serve: the problem with it, if any, and its state."""
+    try:
+        return None, _state(version, settings)
+    except _Unusable as error:
+        return str(error), ""
 
-    Raises:
-        ModelUnusable: there is none, its files are damaged, no engine runs, or its answers are
-            wrong.
-    """
+
+def _state(version: Version, settings: Settings) -> str:
     configured = settings.model_tag(version)
     choice = chosen_model(version, settings).read()
     model: SavedModel | None = None
@@ -36,7 +38,7 @@ def model_state(version: Version, settings: Settings) -> str:
         is_made = configured == f"{model_name(version)}:latest"
         if is_made and (ROOT / "models" / "starter").is_dir():
             return "not saved yet; `make serve` saves the starter model"
-        raise ModelUnusable(reason)
+        raise _Unusable(reason)
     return f"{model.tag} on {_try_engine(model, settings)}"
 
 
@@ -49,14 +51,14 @@ def _try_engine(model: SavedModel, settings: Settings) -> str:
 
     again = "import or save the model again"
     if damage := differences(model.folder, model.digests):
-        raise ModelUnusable(f"the files of {model.tag} are damaged ({damage}); {again}")
+        raise _Unusable(f"the files of {model.tag} are damaged ({damage}); {again}")
     try:
         engine = choose_engine(
             model, settings.engine, streams=usable_cpus(), mkldnn=settings.mkldnn_enable
         )
         golden_set = read_golden_set(model.folder)
     except (EngineUnavailable, ValueError) as error:
-        raise ModelUnusable(f"{error}; {again}") from error
+        raise _Unusable(f"{error}; {again}") from error
     if golden_set and (wrong := check(Classifier(model, engine).infer, golden_set)):
-        raise ModelUnusable(f"{model.tag} on {engine.name}: {wrong}; {again}")
+        raise _Unusable(f"{model.tag} on {engine.name}: {wrong}; {again}")
     return engine.name
