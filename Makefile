@@ -107,8 +107,9 @@ dashboards: $(VENV)/.dev ## Write the Grafana dashboards
 .PHONY: faults
 faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROUNDS times (3), then prove-faults
 	@for round in $$(seq $(ROUNDS)); do \
-		$(BIN)/pytest -q -rP -p no:cacheprovider tests/served/test_faults.py \
-			tests/served/test_failing_databases.py tests/served/test_outages.py || exit 1; \
+		$(BIN)/pytest -q -rP -p no:cacheprovider --thorough tests/served/test_faults.py \
+			tests/served/test_failing_databases.py tests/served/test_outages.py \
+			tests/served/rollout/test_changes.py || exit 1; \
 	done
 	@$(SENTIMENT) prove faults
 

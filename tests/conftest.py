@@ -86,6 +86,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a running PostgreSQL for the integration tests, reached by a socket of port 5432, as "
         "postgresql://postgres@/postgres?host=/run/postgresql; the role must be a superuser",
     )
+    parser.addoption(
+        "--thorough", action="store_true", help="repeat for minutes what the suite does for seconds"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -169,6 +172,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     run = session.config.stash.get(RUN, None)
     if run is not None and (left := run.end()):
         pytest.exit("processes outlived the run:\n" + "\n".join(left), returncode=1)
+
+
+@pytest.fixture(scope="session")
+def thorough(pytestconfig: pytest.Config) -> bool:
+    """Whether tests that have a long form take it."""
+    chosen: bool = pytestconfig.getoption("--thorough")
+    return chosen
 
 
 @pytest.fixture(scope="session")
