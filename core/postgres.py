@@ -43,6 +43,8 @@ DATABASE_FAILURES = (
     PoolTimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    # Among them: none of several hosts is the primary.
+    asyncpg.InternalClientError,
     OSError,
     TimeoutError,
 )
@@ -81,6 +83,15 @@ def describe_failure(error: BaseException) -> str:
     cause = _cause_of(error)
     message = cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause
     return f"{type(cause).__name__}: {message}"
+
+
+def failure_reason(error: BaseException) -> str:
+    """The reason of a failed connection as part of a sentence."""
+    cause = _cause_of(error)
+    if isinstance(cause, TimeoutError) and not str(cause):
+        return "no answer in time"
+    message = cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause
+    return " ".join(str(message).split()) or type(cause).__name__
 
 
 def _cause_of(error: BaseException) -> BaseException:
