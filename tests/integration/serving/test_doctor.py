@@ -124,8 +124,7 @@ def test_clock_before_the_files_of_the_service_is_wrong() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "models"
-    copy_model_store(folder)
+    folder = copy_model_store(tmp_path / "home") / "models"
     with model_store_at(folder):
         yield folder
 
