@@ -31,6 +31,7 @@ from serving.machine_check import (
     user_problem,
 )
 from serving.redis_check import redis_problem
+from serving.schema_check import schema_problem
 
 Result = TypeVar("Result")
 
@@ -117,7 +118,12 @@ def _servers(settings: Settings) -> Iterator[Finding]:
     else:
         redis = _check("Redis", lambda: redis_problem(settings.redis_connection_url()))
         redis_url = None if redis.problem else settings.redis_connection_url()
-    yield from (database, redis)
+    yield database
+    if database_url is not None:
+        # The start of `make serve` migrates; the image has a command of its own for that.
+        schema = partial(schema_problem, database_url, is_migrated_by_start=has_private)
+        yield _check("schema", schema)
+    yield redis
     clock = partial(clock_problem, time.time(), database_url=database_url, redis_url=redis_url)
     yield _check("clock", clock)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -11,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.paths import ROOT
 from core.settings import Settings
 from serving.clock_check import clock_problem
 from serving.model_check import examine_model
+from serving.schema_check import schema_fault, schema_problem
 from tests.serving import free_port
 from tests.store import model_store_at
 from tests.written_by_deae1b3 import TAGS, copy_model_store
@@ -115,6 +118,37 @@ def test_clock_is_compared_with_that_of_the_servers(
     ):
         assert (problem is None) == (told is None)
         assert told is None or told in str(problem)
+
+
+@pytest.mark.parametrize("is_migrated_by_start", [True, False])
+def test_newest_schema_is_no_problem(is_migrated_by_start: bool, database_url: URL) -> None:
+    assert schema_problem(database_url, is_migrated_by_start=is_migrated_by_start) is None
+
+
+async def test_missing_and_unknown_schemas_are_named(
+    database_url: URL, engine: AsyncEngine
+) -> None:
+    async def problem(*, is_migrated_by_start: bool) -> str | None:
+        return await asyncio.to_thread(
+            schema_problem, database_url, is_migrated_by_start=is_migrated_by_start
+        )
+
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for by_start in (True, False):
+        assert "revision 9999, which this version" in str(
+            await problem(is_migrated_by_start=by_start)
+        )
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE alembic_version"))
+    assert await problem(is_migrated_by_start=True) is None
+    assert "the database has none; run" in str(await problem(is_migrated_by_start=False))
+
+
+def test_older_schema_is_named() -> None:
+    fault = schema_fault("1", {"1", "2"}, "2", is_migrated_by_start=False)
+    assert "it has the revision 1, and this version needs 2" in str(fault)
+    assert schema_fault("1", {"1", "2"}, "2", is_migrated_by_start=True) is None
 
 
 def test_clock_before_the_files_of_the_service_is_wrong() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -277,3 +278,15 @@ def test_start_that_fails_says_once_what_is_wrong(tmp_path: Path) -> None:
     [serve] = run_all([["serve"]], tmp_path, PORT="x")
     assert_told(serve, 1)
     assert serve.output.count("PORT: ") == 1
+
+
+def test_start_that_fails_says_what_else_is_wrong(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other_program:
+        port = str(other_program.getsockname()[1])
+        [serve] = run_all([["serve"]], tmp_path, PORT=port, MODEL_V1="none:latest")
+    assert_told(serve, 1)
+    reason, also, *others = serve.output.splitlines()
+    assert reason.startswith(f"port {port} of 127.0.0.1 cannot be used")
+    assert also == "`sentiment doctor` also finds:"
+    assert any(line.startswith("PostgreSQL ") for line in others)
+    assert any("none:latest is not in the BentoML model store" in line for line in others)
