@@ -250,9 +250,13 @@ def test_prometheus_client_still_raises_at_an_empty_file(metrics_folder: Path) -
         collector.collect()  # type: ignore[no-untyped-call]
 
 
-def test_every_gauge_is_combined_in_a_way_that_is_known() -> None:
+async def test_every_gauge_is_combined_in_a_way_that_is_known() -> None:
     """Of ours and of BentoML's, else it would be missing in /metrics."""
-    BentosTrafficMetrics(PlainTextResponse("ok"), namespace="test_combined")
+    layer = BentosTrafficMetrics(PlainTextResponse("ok"), namespace="test_combined")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(layer), base_url="http://test"
+    ) as http:
+        await http.get("/")
     modes = {
         gauge._multiprocess_mode
         for gauge in list(REGISTRY._collector_to_names)
