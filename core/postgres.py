@@ -6,9 +6,11 @@ for one transaction only. So nothing that the service does in a session may outl
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
@@ -74,6 +76,8 @@ _TUNING = {
 _READ_ONLY_SETTINGS = ("in_hot_standby", "default_transaction_read_only")
 # Reading works in such a session, so it is replaced at intervals, not at each use.
 READ_ONLY_SECONDS = 2.0
+# The home of users without one, as Debian calls it.
+NO_HOME = "/nonexistent"
 _IS_POOLED = "is_pooled"
 _CONNECTED_AT = "connected_at"
 
@@ -103,6 +107,7 @@ def _cause_of(error: BaseException) -> BaseException:
 
 def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) -> AsyncEngine:
     """Make a pool of `pool_size` connections; waits and statements end after the time-out."""
+    _hide_unreadable_home()
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -125,6 +130,20 @@ def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) ->
     event.listen(engine.sync_engine, "checkout", _refuse_old_read_only)
     event.listen(engine.sync_engine, "handle_error", _drop_pool_of_wrong_server)
     return engine
+
+
+def _hide_unreadable_home() -> None:
+    """Let asyncpg do without HOME if this user may not enter it.
+
+    asyncpg looks there for a certificate and a password, and a connection would fail although it
+    needs neither. It has no argument against that.
+    """
+    try:
+        (Path.home() / ".postgresql" / "postgresql.key").stat()
+    except PermissionError:
+        os.environ["HOME"] = NO_HOME
+    except (OSError, RuntimeError):
+        pass
 
 
 class _Connector:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
+from core.otlp import check_otlp
 from core.paths import DEFAULT_DATA_FOLDER, ROOT, resolve_data_folder
 from core.setting_sources import TrimmedSource
 from core.setting_types import (
@@ -171,6 +172,12 @@ class Settings(BaseSettings):
     """OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"""
     otel_exporter_otlp_traces_endpoint: str | None = None
     """the same, with the whole path"""
+    otel_traces_exporter: str | None = None
+    """otlp: traces also without an endpoint, to http://127.0.0.1:4318; none: no traces"""
+    otel_exporter_otlp_protocol: str | None = None
+    """protocol to the collector; nothing but http/protobuf is supported"""
+    otel_exporter_otlp_traces_protocol: str | None = None
+    """the same, for traces alone"""
     otel_service_name: str = "sentiment"
     """service name in traces; the runners are NAME-runner-v1 and -v2"""
     otel_sdk_disabled: bool = False
@@ -237,9 +244,43 @@ class Settings(BaseSettings):
 
     @property
     def is_traced(self) -> bool:
-        """Whether a trace collector is set. OpenTelemetry reads its other variables itself."""
-        endpoint = self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint
-        return bool(endpoint) and not self.otel_sdk_disabled
+        """Whether traces are sent. OpenTelemetry reads its other variables itself."""
+        exporter = (self.otel_traces_exporter or "").lower()
+        return (
+            not self.otel_sdk_disabled
+            and exporter != "none"
+            and (exporter == "otlp" or self.traces_endpoint is not None)
+        )
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """The URL for traces, whole; None: the default of OpenTelemetry."""
+        if self.otel_exporter_otlp_traces_endpoint or not self.otel_exporter_otlp_endpoint:
+            return self.otel_exporter_otlp_traces_endpoint
+        return f"{self.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
+
+    def check_tracing(self) -> None:
+        """Check the variables of OpenTelemetry, if traces are wanted.
+
+        Raises:
+            SettingsError: the service cannot do what they ask for.
+        """
+        is_off = (self.otel_traces_exporter or "").lower() == "none" or self.otel_sdk_disabled
+        if not is_off and (self.is_traced or self.otel_traces_exporter):
+            try:
+                check_otlp(
+                    exporter=self.otel_traces_exporter,
+                    protocols={
+                        "TRACES_PROTOCOL": self.otel_exporter_otlp_traces_protocol,
+                        "PROTOCOL": self.otel_exporter_otlp_protocol,
+                    },
+                    endpoints={
+                        "TRACES_ENDPOINT": self.otel_exporter_otlp_traces_endpoint,
+                        "ENDPOINT": self.otel_exporter_otlp_endpoint,
+                    },
+                )
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
 
     def known_keys(self) -> tuple[ApiKey, ...]:
         return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()
@@ -320,6 +361,7 @@ def settings_for_serving() -> Settings:
     try:
         settings = get_settings()
         settings.check_open()
+        settings.check_tracing()
     except SettingsError as error:
         raise SystemExit(str(error)) from None
     return settings

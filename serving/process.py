@@ -35,7 +35,7 @@ from serving.framework import (
 )
 from serving.http_protocol import use_bounded_protocol
 from serving.middleware import api_layers, runner_layers
-from serving.preflight import Address, check_addresses, prepare_api
+from serving.preflight import Address, check_addresses, check_machine, prepare_api
 from serving.supervision import supervise
 from web.routes import PREDICT_PATHS
 from web.shedding import LoadShedder
@@ -117,7 +117,7 @@ class ServingProcess:
                 settings.port,
             )
         if settings.is_traced:
-            start_tracing(settings.otel_service_name)
+            start_tracing(settings.otel_service_name, settings.traces_endpoint)
         self._hosts = self._connect()
         self.container = Container(settings, {**in_process, **self._hosts}, self._keys)
         self._apis = json_apis(bento, service)
@@ -161,6 +161,7 @@ class ServingProcess:
         self, services: Set[str], addresses: Sequence[Address]
     ) -> Mapping[str, str]:
         self._configure_logs()
+        check_machine(self._settings)
         check_addresses(addresses)
         runners = {runner.name for runner in self._runners.values()}
         environment = prepare_api(self._settings, addresses[-1]) if services - runners else {}
