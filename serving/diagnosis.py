@@ -60,6 +60,7 @@ def report(findings: Iterable[Finding]) -> int:
     for subject, problem, state in findings:
         problems += problem is not None
         colour, text = ("green", state) if problem is None else ("bold red", problem)
+        text = text.removeprefix(f"{subject}: ")
         console.print(f"[{colour}]{subject:<16}[/] {escape(text)}", soft_wrap=True)
     return problems
 
@@ -75,7 +76,8 @@ def diagnose() -> Iterator[Finding]:
     yield Finding("settings", None)
     yield from _machine(settings)
     yield from _servers(settings)
-    if bentoml_home_problem() is None:
+    # A model is found by what is in these folders.
+    if bentoml_home_problem() is None and data_folder_problem(settings.data_folder) is None:
         for version in VERSIONS:
             yield _model(version, settings)
 
