@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, NamedTuple
 
 import pytest
@@ -283,7 +284,9 @@ def test_start_that_fails_says_once_what_is_wrong(tmp_path: Path) -> None:
 def test_start_that_fails_says_what_else_is_wrong(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other_program:
         port = str(other_program.getsockname()[1])
-        [serve] = run_all([["serve"]], tmp_path, PORT=port, MODEL_V1="none:latest")
+        # That of the test is too long for sockets.
+        settings = {"PORT": port, "MODEL_V1": "none:latest", "TMPDIR": gettempdir()}
+        [serve] = run_all([["serve"]], tmp_path, **settings)
     assert_told(serve, 1)
     reason, also, *others = serve.output.splitlines()
     assert reason.startswith(f"port {port} of 127.0.0.1 cannot be used")
