@@ -7,6 +7,7 @@ does what a seam is there for.
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import signal
 import socket
@@ -149,9 +150,12 @@ def runner_urls(service_name: str) -> list[str]:
 def close_inherited_sockets() -> None:
     """Close the sockets of the other services, which a worker inherits; it serves `--fd` alone.
 
-    A worker that outlives the others would keep their ports.
+    A worker that outlives the others would keep their ports. Children of this one do not inherit
+    its own socket either: uvloop does not close files at their start.
     """
     own = {int(number) for flag, number in pairwise(sys.argv) if flag == "--fd"}
+    for descriptor in own:
+        os.set_inheritable(descriptor, False)
     descriptors = {int(entry.name) for entry in Path("/dev/fd").iterdir()}
     for descriptor in descriptors - own - {0, 1, 2}:
         with suppress(OSError):
