@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
+from core.otlp import check_otlp
 from core.paths import DEFAULT_DATA_FOLDER, ROOT, resolve_data_folder
+from core.setting_sources import TrimmedSource
 from core.setting_types import (
     AllowedHosts,
     ApiKeys,
@@ -27,7 +29,7 @@ from core.setting_types import (
     TrustedProxies,
 )
 from core.types import EngineName, GoneEngine, LogFormat, Version
-from core.urls import asyncpg_url
+from core.urls import asyncpg_url, redis_py_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -41,13 +43,28 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=ROOT / ".env",
-        env_file_encoding="utf-8",
+        env_file_encoding="utf-8-sig",  # editors of Windows put a mark before the first name
         env_ignore_empty=True,
         extra="ignore",
+        allow_inf_nan=False,
         frozen=True,
         use_attribute_docstrings=True,
         hide_input_in_errors=True,  # a URL that cannot be parsed may still hold a password
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, then `.env`; both without the white space around a value."""
+        del file_secret_settings
+        files = (TrimmedSource(settings_cls, source) for source in (env_settings, dotenv_settings))
+        return (init_settings, *files)
 
     database_url: DatabaseUrl | None = None
     """URL of PostgreSQL; unset: the start makes a private PostgreSQL, but not in the image"""
@@ -161,6 +178,12 @@ class Settings(BaseSettings):
     """OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"""
     otel_exporter_otlp_traces_endpoint: str | None = None
     """the same, with the whole path"""
+    otel_traces_exporter: str | None = None
+    """otlp: traces also without an endpoint, to http://127.0.0.1:4318; none: no traces"""
+    otel_exporter_otlp_protocol: str | None = None
+    """protocol to the collector; nothing but http/protobuf is supported"""
+    otel_exporter_otlp_traces_protocol: str | None = None
+    """the same, for traces alone"""
     otel_service_name: str = "sentiment"
     """service name in traces; the runners are NAME-runner-v1 and -v2"""
     otel_sdk_disabled: bool = False
@@ -213,7 +236,7 @@ class Settings(BaseSettings):
         return self.data_folder / "spool"
 
     def redis_connection_url(self) -> str:
-        """`REDIS_URL`, as text.
+        """`REDIS_URL`, as text that redis-py reads right.
 
         Raises:
             MissingSetting: `REDIS_URL` is unset.
@@ -223,13 +246,47 @@ class Settings(BaseSettings):
                 "REDIS_URL is not set, and there is no private Redis as `make serve` starts it. "
                 "Set it to redis://host:6379/0"
             )
-        return self.redis_url.get_secret_value()
+        return redis_py_url(self.redis_url.get_secret_value())
 
     @property
     def is_traced(self) -> bool:
-        """Whether a trace collector is set. OpenTelemetry reads its other variables itself."""
-        endpoint = self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint
-        return bool(endpoint) and not self.otel_sdk_disabled
+        """Whether traces are sent. OpenTelemetry reads its other variables itself."""
+        exporter = (self.otel_traces_exporter or "").lower()
+        return (
+            not self.otel_sdk_disabled
+            and exporter != "none"
+            and (exporter == "otlp" or self.traces_endpoint is not None)
+        )
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """The URL for traces, whole; None: the default of OpenTelemetry."""
+        if self.otel_exporter_otlp_traces_endpoint or not self.otel_exporter_otlp_endpoint:
+            return self.otel_exporter_otlp_traces_endpoint
+        return f"{self.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
+
+    def check_tracing(self) -> None:
+        """Check the variables of OpenTelemetry, if traces are wanted.
+
+        Raises:
+            SettingsError: the service cannot do what they ask for.
+        """
+        is_off = (self.otel_traces_exporter or "").lower() == "none" or self.otel_sdk_disabled
+        if not is_off and (self.is_traced or self.otel_traces_exporter):
+            try:
+                check_otlp(
+                    exporter=self.otel_traces_exporter,
+                    protocols={
+                        "TRACES_PROTOCOL": self.otel_exporter_otlp_traces_protocol,
+                        "PROTOCOL": self.otel_exporter_otlp_protocol,
+                    },
+                    endpoints={
+                        "TRACES_ENDPOINT": self.otel_exporter_otlp_traces_endpoint,
+                        "ENDPOINT": self.otel_exporter_otlp_endpoint,
+                    },
+                )
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
 
     def known_keys(self) -> tuple[ApiKey, ...]:
         return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()
@@ -289,12 +346,16 @@ def get_settings() -> Settings:
     """Read the settings of this process.
 
     Raises:
-        InvalidSetting: the environment or `.env` has a value that is not allowed.
+        SettingsError: the environment or `.env` has a value that is not allowed, or `.env` cannot
+            be read.
     """
     try:
         return Settings()
     except ValidationError as error:
         raise InvalidSetting(error) from None
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{ROOT / '.env'} cannot be read: {reason}") from None
 
 
 def settings_for_serving() -> Settings:
@@ -306,6 +367,7 @@ def settings_for_serving() -> Settings:
     try:
         settings = get_settings()
         settings.check_open()
+        settings.check_tracing()
     except SettingsError as error:
         raise SystemExit(str(error)) from None
     return settings

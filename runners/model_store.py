@@ -67,6 +67,10 @@ def find_model(tag: str) -> SavedModel:
             f"{tag} is not in the BentoML model store. "
             "Save both versions with: python -m scripts.save_models"
         ) from error
+    except ValueError as error:
+        raise bentoml.exceptions.NotFound(
+            f"'{tag}' is no tag of a model; write name:version, as `sentiment models list` shows it"
+        ) from error
     metadata: dict[str, Any] = model.info.metadata
     if "revision" not in metadata:
         raise bentoml.exceptions.NotFound(

@@ -52,7 +52,7 @@ def backend(wanted: str) -> str:
     """The container engine `wanted`; without one, the first that works.
 
     Raises:
-        RuntimeError: none does.
+        typer.Exit: none does.
     """
     candidates = (wanted,) if wanted else BACKENDS
     for name in candidates:
@@ -61,7 +61,8 @@ def backend(wanted: str) -> str:
             info = subprocess.run([name, "info"], capture_output=True, check=False)
             if info.returncode == 0:
                 return name
-    raise RuntimeError(f"no container engine works: {', '.join(candidates)}")
+    console.print(f"[red]no container engine works: {', '.join(candidates)}[/]")
+    raise typer.Exit(1)
 
 
 @app.command()

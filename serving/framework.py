@@ -19,9 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry, multiprocess
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core import metrics
 from core.request_context import context_of
 from web.json_api import JsonApi
 from web.routes import listed_route
@@ -164,6 +166,23 @@ def close_inherited_sockets() -> None:
                 inherited.close()
             else:
                 inherited.detach()
+
+
+class MetricsCollector:
+    """Reads the metrics of all processes for one reply of /metrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        # BentoML asks twice for a reply: it sorts the first answer and sends the second.
+        self.collect = functools.cache(metrics.families)
+        registry.register(self)
+
+
+def read_torn_metrics() -> None:
+    """Make BentoML's /metrics answer whatever files killed processes have left.
+
+    Its collector, prometheus_client's, raises at a file that is empty or torn.
+    """
+    multiprocess.MultiProcessCollector = MetricsCollector  # type: ignore[assignment,misc]
 
 
 def stop_at_hangup() -> None:

@@ -31,11 +31,12 @@ from serving.framework import (
     is_worker,
     json_apis,
     process_name,
+    read_torn_metrics,
     runner_urls,
 )
 from serving.http_protocol import use_bounded_protocol
 from serving.middleware import api_layers, runner_layers
-from serving.preflight import Address, check_addresses, prepare_api
+from serving.preflight import Address, check_addresses, check_machine, prepare_api
 from serving.supervision import supervise
 from web.routes import PREDICT_PATHS
 from web.shedding import LoadShedder
@@ -71,6 +72,7 @@ class ServingProcess:
             end_with_parent()
             heartbeat.start(WORKER_STDIN)
             close_inherited_sockets()
+            read_torn_metrics()
             self._configure_logs()
         supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
 
@@ -117,7 +119,7 @@ class ServingProcess:
                 url_of(settings.host, settings.port),
             )
         if settings.is_traced:
-            start_tracing(settings.otel_service_name)
+            start_tracing(settings.otel_service_name, settings.traces_endpoint)
         self._hosts = self._connect()
         self.container = Container(settings, {**in_process, **self._hosts}, self._keys)
         self._apis = json_apis(bento, service)
@@ -161,6 +163,7 @@ class ServingProcess:
         self, services: Set[str], addresses: Sequence[Address]
     ) -> Mapping[str, str]:
         self._configure_logs()
+        check_machine(self._settings)
         check_addresses(addresses)
         runners = {runner.name for runner in self._runners.values()}
         environment = prepare_api(self._settings, addresses[-1]) if services - runners else {}

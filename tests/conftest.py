@@ -19,6 +19,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.postgres import create_engine
+from core.urls import asyncpg_url
 from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
@@ -80,6 +81,12 @@ def _is_alone(item: pytest.Item) -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres",
+        metavar="URL",
+        help="a running PostgreSQL for the integration tests, reached by a socket of port 5432, as "
+        "postgresql://postgres@/postgres?host=/run/postgresql; the role must be a superuser",
+    )
     parser.addoption(
         "--thorough", action="store_true", help="repeat for minutes what the suite does for seconds"
     )
@@ -179,8 +186,11 @@ def thorough(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[URL]:
-    """A PostgreSQL of this test run's own."""
+def postgres_server(pytestconfig: pytest.Config) -> Iterator[URL]:
+    """A PostgreSQL of this test run's own, or the one of `--postgres`."""
+    if url := pytestconfig.getoption("postgres"):
+        yield asyncpg_url(url)
+        return
     with TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "data") as url:
         yield url
 

@@ -130,13 +130,17 @@ def migrate(url: URL) -> None:
         SystemExit: that is not possible.
     """
     # Imported here: Alembic takes a third of a second, and most starts need none of it.
-    from migrations.upgrade import MigrationError, upgrade
+    from migrations.upgrade import WAIT_SECONDS, MigrationError, upgrade
 
     try:
         with step("migrations", "the schema is up to date"):
-            upgrade(url)
+            upgrade(url, wait_seconds=WAIT_SECONDS, report=_print_line)
     except MigrationError as error:
         raise SystemExit(str(error)) from None
+
+
+def _print_line(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
 
 
 @contextmanager

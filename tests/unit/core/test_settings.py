@@ -325,3 +325,61 @@ def test_runner_key_may_have_spaces_inside() -> None:
     key = settings(runner_key="two words").runner_key
     assert key is not None
     assert key.get_secret_value() == "two words"
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "{} ", " {}", "\t{}\t", "{}\n", "{}\r\n", "\n{}\n\n", "\u00a0{}\u2003", "\ufeff{}",
+        '"{}"', "'{}'", ' "{}"\r\n', "' {} '",
+    ],
+)  # fmt: skip
+def test_white_space_line_ends_and_quotes_around_a_value_do_not_count(
+    wrapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {
+        "DATABASE_URL": URL, "REDIS_URL": "redis://:hunter2@h/0", "LOG_LEVEL": "DEBUG",
+        "HOST": "127.0.0.2", "PORT": "4000", "RUNNER_KEY": "two words", "MKLDNN_ENABLE": "0",
+        "MODEL_V1": "mine:1", "AB_V2_PERCENT": "12.5", "CORS_ORIGINS": "https://a.example",
+        "REDIS_MAX_MEMORY": "64mb", "DATA_FOLDER": "/data", "TEXT_STORAGE": "full",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    plain = Settings()
+    for name, value in values.items():
+        monkeypatch.setenv(name, wrapped.format(value))
+    assert Settings() == plain
+    assert plain.sqlalchemy_url().password == "secret"
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n", "\r\n", '""', "'  '", "\ufeff"])
+def test_value_of_nothing_but_white_space_is_unset(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATABASE_URL", "HOST", "API_KEYS", "AB_SALT", "OTEL_SERVICE_NAME"):
+        monkeypatch.setenv(name, value)
+    assert Settings().model_dump() == settings().model_dump()
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_env_file_of_windows_is_read(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AB_SALT", "PORT"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / ".env"
+    file.write_bytes(f"\ufeffAB_SALT=ab-2{ends}PORT = 4000 {ends}".encode())
+    parsed = Settings(_env_file=file)
+    assert (parsed.ab_salt, parsed.port) == ("ab-2", 4000)
+
+
+@pytest.mark.parametrize(
+    "value", ["inf", "-inf", "nan", "1e999", "ten", "1,5", "0x10", "1_0_", "true"]
+)
+def test_number_that_is_none_is_refused_by_name(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUEST_TIMEOUT_SECONDS", value)
+    with pytest.raises(InvalidSetting, match="REQUEST_TIMEOUT_SECONDS: Input should be a"):
+        get_settings.__wrapped__()

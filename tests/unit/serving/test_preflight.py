@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from serving.preflight import accept_both_families, check_addresses
+from serving.machine_check import accept_both_families
+from serving.preflight import check_addresses
 
 
 def test_socket_of_all_addresses_takes_ipv4_whatever_the_system_says() -> None:
