@@ -13,6 +13,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, values
 
 from core.metrics_files import read_families
+from core.metrics_map import ReservedMmapedDict
 
 _named = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 # The folder of the metrics of all processes; None in a process that keeps its own in memory. An
@@ -24,6 +25,7 @@ else:
     # A worker is started, never forked, so its process id never changes. Without this, every
     # increment asks the kernel for it, which took 8 % of a cached request.
     _pid = os.getpid()
+    values.MmapedDict = ReservedMmapedDict  # type: ignore[attr-defined]
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
 
 CONFIDENCE_BUCKETS = (0.34, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)

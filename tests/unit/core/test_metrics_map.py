@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,13 @@ def test_values_are_read_as_by_prometheus_client(
     assert {key.rstrip(): value for key, value in stored(file).items()} == {
         key.rstrip(): value for key, value in wanted.items()
     }
+
+
+def test_metrics_of_a_worker_are_kept_so(tmp_path: Path) -> None:
+    program = "from core import metrics; metrics.log_stored.inc(3)"
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True)
+    files = list(tmp_path.glob("*.db"))
+    assert files
+    for file in files:
+        assert file.stat().st_blocks * 512 >= file.stat().st_size
