@@ -137,7 +137,8 @@ def port_number(text: str, example: str) -> int:
 
 def _parameters(query: str) -> dict[str, str]:
     pairs = (pair.partition("=") for pair in query.split("&") if pair)
-    return {_decoded(name): _decoded(value) for name, _, value in pairs}
+    # As every driver in Python does, and SQLAlchemy writes: a + stands for a space.
+    return {_decoded(name): _decoded(value.replace("+", " ")) for name, _, value in pairs}
 
 
 def _decoded(text: str) -> str:

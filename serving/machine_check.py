@@ -19,9 +19,9 @@ from core.settings import Settings, SettingsError
 SPOOL = "spool"
 # BentoML's model store and what it makes beside it at each start.
 BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")
-# Linux has room for 107 bytes in the address of a Unix socket. The longest name that BentoML and
-# the process manager make below the folder of temporary files.
-MAX_SOCKET_BYTES = 107
+# BentoML refuses longer addresses of Unix sockets; Linux has room for 107 bytes. The longest name
+# that it makes below the folder of temporary files:
+MAX_SOCKET_BYTES = 102
 LONGEST_SOCKET = "bentoml-uds-xxxxxxxx/140737488355328.sock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -42,6 +42,8 @@ def data_folder_problem(folder: Path) -> str | None:
 def bentoml_home_problem() -> str | None:
     """Describe why BentoML cannot write its home (BENTOML_HOME, else ~/bentoml); else None."""
     configured = os.path.expandvars(os.environ.get("BENTOML_HOME", "~/bentoml"))
+    if not configured:
+        return "BENTOML_HOME: it is set to nothing; set it to a folder, or unset it"
     hint = "set BENTOML_HOME to a folder that this user may write"
     try:
         home = Path(configured).expanduser()

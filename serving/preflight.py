@@ -41,13 +41,22 @@ def check_addresses(addresses: Iterable[Address]) -> None:
         _end_with(address_problem(host, port))
 
 
+def check_temporary_folder() -> None:
+    """Check the folder in which BentoML makes its sockets before anything else.
+
+    Raises:
+        SystemExit: it cannot be used.
+    """
+    _end_with(temporary_folder_problem())
+
+
 def check_machine(settings: Settings) -> None:
-    """Check the folders and the user, which every process of the service needs.
+    """Check the folders and variables that every process of the service needs.
 
     Raises:
         SystemExit: one of them cannot be used.
     """
-    _end_with(temporary_folder_problem())
+    check_temporary_folder()
     _end_with(bentoml_home_problem())
     _end_with(tracing_problem(settings))
 

@@ -36,7 +36,13 @@ from serving.framework import (
 )
 from serving.http_protocol import use_bounded_protocol
 from serving.middleware import api_layers, runner_layers
-from serving.preflight import Address, check_addresses, check_machine, prepare_api
+from serving.preflight import (
+    Address,
+    check_addresses,
+    check_machine,
+    check_temporary_folder,
+    prepare_api,
+)
 from serving.supervision import supervise
 from web.routes import PREDICT_PATHS
 from web.shedding import LoadShedder
@@ -74,6 +80,8 @@ class ServingProcess:
             close_inherited_sockets()
             read_torn_metrics()
             self._configure_logs()
+        else:
+            check_temporary_folder()
         supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
 
     def install(self, bento: Any) -> None:

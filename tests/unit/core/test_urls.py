@@ -50,7 +50,7 @@ def connected_to(url: str) -> tuple[Any, ...]:
         ("postgresql://u@/d?host=/run/pg", ("u", None, "/run/pg", None, "d", {})),
         ("postgresql://u@/d?host=/run/pg&port=1", ("u", None, "/run/pg", 1, "d", {})),
         ("postgresql://u@%2Frun%2Fpg:1/d", ("u", None, "/run/pg", 1, "d", {})),
-        ("postgresql://h/d?user=u&password=p%2Bq+r", ("u", "p+q+r", "h", None, "d", {})),
+        ("postgresql://h/d?user=u&password=p%2Bq+r", ("u", "p+q r", "h", None, "d", {})),
         ("postgresql://h?dbname=d&connect_timeout=3", (None, None, "h", None, "d", {})),
         ("postgresql://h/d?port=1", (None, None, "h", 1, "d", {})),
         ("postgresql://h/d?sslmode=require", (None, None, "h", None, "d", {"ssl": "require"})),
