@@ -64,6 +64,11 @@ def is_value_failure(error: BaseException) -> bool:
     return isinstance(cause, _ENCODING_FAILURES)
 
 
+def is_missing_right(error: BaseException) -> bool:
+    """Whether the role lacks a right."""
+    return isinstance(_cause_of(error), asyncpg.InsufficientPrivilegeError)
+
+
 _TUNING = {
     # A query groups some 100,000 rollup bins: compiling it takes longer than running it, and its
     # groups fit into memory.

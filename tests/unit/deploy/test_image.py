@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 import yaml
@@ -77,8 +79,33 @@ def test_home_of_bentoml_is_below_the_folder_that_every_platform_mounts() -> Non
 
 
 def test_first_process_of_the_image_is_an_init() -> None:
-    assert 'ENTRYPOINT [ "/usr/bin/tini", "--", "{{ bento__entrypoint }}" ]' in TEMPLATE
+    [entrypoint] = re.findall(r"^ENTRYPOINT (.*)$", TEMPLATE, re.MULTILINE)
+    tini, *options, script, name = json.loads(entrypoint)
+    assert (tini, options, name) == ("/usr/bin/tini", ["--", "sh", "-c"], "sentiment")
+    assert script.endswith('; exec {{ bento__entrypoint }} "$@"')
     assert "STOPSIGNAL SIGTERM" in TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("home", "output", "error"),
+    [("made/by it", "serve|a b|", ""), ("/proc/x", "", "BENTOML_HOME: /proc/x cannot be written")],
+)
+def test_home_of_bentoml_that_cannot_be_written_ends_the_container_with_a_line(
+    tmp_path: Path, home: str, output: str, error: str
+) -> None:
+    program = tmp_path / "entrypoint"
+    program.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    program.chmod(0o755)
+    [entrypoint] = re.findall(r"^ENTRYPOINT (.*)$", TEMPLATE, re.MULTILINE)
+    command = json.loads(entrypoint.replace("{{ bento__entrypoint }}", str(program)))[2:]
+    done = subprocess.run(
+        [*command, "serve", "a b"],
+        env={"BENTOML_HOME": str(tmp_path / home), "PATH": os.environ["PATH"]},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == (output, bool(error))
+    assert done.stderr.startswith(error)
+    assert done.stderr.count("\n") == bool(error)
 
 
 @pytest.mark.parametrize("stage", re.findall(r"^FROM (\S+)", TEMPLATE, re.MULTILINE))
