@@ -12,12 +12,12 @@ from typing import Protocol
 import orjson
 
 from core.types import Version
-from scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
-from scoring.csv_source import CsvSource
+from datafiles.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
+from datafiles.csv_source import CsvSource
+from datafiles.json_source import JsonSource
+from datafiles.parquet_source import ParquetSource
 from scoring.journal import Journal, Progress, file_identity
-from scoring.json_source import JsonSource
 from scoring.outputs import ArrowOutput, CsvOutput, JsonOutput, Output, Scores, write_parquet
-from scoring.parquet_source import ParquetSource
 
 
 class Format(StrEnum):

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.types import Classification, Version
-from scoring.chunks import Columns
+from datafiles.chunks import Columns
 
 # The size of a row group of Parquet, which is in memory while it is written.
 _GROUP_ROWS = 32_768

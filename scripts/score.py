@@ -56,7 +56,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         console.print(f"[bold red]not scored:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
     # Imported here because they import what may just have been installed.
-    from scoring.chunks import InvalidInput
+    from datafiles.chunks import InvalidInput
     from scoring.job import ClusterFailed, Job, score_file
     from scoring.journal import CannotResume
     from scoring.reporting import counts, reporting

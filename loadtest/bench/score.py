@@ -16,13 +16,13 @@ import typer
 
 from core.settings import get_settings
 from core.types import Version
+from datafiles.chunks import CHUNK_ROWS
 from loadtest.bench.engines import Ids, infer_all
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.table import console
 from loadtest.traffic import Kind, texts_of
 from runners.classifier import Classifier
 from runners.packing import pack
-from scoring.chunks import CHUNK_ROWS
 from scoring.job import Format, Job, score_file
 from scoring.scorer import Scorer, load_models, streams_of
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scoring.chunks import CHUNK_ROWS
+from datafiles.chunks import CHUNK_ROWS
+from datafiles.lines import MAX_LINE_BYTES
 from scoring.job import Format
-from scoring.lines import MAX_LINE_BYTES
 from tests.unit.scoring.score_rows import (
     read_rows,
     rejected,

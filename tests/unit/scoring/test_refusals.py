@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scoring.chunks import InvalidInput
+from datafiles.chunks import InvalidInput
 from scoring.journal import CannotResume
 from tests.unit.scoring.score_rows import files_beside, read_rows, stopped_half_way, write_rows
 from tests.unit.scoring.scorers import score

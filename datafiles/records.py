@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 
-from scoring.chunks import (
+from datafiles.chunks import (
     CHUNK_BYTES,
     CHUNK_ROWS,
     Chunk,
@@ -20,7 +20,7 @@ from scoring.chunks import (
     Rejection,
     UnusableRow,
 )
-from scoring.lines import Lines
+from datafiles.lines import Lines
 
 
 class Record(NamedTuple):

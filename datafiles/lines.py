@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from scoring.chunks import RAW_CHARACTERS, Position, UnusableRow
+from datafiles.chunks import RAW_CHARACTERS, Position, UnusableRow
 
 MAX_LINE_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import methodcaller
 from pathlib import Path
 
-from scoring.chunks import Chunk, InvalidInput, Position, UnusableRow, checked_text
-from scoring.lines import Lines
-from scoring.records import Record, RecordSource, strings_schema
+from datafiles.chunks import Chunk, InvalidInput, Position, UnusableRow, checked_text
+from datafiles.lines import Lines
+from datafiles.records import Record, RecordSource, strings_schema
 
 
 class CsvSource(RecordSource):

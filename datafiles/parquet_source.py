@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scoring.chunks import (
+from datafiles.chunks import (
     CHUNK_ROWS,
     RAW_CHARACTERS,
     Chunk,

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from scoring.chunks import Columns, Position, UnusableRow, checked_text
-from scoring.lines import Lines
-from scoring.records import Record, RecordSource, strings_schema
+from datafiles.chunks import Columns, Position, UnusableRow, checked_text
+from datafiles.lines import Lines
+from datafiles.records import Record, RecordSource, strings_schema
 
 
 class JsonSource(RecordSource):
