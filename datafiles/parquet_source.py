@@ -8,9 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datafiles.arrow_types import plain_schema
 from datafiles.chunks import (
     CHUNK_ROWS,
     RAW_CHARACTERS,
+    CheckText,
     Chunk,
     InvalidInput,
     Position,
@@ -18,30 +20,46 @@ from datafiles.chunks import (
     UnusableRow,
     checked_text,
 )
+from datafiles.columns import find_column, require_distinct
 
 _READ_BYTES = 1 << 20
 
 
 class ParquetSource:
-    """A Parquet file; the output columns have the types of the input columns."""
+    """A Parquet file; `schema` has the columns that it repeats, with their types."""
 
-    def __init__(self, path: Path, column: str, keep: Sequence[str] | None) -> None:
+    description = "Parquet"
+
+    def __init__(
+        self,
+        path: Path,
+        column: str,
+        keep: Sequence[str] | None,
+        check: CheckText = checked_text,
+    ) -> None:
         self._path = path
-        self._column = column
+        self._check = check
         try:
             with pq.ParquetFile(path) as file:
                 schema, metadata = file.schema_arrow, file.metadata
                 groups = map(metadata.row_group, range(metadata.num_row_groups))
                 self._groups = [group.num_rows for group in groups]
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise InvalidInput(f"not a Parquet file: {error}") from error
-        names = schema.names if keep is None else list(keep)
-        for name in (column, *names):
-            if schema.names.count(name) != 1:
-                known = ", ".join(schema.names)
-                raise InvalidInput(f"no column {name}, or several; the columns are: {known}")
-        self._read_columns = list(dict.fromkeys((*names, column)))
-        self.schema = pa.schema([_without_dictionary(schema.field(name)) for name in names])
+        self.column = schema.names[find_column(column, schema.names)]
+        if keep is None:
+            require_distinct(schema.names)
+        kept = schema.names if keep is None else keep
+        self.names: Sequence[str] = [schema.names[find_column(name, schema.names)] for name in kept]
+        self._read_columns = list(dict.fromkeys((*self.names, self.column)))
+        try:
+            self._plain = plain_schema(pa.schema([schema.field(n) for n in self._read_columns]))
+        except ValueError as error:
+            raise InvalidInput(str(error)) from error
+        self.schema = pa.schema([self._plain.field(name) for name in self.names])
+        type_ = self._plain.field(self.column).type
+        if not _can_hold_text(type_):
+            raise InvalidInput(f"the column {self.column} holds {type_}, no texts", "--column")
 
     def fraction(self, position: Position) -> float:
         rows = sum(self._groups)
@@ -55,9 +73,13 @@ class ParquetSource:
         while row < end:
             size = min(CHUNK_ROWS, end - row)
             while pending.num_rows < size:
-                table = next(tables)
+                try:
+                    table = next(tables).select(self._read_columns)
+                except (pa.ArrowException, OSError) as error:
+                    message = f"the rows after row {row + pending.num_rows:,} cannot be read"
+                    raise InvalidInput(f"{message}: {error}") from error
                 pending = pa.concat_tables([pending, table]) if pending.num_rows else table
-            yield self._chunk(pending.slice(0, size), row)
+            yield self._chunk(pending.slice(0, size).cast(self._plain), row)
             pending = pending.slice(size)
             row += size
 
@@ -80,22 +102,55 @@ class ParquetSource:
         texts: list[str] = []
         usable: list[int] = []
         rejected: list[Rejection] = []
-        for index, value in enumerate(table.column(self._column).to_pylist()):
+        faults = _faults(table)
+        # As bytes, because one text that is not UTF-8 would end the conversion of all.
+        for index, value in enumerate(table.column(self.column).cast(pa.binary()).to_pylist()):
             try:
-                texts.append(checked_text(value))
+                texts.append(self._text(value, faults.get(index)))
                 usable.append(index)
             except UnusableRow as error:
-                raw = "" if value is None else str(value)[:RAW_CHARACTERS]
+                raw = (value or b"").decode("utf-8", "replace")[:RAW_CHARACTERS]
                 rejected.append(Rejection(before + index + 1, str(error), raw))
-        columns = table.select(self.schema.names)
+        columns = table.select(self.names)
         if rejected:
             columns = columns.take(pa.array(usable, pa.int64()))
         end = Position(rows=before + table.num_rows)
-        return Chunk(texts, columns.cast(self.schema), rejected, end)
+        return Chunk(texts, columns, rejected, end)
+
+    def _text(self, value: bytes | None, fault: str | None) -> str:
+        if fault is not None:
+            raise UnusableRow(fault)
+        try:
+            return self._check(None if value is None else value.decode())
+        except UnicodeDecodeError:
+            raise UnusableRow(f"column {self.column}: not in UTF-8") from None
 
 
-def _without_dictionary(field: pa.Field) -> pa.Field:
-    """The field without dictionary encoding, which cannot be written chunk by chunk."""
-    if pa.types.is_dictionary(field.type):
-        return field.with_type(field.type.value_type)
-    return field
+def _can_hold_text(type_: pa.DataType) -> bool:
+    types = pa.types
+    return any(
+        is_type(type_)
+        for is_type in (
+            types.is_string, types.is_large_string, types.is_binary, types.is_large_binary,
+            types.is_fixed_size_binary, types.is_null,
+        )
+    )  # fmt: skip
+
+
+def _faults(table: pa.Table) -> dict[int, str]:
+    """The rows with values that are not valid, as strings that are not UTF-8, and the reasons."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        rows = ((row, table.take(pa.array([row]))) for row in range(table.num_rows))
+        return {row: fault for row, values in rows if (fault := _fault(values))}
+    return {}
+
+
+def _fault(row: pa.Table) -> str | None:
+    for name, column in zip(row.column_names, row.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            return f"column {name}: {'not in UTF-8' if 'UTF8' in str(error) else error}"
+    return None

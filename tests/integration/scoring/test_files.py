@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from core.paths import ROOT
 from datafiles.chunks import CHUNK_ROWS
-from scoring.job import Format
+from datafiles.formats import Format
 from tests.unit.scoring.score_rows import (
     BAD,
     FORMATS,
