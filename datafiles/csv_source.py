@@ -158,7 +158,7 @@ def _detected(sample: str, wanted: Sequence[str], suffix: str) -> str:
         except InvalidInput:
             return False
 
-    return next(filter(fits, order), max(order, key=lambda d: len(headers[d])))
+    return next(filter(fits, order), max(order, key=lambda d: max(1, len(headers[d]))))
 
 
 def _header(sample: str, delimiter: str) -> list[str]:

@@ -45,7 +45,7 @@ class ParquetSource:
                 groups = map(metadata.row_group, range(metadata.num_row_groups))
                 self._groups = [group.num_rows for group in groups]
         except (pa.ArrowException, OSError) as error:
-            raise InvalidInput(f"not a Parquet file: {error}") from error
+            raise InvalidInput(f"not a Parquet file: {_line(error)}") from error
         self.column = schema.names[find_column(column, schema.names)]
         if keep is None:
             require_distinct(schema.names)
@@ -77,7 +77,7 @@ class ParquetSource:
                     table = next(tables).select(self._read_columns)
                 except (pa.ArrowException, OSError) as error:
                     message = f"the rows after row {row + pending.num_rows:,} cannot be read"
-                    raise InvalidInput(f"{message}: {error}") from error
+                    raise InvalidInput(f"{message}: {_line(error)}") from error
                 pending = pa.concat_tables([pending, table]) if pending.num_rows else table
             yield self._chunk(pending.slice(0, size).cast(self._plain), row)
             pending = pending.slice(size)
@@ -152,5 +152,10 @@ def _fault(row: pa.Table) -> str | None:
         try:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
-            return f"column {name}: {'not in UTF-8' if 'UTF8' in str(error) else error}"
+            return f"column {name}: {'not in UTF-8' if 'UTF8' in str(error) else _line(error)}"
     return None
+
+
+def _line(error: Exception) -> str:
+    """Arrow's message, which may have several lines."""
+    return " ".join(str(error).split())
