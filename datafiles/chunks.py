@@ -69,9 +69,13 @@ CheckText: TypeAlias = Callable[[object], str]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`texts` are the stripped texts of the usable rows; `end` is the end of the chunk."""
+    """`texts` are the stripped texts of the usable rows, and `lines` their lines or Parquet rows.
+
+    `end` is the end of the chunk.
+    """
 
     texts: Sequence[str]
+    lines: Sequence[int]
     columns: Columns
     rejected: Sequence[Rejection]
     end: Position

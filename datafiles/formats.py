@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from datafiles.chunks import CheckText, InvalidInput, Source, checked_text
+from datafiles.chunks import CheckText, Chunk, InvalidInput, Source, checked_text
 from datafiles.csv_source import CsvSource
 from datafiles.json_source import JsonSource
-from datafiles.text_file import TextFile
+from datafiles.text_file import TextFile, compression_of
 
+# As Linux on x86 downloads it.
+PYARROW_MB = 55
 _COMPRESSED = {".gz", ".gzip", ".zst", ".zstd"}
 
 
@@ -67,6 +70,20 @@ class Input:
     format: Format
     encoding: str | None = None
     delimiter: str | None = None
+
+
+def needs_pyarrow(source: Input) -> bool:
+    """Whether pyarrow, which is installed when it is first needed, reads this file."""
+    return source.format is Format.parquet or compression_of(source.path) == "zstd"
+
+
+def first_column(chunk: Chunk) -> list[object]:
+    """The values of the first column that a source repeats, for the usable rows."""
+    columns: Any = chunk.columns
+    if isinstance(columns, list):
+        return [row[0] for row in columns]
+    values: list[object] = columns.column(0).to_pylist()
+    return values
 
 
 def open_source(

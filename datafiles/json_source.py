@@ -88,9 +88,14 @@ class JsonSource(RecordSource):
             # Unchanged lines keep every digit of a number and the order of the members.
             return Record(text, line)
         if self._as_lines:
-            kept = [orjson.dumps(name) + b":" + bytes(members[name]) for name in self.names]
+            kept = [
+                orjson.dumps(name) + b":" + bytes(members[_find(name, members)])
+                for name in self.names
+            ]
             return Record(text, b"{" + b",".join(kept) + b"}")
-        return Record(text, [_string(members.get(name)) for name in self.names])
+        if self._keep is None:
+            return Record(text, [_string(members.get(name)) for name in self.names])
+        return Record(text, [_string(members[_find(name, members)]) for name in self.names])
 
     def _parsed(self, line: bytes) -> Members:
         try:
@@ -106,10 +111,9 @@ class JsonSource(RecordSource):
 
     def _text(self, members: Members) -> str:
         """Check the members of a row, and return its text."""
-        column = self._name(members)
+        column = _find(self.column, members)
         for name in self._keep or ():
-            if name not in members:
-                raise UnusableRow(f"the member {name} is missing")
+            _find(name, members)
         if self._keep is None:
             if duplicates := self._added.intersection(members):
                 raise UnusableRow(f"already has result columns: {', '.join(sorted(duplicates))}")
@@ -119,14 +123,16 @@ class JsonSource(RecordSource):
                 )
         return self._check(_ANY.decode(members[column]))
 
-    def _name(self, members: Members) -> str:
-        if self.column in members:
-            return self.column
-        names = list(members)
-        try:
-            return names[find_column(self.column, names)]
-        except InvalidInput:
-            raise UnusableRow(f"the member {self.column} is missing") from None
+
+def _find(name: str, members: Members) -> str:
+    """The name of a member as the row has it."""
+    if name in members:
+        return name
+    names = list(members)
+    try:
+        return names[find_column(name, names)]
+    except InvalidInput:
+        raise UnusableRow(f"the member {name} is missing") from None
 
 
 def _string(value: msgspec.Raw | None) -> str | None:

@@ -115,7 +115,7 @@ class ParquetSource:
         if rejected:
             columns = columns.take(pa.array(usable, pa.int64()))
         end = Position(rows=before + table.num_rows)
-        return Chunk(texts, columns, rejected, end)
+        return Chunk(texts, [before + row + 1 for row in usable], columns, rejected, end)
 
     def _text(self, value: bytes | None, fault: str | None) -> str:
         if fault is not None:

@@ -42,7 +42,7 @@ class RecordSource(ABC):
         with self._file.open(start.offset) as file:
             lines = Lines(self._file, file, start)
             rows, chunk_start = start.rows, start.offset
-            usable: list[Record] = []
+            usable: list[tuple[int, Record]] = []
             rejected: list[Rejection] = []
             left = None if limit is None else max(0, limit - rows)
             for record in islice(self._records(lines), left):
@@ -50,7 +50,7 @@ class RecordSource(ABC):
                 if isinstance(record, Rejection):
                     rejected.append(record)
                 else:
-                    usable.append(record)
+                    usable.append((lines.first, record))
                 is_full = len(usable) + len(rejected) == CHUNK_ROWS
                 if is_full or lines.offset - chunk_start > CHUNK_BYTES:
                     yield _chunk(usable, rejected, Position(lines.offset, lines.number, rows))
@@ -82,6 +82,6 @@ class RecordSource(ABC):
         """
 
 
-def _chunk(usable: list[Record], rejected: list[Rejection], end: Position) -> Chunk:
-    texts, rows = [record.text for record in usable], [record.row for record in usable]
-    return Chunk(texts, rows, rejected, end)
+def _chunk(usable: list[tuple[int, Record]], rejected: list[Rejection], end: Position) -> Chunk:
+    texts, rows = [record.text for _, record in usable], [record.row for _, record in usable]
+    return Chunk(texts, [line for line, _ in usable], rows, rejected, end)

@@ -61,12 +61,11 @@ class TextFile:
 
     def __init__(self, path: Path, encoding: str | None, *, always_utf: bool) -> None:
         self.path = path
-        with path.open("rb") as file:
-            magic = file.read(8)
+        magic = _magic(path)
         for beginning, kind in _OTHERS.items():
             if magic.startswith(beginning):
                 raise InvalidInput(f"it is {kind}")
-        self._compression = next((_COMPRESSED[m] for m in _COMPRESSED if magic.startswith(m)), None)
+        self._compression = compression_of(path)
         self._bytes = path.stat().st_size
         self._raw: BinaryIO | None = None
         with self._opened() as file:
@@ -143,6 +142,17 @@ class TextFile:
     def original(self, line: bytes) -> bytes:
         """A line that was read, with its own CR and LF."""
         return self._with_line_feeds(line)
+
+
+def compression_of(path: Path) -> str | None:
+    """gzip or zstd, by how the file begins."""
+    magic = _magic(path)
+    return next((name for start, name in _COMPRESSED.items() if magic.startswith(start)), None)
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(8)
 
 
 class _Converted(io.RawIOBase):

@@ -77,7 +77,7 @@ def score_file(scorer: ChunkScorer, job: Job, report: Report) -> Progress:
         OSError: a file cannot be read or written.
         ClusterFailed: the scorer is a cluster, which cannot score any more.
     """
-    source, output = _open(job)
+    source, output = open_job(job)
     with Journal(job.out, _job_identity(job, scorer.identities), restart=job.restart) as journal:
         if not journal.progress.is_complete:
             if not journal.progress.output_bytes:
@@ -122,7 +122,12 @@ def _fraction(job: Job, source: Source, progress: Progress) -> float:
     return read if job.limit is None else max(read, min(1.0, progress.end.rows / job.limit))
 
 
-def _open(job: Job) -> tuple[Source, Output]:
+def open_job(job: Job) -> tuple[Source, Output]:
+    """Open the file to score, and make its output.
+
+    Raises:
+        InvalidInput: the file cannot be scored.
+    """
     if job.out.exists() and job.out.samefile(job.source.path):
         raise InvalidInput("OUT is the same file as IN")
     added = result_schema(job.versions).names
