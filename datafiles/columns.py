@@ -40,4 +40,4 @@ def _several(name: str, found: Sequence[int]) -> str:
 
 
 def _bare(name: str) -> str:
-    return name.strip().casefold()
+    return name.strip().lower()

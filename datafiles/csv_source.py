@@ -108,14 +108,15 @@ class CsvSource(RecordSource):
             row = next(rows)
         except csv.Error as error:
             lines.return_all_but_first()
-            raise UnusableRow(f"invalid CSV: {error}") from None
+            # Python's advice after the dash is for its own users.
+            raise UnusableRow(f"invalid CSV: {str(error).partition(' - ')[0]}") from None
         except UnusableRow:
             lines.return_all_but_first()
             raise
         try:
             "".join(row).encode()
         except UnicodeEncodeError:
-            raise UnusableRow(f"not in {self._file.encoding.upper()}") from None
+            raise UnusableRow(f"not in {self._file.name}") from None
         return row
 
 
@@ -149,7 +150,7 @@ def _checked(delimiter: str) -> str:
 
 def _detected(sample: str, wanted: Sequence[str], suffix: str) -> str:
     """The delimiter with which the header has the wanted columns, or else the most columns."""
-    order = sorted(DELIMITERS, key=lambda delimiter: (delimiter == "\t") != (suffix == ".tsv"))
+    order = sorted(DELIMITERS, key=lambda sign: sign != "\t" or suffix != ".tsv")
     headers = {delimiter: _header(sample, delimiter) for delimiter in order}
 
     def fits(delimiter: str) -> bool:

@@ -101,7 +101,7 @@ class JsonSource(RecordSource):
         try:
             line.decode()
         except UnicodeDecodeError:
-            raise UnusableRow(f"not in {self._file.encoding.upper()}") from None
+            raise UnusableRow(f"not in {self._file.name}") from None
         try:
             return _MEMBERS.decode(line)
         except msgspec.ValidationError:

@@ -82,8 +82,12 @@ class TextFile:
 
     @property
     def description(self) -> str:
-        name = self.encoding.upper()
-        return f"{name}, {self._compression}" if self._compression else name
+        return f"{self.name}, {self._compression}" if self._compression else self.name
+
+    @property
+    def name(self) -> str:
+        """The name of the encoding, for people."""
+        return self.encoding.upper().removesuffix("-LE").removesuffix("-BE")
 
     def fraction(self, offset: int) -> float:
         """The share of the file before `offset`; with compression, the share that was read."""
@@ -190,10 +194,12 @@ def _checked(encoding: str) -> str:
 
 
 def _detected(sample: bytes, *, always_utf: bool) -> str:
-    """UTF-8 or, by a byte order mark or zero bytes, UTF-16 or UTF-32, as RFC 4627 finds them."""
+    """UTF-8 or, by a byte order mark or zero bytes, UTF-16, as RFC 4627 finds them."""
     encoding = json.detect_encoding(sample[:4])
     if encoding == "utf-8-sig" or (encoding == UTF_8 and always_utf):
         return UTF_8
+    if encoding.startswith("utf-32"):
+        raise InvalidInput("it is in UTF-32, not in UTF-8", "--encoding")
     if encoding != UTF_8:
         return encoding
     # The last line may be cut.

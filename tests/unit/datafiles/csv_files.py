@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from datafiles.chunks import InvalidInput, Position
+from datafiles.formats import Format, Input, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,26 @@ class CsvFile:
     column: str = "text"
     encoding: str | None = None
     delimiter: str | None = None
+
+
+def read(file: CsvFile, path: Path) -> Rows | Refused:
+    """Read a file as scoring and held-out texts are read; `path` is where it is written."""
+    path.write_bytes(file.content)
+    source = Input(path, Format.csv, file.encoding, file.delimiter)
+    try:
+        opened = open_source(source, file.column, None, check=str)
+    except InvalidInput as error:
+        return Refused(str(error))
+    chunks = list(opened.chunks(Position(), None))
+    rows = [[str(value) for value in row] for chunk in chunks for row in chunk.columns]
+    rejected = [(row.line, _kind(row.reason)) for chunk in chunks for row in chunk.rejected]
+    column = list(opened.names).index(opened.column)
+    assert [text for chunk in chunks for text in chunk.texts] == [row[column] for row in rows]
+    return Rows(list(opened.names), rows, tuple(rejected), column)
+
+
+def _kind(reason: str) -> str:
+    return reason.partition(":")[0]
 
 
 def texts(*values: str, rejected: tuple[tuple[int, str], ...] = ()) -> Rows:
@@ -129,6 +153,10 @@ CSV_FILES = {
     "UTF-16 cut in a character": CsvFile(
         "text\ngood\nbad".encode("utf-16") + b"x",
         texts("good", rejected=((3, "not in UTF-16"),)),
+    ),
+    "UTF-32": CsvFile("text\n".encode("utf-32"), Refused("it is in UTF-32")),
+    "UTF-32 without a byte order mark": CsvFile(
+        "text\n".encode("utf-32-be"), Refused("it is in UTF-32")
     ),
     "cp1252": CsvFile(GERMAN.encode("cp1252"), Refused("not in UTF-8: line 2 has the byte 0xF6")),
     "cp1252, named": CsvFile(GERMAN.encode("cp1252"), GERMAN_ROWS, encoding="cp1252"),
