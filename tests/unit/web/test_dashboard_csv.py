@@ -67,14 +67,43 @@ def test_csv_file_is_read_right_or_refused(answers: dict[str, Rows | Refused], n
 
 
 PIECES = [
-    b'"', b'""', b",", b";", b"\t", b"|", b"\r", b"\n", b"\r\n", b"\r\r\n", b"a", b"text", b" text ",
-    "é".encode(), "👍".encode(), b"\xe9", b"\x81", b"\xff", b"\0", b"sep=;\n", "\ufeff".encode(), b"\x85",
-    "\u2028".encode(), b"=1", b"{", b'"text",b\n',
-]  # fmt: skip
+    b'"',
+    b'""',
+    b",",
+    b";",
+    b"\t",
+    b"|",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\r\r\n",
+    b"a",
+    b"text",
+    b" text ",
+    "é".encode(),
+    "👍".encode(),
+    b"\xe9",
+    b"\x81",
+    b"\xff",
+    b"\0",
+    b"sep=;\n",
+    "\ufeff".encode(),
+    b"\x85",
+    "\u2028".encode(),
+    b"=1",
+    b"{",
+    b'"text",b\n',
+]
 HEADERS = [
-    b"text\n", b"id,text\r\n", b"text;id\r", b"sep=|\nid|Text\n", b'"text"\t"a b"\n', b"text,text\n",
-    b"", b'a,"text\n',
-]  # fmt: skip
+    b"text\n",
+    b"id,text\r\n",
+    b"text;id\r",
+    b"sep=|\nid|Text\n",
+    b'"text"\t"a b"\n',
+    b"text,text\n",
+    b"",
+    b'a,"text\n',
+]
 
 
 def encoded(content: bytes, encoding: str) -> bytes:
