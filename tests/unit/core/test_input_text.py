@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from core.errors import InvalidRequest
 from core.input_text import USABLE_PATTERN, Text, refuse_unusable
-from scoring.chunks import UnusableRow, checked_text
+from datafiles.chunks import UnusableRow, checked_text
 from web.schemas.predictions import AbCompareRequest, AbRequest, BatchRequest, PredictRequest
 
 INVISIBLE: Mapping[str, str] = {
