@@ -138,38 +138,38 @@ class Settings(BaseSettings):
 
     max_batch_texts: int = Field(100, ge=1, le=10_000)
     """most texts in one /predict/batch"""
-    max_body_bytes: int = Field(4_194_304, ge=65_536)
+    max_body_bytes: int = Field(4_194_304, ge=65_536, le=1 << 30)
     """larger request bodies are refused (413)"""
-    body_timeout_seconds: float = Field(10.0, gt=0)
+    body_timeout_seconds: float = Field(10.0, gt=0, le=3_600)
     """slower request headers and bodies are refused (408)"""
-    keep_alive_seconds: int = Field(75, gt=0)
+    keep_alive_seconds: int = Field(75, gt=0, le=86_400)
     """idle connections are closed after this; keep it above the load balancer's"""
-    request_timeout_seconds: float = Field(30.0, gt=0)
+    request_timeout_seconds: float = Field(30.0, gt=0, le=3_600)
     """longest time for a reply, else 504; X-Request-Timeout-Ms asks for less"""
-    drain_seconds: float = Field(1.0, ge=0)
+    drain_seconds: float = Field(1.0, ge=0, le=3_600)
     """after SIGTERM the service is not ready but still serves for this time"""
-    stop_seconds: float = Field(30.0, gt=0)
+    stop_seconds: float = Field(30.0, gt=0, le=3_600)
     """a worker that has not stopped by then is killed; the log is kept"""
     engine: Literal["auto", EngineName, GoneEngine] = "auto"
     """inference engine; auto: the fastest saved engine that this CPU runs"""
-    runner_threads: int = Field(0, ge=0)
+    runner_threads: int = Field(0, ge=0, le=1_024)
     """batches that a runner computes at once, one a core; 0: one a CPU"""
-    max_queue_seconds: float = Field(1.0, gt=0)
+    max_queue_seconds: float = Field(1.0, gt=0, le=3_600)
     """a request that would wait longer for a model is refused (503)"""
-    max_bulk_queue_seconds: float = Field(5.0, gt=0)
+    max_bulk_queue_seconds: float = Field(5.0, gt=0, le=3_600)
     """the same for large batches, which have their own queue"""
-    max_queued_texts: int = Field(10_000, ge=1)
+    max_queued_texts: int = Field(10_000, ge=1, le=10_000_000)
     """most texts that may wait for a model, in each queue"""
-    max_queued_tokens: int = Field(500_000, ge=1)
+    max_queued_tokens: int = Field(500_000, ge=1, le=1_000_000_000)
     """most tokens (estimated) that may wait, in each queue"""
     mkldnn_enable: bool = True
     """0: no engine that computes with oneDNN, for CPUs where it is slow or broken (some ARM)"""
 
-    cache_ttl_seconds: int = Field(86_400, ge=1)
+    cache_ttl_seconds: int = Field(86_400, ge=1, le=315_360_000)
     """time until a cached answer expires"""
-    local_cache_entries: int = Field(2_000, ge=0)
+    local_cache_entries: int = Field(2_000, ge=0, le=100_000_000)
     """answers cached in the memory of each API process; 0: none"""
-    redis_timeout_seconds: float = Field(0.25, gt=0)
+    redis_timeout_seconds: float = Field(0.25, gt=0, le=60)
     """longest wait for one Redis command"""
     redis_max_memory: MemorySize = "256mb"
     """memory of the private Redis, as 256mb; it evicts the least recently used keys"""
@@ -191,25 +191,25 @@ class Settings(BaseSettings):
 
     text_storage: Literal["full", "hash", "none"] = "hash"
     """how the prediction log stores texts: full, hash (only SHA-256) or none"""
-    log_retention_days: int = Field(90, ge=0)
+    log_retention_days: int = Field(90, ge=0, le=36_500)
     """days of the prediction log and of analytics; 0: forever"""
     log_durability: Literal["fsync", "page_cache"] = Field(
         "fsync",
         description="a prediction is on disk before its reply leaves; fsync: it survives a power "
         "cut; page_cache: it survives the end of every process",
     )
-    log_max_bytes: int = Field(1 << 30, ge=64 << 20)
+    log_max_bytes: int = Field(1 << 30, ge=64 << 20, le=1 << 50)
     """largest spool that waits for PostgreSQL; about 400 bytes a prediction"""
     log_when_full: Literal["refuse", "drop_oldest"] = Field(
         "refuse",
         description="when the spool or its disk is full; refuse: answer 503; drop_oldest: drop "
         "the oldest predictions and count them",
     )
-    log_flush_seconds: float = Field(0.1, gt=0)
+    log_flush_seconds: float = Field(0.1, gt=0, le=60)
     """interval at which the spool is shipped to PostgreSQL"""
-    database_pool_size: int = Field(5, ge=2)
+    database_pool_size: int = Field(5, ge=2, le=1_000)
     """PostgreSQL connections of each API process"""
-    database_timeout_seconds: float = Field(5.0, gt=0)
+    database_timeout_seconds: float = Field(5.0, gt=0, le=3_600)
     """longest wait for a connection or an analytics query"""
 
     def sqlalchemy_url(self) -> URL:

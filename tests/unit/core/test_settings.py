@@ -383,3 +383,26 @@ def test_number_that_is_none_is_refused_by_name(
     monkeypatch.setenv("REQUEST_TIMEOUT_SECONDS", value)
     with pytest.raises(InvalidSetting, match="REQUEST_TIMEOUT_SECONDS: Input should be a"):
         get_settings.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("request_timeout_seconds", "inf"),
+        ("request_timeout_seconds", "nan"),
+        ("max_queue_seconds", "nan"),
+        ("redis_timeout_seconds", "1e9"),
+        ("drain_seconds", "1e9"),
+        ("stop_seconds", "1e999"),
+        ("cache_ttl_seconds", "99999999999999999999"),
+        ("log_retention_days", "1000000"),
+        ("rate_limit_predict", "999999999999999999999/minute"),
+        ("rate_limit_predict", "0/minute"),
+        ("rate_limit_predict", "5/100 years"),
+        ("api_keys", ","),
+        ("api_keys", " , ,"),
+    ],
+)
+def test_value_that_would_break_the_service_later_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(**{name: value})
