@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -12,16 +13,28 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file that only its owner may read, for `open(opener=...)`; it may exist already."""
-    descriptor = os.open(path, flags, FILE_MODE)
+    """Open a file that only its owner may read, for `open(opener=...)`; it may exist already.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, which another user may have put there.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW, FILE_MODE)
     if os.fstat(descriptor).st_uid == os.geteuid():
         os.fchmod(descriptor, FILE_MODE)
     return descriptor
 
 
 def make_private(file: Path) -> None:
-    """Make an empty file that only its owner may read, or close the one that exists."""
-    os.close(open_private(str(file), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
+    """Make an empty file that only its owner may read, or close the one that exists to others.
+
+    Raises:
+        OSError: it cannot be made, or another user has made it and would read what comes into it.
+    """
+    descriptor = open_private(str(file), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+    owner = os.fstat(descriptor).st_uid
+    os.close(descriptor)
+    if owner != os.geteuid():
+        raise PermissionError(errno.EPERM, f"user {owner} has made it", str(file))
 
 
 def close_to_others(path: Path) -> None:

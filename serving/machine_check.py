@@ -7,6 +7,7 @@ import getpass
 import os
 import pwd
 import socket
+import stat
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from core.settings import Settings, SettingsError
 
 # What the service writes in DATA_FOLDER; the private databases look after their own folders.
 SPOOL = "spool"
+DATA = (SPOOL, "lock", "models", "postgres", "redis", "rollout.json")
 # BentoML's model store and what it makes beside it at each start.
 BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")
 # BentoML refuses longer addresses of Unix sockets; Linux has room for 107 bytes. The longest name
@@ -33,6 +35,9 @@ def data_folder_problem(folder: Path) -> str | None:
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
         return f"DATA_FOLDER: {folder} cannot be made by {this_user()} ({error.strerror})"
+    for name in DATA:
+        if problem := _link_problem(folder / name):
+            return f"DATA_FOLDER: {problem}"
     for path in (folder, folder / SPOOL):
         if problem := _write_problem(path):
             return f"DATA_FOLDER: {problem}"
@@ -159,6 +164,17 @@ def _has_name() -> bool:
     except (KeyError, OSError):
         return False
     return True
+
+
+def _link_problem(path: Path) -> str | None:
+    """Describe a link of another user, who would get what the service writes; else None."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISLNK(status.st_mode) or status.st_uid in (0, os.geteuid()):
+        return None
+    return f"{path} is a link that user {status.st_uid} has made; remove it"
 
 
 def _write_problem(folder: Path) -> str | None:

@@ -15,11 +15,11 @@ from analytics.log.segments import (
     fsync_folder,
     is_at,
     new_segment,
-    open_private,
     segments,
     try_lock,
     unlock,
 )
+from core.private_files import open_private
 
 Durability = Literal["fsync", "page_cache"]
 

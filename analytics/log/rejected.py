@@ -25,9 +25,9 @@ from analytics.log.segments import (
     fsync_folder,
     lock,
     new_segment,
-    open_private,
     try_lock,
 )
+from core.private_files import open_private
 
 REJECTED = "rejected.jsonl"
 # A lock of its own, because `put_back` replaces the file.

@@ -56,11 +56,6 @@ def size_bytes(paths: Iterable[Path]) -> int:
     return total
 
 
-def open_private(path: str, flags: int) -> int:
-    """Open a file for `open`; a new file is its owner's alone."""
-    return os.open(path, flags, 0o600)
-
-
 def lock(file: IO[Any]) -> None:
     """Lock the file until it is closed; waits for the process that holds the lock."""
     fcntl.flock(file, fcntl.LOCK_EX)

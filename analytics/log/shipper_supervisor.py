@@ -11,10 +11,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from analytics.log.segments import is_at, open_private, segments, try_lock
+from analytics.log.segments import is_at, segments, try_lock
 from core import metrics
 from core.background import Background
 from core.paths import ROOT
+from core.private_files import open_private
 
 logger = logging.getLogger("bentoml.sentiment.log")
 

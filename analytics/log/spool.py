@@ -23,7 +23,6 @@ from analytics.log.segments import (
     count_predictions,
     delete_segment,
     new_segment,
-    open_private,
     remove_temporary,
     segments,
     size_bytes,
@@ -31,6 +30,7 @@ from analytics.log.segments import (
 )
 from core import metrics
 from core.background import Failures
+from core.private_files import open_private
 
 logger = logging.getLogger("bentoml.sentiment.log")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.atomic_file import write_atomically
-from core.private_files import close_to_others, open_private
+from core.private_files import close_to_others, make_private, open_private
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,29 @@ def test_file_that_was_open_is_private_once_it_is_opened_again(tmp_path: Path, f
     file.touch(0o666)
     with open(file, flags, opener=open_private):
         assert mode(file) == 0o600
+
+
+def test_link_is_not_followed(tmp_path: Path) -> None:
+    """Another user of a shared folder may have put it there."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_private(str(tmp_path / "link"), os.O_WRONLY | os.O_TRUNC)
+    with pytest.raises(OSError, match="symbolic links"):
+        make_private(tmp_path / "link")
+    assert target.read_text() == "precious"
+
+
+def test_file_that_another_user_has_made_is_not_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    if os.geteuid() == 0:
+        file.touch()
+        os.chown(file, 65_534, 65_534)
+    else:
+        file = Path(os.devnull)
+    with pytest.raises(PermissionError, match="has made it"):
+        make_private(file)
 
 
 def test_folder_is_closed_with_all_in_it_and_nothing_that_it_links_to(tmp_path: Path) -> None:

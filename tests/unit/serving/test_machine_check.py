@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -94,3 +95,19 @@ def test_key_file_that_cannot_be_used_is_named(
     if content is not None:
         file.write_bytes(content)
     assert reason in str(key_file_problem(file))
+
+
+@pytest.mark.parametrize("name", ["spool", "lock", "models", "redis"])
+def test_link_of_another_user_is_named_and_one_of_ours_is_followed(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    assert data_folder_problem(tmp_path) is None
+    if os.geteuid() == 0:
+        os.chown(tmp_path / name, 65_534, 65_534, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 65_534)
+    problem = data_folder_problem(tmp_path)
+    assert problem is not None
+    assert problem.startswith(f"DATA_FOLDER: {tmp_path / name} is a link that user ")
