@@ -22,6 +22,7 @@ from core.setting_types import (
     Host,
     KeyFile,
     MemorySize,
+    PathPrefix,
     RateLimit,
     RedisUrl,
     RunnerKey,
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     )
     """folder of the spool, and of the private PostgreSQL and Redis"""
     host: Host = "127.0.0.1"
-    """address to listen on; 0.0.0.0: all addresses of this machine"""
+    """address to listen on; `::`: all addresses of this machine; 0.0.0.0: all of IPv4"""
     port: int = Field(3000, ge=1, le=65535)
     """port to listen on"""
     api_workers: int = Field(1, ge=1, le=64)
@@ -109,6 +110,11 @@ class Settings(BaseSettings):
         (),
         description="addresses or networks of the proxies whose X-Forwarded-For counts; *: "
         "whichever connects; unset: none",
+    )
+    path_prefix: PathPrefix = Field(
+        "",
+        description="path below which a proxy has the service, as /sentiment, if the proxy leaves "
+        "it in the path; paths without it are answered too",
     )
     rate_limit_predict: RateLimit = "100/minute"
     """limit per client, or off: /predict, /predict/ab, /predict/ab-compare, /feedback"""

@@ -94,12 +94,22 @@ def user_problem(settings: Settings) -> str | None:
     return None
 
 
+def accept_both_families(listener: socket.socket) -> None:
+    """Let a socket of IPv6 that will listen on all addresses take those of IPv4 too.
+
+    The system's default, which an operator can change (net.ipv6.bindv6only), decides otherwise.
+    """
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+
+
 def address_problem(host: str, port: int) -> str | None:
     """Describe why the service cannot listen on an address; else None."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            accept_both_families(listener)
             listener.bind((host, port))
     except OSError as error:
         return f"port {port} of {host} cannot be used ({error.strerror}); set PORT or HOST"

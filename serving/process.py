@@ -16,6 +16,7 @@ from core.gc import freeze_gc
 from core.heartbeat import heartbeat
 from core.key_ring import KeyRing
 from core.logging import configure_logs
+from core.own_url import url_of
 from core.settings import Settings
 from core.signals import end_with_parent
 from core.tracing import start_tracing, stop_tracing
@@ -30,6 +31,7 @@ from serving.framework import (
     is_worker,
     json_apis,
     process_name,
+    read_torn_metrics,
     runner_urls,
 )
 from serving.http_protocol import use_bounded_protocol
@@ -76,6 +78,7 @@ class ServingProcess:
             end_with_parent()
             heartbeat.start(WORKER_STDIN)
             close_inherited_sockets()
+            read_torn_metrics()
             self._configure_logs()
         else:
             check_temporary_folder()
@@ -88,6 +91,8 @@ class ServingProcess:
             header_timeout_seconds=settings.body_timeout_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
             shedder=self.shedder,
+            path_prefix=settings.path_prefix,
+            cors_origins=settings.cors_origins,
         )
         for layer in api_layers(
             settings,
@@ -118,9 +123,8 @@ class ServingProcess:
         settings = self._settings
         if settings.is_open:
             logger.warning(
-                "API_KEYS is not set: every client that reaches %s:%d may call every endpoint",
-                settings.host,
-                settings.port,
+                "API_KEYS is not set: every client that reaches %s may call every endpoint",
+                url_of(settings.host, settings.port),
             )
         if settings.is_traced:
             start_tracing(settings.otel_service_name, settings.traces_endpoint)

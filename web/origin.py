@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Forbidden, MalformedRequest, MisdirectedRequest
+from web.forwarded import parse_address
 
 # Methods that change nothing.
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -74,13 +74,13 @@ def _is_one_of(hosts: Collection[str], host: bytes, scope: Scope) -> bool:
     name = _without_port(host.decode("latin-1"))
     if name in hosts or name == "localhost":
         return True
-    try:
-        address = ip_address(name)
-    except ValueError:
+    address = parse_address(name)
+    if address is None:
         return False
-    # Probes and Prometheus come by the address; no DNS entry leads to such a name.
+    # Probes and Prometheus come by the address; no DNS entry leads to such a name. A socket of IPv6
+    # sees 10.0.0.7 as ::ffff:10.0.0.7.
     server = scope.get("server")
-    return address.is_loopback or (server is not None and name == server[0])
+    return address.is_loopback or (server is not None and address == parse_address(server[0]))
 
 
 def _without_port(host: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.paths import ROOT
+from core.setting_types import listening_host
 from core.settings import InvalidSetting, MissingSetting, Settings, get_settings
 
 URL = "postgresql://ann:secret@db.internal:5433/app"
@@ -130,6 +132,59 @@ def test_invalid_memory_size_is_refused(size: str) -> None:
 @pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("::", "::")])
 def test_host_becomes_an_address(host: str, address: str) -> None:
     assert settings(host=host).host == address
+
+
+@pytest.mark.parametrize(
+    ("host", "with_ipv6", "without"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0", "0.0.0.0"),
+        ("localhost", "127.0.0.1", "127.0.0.1"),
+        # All addresses are all that there are.
+        ("::", "::", "0.0.0.0"),
+        ("0:0:0:0:0:0:0:0", "::", "0.0.0.0"),
+        ("::1", "::1", None),
+        ("2001:DB8::7", "2001:db8::7", None),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", None),
+        ("fe80::1%eth0", "fe80::1%eth0", None),
+    ],
+)
+def test_host_is_an_address_that_the_machine_can_have(
+    host: str, with_ipv6: str, without: str | None
+) -> None:
+    assert ip_address(listening_host(host, has_ipv6=lambda: True)) == ip_address(with_ipv6)
+    if without is not None:
+        assert listening_host(host, has_ipv6=lambda: False) == without
+    else:
+        with pytest.raises(ValueError, match="this machine has no IPv6"):
+            listening_host(host, has_ipv6=lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        ("/sentiment", "/sentiment"),
+        ("/sentiment/", "/sentiment"),
+        ("/models/v1.2/sent_iment-a~b", "/models/v1.2/sent_iment-a~b"),
+        ("", ""),
+        ("/", ""),
+        ("/predict", "/predict"),
+    ],
+)
+def test_path_prefix_begins_with_a_slash_and_ends_without(prefix: str, path: str) -> None:
+    assert settings(path_prefix=prefix).path_prefix == path
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("sentiment", "//sentiment", "/a//b", "/a b", "/a?b", "/a#b", "/a/../b", "/.", "/a%2Fb"),
+        *("https://shop.example/sentiment", "/é", "/a\\b", "/a\n", "/{prefix}", "/a;b", "*"),
+    ],
+)
+def test_path_prefix_that_no_client_sends_is_refused(prefix: str) -> None:
+    with pytest.raises(ValidationError, match="must be a path such as /sentiment"):
+        settings(path_prefix=prefix)
 
 
 @pytest.mark.parametrize("host", ["", "here", "127.0.0.1:80", "[::1]"])

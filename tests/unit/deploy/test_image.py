@@ -6,6 +6,9 @@ import json
 import os
 import re
 import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,37 @@ def containers(text: str) -> list[dict[str, list[dict[str, str]]]]:
         if document.get("spec", {}).get("template")
         for container in document["spec"]["template"]["spec"]["containers"]
     ]
+
+
+HEALTH_CHECK = re.search(r'^    CMD python (-I) -c "(.*)"$', TEMPLATE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_health_check_asks_the_service_and_no_proxy(status: int) -> None:
+    """Docker puts the proxy of its client into every container."""
+    assert HEALTH_CHECK is not None
+    requests: list[bytes] = []
+
+    class Probed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path.encode())
+            self.send_response(status)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Probed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")
+        done = subprocess.run(
+            [sys.executable, HEALTH_CHECK[1], "-c", HEALTH_CHECK[2].replace('\\"', '"')],
+            env=os.environ
+            | proxy
+            | {"PORT": str(server.server_port), "NO_PROXY": "", "no_proxy": ""},
+            check=False,
+            capture_output=True,
+        )
+        server.shutdown()
+    assert (done.returncode == 0) == (status == 200), done.stderr
+    assert requests == [b"/readyz"]
 
 
 def test_home_of_bentoml_is_below_the_folder_that_every_platform_mounts() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from web.origin import OriginMiddleware
 from web.problems import ProblemMiddleware
@@ -96,13 +97,30 @@ async def test_host_that_is_not_ours_is_misdirected(
                 assert "ALLOWED_HOSTS" in reply.json()["detail"]
 
 
-async def test_address_that_the_client_connected_to_is_ours() -> None:
+@pytest.mark.parametrize(
+    ("server", "host"),
+    [
+        ("10.0.0.7", "10.0.0.7:3000"),
+        # As a socket of `::` sees it.
+        ("::ffff:10.0.0.7", "10.0.0.7:3000"),
+        ("::ffff:10.0.0.7", "10.0.0.7"),
+        ("2001:db8::7", "[2001:db8::7]:3000"),
+        ("2001:db8::7", "[2001:DB8:0::7]"),
+        ("fe80::7%eth0", "[fe80::7]:3000"),
+    ],
+)
+async def test_address_that_the_client_connected_to_is_ours(server: str, host: str) -> None:
     """Probes and Prometheus come by it, whatever ALLOWED_HOSTS has."""
-    layer = ProblemMiddleware(OriginMiddleware(PlainTextResponse("ok"), {"shop.example"}, ()))
+    checked = ProblemMiddleware(OriginMiddleware(PlainTextResponse("ok"), {"shop.example"}, ()))
+
+    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+        await checked({**scope, "server": (server, 3000)}, receive, send)
+
     transport = httpx.ASGITransport(layer)
-    async with httpx.AsyncClient(transport=transport, base_url="http://10.0.0.7:3000") as client:
-        assert (await client.get("/metrics")).status_code == 200
-        assert (await client.get("/metrics", headers={"Host": "10.0.0.8"})).status_code == 421
+    async with httpx.AsyncClient(transport=transport, base_url=HERE) as client:
+        assert (await client.get("/metrics", headers={"Host": host})).status_code == 200
+        for other in ("10.0.0.8", "[2001:db8::8]:3000", "[::ffff:10.0.0.8]"):
+            assert (await client.get("/metrics", headers={"Host": other})).status_code == 421
 
 
 async def test_two_hosts_are_malformed_and_none_is_a_program() -> None:
