@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
+from core.late_packages import REQUIREMENTS, ensure_packages
+from core.types import Sentiment
+from datafiles.chunks import InvalidInput, Position, UnusableRow
+from datafiles.formats import (
+    PYARROW_MB,
+    Format,
+    Input,
+    first_column,
+    needs_pyarrow,
+    open_source,
+)
 from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
 from models.starter.datasets import RATED_DOMAINS, split_documents
 from models.starter.examples import Example, share_of
@@ -19,6 +26,7 @@ from models.starter.sources import (
     read_movie_reviews,
     read_rated_snippets,
 )
+from runners.model_store import SENTIMENT_OF_LABEL
 
 CALIBRATION_TEXTS = 300
 # Sentences of 1 to 60 words: tweets, product reviews, editorials. Then reviews, some of which are
@@ -30,9 +38,6 @@ _REVIEWS = {(20, 60): 60, (60, 120): 60, (120, 200): 40, (200, 400): 30, (400, 5
 
 class InvalidTexts(ValueError):
     """A file of texts that cannot be used."""
-
-
-_LABELLED = TypeAdapter(LabelledText)
 
 
 def packaged_texts(cache: Path = DEFAULT_CACHE) -> EngineTexts:
@@ -81,52 +86,61 @@ def read_texts(path: Path) -> EngineTexts:
 
 
 def read_labelled(path: Path, at_least: int) -> list[LabelledText]:
-    """The different texts of JSON lines, or of CSV with columns text and label (`.csv`, `.tsv`).
+    """The different texts of a file with the columns text and label, as `sentiment score` reads it.
+
+    Labels are read alike from every format: in any case, and as checkpoints may abbreviate them. A
+    name that says no format is that of JSON lines.
 
     Raises:
-        InvalidTexts: the file cannot be read, a line is malformed, or there are too few.
+        InvalidTexts: the file cannot be read, a row is malformed, or there are too few.
+        PackagesUnavailable: the package that reads Parquet or zstd cannot be installed.
     """
     # A repeated text could both calibrate an engine and be in its gate.
     found: dict[str, LabelledText] = {}
     try:
-        for number, line in _lines(path):
-            parse = _LABELLED.validate_json if isinstance(line, str) else _LABELLED.validate_python
-            try:
-                labelled = parse(line)
-            except ValidationError as error:
-                reason = _describe(error)
-                raise InvalidTexts(f"{path} cannot be used: line {number}: {reason}") from error
-            found.setdefault(labelled.text, labelled)
-    except (OSError, UnicodeError, csv.Error) as error:
+        for text, label in _rows(path):
+            found.setdefault(text, LabelledText(text, label))
+    except (OSError, InvalidInput) as error:
         raise InvalidTexts(f"{path} cannot be used: {error}") from error
     if len(found) < at_least:
         raise InvalidTexts(f"{path} has {len(found):,} different texts; it needs {at_least:,}")
     return list(found.values())
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """The number of each line, and its JSON or its fields."""
-    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix)
-    # Without `newline`, not that of str.splitlines(), which also splits inside a JSON string.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if separator is None:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-            return
-        rows = csv.DictReader(file, delimiter=separator)
-        if not {"text", "label"} <= set(rows.fieldnames or ()):
-            raise InvalidTexts(f"{path} has no columns text and label: {rows.fieldnames}")
-        for row in rows:
-            label = (row["label"] or "").strip().lower()
-            yield rows.line_num, {"text": row["text"], "label": label}
+def _rows(path: Path) -> Iterator[tuple[str, Sentiment]]:
+    file = Input(path, _format(path))
+    if needs_pyarrow(file):
+        ensure_packages(REQUIREMENTS / "score.lock", "reading this file", PYARROW_MB)
+    source = open_source(file, "text", ("label",), check=_checked_text)
+    for chunk in source.chunks(Position(), None):
+        if chunk.rejected:
+            first = chunk.rejected[0]
+            raise InvalidInput(f"line {first.line}: {first.reason}")
+        labels = first_column(chunk)
+        for line, text, label in zip(chunk.lines, chunk.texts, labels, strict=True):
+            sentiment = SENTIMENT_OF_LABEL.get(str(label).strip().lower())
+            if sentiment is None:
+                known = ", ".join(SENTIMENT_OF_LABEL)
+                raise InvalidInput(
+                    f"line {line}: label: {str(label)[:100]} is not known; known are {known}"
+                )
+            yield text, sentiment
 
 
-def _describe(error: ValidationError) -> str:
-    """The errors of a line, as one sentence."""
-    details = error.errors(include_url=False, include_context=False)
-    return "; ".join(
-        f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" if detail["loc"] else detail["msg"]
-        for detail in details
-    )
+def _format(path: Path) -> Format:
+    try:
+        return Format.of(path)
+    except InvalidInput:
+        return Format.jsonl
+
+
+def _checked_text(value: object) -> str:
+    """Strip a text. It may be longer than the service takes: models are judged on such too."""
+    if not isinstance(value, str):
+        raise UnusableRow("text: it is no string")
+    if not (text := value.strip()):
+        raise UnusableRow("text: it is blank")
+    return text
 
 
 def _sample(examples: Sequence[Example], count: int) -> list[Example]:

@@ -5,35 +5,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 import orjson
+import pyarrow as pa
 
 from core.types import Version
-from scoring.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
-from scoring.csv_source import CsvSource
+from datafiles.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
+from datafiles.formats import Format, Input, open_source
+from datafiles.parquet_source import ParquetSource
 from scoring.journal import Journal, Progress, file_identity
-from scoring.json_source import JsonSource
-from scoring.outputs import ArrowOutput, CsvOutput, JsonOutput, Output, Scores, write_parquet
-from scoring.parquet_source import ParquetSource
+from scoring.outputs import (
+    ArrowOutput,
+    CsvOutput,
+    JsonOutput,
+    Output,
+    Scores,
+    result_schema,
+    write_parquet,
+)
 
-
-class Format(StrEnum):
-    csv = "csv"
-    jsonl = "jsonl"
-    parquet = "parquet"
-
-    @classmethod
-    def of(cls, path: Path) -> Format:
-        try:
-            return cls(path.suffix.lower().removeprefix("."))
-        except ValueError:
-            raise InvalidInput(f"{path} must end in .csv, .jsonl or .parquet") from None
-
-
-_OUTPUTS: Mapping[Format, Callable[[Sequence[Version]], Output]] = {
+_OUTPUTS: Mapping[Format, Callable[[pa.Schema, Sequence[Version]], Output]] = {
     Format.csv: CsvOutput,
     Format.jsonl: JsonOutput,
     Format.parquet: ArrowOutput,
@@ -44,8 +37,9 @@ _OUTPUTS: Mapping[Format, Callable[[Sequence[Version]], Output]] = {
 class Job:
     """A file to score. `keep` are the input columns that the output repeats; None: all."""
 
-    source: Path
+    source: Input
     out: Path
+    out_format: Format
     column: str
     versions: Sequence[Version]
     keep: Sequence[str] | None = None
@@ -83,11 +77,11 @@ def score_file(scorer: ChunkScorer, job: Job, report: Report) -> Progress:
         OSError: a file cannot be read or written.
         ClusterFailed: the scorer is a cluster, which cannot score any more.
     """
-    source, output = _open(job)
+    source, output = open_job(job)
     with Journal(job.out, _job_identity(job, scorer.identities), restart=job.restart) as journal:
         if not journal.progress.is_complete:
             if not journal.progress.output_bytes:
-                journal.append(output.head(source.schema), b"", journal.progress)
+                journal.append(output.head(), b"", journal.progress)
             report(journal.progress, _fraction(job, source, journal.progress))
             chunks = source.chunks(journal.progress.end, job.limit)
             for chunk, scores in _scored(chunks, scorer):
@@ -128,33 +122,42 @@ def _fraction(job: Job, source: Source, progress: Progress) -> float:
     return read if job.limit is None else max(read, min(1.0, progress.end.rows / job.limit))
 
 
-def _open(job: Job) -> tuple[Source, Output]:
-    source_format, output_format = Format.of(job.source), Format.of(job.out)
-    if job.out.exists() and job.out.samefile(job.source):
+def open_job(job: Job) -> tuple[Source, Output]:
+    """Open the file to score, and make its output.
+
+    Raises:
+        InvalidInput: the file cannot be scored.
+    """
+    if job.out.exists() and job.out.samefile(job.source.path):
         raise InvalidInput("OUT is the same file as IN")
-    output = _OUTPUTS[output_format](job.versions)
-    added = output.added.names
-    source: Source
-    match source_format:
-        case Format.csv:
-            source = CsvSource(job.source, job.column, job.keep)
-        case Format.jsonl:
-            as_lines = output_format is Format.jsonl
-            source = JsonSource(job.source, job.column, job.keep, added, as_lines=as_lines)
-        case Format.parquet:
-            source = ParquetSource(job.source, job.column, job.keep)
-    if duplicates := set(added).intersection(source.schema.names):
-        raise InvalidInput(f"the input already has result columns: {', '.join(sorted(duplicates))}")
-    return source, output
+    added = result_schema(job.versions).names
+    source = open_source(
+        job.source,
+        job.column,
+        job.keep,
+        added,
+        as_lines=job.source.format is job.out_format is Format.jsonl,
+    )
+    if duplicates := set(added).intersection(source.names):
+        raise InvalidInput(
+            f"the input already has result columns: {', '.join(sorted(duplicates))}", "--id"
+        )
+    # Text files have strings.
+    strings = pa.schema([(name, pa.string()) for name in source.names])
+    schema = source.schema if isinstance(source, ParquetSource) else strings
+    return source, _OUTPUTS[job.out_format](schema, job.versions)
 
 
 def _job_identity(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:
     """The properties that must be equal for a run to continue an interrupted one."""
     return {
-        "input": file_identity(job.source),
+        "input": file_identity(job.source.path),
         "column": job.column,
         "columns": None if job.keep is None else list(job.keep),
         "limit": job.limit,
         "models": dict(identities),
         "chunks": [CHUNK_ROWS, CHUNK_BYTES],
+        # Only where they were given, so that runs which an earlier release began can be resumed.
+        **({"encoding": job.source.encoding} if job.source.encoding else {}),
+        **({"delimiter": job.source.delimiter} if job.source.delimiter else {}),
     }

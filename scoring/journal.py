@@ -26,7 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from core.private_files import make_private
-from scoring.chunks import Position
+from datafiles.chunks import Position
 
 _RESTART = "use --restart to begin again"
 # The bytes at the beginning and at the end of the input that identify it.

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import base64
 import csv
-import io
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.types import Classification, Version
-from scoring.chunks import Columns
+from datafiles.arrow_types import readable_schema, utc_schema
+from datafiles.chunks import Columns
 
 # The size of a row group of Parquet, which is in memory while it is written.
 _GROUP_ROWS = 32_768
@@ -30,64 +31,92 @@ _DIGITS = 6
 Scores = Mapping[Version, Sequence[Classification]]
 
 
+def result_schema(versions: Sequence[Version]) -> pa.Schema:
+    """The columns that an output adds to those of the input."""
+    names = [f"{name}_{v}" for v in versions for name in ("sentiment", "confidence")]
+    types = [pa.string(), pa.float64()] * len(versions)
+    return pa.schema([*zip(names, types, strict=True), ("truncated", pa.bool_())])
+
+
 class Output(ABC):
-    """Formats chunks as bytes to append."""
+    """Formats chunks as bytes to append; `schema` has the columns of the input."""
 
-    def __init__(self, versions: Sequence[Version]) -> None:
+    def __init__(self, schema: pa.Schema, versions: Sequence[Version]) -> None:
+        self._schema = schema
         self._versions = versions
-        names = [f"{name}_{v}" for v in versions for name in ("sentiment", "confidence")]
-        types = [pa.string(), pa.float64()] * len(versions)
-        # The columns that the output adds to those of the input.
-        self.added = pa.schema([*zip(names, types, strict=True), ("truncated", pa.bool_())])
+        self._added = result_schema(versions)
 
-    def head(self, schema: pa.Schema) -> bytes:  # noqa: ARG002  for JSON lines
-        """The bytes before the first row; `schema` has the columns of the input."""
+    def head(self) -> bytes:
+        """The bytes before the first row."""
         return b""
 
     @abstractmethod
     def rows(self, columns: Columns, scores: Scores) -> bytes: ...
 
-    def _results(self, scores: Scores) -> pa.Table:
+    def _results(self, scores: Scores) -> list[Sequence[object]]:
+        """The columns that are added."""
         columns: list[Sequence[object]] = []
         for version in self._versions:
             columns.append([result.sentiment for result in scores[version]])
             columns.append([round(result.confidence, _DIGITS) for result in scores[version]])
         by_row = zip(*(scores[version] for version in self._versions), strict=True)
         columns.append([any(result.truncated for result in results) for results in by_row])
-        return pa.table(columns, self.added)
-
-    def _joined(self, columns: pa.Table, scores: Scores) -> pa.Table:
-        for field, values in zip(self.added, self._results(scores).columns, strict=True):
-            columns = columns.append_column(field, values)
         return columns
 
 
 class CsvOutput(Output):
-    def head(self, schema: pa.Schema) -> bytes:
-        return _csv([[*schema.names, *self.added.names]])
+    def head(self) -> bytes:
+        return _csv([[*self._schema.names, *self._added.names]])
 
     def rows(self, columns: Columns, scores: Scores) -> bytes:
-        table = _readable(self._joined(columns, scores))
-        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        return _csv([_csv_value(value) for value in row] for row in rows)
+        rows: Iterable[Iterable[object]] = columns
+        if isinstance(columns, pa.Table):
+            rows = zip(*(c.to_pylist() for c in _readable(columns).columns), strict=True)
+        results = zip(*self._results(scores), strict=True)
+        return _csv(
+            [_csv_value(value) for value in (*row, *added)]
+            for row, added in zip(rows, results, strict=True)
+        )
 
 
 class JsonOutput(Output):
     def rows(self, columns: Columns, scores: Scores) -> bytes:
-        rows = _json_rows(columns) if isinstance(columns, pa.Table) else columns
+        results = zip(*self._results(scores), strict=True)
         return b"".join(
-            row.removesuffix(b"}").rstrip() + b"," + added[1:] + b"\n"
-            for row, added in zip(rows, _json_rows(self._results(scores)), strict=True)
+            _with_members(row, dict(zip(self._added.names, added, strict=True)))
+            for row, added in zip(self._objects(columns), results, strict=True)
         )
+
+    def _objects(self, columns: Columns) -> Iterator[bytes]:
+        """The rows as JSON objects, of which those of JSON lines are already."""
+        if isinstance(columns, pa.Table):
+            for row in _readable(columns).to_pylist():
+                yield orjson.dumps(_json_value(row), default=_as_string)
+            return
+        for row in columns:
+            if isinstance(row, bytes):
+                yield row
+            else:
+                yield orjson.dumps(dict(zip(self._schema.names, row, strict=True)))
 
 
 class ArrowOutput(Output):
-    def head(self, schema: pa.Schema) -> bytes:
-        return bytes(pa.schema([*schema, *self.added]).serialize())
+    def head(self) -> bytes:
+        return bytes(pa.schema([*self._schema, *self._added]).serialize())
 
     def rows(self, columns: Columns, scores: Scores) -> bytes:
-        table = self._joined(columns, scores).combine_chunks()
-        return b"".join(bytes(batch.serialize()) for batch in table.to_batches())
+        table = columns
+        if not isinstance(table, pa.Table):
+            by_column = [[row[i] for row in table] for i in range(len(self._schema))]
+            table = pa.table(by_column, self._schema)
+        for field, values in zip(self._added, self._results(scores), strict=True):
+            table = table.append_column(field, pa.array(values, field.type))
+        return b"".join(bytes(batch.serialize()) for batch in table.combine_chunks().to_batches())
+
+
+def _with_members(row: bytes, members: Mapping[str, object]) -> bytes:
+    """A JSON object with further members, and a line feed."""
+    return row.removesuffix(b"}").rstrip() + b"," + orjson.dumps(members)[1:] + b"\n"
 
 
 def write_parquet(stream: Path, target: Path) -> None:
@@ -113,29 +142,50 @@ def _groups(batches: pa.RecordBatchStreamReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(group)
 
 
+class _Lines:
+    """The file that a CSV writer writes to: each row with a line feed at its end.
+
+    The writer itself ends rows with CR LF, because it quotes only line ends that it writes: before
+    Python 3.13 it would leave a lone CR in a field unquoted, which ends a row for many readers.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[str] = []
+
+    def write(self, row: str) -> None:
+        self.rows.append(row.removesuffix("\r\n") + "\n")
+
+
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    lines = _Lines()
+    csv.writer(lines).writerows(rows)
+    return "".join(lines.rows).encode()
 
 
 def _csv_value(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    return orjson.dumps(value, default=_as_string).decode().strip('"')
+    return orjson.dumps(_json_value(value), default=_as_string).decode().strip('"')
 
 
-def _json_rows(table: pa.Table) -> list[bytes]:
-    return [orjson.dumps(row, default=_as_string) for row in _readable(table).to_pylist()]
+def _json_value(value: Any) -> Any:
+    """Replace the numbers that JSON does not have by their names; orjson would write null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' * (value < 0)}Infinity"
+    if isinstance(value, dict):
+        return {key: _json_value(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(member) for member in value]
+    return value
 
 
 def _readable(table: pa.Table) -> pa.Table:
     """Convert times to strings with Arrow, because Python's times have no nanoseconds."""
-    for index, field in enumerate(table.schema):
-        if pa.types.is_temporal(field.type) and not pa.types.is_duration(field.type):
-            column = pc.cast(table.column(index), pa.string())
-            table = table.set_column(index, field.name, column)
-    return table
+    try:
+        return table.cast(readable_schema(table.schema))
+    except pa.ArrowInvalid:  # a time zone that this machine does not know
+        in_utc = table.cast(utc_schema(table.schema))
+        return in_utc.cast(readable_schema(in_utc.schema))
 
 
 def _as_string(value: object) -> str:

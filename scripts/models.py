@@ -57,7 +57,8 @@ Tag = Annotated[str, typer.Argument(help="name:version, as `list` shows it")]
 HeldOut = Annotated[
     Path | None,
     typer.Option(
-        help="labelled texts the model was not trained on: CSV or JSON lines with text and label"
+        help="texts the model was not trained on: a CSV, JSON lines or Parquet file with text and"
+        " label"
     ),
 ]
 

@@ -7,29 +7,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import bentoml
+import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from core.late_packages import REQUIREMENTS, PackagesUnavailable, ensure_packages
-from core.settings import Settings, get_settings
+from core.settings import Settings, SettingsError, get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
+from datafiles.chunks import InvalidInput
+from datafiles.formats import PYARROW_MB, Format, Input
 from runners.engines.choice import EngineUnavailable
 
 if TYPE_CHECKING:
     from scoring.job import ChunkScorer, Job
+    from scoring.journal import Progress
 
-# As Linux on x86 downloads it.
-PYARROW_MB = 55
 INTERRUPTED = 130
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
-    source: Annotated[Path, typer.Argument(metavar="IN", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Argument(metavar="OUT", dir_okay=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            exists=True,
+            dir_okay=False,
+            allow_dash=True,
+            help="a file, or - for stdin",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", dir_okay=False, allow_dash=True, help="a file, or - for stdout"
+        ),
+    ],
     column: Annotated[str, typer.Option(help="the column of the text")] = "text",
     versions: Annotated[str, typer.Option(help="v1, v2, or both")] = "v1,v2",
     keep: Annotated[
@@ -44,11 +60,27 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         str | None,
         typer.Option(metavar="ADDRESS", help="score on this Ray cluster: host:port or auto"),
     ] = None,
+    from_: Annotated[
+        Format | None, typer.Option("--from", help="format of IN, whatever its name is")
+    ] = None,
+    to: Annotated[Format | None, typer.Option(help="format of OUT, whatever its name is")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="of a CSV file, such as ';' or tab [default: found]")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="of a text file, such as cp1252 [default: UTF-8, or UTF-16 if found]"),
+    ] = None,
+    as_served: Annotated[
+        bool,
+        typer.Option("--as-served", help="use the models that the runners on this machine hold"),
+    ] = False,
 ) -> None:
     """Score the texts of IN and write OUT.
 
-    The names' endings give the formats: .csv, .jsonl or .parquet. After an interruption the same
-    command resumes. Rows that cannot be scored go to OUT.rejected.jsonl with the reason.
+    The names' endings give the formats: .csv, .tsv, .jsonl or .parquet, also with .gz or .zst for
+    IN. After an interruption the same command resumes. Rows that cannot be scored go to
+    OUT.rejected.jsonl with the reason.
     """
     try:
         ensure_packages(REQUIREMENTS / "score.lock", "scoring files", PYARROW_MB)
@@ -56,30 +88,82 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         console.print(f"[bold red]not scored:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
     # Imported here because they import what may just have been installed.
-    from scoring.chunks import InvalidInput
-    from scoring.job import ClusterFailed, Job, score_file
+    from scoring.job import ClusterFailed, Job
     from scoring.journal import CannotResume
-    from scoring.reporting import counts, reporting
+    from scoring.pipes import STDIO, as_files, write_out
+    from scoring.served import NotServed, settings_as_served
 
     columns = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
-    job = Job(source, out, column, _versions(versions), columns, limit, restart)
-    settings = get_settings()
     sigterm_as_ctrl_c()  # so that the committed rows stay
+    resumes = "" if STDIO in {source, out} else "; the same command resumes"
     try:
-        with ExitStack() as stack:
-            with console.status(f"loading the models{' on the nodes' if ray else ''}"):
-                scorer = stack.enter_context(_scorer(job, settings, ray))
-            done = score_file(scorer, job, stack.enter_context(reporting(console)))
-    except (InvalidInput, CannotResume, EngineUnavailable, bentoml.exceptions.NotFound) as error:
+        formats = from_ or Format.of(source), to or _output_format(out, from_ or Format.of(source))
+        chosen = _versions(versions)
+        settings = get_settings()
+        if as_served:
+            settings = settings_as_served(chosen, settings)
+        with as_files(source, out) as (read, written):
+            given = Input(read, formats[0], encoding, delimiter)
+            job = Job(given, written, formats[1], column, chosen, columns, limit, restart)
+            done = _score(job, settings, ray)
+            rejected = written.with_name(f"{written.name}.rejected.jsonl")
+            _check_scored(done, written, rejected)
+            if out == STDIO:
+                write_out(written, rejected)
+    except InvalidInput as error:
+        hint = f" (option: {error.option})" if error.option else ""
+        console.print(f"[bold red]not scored:[/] {escape(f'{source}: {error}{hint}')}")
+        raise typer.Exit(1) from error
+    except (
+        CannotResume, EngineUnavailable, NotServed, SettingsError, bentoml.exceptions.NotFound,
+    ) as error:  # fmt: skip
         console.print(f"[bold red]not scored:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
     except (OSError, ClusterFailed) as error:
-        console.print(f"[bold red]stopped:[/] {escape(str(error))}; the same command resumes")
+        console.print(f"[bold red]stopped:[/] {escape(str(error))}{resumes}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        console.print("stopped; the scored rows are saved, and the same command resumes")
+        saved = "the scored rows are saved, and the same command resumes"
+        console.print(f"stopped; {saved if resumes else 'nothing was written'}")
         raise typer.Exit(INTERRUPTED) from None
-    console.print(f"{out}: {counts(done)}")
+
+
+def _score(job: Job, settings: Settings, ray: str | None) -> Progress:
+    """Score, and print how the file was read, with which models, and what came out."""
+    from scoring.job import open_job, score_file
+    from scoring.reporting import counts, reporting
+
+    # Before the models are loaded, which takes longer.
+    source, _ = open_job(job)
+    console.print(escape(f"reading the column {source.column} of {source.description}"))
+    with ExitStack() as stack:
+        with console.status(f"loading the models{' on the nodes' if ray else ''}"):
+            scorer = stack.enter_context(_scorer(job, settings, ray))
+        done = score_file(scorer, job, stack.enter_context(reporting(console)))
+    for version, identity in scorer.identities.items():
+        console.print(escape(f"{version}: {settings.model_tag(version)}, revision {identity}"))
+    console.print(escape(f"{job.out}: {counts(done)}"))
+    return done
+
+
+def _check_scored(done: Progress, out: Path, rejected: Path) -> None:
+    """Remove an output without rows, if there were rows.
+
+    Raises:
+        InvalidInput: all of them were rejected.
+    """
+    if done.scored or not done.rejected:
+        return
+    out.unlink()
+    with rejected.open("rb") as file:
+        first = orjson.loads(file.readline())
+    rows = "the only row was" if done.rejected == 1 else f"all {done.rejected:,} rows were"
+    reason = f"{rows} rejected, the first in line {first['line']}: {first['reason']}"
+    raise InvalidInput(reason, "--column, --delimiter, --encoding")
+
+
+def _output_format(out: Path, source: Format) -> Format:
+    return source if out == Path("-") else Format.of_output(out)
 
 
 def _scorer(job: Job, settings: Settings, ray: str | None) -> AbstractContextManager[ChunkScorer]:

@@ -5,15 +5,37 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from core.errors import PROBLEM_CONTENT_TYPE
 from web.response_headers import CorsHeaders
 
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 FIRST_PROBE_SECONDS = 0.01
 MAX_PROBE_SECONDS = 1.0
+
+
+class Answer(RequestResponseCycle):
+    """Drops what is for a client that has left."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        try:
+            await super().send(message)
+        except RuntimeError as error:
+            # uvloop closes its socket at a failed write, and raises at the next one before it says
+            # that the connection is lost: for every request that such a client has sent ahead.
+            if "handler is closed" not in str(error):
+                raise
+            self.disconnected = True
 
 
 class AnsweringConnection(HttpToolsProtocol):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn import config
+from uvicorn.protocols.http import httptools_impl
 
+from serving.answering import Answer
 from serving.connection import BoundedConnection
 from web.response_headers import CorsHeaders
 from web.shedding import SHED_STATUS, LoadShedder, shed_response
@@ -98,5 +100,6 @@ def use_bounded_protocol(
     BoundedHttpProtocol.shedder = shedder
     BoundedHttpProtocol.cors = CorsHeaders(cors_origins)
     BoundedHttpProtocol.targets = RequestTargets(path_prefix)
+    httptools_impl.RequestResponseCycle = Answer  # type: ignore[misc]
     protocols: dict[Any, Any] = config.HTTP_PROTOCOLS
     protocols["auto"] = f"{__name__}:{BoundedHttpProtocol.__name__}"

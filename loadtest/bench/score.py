@@ -16,14 +16,15 @@ import typer
 
 from core.settings import get_settings
 from core.types import Version
+from datafiles.chunks import CHUNK_ROWS
+from datafiles.formats import Format, Input
 from loadtest.bench.engines import Ids, infer_all
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.table import console
 from loadtest.traffic import Kind, texts_of
 from runners.classifier import Classifier
 from runners.packing import pack
-from scoring.chunks import CHUNK_ROWS
-from scoring.job import Format, Job, score_file
+from scoring.job import Job, score_file
 from scoring.scorer import Scorer, load_models, streams_of
 
 VERSION: Version = "v1"
@@ -66,7 +67,8 @@ def main(
         source.write_bytes(b"".join(orjson.dumps({"text": text}) + b"\n" for text in texts))
         for turn in range(rounds):
             for format_, costs in scored.items():
-                job = Job(source, Path(folder) / f"{turn}.{format_}", "text", [VERSION])
+                out = Path(folder) / f"{turn}.{format_}"
+                job = Job(Input(source, Format.jsonl), out, format_, "text", [VERSION])
                 alone.append(_cost(partial(infer_all, engine, batches, streams), rows))
                 with Scorer(models, streams=streams) as scorer:
                     score = partial(score_file, scorer, job, lambda *_: None)

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from core.types import VERSIONS, Version
+from core.types import Version
 from scoring.cluster import scorer_on
-from scoring.job import ClusterFailed, Job, score_file
+from scoring.job import ClusterFailed, score_file
 from scoring.journal import Progress
 from scoring.scorer import LoadedModel
-from tests.unit.scoring.scorers import score, token_counters
+from tests.unit.scoring.scorers import make_job, score, token_counters
 
 ROWS = 12_000
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
@@ -57,7 +57,7 @@ def test_no_row_is_lost_or_doubled_when_a_node_and_a_driver_die(
     source, out, whole = (tmp_path / name for name in ("in.csv", "out.csv", "whole.csv"))
     write(source)
     score(source, whole)
-    job = Job(source, out, "text", VERSIONS)
+    job = make_job(source, out)
 
     def die(progress: Progress, _: float) -> None:
         if progress.end.rows > 2_000:

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.paths import ROOT
-from scoring.chunks import CHUNK_ROWS
-from scoring.job import Format
+from datafiles.chunks import CHUNK_ROWS
+from datafiles.formats import Format
 from tests.unit.scoring.score_rows import (
     BAD,
     FORMATS,

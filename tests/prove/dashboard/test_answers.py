@@ -63,7 +63,10 @@ def test_csv_file_is_answered_row_by_row(page: Page) -> None:
         page.get_by_role("link", name="Save as CSV").click()
     saved = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
     assert len(saved) == 61
-    assert saved[1].startswith('"Film 0, a joy","')
+    assert saved[0] == (
+        '"id","text","sentiment_v1","confidence_v1","sentiment_v2","confidence_v2","truncated"'
+    )
+    assert saved[1].startswith('"0","Film 0, a joy","')
 
 
 def test_csv_file_past_the_rate_limit_waits_and_finishes(page: Page) -> None:
@@ -87,4 +90,50 @@ def test_csv_file_past_the_rate_limit_waits_and_finishes(page: Page) -> None:
 
 def test_empty_csv_file_shows_an_error(page: Page) -> None:
     page.locator("#csv").set_input_files({"name": "x.csv", "mimeType": "text/csv", "buffer": b""})
-    expect(page.locator("#answer [role=alert]")).to_contain_text("x.csv has no texts")
+    expect(page.locator("#answer [role=alert]")).to_have_text(
+        "x.csv is not scored: a CSV file must begin with the names of its columns."
+    )
+
+
+def give(page: Page, name: str, content: bytes) -> None:
+    page.locator("#csv").set_input_files({"name": name, "mimeType": "text/csv", "buffer": content})
+
+
+def test_bad_rows_are_listed_and_the_good_ones_are_scored(page: Page, seen: Seen) -> None:
+    long = "a joy " * 900
+    rows = f'1,a joy\n2\n3,"  "\n4,"{long}"\n5,"open\n6,a bore\n7,nul \0\n8,👍 fine\n'
+    give(page, "films.csv", f"id,text\n{rows}".encode())
+    expect(page.locator("#answer")).to_contain_text("3 texts of column text", timeout=SHOWN_MS)
+    bad = page.locator("#answer .scroll", has_text="Reason").locator("tbody tr")
+    expect(bad).to_have_count(5)
+    assert bad.locator("td:nth-child(1)").all_inner_texts() == ["3", "4", "5", "6", "8"]
+    reasons = bad.locator("td:nth-child(2)").all_inner_texts()
+    assert reasons[0] == "1 fields; the header has 2"
+    assert "5000 characters" in reasons[2]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save as CSV").click()
+    saved = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in saved] == ['"id"', '"1"', '"6"', '"8"']
+    # The refused batches are 422, which the browser reports.
+    assert [line for line in seen.complaints if "422" not in line] == []
+
+
+def test_column_delimiter_and_encoding_can_be_chosen(page: Page) -> None:
+    give(page, "films.csv", "nr;kritik;note\n1;Ein schöner Film;gut\n".encode("cp1252"))
+    alert = page.locator("#answer [role=alert]")
+    expect(alert).to_contain_text("it is not in UTF-8: line 2 has the byte 0xF6")
+    page.get_by_label("Encoding").select_option("cp1252")
+    expect(alert).to_contain_text("no column text; the columns are: nr, kritik, note")
+    page.get_by_label("Column").select_option("kritik")
+    expect(page.locator("#answer")).to_contain_text("1 texts of column kritik", timeout=SHOWN_MS)
+    expect(page.locator("#answer td.text")).to_have_text("Ein schöner Film")
+    expect(page.get_by_label("Delimiter")).to_have_value(";")
+    page.get_by_label("Column").select_option("note")
+    expect(page.locator("#answer td.text")).to_have_text("gut", timeout=SHOWN_MS)
+
+
+def test_text_that_is_too_long_is_refused_and_not_cut(page: Page) -> None:
+    page.get_by_label("Text, or drop a CSV file here").fill("a joy 👍 " * 700)
+    page.get_by_role("button", name="Ask both versions").click()
+    expect(page.locator("#answer [role=alert]")).to_be_visible()
+    assert page.locator("#text").input_value() == "a joy 👍 " * 700

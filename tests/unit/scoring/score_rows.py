@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scoring.job import Format
+from datafiles.formats import Format
 from tests.unit.scoring.scorers import counted, score
 
 GOOD = 'a good, "quoted"\nfilm'

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from core.types import VERSIONS, Classification, Version
+from datafiles.formats import Format, Input
 from scoring.job import Job, score_file
 from scoring.journal import Progress
 from scoring.scorer import LoadedModel, Scorer
@@ -50,14 +52,35 @@ def score(
     *,
     before: Callable[[int], None] = lambda _: None,
     versions: Sequence[Version] = VERSIONS,
-    keep: Sequence[str] | None = None,
-    limit: int | None = None,
-    restart: bool = False,
+    **options: Any,
 ) -> Progress:
-    job = Job(source, out, "text", versions, keep, limit, restart)
+    job = make_job(source, out, versions=versions, **options)
     models = {version: token_counters(before)[version] for version in versions}
     with Scorer(models, streams=2) as scorer:
         return score_file(scorer, job, lambda *_: None)
+
+
+def make_job(
+    source: Path,
+    out: Path,
+    *,
+    versions: Sequence[Version] = VERSIONS,
+    keep: Sequence[str] | None = None,
+    limit: int | None = None,
+    restart: bool = False,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+) -> Job:
+    return Job(
+        Input(source, Format.of(source), encoding, delimiter),
+        out,
+        Format.of_output(out),
+        "text",
+        versions,
+        keep,
+        limit,
+        restart,
+    )
 
 
 if __name__ == "__main__":

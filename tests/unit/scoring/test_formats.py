@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scoring.chunks import CHUNK_ROWS
-from scoring.job import Format
-from scoring.lines import MAX_LINE_BYTES
+from datafiles.chunks import CHUNK_ROWS
+from datafiles.formats import Format
+from datafiles.lines import MAX_LINE_BYTES
 from tests.unit.scoring.score_rows import (
     read_rows,
     rejected,
@@ -30,7 +30,8 @@ def test_bad_csv_rows_are_rejected_with_line_and_reason(tmp_path: Path) -> None:
         b'\xef\xbb\xbfid,text\r\n1,one\r\n2,two,too\r\n3\r\n\r\n4,"four\nlines"\r\n5,"a"b\r\n'
         b"6,\xff\r\n7, \x1f \r\n8," + b"x" * MAX_LINE_BYTES + b"\r\n9,nine\r\n10,\"open\r\n11,end",
     )  # fmt: skip
-    assert good == ["one", "four\nlines", "nine"]
+    # The line after the open quote is a row of its own.
+    assert good == ["one", "four\nlines", "nine", "end"]
     assert bad == [
         (3, "3 fields; the header has 2"),
         (4, "1 fields; the header has 2"),
@@ -56,7 +57,7 @@ def test_bad_json_rows_are_rejected_with_line_and_reason(tmp_path: Path) -> None
         (5, "the member text is missing"),
         (6, "text"),
         (7, "already has result columns"),
-        (8, "invalid JSON"),
+        (8, "not in UTF-8"),
     ]
     # JSON lines to JSON lines keeps every digit of a number.
     assert b'"n": 123456789012345678901234567890.10,"sent' in (tmp_path / "out.jsonl").read_bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scoring.chunks import InvalidInput
+from datafiles.chunks import InvalidInput
 from scoring.journal import CannotResume
 from tests.unit.scoring.score_rows import files_beside, read_rows, stopped_half_way, write_rows
 from tests.unit.scoring.scorers import score
@@ -69,7 +69,7 @@ def test_second_process_cannot_write_the_same_output(tmp_path: Path) -> None:
         ("in.txt", "text\na\n", "must end in .csv, .jsonl or .parquet"),
         ("in.csv", "", "must begin with the names"),
         ("in.csv", "a,b\n1,2\n", "no column text; the columns are: a, b"),
-        ("in.csv", "text,text\n1,2\n", "two columns have the same name"),
+        ("in.csv", "text,text\n1,2\n", "columns 1 and 2 have the same name: text"),
         ("in.csv", "text,truncated\n1,2\n", "already has result columns: truncated"),
         ("in.csv", '"text\n', "the header cannot be read"),
         ("in.parquet", "text", "not a Parquet file"),

@@ -64,6 +64,38 @@ async def test_change_that_another_site_requests_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("site", "mode", "origin", "status"),
+    [
+        # A link, and a bookmark.
+        ("cross-site", "navigate", None, 200),
+        ("none", "navigate", None, 200),
+        # Our own page.
+        ("same-origin", "cors", None, 200),
+        ("same-origin", "no-cors", None, 200),
+        # A picture, script or fetch of another site's page: it would use up the reader's limits.
+        ("cross-site", "no-cors", None, 403),
+        ("same-site", "no-cors", None, 403),
+        ("cross-site", "cors", "https://evil.example", 403),
+        ("same-site", "cors", "http://127.0.0.1:8000", 403),
+        # One that the operator allows.
+        ("cross-site", "cors", ALLOWED, 200),
+    ],
+)
+async def test_page_of_another_site_loads_nothing_but_may_link_here(
+    site: str, mode: str, origin: str | None, status: int
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+    if origin is not None:
+        headers["Origin"] = origin
+    async with http() as client:
+        for method in ("GET", "HEAD"):
+            reply = await client.request(method, "/analytics/summary", headers=headers)
+            assert reply.status_code == status
+        # A preflight is answered by the rules of CORS.
+        assert (await client.options("/analytics/summary", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("hosts", "host", "status"),
     [
         (frozenset(), "127.0.0.1:3000", 200),

@@ -3,8 +3,10 @@
 import { key } from "./state.js";
 
 export class Problem extends Error {
-  constructor(status, detail, retryAfterSeconds) {
+  // `errors` are the fields that are wrong, with their messages.
+  constructor(status, detail, retryAfterSeconds, errors = []) {
     super(detail);
+    this.errors = errors;
     this.status = status;
     this.retryAfterSeconds = retryAfterSeconds;
   }
@@ -25,7 +27,7 @@ async function ask(path, options) {
   // /health tells what is down with a 503.
   if (reply.ok || (reply.status === 503 && told.versions)) return told;
   const seconds = Number(reply.headers.get("Retry-After")) || null;
-  throw new Problem(reply.status, told.detail ?? `The service answers ${reply.status}.`, seconds);
+  throw new Problem(reply.status, told.detail ?? `The service answers ${reply.status}.`, seconds, told.errors);
 }
 
 export function get(path, query = {}) {

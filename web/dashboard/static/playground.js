@@ -1,13 +1,11 @@
 // Asks both versions about a text or a CSV file, and tells the service who was right.
 
 import { post } from "./api.js";
-import { csvOf, parse } from "./csv_rows.js";
-import { el, swatch, table } from "./dom.js";
+import { el, swatch } from "./dom.js";
 import { milliseconds, probability } from "./format.js";
+import { scoreFile } from "./scored_file.js";
 
 const VERSIONS = ["v1", "v2"];
-const BATCH = 50;
-const MOST_ROWS = 1_000;
 const SENTIMENTS = ["positive", "neutral", "negative"];
 
 export function start({ form, answer, file, area, failed, asked }) {
@@ -21,10 +19,18 @@ export function start({ form, answer, file, area, failed, asked }) {
     }, answer, failed);
   });
   const take = (chosen) => busy(form, async () => {
-    await scored(await chosen.text(), chosen.name, answer);
-    asked();
+    const bytes = new Uint8Array(await chosen.arrayBuffer());
+    const score = async (choices) => {
+      await scoreFile(bytes, chosen.name, choices, answer, (others) => busy(form, () => score(others), answer, failed));
+      asked();
+    };
+    await score({});
   }, answer, failed);
-  file.addEventListener("change", () => { if (file.files[0]) take(file.files[0]); });
+  file.addEventListener("change", () => {
+    if (file.files[0]) take(file.files[0]);
+    // The same file, mended, can be chosen again.
+    file.value = "";
+  });
   area.addEventListener("dragover", (event) => { event.preventDefault(); area.classList.add("dropping"); });
   area.addEventListener("dragleave", () => area.classList.remove("dropping"));
   area.addEventListener("drop", (event) => {
@@ -88,46 +94,4 @@ function feedback(predictions, verdict, failed) {
     }
   }
   return el("div", { class: "row" }, el("span", {}, `${verdict} What is it really?`), buttons, told);
-}
-
-// A file may hold more than the limit lets through in a minute.
-async function patient(path, body, wait) {
-  for (;;) {
-    try {
-      return await post(path, body);
-    } catch (problem) {
-      if (problem.status !== 429 || !problem.retryAfterSeconds) throw problem;
-      await wait(problem.retryAfterSeconds);
-    }
-  }
-}
-
-async function scored(content, name, answer) {
-  const { texts, column } = parse(content);
-  if (!texts.length) throw new Error(`${name} has no texts: a header and one text a line are expected.`);
-  const taken = texts.slice(0, MOST_ROWS);
-  const rows = [];
-  const progress = el("progress", { max: taken.length, value: 0, "aria-label": "Texts asked" });
-  const note = el("p", { class: "dim", role: "status" });
-  answer.replaceChildren(progress, note);
-  const wait = (seconds) => {
-    note.textContent = `RATE_LIMIT_BATCH is reached: goes on in ${seconds} s, after ${rows.length} of ${taken.length} texts.`;
-    return new Promise((resume) => setTimeout(resume, 1_000 * seconds));
-  };
-  for (let from = 0; from < taken.length; from += BATCH) {
-    const batch = taken.slice(from, from + BATCH);
-    const [v1, v2] = await Promise.all(VERSIONS.map((version) => patient("predict/batch", { texts: batch, version }, wait)));
-    note.textContent = "";
-    batch.forEach((text, index) => rows.push({ text, v1: v1.predictions[index], v2: v2.predictions[index] }));
-    progress.value = rows.length;
-  }
-  const differ = rows.filter((row) => row.v1.sentiment !== row.v2.sentiment).length;
-  const more = texts.length > taken.length ? ` The first ${MOST_ROWS} of ${texts.length}: for all, scripts/score.py.` : "";
-  const link = el("a", { download: "sentiments.csv", href: URL.createObjectURL(new Blob([csvOf(rows)], { type: "text/csv" })) }, "Save as CSV");
-  answer.replaceChildren(
-    el("p", {}, `${rows.length} texts of column ${column}; the versions differ on ${differ}.${more} `, link),
-    table([
-      { name: "Text", of: (row) => row.text, class: "text" },
-      ...VERSIONS.map((version) => ({ name: version, of: (row) => [swatch(row[version].sentiment), `${row[version].sentiment} ${probability(row[version].confidence)}`] })),
-    ], rows.slice(0, 100), "Texts and what both versions say"));
 }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from core.input_text import Text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Rows that are read, scored and committed together. Batches never cross chunks, and an interruption
 # never changes a chunk. So it changes no score, even on engines whose 8-bit scales depend on the
@@ -23,16 +25,26 @@ _TEXT: TypeAdapter[str] = TypeAdapter(Text)
 
 
 class InvalidInput(ValueError):
-    """A file that cannot be scored; the message says why."""
+    """A file that cannot be read; the message says why.
+
+    `option` is the option of a command that would read it, if there is one.
+    """
+
+    def __init__(self, message: str, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class UnusableRow(ValueError):
-    """A row that cannot be scored; the message says why."""
+    """A row that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a source was read: bytes and lines of a text file, rows of any file."""
+    """How far a source was read: bytes and lines of a text file, rows of any file.
+
+    The bytes are those of the text in UTF-8, whatever the file's compression and encoding are.
+    """
 
     offset: int = 0
     line: int = 0
@@ -41,32 +53,44 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that was not scored; `line` counts the lines of a text file, or Parquet rows."""
+    """A row that is not used; `line` counts the lines of a text file, or Parquet rows."""
 
     line: int
     reason: str
     raw: str
 
 
-# The input columns that the output repeats: from JSON lines to JSON lines the rows as JSON objects,
-# which keep every digit of a number; in all other cases a table.
-Columns: TypeAlias = pa.Table | Sequence[bytes]
+# The input columns that a source repeats: from Parquet a table, from JSON lines to JSON lines the
+# rows as JSON objects, which keep every digit of a number, and in all other cases rows of strings.
+Columns: TypeAlias = "pa.Table | Sequence[bytes | Sequence[str | None]]"
+# Checks and strips a text. It raises UnusableRow.
+CheckText: TypeAlias = Callable[[object], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`texts` are the stripped texts of the usable rows; `end` is the end of the chunk."""
+    """`texts` are the stripped texts of the usable rows, and `lines` their lines or Parquet rows.
+
+    `end` is the end of the chunk.
+    """
 
     texts: Sequence[str]
+    lines: Sequence[int]
     columns: Columns
     rejected: Sequence[Rejection]
     end: Position
 
 
 class Source(Protocol):
-    """A file of rows; `schema` has the input columns that the output repeats."""
+    """A file of rows; `names` are the columns that it repeats, `column` is that of the text."""
 
-    schema: pa.Schema
+    names: Sequence[str]
+    column: str
+
+    @property
+    def description(self) -> str:
+        """The format as it was found, for people."""
+        ...
 
     def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
         """Read the chunks from `start` on, up to `limit` rows of the file."""

@@ -1,0 +1,1 @@
+"""Files of rows in CSV, JSON lines and Parquet, which every command reads alike."""

@@ -1,0 +1,116 @@
+"""The formats of files of rows, and how they are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from datafiles.chunks import CheckText, Chunk, InvalidInput, Source, checked_text
+from datafiles.csv_source import CsvSource
+from datafiles.json_source import JsonSource
+from datafiles.text_file import TextFile, compression_of
+
+# As Linux on x86 downloads it.
+PYARROW_MB = 55
+_COMPRESSED = {".gz", ".gzip", ".zst", ".zstd"}
+
+
+class Format(StrEnum):
+    csv = "csv"
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+    @classmethod
+    def of(cls, path: Path) -> Format:
+        """The format that the ending of the name says.
+
+        Raises:
+            InvalidInput: it says none.
+        """
+        suffixes = [suffix.lower() for suffix in path.suffixes]
+        while len(suffixes) > 1 and suffixes[-1] in _COMPRESSED:
+            suffixes.pop()
+        try:
+            return _ENDINGS[suffixes[-1]]
+        except (KeyError, IndexError):
+            raise InvalidInput(f"{path} must end in .csv, .jsonl or .parquet", "--from") from None
+
+    @classmethod
+    def of_output(cls, path: Path) -> Format:
+        """The format that a new file gets.
+
+        Raises:
+            InvalidInput: the ending of its name says none.
+        """
+        try:
+            return cls(path.suffix.lower().removeprefix("."))
+        except ValueError:
+            raise InvalidInput(f"{path} must end in .csv, .jsonl or .parquet", "--to") from None
+
+
+_ENDINGS = {
+    ".csv": Format.csv,
+    ".tsv": Format.csv,
+    ".jsonl": Format.jsonl,
+    ".ndjson": Format.jsonl,
+    ".json": Format.jsonl,
+    ".parquet": Format.parquet,
+    ".pq": Format.parquet,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file of rows, and how to read it; None is found in the file."""
+
+    path: Path
+    format: Format
+    encoding: str | None = None
+    delimiter: str | None = None
+
+
+def needs_pyarrow(source: Input) -> bool:
+    """Whether pyarrow, which is installed when it is first needed, reads this file."""
+    return source.format is Format.parquet or compression_of(source.path) == "zstd"
+
+
+def first_column(chunk: Chunk) -> list[object]:
+    """The values of the first column that a source repeats, for the usable rows."""
+    columns: Any = chunk.columns
+    if isinstance(columns, list):
+        return [row[0] for row in columns]
+    values: list[object] = columns.column(0).to_pylist()
+    return values
+
+
+def open_source(
+    source: Input,
+    column: str,
+    keep: Sequence[str] | None,
+    added: Sequence[str] = (),
+    check: CheckText = checked_text,
+    *,
+    as_lines: bool = False,
+) -> Source:
+    """Open a file of rows with texts in `column`, to repeat the columns `keep`, or all.
+
+    Rows of JSON lines that have columns `added` already are rejected; `as_lines` repeats them as
+    JSON objects.
+
+    Raises:
+        InvalidInput: the file cannot be read, or lacks a column.
+    """
+    if source.format is not Format.csv and source.delimiter is not None:
+        raise InvalidInput(f"{source.format} has no delimiter")
+    if source.format is Format.parquet:
+        # Imported here because only this needs pyarrow, which a command may have to install.
+        from datafiles.parquet_source import ParquetSource
+
+        return ParquetSource(source.path, column, keep, check)
+    file = TextFile(source.path, source.encoding, always_utf=source.format is Format.jsonl)
+    if source.format is Format.csv:
+        return CsvSource(file, column, keep, source.delimiter, check)
+    return JsonSource(file, column, keep, added, check, as_lines=as_lines)

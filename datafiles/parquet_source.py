@@ -1,0 +1,161 @@
+"""The source of Parquet files, read page by page: a row group of any size takes little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datafiles.arrow_types import plain_schema
+from datafiles.chunks import (
+    CHUNK_ROWS,
+    RAW_CHARACTERS,
+    CheckText,
+    Chunk,
+    InvalidInput,
+    Position,
+    Rejection,
+    UnusableRow,
+    checked_text,
+)
+from datafiles.columns import find_column, require_distinct
+
+_READ_BYTES = 1 << 20
+
+
+class ParquetSource:
+    """A Parquet file; `schema` has the columns that it repeats, with their types."""
+
+    description = "Parquet"
+
+    def __init__(
+        self,
+        path: Path,
+        column: str,
+        keep: Sequence[str] | None,
+        check: CheckText = checked_text,
+    ) -> None:
+        self._path = path
+        self._check = check
+        try:
+            with pq.ParquetFile(path) as file:
+                schema, metadata = file.schema_arrow, file.metadata
+                groups = map(metadata.row_group, range(metadata.num_row_groups))
+                self._groups = [group.num_rows for group in groups]
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidInput(f"not a Parquet file: {_line(error)}") from error
+        self.column = schema.names[find_column(column, schema.names)]
+        if keep is None:
+            require_distinct(schema.names)
+        kept = schema.names if keep is None else keep
+        self.names: Sequence[str] = [schema.names[find_column(name, schema.names)] for name in kept]
+        self._read_columns = list(dict.fromkeys((*self.names, self.column)))
+        try:
+            self._plain = plain_schema(pa.schema([schema.field(n) for n in self._read_columns]))
+        except ValueError as error:
+            raise InvalidInput(str(error)) from error
+        self.schema = pa.schema([self._plain.field(name) for name in self.names])
+        type_ = self._plain.field(self.column).type
+        if not _can_hold_text(type_):
+            raise InvalidInput(f"the column {self.column} holds {type_}, no texts", "--column")
+
+    def fraction(self, position: Position) -> float:
+        rows = sum(self._groups)
+        return position.rows / rows if rows else 1.0
+
+    def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
+        end = sum(self._groups) if limit is None else min(limit, sum(self._groups))
+        row = start.rows
+        tables = self._tables(start.rows)
+        pending = pa.table([])
+        while row < end:
+            size = min(CHUNK_ROWS, end - row)
+            while pending.num_rows < size:
+                try:
+                    table = next(tables).select(self._read_columns)
+                except (pa.ArrowException, OSError) as error:
+                    message = f"the rows after row {row + pending.num_rows:,} cannot be read"
+                    raise InvalidInput(f"{message}: {_line(error)}") from error
+                pending = pa.concat_tables([pending, table]) if pending.num_rows else table
+            yield self._chunk(pending.slice(0, size).cast(self._plain), row)
+            pending = pending.slice(size)
+            row += size
+
+    def _tables(self, start: int) -> Iterator[pa.Table]:
+        """Read the rows from `start` on, in tables of at most a chunk."""
+        group = 0
+        while group < len(self._groups) and start >= self._groups[group]:
+            start -= self._groups[group]
+            group += 1
+        with pq.ParquetFile(self._path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
+            groups = list(range(group, len(self._groups)))
+            for batch in file.iter_batches(
+                CHUNK_ROWS, row_groups=groups, columns=self._read_columns, use_threads=False
+            ):
+                if start < batch.num_rows:
+                    yield pa.Table.from_batches([batch.slice(start)])
+                start = max(0, start - batch.num_rows)
+
+    def _chunk(self, table: pa.Table, before: int) -> Chunk:
+        texts: list[str] = []
+        usable: list[int] = []
+        rejected: list[Rejection] = []
+        faults = _faults(table)
+        # As bytes, because one text that is not UTF-8 would end the conversion of all.
+        for index, value in enumerate(table.column(self.column).cast(pa.binary()).to_pylist()):
+            try:
+                texts.append(self._text(value, faults.get(index)))
+                usable.append(index)
+            except UnusableRow as error:
+                raw = (value or b"").decode("utf-8", "replace")[:RAW_CHARACTERS]
+                rejected.append(Rejection(before + index + 1, str(error), raw))
+        columns = table.select(self.names)
+        if rejected:
+            columns = columns.take(pa.array(usable, pa.int64()))
+        end = Position(rows=before + table.num_rows)
+        return Chunk(texts, [before + row + 1 for row in usable], columns, rejected, end)
+
+    def _text(self, value: bytes | None, fault: str | None) -> str:
+        if fault is not None:
+            raise UnusableRow(fault)
+        try:
+            return self._check(None if value is None else value.decode())
+        except UnicodeDecodeError:
+            raise UnusableRow(f"column {self.column}: not in UTF-8") from None
+
+
+def _can_hold_text(type_: pa.DataType) -> bool:
+    types = pa.types
+    return any(
+        is_type(type_)
+        for is_type in (
+            types.is_string, types.is_large_string, types.is_binary, types.is_large_binary,
+            types.is_fixed_size_binary, types.is_null,
+        )
+    )  # fmt: skip
+
+
+def _faults(table: pa.Table) -> dict[int, str]:
+    """The rows with values that are not valid, as strings that are not UTF-8, and the reasons."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        rows = ((row, table.take(pa.array([row]))) for row in range(table.num_rows))
+        return {row: fault for row, values in rows if (fault := _fault(values))}
+    return {}
+
+
+def _fault(row: pa.Table) -> str | None:
+    for name, column in zip(row.column_names, row.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            return f"column {name}: {'not in UTF-8' if 'UTF8' in str(error) else _line(error)}"
+    return None
+
+
+def _line(error: Exception) -> str:
+    """Arrow's message, which may have several lines."""
+    return " ".join(str(error).split())

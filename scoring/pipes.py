@@ -1,0 +1,53 @@
+"""Input from stdin and output to stdout, by way of files: a run reads and converts them at will."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.private_files import make_private
+
+STDIO = Path("-")
+
+
+@contextmanager
+def as_files(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Copy stdin, or a pipe, to a private temporary file; stdout gets one that `write_out` copies.
+
+    A path that names a regular file stays as it is.
+    """
+    with tempfile.TemporaryDirectory(prefix="sentiment-score-") as folder:
+        if source == STDIO or not source.is_file():
+            copied = Path(folder) / "in"
+            make_private(copied)
+            with copied.open("wb") as file:
+                if source == STDIO:
+                    shutil.copyfileobj(sys.stdin.buffer, file)
+                else:
+                    with source.open("rb") as pipe:
+                        shutil.copyfileobj(pipe, file)
+            source = copied
+        yield source, Path(folder) / "out" if out == STDIO else out
+
+
+def write_out(out: Path, rejected: Path) -> None:
+    """Write a finished output to stdout, and its rejected rows to stderr.
+
+    Raises:
+        BrokenPipeError: the reader of stdout has left.
+    """
+    if rejected.exists():
+        sys.stderr.write(rejected.read_text(encoding="utf-8"))
+    try:
+        with out.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
