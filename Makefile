@@ -107,8 +107,9 @@ dashboards: $(VENV)/.dev ## Write the Grafana dashboards
 .PHONY: faults
 faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROUNDS times (3), then prove-faults
 	@for round in $$(seq $(ROUNDS)); do \
-		$(BIN)/pytest -q -rP -p no:cacheprovider tests/served/test_faults.py \
-			tests/served/test_failing_databases.py tests/served/test_outages.py || exit 1; \
+		$(BIN)/pytest -q -rP -p no:cacheprovider --thorough tests/served/test_faults.py \
+			tests/served/test_failing_databases.py tests/served/test_outages.py \
+			tests/served/rollout/test_changes.py || exit 1; \
 	done
 	@$(SENTIMENT) prove faults
 
@@ -139,11 +140,13 @@ prove-nginx: $(VENV)/.dev ## Prove that limits count the clients of a real nginx
 .PHONY: prove-pooler
 prove-pooler: $(VENV)/.dev ## Prove that the service works behind PgBouncer in transaction mode
 
+.PHONY: prove-checkpoints
+prove-checkpoints: $(VENV)/.dev ## Prove that saved checkpoints open in transformers 4
 .PHONY: prove-arm64
 prove-arm64: $(VENV)/.dev $(ASSETS) ## Prove that the image for arm64 answers right, emulated; half an hour
 
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-faults prove-image prove-start prove-compose prove-railway prove-nginx prove-pooler prove-arm64:
+prove-alerts prove-dashboard prove-faults prove-image prove-start prove-compose prove-railway prove-nginx prove-pooler prove-checkpoints prove-arm64:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz

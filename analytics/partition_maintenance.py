@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.partitions import drop_day, make_partitions, partition_days
 from analytics.rollups import WRITERS_LOCK
 from core.background import Background
-from core.postgres import DATABASE_FAILURES, describe_failure
+from core.postgres import DATABASE_FAILURES, describe_failure, is_missing_right
 
 logger = logging.getLogger("bentoml.sentiment.partition_maintenance")
 
@@ -57,12 +57,14 @@ class PartitionMaintenance(Background):
             try:
                 dropped = await self.run(datetime.now(UTC).date())
             except DATABASE_FAILURES as error:
+                # A right does not come by itself.
+                seconds = HOUR_SECONDS if is_missing_right(error) else RETRY_SECONDS
                 logger.warning(
                     "partition maintenance failed and is tried again in %.0f s: %s",
-                    RETRY_SECONDS,
+                    seconds,
                     describe_failure(error),
                 )
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(seconds)
             else:
                 if dropped:
                     logger.info("dropped the log of %s", ", ".join(map(str, dropped)))

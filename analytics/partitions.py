@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Column, Delete, bindparam, delete, text
@@ -29,14 +30,45 @@ _DAY = timedelta(days=1)
 _NAME = "predictions_%Y%m%d"
 # Every later query would wait behind a lock that is waited for.
 _LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '2s'")
-_MISSING = text(
-    "SELECT name FROM unnest(CAST(:names AS text[])) AS needed (name) "
-    "WHERE to_regclass(name) IS NULL"
+_IS_ATTACHED = text(
+    "SELECT count(*) FROM pg_inherits WHERE inhparent = 'predictions'::regclass "
+    "AND inhrelid IN (SELECT to_regclass(name) FROM unnest(CAST(:names AS text[])) AS t (name))"
 )
 _PRESENT = text(
-    "SELECT inhrelid::regclass::text FROM pg_inherits "
+    "SELECT c.oid::regclass::text AS name, pg_get_expr(c.relpartbound, c.oid) AS bounds "
+    "FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid "
     "WHERE inhparent = 'predictions'::regclass ORDER BY 1"
 )
+_IS_TAKEN = text("SELECT to_regclass(:name) IS NOT NULL")
+_HAS_ROWS = text(
+    "SELECT EXISTS (SELECT FROM predictions WHERE tableoid = CAST(:partition AS regclass) "
+    "AND id >= :first AND id < :end)"
+)
+# A second partition of a day, or one whose name another table has, has a number at its end.
+_OWN_NAME = re.compile(r"predictions_(\d{8})(_\d+)?")
+_BOUNDS = re.compile(
+    r"FOR VALUES FROM \((?:'([0-9a-f-]{36})'|MINVALUE)\) TO \((?:'([0-9a-f-]{36})'|MAXVALUE)\)"
+)
+
+
+class Partition(NamedTuple):
+    """A partition of `predictions`, as a range of ids; without one it is the DEFAULT partition."""
+
+    name: str
+    ids: range | None
+
+    @property
+    def day(self) -> date | None:
+        """The day, if `make_partitions` made it; an operator's partition may span several."""
+        match = _OWN_NAME.fullmatch(self.name)
+        if match is None or self.ids is None:
+            return None
+        try:
+            day = datetime.strptime(match[1], "%Y%m%d").replace(tzinfo=UTC).date()
+        except ValueError:
+            return None
+        whole = _ids_of(day)
+        return day if whole.start <= self.ids.start and self.ids.stop <= whole.stop else None
 
 
 def _delete(column: Column[Any], since: str, until: str) -> Delete:
@@ -62,24 +94,63 @@ _DELETE_DAY = [
 
 
 async def make_partitions(connection: AsyncConnection, days: Iterable[date]) -> None:
-    """Create the missing partitions of `days`; the caller holds the writers' lock."""
+    """Create the missing partitions of `days`; the caller holds the writers' lock.
+
+    A partition of the operator's counts, whatever its name, schema and bounds are: only the ids
+    that have none get one. Ids that the DEFAULT partition has already stay in it.
+    """
     needed = {f"{day:{_NAME}}": day for day in days}
-    missing = (await connection.scalars(_MISSING, {"names": list(needed)})).all()
-    for name in missing:
-        first, end = _ids_of(needed[name])
-        await connection.execute(
-            ddl("CREATE TABLE %(name)s (LIKE predictions INCLUDING CONSTRAINTS)", name=name)
+    if await connection.scalar(_IS_ATTACHED, {"names": list(needed)}) == len(needed):
+        return
+    present = await _partitions(connection)
+    default = next((partition.name for partition in present if partition.ids is None), None)
+    for name, day in needed.items():
+        for ids in gaps(_ids_of(day), [partition.ids for partition in present if partition.ids]):
+            if default is None or not await _has_rows(connection, default, ids):
+                await _attach(connection, await _free_name(connection, name), ids)
+
+
+async def _attach(connection: AsyncConnection, name: str, ids: range) -> None:
+    await connection.execute(
+        ddl("CREATE TABLE %(name)s (LIKE predictions INCLUDING CONSTRAINTS)", name=name)
+    )
+    # To attach a table blocks nobody; CREATE TABLE .. PARTITION OF would lock all predictions.
+    await connection.execute(
+        ddl(
+            "ALTER TABLE predictions ATTACH PARTITION %(name)s "
+            "FOR VALUES FROM ('%(first)s') TO ('%(end)s')",
+            name=name,
+            first=str(UUID(int=ids.start)),
+            end=str(UUID(int=ids.stop)),
         )
-        # To attach a table blocks nobody; CREATE TABLE .. PARTITION OF would lock all predictions.
-        await connection.execute(
-            ddl(
-                "ALTER TABLE predictions ATTACH PARTITION %(name)s "
-                "FOR VALUES FROM ('%(first)s') TO ('%(end)s')",
-                name=name,
-                first=str(first),
-                end=str(end),
-            )
-        )
+    )
+
+
+async def _free_name(connection: AsyncConnection, name: str) -> str:
+    """`name`, or with a number after it if another table has it, perhaps a detached partition."""
+    free, number = name, 1
+    while await connection.scalar(_IS_TAKEN, {"name": free}):
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+async def _has_rows(connection: AsyncConnection, partition: str, ids: range) -> bool:
+    bounds = {"first": UUID(int=ids.start), "end": UUID(int=ids.stop)}
+    return bool(await connection.scalar(_HAS_ROWS, {"partition": partition, **bounds}))
+
+
+def gaps(needed: range, covered: Sequence[range]) -> Iterator[range]:
+    """The parts of `needed` that no range of `covered` has."""
+    start = needed.start
+    for ids in sorted(covered, key=lambda ids: ids.start):
+        if ids.start >= needed.stop:
+            break
+        if start < ids.start:
+            yield range(start, ids.start)
+        start = max(start, ids.stop)
+    if start < needed.stop:
+        yield range(start, needed.stop)
 
 
 async def drop_day(connection: AsyncConnection, day: date) -> bool:
@@ -87,36 +158,55 @@ async def drop_day(connection: AsyncConnection, day: date) -> bool:
 
     The caller holds the writers' lock. Detaching locks all predictions for a moment.
     """
-    if day not in await partition_days(connection):
+    names = [partition.name for partition in await _partitions(connection) if partition.day == day]
+    if not names:
         return False
-    first, end = _ids_of(day)
+    ids = _ids_of(day)
+    first, end = UUID(int=ids.start), UUID(int=ids.stop)
     start = datetime.combine(day, time(), UTC)
     bounds = {"first_id": first, "end_id": end, "start": start, "end": start + _DAY}
     await connection.execute(_LOCK_TIMEOUT)
     for statement in _DELETE_DAY:
         await connection.execute(statement, bounds)
-    name = f"{day:{_NAME}}"
-    await connection.execute(ddl("ALTER TABLE predictions DETACH PARTITION %(name)s", name=name))
-    await connection.execute(ddl("DROP TABLE %(name)s", name=name))
+    for name in names:
+        await connection.execute(
+            ddl("ALTER TABLE predictions DETACH PARTITION %(name)s", name=name)
+        )
+        await connection.execute(ddl("DROP TABLE %(name)s", name=name))
     return True
 
 
 async def partition_days(connection: AsyncConnection) -> list[date]:
-    """The days that have a partition, ascending; partitions with other names are left out."""
-    days = map(_day_of, (await connection.scalars(_PRESENT)).all())
-    return [day for day in days if day is not None]
+    """The days that have a partition of ours, ascending; an operator's partitions do not count."""
+    days = {partition.day for partition in await _partitions(connection)}
+    return sorted(day for day in days if day is not None)
 
 
-def _day_of(name: str) -> date | None:
-    """The day of a partition that `make_partitions` named."""
-    try:
-        day = datetime.strptime(name, _NAME).replace(tzinfo=UTC).date()
-    except ValueError:
+async def uncovered_days(connection: AsyncConnection, days: Iterable[date]) -> list[date]:
+    """The days of which some id has no partition, the DEFAULT partition included."""
+    present = await _partitions(connection)
+    if any(partition.ids is None for partition in present):
+        return []
+    covered = [partition.ids for partition in present if partition.ids]
+    return [day for day in days if any(gaps(_ids_of(day), covered))]
+
+
+async def _partitions(connection: AsyncConnection) -> list[Partition]:
+    return [
+        Partition(row.name, _range_of(row.bounds)) for row in await connection.execute(_PRESENT)
+    ]
+
+
+def _range_of(bounds: str) -> range | None:
+    """The ids between the bounds that PostgreSQL tells; None for the DEFAULT partition."""
+    match = _BOUNDS.fullmatch(bounds)
+    if match is None:
         return None
-    return day if f"{day:{_NAME}}" == name else None
+    first, end = match.groups()
+    return range(UUID(first).int if first else 0, UUID(end).int if end else 1 << 128)
 
 
-def _ids_of(day: date) -> tuple[UUID, UUID]:
-    """The first id of `day` and that of the next day."""
+def _ids_of(day: date) -> range:
+    """The ids of a day."""
     start = datetime.combine(day, time(), UTC)
-    return first_id(start), first_id(start + _DAY)
+    return range(first_id(start).int, first_id(start + _DAY).int)

@@ -57,7 +57,11 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
     Raises:
         ValueError: the setting has another form; the message does not quote it.
     """
-    return tuple(_parse(entry.strip()) for entry in text.split(",") if entry.strip())
+    keys = tuple(_parse(entry.strip()) for entry in text.split(",") if entry.strip())
+    if text and not keys:
+        # Variables that were to fill it are empty: without keys, everybody would be let in.
+        raise ValueError("has no entry; unset it to do without keys")
+    return keys
 
 
 def parse_key_file(text: str) -> tuple[tuple[ApiKey, ...], list[str]]:

@@ -11,6 +11,7 @@ ServiceError
 |   |-- PolicyConflict      409
 |   |-- BodyTooLarge        413
 |   |-- UnsupportedMedia    415
+|   |-- UnsupportedCoding   415
 |   |-- MisdirectedRequest  421
 |   |-- InvalidRequest      422
 |   `-- RateLimited         429
@@ -139,6 +140,13 @@ class BodyTooLarge(RequestError):
 class UnsupportedMedia(RequestError):
     status = 415
     headers: Mapping[str, str] = {"Accept-Post": "application/json"}
+
+
+class UnsupportedCoding(RequestError):
+    """The body is compressed in a way that the service does not decode."""
+
+    status = 415
+    headers: Mapping[str, str] = {"Accept-Encoding": "gzip, deflate, zstd"}
 
 
 class MisdirectedRequest(RequestError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import stat
 import time
 from collections.abc import Sequence
@@ -95,9 +96,26 @@ def read_key_file(file: Path) -> bytes:
         ValueError: every user of the machine could add keys to it, or it is too large.
     """
     with file.open("rb") as opened:
-        if stat.S_IMODE(file.stat().st_mode) & stat.S_IWOTH:
+        status = os.fstat(opened.fileno())
+        if status.st_mode & stat.S_IWOTH:
             raise ValueError(f"{file} can be written by every user of this machine")
+        # Kubernetes mounts a link to the file, which is in another folder.
+        for folder in {file.absolute().parent, file.resolve().parent}:
+            if lets_others_replace(folder, status.st_uid):
+                raise ValueError(f"{folder} lets every user of this machine replace {file.name}")
         content = opened.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{file} is larger than {MAX_FILE_BYTES:,} bytes")
     return content
+
+
+def lets_others_replace(folder: Path, owner: int) -> bool:
+    """Whether every user may put a file of their own in the place of the one that `owner` has.
+
+    In a folder with the sticky bit, such as /tmp, users cannot replace the files of others, but
+    anyone can be the first to make one.
+    """
+    mode = folder.stat().st_mode
+    if not mode & stat.S_IWOTH:
+        return False
+    return not mode & stat.S_ISVTX or owner not in (0, os.geteuid())

@@ -1,21 +1,31 @@
-"""Every Prometheus metric of the service, and the total of a counter over all processes.
+"""Every Prometheus metric of the service, and the totals of counters over all processes.
 
-BentoML sets PROMETHEUS_MULTIPROC_DIR before its workers start, so the metrics cover all workers and
-appear in BentoML's own /metrics. Label values come from closed sets, never from a request.
+The start sets PROMETHEUS_MULTIPROC_DIR for its workers, so the metrics cover all workers and appear
+in BentoML's own /metrics. Label values come from closed sets, never from a request.
 """
 
 from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, values
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, values
 
-if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+from core.metrics_files import read_families
+from core.metrics_map import ReservedMmapedDict
+
+_named = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+# The folder of the metrics of all processes; None in a process that keeps its own in memory. An
+# operator's shell may name a folder that is not there, for another program.
+FOLDER = Path(_named) if _named and Path(_named).is_dir() else None
+if FOLDER is None:
+    values.ValueClass = values.MutexValue
+else:
     # A worker is started, never forked, so its process id never changes. Without this, every
     # increment asks the kernel for it, which took 8 % of a cached request.
     _pid = os.getpid()
+    values.MmapedDict = ReservedMmapedDict  # type: ignore[attr-defined]
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
 
 CONFIDENCE_BUCKETS = (0.34, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -186,10 +196,19 @@ log_spool_age = Latest(
 )
 
 
-def total(name: str) -> float:
-    """Sum the counter `name` over all processes of this service."""
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return registry.get_sample_value(name) or 0.0
+def families() -> list[Metric]:
+    """Every metric, over all processes of this service."""
+    return list(REGISTRY.collect()) if FOLDER is None else read_families(FOLDER)
+
+
+def totals(*names: str) -> list[float]:
+    """Read counters and gauges without labels, over all processes of this service."""
+    if FOLDER is None:
+        return [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+    samples = {
+        sample.name: sample.value
+        for family in read_families(FOLDER, frozenset({"counter", "gauge"}))
+        for sample in family.samples
+        if not sample.labels
+    }
+    return [samples.get(name, 0.0) for name in names]

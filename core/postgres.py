@@ -6,9 +6,11 @@ for one transaction only. So nothing that the service does in a session may outl
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
@@ -43,6 +45,8 @@ DATABASE_FAILURES = (
     PoolTimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    # Among them: none of several hosts is the primary.
+    asyncpg.InternalClientError,
     OSError,
     TimeoutError,
 )
@@ -60,6 +64,11 @@ def is_value_failure(error: BaseException) -> bool:
     return isinstance(cause, _ENCODING_FAILURES)
 
 
+def is_missing_right(error: BaseException) -> bool:
+    """Whether the role lacks a right."""
+    return isinstance(_cause_of(error), asyncpg.InsufficientPrivilegeError)
+
+
 _TUNING = {
     # A query groups some 100,000 rollup bins: compiling it takes longer than running it, and its
     # groups fit into memory.
@@ -72,6 +81,8 @@ _TUNING = {
 _READ_ONLY_SETTINGS = ("in_hot_standby", "default_transaction_read_only")
 # Reading works in such a session, so it is replaced at intervals, not at each use.
 READ_ONLY_SECONDS = 2.0
+# The home of users without one, as Debian calls it.
+NO_HOME = "/nonexistent"
 _IS_POOLED = "is_pooled"
 _CONNECTED_AT = "connected_at"
 
@@ -83,6 +94,15 @@ def describe_failure(error: BaseException) -> str:
     return f"{type(cause).__name__}: {message}"
 
 
+def failure_reason(error: BaseException) -> str:
+    """The reason of a failed connection as part of a sentence."""
+    cause = _cause_of(error)
+    if isinstance(cause, TimeoutError) and not str(cause):
+        return "no answer in time"
+    message = cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause
+    return " ".join(str(message).split()) or type(cause).__name__
+
+
 def _cause_of(error: BaseException) -> BaseException:
     """The error of the driver behind SQLAlchemy's."""
     if isinstance(error, StatementError) and error.orig is not None:
@@ -92,6 +112,7 @@ def _cause_of(error: BaseException) -> BaseException:
 
 def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) -> AsyncEngine:
     """Make a pool of `pool_size` connections; waits and statements end after the time-out."""
+    _hide_unreadable_home()
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -114,6 +135,20 @@ def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) ->
     event.listen(engine.sync_engine, "checkout", _refuse_old_read_only)
     event.listen(engine.sync_engine, "handle_error", _drop_pool_of_wrong_server)
     return engine
+
+
+def _hide_unreadable_home() -> None:
+    """Let asyncpg do without HOME if this user may not enter it.
+
+    asyncpg looks there for a certificate and a password, and a connection would fail although it
+    needs neither. It has no argument against that.
+    """
+    try:
+        (Path.home() / ".postgresql" / "postgresql.key").stat()
+    except PermissionError:
+        os.environ["HOME"] = NO_HOME
+    except (OSError, RuntimeError):
+        pass
 
 
 class _Connector:

@@ -56,6 +56,8 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
         timeout=timeout_seconds,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
+        # Version 3 begins with HELLO, which old servers, proxies and renamed commands lack.
+        protocol=2,
         retry=Retry(NoBackoff(), 1),
         retry_on_error=list(WRONG_SERVER),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -26,14 +27,36 @@ def _checked_by(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def _check_host(value: str) -> str:
+def listening_host(value: str, *, has_ipv6: Callable[[], bool]) -> str:
+    """The address that `HOST` names; `::` is every address of a machine without IPv6 too.
+
+    Raises:
+        ValueError: it is no address, or one that this machine cannot have.
+    """
     if value == "localhost":
         return "127.0.0.1"
     try:
-        ip_address(value)
+        address = ip_address(value)
     except ValueError as error:
         raise ValueError("must be an IP address such as 127.0.0.1, 0.0.0.0 or ::") from error
-    return value
+    if address.version == 4 or has_ipv6():
+        return str(address)
+    if address.is_unspecified:
+        return str(IPv4Address(0))
+    raise ValueError("must be an IPv4 address such as 127.0.0.1: this machine has no IPv6")
+
+
+def _has_ipv6() -> bool:
+    """Whether the kernel has IPv6; one that has may still have no address."""
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def _check_host(value: str) -> str:
+    return listening_host(value, has_ipv6=_has_ipv6)
 
 
 def _beside_service(file: Path) -> Path:
@@ -52,6 +75,13 @@ def _check_runner_key(key: str) -> None:
         raise ValueError(
             "must be printable ASCII without spaces around it, because a header carries it"
         )
+
+
+def _check_path_prefix(value: str) -> str:
+    prefix = value.rstrip("/")
+    if prefix and not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", prefix):
+        raise ValueError("must be a path such as /sentiment, of letters, digits and any of ._~-")
+    return prefix
 
 
 def _parse_origins(value: object) -> object:
@@ -97,6 +127,7 @@ RunnerKey = Annotated[SecretStr, _checked_by(_check_runner_key)]
 Host = Annotated[str, AfterValidator(_check_host)]
 KeyFile = Annotated[Path, AfterValidator(_beside_service)]
 MemorySize = Annotated[str, AfterValidator(_check_memory_size)]
+PathPrefix = Annotated[str, AfterValidator(_check_path_prefix)]
 RateLimit = Annotated[str, AfterValidator(check_rate)]
 AllowedHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_hosts)]
 TrustedProxies = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_proxies)]

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
+from core.otlp import check_otlp
 from core.paths import DEFAULT_DATA_FOLDER, ROOT, resolve_data_folder
+from core.setting_sources import TrimmedSource
 from core.setting_types import (
     AllowedHosts,
     ApiKeys,
@@ -20,13 +22,14 @@ from core.setting_types import (
     Host,
     KeyFile,
     MemorySize,
+    PathPrefix,
     RateLimit,
     RedisUrl,
     RunnerKey,
     TrustedProxies,
 )
 from core.types import EngineName, GoneEngine, LogFormat, Version
-from core.urls import asyncpg_url
+from core.urls import asyncpg_url, redis_py_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -40,13 +43,28 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=ROOT / ".env",
-        env_file_encoding="utf-8",
+        env_file_encoding="utf-8-sig",  # editors of Windows put a mark before the first name
         env_ignore_empty=True,
         extra="ignore",
+        allow_inf_nan=False,
         frozen=True,
         use_attribute_docstrings=True,
         hide_input_in_errors=True,  # a URL that cannot be parsed may still hold a password
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, then `.env`; both without the white space around a value."""
+        del file_secret_settings
+        files = (TrimmedSource(settings_cls, source) for source in (env_settings, dotenv_settings))
+        return (init_settings, *files)
 
     database_url: DatabaseUrl | None = None
     """URL of PostgreSQL; unset: the start makes a private PostgreSQL, but not in the image"""
@@ -57,7 +75,7 @@ class Settings(BaseSettings):
     )
     """folder of the spool, and of the private PostgreSQL and Redis"""
     host: Host = "127.0.0.1"
-    """address to listen on; 0.0.0.0: all addresses of this machine"""
+    """address to listen on; `::`: all addresses of this machine; 0.0.0.0: all of IPv4"""
     port: int = Field(3000, ge=1, le=65535)
     """port to listen on"""
     api_workers: int = Field(1, ge=1, le=64)
@@ -93,6 +111,11 @@ class Settings(BaseSettings):
         description="addresses or networks of the proxies whose X-Forwarded-For counts; *: "
         "whichever connects; unset: none",
     )
+    path_prefix: PathPrefix = Field(
+        "",
+        description="path below which a proxy has the service, as /sentiment, if the proxy leaves "
+        "it in the path; paths without it are answered too",
+    )
     rate_limit_predict: RateLimit = "100/minute"
     """limit per client, or off: /predict, /predict/ab, /predict/ab-compare, /feedback"""
     rate_limit_batch: RateLimit = "20/minute"
@@ -115,38 +138,38 @@ class Settings(BaseSettings):
 
     max_batch_texts: int = Field(100, ge=1, le=10_000)
     """most texts in one /predict/batch"""
-    max_body_bytes: int = Field(4_194_304, ge=65_536)
+    max_body_bytes: int = Field(4_194_304, ge=65_536, le=1 << 30)
     """larger request bodies are refused (413)"""
-    body_timeout_seconds: float = Field(10.0, gt=0)
+    body_timeout_seconds: float = Field(10.0, gt=0, le=3_600)
     """slower request headers and bodies are refused (408)"""
-    keep_alive_seconds: int = Field(75, gt=0)
+    keep_alive_seconds: int = Field(75, gt=0, le=86_400)
     """idle connections are closed after this; keep it above the load balancer's"""
-    request_timeout_seconds: float = Field(30.0, gt=0)
+    request_timeout_seconds: float = Field(30.0, gt=0, le=3_600)
     """longest time for a reply, else 504; X-Request-Timeout-Ms asks for less"""
-    drain_seconds: float = Field(1.0, ge=0)
+    drain_seconds: float = Field(1.0, ge=0, le=3_600)
     """after SIGTERM the service is not ready but still serves for this time"""
-    stop_seconds: float = Field(30.0, gt=0)
+    stop_seconds: float = Field(30.0, gt=0, le=3_600)
     """a worker that has not stopped by then is killed; the log is kept"""
     engine: Literal["auto", EngineName, GoneEngine] = "auto"
     """inference engine; auto: the fastest saved engine that this CPU runs"""
-    runner_threads: int = Field(0, ge=0)
+    runner_threads: int = Field(0, ge=0, le=1_024)
     """batches that a runner computes at once, one a core; 0: one a CPU"""
-    max_queue_seconds: float = Field(1.0, gt=0)
+    max_queue_seconds: float = Field(1.0, gt=0, le=3_600)
     """a request that would wait longer for a model is refused (503)"""
-    max_bulk_queue_seconds: float = Field(5.0, gt=0)
+    max_bulk_queue_seconds: float = Field(5.0, gt=0, le=3_600)
     """the same for large batches, which have their own queue"""
-    max_queued_texts: int = Field(10_000, ge=1)
+    max_queued_texts: int = Field(10_000, ge=1, le=10_000_000)
     """most texts that may wait for a model, in each queue"""
-    max_queued_tokens: int = Field(500_000, ge=1)
+    max_queued_tokens: int = Field(500_000, ge=1, le=1_000_000_000)
     """most tokens (estimated) that may wait, in each queue"""
     mkldnn_enable: bool = True
     """0: no engine that computes with oneDNN, for CPUs where it is slow or broken (some ARM)"""
 
-    cache_ttl_seconds: int = Field(86_400, ge=1)
+    cache_ttl_seconds: int = Field(86_400, ge=1, le=315_360_000)
     """time until a cached answer expires"""
-    local_cache_entries: int = Field(2_000, ge=0)
+    local_cache_entries: int = Field(2_000, ge=0, le=100_000_000)
     """answers cached in the memory of each API process; 0: none"""
-    redis_timeout_seconds: float = Field(0.25, gt=0)
+    redis_timeout_seconds: float = Field(0.25, gt=0, le=60)
     """longest wait for one Redis command"""
     redis_max_memory: MemorySize = "256mb"
     """memory of the private Redis, as 256mb; it evicts the least recently used keys"""
@@ -155,6 +178,12 @@ class Settings(BaseSettings):
     """OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"""
     otel_exporter_otlp_traces_endpoint: str | None = None
     """the same, with the whole path"""
+    otel_traces_exporter: str | None = None
+    """otlp: traces also without an endpoint, to http://127.0.0.1:4318; none: no traces"""
+    otel_exporter_otlp_protocol: str | None = None
+    """protocol to the collector; nothing but http/protobuf is supported"""
+    otel_exporter_otlp_traces_protocol: str | None = None
+    """the same, for traces alone"""
     otel_service_name: str = "sentiment"
     """service name in traces; the runners are NAME-runner-v1 and -v2"""
     otel_sdk_disabled: bool = False
@@ -162,25 +191,25 @@ class Settings(BaseSettings):
 
     text_storage: Literal["full", "hash", "none"] = "hash"
     """how the prediction log stores texts: full, hash (only SHA-256) or none"""
-    log_retention_days: int = Field(90, ge=0)
+    log_retention_days: int = Field(90, ge=0, le=36_500)
     """days of the prediction log and of analytics; 0: forever"""
     log_durability: Literal["fsync", "page_cache"] = Field(
         "fsync",
         description="a prediction is on disk before its reply leaves; fsync: it survives a power "
         "cut; page_cache: it survives the end of every process",
     )
-    log_max_bytes: int = Field(1 << 30, ge=64 << 20)
+    log_max_bytes: int = Field(1 << 30, ge=64 << 20, le=1 << 50)
     """largest spool that waits for PostgreSQL; about 400 bytes a prediction"""
     log_when_full: Literal["refuse", "drop_oldest"] = Field(
         "refuse",
         description="when the spool or its disk is full; refuse: answer 503; drop_oldest: drop "
         "the oldest predictions and count them",
     )
-    log_flush_seconds: float = Field(0.1, gt=0)
+    log_flush_seconds: float = Field(0.1, gt=0, le=60)
     """interval at which the spool is shipped to PostgreSQL"""
-    database_pool_size: int = Field(5, ge=2)
+    database_pool_size: int = Field(5, ge=2, le=1_000)
     """PostgreSQL connections of each API process"""
-    database_timeout_seconds: float = Field(5.0, gt=0)
+    database_timeout_seconds: float = Field(5.0, gt=0, le=3_600)
     """longest wait for a connection or an analytics query"""
 
     def sqlalchemy_url(self) -> URL:
@@ -207,7 +236,7 @@ class Settings(BaseSettings):
         return self.data_folder / "spool"
 
     def redis_connection_url(self) -> str:
-        """`REDIS_URL`, as text.
+        """`REDIS_URL`, as text that redis-py reads right.
 
         Raises:
             MissingSetting: `REDIS_URL` is unset.
@@ -217,13 +246,47 @@ class Settings(BaseSettings):
                 "REDIS_URL is not set, and there is no private Redis as `make serve` starts it. "
                 "Set it to redis://host:6379/0"
             )
-        return self.redis_url.get_secret_value()
+        return redis_py_url(self.redis_url.get_secret_value())
 
     @property
     def is_traced(self) -> bool:
-        """Whether a trace collector is set. OpenTelemetry reads its other variables itself."""
-        endpoint = self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint
-        return bool(endpoint) and not self.otel_sdk_disabled
+        """Whether traces are sent. OpenTelemetry reads its other variables itself."""
+        exporter = (self.otel_traces_exporter or "").lower()
+        return (
+            not self.otel_sdk_disabled
+            and exporter != "none"
+            and (exporter == "otlp" or self.traces_endpoint is not None)
+        )
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """The URL for traces, whole; None: the default of OpenTelemetry."""
+        if self.otel_exporter_otlp_traces_endpoint or not self.otel_exporter_otlp_endpoint:
+            return self.otel_exporter_otlp_traces_endpoint
+        return f"{self.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
+
+    def check_tracing(self) -> None:
+        """Check the variables of OpenTelemetry, if traces are wanted.
+
+        Raises:
+            SettingsError: the service cannot do what they ask for.
+        """
+        is_off = (self.otel_traces_exporter or "").lower() == "none" or self.otel_sdk_disabled
+        if not is_off and (self.is_traced or self.otel_traces_exporter):
+            try:
+                check_otlp(
+                    exporter=self.otel_traces_exporter,
+                    protocols={
+                        "TRACES_PROTOCOL": self.otel_exporter_otlp_traces_protocol,
+                        "PROTOCOL": self.otel_exporter_otlp_protocol,
+                    },
+                    endpoints={
+                        "TRACES_ENDPOINT": self.otel_exporter_otlp_traces_endpoint,
+                        "ENDPOINT": self.otel_exporter_otlp_endpoint,
+                    },
+                )
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
 
     def known_keys(self) -> tuple[ApiKey, ...]:
         return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()
@@ -283,12 +346,16 @@ def get_settings() -> Settings:
     """Read the settings of this process.
 
     Raises:
-        InvalidSetting: the environment or `.env` has a value that is not allowed.
+        SettingsError: the environment or `.env` has a value that is not allowed, or `.env` cannot
+            be read.
     """
     try:
         return Settings()
     except ValidationError as error:
         raise InvalidSetting(error) from None
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{ROOT / '.env'} cannot be read: {reason}") from None
 
 
 def settings_for_serving() -> Settings:
@@ -300,6 +367,7 @@ def settings_for_serving() -> Settings:
     try:
         settings = get_settings()
         settings.check_open()
+        settings.check_tracing()
     except SettingsError as error:
         raise SystemExit(str(error)) from None
     return settings

@@ -27,6 +27,7 @@ from opentelemetry.trace import (
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 # The longest time that a process waits at its end for a collector to accept its spans.
 FLUSH_SECONDS = 2.0
@@ -38,17 +39,27 @@ _stop: Callable[[], None] | None = None
 Attributes = Mapping[str, str | int | float | bool]
 
 
-def start_tracing(service_name: str) -> None:
-    """Trace this process; the standard OTEL variables name the collector."""
-    global _tracer, _stop
+def make_exporter(endpoint: str | None) -> OTLPSpanExporter:
+    """Make the exporter; the SDK itself reads the variables of headers, time-outs and TLS.
+
+    Raises:
+        ValueError: one of these variables has an invalid value.
+    """
     # Imported here, because a process without tracing does not need the SDK.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint=endpoint)
+
+
+def start_tracing(service_name: str, endpoint: str | None = None) -> None:
+    """Trace this process to an OTLP collector; None is the SDK's own endpoint."""
+    global _tracer, _stop
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service_name}))
-    exporter = OTLPSpanExporter()
+    exporter = make_exporter(endpoint)
     provider.add_span_processor(BatchSpanProcessor(exporter))
 
     def stop() -> None:

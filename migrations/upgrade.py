@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+
 import asyncpg
 from alembic import command
 from alembic.config import Config
@@ -11,21 +16,24 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from core.paths import ROOT
+from core.postgres import DATABASE_FAILURES, create_engine, describe_failure, failure_reason
 
 # Any number that no other program uses on this database: the ASCII of "sentimnt".
 ADVISORY_LOCK = 0x73656E74696D6E74
 # While a migration waits for a lock of a table, every later query of the table waits behind it.
 LOCK_TIMEOUT = "10s"
 PYPROJECT = ROOT / "pyproject.toml"
-# PostgreSQL does not answer, is starting or stopping, has no connection left or refuses the login;
-# a failing migration raises other errors.
-_CONNECTION_FAILURES = (
+# A PostgreSQL that starts beside the service takes seconds, or a minute if it has to recover.
+WAIT_SECONDS = 60.0
+POLL_SECONDS = 0.5
+CONNECT_SECONDS = 10.0
+# PostgreSQL has no port yet, has no name yet, is starting or stopping, or has no connection left.
+_LATE = (
     OSError,
+    TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
 )
 
 
@@ -41,13 +49,23 @@ class UnknownSchema(MigrationError):
     """Another version of this project made the schema, and this one has no migration from it."""
 
 
-def upgrade(url: URL) -> None:
+class RefusedMigration(MigrationError):
+    """PostgreSQL refuses a statement of a migration, mostly for lack of a right."""
+
+
+def upgrade(
+    url: URL, *, wait_seconds: float = 0.0, report: Callable[[str], None] | None = None
+) -> None:
     """Run every pending migration; several machines may do this at once.
+
+    Waits `wait_seconds` for a PostgreSQL that is not up yet; `report` gets a line when it does.
 
     Raises:
         DatabaseUnreachable: PostgreSQL cannot be reached.
         UnknownSchema: A newer version, or one before 0.1.0, made the schema.
+        RefusedMigration: PostgreSQL refuses a migration.
     """
+    asyncio.run(_wait_until_it_answers(url, wait_seconds, report or _report))
     config = Config(toml_file=PYPROJECT)
     config.attributes["url"] = url
     try:
@@ -61,10 +79,55 @@ def upgrade(url: URL) -> None:
             "this version does not know. A newer version made it, or one from before 0.1.0: start "
             "the version that made it."
         ) from error
-    except (OSError, DBAPIError) as error:
-        reason = error.driver_exception if isinstance(error, DBAPIError) else error
-        if not isinstance(reason, _CONNECTION_FAILURES):
-            raise
-        raise DatabaseUnreachable(
-            f"PostgreSQL at {url.render_as_string()} cannot be reached: {reason}"
+    except DATABASE_FAILURES as error:
+        raise RefusedMigration(
+            f"PostgreSQL at {url.render_as_string()} refuses the migration: "
+            f"{describe_failure(error)}{_hint(error)}"
         ) from error
+
+
+def _hint(error: BaseException) -> str:
+    reason = error.driver_exception if isinstance(error, DBAPIError) else error
+    if isinstance(reason, (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)):
+        return (
+            ". The role needs rights on the schema (GRANT USAGE, CREATE ON SCHEMA public TO role), "
+            "or run `make migrate` as the owner of the database"
+        )
+    if isinstance(reason, asyncpg.ReadOnlySQLTransactionError):
+        return ". It is a replica or read-only: name the primary in DATABASE_URL"
+    if isinstance(reason, asyncpg.DuplicateTableError):
+        return ". Another program has tables in this schema: give the service a database of its own"
+    return ""
+
+
+async def _wait_until_it_answers(
+    url: URL, wait_seconds: float, report: Callable[[str], None]
+) -> None:
+    engine = create_engine(url, pool_size=1, timeout_seconds=CONNECT_SECONDS)
+    name = url.render_as_string()
+    end, has_reported = time.monotonic() + wait_seconds, False
+    try:
+        while True:
+            try:
+                async with engine.connect():
+                    return
+            except DATABASE_FAILURES as error:
+                reason = error.driver_exception if isinstance(error, DBAPIError) else error
+                if not isinstance(reason, _LATE) or time.monotonic() >= end:
+                    raise DatabaseUnreachable(
+                        f"PostgreSQL at {name} cannot be reached: {failure_reason(error)}"
+                    ) from error
+                if not has_reported:
+                    report(
+                        f"PostgreSQL at {name} does not answer yet ({failure_reason(error)}); "
+                        f"waiting for it for {wait_seconds:.0f} s at most"
+                    )
+                    has_reported = True
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await engine.dispose()
+
+
+def _report(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

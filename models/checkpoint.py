@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,9 +11,10 @@ from typing import Any
 import bentoml
 
 from core.types import EngineName, Version
+from models.configuration import read_config
 from models.export.build import write_reference
 from models.export.gate import GateReport
-from models.files import TOKENIZER_FILES, revision_of
+from models.files import TOKENIZER_SETTINGS, read_json_object, revision_of
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine
 from runners.engines.weights import UnreadableWeights
@@ -30,7 +30,8 @@ from runners.model_store import (
 )
 
 MAX_TOKENS = 512
-DISTILBERT = "DistilBertForSequenceClassification"
+# Its two marks, and a word between them.
+MIN_TOKENS = 3
 
 # The metadata that is found out when a model is saved; the rest are facts of its origin.
 WRITTEN_FACTS = frozenset(
@@ -94,47 +95,31 @@ def prepare(folder: Path, version: Version) -> SavedModel:
     )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint.
+def token_limit(folder: Path, config: Mapping[str, Any]) -> int:
+    """The most tokens of a text: the least of ours, the model's and its tokenizer's.
 
     Raises:
-        InvalidCheckpoint: there is none of a DistilBERT that classifies, or no tokenizer beside it.
+        InvalidCheckpoint: it is no number, or leaves no room for a text.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise InvalidCheckpoint(f"{folder} has no config.json, so it is no checkpoint")
-    try:
-        config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidCheckpoint(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InvalidCheckpoint(f"{path} holds no JSON object")
-    architectures = config.get("architectures") or []
-    if architectures != [DISTILBERT]:
-        raise InvalidCheckpoint(
-            f"{folder} is no DistilBERT that classifies sequences: its architectures are "
-            f"{architectures}, not {[DISTILBERT]}"
-        )
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise InvalidCheckpoint(f"{folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
-    return config
-
-
-def token_limit(folder: Path, config: Mapping[str, Any]) -> int:
-    """The most tokens of a text: the least of ours, the model's and its tokenizer's."""
-    limits = [MAX_TOKENS, int(config.get("max_position_embeddings", MAX_TOKENS))]
-    with suppress(OSError, ValueError, KeyError):
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        limits.append(int(settings["model_max_length"]))
-    return min(limits)
+    limits = {"max_position_embeddings": config.get("max_position_embeddings")}
+    if (folder / TOKENIZER_SETTINGS).exists():
+        settings = read_json_object(folder / TOKENIZER_SETTINGS)
+        limits["model_max_length"] = settings.get("model_max_length")
+    least = MAX_TOKENS
+    for name, limit in limits.items():
+        if limit is None:
+            continue
+        if not isinstance(limit, int | float) or not limit >= MIN_TOKENS:
+            raise InvalidCheckpoint(
+                f"{name} is {limit}, and has to be a number of tokens from {MIN_TOKENS} on"
+            )
+        least = int(min(least, limit))
+    return least
 
 
 def _put_into_store(
     model: SavedModel, facts: Mapping[str, Any], reports: Mapping[EngineName, GateReport]
 ) -> None:
-    # The same weights are saved again, so that they are the latest and have today's metadata.
-    with suppress(bentoml.exceptions.NotFound):
-        bentoml.models.delete(model.tag)
     metadata = {
         **facts,
         "revision": model.revision,
@@ -150,3 +135,7 @@ def _put_into_store(
     }
     with bentoml.models.create(model.tag, metadata=metadata) as stored:
         shutil.copytree(model.folder, stored.path, dirs_exist_ok=True)
+        # The same weights are saved again, so that they are the latest and have today's metadata.
+        # What was saved before stays until all of it is copied.
+        with suppress(bentoml.exceptions.NotFound):
+            bentoml.models.delete(model.tag)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -20,16 +21,23 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from core.types import Version
-from models.checkpoint import AcceptanceGate, MakeEngines, prepare, read_config, save_prepared
+from models.checkpoint import AcceptanceGate, MakeEngines, prepare, save_prepared, token_limit
+from models.configuration import read_config
+from models.files import WeightFiles, link_needed_files, one_line
+from models.tokenizer import write_tokenizer
 from runners.classifier import Classifier
 from runners.engines.engine import Engine
+from runners.engines.weights import CONFIG_FILE
 from runners.golden_set import TEXTS
-from runners.model_store import InvalidCheckpoint, SavedModel, labels_of
+from runners.model_store import InvalidCheckpoint, SavedModel
 
 # Of a logit, between the served graph and the checkpoint's own in float32.
 MAX_GRAPH_DIFFERENCE = 1e-3
 # Shapes (rows, tokens) on which they are compared, each with padding and without.
 _COMPARED_SHAPES = ((1, 1), (1, 40), (5, 9), (33, 64), (2, 512))
+
+_OF_AN_ADAPTER = re.compile(r"lora_|\.base_layer\.|^base_model\.")
+_COMPUTED = ("distilbert.transformer.", "pre_classifier.", "classifier.")
 
 Ids = NDArray[np.int64]
 
@@ -46,13 +54,24 @@ def import_checkpoint(
     See `save_prepared` for what is saved.
 
     Raises:
-        InvalidCheckpoint: no DistilBERT that classifies sequences, no tokenizer that can be served,
-            labels that are no sentiments, or rejected by `acceptance_gate`.
+        InvalidCheckpoint: it cannot be served, or `acceptance_gate` rejected it; the message says
+            why in one line.
     """
-    labels_of(read_config(folder))
+    config = read_config(folder)
     with tempfile.TemporaryDirectory() as temporary:
-        prepared = Path(temporary)
-        network, tokenizer = _convert(folder, prepared)
+        linked, prepared = Path(temporary) / "linked", Path(temporary) / "prepared"
+        linked.mkdir()
+        weights = link_needed_files(folder, linked)
+        # transformers takes no null where it expects a number.
+        (linked / CONFIG_FILE).unlink()
+        (linked / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+        max_tokens = token_limit(linked, config)
+        network = _load(linked, weights)
+        network.save_pretrained(prepared)
+        write_tokenizer(
+            linked, prepared, vocabulary=int(network.config.vocab_size), max_tokens=max_tokens
+        )
+        tokenizer = AutoTokenizer.from_pretrained(prepared, local_files_only=True)
         model = prepare(prepared, version)
 
         def accept(reference: Classifier) -> Mapping[str, Any]:
@@ -63,44 +82,88 @@ def import_checkpoint(
         return save_prepared(model, facts, make_engines, accept)
 
 
-def _convert(folder: Path, prepared: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Write float32 weights and a fast tokenizer to `prepared`; return both as they were loaded."""
+def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:
+    """Load the network in float32.
+
+    Raises:
+        InvalidCheckpoint: a file is damaged, or the weights are not those of config.json.
+    """
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # Its other warnings concern training; the checks below reject a bad checkpoint.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    network: PreTrainedModel
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        network, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            variant=weights.variant,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InvalidCheckpoint(f"{folder} cannot be loaded: {error}") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise InvalidCheckpoint(f"{folder} lacks weights, so it was never trained: {missing[:5]}")
-    # Such a token is an index out of range, in the first request that contains it.
-    vocabulary = tokenizer.get_vocab().items()
-    unknown = [token for token, index in vocabulary if index >= model.config.vocab_size]
-    if unknown:
+    except Exception as error:
+        # Each format of weights raises its own exceptions, which derive from Exception alone.
+        files = ", ".join(weights.names[:3])
         raise InvalidCheckpoint(
-            f"the tokenizer of {folder} is not that of its weights, which know "
-            f"{model.config.vocab_size:,} tokens and not {sorted(unknown)[:5]}"
+            f"it cannot be loaded from {CONFIG_FILE} and {files}: {one_line(error)}. Correct "
+            "config.json, or copy the checkpoint again"
+        ) from error
+    _refuse_other_weights(report)
+    _refuse_infinite_weights(network)
+    network.train(mode=False)
+    return network
+
+
+def _refuse_other_weights(report: Mapping[str, Any]) -> None:
+    """Refuse weights that are too few, too many, or of other sizes than config.json says."""
+    unexpected = sorted(report["unexpected_keys"])
+    if adapters := [name for name in unexpected if _OF_AN_ADAPTER.search(name)]:
+        raise InvalidCheckpoint(
+            f"its weights hold a PEFT adapter beside a base ({adapters[0]}). Merge them with PEFT "
+            "(merge_and_unload(), then save_pretrained()) and import the result"
         )
-    model.eval().save_pretrained(prepared)
-    tokenizer.save_pretrained(prepared)
-    if not (prepared / "tokenizer.json").is_file():
-        raise InvalidCheckpoint(f"the tokenizer of {folder} has no fast form (tokenizer.json)")
-    return model, tokenizer
+    if sizes := sorted(report["mismatched_keys"]):
+        name, found, expected = sizes[0]
+        raise InvalidCheckpoint(
+            f"{name} is {_shape(found)}, and {CONFIG_FILE} makes it {_shape(expected)}. Import the "
+            "config.json of these weights"
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise InvalidCheckpoint(
+            f"it lacks weights, so it was never trained: {', '.join(missing[:5])}. Train it, or "
+            "import the checkpoint that the training wrote"
+        )
+    # Others, such as those of another head, change nothing.
+    if extra := [name for name in unexpected if name.startswith(_COMPUTED)]:
+        raise InvalidCheckpoint(
+            f"it has weights that {CONFIG_FILE} does not mention: {', '.join(extra[:5])}. Import "
+            "the config.json of these weights"
+        )
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _refuse_infinite_weights(network: PreTrainedModel) -> None:
+    broken = [name for name, weight in network.state_dict().items() if not weight.isfinite().all()]
+    if broken:
+        raise InvalidCheckpoint(
+            f"its weights are not all finite numbers, such as in {broken[0]}. Training or a "
+            "conversion to 16 bits broke them; import those from before"
+        )
 
 
 def _compare_tokenizers(
     original: PreTrainedTokenizerBase, served: Classifier, max_tokens: int
 ) -> None:
-    for text, encoding in zip(TEXTS, served.encode(TEXTS), strict=True):
+    """Compare with the tokenizer that transformers makes of the files that are saved."""
+    texts = [*TEXTS, f"A good {' '.join(original.all_special_tokens)}film."]
+    for text, encoding in zip(texts, served.encode(texts), strict=True):
         if original(text, truncation=True, max_length=max_tokens)["input_ids"] != encoding.ids:
             raise InvalidCheckpoint(
-                "the served tokenizer differs from the checkpoint's: the text "
-                f"{text[:60]!r} becomes other tokens"
+                "transformers applies its tokenizer otherwise than the service: the text "
+                f'"{text[:60]}" becomes other tokens. Save it with the current transformers'
             )
 
 
@@ -119,8 +182,8 @@ def _compare_logits(original: PreTrainedModel, served: Engine, max_tokens: int) 
     # NaN weights give a difference of NaN, which is not within the bound either.
     if not largest <= MAX_GRAPH_DIFFERENCE:
         raise InvalidCheckpoint(
-            f"the checkpoint cannot be served: its logits differ by {largest:.1e} "
-            "from transformers'"
+            f"its logits differ by {largest:.1e} here from those of transformers, so it would give "
+            "other answers. It is no plain DistilBERT"
         )
 
 

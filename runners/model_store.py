@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ FORMAT = 2
 SENTIMENT_OF_LABEL: dict[str, Sentiment] = {
     name: sentiment for sentiment in SENTIMENTS for name in (sentiment, sentiment[:3])
 }
+
+_NUMBERED = re.compile(r"(?i)label_?\d+|\d+")
+_EXAMPLE_LABELS = '{"0": "negative", "1": "positive"}'
 
 
 class InvalidCheckpoint(ValueError):
@@ -63,6 +67,10 @@ def find_model(tag: str) -> SavedModel:
             f"{tag} is not in the BentoML model store. "
             "Save both versions with: python -m scripts.save_models"
         ) from error
+    except ValueError as error:
+        raise bentoml.exceptions.NotFound(
+            f"'{tag}' is no tag of a model; write name:version, as `sentiment models list` shows it"
+        ) from error
     metadata: dict[str, Any] = model.info.metadata
     if "revision" not in metadata:
         raise bentoml.exceptions.NotFound(
@@ -93,28 +101,67 @@ def _engines_of(metadata: Mapping[str, Any]) -> tuple[EngineName, ...]:
     return tuple(name for name in ENGINE_NAMES if name in passed)
 
 
-def labels_of(config: dict[str, object]) -> tuple[Sentiment, ...]:
+def labels_of(config: Mapping[str, object]) -> tuple[Sentiment, ...]:
     """Read the sentiments of a checkpoint's outputs from its `id2label`.
 
     Raises:
-        InvalidCheckpoint: `id2label` is missing, has gaps, an unknown label or a label twice.
+        InvalidCheckpoint: `id2label` is missing, has gaps, an unknown label or a label twice, or
+            `label2id` contradicts it.
     """
     id2label = config.get("id2label")
     if not isinstance(id2label, dict) or not id2label:
-        raise InvalidCheckpoint("config.json has no id2label, so its classes have no names")
+        raise InvalidCheckpoint(
+            "config.json has no id2label, so its classes have no names. Write it, such as "
+            f"{_EXAMPLE_LABELS}"
+        )
     try:
-        names = {int(index): str(name) for index, name in id2label.items()}
+        names = {int(index): str(name).strip() for index, name in id2label.items()}
     except ValueError:
         names = {}
     if sorted(names) != list(range(len(id2label))):
-        raise InvalidCheckpoint(f"id2label must number its classes 0 to n-1: {list(id2label)}")
+        raise InvalidCheckpoint(
+            "id2label must number its classes 0 to n-1, in the order of the outputs, and has "
+            f"{', '.join(map(str, id2label))}"
+        )
+    if len(names) == 1:
+        raise InvalidCheckpoint(
+            f"it has one class ({names[0]}), so its answer is a number and no sentiment. It needs "
+            "negative and positive, each once; train it with these classes"
+        )
     unknown = [name for name in names.values() if name.lower() not in SENTIMENT_OF_LABEL]
     if unknown:
+        numbered = all(_NUMBERED.fullmatch(name) for name in unknown)
+        reason = "a number has no meaning that can be guessed" if numbered else (
+            f"known are {', '.join(sorted(SENTIMENT_OF_LABEL))}"
+        )  # fmt: skip
         raise InvalidCheckpoint(
-            f"unknown labels {unknown}; known are {sorted(SENTIMENT_OF_LABEL)}. "
-            f"Rename them in config.json (id2label) to the {len(SENTIMENTS)} sentiments"
+            f"unknown labels {', '.join(unknown)}: {reason}. Rename them in config.json (id2label) "
+            f"to the {len(SENTIMENTS)} sentiments, such as {_EXAMPLE_LABELS}"
         )
     labels = tuple(SENTIMENT_OF_LABEL[names[index].lower()] for index in sorted(names))
     if len(set(labels)) != len(labels) or not {"negative", "positive"} <= set(labels):
-        raise InvalidCheckpoint(f"needs negative and positive, each once, got {list(labels)}")
+        raise InvalidCheckpoint(
+            f"needs negative and positive, each once; id2label has {', '.join(labels)}"
+        )
+    _refuse_contradiction(names, config.get("label2id"))
     return labels
+
+
+def _refuse_contradiction(names: Mapping[int, str], label2id: object) -> None:
+    """Refuse a `label2id` that is not the reverse of `id2label`.
+
+    transformers leaves LABEL_0 and so on there when only `id2label` is changed.
+    """
+    if not label2id:
+        return
+    reverse = label2id if isinstance(label2id, dict) else {str(label2id): "not given"}
+    outputs = {str(number): name for number, name in names.items()}
+    for name, index in reverse.items():
+        named = outputs.get(str(index))
+        if name == f"LABEL_{index}":
+            continue
+        if named is None or named.lower() != str(name).strip().lower():
+            raise InvalidCheckpoint(
+                f"label2id says that {name} is output {index}, and id2label that output {index} is "
+                f"{named or 'nothing'}. Correct the wrong one in config.json"
+            )

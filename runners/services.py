@@ -53,7 +53,9 @@ class SentimentRunner:
         from runners.slot import slot_of
 
         if _settings.is_traced:
-            start_tracing(f"{_settings.otel_service_name}-runner-{self.version}")
+            start_tracing(
+                f"{_settings.otel_service_name}-runner-{self.version}", _settings.traces_endpoint
+            )
         self._slot = slot_of(self.version, _settings)
         _answers[self.version] = answers_of(self)
         heartbeat.watch_compute(self._slot.progress)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
+import os
+import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +16,21 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from core.version import VERSION
+from scripts.failures import failure_line
 
 FOLDER = Path(__file__).parent
 # `sentiment --help` lists these first.
-OPERATING = ("serve", "migrate", "models", "save-models", "rollout", "score", "log", "make-key")
+OPERATING = (
+    "serve",
+    "doctor",
+    "migrate",
+    "models",
+    "save-models",
+    "rollout",
+    "score",
+    "log",
+    "make-key",
+)
 
 
 @cache
@@ -86,7 +100,17 @@ def sentiment(
 
 
 def main() -> None:
-    app(prog_name="sentiment")
+    """Run a command; its failure is one line, never a traceback."""
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # rich would print nothing into so narrow a terminal
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8 gets what it can show.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="sentiment")
+    except Exception as error:
+        raise SystemExit(failure_line(error)) from error
 
 
 if __name__ == "__main__":

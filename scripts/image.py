@@ -52,7 +52,7 @@ def backend(wanted: str) -> str:
     """The container engine `wanted`; without one, the first that works.
 
     Raises:
-        RuntimeError: none does.
+        typer.Exit: none does.
     """
     candidates = (wanted,) if wanted else BACKENDS
     for name in candidates:
@@ -61,7 +61,8 @@ def backend(wanted: str) -> str:
             info = subprocess.run([name, "info"], capture_output=True, check=False)
             if info.returncode == 0:
                 return name
-    raise RuntimeError(f"no container engine works: {', '.join(candidates)}")
+    console.print(f"[red]no container engine works: {', '.join(candidates)}[/]")
+    raise typer.Exit(1)
 
 
 @app.command()
@@ -190,7 +191,8 @@ def _served(in_image: CommandLine) -> Iterator[str]:
                 console.print(f"ready after {seconds:.1f} s")
                 if seconds > MAX_START_SECONDS:
                     yield f"ready after {seconds:.1f} s; {MAX_START_SECONDS:.0f} s are allowed"
-                reply = httpx.post(f"{url}/predict", json={"text": "I loved it."}, timeout=10)
+                text = {"text": "I loved it."}
+                reply = httpx.post(f"{url}/predict", json=text, timeout=10, trust_env=False)
                 if reply.status_code != 200:
                     yield f"/predict answered {reply.status_code}: {reply.text}"
             else:
@@ -228,7 +230,7 @@ def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz", timeout=2).is_success:
+            if httpx.get(f"{url}/readyz", timeout=2, trust_env=False).is_success:
                 return True
         time.sleep(0.1)
     return False

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import typer
 
+from core.own_url import is_own_url, own_url
 from core.paths import ROOT
 from core.settings import get_settings
 from loadtest import headless
@@ -41,8 +42,10 @@ def main(
 
     Exits with 1 if a request fails or a reply is wrong, with 2 if the load could not be sent.
     """
-    host = host or f"http://127.0.0.1:{get_settings().port}"
-    if not answers(host):
+    # A proxy of the environment leads to others only.
+    by_proxy = bool(host) and not is_own_url(host)
+    host = host or own_url(get_settings().host, get_settings().port)
+    if not answers(host, by_proxy=by_proxy):
         console.print(f"[red]nothing answers at {host}; `make serve` starts a service[/]")
         raise typer.Exit(2)
     if not os.environ.get(headless.KEYS):
@@ -73,10 +76,10 @@ def main(
     raise typer.Exit(0 if outcome.ok else 1)
 
 
-def answers(host: str) -> bool:
+def answers(host: str, *, by_proxy: bool) -> bool:
     """Whether the host gives any HTTP reply."""
     try:
-        httpx.get(f"{host}/health", timeout=REACH_SECONDS)
+        httpx.get(f"{host}/health", timeout=REACH_SECONDS, trust_env=by_proxy)
     except (httpx.TransportError, httpx.InvalidURL):
         return False
     return True

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from core.api_keys import KEY_SCOPES, KeyScope, make_api_key, parse_limits
+from core.api_keys import (
+    KEY_SCOPES,
+    ApiKey,
+    KeyScope,
+    make_api_key,
+    parse_api_keys,
+    parse_key_file,
+    parse_limits,
+)
 
 
 def main(
@@ -23,17 +31,28 @@ def main(
     """Print a new key for NAME and its entry, from which nobody can find the key."""
     requested = set(scope or ["predict"])
     scopes: list[KeyScope] = [known for known in KEY_SCOPES if known in requested]
-    if not name or set(name) & set(":,+ ") or len(scopes) != len(requested):
-        raise typer.BadParameter(
-            f"a name must not contain ':,+ ', and scopes are {', '.join(KEY_SCOPES)}"
-        )
+    if len(scopes) != len(requested):
+        raise typer.BadParameter(f"scopes are {', '.join(KEY_SCOPES)}")
     try:
         limits = parse_limits("+".join(limit)) if limit else {}
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     key, api_key = make_api_key(name, scopes, limits)
+    if not name.isprintable() or not _is_readable(api_key):
+        raise typer.BadParameter(
+            "a name must be printable, without ':', ',', '+' and spaces, and not begin with '#'"
+        )
     print(f"key, for {name} alone:  {key}")
     print(f"add to API_KEYS, or as a line to API_KEYS_FILE:  {api_key.entry()}")
+
+
+def _is_readable(api_key: ApiKey) -> bool:
+    """Whether the service reads the entry as this key, in a variable and in a file."""
+    try:
+        entries = parse_api_keys(api_key.entry())
+    except ValueError:
+        return False
+    return [*entries] == [*parse_key_file(api_key.entry())[0]] == [api_key]
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import argparse
 import sys
 
 from core.settings import SettingsError, get_settings
-from migrations.upgrade import MigrationError, upgrade
+from migrations.upgrade import WAIT_SECONDS, MigrationError, upgrade
 
 
 def main() -> None:
     """Bring the database of DATABASE_URL to the newest schema."""
     try:
-        upgrade(get_settings().sqlalchemy_url())
+        upgrade(get_settings().sqlalchemy_url(), wait_seconds=WAIT_SECONDS)
     except (SettingsError, MigrationError) as error:
         sys.exit(str(error))
 

@@ -188,7 +188,7 @@ def refresh_models(
 ) -> None:
     """Make today's engines for models that an older release saved."""
     with _errors_as_sentences():
-        old = [tag] if tag else outdated_tags()
+        old = [find_model(tag).tag] if tag else outdated_tags()
         for each in old:
             refresh(each, texts=texts)
     if not old:

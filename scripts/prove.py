@@ -67,7 +67,7 @@ def section(name: str, results: Sequence[Result], *, proven: bool) -> str:
     host = machine()
     seconds = sum(result.seconds for result in results)
     verdict = (
-        f"`make prove-{name}`, {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, "
+        f"`make prove-{name}`, {datetime.now(UTC):%Y-%m-%d}, commit {commit(PAGE)}, "
         f"{host['cores']} cores ({host['cpu']}): **{'proven' if proven else 'NOT proven'}**, "
         f"{len(results)} tests, {seconds:.0f} s."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,8 +14,11 @@ import httpx
 import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from typer import Argument, Option
 
+from core.errors import describe_error
+from core.own_url import is_own_url, own_url
 from core.settings import get_settings
 from core.types import Version
 from scripts.rollout_view import changes_table, history_table, status_view
@@ -37,14 +41,21 @@ class Service(httpx.Client):
     def call(self, method: str, path: str, *, accepts: int = 200, **content: Any) -> dict[str, Any]:
         try:
             reply = self.request(method, path, **content)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise _failed(f"{self.base_url} does not answer ({error}); set --url") from error
-        fields: dict[str, Any] = reply.json()
-        if reply.is_success or reply.status_code == accepts:
-            return fields
         is_key = reply.status_code in {401, 403}
         hint = "; --key-file takes a file with an API key" if is_key else ""
-        raise _failed(f"{reply.status_code}: {fields['detail']}{hint}")
+        try:
+            fields: dict[str, Any] = reply.json()
+            if reply.is_success or reply.status_code == accepts:
+                return dict(fields)
+            detail = fields["detail"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise _failed(
+                f"{self.base_url} answers {reply.status_code}, but not as this service{hint}; "
+                "set --url"
+            ) from error
+        raise _failed(f"{reply.status_code}: {detail}{hint}")
 
     def models(self) -> dict[str, Any]:
         """The runners' report on the model of each version."""
@@ -54,7 +65,7 @@ class Service(httpx.Client):
 
 
 def _failed(reason: str) -> typer.Exit:
-    console.print(f"[red]{reason}[/]", soft_wrap=True)
+    console.print(f"[red]{escape(reason)}[/]", soft_wrap=True)
     return typer.Exit(1)
 
 
@@ -68,10 +79,28 @@ def main(
 ) -> None:
     """Roll a new version out step by step, watch it, and roll it back."""
     settings = get_settings()
-    key = key_file.read_text(encoding="utf-8").strip() if key_file else ""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    base_url = url or f"http://{settings.host}:{settings.port}"
-    context.obj = Service(base_url=base_url, headers=headers, timeout=TIMEOUT_SECONDS)
+    headers = {"Authorization": f"Bearer {_key(key_file)}"} if key_file else {}
+    base_url = url or own_url(settings.host, settings.port)
+    try:
+        context.obj = Service(
+            base_url=base_url,
+            headers=headers,
+            timeout=TIMEOUT_SECONDS,
+            # A proxy of the environment leads to others only.
+            trust_env=not is_own_url(base_url) and url is not None,
+        )
+    except (httpx.InvalidURL, ValueError) as error:
+        raise _failed(f"{base_url} cannot be called ({error}); set --url") from error
+
+
+def _key(file: Path) -> str:
+    try:
+        key = file.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeError) as error:
+        raise _failed(f"{file} cannot be read ({describe_error(error)})") from error
+    if not key.isascii() or not key.isprintable() or not key or " " in key:
+        raise _failed(f"{file} holds no API key: it must be one line of ASCII")
+    return key
 
 
 @app.command()
@@ -103,11 +132,15 @@ def set_policy(
     dry_run: DryRun = False,
 ) -> None:
     """Change the given fields of the policy; the others stay."""
-    text = Path(changes[1:]).read_text(encoding="utf-8") if changes.startswith("@") else changes
     try:
-        fields = json.loads(text)
-    except ValueError as error:
+        file = Path(changes[1:]) if changes.startswith("@") else None
+        fields = json.loads(file.read_text(encoding="utf-8-sig") if file else changes)
+    except OSError as error:
+        raise _failed(f"CHANGES cannot be read: {describe_error(error)}") from error
+    except (ValueError, RecursionError) as error:
         raise _failed(f"CHANGES is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise _failed('CHANGES must be a JSON object, such as {"shadow_percent": 10}')
     _change(context.obj, {"action": "set", "changes": fields}, reason, dry_run=dry_run)
 
 
@@ -130,8 +163,10 @@ def start(  # noqa: PLR0917  typer makes options of these; no caller passes them
     """Raise the challenger's share step by step, while every guardrail passes."""
     try:
         percents = [float(step) for step in steps.split(",")]
-    except ValueError as error:
-        raise _failed(f"--steps {steps}: write numbers with commas, such as 5,25,50,100") from error
+    except ValueError:
+        percents = [math.nan]
+    if not all(map(math.isfinite, percents)):  # JSON has no other numbers
+        raise _failed(f"--steps {steps}: write numbers with commas, such as 5,25,50,100")
     schedule = {"steps": percents, "hold_seconds": hold, "promote": promote}
     changes = {"schedule": schedule, "shadow_percent": shadow}
     _change(context.obj, {"action": "set", "changes": changes}, reason, dry_run=dry_run)

@@ -50,8 +50,12 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         if only is None or version == only:
             try:
                 save_version(version, source, location, engines=engines, texts=texts)
-            except (InvalidCheckpoint, InvalidTexts, StarterError, PackagesUnavailable) as error:
-                console.print(f"[bold red]{version} is not saved:[/] {escape(str(error))}")
+            except (
+                InvalidCheckpoint, InvalidTexts, StarterError, PackagesUnavailable, OSError,
+            ) as error:  # fmt: skip
+                console.print(
+                    f"[bold red]{version} is not saved:[/] {escape(str(error))}", soft_wrap=True
+                )
                 raise typer.Exit(1) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from serving.embedded.launcher import launch
@@ -11,9 +13,36 @@ def main() -> None:
     """Serve on HOST and PORT until Ctrl-C.
 
     Saves the models that the store lacks. Starts a private PostgreSQL where DATABASE_URL is unset,
-    and a private Redis where REDIS_URL is unset. Brings the schema up to date.
+    and a private Redis where REDIS_URL is unset. Brings the schema up to date. If the start fails,
+    `sentiment doctor` looks for more reasons.
     """
-    launch()
+    try:
+        launch()
+    except SystemExit as end:
+        if end.code and not _is_interrupted(end):
+            _diagnose(end.code)
+        raise
+
+
+def _is_interrupted(end: BaseException | None) -> bool:
+    """Whether Ctrl-C ended a start so early that it counts as a failure."""
+    while end is not None and not isinstance(end, KeyboardInterrupt):
+        end = end.__context__
+    return end is not None
+
+
+def _diagnose(failure: int | str) -> None:
+    """Print the reason of a failure, and then what else is wrong."""
+    # Imported here: a working start should not pay for it.
+    from serving.diagnosis import console, diagnose, report
+
+    if isinstance(failure, str):
+        console.print(failure, soft_wrap=True, markup=False)
+    others = [finding for finding in diagnose() if finding.problem and finding.problem != failure]
+    if others:
+        console.print("`sentiment doctor` also finds:")
+        report(others)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,14 @@ curl -s {BASE_URL}/predict -H 'content-type: application/json' \\
 
 def main(url: Annotated[str, typer.Option()] = BASE_URL) -> None:
     """Run the command twice and write both replies, digit for digit, between the README's marks."""
+    try:
+        replies = [_played(url) for _ in range(2)]
+    except subprocess.CalledProcessError as error:
+        typer.echo(f"{url} does not answer as this service; `make serve` starts it", err=True)
+        raise typer.Exit(1) from error
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    session = "\n".join([BEGIN, "```console", *(_played(url) for _ in range(2)), "```", END])
+    session = "\n".join([BEGIN, "```console", *replies, "```", END])
     README.write_text(before + session + after, encoding="utf-8")
     print(session)
 

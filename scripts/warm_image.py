@@ -16,6 +16,8 @@ MODULES = (
     "stats.drift",
     "stats.estimated_accuracy",
     "scripts.migrate",
+    "scripts.doctor",
+    "serving.model_check",
     "_bentoml_impl.worker.service",
     "bentoml_cli.cli",
     "uvloop",

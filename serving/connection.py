@@ -9,28 +9,23 @@ loses the body of a request that asks for an upgrade. It has no setting for any 
 from __future__ import annotations
 
 import asyncio
-import select
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 import httptools
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from core import metrics
-from core.errors import PROBLEM_CONTENT_TYPE, Problem
+from core.errors import Problem
 from core.request_context import new_request_id
+from serving.answering import AnsweringConnection
 from web.body import DRAIN_BYTES
 from web.problems import problem_body
 
 MAX_HEADER_BYTES = 65_536
 # The parser gets so much at a time. It cannot stop within, and the shortest request has 18 bytes.
 PIECE_BYTES = 4_096
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-FIRST_PROBE_SECONDS = 0.01
-MAX_PROBE_SECONDS = 1.0
 _UPGRADE_TOKENS = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -55,7 +50,7 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class BoundedConnection(HttpToolsProtocol):
+class BoundedConnection(AnsweringConnection):
     """Ends a connection that is too slow, sends too much, or does not take its answers.
 
     Headers that are too slow get a 408, and headers, trailers or chunks without content that are
@@ -65,11 +60,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     header_timeout_seconds = 10.0
     keep_alive_seconds = 75
-    send_timeout_seconds = 30.0
 
     _reading = _Reading.FIRST
     _timer: asyncio.TimerHandle | None = None
-    _send_timer: asyncio.TimerHandle | None = None
     # Received while a request waits for its turn.
     _held = b""
     # Since the last request, header block or content of a body.
@@ -80,7 +73,6 @@ class BoundedConnection(HttpToolsProtocol):
     _unwanted_bytes = 0
     _upgrades = False
     _half_closed = False
-    _unsent_bytes = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -97,8 +89,6 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        if self._send_timer is not None:
-            self._send_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -114,12 +104,8 @@ class BoundedConnection(HttpToolsProtocol):
             return False
         self._half_closed = True
         if self.scope["http_version"] == "1.1" and not self._held and not self.pipeline:
-            self._probe(FIRST_PROBE_SECONDS, first=True)
+            self._probe(first=True)
         return True
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch_sending()
 
     # the parser's callbacks
 
@@ -284,47 +270,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._start_timer()
             self._stalled = not waits
 
-    def _watch_sending(self) -> None:
-        """End the connection if the client takes nothing of an answer for too long."""
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if unsent_bytes and self._send_timer is None:
-            self._unsent_bytes = unsent_bytes
-            self._send_timer = self.loop.call_later(self.send_timeout_seconds, self._check_sending)
-
-    def _check_sending(self) -> None:
-        self._send_timer = None
-        if self.transport.get_write_buffer_size() >= self._unsent_bytes:
-            self.transport.abort()
-        else:
-            self._watch_sending()
-
-    # half-closed connections
-
-    def _probe(self, delay_seconds: float, *, first: bool = False) -> None:
-        """Cancel the request if the client has not only closed its sending side, but left.
-
-        TCP shows no difference until something is sent: only then the system of a client that has
-        left refuses it. Every client has to accept an interim answer (RFC 9110, 15.2).
-        """
-        if self.transport.is_closing() or self.cycle.response_started:
-            return
-        if first:
-            self.transport.write(CONTINUE)
-        elif self._peer_has_left():
-            self.transport.abort()
-            return
-        self.loop.call_later(delay_seconds, self._probe, min(2 * delay_seconds, MAX_PROBE_SECONDS))
-
-    def _peer_has_left(self) -> bool:
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
-        return bool(poll.poll(0))  # hung up, or an error: these two are always reported
-
     # answers
-
-    def _is_answered(self) -> bool:
-        """Whether the answer to the newest request is out."""
-        return self.cycle is not None and self.cycle.response_complete
 
     def _is_answering(self) -> bool:
         """Whether a request that came waits for its answer."""
@@ -344,17 +290,3 @@ class BoundedConnection(HttpToolsProtocol):
         id_ = new_request_id()
         body = problem_body(Problem(status, detail), "", id_)
         self._answer(status, body, {"x-request-id": id_}, keep=False)
-
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str], *, keep: bool) -> None:
-        """Answer with a problem, and close the connection unless `keep`."""
-        if self.transport.is_closing():  # bytes after the last request
-            return
-        head = [
-            f"content-type: {PROBLEM_CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n",
-            *(f"{name}: {value}\r\n" for name, value in headers.items()),
-            "\r\n" if keep else "connection: close\r\n\r\n",
-        ]
-        self.transport.write(STATUS_LINE[status] + "".join(head).encode() + body)
-        if not keep:
-            self.transport.close()
-        self._watch_sending()

@@ -7,6 +7,7 @@ does what a seam is there for.
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import signal
 import socket
@@ -18,9 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry, multiprocess
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core import metrics
 from core.request_context import context_of
 from web.json_api import JsonApi
 from web.routes import listed_route
@@ -42,7 +45,7 @@ WORKER_STDIN = 0
 
 
 class BentoMiddlewarePatch:
-    """Takes `UNWANTED` out of BentoML's middleware, and lets `LABELLED_BY_PATH` see templates.
+    """Takes `UNWANTED` and redirects out of BentoML, and lets `LABELLED_BY_PATH` see templates.
 
     BentoML has no setting for either. Its layers lie outside this middleware, which changes them
     before the first request.
@@ -56,6 +59,8 @@ class BentoMiddlewarePatch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             self._change(scope["app"].middleware_stack)
+            # Its redirects lead to http: and to the root, whatever proxy lies in front.
+            scope["app"].router.redirect_slashes = False
         elif scope["type"] == "http" and (path := context_of(scope).path) is not None:
             scope["path"] = path
         await self._app(scope, receive, send)
@@ -147,9 +152,12 @@ def runner_urls(service_name: str) -> list[str]:
 def close_inherited_sockets() -> None:
     """Close the sockets of the other services, which a worker inherits; it serves `--fd` alone.
 
-    A worker that outlives the others would keep their ports.
+    A worker that outlives the others would keep their ports. Children of this one do not inherit
+    its own socket either: uvloop does not close files at their start.
     """
     own = {int(number) for flag, number in pairwise(sys.argv) if flag == "--fd"}
+    for descriptor in own:
+        os.set_inheritable(descriptor, False)
     descriptors = {int(entry.name) for entry in Path("/dev/fd").iterdir()}
     for descriptor in descriptors - own - {0, 1, 2}:
         with suppress(OSError):
@@ -158,6 +166,23 @@ def close_inherited_sockets() -> None:
                 inherited.close()
             else:
                 inherited.detach()
+
+
+class MetricsCollector:
+    """Reads the metrics of all processes for one reply of /metrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        # BentoML asks twice for a reply: it sorts the first answer and sends the second.
+        self.collect = functools.cache(metrics.families)
+        registry.register(self)
+
+
+def read_torn_metrics() -> None:
+    """Make BentoML's /metrics answer whatever files killed processes have left.
+
+    Its collector, prometheus_client's, raises at a file that is empty or torn.
+    """
+    multiprocess.MultiProcessCollector = MetricsCollector  # type: ignore[assignment,misc]
 
 
 def stop_at_hangup() -> None:

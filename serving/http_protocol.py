@@ -1,30 +1,48 @@
-"""The HTTP protocol of the service: bounded connections, and load shedding."""
+"""The HTTP protocol of the service: bounded connections, load shedding, and request targets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn import config
+from uvicorn.protocols.http import httptools_impl
 
+from serving.answering import Answer
 from serving.connection import BoundedConnection
+from web.response_headers import CorsHeaders
 from web.shedding import SHED_STATUS, LoadShedder, shed_response
+from web.targets import LISTED, RequestTargets
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
 
 class BoundedHttpProtocol(BoundedConnection):
-    """Answers a request that the `shedder` refuses as soon as its headers are there."""
+    """Answers a request that the `shedder` refuses as soon as its headers are there.
+
+    The app, its metrics and the shedder see the path inside the service, as `targets` finds it.
+    """
 
     shedder: LoadShedder | None = None
+    targets = RequestTargets()
     # Answered before its body has come, which is thrown away.
     _refused = False
 
     def _begin_request(self) -> None:
+        if self.url not in LISTED:
+            if self.targets.is_prefix(self.url):
+                self._begin_redirect()
+                return
+            self.url = self.targets.inner(self.url)
         if self._is_admitted():
             super()._begin_request()
         else:
             self._refuse()
+
+    def _begin_redirect(self) -> None:
+        app, self.app = self.app, cast("Any", self.targets.redirect)
+        super()._begin_request()
+        self.app = app
 
     def on_body(self, body: bytes) -> None:
         if self._refused:
@@ -69,11 +87,19 @@ class BoundedHttpProtocol(BoundedConnection):
 
 
 def use_bounded_protocol(
-    *, header_timeout_seconds: float, keep_alive_seconds: int, shedder: LoadShedder | None = None
+    *,
+    header_timeout_seconds: float,
+    keep_alive_seconds: int,
+    shedder: LoadShedder | None = None,
+    path_prefix: str = "",
+    cors_origins: tuple[str, ...] = (),
 ) -> None:
     """Make every server that this process starts from now on speak this protocol."""
     BoundedHttpProtocol.header_timeout_seconds = header_timeout_seconds
     BoundedHttpProtocol.keep_alive_seconds = keep_alive_seconds
     BoundedHttpProtocol.shedder = shedder
+    BoundedHttpProtocol.cors = CorsHeaders(cors_origins)
+    BoundedHttpProtocol.targets = RequestTargets(path_prefix)
+    httptools_impl.RequestResponseCycle = Answer  # type: ignore[misc]
     protocols: dict[Any, Any] = config.HTTP_PROTOCOLS
     protocols["auto"] = f"{__name__}:{BoundedHttpProtocol.__name__}"

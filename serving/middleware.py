@@ -16,6 +16,7 @@ from serving.framework import BentoMiddlewarePatch
 from web.access import AccessMiddleware
 from web.body import JsonBodyReader
 from web.forwarded import ForwardedMiddleware
+from web.head import HeadMiddleware
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.origin import OriginMiddleware
 from web.problems import ProblemMiddleware
@@ -43,10 +44,11 @@ def api_layers(
     return [
         # Outermost: it changes BentoML's layers, which lie outside it.
         Middleware(BentoMiddlewarePatch, template=lambda path: route_of("GET", path).path),
+        # Around all that answers, so that a website's script can read a refusal too, and before the
+        # count: a browser's preflight is no request of a client.
+        *([Middleware(CORSMiddleware, **cors_options(origins))] if origins else []),
         # Before anything that costs: a flood must be cheap to refuse.
         Middleware(LoadSheddingMiddleware, shedder=shedder),
-        # Before the count: a browser's preflight is no request of a client.
-        *([Middleware(CORSMiddleware, **cors_options(origins))] if origins else []),
         # Before all that asks for the client.
         Middleware(ForwardedMiddleware, trusted=settings.forwarded_allow_ips),
         # Around every answer: all of them are counted, logged, traced, and carry the headers.
@@ -61,13 +63,15 @@ def api_layers(
             limiter=limiter,
             allow_anonymous=settings.allow_anonymous,
         ),
-        # Innermost: it answers the POSTs instead of BentoML's dispatch.
+        # It answers the POSTs instead of BentoML's dispatch.
         Middleware(
             JsonApiMiddleware,
             apis=apis,
             body_reader=body_reader,
             timeout_seconds=settings.request_timeout_seconds,
         ),
+        # Innermost: no POST comes as far.
+        Middleware(HeadMiddleware),
     ]
 
 

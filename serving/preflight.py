@@ -6,16 +6,25 @@ not heal by itself.
 
 from __future__ import annotations
 
-import os
-import socket
+import logging
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 
-from core.api_keys import parse_key_file
-from core.key_ring import read_key_file
 from core.private_files import close_to_others
 from core.settings import Settings, SettingsError
+from serving.database_check import UnusableDatabase, database_fault
+from serving.machine_check import (
+    address_problem,
+    bentoml_home_problem,
+    data_folder_problem,
+    key_file_problem,
+    temporary_folder_problem,
+    tracing_problem,
+    user_problem,
+)
+from serving.redis_check import UnusableRedis, redis_fault
+
+logger = logging.getLogger("bentoml.sentiment")
 
 Address = tuple[str, int]
 # The private databases look after their own folders.
@@ -29,15 +38,27 @@ def check_addresses(addresses: Iterable[Address]) -> None:
         SystemExit: it cannot.
     """
     for host, port in addresses:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((host, port))
-            except OSError as error:
-                raise SystemExit(
-                    f"port {port} of {host} cannot be used ({error.strerror}); set PORT or HOST"
-                ) from None
+        _end_with(address_problem(host, port))
+
+
+def check_temporary_folder() -> None:
+    """Check the folder in which BentoML makes its sockets before anything else.
+
+    Raises:
+        SystemExit: it cannot be used.
+    """
+    _end_with(temporary_folder_problem())
+
+
+def check_machine(settings: Settings) -> None:
+    """Check the folders and variables that every process of the service needs.
+
+    Raises:
+        SystemExit: one of them cannot be used.
+    """
+    check_temporary_folder()
+    _end_with(bentoml_home_problem())
+    _end_with(tracing_problem(settings))
 
 
 def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
@@ -46,40 +67,47 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
     Raises:
         SystemExit: the API could not work.
     """
-    _check_data_folder(settings.data_folder)
-    if settings.api_keys_file is not None:
-        _check_key_file(settings.api_keys_file)
-    # The image does without.
-    if find_spec("serving.embedded"):
-        from serving.embedded.start import prepare
-
-        return prepare(settings, address)
-    try:
-        settings.sqlalchemy_url()
-        settings.redis_connection_url()
-    except SettingsError as error:
-        raise SystemExit(str(error)) from None
-    return {}
-
-
-def _check_data_folder(folder: Path) -> None:
-    try:
-        # The private PostgreSQL, if it is another user's, has to enter it.
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SystemExit(f"DATA_FOLDER: {folder} cannot be made ({error.strerror})") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise SystemExit(f"DATA_FOLDER: {folder} cannot be written to")
+    _end_with(data_folder_problem(settings.data_folder))
     for name in PRIVATE_DATA:
-        close_to_others(folder / name)
+        close_to_others(settings.data_folder / name)
+    if settings.api_keys_file is not None:
+        _end_with(key_file_problem(settings.api_keys_file))
+    # The image does without.
+    has_private_databases = find_spec("serving.embedded") is not None
+    if not has_private_databases:
+        try:
+            settings.sqlalchemy_url()
+            settings.redis_connection_url()
+        except SettingsError as error:
+            raise SystemExit(str(error)) from None
+    _end_with(user_problem(settings))
+    _check_databases(settings)
+    if not has_private_databases:
+        return {}
+    from serving.embedded.start import prepare
+
+    return prepare(settings, address)
 
 
-def _check_key_file(file: Path) -> None:
+def _check_databases(settings: Settings) -> None:
+    """Log what the databases lack: predictions are served without them, and it may heal.
+
+    Raises:
+        SystemExit: a database is none that the service can ever use.
+    """
+    faults = []
     try:
-        _, faults = parse_key_file(read_key_file(file).decode(errors="replace"))
-    except OSError as error:
-        raise SystemExit(f"API_KEYS_FILE: {file} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise SystemExit(f"API_KEYS_FILE: {error}") from None
-    if faults:
-        raise SystemExit(f"API_KEYS_FILE: {'; '.join(faults)}")
+        if settings.database_url is not None:
+            faults.append(database_fault(settings.sqlalchemy_url()))
+        if settings.redis_url is not None:
+            faults.append(redis_fault(settings.redis_connection_url()))
+    except (UnusableDatabase, UnusableRedis) as error:
+        raise SystemExit(str(error)) from None
+    for fault in faults:
+        if fault is not None:
+            logger.error("%s; the service starts without it", fault)
+
+
+def _end_with(problem: str | None) -> None:
+    if problem is not None:
+        raise SystemExit(problem)

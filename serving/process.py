@@ -16,6 +16,7 @@ from core.gc import freeze_gc
 from core.heartbeat import heartbeat
 from core.key_ring import KeyRing
 from core.logging import configure_logs
+from core.own_url import url_of
 from core.settings import Settings
 from core.signals import end_with_parent
 from core.tracing import start_tracing, stop_tracing
@@ -30,11 +31,18 @@ from serving.framework import (
     is_worker,
     json_apis,
     process_name,
+    read_torn_metrics,
     runner_urls,
 )
 from serving.http_protocol import use_bounded_protocol
 from serving.middleware import api_layers, runner_layers
-from serving.preflight import Address, check_addresses, prepare_api
+from serving.preflight import (
+    Address,
+    check_addresses,
+    check_machine,
+    check_temporary_folder,
+    prepare_api,
+)
 from serving.supervision import supervise
 from web.routes import PREDICT_PATHS
 from web.shedding import LoadShedder
@@ -70,7 +78,10 @@ class ServingProcess:
             end_with_parent()
             heartbeat.start(WORKER_STDIN)
             close_inherited_sockets()
+            read_torn_metrics()
             self._configure_logs()
+        else:
+            check_temporary_folder()
         supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
 
     def install(self, bento: Any) -> None:
@@ -80,6 +91,8 @@ class ServingProcess:
             header_timeout_seconds=settings.body_timeout_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
             shedder=self.shedder,
+            path_prefix=settings.path_prefix,
+            cors_origins=settings.cors_origins,
         )
         for layer in api_layers(
             settings,
@@ -110,12 +123,11 @@ class ServingProcess:
         settings = self._settings
         if settings.is_open:
             logger.warning(
-                "API_KEYS is not set: every client that reaches %s:%d may call every endpoint",
-                settings.host,
-                settings.port,
+                "API_KEYS is not set: every client that reaches %s may call every endpoint",
+                url_of(settings.host, settings.port),
             )
         if settings.is_traced:
-            start_tracing(settings.otel_service_name)
+            start_tracing(settings.otel_service_name, settings.traces_endpoint)
         self._hosts = self._connect()
         self.container = Container(settings, {**in_process, **self._hosts}, self._keys)
         self._apis = json_apis(bento, service)
@@ -159,6 +171,7 @@ class ServingProcess:
         self, services: Set[str], addresses: Sequence[Address]
     ) -> Mapping[str, str]:
         self._configure_logs()
+        check_machine(self._settings)
         check_addresses(addresses)
         runners = {runner.name for runner in self._runners.values()}
         environment = prepare_api(self._settings, addresses[-1]) if services - runners else {}

@@ -16,6 +16,8 @@ from typing import Any
 from circus.exc import ConflictError
 
 from serving.framework import is_worker, stop_at_hangup, wrap_arbiter
+from serving.machine_check import accept_both_families
+from serving.metrics_folder import MetricsFolder
 from serving.preflight import Address
 from serving.watchdog import SOCKET_NAME, Watchdog
 
@@ -50,7 +52,11 @@ def _make(
 ) -> Any:
     services = {name for watcher in watchers for name in _service_names(watcher.args)}
     sockets = options.get("sockets", ())
+    for tcp in sockets:
+        accept_both_families(tcp)
     environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
+    metrics = MetricsFolder()
+    environment = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics.path)}
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
         watcher.respawn = True
@@ -69,7 +75,9 @@ def _make(
     def check_and_watch() -> Awaitable[None] | None:
         nonlocal checked_at
         before, checked_at = checked_at, time.monotonic()
-        watchdog.check(_processes(watchers), checked_at - before)
+        workers = _processes(watchers)
+        watchdog.check(workers, checked_at - before)
+        metrics.merge_dead({process for _, process in workers})
         return _check_if_idle(check)
 
     arbiter.manage_watchers = check_and_watch

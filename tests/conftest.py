@@ -19,6 +19,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.postgres import create_engine
+from core.urls import asyncpg_url
 from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
@@ -28,6 +29,7 @@ from tests.scheduling import GroupScheduling, publish_groups
 from tests.serving import Serve, ServedBento, serve
 
 TEMPLATE = "migrated"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A test that waits for the saved models waits for minutes on a slow machine.
 TIMEOUT_SECONDS = {"unit": 30, "integration": 60, "served": 600, "prove": 600}
 # They start first, so that no worker ends long before the other.
@@ -78,9 +80,24 @@ def _is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres",
+        metavar="URL",
+        help="a running PostgreSQL for the integration tests, reached by a socket of port 5432, as "
+        "postgresql://postgres@/postgres?host=/run/postgresql; the role must be a superuser",
+    )
+    parser.addoption(
+        "--thorough", action="store_true", help="repeat for minutes what the suite does for seconds"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return  # the controller of pytest-xdist has made the run
+    # No proxy of the machine is asked for what runs here.
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join([*LOOPBACK, *filter(None, [os.environ.get(name)])])
     folder = TemporaryDirectory(prefix="test-run-")
     config.add_cleanup(folder.cleanup)
     config.stash[RUN] = TestRun(Path(folder.name))
@@ -162,8 +179,18 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[URL]:
-    """A PostgreSQL of this test run's own."""
+def thorough(pytestconfig: pytest.Config) -> bool:
+    """Whether tests that have a long form take it."""
+    chosen: bool = pytestconfig.getoption("--thorough")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def postgres_server(pytestconfig: pytest.Config) -> Iterator[URL]:
+    """A PostgreSQL of this test run's own, or the one of `--postgres`."""
+    if url := pytestconfig.getoption("postgres"):
+        yield asyncpg_url(url)
+        return
     with TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "data") as url:
         yield url
 
@@ -265,6 +292,10 @@ def served(serve_own: Serve) -> Iterator[ServedBento]:
         # However busy the machine is: what is refused is a matter of `unlimited`.
         MAX_QUEUE_SECONDS="30",
         MAX_BULK_QUEUE_SECONDS="30",
+        # Nothing listens there: the API asks no proxy for its runners.
+        HTTP_PROXY="http://127.0.0.1:9",
+        ALL_PROXY="socks5://127.0.0.1:9",
+        NO_PROXY="",
     ) as bento:
         yield bento
 
@@ -277,7 +308,9 @@ def unlimited(serve_own: Serve) -> Iterator[ServedBento]:
         RATE_LIMIT_PREDICT="off",
         RATE_LIMIT_BATCH="off",
         RATE_LIMIT_ANALYTICS="off",
-        # The name of the proxy in tests/prove/dashboard.
+        # The name of the proxy in tests/prove/dashboard, and the path below which it has this.
         ALLOWED_HOSTS="proxy.test",
+        PATH_PREFIX="/models/sentiment",
+        CORS_ORIGINS="https://shop.example",
     ) as bento:
         yield bento

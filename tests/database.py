@@ -8,6 +8,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL
 
+from core.urls import DEFAULT_PORT
+
 
 def run_sql(url: URL, statement: str) -> None:
     """Run one statement outside a transaction."""
@@ -19,7 +21,11 @@ def fetch(url: URL, statement: str) -> list[dict[str, Any]]:
 
     async def run() -> list[dict[str, Any]]:
         connection = await asyncpg.connect(
-            host=str(url.query["host"]), user=url.username, database=url.database
+            host=str(url.query["host"]),
+            port=int(str(url.query.get("port", DEFAULT_PORT))),
+            user=url.username,
+            password=url.password,
+            database=url.database,
         )
         try:
             return [dict(row) for row in await connection.fetch(statement)]

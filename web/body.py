@@ -1,4 +1,4 @@
-"""Reads a body: refuses another type (415), too many bytes (413), too slow a client (408)."""
+"""Reads a body as UTF-8; refuses other types (415), too many bytes (413), slow clients (408)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope
 from core import metrics
 from core.asgi import JSON_CONTENT_TYPE
 from core.errors import BodyTooLarge, BodyTooSlow, MalformedRequest, UnsupportedMedia
+from web.content_coding import content_coding, decode
+from web.json_text import is_plain, to_utf8
 
 # A client that still sends does not read the answer, and gets a reset if the server hangs up. So
 # the server reads and drops the rest of a refused body, up to this many bytes.
@@ -27,18 +29,27 @@ class JsonBodyReader:
     async def read(
         self, scope: Scope, receive: Receive, media_types: Collection[str] = (JSON_CONTENT_TYPE,)
     ) -> bytes:
-        """The whole body of a request.
+        """The whole body of a request, decoded, in UTF-8.
 
         Raises:
             UnsupportedMedia: the request does not say that its body is of one of `media_types`.
+            UnsupportedCoding: the body is compressed in another way than the service decodes.
             BodyTooLarge: the body is, or says it is, larger than the limit.
             BodyTooSlow: the body took longer than the time-out to arrive.
-            MalformedRequest: the client hung up before it had sent all.
+            MalformedRequest: the client hung up before it had sent all, or it cannot be decoded.
         """
-        length = _announced_bytes(scope, media_types)
+        length, content_type, coding = _announced(scope, media_types)
         if length > self._max_bytes:
             await self._drain(receive)
             raise self._too_large()
+        body = await self._receive(receive)
+        if coding is not None:
+            body = await decode(body, coding, self._max_bytes)
+        if ";" in content_type or not is_plain(body):
+            body = to_utf8(body, content_type)
+        return body
+
+    async def _receive(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
         received = 0
         try:
@@ -78,21 +89,28 @@ class JsonBodyReader:
                         return
 
 
-def _announced_bytes(scope: Scope, media_types: Collection[str]) -> int:
-    """The Content-Length, 0 without one; checks the media type in the same pass.
+def _announced(scope: Scope, media_types: Collection[str]) -> tuple[int, str, str | None]:
+    """The Content-Length (0 without it), the Content-Type, and the coding (None without one).
 
     Raises:
         UnsupportedMedia: the request does not say that its body is of one of `media_types`.
+        UnsupportedCoding: the body is compressed in another way than the service decodes.
     """
     content_types: list[str] = []
-    length = b""
+    length = coding = b""
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_types.append(value.decode("latin-1"))
         elif name == b"content-length":
             length = value
+        elif name == b"content-encoding":
+            coding += b"," + value
     found = [content_type.partition(";")[0].strip().lower() for content_type in content_types]
     if len(found) != 1 or found[0] not in media_types:
         sent = f", not {found[0][:100] or 'an empty content type'}" if found else ""
         raise UnsupportedMedia(f"Send one Content-Type: {' or '.join(media_types)}{sent}")
-    return int(length) if length.isdigit() else 0
+    return (
+        int(length) if length.isdigit() else 0,
+        content_types[0],
+        content_coding(coding) if coding else None,
+    )

@@ -21,6 +21,8 @@ DESCRIPTION = (
     "(`application/problem+json`); 429 and 503 carry `Retry-After`. 421: the `Host` of the "
     "request is not a name of the service."
 )
+# Relative to the document: true behind every proxy, whether it says its prefix or not.
+SERVERS: list[dict[str, str | Any]] = [{"url": "."}]
 # What BentoML serves itself.
 BENTO_ROUTES = {
     "/livez": "200 while the process lives.",
@@ -38,7 +40,11 @@ def openapi_document(
 ) -> dict[str, Any]:
     """One OpenAPI 3.1 document of every endpoint."""
     document = get_openapi(
-        title="Sentiment API", version=version, description=DESCRIPTION, routes=get_routes
+        title="Sentiment API",
+        version=version,
+        description=DESCRIPTION,
+        routes=get_routes,
+        servers=SERVERS,
     )
     for path, operations in document["paths"].items():
         route = listed_route("GET", path)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Forbidden, MalformedRequest, MisdirectedRequest
+from web.forwarded import parse_address
 
 # Methods that change nothing.
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD"})
 _SAME_SITE = (b"same-origin", b"none")
 
 
 class OriginMiddleware:
-    """421 for a Host that is not ours, 403 for a change that a page of another site requests.
+    """421 for a Host that is not ours, 403 for what a page of another site requests, but links.
 
     A page can make a browser send requests to a service on the user's own machine, with whatever
     rights that machine has there. The browser itself says that it does: in Sec-Fetch-Site, or, if
@@ -40,12 +40,14 @@ class OriginMiddleware:
 
     def _check(self, scope: Scope) -> None:
         hosts: list[bytes] = []
-        site = origin = None
+        site = origin = mode = None
         for name, value in scope["headers"]:
             if name == b"host":
                 hosts.append(value)
             elif name == b"sec-fetch-site":
                 site = value
+            elif name == b"sec-fetch-mode":
+                mode = value
             elif name == b"origin":
                 origin = value
         if len(hosts) > 1:
@@ -57,9 +59,13 @@ class OriginMiddleware:
                 "This service has another name than the Host header says; its operator can set "
                 "ALLOWED_HOSTS"
             )
-        if scope["method"] in SAFE_METHODS or origin in self._origins:
+        if origin in self._origins or scope["method"] == "OPTIONS":
             return
-        if site is not None:
+        if scope["method"] in SAFE_METHODS:
+            # A link from another site is welcome. What a page loads from here, it cannot read, but
+            # it would use up the limits of the user in whose browser it is.
+            is_allowed = site is None or site in _SAME_SITE or mode in (None, b"navigate")
+        elif site is not None:
             is_allowed = site in _SAME_SITE
         else:
             is_allowed = origin is None or origin.lower().partition(b"://")[2] == host
@@ -74,13 +80,13 @@ def _is_one_of(hosts: Collection[str], host: bytes, scope: Scope) -> bool:
     name = _without_port(host.decode("latin-1"))
     if name in hosts or name == "localhost":
         return True
-    try:
-        address = ip_address(name)
-    except ValueError:
+    address = parse_address(name)
+    if address is None:
         return False
-    # Probes and Prometheus come by the address; no DNS entry leads to such a name.
+    # Probes and Prometheus come by the address; no DNS entry leads to such a name. A socket of IPv6
+    # sees 10.0.0.7 as ::ffff:10.0.0.7.
     server = scope.get("server")
-    return address.is_loopback or (server is not None and name == server[0])
+    return address.is_loopback or (server is not None and address == parse_address(server[0]))
 
 
 def _without_port(host: str) -> str:

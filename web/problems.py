@@ -75,7 +75,7 @@ def problem_body(problem: Problem, path: str, request_id: str) -> bytes:
 def _framework_problem(status: int, scope: Scope, headers: Headers) -> Problem:
     """The problem of a framework error: no such route, wrong method, a crash."""
     kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
-    # BentoML knows of the POST of a path alone.
+    # BentoML knows of the POST of a path alone, and FastAPI of no HEAD.
     if status == 405 and (allowed := allowed_methods(scope["path"])):
         kept["allow"] = allowed
     match status:

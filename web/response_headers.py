@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from web.routes import DASHBOARD_FILES
@@ -46,12 +47,41 @@ def headers_for(path: str) -> tuple[Header, ...]:
     return _DOCS_HEADERS if path in _DOCS_PATHS else _API_HEADERS
 
 
+# Beside those that every script may read.
+_EXPOSED = (
+    *("Accept-Encoding", "Accept-Post", "Allow", "RateLimit", "RateLimit-Policy", "Retry-After"),
+    *("WWW-Authenticate", "X-Request-Id"),
+)
+
+
 def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:
     """Options of CORSMiddleware: what scripts of `origins` may send and read."""
     return {
         "allow_origins": origins,
-        "allow_methods": ("GET", "POST"),
-        "allow_headers": ("Authorization", "Content-Type", "X-Request-Id", "X-Request-Timeout-Ms"),
-        "expose_headers": ("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
+        "allow_methods": ("GET", "HEAD", "POST"),
+        # All, because a page's instrumentation adds headers of its own: traceparent, baggage,
+        # sentry-trace, x-datadog-...; the operator trusts the page with more than these.
+        "allow_headers": ("*",),
+        # Chrome asks for it before a website reaches a service on its user's machine or network.
+        "allow_private_network": True,
+        "expose_headers": _EXPOSED,
         "max_age": 3_600,
     }
+
+
+class CorsHeaders:
+    """What CORSMiddleware adds to an answer, for answers that no middleware sees."""
+
+    def __init__(self, origins: tuple[str, ...] = ()) -> None:
+        self._origins = frozenset(origin.encode() for origin in origins)
+
+    def of(self, request_headers: Iterable[Header]) -> dict[str, str]:
+        """The headers by which a script of a listed website may read the answer."""
+        for name, value in request_headers if self._origins else ():
+            if name == b"origin" and value in self._origins:
+                return {
+                    "access-control-allow-origin": value.decode(),
+                    "access-control-expose-headers": ", ".join(_EXPOSED),
+                    "vary": "Origin",
+                }
+        return {}

@@ -67,7 +67,8 @@ ROUTES = (
     *(
         Route("GET", path, None)
         for path in (
-            *("/", "/dashboard", "/dashboard/", "/docs", "/static_content/"),  # the last: of /docs
+            # The files of the last are those of /docs.
+            *("/", "/dashboard", "/dashboard/", "/docs", "/docs/", "/static_content/"),
             *("/health", "/healthz", "/livez", "/openapi.json", "/readyz"),
         )
     ),
@@ -115,7 +116,13 @@ def listed_route(method: str, path: str) -> Route:
 
 
 def allowed_methods(path: str) -> str | None:
-    """The `Allow` header of a path with a POST; the GETs' own framework knows the others."""
-    if path not in POST_PATHS:
-        return None
-    return ", ".join(sorted(route.method for route in ROUTES if route.path == path))
+    """The `Allow` header of a path, or None for one that is not in the table."""
+    return _ALLOWED.get(path)
+
+
+def _allowed(path: str) -> str:
+    methods = {route.method for route in ROUTES if route.path == path}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+
+
+_ALLOWED = {route.path: _allowed(route.path) for route in ROUTES}

@@ -60,7 +60,7 @@ async def _run(settings: Settings) -> None:
     )
     drift_watch = run_in_background("DriftWatch", partial(watch_drift, Reader(reading)))
     if settings.is_traced:
-        start_tracing(f"{settings.otel_service_name}-log-shipper")
+        start_tracing(f"{settings.otel_service_name}-log-shipper", settings.traces_endpoint)
     shipper = Shipper(
         settings.spool_folder(), LogWriter(writing), poll_seconds=settings.log_flush_seconds
     )

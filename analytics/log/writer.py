@@ -58,7 +58,8 @@ class LogWriter:
     """Writes a batch in one transaction: COPY to staging tables, then inserts that skip known ids.
 
     A retry is safe when a commit succeeded and only its reply was lost: the rows that are skipped
-    are not counted again.
+    are not counted again. After an error, all connections of `engine` are closed: nobody else may
+    use it.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

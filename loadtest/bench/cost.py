@@ -38,7 +38,7 @@ def measure_cost(plan: Plan, ours: Server, step: Step) -> Iterator[dict[str, Any
         figures = measure(ours.url, replace(load, seed=seed))
         yield {"part": "cost", "grows": grows, "size": size, **load.facts(), **figures}
     step("cost: loading the engine alone")
-    engine = httpx.get(f"{ours.url}/health").json()["versions"]["v1"]["engine"]
+    engine = httpx.get(f"{ours.url}/health", trust_env=False).json()["versions"]["v1"]["engine"]
     batches = replace(usual, kind=Kind.mixed_length, clients=_BATCH_CLIENTS, batch_texts=100)
     with worker(served_model(), engine) as call:
         for number in range(plan.rounds):

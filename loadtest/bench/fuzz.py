@@ -46,7 +46,7 @@ def fuzz(url: str, *, cases: int, seed: int, jobs: int = 1) -> int:
     An operation with few inputs gives fewer cases than are asked for, so their number is only known
     when a round is over. Returns its exit status; 0 if nothing was found.
     """
-    paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+    paths = httpx.get(f"{url}/openapi.json", trust_env=False).json()["paths"]
     operations = sum(len(methods) for methods in paths.values())
     sent, status = 0, 0
     while sent < cases and not status:
@@ -76,7 +76,7 @@ def _start(url: str, *, examples: int, seed: int) -> subprocess.Popen[str]:
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "schemathesis.toml"),
         "run", f"{url}/openapi.json", "--max-examples", str(examples), "--seed", str(seed),
     ]  # fmt: skip
-    environment = os.environ | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"NO_COLOR": "1", "NO_PROXY": "*", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8"
     )

@@ -88,8 +88,12 @@ def _rounded(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_float=rounded)
 
 
-def commit() -> str:
-    """The checkout's commit, and whether the working tree differs from it."""
+def commit(record: Path | None = None) -> str:
+    """The checkout's commit, and whether the working tree differs from it.
+
+    A `record` that the caller adds to is no difference.
+    """
+    ignored = [f":(exclude){record.relative_to(ROOT)}"] if record else []
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -98,7 +102,7 @@ def commit() -> str:
 
     try:
         head = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *ignored)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head} with changes" if changed else head

@@ -79,7 +79,7 @@ async def _measure(
     loading = asyncio.create_task(load())
     async with (
         sampled(partial(resident_mib, runner), SAMPLE_SECONDS) as memory,
-        httpx.AsyncClient(base_url=url, timeout=30) as client,
+        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client,
     ):
         seconds = [await _reload(client, tags[number % len(tags)]) for number in range(reloads)]
         done.set()

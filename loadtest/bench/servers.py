@@ -60,7 +60,7 @@ class Server:
             NotStarted: it ended, or took more than START_SECONDS from now.
         """
         deadline = self._seconds() + START_SECONDS
-        with httpx.Client(timeout=2) as client:
+        with httpx.Client(timeout=2, trust_env=False) as client:
             while self.process.poll() is None and self._seconds() < deadline:
                 with suppress(httpx.TransportError):
                     if client.get(self.url + self.ready_path).is_success:

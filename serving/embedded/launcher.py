@@ -9,7 +9,7 @@ from core.paths import ROOT
 from core.settings import settings_for_serving
 from serving.embedded.start import migrate
 from serving.embedded.starters import save_missing_models
-from serving.preflight import check_addresses
+from serving.preflight import check_addresses, check_machine
 
 
 def launch() -> None:
@@ -20,6 +20,7 @@ def launch() -> None:
     """
     settings = settings_for_serving()
     os.chdir(ROOT)
+    check_machine(settings)
     check_addresses([(settings.host, settings.port)])
     # `bentoml serve` itself does what goes with private databases.
     if settings.has_database_urls:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +24,7 @@ from sqlalchemy import URL
 
 from analytics.log.segments import segments
 from analytics.log.shipper_supervisor import LOCK as SHIPPER_LOCK
+from core.own_url import own_url
 from core.paths import DEFAULT_DATA_FOLDER, ROOT
 from core.settings import Settings
 from serving.embedded.children import UnusableFolder
@@ -130,13 +130,17 @@ def migrate(url: URL) -> None:
         SystemExit: that is not possible.
     """
     # Imported here: Alembic takes a third of a second, and most starts need none of it.
-    from migrations.upgrade import MigrationError, upgrade
+    from migrations.upgrade import WAIT_SECONDS, MigrationError, upgrade
 
     try:
         with step("migrations", "the schema is up to date"):
-            upgrade(url)
+            upgrade(url, wait_seconds=WAIT_SECONDS, report=_print_line)
     except MigrationError as error:
         raise SystemExit(str(error)) from None
+
+
+def _print_line(line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -168,12 +172,9 @@ def _announce_when_ready(settings: Settings, address: tuple[str, int], *, report
 
 
 def _announce(settings: Settings, address: tuple[str, int], report: Report) -> None:
-    host, port = ip_address(address[0]), address[1]
-    if host.is_unspecified:
-        host = ip_address("127.0.0.1" if host.version == 4 else "::1")
-    url = f"http://{host}:{port}" if host.version == 4 else f"http://[{host}]:{port}"
+    url = own_url(*address)
     end = time.monotonic() + READY_SECONDS
-    with httpx.Client(timeout=2) as client:
+    with httpx.Client(timeout=2, trust_env=False) as client:
         while not _is_ready(client, url):
             if time.monotonic() > end:
                 return

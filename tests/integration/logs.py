@@ -14,6 +14,7 @@ from analytics.log.prediction_log import PredictionLog
 from analytics.log.shipper import Shipper
 from analytics.log.spool import Spool
 from analytics.log.writer import LogWriter
+from core.postgres import create_engine
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,19 @@ class SpooledLog:
         """Ship every segment of the spool."""
         stopping = asyncio.Event()
         stopping.set()
-        await self.shipper(engine).run(stopping)
+        await self.ship_until(stopping, engine)
 
-    def shipper(self, engine: AsyncEngine) -> Shipper:
-        return Shipper(self.folder, LogWriter(engine), poll_seconds=0.01)
+    async def ship_until(self, stopping: asyncio.Event, engine: AsyncEngine) -> None:
+        """Run a shipper until `stopping` is set and the spool is empty.
+
+        It has connections of its own to the database of `engine`, because it closes them after
+        an error.
+        """
+        own = create_engine(engine.url, pool_size=1, timeout_seconds=5)
+        try:
+            await Shipper(self.folder, LogWriter(own), poll_seconds=0.01).run(stopping)
+        finally:
+            await own.dispose()
 
 
 @asynccontextmanager

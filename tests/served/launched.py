@@ -109,8 +109,9 @@ class SilentProxy:
         names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
         self.environment = {
             **dict.fromkeys(names, f"http://127.0.0.1:{port}"),
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
+            # As most people have it: what asks this machine itself has to know better.
+            "NO_PROXY": "",
+            "no_proxy": "",
         }
 
     def first_request(self) -> bytes:

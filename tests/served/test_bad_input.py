@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -26,6 +29,10 @@ BAD_BODIES = [
     ("/predict", b'{"text": "\\ud800"}', 400, "not valid JSON"),
     ("/predict", b'{"text": "\xff"}', 400, "not valid JSON"),
     ("/predict", b'{"text": "a"', 400, "not valid JSON"),
+    ("/predict", b'{"text": "\\u200b \\ufeff"}', 422, "must not be only invisible characters"),
+    ("/predict/batch", b'{"texts": ["a", "\\u2060"]}', 422, "texts.1: must not be only invisible"),
+    ("/predict/ab", b'{"text": "\\u3164"}', 422, "text: must not be only invisible characters"),
+    ("/predict/ab-compare", b'{"text": "\\u00ad"}', 422, "text: must not be only invisible"),
     ("/predict", b"text=a", 400, "not valid JSON"),
     ("/predict", b"", 422, "text: Field required"),
     ("/predict", b"[]", 422, "Input should be an object"),
@@ -147,3 +154,17 @@ def test_bad_limit_is_422(client: httpx.Client) -> None:
     for limit in ("0", "501", "x"):
         reply = client.get("/analytics/recent", params={"limit": limit})
         assert check_problem(reply, 422, "/analytics/recent")["errors"]
+
+
+def test_client_that_asks_much_and_leaves_unread_is_no_error(unlimited: ServedBento) -> None:
+    url = urlsplit(unlimited.url)
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1_000
+    for _ in range(5):
+        with socket.create_connection((url.hostname, url.port), timeout=1.0) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            with suppress(TimeoutError, ConnectionError):
+                for _ in range(100):
+                    client.sendall(requests)
+    with unlimited.client() as client:
+        assert client.get("/livez").is_success
+    assert "Exception in ASGI application" not in unlimited.log.read_text(encoding="utf-8")

@@ -18,6 +18,8 @@ from tests.waiting import until
 STOP_SECONDS = 30.0
 # Of silence, with room for a check that comes late.
 HANGING_SECONDS = 12.0
+# Linux' numbers end below.
+NO_PROCESS = 1 << 23
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,33 @@ async def test_killed_shipper_fails_no_request(stack: Stack) -> None:
         await until(gone_and_back(stack, "analytics.log", shipper), RECOVERY_SECONDS)
     assert (sent.refusals, sent.broken) == ([], 0)
     await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def test_metrics_of_killed_processes_are_merged(stack: Stack) -> None:
+    """Also those that a process left torn; and no process stays in progress for ever."""
+    [runner] = stack.workers("sentiment_runner_v1")
+    folder = Path(runner.environ()["PROMETHEUS_MULTIPROC_DIR"])
+    (folder / f"counter_{NO_PROCESS}.db").touch()
+    (folder / f"histogram_{NO_PROCESS}.db").write_bytes(b"\xff" * 100)
+    batches = stack.bento.metric("model_batch_texts_count", version="v1")
+    async with traffic(stack.bento) as sent:
+        await sent.answers(100)
+        runner.kill()
+        await sent.answers(100)
+        await until(gone_and_back(stack, "sentiment_runner_v1", runner), RECOVERY_SECONDS)
+
+    def is_merged() -> bool:
+        living = {process.pid for process in psutil.Process(stack.bento.process.pid).children(True)}
+        names = [file.stem.rpartition("_")[2] for file in folder.glob("*.db")]
+        return all(name == "merged" or int(name) in living for name in names)
+
+    await until(is_merged, RECOVERY_SECONDS)
+    with stack.bento.client() as http:
+        for path in ("/metrics", "/cache/stats", "/log/stats"):
+            assert http.get(path).status_code == 200
+    assert stack.bento.metric("model_batch_texts_count", version="v1") > batches
+    in_progress = "bentoml_service_request_in_progress"
+    await until(lambda: stack.bento.metric(in_progress, service_name="sentiment_runner_v1") == 0)
 
 
 async def test_full_disk_under_the_spool_refuses_requests_with_503(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
+import sys
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,7 +20,13 @@ from tests.database import fetch, scalar
 from tests.serving import ServedBento
 from tests.waiting import wait_until
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 LOGGED_WITHIN_SECONDS = 5.0
+JSON = "application/json"
 
 
 @pytest.fixture
@@ -38,6 +48,41 @@ def logged(served: ServedBento, *ids: str) -> list[dict[str, Any]]:
         )
         if len(rows) >= len(ids) or time.monotonic() > deadline:
             return rows
+
+
+@pytest.mark.parametrize(
+    ("encode", "headers"),
+    [
+        (lambda body: codecs.BOM_UTF8 + body.encode(), {}),
+        (lambda body: body.encode("utf-16"), {}),
+        (lambda body: body.encode("utf-16-le"), {"Content-Type": JSON + ";charset=utf-16"}),
+        (lambda body: body.encode("cp1252"), {"Content-Type": JSON + "; charset=latin1"}),
+        (lambda body: gzip.compress(body.encode()), {"Content-Encoding": "gzip"}),
+        (lambda body: zlib.compress(body.encode()), {"Content-Encoding": "deflate"}),
+        (lambda body: zstd.compress(body.encode()), {"Content-Encoding": "zstd"}),
+    ],
+)  # fmt: skip
+def test_text_is_the_same_however_its_body_is_encoded(
+    client: httpx.Client, encode: Callable[[str], bytes], headers: dict[str, str]
+) -> None:
+    text = "Très bien, 10 € well spent."
+    plain = client.post("/predict", json={"text": text}).json()
+    content = encode(json.dumps({"text": text}, ensure_ascii=False))
+    reply = client.post("/predict", content=content, headers={"Content-Type": JSON} | headers)
+    assert reply.status_code == 200
+    # From the cache: to the service it is the text that it has seen.
+    assert reply.json()["cache_hit"] is True
+    assert reply.json()["scores"] == plain["scores"]
+
+
+def test_bomb_is_refused_and_the_service_goes_on(client: httpx.Client) -> None:
+    headers = {"Content-Type": JSON, "Content-Encoding": "gzip"}
+    bomb = gzip.compress(bytes(50_000_000))
+    for _ in range(3):
+        reply = client.post("/predict", content=bomb, headers=headers)
+        assert reply.status_code == 413
+        assert "at most 4,194,304 bytes when decoded" in reply.json()["detail"]
+    assert client.post("/predict", json={"text": "Still here."}).status_code == 200
 
 
 def test_predict_answers_and_logs_the_prediction(served: ServedBento, client: httpx.Client) -> None:

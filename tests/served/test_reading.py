@@ -39,6 +39,49 @@ def test_probes_answer(client: httpx.Client) -> None:
     assert client.get("/readyz").status_code == 200
 
 
+GETS = [
+    route.path
+    for route in ROUTES
+    if route.method == "GET" and route.path not in ("/dashboard/", "/docs/", "/static_content/")
+]
+
+
+@pytest.mark.parametrize("path", [*GETS, "/dashboard/main.js", "/static_content/swagger-ui.css"])
+def test_head_is_answered_as_get_without_a_body(client: httpx.Client, path: str) -> None:
+    read, head = client.get(path), client.head(path)
+    assert (read.status_code, head.status_code, head.content) == (200, 200, b"")
+    for name in ("content-type", "cache-control", "content-security-policy", "x-frame-options"):
+        assert head.headers.get(name) == read.headers.get(name)
+    # The connection is still in step.
+    assert client.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "/feedback", "/no/such/path"])
+def test_head_of_other_paths_has_the_status_of_get(client: httpx.Client, path: str) -> None:
+    read, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (read.status_code, b"")
+    assert head.headers.get("allow") == read.headers.get("allow")
+
+
+@pytest.mark.parametrize("path", sorted({*GETS} - {"/", "/docs", "/dashboard"}))
+def test_slash_at_the_end_changes_nothing(client: httpx.Client, path: str) -> None:
+    reply = client.get(f"{path}/")
+    assert (reply.status_code, reply.history) == (200, [])
+
+
+@pytest.mark.parametrize("path", ["/docs/", "/docs/?a=b", "/dashboard/", "/dashboard/?range=6h"])
+def test_page_with_a_slash_redirects_relatively(client: httpx.Client, path: str) -> None:
+    reply = client.get(path, headers={"X-Forwarded-Proto": "https"})
+    assert reply.status_code == 307
+    assert reply.headers["location"] == f"../{path[1:].replace('/', '', 1)}"
+
+
+def test_no_path_redirects_to_an_absolute_address(client: httpx.Client) -> None:
+    for path in ("/schema.json/", "/docs.json/", "/no/such/path/", "/predict//"):
+        reply = client.get(path)
+        assert (reply.status_code, "location" in reply.headers) == (404, False), path
+
+
 def test_cache_stats_follow_hits_and_misses(client: httpx.Client) -> None:
     before = client.get("/cache/stats").json()
     for _ in range(2):
@@ -170,6 +213,44 @@ def test_one_openapi_document_lists_every_endpoint(client: httpx.Client) -> None
         assert set(operation["responses"]["429"]["headers"]) == {*limited, "Retry-After"}
     references = {text.split('"')[0] for text in str(document).split("#/components/schemas/")[1:]}
     assert {reference.split("'")[0] for reference in references} <= set(schemas)
+
+
+def test_every_endpoint_is_reached_below_the_path_prefix(unlimited: ServedBento) -> None:
+    """As a proxy that leaves the prefix in the path has it; probes come without."""
+    with unlimited.client() as client:
+        for path in (*GETS, "/dashboard/main.js", "/static_content/swagger-ui.css"):
+            assert client.get(f"/models/sentiment{path}").status_code == 200, path
+        for path in ("/predict", "/predict/", "/models/sentiment/predict"):
+            reply = client.post(path, json={"text": "Below a prefix."})
+            assert (reply.status_code, reply.history) == (200, []), path
+        home = client.get("/models/sentiment")
+        assert (home.status_code, home.headers["location"]) == (308, "sentiment/")
+        before = unlimited.metric("http_requests_total", endpoint="/health")
+        client.get("/models/sentiment/health/")
+        assert unlimited.metric("http_requests_total", endpoint="/health") == before + 1
+        document = client.get("/models/sentiment/openapi.json").json()
+        assert document["servers"] == [{"url": "."}]
+
+
+def test_script_of_a_listed_website_can_read_every_refusal(unlimited: ServedBento) -> None:
+    shop = {"Origin": "https://shop.example"}
+    json_ = shop | {"Content-Type": "application/json"}
+    with unlimited.client() as client:
+        for reply, status in (
+            (client.post("/predict", content=b"{", headers=json_), 400),
+            (client.post("/predict", content=b"{}", headers=json_), 422),
+            (client.post("/predict", content=b"{}", headers=shop), 415),
+            (client.post("/predict", headers=json_ | {"Content-Encoding": "br"}), 415),
+            (client.post("/predict", content=b" " * 5_000_000, headers=json_), 413),
+            (client.get("/predict", headers=shop), 405),
+            (client.get("/no/such/path", headers=shop), 404),
+            (client.get("/health", headers=shop | {"Host": "evil.example"}), 421),
+            (client.get("/health", headers=shop | {"X-Long": "x" * 100_000}), 431),
+        ):
+            assert reply.status_code == status
+            assert reply.headers["access-control-allow-origin"] == "https://shop.example"
+            assert "X-Request-Id" in reply.headers["access-control-expose-headers"]
+            assert reply.headers.get_list("vary") == ["Origin"]
 
 
 def test_docs_page_works_without_the_internet(client: httpx.Client) -> None:

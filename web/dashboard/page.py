@@ -8,19 +8,20 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
+from web.read_api.app import redirect_without_slash
+
 FOLDER = Path(__file__).parent / "static"
 
 
 def add_dashboard(app: FastAPI) -> None:
     """The page lies beside its folder, so that what it names relatively holds behind any prefix."""
 
-    @app.api_route("/dashboard", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/dashboard", include_in_schema=False)
     async def dashboard() -> FileResponse:
         return FileResponse(FOLDER / "index.html")
 
-    @app.api_route("/dashboard/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/dashboard/", include_in_schema=False)
     async def dashboard_with_slash(request: Request) -> RedirectResponse:
-        query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(f"../dashboard{query}")
+        return redirect_without_slash(request)
 
     app.mount("/dashboard", StaticFiles(directory=FOLDER))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, ServiceError
@@ -15,13 +16,27 @@ from web.schemas.predictions import invalid_fields
 def create_read_app(*routers: APIRouter) -> FastAPI:
     """An app of `routers` whose errors are problems. BentoML mounts it at `/`."""
     app = FastAPI(
-        openapi_url=None, docs_url=None, redoc_url=None, generate_unique_id_function=_operation_id
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
     )
     for router in routers:
         app.include_router(router)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     return app
+
+
+def redirect_without_slash(request: Request) -> RedirectResponse:
+    """Redirect to a page whose relative links hold from beside its folder alone.
+
+    The redirect itself is relative: it keeps scheme, host and prefix.
+    """
+    name = request.scope["path"].rstrip("/").rpartition("/")[2]
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"../{name}{query}")
 
 
 def _operation_id(route: APIRoute) -> str:

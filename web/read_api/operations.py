@@ -9,13 +9,14 @@ from typing import Any, Protocol
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from core import metrics
 from core.rate_limits import LimitName
 from core.request_context import context_of
 from core.types import RunnerDescription, Version
 from web.rate_limiter import RateLimiter
+from web.read_api.app import redirect_without_slash
 from web.schemas.operations import (
     CacheStats,
     Health,
@@ -82,7 +83,7 @@ def operations_router(
     async def cache_stats() -> CacheStats:
         """Hits and misses since the service started, over all its workers."""
         hits, misses = await anyio.to_thread.run_sync(
-            lambda: (metrics.total("cache_hits_total"), metrics.total("cache_misses_total"))
+            metrics.totals, "cache_hits_total", "cache_misses_total"
         )
         lookups = hits + misses
         return CacheStats(
@@ -120,20 +121,33 @@ def operations_router(
             swagger_favicon_url="static_content/favicon-light-32x32.png",
         )
 
+    @router.get("/docs/", include_in_schema=False)
+    async def docs_with_slash(request: Request) -> RedirectResponse:
+        return redirect_without_slash(request)
+
     return router
 
 
 def _log_stats() -> LogStats:
-    counters = {
-        name: int(metrics.total(f"prediction_log_{name}_total"))
-        for name in ("recorded", "stored", "dropped", "rejected")
-    }
+    *counts, oldest_seconds = metrics.totals(
+        *(
+            f"prediction_log_{name}"
+            for name in (
+                *("recorded_total", "stored_total", "dropped_total", "rejected_total"),
+                *("spool_bytes", "rejected_bytes", "max_bytes", "spool_age_seconds"),
+            )
+        )
+    )
+    recorded, stored, dropped, rejected, waiting_bytes, rejected_bytes, max_bytes = map(int, counts)
     return LogStats(
-        **counters,
-        waiting_bytes=int(metrics.total("prediction_log_spool_bytes")),
-        rejected_bytes=int(metrics.total("prediction_log_rejected_bytes")),
-        max_bytes=int(metrics.total("prediction_log_max_bytes")),
-        oldest_seconds=metrics.total("prediction_log_spool_age_seconds"),
+        recorded=recorded,
+        stored=stored,
+        dropped=dropped,
+        rejected=rejected,
+        waiting_bytes=waiting_bytes,
+        rejected_bytes=rejected_bytes,
+        max_bytes=max_bytes,
+        oldest_seconds=oldest_seconds,
     )
 
 

@@ -13,7 +13,13 @@ from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestErr
 from core.input_text import Subject, Text
 from core.settings import get_settings
 from core.types import Comparison, Prediction, Sentiment, Version
+from web.json_text import NOT_UTF8, is_utf8
+from web.json_values import MAX_VALUES, has_too_many_values
 
+TEXT_RULE = "1-5,000 characters after stripping, at least one of them visible"
+# Of the faults of a request, so many are listed, and so many characters of a field's name.
+MAX_FAULTS = 100
+MAX_NAME_CHARACTERS = 100
 _EXAMPLE_ID = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
 
 
@@ -39,14 +45,18 @@ class RequestBody(bentoml.IODescriptor):
         Raises:
             RequestError: it is no JSON, or breaks a rule.
         """
+        if has_too_many_values(body):
+            raise invalid_fields([((), f"holds more than {MAX_VALUES:,} values")])
         try:
             return cls.model_validate_json(body or b"{}")
         except ValidationError as error:
+            if not is_utf8(body):
+                raise MalformedRequest(NOT_UTF8) from None
             raise request_error(error, cls) from None
 
 
 def request_error(error: ValidationError, model: type[BaseModel]) -> RequestError:
-    """Convert a pydantic error to ours: 400 for a body that is no JSON, else 422 with every field.
+    """Convert a pydantic error to ours: 400 for a body that is no JSON, else 422 with the fields.
 
     `model` is that of the whole request; an unknown field is told which ones its object may have.
     """
@@ -62,8 +72,9 @@ def request_error(error: ValidationError, model: type[BaseModel]) -> RequestErro
                 if detail["type"] == "extra_forbidden"
                 else detail["msg"],
             )
-            for detail in details
-        ]
+            for detail in details[:MAX_FAULTS]
+        ],
+        unlisted=max(0, len(details) - MAX_FAULTS),
     )
 
 
@@ -83,20 +94,29 @@ def _is_model(kind: object) -> TypeIs[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def invalid_fields(faults: list[tuple[tuple[int | str, ...], str]]) -> InvalidRequest:
-    """One 422 that names every (location, message) in `faults`."""
+def invalid_fields(
+    faults: list[tuple[tuple[int | str, ...], str]], *, unlisted: int = 0
+) -> InvalidRequest:
+    """One 422 that names every (location, message) in `faults`, and how many are not listed."""
     errors = [
-        FieldError(".".join(map(str, location)) or "body", message.removeprefix("Value error, "))
+        FieldError(".".join(map(_short, location)) or "body", message.removeprefix("Value error, "))
         for location, message in faults
     ]
     summary = "; ".join(f"{error.field}: {error.message}" for error in errors[:3])
-    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    others = len(errors) - 3 + unlisted
+    more = f"; and {others:,} more" if others > 0 else ""
     return InvalidRequest(f"The request breaks a rule: {summary}{more}", errors=errors)
+
+
+def _short(name: int | str) -> str:
+    """A part of a location; a client may have made it up, at any length."""
+    text = str(name)
+    return text if len(text) <= MAX_NAME_CHARACTERS else f"{text[:MAX_NAME_CHARACTERS]}…"
 
 
 class PredictRequest(RequestBody):
     model_config = example(text="A warm, funny, engaging film.", version="v1")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
     version: Version | None = Field(None, description="v1 or v2; if absent, the rollout chooses")
 
 
@@ -105,7 +125,7 @@ class BatchRequest(RequestBody):
     texts: list[Text] = Field(
         min_length=1,
         max_length=get_settings().max_batch_texts,
-        description="the texts, each 1-5,000 characters after stripping",
+        description=f"the texts, each {TEXT_RULE}",
     )
     version: Version | None = Field(None, description="v1 or v2; the champion if absent")
 
@@ -116,7 +136,7 @@ class BatchRequest(RequestBody):
 
 class AbRequest(RequestBody):
     model_config = example(text="Great value.", subject="user-17")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
     subject: Subject | None = Field(
         None, description="keeps one user on one version, such as a user id; if absent, at random"
     )
@@ -124,7 +144,7 @@ class AbRequest(RequestBody):
 
 class AbCompareRequest(RequestBody):
     model_config = example(text="Great value.")
-    text: Text = Field(description="1-5,000 characters after stripping")
+    text: Text = Field(description=TEXT_RULE)
 
 
 class FeedbackRequest(RequestBody):

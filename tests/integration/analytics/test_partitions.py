@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -15,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback.store import FeedbackStore
 from analytics.partition_maintenance import DAYS_AHEAD, PartitionMaintenance
-from analytics.partitions import partition_days
+from analytics.partitions import gaps, partition_days
 from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
-from core.uuid7 import new_id
+from core.uuid7 import first_id, new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
@@ -177,3 +179,137 @@ async def test_partition_with_a_foreign_name_is_left_alone(engine: AsyncEngine) 
     async with engine.connect() as connection:
         for name in names:
             await connection.execute(text(f"SELECT FROM {name}"))
+
+
+def uuid_of(at: datetime) -> str:
+    return str(first_id(at))
+
+
+async def partition(engine: AsyncEngine, name: str, bounds: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(f"CREATE TABLE {name} PARTITION OF predictions {bounds}"))
+
+
+async def rows_of(engine: AsyncEngine, name: str) -> int:
+    async with engine.connect() as connection:
+        return int(await connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0)
+
+
+def between(first: datetime, end: datetime) -> str:
+    return f"FOR VALUES FROM ('{uuid_of(first)}') TO ('{uuid_of(end)}')"
+
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+NOON = MIDNIGHT + 12 * HOUR
+# Each: what an operator made, and where the predictions of noon and of the next day lie.
+OPERATORS = {
+    "default": ({"rest": "DEFAULT"}, ["predictions_20260305", "predictions_20260306"]),
+    "month": (
+        {"march": between(MIDNIGHT - 4 * DAY, MIDNIGHT + 27 * DAY)}, ["march", "march"],
+    ),
+    "month named as ours": (
+        {"predictions_20260301": between(MIDNIGHT - 4 * DAY, MIDNIGHT + 27 * DAY)},
+        ["predictions_20260301", "predictions_20260301"],
+    ),
+    "all": ({"everything": "FOR VALUES FROM (MINVALUE) TO (MAXVALUE)"}, ["everything"] * 2),
+    "past": (
+        {"past": f"FOR VALUES FROM (MINVALUE) TO ('{uuid_of(NOON + HOUR)}')"},
+        ["past", "predictions_20260306"],
+    ),
+    "future": (
+        {"future": f"FOR VALUES FROM ('{uuid_of(NOON + HOUR)}') TO (MAXVALUE)"},
+        ["predictions_20260305", "future"],
+    ),
+    "another schema": (
+        {"archive.predictions_20260305": between(MIDNIGHT, MIDNIGHT + DAY)},
+        ["archive.predictions_20260305", "predictions_20260306"],
+    ),
+    "another name": (
+        {'"March, 5th %"': between(MIDNIGHT, MIDNIGHT + DAY)},
+        ['"March, 5th %"', "predictions_20260306"],
+    ),
+    "another time zone": (
+        {"local": between(MIDNIGHT - 5 * HOUR, MIDNIGHT + 19 * HOUR)},
+        ["local", "predictions_20260306"],
+    ),
+    "an hour": (
+        {"lunch": between(NOON, NOON + HOUR)}, ["lunch", "predictions_20260306"],
+    ),
+    "half days": (
+        {"morning": between(MIDNIGHT, NOON), "afternoon": between(NOON, MIDNIGHT + DAY)},
+        ["afternoon", "predictions_20260306"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", OPERATORS)
+async def test_partitions_that_the_operator_made_are_used_and_kept(
+    engine: AsyncEngine, made: str
+) -> None:
+    partitions, expected = OPERATORS[made]
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA archive"))
+    for name, bounds in partitions.items():
+        await partition(engine, name, bounds)
+    times = [NOON, NOON + DAY]
+    await write(engine, [make_prediction(created_at=at) for at in times])
+    assert await PartitionMaintenance(engine, retention_days=0).run(TODAY) == []
+    await write(engine, [make_prediction(created_at=at) for at in times])
+    async with engine.connect() as connection:
+        homes = await connection.scalars(
+            text("SELECT tableoid::regclass::text FROM predictions ORDER BY id")
+        )
+        assert homes.all() == [home for home in expected for _ in range(2)]
+    dropped = await PartitionMaintenance(engine, retention_days=3).run(TODAY + timedelta(days=400))
+    assert all(day >= TODAY for day in dropped)
+    assert (await counts(engine))["predictions"] == 2 * sum(home in partitions for home in expected)
+    for name in partitions:
+        assert await rows_of(engine, name) == 2 * expected.count(name)
+
+
+async def test_rows_in_a_default_partition_stay_there(engine: AsyncEngine) -> None:
+    await partition(engine, "rest", "DEFAULT")
+    before = make_prediction(created_at=MIDNIGHT)
+    async with engine.begin() as connection:
+        # As rows got there before the service made a partition of that day.
+        await connection.execute(text("ALTER TABLE predictions DETACH PARTITION rest"))
+    await write(engine, [before])
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO rest SELECT * FROM predictions"))
+        await connection.execute(
+            text("ALTER TABLE predictions DETACH PARTITION predictions_20260305")
+        )
+        await connection.execute(text("DROP TABLE predictions_20260305"))
+        await connection.execute(text("ALTER TABLE predictions ATTACH PARTITION rest DEFAULT"))
+    await write(engine, [make_prediction(created_at=MIDNIGHT + HOUR)])
+    assert await PartitionMaintenance(engine, retention_days=0).run(TODAY) == []
+    assert await rows_of(engine, "rest") == 2
+    assert await days(engine) == [TODAY + timedelta(days=n) for n in range(1, DAYS_AHEAD + 1)]
+
+
+async def test_name_of_a_detached_partition_is_not_taken_for_the_day(engine: AsyncEngine) -> None:
+    await write(engine, [make_prediction(created_at=MIDNIGHT)])
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("ALTER TABLE predictions DETACH PARTITION predictions_20260305")
+        )
+        await connection.execute(text("CREATE VIEW predictions_20260305_2 AS SELECT 1"))
+    await write(engine, [make_prediction(created_at=MIDNIGHT)])
+    assert await rows_of(engine, "predictions_20260305_3") == 1
+    assert await PartitionMaintenance(engine, retention_days=3).run(TODAY + 9 * DAY) == [TODAY]
+    assert await rows_of(engine, "predictions_20260305") == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), max_size=5),
+    st.integers(0, 20),
+    st.integers(0, 6),
+)
+def test_gaps_and_covered_ranges_make_up_what_is_needed(
+    covered: list[tuple[int, int]], start: int, length: int
+) -> None:
+    ranges = [range(first, first + size) for first, size in covered]
+    needed = range(start, start + length)
+    found = [number for gap in gaps(needed, ranges) for number in gap]
+    assert found == [n for n in needed if not any(n in ids for ids in ranges)]

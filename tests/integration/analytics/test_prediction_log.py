@@ -85,7 +85,7 @@ async def test_two_concurrent_shippers_store_each_prediction_once(
 ) -> None:
     """As when an API process was killed and its shipper has not noticed yet."""
     stopping = asyncio.Event()
-    shippers = [asyncio.create_task(spooled.shipper(engine).run(stopping)) for _ in range(2)]
+    shippers = [asyncio.create_task(spooled.ship_until(stopping, engine)) for _ in range(2)]
     made = [make_prediction() for _ in range(300)]
     for prediction in made:
         await spooled.log.record([prediction])

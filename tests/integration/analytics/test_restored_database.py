@@ -39,7 +39,7 @@ async def shipped(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[SpooledL
     """A log whose shipper runs."""
     stopping = asyncio.Event()
     async with spooled_log(tmp_path) as log:
-        shipping = asyncio.create_task(log.shipper(engine).run(stopping))
+        shipping = asyncio.create_task(log.ship_until(stopping, engine))
         yield log
         stopping.set()
         await shipping

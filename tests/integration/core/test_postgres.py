@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.errors import DatabaseUnavailable
+from core.paths import ROOT
 from core.postgres import READ_ONLY_SECONDS, connected, create_engine, reading
 from tests.database import run_sql
 from tests.serving import free_port
@@ -231,3 +235,39 @@ async def pooler(server: Path) -> AsyncIterator[int]:
     listener.close()
     for _ in ("the first connection, which shows that it is a pooler", "the one that is used"):
         await asyncio.wait_for(ended.acquire(), 5)
+
+
+# What is imported late, once more as another user, may lie where that user cannot read.
+IN_A_CLOSED_HOME = """
+import asyncio, os, sys
+from sqlalchemy import URL
+from core.postgres import create_engine
+
+async def attempt():
+    url = URL.create("postgresql+asyncpg", "ann", host="127.0.0.1", port=int(sys.argv[1]))
+    engine = create_engine(url, pool_size=1, timeout_seconds=5)
+    try:
+        await engine.connect()
+    except Exception as error:
+        return type(error).__name__
+    finally:
+        await engine.dispose()
+
+os.environ["HOME"], closed = "/nonexistent", os.environ["HOME"]
+before = asyncio.run(attempt())
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setuid(54321)
+os.environ["HOME"] = closed
+print(before, asyncio.run(attempt()), os.environ["HOME"])
+"""
+
+
+def test_home_that_this_user_may_not_enter_breaks_no_connection(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CLOSED_HOME, str(free_port())],
+        cwd=ROOT, env=os.environ | {"HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["ConnectionRefusedError"] * 2 + ["/nonexistent"], done.stderr

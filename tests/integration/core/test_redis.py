@@ -151,3 +151,23 @@ async def test_connections_to_a_redis_that_became_a_replica_are_replaced_at_once
             assert errors("store") + errors("lookup") + errors("rate_limit") == before
             async with Redis.from_url(servers[1]) as primary:
                 assert await primary.dbsize() == len(KEYS) + 1
+
+
+@pytest.mark.parametrize("lacking", ["hello", "hello -client", "hello -client -info -command"])
+async def test_redis_without_hello_caches_and_limits(
+    redis: Redis, redis_server: str, lacking: str
+) -> None:
+    await redis.acl_setuser(
+        "old",
+        enabled=True,
+        passwords=["+secret"],
+        keys=["*"],
+        commands=["+@all", *f"-{lacking}".split()],
+    )
+    before = errors("lookup") + errors("store") + errors("rate_limit")
+    async with users_of(redis_server.replace("unix://", "unix://old:secret@")) as users:
+        assert await users.caches()
+        assert await users.cache.size() == len(KEYS)
+        await users.limits("ann")
+    assert errors("lookup") + errors("store") + errors("rate_limit") == before
+    await redis.acl_deluser("old")

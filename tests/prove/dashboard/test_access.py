@@ -74,22 +74,41 @@ def test_page_fits_its_width_and_passes_axe(
     assert [(each["id"], each["nodes"][0]["html"]) for each in result["violations"]] == []
 
 
-def test_dashboard_works_behind_a_path_prefix(
-    open_page: Callable[..., Page], site: ServedBento, seen: Seen
-) -> None:
-    """As a proxy that takes /models/sentiment off the front would have it."""
+@pytest.fixture(params=["/models/sentiment", ""], ids=["taken off", "left"])
+def behind_proxy(
+    request: pytest.FixtureRequest, open_page: Callable[..., Page], site: ServedBento
+) -> Page:
+    """A page behind a proxy that has the service below /models/sentiment.
+
+    The proxy takes the prefix off, or leaves it in the path.
+    """
     page = open_page("about:blank")
 
     def forward(route: Route) -> None:
         parts = urllib.parse.urlsplit(route.request.url)
-        assert parts.path.startswith("/models/sentiment/"), route.request.url
-        path = parts.path.removeprefix("/models/sentiment")
+        assert parts.path.startswith("/models/sentiment"), route.request.url
+        path = parts.path.removeprefix(request.param)
         headers = route.request.headers | {"host": parts.netloc}
         reply = route.fetch(url=f"{site.url}{path}?{parts.query}", headers=headers)
         route.fulfill(response=reply)
 
     page.route("http://proxy.test/**", forward)
-    page.goto("http://proxy.test/models/sentiment/dashboard")
-    shown(page)
-    ask(page, "Behind a proxy.")
+    return page
+
+
+def test_dashboard_works_behind_a_path_prefix(behind_proxy: Page, seen: Seen) -> None:
+    behind_proxy.goto("http://proxy.test/models/sentiment/dashboard")
+    shown(behind_proxy)
+    ask(behind_proxy, "Behind a proxy.")
     assert seen.complaints == []
+
+
+def test_documentation_tries_it_out_behind_a_path_prefix(behind_proxy: Page) -> None:
+    behind_proxy.goto("http://proxy.test/models/sentiment/docs")
+    operation = behind_proxy.locator("#operations-predictions-predict")
+    operation.locator(".opblock-summary-control").click()
+    operation.locator(".try-out__btn").click()
+    operation.locator(".execute").click()
+    status = operation.locator(".live-responses-table tbody .response-col_status")
+    expect(status).to_contain_text("200")
+    expect(operation.locator(".request-url")).to_contain_text("/models/sentiment/predict")

@@ -19,13 +19,18 @@ from tests.served.rollouts import Admin, Requests, Timeline, any_request, reques
 from tests.serving import ServedBento
 from tests.waiting import until, wait_until
 
-REQUESTS = 10_000
-POLICY_CHANGES, RELOADS = 20, 10
+# In the suite; the command `make faults` takes the others.
+REQUESTS, THOROUGH_REQUESTS = 2_500, 10_000
+POLICY_CHANGES, THOROUGH_POLICY_CHANGES = 10, 20
+RELOADS, THOROUGH_RELOADS = 4, 10
 
 
 async def test_no_request_fails_while_policies_and_models_change(
-    bento: ServedBento, admin: Admin, tags: Tags
+    bento: ServedBento, admin: Admin, tags: Tags, *, thorough: bool
 ) -> None:
+    wanted = THOROUGH_REQUESTS if thorough else REQUESTS
+    policy_changes = THOROUGH_POLICY_CHANGES if thorough else POLICY_CHANGES
+    reloads = THOROUGH_RELOADS if thorough else RELOADS
     chance = random.Random(8)
     policies, models = Timeline(), Timeline()
     policies.add(RolloutPolicy.model_validate((await admin.status())["policy"]))
@@ -33,7 +38,7 @@ async def test_no_request_fails_while_policies_and_models_change(
     revisions = {"v1": {(await admin.model("v1"))["revision"]}}
 
     async def change_policies() -> None:
-        for number in range(POLICY_CHANGES):
+        for number in range(policy_changes):
             share = chance.randrange(101)
             changes = {
                 "ab_weights": {"v1": share, "v2": 100 - share},
@@ -51,7 +56,7 @@ async def test_no_request_fails_while_policies_and_models_change(
             await asyncio.sleep(1.0)
 
     async def reload_models() -> None:
-        for number in range(RELOADS):
+        for number in range(reloads):
             models.add(None)  # either, from now on
             tag = tags.v2 if number % 2 else tags.v1
             await admin.reload("v2", tag)
@@ -60,7 +65,7 @@ async def test_no_request_fails_while_policies_and_models_change(
 
     async with requests(bento, any_request) as sent:
         await asyncio.gather(change_policies(), reload_models())
-        await until(lambda: len(sent.answered) >= REQUESTS, seconds=120)
+        await until(lambda: len(sent.answered) >= wanted, seconds=120)
     assert sent.refused == []
     of_v2 = {saved for _, saved in models.entries if saved}
     assert len(of_v2) == 2
@@ -80,8 +85,8 @@ async def test_no_request_fails_while_policies_and_models_change(
             moved += len(allowed) == 2
     assert moved < len(sent.answered) / 2  # the grace does not excuse everything
     entries = await admin.history()
-    assert sum(entry["action"] == "set" for entry in entries) >= POLICY_CHANGES
-    assert sum(entry["action"] == "reload" for entry in entries) >= RELOADS
+    assert sum(entry["action"] == "set" for entry in entries) >= policy_changes
+    assert sum(entry["action"] == "reload" for entry in entries) >= reloads
 
 
 async def test_killed_runner_restarts_with_the_model_it_held(

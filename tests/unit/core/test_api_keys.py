@@ -101,7 +101,7 @@ def test_make_key_prints_the_key_and_its_entry() -> None:
 
 def test_make_key_refuses_invalid_names_and_scopes() -> None:
     for arguments, named in (
-        (["a:b"], "scopes are"),
+        (["a:b"], "a name must be"),
         (["shop", "--scope", "everything"], "scopes are"),
         (["shop", "--limit", "all=1/minute"], "limits are"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.paths import ROOT
+from core.setting_types import listening_host
 from core.settings import InvalidSetting, MissingSetting, Settings, get_settings
 
 URL = "postgresql://ann:secret@db.internal:5433/app"
@@ -130,6 +132,59 @@ def test_invalid_memory_size_is_refused(size: str) -> None:
 @pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("::", "::")])
 def test_host_becomes_an_address(host: str, address: str) -> None:
     assert settings(host=host).host == address
+
+
+@pytest.mark.parametrize(
+    ("host", "with_ipv6", "without"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0", "0.0.0.0"),
+        ("localhost", "127.0.0.1", "127.0.0.1"),
+        # All addresses are all that there are.
+        ("::", "::", "0.0.0.0"),
+        ("0:0:0:0:0:0:0:0", "::", "0.0.0.0"),
+        ("::1", "::1", None),
+        ("2001:DB8::7", "2001:db8::7", None),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", None),
+        ("fe80::1%eth0", "fe80::1%eth0", None),
+    ],
+)
+def test_host_is_an_address_that_the_machine_can_have(
+    host: str, with_ipv6: str, without: str | None
+) -> None:
+    assert ip_address(listening_host(host, has_ipv6=lambda: True)) == ip_address(with_ipv6)
+    if without is not None:
+        assert listening_host(host, has_ipv6=lambda: False) == without
+    else:
+        with pytest.raises(ValueError, match="this machine has no IPv6"):
+            listening_host(host, has_ipv6=lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        ("/sentiment", "/sentiment"),
+        ("/sentiment/", "/sentiment"),
+        ("/models/v1.2/sent_iment-a~b", "/models/v1.2/sent_iment-a~b"),
+        ("", ""),
+        ("/", ""),
+        ("/predict", "/predict"),
+    ],
+)
+def test_path_prefix_begins_with_a_slash_and_ends_without(prefix: str, path: str) -> None:
+    assert settings(path_prefix=prefix).path_prefix == path
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("sentiment", "//sentiment", "/a//b", "/a b", "/a?b", "/a#b", "/a/../b", "/.", "/a%2Fb"),
+        *("https://shop.example/sentiment", "/é", "/a\\b", "/a\n", "/{prefix}", "/a;b", "*"),
+    ],
+)
+def test_path_prefix_that_no_client_sends_is_refused(prefix: str) -> None:
+    with pytest.raises(ValidationError, match="must be a path such as /sentiment"):
+        settings(path_prefix=prefix)
 
 
 @pytest.mark.parametrize("host", ["", "here", "127.0.0.1:80", "[::1]"])
@@ -270,3 +325,84 @@ def test_runner_key_may_have_spaces_inside() -> None:
     key = settings(runner_key="two words").runner_key
     assert key is not None
     assert key.get_secret_value() == "two words"
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "{} ", " {}", "\t{}\t", "{}\n", "{}\r\n", "\n{}\n\n", "\u00a0{}\u2003", "\ufeff{}",
+        '"{}"', "'{}'", ' "{}"\r\n', "' {} '",
+    ],
+)  # fmt: skip
+def test_white_space_line_ends_and_quotes_around_a_value_do_not_count(
+    wrapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {
+        "DATABASE_URL": URL, "REDIS_URL": "redis://:hunter2@h/0", "LOG_LEVEL": "DEBUG",
+        "HOST": "127.0.0.2", "PORT": "4000", "RUNNER_KEY": "two words", "MKLDNN_ENABLE": "0",
+        "MODEL_V1": "mine:1", "AB_V2_PERCENT": "12.5", "CORS_ORIGINS": "https://a.example",
+        "REDIS_MAX_MEMORY": "64mb", "DATA_FOLDER": "/data", "TEXT_STORAGE": "full",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    plain = Settings()
+    for name, value in values.items():
+        monkeypatch.setenv(name, wrapped.format(value))
+    assert Settings() == plain
+    assert plain.sqlalchemy_url().password == "secret"
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n", "\r\n", '""', "'  '", "\ufeff"])
+def test_value_of_nothing_but_white_space_is_unset(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATABASE_URL", "HOST", "API_KEYS", "AB_SALT", "OTEL_SERVICE_NAME"):
+        monkeypatch.setenv(name, value)
+    assert Settings().model_dump() == settings().model_dump()
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_env_file_of_windows_is_read(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AB_SALT", "PORT"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / ".env"
+    file.write_bytes(f"\ufeffAB_SALT=ab-2{ends}PORT = 4000 {ends}".encode())
+    parsed = Settings(_env_file=file)
+    assert (parsed.ab_salt, parsed.port) == ("ab-2", 4000)
+
+
+@pytest.mark.parametrize(
+    "value", ["inf", "-inf", "nan", "1e999", "ten", "1,5", "0x10", "1_0_", "true"]
+)
+def test_number_that_is_none_is_refused_by_name(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUEST_TIMEOUT_SECONDS", value)
+    with pytest.raises(InvalidSetting, match="REQUEST_TIMEOUT_SECONDS: Input should be a"):
+        get_settings.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("request_timeout_seconds", "inf"),
+        ("request_timeout_seconds", "nan"),
+        ("max_queue_seconds", "nan"),
+        ("redis_timeout_seconds", "1e9"),
+        ("drain_seconds", "1e9"),
+        ("stop_seconds", "1e999"),
+        ("cache_ttl_seconds", "99999999999999999999"),
+        ("log_retention_days", "1000000"),
+        ("rate_limit_predict", "999999999999999999999/minute"),
+        ("rate_limit_predict", "0/minute"),
+        ("rate_limit_predict", "5/100 years"),
+        ("api_keys", ","),
+        ("api_keys", " , ,"),
+    ],
+)
+def test_value_that_would_break_the_service_later_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(**{name: value})

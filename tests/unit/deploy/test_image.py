@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 import yaml
@@ -25,6 +32,37 @@ def containers(text: str) -> list[dict[str, list[dict[str, str]]]]:
     ]
 
 
+HEALTH_CHECK = re.search(r'^    CMD python (-I) -c "(.*)"$', TEMPLATE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_health_check_asks_the_service_and_no_proxy(status: int) -> None:
+    """Docker puts the proxy of its client into every container."""
+    assert HEALTH_CHECK is not None
+    requests: list[bytes] = []
+
+    class Probed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path.encode())
+            self.send_response(status)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Probed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")
+        done = subprocess.run(
+            [sys.executable, HEALTH_CHECK[1], "-c", HEALTH_CHECK[2].replace('\\"', '"')],
+            env=os.environ
+            | proxy
+            | {"PORT": str(server.server_port), "NO_PROXY": "", "no_proxy": ""},
+            check=False,
+            capture_output=True,
+        )
+        server.shutdown()
+    assert (done.returncode == 0) == (status == 200), done.stderr
+    assert requests == [b"/readyz"]
+
+
 def test_home_of_bentoml_is_below_the_folder_that_every_platform_mounts() -> None:
     assert VARIABLES["BENTOML_HOME"].startswith("/tmp/")  # noqa: S108
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -41,8 +79,33 @@ def test_home_of_bentoml_is_below_the_folder_that_every_platform_mounts() -> Non
 
 
 def test_first_process_of_the_image_is_an_init() -> None:
-    assert 'ENTRYPOINT [ "/usr/bin/tini", "--", "{{ bento__entrypoint }}" ]' in TEMPLATE
+    [entrypoint] = re.findall(r"^ENTRYPOINT (.*)$", TEMPLATE, re.MULTILINE)
+    tini, *options, script, name = json.loads(entrypoint)
+    assert (tini, options, name) == ("/usr/bin/tini", ["--", "sh", "-c"], "sentiment")
+    assert script.endswith('; exec {{ bento__entrypoint }} "$@"')
     assert "STOPSIGNAL SIGTERM" in TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("home", "output", "error"),
+    [("made/by it", "serve|a b|", ""), ("/proc/x", "", "BENTOML_HOME: /proc/x cannot be written")],
+)
+def test_home_of_bentoml_that_cannot_be_written_ends_the_container_with_a_line(
+    tmp_path: Path, home: str, output: str, error: str
+) -> None:
+    program = tmp_path / "entrypoint"
+    program.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    program.chmod(0o755)
+    [entrypoint] = re.findall(r"^ENTRYPOINT (.*)$", TEMPLATE, re.MULTILINE)
+    command = json.loads(entrypoint.replace("{{ bento__entrypoint }}", str(program)))[2:]
+    done = subprocess.run(
+        [*command, "serve", "a b"],
+        env={"BENTOML_HOME": str(tmp_path / home), "PATH": os.environ["PATH"]},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == (output, bool(error))
+    assert done.stderr.startswith(error)
+    assert done.stderr.count("\n") == bool(error)
 
 
 @pytest.mark.parametrize("stage", re.findall(r"^FROM (\S+)", TEMPLATE, re.MULTILINE))

@@ -1,22 +1,22 @@
-"""A checkpoint is saved whole, with its facts, or refused without a trace."""
+"""A checkpoint is saved whole, with its facts."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-from collections.abc import Callable
 from pathlib import Path
 
 import bentoml
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-from transformers import BertTokenizer
+from safetensors.numpy import load_file
 
+from core.types import EngineName
+from models.export.gate import GateReport
 from models.importing import import_checkpoint
-from runners.model_store import InvalidCheckpoint, find_model
-from tests.unit.checkpoints import WORDS, tiny_checkpoint
+from runners.classifier import Classifier
+from runners.integrity import differences
+from runners.model_store import SavedModel, find_model
+from tests.unit.checkpoints import tiny_checkpoint
 
 FACTS = {"source": "test", "held_out_accuracy": {"movies": 0.5}}
 WEIGHTS = "model.safetensors"
@@ -67,84 +67,17 @@ def test_half_precision_weights_are_served_in_single(
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
 
 
-def set_config(folder: Path, **values: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def remove_tokenizer(folder: Path) -> None:
-    for name in ("tokenizer.json", "vocab.txt"):
-        (folder / name).unlink()
-
-
-def add_a_word(folder: Path) -> None:
-    vocabulary = {word: index for index, word in enumerate([*WORDS, "wonderful"])}
-    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
-
-
-def truncate_from_the_left(folder: Path) -> None:
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": "left"}))
-
-
-def cut_weights_off(folder: Path) -> None:
-    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:1_000])
-
-
-def rewrite_head(folder: Path, value: float | None) -> None:
-    """Fill the classifier's weights with `value`, or leave them out."""
-    weights = load_file(folder / WEIGHTS)
-    head = [name for name in weights if "classifier" in name]
-    for name in head:
-        if value is None:
-            del weights[name]
-        else:
-            weights[name][:] = value
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "no JSON object"),
-        (
-            lambda folder: set_config(folder, architectures=["DistilBertForMaskedLM"]),
-            "no DistilBERT that classifies sequences",
-        ),
-        (
-            lambda folder: set_config(folder, architectures=["BertForSequenceClassification"]),
-            "no DistilBERT that classifies sequences",
-        ),
-        (lambda folder: set_config(folder, architectures=None), "no DistilBERT"),
-        (lambda folder: set_config(folder, id2label={"0": "LABEL_0"}), "unknown labels"),
-        (
-            lambda folder: set_config(folder, id2label={"0": "neg", "1": "neutral", "2": "pos"}),
-            "cannot be loaded",
-        ),
-        (remove_tokenizer, "no tokenizer"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "cannot be loaded"),
-        (add_a_word, r"know 11 tokens and not \['wonderful'\]"),
-        (truncate_from_the_left, "differs from the checkpoint's: the text 'It begins well"),
-        (lambda folder: (folder / WEIGHTS).unlink(), "cannot be loaded"),
-        (cut_weights_off, "cannot be loaded"),
-        (lambda folder: rewrite_head(folder, None), "lacks weights"),
-        (lambda folder: rewrite_head(folder, math.nan), "differ by nan"),
-        (lambda folder: set_config(folder, activation="silu"), "its activation is silu"),
-    ],
-    ids=[
-        "no config", "broken config", "config of a list", "another task", "another architecture",
-        "no architectures", "unknown labels", "more labels than outputs", "no tokenizer",
-        "broken tokenizer", "tokenizer of other weights", "truncated from the left", "no weights",
-        "cut-off weights", "untrained head", "weights that are no numbers", "unknown activation",
-    ],
-)  # fmt: skip
-def test_a_checkpoint_that_cannot_be_served_leaves_no_trace(
-    model_store: Path, tmp_path: Path, spoil: Callable[[Path], object], says: str
+def test_saved_model_stays_until_its_successor_is_copied_whole(
+    model_store: Path, tmp_path: Path
 ) -> None:
     folder = tiny_checkpoint(tmp_path / "hub")
-    spoil(folder)
-    with pytest.raises(InvalidCheckpoint, match=says):
-        import_checkpoint(folder, "v1", FACTS)
-    assert list(model_store.iterdir()) == []
+    saved = import_checkpoint(folder, "v1", FACTS)
+
+    def leave_a_broken_link(model: SavedModel, _: Classifier) -> dict[EngineName, GateReport]:
+        (model.folder / "engine").symlink_to("absent")
+        return {}
+
+    with pytest.raises(OSError, match="prepared/engine"):
+        import_checkpoint(folder, "v1", FACTS, leave_a_broken_link)
+    assert find_model("sentiment-distilbert-v1:latest") == saved
+    assert differences(saved.folder, saved.digests) is None

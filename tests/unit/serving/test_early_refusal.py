@@ -19,7 +19,9 @@ from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.body import DRAIN_BYTES, JsonBodyReader
+from web.response_headers import CorsHeaders
 from web.shedding import LoadShedder, LoadSheddingMiddleware
+from web.targets import RequestTargets
 
 TIMEOUT_SECONDS = 0.3
 WAIT_SECONDS = 10.0
@@ -147,6 +149,24 @@ async def test_answer_is_that_of_the_middleware(site: Site) -> None:
         counter("http_requests_total", endpoint=PATH, status="503"),
     ] == [before[0] + 2, before[1] + 2]
     assert site.bodies == []
+
+
+async def test_script_of_a_listed_website_can_read_the_refusal(site: Site) -> None:
+    site.protocol.cors = CorsHeaders(("https://shop.example",))
+    origin = b"Origin: https://shop.example\r\n"
+    own = await site.talk(LAST.replace(b"Host", origin + b"Host"))
+    other = await site.talk(LAST.replace(b"Host", origin.replace(b"shop", b"evil") + b"Host"))
+    assert statuses(own) == statuses(other) == [503]
+    assert b"\r\naccess-control-allow-origin: https://shop.example\r\n" in own
+    assert b"Retry-After" in own.partition(b"access-control-expose-headers: ")[2]
+    assert b"access-control" not in other
+
+
+@pytest.mark.parametrize("target", [b"/predict/", b"/below/predict", b"/below/predict/"])
+async def test_other_spelling_of_the_path_is_refused_too(site: Site, target: bytes) -> None:
+    site.protocol.targets = RequestTargets("/below")
+    assert statuses(await site.talk(LAST.replace(PATH.encode(), target))) == [503]
+    assert site.shedder.decided == 1
 
 
 async def test_connection_is_kept_or_ended_as_the_client_says(site: Site) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +34,8 @@ from bentoml._internal.server.http.instruments import (
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml._internal.utils import circus
 from bentoml.serving import running_inside_container
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, Gauge
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -43,6 +45,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import service
+from core.metrics_files import FILE
 from core.paths import ROOT
 from runners.services import RunnerV1, RunnerV2
 from serving.framework import (
@@ -228,6 +231,59 @@ async def test_bentoml_still_labels_its_metrics_by_the_raw_path() -> None:
         for sample in family.samples
     }
     assert labels == {"/wp-admin/17"}
+
+
+@pytest.fixture
+def metrics_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of a killed process that left an empty file, and of one that left a whole one."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    (tmp_path / "counter_4000001.db").touch()
+    count = "import prometheus_client as m; m.Histogram('t', 'help', buckets=[1, 2]).observe(1.5)"
+    subprocess.run([sys.executable, "-c", count], check=True, timeout=60)
+    return tmp_path
+
+
+def test_prometheus_client_still_raises_at_an_empty_file(metrics_folder: Path) -> None:
+    """If it no longer does, /metrics may use its collector."""
+    collector = MultiProcessCollector(None, str(metrics_folder))  # type: ignore[no-untyped-call]
+    with pytest.raises(struct.error):
+        collector.collect()  # type: ignore[no-untyped-call]
+
+
+async def test_every_gauge_is_combined_in_a_way_that_is_known() -> None:
+    """Of ours and of BentoML's, else it would be missing in /metrics."""
+    layer = BentosTrafficMetrics(PlainTextResponse("ok"), namespace="test_combined")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(layer), base_url="http://test"
+    ) as http:
+        await http.get("/")
+    modes = {
+        gauge._multiprocess_mode
+        for gauge in list(REGISTRY._collector_to_names)
+        if isinstance(gauge, Gauge)
+    }
+    assert {"all", "livesum", "mostrecent"} <= modes
+    assert [mode for mode in modes if not FILE.fullmatch(f"gauge_{mode}_1.db")] == []
+
+
+def test_metrics_answer_with_an_empty_file_and_in_order(metrics_folder: Path) -> None:
+    code = (
+        "from serving.framework import read_torn_metrics; read_torn_metrics()\n"
+        "from bentoml._internal.server.metrics.prometheus import PrometheusClient\n"
+        "print(PrometheusClient().generate_latest().decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=60
+    )
+    lines = [line for line in done.stdout.decode().splitlines() if line.startswith("t_")]
+    assert lines == [
+        't_bucket{le="1.0"} 0.0',
+        't_bucket{le="2.0"} 1.0',
+        't_bucket{le="+Inf"} 1.0',
+        "t_count 1.0",
+        "t_sum 1.5",
+    ]
+    assert (metrics_folder / "counter_4000001.db").exists()
 
 
 def match(app: ASGIApp, path: str) -> Match:
@@ -457,7 +513,7 @@ close_inherited_sockets()
 for number in sys.argv[2:]:
     try:
         os.fstat(int(number))
-        print(number)
+        print(number, os.get_inheritable(int(number)))
     except OSError:
         pass
 """
@@ -470,7 +526,8 @@ def test_worker_closes_the_listening_sockets_that_it_does_not_serve() -> None:
         numbers = [own.fileno(), other.fileno(), one_end.fileno()]
         command = [sys.executable, "-c", INHERITED, "--fd", *map(str, numbers)]
         output = subprocess.check_output(command, cwd=ROOT, pass_fds=numbers, encoding="utf-8")
-    assert [int(number) for number in output.split()] == [numbers[0], numbers[2]]
+    # The second is no listening socket; it is nobody's port.
+    assert output.split() == [str(numbers[0]), "False", str(numbers[2]), "True"]
 
 
 def run_python(program: str, **settings: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
 from serving.connection import MAX_HEADER_BYTES
@@ -17,7 +18,9 @@ from serving.http_protocol import BoundedHttpProtocol, use_bounded_protocol
 from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
+from web.response_headers import CorsHeaders
 from web.shedding import LoadShedder
+from web.targets import RequestTargets
 
 TIMEOUT_SECONDS = 0.3
 KEEP_ALIVE_SECONDS = 1
@@ -25,9 +28,21 @@ WAIT_SECONDS = 10.0
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n"
 
 
+SHOP = "https://shop.example"
+
+
 class Hurried(BoundedHttpProtocol):
     header_timeout_seconds = TIMEOUT_SECONDS
     keep_alive_seconds = KEEP_ALIVE_SECONDS
+    targets = RequestTargets("/models/sentiment")
+    cors = CorsHeaders((SHOP,))
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with `ok`, and the path and query as the app sees them."""
+    path = f"{scope['path']}?{scope['query_string'].decode()}"
+    response = PlainTextResponse("ok", headers={"X-Path": path.removesuffix("?")})
+    await response(scope, receive, send)
 
 
 @pytest.fixture
@@ -36,7 +51,7 @@ async def port() -> AsyncIterator[int]:
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(
-            PlainTextResponse("ok"), port=port, http=Hurried, lifespan="off", log_config=None
+            echo, port=port, http=Hurried, interface="asgi3", lifespan="off", log_config=None
         )
     )
     serving = asyncio.create_task(server.serve())
@@ -120,17 +135,85 @@ async def test_what_is_no_http_gets_a_problem(port: int) -> None:
     assert problem(await talk(port, b"hello?\r\n\r\n")) == (400, "Invalid HTTP request received.")
 
 
+@pytest.mark.parametrize(
+    ("target", "seen"),
+    [
+        ("/predict", "/predict"),
+        ("/predict/", "/predict"),
+        ("/models/sentiment/predict", "/predict"),
+        ("/models/sentiment/predict/", "/predict"),
+        ("/models/sentiment/", "/"),
+        ("/models/sentiment/docs/", "/docs/"),
+        ("/models/sentiment/analytics/summary/?since=1h", "/analytics/summary?since=1h"),
+        ("http://proxy.test/health?x", "/health?x"),
+        ("/%70redict", "/predict"),
+        ("/models/sentimental/predict", "/models/sentimental/predict"),
+    ],
+)
+async def test_app_sees_the_path_inside_the_service(port: int, target: str, seen: str) -> None:
+    request = f"GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    # Also when it waits for the request before it.
+    for sent in (request.encode(), GET + b"\r\n" + request.encode()):
+        assert f"x-path: {seen}\r\n".encode() in (await talk(port, sent)).lower()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("query", ["", "?a=/b"])
+async def test_prefix_alone_is_redirected_relatively(port: int, method: str, query: str) -> None:
+    """To the service's page, whose relative links would lead out of the prefix otherwise."""
+    head = f"{method} /models/sentiment{query} HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n"
+    last = GET + b"Connection: close\r\n\r\n"
+    for before in (b"", GET + b"\r\n"):
+        reply = await talk(port, before + head.encode() + b"{}" + last)
+        assert reply.count(b"HTTP/1.1 308 ") == 1
+        assert f"location: sentiment/{query}\r\n".encode() in reply
+        assert reply.count(b"200 OK") == 1 + bool(before)
+
+
+ORIGIN = f"Origin: {SHOP}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (GET + ORIGIN + b"X: 1\r\nno colon\r\n\r\n", 400),
+        (GET + ORIGIN + b"X: 1\r\n", 408),
+        (GET + ORIGIN + b"X: " + b"x" * 70_000, 431),
+        (b"CONNECT test:1 HTTP/1.1\r\n" + ORIGIN + b"\r\n", 405),
+    ],
+)
+async def test_script_of_a_listed_website_can_read_a_refusal_of_the_parser(
+    port: int, request_: bytes, status: int
+) -> None:
+    """Otherwise it learns of a network error, and nothing of why."""
+    allowed = f"access-control-allow-origin: {SHOP}\r\n".encode()
+    reply = await talk(port, request_)
+    assert problem(reply)[0] == status
+    assert reply.count(allowed) == reply.count(b"vary: Origin\r\n") == 1
+    other = await talk(port, request_.replace(b"shop", b"evil"))
+    assert problem(other)[0] == status
+    assert b"access-control" not in other
+
+
 def test_servers_speak_it_from_then_on() -> None:
     protocol = BoundedHttpProtocol
-    settings = ("header_timeout_seconds", "keep_alive_seconds", "shedder")
+    settings = ("header_timeout_seconds", "keep_alive_seconds", "shedder", "targets", "cors")
     before = HTTP_PROTOCOLS["auto"], {name: getattr(protocol, name) for name in settings}
     shedder = LoadShedder({"/predict"})
     try:
-        use_bounded_protocol(header_timeout_seconds=3.0, keep_alive_seconds=60, shedder=shedder)
+        use_bounded_protocol(
+            header_timeout_seconds=3.0,
+            keep_alive_seconds=60,
+            shedder=shedder,
+            path_prefix="/below",
+            cors_origins=("https://shop.example",),
+        )
         config = uvicorn.Config(PlainTextResponse("ok"), log_config=None)
         config.load()
         assert config.http_protocol_class is protocol
-        assert [getattr(protocol, name) for name in settings] == [3.0, 60, shedder]
+        assert [getattr(protocol, name) for name in settings[:3]] == [3.0, 60, shedder]
+        assert protocol.targets.inner(b"/below/predict") == b"/predict"
+        assert protocol.cors.of([(b"origin", b"https://shop.example")])
     finally:
         HTTP_PROTOCOLS["auto"] = before[0]
         for name, value in before[1].items():

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from web.origin import OriginMiddleware
 from web.problems import ProblemMiddleware
@@ -63,6 +64,38 @@ async def test_change_that_another_site_requests_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("site", "mode", "origin", "status"),
+    [
+        # A link, and a bookmark.
+        ("cross-site", "navigate", None, 200),
+        ("none", "navigate", None, 200),
+        # Our own page.
+        ("same-origin", "cors", None, 200),
+        ("same-origin", "no-cors", None, 200),
+        # A picture, script or fetch of another site's page: it would use up the reader's limits.
+        ("cross-site", "no-cors", None, 403),
+        ("same-site", "no-cors", None, 403),
+        ("cross-site", "cors", "https://evil.example", 403),
+        ("same-site", "cors", "http://127.0.0.1:8000", 403),
+        # One that the operator allows.
+        ("cross-site", "cors", ALLOWED, 200),
+    ],
+)
+async def test_page_of_another_site_loads_nothing_but_may_link_here(
+    site: str, mode: str, origin: str | None, status: int
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+    if origin is not None:
+        headers["Origin"] = origin
+    async with http() as client:
+        for method in ("GET", "HEAD"):
+            reply = await client.request(method, "/analytics/summary", headers=headers)
+            assert reply.status_code == status
+        # A preflight is answered by the rules of CORS.
+        assert (await client.options("/analytics/summary", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("hosts", "host", "status"),
     [
         (frozenset(), "127.0.0.1:3000", 200),
@@ -96,13 +129,30 @@ async def test_host_that_is_not_ours_is_misdirected(
                 assert "ALLOWED_HOSTS" in reply.json()["detail"]
 
 
-async def test_address_that_the_client_connected_to_is_ours() -> None:
+@pytest.mark.parametrize(
+    ("server", "host"),
+    [
+        ("10.0.0.7", "10.0.0.7:3000"),
+        # As a socket of `::` sees it.
+        ("::ffff:10.0.0.7", "10.0.0.7:3000"),
+        ("::ffff:10.0.0.7", "10.0.0.7"),
+        ("2001:db8::7", "[2001:db8::7]:3000"),
+        ("2001:db8::7", "[2001:DB8:0::7]"),
+        ("fe80::7%eth0", "[fe80::7]:3000"),
+    ],
+)
+async def test_address_that_the_client_connected_to_is_ours(server: str, host: str) -> None:
     """Probes and Prometheus come by it, whatever ALLOWED_HOSTS has."""
-    layer = ProblemMiddleware(OriginMiddleware(PlainTextResponse("ok"), {"shop.example"}, ()))
+    checked = ProblemMiddleware(OriginMiddleware(PlainTextResponse("ok"), {"shop.example"}, ()))
+
+    async def layer(scope: Scope, receive: Receive, send: Send) -> None:
+        await checked({**scope, "server": (server, 3000)}, receive, send)
+
     transport = httpx.ASGITransport(layer)
-    async with httpx.AsyncClient(transport=transport, base_url="http://10.0.0.7:3000") as client:
-        assert (await client.get("/metrics")).status_code == 200
-        assert (await client.get("/metrics", headers={"Host": "10.0.0.8"})).status_code == 421
+    async with httpx.AsyncClient(transport=transport, base_url=HERE) as client:
+        assert (await client.get("/metrics", headers={"Host": host})).status_code == 200
+        for other in ("10.0.0.8", "[2001:db8::8]:3000", "[::ffff:10.0.0.8]"):
+            assert (await client.get("/metrics", headers={"Host": other})).status_code == 421
 
 
 async def test_two_hosts_are_malformed_and_none_is_a_program() -> None:

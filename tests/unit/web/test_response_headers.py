@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.request_context import context_of
 from web.request import RequestMiddleware
-from web.response_headers import SECURITY_HEADERS, cors_options, headers_for
+from web.response_headers import SECURITY_HEADERS, CorsHeaders, cors_options, headers_for
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,16 +57,99 @@ async def test_answer_closes_its_connection_while_the_server_stops(stopping: boo
     assert reply.headers.get("connection") == ("close" if stopping else None)
 
 
-async def test_scripts_of_listed_websites_may_call_and_no_others() -> None:
-    ours = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
-    others = ours | {"Origin": "https://evil.example"}
-    async with client(CORSMiddleware(app, **cors_options(("https://shop.example",)))) as http:
-        asked = await http.options("/predict", headers=ours)
-        assert asked.headers["access-control-allow-origin"] == "https://shop.example"
-        assert (
-            "RateLimit"
-            in (await http.get("/", headers=ours)).headers["access-control-expose-headers"]
-        )
-        refused = await http.options("/predict", headers=others)
-        assert refused.status_code == 400
-        assert "access-control-allow-origin" not in refused.headers
+SHOP = "https://shop.example"
+CORS = CORSMiddleware(app, **cors_options((SHOP, "https://other.example")))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize(
+    "requested",
+    [
+        None,
+        "authorization,content-type",
+        "Content-Encoding",
+        "x-request-id, x-request-timeout-ms",
+        # What the instrumentation of a page adds by itself.
+        "traceparent",
+        "baggage,traceparent,tracestate",
+        "sentry-trace,baggage",
+        "x-datadog-origin,x-datadog-parent-id,x-datadog-sampling-priority,x-datadog-trace-id",
+        "b3",
+        "x-b3-sampled,x-b3-spanid,x-b3-traceid",
+        "newrelic",
+        "elastic-apm-traceparent",
+        "request-id,request-context",  # Application Insights
+        "x-requested-with",
+        "cache-control,pragma",
+    ],
+)
+async def test_script_of_a_listed_website_may_send_any_header(
+    method: str, requested: str | None
+) -> None:
+    headers = {"Origin": SHOP, "Access-Control-Request-Method": method}
+    if requested is not None:
+        headers["Access-Control-Request-Headers"] = requested
+    async with client(CORS) as http:
+        reply = await http.options("/predict", headers=headers)
+    assert reply.status_code == 200
+    assert reply.headers["access-control-allow-origin"] == SHOP
+    assert method in reply.headers["access-control-allow-methods"].split(", ")
+    allowed = reply.headers.get("access-control-allow-headers", "").lower()
+    assert {name.strip().lower() for name in (requested or "").split(",")} <= {
+        name.strip() for name in allowed.split(",")
+    }
+
+
+async def test_listed_website_may_reach_a_private_network() -> None:
+    """Chrome asks for it before https://shop.example calls a service of its user's machine."""
+    headers = {
+        "Origin": SHOP,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    async with client(CORS) as http:
+        reply = await http.options("/predict", headers=headers)
+    assert reply.status_code == 200
+    assert reply.headers["access-control-allow-private-network"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("origin", "method"),
+    [
+        ("https://evil.example", "POST"),
+        ("http://shop.example", "POST"),
+        ("https://shop.example:8443", "POST"),
+        ("https://shop.example.evil.example", "POST"),
+        ("null", "POST"),
+        (SHOP, "DELETE"),
+        (SHOP, "PUT"),
+    ],
+)
+async def test_other_websites_and_methods_are_refused(origin: str, method: str) -> None:
+    headers = {"Origin": origin, "Access-Control-Request-Method": method}
+    async with client(CORS) as http:
+        reply = await http.options("/predict", headers=headers)
+    assert reply.status_code == 400
+    allowed = reply.headers.get("access-control-allow-origin") == origin
+    assert allowed == (origin == SHOP)
+
+
+@pytest.mark.parametrize(
+    "origin", [SHOP, "https://other.example", "https://evil.example", "null", "", None]
+)
+async def test_headers_of_answers_without_middleware_are_those_of_the_middleware(
+    origin: str | None,
+) -> None:
+    headers = {} if origin is None else {"Origin": origin}
+    async with client(CORS) as http:
+        reply = await http.get("/", headers=headers)
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    found = CorsHeaders((SHOP, "https://other.example")).of(raw)
+    if origin in (SHOP, "https://other.example"):
+        names = ("access-control-allow-origin", "access-control-expose-headers", "vary")
+        assert found == {name: reply.headers[name] for name in names}
+        assert "RateLimit" in found["access-control-expose-headers"].split(", ")
+    else:
+        assert found == {}
+        assert "access-control-allow-origin" not in reply.headers
+    assert CorsHeaders().of(raw) == {}

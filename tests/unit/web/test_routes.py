@@ -60,7 +60,7 @@ UNLIMITED = {
     "/readyz",
 }
 OPEN = {"/", "/dashboard", "/docs", "/health", "/healthz", "/livez", "/openapi.json", "/readyz"}
-FOLDERS = {"/dashboard/", "/static_content/"}
+FOLDERS = {"/dashboard/", "/docs/", "/static_content/"}
 KNOWN = {*POST_LIMITS, *ADMIN, *ANALYTICS, *UNLIMITED}
 UNLISTED = ["/no/such/path", "/predict/", "/predicts", "/dashboards", "/static_content", "", "//"]
 
@@ -126,6 +126,13 @@ def test_files_of_the_documentation_are_open() -> None:
     assert route_of("GET", "/static_content").scope == "admin"
 
 
+@pytest.mark.parametrize("path", sorted(KNOWN))
+def test_allowed_methods_have_head_beside_get(path: str) -> None:
+    gets = path not in POST_LIMITS or path in ADMIN_GETS
+    expected = [*(["GET", "HEAD"] if gets else []), *(["POST"] if path in POST_LIMITS else [])]
+    assert allowed_methods(path) == ", ".join(expected)
+
+
 def test_every_predicting_endpoint_is_listed_and_limited() -> None:
     assert set(PREDICT_ENDPOINTS) - {"shadow"} < POST_PATHS
     assert set(PREDICT_ENDPOINTS) - {"shadow"} == PREDICT_PATHS
@@ -176,14 +183,14 @@ def test_routes_that_query_the_database_are_those_of_analytics_and_admins() -> N
 @pytest.mark.parametrize(
     ("path", "methods"),
     [
-        ("/admin/rollout", "GET, POST"),
+        ("/admin/rollout", "GET, HEAD, POST"),
         ("/predict", "POST"),
-        ("/admin/rollout/history", None),
-        ("/health", None),
+        ("/admin/rollout/history", "GET, HEAD"),
+        ("/health", "GET, HEAD"),
         ("/dashboard/main.js", None),
     ],
 )
-def test_allowed_methods_are_told_of_paths_with_a_post(path: str, methods: str | None) -> None:
+def test_allowed_methods_are_told_of_paths_of_the_table(path: str, methods: str | None) -> None:
     assert allowed_methods(path) == methods
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +16,7 @@ from pydantic import ValidationError
 from core.errors import InvalidRequest, MalformedRequest, RequestError
 from core.input_text import MAX_SUBJECT_CHARACTERS, MAX_TEXT_CHARACTERS
 from core.uuid7 import new_id
+from web.json_values import has_too_many_values
 from web.schemas.admin import ReloadRequest, RolloutRequest
 from web.schemas.predictions import (
     AbRequest,
@@ -98,11 +101,24 @@ def test_field_of_another_action_is_refused(
         parse(RolloutRequest, body)
 
 
-@given(st.text(max_size=40))
+# All of these below U+0600, and some of the others.
+IGNORABLE = "\u00ad\u034f\u200b\ufeff\u3164"
+
+
+def shows_something(text: str) -> bool:
+    """Whether a character is neither space nor control nor ignorable."""
+    return any(
+        unicodedata.category(character) not in ("Cc", "Zs", "Zl", "Zp")
+        and character not in IGNORABLE
+        for character in text
+    )
+
+
+@given(st.text(st.characters(max_codepoint=0x5FF) | st.sampled_from(IGNORABLE), max_size=40))
 def test_a_text_is_taken_exactly_if_the_rules_allow_it(text: str) -> None:
     body = json.dumps({"text": text}).encode()
     stripped = text.strip()
-    allowed = bool(stripped) and "\x00" not in stripped
+    allowed = "\x00" not in stripped and shows_something(stripped)
     try:
         taken = parse(PredictRequest, body).text
     except RequestError:
@@ -220,3 +236,51 @@ def test_what_is_no_json_is_malformed(body: bytes) -> None:
 def test_version_and_subject_may_be_left_out() -> None:
     assert parse(PredictRequest, b'{"text": "a"}').version is None
     assert parse(AbRequest, b'{"text": "a", "subject": null}').subject is None
+
+
+# Each took the event loop for seconds, or was answered by megabytes.
+HOSTILE_BODIES = {
+    "unknown fields": b"{" + b",".join(b'"%x":[]' % number for number in range(450_000)) + b"}",
+    "few unknown fields": b"{" + b",".join(b'"%x":1' % number for number in range(5_000)) + b"}",
+    "long name": b'{"' + b"k" * 4_190_000 + b'":1}',
+    "empty arrays": b'{"text":[' + b"[]," * 1_390_000 + b"[]]}",
+    "version of arrays": b'{"text":"a","version":[' + b"[]," * 1_300_000 + b"1]}",
+    "texts of numbers": b'{"texts":[' + b"1," * 2_000_000 + b"1]}",
+    "texts of objects": b'{"texts":[' + b"{}," * 1_300_000 + b"1]}",
+    "empty strings": b'{"texts":[' + b'"",' * 1_300_000 + b'""]}',
+    "string without end": b'{"text":"' + b'\\"' * 2_000_000,
+    "quotes alone": b'"' * 4_000_000,
+    "brackets alone": b"[" * 4_000_000,
+}
+MAX_REFUSAL_CHARACTERS = 40_000
+MAX_PARSE_SECONDS = 0.5
+
+
+@pytest.mark.parametrize("name", HOSTILE_BODIES)
+@pytest.mark.parametrize("model", [PredictRequest, BatchRequest, RolloutRequest])
+def test_hostile_body_is_refused_at_once_and_in_few_words(model: type[Any], name: str) -> None:
+    began = time.process_time()
+    with pytest.raises(RequestError) as refused:
+        model.parse(HOSTILE_BODIES[name])
+    assert time.process_time() - began < MAX_PARSE_SECONDS
+    document = refused.value.problem().document("/predict", "id")
+    assert len(json.dumps(document)) < MAX_REFUSAL_CHARACTERS
+
+
+def test_largest_batch_of_the_longest_escaped_texts_is_taken() -> None:
+    texts = ["a, [b] {c}" * (MAX_TEXT_CHARACTERS // 10)] * 100
+    body = json.dumps({"texts": texts}).replace("a", "\\u0061").encode()
+    assert BatchRequest.parse(body).texts == texts
+
+
+def test_faults_that_are_not_listed_are_counted() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        PredictRequest.parse(json.dumps({str(number): 1 for number in range(149)}).encode())
+    assert len(refused.value.errors) == 100
+    assert refused.value.detail.endswith("; and 147 more")
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_values_are_counted_outside_strings_alone(value: Any) -> None:
+    strings = ["[{,\\" * 10_000, value]
+    assert not has_too_many_values(json.dumps(strings).encode())

@@ -1,0 +1,90 @@
+"""The values of metrics in a file that its process maps; a full disk must not kill the process."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.mmap_dict import MmapedDict
+
+from core.errors import describe_error
+
+logger = logging.getLogger("bentoml.sentiment")
+
+INITIAL_BYTES = 1 << 16
+# Beside the key of an entry: its length, the padding, the value and a time.
+_ENTRY_BYTES = 4 + 8 + 16
+_HEADER = struct.Struct("ii")
+_HEADER_BYTES = 8
+
+
+_Mapped: Any = MmapedDict  # it has no types
+
+
+class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
+    """Writes the blocks of its file before it maps them.
+
+    prometheus_client makes files with holes. The kernel fills a hole when a value is written, and
+    kills the process (SIGBUS) if the disk is full by then. Here the values stay in memory from
+    then on: `/metrics` shows those from before until the process is started again.
+    """
+
+    _m: mmap.mmap
+    _capacity: int
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        try:
+            with Path(filename).open("ab") as file:
+                if not read_mode and not os.fstat(file.fileno()).st_size:
+                    file.write(bytes(INITIAL_BYTES))
+            super().__init__(filename, read_mode)
+        except OSError as error:
+            if read_mode:
+                raise
+            self._f = None
+            self._fname = filename
+            self._positions: dict[str, int] = {}
+            self._used = _HEADER_BYTES
+            self._keep_in_memory(INITIAL_BYTES, error)
+            self._m[:_HEADER_BYTES] = _HEADER.pack(self._used, 0)
+
+    def _init_value(self, key: str) -> None:
+        needed = self._used + len(key.encode()) + _ENTRY_BYTES
+        while needed > self._capacity:
+            self._grow()
+        super()._init_value(key)
+
+    def _grow(self) -> None:
+        capacity = 2 * self._capacity
+        if self._f is None:
+            self._keep_in_memory(capacity)
+            return
+        try:
+            self._f.write(bytes(capacity - self._capacity))
+            self._f.flush()
+            self._m = mmap.mmap(self._f.fileno(), capacity)
+            self._capacity = capacity
+        except OSError as error:
+            self._keep_in_memory(capacity, error)
+
+    def _keep_in_memory(self, capacity: int, error: OSError | None = None) -> None:
+        values = mmap.mmap(-1, capacity)
+        if before := getattr(self, "_m", None):
+            values[: self._used] = before[: self._used]
+        self._m, self._capacity = values, capacity
+        if error is not None:
+            # Closing would write what the disk has refused.
+            self._f = None
+            logger.error(
+                "%s cannot be written, so /metrics lacks what this process counts from now on: %s",
+                self._fname,
+                describe_error(error),
+            )
+
+    def close(self) -> None:
+        if self._f is not None:
+            super().close()

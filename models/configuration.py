@@ -1,0 +1,133 @@
+"""The config.json of a checkpoint, and the rules that it must keep to be served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from models.files import ADAPTER_SETTINGS, TOKENIZER_FILES, read_json_object, refuse_adapter
+from runners.engines.weights import CONFIG_FILE
+from runners.model_store import InvalidCheckpoint, labels_of
+
+# The architectures that can be served, and the model_type of each.
+ARCHITECTURES = {"DistilBertForSequenceClassification": "distilbert"}
+# They decide what is computed. A null in another place is as good as nothing.
+_NEVER_NULL = (
+    "activation", "dim", "hidden_dim", "max_position_embeddings", "n_heads", "n_layers",
+    "vocab_size",
+)  # fmt: skip
+_SOFTMAX = "single_label_classification"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a checkpoint, without its nulls.
+
+    Raises:
+        InvalidCheckpoint: there is none of a model that can be served, or no tokenizer beside it.
+    """
+    names = [path.name for path in folder.iterdir()]
+    refuse_adapter(names)
+    if CONFIG_FILE not in names:
+        raise InvalidCheckpoint(
+            f"there is no {CONFIG_FILE}, so it is no checkpoint. Give the folder that "
+            f"save_pretrained() wrote{_checkpoints_below(folder)}"
+        )
+    config = read_json_object(folder / CONFIG_FILE)
+    for rule in _RULES:
+        if (problem := rule(config)) is not None:
+            raise InvalidCheckpoint(f"{CONFIG_FILE}: {problem}")
+    labels_of(config)
+    if not any(name in names for name in TOKENIZER_FILES):
+        raise InvalidCheckpoint(
+            f"it has no tokenizer, none of {', '.join(TOKENIZER_FILES)}. Write the one that it "
+            "was trained with into the folder: tokenizer.save_pretrained()"
+        )
+    [architecture] = config["architectures"]
+    kept = {name: value for name, value in config.items() if value is not None}
+    return kept | {"model_type": ARCHITECTURES[architecture]}
+
+
+def _checkpoints_below(folder: Path) -> str:
+    """The checkpoints in folders of a folder that is none, for the error."""
+    found = sorted(
+        path.parent.name
+        for name in (CONFIG_FILE, ADAPTER_SETTINGS)
+        for path in folder.glob(f"*/{name}")
+    )
+    return f", such as {', '.join(found[:5])} in it" if found else ""
+
+
+def _architecture(config: Mapping[str, Any]) -> str | None:
+    found = config.get("architectures")
+    if isinstance(found, list) and len(found) == 1 and found[0] in ARCHITECTURES:
+        return None
+    known = ", ".join(ARCHITECTURES)
+    listed = ", ".join(map(str, found)) if isinstance(found, list) else found
+    return (
+        "it is no DistilBERT that classifies sequences: its architectures are "
+        f"{listed or 'not given'}, not {known}. Import a checkpoint of that architecture"
+    )
+
+
+def _model_type(config: Mapping[str, Any]) -> str | None:
+    [architecture] = config["architectures"]
+    expected, found = ARCHITECTURES[architecture], config.get("model_type")
+    if found in (None, expected):
+        return None
+    return f"model_type is {found}, and that of {architecture} is {expected}. Correct it"
+
+
+def _quantization(config: Mapping[str, Any]) -> str | None:
+    settings = config.get("quantization_config")
+    if settings is None:
+        return None
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    return (
+        f"its weights are quantized (quantization_config, {method or 'method not given'}). Import "
+        "the weights from before, in 32 or 16 bits; the import makes 8-bit engines of them"
+    )
+
+
+def _own_code(config: Mapping[str, Any]) -> str | None:
+    auto_map = config.get("auto_map")
+    if not auto_map:
+        return None
+    return (
+        "it needs Python code of its own (auto_map), and an import runs none. If the model is a "
+        "plain DistilBERT, remove auto_map"
+    )
+
+
+def _problem_type(config: Mapping[str, Any]) -> str | None:
+    found = config.get("problem_type")
+    if found in (None, _SOFTMAX):
+        return None
+    return (
+        f"problem_type is {found}, and only {_SOFTMAX} can be served: probabilities are a softmax "
+        "over classes of which one is right. Train it with one label for each text"
+    )
+
+
+def _nulls(config: Mapping[str, Any]) -> str | None:
+    found = [name for name in _NEVER_NULL if name in config and config[name] is None]
+    return f"{', '.join(found)} is null. Write the value of the training" if found else None
+
+
+def _class_count(config: Mapping[str, Any]) -> str | None:
+    count, names = config.get("num_labels"), config.get("id2label")
+    if count is None or not isinstance(names, dict) or count == len(names):
+        return None
+    return f"num_labels is {count}, and id2label names {len(names)}. Correct the wrong one"
+
+
+# Each returns the sentence about what is wrong, or None.
+_RULES: tuple[Callable[[Mapping[str, Any]], str | None], ...] = (
+    _architecture,
+    _model_type,
+    _quantization,
+    _own_code,
+    _problem_type,
+    _nulls,
+    _class_count,
+)

@@ -1,0 +1,144 @@
+"""Checks a PostgreSQL before the service uses it: its version, its kind and the role's rights."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+TIMEOUT_SECONDS = 5.0
+# The oldest that has date_bin(), of which the rollups are made.
+MIN_VERSION = 14
+TABLE_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+# The partitions of these days have to be there, or have to be made.
+DAYS_NEEDED = 2
+
+
+class UnusableDatabase(ValueError):
+    """The service can never work with this database; the message is one line."""
+
+
+def database_problem(url: URL, *, timeout_seconds: float = TIMEOUT_SECONDS) -> str | None:
+    """Describe in one line why the service cannot use this database; None if it can."""
+    try:
+        return database_fault(url, timeout_seconds=timeout_seconds)
+    except UnusableDatabase as error:
+        return str(error)
+
+
+def database_fault(url: URL, *, timeout_seconds: float = TIMEOUT_SECONDS) -> str | None:
+    """Describe a fault that may heal while the service runs; None if there is none.
+
+    Raises:
+        UnusableDatabase: the fault is none that heals.
+    """
+    return asyncio.run(_fault(url, timeout_seconds))
+
+
+async def _fault(url: URL, timeout_seconds: float) -> str | None:
+    # Imported here: the manager of the processes needs them for a moment only.
+    from core.postgres import DATABASE_FAILURES, create_engine, failure_reason
+
+    name = url.render_as_string()
+    engine = create_engine(url, pool_size=1, timeout_seconds=timeout_seconds)
+    try:
+        async with asyncio.timeout(2 * timeout_seconds), engine.connect() as connection:
+            problem = await _problem_of(connection)
+    except DATABASE_FAILURES as error:
+        return f"PostgreSQL at {name} cannot be reached: {failure_reason(error)}"
+    finally:
+        await engine.dispose()
+    return problem and f"PostgreSQL at {name}: {problem}"
+
+
+async def _problem_of(connection: AsyncConnection) -> str | None:
+    from sqlalchemy import text
+
+    async def value(expression: str, **parameters: object) -> object:
+        return await connection.scalar(text(f"SELECT {expression}"), parameters)
+
+    number = int(str(await value("current_setting('server_version_num')")))
+    if problem := version_problem(number, await value("current_setting('server_version')")):
+        raise UnusableDatabase(
+            f"PostgreSQL at {connection.engine.url.render_as_string()}: {problem}"
+        )
+    encoding = await value("current_setting('server_encoding')")
+    if encoding != "UTF8":
+        return f"the database has the encoding {encoding}; make one with ENCODING 'UTF8'"
+    if await value("pg_is_in_recovery()"):
+        return "it is a replica, which stores nothing; name the primary"
+    if await value("current_setting('default_transaction_read_only')") == "on":
+        return "its sessions are read-only (default_transaction_read_only), so nothing is stored"
+    role = await value("quote_ident(current_user)")
+    if not await value("has_database_privilege(current_database(), 'TEMP')"):
+        return (
+            f"the role {role} may not create temporary tables, through which predictions are "
+            "stored; run GRANT TEMPORARY ON DATABASE "
+            f"{await value('quote_ident(current_database())')} TO {role}"
+        )
+    return await _missing_right(connection, str(role))
+
+
+def version_problem(number: int, version: object) -> str | None:
+    """Describe why the service does not work with a version; `number` is server_version_num."""
+    if number >= MIN_VERSION * 10_000:
+        return None
+    return f"it is version {version}, and the service needs {MIN_VERSION} or later"
+
+
+async def _missing_right(connection: AsyncConnection, role: str) -> str | None:
+    from sqlalchemy import text
+
+    # Both declare their tables.
+    import rollout.tables  # noqa: F401
+    from analytics.partitions import uncovered_days
+    from core.postgres import metadata
+
+    async def has(expression: str, **parameters: object) -> bool:
+        return bool(await connection.scalar(text(f"SELECT {expression}"), parameters))
+
+    schema = await connection.scalar(text("SELECT current_schema()"))
+    may_create = schema is not None and await has(
+        "has_schema_privilege(current_schema(), 'CREATE')"
+    )
+    if not await has("to_regclass('predictions') IS NOT NULL"):
+        return _missing_tables(role, schema, may_create=may_create)
+    for table in metadata.tables:
+        if not await has("to_regclass(:table) IS NOT NULL", table=table):
+            return f"it has no table {table}; run `make migrate`"
+        for right in TABLE_RIGHTS:
+            if not await has("has_table_privilege(:table, :right)", table=table, right=right):
+                return (
+                    f"the role {role} lacks the right {right} on the table {table}; run GRANT "
+                    f"{', '.join(TABLE_RIGHTS)} ON ALL TABLES IN SCHEMA {schema} TO {role}"
+                )
+    is_owner = await has(
+        "pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'predictions'::regclass"
+    )
+    today = datetime.now(UTC).date()
+    days = [today + timedelta(days=ahead) for ahead in range(DAYS_NEEDED)]
+    if not (may_create and is_owner) and await uncovered_days(connection, days):
+        return (
+            f"the role {role} may not make the partition of a day: it has to own the table "
+            f"predictions and to have the right CREATE on the schema {schema}; or make the "
+            "partitions yourself, for example a DEFAULT one"
+        )
+    return None
+
+
+def _missing_tables(role: str, schema: object, *, may_create: bool) -> str:
+    if may_create:
+        return "it has no tables of the service; run `make migrate`"
+    if schema is None:
+        return (
+            f"the role {role} may use no schema of its search_path; run GRANT USAGE, CREATE ON "
+            f"SCHEMA public TO {role}"
+        )
+    return (
+        f"the role {role} may not create tables in the schema {schema}; run GRANT CREATE ON "
+        f"SCHEMA {schema} TO {role}, or run `make migrate` as the owner"
+    )

@@ -1,0 +1,182 @@
+"""The checks of `sentiment doctor`: each part of a configuration, and what to do about a fault."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import gettempdir
+from typing import NamedTuple, TypeVar
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+
+from core.errors import describe_error
+from core.settings import Settings, SettingsError, get_settings
+from core.types import VERSIONS, Version
+from serving.clock_check import clock_problem
+from serving.database_check import database_problem
+from serving.machine_check import (
+    address_problem,
+    bentoml_home_problem,
+    data_folder_problem,
+    key_file_problem,
+    temporary_folder_problem,
+    tracing_problem,
+    user_problem,
+)
+from serving.redis_check import redis_problem
+from serving.schema_check import schema_problem
+
+Result = TypeVar("Result")
+
+# A day of predictions in the spool, or the metrics and sockets of one start.
+MIN_FREE_BYTES = 64 << 20
+ANSWER_SECONDS = 2.0
+
+console = Console(highlight=False, emoji=False)
+
+
+class Finding(NamedTuple):
+    """The result of one check: why a part cannot be used, or else its state."""
+
+    subject: str
+    problem: str | None
+    state: str = "ok"
+
+
+class CheckFailed(RuntimeError):
+    """A check could not be made; the message says why."""
+
+
+def report(findings: Iterable[Finding]) -> int:
+    """Print findings, a line each; return the number of problems."""
+    problems = 0
+    for subject, problem, state in findings:
+        problems += problem is not None
+        colour, text = ("green", state) if problem is None else ("bold red", problem)
+        text = text.removeprefix(f"{subject}: ")
+        console.print(f"[{colour}]{subject:<16}[/] {escape(text)}", soft_wrap=True)
+    return problems
+
+
+def diagnose() -> Iterator[Finding]:
+    """Yield the result of each check; without readable settings, there is only one."""
+    try:
+        settings = get_settings()
+        settings.check_open()
+    except SettingsError as error:
+        yield Finding("settings", str(error))
+        return
+    yield Finding("settings", None)
+    yield from _machine(settings)
+    yield from _servers(settings)
+    # A model is found by what is in these folders.
+    if bentoml_home_problem() is None and data_folder_problem(settings.data_folder) is None:
+        for version in VERSIONS:
+            yield _model(version, settings)
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    data = settings.data_folder
+    yield _check("user", partial(user_problem, settings))
+    yield _check("DATA_FOLDER", lambda: data_folder_problem(data) or _space_problem(data), data)
+    yield _check("BENTOML_HOME", bentoml_home_problem)
+    yield _check(
+        "temporary files",
+        lambda: temporary_folder_problem() or _space_problem(Path(gettempdir())),
+        gettempdir(),
+    )
+    address = f"{settings.host}:{settings.port}"
+    if _is_served(settings):
+        yield Finding("address", None, f"this service answers at {address}")
+    else:
+        is_free = partial(address_problem, settings.host, settings.port)
+        yield _check("address", is_free, f"{address} is free")
+    if settings.api_keys_file is not None:
+        file = settings.api_keys_file
+        yield _check("API_KEYS_FILE", partial(key_file_problem, file), file)
+    if settings.is_traced:
+        yield _check("traces", partial(tracing_problem, settings))
+
+
+def _servers(settings: Settings) -> Iterator[Finding]:
+    # The image does without.
+    has_private = find_spec("serving.embedded") is not None
+    private = "private; the start makes it"
+    database_url = redis_url = None
+    if settings.database_url is None and has_private:
+        database = Finding("PostgreSQL", None, private)
+    else:
+        database = _check("PostgreSQL", lambda: database_problem(settings.sqlalchemy_url()))
+        database_url = None if database.problem else settings.sqlalchemy_url()
+    if settings.redis_url is None and has_private:
+        redis = Finding("Redis", None, private)
+    else:
+        redis = _check("Redis", lambda: redis_problem(settings.redis_connection_url()))
+        redis_url = None if redis.problem else settings.redis_connection_url()
+    yield database
+    if database_url is not None:
+        # The start of `make serve` migrates; the image has a command of its own for that.
+        schema = partial(schema_problem, database_url, is_migrated_by_start=has_private)
+        yield _check("schema", schema)
+    yield redis
+    clock = partial(clock_problem, time.time(), database_url=database_url, redis_url=redis_url)
+    yield _check("clock", clock)
+
+
+def _model(version: Version, settings: Settings) -> Finding:
+    # Imported here: it imports BentoML, which needs its home.
+    from serving.model_check import examine_model
+
+    try:
+        problem, state = _checked(partial(examine_model, version, settings))
+    except CheckFailed as error:
+        problem, state = str(error), ""
+    return Finding(f"model {version}", problem, state)
+
+
+def _check(subject: str, problem: Callable[[], str | None], state: object = "ok") -> Finding:
+    try:
+        return Finding(subject, _checked(problem), str(state))
+    except (SettingsError, CheckFailed) as error:
+        return Finding(subject, str(error))
+
+
+def _checked(check: Callable[[], Result]) -> Result:
+    """Run a check: its failure must not hide the other findings."""
+    try:
+        return check()
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise CheckFailed(f"it cannot be checked: {describe_error(error)}") from error
+
+
+def _space_problem(folder: Path) -> str | None:
+    exists = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(exists).free
+    if free >= MIN_FREE_BYTES:
+        return None
+    return f"{folder} has {free >> 20} MB free, of {MIN_FREE_BYTES >> 20} MB that are needed"
+
+
+def _is_served(settings: Settings) -> bool:
+    """Whether this service answers at its address already."""
+    host = ip_address(settings.host)
+    if host.is_unspecified:
+        host = ip_address("127.0.0.1" if host.version == 4 else "::1")
+    name = str(host) if host.version == 4 else f"[{host}]"
+    try:
+        # The environment may name a proxy, which is not for calls of this machine.
+        reply = httpx.get(
+            f"http://{name}:{settings.port}/health", timeout=ANSWER_SECONDS, trust_env=False
+        )
+        return "model_loaded" in reply.json()
+    except (httpx.HTTPError, ValueError):
+        return False

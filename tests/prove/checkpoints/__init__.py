@@ -1,0 +1,1 @@
+"""Proof: a saved checkpoint opens in transformers 4 with the answers that are served."""

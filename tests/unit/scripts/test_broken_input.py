@@ -1,0 +1,295 @@
+"""No command shows a traceback, whatever it gets: it says in a sentence what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any, NamedTuple
+
+import pytest
+
+from core.paths import ROOT
+from scripts.cli import OPERATING, commands
+
+# Runs each of many command lines as `sentiment` does, in one process: importing takes seconds.
+DRIVER = """
+import contextlib, io, json, sys
+
+from scripts.cli import main
+
+for line in json.load(sys.stdin):
+    output, code = io.StringIO(), 0
+    sys.argv = ["sentiment", *line]
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+            if isinstance(code, str):
+                print(code)
+                code = 1
+    print(json.dumps([line, code, output.getvalue()]))
+"""
+# What is printed of an exception that nobody expected.
+FAULTS = ("Traceback", "fault of this program", "most recent call")
+PASSWORD = "s3cr3t-passw0rd"
+
+
+class Ended(NamedTuple):
+    line: Sequence[str]
+    code: int
+    output: str
+
+
+def environment(folder: Path, **settings: str) -> dict[str, str]:
+    (folder / "temporary").mkdir(exist_ok=True)
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder / "home"),
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "TMPDIR": str(folder / "temporary"),
+        "DATA_FOLDER": str(folder / "data"),
+        "DATABASE_URL": f"postgresql://nobody:{PASSWORD}@127.0.0.1:9/none",
+        "REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:9/0",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "100",
+        # The texts of errors go through a terminal without UTF-8.
+        "PYTHONIOENCODING": "ascii:strict",
+        **settings,
+    }
+
+
+def run_all(lines: Sequence[Sequence[str]], folder: Path, **settings: str) -> list[Ended]:
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        cwd=folder,
+        env=environment(folder, **settings),
+        input=json.dumps(lines),
+        capture_output=True,
+        encoding="ascii",
+        timeout=120,
+        check=False,
+    )
+    ended = [Ended(*json.loads(line)) for line in done.stdout.splitlines() if line[:2] == "[["]
+    assert len(ended) == len(lines), (done.stdout[-2_000:], done.stderr)
+    return ended
+
+
+def assert_told(ended: Ended, code: int | None = None) -> None:
+    """The command failed, with a sentence."""
+    assert not any(fault in ended.output for fault in FAULTS), ended
+    assert PASSWORD not in ended.output, ended
+    assert ended.code == code if code is not None else ended.code != 0, ended
+    assert ended.output.strip(), ended
+
+
+GROUPS = {
+    "operate": [*OPERATING],
+    "develop": [name for name in commands() if name not in OPERATING],
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("group", GROUPS)
+def test_wrong_arguments_of_every_command_are_usage_errors(group: str, tmp_path: Path) -> None:
+    wrong = [["--no-such-option"], ["superfluous", "superfluous"], ["\udcff", "[bold]"], ["--", ""]]
+    lines = [[name, *arguments] for name in GROUPS[group] for arguments in wrong]
+    takes_anything = {("make-key", "\udcff"), ("make-key", "--")}
+    for ended in run_all(lines, tmp_path):
+        assert_told(ended, None if tuple(ended.line[:2]) in takes_anything else 2)
+
+
+# Of each command, arguments that only the command itself can refuse. FOLDER holds the files of
+# `broken_files`, URL is a server that is no service of ours.
+REFUSED: Mapping[str, Sequence[str]] = {
+    "migrate": ["migrate"],
+    "doctor": ["doctor"],
+    "status without a service": ["rollout", "status"],
+    "URL without a scheme": ["rollout", "--url", "nonsense", "status"],
+    "URL with half an address": ["rollout", "--url", "http://[::1", "status"],
+    "URL with a space": ["rollout", "--url", "http://a b", "status"],
+    "URL of another scheme": ["rollout", "--url", "ftp://127.0.0.1", "status"],
+    "port out of range": ["rollout", "--url", "http://127.0.0.1:99999", "status"],
+    "URL with a control character": ["rollout", "--url", "http://127.0.0.1/\x01", "status"],
+    "server of HTML": ["rollout", "--url", "URL/html", "status"],
+    "server of a list": ["rollout", "--url", "URL/list", "status"],
+    "server of null": ["rollout", "--url", "URL/null", "history"],
+    "server of errors in HTML": ["rollout", "--url", "URL/error", "status"],
+    "server of errors without detail": ["rollout", "--url", "URL/odd-error", "history"],
+    "server that ends the connection": ["rollout", "--url", "URL/nothing", "status"],
+    "key file of bytes": ["rollout", "--key-file", "FOLDER/bytes", "status"],
+    "empty key file": ["rollout", "--key-file", "FOLDER/empty", "status"],
+    "missing key file": ["rollout", "--key-file", "FOLDER/missing", "status"],
+    "key file of two lines": ["rollout", "--key-file", "FOLDER/half.json", "status"],
+    "changes that are no JSON": ["rollout", "set", "{", "-m", "x"],
+    "changes that are a list": ["rollout", "set", "[]", "-m", "x"],
+    "changes nested too deep": ["rollout", "set", "[" * 100_000, "-m", "x"],
+    "missing file of changes": ["rollout", "set", "@FOLDER/missing", "-m", "x"],
+    "file of changes of bytes": ["rollout", "set", "@FOLDER/bytes", "-m", "x"],
+    "folder of changes": ["rollout", "set", "@FOLDER", "-m", "x"],
+    "half a file of changes": ["rollout", "set", "@FOLDER/half.json", "-m", "x"],
+    "steps that are no numbers": ["rollout", "start", "--steps", "a", "-m", "x"],
+    "no steps": ["rollout", "start", "--steps", "", "-m", "x"],
+    "steps that are not finite": ["rollout", "start", "--steps", "5,nan,inf", "-m", "x"],
+    "nameless key": ["make-key", ""],
+    "name of a key with a line end": ["make-key", "a\nb"],
+    "name of a key that is a comment": ["make-key", "#a"],
+    "name of a key with a comma": ["make-key", "a,b"],
+    "name of a key with spaces": ["make-key", " a"],
+    "name of a key that is not Unicode": ["make-key", "\udcff"],
+    "unknown scope": ["make-key", "a", "--scope", "everything"],
+    "half a limit": ["make-key", "a", "--limit", "predict=1/minute+"],
+    "spool without rights": ["log", "retry", "--folder", "FOLDER/locked"],
+    "model that is not there": ["models", "show", "sentiment-distilbert-v1:none"],
+    "model without a name": ["models", "show", ""],
+    "tag that leaves the store": ["models", "show", "../../etc"],
+    "tag of two colons": ["models", "show", "A:B:C"],
+    "tag of marks": ["models", "show", "[bold]"],
+    "tag that is not Unicode": ["models", "show", "\udcff"],
+    "models to compare": ["models", "compare", "a", "/"],
+    "held-out file of bytes": ["models", "compare", "a", "b", "--held-out", "FOLDER/bytes"],
+    "empty held-out file": ["models", "compare", "a", "b", "--held-out", "FOLDER/empty"],
+    "missing held-out file": ["models", "compare", "a", "b", "--held-out", "FOLDER/missing"],
+    "held-out folder": ["models", "compare", "a", "b", "--held-out", "FOLDER"],
+    "export of a tag that is none": ["models", "export", "/", "FOLDER/x.bentomodel"],
+    "export into no folder": ["models", "export", "a", "FOLDER/missing/x.bentomodel"],
+    "verification of a tag that is none": ["models", "verify", "a b"],
+    "refreshing a tag that is none": ["models", "refresh", "a b"],
+    "texts of bytes": ["save-models", "--only", "v1", "--texts", "FOLDER/bytes"],
+    "third version": ["save-models", "--only", "v3"],
+    "file that is not there": ["score", "FOLDER/missing", "FOLDER/out.csv"],
+    "folder as a file": ["score", "FOLDER", "FOLDER/out.csv"],
+    "file in no format": ["score", "FOLDER/bytes", "FOLDER/out.csv"],
+    "output in no format": ["score", "FOLDER/bytes", "FOLDER/out.xyz"],
+    "output in no folder": ["score", "FOLDER/half.json", "FOLDER/missing/out.csv"],
+    "versions that are none": ["score", "FOLDER/half.json", "FOLDER/out.csv", "--versions", "v3"],
+    "history without a database": ["seed-predictions", "10"],
+    "proof that is none": ["prove", "nothing"],
+    "load on nothing": ["loadtest", "--host", "http://127.0.0.1:9"],
+    "load on no URL": ["loadtest", "--host", "http://[::1"],
+    "session with nothing": ["transcript", "--url", "http://127.0.0.1:9"],
+    "engine of containers that is none": ["image", "build", "--engine", "nothing"],
+    "bill of no image": ["image", "sbom", "--engine", "nothing"],
+}
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A server that is no service of ours: its answer depends on the first part of the path."""
+
+    ANSWERS: Mapping[str, tuple[int, bytes]] = {
+        "html": (200, b"<html>Welcome</html>"),
+        "list": (200, b"[1]"),
+        "null": (200, b"null"),
+        "error": (502, b"<html>Bad gateway</html>"),
+        "odd-error": (500, b'{"message": "no detail"}'),
+    }
+
+    def do_GET(self) -> None:
+        answer = self.ANSWERS.get(self.path.split("/")[1])
+        if answer is None:
+            self.close_connection = True
+            return
+        status, body = answer
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def refused(stranger: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "empty").touch()
+    (folder / "bytes").write_bytes(bytes(range(256)) * 20)
+    (folder / "half.json").write_text('{"text":\n', encoding="utf-8")
+    # A file, where a folder should be: root may write into every folder.
+    (folder / "locked").mkdir()
+    (folder / "locked" / "rejected.jsonl").mkdir()
+
+    def filled_in(argument: str) -> str:
+        return argument.replace("FOLDER", str(folder)).replace("URL", stranger)
+
+    lines = [[filled_in(argument) for argument in line] for line in REFUSED.values()]
+    return dict(zip(REFUSED, run_all(lines, folder), strict=True))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", REFUSED)
+def test_broken_input_ends_a_command_with_a_sentence(
+    name: str, refused: Mapping[str, Ended]
+) -> None:
+    assert_told(refused[name])
+
+
+# What a machine may lack, or have otherwise; and a word of the sentence about it.
+SURROUNDINGS: Mapping[str, tuple[Mapping[str, str], str]] = {
+    "setting of the wrong type": ({"PORT": "x"}, "PORT: "),
+    "database of another kind": (
+        {"DATABASE_URL": f"mysql://u:{PASSWORD}@h/x"}, "DATABASE_URL: "
+    ),
+    "half an address of a database": (
+        {"DATABASE_URL": f"postgresql://u:{PASSWORD}@[::1/x"}, "DATABASE_URL: "
+    ),
+    "Redis of another kind": ({"REDIS_URL": f"http://u:{PASSWORD}@h"}, "REDIS_URL: "),
+    "open to all": ({"HOST": "0.0.0.0"}, "API_KEYS"),
+    "tag that is none": ({"MODEL_V1": "../x"}, "'../x' is no tag of a model"),
+    "keys in no form": ({"API_KEYS": "x"}, "API_KEYS: "),
+    "engine that is none": ({"ENGINE": "x"}, "ENGINE: "),
+    "metrics of another program": ({"PROMETHEUS_MULTIPROC_DIR": "/missing"}, "PostgreSQL"),
+    "old name of the same": ({"prometheus_multiproc_dir": "/missing"}, "PostgreSQL"),
+    "proxy that is none": ({"HTTP_PROXY": "x://y", "ALL_PROXY": "z"}, "PostgreSQL"),
+    "configuration of BentoML that is none": ({"BENTOML_CONFIG": "/missing"}, "BENTOML_CONFIG"),
+    "terminal without columns": ({"COLUMNS": "0", "TERM": "dumb"}, "PostgreSQL"),
+    "language that is none": ({"LANG": "xx_XX", "LC_ALL": "yy"}, "PostgreSQL"),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_doctor_says_what_is_wrong_around_it(name: str, tmp_path: Path) -> None:
+    settings, told = SURROUNDINGS[name]
+    [doctor, status] = run_all([["doctor"], ["rollout", "status"]], tmp_path, **settings)
+    assert_told(doctor, 1)
+    assert told in doctor.output
+    assert_told(status, 1)
+
+
+def test_start_that_fails_says_once_what_is_wrong(tmp_path: Path) -> None:
+    [serve] = run_all([["serve"]], tmp_path, PORT="x")
+    assert_told(serve, 1)
+    assert serve.output.count("PORT: ") == 1
+
+
+def test_start_that_fails_says_what_else_is_wrong(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other_program:
+        port = str(other_program.getsockname()[1])
+        # That of the test is too long for sockets.
+        settings = {"PORT": port, "MODEL_V1": "none:latest", "TMPDIR": gettempdir()}
+        [serve] = run_all([["serve"]], tmp_path, **settings)
+    assert_told(serve, 1)
+    reason, also, *others = serve.output.splitlines()
+    assert reason.startswith(f"port {port} of 127.0.0.1 cannot be used")
+    assert also == "`sentiment doctor` also finds:"
+    assert any(line.startswith("PostgreSQL ") for line in others)
+    assert any("none:latest is not in the BentoML model store" in line for line in others)

@@ -1,0 +1,96 @@
+"""What a start says about a folder, an address or a file that it cannot use."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from serving.machine_check import (
+    address_problem,
+    bentoml_home_problem,
+    data_folder_problem,
+    key_file_problem,
+    temporary_folder_problem,
+)
+from tests.serving import free_port
+
+READ_ONLY = Path("/proc")  # where not even root can make a folder
+
+
+def test_folders_that_can_be_written_have_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "home"))
+    assert bentoml_home_problem() is None
+    assert data_folder_problem(tmp_path / "made" / "by it") is None
+    assert temporary_folder_problem() is None
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("sub", "cannot be made by user"), ("", "cannot be written to by user")]
+)
+def test_folder_that_cannot_be_written_is_named_with_the_user(
+    path: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = READ_ONLY / path
+    monkeypatch.setenv("BENTOML_HOME", str(folder))
+    for problem, name in (
+        (data_folder_problem(folder), "DATA_FOLDER"),
+        (bentoml_home_problem(), "BENTOML_HOME"),
+    ):
+        assert problem is not None
+        assert problem.startswith(f"{name}: /proc")
+        assert "by user" in problem
+        assert reason in problem or name == "BENTOML_HOME"
+
+
+@pytest.mark.parametrize("name", ["", "spool"])
+def test_file_in_place_of_a_folder_is_named(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "data"
+    if name:
+        folder.mkdir()
+    (folder / name).write_text("")
+    problem = data_folder_problem(folder)
+    assert problem is not None
+    assert str(folder / name) in problem
+
+
+def test_home_that_is_set_to_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", "")
+    assert "set to nothing" in str(bentoml_home_problem())
+
+
+@pytest.mark.parametrize(
+    ("length", "is_refused"), [(20, False), (60, False), (61, True), (99, True)]
+)
+def test_temporary_folder_too_long_for_sockets_is_refused(
+    length: int, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = "/" + "x" * (length - 1)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    problem = temporary_folder_problem()
+    assert (problem is not None) is is_refused
+    assert problem is None or problem.startswith(f"TMPDIR: {folder} is too long for the sockets")
+
+
+def test_address_in_use_or_not_of_this_machine_is_named() -> None:
+    assert address_problem("127.0.0.1", free_port()) is None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert f"port {port} of 127.0.0.1 cannot be used" in str(address_problem("127.0.0.1", port))
+    assert "cannot be used" in str(address_problem("203.0.113.1", free_port()))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "cannot be read (No such file"), (b"\xff", "API_KEYS_FILE")]
+)
+def test_key_file_that_cannot_be_used_is_named(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+    assert reason in str(key_file_problem(file))

@@ -1,0 +1,95 @@
+"""Converts a JSON body of another encoding to UTF-8, and names what is no text."""
+
+from __future__ import annotations
+
+import codecs
+from email.message import Message
+from encodings.aliases import aliases
+from json import detect_encoding
+
+from core.errors import MalformedRequest, UnsupportedMedia
+
+# Supersets of ASCII, by the names of Python's modules. Others have escape sequences (UTF-7,
+# ISO-2022), or are no encodings of text (base64, zip).
+_CHARSETS = frozenset(
+    {
+        *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
+        *(f"cp{page}" for page in (*range(1250, 1259), 437, 850, 866, 874, 932, 949)),
+        *("koi8_r", "koi8_u", "big5", "euc_jp", "gb18030"),
+    }
+)
+# The larger set that senders mean, as browsers read them
+# (https://encoding.spec.whatwg.org/#names-and-labels).
+_SUPERSETS = {
+    "ascii": "cp1252",
+    "latin_1": "cp1252",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "tis_620": "cp874",
+    "windows_31j": "cp932",
+}
+NOT_UTF8 = (
+    "The body is not valid JSON: it is not UTF-8; send UTF-8, or name its charset in the "
+    "Content-Type"
+)
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
+
+
+def is_plain(body: bytes) -> bool:
+    """Whether a body begins as clients usually write an object: in UTF-8, without a mark."""
+    return body[:1] == b"{" and body[1:2] != b"\0"
+
+
+def to_utf8(body: bytes, content_type: str) -> bytes:
+    """Convert a body to UTF-8 without a byte-order mark.
+
+    UTF-8, UTF-16 and UTF-32 show in the first bytes, because JSON begins with ASCII. A charset in
+    the Content-Type decides about bytes that are none of these. It has no meaning for JSON
+    (RFC 8259, 11), and some clients name one and send UTF-8.
+
+    Raises:
+        MalformedRequest: the body is not valid in its encoding, or compressed without saying so.
+        UnsupportedMedia: the charset is none that the service reads.
+    """
+    encoding: str = detect_encoding(body)
+    if encoding == "utf-8-sig":
+        return body.removeprefix(codecs.BOM_UTF8)
+    if encoding == "utf-8":
+        if is_utf8(body):
+            return body
+        for magic, name in _COMPRESSED.items():
+            if body.startswith(magic):
+                raise MalformedRequest(
+                    f"The body is compressed by {name}, and no Content-Encoding says so"
+                )
+        encoding = _charset(content_type)
+    try:
+        return body.decode(encoding).encode()
+    except UnicodeError:
+        raise MalformedRequest(f"The body is not valid {encoding.replace('_', '-')}") from None
+
+
+def is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _charset(content_type: str) -> str:
+    """Python's name of the charset of a body that is not UTF-8."""
+    header = Message()
+    header["Content-Type"] = content_type
+    label = header.get_content_charset("utf-8")
+    # Not codecs.lookup, which remembers every label that it does not know.
+    name = label.replace("-", "_")
+    name = aliases.get(name, name)
+    name = _SUPERSETS.get(name, name)
+    if name in _CHARSETS:
+        return name
+    if name in ("utf_8", "utf_16", "utf_32"):  # all three would have been recognised
+        raise MalformedRequest(NOT_UTF8)
+    raise UnsupportedMedia(f"The service does not read the charset {label[:40]}; send UTF-8")
