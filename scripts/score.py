@@ -30,22 +30,8 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN",
-            exists=True,
-            dir_okay=False,
-            allow_dash=True,
-            help="a file, or - for stdin",
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT", dir_okay=False, allow_dash=True, help="a file, or - for stdout"
-        ),
-    ],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="a file, or - for stdin")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="a file, or - for stdout")],
     column: Annotated[str, typer.Option(help="the column of the text")] = "text",
     versions: Annotated[str, typer.Option(help="v1, v2, or both")] = "v1,v2",
     keep: Annotated[
@@ -91,8 +77,13 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     from scoring.job import ClusterFailed, Job
     from scoring.journal import CannotResume
     from scoring.pipes import STDIO, as_files, write_out
+    from scoring.reporting import counts
     from scoring.served import NotServed, settings_as_served
 
+    if source != STDIO and (not source.exists() or source.is_dir()):
+        raise typer.BadParameter(f"there is no file {source}", param_hint="IN")
+    if out.is_dir():
+        raise typer.BadParameter(f"{out} is a folder", param_hint="OUT")
     columns = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
     sigterm_as_ctrl_c()  # so that the committed rows stay
     resumes = "" if STDIO in {source, out} else "; the same command resumes"
@@ -106,6 +97,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
             given = Input(read, formats[0], encoding, delimiter)
             job = Job(given, written, formats[1], column, chosen, columns, limit, restart)
             done = _score(job, settings, ray)
+            console.print(escape(f"{'stdout' if out == STDIO else out}: {counts(done)}"))
             rejected = written.with_name(f"{written.name}.rejected.jsonl")
             _check_scored(done, written, rejected)
             if out == STDIO:
@@ -129,9 +121,9 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
 
 
 def _score(job: Job, settings: Settings, ray: str | None) -> Progress:
-    """Score, and print how the file was read, with which models, and what came out."""
+    """Score, and print how the file was read, and with which models."""
     from scoring.job import open_job, score_file
-    from scoring.reporting import counts, reporting
+    from scoring.reporting import reporting
 
     # Before the models are loaded, which takes longer.
     source, _ = open_job(job)
@@ -142,7 +134,6 @@ def _score(job: Job, settings: Settings, ray: str | None) -> Progress:
         done = score_file(scorer, job, stack.enter_context(reporting(console)))
     for version, identity in scorer.identities.items():
         console.print(escape(f"{version}: {settings.model_tag(version)}, revision {identity}"))
-    console.print(escape(f"{job.out}: {counts(done)}"))
     return done
 
 

@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from core.paths import ROOT
 from core.settings import Settings
+from core.types import DesiredModel
 from loadtest.traffic import Kind, texts_of
+from runners.chosen_model import Choice, ChosenModel
 from scoring.scorer import Scorer, load_models
 from tests.store import model_store_at
 
@@ -106,3 +109,56 @@ def test_file_without_a_text_column_fails_with_one_line(bentoml_home: Path, tmp_
     assert run.returncode == 1
     assert "no column text; the columns are: review" in run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]
+
+
+def run_elsewhere(
+    folder: Path, home: Path, *options: str, content: bytes = b"", **settings: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a folder that is not that of the code."""
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.cli", "score", "--versions", "v1", *options],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "BENTOML_HOME": str(home)} | settings,
+        input=content,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_stdin_is_scored_to_stdout_with_the_served_model_from_any_folder(
+    bentoml_home: Path, tmp_path: Path
+) -> None:
+    data, content = tmp_path / "data", "id;text\r1;ein schöner Film\r2; \r".encode("utf-16")
+    options = ("-", "-", "--from", "csv", "--as-served")
+    run = partial(
+        run_elsewhere, tmp_path, bentoml_home, *options, content=content, DATA_FOLDER=str(data)
+    )
+    done = run()
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"no runner of v1 has saved which model it holds" in done.stderr
+
+    latest = "sentiment-distilbert-v1:latest"
+    version = (bentoml_home / "models" / "sentiment-distilbert-v1" / "latest").read_text()
+    tag = f"sentiment-distilbert-v1:{version.strip()}"
+    (data / "models").mkdir(parents=True)
+    ChosenModel(data / "models" / "v1.json", latest).save(Choice(DesiredModel(latest, 1), tag))
+    done = run()
+    assert done.returncode == 0
+    head, row = done.stdout.decode().splitlines()
+    assert head == "id,text,sentiment_v1,confidence_v1,truncated"
+    assert row.startswith("1,ein schöner Film,")
+    printed = done.stderr.decode()
+    assert '{"line":3,"reason":"text: ' in printed
+    assert "reading the column text of CSV with semicolons, UTF-16" in printed
+    assert f"v1: {tag}, revision " in printed
+    assert "stdout: 1 rows scored, 1 rejected" in printed
+
+
+def test_file_of_rejected_rows_fails_with_a_hint(bentoml_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b'{\n"text":\n"a"\n}\n')
+    done = run_elsewhere(tmp_path, bentoml_home, "in.jsonl", "out.csv")
+    assert done.returncode == 1
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.startswith("not scored: in.jsonl: all 4 rows were rejected, the first in line 1: ")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["in.jsonl", "out.csv.rejected.jsonl"]
