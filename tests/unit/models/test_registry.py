@@ -184,7 +184,7 @@ def test_a_gate_without_texts_is_a_mistake(registry: Registry, checkpoint: Path)
         ("few.jsonl", '{"text": "a", "label": "positive"}', f"it needs {MIN_TEXTS}"),
         ("bad.jsonl", '{"text": "a", "label": "great"}', "line 1: label"),
         ("bad.csv", "text,label\na,great\n", "line 2: label"),
-        ("other.csv", "a,b\n1,2\n", "no columns text and label"),
+        ("other.csv", "a,b\n1,2\n", "no column text; the columns are: a, b"),
         ("absent.csv", None, "cannot be used"),
     ],
 )
