@@ -552,8 +552,8 @@ EXCEPTIONS = {
 }  # fmt: skip
 PRIVATE = ("bentoml._internal", "_bentoml_impl", "_bentoml_sdk")
 ROOMS = (
-    "analytics", "cache", "core", "deploy", "loadtest", "migrations", "models", "monitoring",
-    "rollout", "runners", "scoring", "scripts", "serving", "stats", "web",
+    "analytics", "cache", "core", "datafiles", "deploy", "loadtest", "migrations", "models",
+    "monitoring", "rollout", "runners", "scoring", "scripts", "serving", "stats", "web",
 )  # fmt: skip
 
 
