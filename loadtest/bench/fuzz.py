@@ -74,7 +74,8 @@ def _round(url: str, *, examples: int, seeds: range) -> tuple[int, int]:
 def _start(url: str, *, examples: int, seed: int) -> subprocess.Popen[str]:
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "schemathesis.toml"),
-        "run", f"{url}/openapi.json", "--max-examples", str(examples), "--seed", str(seed),
+        "run", f"{url}/openapi.json", "--url", url,
+        "--max-examples", str(examples), "--seed", str(seed),
     ]  # fmt: skip
     environment = os.environ | {"NO_COLOR": "1", "NO_PROXY": "*", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
