@@ -9,15 +9,16 @@ from core.settings import SettingsError, get_settings
 from migrations.upgrade import WAIT_SECONDS, MigrationError, upgrade
 
 
-def main() -> None:
-    """Bring the database of DATABASE_URL to the newest schema."""
+def main(wait_seconds: float = WAIT_SECONDS) -> None:
+    """Bring the database of DATABASE_URL to the newest schema, once it answers."""
     try:
-        upgrade(get_settings().sqlalchemy_url(), wait_seconds=WAIT_SECONDS)
+        upgrade(get_settings().sqlalchemy_url(), wait_seconds=wait_seconds)
     except (SettingsError, MigrationError) as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
     # The image runs this file, and has no typer.
-    argparse.ArgumentParser("python -m scripts.migrate", description=__doc__).parse_args()
-    main()
+    parser = argparse.ArgumentParser("python -m scripts.migrate", description=__doc__)
+    parser.add_argument("--wait-seconds", type=float, default=WAIT_SECONDS)
+    main(parser.parse_args().wait_seconds)

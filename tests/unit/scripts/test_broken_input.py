@@ -112,7 +112,7 @@ def test_wrong_arguments_of_every_command_are_usage_errors(group: str, tmp_path:
 # Of each command, arguments that only the command itself can refuse. FOLDER holds the files of
 # `broken_files`, URL is a server that is no service of ours.
 REFUSED: Mapping[str, Sequence[str]] = {
-    "migrate": ["migrate"],
+    "migrate": ["migrate", "--wait-seconds", "0"],
     "doctor": ["doctor"],
     "status without a service": ["rollout", "status"],
     "URL without a scheme": ["rollout", "--url", "nonsense", "status"],
