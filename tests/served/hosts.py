@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 from sqlalchemy import URL
 
+from analytics.log.segments import segments
 from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
+from tests.database import fetch
+from tests.served.traffic import Traffic, traffic
 from tests.serving import ServedBento, free_port, serve
+from tests.waiting import until
 
 RUNNER_KEY = "of-these-hosts"
 APIS = ("127.0.1.1", "127.0.1.2")
 RUNNERS = {"v1": ("127.0.2.1", "127.0.2.2"), "v2": ("127.0.3.1", "127.0.3.2")}
+RECOVERY_SECONDS = 30.0
 
 
 @dataclass
@@ -108,3 +114,16 @@ def hosts_in(folder: Path, bentoml_home: Path) -> Iterator[Hosts]:
             list(side_by_side.map(lambda each: hosts.start_runner(*each), runners))
             list(side_by_side.map(hosts.start_api, APIS))
         yield hosts
+
+
+async def traffic_of_all(hosts: Hosts, stack: AsyncExitStack) -> list[Traffic]:
+    return [await stack.enter_async_context(traffic(hosts.running[api])) for api in APIS]
+
+
+async def stored_is_what_was_acknowledged(hosts: Hosts, sent: list[Traffic]) -> None:
+    """Each once, whichever host acknowledged it."""
+    await until(lambda: not any(segments(hosts.spool(api)) for api in APIS), RECOVERY_SECONDS)
+    rows = await asyncio.to_thread(fetch, hosts.database_url, "SELECT id::text FROM predictions")
+    acknowledged = [each for of in sent for each in of.acknowledged]
+    assert len(acknowledged) == len(set(acknowledged))
+    assert set(acknowledged) <= {row["id"] for row in rows}
