@@ -68,7 +68,8 @@ def to_utf8(body: bytes, content_type: str) -> bytes:
     try:
         return body.decode(encoding).encode()
     except UnicodeError:
-        raise MalformedRequest(f"The body is not valid {encoding.replace('_', '-')}") from None
+        pass  # It keeps the body: the error below must not keep it.
+    raise MalformedRequest(f"The body is not valid {encoding.replace('_', '-')}")
 
 
 def is_utf8(body: bytes) -> bool:

@@ -56,8 +56,18 @@ class ProblemMiddleware:
                 return
             # Its frames hold this scope, which holds the error. Only a full garbage collection
             # finds such a ring; after a flood that took 100 ms, in which no request moved.
-            error.__traceback__ = None
+            _forget_frames(error)
             await send_problem(error.problem())
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what was in hand when an error and its causes were raised, such as a body.
+
+    A connection that waits for its next request keeps the scope of the last one.
+    """
+    while error is not None:
+        error.__traceback__ = error.__context__ = None
+        error = error.__cause__
 
 
 def _is_replaced(scope: Scope, start: Message) -> bool:

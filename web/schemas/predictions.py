@@ -50,9 +50,9 @@ class RequestBody(bentoml.IODescriptor):
         try:
             return cls.model_validate_json(body or b"{}")
         except ValidationError as error:
-            if not is_utf8(body):
-                raise MalformedRequest(NOT_UTF8) from None
-            raise request_error(error, cls) from None
+            refusal = request_error(error, cls) if is_utf8(body) else MalformedRequest(NOT_UTF8)
+        # Not in the block above, where it would keep the error, which keeps the body.
+        raise refusal
 
 
 def request_error(error: ValidationError, model: type[BaseModel]) -> RequestError:

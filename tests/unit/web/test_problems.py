@@ -205,3 +205,50 @@ async def test_what_is_not_http_passes() -> None:
 
     await ProblemMiddleware(lifespan)({"type": "lifespan"}, never, send)
     assert seen == ["lifespan"]
+
+
+class Body(bytearray):
+    """A large one; an exception and the frames behind it may hold it."""
+
+
+@pytest.mark.parametrize("chained", ["cause", "context", "none"])
+async def test_scope_of_a_refused_request_keeps_no_body(chained: str) -> None:
+    """A connection that waits for its next request keeps the scope of the last one."""
+    alive: WeakSet[Body] = WeakSet()
+
+    def read() -> None:
+        alive.add(body := Body(b"{"))
+        raise ValueError(body)
+
+    def parse() -> None:
+        body = Body(b"[")
+        alive.add(body)
+        raise TimeoutError
+
+    async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        if chained == "cause":
+            try:
+                parse()
+            except TimeoutError as error:
+                raise RateLimited("of an outside error") from error
+        try:
+            read()
+        except ValueError:
+            if chained == "none":
+                raise RateLimited("of nothing else") from None
+            raise RateLimited("while another is handled")  # noqa: B904
+
+    async def receive() -> Message:
+        raise AssertionError("nobody asks")
+
+    async def send(_: Message) -> None:
+        pass
+
+    scope = {"type": "http", "path": "/x", "headers": []}
+    gc.disable()
+    try:
+        await ProblemMiddleware(fail)(scope, receive, send)
+        assert not alive
+    finally:
+        gc.enable()
+    assert scope

@@ -284,3 +284,11 @@ def test_faults_that_are_not_listed_are_counted() -> None:
 def test_values_are_counted_outside_strings_alone(value: Any) -> None:
     strings = ["[{,\\" * 10_000, value]
     assert not has_too_many_values(json.dumps(strings).encode())
+
+
+def test_refusal_keeps_nothing_of_the_body() -> None:
+    """An idle connection keeps the error of its last request."""
+    with pytest.raises(InvalidRequest) as refused:
+        PredictRequest.parse(b'{"text": 5}')
+    assert refused.value.__context__ is None
+    assert refused.value.__cause__ is None
