@@ -12,15 +12,13 @@ from typing import Any
 from prometheus_client.mmap_dict import MmapedDict
 
 from core.errors import describe_error
+from core.metrics_files import ENTRY_BYTES, HEADER_BYTES
 
 logger = logging.getLogger("bentoml.sentiment")
 
 INITIAL_BYTES = 1 << 16
-# Beside the key of an entry: its length, the padding, the value and a time.
-_ENTRY_BYTES = 4 + 8 + 16
+# Of a file: how much of it is used, and padding.
 _HEADER = struct.Struct("ii")
-_HEADER_BYTES = 8
-
 
 _Mapped: Any = MmapedDict  # it has no types
 
@@ -48,12 +46,12 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
             self._f = None
             self._fname = filename
             self._positions: dict[str, int] = {}
-            self._used = _HEADER_BYTES
+            self._used = HEADER_BYTES
             self._keep_in_memory(INITIAL_BYTES, error)
-            self._m[:_HEADER_BYTES] = _HEADER.pack(self._used, 0)
+            self._m[:HEADER_BYTES] = _HEADER.pack(self._used, 0)
 
     def _init_value(self, key: str) -> None:
-        needed = self._used + len(key.encode()) + _ENTRY_BYTES
+        needed = self._used + len(key.encode()) + ENTRY_BYTES
         while needed > self._capacity:
             self._grow()
         super()._init_value(key)

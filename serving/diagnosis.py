@@ -6,8 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from tempfile import gettempdir
 from typing import NamedTuple, TypeVar
@@ -17,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from core.errors import describe_error
+from core.own_url import own_url
 from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
 from serving.clock_check import clock_problem
@@ -25,6 +24,7 @@ from serving.machine_check import (
     address_problem,
     bentoml_home_problem,
     data_folder_problem,
+    has_private_databases,
     key_file_problem,
     temporary_folder_problem,
     tracing_problem,
@@ -106,8 +106,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
 
 
 def _servers(settings: Settings) -> Iterator[Finding]:
-    # The image does without.
-    has_private = find_spec("serving.embedded") is not None
+    has_private = has_private_databases()
     private = "private; the start makes it"
     database_url = redis_url = None
     if settings.database_url is None and has_private:
@@ -168,15 +167,10 @@ def _space_problem(folder: Path) -> str | None:
 
 def _is_served(settings: Settings) -> bool:
     """Whether this service answers at its address already."""
-    host = ip_address(settings.host)
-    if host.is_unspecified:
-        host = ip_address("127.0.0.1" if host.version == 4 else "::1")
-    name = str(host) if host.version == 4 else f"[{host}]"
+    url = own_url(settings.host, settings.port)
     try:
         # The environment may name a proxy, which is not for calls of this machine.
-        reply = httpx.get(
-            f"http://{name}:{settings.port}/health", timeout=ANSWER_SECONDS, trust_env=False
-        )
+        reply = httpx.get(f"{url}/health", timeout=ANSWER_SECONDS, trust_env=False)
         return "model_loaded" in reply.json()
     except (httpx.HTTPError, ValueError):
         return False

@@ -9,6 +9,7 @@ import pwd
 import socket
 import stat
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from core.api_keys import parse_key_file
@@ -26,6 +27,11 @@ BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")
 MAX_SOCKET_BYTES = 102
 LONGEST_SOCKET = "bentoml-uds-xxxxxxxx/140737488355328.sock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def has_private_databases() -> bool:
+    """Whether a start can make databases of its own; the image does without."""
+    return find_spec("serving.embedded") is not None
 
 
 def data_folder_problem(folder: Path) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
 
 from core.private_files import close_to_others
 from core.settings import Settings, SettingsError
@@ -17,6 +16,7 @@ from serving.machine_check import (
     address_problem,
     bentoml_home_problem,
     data_folder_problem,
+    has_private_databases,
     key_file_problem,
     temporary_folder_problem,
     tracing_problem,
@@ -72,9 +72,8 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
         close_to_others(settings.data_folder / name)
     if settings.api_keys_file is not None:
         _end_with(key_file_problem(settings.api_keys_file))
-    # The image does without.
-    has_private_databases = find_spec("serving.embedded") is not None
-    if not has_private_databases:
+    has_private = has_private_databases()
+    if not has_private:
         try:
             settings.sqlalchemy_url()
             settings.redis_connection_url()
@@ -82,7 +81,7 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
             raise SystemExit(str(error)) from None
     _end_with(user_problem(settings))
     _check_databases(settings)
-    if not has_private_databases:
+    if not has_private:
         return {}
     from serving.embedded.start import prepare
 
