@@ -26,6 +26,7 @@ from serving.embedded.redis import embedded_redis
 from tests.database import run_sql
 from tests.run import END_SECONDS, TestRun, beside_others, run_folder, saved_models
 from tests.scheduling import GroupScheduling, publish_groups
+from tests.served.hosts import Hosts, hosts_in
 from tests.serving import Serve, ServedBento, serve
 
 TEMPLATE = "migrated"
@@ -314,3 +315,10 @@ def unlimited(serve_own: Serve) -> Iterator[ServedBento]:
         CORS_ORIGINS="https://shop.example",
     ) as bento:
         yield bento
+
+
+@pytest.fixture(scope="module")
+def hosts(bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """A service of six hosts, for the tests of a module."""
+    with hosts_in(tmp_path_factory.mktemp("hosts"), bentoml_home) as made:
+        yield made

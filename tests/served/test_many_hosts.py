@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack
-from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.served.hosts import (
     APIS,
     RUNNERS,
     Hosts,
-    hosts_in,
     stored_is_what_was_acknowledged,
     traffic_of_all,
 )
 from tests.served.stack import assert_unnoticed
 
 ONE, OTHER = RUNNERS["v1"]
-
-
-@pytest.fixture(scope="module")
-def hosts(bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    with hosts_in(tmp_path_factory.mktemp("hosts"), bentoml_home) as made:
-        yield made
 
 
 async def test_calls_spread_over_the_hosts_of_a_version(hosts: Hosts) -> None:

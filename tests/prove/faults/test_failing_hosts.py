@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
-
-import pytest
 
 from tests.served.hosts import (
     APIS,
     RUNNERS,
     Hosts,
-    hosts_in,
     stored_is_what_was_acknowledged,
     traffic_of_all,
 )
 from tests.served.stack import assert_unnoticed, stopped
 
 ONE, OTHER = RUNNERS["v1"]
-
-
-@pytest.fixture(scope="module")
-def hosts(bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    with hosts_in(tmp_path_factory.mktemp("hosts"), bentoml_home) as made:
-        yield made
 
 
 async def test_runner_host_without_power_fails_no_request(hosts: Hosts) -> None:

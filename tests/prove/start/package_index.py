@@ -8,9 +8,10 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import httpx
+
+from tests.http_servers import answering
 
 UPSTREAM = "https://pypi.org/simple"
 _JSON = "application/vnd.pypi.simple.v1+json"
@@ -89,12 +90,6 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def package_index(without: AbstractSet[str], folder: Path) -> Iterator[PackageIndex]:
     """Serve the index until the block ends."""
-    with PackageIndex(without, folder) as index:
-        thread = Thread(target=index.serve_forever)
-        thread.start()
-        try:
-            yield index
-        finally:
-            index.shutdown()
-            thread.join()
-            index.client.close()
+    index = PackageIndex(without, folder)
+    with index.client, answering(index):
+        yield index

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from core.paths import ROOT
+from tests.http_servers import answering
 
 TEMPLATE = (ROOT / "deploy" / "Dockerfile.j2").read_text()
 VARIABLES = dict(
@@ -47,8 +47,8 @@ def test_health_check_asks_the_service_and_no_proxy(status: int) -> None:
             self.send_response(status)
             self.end_headers()
 
-    with HTTPServer(("127.0.0.1", 0), Probed) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = HTTPServer(("127.0.0.1", 0), Probed)
+    with answering(server):
         proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")
         done = subprocess.run(
             [sys.executable, HEALTH_CHECK[1], "-c", HEALTH_CHECK[2].replace('\\"', '"')],
@@ -58,7 +58,6 @@ def test_health_check_asks_the_service_and_no_proxy(status: int) -> None:
             check=False,
             capture_output=True,
         )
-        server.shutdown()
     assert (done.returncode == 0) == (status == 200), done.stderr
     assert requests == [b"/readyz"]
 

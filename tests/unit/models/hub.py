@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import unquote, urlsplit
+
+from tests.http_servers import answering
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -87,15 +88,10 @@ def running_hub() -> Iterator[Hub]:
         def log_message(self, *_arguments: object) -> None:
             """Keep the terminal to the tests."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield hub
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    with answering(server):
+        yield hub
 
 
 def _etag(path: Path) -> str:

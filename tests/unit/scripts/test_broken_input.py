@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from core.paths import ROOT
 from scripts.cli import OPERATING, commands
+from tests.http_servers import answering
 
 # Runs each of many command lines as `sentiment` does, in one process: importing takes seconds.
 DRIVER = """
@@ -211,10 +211,9 @@ class Stranger(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def stranger() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stranger)
+    with answering(server):
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
