@@ -23,6 +23,7 @@ from core.tracing import start_tracing, stop_tracing
 from core.types import VERSIONS, Version
 from core.version import VERSION
 from runners.services import answers, check_models
+from serving.accepting import accept_in_bursts
 from serving.draining import Draining
 from serving.framework import (
     WORKER_STDIN,
@@ -85,8 +86,9 @@ class ServingProcess:
         supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
 
     def install(self, bento: Any) -> None:
-        """Put the middleware around the service and its runners, and bound the HTTP protocol."""
+        """Put the middleware around the service and its runners, and bound the HTTP servers."""
         settings = self._settings
+        accept_in_bursts()
         use_bounded_protocol(
             header_timeout_seconds=settings.body_timeout_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
