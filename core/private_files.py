@@ -12,13 +12,27 @@ FOLDER_MODE = 0o700
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+def open_regular(path: str, flags: int) -> int:
+    """Open a regular file, for `open(opener=...)`.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a pipe, a device or a folder.
+    """
+    # A pipe without a writer keeps a reader waiting, without O_NONBLOCK.
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "It is no regular file", path)
+    return descriptor
+
+
 def open_private(path: str, flags: int) -> int:
     """Open a file that only its owner may read, for `open(opener=...)`; it may exist already.
 
     Raises:
         OSError: it cannot be opened, or is a link, which another user may have put there.
     """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW, FILE_MODE)
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
     if os.fstat(descriptor).st_uid == os.geteuid():
         os.fchmod(descriptor, FILE_MODE)
     return descriptor

@@ -22,6 +22,7 @@ import msgspec
 
 from analytics.log.records import Entry, decode
 from core.errors import describe_error
+from core.private_files import open_regular
 from core.uuid7 import new_id, time_of
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -50,7 +51,7 @@ def size_bytes(paths: Iterable[Path]) -> int:
     total = 0
     for path in paths:
         try:
-            total += path.stat().st_size
+            total += path.lstat().st_size
         except FileNotFoundError:  # shipped meanwhile
             continue
     return total
@@ -111,7 +112,7 @@ class SpoolReader:
     def _read(self, path: Path, chunk: Chunk) -> None:
         start = self._read_bytes.get(path, 0)
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=open_regular) as file:
                 # Checked before reading: if it is complete now, the read gets all of it.
                 complete = try_lock(file)
                 file.seek(start)
@@ -169,8 +170,10 @@ def delete_segment(path: Path) -> None:
 
     Raises:
         FileNotFoundError: it is gone already.
+        OSError: it is no regular file.
     """
-    os.truncate(path, 0)
+    with open(path, "r+b", buffering=0, opener=open_regular) as file:
+        file.truncate(0)
     path.unlink()
 
 
@@ -186,7 +189,7 @@ def count_predictions(file: IO[bytes]) -> int:
 def remove_temporary(folder: Path) -> None:
     """Delete the temporary files of processes that were killed before they named a segment."""
     for path in folder.glob(f"*{TEMP_SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        with contextlib.suppress(OSError), open(path, "rb", opener=open_regular) as file:
             if try_lock(file):
                 path.unlink(missing_ok=True)
 

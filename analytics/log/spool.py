@@ -30,7 +30,7 @@ from analytics.log.segments import (
 )
 from core import metrics
 from core.background import Failures
-from core.private_files import open_private
+from core.private_files import open_private, open_regular
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
@@ -278,13 +278,13 @@ class Spool:
             return False
         for path in segments(self._folder):
             try:
-                with path.open("rb") as file:
+                with open(path, "rb", opener=open_regular) as file:
                     if not try_lock(file):
                         continue
                     dropped = count_predictions(file)
                     self._bytes -= file.tell()
                 delete_segment(path)
-            except FileNotFoundError:  # shipped meanwhile
+            except OSError:  # shipped meanwhile, or no file of a spool
                 continue
             metrics.log_dropped.inc(dropped)
             logger.error("the spool is full; dropped the oldest %d predictions", dropped)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+import stat
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from analytics.log.rejected import (
     rejected_bytes,
     set_aside,
 )
-from analytics.log.segments import segments
+from analytics.log.segments import remove_temporary, segments
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS, Shipper
 from analytics.log.spool import Spool
 from core.types import Prediction
@@ -181,16 +183,66 @@ async def test_a_torn_rejected_line_does_not_join_the_next(tmp_path: Path) -> No
     assert json.loads(rows[1])["line"] == "whole"
 
 
-async def test_a_segment_that_cannot_be_read_stops_no_other(
-    tmp_path: Path, spool: Spool, writer: FakeWriter, caplog: pytest.LogCaptureFixture
+def _make_folder(path: Path, _: Path) -> None:
+    path.mkdir()
+
+
+def _make_link(path: Path, target: Path) -> None:
+    path.symlink_to(target)
+
+
+def _make_link_to_endless_file(path: Path, _: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _make_link_to_nothing(path: Path, target: Path) -> None:
+    path.symlink_to(target / "nothing")
+
+
+def _make_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def _make_socket(path: Path, _: Path) -> None:
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("suffix", [".ndjson", ".new"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        _make_folder,
+        _make_link,
+        _make_link_to_endless_file,
+        _make_link_to_nothing,
+        _make_pipe,
+        _make_socket,
+    ],
+)
+async def test_segment_that_is_no_regular_file_stops_no_other_and_is_not_followed(
+    tmp_path: Path,
+    spool: Spool,
+    writer: FakeWriter,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[Path, Path], None],
+    suffix: str,
 ) -> None:
-    unreadable = tmp_path / "00000000-0000-7000-8000-000000000000.ndjson"
-    unreadable.mkdir()
+    target = tmp_path / "target"
+    target.write_text("precious\n")
+    odd = tmp_path / f"00000000-0000-7000-8000-000000000000{suffix}"
+    make(odd, target)
+    remove_temporary(tmp_path)
     await spool.append(encode(Entry((record("good"),))))
     await spool.close()
+
     await ship(tmp_path, writer)
+
     assert [prediction.text for prediction in writer.taken] == ["good"]
-    assert caplog.text.count("a segment cannot be read and waits") == 1
+    assert target.read_text() == "precious\n"
+    assert os.path.lexists(odd)
+    named = caplog.text.count("a segment cannot be read and waits")
+    assert named == (suffix == ".ndjson")
 
 
 async def test_a_backlog_is_shipped_in_bounded_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
@@ -152,6 +153,8 @@ async def test_a_full_spool_drops_and_counts_the_oldest_lines_if_so_configured(
     spool = make_spool(
         max_bytes=10 * len(line), when_full="drop_oldest", segment_bytes=3 * len(line)
     )
+    (tmp_path / "00000000-0000-7000-8000-000000000000.ndjson").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "00000000-0000-7000-8000-000000000001.ndjson")
     for number in range(30):
         await spool.append(encode(entry(f"{number:04}" * 250)))
     remaining = [int(text[:4]) for text in texts(SpoolReader(tmp_path).read(1_000).entries)]
