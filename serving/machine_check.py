@@ -20,6 +20,8 @@ from core.settings import Settings, SettingsError
 # What the service writes in DATA_FOLDER; the private databases look after their own folders.
 SPOOL = "spool"
 DATA = (SPOOL, "lock", "models", "postgres", "redis", "rollout.json")
+# It runs the private PostgreSQL, and owns its data, where root starts the service.
+DATABASE_ACCOUNT = "pgserver"
 # BentoML's model store and what it makes beside it at each start.
 BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")
 # BentoML refuses longer addresses of Unix sockets; Linux has room for 107 bytes. The longest name
@@ -41,8 +43,8 @@ def data_folder_problem(folder: Path) -> str | None:
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
         return f"DATA_FOLDER: {folder} cannot be made by {this_user()} ({error.strerror})"
-    for name in DATA:
-        if problem := _link_problem(folder / name):
+    for path in (folder, *(folder / name for name in DATA)):
+        if problem := _owner_problem(path):
             return f"DATA_FOLDER: {problem}"
     for path in (folder, folder / SPOOL):
         if problem := _write_problem(path):
@@ -172,15 +174,28 @@ def _has_name() -> bool:
     return True
 
 
-def _link_problem(path: Path) -> str | None:
-    """Describe a link of another user, who would get what the service writes; else None."""
+def _owner_problem(path: Path) -> str | None:
+    """Describe why another user may get what the service writes to `path`; else None.
+
+    Another user's link leads elsewhere. In a folder that everybody may write to, another user's
+    folder or file is planted there. The owner of a mount point decides about it.
+    """
     try:
         status = path.lstat()
-    except OSError:
+        if status.st_uid in (0, os.geteuid()):
+            return None
+        if stat.S_ISLNK(status.st_mode):
+            return f"{path} is a link that user {status.st_uid} has made; remove it"
+        if os.path.ismount(path) or not path.parent.stat().st_mode & stat.S_IWOTH:
+            return None
+        if path.name == "postgres" and pwd.getpwuid(status.st_uid).pw_name == DATABASE_ACCOUNT:
+            return None
+    except (OSError, KeyError):
         return None
-    if not stat.S_ISLNK(status.st_mode) or status.st_uid in (0, os.geteuid()):
-        return None
-    return f"{path} is a link that user {status.st_uid} has made; remove it"
+    return (
+        f"{path} belongs to user {status.st_uid}, and lies in a folder that every user may write "
+        f"to; remove it, or make it {this_user()}'s"
+    )
 
 
 def _write_problem(folder: Path) -> str | None:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NAME = "pgserver"
+from serving.machine_check import DATABASE_ACCOUNT as NAME
+
 # Each lets a process enter folders that are closed to it; containers seldom grant the first.
 CAPABILITIES = {"dac_read_search": 2, "dac_override": 1}
 

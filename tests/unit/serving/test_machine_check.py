@@ -111,3 +111,50 @@ def test_link_of_another_user_is_named_and_one_of_ours_is_followed(
     problem = data_folder_problem(tmp_path)
     assert problem is not None
     assert problem.startswith(f"DATA_FOLDER: {tmp_path / name} is a link that user ")
+
+
+def _give(path: Path, uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `path` another user's."""
+    if os.geteuid() == 0:
+        os.chown(path, uid, uid, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o702])
+@pytest.mark.parametrize("name", ["spool", "models", "redis", "postgres", "lock", "rollout.json"])
+def test_what_another_user_has_planted_in_an_open_data_folder_is_named(
+    tmp_path: Path, name: str, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = tmp_path / name
+    planted.touch() if name in ("lock", "rollout.json") else planted.mkdir()
+    tmp_path.chmod(mode)
+    assert data_folder_problem(tmp_path) is None
+    _give(planted, 65_534, monkeypatch)
+    problem = data_folder_problem(tmp_path)
+    assert problem is not None
+    assert problem.startswith(f"DATA_FOLDER: {planted} belongs to user ")
+
+
+def test_data_folder_that_another_user_has_planted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    tmp_path.chmod(0o1777)
+    assert data_folder_problem(tmp_path / "data") is None
+    _give(tmp_path / "data", 65_534, monkeypatch)
+    problem = data_folder_problem(tmp_path / "data")
+    assert problem is not None
+    assert problem.startswith(f"DATA_FOLDER: {tmp_path / 'data'} belongs to user ")
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o775])
+def test_folders_of_another_user_in_a_closed_folder_are_used(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root serves from the data that the service has written as a user."""
+    for name in ("spool", "models", "postgres"):
+        (tmp_path / name).mkdir()
+        _give(tmp_path / name, 65_534, monkeypatch)
+    tmp_path.chmod(mode)
+    assert data_folder_problem(tmp_path) is None
