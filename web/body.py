@@ -1,4 +1,4 @@
-"""Reads a body as UTF-8; refuses other types (415), too many bytes (413), slow clients (408)."""
+"""Reads a body as UTF-8; refuses other types, too many bytes, and slow clients."""
 
 from __future__ import annotations
 
@@ -10,13 +10,24 @@ from starlette.types import Receive, Scope
 
 from core import metrics
 from core.asgi import JSON_CONTENT_TYPE
-from core.errors import BodyTooLarge, BodyTooSlow, MalformedRequest, UnsupportedMedia
+from core.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    MalformedRequest,
+    Overloaded,
+    ServiceError,
+    UnsupportedMedia,
+)
+from core.request_context import context_of
+from web.body_budget import BodyBudget, HeldBody
 from web.content_coding import content_coding, decode
 from web.json_text import is_plain, to_utf8
 
 # A client that still sends does not read the answer, and gets a reset if the server hangs up. So
 # the server reads and drops the rest of a refused body, up to this many bytes.
 DRAIN_BYTES = 32 * 1_048_576
+# So many of the largest bodies may come at the same time.
+BUDGET_BODIES = 16
 
 
 class JsonBodyReader:
@@ -25,6 +36,7 @@ class JsonBodyReader:
     def __init__(self, max_bytes: int, timeout_seconds: float) -> None:
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
+        self._budget = BodyBudget(BUDGET_BODIES * max_bytes)
 
     async def read(
         self, scope: Scope, receive: Receive, media_types: Collection[str] = (JSON_CONTENT_TYPE,)
@@ -35,6 +47,7 @@ class JsonBodyReader:
             UnsupportedMedia: the request does not say that its body is of one of `media_types`.
             UnsupportedCoding: the body is compressed in another way than the service decodes.
             BodyTooLarge: the body is, or says it is, larger than the limit.
+            Overloaded: all bodies that come now take too much memory together.
             BodyTooSlow: the body took longer than the time-out to arrive.
             MalformedRequest: the client hung up before it had sent all, or it cannot be decoded.
         """
@@ -42,14 +55,16 @@ class JsonBodyReader:
         if length > self._max_bytes:
             await self._drain(receive)
             raise self._too_large()
-        body = await self._receive(receive)
-        if coding is not None:
-            body = await decode(body, coding, self._max_bytes)
+        with self._budget.body_of(context_of(scope).caller) as held:
+            body = await self._receive(receive, held)
+            if coding is not None:
+                body = await decode(body, coding, self._max_bytes)
         if ";" in content_type or not is_plain(body):
             body = to_utf8(body, content_type)
         return body
 
-    async def _receive(self, receive: Receive) -> bytes:
+    async def _receive(self, receive: Receive, held: HeldBody) -> bytes:
+        refusal: ServiceError
         parts: list[bytes] = []
         received = 0
         try:
@@ -62,7 +77,9 @@ class JsonBodyReader:
                     received += len(part)
                     complete = not message.get("more_body", False)
                     if received > self._max_bytes:
+                        refusal = self._too_large()
                         break
+                    held.add(len(part))
                     parts.append(part)
                     if complete:
                         return b"".join(parts)
@@ -71,9 +88,14 @@ class JsonBodyReader:
             raise BodyTooSlow(
                 f"The request body took longer than {self._timeout_seconds:g} s to come"
             ) from error
+        except Overloaded as error:
+            refusal = error
+        # A refused body takes no memory while its rest comes.
+        parts.clear()
+        held.release()
         if not complete:
             await self._drain(receive)
-        raise self._too_large()
+        raise refusal
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"A request body may have at most {self._max_bytes:,} bytes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import httpx
 import orjson
@@ -11,9 +12,17 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from core.errors import BodyTooLarge, BodyTooSlow, MalformedRequest, UnsupportedMedia
+from core.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    MalformedRequest,
+    Overloaded,
+    UnsupportedMedia,
+)
+from core.request_context import context_of
 from tests.unit.fakes import counter
-from web.body import DRAIN_BYTES, JsonBodyReader
+from web.body import BUDGET_BODIES, DRAIN_BYTES, JsonBodyReader
+from web.body_budget import FREE_BYTES
 from web.problems import ProblemMiddleware
 
 WAIT_SECONDS = 10.0
@@ -225,3 +234,104 @@ async def test_whole_body_that_came_in_time_does_not_time_out_later() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await body.receive()
+
+
+class Sender:
+    """A client that sends a body in parts, when the test says so."""
+
+    def __init__(self, reader: JsonBodyReader, caller: str, **headers: str) -> None:
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        types = {"content-type": "application/json", **headers}
+        scope: Scope = {
+            "type": "http",
+            "headers": [(name.encode(), value.encode()) for name, value in types.items()],
+        }
+        context_of(scope).caller = caller
+        self.reading = asyncio.ensure_future(reader.read(scope, self._messages.get))
+
+    async def send(self, length: int, *, more: bool = True) -> None:
+        message = {"type": "http.request", "body": b"a" * length, "more_body": more}
+        await self._messages.put(message)
+        await asyncio.sleep(0)  # the queue wakes its reader
+        await asyncio.sleep(0)
+
+    async def leave(self) -> None:
+        await self._messages.put({"type": "http.disconnect"})
+        with suppress(MalformedRequest, Overloaded, BodyTooLarge, asyncio.CancelledError):
+            await self.reading
+
+
+MAX_BYTES = 1_048_576
+# Bodies of this size take the whole budget together, each caller has as much as it may.
+LARGE_BYTES = MAX_BYTES // 2 + FREE_BYTES
+
+
+@pytest.fixture
+async def full_reader() -> AsyncIterator[tuple[JsonBodyReader, list[Sender]]]:
+    """A reader without room for another large body, and those who have taken it."""
+    reader = JsonBodyReader(MAX_BYTES, WAIT_SECONDS)
+    senders = [Sender(reader, f"key {number % 2}") for number in range(2 * BUDGET_BODIES)]
+    for sender in senders:
+        await sender.send(LARGE_BYTES)
+    yield reader, senders
+    for sender in senders:
+        await sender.leave()
+
+
+async def test_large_bodies_that_come_at_once_share_a_budget(
+    full_reader: tuple[JsonBodyReader, list[Sender]],
+) -> None:
+    reader, senders = full_reader
+    assert not any(sender.reading.done() for sender in senders)
+    late = Sender(reader, "late")
+    await late.send(FREE_BYTES + 1)
+    await late.send(1, more=False)  # the refused body is read to its end
+    with pytest.raises(Overloaded, match="Too many large bodies") as refusal:
+        await late.reading
+    assert refusal.value.of_large, "a refused large body says nothing of small requests"
+
+
+@pytest.mark.parametrize("length", [0, 1, FREE_BYTES - 1, FREE_BYTES])
+async def test_small_body_is_read_beside_many_large_ones(
+    full_reader: tuple[JsonBodyReader, list[Sender]], length: int
+) -> None:
+    small = Sender(full_reader[0], "late")
+    await small.send(length, more=False)
+    assert len(await small.reading) == length
+
+
+@pytest.mark.parametrize("end", ["complete", "leave", "too large", "refuse", "cancel"])
+async def test_body_that_has_ended_makes_room(
+    full_reader: tuple[JsonBodyReader, list[Sender]], end: str
+) -> None:
+    reader, senders = full_reader
+    match end:
+        case "complete":
+            await senders[0].send(0, more=False)
+        case "leave":
+            await senders[0].leave()
+        case "too large":
+            await senders[0].send(MAX_BYTES)  # its rest is awaited
+        case "refuse":
+            await senders[0].send(1)
+        case "cancel":
+            senders[0].reading.cancel()
+            await asyncio.wait({senders[0].reading})
+    late = Sender(reader, "late")
+    await late.send(LARGE_BYTES, more=False)
+    assert len(await late.reading) == LARGE_BYTES
+
+
+async def test_caller_gets_half_of_the_budget() -> None:
+    reader = JsonBodyReader(MAX_BYTES, WAIT_SECONDS)
+    greedy = [Sender(reader, "greedy") for _ in range(BUDGET_BODIES + 1)]
+    for sender in greedy:
+        await sender.send(LARGE_BYTES)
+    await greedy[-1].send(0, more=False)
+    with pytest.raises(Overloaded):
+        await greedy[-1].reading
+    other = Sender(reader, "other")
+    await other.send(LARGE_BYTES, more=False)
+    assert len(await other.reading) == LARGE_BYTES
+    for sender in greedy[:-1]:
+        await sender.leave()
