@@ -12,6 +12,7 @@ from web.forwarded import parse_address
 # Methods that change nothing.
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 _SAME_SITE = (b"same-origin", b"none")
+_WITHOUT_HOST = ("0.9", "1.0")
 
 
 class OriginMiddleware:
@@ -39,21 +40,15 @@ class OriginMiddleware:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        hosts: list[bytes] = []
-        site = origin = mode = None
-        for name, value in scope["headers"]:
-            if name == b"host":
-                hosts.append(value)
-            elif name == b"sec-fetch-site":
-                site = value
-            elif name == b"sec-fetch-mode":
-                mode = value
-            elif name == b"origin":
-                origin = value
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        sent = dict(scope["headers"])
+        site, origin = sent.get(b"sec-fetch-site"), sent.get(b"origin")
         if len(hosts) > 1:
             raise MalformedRequest("A request has one Host header")
-        # HTTP/1.0 has none; no browser speaks it.
         host = hosts[0].strip().lower() if hosts else b""
+        # HTTP/1.0 has none; no browser speaks it.
+        if not host and scope["http_version"] not in _WITHOUT_HOST:
+            raise MalformedRequest("A request has one Host header, which is not empty")
         if host and self._hosts is not None and not _is_one_of(self._hosts, host, scope):
             raise MisdirectedRequest(
                 "This service has another name than the Host header says; its operator can set "
@@ -62,9 +57,11 @@ class OriginMiddleware:
         if origin in self._origins or scope["method"] == "OPTIONS":
             return
         if scope["method"] in SAFE_METHODS:
-            # A link from another site is welcome. What a page loads from here, it cannot read, but
-            # it would use up the limits of the user in whose browser it is.
-            is_allowed = site is None or site in _SAME_SITE or mode in (None, b"navigate")
+            # A link from another site is welcome. What a page loads from here, also into a frame,
+            # it cannot read, but it would use up the limits of the user in whose browser it is.
+            mode, destination = sent.get(b"sec-fetch-mode"), sent.get(b"sec-fetch-dest")
+            is_link = mode in (None, b"navigate") and destination in (None, b"document")
+            is_allowed = site is None or site in _SAME_SITE or is_link
         elif site is not None:
             is_allowed = site in _SAME_SITE
         else:
