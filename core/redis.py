@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -23,6 +24,8 @@ logger = logging.getLogger("bentoml.sentiment.redis")
 MAX_CONNECTIONS = 32
 FAILURES = 3
 REST_SECONDS = 2
+# After this time without a failure, the success of another operation ends an outage too.
+RECOVERY_SECONDS = 10.0
 # asyncio raises its own TimeoutError and OSError where redis-py does not wrap them.
 REDIS_FAILURES = (RedisError, OSError, TimeoutError)
 # Answers of a replica, which was the primary when the connection was made.
@@ -78,7 +81,9 @@ class RedisCircuit:
 
     def __init__(self) -> None:
         self._breaker = CircuitBreaker(FAILURES, REST_SECONDS, _is_outage, name="redis")
-        self._down = False
+        # The operation that failed last, and when; None if Redis answers.
+        self._failed: Operation | None = None
+        self._failed_at = 0.0
         self._refused: TTLCache[tuple[Operation, str], None] = TTLCache(100, REFUSAL_LOG_SECONDS)
 
     @contextmanager
@@ -101,24 +106,31 @@ class RedisCircuit:
         except REDIS_FAILURES as error:
             metrics.redis_errors.labels(operation).inc()
             if _is_outage(type(error), error):
-                self._log_outage(error)
+                self._log_outage(operation, error)
             else:
                 self._log_refusal(operation, error)
-                self._log_recovery()
+                self._log_recovery(operation)
             raise
-        self._log_recovery()
+        self._log_recovery(operation)
 
-    def _log_outage(self, error: Exception) -> None:
-        if not self._down:
+    def _log_outage(self, operation: Operation, error: Exception) -> None:
+        if self._failed is None:
             logger.warning(
                 "Redis fails, and the service goes on without it: %s", describe_error(error)
             )
-        self._down = True
+        if self._failed is None or not isinstance(error, RedisDown):
+            self._failed, self._failed_at = operation, time.monotonic()
 
-    def _log_recovery(self) -> None:
-        if self._down:
+    def _log_recovery(self, operation: Operation) -> None:
+        """Log that what failed works, or that nothing has failed for a while.
+
+        A Redis that is full, or a replica, reads while it does not write.
+        """
+        if self._failed is None:
+            return
+        if operation == self._failed or time.monotonic() - self._failed_at > RECOVERY_SECONDS:
             logger.info("Redis answers again")
-        self._down = False
+            self._failed = None
 
     def _log_refusal(self, operation: Operation, error: Exception) -> None:
         """Log the first of the refusals that differ only in their details."""

@@ -41,6 +41,24 @@ def call(circuit: RedisCircuit, error: Exception | None = None) -> None:
             raise error
 
 
+def test_redis_that_reads_but_does_not_write_is_logged_once(
+    logged: list[logging.LogRecord],
+) -> None:
+    """A replica, or a Redis whose memory is full."""
+    circuit = RedisCircuit()
+    for _ in range(20):
+        with circuit.calling("lookup"), circuit.calling("rate_limit"):
+            pass
+        with pytest.raises(ReadOnlyError), circuit.calling("store"):
+            raise ReadOnlyError("You can't write against a read only replica.")
+    assert [record.levelname for record in logged] == ["WARNING"]
+    with circuit.calling("store"):
+        pass
+    with circuit.calling("lookup"):
+        pass
+    assert [record.levelname for record in logged] == ["WARNING", "INFO"]
+
+
 def test_outage_is_counted_each_time_and_logged_at_its_start_and_end(
     logged: list[logging.LogRecord],
 ) -> None:
