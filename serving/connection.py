@@ -73,6 +73,10 @@ class BoundedConnection(AnsweringConnection):
     _unwanted_bytes = 0
     _upgrades = False
     _half_closed = False
+    # The body has a coding beside chunks, which the parser does not undo.
+    _is_coded = False
+    # The answer to what cannot be read, after the requests before it.
+    _last_answer: tuple[int, str] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,7 +98,7 @@ class BoundedConnection(AnsweringConnection):
     def data_received(self, data: bytes) -> None:
         if self._held:
             self._held += data  # what was read before reading stopped
-        else:
+        elif self._last_answer is None:
             self._parse(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -117,11 +121,15 @@ class BoundedConnection(AnsweringConnection):
         self._unset_keepalive_if_required()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._reading is _Reading.HEADERS:
-            super().on_header(name, value)
-        # A trailer; the service reads none.
+        if self._reading is not _Reading.HEADERS:
+            return  # a trailer; the service reads none
+        super().on_header(name, value)
+        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._is_coded = True
 
     def on_headers_complete(self) -> None:
+        if self._is_coded:
+            raise ValueError("the body cannot be read")  # ends the parser
         self._progress = True
         self._stop_timer()
         self._reading = _Reading.BODY
@@ -153,6 +161,9 @@ class BoundedConnection(AnsweringConnection):
         self._watch_sending()
         if self.transport.is_closing():
             return
+        if self._last_answer is not None:
+            self._end(*self._last_answer)
+            return
         if self._reading is _Reading.HEADERS:  # the connection is not idle
             self._unset_keepalive_if_required()
         if not self.pipeline:
@@ -178,7 +189,7 @@ class BoundedConnection(AnsweringConnection):
 
     def _parse(self, data: bytes) -> None:
         for start in range(0, len(data), PIECE_BYTES):
-            if self.transport.is_closing():
+            if self.transport.is_closing() or self._last_answer is not None:
                 return
             if self.pipeline:
                 self._held = data[start:]
@@ -194,8 +205,11 @@ class BoundedConnection(AnsweringConnection):
             except httptools.HttpParserUpgrade as upgrade:
                 self._parse_without_upgrade(piece[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-        if not self.transport.is_closing():
+            if self._is_coded:
+                self._end(501, "A body may have the Transfer-Encoding chunked, and no other")
+            else:
+                self.send_400_response("Invalid HTTP request received.")
+        if not self.transport.is_closing() and self._last_answer is None:
             self._count(len(piece))
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
@@ -207,6 +221,7 @@ class BoundedConnection(AnsweringConnection):
         self._upgrades = False
         method = self.parser.get_method()
         if method == b"CONNECT":
+            self._reading = _Reading.HEADERS  # it has not begun
             self._end(405, "This service is no proxy")
             return
         lines = [method + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
@@ -279,13 +294,15 @@ class BoundedConnection(AnsweringConnection):
         )
 
     def _end(self, status: int, detail: str) -> None:
-        """Answer with a problem, unless an earlier answer is under way; close the connection."""
-        if self.pipeline or not (
-            self.cycle is None
-            or self.cycle.response_complete
-            or (self._reading is _Reading.BODY and not self.cycle.response_started)
-        ):
-            self.transport.close()
+        """Answer with a problem, after the requests before it; close the connection."""
+        if self._reading is _Reading.BODY:
+            if self.pipeline or self.cycle.response_started:
+                self.transport.close()
+                return
+        elif self._is_answering():
+            self._last_answer = status, detail
+            self._reading = _Reading.NEXT
+            self._stop_timer()
             return
         id_ = new_request_id()
         body = problem_body(Problem(status, detail), "", id_)

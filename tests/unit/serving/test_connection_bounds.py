@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import time
 import tracemalloc
@@ -371,3 +372,70 @@ async def test_client_that_takes_no_answer_is_hung_up_on(site: Site) -> None:
                 taken += len(part)
     assert taken < 32 * MIB
     writer.close()
+
+
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
+WITH_BODY = READS + b"Content-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"XXXX\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\nHost: test\n\n",
+        b"GET / HTTP/1.1\r\nHost: test\r\nContent-Length: -1\r\n\r\n",
+        b"get / HTTP/1.1\r\nHost: test\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("before", [GET, WITH_BODY, WITH_BODY + GET, GET + WITH_BODY + WITH_BODY])
+@pytest.mark.parametrize("half_close", [False, True])
+async def test_requests_before_what_cannot_be_read_are_answered(
+    site: Site, rest: bytes, before: bytes, *, half_close: bool
+) -> None:
+    reply = await answered_until_the_end(site, before + rest, half_close=half_close)
+    statuses = [status for status in STATUS.findall(reply) if status != b"100"]
+    assert statuses == [b"200"] * before.count(b"Host:") + [b"400"]
+
+
+async def test_what_follows_unreadable_bytes_is_dropped(site: Site) -> None:
+    site.gate.clear()
+    talking = asyncio.create_task(answered_until_the_end(site, WITH_BODY + b"XXXX\r\n\r\n", GET))
+    await until(lambda: site.running == 1)
+    await asyncio.sleep(2 * TIMEOUT_SECONDS)  # the slow answer is not cut off
+    site.gate.set()
+    reply = await talking
+    assert reply.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 400 " in reply
+
+
+@pytest.mark.parametrize(
+    ("coding", "status"),
+    [
+        (b"chunked", 200),
+        (b"Chunked", 200),
+        (b" chunked ", 200),
+        (b"gzip, chunked", 501),
+        (b"gzip,chunked", 501),
+        (b"identity, chunked", 501),
+        (b"deflate, chunked", 501),
+        (b"x, chunked", 501),
+        (b", chunked", 501),
+        (b"gzip\r\nTransfer-Encoding: chunked", 501),
+        (b"chunked, gzip", 400),
+        (b"gzip", 501),
+        (b"identity", 501),
+        (b"chunked, chunked", 400),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", GET, WITH_BODY])
+async def test_body_of_another_coding_than_chunks_is_not_read(
+    site: Site, coding: bytes, status: int, before: bytes
+) -> None:
+    last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    request = READS + b"Transfer-Encoding: " + coding + b"\r\n\r\n2\r\n{}\r\n0\r\n\r\n" + last
+    reply = await answered_until_the_end(site, before + request)
+    expected = [b"200", b"200"] if status == 200 else [str(status).encode()]
+    assert STATUS.findall(reply) == [b"200"] * (before != b"") + expected
+    assert site.bodies == [b"{}"] * ((before == WITH_BODY) + (status == 200))
