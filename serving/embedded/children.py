@@ -102,6 +102,7 @@ def _end_leftover(folder: Path, program: Program) -> None:
                     "stop it, or set DATA_FOLDER"
                 )
             process.send_signal(program.stop_signal)
+            process.resume()  # a stopped process acts on no signal
             logger.warning(
                 "%s (process %d), which lost its parent, runs on %s; it is stopped first",
                 program.title, process.pid, folder,
@@ -234,6 +235,7 @@ def stop(program: Program, process: subprocess.Popen[bytes], signals: StopSignal
     """Send each of `signals` until the server ends within the seconds after it, then kill it."""
     for number, seconds in signals:
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)  # a stopped process acts on no other signal
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:

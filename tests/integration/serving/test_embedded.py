@@ -175,6 +175,27 @@ def test_killed_owner_leaves_no_server(tmp_path: Path, owner: subprocess.Popen[s
     assert "not properly shut down" not in log
 
 
+@pytest.mark.timeout(50)
+def test_servers_that_hang_are_ended_after_a_killed_owner_and_with_ours(
+    tmp_path: Path, owner: subprocess.Popen[str]
+) -> None:
+    servers = psutil.Process(owner.pid).children()
+    for server in servers:
+        server.suspend()
+    owner.kill()
+    owner.wait()
+    with (
+        embedded_postgres(tmp_path / "postgres") as url,
+        embedded_redis(tmp_path / "redis", max_memory="32mb"),
+    ):
+        assert scalar(url, "SELECT 1") == 1
+        assert not any(server.is_running() for server in servers)
+        own = psutil.Process().children()
+        for server in own:
+            server.suspend()
+    assert not any(server.is_running() for server in own)
+
+
 def test_servers_of_another_process_are_refused_by_name(
     tmp_path: Path, owner: subprocess.Popen[str]
 ) -> None:
