@@ -11,7 +11,7 @@ import socket
 
 import uvicorn
 
-ACCEPTS_PER_TURN = 16
+ACCEPTS_PER_TURN = 32
 
 
 class AcceptingServer(uvicorn.Server):
