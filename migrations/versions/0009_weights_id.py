@@ -13,6 +13,8 @@ revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
+# A release that has this migration serves the schema (migrations/compatibility.py).
+SERVES_SINCE = "0008"
 
 
 def upgrade() -> None:

@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.log.dimension_keys import DimensionKeys
 from core.postgres import create_engine
 from core.types import VERSIONS, Assignment, Comparison, Experiment, Prediction
-from migrations.upgrade import PYPROJECT, upgrade
+from migrations.compatibility import PYPROJECT
+from migrations.upgrade import upgrade
 from tests.database import fetch, run_sql, scalar
 from tests.integration.analytics.ab_history import START, History, experiment, give, reply
 from tests.integration.predictions import PredictionWriter
