@@ -14,6 +14,7 @@ import psutil
 from sqlalchemy import URL
 
 from analytics.log.segments import segments
+from core.paths import ROOT
 from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
@@ -37,6 +38,7 @@ class Hosts:
     port: int
     database_url: URL
     redis_url: str
+    build: Path = ROOT  # what hosts that start from now on run
     running: dict[str, ServedBento] = field(default_factory=dict)
     stacks: dict[str, ExitStack] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Hosts:
                 port=self.port,
                 role=role,
                 bento=None,
+                build=self.build,
                 RUNNER_KEY=RUNNER_KEY,
                 **settings,
             )
@@ -62,7 +65,7 @@ class Hosts:
     def start_runner(self, version: str, address: str) -> None:
         self.start(address, f"sentiment_runner_{version}", RUNNER_THREADS="1")
 
-    def start_api(self, address: str) -> None:
+    def start_api(self, address: str, **settings: str) -> None:
         runners = {
             f"sentiment_runner_{version}": ",".join(f"http://{each}:{self.port}" for each in hosts)
             for version, hosts in RUNNERS.items()
@@ -74,6 +77,7 @@ class Hosts:
             RATE_LIMIT_PREDICT="off",
             RATE_LIMIT_BATCH="off",
             LOCAL_CACHE_ENTRIES="0",
+            **settings,
         )
 
     def stop(self) -> None:
