@@ -19,7 +19,7 @@ from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.database import fetch
-from tests.served.traffic import Traffic, traffic
+from tests.served.traffic import FULL, Pace, Traffic, traffic
 from tests.serving import ServedBento, free_port, serve
 from tests.waiting import until
 
@@ -120,8 +120,8 @@ def hosts_in(folder: Path, bentoml_home: Path) -> Iterator[Hosts]:
         yield hosts
 
 
-async def traffic_of_all(hosts: Hosts, stack: AsyncExitStack) -> list[Traffic]:
-    return [await stack.enter_async_context(traffic(hosts.running[api])) for api in APIS]
+async def traffic_of_all(hosts: Hosts, stack: AsyncExitStack, pace: Pace = FULL) -> list[Traffic]:
+    return [await stack.enter_async_context(traffic(hosts.running[api], pace)) for api in APIS]
 
 
 async def stored_is_what_was_acknowledged(hosts: Hosts, sent: list[Traffic]) -> None:

@@ -22,7 +22,7 @@ from tests.database import fetch, scalar
 from tests.prove.upgrade.haproxy import RETRY_ALL, haproxy
 from tests.prove.upgrade.next_build import NAME, REVISION, make_next_build
 from tests.served.hosts import APIS, RUNNERS, Hosts, hosts_in, stored_is_what_was_acknowledged
-from tests.served.traffic import PAUSE_SECONDS, Traffic, traffic
+from tests.served.traffic import Pace, Traffic, traffic
 
 # However busy this machine is, on which all six are: what is refused is no matter here.
 API = {"DRAIN_SECONDS": "1", "MAX_QUEUE_SECONDS": "30", "MAX_BULK_QUEUE_SECONDS": "30"}
@@ -43,7 +43,9 @@ def hosts(bentoml_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @asynccontextmanager
 async def balanced_traffic(hosts: Hosts, folder: Path, retries: str = "") -> AsyncIterator[Traffic]:
     with haproxy(folder, [f"{api}:{hosts.port}" for api in APIS], retries=retries) as url:
-        async with traffic(replace(hosts.running[APIS[0]], url=url), PAUSE_SECONDS) as sent:
+        async with traffic(
+            replace(hosts.running[APIS[0]], url=url), Pace(pause_seconds=0.1)
+        ) as sent:
             yield sent
 
 
