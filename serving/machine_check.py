@@ -194,7 +194,7 @@ def _owner_problem(path: Path) -> str | None:
         return None
     return (
         f"{path} belongs to user {status.st_uid}, and lies in a folder that every user may write "
-        f"to; remove it, or make it {this_user()}'s"
+        f"to; remove it, or give it to {this_user()}"
     )
 
 
