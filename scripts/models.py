@@ -48,6 +48,7 @@ from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
 from runners.model_store import InvalidCheckpoint, find_model
+from scripts.running import run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -251,4 +252,4 @@ def _classifier(tag: str) -> Classifier:
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)
