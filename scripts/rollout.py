@@ -30,7 +30,7 @@ LOAD_SECONDS = 120.0
 TIMEOUT_SECONDS = 10.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 
 Reason = Annotated[str, Option("--reason", "-m", help="the reason, for the history")]
 DryRun = Annotated[bool, Option("--dry-run", help="print the change without making it")]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def main(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
@@ -115,13 +115,20 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         console.print(f"[bold red]not scored:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
     except (OSError, ClusterFailed) as error:
-        reason = os_error_line(error) if isinstance(error, OSError) else None
-        console.print(f"[bold red]stopped:[/] {escape(reason or str(error))}{resumes}")
+        console.print(f"[bold red]stopped:[/] {escape(_why_stopped(error))}{resumes}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         saved = "the scored rows are saved, and the same command resumes"
         console.print(f"stopped; {saved if resumes else 'nothing was written'}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _why_stopped(error: Exception) -> str:
+    reason = None
+    if isinstance(error, OSError):
+        # A write that fails, as on a full disk, names no file.
+        reason = os_error_line(error) if error.filename else error.strerror
+    return reason or str(error)
 
 
 def _input_problem(source: Path) -> str | None:

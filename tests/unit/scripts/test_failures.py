@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from core.paths import ROOT
-from scripts.cli import commands
+from scripts.cli import app, commands
 from scripts.failures import failure_line, os_error_line
 
 HOME = "BENTOML_HOME: "
@@ -57,6 +58,24 @@ def test_bentoml_home_is_blamed_for_its_own_files_alone(
 def test_error_without_a_file_and_a_reason_gets_a_file_with_its_traceback() -> None:
     line = failure_line(OSError("nobody knows"))
     assert line.startswith("failed: OSError: nobody knows\nThis is a fault of this program.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["score", "{}.xlsx", "out.csv"], "{}.xlsx: its name must end in"),
+        (["models", "import", "./{}", "--as", "v1"], "there is no folder ./{}"),
+    ],
+)
+@pytest.mark.parametrize("name", [":smile:", "a:b:c", "[bold]", "[b]x[", "\\[x]"])
+def test_name_of_a_file_is_printed_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.xlsx").touch()
+    done = CliRunner().invoke(app, [argument.replace("{}", name) for argument in arguments])
+    assert done.exit_code == 1
+    assert sentence.replace("{}", name) in done.output
 
 
 @pytest.mark.parametrize("name", commands())
