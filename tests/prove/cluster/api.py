@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any
@@ -88,7 +89,7 @@ class Cluster:
 
         for name in DEFINITIONS:
             assert self.request("GET", f"{folder}/{name}").is_success, f"{name} is not defined"
-            wait_until(lambda name=name: established(name), 30)
+            wait_until(partial(established, name), 30)
 
     @contextmanager
     def without_definition(self, name: str) -> Iterator[None]:

@@ -54,15 +54,18 @@ def nodes(cluster: Cluster) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> Namespace:
-    """Makes a namespace that enforces "restricted" and has the Secret of the documentation."""
+def namespace(cluster: Cluster) -> Iterator[Namespace]:
+    """Makes namespaces that enforce "restricted" and have the Secret of the guide."""
+    made: list[str] = []
 
     def make() -> str:
-        name = f"proof-{next(_numbers)}"
-        cluster.make_namespace(name, [SECRET])
-        return name
+        made.append(f"proof-{next(_numbers)}")
+        cluster.make_namespace(made[-1], [SECRET])
+        return made[-1]
 
-    return make
+    yield make
+    for name in made:
+        cluster.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture

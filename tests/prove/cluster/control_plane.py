@@ -20,6 +20,8 @@ TOKEN = "of-this-proof-alone"
 START_SECONDS = 90.0
 # Shorter than Kubernetes' own, so that the proof does not take an hour.
 CONTROLLER_FLAGS = (
+    "--kube-api-qps=500",
+    "--kube-api-burst=1000",
     "--horizontal-pod-autoscaler-sync-period=1s",
     "--node-monitor-period=1s",
     "--node-monitor-grace-period=8s",
@@ -39,7 +41,7 @@ def control_plane(folder: Path) -> Iterator[tuple[str, Path]]:
                 "kube-controller-manager",
                 (*CONTROLLER_FLAGS, f"--service-account-private-key-file={key}"),
             ),
-            ("kube-scheduler", ("--leader-elect=false",)),
+            ("kube-scheduler", ("--leader-elect=false", "--kube-api-qps=500")),
         ):
             ports = (f"--secure-port={free_port()}", "--bind-address=127.0.0.1")
             command = (program(name), f"--kubeconfig={path}", *ports, *flags)
