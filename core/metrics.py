@@ -194,6 +194,12 @@ log_spool_age = Latest(
     "prediction_log_spool_age_seconds",
     "Age of the oldest segment of the spool; about a second while PostgreSQL answers",
 )
+log_overdue = Latest(
+    "prediction_log_overdue_predictions",
+    "Predictions in a spool whose oldest has waited for PostgreSQL for more than 10 s, else 0; the "
+    "label is the name that the folder keeps, wherever its volume goes",
+    ["spool"],
+)
 
 
 def families() -> list[Metric]:

@@ -207,6 +207,8 @@ class Settings(BaseSettings):
     )
     log_flush_seconds: float = Field(0.1, gt=0, le=60)
     """interval at which the spool is shipped to PostgreSQL"""
+    log_drain_seconds: float = Field(10.0, ge=0, le=3_600)
+    """after SIGTERM, longest time in which the spool is shipped; what is left stays on disk"""
     database_pool_size: int = Field(5, ge=2, le=1_000)
     """PostgreSQL connections of each API process"""
     database_timeout_seconds: float = Field(5.0, gt=0, le=3_600)
@@ -230,6 +232,11 @@ class Settings(BaseSettings):
     def has_database_urls(self) -> bool:
         """Whether neither a private PostgreSQL nor a private Redis is needed."""
         return self.database_url is not None and self.redis_url is not None
+
+    @property
+    def api_stop_seconds(self) -> float:
+        """The longest stop of an API process: it serves on, ends its requests, ships its spool."""
+        return self.drain_seconds + self.stop_seconds + self.log_drain_seconds
 
     def spool_folder(self) -> Path:
         """The folder of the spool, where predictions wait for PostgreSQL."""

@@ -82,7 +82,11 @@ class ServingProcess:
             self._configure_logs()
         else:
             check_temporary_folder()
-        supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
+        supervise(
+            stop_seconds=settings.stop_seconds,
+            api_stop_seconds=settings.api_stop_seconds,
+            before=self._before_workers,
+        )
 
     def install(self, bento: Any) -> None:
         """Put the middleware around the service and its runners, and bound the HTTP protocol."""
