@@ -69,7 +69,6 @@ class ServingProcess:
         self._settings = settings
         self._runners = runners
         self._keys = KeyRing(settings.known_keys(), settings.api_keys_file)
-        self._runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
         self._apis: Mapping[str, JsonApi] = {}
         self.read_app = LazyApp()
         self.draining = Draining(settings.drain_seconds)
@@ -108,9 +107,7 @@ class ServingProcess:
         ):
             bento.add_asgi_middleware(layer.cls, **layer.kwargs)
         for version, runner in self._runners.items():
-            for layer in runner_layers(
-                settings, self._runner_key, functools.partial(answers, version)
-            ):
+            for layer in runner_layers(settings, functools.partial(answers, version)):
                 runner.add_asgi_middleware(layer.cls, **layer.kwargs)
 
     async def start(
@@ -160,7 +157,7 @@ class ServingProcess:
         from runners.hosts import RunnerHosts
         from runners.transport import HttpRunner
 
-        connect = functools.partial(HttpRunner, key=self._runner_key)
+        connect = functools.partial(HttpRunner, key=self._settings.sent_runner_key)
         urls = {version: runner_urls(self._runners[version].name) for version in VERSIONS}
         return {
             version: RunnerHosts(version, urls[version], connect)
