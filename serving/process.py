@@ -120,6 +120,7 @@ class ServingProcess:
         # Imported here: the runners' processes would pay half of their start for SQLAlchemy,
         # FastAPI and redis.
         from serving.container import Container, read_app
+        from serving.first_series import start_api_series
 
         settings = self._settings
         if settings.is_open:
@@ -134,6 +135,7 @@ class ServingProcess:
         self._apis = json_apis(bento, service)
         self.read_app.set_app(read_app(self.container, self._apis.values(), VERSION))
         self.container.start()
+        start_api_series()
         metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)
         self.draining.begin_at_sigterm()
         self.shedder.lag_monitor.start()
