@@ -69,7 +69,6 @@ class ServingProcess:
         self._settings = settings
         self._runners = runners
         self._keys = KeyRing(settings.known_keys(), settings.api_keys_file)
-        self._runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
         self._apis: Mapping[str, JsonApi] = {}
         self.read_app = LazyApp()
         self.draining = Draining(settings.drain_seconds)
@@ -82,7 +81,11 @@ class ServingProcess:
             self._configure_logs()
         else:
             check_temporary_folder()
-        supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
+        supervise(
+            stop_seconds=settings.stop_seconds,
+            api_stop_seconds=settings.api_stop_seconds,
+            before=self._before_workers,
+        )
 
     def install(self, bento: Any) -> None:
         """Put the middleware around the service and its runners, and bound the HTTP protocol."""
@@ -104,9 +107,7 @@ class ServingProcess:
         ):
             bento.add_asgi_middleware(layer.cls, **layer.kwargs)
         for version, runner in self._runners.items():
-            for layer in runner_layers(
-                settings, self._runner_key, functools.partial(answers, version)
-            ):
+            for layer in runner_layers(settings, functools.partial(answers, version)):
                 runner.add_asgi_middleware(layer.cls, **layer.kwargs)
 
     async def start(
@@ -119,6 +120,7 @@ class ServingProcess:
         # Imported here: the runners' processes would pay half of their start for SQLAlchemy,
         # FastAPI and redis.
         from serving.container import Container, read_app
+        from serving.first_series import start_api_series
 
         settings = self._settings
         if settings.is_open:
@@ -133,6 +135,7 @@ class ServingProcess:
         self._apis = json_apis(bento, service)
         self.read_app.set_app(read_app(self.container, self._apis.values(), VERSION))
         self.container.start()
+        start_api_series()
         metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)
         self.draining.begin_at_sigterm()
         self.shedder.lag_monitor.start()
@@ -156,7 +159,7 @@ class ServingProcess:
         from runners.hosts import RunnerHosts
         from runners.transport import HttpRunner
 
-        connect = functools.partial(HttpRunner, key=self._runner_key)
+        connect = functools.partial(HttpRunner, key=self._settings.sent_runner_key)
         urls = {version: runner_urls(self._runners[version].name) for version in VERSIONS}
         return {
             version: RunnerHosts(version, urls[version], connect)

@@ -31,15 +31,23 @@ API_WATCHER = "service"
 Preparation = Callable[[Set[str], Sequence[Address]], Mapping[str, str]]
 
 
-def supervise(*, stop_seconds: float, before: Preparation) -> None:
+def supervise(*, stop_seconds: float, api_stop_seconds: float, before: Preparation) -> None:
     """Replace dead and hanging workers; stop the API first; kill slow ones.
 
+    A worker is killed `stop_seconds` after SIGTERM, an API process after `api_stop_seconds`.
     `before` runs before the first worker starts. service.py calls this at import, before its
     processes are made; in a worker it does nothing.
     """
     if not is_worker():
         stop_at_hangup()
-        wrap_arbiter(functools.partial(_make, stop_seconds=stop_seconds, before=before))
+        wrap_arbiter(
+            functools.partial(
+                _make,
+                stop_seconds=stop_seconds,
+                api_stop_seconds=api_stop_seconds,
+                before=before,
+            )
+        )
 
 
 def _make(
@@ -47,6 +55,7 @@ def _make(
     watchers: Sequence[Any],
     *,
     stop_seconds: float,
+    api_stop_seconds: float,
     before: Preparation,
     **options: Any,
 ) -> Any:
@@ -61,7 +70,7 @@ def _make(
     for watcher in watchers:
         watcher.respawn = True
         watcher.env.update(environment)
-        watcher.graceful_timeout = stop_seconds
+        watcher.graceful_timeout = api_stop_seconds if watcher in api else stop_seconds
         # A worker ends its own children. SIGTERM would end a log shipper that has just begun.
         watcher.stop_children = False
         watcher.stdin_socket = SOCKET_NAME

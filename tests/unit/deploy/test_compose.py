@@ -132,7 +132,7 @@ def test_it_is_given_the_time_to_stop() -> None:
     settings = Settings(_env_file=None)
     grace = VARIABLE.fullmatch(SERVICES["api"]["stop_grace_period"])
     assert grace is not None
-    assert int(grace["rest"].removesuffix("s")) > settings.drain_seconds + settings.stop_seconds
+    assert int(grace["rest"].removesuffix("s")) > settings.api_stop_seconds
 
 
 def test_prometheus_asks_what_is_there() -> None:
