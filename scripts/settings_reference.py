@@ -22,7 +22,7 @@ SET_BY_COMPOSE = frozenset(
 # The templates of the chart decide these, or they are secrets, which its values must not hold.
 SET_BY_CHART = frozenset(
     {"DATABASE_URL", "REDIS_URL", "DATA_FOLDER", "PORT", "REDIS_MAX_MEMORY"}
-    | {"API_KEYS", "API_KEYS_FILE", "RUNNER_KEY"}
+    | {"API_KEYS", "API_KEYS_FILE", "RUNNER_KEY", "RUNNER_KEY_ALSO_ACCEPTED"}
 )
 COMPOSE_BEGIN = "  # settings: written by `make settings`\n"
 COMPOSE_END = "  # end of settings\n"

@@ -19,9 +19,10 @@ from monitoring.tools import MONITORING
 # Absolute: a mail or a chat resolves no relative link. The Helm chart puts its own in its place.
 RUNBOOK = "https://sentiment.example/docs/runbook.md"
 # In a rule, each name of a series and what follows it.
+_FAMILIES = "|".join(family.name for family in metrics.families())
 _SERIES = re.compile(
-    rf"\b(?P<name>up|(?:slo|spool):[a-z0-9:_]+|(?:{'|'.join(family.name for family in metrics.families())})"
-    r"(?:_bucket|_count|_sum|_total)?)\b(?P<selector>\{[^}]*\})?"
+    rf"\b(?P<name>up|(?:slo|spool):[a-z0-9:_]+|(?:{_FAMILIES})(?:_bucket|_count|_sum|_total)?)\b"
+    r"(?P<selector>\{[^}]*\})?"
 )
 DASHBOARDS = [json.loads(text) for _, text in dashboards()]
 PANELS = [panel for page in DASHBOARDS for panel in page["panels"] if panel["type"] != "row"]

@@ -84,7 +84,7 @@ class Cluster:
             status = self.request("GET", f"{folder}/{name}").json().get("status", {})
             return any(
                 (condition["type"], condition["status"]) == ("Established", "True")
-                for condition in status.get("conditions", ())
+                for condition in status.get("conditions") or ()
             )
 
         for name in DEFINITIONS:

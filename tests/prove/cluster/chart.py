@@ -88,6 +88,7 @@ VALUE_SETS: dict[str, Values] = {
             "migrationDatabaseUrl": {"name": "postgresql", "key": "uri"},
             "redisUrl": {"name": "redis", "key": "url"},
             "runnerKey": {"name": "runner", "key": "key"},
+            "otherRunnerKey": {"name": "runner", "key": "next"},
             "apiKeys": {"name": "keys", "key": "api-keys", "asFile": True},
             "metricsKey": {"name": "keys", "key": "metrics"},
             "rolloutToken": "2026-11-27",

@@ -228,6 +228,7 @@ def test_no_secret_is_written_down(values: Values) -> None:
     [
         ({}, 50, 45),
         ({"DRAIN_SECONDS": 20}, 65, 45),
+        ({"LOG_DRAIN_SECONDS": 120}, 160, 45),
         ({"STOP_SECONDS": 90}, 110, 105),
         ({"DRAIN_SECONDS": 0.5, "STOP_SECONDS": "10.2"}, 27, 26),
     ],

@@ -230,6 +230,11 @@ def test_pods_roll_when_they_read_something_new(
 @pytest.mark.parametrize(
     ("key", "values", "rolled"),
     [
+        (
+            "NEXT_KEY",
+            {"secrets": {"otherRunnerKey": {"key": "NEXT_KEY"}}},
+            {"sentiment-runner-v1", "sentiment-runner-v2"},
+        ),
         ("DATABASE_URL", {}, {"sentiment"}),
         ("REDIS_URL", {}, {"sentiment"}),
         ("API_KEYS", {}, {"sentiment"}),

@@ -156,6 +156,11 @@ def test_default_pods_fit_the_connections_of_a_default_postgresql() -> None:
     assert pods * (workers * pool + 2) + 2 <= 100 - VALUES["database"]["otherConnections"]
 
 
+def test_default_seconds_of_the_last_shipment_are_those_of_the_service() -> None:
+    seconds = Settings.model_fields["log_drain_seconds"].default
+    assert f"default {seconds:g} .Values.config.LOG_DRAIN_SECONDS" in TEMPLATES["api.yaml"]
+
+
 def test_default_volume_takes_twice_the_spool() -> None:
     room = int(VALUES["api"]["storage"]["size"].removesuffix("Gi")) << 30
     assert room >= 2 * Settings.model_fields["log_max_bytes"].default
