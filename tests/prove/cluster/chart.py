@@ -132,6 +132,10 @@ VALUE_SETS: dict[str, Values] = {
         "networkPolicy": {"enabled": False},
         "migration": {"enabled": False},
     },
+    "a claim to ship": {
+        "ship": {"claim": "data-sentiment-4"},
+        "database": {"ca": {"secret": "postgresql-ca"}},
+    },
     "another name": {"fullnameOverride": "reviews"},
 }
 

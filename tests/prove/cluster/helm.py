@@ -61,14 +61,29 @@ class Helm:
         )
 
     def upgrade(
-        self, values: Values | None = None, *, wait: str = "hookOnly", timeout: int = 120
+        self,
+        values: Values | None = None,
+        *,
+        wait: str = "hookOnly",
+        timeout: int = 120,
+        take_ownership: bool = False,
+        force_conflicts: bool = False,
     ) -> dict[str, Any]:
         """`helm upgrade`.
 
         Raises:
             HelmError: the release is refused, or its hook fails.
         """
-        return self._run("helm_upgrade", values, wait=wait, timeout_seconds=timeout)
+        return self._run(
+            "helm_upgrade",
+            values,
+            # Without values Helm else takes those of the last revision.
+            reset_values=True,
+            wait=wait,
+            timeout_seconds=timeout,
+            take_ownership=take_ownership,
+            force_conflicts=force_conflicts,
+        )
 
     def rollback(self) -> None:
         self._config.rollback(RELEASE, wait="hookOnly", timeout=120)

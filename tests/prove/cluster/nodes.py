@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 INTERVAL_SECONDS = 0.2
 STORAGE_CLASS = "proof"
-SIZE = {"cpu": "64", "memory": "256Gi", "pods": "500", "ephemeral-storage": "100Gi"}
+SIZE = {"cpu": "1000", "memory": "4Ti", "pods": "500", "ephemeral-storage": "100Gi"}
 
 
 class Nodes:

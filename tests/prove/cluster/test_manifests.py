@@ -210,6 +210,11 @@ def test_a_pod_may_do_little(values: Values) -> None:
             if workload["kind"] == "StatefulSet":
                 volumes |= {"data"}  # of a claim
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+            # The home of BentoML is below /tmp, which every platform mounts.
+            folders = {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert "/tmp" in folders  # noqa: S108
+            certificates = folders - {"/tmp", CONFIG["DATA_FOLDER"]}  # noqa: S108
+            assert all(folder.startswith("/etc/sentiment/") for folder in certificates)
 
 
 @every_value_set
@@ -267,6 +272,17 @@ def test_migrations_come_from_the_same_image() -> None:
         workloads = by_name(render(values), "StatefulSet", "Deployment", "Job").values()
         images = {each["spec"]["template"]["spec"]["containers"][0]["image"] for each in workloads}
         assert images == {image}
+
+
+def test_a_left_claim_is_shipped_by_the_image_as_the_user_of_the_api() -> None:
+    job = by_name(render(VALUE_SETS["a claim to ship"]), "Job")["ship-data-sentiment-4"]
+    spec = job["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    assert container["args"] == ["sentiment", "log", "ship", "/data", "--wait-seconds", "600"]
+    assert spec["securityContext"] == PODS["sentiment"]["spec"]["securityContext"]
+    assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
+    [claim] = [volume for volume in spec["volumes"] if volume["name"] == "data"]
+    assert claim["persistentVolumeClaim"] == {"claimName": "data-sentiment-4"}
 
 
 def test_the_migration_needs_nothing_of_its_release() -> None:

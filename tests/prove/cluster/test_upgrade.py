@@ -124,6 +124,34 @@ def test_a_kustomize_tree_is_taken_over_with_its_pods_and_claims(
         ]
 
 
+def test_a_kustomize_tree_is_taken_over_while_postgresql_is_away(
+    cluster: Cluster, nodes: Nodes, namespace: Namespace
+) -> None:
+    """Its claims have predictions that PostgreSQL lacks, and the migration cannot run."""
+    name = namespace()
+    cluster.kubectl("-n", name, "apply", "--validate=false", "-f", "-", text=CPU)
+    wait_until(lambda: len(claims(cluster, name)) == 2 and all(claims(cluster, name).values()), 60)
+    held, before = claims(cluster, name), templates(cluster, name)
+    nodes.exit_codes[name] = 1
+    with Helm(cluster.front, name) as helm:
+        with pytest.raises(HelmError, match="sentiment-migrate"):
+            helm.install(take_ownership=True, force_conflicts=True)
+        assert (claims(cluster, name), templates(cluster, name)) == (held, before)
+        # The guide: now without the migration, or later with it.
+        helm.upgrade({"migration": {"enabled": False}}, take_ownership=True, force_conflicts=True)
+        assert claims(cluster, name) == held
+        assert templates(cluster, name) != before
+        nodes.exit_codes[name] = 0
+        helm.upgrade()
+        assert claims(cluster, name) == held
+        [volume] = [
+            volume
+            for volume in cluster.get("Pod", "sentiment-0", name)["spec"]["volumes"]
+            if volume["name"] == "data"
+        ]
+        assert volume["persistentVolumeClaim"]["claimName"] in held
+
+
 def test_a_kustomize_tree_with_keda_is_taken_over(
     cluster: Cluster, nodes: Nodes, namespace: Namespace
 ) -> None:
@@ -179,9 +207,10 @@ def test_replicas_are_handed_over_to_an_autoscaler(helm: Helm, cluster: Cluster)
         cluster.kubectl("-n", helm.namespace, *arguments, "--validate=false", text=json.dumps(body))
     helm.upgrade(LIMITS)
     assert replicas(cluster, helm.namespace) == dict(zip(WORKLOADS, (7, 5, 5), strict=True))
-    scale(cluster, helm.namespace, "sentiment", 9)
-    helm.upgrade(AT_NIGHT)
-    assert replicas(cluster, helm.namespace)["sentiment"] == 9
+    helm.upgrade({"api": {"autoscaling": {"minReplicas": 9}}})
+    wait_for_replicas(cluster, helm.namespace, 9, 5, 5)
+    helm.upgrade()
+    assert replicas(cluster, helm.namespace) == dict(zip(WORKLOADS, (9, 5, 5), strict=True))
 
 
 def test_replicas_that_are_not_handed_over_fall_to_the_least(helm: Helm, cluster: Cluster) -> None:
@@ -231,8 +260,8 @@ def test_pods_roll_when_they_read_something_new(
     ("key", "values", "rolled"),
     [
         (
-            "NEXT_KEY",
-            {"secrets": {"otherRunnerKey": {"key": "NEXT_KEY"}}},
+            "next",
+            {"secrets": {"otherRunnerKey": {"key": "next"}}},
             {"sentiment-runner-v1", "sentiment-runner-v2"},
         ),
         ("DATABASE_URL", {}, {"sentiment"}),
