@@ -55,7 +55,7 @@ class Nodes:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Pods that are to end stay until the block ends."""
+        """No pod starts or ends until the block ends."""
         self._is_silent = True
         try:
             yield
@@ -146,12 +146,10 @@ class Nodes:
     def _tend(self, pod: Manifest) -> None:
         metadata, status = pod["metadata"], pod["status"]
         node = pod["spec"].get("nodeName")
-        if node is None or node in self.lost:
+        if node is None or node in self.lost or self._is_silent:
             return
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         if "deletionTimestamp" in metadata:
-            if self._is_silent:
-                return
             if _is_of_job(pod):  # counted as ended by its Job
                 self._cluster.merge(f"{path}/status", {"status": {"phase": "Failed"}})
             self._cluster.request("DELETE", path, json={"gracePeriodSeconds": 0})

@@ -52,7 +52,7 @@ def test_a_drain_takes_one_serving_pod_at_a_time(
     helm.install(wait="watcher")
     wait_for_budget(cluster, helm.namespace, name, 2)
     first, second = sorted(pod["metadata"]["name"] for pod in pods(cluster, helm.namespace, name))
-    # A node that says nothing keeps its pods, as a kubelet does for the grace period.
+    # The evicted pod has its grace period, and the one in its place is not ready yet.
     with nodes.silent():
         assert evict(cluster, helm.namespace, first) == 201
         assert evict(cluster, helm.namespace, second) == 429
