@@ -1,6 +1,6 @@
 """Every seam with BentoML beyond its public interface, each with its reason.
 
-tests/unit/serving/test_framework.py fails when BentoML changes what a seam relies on, or no longer
+tests/unit/serving/test_framework*.py fail when BentoML changes what a seam relies on, or no longer
 does what a seam is there for.
 """
 

@@ -104,6 +104,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = TestRun(Path(folder.name))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: gzip writes the time, so no two workers agreed on the test."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Set each test's timeout and group. Served tests come last, and are not traced."""

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from serving.embedded.redis import embedded_redis
 from tests.database import fetch, scalar
 from tests.processes import children_that_run
 from tests.served.cable import Cable
-from tests.served.traffic import Traffic
+from tests.served.traffic import Traffic, traffic
 from tests.serving import ServedBento, free_port, serve
 from tests.waiting import until
 
@@ -46,6 +46,10 @@ class Stack:
     running_redis: ExitStack
     to_redis: Cable
     spool: Path
+    pause_seconds: float  # of a client of the traffic
+
+    def traffic(self) -> AbstractAsyncContextManager[Traffic]:
+        return traffic(self.bento, self.pause_seconds)
 
     def workers(self, of: str) -> list[psutil.Process]:
         """The processes with `of` in their command lines, below `bentoml serve`."""
@@ -87,7 +91,9 @@ class Stack:
 
 
 @contextmanager
-def stack_in(folder: Path, bentoml_home: Path, **environment: str) -> Iterator[Stack]:
+def stack_in(
+    folder: Path, bentoml_home: Path, *, pause_seconds: float = 0.0, **environment: str
+) -> Iterator[Stack]:
     with ExitStack() as running:
         postgres, redis = folder / "postgres", folder / "redis"
         running_postgres = running.enter_context(ExitStack())
@@ -117,8 +123,9 @@ def stack_in(folder: Path, bentoml_home: Path, **environment: str) -> Iterator[S
         )
         spool = folder / "data" / "spool"
         yield Stack(
-            bento, postgres, running_postgres, to_postgres, redis, running_redis, to_redis, spool
-        )
+            bento, postgres, running_postgres, to_postgres, redis, running_redis, to_redis, spool,
+            pause_seconds,
+        )  # fmt: skip
 
 
 @contextmanager

@@ -14,13 +14,17 @@ from redis.asyncio import Redis
 
 from analytics.log.segments import segments
 from tests.served.stack import Stack, assert_unnoticed, stack_in, stopped, without_disk
-from tests.served.traffic import traffic
+from tests.served.traffic import PAUSE_SECONDS
 from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
-def stack(bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack_in(tmp_path_factory.mktemp("faults"), bentoml_home) as made:
+def stack(
+    bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory, *, thorough: bool
+) -> Iterator[Stack]:
+    pause_seconds = 0 if thorough else PAUSE_SECONDS
+    folder = tmp_path_factory.mktemp("faults")
+    with stack_in(folder, bentoml_home, pause_seconds=pause_seconds) as made:
         yield made
 
 
@@ -35,7 +39,7 @@ async def test_metrics_add_up_over_all_processes(stack: Stack) -> None:
         "stored": lambda: stack.bento.metric("prediction_log_stored_total"),
     }
     before = {name: await asyncio.to_thread(count) for name, count in counts.items()}
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         await sent.answers(200)
     await stack.stored_is_what_was_acknowledged(sent)
     after = {name: await asyncio.to_thread(count) for name, count in counts.items()}
@@ -47,7 +51,7 @@ async def test_metrics_add_up_over_all_processes(stack: Stack) -> None:
 
 
 async def test_hanging_postgresql_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         with stopped(stack.postmaster()):
             await sent.answers(200)
             assert segments(stack.spool)
@@ -56,7 +60,7 @@ async def test_hanging_postgresql_fails_no_prediction(stack: Stack) -> None:
 
 
 async def test_killed_postgresql_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         server = stack.postmaster()
         backends = server.children()
         server.kill()
@@ -72,7 +76,7 @@ async def test_killed_postgresql_fails_no_prediction(stack: Stack) -> None:
 
 
 async def test_postgresql_with_a_full_disk_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         postmaster = stack.postmaster()
         with without_disk([postmaster, *postmaster.children()]):
             stack.to_postgres.cut()  # new connections are processes of the same kind
@@ -85,7 +89,7 @@ async def test_postgresql_with_a_full_disk_fails_no_prediction(stack: Stack) -> 
 
 
 async def test_slow_postgresql_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         with stack.to_postgres.slow(1.0):
             await sent.answers(200)
     assert_unnoticed(sent)
@@ -93,7 +97,7 @@ async def test_slow_postgresql_fails_no_prediction(stack: Stack) -> None:
 
 
 async def test_broken_database_connections_fail_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         with stack.to_postgres.cutting_every(7), stack.to_redis.cutting_every(50):
             before = stack.to_postgres.pieces
             await sent.answers(500)
@@ -103,7 +107,7 @@ async def test_broken_database_connections_fail_no_prediction(stack: Stack) -> N
 
 
 async def test_hanging_redis_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         with stopped(stack.redis_server()):
             await sent.answers(200)
     assert_unnoticed(sent)
@@ -111,7 +115,7 @@ async def test_hanging_redis_fails_no_prediction(stack: Stack) -> None:
 
 
 async def test_slow_redis_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         with stack.to_redis.slow(0.4):
             await sent.answers(200)
     assert_unnoticed(sent)
@@ -120,7 +124,7 @@ async def test_slow_redis_fails_no_prediction(stack: Stack) -> None:
 
 async def test_redis_without_memory_fails_no_prediction(stack: Stack) -> None:
     path = str(stack.to_redis.target)
-    async with Redis(unix_socket_path=path) as redis, traffic(stack.bento) as sent:
+    async with Redis(unix_socket_path=path) as redis, stack.traffic() as sent:
         await redis.config_set("maxmemory-policy", "noeviction")
         await redis.config_set("maxmemory", "1")
         await sent.answers(200)
@@ -131,7 +135,7 @@ async def test_redis_without_memory_fails_no_prediction(stack: Stack) -> None:
 
 
 async def test_killed_redis_fails_no_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         stack.redis_server().kill()
         await sent.answers(200)
         await asyncio.to_thread(stack.restart_redis)
@@ -143,7 +147,7 @@ async def test_killed_redis_fails_no_prediction(stack: Stack) -> None:
 async def test_deleted_spool_folder_loses_no_prediction_and_keeps_one_shipper(
     stack: Stack,
 ) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         with stopped(stack.postmaster()):
             await sent.answers(200)
             assert segments(stack.spool)
@@ -175,7 +179,7 @@ async def test_spool_that_cannot_be_written_is_not_ready_without_a_request(stack
         stack.spool.unlink()
         await until_status(client, "/readyz", 200)
     await until(lambda: len(stack.workers("analytics.log")) == 1, 30)
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         await sent.answers(100)
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)

@@ -12,7 +12,7 @@ import pytest
 
 from analytics.log.segments import segments
 from tests.served.stack import RECOVERY_SECONDS, Stack, stack_in, without_disk
-from tests.served.traffic import CLIENTS, traffic
+from tests.served.traffic import CLIENTS, PAUSE_SECONDS
 from tests.waiting import until
 
 STOP_SECONDS = 30.0
@@ -23,8 +23,12 @@ NO_PROCESS = 1 << 23
 
 
 @pytest.fixture(scope="module")
-def stack(bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with stack_in(tmp_path_factory.mktemp("faults"), bentoml_home) as made:
+def stack(
+    bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory, *, thorough: bool
+) -> Iterator[Stack]:
+    pause_seconds = 0 if thorough else PAUSE_SECONDS
+    folder = tmp_path_factory.mktemp("faults")
+    with stack_in(folder, bentoml_home, pause_seconds=pause_seconds) as made:
         yield made
 
 
@@ -36,7 +40,7 @@ def gone_and_back(stack: Stack, of: str, killed: psutil.Process) -> Callable[[],
 
 
 async def test_killed_runner_fails_no_request(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         [runner] = stack.workers("sentiment_runner_v1")
         runner.kill()
         await sent.answers(100)
@@ -48,7 +52,7 @@ async def test_killed_runner_fails_no_request(stack: Stack) -> None:
 
 
 async def test_hanging_runner_is_replaced_and_fails_no_request(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         [runner] = stack.workers("sentiment_runner_v1")
         runner.suspend()
         await until(lambda: not runner.is_running(), HANGING_SECONDS)
@@ -60,7 +64,7 @@ async def test_hanging_runner_is_replaced_and_fails_no_request(stack: Stack) -> 
 
 
 async def test_hanging_api_worker_is_replaced(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         [worker, _] = stack.workers("--service-name sentiment --backlog")
         worker.suspend()
         await until(
@@ -72,7 +76,7 @@ async def test_hanging_api_worker_is_replaced(stack: Stack) -> None:
 
 
 async def test_killed_api_worker_breaks_only_its_open_requests(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         [worker, _] = stack.workers("--service-name sentiment --backlog")
         worker.kill()
         await sent.answers(300)
@@ -85,7 +89,7 @@ async def test_killed_api_worker_breaks_only_its_open_requests(stack: Stack) -> 
 
 
 async def test_killed_shipper_fails_no_request(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         [shipper] = stack.workers("analytics.log")
         shipper.kill()
         await sent.answers(100)
@@ -101,7 +105,7 @@ async def test_metrics_of_killed_processes_are_merged(stack: Stack) -> None:
     (folder / f"counter_{NO_PROCESS}.db").touch()
     (folder / f"histogram_{NO_PROCESS}.db").write_bytes(b"\xff" * 100)
     batches = stack.bento.metric("model_batch_texts_count", version="v1")
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         await sent.answers(100)
         runner.kill()
         await sent.answers(100)
@@ -124,7 +128,7 @@ async def test_metrics_of_killed_processes_are_merged(stack: Stack) -> None:
 async def test_full_disk_under_the_spool_refuses_requests_with_503(
     stack: Stack,
 ) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         with without_disk(stack.workers("--service-name sentiment --backlog")):
             await until(lambda: sent.readiness[503] > 0)
             refused = len(sent.refusals)
@@ -137,7 +141,7 @@ async def test_full_disk_under_the_spool_refuses_requests_with_503(
 
 
 async def test_all_workers_killed_at_once_lose_no_acknowledged_prediction(stack: Stack) -> None:
-    async with traffic(stack.bento) as sent:
+    async with stack.traffic() as sent:
         for of in ("sentiment_runner_v1", "sentiment_runner_v2", "analytics.log"):
             for process in stack.workers(of):
                 process.kill()
@@ -156,7 +160,7 @@ def stack_to_stop(bentoml_home: Path, tmp_path: Path) -> Iterator[Stack]:
 
 async def test_sigterm_under_load_finishes_open_requests(stack_to_stop: Stack) -> None:
     bento = stack_to_stop.bento
-    async with traffic(bento) as sent:
+    async with stack_to_stop.traffic() as sent:
         sent.stopping = True  # what is under way is to be answered
         bento.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(STOP_SECONDS):

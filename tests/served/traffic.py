@@ -16,6 +16,9 @@ import httpx
 from tests.serving import ServedBento
 
 CLIENTS = 12
+# Of a client between two requests, where what breaks matters and not how much is sent: clients
+# that never rest would take both cores from the tests beside.
+PAUSE_SECONDS = 0.1
 READY_IN_A_ROW = 20
 
 # Of the whole run: a text that was sent before would be answered from the cache.
@@ -26,6 +29,7 @@ _numbers = itertools.count()
 class Traffic:
     """Of /predict and /predict/batch, with texts that nobody sent before."""
 
+    pause_seconds: float = 0.0  # of a client after each answer
     acknowledged: list[str] = field(default_factory=list)  # ids of predictions
     statuses: Counter[int] = field(default_factory=Counter)
     refusals: list[str] = field(default_factory=list)  # why, of what was not answered 200
@@ -60,6 +64,7 @@ class Traffic:
             if reply.status_code == 200:
                 sent = reply.json()
                 self.acknowledged += [each["id"] for each in sent.get("predictions", [sent])]
+                await asyncio.sleep(self.pause_seconds)
             else:
                 assert int(reply.headers["retry-after"]) >= 1
                 self.refusals.append(reply.json()["detail"])
@@ -82,9 +87,9 @@ class Traffic:
 
 
 @asynccontextmanager
-async def traffic(bento: ServedBento) -> AsyncIterator[Traffic]:
+async def traffic(bento: ServedBento, pause_seconds: float = 0.0) -> AsyncIterator[Traffic]:
     """Traffic for as long as the block; at its end every request has ended, one way or other."""
-    sent = Traffic()
+    sent = Traffic(pause_seconds)
     async with bento.async_client() as client:
         await _all_workers_are_ready(client)
         clients = [asyncio.create_task(sent._keep_sending(client)) for _ in range(CLIENTS)]

@@ -1,0 +1,242 @@
+"""BentoML's workers and their manager still need the seams around them, which still fit."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.context import server_context
+from bentoml._internal.utils import circus
+from bentoml.serving import running_inside_container
+
+import service
+from core.paths import ROOT
+from runners.services import RunnerV1, RunnerV2
+from serving.framework import (
+    is_worker,
+    make_private_arbiter,
+    process_name,
+    runner_urls,
+    wrap_arbiter,
+)
+from serving.supervision import API_WATCHER
+
+# BentoML's decorator made services of the classes, which its types do not tell.
+RUNNERS: tuple[Any, ...] = (RunnerV1, RunnerV2)
+
+
+def test_process_name_is_what_bentoml_knows() -> None:
+    before = server_context.service_name, server_context.worker_index
+    try:
+        names = []
+        for known in (
+            (None, None),
+            ("sentiment", None),
+            ("sentiment", 0),
+            ("sentiment_runner_v1", 2),
+        ):
+            server_context.service_name, server_context.worker_index = known
+            names.append(process_name())
+    finally:
+        server_context.service_name, server_context.worker_index = before
+    assert names == ["serve", "sentiment", "sentiment", "sentiment_runner_v1:2"]
+
+
+def test_runner_urls_are_those_of_bentomls_map() -> None:
+    mapping = BentoMLContainer.remote_runner_mapping
+    mapping.set({"one": "unix:///tmp/x.sock", "many": "http://a:1, http://b:2", "none": ""})
+    try:
+        urls = [runner_urls(name) for name in ("one", "many", "none", "absent")]
+    finally:
+        mapping.reset()
+    assert urls == [["unix:///tmp/x.sock"], ["http://a:1", "http://b:2"], [], []]
+
+
+def test_this_process_is_no_worker_and_bentomls_worker_has_the_name_that_tells_it() -> None:
+    assert not is_worker()
+    assert find_spec("_bentoml_impl.worker.service") is not None
+
+
+WORKER = """
+import sys
+from importlib.machinery import ModuleSpec
+import serving.framework as framework
+sys.modules["__main__"].__spec__ = ModuleSpec("_bentoml_impl.worker.service", None)
+print(framework.is_worker())
+"""
+
+
+def test_worker_is_known_by_the_module_that_it_runs() -> None:
+    assert run_python(WORKER) == "True"
+
+
+MANAGER = """
+import json
+from bentoml._internal.utils import circus
+from serving.framework import wrap_arbiter
+
+bentomls = circus.create_standalone_arbiter([])
+
+
+class Stopped(Exception):
+    pass
+
+
+def record(make, watchers, **options):
+    print(json.dumps({
+        "watchers": {
+            watcher.name: [watcher.args, watcher.graceful_timeout, watcher.respawn]
+            for watcher in watchers
+        },
+        "options": sorted(options),
+        "check_delay": bentomls.check_delay,
+        "endpoints": [bentomls.endpoint, bentomls.pubsub_endpoint],
+    }))
+    raise Stopped
+
+
+wrap_arbiter(record)
+import service
+try:
+    service.bento.serve_http(port=0)
+except Stopped:
+    pass
+"""
+
+
+def test_bentomls_manager_is_slow_by_default_and_made_by_our_wrapper(tmp_path: Path) -> None:
+    """If it no longer is, supervision has less to change; if it is made otherwise, all of it."""
+    made = json.loads(run_python(MANAGER, BENTOML_HOME=str(tmp_path)))
+    # Nothing else says how often it looks for dead workers.
+    assert made["check_delay"] == 10
+    assert "check_delay" not in made["options"]
+    # Open to every user of the machine, which `make_private_arbiter` is there for.
+    assert all(re.fullmatch(r"tcp://127\.0\.0\.1:\d+", url) for url in made["endpoints"])
+    assert not {"endpoint", "pubsub_endpoint"} & set(made["options"])
+    runners = {f"{API_WATCHER}_{runner.name}": runner.name for runner in RUNNERS}
+    assert made["watchers"].keys() == {API_WATCHER, *runners}
+    for name, (arguments, graceful_seconds, respawn) in made["watchers"].items():
+        assert graceful_seconds == 86_400
+        assert respawn is not running_inside_container()
+        assert arguments[:2] == ["-m", "_bentoml_impl.worker.service"]
+        # How supervision finds out which services there will be.
+        served = arguments[arguments.index("--service-name") + 1]
+        assert served == runners.get(name, service.bento.name)
+
+
+def test_wrapper_is_put_around_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """service.py is imported twice in one process when BentoML loads it by another name."""
+    made: list[object] = []
+    made_by_service: Any = circus.create_standalone_arbiter
+    monkeypatch.setattr(circus, "create_standalone_arbiter", made_by_service.func)
+
+    def wrapper(name: str) -> Callable[..., None]:
+        def call(make: Callable[..., None], **options: Any) -> None:
+            made.extend([name, make, options])
+
+        return call
+
+    for name in ("first", "second"):
+        wrap_arbiter(wrapper(name))
+    circus.create_standalone_arbiter(watchers=[])
+    assert made == ["first", make_private_arbiter, {"watchers": []}]
+
+
+ARBITER = """
+import stat
+from pathlib import Path
+from serving.framework import make_private_arbiter
+
+arbiter = make_private_arbiter([], check_delay=-1)
+folders = {Path(url.removeprefix("ipc://")).parent
+           for url in (arbiter.endpoint, arbiter.pubsub_endpoint)}
+assert arbiter.ctrl.endpoint == arbiter.endpoint
+assert arbiter.endpoint != arbiter.pubsub_endpoint
+[folder] = folders
+modes = [stat.filemode(folder.stat().st_mode)]
+with arbiter.exit_stack:
+    arbiter.initialize()
+    arbiter.ctrl.initialize()
+    modes += [stat.filemode(path.stat().st_mode)[0] for path in sorted(folder.iterdir())]
+arbiter.stop_controller_and_close_sockets()
+print(*modes, folder.exists())
+"""
+
+
+def test_manager_listens_on_sockets_that_only_its_user_reaches() -> None:
+    assert run_python(ARBITER) == "drwx------ s s False"
+
+
+HANGUP = """
+import signal
+from circus.sighandler import SysHandler
+from serving.framework import stop_at_hangup
+
+class Manager(SysHandler):
+    def __init__(self):
+        pass
+
+    def quit(self):
+        print("stops", end=" ")
+
+    def reload(self):
+        print("restarts its workers", end=" ")
+
+for prepare in (lambda: None, stop_at_hangup):
+    prepare()
+    Manager().handle_hup()
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stop_at_hangup()
+Manager().handle_hup()
+"""
+
+
+def test_bentomls_manager_restarts_its_workers_at_sighup_and_ours_stops() -> None:
+    """If it no longer does, the seam can go."""
+    assert run_python(HANGUP) == "restarts its workers stops"
+
+
+INHERITED = """
+import os, sys
+from serving.framework import close_inherited_sockets
+close_inherited_sockets()
+for number in sys.argv[2:]:
+    try:
+        os.fstat(int(number))
+        print(number, os.get_inheritable(int(number)))
+    except OSError:
+        pass
+"""
+
+
+def test_worker_closes_the_listening_sockets_that_it_does_not_serve() -> None:
+    own, other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    one_end, other_end = socket.socketpair()
+    with own, other, one_end, other_end:
+        numbers = [own.fileno(), other.fileno(), one_end.fileno()]
+        command = [sys.executable, "-c", INHERITED, "--fd", *map(str, numbers)]
+        output = subprocess.check_output(command, cwd=ROOT, pass_fds=numbers, encoding="utf-8")
+    # The second is no listening socket; it is nobody's port.
+    assert output.split() == [str(numbers[0]), "False", str(numbers[2]), "True"]
+
+
+def run_python(program: str, **settings: str) -> str:
+    """What a process of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"BENTOML_DO_NOT_TRACK": "true", **settings},
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout.strip()
