@@ -81,11 +81,7 @@ class ServingProcess:
             self._configure_logs()
         else:
             check_temporary_folder()
-        supervise(
-            stop_seconds=settings.stop_seconds,
-            api_stop_seconds=settings.api_stop_seconds,
-            before=self._before_workers,
-        )
+        supervise(stop_seconds=self._stop_seconds, before=self._before_workers)
 
     def install(self, bento: Any) -> None:
         """Put the middleware around the service and its runners, and bound the HTTP protocol."""
@@ -170,13 +166,21 @@ class ServingProcess:
     def _configure_logs(self) -> None:
         configure_logs(self._settings.log_level, self._settings.log_format, process_name)
 
+    def _has_api(self, services: Set[str]) -> bool:
+        return bool(services - {runner.name for runner in self._runners.values()})
+
+    def _stop_seconds(self, services: Set[str]) -> float:
+        """The time that a worker with these services has to stop."""
+        settings = self._settings
+        return settings.api_stop_seconds if self._has_api(services) else settings.stop_seconds
+
     def _before_workers(
         self, services: Set[str], addresses: Sequence[Address]
     ) -> Mapping[str, str]:
         self._configure_logs()
         check_machine(self._settings)
         check_addresses(addresses)
-        runners = {runner.name for runner in self._runners.values()}
-        environment = prepare_api(self._settings, addresses[-1]) if services - runners else {}
+        has_api = self._has_api(services)
+        environment = prepare_api(self._settings, addresses[-1]) if has_api else {}
         check_models(services, self._settings)
         return environment

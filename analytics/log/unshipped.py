@@ -6,26 +6,19 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import msgspec
-
 from analytics.log.segments import segments
 from core.atomic_file import write_atomically
 
 # A file beside the segments, so that the name stays with the volume, whichever pod holds it.
 _ID = "spool.id"
 
-
-class _Predictions(msgspec.Struct):
-    """A line of the log, of which only the number of predictions is needed."""
-
-    predictions: tuple[msgspec.Raw, ...] = ()
-
-
-_decoder = msgspec.json.Decoder(_Predictions)
+# Each prediction has it once, and nothing else has it: JSON escapes the quotes in a text. To decode
+# the lines of a gigabyte would take 8 s.
+_MARK = b'"latency_ms":'
 
 
 class Unshipped:
-    """Counts the predictions in the segments of a folder, and reads each line once."""
+    """Counts the predictions in the segments of a folder, and reads each byte once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,10 +39,7 @@ class Unshipped:
         except OSError:  # shipped meanwhile, or unreadable, which the shipper logs
             return start, predictions
         whole = data.rfind(b"\n") + 1
-        for line in data[:whole].split(b"\n")[:-1]:
-            with suppress(msgspec.MsgspecError):
-                predictions += len(_decoder.decode(line).predictions)
-        return start + whole, predictions
+        return start + whole, predictions + data.count(_MARK, 0, whole)
 
 
 def spool_id(folder: Path) -> str:

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from analytics.log.records import Entry, encode, to_record
+from analytics.log.records import ComparisonRecord, Entry, encode, to_record
 from analytics.log.segments import delete_segment, new_segment
 from analytics.log.unshipped import Unshipped, spool_id
+from core.types import Failure, ModelVersion
+from core.uuid7 import new_id
 from tests.unit.fakes import prediction
 
+NOW = datetime.now(UTC)
+FAILURE = Failure(new_id(NOW), NOW, "/predict", ModelVersion("v1", "r", "e"), 3)
+COMPARISON = ComparisonRecord(new_id(NOW), NOW, new_id(NOW), new_id(NOW))
 LINE = encode(Entry((to_record(prediction("text"), "full"),)))
 
 
@@ -35,7 +40,10 @@ def segment(folder: Path, content: bytes) -> Path:
         (b"\n\n" + LINE, 1),
         (b'{"predictions": 7}\n' + LINE, 1),
         (b"[1, 2]\n\xff\xfe\n" + LINE, 1),
-        (encode(Entry((to_record(prediction('"predictions":[1,2,3]\n'), "full"),))), 1),
+        (encode(Entry((to_record(prediction('"latency_ms":1,"latency_ms":2\n'), "full"),))), 1),
+        (encode(Entry((to_record(prediction('\\"latency_ms":1'), "full"),))), 1),
+        (encode(Entry(failures=(FAILURE,))), 0),
+        (encode(Entry((to_record(prediction("a"), "none"),), COMPARISON)), 1),
     ],
 )
 def test_predictions_of_a_segment_are_counted(

@@ -340,6 +340,18 @@ def test_api_sends_one_runner_key_and_runners_accept_two(
     assert (made.sent_runner_key, made.accepted_runner_keys) == (sent, accepted)
 
 
+def test_api_process_has_time_for_its_clients_its_requests_and_its_log() -> None:
+    assert settings().api_stop_seconds == 1 + 30 + 10
+    made = settings(drain_seconds=5, stop_seconds=2, log_drain_seconds=60)
+    assert made.api_stop_seconds == 67
+
+
+@pytest.mark.parametrize("value", ["-1", "3601", "nan", "inf", "ten"])
+def test_time_for_the_log_is_bounded(value: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(log_drain_seconds=value)
+
+
 def test_second_runner_key_alone_is_refused() -> None:
     with pytest.raises(MissingSetting, match="RUNNER_KEY is not set, but RUNNER_KEY_ALSO_ACCEPTED"):
         settings(runner_key_also_accepted="k").check_runner_keys()

@@ -174,6 +174,6 @@ def test_grafana_finds_its_dashboards_and_data_sources() -> None:
     assert {source["uid"] for source in sources} == {"prometheus", "jaeger"}
     # A dashboard's data source is a variable, whose choices are the sources of this type.
     for dashboard in (ROOT / "monitoring" / "dashboards").glob("*.json"):
-        variables = json.loads(dashboard.read_text())["templating"]["list"]
-        [source] = [variable for variable in variables if variable["type"] == "datasource"]
-        assert source["query"] == "prometheus"
+        source, *choices = json.loads(dashboard.read_text())["templating"]["list"]
+        assert (source["type"], source["query"]) == ("datasource", "prometheus")
+        assert {choice["datasource"]["uid"] for choice in choices} == {f"${{{source['name']}}}"}
