@@ -14,7 +14,7 @@ import httpx
 from tests.serving import free_port
 from tests.waiting import wait_until
 
-# It asks each host five times a second whether it is ready, and believes the first answer.
+# It asks each host five times a second whether it is ready, and believes the second answer.
 CONFIGURATION = """
 global
   stats socket {folder}/stats level admin
@@ -23,6 +23,7 @@ defaults
   timeout connect 2s
   timeout client 60s
   timeout server 60s
+  timeout check 5s
   option redispatch
   retries 3
   {retries}
@@ -32,7 +33,7 @@ frontend all
 backend api
   balance leastconn
   option httpchk GET /readyz
-  default-server check inter 200ms fall 1 rise 1
+  default-server check inter 200ms fall 2 rise 2
 {servers}
 """
 # A request whose machine dies is sent again to another one. On a connection that has carried a
