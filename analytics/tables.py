@@ -85,6 +85,9 @@ model_versions = _table(
     Column("id", SmallInteger, Identity(), primary_key=True),
     *_required(Text, "version", "revision", "engine"),
     Column("first_seen", TIME, nullable=False),
+    # The row that stands for the same weights with any engine: A/B tests refer to it. NULL until a
+    # prediction of this release or a later one was written with the engine.
+    Column("weights_id", SmallInteger, ForeignKey("model_versions.id")),
     UniqueConstraint("version", "revision", "engine"),
     _one_of("version", VERSIONS),
 )

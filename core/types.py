@@ -108,7 +108,10 @@ class RunnerDescription:
 
 
 class ModelVersion(NamedTuple):
-    """A version with its weights and engine; other weights or another engine make another one."""
+    """A version with its weights and engine; other weights or another engine make another one.
+
+    For an A/B test the engine makes no difference.
+    """
 
     version: Version
     revision: str
@@ -123,7 +126,7 @@ class Split(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """One A/B test; another split, other weights or another engine make another test."""
+    """One A/B test; another split or other weights make another test, another engine does not."""
 
     split: Split
     v1: ModelVersion

@@ -12,6 +12,7 @@ import analytics.tables  # noqa: F401
 import rollout.tables  # noqa: F401
 from core.postgres import create_engine, metadata
 from core.settings import get_settings
+from migrations.compatibility import store_comment
 from migrations.upgrade import ADVISORY_LOCK, LOCK_TIMEOUT
 
 
@@ -21,6 +22,7 @@ def migrate(connection: Connection) -> None:
         target_metadata=metadata,
         transaction_per_migration=False,
         compare_type=True,
+        on_version_apply=store_comment,
     )
     with context.begin_transaction():
         # Several machines may start at once; the others wait here and then have nothing to migrate.
@@ -40,7 +42,12 @@ async def migrate_online() -> None:
 
 
 if context.is_offline_mode():
-    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    context.configure(
+        dialect_name="postgresql",
+        target_metadata=metadata,
+        literal_binds=True,
+        on_version_apply=store_comment,
+    )
     with context.begin_transaction():
         context.run_migrations()
 else:

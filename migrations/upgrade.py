@@ -15,14 +15,13 @@ from alembic.util import CommandError
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from core.paths import ROOT
 from core.postgres import DATABASE_FAILURES, create_engine, describe_failure, failure_reason
+from migrations.compatibility import PYPROJECT, is_served_by_this_release, read_stamp
 
 # Any number that no other program uses on this database: the ASCII of "sentimnt".
 ADVISORY_LOCK = 0x73656E74696D6E74
 # While a migration waits for a lock of a table, every later query of the table waits behind it.
 LOCK_TIMEOUT = "10s"
-PYPROJECT = ROOT / "pyproject.toml"
 # A PostgreSQL that starts beside the service takes seconds, or a minute if it has to recover.
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.5
@@ -58,11 +57,13 @@ def upgrade(
 ) -> None:
     """Run every pending migration; several machines may do this at once.
 
-    Waits `wait_seconds` for a PostgreSQL that is not up yet; `report` gets a line when it does.
+    A schema of a newer release that this one may serve stays as it is; `report` gets a line.
+    Waits `wait_seconds` for a PostgreSQL that is not up yet, and reports that it does.
 
     Raises:
         DatabaseUnreachable: PostgreSQL cannot be reached.
-        UnknownSchema: A newer version, or one before 0.1.0, made the schema.
+        UnknownSchema: A newer version whose schema this one cannot serve, or one before 0.1.0,
+            made the schema.
         RefusedMigration: PostgreSQL refuses a migration.
     """
     asyncio.run(_wait_until_it_answers(url, wait_seconds, report or _report))
@@ -74,6 +75,12 @@ def upgrade(
         unknown = error.__cause__
         if not isinstance(unknown, ResolutionError):
             raise
+        if is_served_by_this_release(asyncio.run(read_stamp(url))):
+            (report or _report)(
+                f"The schema has the revision {unknown.argument} of a newer version, which serves "
+                "this version too; it stays as it is"
+            )
+            return
         raise UnknownSchema(
             f"The schema of {url.render_as_string()} has the revision {unknown.argument}, which "
             "this version does not know. A newer version made it, or one from before 0.1.0: start "

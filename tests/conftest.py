@@ -49,7 +49,7 @@ NEED_MODELS = (
     "tests/served",
     *(
         f"tests/prove/{name}"
-        for name in ("alerts", "dashboard", "faults", "image", "nginx", "pooler")
+        for name in ("alerts", "dashboard", "faults", "image", "nginx", "pooler", "upgrade")
     ),
 )
 

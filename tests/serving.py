@@ -83,12 +83,14 @@ def serve(
     port: int | None = None,
     role: str = "",
     bento: Path | None = None,
+    build: Path = ROOT,
     **settings: str,
 ) -> Iterator[ServedBento]:
     """Run `bentoml serve` until the block ends, on a free port unless it is given.
 
     `role` is the name of a service of which this host serves nothing but it; `bento` is the folder
-    of a built one, which is served instead of what is here.
+    of a built one, which is served instead of what is here, and `build` the folder of another
+    checkout.
     """
     port = port or free_port()
     # All that is served from one home shares a metrics folder, which each start empties. So this
@@ -112,7 +114,7 @@ def serve(
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, *command, str(bento or "service:SentimentService")],
-            cwd=bento.parent if bento else ROOT,
+            cwd=bento.parent if bento else build,
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

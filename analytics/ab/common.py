@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, select
+from sqlalchemy import ColumnElement, Table, func, select
 
 from analytics.reader import AnyRow, Reader
 from analytics.shape import Query
-from analytics.tables import comparison_rollups, model_versions
+from analytics.tables import comparison_rollups, model_versions, rollups
 from core.types import Version
 from stats.results import Result
 
+HOUR_SECONDS = 3600
 # The pair of models that a comparison is about.
 PAIR = (
     comparison_rollups.c.v1_model_version_id.label("v1"),
@@ -40,6 +41,23 @@ async def newest(
 
 
 async def models_of(reader: Reader, v1: int, v2: int) -> dict[Version, AnyRow]:
-    """Revision, engine and first_seen of both model versions."""
-    statement = select(model_versions).where(model_versions.c.id.in_((v1, v2)))
+    """Revision and first_seen of both models, and the engine that computed last."""
+    engines = model_versions.alias()
+    last_used = (
+        select(engines.c.engine)
+        .join_from(rollups, engines, engines.c.id == rollups.c.model_version_id)
+        .where(
+            rollups.c.bucket_seconds == HOUR_SECONDS,
+            func.coalesce(engines.c.weights_id, engines.c.id) == model_versions.c.id,
+        )
+        .order_by(rollups.c.bucket.desc(), engines.c.first_seen.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    statement = select(
+        model_versions.c.version,
+        model_versions.c.revision,
+        model_versions.c.first_seen,
+        func.coalesce(last_used, model_versions.c.engine).label("engine"),
+    ).where(model_versions.c.id.in_((v1, v2)))
     return {row.version: row for row in await reader.select(Query(statement))}

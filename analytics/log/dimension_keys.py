@@ -1,4 +1,8 @@
-"""The keys of model versions and A/B tests, small numbers that every row refers to."""
+"""The keys of model versions and A/B tests, small numbers that every row refers to.
+
+A prediction refers to its version, weights and engine. An A/B test refers to versions and weights:
+it goes on when another engine is chosen.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Table, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -29,13 +33,15 @@ class DimensionKeys:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self.models: dict[ModelVersion, int] = {}
+        # The keys of the rows that stand for the same weights with any engine.
+        self.weights: dict[ModelVersion, int] = {}
         self.experiments: dict[Experiment, int] = {}
         self._first_seen: dict[ModelVersion | Experiment, datetime] = {}
 
     async def resolve(
         self, predictions: Iterable[Prediction], failures: Iterable[Failure] = ()
     ) -> None:
-        """Put the keys that the rows refer to into `models` and `experiments`.
+        """Put the keys that the rows refer to into `models`, `weights` and `experiments`.
 
         Raises:
             DATABASE_FAILURES: PostgreSQL is away.
@@ -53,13 +59,14 @@ class DimensionKeys:
                 tests.setdefault(test, row.created_at)
         for model, seen in models.items():
             if self._is_news(model, seen):
-                self.models[model] = await self._key(model_versions, model._asdict(), seen)
+                key = await self._key(model_versions, model._asdict(), seen)
+                self.models[model], self.weights[model] = key, await self._weights_of(model, key)
                 self._first_seen[model] = seen
         for test, seen in tests.items():
             if self._is_news(test, seen):
                 values = test.split._asdict() | {
-                    "v1_model_version_id": self.models[test.v1],
-                    "v2_model_version_id": self.models[test.v2],
+                    "v1_model_version_id": self.weights[test.v1],
+                    "v2_model_version_id": self.weights[test.v2],
                 }
                 self.experiments[test] = await self._key(experiments, values, seen)
                 self._first_seen[test] = seen
@@ -67,6 +74,7 @@ class DimensionKeys:
     def forget(self) -> None:
         """Empty the cache: the next `resolve` reads the database again."""
         self.models.clear()
+        self.weights.clear()
         self.experiments.clear()
         self._first_seen.clear()
 
@@ -81,11 +89,12 @@ class DimensionKeys:
         """
         columns = model_versions.c
         models = await connection.execute(
-            select(columns.version, columns.revision, columns.engine, columns.id).where(
-                columns.id.in_(self.models.values())
-            )
+            select(
+                columns.version, columns.revision, columns.engine, columns.id, columns.weights_id
+            ).where(columns.id.in_(self.models.values()))
         )
-        if {ModelVersion(*row[:3]): row.id for row in models} != self.models:
+        cached = {model: (key, self.weights[model]) for model, key in self.models.items()}
+        if {ModelVersion(*row[:3]): (row.id, row.weights_id) for row in models} != cached:
             raise StaleKeys("the database was restored: a model version has another key")
         if not self.experiments:
             return
@@ -100,7 +109,7 @@ class DimensionKeys:
             ).where(columns.id.in_(self.experiments.values()))
         )
         known = {
-            (*test.split, self.models[test.v1], self.models[test.v2]): key
+            (*test.split, self.weights[test.v1], self.weights[test.v2]): key
             for test, key in self.experiments.items()
         }
         if {tuple(row[:4]): row.id for row in tests} != known:
@@ -127,3 +136,21 @@ class DimensionKeys:
                 .values(first_seen=seen)
             )
             return key
+
+    async def _weights_of(self, model: ModelVersion, key: int) -> int:
+        """The row that stands for the weights: that of other engines, or else `key` itself."""
+        columns = model_versions.c
+        same = columns.version == model.version, columns.revision == model.revision
+        known = select(columns.weights_id).where(columns.id == key)
+        async with self._engine.begin() as connection:
+            if (await connection.execute(known)).scalar_one() is None:
+                # Processes that bring the first engines of the same weights take turns here.
+                first = select(columns.id).where(*same).order_by(columns.id).limit(1)
+                await connection.execute(first.with_for_update(key_share=True))
+                shared = select(func.coalesce(func.min(columns.weights_id), key)).where(*same)
+                await connection.execute(
+                    update(model_versions)
+                    .where(columns.id == key, columns.weights_id.is_(None))
+                    .values(weights_id=shared.scalar_subquery())
+                )
+            return int((await connection.execute(known)).scalar_one())

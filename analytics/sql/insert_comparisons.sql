@@ -1,5 +1,6 @@
 -- Inserts the staged comparisons, whose predictions are staged too. Each text counts the first time
--- that two models compare it; without a hash, every comparison is of a new text.
+-- that two models compare it, whatever their engines; without a hash, every comparison is of a new
+-- text.
 WITH inserted AS (
     INSERT INTO comparisons SELECT * FROM comparisons_staging
     ON CONFLICT DO NOTHING
@@ -8,8 +9,8 @@ WITH inserted AS (
 compared AS (
     SELECT
         coalesce(v1.text_sha256, uuid_send(inserted.id)) AS text_key,
-        v1.model_version_id AS v1_model_version_id,
-        v2.model_version_id AS v2_model_version_id,
+        v1_model.weights_id AS v1_model_version_id,
+        v2_model.weights_id AS v2_model_version_id,
         inserted.created_at,
         v1.sentiment AS v1_sentiment,
         v2.sentiment AS v2_sentiment,
@@ -17,6 +18,8 @@ compared AS (
     FROM inserted
     JOIN predictions_staging AS v1 ON v1.id = v1_prediction_id
     JOIN predictions_staging AS v2 ON v2.id = v2_prediction_id
+    JOIN model_versions AS v1_model ON v1_model.id = v1.model_version_id
+    JOIN model_versions AS v2_model ON v2_model.id = v2.model_version_id
 ),
 new_texts AS (
     INSERT INTO compared_texts (

@@ -73,10 +73,15 @@ texts AS (
         AND (c.v1_prediction_id = changed.id OR c.v2_prediction_id = changed.id)
     JOIN predictions AS v1 ON v1.id = c.v1_prediction_id
     JOIN predictions AS v2 ON v2.id = c.v2_prediction_id
+    JOIN model_versions AS v1_model ON v1_model.id = v1.model_version_id
+    JOIN model_versions AS v2_model ON v2_model.id = v2.model_version_id
+    -- Earlier releases counted a text once for each pair of engines.
     JOIN compared_texts AS t
         ON t.text_key = coalesce(v1.text_sha256, uuid_send(c.id))
-        AND t.v1_model_version_id = v1.model_version_id
-        AND t.v2_model_version_id = v2.model_version_id
+        AND (t.v1_model_version_id, t.v2_model_version_id) IN (
+            (v1.model_version_id, v2.model_version_id),
+            (v1_model.weights_id, v2_model.weights_id)
+        )
     ORDER BY text_key, v1_model_version_id, v2_model_version_id, given_at DESC
 ),
 labelled_texts AS (

@@ -12,6 +12,8 @@ revision = "0008"
 down_revision = None
 branch_labels = None
 depends_on = None
+# A release that has this migration serves the schema (migrations/compatibility.py).
+SERVES_SINCE = "0008"
 
 VERSIONS = "('v1', 'v2')"
 SENTIMENTS = "('negative', 'neutral', 'positive')"

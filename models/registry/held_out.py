@@ -13,7 +13,6 @@ from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.model_store import InvalidCheckpoint
 from stats.outcomes import Interval, PairedOutcomes
-from stats.paired import tango_interval
 
 # With fewer, the interval of an accuracy of 90 % is wider than 8 points.
 MIN_TEXTS = 200
@@ -105,6 +104,9 @@ def side_by_side(
     second: Sequence[Classification],
 ) -> SideBySide:
     """Compare two models' answers; the interval is Tango's, 95 %, for paired shares."""
+    # Only now: importing SciPy takes a third of a second, which `sentiment models list` needs not.
+    from stats.paired import tango_interval
+
     answered = list(zip(texts, first, second, strict=True))
     counts = Counter((a.sentiment == t.label, b.sentiment == t.label) for t, a, b in answered)
     outcomes = PairedOutcomes(

@@ -14,11 +14,12 @@ import psutil
 from sqlalchemy import URL
 
 from analytics.log.segments import segments
+from core.paths import ROOT
 from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.database import fetch
-from tests.served.traffic import Traffic, traffic
+from tests.served.traffic import FULL, Pace, Traffic, traffic
 from tests.serving import ServedBento, free_port, serve
 from tests.waiting import until
 
@@ -38,6 +39,7 @@ class Hosts:
     port: int
     database_url: URL
     redis_url: str
+    build: Path = ROOT  # what hosts that start from now on run
     running: dict[str, ServedBento] = field(default_factory=dict)
     stacks: dict[str, ExitStack] = field(default_factory=dict)
 
@@ -55,6 +57,7 @@ class Hosts:
                 port=self.port,
                 role=role,
                 bento=None,
+                build=self.build,
                 RUNNER_KEY=RUNNER_KEY,
                 RUNNER_KEY_ALSO_ACCEPTED=NEXT_RUNNER_KEY,
                 **settings,
@@ -64,7 +67,7 @@ class Hosts:
     def start_runner(self, version: str, address: str) -> None:
         self.start(address, f"sentiment_runner_{version}", RUNNER_THREADS="1")
 
-    def start_api(self, address: str) -> None:
+    def start_api(self, address: str, **settings: str) -> None:
         runners = {
             f"sentiment_runner_{version}": ",".join(f"http://{each}:{self.port}" for each in hosts)
             for version, hosts in RUNNERS.items()
@@ -76,6 +79,7 @@ class Hosts:
             RATE_LIMIT_PREDICT="off",
             RATE_LIMIT_BATCH="off",
             LOCAL_CACHE_ENTRIES="0",
+            **settings,
         )
 
     def stop(self) -> None:
@@ -118,8 +122,8 @@ def hosts_in(folder: Path, bentoml_home: Path) -> Iterator[Hosts]:
         yield hosts
 
 
-async def traffic_of_all(hosts: Hosts, stack: AsyncExitStack) -> list[Traffic]:
-    return [await stack.enter_async_context(traffic(hosts.running[api])) for api in APIS]
+async def traffic_of_all(hosts: Hosts, stack: AsyncExitStack, pace: Pace = FULL) -> list[Traffic]:
+    return [await stack.enter_async_context(traffic(hosts.running[api], pace)) for api in APIS]
 
 
 async def stored_is_what_was_acknowledged(hosts: Hosts, sent: list[Traffic]) -> None:

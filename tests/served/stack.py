@@ -21,7 +21,7 @@ from serving.embedded.redis import embedded_redis
 from tests.database import fetch, scalar
 from tests.processes import children_that_run
 from tests.served.cable import Cable
-from tests.served.traffic import Traffic, traffic
+from tests.served.traffic import FULL, Pace, Traffic, traffic
 from tests.serving import ServedBento, free_port, serve
 from tests.waiting import until
 
@@ -46,10 +46,10 @@ class Stack:
     running_redis: ExitStack
     to_redis: Cable
     spool: Path
-    pause_seconds: float  # of a client of the traffic
+    pace: Pace
 
     def traffic(self) -> AbstractAsyncContextManager[Traffic]:
-        return traffic(self.bento, self.pause_seconds)
+        return traffic(self.bento, self.pace)
 
     def workers(self, of: str) -> list[psutil.Process]:
         """The processes with `of` in their command lines, below `bentoml serve`."""
@@ -92,7 +92,7 @@ class Stack:
 
 @contextmanager
 def stack_in(
-    folder: Path, bentoml_home: Path, *, pause_seconds: float = 0.0, **environment: str
+    folder: Path, bentoml_home: Path, *, pace: Pace = FULL, **environment: str
 ) -> Iterator[Stack]:
     with ExitStack() as running:
         postgres, redis = folder / "postgres", folder / "redis"
@@ -124,7 +124,7 @@ def stack_in(
         spool = folder / "data" / "spool"
         yield Stack(
             bento, postgres, running_postgres, to_postgres, redis, running_redis, to_redis, spool,
-            pause_seconds,
+            pace,
         )  # fmt: skip
 
 

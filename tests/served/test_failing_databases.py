@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from analytics.log.segments import segments
 from tests.served.stack import Stack, assert_unnoticed, stack_in, stopped, without_disk
-from tests.served.traffic import PAUSE_SECONDS
+from tests.served.traffic import FULL, SPARING
 from tests.waiting import until
 
 
@@ -22,9 +22,8 @@ from tests.waiting import until
 def stack(
     bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory, *, thorough: bool
 ) -> Iterator[Stack]:
-    pause_seconds = 0 if thorough else PAUSE_SECONDS
     folder = tmp_path_factory.mktemp("faults")
-    with stack_in(folder, bentoml_home, pause_seconds=pause_seconds) as made:
+    with stack_in(folder, bentoml_home, pace=FULL if thorough else SPARING) as made:
         yield made
 
 

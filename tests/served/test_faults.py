@@ -12,7 +12,7 @@ import pytest
 
 from analytics.log.segments import segments
 from tests.served.stack import RECOVERY_SECONDS, Stack, stack_in, without_disk
-from tests.served.traffic import CLIENTS, PAUSE_SECONDS
+from tests.served.traffic import CLIENTS, FULL, SPARING
 from tests.waiting import until
 
 STOP_SECONDS = 30.0
@@ -26,9 +26,8 @@ NO_PROCESS = 1 << 23
 def stack(
     bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory, *, thorough: bool
 ) -> Iterator[Stack]:
-    pause_seconds = 0 if thorough else PAUSE_SECONDS
     folder = tmp_path_factory.mktemp("faults")
-    with stack_in(folder, bentoml_home, pause_seconds=pause_seconds) as made:
+    with stack_in(folder, bentoml_home, pace=FULL if thorough else SPARING) as made:
         yield made
 
 

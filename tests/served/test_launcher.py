@@ -64,19 +64,6 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
     with Launched(environment, tmp_path / "second", command) as second:
         second.wait_until_ready()
         assert recent_ids(second.url) == [prediction["id"]]
-        # A second start on the same data would stop the first one's databases when it ends.
-        other = environment | {"PORT": str(free_port())}
-        with Launched(other, tmp_path / "third", command) as third:
-            assert third.process.wait(STOP_SECONDS) == 1
-            assert "another `make serve`" in third.output()
-        # Nor may another database get what the first one's clients are told is stored.
-        nowhere = {
-            "DATABASE_URL": "postgresql://a@127.0.0.1:1/a",
-            "REDIS_URL": "redis://127.0.0.1:1",
-        }
-        with Launched(other | nowhere, tmp_path / "fourth", ["bentoml", "serve"]) as fourth:
-            assert fourth.process.wait(STOP_SECONDS) == 1
-            assert "with databases of its own; stop it, or set DATA_FOLDER" in fourth.output()
         assert second.stop(signal.SIGINT) == 0
         assert "Traceback" not in second.output()
         assert processes_using(tmp_path / "data", port) == []
@@ -84,7 +71,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
     assert open_to_others(tmp_path / "data") == []
 
 
-def test_killed_start_leaves_no_process_and_the_next_start_serves(
+def test_killed_start_leaves_no_process_and_the_next_start_has_the_data_to_itself(
     bentoml_home: Path, tmp_path: Path
 ) -> None:
     environment = environment_without_urls(bentoml_home, DATA_FOLDER=str(tmp_path / "data"))
@@ -104,6 +91,19 @@ def test_killed_start_leaves_no_process_and_the_next_start_serves(
         second.wait_until_ready()
         # It may have waited in the spool.
         wait_until(lambda: prediction["id"] in recent_ids(second.url))
+        # A second start on the same data would stop the first one's databases when it ends.
+        other = environment | {"PORT": str(free_port())}
+        with Launched(other, tmp_path / "third") as third:
+            assert third.process.wait(STOP_SECONDS) == 1
+            assert "another `make serve`" in third.output()
+        # Nor may another database get what the first one's clients are told is stored.
+        nowhere = {
+            "DATABASE_URL": "postgresql://a@127.0.0.1:1/a",
+            "REDIS_URL": "redis://127.0.0.1:1",
+        }
+        with Launched(other | nowhere, tmp_path / "fourth", ["bentoml", "serve"]) as fourth:
+            assert fourth.process.wait(STOP_SECONDS) == 1
+            assert "with databases of its own; stop it, or set DATA_FOLDER" in fourth.output()
         assert second.stop(signal.SIGHUP) == 0  # its terminal has closed
         assert processes_using(tmp_path / "data", environment["PORT"]) == []
 

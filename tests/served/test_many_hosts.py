@@ -17,6 +17,7 @@ from tests.served.hosts import (
     traffic_of_all,
 )
 from tests.served.stack import assert_unnoticed
+from tests.served.traffic import SPARING
 
 ONE, OTHER = RUNNERS["v1"]
 
@@ -67,7 +68,7 @@ def test_runner_requires_its_key(hosts: Hosts) -> None:
 
 async def test_stopped_runner_host_fails_no_request(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
-        sent = await traffic_of_all(hosts, stack)
+        sent = await traffic_of_all(hosts, stack, SPARING)
         await asyncio.to_thread(hosts.stacks.pop(OTHER).close)  # SIGTERM, and its end
         for each in sent:
             await each.answers(100)

@@ -5,31 +5,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import httpx
 
 from tests.serving import ServedBento
 
 CLIENTS = 12
-# Of a client between two requests, where what breaks matters and not how much is sent: clients
-# that never rest would take both cores from the tests beside.
-PAUSE_SECONDS = 0.1
 READY_IN_A_ROW = 20
 
 # Of the whole run: a text that was sent before would be answered from the cache.
 _numbers = itertools.count()
 
 
+class Pace(NamedTuple):
+    """How much is sent: a client's pause after an answer, and the share of what a test asks for."""
+
+    pause_seconds: float = 0.0
+    share: float = 1.0
+
+
+FULL = Pace()
+# Where what breaks matters, and not how much is sent: clients that never rest would take both
+# cores from the tests beside.
+SPARING = Pace(pause_seconds=0.3, share=0.25)
+
+
 @dataclass
 class Traffic:
     """Of /predict and /predict/batch, with texts that nobody sent before."""
 
-    pause_seconds: float = 0.0  # of a client after each answer
+    pace: Pace = FULL
     acknowledged: list[str] = field(default_factory=list)  # ids of predictions
     statuses: Counter[int] = field(default_factory=Counter)
     refusals: list[str] = field(default_factory=list)  # why, of what was not answered 200
@@ -64,7 +76,7 @@ class Traffic:
             if reply.status_code == 200:
                 sent = reply.json()
                 self.acknowledged += [each["id"] for each in sent.get("predictions", [sent])]
-                await asyncio.sleep(self.pause_seconds)
+                await asyncio.sleep(self.pace.pause_seconds)
             else:
                 assert int(reply.headers["retry-after"]) >= 1
                 self.refusals.append(reply.json()["detail"])
@@ -77,8 +89,8 @@ class Traffic:
             await asyncio.sleep(0.05)
 
     async def answers(self, count: int, seconds: float = 60.0) -> None:
-        """Wait until `count` more were answered 200."""
-        target = self.statuses[200] + count
+        """Wait until `count` more, or the pace's share of it, were answered 200."""
+        target = self.statuses[200] + math.ceil(count * self.pace.share)
         async with asyncio.timeout(seconds):
             while True:
                 if self.statuses[200] >= target:
@@ -87,9 +99,9 @@ class Traffic:
 
 
 @asynccontextmanager
-async def traffic(bento: ServedBento, pause_seconds: float = 0.0) -> AsyncIterator[Traffic]:
+async def traffic(bento: ServedBento, pace: Pace = FULL) -> AsyncIterator[Traffic]:
     """Traffic for as long as the block; at its end every request has ended, one way or other."""
-    sent = Traffic(pause_seconds)
+    sent = Traffic(pace)
     async with bento.async_client() as client:
         await _all_workers_are_ready(client)
         clients = [asyncio.create_task(sent._keep_sending(client)) for _ in range(CLIENTS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import socketserver
@@ -24,7 +25,8 @@ import analytics.tables  # noqa: F401  both declare tables
 import rollout.tables  # noqa: F401
 from core.paths import ROOT
 from core.postgres import metadata
-from migrations.upgrade import PYPROJECT, DatabaseUnreachable, UnknownSchema, upgrade
+from migrations.compatibility import PYPROJECT, known_revisions, read_stamp, scripts
+from migrations.upgrade import DatabaseUnreachable, UnknownSchema, upgrade
 from tests.database import fetch, run_sql
 from tests.serving import free_port
 
@@ -93,13 +95,55 @@ def test_two_machines_migrate_at_once(template_database: URL) -> None:
     assert "predictions" in tables(url)
 
 
-@pytest.mark.parametrize("revision", ["0005", "9999"])
-def test_a_schema_of_another_version_is_left_as_it_is(database_url: URL, revision: str) -> None:
-    run_sql(database_url, f"UPDATE alembic_version SET version_num = '{revision}'")
+def stamp_as(url: URL, revision: str, comment: str) -> None:
+    run_sql(url, f"UPDATE alembic_version SET version_num = '{revision}'")
+    run_sql(url, f"COMMENT ON TABLE alembic_version IS '{comment}'")
+
+
+@pytest.mark.parametrize(
+    ("revision", "comment"),
+    [
+        ("0005", ""),
+        ("9999", ""),
+        ("9999", "serves releases that have migration 9998"),
+        ("9999", "of the team that runs it"),
+    ],
+)
+def test_a_schema_of_another_version_is_left_as_it_is(
+    database_url: URL, revision: str, comment: str
+) -> None:
+    stamp_as(database_url, revision, comment)
     before = tables(database_url)
     with pytest.raises(UnknownSchema, match=rf"revision {revision}, which this version does not"):
         upgrade(database_url)
     assert tables(database_url) == before
+
+
+def test_schema_of_a_newer_version_that_serves_this_one_is_taken(database_url: URL) -> None:
+    newest = scripts().get_current_head()
+    stamp_as(database_url, "9999", f"serves releases that have migration {newest}")
+    before = tables(database_url)
+    lines: list[str] = []
+    upgrade(database_url, report=lines.append)
+    assert tables(database_url) == before
+    [line] = lines
+    assert line == (
+        "The schema has the revision 9999 of a newer version, which serves this version too; it "
+        "stays as it is"
+    )
+
+
+def test_every_migration_says_which_releases_it_serves(database_url: URL) -> None:
+    """Its own at least, and none from before the migration that it follows."""
+    revisions = known_revisions()
+    config = Config(toml_file=PYPROJECT)
+    config.attributes["url"] = database_url
+    for script in scripts().walk_revisions():
+        command.downgrade(config, script.revision)
+        stamp = asyncio.run(read_stamp(database_url))
+        assert stamp == (script.revision, script.module.SERVES_SINCE)
+        assert script.module.SERVES_SINCE in revisions
+        assert script.revision >= script.module.SERVES_SINCE
 
 
 def test_an_unreachable_database_is_named_without_its_password(postgres_server: URL) -> None:

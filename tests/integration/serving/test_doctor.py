@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.paths import ROOT
 from core.settings import Settings
+from migrations.compatibility import Stamp
 from serving.clock_check import clock_problem
 from serving.model_check import examine_model
 from serving.schema_check import schema_fault, schema_problem
@@ -135,6 +136,7 @@ async def test_missing_and_unknown_schemas_are_named(
 
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await connection.execute(text("COMMENT ON TABLE alembic_version IS NULL"))
     for by_start in (True, False):
         assert "revision 9999, which this version" in str(
             await problem(is_migrated_by_start=by_start)
@@ -146,9 +148,19 @@ async def test_missing_and_unknown_schemas_are_named(
 
 
 def test_older_schema_is_named() -> None:
-    fault = schema_fault("1", {"1", "2"}, "2", is_migrated_by_start=False)
+    found = Stamp("1", None)
+    fault = schema_fault(found, {"1", "2"}, "2", is_migrated_by_start=False)
     assert "it has the revision 1, and this version needs 2" in str(fault)
-    assert schema_fault("1", {"1", "2"}, "2", is_migrated_by_start=True) is None
+    assert schema_fault(found, {"1", "2"}, "2", is_migrated_by_start=True) is None
+
+
+@pytest.mark.parametrize(("serves_since", "is_served"), [("2", True), ("3", False), (None, False)])
+def test_newer_schema_is_a_problem_unless_it_serves_this_release(
+    serves_since: str | None, *, is_served: bool
+) -> None:
+    found = Stamp("3", serves_since)
+    fault = schema_fault(found, {"1", "2"}, "2", is_migrated_by_start=False)
+    assert (fault is None) == is_served
 
 
 def test_clock_before_the_files_of_the_service_is_wrong() -> None:

@@ -20,8 +20,8 @@ from tests.serving import ServedBento
 from tests.waiting import until, wait_until
 
 # In the suite; the command `make faults` takes the others.
-REQUESTS, THOROUGH_REQUESTS = 2_500, 10_000
-POLICY_CHANGES, THOROUGH_POLICY_CHANGES = 10, 20
+REQUESTS, THOROUGH_REQUESTS = 1_200, 10_000
+POLICY_CHANGES, THOROUGH_POLICY_CHANGES = 6, 20
 RELOADS, THOROUGH_RELOADS = 4, 10
 
 
