@@ -134,6 +134,13 @@ prove-image: $(VENV)/.dev $(ASSETS) ## Prove that the image builds, starts, answ
 .PHONY: prove-start
 prove-start: $(VENV)/.dev ## Prove that the first command of the README works where torch cannot be had
 
+.PHONY: prove-cluster
+# CLUSTER_PROGRAMS: folders, with colons between, of etcd, kube-apiserver, kube-controller-manager, kube-scheduler and
+# kubectl. CLUSTER_CRDS: a folder with the definitions of others' kinds. CONTRIBUTING.md says where they come from.
+prove-cluster: export CLUSTER_PROGRAMS := $(CLUSTER_PROGRAMS)
+prove-cluster: export CLUSTER_CRDS := $(CLUSTER_CRDS)
+prove-cluster: $(VENV)/.cluster ## Prove on a real kube-apiserver (CLUSTER_PROGRAMS, CLUSTER_CRDS) what the Helm chart promises
+
 .PHONY: prove-compose
 prove-compose: $(VENV)/.dev ## Prove with a real dockerd that all of docker-compose.yml starts and keeps data
 
@@ -155,7 +162,7 @@ prove-checkpoints: $(VENV)/.dev ## Prove that saved checkpoints open in transfor
 prove-arm64: $(VENV)/.dev $(ASSETS) ## Prove that the image for arm64 answers right, emulated; half an hour
 
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-faults prove-image prove-start prove-compose prove-railway prove-nginx prove-pooler prove-upgrade prove-checkpoints prove-arm64:
+prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-upgrade prove-checkpoints prove-arm64:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz
@@ -194,6 +201,7 @@ lock: $(SENTIMENT) ## Pin the newest versions of everything
 	$(COMPILE) --generate-hashes --upgrade requirements/score.in -o requirements/score.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/dev.in -o requirements/dev.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/bench.in -o requirements/bench.lock
+	$(COMPILE) --generate-hashes --upgrade requirements/cluster.in -o requirements/cluster.lock
 
 $(VENV)/.venv:
 	@python=$$(sh scripts/newest_python.sh $(PYTHON)) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
@@ -218,4 +226,8 @@ $(VENV)/.dev: $(SENTIMENT) $(addprefix requirements/,torch.txt torch.lock score.
 
 $(VENV)/.bench: $(VENV)/.dev requirements/bench.lock
 	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/bench.lock
+	@touch $@
+
+$(VENV)/.cluster: $(VENV)/.dev requirements/cluster.lock
+	@$(UV) install --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements/cluster.lock
 	@touch $@

@@ -7,7 +7,9 @@ in BentoML's own /metrics. Label values come from closed sets, never from a requ
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, values
@@ -194,6 +196,22 @@ log_spool_age = Latest(
     "prediction_log_spool_age_seconds",
     "Age of the oldest segment of the spool; about a second while PostgreSQL answers",
 )
+log_overdue = Latest(
+    "prediction_log_overdue_predictions",
+    "Predictions in a spool whose oldest has waited for PostgreSQL for more than 10 s, else 0; the "
+    "label is the name that the folder keeps, wherever its volume goes",
+    ["spool"],
+)
+
+
+def start_at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
+    """Make the series of each combination of label values, before anything is counted in it.
+
+    A series that begins with its first count shows no increase: an alert would miss that one. A
+    division by a series that is missing has no result, and an empty panel looks like a broken one.
+    """
+    for combination in product(*values):
+        metric.labels(*combination)
 
 
 def families() -> list[Metric]:

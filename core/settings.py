@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """1 allows other machines to connect although there are no API keys"""
     runner_key: RunnerKey | None = None
     """secret between the API and runners on other machines; the same on all of them"""
+    runner_key_also_accepted: RunnerKey | None = None
+    """a second key that runners accept, while RUNNER_KEY is replaced by another"""
     cors_origins: CorsOrigins = ()
     """websites whose scripts may call the API, as https://shop.example; unset: none"""
     allowed_hosts: AllowedHosts = Field(
@@ -207,6 +209,8 @@ class Settings(BaseSettings):
     )
     log_flush_seconds: float = Field(0.1, gt=0, le=60)
     """interval at which the spool is shipped to PostgreSQL"""
+    log_drain_seconds: float = Field(10.0, ge=0, le=3_600)
+    """after SIGTERM, longest time in which the spool is shipped; what is left stays on disk"""
     database_pool_size: int = Field(5, ge=2, le=1_000)
     """PostgreSQL connections of each API process"""
     database_timeout_seconds: float = Field(5.0, gt=0, le=3_600)
@@ -230,6 +234,11 @@ class Settings(BaseSettings):
     def has_database_urls(self) -> bool:
         """Whether neither a private PostgreSQL nor a private Redis is needed."""
         return self.database_url is not None and self.redis_url is not None
+
+    @property
+    def api_stop_seconds(self) -> float:
+        """The longest stop of an API process: it serves on, ends its requests, ships its spool."""
+        return self.drain_seconds + self.stop_seconds + self.log_drain_seconds
 
     def spool_folder(self) -> Path:
         """The folder of the spool, where predictions wait for PostgreSQL."""
@@ -317,6 +326,29 @@ class Settings(BaseSettings):
                 "key with `python -m scripts.make_key NAME`, or set ALLOW_ANONYMOUS=1"
             )
 
+    @property
+    def sent_runner_key(self) -> str | None:
+        """The key that the API sends to runners."""
+        return self.runner_key.get_secret_value() if self.runner_key else None
+
+    @property
+    def accepted_runner_keys(self) -> tuple[str, ...]:
+        """The keys that a runner accepts; with none, it takes callers of its own machine."""
+        keys = (self.runner_key, self.runner_key_also_accepted)
+        return tuple(key.get_secret_value() for key in keys if key is not None)
+
+    def check_runner_keys(self) -> None:
+        """Check that a second key does not stand alone.
+
+        Raises:
+            MissingSetting: runners would accept it, and the API would send none.
+        """
+        if self.runner_key is None and self.runner_key_also_accepted is not None:
+            raise MissingSetting(
+                "RUNNER_KEY is not set, but RUNNER_KEY_ALSO_ACCEPTED is. Set RUNNER_KEY to the key "
+                "that the API sends"
+            )
+
     def model_tag(self, version: Version) -> str:
         return {"v1": self.model_v1, "v2": self.model_v2}[version]
 
@@ -367,6 +399,7 @@ def settings_for_serving() -> Settings:
     try:
         settings = get_settings()
         settings.check_open()
+        settings.check_runner_keys()
         settings.check_tracing()
     except SettingsError as error:
         raise SystemExit(str(error)) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -44,14 +44,14 @@ class _BodyTooLarge(Exception):
 
 
 class RunnerKeyMiddleware:
-    """Refuses calls without RUNNER_KEY; if there is no key, calls from other machines.
+    """Refuses calls without one of the keys; if there is no key, calls from other machines.
 
     A caller of a runner can use its CPU and change its model.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
-        self._key = key and key.encode()
+        self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
@@ -63,11 +63,11 @@ class RunnerKeyMiddleware:
             await _send(send, 403, refusal)
 
     def _refusal(self, scope: Scope) -> str | None:
-        if self._key is None:
+        if not self._keys:
             is_allowed = came_over_loopback(scope)
             return None if is_allowed else "Set RUNNER_KEY, here and where the API runs"
         shown = dict(scope["headers"]).get(_KEY_HEADER, b"")
-        is_allowed = hmac.compare_digest(shown, self._key)
+        is_allowed = any(hmac.compare_digest(shown, key) for key in self._keys)
         return None if is_allowed else "RUNNER_KEY is another one, or was not shown"
 
 

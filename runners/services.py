@@ -16,6 +16,7 @@ from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.chosen_model import chosen_model
 from runners.endpoints import CLASSIFY_PATH, Answer, answers_of
+from runners.first_series import start_runner_series
 from runners.lanes import Lane
 from runners.model_store import find_model
 
@@ -58,6 +59,7 @@ class SentimentRunner:
             )
         self._slot = slot_of(self.version, _settings)
         _answers[self.version] = answers_of(self)
+        start_runner_series(self.version)
         heartbeat.watch_compute(self._slot.progress)
         freeze_gc()
 

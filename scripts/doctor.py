@@ -22,7 +22,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # The image runs this file, and has no typer.
+    # argparse is imported faster than typer.
     argparse.ArgumentParser("python -m scripts.doctor", description=__doc__).parse_args()
     with failures_as_lines():
         main()

@@ -99,7 +99,7 @@ def check(tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "") -> Non
     with _image(tag, backend(engine)) as in_image:
         inside = _contents(in_image)
         console.print(f"{inside['bytes'] / 1e6:,.0f} MB, {len(inside['packages'])} packages")
-        wrong = [*_findings(inside), *_served(in_image)]
+        wrong = [*_findings(inside), *_command(in_image), *_served(in_image)]
     for finding in wrong:
         console.print(f"[red]{finding}[/]")
     raise typer.Exit(1 if wrong else 0)
@@ -169,6 +169,15 @@ def _contents(in_image: CommandLine) -> dict[str, Any]:
     # BentoML's entry point prints lines of its own first.
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
+
+
+def _command(in_image: CommandLine) -> Iterator[str]:
+    """Find out whether Jobs can run the command `sentiment`."""
+    done = subprocess.run(
+        in_image("sentiment", "log", "ship", "--help"), capture_output=True, check=False
+    )
+    if done.returncode:
+        yield f"`sentiment log ship` cannot run: {done.stderr.decode(errors='replace')[-500:]}"
 
 
 def _served(in_image: CommandLine) -> Iterator[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from core.errors import describe_error
 from core.settings import get_settings
@@ -43,6 +46,54 @@ def retry(
     typer.echo(f"{result.lines} lines of {spool / REJECTED} wait for PostgreSQL again.")
     if result.unreadable:
         typer.echo(f"{result.unreadable} lines stay, because this release cannot read them.")
+
+
+@app.command()
+def ship(
+    folder: Annotated[
+        Path, Argument(help="a spool, or the DATA_FOLDER with it", file_okay=False, exists=True)
+    ],
+    wait_seconds: Annotated[
+        float, Option(min=1.0, help="give up when PostgreSQL has stored nothing for so long")
+    ] = 60.0,
+    as_json: Annotated[bool, Option("--json", help="print the counts as JSON")] = False,
+) -> None:
+    """Ship the predictions that a stopped service left in a folder to DATABASE_URL.
+
+    Each is stored once, also if the service or an earlier run has stored some of them. Exits with 1
+    if predictions are left, and with 3 if only lines in rejected.jsonl are left.
+    """
+    # Imported here, so that --help needs no SQLAlchemy.
+    from analytics.log.rejected import REJECTED
+    from analytics.log.shipment import NoSpool, SpoolInUse, ship_folder
+
+    url = get_settings().sqlalchemy_url()
+    try:
+        result = asyncio.run(ship_folder(folder, url, wait_seconds=wait_seconds))
+    except (NoSpool, SpoolInUse) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        typer.echo(f"{folder} cannot be shipped: {describe_error(error)}", err=True)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+    else:
+        typer.echo(f"{result.stored} predictions of {result.folder} are in PostgreSQL now")
+        typer.echo(f"{result.rejected} lines were set aside now")
+        typer.echo(f"{result.left} predictions are left")
+    if result.rejected_lines:
+        typer.echo(
+            f"{result.rejected_lines} lines in {Path(result.folder) / REJECTED} are not stored: "
+            f"each has its reason; `sentiment log retry --folder {result.folder}` lets the next "
+            "run try them again",
+            err=True,
+        )
+    if result.reason:
+        typer.echo(f"{result.segments_left} segments are left: {result.reason}", err=True)
+        raise typer.Exit(1)
+    if result.rejected_lines:
+        raise typer.Exit(3)
 
 
 if __name__ == "__main__":

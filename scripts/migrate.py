@@ -19,7 +19,7 @@ def main(wait_seconds: float = WAIT_SECONDS) -> None:
 
 
 if __name__ == "__main__":
-    # The image runs this file, and has no typer.
+    # argparse is imported faster than typer.
     parser = argparse.ArgumentParser("python -m scripts.migrate", description=__doc__)
     parser.add_argument("--wait-seconds", type=float, default=WAIT_SECONDS)
     arguments = parser.parse_args()

@@ -1,6 +1,8 @@
-"""Write every setting into .env.example, docs/settings.md and docker-compose.yml."""
+"""Write every setting where it is listed: .env.example, docs/settings.md, compose, the chart."""
 
 from __future__ import annotations
+
+import json
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -12,9 +14,15 @@ from scripts.running import run_command
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 ENV_EXAMPLE = ROOT / ".env.example"
 COMPOSE = ROOT / "docker-compose.yml"
+CHART_SCHEMA = ROOT / "deploy" / "helm" / "sentiment" / "values.schema.json"
 # docker-compose.yml decides these itself, or they are about the private databases.
 SET_BY_COMPOSE = frozenset(
     {"DATABASE_URL", "REDIS_URL", "DATA_FOLDER", "HOST", "PORT", "REDIS_MAX_MEMORY"}
+)
+# The templates of the chart decide these, or they are secrets, which its values must not hold.
+SET_BY_CHART = frozenset(
+    {"DATABASE_URL", "REDIS_URL", "DATA_FOLDER", "PORT", "REDIS_MAX_MEMORY"}
+    | {"API_KEYS", "API_KEYS_FILE", "RUNNER_KEY", "RUNNER_KEY_ALSO_ACCEPTED"}
 )
 COMPOSE_BEGIN = "  # settings: written by `make settings`\n"
 COMPOSE_END = "  # end of settings\n"
@@ -61,6 +69,17 @@ def with_passed_settings(compose: str) -> str:
     return f"{before}{COMPOSE_BEGIN}{passed}{COMPOSE_END}{after}"
 
 
+def with_chart_settings(schema: str) -> str:
+    """values.schema.json of the chart with its list of settings replaced."""
+    parsed = json.loads(schema)
+    parsed["properties"]["config"]["properties"] = {
+        name.upper(): {"$ref": "#/definitions/setting", "description": field.description}
+        for name, field in Settings.model_fields.items()
+        if name.upper() not in SET_BY_CHART
+    }
+    return json.dumps(parsed, indent=2, ensure_ascii=False) + "\n"
+
+
 def _default(field: FieldInfo) -> str:
     default = field.default
     if default in {None, ()} or isinstance(default, SecretStr):
@@ -69,12 +88,15 @@ def _default(field: FieldInfo) -> str:
 
 
 def main() -> None:
-    """Write every setting into .env.example, docs/settings.md and docker-compose.yml."""
+    """Write every setting into .env.example, docs/settings.md, compose and the Helm chart."""
     ENV_EXAMPLE.write_text(env_example(), encoding="utf-8")
     SETTINGS_PAGE.write_text(
         with_table(SETTINGS_PAGE.read_text(encoding="utf-8")), encoding="utf-8"
     )
     COMPOSE.write_text(with_passed_settings(COMPOSE.read_text(encoding="utf-8")), encoding="utf-8")
+    CHART_SCHEMA.write_text(
+        with_chart_settings(CHART_SCHEMA.read_text(encoding="utf-8")), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

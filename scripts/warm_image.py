@@ -19,6 +19,9 @@ MODULES = (
     "stats.estimated_accuracy",
     "scripts.migrate",
     "scripts.doctor",
+    "scripts.cli",
+    "scripts.log",
+    "analytics.log.shipment",
     "serving.model_check",
     "_bentoml_impl.worker.service",
     "bentoml_cli.cli",
@@ -35,7 +38,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # The image runs this file, and has no typer.
+    # argparse is imported faster than typer.
     argparse.ArgumentParser("python -m scripts.warm_image", description=__doc__).parse_args()
     with failures_as_lines():
         main()

@@ -52,8 +52,6 @@ from web.read_api.keys import keys_router
 from web.read_api.operations import operations_router
 from web.read_api.rollout import rollout_router
 
-DRAIN_SECONDS = 10.0
-
 
 class Container:
     """Holds every part of an API process; made on its event loop, when serving starts."""
@@ -96,6 +94,7 @@ class Container:
             when_full=settings.log_when_full,
         )
         self._spool_folder = settings.spool_folder()
+        self._log_drain_seconds = settings.log_drain_seconds
         metrics.log_max_bytes.set(settings.log_max_bytes)
         self.log = PredictionLog(
             self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
@@ -163,7 +162,7 @@ class Container:
         await self.partition_maintenance.stop()
         await self.log.stop()
         await self.spool.close()
-        await self.shipper.drain(DRAIN_SECONDS)
+        await self.shipper.drain(self._log_drain_seconds)
         await self.cache.stop()
         await self.key_use.stop()
         await self.keys.stop()

@@ -76,13 +76,13 @@ def api_layers(
 
 
 def runner_layers(
-    settings: Settings, key: str | None, answers: Callable[[], Mapping[str, Answer]]
+    settings: Settings, answers: Callable[[], Mapping[str, Answer]]
 ) -> list[Middleware]:
     """The layers around a runner, outermost first; `answers` gives its endpoints, by path."""
     return [
         Middleware(BentoMiddlewarePatch),
         # Before the body is read.
-        Middleware(RunnerKeyMiddleware, key=key),
+        Middleware(RunnerKeyMiddleware, keys=settings.accepted_runner_keys),
         # In front of BentoML's dispatch, which would unpickle a body.
         Middleware(
             RunnerEndpoints,

@@ -70,7 +70,6 @@ class ServingProcess:
         self._settings = settings
         self._runners = runners
         self._keys = KeyRing(settings.known_keys(), settings.api_keys_file)
-        self._runner_key = settings.runner_key.get_secret_value() if settings.runner_key else None
         self._apis: Mapping[str, JsonApi] = {}
         self.read_app = LazyApp()
         self.draining = Draining(settings.drain_seconds)
@@ -83,7 +82,7 @@ class ServingProcess:
             self._configure_logs()
         else:
             check_temporary_folder()
-        supervise(stop_seconds=settings.stop_seconds, before=self._before_workers)
+        supervise(stop_seconds=self._stop_seconds, before=self._before_workers)
 
     def install(self, bento: Any) -> None:
         """Put the middleware around the service and its runners, and bound the HTTP servers."""
@@ -106,9 +105,7 @@ class ServingProcess:
         ):
             bento.add_asgi_middleware(layer.cls, **layer.kwargs)
         for version, runner in self._runners.items():
-            for layer in runner_layers(
-                settings, self._runner_key, functools.partial(answers, version)
-            ):
+            for layer in runner_layers(settings, functools.partial(answers, version)):
                 runner.add_asgi_middleware(layer.cls, **layer.kwargs)
 
     async def start(
@@ -121,6 +118,7 @@ class ServingProcess:
         # Imported here: the runners' processes would pay half of their start for SQLAlchemy,
         # FastAPI and redis.
         from serving.container import Container, read_app
+        from serving.first_series import start_api_series
 
         settings = self._settings
         if settings.is_open:
@@ -135,6 +133,7 @@ class ServingProcess:
         self._apis = json_apis(bento, service)
         self.read_app.set_app(read_app(self.container, self._apis.values(), VERSION))
         self.container.start()
+        start_api_series()
         metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)
         self.draining.begin_at_sigterm()
         self.shedder.lag_monitor.start()
@@ -158,7 +157,7 @@ class ServingProcess:
         from runners.hosts import RunnerHosts
         from runners.transport import HttpRunner
 
-        connect = functools.partial(HttpRunner, key=self._runner_key)
+        connect = functools.partial(HttpRunner, key=self._settings.sent_runner_key)
         urls = {version: runner_urls(self._runners[version].name) for version in VERSIONS}
         return {
             version: RunnerHosts(version, urls[version], connect)
@@ -169,13 +168,21 @@ class ServingProcess:
     def _configure_logs(self) -> None:
         configure_logs(self._settings.log_level, self._settings.log_format, process_name)
 
+    def _has_api(self, services: Set[str]) -> bool:
+        return bool(services - {runner.name for runner in self._runners.values()})
+
+    def _stop_seconds(self, services: Set[str]) -> float:
+        """The time that a worker with these services has to stop."""
+        settings = self._settings
+        return settings.api_stop_seconds if self._has_api(services) else settings.stop_seconds
+
     def _before_workers(
         self, services: Set[str], addresses: Sequence[Address]
     ) -> Mapping[str, str]:
         self._configure_logs()
         check_machine(self._settings)
         check_addresses(addresses)
-        runners = {runner.name for runner in self._runners.values()}
-        environment = prepare_api(self._settings, addresses[-1]) if services - runners else {}
+        has_api = self._has_api(services)
+        environment = prepare_api(self._settings, addresses[-1]) if has_api else {}
         check_models(services, self._settings)
         return environment

@@ -30,8 +30,11 @@ API_WATCHER = "service"
 # what the workers' environment has to add.
 Preparation = Callable[[Set[str], Sequence[Address]], Mapping[str, str]]
 
+# Gets the names of a worker's services, and returns the time from SIGTERM until it is killed.
+StopSeconds = Callable[[Set[str]], float]
 
-def supervise(*, stop_seconds: float, before: Preparation) -> None:
+
+def supervise(*, stop_seconds: StopSeconds, before: Preparation) -> None:
     """Replace dead and hanging workers; stop the API first; kill slow ones.
 
     `before` runs before the first worker starts. service.py calls this at import, before its
@@ -46,7 +49,7 @@ def _make(
     make: Any,
     watchers: Sequence[Any],
     *,
-    stop_seconds: float,
+    stop_seconds: StopSeconds,
     before: Preparation,
     **options: Any,
 ) -> Any:
@@ -61,7 +64,7 @@ def _make(
     for watcher in watchers:
         watcher.respawn = True
         watcher.env.update(environment)
-        watcher.graceful_timeout = stop_seconds
+        watcher.graceful_timeout = stop_seconds(_service_names(watcher.args))
         # A worker ends its own children. SIGTERM would end a log shipper that has just begun.
         watcher.stop_children = False
         watcher.stdin_socket = SOCKET_NAME

@@ -9,5 +9,7 @@ segments.py            reads, locks and deletes the files of a spool
 shipper_supervisor.py  starts the shipper's process in one API process and restarts it
 __main__.py            the shipper's process: `python -m analytics.log`
 shipper.py             ships segments to PostgreSQL and deletes them
+shipment.py            ships a spool that no service ships any more: `sentiment log ship`
+unshipped.py           counts the predictions that a spool still holds, and names the spool
 writer.py              writes a batch in one transaction, with the keys of dimension_keys.py
 """

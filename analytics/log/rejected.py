@@ -62,6 +62,13 @@ def rejected_bytes(folder: Path) -> int:
     return 0
 
 
+def count_rejected(folder: Path) -> int:
+    """The number of lines in `rejected.jsonl`."""
+    with suppress(OSError), (folder / REJECTED).open("rb") as rows:
+        return sum(1 for _ in rows)
+    return 0
+
+
 def has_rejected_lately(folder: Path) -> bool:
     """Whether a line was set aside within the last hour and is still there."""
     with suppress(OSError):

@@ -16,6 +16,7 @@ from tenacity.wait import wait_exponential_jitter
 from analytics.log.records import ComparisonRecord, Entry, encode, parts
 from analytics.log.rejected import REJECTED, rejected_bytes, set_aside
 from analytics.log.segments import Chunk, SpoolReader, begun_at, segments, size_bytes
+from analytics.log.unshipped import Unshipped, spool_id
 from core import metrics, tracing
 from core.background import run_in_background
 from core.errors import describe_error
@@ -30,6 +31,9 @@ MAX_RETRY_SECONDS = 5.0
 # With the longest pause between retries, about one log line a minute.
 LOG_EVERY_ATTEMPTS = 15
 GAUGE_SECONDS = 1.0
+# A spool whose oldest segment is older does not keep up: it is about a second old while PostgreSQL
+# answers.
+OVERDUE_SECONDS = 10.0
 MAX_LINKS = 128
 
 
@@ -60,6 +64,8 @@ class Shipper:
         self._folder = folder
         self._writer = writer
         self._poll_seconds = poll_seconds
+        self._unshipped = Unshipped(folder)
+        self._spool_id: str | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Ship until `stopping` is set and the spool is empty, however long PostgreSQL is away."""
@@ -145,11 +151,16 @@ class Shipper:
         metrics.log_rejected_bytes.set(rejected_bytes(self._folder))
         age = datetime.now(UTC) - begun_at(waiting[0]) if waiting else timedelta()
         metrics.log_spool_age.set(max(0.0, age.total_seconds()))
+        if self._spool_id is None:
+            self._spool_id = spool_id(self._folder)
+        is_overdue = age.total_seconds() > OVERDUE_SECONDS
+        metrics.log_overdue.labels(self._spool_id).set(self._unshipped.count() if is_overdue else 0)
 
     async def _keep_gauges(self) -> None:
         """Set the spool's gauges for ever, also while a batch waits for PostgreSQL."""
         while True:
-            self._set_gauges()
+            # In a thread: the predictions of a long outage take seconds to count.
+            await asyncio.to_thread(self._set_gauges)
             await asyncio.sleep(GAUGE_SECONDS)
 
 

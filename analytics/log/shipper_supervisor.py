@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from analytics.log.segments import is_at, segments, try_lock
+from analytics.log.unshipped import Unshipped
 from core import metrics
 from core.background import Background
 from core.paths import ROOT
@@ -54,8 +55,10 @@ class ShipperSupervisor(Background):
         await self.stop()
         if unshipped:
             logger.error(
-                "stopped with %d segments in %s; the next shipper will ship them",
-                len(unshipped),
+                "stopped with %d predictions left in %s: the next service with this folder ships "
+                "them, or `sentiment log ship %s`",
+                await asyncio.to_thread(Unshipped(self._folder).count),
+                self._folder,
                 self._folder,
             )
         return not unshipped

@@ -12,9 +12,11 @@ from grafana_foundation_sdk.builders.dashboard import Row
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from monitoring.dashboards.objectives import ERROR_BUDGETS, LATENCY_SECONDS
 from monitoring.dashboards.panels import (
-    RATE,
     by,
+    chosen,
+    known,
     mean,
     page,
     panel,
@@ -23,18 +25,46 @@ from monitoring.dashboards.panels import (
     query,
     rate,
     rates,
+    ratio,
     total,
 )
 
 FOLDER = Path(__file__).parent
+# As in monitoring/rules/service.yml.
+LOG_BEHIND_SECONDS = 300.0
+DRIFT_IS_SIGNIFICANT = 0.2
 
 
-def bad_shares(objective: str) -> list[Dataquery]:
-    """The share of requests that miss an objective of docs/slo.md, as its rules record it."""
+PREDICTIONS = 'endpoint=~"/predict.*"'
+# A batch takes seconds by its nature, so it has no latency objective.
+SINGLE_PREDICTIONS = 'endpoint=~"/predict(/ab|/ab-compare)?"'
+WINDOWS = (("5m", "5 minutes"), ("1h", "an hour"))
+
+
+def failed_shares() -> list[Dataquery]:
+    """The share of requests that miss the availability objective, as the rules record it."""
     return [
-        query(f'slo:bad:ratio_rate{window}{{slo="{objective}"}}', legend)
-        for window, legend in (("5m", "5 minutes"), ("1h", "an hour"))
+        query(
+            ratio(
+                rate("http_requests_total", "", f'{PREDICTIONS},status=~"5.."', window),
+                rate("http_requests_total", "", PREDICTIONS, window),
+            ),
+            legend,
+        )
+        for window, legend in WINDOWS
     ]
+
+
+def slow_shares() -> list[Dataquery]:
+    """The share of requests that miss the latency objective, as the rules record it."""
+    histogram = "http_request_duration_seconds"
+    fast = f'{SINGLE_PREDICTIONS},le="{LATENCY_SECONDS:g}"'
+    shares = []
+    for window, legend in WINDOWS:
+        all_requests = rate(f"{histogram}_count", "", SINGLE_PREDICTIONS, window)
+        fast_requests = rate(f"{histogram}_bucket", "", fast, window)
+        shares.append(query(ratio(f"({all_requests} - {fast_requests})", all_requests), legend))
+    return shares
 
 
 OVERVIEW = page(
@@ -43,14 +73,19 @@ OVERVIEW = page(
     panel("Requests by endpoint", "reqps", rates("http_requests_total", "endpoint")),
     panel("Answers by status", "reqps", rates("http_requests_total", "status"),
           note="499: the client left before its answer"),
-    panel("Prediction requests that fail", "percentunit", *bad_shares("availability"),
-          note="docs/slo.md: 0.1 % is the objective"),
+    panel("Prediction requests that fail", "percentunit", *failed_shares(),
+          line=ERROR_BUDGETS["availability"],
+          note=f"The line is the error budget of docs/slo.md, {ERROR_BUDGETS['availability']:.1%}"),
     panel("Time of a prediction request", "s",
-          *percentiles("http_request_duration_seconds", selector='endpoint=~"/predict.*"')),
+          *percentiles("http_request_duration_seconds", matchers=PREDICTIONS),
+          line=LATENCY_SECONDS,
+          note=f"The line is the objective of docs/slo.md, for {1 - ERROR_BUDGETS['latency']:.0%} "
+               "of those with one text"),
     panel("p95 by endpoint", "s",
           query(percentile(0.95, "http_request_duration_seconds", "endpoint"), "{{endpoint}}")),
-    panel("Single predictions slower than 0.5 s", "percentunit", *bad_shares("latency"),
-          note="docs/slo.md: 1 % is the objective"),
+    panel(f"Single predictions slower than {LATENCY_SECONDS:g} s", "percentunit", *slow_shares(),
+          line=ERROR_BUDGETS["latency"],
+          note=f"The line is the error budget of docs/slo.md, {ERROR_BUDGETS['latency']:.0%}"),
     Row("What is refused"),
     panel("For want of time, by reason", "reqps", rates("shed_requests_total", "reason"),
           note="503. docs/decisions/0015 tells the reasons"),
@@ -63,7 +98,7 @@ OVERVIEW = page(
     panel("Texts that wait for a model", "short", by("max", "model_queued_texts", "version")),
     panel("Wait for a model", "s", *percentiles("model_queue_wait_seconds", "version")),
     Row("What runs"),
-    panel("Up", "short", query('up{job="sentiment"}', "{{instance}}")),
+    panel("Up", "short", query(chosen("up"), "{{instance}}")),
     panel("Runners", "short", by("min", "runner_up", "version")),
     panel("Releases", "short",
           by("max", "sentiment_build_info", "version", "bentoml",
@@ -74,22 +109,22 @@ MODEL = page(
     Row("Predictions"),
     panel("By version", "ops", rates("model_predictions_total", "version")),
     panel("Share of each sentiment", "percentunit",
-          query(f"{rate('model_predictions_total', 'version, sentiment')} / on (version) "
-                f"group_left {rate('model_predictions_total', 'version')}",
+          query(ratio(rate("model_predictions_total", "version, sentiment"),
+                      rate("model_predictions_total", "version"), "on (version) group_left"),
                 "{{version}} {{sentiment}}")),
     panel("Confidence", "percentunit",
           query(percentile(0.5, "model_confidence", "version"), "{{version}} median"),
           query(percentile(0.1, "model_confidence", "version"), "{{version}} p10")),
     panel("Revisions that answer", "short",
-          query("max by (version, revision, engine) (model_revision_info) == 1",
+          query(f"max by (version, revision, engine) ({chosen('model_revision_info')}) == 1",
                 "{{version}} {{revision}} {{engine}}")),
     Row("Work"),
     panel("Time of a batch", "s", *percentiles("model_inference_duration_seconds", "version")),
     panel("Texts in a batch", "short", mean("model_batch_texts", "version")),
     panel("Tokens in a batch, padding included", "short", mean("model_batch_tokens", "version")),
     panel("Padding", "percentunit",
-          query(f"""{rate('model_tokens_total{kind="padding"}', "version")} / """
-                f"{rate('model_tokens_total', 'version')}", "{{version}}"),
+          query(ratio(rate("model_tokens_total", "version", 'kind="padding"'),
+                      rate("model_tokens_total", "version")), "{{version}}"),
           note="The share of the computed tokens that is for nothing"),
     panel("Texts nobody waited for any more", "ops",
           rates("model_abandoned_texts_total", "version")),
@@ -98,29 +133,32 @@ MODEL = page(
     panel("Share of the subjects", "percent", by("max", "rollout_share_percent", "version"),
           note="Of /predict/ab"),
     panel("Policy", "short",
-          query("max(rollout_policy_version)", "version"),
-          query("max(rollout_policy_frozen)", "frozen"),
+          query(f"max({chosen('rollout_policy_version')})", "version"),
+          query(f"max({chosen('rollout_policy_frozen')})", "frozen"),
           by("max", "model_change_refused", "version", legend="{{version}} refused"),
           note="Who changed what: GET /admin/rollout/history"),
     panel("Texts asked in the shadow", "ops", rates("shadow_texts_total", "outcome"),
           note="Of the challenger, behind the back of /predict"),
     Row("Whether anything has changed"),
-    panel("Drift (PSI)", "short", by("max", "model_drift_psi", "version", "feature"),
-          note="The last hour against the week before it; above 0.2 is significant"),
+    panel("Drift (PSI)", "short", known("model_drift_psi", "version", "feature"),
+          line=DRIFT_IS_SIGNIFICANT,
+          note="The last hour against the week before it; 0 with too few predictions. Above the "
+               "line it is significant, if it is no noise"),
     panel("Drift that would be noise", "short",
-          by("max", "model_drift_psi_noise", "version", "feature")),
+          known("model_drift_psi_noise", "version", "feature"),
+          note="0 with too few predictions"),
     panel("Texts that v1 and v2 agree on", "percentunit",
-          query('sum(increase(model_comparisons_total{agreement="agree"}[1h])) / '
-                "sum(increase(model_comparisons_total[1h]))", "an hour"),
-          note="Of /predict/ab-compare"),
+          query(ratio(rate("model_comparisons_total", "", 'agreement="agree"', "1h"),
+                      rate("model_comparisons_total", window="1h")), "an hour"),
+          note="Of /predict/ab-compare; 0 without any"),
 )  # fmt: skip
 CACHE = page(
     "sentiment-cache", "Sentiment / cache",
     Row("Cache"),
     panel("Texts found", "percentunit",
-          query(f"sum(rate(cache_hits_total[{RATE}])) / "
-                f"sum(rate(cache_hits_total[{RATE}]) + rate(cache_misses_total[{RATE}]))",
-                "hits")),
+          query(ratio(rate("cache_hits_total"),
+                      f"{rate('cache_hits_total')} + {rate('cache_misses_total')}"), "hits"),
+          note="0 without lookups"),
     panel("Lookups", "ops",
           total("cache_hits_total", "hits"), total("cache_misses_total", "misses")),
     panel("Misses that joined one under way", "ops",
@@ -136,13 +174,17 @@ LOG = page(
           total("prediction_log_recorded_total", "on local disk"),
           total("prediction_log_stored_total", "in PostgreSQL")),
     panel("How far PostgreSQL is behind", "s",
-          by("max", "prediction_log_spool_age_seconds", "instance")),
+          by("max", "prediction_log_spool_age_seconds", "instance"), line=LOG_BEHIND_SECONDS,
+          note="Past the line LogBehind fires"),
     panel("What waits on local disk", "bytes",
           by("max", "prediction_log_spool_bytes", "instance"),
           by("max", "prediction_log_max_bytes", "instance", legend="at most")),
     panel("Predictions lost or set aside", "short",
           total("prediction_log_dropped_total", "dropped", "increase"),
           total("prediction_log_rejected_total", "rejected", "increase")),
+    panel("Predictions of a spool that does not keep up", "short",
+          by("max", "prediction_log_overdue_predictions", "instance", "spool"),
+          note="PredictionsLeftBehind fires if a spool vanishes with some: docs/runbook.md"),
     Row("PostgreSQL"),
     panel("Round trips by kind", "ops", rates("db_queries_total", "type")),
     panel("Time of a query", "s", *percentiles("db_query_duration_seconds", "type")),

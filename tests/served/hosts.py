@@ -24,6 +24,7 @@ from tests.serving import ServedBento, free_port, serve
 from tests.waiting import until
 
 RUNNER_KEY = "of-these-hosts"
+NEXT_RUNNER_KEY = "of-these-hosts-from-tomorrow-on"
 APIS = ("127.0.1.1", "127.0.1.2")
 RUNNERS = {"v1": ("127.0.2.1", "127.0.2.2"), "v2": ("127.0.3.1", "127.0.3.2")}
 RECOVERY_SECONDS = 30.0
@@ -58,6 +59,7 @@ class Hosts:
                 bento=None,
                 build=self.build,
                 RUNNER_KEY=RUNNER_KEY,
+                RUNNER_KEY_ALSO_ACCEPTED=NEXT_RUNNER_KEY,
                 **settings,
             )
         )

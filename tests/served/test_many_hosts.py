@@ -9,6 +9,8 @@ import httpx
 
 from tests.served.hosts import (
     APIS,
+    NEXT_RUNNER_KEY,
+    RUNNER_KEY,
     RUNNERS,
     Hosts,
     stored_is_what_was_acknowledged,
@@ -59,6 +61,9 @@ def test_runner_requires_its_key(hosts: Hosts) -> None:
     for headers in ({}, {"X-Runner-Key": "another"}):
         reply = httpx.post(f"{url}/describe", headers=headers)
         assert (reply.status_code, "RUNNER_KEY" in reply.text) == (403, True)
+    for key in (RUNNER_KEY, NEXT_RUNNER_KEY):
+        reply = httpx.post(f"{url}/describe", headers={"X-Runner-Key": key})
+        assert reply.status_code == 415  # it is let in, and sends no message
 
 
 async def test_stopped_runner_host_fails_no_request(hosts: Hosts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ def breakable(bentoml_home: Path, tmp_path: Path) -> Iterator[Breakable]:
                 log=tmp_path / "log",
                 # What Redis had is to be seen missing, not answered for by the process's own cache.
                 LOCAL_CACHE_ENTRIES="0",
+                # The time for the log is beside that for requests.
+                STOP_SECONDS="2",
+                LOG_DRAIN_SECONDS="60",
             )
         )
         yield Breakable(bento, postgres, redis)
@@ -100,6 +104,17 @@ def test_redis_and_postgresql_outages_fail_no_prediction(
             assert scalar(bento.database_url, ids) == made
             assert scalar(bento.database_url, "SELECT count(*) FROM comparisons") == 3
             assert client.get("/analytics/summary").json()["total_predictions"] == made
+
+        # Without PostgreSQL again, and now it has to end.
+        made += post_all(client, "at the end")
+        bento.process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            bento.process.wait(4)
+        with embedded_postgres(tmp_path / "postgres"):
+            assert bento.process.wait(RECOVERY_SECONDS) == 0
+            assert scalar(bento.database_url, count) == made
+            assert scalar(bento.database_url, ids) == made
+    assert "predictions left" not in bento.log.read_text(encoding="utf-8")
 
 
 def test_sigterm_writes_spooled_predictions_to_postgresql(breakable: Breakable) -> None:

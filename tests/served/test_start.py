@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import signal
 import socket
@@ -152,4 +154,33 @@ def test_built_bento_serves_predictions_and_the_dashboard_from_any_folder(
     # The image has the Bento without the private servers.
     [bento] = (home / "bentos" / "sentiment").glob("*/src")
     shutil.rmtree(bento / "serving" / "embedded")
+    listed = sentiment_of_the_image(bento.parent, elsewhere, "--help")
+    for name in ("doctor", "log", "make-key", "migrate", "rollout"):
+        assert re.search(rf"^│ {name} ", listed.stdout, re.MULTILINE)
+    shipped = sentiment_of_the_image(bento.parent, elsewhere, "log", "ship", str(elsewhere))
+    assert (shipped.returncode, shipped.stderr.count("\n")) == (1, 1)
+    assert f"{elsewhere} is no spool" in shipped.stderr
     assert "DATABASE_URL is not set" in only_line(command, environment, elsewhere)
+
+
+def sentiment_of_the_image(
+    bento: Path, folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command `sentiment` as the Dockerfile writes it, in `folder`."""
+    written = re.search(
+        r"printf '(.*)' > /app/.venv/bin/sentiment", (ROOT / "deploy" / "Dockerfile.j2").read_text()
+    )
+    assert written is not None
+    script = bento / "sentiment"
+    script.write_text(written[1].replace("\\n", "\n"))
+    script.chmod(0o755)
+    (folder / "scripts").mkdir(exist_ok=True)
+    (folder / "scripts" / "cli.py").write_text("raise SystemExit('not this one')")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    url = "postgresql://nobody@127.0.0.1:9/none"
+    return subprocess.run(
+        [script, *arguments],
+        cwd=folder,
+        env={"PATH": path, "BENTO_PATH": str(bento), "DATABASE_URL": url, "COLUMNS": "100"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,27 +19,20 @@ from monitoring.tools import MONITORING
 from tests.processes import child_that_runs
 from tests.prove.alerts.prometheus import Prometheus, prometheus
 from tests.served.stack import stopped
-from tests.serving import ServedBento
-from tests.waiting import until
+from tests.serving import Serve, ServedBento
+from tests.waiting import until, wait_until
 
 SCRAPED_SECONDS = 30.0
-RATE = "15s"  # what Grafana takes for $__rate_interval, if it is looked at every second
-# Counters with labels have no series until they count; and these count only what went wrong, or
-# what nobody did.
-MAY_BE_MISSING = {
-    "background_failures_total",
-    "shed_requests_total",
-    "redis_errors_total",
-    "timed_out_requests_total",
-    "model_abandoned_texts_total",
-    "rate_limited_requests_total",
-    "rollout_changes_total",
-    "shadow_texts_total",
-}
+QUIET_SECONDS = 30.0
+# What Grafana takes for the variables, if all is chosen and it is looked at every second.
+VARIABLES = {
+    "$__rate_interval": "15s", "$namespace": ".*", "$job": "sentiment", "$instance": ".*",
+}  # fmt: skip
+CHOSEN = {name.removeprefix("$"): value for name, value in VARIABLES.items()}
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_NOT_A_NAME = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\b(by|on)\s*\([^)]*\)')
-_WORDS = {"sum", "rate", "increase", "max", "min", "or", "and", "absent", "group_left",
-          "histogram_quantile"}  # fmt: skip
+_NOT_A_NAME = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]|\b(by|on)\s*\([^)]*\)|\b[0-9.]+e-[0-9]+')
+_WORDS = {"sum", "rate", "increase", "max", "min", "or", "and", "unless", "absent", "group_left",
+          "histogram_quantile", "clamp_min", "timestamp", "last_over_time"}  # fmt: skip
 
 
 def names_in(expression: str) -> set[str]:
@@ -46,10 +41,15 @@ def names_in(expression: str) -> set[str]:
 
 
 def queries() -> Iterator[str]:
-    """The query of every panel of the dashboards."""
+    """The query of every panel of the dashboards, with all chosen."""
     for _, dashboard in dashboards():
         for panel in json.loads(dashboard)["panels"]:
-            yield from (target["expr"] for target in panel.get("targets", []))
+            for target in panel.get("targets", []):
+                expression = target["expr"]
+                for name, value in VARIABLES.items():
+                    expression = expression.replace(name, value)
+                assert "$" not in expression
+                yield expression
 
 
 def rules() -> Iterator[dict[str, Any]]:
@@ -96,14 +96,39 @@ async def test_queries_of_dashboards_and_alerts_have_answers(
     await traffic_of_every_kind(unlimited)
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     await until(lambda: recorded <= watching.metrics(), SCRAPED_SECONDS)
-    known = watching.metrics() | MAY_BE_MISSING
-    for expression in (query.replace("$__rate_interval", RATE) for query in queries()):
+    known = watching.metrics()
+    for expression in queries():
         assert names_in(expression) <= known, expression
-        if not names_in(expression) & MAY_BE_MISSING:
-            assert watching.query(expression), expression
+        assert watching.query(expression), expression
     for rule in rules():
         assert names_in(rule["expr"]) <= known, rule
         watching.query(rule["expr"])
+
+
+def without_numbers(watching: Prometheus) -> list[str]:
+    """The queries whose panel would be empty, or show a value that is no number."""
+    return [
+        expression
+        for expression in queries()
+        if not (samples := watching.query(expression))
+        or not all(math.isfinite(float(sample["value"][1])) for sample in samples)
+    ]
+
+
+def test_every_panel_shows_numbers_right_after_the_start_of_a_quiet_service(
+    serve_own: Serve, tmp_path: Path
+) -> None:
+    with serve_own("quiet") as bento, prometheus(tmp_path, bento.url) as watching:
+        # It has looked twice, and the log's shipper has started.
+        wait_until(lambda: without_numbers(watching) == [], QUIET_SECONDS)
+        wait_until(lambda: watching.query("count_over_time(up[1m]) > 20"), QUIET_SECONDS)
+        assert without_numbers(watching) == []
+        assert watching.alerts() == {}
+        # One service is chosen, and another is not.
+        for label, value in (("namespace", "other"), ("job", "other"), ("instance", "other:1")):
+            others = [query.replace(f'{label}=~"{CHOSEN[label]}"', f'{label}=~"{value}"')
+                      for query in queries()]  # fmt: skip
+            assert [query for query in others if watching.query(query)] == []
 
 
 async def test_hanging_runner_fires_an_alert(unlimited: ServedBento, watching: Prometheus) -> None:

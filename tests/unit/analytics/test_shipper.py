@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from analytics.log.rejected import (
     rejected_bytes,
     set_aside,
 )
-from analytics.log.segments import remove_temporary, segments
-from analytics.log.shipper import MAX_BATCH_PREDICTIONS, Shipper
+from analytics.log.segments import new_segment, remove_temporary, segments
+from analytics.log.shipper import MAX_BATCH_PREDICTIONS, OVERDUE_SECONDS, Shipper
 from analytics.log.spool import Spool
+from analytics.log.unshipped import spool_id
 from core.types import Prediction
 from tests.unit.fakes import FakeWriter, counter
 from tests.unit.fakes import prediction as make_prediction
@@ -105,6 +107,32 @@ async def test_gauges_of_the_spool_grow_while_postgresql_is_away(
     there = sum(path.stat().st_size for path in segments(tmp_path))
     await until(lambda: counter("prediction_log_spool_bytes") == there)
     await until(lambda: counter("prediction_log_spool_age_seconds") > 1)
+    shipping.cancel()
+    await asyncio.wait([shipping])
+
+
+async def test_predictions_count_as_overdue_once_the_oldest_has_waited_too_long(
+    tmp_path: Path, writer: FakeWriter
+) -> None:
+    name = spool_id(tmp_path)
+
+    def overdue() -> float:
+        return counter("prediction_log_overdue_predictions", spool=name)
+
+    now = datetime.now(UTC)
+    new_segment(tmp_path, now).write_bytes(encode(Entry((record("new"),))))
+    writer.errors = [OSError("down")] * 1_000
+    shipping = asyncio.create_task(
+        Shipper(tmp_path, writer, poll_seconds=0.01).run(asyncio.Event())
+    )
+    await until(lambda: len(writer.errors) < 1_000)
+    assert overdue() == 0
+    old = new_segment(tmp_path, now - timedelta(seconds=OVERDUE_SECONDS + 1))
+    old.write_bytes(encode(Entry((record("old"), record("old, too")))))
+    await until(lambda: overdue() == 3)
+    writer.errors = []
+    await until(lambda: len(writer.taken) == 3)
+    await until(lambda: overdue() == 0)
     shipping.cancel()
     await asyncio.wait([shipping])
 

@@ -314,11 +314,47 @@ def test_env_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     assert done.stdout.strip() == r"'k\xe4se'"
 
 
+@pytest.mark.parametrize("name", ["runner_key", "runner_key_also_accepted"])
 @pytest.mark.parametrize("key", ["line\nbreak", "trailing ", "caf\u00e9", " padded "])
-def test_runner_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+def test_runner_key_that_no_header_can_carry_is_refused_and_not_shown(name: str, key: str) -> None:
     with pytest.raises(ValidationError, match="printable ASCII without spaces") as caught:
-        settings(runner_key=key)
+        settings(**{name: key})
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "also_accepted", "sent", "accepted"),
+    [
+        (None, None, None, ()),
+        ("old", None, "old", ("old",)),
+        ("old", "new", "old", ("old", "new")),
+        ("new", "old", "new", ("new", "old")),
+        ("a,b", None, "a,b", ("a,b",)),
+    ],
+)
+def test_api_sends_one_runner_key_and_runners_accept_two(
+    key: str | None, also_accepted: str | None, sent: str | None, accepted: tuple[str, ...]
+) -> None:
+    made = settings(runner_key=key, runner_key_also_accepted=also_accepted)
+    made.check_runner_keys()
+    assert (made.sent_runner_key, made.accepted_runner_keys) == (sent, accepted)
+
+
+def test_api_process_has_time_for_its_clients_its_requests_and_its_log() -> None:
+    assert settings().api_stop_seconds == 1 + 30 + 10
+    made = settings(drain_seconds=5, stop_seconds=2, log_drain_seconds=60)
+    assert made.api_stop_seconds == 67
+
+
+@pytest.mark.parametrize("value", ["-1", "3601", "nan", "inf", "ten"])
+def test_time_for_the_log_is_bounded(value: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(log_drain_seconds=value)
+
+
+def test_second_runner_key_alone_is_refused() -> None:
+    with pytest.raises(MissingSetting, match="RUNNER_KEY is not set, but RUNNER_KEY_ALSO_ACCEPTED"):
+        settings(runner_key_also_accepted="k").check_runner_keys()
 
 
 def test_runner_key_may_have_spaces_inside() -> None:

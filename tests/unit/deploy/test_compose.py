@@ -132,7 +132,7 @@ def test_it_is_given_the_time_to_stop() -> None:
     settings = Settings(_env_file=None)
     grace = VARIABLE.fullmatch(SERVICES["api"]["stop_grace_period"])
     assert grace is not None
-    assert int(grace["rest"].removesuffix("s")) > settings.drain_seconds + settings.stop_seconds
+    assert int(grace["rest"].removesuffix("s")) > settings.api_stop_seconds
 
 
 def test_prometheus_asks_what_is_there() -> None:
@@ -174,5 +174,6 @@ def test_grafana_finds_its_dashboards_and_data_sources() -> None:
     assert {source["uid"] for source in sources} == {"prometheus", "jaeger"}
     # A dashboard's data source is a variable, whose choices are the sources of this type.
     for dashboard in (ROOT / "monitoring" / "dashboards").glob("*.json"):
-        [variable] = json.loads(dashboard.read_text())["templating"]["list"]
-        assert (variable["type"], variable["query"]) == ("datasource", "prometheus")
+        source, *choices = json.loads(dashboard.read_text())["templating"]["list"]
+        assert (source["type"], source["query"]) == ("datasource", "prometheus")
+        assert {choice["datasource"]["uid"] for choice in choices} == {f"${{{source['name']}}}"}

@@ -73,5 +73,5 @@ def test_it_is_asked_whether_it_is_ready() -> None:
 
 def test_it_is_given_the_time_to_stop() -> None:
     settings = Settings.model_validate({})
-    assert DEPLOY["drainingSeconds"] > settings.drain_seconds + settings.stop_seconds
+    assert DEPLOY["drainingSeconds"] > settings.api_stop_seconds
     assert DEPLOY["overlapSeconds"] > settings.drain_seconds

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from core.paths import ROOT
-from scripts.prove import NAMES, PROOFS, Result, section, with_section
+from scripts.prove import NAMES, PROOFS, Result, section, shortened, with_section
 from tests.prove.conftest import Recorder
 
 
@@ -58,6 +58,30 @@ def test_section_says_whether_it_is_proven() -> None:
     assert "**NOT proven**, 2 tests, 2 s." in text
     assert "| `test_a` | passed | 1.2 | ready 9.5 s |\n| `test_b` | failed | 0.5 |  |\n" in text
     assert "`make prove-alerts`, 20" in text
+
+
+def many(count: int, outcome: str = "passed", measured: str = "") -> list[Result]:
+    return [Result(f"test_a[{number}]", outcome, 1.0, measured) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("results", "rows"),
+    [
+        ([], []),
+        (many(1), many(1)),
+        (many(5), many(5)),
+        (many(6), [Result("test_a", "passed", 6.0, "6 inputs")]),
+        # Each failure, and each figure, has its row.
+        ([*many(6), *many(1, "failed")], [*many(6), *many(1, "failed")]),
+        (many(6, measured="9 s"), many(6, measured="9 s")),
+        (
+            [Result("test_b", "failed", 1.0), *many(7)],
+            [Result("test_b", "failed", 1.0), Result("test_a", "passed", 7.0, "7 inputs")],
+        ),
+    ],
+)
+def test_many_inputs_that_pass_have_one_row(results: list[Result], rows: list[Result]) -> None:
+    assert shortened(results) == rows
 
 
 def test_new_section_replaces_the_old_one_and_leaves_the_others() -> None:

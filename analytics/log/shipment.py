@@ -1,0 +1,149 @@
+"""Ships what a spool holds that no service ships any more, such as one on a left volume."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from analytics.log.records import ComparisonRecord
+from analytics.log.rejected import REJECTED, count_rejected
+from analytics.log.segments import segments
+from analytics.log.shipper import Shipper, Writer
+from analytics.log.shipper_supervisor import LOCK, FolderLock
+from analytics.log.unshipped import Unshipped
+from analytics.log.writer import LogWriter
+from core.postgres import create_engine, describe_failure
+from core.types import Failure, Prediction
+
+# As the shipper of a service: a batch of a backlog takes a second or two.
+DATABASE_TIMEOUT_SECONDS = 60.0
+POLL_SECONDS = 0.1
+
+
+class NoSpool(ValueError):
+    """The folder is no spool, and has none in it."""
+
+
+class SpoolInUse(RuntimeError):
+    """A shipper runs for the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """The result of `ship_folder`."""
+
+    folder: str
+    stored: int  # predictions that this run brought to PostgreSQL, or found there
+    rejected: int  # lines that this run has set aside
+    left: int  # predictions that the spool still holds
+    segments_left: int
+    rejected_lines: int  # in rejected.jsonl, also of earlier runs
+    reason: str | None  # why segments are left
+
+
+class _WatchedWriter:
+    """Counts what another writer stores, and notes when it last did, and why it does not."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.stored = 0
+        self.answered_at = time.monotonic()
+        self.error: Exception | None = None
+
+    async def write(
+        self,
+        predictions: Sequence[Prediction],
+        comparisons: Sequence[ComparisonRecord],
+        failures: Sequence[Failure],
+    ) -> None:
+        try:
+            await self._writer.write(predictions, comparisons, failures)
+        except Exception as error:
+            self.error = error
+            raise
+        self.stored += len(predictions)
+        self._note_answer()
+
+    async def check(self) -> None:
+        await self._writer.check()
+        self._note_answer()
+
+    def _note_answer(self) -> None:
+        self.answered_at, self.error = time.monotonic(), None
+
+
+def spool_in(folder: Path) -> Path:
+    """The spool that `folder` is, or that it has as a DATA_FOLDER has it.
+
+    Raises:
+        NoSpool: it is neither, so nothing is known about the predictions in it.
+    """
+    for candidate in (folder, folder / "spool"):
+        if segments(candidate) or any((candidate / name).exists() for name in (LOCK, REJECTED)):
+            return candidate
+    raise NoSpool(f"{folder} is no spool: it has no segments, and no {LOCK}")
+
+
+async def ship_folder(folder: Path, database_url: URL, *, wait_seconds: float) -> Shipment:
+    """Ship all segments of a spool, each prediction once, also if this was killed before.
+
+    Ends once the spool is empty, or once PostgreSQL has stored nothing for `wait_seconds`.
+
+    Raises:
+        NoSpool: the folder is no spool.
+        SpoolInUse: a service ships it.
+        OSError: the folder cannot be written to.
+    """
+    spool = spool_in(folder)
+    with closing(FolderLock(spool / LOCK)) as lock:
+        if not lock.acquire():
+            raise SpoolInUse(
+                f"a running service ships {spool} and holds its {LOCK}; stop the service, or let "
+                "it ship"
+            )
+        rejected_before = count_rejected(spool)
+        engine = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
+        writer = _WatchedWriter(LogWriter(engine))
+        try:
+            await _ship(spool, writer, wait_seconds)
+        finally:
+            await engine.dispose()
+        waiting, rejected_lines = segments(spool), count_rejected(spool)
+        return Shipment(
+            folder=str(spool),
+            stored=writer.stored,
+            rejected=max(0, rejected_lines - rejected_before),
+            left=Unshipped(spool).count(),
+            segments_left=len(waiting),
+            rejected_lines=rejected_lines,
+            reason=_reason(writer, wait_seconds) if waiting else None,
+        )
+
+
+async def _ship(spool: Path, writer: _WatchedWriter, wait_seconds: float) -> None:
+    stopping = asyncio.Event()
+    stopping.set()
+    shipping = asyncio.create_task(Shipper(spool, writer, poll_seconds=POLL_SECONDS).run(stopping))
+    try:
+        while not shipping.done() and time.monotonic() < writer.answered_at + wait_seconds:
+            await asyncio.wait({shipping}, timeout=POLL_SECONDS)
+    finally:
+        shipping.cancel()
+        [result] = await asyncio.gather(shipping, return_exceptions=True)
+    if isinstance(result, Exception):
+        raise result
+
+
+def _reason(writer: _WatchedWriter, wait_seconds: float) -> str:
+    if writer.error is not None:
+        return (
+            f"PostgreSQL has stored nothing for {wait_seconds:g} s: "
+            f"{describe_failure(writer.error)}"
+        )
+    return "a process still writes to them, or they cannot be read"

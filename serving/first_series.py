@@ -1,0 +1,64 @@
+"""The series of an API process's metrics, at 0 before its first request."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from core import metrics
+from core.metrics import start_at_zero
+from core.postgres import QueryType
+from core.rate_limits import LIMIT_NAMES
+from core.redis import Operation
+from core.types import SENTIMENTS, VERSIONS
+from rollout.changes import Action
+from runners.admission import Reason
+from web.routes import PREDICT_PATHS, ROUTES
+
+# The tasks and threads of all processes, as they name themselves; a test compares.
+BACKGROUND_TASKS = (
+    "CacheWriter",
+    "DriftWatch",
+    "FailuresWriter",
+    "KeyRing",
+    "KeyUse",
+    "LivePolicy",
+    "ModelChange",
+    "PartitionMaintenance",
+    "PredictionLog",
+    "RolloutController",
+    "RunnerClient",
+    "Shadow",
+    "Shipper",
+    "ShipperProcess",
+    "ShipperSupervisor",
+    "Spool",
+    "SpoolGauges",
+)
+# The failures that count against the objectives, and the refusals.
+PREDICT_STATUSES = ("429", "500", "503", "504")
+
+
+def start_api_series() -> None:
+    """Make every series that this process, and the log shipper, may count in."""
+    for route in ROUTES:
+        start_at_zero(metrics.http_requests, [route.path], [str(route.success_status)])
+    start_at_zero(metrics.http_requests, PREDICT_PATHS, PREDICT_STATUSES)
+    start_at_zero(metrics.http_request_duration, PREDICT_PATHS)
+    start_at_zero(metrics.timed_out_requests, ["deadline", "body", "headers"])
+    start_at_zero(metrics.shed_requests, [*get_args(Reason), "throttle", "event_loop"])
+    start_at_zero(metrics.rate_limited, LIMIT_NAMES)
+    start_at_zero(metrics.predictions, SENTIMENTS, VERSIONS)
+    for metric in (
+        metrics.abandoned_texts,
+        metrics.confidence,
+        metrics.runner_calls,
+        metrics.runner_failovers,
+    ):
+        start_at_zero(metric, VERSIONS)
+    start_at_zero(metrics.comparisons, ["agree", "disagree"])
+    start_at_zero(metrics.shadow_texts, ["compared", "failed", "skipped"])
+    start_at_zero(metrics.rollout_changes, get_args(Action))
+    start_at_zero(metrics.redis_errors, get_args(Operation))
+    start_at_zero(metrics.db_queries, get_args(QueryType))
+    start_at_zero(metrics.db_query_duration, get_args(QueryType))
+    start_at_zero(metrics.background_failures, BACKGROUND_TASKS)
