@@ -14,7 +14,7 @@ from rich.console import Console
 from core.paths import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 
 
 class PackagesUnavailable(RuntimeError):

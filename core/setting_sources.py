@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
@@ -12,6 +13,8 @@ _QUOTES = ("'", '"')
 
 class TrimmedSource(PydanticBaseSettingsSource):
     """Another source, without white space, line ends and a pair of quotes around each value.
+
+    A value that has to be one of several words may be in another case.
 
     `docker run --env-file` passes quotes on, and a secret in a file mostly ends with a line end. A
     value of which nothing is left counts as unset.
@@ -28,7 +31,29 @@ class TrimmedSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         values = {name: _trimmed(value) for name, value in self._source().items()}
-        return {name: value for name, value in values.items() if value != ""}
+        fields = self.settings_cls.model_fields
+        return {
+            name: _spelled(value, fields[name].annotation) if name in fields else value
+            for name, value in values.items()
+            if value != ""
+        }
+
+
+def _spelled(value: Any, annotation: Any) -> Any:
+    """The choice that a value names in another case, such as `info` for `INFO`."""
+    if not isinstance(value, str):
+        return value
+    matching = (choice for choice in _choices(annotation) if choice.lower() == value.lower())
+    return next(matching, value)
+
+
+def _choices(annotation: Any) -> Iterator[str]:
+    """The strings of a Literal, also inside a union or another Literal."""
+    for part in get_args(annotation):
+        if isinstance(part, str):
+            yield part
+        else:
+            yield from _choices(part)
 
 
 def _trimmed(value: Any) -> Any:

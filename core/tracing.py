@@ -25,6 +25,8 @@ from opentelemetry.trace import (
     Tracer,
 )
 
+from core.own_url import is_own_url
+
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -46,9 +48,13 @@ def make_exporter(endpoint: str | None) -> OTLPSpanExporter:
         ValueError: one of these variables has an invalid value.
     """
     # Imported here, because a process without tracing does not need the SDK.
+    import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(endpoint=endpoint)
+    session = requests.Session()
+    # The SDK's own endpoint is on this machine, which no proxy of the environment can know.
+    session.trust_env = endpoint is not None and not is_own_url(endpoint)
+    return OTLPSpanExporter(endpoint=endpoint, session=session)
 
 
 def start_tracing(service_name: str, endpoint: str | None = None) -> None:

@@ -16,7 +16,8 @@ def find_column(name: str, names: Sequence[str]) -> int:
     found = [index for index, known in enumerate(names) if known == name]
     found = found or [index for index, known in enumerate(names) if _bare(known) == _bare(name)]
     if not found:
-        raise InvalidInput(f"no column {name}; the columns are: {', '.join(names)}", "--column")
+        known = f"the columns are: {', '.join(names)}" if any(names) else "no column has a name"
+        raise InvalidInput(f"no column {name}; {known}", "--column")
     if len(found) > 1:
         raise InvalidInput(_several(name, found))
     return found[0]
@@ -36,7 +37,7 @@ def require_distinct(names: Sequence[str]) -> None:
 
 def _several(name: str, found: Sequence[int]) -> str:
     places = " and ".join(str(index + 1) for index in found)
-    return f"columns {places} have the same name: {name or 'none'}"
+    return f"columns {places} have {f'the same name: {name}' if name else 'no name'}"
 
 
 def _bare(name: str) -> str:

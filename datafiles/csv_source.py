@@ -52,13 +52,11 @@ class CsvSource(RecordSource):
             self._delimiter = sep[1]
         else:
             self._delimiter = _detected(file.sample, (column, *(keep or ())), file.path.suffix)
-        with file.open(0) as stream:
-            lines = Lines(file, stream, Position())
-            if sep:
-                lines.next_line()
-                lines.begin_record()
-            header = self._read_header(lines)
-            self._data = Position(lines.offset, lines.number)
+        self._skips_blanks = False
+        header = self._read_header(file, has_sep=sep is not None)
+        if _has_blanks(header, file.sample, self._delimiter):
+            self._skips_blanks = True
+            header = self._read_header(file, has_sep=sep is not None)
         self._fields = len(header)
         self._text = find_column(column, header)
         self.column = header[self._text]
@@ -71,26 +69,36 @@ class CsvSource(RecordSource):
     @property
     def description(self) -> str:
         by = DELIMITERS.get(self._delimiter, f"the character {self._delimiter}")
-        return f"CSV with {by}, {self._file.description}"
+        blanks = " and blanks" if self._skips_blanks else ""
+        return f"CSV with {by}{blanks}, {self._file.description}"
 
     def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
         return super().chunks(max(start, self._data, key=lambda position: position.offset), limit)
 
-    def _read_header(self, lines: Lines) -> list[str]:
-        try:
-            header = self._next_row(_rows(lines, self._delimiter), lines)
-        except StopIteration:
-            header = []
-        except UnusableRow as error:
-            raise InvalidInput(f"the header cannot be read: {error}") from error
+    def _read_header(self, file: TextFile, *, has_sep: bool) -> list[str]:
+        """Read the names of the columns; the rows begin after them."""
+        with file.open(0) as stream:
+            lines = Lines(file, stream, Position())
+            if has_sep:
+                lines.next_line()
+                lines.begin_record()
+            try:
+                header = self._next_row(self._rows(lines), lines)
+            except StopIteration:
+                header = []
+            except UnusableRow as error:
+                raise InvalidInput(f"the header cannot be read: {error}") from error
+            self._data = Position(lines.offset, lines.number)
         if not header:
             raise InvalidInput("a CSV file must begin with the names of its columns")
+        if "\0" in "".join(header):
+            raise InvalidInput("its header has NUL characters, so it is no text file")
         if header[0].lstrip().startswith("{"):
             raise InvalidInput("it has JSON lines, not CSV", "--from jsonl")
         return header
 
     def _reader(self, lines: Lines) -> Callable[[], Record | None]:
-        rows = _rows(lines, self._delimiter)
+        rows = self._rows(lines)
         return lambda: self._record(self._next_row(rows, lines))
 
     def _record(self, values: list[str]) -> Record | None:
@@ -99,6 +107,16 @@ class CsvSource(RecordSource):
         if len(values) != self._fields:
             raise UnusableRow(f"{len(values)} fields; the header has {self._fields}")
         return Record(self._check(values[self._text]), [values[index] for index in self._kept])
+
+    def _rows(self, lines: Lines) -> Iterator[list[str]]:
+        """Parse lines of limited length; it continues after a row that cannot be read."""
+        # Strict, so that a quote that is never closed is an error.
+        return csv.reader(
+            _Decoded(lines),
+            delimiter=self._delimiter,
+            skipinitialspace=self._skips_blanks,
+            strict=True,
+        )
 
     def _next_row(self, rows: Iterator[list[str]], lines: Lines) -> list[str]:
         """Read a row. One that cannot be read is its first line alone: an open quote may be its
@@ -135,10 +153,11 @@ class _Decoded(Iterator[str]):
         raise StopIteration
 
 
-def _rows(lines: Lines, delimiter: str) -> Iterator[list[str]]:
-    """Parse lines of limited length; it continues after a row that cannot be read."""
-    # Strict, so that a quote that is never closed is an error.
-    return csv.reader(_Decoded(lines), delimiter=delimiter, strict=True)
+def _has_blanks(header: Sequence[str], sample: str, delimiter: str) -> bool:
+    """Whether a blank follows each delimiter, also before quotes, which would be text otherwise."""
+    names = header[1:]
+    has_blanks = bool(names) and all(name.startswith(" ") for name in names)
+    return has_blanks and re.search(f'{re.escape(delimiter)} +"', sample) is not None
 
 
 def _checked(delimiter: str) -> str:

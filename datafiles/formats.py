@@ -36,7 +36,8 @@ class Format(StrEnum):
         try:
             return _ENDINGS[suffixes[-1]]
         except (KeyError, IndexError):
-            raise InvalidInput(f"{path} must end in .csv, .jsonl or .parquet", "--from") from None
+            endings = ".csv, .tsv, .jsonl or .parquet"
+            raise InvalidInput(f"its name must end in {endings}", "--from") from None
 
     @classmethod
     def of_output(cls, path: Path) -> Format:
@@ -45,10 +46,11 @@ class Format(StrEnum):
         Raises:
             InvalidInput: the ending of its name says none.
         """
-        try:
-            return cls(path.suffix.lower().removeprefix("."))
-        except ValueError:
-            raise InvalidInput(f"{path} must end in .csv, .jsonl or .parquet", "--to") from None
+        ending = path.suffix.lower()
+        # A document of JSON would have to be an array.
+        if ending not in _ENDINGS or ending == ".json":
+            raise InvalidInput(f"{path} must end in .csv, .tsv, .jsonl or .parquet", "--to")
+        return _ENDINGS[ending]
 
 
 _ENDINGS = {
@@ -106,6 +108,10 @@ def open_source(
     if source.format is not Format.csv and source.delimiter is not None:
         raise InvalidInput(f"{source.format} has no delimiter")
     if source.format is Format.parquet:
+        if source.encoding is not None:
+            raise InvalidInput("parquet has no encoding")
+        if compression := compression_of(source.path):
+            raise InvalidInput(f"it is compressed with {compression}; decompress it first")
         # Imported here because only this needs pyarrow, which a command may have to install.
         from datafiles.parquet_source import ParquetSource
 

@@ -79,5 +79,7 @@ class Lines:
             part = self._file.readline(MAX_LINE_BYTES)
             length += len(part)
         if self.offset == 0:
-            content = content.removeprefix(_BOM)
+            # Tools that add one to a file that has one already leave two.
+            while content.startswith(_BOM):
+                content = content.removeprefix(_BOM)
         return _Line(self._original(content), length)

@@ -44,6 +44,8 @@ class ParquetSource:
                 schema, metadata = file.schema_arrow, file.metadata
                 groups = map(metadata.row_group, range(metadata.num_row_groups))
                 self._groups = [group.num_rows for group in groups]
+        except pa.ArrowNotImplementedError as error:
+            raise InvalidInput(f"it has values that cannot be read: {_line(error)}") from error
         except (pa.ArrowException, OSError) as error:
             raise InvalidInput(f"not a Parquet file: {_line(error)}") from error
         self.column = schema.names[find_column(column, schema.names)]

@@ -31,7 +31,12 @@ _OTHERS = {
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ": "compressed with xz",
     b"%PDF": "a PDF document",
+    b"ARROW1\0\0": "an Arrow file",
+    b"Obj\x01": "an Avro file",
+    b"SQLite format 3\0": "an SQLite database",
 }
+# Where the header of a tar archive has its name.
+_TAR_OFFSET = 257
 _SWAPPED = bytes.maketrans(b"\r\n", b"\n\r")
 _QUOTED = re.compile(r'"[^"]*"')
 _LINE_END = re.compile(r"\r*\n|\r")
@@ -61,19 +66,18 @@ class TextFile:
 
     def __init__(self, path: Path, encoding: str | None, *, always_utf: bool) -> None:
         self.path = path
-        magic = _magic(path)
-        for beginning, kind in _OTHERS.items():
-            if magic.startswith(beginning):
-                raise InvalidInput(f"it is {kind}")
         self._compression = compression_of(path)
         self._bytes = path.stat().st_size
         self._raw: BinaryIO | None = None
         with self._opened() as file:
             sample = file.read(SAMPLE_BYTES)
+        if kind := _other_kind(sample):
+            inside = f", compressed with {self._compression}" if self._compression else ""
+            raise InvalidInput(f"it is {kind}{inside}")
         self.encoding = _checked(encoding) if encoding else _detected(sample, always_utf=always_utf)
         # A character or a line may be cut at the end of the sample.
         decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
-        self.sample = decoder.decode(sample, final=len(sample) < SAMPLE_BYTES).removeprefix(BOM)
+        self.sample = decoder.decode(sample, final=len(sample) < SAMPLE_BYTES).lstrip(BOM)
         first_end = _LINE_END.search(self.sample if always_utf else _QUOTED.sub("", self.sample))
         self.swaps_line_ends = first_end is not None and first_end[0] == "\r"
         self._is_plain = (
@@ -154,6 +158,14 @@ def compression_of(path: Path) -> str | None:
     return next((name for start, name in _COMPRESSED.items() if magic.startswith(start)), None)
 
 
+def _other_kind(content: bytes) -> str | None:
+    """The kind of a file that has no rows of text, by how it begins; None: no such kind."""
+    if b"\0" in content[:_TAR_OFFSET] and content[_TAR_OFFSET:].startswith(b"ustar"):
+        return "a tar archive"
+    kinds = {**_OTHERS, **{magic: f"compressed with {name}" for magic, name in _COMPRESSED.items()}}
+    return next((kind for magic, kind in kinds.items() if content.startswith(magic)), None)
+
+
 def _magic(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(8)
@@ -199,7 +211,7 @@ def _detected(sample: bytes, *, always_utf: bool) -> str:
     if encoding == "utf-8-sig" or (encoding == UTF_8 and always_utf):
         return UTF_8
     if encoding.startswith("utf-32"):
-        raise InvalidInput("it is in UTF-32, not in UTF-8", "--encoding")
+        raise InvalidInput("it is in UTF-32, which is not read; convert it to UTF-8")
     if encoding != UTF_8:
         return encoding
     # The last line may be cut.

@@ -15,6 +15,8 @@ import httpx
 import typer
 from rich.progress import Progress
 
+# A proxy of HTTP_PROXY cannot know the services of this machine.
+os.environ.setdefault("NO_PROXY", "localhost,127.0.0.1,::1")
 URL = os.environ.get("SENTIMENT_URL", "http://127.0.0.1:3000")
 API_KEY = os.environ.get("SENTIMENT_API_KEY")
 AT_ONCE = 8

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.files import ADAPTER_SETTINGS, TOKENIZER_FILES, read_json_object, refuse_adapter
+from models.files import (
+    ADAPTER_SETTINGS,
+    TOKENIZER_FILES,
+    link_needed_files,
+    read_json_object,
+    refuse_adapter,
+)
 from runners.engines.weights import CONFIG_FILE
 from runners.model_store import InvalidCheckpoint, labels_of
 
@@ -46,6 +53,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     [architecture] = config["architectures"]
     kept = {name: value for name, value in config.items() if value is not None}
     return kept | {"model_type": ARCHITECTURES[architecture]}
+
+
+def check_files(folder: Path) -> None:
+    """Check what the files of a checkpoint show without torch.
+
+    Raises:
+        InvalidCheckpoint: it cannot be served, or a file is missing or broken.
+    """
+    read_config(folder)
+    with tempfile.TemporaryDirectory() as linked:
+        link_needed_files(folder, Path(linked))
 
 
 def _checkpoints_below(folder: Path) -> str:

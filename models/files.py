@@ -162,15 +162,24 @@ def _shards(names: Collection[str], stem: str, suffix: str) -> list[str]:
     return sorted(parts)
 
 
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
 def link_needed_files(folder: Path, into: Path) -> WeightFiles:
     """Link the files that an import reads into `into`, so that a library sees no others.
 
     Raises:
         InvalidCheckpoint: it is an adapter; a file is missing, empty or only a pointer to one.
     """
-    names = {path.name for path in folder.iterdir() if path.is_file()}
+    names = {path.name for path in folder.iterdir() if path.is_file() or _leads_nowhere(path)}
     for name in needed_files(names):
         path = folder / name
+        if _leads_nowhere(path):
+            raise InvalidCheckpoint(
+                f"{name} is a link to {path.readlink()}, which is missing. Copy the checkpoint "
+                "with the files of its links (cp -L)"
+            )
         try:
             with path.open("rb") as file:
                 start = file.read(len(_LFS_POINTER))

@@ -6,12 +6,14 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -27,7 +29,7 @@ from models.files import WeightFiles, link_needed_files, one_line
 from models.tokenizer import write_tokenizer
 from runners.classifier import Classifier
 from runners.engines.engine import Engine
-from runners.engines.weights import CONFIG_FILE
+from runners.engines.weights import CONFIG_FILE, WEIGHTS_FILE
 from runners.golden_set import TEXTS
 from runners.model_store import InvalidCheckpoint, SavedModel
 
@@ -38,6 +40,10 @@ _COMPARED_SHAPES = ((1, 1), (1, 40), (5, 9), (33, 64), (2, 512))
 
 _OF_AN_ADAPTER = re.compile(r"lora_|\.base_layer\.|^base_model\.")
 _COMPUTED = ("distilbert.transformer.", "pre_classifier.", "classifier.")
+
+# What people save with torch.save() beside or around the weights.
+_RECORDS = ("state_dict", "model_state_dict", "model", "optimizer", "epoch")
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 Ids = NDArray[np.int64]
 
@@ -58,6 +64,7 @@ def import_checkpoint(
             why in one line.
     """
     config = read_config(folder)
+    with_versions = {name: package_version(name) for name in ("torch", "transformers", "bentoml")}
     with tempfile.TemporaryDirectory() as temporary:
         linked, prepared = Path(temporary) / "linked", Path(temporary) / "prepared"
         linked.mkdir()
@@ -67,7 +74,8 @@ def import_checkpoint(
         (linked / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
         max_tokens = token_limit(linked, config)
         network = _load(linked, weights)
-        network.save_pretrained(prepared)
+        # With the names of today: a checkpoint may have older ones, such as LayerNorm.gamma.
+        network.save_pretrained(prepared, save_original_format=False)
         write_tokenizer(
             linked, prepared, vocabulary=int(network.config.vocab_size), max_tokens=max_tokens
         )
@@ -79,7 +87,7 @@ def import_checkpoint(
             _compare_logits(network, reference.engine, model.max_tokens)
             return acceptance_gate(reference) if acceptance_gate else {}
 
-        return save_prepared(model, facts, make_engines, accept)
+        return save_prepared(model, {**facts, "imported_with": with_versions}, make_engines, accept)
 
 
 def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:
@@ -104,11 +112,17 @@ def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:
     except Exception as error:
         # Each format of weights raises its own exceptions, which derive from Exception alone.
         files = ", ".join(weights.names[:3])
+        if "Unsupported global" in str(error):
+            raise InvalidCheckpoint(
+                f"{files} holds Python objects beside weights, and an import runs none. Write the "
+                f"weights with save_pretrained(), as {WEIGHTS_FILE}"
+            ) from error
         raise InvalidCheckpoint(
             f"it cannot be loaded from {CONFIG_FILE} and {files}: {one_line(error)}. Correct "
             "config.json, or copy the checkpoint again"
         ) from error
     _refuse_other_weights(report)
+    _refuse_narrow_weights(folder, weights)
     _refuse_infinite_weights(network)
     network.train(mode=False)
     return network
@@ -128,7 +142,13 @@ def _refuse_other_weights(report: Mapping[str, Any]) -> None:
             f"{name} is {_shape(found)}, and {CONFIG_FILE} makes it {_shape(expected)}. Import the "
             "config.json of these weights"
         )
-    if missing := sorted(report["missing_keys"]):
+    missing = sorted(report["missing_keys"])
+    if wrapper := _wrapper_of(missing, unexpected):
+        raise InvalidCheckpoint(
+            f"its weights are inside another module or a record of the training ({wrapper}). Write "
+            "those of the model alone with model.save_pretrained()"
+        )
+    if missing:
         raise InvalidCheckpoint(
             f"it lacks weights, so it was never trained: {', '.join(missing[:5])}. Train it, or "
             "import the checkpoint that the training wrote"
@@ -139,6 +159,29 @@ def _refuse_other_weights(report: Mapping[str, Any]) -> None:
             f"it has weights that {CONFIG_FILE} does not mention: {', '.join(extra[:5])}. Import "
             "the config.json of these weights"
         )
+
+
+def _wrapper_of(missing: Sequence[str], unexpected: Sequence[str]) -> str | None:
+    """The name before the missing weights, as torch.compile and DataParallel put it there."""
+    for name in unexpected:
+        if name in _RECORDS or any(name.endswith(f".{weight}") for weight in missing):
+            return name
+    return None
+
+
+def _refuse_narrow_weights(folder: Path, weights: WeightFiles) -> None:
+    """Refuse weights in 8 bits or as integers: without scales they are other numbers."""
+    for file in weights.names:
+        if not file.endswith(".safetensors"):
+            continue
+        with safe_open(folder / file, "numpy") as opened:
+            for name in list(opened.keys()):
+                found = opened.get_slice(name).get_dtype()
+                if name.startswith(_COMPUTED) and found not in _FLOATS:
+                    raise InvalidCheckpoint(
+                        f"its weights are quantized ({name} is of type {found}). Import the "
+                        "weights from before, in 32 or 16 bits"
+                    )
 
 
 def _shape(sizes: Sequence[int]) -> str:
@@ -176,7 +219,12 @@ def _compare_logits(original: PreTrainedModel, served: Engine, max_tokens: int) 
         for padded in (False, True):
             if padded:
                 mask[-1, ids.shape[1] // 2 + 1 :] = 0
-            expected = logits_of(original, ids, mask)
+            try:
+                expected = logits_of(original, ids, mask)
+            except (RuntimeError, ValueError) as error:
+                raise InvalidCheckpoint(
+                    f"transformers cannot compute it with its {CONFIG_FILE}: {one_line(error)}"
+                ) from error
             differences.append(np.abs(served.infer(ids, mask) - expected).max())
     largest = float(np.max(differences))
     # NaN weights give a difference of NaN, which is not within the bound either.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from core.input_text import refuse_unusable
 from core.late_packages import REQUIREMENTS, ensure_packages
 from core.types import Sentiment
 from datafiles.chunks import InvalidInput, Position, UnusableRow
@@ -29,6 +30,8 @@ from models.starter.sources import (
 from runners.model_store import SENTIMENT_OF_LABEL
 
 CALIBRATION_TEXTS = 300
+# Those that a command takes beside a file of labelled texts.
+_OPTIONS = ("--encoding", "--delimiter")
 # Sentences of 1 to 60 words: tweets, product reviews, editorials. Then reviews, some of which are
 # longer than a model's 512 tokens; only a few, because a review costs as much as thirty sentences.
 _TWEETS = 850
@@ -78,18 +81,26 @@ def read_texts(path: Path) -> EngineTexts:
     Raises:
         InvalidTexts: the file cannot be used.
     """
-    texts = read_labelled(path, MIN_TEXTS + CALIBRATION_TEXTS)
+    texts = read_labelled(path, MIN_TEXTS + CALIBRATION_TEXTS, has_options=False)
     return EngineTexts(
         calibration=[labelled.text for labelled in texts[:CALIBRATION_TEXTS]],
         gate=texts[CALIBRATION_TEXTS:],
     )
 
 
-def read_labelled(path: Path, at_least: int) -> list[LabelledText]:
+def read_labelled(
+    path: Path,
+    at_least: int,
+    *,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    has_options: bool = True,
+) -> list[LabelledText]:
     """The different texts of a file with the columns text and label, as `sentiment score` reads it.
 
     Labels are read alike from every format: in any case, and as checkpoints may abbreviate them. A
-    name that says no format is that of JSON lines.
+    name that says no format is that of JSON lines. With `has_options`, an error names the option of
+    the command that gives `encoding` or `delimiter`.
 
     Raises:
         InvalidTexts: the file cannot be read, a row is malformed, or there are too few.
@@ -98,17 +109,20 @@ def read_labelled(path: Path, at_least: int) -> list[LabelledText]:
     # A repeated text could both calibrate an engine and be in its gate.
     found: dict[str, LabelledText] = {}
     try:
-        for text, label in _rows(path):
+        for text, label in _rows(Input(path, _format(path), encoding, delimiter)):
             found.setdefault(text, LabelledText(text, label))
-    except (OSError, InvalidInput) as error:
-        raise InvalidTexts(f"{path} cannot be used: {error}") from error
+    except OSError as error:
+        raise InvalidTexts(f"{path} cannot be used: {error.strerror or error}") from error
+    except InvalidInput as error:
+        is_named = has_options and error.option in _OPTIONS
+        hint = f" (option: {error.option})" if is_named else ""
+        raise InvalidTexts(f"{path} cannot be used: {error}{hint}") from error
     if len(found) < at_least:
         raise InvalidTexts(f"{path} has {len(found):,} different texts; it needs {at_least:,}")
     return list(found.values())
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Sentiment]]:
-    file = Input(path, _format(path))
+def _rows(file: Input) -> Iterator[tuple[str, Sentiment]]:
     if needs_pyarrow(file):
         ensure_packages(REQUIREMENTS / "score.lock", "reading this file", PYARROW_MB)
     source = open_source(file, "text", ("label",), check=_checked_text)
@@ -118,11 +132,13 @@ def _rows(path: Path) -> Iterator[tuple[str, Sentiment]]:
             raise InvalidInput(f"line {first.line}: {first.reason}")
         labels = first_column(chunk)
         for line, text, label in zip(chunk.lines, chunk.texts, labels, strict=True):
-            sentiment = SENTIMENT_OF_LABEL.get(str(label).strip().lower())
+            # Of Parquet, some writers leave out that bytes are UTF-8.
+            name = label.decode(errors="replace") if isinstance(label, bytes) else str(label)
+            sentiment = SENTIMENT_OF_LABEL.get(name.strip().lower())
             if sentiment is None:
                 known = ", ".join(SENTIMENT_OF_LABEL)
                 raise InvalidInput(
-                    f"line {line}: label: {str(label)[:100]} is not known; known are {known}"
+                    f"line {line}: label: {name[:100]} is not known; known are {known}"
                 )
             yield text, sentiment
 
@@ -140,7 +156,10 @@ def _checked_text(value: object) -> str:
         raise UnusableRow("text: it is no string")
     if not (text := value.strip()):
         raise UnusableRow("text: it is blank")
-    return text
+    try:
+        return refuse_unusable(text)
+    except ValueError as error:
+        raise UnusableRow(f"text: {error}") from None
 
 
 def _sample(examples: Sequence[Example], count: int) -> list[Example]:

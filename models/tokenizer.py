@@ -85,19 +85,34 @@ def _read(folder: Path, settings: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
     # Parsed first, because the library's message about broken JSON is one about its enumerations.
     content = read_json_object(folder / TOKENIZER_FILE)
     _refuse_incomplete_template(content.get("post_processor"))
+    _refuse_empty_map(content.get("normalizer"))
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         before = tokenizer.get_added_tokens_decoder().keys()
         _add_declared_tokens(tokenizer, folder, settings)
-    except InvalidCheckpoint:
+    except (InvalidCheckpoint, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
-        # The library raises nothing more precise.
+    except BaseException as error:
+        # The library raises nothing more precise; a panic of its Rust is no Exception.
         raise InvalidCheckpoint(
             f"{TOKENIZER_FILE} has a part that this release does not know ({one_line(error)}). "
             "Save it again with the transformers that it was trained with"
         ) from error
     return tokenizer, tokenizer.get_added_tokens_decoder().keys() != before
+
+
+def _refuse_empty_map(normalizer: Any) -> None:
+    """Refuse a normaliser at which the library panics, and prints what only its authors read."""
+    if not isinstance(normalizer, dict):
+        return
+    if normalizer.get("type") == "Precompiled" and not normalizer.get("precompiled_charsmap"):
+        raise InvalidCheckpoint(
+            f"{TOKENIZER_FILE} has a normaliser without its table (precompiled_charsmap). Save the "
+            "tokenizer again with the transformers that it was trained with"
+        )
+    parts = normalizer.get("normalizers")
+    for part in parts if isinstance(parts, list) else ():
+        _refuse_empty_map(part)
 
 
 def _build(folder: Path) -> Tokenizer:

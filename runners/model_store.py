@@ -109,6 +109,10 @@ def labels_of(config: Mapping[str, object]) -> tuple[Sentiment, ...]:
             `label2id` contradicts it.
     """
     id2label = config.get("id2label")
+    if isinstance(id2label, list):
+        raise InvalidCheckpoint(
+            f"config.json has a list as id2label. Write the numbers too, such as {_EXAMPLE_LABELS}"
+        )
     if not isinstance(id2label, dict) or not id2label:
         raise InvalidCheckpoint(
             "config.json has no id2label, so its classes have no names. Write it, such as "

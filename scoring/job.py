@@ -26,7 +26,7 @@ from scoring.outputs import (
     write_parquet,
 )
 
-_OUTPUTS: Mapping[Format, Callable[[pa.Schema, Sequence[Version]], Output]] = {
+_OUTPUTS: Mapping[Format, type[Output]] = {
     Format.csv: CsvOutput,
     Format.jsonl: JsonOutput,
     Format.parquet: ArrowOutput,
@@ -145,7 +145,8 @@ def open_job(job: Job) -> tuple[Source, Output]:
     # Text files have strings.
     strings = pa.schema([(name, pa.string()) for name in source.names])
     schema = source.schema if isinstance(source, ParquetSource) else strings
-    return source, _OUTPUTS[job.out_format](schema, job.versions)
+    delimiter = "\t" if job.out.suffix.lower() == ".tsv" else ","
+    return source, _OUTPUTS[job.out_format](schema, job.versions, source.column, delimiter)
 
 
 def _job_identity(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:

@@ -41,9 +41,14 @@ def result_schema(versions: Sequence[Version]) -> pa.Schema:
 class Output(ABC):
     """Formats chunks as bytes to append; `schema` has the columns of the input."""
 
-    def __init__(self, schema: pa.Schema, versions: Sequence[Version]) -> None:
+    def __init__(
+        self, schema: pa.Schema, versions: Sequence[Version], text: str, delimiter: str
+    ) -> None:
+        """`text` is the column of the texts, and `delimiter` that of CSV."""
         self._schema = schema
         self._versions = versions
+        self._text = text
+        self._delimiter = delimiter
         self._added = result_schema(versions)
 
     def head(self) -> bytes:
@@ -66,17 +71,23 @@ class Output(ABC):
 
 class CsvOutput(Output):
     def head(self) -> bytes:
-        return _csv([[*self._schema.names, *self._added.names]])
+        return self._csv([[*self._schema.names, *self._added.names]])
 
     def rows(self, columns: Columns, scores: Scores) -> bytes:
         rows: Iterable[Iterable[object]] = columns
         if isinstance(columns, pa.Table):
-            rows = zip(*(c.to_pylist() for c in _readable(columns).columns), strict=True)
+            readable = _readable(columns, self._text)
+            rows = zip(*(column.to_pylist() for column in readable.columns), strict=True)
         results = zip(*self._results(scores), strict=True)
-        return _csv(
+        return self._csv(
             [_csv_value(value) for value in (*row, *added)]
             for row, added in zip(rows, results, strict=True)
         )
+
+    def _csv(self, rows: Iterable[Sequence[object]]) -> bytes:
+        lines = _Lines()
+        csv.writer(lines, delimiter=self._delimiter).writerows(rows)
+        return "".join(lines.rows).encode()
 
 
 class JsonOutput(Output):
@@ -90,7 +101,7 @@ class JsonOutput(Output):
     def _objects(self, columns: Columns) -> Iterator[bytes]:
         """The rows as JSON objects, of which those of JSON lines are already."""
         if isinstance(columns, pa.Table):
-            for row in _readable(columns).to_pylist():
+            for row in _readable(columns, self._text).to_pylist():
                 yield orjson.dumps(_json_value(row), default=_as_string)
             return
         for row in columns:
@@ -156,12 +167,6 @@ class _Lines:
         self.rows.append(row.removesuffix("\r\n") + "\n")
 
 
-def _csv(rows: Iterable[Sequence[object]]) -> bytes:
-    lines = _Lines()
-    csv.writer(lines).writerows(rows)
-    return "".join(lines.rows).encode()
-
-
 def _csv_value(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
@@ -179,8 +184,14 @@ def _json_value(value: Any) -> Any:
     return value
 
 
-def _readable(table: pa.Table) -> pa.Table:
-    """Convert times to strings with Arrow, because Python's times have no nanoseconds."""
+def _readable(table: pa.Table, text: str) -> pa.Table:
+    """Convert times to strings with Arrow, because Python's times have no nanoseconds.
+
+    The column `text` is UTF-8, also where its type is that of bytes.
+    """
+    if text in table.column_names:
+        place = table.column_names.index(text)
+        table = table.set_column(place, text, table.column(place).cast(pa.string()))
     try:
         return table.cast(readable_schema(table.schema))
     except pa.ArrowInvalid:  # a time zone that this machine does not know

@@ -11,8 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.private_files import make_private
+from datafiles.chunks import InvalidInput
 
 STDIO = Path("-")
+
+
+def require_stdio(source: Path, out: Path) -> None:
+    """Check that the standard streams which a run uses are open.
+
+    Raises:
+        InvalidInput: one is closed, as a service manager may start a process.
+    """
+    for path, name, stream in ((source, "stdin", sys.stdin), (out, "stdout", sys.stdout)):
+        if path == STDIO and stream is None:
+            raise InvalidInput(f"{name} is closed")
 
 
 @contextmanager

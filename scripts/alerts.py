@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from monitoring.tools import ToolMissing, check_configuration
+from scripts.running import run_command
 
 
 def main() -> None:
@@ -18,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from core.paths import ROOT
+from scripts.running import run_command
 
 REQUIREMENTS = ROOT / "requirements"
 TIMEOUT_SECONDS = 120
@@ -56,4 +57,4 @@ def _report(lock: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

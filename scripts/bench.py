@@ -29,6 +29,7 @@ from loadtest.bench.summary import Row
 from loadtest.bench.tables import tables
 from loadtest.table import console
 from runners.engines.choice import EngineUnavailable
+from scripts.running import run_command
 
 RESULTS = ROOT / "loadtest" / "results"
 ENGINE_FAILURES = (BrokenProcessPool, EngineUnavailable, bentoml.exceptions.NotFound)
@@ -111,4 +112,4 @@ def _write(rows: list[Row], folder: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

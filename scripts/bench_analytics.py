@@ -1,8 +1,7 @@
 """Measure analytics and the log writer as the prediction log grows."""
 
-import typer
-
 from loadtest.bench.analytics import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

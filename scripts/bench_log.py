@@ -1,8 +1,7 @@
 """Measure the prediction log: its cost for a request, its catching up."""
 
-import typer
-
 from loadtest.bench.log import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,8 +1,7 @@
 """Measure the service at loads far beyond its capacity."""
 
-import typer
-
 from loadtest.bench.overload import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,8 +1,7 @@
 """Measure a reload under traffic: memory, time, latency."""
 
-import typer
-
 from loadtest.bench.reload import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,8 +1,7 @@
 """Measure the gain of a second core for models and API."""
 
-import typer
-
 from loadtest.bench.scale import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,8 +1,7 @@
 """Measure file scoring against the engine alone."""
 
-import typer
-
 from loadtest.bench.score import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,8 +1,7 @@
 """Measure the cost of request logs and traces."""
 
-import typer
-
 from loadtest.bench.telemetry import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

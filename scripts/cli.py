@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
-import os
-import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +13,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from core.version import VERSION
-from scripts.failures import failure_line
+from scripts.running import run_command
 
 FOLDER = Path(__file__).parent
 # `sentiment --help` lists these first.
@@ -101,16 +98,7 @@ def sentiment(
 
 def main() -> None:
     """Run a command; its failure is one line, never a traceback."""
-    if os.environ.get("COLUMNS") == "0":
-        del os.environ["COLUMNS"]  # rich would print nothing into so narrow a terminal
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal without UTF-8 gets what it can show.
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app(prog_name="sentiment")
-    except Exception as error:
-        raise SystemExit(failure_line(error)) from error
+    run_command(app, "sentiment")
 
 
 if __name__ == "__main__":

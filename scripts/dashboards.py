@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from monitoring.dashboards.pages import FOLDER, dashboards
+from scripts.running import run_command
 
 
 def main() -> None:
@@ -14,4 +13,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

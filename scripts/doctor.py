@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from scripts.failures import failures_as_lines
 from serving.diagnosis import console, diagnose, report
 
 
@@ -23,4 +24,5 @@ def main() -> None:
 if __name__ == "__main__":
     # argparse is imported faster than typer.
     argparse.ArgumentParser("python -m scripts.doctor", description=__doc__).parse_args()
-    main()
+    with failures_as_lines():
+        main()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from models.texts import packaged_texts
+from scripts.running import run_command
 
 
 def main() -> None:
@@ -16,4 +15,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from models.starter.card import StarterError
 from models.starter.sources import DEFAULT_CACHE
+from scripts.running import run_command
 
 if TYPE_CHECKING:
     from models.starter.evaluation import Evaluation
@@ -68,4 +69,4 @@ def _table(evaluation: Evaluation) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from core.errors import describe_error
 from core.settings import SettingsError
-from serving.machine_check import bentoml_home_problem, temporary_folder_problem
+from serving.machine_check import bentoml_home, bentoml_home_problem, temporary_folder_problem
+
+
+@contextmanager
+def failures_as_lines() -> Iterator[None]:
+    """End the process with a line, not with a traceback, if the command fails."""
+    try:
+        yield
+    except Exception as error:
+        raise SystemExit(failure_line(error)) from error
 
 
 def failure_line(error: Exception) -> str:
@@ -16,11 +29,8 @@ def failure_line(error: Exception) -> str:
     is_told = isinstance(error, SettingsError) or type(error).__module__.startswith("bentoml.")
     if is_told and str(error):
         return str(error)
-    if isinstance(error, OSError):
-        # The folder of BentoML is made wherever BentoML is first used.
-        cause = bentoml_home_problem() or temporary_folder_problem()
-        if cause or error.strerror:
-            return cause or f"{error.filename or 'failed'}: {error.strerror}"
+    if isinstance(error, OSError) and (line := os_error_line(error)):
+        return line
     line = f"failed: {describe_error(error)}"
     try:
         # Only its owner may read it.
@@ -38,3 +48,24 @@ def failure_line(error: Exception) -> str:
     return (
         f"{line}\nThis is a fault of this program. {file.name} has the traceback; please report it."
     )
+
+
+def os_error_line(error: OSError) -> str | None:
+    """Describe an error of the system by its file; None: it has neither a file nor a reason."""
+    # A file may be the number of one that is open.
+    file = None if isinstance(error.filename, int) else error.filename
+    cause = None
+    if error.filename is None or (file is not None and _is_in_bentoml_home(os.fsdecode(file))):
+        # The folder of BentoML is made wherever BentoML is first used.
+        cause = bentoml_home_problem() or temporary_folder_problem()
+    name = os.fsdecode(file) if file else "failed"
+    reason = f"{name}: {error.strerror}" if error.strerror else None
+    return cause or reason
+
+
+def _is_in_bentoml_home(file: str) -> bool:
+    try:
+        return Path(file).absolute().is_relative_to(bentoml_home().absolute())
+    except RuntimeError:
+        # It is in the home folder of a user who has none.
+        return True

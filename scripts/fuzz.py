@@ -1,8 +1,7 @@
 """Fuzz a service with requests its OpenAPI document allows or forbids."""
 
-import typer
-
 from loadtest.bench.fuzz import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

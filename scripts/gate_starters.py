@@ -6,7 +6,6 @@ import json
 import tempfile
 from pathlib import Path
 
-import typer
 from rich.console import Console
 
 from core.types import VERSIONS, EngineName
@@ -20,6 +19,7 @@ from models.texts import packaged_texts
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import REFERENCE, load_engine, runnable_engines
+from scripts.running import run_command
 
 console = Console()
 
@@ -63,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

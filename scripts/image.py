@@ -24,6 +24,7 @@ from rich.console import Console
 from core.paths import ROOT
 from core.settings import get_settings
 from loadtest.bench.servers import free_port
+from scripts.running import run_command
 from serving.embedded.starters import save_missing_models
 
 BUILD = ROOT / "build"
@@ -246,4 +247,4 @@ def _is_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -8,6 +8,7 @@ import typer
 
 from core.late_packages import PackagesUnavailable
 from models.torch_packages import ensure_torch_packages
+from scripts.running import run_command
 
 
 def main(
@@ -24,4 +25,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -18,6 +18,7 @@ from loadtest import headless
 from loadtest.bench.record import command_line, machine
 from loadtest.table import LATEST, as_row, as_table, console, with_row
 from loadtest.traffic import LOOPBACK
+from scripts.running import run_command
 
 README = ROOT / "loadtest" / "README.md"
 REACH_SECONDS = 10.0
@@ -86,4 +87,4 @@ def answers(host: str, *, by_proxy: bool) -> bool:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

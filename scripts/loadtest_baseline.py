@@ -1,8 +1,7 @@
 """Put the same load on this service and on a plain FastAPI baseline."""
 
-import typer
-
 from loadtest.bench.baseline import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from core.errors import describe_error
 from core.settings import get_settings
+from scripts.running import run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -96,4 +97,4 @@ def ship(
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -15,6 +15,7 @@ from core.api_keys import (
     parse_key_file,
     parse_limits,
 )
+from scripts.running import run_command
 
 
 def main(
@@ -56,4 +57,4 @@ def _is_readable(api_key: ApiKey) -> bool:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

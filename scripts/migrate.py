@@ -7,6 +7,7 @@ import sys
 
 from core.settings import SettingsError, get_settings
 from migrations.upgrade import WAIT_SECONDS, MigrationError, upgrade
+from scripts.failures import failures_as_lines
 
 
 def main(wait_seconds: float = WAIT_SECONDS) -> None:
@@ -21,4 +22,6 @@ if __name__ == "__main__":
     # argparse is imported faster than typer.
     parser = argparse.ArgumentParser("python -m scripts.migrate", description=__doc__)
     parser.add_argument("--wait-seconds", type=float, default=WAIT_SECONDS)
-    main(parser.parse_args().wait_seconds)
+    arguments = parser.parse_args()
+    with failures_as_lines():
+        main(arguments.wait_seconds)

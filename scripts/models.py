@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +47,7 @@ from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
 from runners.model_store import InvalidCheckpoint, find_model
+from scripts.running import run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -60,6 +60,14 @@ HeldOut = Annotated[
         help="texts the model was not trained on: a CSV, JSON lines or Parquet file with text and"
         " label"
     ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="of a CSV file of --held-out, such as ';' or tab [default: found]"),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="of the file of --held-out, such as cp1252 [default: UTF-8 or UTF-16]"),
 ]
 
 
@@ -102,12 +110,21 @@ def compare(
     first: Tag,
     second: Tag,
     held_out: HeldOut = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    *,
     examples: Annotated[int, typer.Option(help="number of texts to show on which they differ")] = 0,
 ) -> None:
     """Compare two models on labelled texts: agreement, accuracy, and its difference."""
+    if held_out is None and (delimiter is not None or encoding is not None):
+        raise typer.BadParameter("needs labelled texts: --held-out FILE")
     with _errors_as_sentences():
         with console.status("reading the texts"):
-            texts = read_labelled(held_out, MIN_TEXTS) if held_out else packaged_texts().gate
+            texts = (
+                packaged_texts().gate
+                if held_out is None
+                else read_labelled(held_out, MIN_TEXTS, encoding=encoding, delimiter=delimiter)
+            )
         models = [entry(tag, get_settings()) for tag in (first, second)]
         with Progress(*COLUMNS, console=console, transient=True) as progress:
             answers = []
@@ -130,6 +147,8 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
     source: Annotated[str, typer.Argument(help=sources.HELP)],
     version: Annotated[Version, typer.Option("--as", help="the version to import it as")],
     held_out: HeldOut = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     min_accuracy: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="reject the model below this accuracy on --held-out"),
@@ -147,13 +166,14 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
     texts: Annotated[Path | None, typer.Option(help=TEXTS_HELP)] = None,
 ) -> None:
     """Save a model into the store, or reject it at a gate and leave no trace."""
-    if held_out is None and (min_accuracy is not None or against is not None):
+    for_held_out = (min_accuracy, against, delimiter, encoding)
+    if held_out is None and any(value is not None for value in for_held_out):
         raise typer.BadParameter("needs labelled texts: --held-out FILE")
     with _errors_as_sentences():
         gate = None
         if held_out is not None:
             gate = AccuracyGate(
-                read_labelled(held_out, MIN_TEXTS),
+                read_labelled(held_out, MIN_TEXTS, encoding=encoding, delimiter=delimiter),
                 held_out.name,
                 min_accuracy=min_accuracy,
                 against=_classifier(against) if against else None,
@@ -171,9 +191,6 @@ def _fetch(source: str, into: Path) -> Fetched:
     imported = {
         "imported_from": source,
         "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "imported_with": {
-            name: package_version(name) for name in ("torch", "transformers", "bentoml")
-        },
     }
     # An accuracy gate replaces the entry that says that there was none.
     return replace(fetched, facts={**fetched.facts, **imported, **NOT_EVALUATED})
@@ -251,4 +268,4 @@ def _classifier(tag: str) -> Classifier:
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -17,6 +17,7 @@ import typer
 
 from core.paths import ROOT
 from loadtest.bench.record import commit, machine
+from scripts.running import run_command
 
 PROOFS = ROOT / "tests" / "prove"
 # The environment names with it the file that tests/prove/conftest.py writes.
@@ -88,4 +89,4 @@ def with_section(page: str, name: str, text: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -22,6 +22,7 @@ from core.own_url import is_own_url, own_url
 from core.settings import get_settings
 from core.types import Version
 from scripts.rollout_view import changes_table, history_table, status_view
+from scripts.running import run_command
 
 POLL_SECONDS = 1.0
 # Loading a model takes seconds, after the batch that the old one computes.
@@ -29,7 +30,7 @@ LOAD_SECONDS = 120.0
 TIMEOUT_SECONDS = 10.0
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 
 Reason = Annotated[str, Option("--reason", "-m", help="the reason, for the history")]
 DryRun = Annotated[bool, Option("--dry-run", help="print the change without making it")]
@@ -250,4 +251,4 @@ def _change(service: Service, change: dict[str, Any], reason: str, *, dry_run: b
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

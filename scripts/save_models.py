@@ -21,6 +21,7 @@ from models.registry.saving import (
 from models.starter.card import StarterError
 from models.texts import InvalidTexts
 from runners.model_store import InvalidCheckpoint
+from scripts.running import run_command
 
 DEFAULT_HUB_REPOS: dict[Version, str] = {
     "v1": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
@@ -60,4 +61,4 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

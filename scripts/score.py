@@ -19,6 +19,8 @@ from core.types import VERSIONS, Version
 from datafiles.chunks import InvalidInput
 from datafiles.formats import PYARROW_MB, Format, Input
 from runners.engines.choice import EngineUnavailable
+from scripts.failures import os_error_line
+from scripts.running import run_command
 
 if TYPE_CHECKING:
     from scoring.job import ChunkScorer, Job
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def main(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
@@ -76,18 +78,19 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     # Imported here because they import what may just have been installed.
     from scoring.job import ClusterFailed, Job
     from scoring.journal import CannotResume
-    from scoring.pipes import STDIO, as_files, write_out
+    from scoring.pipes import STDIO, as_files, require_stdio, write_out
     from scoring.reporting import counts
     from scoring.served import NotServed, settings_as_served
 
-    if source != STDIO and (not source.exists() or source.is_dir()):
-        raise typer.BadParameter(f"there is no file {source}", param_hint="IN")
-    if out.is_dir():
-        raise typer.BadParameter(f"{out} is a folder", param_hint="OUT")
+    if problem := _input_problem(source):
+        raise typer.BadParameter(problem, param_hint="IN")
+    if problem := _output_problem(out):
+        raise typer.BadParameter(problem, param_hint="OUT")
     columns = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
     sigterm_as_ctrl_c()  # so that the committed rows stay
     resumes = "" if STDIO in {source, out} else "; the same command resumes"
     try:
+        require_stdio(source, out)
         formats = from_ or Format.of(source), to or _output_format(out, from_ or Format.of(source))
         chosen = _versions(versions)
         settings = get_settings()
@@ -99,7 +102,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
             done = _score(job, settings, ray)
             console.print(escape(f"{'stdout' if out == STDIO else out}: {counts(done)}"))
             rejected = written.with_name(f"{written.name}.rejected.jsonl")
-            _check_scored(done, written, rejected)
+            require_scored(done, written, rejected, given.format)
             if out == STDIO:
                 write_out(written, rejected)
     except InvalidInput as error:
@@ -112,12 +115,39 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         console.print(f"[bold red]not scored:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
     except (OSError, ClusterFailed) as error:
-        console.print(f"[bold red]stopped:[/] {escape(str(error))}{resumes}")
+        console.print(f"[bold red]stopped:[/] {escape(_why_stopped(error))}{resumes}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         saved = "the scored rows are saved, and the same command resumes"
         console.print(f"stopped; {saved if resumes else 'nothing was written'}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _why_stopped(error: Exception) -> str:
+    reason = None
+    if isinstance(error, OSError):
+        # A write that fails, as on a full disk, names no file.
+        reason = os_error_line(error) if error.filename else error.strerror
+    return reason or str(error)
+
+
+def _input_problem(source: Path) -> str | None:
+    if source == Path("-"):
+        return None
+    if source.is_dir():
+        return f"{source} is a folder; score the files in it one by one"
+    return None if source.exists() else f"there is no file {source}"
+
+
+def _output_problem(out: Path) -> str | None:
+    if out == Path("-"):
+        return None
+    if out.is_dir():
+        return f"{out} is a folder"
+    if out.exists() and not out.is_file():
+        # A finished output takes the place of what has its name.
+        return f"{out} is no regular file; - is stdout"
+    return None if out.parent.is_dir() else f"there is no folder {out.parent}"
 
 
 def _score(job: Job, settings: Settings, ray: str | None) -> Progress:
@@ -137,7 +167,7 @@ def _score(job: Job, settings: Settings, ray: str | None) -> Progress:
     return done
 
 
-def _check_scored(done: Progress, out: Path, rejected: Path) -> None:
+def require_scored(done: Progress, out: Path, rejected: Path, format_: Format) -> None:
     """Remove an output without rows, if there were rows.
 
     Raises:
@@ -148,9 +178,15 @@ def _check_scored(done: Progress, out: Path, rejected: Path) -> None:
     out.unlink()
     with rejected.open("rb") as file:
         first = orjson.loads(file.readline())
-    rows = "the only row was" if done.rejected == 1 else f"all {done.rejected:,} rows were"
-    reason = f"{rows} rejected, the first in line {first['line']}: {first['reason']}"
-    raise InvalidInput(reason, "--column, --delimiter, --encoding")
+    rows = "the only row was rejected,"
+    if done.rejected > 1:
+        rows = f"all {done.rejected:,} rows were rejected, the first"
+    options = {
+        Format.csv: "--column, --delimiter, --encoding",
+        Format.jsonl: "--column, --encoding",
+        Format.parquet: "--column",
+    }
+    raise InvalidInput(f"{rows} in line {first['line']}: {first['reason']}", options[format_])
 
 
 def _output_format(out: Path, source: Format) -> Format:
@@ -179,4 +215,4 @@ def _versions(text: str) -> tuple[Version, ...]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -12,6 +12,7 @@ from rich.console import Console
 from core.paths import ROOT
 from core.settings import get_settings
 from scripts.chromium import ARGUMENTS, chromium
+from scripts.running import run_command
 
 FOLDER = ROOT / "docs" / "screenshots"
 SHOTS = {1440: 1180, 820: 1100, 390: 1000}
@@ -45,4 +46,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

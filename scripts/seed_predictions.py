@@ -1,8 +1,7 @@
 """Fill the prediction log with an invented, lifelike history."""
 
-import typer
-
 from loadtest.bench.seed_predictions import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

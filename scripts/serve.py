@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import typer
-
+from scripts.running import run_command
 from serving.embedded.launcher import launch
 
 
@@ -46,4 +45,4 @@ def _diagnose(failure: int | str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

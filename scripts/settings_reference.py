@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from core.paths import ROOT
 from core.settings import Settings
+from scripts.running import run_command
 
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 ENV_EXAMPLE = ROOT / ".env.example"
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

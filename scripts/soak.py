@@ -1,8 +1,7 @@
 """Soak a service for half an hour and look for growth."""
 
-import typer
-
 from loadtest.bench.soak import main
+from scripts.running import run_command
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

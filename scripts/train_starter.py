@@ -20,6 +20,7 @@ from rich.progress import (
 from models.starter.card import ADAPTERS, StarterError
 from models.starter.recipes import RECIPES
 from models.starter.sources import DEFAULT_CACHE
+from scripts.running import run_command
 
 console = Console()
 
@@ -78,4 +79,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from core.paths import ROOT
+from scripts.running import run_command
 
 README = ROOT / "README.md"
 BEGIN = "<!-- transcript: written by `make transcript` -->"
@@ -42,4 +43,4 @@ def _played(url: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -7,10 +7,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import typer
 from rich.console import Console
 
 from core.paths import ROOT
+from scripts.running import run_command
 
 DASHBOARD = ROOT / "web" / "dashboard"
 SERVED = DASHBOARD / "static" / "vendor"
@@ -61,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

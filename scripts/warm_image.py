@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 
+from scripts.failures import failures_as_lines
+
 # Of the API's processes, the runners' and the log shipper, also those imported late.
 MODULES = (
     "service",
@@ -38,4 +40,5 @@ def main() -> None:
 if __name__ == "__main__":
     # argparse is imported faster than typer.
     argparse.ArgumentParser("python -m scripts.warm_image", description=__doc__).parse_args()
-    main()
+    with failures_as_lines():
+        main()

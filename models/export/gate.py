@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import StringConstraints
 
 from core.types import Classification, Sentiment
 from runners.classifier import Classifier
@@ -26,7 +25,7 @@ _STEP_TEXTS = 64
 class LabelledText:
     """A real text and its label, given by people."""
 
-    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    text: str
     label: Sentiment
 
 

@@ -24,10 +24,11 @@ from models.checkpoint import (
     prepare,
     save_prepared,
 )
+from models.configuration import check_files
 from models.export.build import BuildProgress, EnginePlan, build_engines
 from models.export.gate import GateReport
 from models.files import CHECKPOINT_FILES
-from models.registry.sources import Fetched, fetch
+from models.registry.sources import Fetched, fetch, is_local
 from models.starter.build import build_starter
 from models.starter.card import StarterError, adapter_digest
 from models.starter.reproduction import recorded_gates, reproduce_engines
@@ -38,7 +39,7 @@ from runners.engines.choice import runnable_engines
 from runners.golden_set import check, read_golden_set
 from runners.model_store import InvalidCheckpoint, SavedModel, model_name
 
-console = Console()
+console = Console(emoji=False)
 
 COLUMNS = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
 
@@ -140,20 +141,32 @@ def save_checkpoint(
         InvalidTexts: the file of texts cannot be used.
         PackagesUnavailable: torch or transformers is absent and cannot be installed.
     """
-    ensure_torch_packages()
-    # Imported here: torch and transformers take seconds, and only a checkpoint needs them.
-    from models.importing import import_checkpoint
+    with tempfile.TemporaryDirectory() as temporary:
+        fetched = fetch_into(Path(temporary)) if is_local(origin) else None
+        if fetched is not None:
+            with _naming(origin):
+                check_files(fetched.folder)
+        # torch and transformers take long to install and seconds to import, and only a checkpoint
+        # needs them.
+        ensure_torch_packages()
+        from models.importing import import_checkpoint
 
-    with _saving(version, origin) as progress, tempfile.TemporaryDirectory() as temporary:
-        make_engines = None if engines is Engines.reference else _gate(engines, texts, progress)
-        fetched = fetch_into(Path(temporary))
-        try:
-            model = import_checkpoint(
-                fetched.folder, version, fetched.facts, make_engines, acceptance_gate
-            )
-        except InvalidCheckpoint as error:
-            raise InvalidCheckpoint(f"{origin} cannot be imported: {error}") from error
-        return progress.done(model)
+        with _saving(version, origin) as progress:
+            make_engines = None if engines is Engines.reference else _gate(engines, texts, progress)
+            fetched = fetched or fetch_into(Path(temporary))
+            with _naming(origin):
+                model = import_checkpoint(
+                    fetched.folder, version, fetched.facts, make_engines, acceptance_gate
+                )
+            return progress.done(model)
+
+
+@contextmanager
+def _naming(origin: str) -> Iterator[None]:
+    try:
+        yield
+    except InvalidCheckpoint as error:
+        raise InvalidCheckpoint(f"{origin} cannot be imported: {error}") from error
 
 
 def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:

@@ -62,6 +62,13 @@ def fetch(location: str, into: Path) -> Fetched:
     return _from_hub(location)
 
 
+def is_local(location: str) -> bool:
+    """Whether a checkpoint is on this machine, so that `fetch` needs no other package."""
+    if location.startswith((".", "/", "~")) or location.endswith(".bentomodel"):
+        return True
+    return Path(location).exists()
+
+
 def _from_hub(location: str) -> Fetched:
     folder = download(location)
     # The hub's cache names a snapshot's folder by its commit.

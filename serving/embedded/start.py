@@ -37,7 +37,7 @@ READY_POLL_SECONDS = 0.1
 # Of loading the models; a service that takes longer has said why.
 READY_SECONDS = 600.0
 
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 logger = logging.getLogger("bentoml.sentiment")
 
 

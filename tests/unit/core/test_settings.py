@@ -389,6 +389,37 @@ def test_white_space_line_ends_and_quotes_around_a_value_do_not_count(
     assert plain.sqlalchemy_url().password == "secret"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("LOG_LEVEL", "info", "INFO"), ("LOG_LEVEL", "Debug", "DEBUG"),
+        ("LOG_LEVEL", " \"warning\" ", "WARNING"), ("LOG_FORMAT", "JSON", "json"),
+        ("ENGINE", "OpenVINO-BF16", "openvino-bf16"), ("ENGINE", "AUTO", "auto"),
+        ("ENGINE", "TORCH-fp32", "torch-fp32"), ("DEFAULT_VERSION", "V2", "v2"),
+        ("TEXT_STORAGE", "Full", "full"), ("LOG_DURABILITY", "FSYNC", "fsync"),
+        ("LOG_WHEN_FULL", "Drop_Oldest", "drop_oldest"),
+        # Others keep their case.
+        ("MODEL_V1", "Auto:V1", "Auto:V1"), ("AB_SALT", "INFO", "INFO"),
+        ("OTEL_SERVICE_NAME", "Full", "Full"),
+    ],
+)  # fmt: skip
+def test_one_of_several_words_may_be_in_any_case(
+    name: str, value: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert getattr(Settings(), name.lower()) == right
+
+
+@pytest.mark.parametrize("name", ["LOG_LEVEL", "ENGINE", "TEXT_STORAGE"])
+@pytest.mark.parametrize("value", ["\u0131nfo", "fulll", "openvino_bf16", "info,debug"])
+def test_word_that_is_none_of_them_is_refused(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match="Input should be"):
+        Settings()
+
+
 @pytest.mark.parametrize("value", ["", " ", "\n", "\r\n", '""', "'  '", "\ufeff"])
 def test_value_of_nothing_but_white_space_is_unset(
     value: str, monkeypatch: pytest.MonkeyPatch

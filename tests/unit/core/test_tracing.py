@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from core import tracing
+from core.own_url import url_of
 from core.paths import ROOT
+from tests.http_servers import answering
 
 # Runs in a separate process, because OpenTelemetry is configured once per process.
 WITHOUT_COLLECTOR = """
@@ -37,6 +43,57 @@ def test_unreachable_collector_delays_the_end_only_briefly() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < tracing.FLUSH_SECONDS + 2
+
+
+class Collector(BaseHTTPRequestHandler):
+    paths: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.paths.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class IPv6Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
+@pytest.mark.parametrize(
+    ("host", "server"),
+    [("127.0.0.1", ThreadingHTTPServer), ("localhost", ThreadingHTTPServer), ("::1", IPv6Server)],
+)
+def test_proxy_of_the_environment_is_not_asked_for_a_collector_on_this_machine(
+    host: str, server: type[ThreadingHTTPServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    Collector.paths.clear()
+    with answering(collector := server(("::1" if host == "::1" else "127.0.0.1", 0), Collector)):
+        url = url_of(host, collector.server_address[1])
+        exporter = tracing.make_exporter(f"{url}/v1/traces")
+        assert exporter.export([]) is SpanExportResult.SUCCESS
+    assert Collector.paths == ["/v1/traces"]
+
+
+def test_proxy_of_the_environment_is_asked_for_a_collector_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Collector.paths.clear()
+    with answering(proxy := ThreadingHTTPServer(("127.0.0.1", 0), Collector)):
+        address = f"http://127.0.0.1:{proxy.server_address[1]}"
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, address)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        exporter = tracing.make_exporter("http://collector.example:4318/v1/traces")
+        assert exporter.export([]) is SpanExportResult.SUCCESS
+    assert Collector.paths == ["http://collector.example:4318/v1/traces"]
 
 
 def test_span_is_none_while_tracing_is_off() -> None:

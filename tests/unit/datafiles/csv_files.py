@@ -132,6 +132,16 @@ CSV_FILES = {
     # Encodings.
     "UTF-8": CsvFile(GERMAN.encode(), GERMAN_ROWS),
     "UTF-8 with a byte order mark": CsvFile(GERMAN.encode("utf-8-sig"), GERMAN_ROWS),
+    "two byte order marks": CsvFile('\ufeff\ufeff"text"\n"a, b"\n'.encode(), texts("a, b")),
+    "two byte order marks in UTF-16": CsvFile(
+        "\ufeff\ufefftext\ngood\n".encode("utf-16-le"), texts("good")
+    ),
+    "two byte order marks before sep=": CsvFile(
+        "\ufeff\ufeffsep=;\nid;text\n1;good\n2;bad".encode(), TWO
+    ),
+    "a byte order mark in a row is text": CsvFile(
+        "text\n\ufeffgood\n".encode(), texts("\ufeffgood")
+    ),
     "a byte order mark before a quote": CsvFile('\ufeff"text"\n"a, b"\n'.encode(), texts("a, b")),
     "UTF-16 with a byte order mark": CsvFile(GERMAN.encode("utf-16"), GERMAN_ROWS),
     "UTF-16 big-endian with a byte order mark": CsvFile(
@@ -219,6 +229,38 @@ CSV_FILES = {
     "an open quote in the header": CsvFile(
         b'id,"text\n1,good\n', Refused("the header cannot be read")
     ),
+    # Blanks after delimiters.
+    "a blank before a quote": CsvFile(
+        b'id, text\n1, "good, very"\n2, "bad"\n', pairs(("1", "good, very"), ("2", "bad"))
+    ),
+    "blanks before quotes in the header": CsvFile(
+        b'"id", "text"\n"1", "good, very"\n2, bad\n', pairs(("1", "good, very"), ("2", "bad"))
+    ),
+    "a blank before a quote with semicolons": CsvFile(
+        b'id; text\n1; "good; very"\n', pairs(("1", "good; very"))
+    ),
+    "several blanks before a quote": CsvFile(
+        b'id, text\n1,   "good, very"\n 2 ,bad \n', pairs(("1", "good, very"), ("2 ", "bad "))
+    ),
+    "a blank before a quote after a line end": CsvFile(
+        b'id, text\n1, "good,\nvery"\n2, ""\n', pairs(("1", "good,\nvery"), ("2", ""))
+    ),
+    "blanks and too few fields": CsvFile(
+        b'id, text\n1, "good"\n  \n2, "bad"\n',
+        pairs(("1", "good"), ("2", "bad"), rejected=((3, "1 fields; the header has 2"),)),
+    ),
+    "blanks and sep=": CsvFile(b'sep=;\nid; text\n1; "good; very"\n', pairs(("1", "good; very"))),
+    "blanks without quotes are kept": CsvFile(
+        b"id, text\n1, good\n", Rows(["id", " text"], [["1", " good"]], column=1)
+    ),
+    "a blank before a quote in a row alone": CsvFile(
+        b'id,text\n1, "good"\n', pairs(("1", ' "good"'))
+    ),
+    "blanks before some names": CsvFile(
+        b'id, note,text\n1, "a",good\n',
+        Rows(["id", " note", "text"], [["1", ' "a"', "good"]], column=2),
+    ),
+    "a blank after a tab is text": CsvFile(b'id\ttext\n1\t "good"\n', pairs(("1", ' "good"'))),
     # Columns and fields.
     "other columns are kept": CsvFile(
         b"id,text,note\n1,good,=1+1\n",
@@ -260,8 +302,9 @@ CSV_FILES = {
         b"a,text,a\n1,b,2\n", Refused("columns 1 and 3 have the same name: a")
     ),
     "two columns without a name": CsvFile(
-        b"text,,\na,,\n", Refused("columns 2 and 3 have the same name: none")
+        b"text,,\na,,\n", Refused("columns 2 and 3 have no name")
     ),
+    "no column has a name": CsvFile(b",,\n1,2,3\n", Refused("no column has a name")),
     "a column without a name": CsvFile(
         b",text\n0,good\n", Rows(["", "text"], [["0", "good"]], column=1)
     ),
@@ -283,5 +326,26 @@ CSV_FILES = {
         b"PK\x03\x04\x14\x00", Refused("it is a ZIP archive or a spreadsheet")
     ),
     "an old spreadsheet": CsvFile(b"\xd0\xcf\x11\xe0\xa1", Refused("it is a spreadsheet of Excel")),
+    "a tar archive": CsvFile(
+        b"a.csv,text".ljust(257, b"\0") + b"ustar\x0000", Refused("it is a tar archive")
+    ),
+    "a tar archive of GNU": CsvFile(
+        b"text,id".ljust(257, b"\0") + b"ustar  \0", Refused("it is a tar archive")
+    ),
+    "the word ustar where tar has it": CsvFile(
+        b"text\n" + b"a" * 252 + b"ustar\n", texts("a" * 252 + "ustar")
+    ),
+    "an SQLite database": CsvFile(
+        b"SQLite format 3\0\x10\0,text\n", Refused("it is an SQLite database")
+    ),
+    "an Arrow file": CsvFile(b"ARROW1\0\0,text\n", Refused("it is an Arrow file")),
+    "a name like that of an Arrow file": CsvFile(
+        b"ARROW1,text\n1,good\n", Rows(["ARROW1", "text"], [["1", "good"]], column=1)
+    ),
+    "an Avro file": CsvFile(b"Obj\x01\x04,text\n", Refused("it is an Avro file")),
+    "NUL in the header": CsvFile(b"id,n\0te,text\n1,a,good\n", Refused("so it is no text file")),
+    "NUL in the header of other fields": CsvFile(
+        b"text,\0\0\x01\n1,good\n", Refused("so it is no text file")
+    ),
     "a PDF document": CsvFile(b"%PDF-1.7\n", Refused("it is a PDF document")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datafiles.chunks import InvalidInput
-from tests.unit.scoring.score_rows import rejected
+from tests.unit.scoring.score_rows import read_rows, rejected
 from tests.unit.scoring.scorers import score
 
 TEXTS = ["good", None, "a bad film"]
@@ -161,6 +162,39 @@ def test_texts_of_every_string_type_are_scored(tmp_path: Path, type_: pa.DataTyp
     out = tmp_path / "out.jsonl"
     assert score(source, out).scored == 2
     assert [row["reason"] for row in rejected(out)] == ["text: Input should be a valid string"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv", "parquet"])
+@pytest.mark.parametrize(
+    "type_", [pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(4)], ids=str
+)
+def test_texts_of_bytes_are_written_as_they_were_read(
+    tmp_path: Path, type_: pa.DataType, ending: str
+) -> None:
+    # Impala and old writers of Spark leave out that bytes are UTF-8.
+    texts = pa.array([b"good", None, b"\xe9\xe9\xe9\xe9", "öö".encode()]).cast(type_)
+    others = pa.array([b"\xff\0"] * 4)
+    source, out = tmp_path / "in.parquet", tmp_path / f"out.{ending}"
+    pq.write_table(pa.table({"other": others, "text": texts}), source)
+    assert score(source, out).scored == 2
+    if ending == "parquet":
+        table = pq.read_table(out)
+        assert table.column("text").to_pylist() == [b"good", "öö".encode()]
+    else:
+        rows = read_rows(out)
+        assert [row["text"] for row in rows] == ["good", "öö"]
+        assert [row["other"] for row in rows] == ["/wA=", "/wA="]
+
+
+def test_values_that_cannot_be_read_are_no_fault_of_the_format(tmp_path: Path) -> None:
+    # As polars writes integers of 128 bits: in the Arrow schema that is in the file.
+    source = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": [1]}), source)
+    stored = pq.read_metadata(source).metadata[b"ARROW:schema"]
+    wide = base64.b64encode(base64.b64decode(stored).replace(b"\x40\0\0\0", b"\x80\0\0\0"))
+    source.write_bytes(source.read_bytes().replace(stored, wide))
+    with pytest.raises(InvalidInput, match="it has values that cannot be read: Integers with"):
+        score(source, tmp_path / "out.csv")
 
 
 def with_broken_bytes(values: list[bytes]) -> pa.Array:

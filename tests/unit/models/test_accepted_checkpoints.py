@@ -88,6 +88,14 @@ def without(name: str, *keys: str) -> Spoil:
     return spoil
 
 
+def weights_by_a_link(folder: Path) -> None:
+    """As the cache of the hub has them."""
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    (folder / WEIGHTS).rename(blobs / "0a")
+    (folder / WEIGHTS).symlink_to("../blobs/0a")
+
+
 def in_folders(folder: Path) -> None:
     """Put other checkpoints, with other weights, into folders below."""
     for name in ("checkpoint-500", "onnx"):
@@ -118,6 +126,15 @@ SAME_ANSWERS: Mapping[str, Spoil] = {
     "other checkpoints in folders below": in_folders,
     "double precision": as_type("float64"),
     "weights of another head": with_extra("qa_outputs.bias", "vocab_projector.bias"),
+    "names of norms that older releases saved": weights(
+        lambda tensors: {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+                "LayerNorm.bias", "LayerNorm.beta"
+            ): tensor
+            for name, tensor in tensors.items()
+        }
+    ),
+    "a link to the weights": weights_by_a_link,
     "positions that older releases saved": with_extra("distilbert.embeddings.position_ids"),
     # The configuration.
     "null dropout": config(dropout=None, attention_dropout=None, seq_classif_dropout=None),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
@@ -92,6 +93,10 @@ def of_a_peft_model(tensors: Tensors) -> Tensors:
 
 def of_data_parallel(tensors: Tensors) -> Tensors:
     return {f"module.{name}": tensor for name, tensor in tensors.items()}
+
+
+def torch_file(content: object) -> Spoil:
+    return lambda folder: torch.save(content, folder / "pytorch_model.bin")
 
 
 def in_another_folder(folder: Path) -> None:
@@ -223,7 +228,62 @@ REFUSED: Mapping[str, tuple[Spoil, str]] = {
         "it cannot be loaded from config.json and model.safetensors.index.json",
     ),
     "untrained head": (weights(without_head), "it lacks weights, so it was never trained"),
-    "weights of DataParallel": (weights(of_data_parallel), "it lacks weights"),
+    "weights of DataParallel": (
+        weights(of_data_parallel), "its weights are inside another module or a record of the tr"
+    ),
+    "weights of torch.compile": (
+        weights(lambda tensors: {f"_orig_mod.{name}": t for name, t in tensors.items()}),
+        "a record of the training (_orig_mod.classifier.bias)",
+    ),
+    "weights of Lightning": (
+        weights(lambda tensors: {f"model.{name}": t for name, t in tensors.items()}),
+        "a record of the training (model.classifier.bias)",
+    ),
+    "a record of the training": (
+        both(remove(WEIGHTS), torch_file({"state_dict": {}, "epoch": 3})),
+        "its weights are inside another module or a record of the training (epoch)",
+    ),
+    "a pickled model": (
+        both(remove(WEIGHTS), torch_file({"model": torch.nn.Linear(1, 1)})),
+        "pytorch_model.bin holds Python objects beside weights, and an import runs none",
+    ),
+    "a pickle of arrays": (
+        both(remove(WEIGHTS), torch_file({"classifier.bias": np.zeros(2)})),
+        "pytorch_model.bin holds Python objects beside weights",
+    ),
+    "weights in 8 bits": (
+        weights(lambda tensors: {name: (10 * t).astype(np.int8) for name, t in tensors.items()}),
+        "its weights are quantized (classifier.bias is of type I8)",
+    ),
+    "weights in integers": (
+        weights(lambda tensors: {name: t.astype(np.int64) for name, t in tensors.items()}),
+        "its weights are quantized (classifier.bias is of type I64)",
+    ),
+    "a head in 8 bits": (
+        weights(
+            lambda tensors: tensors
+            | {"classifier.weight": tensors["classifier.weight"].astype(np.uint8)}
+        ),
+        "its weights are quantized (classifier.weight is of type U8)",
+    ),
+    "a link to missing weights": (
+        both(remove(WEIGHTS), lambda folder: (folder / WEIGHTS).symlink_to("../blobs/0a")),
+        "model.safetensors is a link to ../blobs/0a, which is missing",
+    ),
+    "a link to a missing tokenizer": (
+        both(
+            remove("tokenizer.json"),
+            lambda folder: (folder / "tokenizer.json").symlink_to("/none/tokenizer.json"),
+        ),
+        "tokenizer.json is a link to /none/tokenizer.json, which is missing",
+    ),
+    "chunks that no text has": (
+        config(chunk_size_feed_forward=8), "transformers cannot compute it with its config.json"
+    ),
+    "NaN in the config": (
+        config(dropout=math.nan), "dropout probability has to be between 0 and 1, but got nan"
+    ),
+    "a list of labels": (config(id2label=["negative", "positive"]), "has a list as id2label"),
     "weights that are no numbers": (head(math.nan), "not all finite numbers, such as in class"),
     "weights past half precision": (head(math.inf), "its weights are not all finite numbers"),
     "a layer that the config omits": (
@@ -252,6 +312,21 @@ REFUSED: Mapping[str, tuple[Spoil, str]] = {
     "tokenizer by Git LFS": (write("tokenizer.json", LFS), "tokenizer.json is a pointer of Git"),
     "broken settings": (write("tokenizer_config.json", "{"), "tokenizer_config.json is not valid"),
     "settings of a list": (write("tokenizer_config.json", "[]"), "tokenizer_config.json holds no"),
+    "a normaliser without its table": (
+        tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": ""}),
+        "tokenizer.json has a normaliser without its table (precompiled_charsmap)",
+    ),
+    "a normaliser without its table in a sequence": (
+        tokenizer(
+            normalizer={
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Lowercase"}, {"type": "Precompiled", "precompiled_charsmap": None},
+                ],
+            }
+        ),
+        "tokenizer.json has a normaliser without its table",
+    ),
     "unknown normaliser": (
         tokenizer(normalizer={"type": "Martian"}), "tokenizer.json has a part that this release"
     ),
@@ -309,7 +384,7 @@ def test_checkpoint_that_cannot_be_served_is_refused_in_one_line(
     )
     assert done.exit_code == 1, done.output
     # The progress bar leaves an empty line where the output is no terminal.
-    [line] = done.stdout.split("\n")[1:-1]
+    [line] = [line for line in done.stdout.split("\n") if line]
     assert line.startswith(f"{folder} cannot be imported: ")
     assert says in line
     assert "Traceback" not in done.output

@@ -13,7 +13,7 @@ import pytest
 
 from core.types import SENTIMENTS
 from models.export.gate import MIN_TEXTS, LabelledText
-from models.texts import CALIBRATION_TEXTS, InvalidTexts, read_texts
+from models.texts import CALIBRATION_TEXTS, InvalidTexts, read_labelled, read_texts
 
 ENOUGH = MIN_TEXTS + CALIBRATION_TEXTS
 LABELS = [SENTIMENTS[number % 3] for number in range(ENOUGH)]
@@ -53,6 +53,22 @@ BAD_LINES = {
     "unknown label": (b'{"text": "Text", "label": "LABEL_1"}', KNOWN),
     "label as a number": (b'{"text": "Text", "label": 1}', KNOWN),
     "empty text": (b'{"text": "", "label": "positive"}', "text: it is blank"),
+    "a zero-width space": (
+        '{"text": "\u200b \u200d", "label": "positive"}'.encode(),
+        "text: must not be only invisible characters",
+    ),
+    "a byte order mark and a soft hyphen": (
+        b'{"text": "\\ufeff\\u00ad", "label": "positive"}',
+        "text: must not be only invisible characters",
+    ),
+    "control characters": (
+        b'{"text": "\\u0001\\u007f", "label": "positive"}',
+        "text: must not be only invisible characters",
+    ),
+    "NUL": (
+        b'{"text": "a\\u0000b", "label": "positive"}',
+        "text: must not contain the NUL character",
+    ),
     "blank text": (b'{"text": " ", "label": "positive"}', "text: it is blank"),
     "text as a number": (b'{"text": 5, "label": "positive"}', "text: it is no string"),
 }
@@ -133,6 +149,8 @@ WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "gzip": (".csv.gz", lambda path: path.write_bytes(gzip.compress(delimited(",").encode()))),
     "Parquet": (".parquet", lambda path: parquet(path, pa.string())),
     "Parquet views": (".parquet", lambda path: parquet(path, pa.string_view())),
+    "Parquet bytes": (".parquet", lambda path: parquet(path, pa.binary())),
+    "Parquet views of bytes": (".parquet", lambda path: parquet(path, pa.binary_view())),
     "Parquet dictionary": (
         ".parquet", lambda path: parquet(path, pa.dictionary(pa.int32(), pa.string())),
     ),
@@ -179,3 +197,53 @@ def test_cp1252_is_refused_with_the_way_to_say_so(tmp_path: Path) -> None:
     path.write_bytes("text,label\nschön,pos\n".encode("cp1252"))
     with pytest.raises(InvalidTexts, match="not in UTF-8: line 2 has the byte 0xF6"):
         read_texts(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "delimiter"),
+    [
+        ("cp1252", None),
+        ("latin-1", ";"),
+        ("utf-16-le", None),
+        ("cp850", "^"),
+        (None, "^"),
+        (None, "tab"),
+        ("utf-8", ","),
+    ],
+)
+def test_named_encoding_and_delimiter_read_held_out_texts(
+    tmp_path: Path, encoding: str | None, delimiter: str | None
+) -> None:
+    sign = {None: ",", "tab": "\t"}.get(delimiter, delimiter) or ","
+    path = tmp_path / "held-out.csv"
+    path.write_bytes(delimited(sign).encode(encoding or "utf-8"))
+    texts = read_labelled(path, ENOUGH, encoding=encoding, delimiter=delimiter)
+    assert texts[0] == LabelledText("Text 0, größer.", "positive")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named", "sentence"),
+    [
+        ("a.csv", b"text,label\nsch\xf6n,pos\n", {}, r"0xF6.* \(option: --encoding\)$"),
+        ("a.csv", b"text,label\na,pos\n", {"encoding": "klingon"}, r"\(option: --encoding\)$"),
+        ("a.csv", b"text,label\na,pos\n", {"delimiter": "::"}, r"\(option: --delimiter\)$"),
+        ("a.csv", b"text^label\na^pos\n", {}, r"the columns are: text\^label$"),
+        ("a.jsonl", b"{}", {"delimiter": ";"}, "jsonl has no delimiter$"),
+        ("a.parquet", b"PAR1", {"encoding": "cp1252"}, "parquet has no encoding$"),
+    ],
+)
+def test_held_out_file_that_is_read_wrong_names_the_option(
+    tmp_path: Path, name: str, content: bytes, named: dict[str, str], sentence: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InvalidTexts, match=sentence):
+        read_labelled(path, 1, encoding=named.get("encoding"), delimiter=named.get("delimiter"))
+
+
+def test_option_is_not_named_where_a_command_lacks_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"text,label\nsch\xf6n,pos\n")
+    with pytest.raises(InvalidTexts) as refused:
+        read_texts(path)
+    assert "(option:" not in str(refused.value)

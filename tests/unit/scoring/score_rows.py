@@ -28,7 +28,7 @@ class Killed(BaseException):
 def write_rows(path: Path, texts: list[str]) -> None:
     """Write rows of `number` and `text`, in the format of the file's suffix."""
     rows = [{"number": str(number), "text": text} for number, text in enumerate(texts)]
-    if path.suffix == ".csv":
+    if path.suffix in {".csv", ".tsv"}:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ["number", "text"])
             writer.writeheader()
@@ -41,7 +41,7 @@ def write_rows(path: Path, texts: list[str]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".csv":
+    if path.suffix in {".csv", ".tsv"}:
         with path.open(encoding="utf-8", newline="") as file:
             return [
                 {
@@ -50,7 +50,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                     "confidence_v2": float(row["confidence_v2"]),
                     "truncated": {"true": True, "false": False}[row["truncated"]],
                 }
-                for row in csv.DictReader(file)
+                for row in csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             ]
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -66,7 +66,7 @@ def test_second_process_cannot_write_the_same_output(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("in.txt", "text\na\n", "must end in .csv, .jsonl or .parquet"),
+        ("in.txt", "text\na\n", "must end in .csv, .tsv, .jsonl or .parquet"),
         ("in.csv", "", "must begin with the names"),
         ("in.csv", "a,b\n1,2\n", "no column text; the columns are: a, b"),
         ("in.csv", "text,text\n1,2\n", "columns 1 and 2 have the same name: text"),

@@ -160,6 +160,10 @@ REFUSED: Mapping[str, Sequence[str]] = {
     "held-out file of bytes": ["models", "compare", "a", "b", "--held-out", "FOLDER/bytes"],
     "empty held-out file": ["models", "compare", "a", "b", "--held-out", "FOLDER/empty"],
     "missing held-out file": ["models", "compare", "a", "b", "--held-out", "FOLDER/missing"],
+    "encoding without held-out texts": ["models", "compare", "a", "b", "--encoding", "cp1252"],
+    "delimiter without held-out texts": [
+        *("models", "import", "FOLDER", "--as", "v1", "--delimiter", ";"),
+    ],
     "held-out folder": ["models", "compare", "a", "b", "--held-out", "FOLDER"],
     "export of a tag that is none": ["models", "export", "/", "FOLDER/x.bentomodel"],
     "export into no folder": ["models", "export", "a", "FOLDER/missing/x.bentomodel"],

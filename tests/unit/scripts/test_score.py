@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import os
+import re
 import signal
+import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 from typer.testing import CliRunner
 
+from datafiles.chunks import InvalidInput, Position
+from datafiles.formats import Format
+from scoring.journal import Progress
+from scoring.pipes import require_stdio
 from scripts.cli import app
+from scripts.score import require_scored
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +31,15 @@ def signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def tar_of(content: bytes) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        member = tarfile.TarInfo("a,text")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
 
 
 # The name of the input, its content, further options, and the sentence.
@@ -34,7 +55,12 @@ BROKEN: dict[str, tuple[str, bytes, str, str]] = {
     "a long delimiter": ("in.csv", b"text\na\n", "--delimiter ::", "must be a character, or tab"),
     "a delimiter for JSON": ("in.jsonl", b"{}", "--delimiter ;", "jsonl has no delimiter"),
     "a spreadsheet": ("in.csv", b"PK\x03\x04", "", "it is a ZIP archive or a spreadsheet"),
-    "a spreadsheet by name": ("in.xlsx", b"PK\x03\x04", "", "must end in .csv, .jsonl or .parquet"),
+    "a spreadsheet by name": (
+        "in.xlsx",
+        b"PK\x03\x04",
+        "",
+        "its name must end in .csv, .tsv, .jsonl or .parquet",
+    ),
     "no column": ("in.csv", b"a;b\n1;2\n", "", "the columns are: a, b (option: --column)"),
     "no column to write": (
         "in.csv",
@@ -59,6 +85,39 @@ BROKEN: dict[str, tuple[str, bytes, str, str]] = {
         "it has JSON lines, not CSV (option: --from jsonl)",
     ),
     "CSV called Parquet": ("in.csv", b"text\na\n", "--from parquet", "not a Parquet file"),
+    "an encoding for Parquet": (
+        "in.parquet",
+        b"PAR1",
+        "--encoding cp1252",
+        "parquet has no encoding",
+    ),
+    "Parquet in gzip": (
+        "in.parquet.gz",
+        gzip.compress(b"PAR1"),
+        "",
+        "it is compressed with gzip; decompress it first",
+    ),
+    "a Parquet file in gzip called CSV": (
+        "in.csv.gz",
+        gzip.compress(b"PAR1"),
+        "",
+        "it is a Parquet file, compressed with gzip",
+    ),
+    "gzip in gzip": (
+        "in.csv.gz",
+        gzip.compress(gzip.compress(b"text\na\n")),
+        "",
+        "it is compressed with gzip, compressed with gzip",
+    ),
+    "a tar archive in gzip": ("in.csv.gz", tar_of(b"id,text\n1,a\n"), "", "it is a tar archive"),
+    "a tar archive of JSON lines": (
+        "in.jsonl.gz",
+        tar_of(b'{"text":"a"}\n'),
+        "",
+        "it is a tar archive",
+    ),
+    "UTF-32": ("in.csv", "text\n".encode("utf-32"), "", "convert it to UTF-8"),
+    "no name of a column": ("in.csv", b",,\n1,2,3\n", "", "no column text; no column has a name"),
     "nothing": ("in.csv", b"", "", "must begin with the names of its columns"),
     "results already": (
         "in.csv",
@@ -88,20 +147,89 @@ def test_output_that_no_name_gives_a_format_is_refused(tmp_path: Path) -> None:
     source.write_bytes(b"text\na\n")
     done = CliRunner().invoke(app, ["score", str(source), str(tmp_path / "out.xlsx")])
     assert done.exit_code == 1
-    assert "out.xlsx must end in .csv, .jsonl or .parquet (option: --to)" in done.stderr
+    assert "out.xlsx must end in .csv, .tsv, .jsonl or .parquet (option: --to)" in done.stderr
 
 
-@pytest.mark.parametrize(("source", "out"), [("none.csv", "out.csv"), (".", "out.csv"), ("-", ".")])
-def test_missing_file_and_a_folder_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, out: str
+@pytest.mark.parametrize(
+    ("source", "out", "sentence"),
+    [
+        ("none.csv", "out.csv", "there is no file none.csv"),
+        ("none/in.csv", "out.csv", "there is no file none/in.csv"),
+        (".", "out.csv", ". is a folder; score the files in it one by one"),
+        ("data.parquet", "out.csv", "data.parquet is a folder; score the files in it one by one"),
+        ("-", ".", ". is a folder"),
+        ("-", "none/out.csv", "there is no folder none"),
+        ("-", "in.csv/out.csv", "there is no folder in.csv"),
+        ("in.csv", "/dev/null", "/dev/null is no regular file; - is stdout"),
+        ("in.csv", "/dev/zero", "/dev/zero is no regular file; - is stdout"),
+        ("in.csv", "fifo", "fifo is no regular file; - is stdout"),
+    ],
+)
+def test_paths_that_cannot_be_used_are_usage_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, out: str, sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["score", source, out, "--from", "csv"])
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "data.parquet").mkdir()
+    (tmp_path / "in.csv").write_bytes(b"text\na\n")
+    os.mkfifo("fifo")
+    # --restart would replace what has the name of OUT.
+    done = CliRunner().invoke(app, ["score", source, out, "--from", "csv", "--restart"])
     assert done.exit_code == 2
-    assert "there is no file" in done.stderr or "is a folder" in done.stderr
+    assert f"{sentence} " in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.parquet", "fifo", "in.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "options", "sentence"),
+    [
+        (
+            b"text\n  \n",
+            "in.csv",
+            "--column, --delimiter, --encoding",
+            "the only row was rejected, in",
+        ),
+        (
+            b'{"a":1}\n[]\n',
+            "in.jsonl",
+            "--column, --encoding",
+            "all 2 rows were rejected, the first in",
+        ),
+    ],
+)
+def test_file_without_a_usable_row_is_refused_with_options_of_its_format(
+    tmp_path: Path, content: bytes, name: str, options: str, sentence: str
+) -> None:
+    rejected = tmp_path / "out.csv.rejected.jsonl"
+    rejected.write_bytes(orjson.dumps({"line": 2, "reason": "it is blank"}) + b"\n")
+    out = tmp_path / "out.csv"
+    out.touch()
+    rows = sentence.startswith("all") + 1
+    with pytest.raises(InvalidInput, match=re.escape(f"{sentence} line 2: it is blank")) as refused:
+        require_scored(
+            Progress({}, Position(), rejected=rows), out, rejected, Format.of(Path(name))
+        )
+    assert (refused.value.option, out.exists()) == (options, False)
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "stream", "sentence"),
+    [
+        ("-", "out.csv", "stdin", "stdin is closed"),
+        ("-", "-", "stdin", "stdin is closed"),
+        ("in.csv", "-", "stdout", "stdout is closed"),
+    ],
+)
+def test_closed_stream_is_refused_before_a_model_is_loaded(
+    source: str, out: str, stream: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Python starts where the descriptor is closed.
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(InvalidInput, match=sentence):
+        require_stdio(Path(source), Path(out))
 
 
 def test_stdin_needs_a_format() -> None:
     done = CliRunner().invoke(app, ["score", "-", "-"], input=b"text\na\n")
     assert done.exit_code == 1
-    assert "must end in .csv, .jsonl or .parquet (option: --from)" in done.stderr
+    assert "must end in .csv, .tsv, .jsonl or .parquet (option: --from)" in done.stderr

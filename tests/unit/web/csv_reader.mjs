@@ -6,7 +6,7 @@ const files = JSON.parse(readFileSync(0, "utf-8"));
 const read = files.map(({ content, ...options }) => {
   try {
     const { names, column, rows, rejected } = readCsv(new Uint8Array(Buffer.from(content, "base64")), options);
-    return { names, column, rows: rows.map((row) => row.values), rejected: rejected.map(({ line, reason }) => [line, reason]) };
+    return { names, column, rows: rows.map((row) => row.values), rejected: rejected.map(({ line, reason, raw }) => [line, reason, raw]) };
   } catch (fault) {
     return { refused: fault.message, choice: fault.choice ?? null };
   }

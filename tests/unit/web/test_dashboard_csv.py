@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datafiles.chunks import Position
+from datafiles.formats import Format, Input, open_source
 from tests.unit.datafiles.csv_files import CSV_FILES, CsvFile, Refused, Rows, read, texts
 from web.dashboard.page import FOLDER
 
@@ -23,7 +25,7 @@ NODE = Path(playwright.__file__).parent / "driver" / "node"
 READER = Path(__file__).parent / "csv_reader.mjs"
 
 
-def read_by_the_dashboard(files: Sequence[CsvFile]) -> list[Rows | Refused]:
+def documents_read_by_the_dashboard(files: Sequence[CsvFile]) -> list[dict[str, Any]]:
     documents = [
         {
             "content": base64.b64encode(file.content).decode(),
@@ -41,13 +43,18 @@ def read_by_the_dashboard(files: Sequence[CsvFile]) -> list[Rows | Refused]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [_answer(answer) for answer in json.loads(done.stdout)]
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
+
+
+def read_by_the_dashboard(files: Sequence[CsvFile]) -> list[Rows | Refused]:
+    return [_answer(answer) for answer in documents_read_by_the_dashboard(files)]
 
 
 def _answer(answer: dict[str, Any]) -> Rows | Refused:
     if "refused" in answer:
         return Refused(answer["refused"])
-    rejected = tuple((line, reason.partition(":")[0]) for line, reason in answer["rejected"])
+    rejected = tuple((line, reason.partition(":")[0]) for line, reason, _ in answer["rejected"])
     return Rows(answer["names"], answer["rows"], rejected, answer["column"])
 
 
@@ -64,6 +71,27 @@ def test_csv_file_is_read_right_or_refused(answers: dict[str, Rows | Refused], n
         assert right.sentence in answer.sentence
     else:
         assert answer == right
+
+
+@pytest.mark.parametrize(
+    ("content", "raw"),
+    [
+        (b"id,text\n1,a,b\n2,c\n", "1,a,b"),
+        (b"id,text\n1\r\n2,c\n", "1"),
+        (b'id,text\n1,"a\nb",c\n2,c\n', '1,"a\nb",c'),
+        (b'id,text\n1,"open\n2,c\n', '1,"open'),
+        (b'id,text\n1,"a" b\n2,c\n', '1,"a" b'),
+        (b"id,text\n1,\xe9\n\xc3\xa4,c\n", "1,\ufffd"),
+    ],
+)
+def test_rejected_row_is_shown_as_it_begins(content: bytes, raw: str, tmp_path: Path) -> None:
+    file = CsvFile(content, texts())
+    path = tmp_path / "in.csv"
+    path.write_bytes(content)
+    chunks = open_source(Input(path, Format.csv), "text", None).chunks(Position(), None)
+    assert [row.raw for chunk in chunks for row in chunk.rejected] == [raw]
+    (answer,) = documents_read_by_the_dashboard([file])
+    assert [shown for _, _, shown in answer["rejected"]] == [raw]
 
 
 PIECES = [
@@ -93,6 +121,8 @@ PIECES = [
     b"=1",
     b"{",
     b'"text",b\n',
+    b', "',
+    b"; ",
 ]
 HEADERS = [
     b"text\n",
@@ -103,6 +133,8 @@ HEADERS = [
     b"text,text\n",
     b"",
     b'a,"text\n',
+    b'id, text\n1, "a"\n',
+    b'id; "text"\n',
 ]
 
 

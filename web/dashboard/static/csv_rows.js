@@ -13,6 +13,9 @@ const OTHERS = [
   [[0x42, 0x5a, 0x68], "compressed with bzip2"],
   [[0xfd, 0x37, 0x7a, 0x58, 0x5a], "compressed with xz"],
   [[0x25, 0x50, 0x44, 0x46], "a PDF document"],
+  [[0x41, 0x52, 0x52, 0x4f, 0x57, 0x31, 0, 0], "an Arrow file"],
+  [[0x4f, 0x62, 0x6a, 1], "an Avro file"],
+  [[...new TextEncoder().encode("SQLite format 3\0")], "an SQLite database"],
   // `sentiment score` unpacks these.
   [[0x1f, 0x8b], "compressed with gzip"],
   [[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd"],
@@ -42,13 +45,19 @@ export function readCsv(bytes, { column = "text", encoding = "", delimiter = "",
   for (const [magic, kind] of OTHERS) {
     if (magic.every((byte, index) => bytes[index] === byte)) throw new Refused(`it is ${kind}`);
   }
+  if (isTar(bytes)) throw new Refused("it is a tar archive");
   const found = encoding ? named(encoding) : detected(bytes);
   const text = decoded(bytes, found);
   const reader = new Reader(text, found);
   const sep = /^"?sep=(.)"?\r*(?:\n|\r|$)/i.exec(text.slice(0, 20));
   if (sep) reader.next();
   reader.delimiter = delimiter ? checked(delimiter) : sep ? sep[1] : reader.detect([column], name.endsWith(".tsv"));
-  const names = header(reader);
+  const start = { at: reader.at, line: reader.line };
+  let names = header(reader);
+  if (hasBlanks(names, text.slice(0, SAMPLE_BYTES), reader.delimiter)) {
+    Object.assign(reader, start, { skipsBlanks: true });
+    names = header(reader);
+  }
   const index = findColumn(column, names);
   const repeated = names.find((name, at) => names.indexOf(name) !== at);
   if (repeated !== undefined) {
@@ -80,8 +89,19 @@ function header(reader) {
     throw new Refused(`the header cannot be read: ${fault.message}`, "delimiter");
   }
   if (!names?.length) throw new Refused("a CSV file must begin with the names of its columns");
+  if (names.some((name) => name.includes("\0"))) throw new Refused("its header has NUL characters, so it is no text file");
   if (names[0].replace(SPACE_AROUND, "").startsWith("{")) throw new Refused("it has JSON lines, not CSV");
   return names;
+}
+
+// Whether a blank follows each delimiter, also before quotes, which would be text otherwise.
+function hasBlanks([, ...names], sample, delimiter) {
+  const sign = delimiter.replace(/[$^*+.?()[\]{}|\\/]/, "\\$&");
+  return names.length > 0 && names.every((name) => name.startsWith(" ")) && new RegExp(`${sign} +"`, "u").test(sample);
+}
+
+function isTar(bytes) {
+  return bytes.subarray(0, 257).includes(0) && [..."ustar"].every((sign, index) => bytes[257 + index] === sign.charCodeAt(0));
 }
 
 // The index of the column `name`, or else of the only one that differs in case or spaces.
@@ -90,13 +110,14 @@ export function findColumn(name, names) {
   const where = (same) => names.flatMap((known, index) => (same(known) ? [index] : []));
   const exact = where((known) => known === name);
   const found = exact.length ? exact : where((known) => bare(known) === bare(name));
-  if (!found.length) throw new Refused(`no column ${name}; the columns are: ${names.join(", ")}`, "column", names);
+  const known = names.some(Boolean) ? `the columns are: ${names.join(", ")}` : "no column has a name";
+  if (!found.length) throw new Refused(`no column ${name}; ${known}`, "column", names);
   if (found.length > 1) throw new Refused(several(name, found), "column", names);
   return found[0];
 }
 
 function several(name, found) {
-  return `columns ${found.map((index) => index + 1).join(" and ")} have the same name: ${name || "none"}`;
+  return `columns ${found.map((index) => index + 1).join(" and ")} have ${name ? `the same name: ${name}` : "no name"}`;
 }
 
 function checked(delimiter) {
@@ -113,7 +134,8 @@ class Reader {
     this.encoding = encoding;
     this.at = 0;
     this.line = 0;
-    this.raw = "";
+    this.record = [];
+    this.skipsBlanks = false;
     const end = /\r*\n|\r/.exec(text.slice(0, SAMPLE_BYTES).replace(/"[^"]*"/g, ""));
     this.lineEnd = end?.[0] === "\r" ? "\r" : "\n";
   }
@@ -127,10 +149,15 @@ class Reader {
     return line;
   }
 
+  // The lines of the last row.
+  get raw() {
+    return this.record.join("").replace(/[\r\n]+$/, "").toWellFormed();
+  }
+
   row() {
     const { at, line } = this;
     let afterFirst = null;
-    const record = [];
+    const record = this.record = [];
     let bytes = 0;
     const nextLine = () => {
       const read = this.next();
@@ -145,8 +172,11 @@ class Reader {
       if (values?.some((value) => !value.isWellFormed())) throw new Foreign(`not in ${this.encoding.toUpperCase().replace(/(LE|BE)$/, "")}`);
       return values;
     } catch (fault) {
-      this.raw = record.join("").replace(/[\r\n]+$/, "");
-      if (fault instanceof Unusable && !(fault instanceof Foreign)) ({ at: this.at, line: this.line } = afterFirst ?? { at, line });
+      if (fault instanceof Unusable && !(fault instanceof Foreign)) {
+        ({ at: this.at, line: this.line } = afterFirst ?? { at, line });
+        // The lines after it are rows of their own.
+        record.length = Math.min(record.length, 1);
+      }
       throw fault;
     }
   }
@@ -182,9 +212,11 @@ class Reader {
         } else if (sign === this.delimiter) {
           close();
           state = "start";
+        } else if (this.skipsBlanks && sign === " " && (state === "start" || state === "blank")) {
+          state = "blank";
         } else if (state === "quote in quoted") {
           throw new Unusable(`invalid CSV: '${this.delimiter}' expected after '"'`);
-        } else if (state === "start" && sign === '"') {
+        } else if ((state === "start" || state === "blank") && sign === '"') {
           state = "quoted";
         } else {
           add(sign);
@@ -245,7 +277,7 @@ function detected(bytes) {
   const [a, b, c, d] = bytes;
   if (a === 0xef && b === 0xbb && c === 0xbf) return "utf-8";
   const isUtf32 = (!a && !b) || (a && !b && !c && !d) || (a === 0xff && b === 0xfe && !c && !d);
-  if (isUtf32 && bytes.length > 3) throw new Refused("it is in UTF-32, not in UTF-8");
+  if (isUtf32 && bytes.length > 3) throw new Refused("it is in UTF-32, which is not read; convert it to UTF-8");
   if (a === 0xff && b === 0xfe) return "utf-16le";
   if (a === 0xfe && b === 0xff) return "utf-16be";
   if (a === 0 && b) return "utf-16be";
@@ -278,7 +310,7 @@ function decoded(bytes, encoding) {
     const text = fatal(line, label) ?? new TextDecoder(label, { ignoreBOM: true }).decode(line).replaceAll("\uFFFD", MARK);
     parts.push(encoding === "cp1252" ? text.replace(NOT_CP1252, MARK) : text);
   }
-  return parts.join("").replace(/^\uFEFF/, "");
+  return parts.join("").replace(/^\uFEFF+/, "");
 }
 
 // Half a character stays what it is, so that the reader of rows finds it.
@@ -287,7 +319,7 @@ function utf16(bytes, isLittleEndian) {
   const parts = [];
   for (let at = 0; at + 1 < bytes.length; at += 2) parts.push(String.fromCharCode(view.getUint16(at, isLittleEndian)));
   if (bytes.length % 2) parts.push(MARK);
-  return parts.join("").replace(/^\uFEFF/, "");
+  return parts.join("").replace(/^\uFEFF+/, "");
 }
 
 // The lines with their ends: LF, CR or CR LF. No encoding but UTF-16 has these bytes in other characters.

@@ -1,0 +1,28 @@
+"""Running a typer command, as `sentiment NAME` and `python -m scripts.NAME` do."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from scripts.failures import failures_as_lines
+
+
+def run_command(command: typer.Typer | Callable[..., Any], prog_name: str | None = None) -> None:
+    """Run a command with the arguments of this process; its failure is one line."""
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # rich would print nothing into so narrow a terminal
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without UTF-8 gets what it can show.
+            stream.reconfigure(errors="backslashreplace")
+    with failures_as_lines():
+        if isinstance(command, typer.Typer):
+            command(prog_name=prog_name)
+        else:
+            typer.run(command)
