@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.partitions import drop_day, make_partitions, partition_days
+from analytics.partitions import drop_day, has_partition, make_partitions, partition_days
 from analytics.rollups import WRITERS_LOCK
 from core.background import Background
 from core.postgres import DATABASE_FAILURES, describe_failure, is_missing_right
@@ -32,6 +32,9 @@ class PartitionMaintenance(Background):
     async def run(self, today: date) -> list[date]:
         """Create and drop the partitions that are due; return the days that were dropped.
 
+        A service that runs makes each day's partition. If all from before today are due, it stood
+        still for so long, or its clock is wrong: then none is dropped before tomorrow.
+
         Raises:
             DATABASE_FAILURES: PostgreSQL is away.
         """
@@ -41,10 +44,20 @@ class PartitionMaintenance(Background):
                 connection, [today + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1)]
             )
             present = await partition_days(connection)
+            first_retained = today - timedelta(days=self._retention_days)
+            stood_still = not await has_partition(connection, first_retained, today)
         if not self._retention_days:
             return []
-        first_retained = today - timedelta(days=self._retention_days)
-        return [day for day in present if day < first_retained and await self._drop(day)]
+        due = [day for day in present if day < first_retained]
+        if due and stood_still:
+            logger.warning(
+                "no prediction is dropped before tomorrow, because all from before today, %s, are "
+                "older than LOG_RETENTION_DAYS, the newest of %s: check the clock",
+                today,
+                max(due),
+            )
+            return []
+        return [day for day in due if await self._drop(day)]
 
     async def _drop(self, day: date) -> bool:
         # Each day has a transaction of its own, so that a writer waits for one day at most.

@@ -176,6 +176,15 @@ async def drop_day(connection: AsyncConnection, day: date) -> bool:
     return True
 
 
+async def has_partition(connection: AsyncConnection, first: date, end: date) -> bool:
+    """Whether a partition, be it the operator's, holds any day from `first` to before `end`."""
+    start, stop = _ids_of(first).start, _ids_of(end).start
+    return any(
+        ids is None or (ids.start < stop and start < ids.stop)
+        for _, ids in await _partitions(connection)
+    )
+
+
 async def partition_days(connection: AsyncConnection) -> list[date]:
     """The days that have a partition of ours, ascending; an operator's partitions do not count."""
     days = {partition.day for partition in await _partitions(connection)}

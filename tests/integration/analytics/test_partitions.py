@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback.store import FeedbackStore
 from analytics.partition_maintenance import DAYS_AHEAD, PartitionMaintenance
-from analytics.partitions import gaps, partition_days
+from analytics.partitions import gaps, make_partitions, partition_days
 from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
 from core.uuid7 import first_id, new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
@@ -79,6 +79,12 @@ async def test_an_id_that_differs_from_the_time_is_refused(engine: AsyncEngine) 
             )
 
 
+async def serve_before(engine: AsyncEngine, today: date = TODAY) -> None:
+    """Make the partition of the day before, as a service does that ran then."""
+    async with engine.begin() as connection:
+        await make_partitions(connection, [today - timedelta(days=1)])
+
+
 async def test_partitions_are_created_ahead_once(engine: AsyncEngine) -> None:
     maintenance = PartitionMaintenance(engine, retention_days=0)
     for _ in range(2):
@@ -128,6 +134,22 @@ async def test_expired_days_are_dropped_with_their_rows_in_every_table(engine: A
     assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == []
 
 
+async def test_clock_that_jumped_drops_nothing_for_a_day(
+    engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does a service that stood still for so long; a day later it does."""
+    await write(engine, [make_prediction(created_at=MIDNIGHT)])
+    maintenance = PartitionMaintenance(engine, retention_days=3)
+    assert await maintenance.run(TODAY) == []
+    later = TODAY + timedelta(days=400)
+    for _ in range(2):  # a restart makes no difference
+        assert await PartitionMaintenance(engine, retention_days=3).run(later) == []
+    assert f"all from before today, {later}, are older than LOG_RETENTION_DAYS" in caplog.text
+    assert (await counts(engine))["predictions"] == 1
+    dropped = await maintenance.run(later + timedelta(days=1))
+    assert dropped == [TODAY + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
+
+
 async def test_no_day_is_dropped_without_retention(engine: AsyncEngine) -> None:
     await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=4_000))])
     assert await PartitionMaintenance(engine, retention_days=0).run(TODAY) == []
@@ -135,6 +157,7 @@ async def test_no_day_is_dropped_without_retention(engine: AsyncEngine) -> None:
 
 
 async def test_concurrent_maintenance_drops_each_day_once(engine: AsyncEngine) -> None:
+    await serve_before(engine)
     for n in range(4, 8):
         await write(engine, [make_prediction(created_at=MIDNIGHT - timedelta(days=n))])
     dropped = await asyncio.gather(
@@ -153,6 +176,7 @@ async def test_a_late_prediction_of_a_dropped_day_stays_until_the_next_run(
         PartitionMaintenance(engine, retention_days=3),
         MIDNIGHT - timedelta(days=10),
     )
+    await serve_before(engine)
     for _ in range(2):
         await write(engine, [make_prediction(created_at=late)])
         assert (await counts(engine))["predictions"] == 1
@@ -175,6 +199,7 @@ async def test_partition_with_a_foreign_name_is_left_alone(engine: AsyncEngine) 
             )
     old = MIDNIGHT - timedelta(days=10)
     await write(engine, [make_prediction(created_at=old)])
+    await serve_before(engine)
     assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == [old.date()]
     async with engine.connect() as connection:
         for name in names:
@@ -261,7 +286,9 @@ async def test_partitions_that_the_operator_made_are_used_and_kept(
             text("SELECT tableoid::regclass::text FROM predictions ORDER BY id")
         )
         assert homes.all() == [home for home in expected for _ in range(2)]
-    dropped = await PartitionMaintenance(engine, retention_days=3).run(TODAY + timedelta(days=400))
+    later = TODAY + timedelta(days=400)
+    await serve_before(engine, later)
+    dropped = await PartitionMaintenance(engine, retention_days=3).run(later)
     assert all(day >= TODAY for day in dropped)
     assert (await counts(engine))["predictions"] == 2 * sum(home in partitions for home in expected)
     for name in partitions:
@@ -297,6 +324,7 @@ async def test_name_of_a_detached_partition_is_not_taken_for_the_day(engine: Asy
         await connection.execute(text("CREATE VIEW predictions_20260305_2 AS SELECT 1"))
     await write(engine, [make_prediction(created_at=MIDNIGHT)])
     assert await rows_of(engine, "predictions_20260305_3") == 1
+    await serve_before(engine, TODAY + 9 * DAY)
     assert await PartitionMaintenance(engine, retention_days=3).run(TODAY + 9 * DAY) == [TODAY]
     assert await rows_of(engine, "predictions_20260305") == 1
 
