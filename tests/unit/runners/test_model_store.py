@@ -33,7 +33,7 @@ def test_labels_keep_the_order_of_the_outputs(
         ({}, "no id2label"),
         ({"id2label": None}, "no id2label"),
         ({"id2label": {}}, "no id2label"),
-        ({"id2label": ["negative", "positive"]}, "no id2label"),
+        ({"id2label": ["negative", "positive"]}, "has a list as id2label"),
         ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, "unknown labels"),
         ({"id2label": {"0": "1 star", "1": "5 stars"}}, "unknown labels"),
         ({"id2label": {"0": None, "1": "positive"}}, "unknown labels"),
