@@ -27,7 +27,7 @@ from analytics.log.segments import (
     new_segment,
     try_lock,
 )
-from core.private_files import open_private
+from core.private_files import open_private, open_regular
 
 REJECTED = "rejected.jsonl"
 # A lock of its own, because `put_back` replaces the file.
@@ -64,7 +64,7 @@ def rejected_bytes(folder: Path) -> int:
 
 def count_rejected(folder: Path) -> int:
     """The number of lines in `rejected.jsonl`."""
-    with suppress(OSError), (folder / REJECTED).open("rb") as rows:
+    with suppress(OSError), open(folder / REJECTED, "rb", opener=open_regular) as rows:
         return sum(1 for _ in rows)
     return 0
 

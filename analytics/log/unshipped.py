@@ -8,9 +8,11 @@ from uuid import UUID, uuid4
 
 from analytics.log.segments import segments
 from core.atomic_file import write_atomically
+from core.private_files import open_regular
 
 # A file beside the segments, so that the name stays with the volume, whichever pod holds it.
 _ID = "spool.id"
+_ID_BYTES = 64
 
 # Each prediction has it once, and nothing else has it: JSON escapes the quotes in a text. To decode
 # the lines of a gigabyte would take 8 s.
@@ -33,7 +35,7 @@ class Unshipped:
     def _count(self, path: Path) -> tuple[int, int]:
         start, predictions = self._counted.get(path, (0, 0))
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=open_regular) as file:
                 file.seek(start)
                 data = file.read()
         except OSError:  # shipped meanwhile, or unreadable, which the shipper logs
@@ -47,8 +49,8 @@ def spool_id(folder: Path) -> str:
 
     If the disk refuses it, the name is lost with the process that asked.
     """
-    with suppress(OSError, ValueError):
-        return str(UUID((folder / _ID).read_text(encoding="ascii").strip()))
+    with suppress(OSError, ValueError), open(folder / _ID, "rb", opener=open_regular) as file:
+        return str(UUID(file.read(_ID_BYTES).decode("ascii").strip()))
     made = str(uuid4())
     with suppress(OSError):
         write_atomically(folder / _ID, f"{made}\n".encode())
