@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from analytics.log.segments import segments
 from core.postgres import create_engine
 from core.types import Comparison
 from core.uuid7 import new_id
-from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from tests.integration.logs import SpooledLog, spooled_log
 from tests.integration.predictions import make_prediction
@@ -124,16 +123,6 @@ async def _terminate_waiting_backends(engine: AsyncEngine) -> bool:
         "WHERE datname = current_database() AND wait_event_type = 'Lock'",
     )
     return bool(terminated)
-
-
-@pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
-    """A PostgreSQL that a test may stop: its exit stack, folder and URL."""
-    folder = tmp_path / "postgres"
-    with ExitStack() as running:
-        url = running.enter_context(embedded_postgres(folder))
-        upgrade(url)
-        yield running, folder, url
 
 
 async def test_predictions_are_shipped_after_postgresql_restarts(

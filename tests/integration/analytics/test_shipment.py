@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace as replaced
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,6 @@ from analytics.log.shipper_supervisor import LOCK, FolderLock, ShipperSupervisor
 from core.paths import ROOT
 from core.types import Failure, ModelVersion, Prediction
 from core.uuid7 import new_id
-from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from tests.database import fetch, scalar
 from tests.integration.predictions import make_prediction
@@ -335,16 +334,6 @@ async def test_service_that_comes_back_waits_for_the_lock_and_ships_the_rest(
     lock.close()
     result = await ship_folder(tmp_path, database_url, wait_seconds=WAIT_SECONDS)
     assert result.stored == 20
-
-
-@pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
-    """A PostgreSQL that a test may stop: its exit stack, folder and URL."""
-    folder = tmp_path / "postgres"
-    with ExitStack() as running:
-        url = running.enter_context(embedded_postgres(folder))
-        upgrade(url)
-        yield running, folder, url
 
 
 def test_postgresql_away_then_back_loses_and_doubles_nothing(
