@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 from redis.asyncio import Redis
 
 from analytics.log.segments import segments
-from tests.served.stack import Stack, assert_unnoticed, stack_in, stopped, without_disk
-from tests.served.traffic import FULL, SPARING
+from tests.served.stack import Stack, assert_unnoticed, stopped, without_disk
 from tests.waiting import until
-
-
-@pytest.fixture(scope="module")
-def stack(
-    bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory, *, thorough: bool
-) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("faults")
-    with stack_in(folder, bentoml_home, pace=FULL if thorough else SPARING) as made:
-        yield made
 
 
 async def test_metrics_add_up_over_all_processes(stack: Stack) -> None:

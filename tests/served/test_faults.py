@@ -12,7 +12,7 @@ import pytest
 
 from analytics.log.segments import segments
 from tests.served.stack import RECOVERY_SECONDS, Stack, stack_in, without_disk
-from tests.served.traffic import CLIENTS, FULL, SPARING
+from tests.served.traffic import CLIENTS
 from tests.waiting import until
 
 STOP_SECONDS = 30.0
@@ -20,15 +20,6 @@ STOP_SECONDS = 30.0
 HANGING_SECONDS = 12.0
 # Linux' numbers end below.
 NO_PROCESS = 1 << 23
-
-
-@pytest.fixture(scope="module")
-def stack(
-    bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory, *, thorough: bool
-) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("faults")
-    with stack_in(folder, bentoml_home, pace=FULL if thorough else SPARING) as made:
-        yield made
 
 
 def gone_and_back(stack: Stack, of: str, killed: psutil.Process) -> Callable[[], bool]:
