@@ -40,6 +40,7 @@ class Hosts:
     database_url: URL
     redis_url: str
     build: Path = ROOT  # what hosts that start from now on run
+    api_settings: dict[str, str] = field(default_factory=dict)
     running: dict[str, ServedBento] = field(default_factory=dict)
     stacks: dict[str, ExitStack] = field(default_factory=dict)
 
@@ -67,7 +68,7 @@ class Hosts:
     def start_runner(self, version: str, address: str) -> None:
         self.start(address, f"sentiment_runner_{version}", RUNNER_THREADS="1")
 
-    def start_api(self, address: str, **settings: str) -> None:
+    def start_api(self, address: str) -> None:
         runners = {
             f"sentiment_runner_{version}": ",".join(f"http://{each}:{self.port}" for each in hosts)
             for version, hosts in RUNNERS.items()
@@ -79,7 +80,7 @@ class Hosts:
             RATE_LIMIT_PREDICT="off",
             RATE_LIMIT_BATCH="off",
             LOCAL_CACHE_ENTRIES="0",
-            **settings,
+            **self.api_settings,
         )
 
     def stop(self) -> None:
@@ -107,12 +108,14 @@ class Hosts:
 
 
 @contextmanager
-def hosts_in(folder: Path, bentoml_home: Path) -> Iterator[Hosts]:
+def hosts_in(folder: Path, bentoml_home: Path, **api_settings: str) -> Iterator[Hosts]:
     with ExitStack() as running:
         database_url = running.enter_context(embedded_postgres(folder / "postgres"))
         redis_url = running.enter_context(embedded_redis(folder / "redis", max_memory="64mb"))
         upgrade(database_url)
-        hosts = Hosts(bentoml_home, folder, free_port(), database_url, redis_url)
+        hosts = Hosts(
+            bentoml_home, folder, free_port(), database_url, redis_url, api_settings=api_settings
+        )
         # The APIs, which started last, end first.
         running.callback(hosts.stop)
         runners = [(version, each) for version, addresses in RUNNERS.items() for each in addresses]

@@ -33,10 +33,7 @@ STORED_BY = "SELECT coalesce(build, '') AS build, count(*) AS rows FROM predicti
 def hosts(bentoml_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
     # A setting that only the next build knows stands where both read it.
     monkeypatch.setenv("NEXT", "set")
-    with hosts_in(tmp_path, bentoml_home) as made:
-        for address in APIS:
-            made.stacks.pop(address).close()
-            made.start_api(address, **API)
+    with hosts_in(tmp_path, bentoml_home, **API) as made:
         yield made
 
 
@@ -57,7 +54,7 @@ async def replace_hosts(hosts: Hosts, build: Path, sent: Traffic) -> None:
         for version, addresses in RUNNERS.items()
         for address in addresses
     ]
-    starts += [(address, partial(hosts.start_api, address, **API)) for address in APIS]
+    starts += [(address, partial(hosts.start_api, address)) for address in APIS]
     for address, start in starts:
         await asyncio.to_thread(hosts.stacks.pop(address).close)
         await sent.answers(50)
@@ -116,7 +113,7 @@ async def test_lost_machines_fail_no_request_where_the_balancer_tries_again(
             await asyncio.to_thread(hosts.kill, address)
         await sent.answers(200)
         # A new machine gets the lost one's volume, and ships what lies on it.
-        await asyncio.to_thread(partial(hosts.start_api, APIS[0], **API))
+        await asyncio.to_thread(hosts.start_api, APIS[0])
         await asyncio.to_thread(hosts.start_runner, "v1", RUNNERS["v1"][0])
         await asyncio.to_thread(hosts.start_runner, "v2", RUNNERS["v2"][1])
         await sent.answers(100)
