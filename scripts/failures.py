@@ -65,7 +65,8 @@ def os_error_line(error: OSError) -> str | None:
 
 def _is_in_bentoml_home(file: str) -> bool:
     try:
-        return Path(file).absolute().is_relative_to(bentoml_home().absolute())
+        home = bentoml_home()
     except RuntimeError:
         # It is in the home folder of a user who has none.
         return True
+    return home is None or Path(file).absolute().is_relative_to(home.absolute())

@@ -52,25 +52,25 @@ def data_folder_problem(folder: Path) -> str | None:
     return None
 
 
-def bentoml_home() -> Path:
-    """The folder of BentoML.
+def bentoml_home() -> Path | None:
+    """The folder of BentoML; None if BENTOML_HOME is set to nothing.
 
     Raises:
         RuntimeError: it is in the home folder of a user who has none.
     """
-    configured = os.environ.get("BENTOML_HOME", "~/bentoml")
-    return Path(os.path.expandvars(configured)).expanduser()
+    configured = os.path.expandvars(os.environ.get("BENTOML_HOME", "~/bentoml"))
+    return Path(configured).expanduser() if configured else None
 
 
 def bentoml_home_problem() -> str | None:
     """Describe why BentoML cannot write its home (BENTOML_HOME, else ~/bentoml); else None."""
-    if not os.environ.get("BENTOML_HOME", "~"):
-        return "BENTOML_HOME: it is set to nothing; set it to a folder, or unset it"
     hint = "set BENTOML_HOME to a folder that this user may write"
     try:
         home = bentoml_home()
     except RuntimeError:
         return f"BENTOML_HOME: {this_user()} has no home folder; {hint}"
+    if home is None:
+        return "BENTOML_HOME: it is set to nothing; set it to a folder, or unset it"
     for path in (home, *(home / name for name in BENTOML_FOLDERS)):
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -59,8 +59,12 @@ def test_file_in_place_of_a_folder_is_named(tmp_path: Path, name: str) -> None:
     assert str(folder / name) in problem
 
 
-def test_home_that_is_set_to_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BENTOML_HOME", "")
+@pytest.mark.parametrize("value", ["", "$NOTHING"])
+def test_home_that_is_set_to_nothing_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTHING", "")
+    monkeypatch.setenv("BENTOML_HOME", value)
     assert "set to nothing" in str(bentoml_home_problem())
 
 
