@@ -28,12 +28,11 @@ from monitoring.dashboards.panels import (
     ratio,
     total,
 )
+from stats.drift import SIGNIFICANT_PSI
 
 FOLDER = Path(__file__).parent
 # As in monitoring/rules/service.yml.
 LOG_BEHIND_SECONDS = 300.0
-DRIFT_IS_SIGNIFICANT = 0.2
-
 
 PREDICTIONS = 'endpoint=~"/predict.*"'
 # A batch takes seconds by its nature, so it has no latency objective.
@@ -141,7 +140,7 @@ MODEL = page(
           note="Of the challenger, behind the back of /predict"),
     Row("Whether anything has changed"),
     panel("Drift (PSI)", "short", known("model_drift_psi", "version", "feature"),
-          line=DRIFT_IS_SIGNIFICANT,
+          line=SIGNIFICANT_PSI,
           note="The last hour against the week before it; 0 with too few predictions. Above the "
                "line it is significant, if it is no noise"),
     panel("Drift that would be noise", "short",

@@ -13,8 +13,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from core import metrics
 from core.paths import ROOT
 from monitoring.dashboards.objectives import ERROR_BUDGETS, LATENCY_SECONDS
-from monitoring.dashboards.pages import DRIFT_IS_SIGNIFICANT, FOLDER, LOG_BEHIND_SECONDS, dashboards
+from monitoring.dashboards.pages import FOLDER, LOG_BEHIND_SECONDS, dashboards
 from monitoring.tools import MONITORING
+from stats.drift import SIGNIFICANT_PSI
 
 # Absolute: a mail or a chat resolves no relative link. The Helm chart puts its own in its place.
 RUNBOOK = "https://sentiment.example/docs/runbook.md"
@@ -121,12 +122,12 @@ def test_lines_are_the_objectives_of_the_page_and_the_limits_of_the_alerts() -> 
     assert line_of("Single predictions slower than 0.5 s") == ERROR_BUDGETS["latency"] == 0.01
     assert line_of("Time of a prediction request") == LATENCY_SECONDS == 0.5
     assert line_of("How far PostgreSQL is behind") == LOG_BEHIND_SECONDS
-    assert line_of("Drift (PSI)") == DRIFT_IS_SIGNIFICANT
+    assert line_of("Drift (PSI)") == SIGNIFICANT_PSI
     service, burn, slo = (
         (MONITORING / "rules" / f"{name}.yml").read_text() for name in ("service", "burn", "slo")
     )
     assert re.search(rf"prediction_log_spool_age_seconds\S* > {LOG_BEHIND_SECONDS:g}\n", service)
-    assert re.search(rf"model_drift_psi\S* > {DRIFT_IS_SIGNIFICANT:g} ", service)
+    assert re.search(rf"model_drift_psi\S* > {SIGNIFICANT_PSI:g} ", service)
     budgets = re.findall(r'slo="(\w+)"\} > [\d.]+ \* ([\d.]+)', burn)
     assert {(name, float(budget)) for name, budget in budgets} == set(ERROR_BUDGETS.items())
     assert set(re.findall(r'le="([\d.]+)"', slo)) == {f"{LATENCY_SECONDS:g}"}
