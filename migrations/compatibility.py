@@ -43,11 +43,6 @@ def known_revisions() -> set[str]:
     return {script.revision for script in scripts().walk_revisions()}
 
 
-def is_served_by_this_release(stamp: Stamp) -> bool:
-    """Whether this release may serve a schema of a newer one."""
-    return stamp.serves_since in known_revisions()
-
-
 def store_comment(
     ctx: MigrationContext, step: MigrationInfo, heads: Collection[str], run_args: Mapping[str, Any]
 ) -> None:

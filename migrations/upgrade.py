@@ -16,7 +16,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from core.postgres import DATABASE_FAILURES, create_engine, describe_failure, failure_reason
-from migrations.compatibility import PYPROJECT, is_served_by_this_release, read_stamp
+from migrations.compatibility import PYPROJECT, known_revisions, read_stamp
 
 # Any number that no other program uses on this database: the ASCII of "sentimnt".
 ADVISORY_LOCK = 0x73656E74696D6E74
@@ -75,7 +75,7 @@ def upgrade(
         unknown = error.__cause__
         if not isinstance(unknown, ResolutionError):
             raise
-        if is_served_by_this_release(asyncio.run(read_stamp(url))):
+        if asyncio.run(read_stamp(url)).serves_since in known_revisions():
             (report or _report)(
                 f"The schema has the revision {unknown.argument} of a newer version, which serves "
                 "this version too; it stays as it is"
