@@ -64,7 +64,6 @@ def import_checkpoint(
             why in one line.
     """
     config = read_config(folder)
-    with_versions = {name: package_version(name) for name in ("torch", "transformers", "bentoml")}
     with tempfile.TemporaryDirectory() as temporary:
         linked, prepared = Path(temporary) / "linked", Path(temporary) / "prepared"
         linked.mkdir()
@@ -87,7 +86,9 @@ def import_checkpoint(
             _compare_logits(network, reference.engine, model.max_tokens)
             return acceptance_gate(reference) if acceptance_gate else {}
 
-        return save_prepared(model, {**facts, "imported_with": with_versions}, make_engines, accept)
+        packages = ("torch", "transformers", "bentoml")
+        facts = {**facts, "imported_with": {name: package_version(name) for name in packages}}
+        return save_prepared(model, facts, make_engines, accept)
 
 
 def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:
