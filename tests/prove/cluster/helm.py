@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import helm_python
 from helm_python import _native
@@ -14,6 +15,16 @@ from tests.prove.cluster.control_plane import kubeconfig
 from tests.prove.cluster.front import Front
 
 HelmError = helm_python.HelmError
+DEFAULTS: dict[str, object] = {"wait": "hookOnly", "timeout_seconds": 120}
+
+
+class Options(TypedDict, total=False):
+    """Of an install or an upgrade, as Helm's library names them."""
+
+    wait: str
+    timeout_seconds: int
+    take_ownership: bool
+    force_conflicts: bool
 
 
 class Helm:
@@ -36,54 +47,22 @@ class Helm:
     ) -> None:
         self._config.close()
 
-    def install(
-        self,
-        values: Values | None = None,
-        *,
-        wait: str = "hookOnly",
-        timeout: int = 120,
-        take_ownership: bool = False,
-        force_conflicts: bool = False,
-    ) -> dict[str, Any]:
+    def install(self, values: Values | None = None, **options: Unpack[Options]) -> dict[str, Any]:
         """`helm install`, server-side as Helm 4 does it.
 
         Raises:
             HelmError: the release is refused, or its hook fails.
         """
-        return self._run(
-            "helm_install",
-            values,
-            namespace=self.namespace,
-            wait=wait,
-            timeout_seconds=timeout,
-            take_ownership=take_ownership,
-            force_conflicts=force_conflicts,
-        )
+        return self._run("helm_install", values, {"namespace": self.namespace, **options})
 
-    def upgrade(
-        self,
-        values: Values | None = None,
-        *,
-        wait: str = "hookOnly",
-        timeout: int = 120,
-        take_ownership: bool = False,
-        force_conflicts: bool = False,
-    ) -> dict[str, Any]:
+    def upgrade(self, values: Values | None = None, **options: Unpack[Options]) -> dict[str, Any]:
         """`helm upgrade`.
 
         Raises:
             HelmError: the release is refused, or its hook fails.
         """
-        return self._run(
-            "helm_upgrade",
-            values,
-            # Without values Helm else takes those of the last revision.
-            reset_values=True,
-            wait=wait,
-            timeout_seconds=timeout,
-            take_ownership=take_ownership,
-            force_conflicts=force_conflicts,
-        )
+        # Without values Helm else takes those of the last revision.
+        return self._run("helm_upgrade", values, {"reset_values": True, **options})
 
     def rollback(self) -> None:
         self._config.rollback(RELEASE, wait="hookOnly", timeout=120)
@@ -95,9 +74,11 @@ class Helm:
         revisions: list[dict[str, Any]] = self._config.history(RELEASE)
         return revisions
 
-    def _run(self, function: str, values: Values | None, **options: Any) -> dict[str, Any]:
+    def _run(
+        self, function: str, values: Values | None, options: Mapping[str, object]
+    ) -> dict[str, Any]:
         # Helm's options; the Python methods of the library do not have all of them.
-        given = {name: value for name, value in options.items() if value}
+        given = {name: value for name, value in {**DEFAULTS, **options}.items() if value}
         payload = _native.call_string(
             function,
             self._config._raw(),
