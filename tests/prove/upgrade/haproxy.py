@@ -36,9 +36,12 @@ backend api
   default-server check inter 200ms fall 2 rise 2
 {servers}
 """
-# A request whose machine dies is sent again to another one. On a connection that has carried a
-# request before, HAProxy leaves that to its client.
-RETRY_ALL = "retry-on all-retryable-errors\n  http-reuse never\n  option http-server-close"
+# A request whose machine dies is sent again to another one, if HAProxy has all of it. On a
+# connection that has carried a request before, it leaves that to its client.
+RETRY_ALL = (
+    "retry-on all-retryable-errors\n  option http-buffer-request\n"
+    "  http-reuse never\n  option http-server-close"
+)
 
 
 @contextmanager
