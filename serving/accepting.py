@@ -18,7 +18,12 @@ class AcceptingServer(uvicorn.Server):
     """Watches each of its sockets `ACCEPTS_PER_TURN` times. Each watch accepts a connection."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        copies = [original.dup() for original in sockets or () for _ in range(1, ACCEPTS_PER_TURN)]
+        copies = []
+        for original in sockets or ():
+            # Python takes an inherited socket for one that waits. Its copies would make it one, for
+            # all processes that share it: those that serve would hang until another client came.
+            original.setblocking(False)
+            copies += [original.dup() for _ in range(1, ACCEPTS_PER_TURN)]
         await super().startup(sockets and [*sockets, *copies])
 
 

@@ -120,9 +120,7 @@ async def _all_workers_are_ready(client: httpx.AsyncClient) -> None:
     in_a_row = 0
     async with asyncio.timeout(60):
         while in_a_row < READY_IN_A_ROW:
-            # A connection of its own each time, so that it may be any worker's, also a dying one's.
-            ready = False
-            with contextlib.suppress(httpx.TransportError):
-                ready = (await client.get("/readyz", headers={"Connection": "close"})).is_success
+            # A connection of its own each time, so that it may be any worker's.
+            ready = (await client.get("/readyz", headers={"Connection": "close"})).is_success
             in_a_row = in_a_row + 1 if ready else 0
             await asyncio.sleep(0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -47,6 +48,16 @@ async def _no_app(scope: object, receive: object, send: object) -> None:
     """Never called."""
 
 
+class _Watched(socket.socket):
+    """Notes whether a copy of it made the socket of all processes wait."""
+
+    waited = False
+
+    def setblocking(self, flag: bool) -> None:
+        type(self).waited |= os.get_blocking(self.fileno())
+        super().setblocking(flag)
+
+
 async def _turns_to_accept(listener: socket.socket) -> int:
     """The turns in which a server accepts the clients that wait when it starts."""
     _Counted.accepted = 0
@@ -74,6 +85,18 @@ def test_waiting_clients_are_accepted_many_in_a_turn(listener: socket.socket) ->
         turns = uvloop.run(_turns_to_accept(listener))
 
     assert turns < 3 * CLIENTS / ACCEPTS_PER_TURN
+
+
+def test_socket_of_several_processes_never_waits_for_a_connection(
+    listener: socket.socket,
+) -> None:
+    """A worker that starts shares it with others, which would hang in accept() until one came."""
+    # As BentoML opens the socket that it inherits: Python takes it for one that waits.
+    with _Watched(fileno=os.dup(listener.fileno())) as inherited:
+        _Watched.waited = False
+        uvloop.run(_turns_to_accept(inherited))
+        assert not os.get_blocking(listener.fileno())
+        assert not _Watched.waited
 
 
 def test_a_process_starts_servers_that_accept_in_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
