@@ -13,6 +13,7 @@ from loadtest.open_loop import OpenLoop
 from loadtest.traffic import Kind, make_traffic
 from tests.serving import ServedBento
 from tests.waiting import wait_until
+from web.shedding import QUIET_SECONDS
 
 # Three times as many as two fast cores answer; slow cores answer fewer of them.
 FLOOD_PER_SECOND = 2_000
@@ -50,6 +51,8 @@ async def test_flood_is_answered_or_shed_and_recovery_is_quick(unlimited: Served
             if line.startswith("shed_requests_total{")
         ]
     assert sum(float(line.split()[-1]) for line in shed) >= statuses[503]
+    # Each API process throttles until then, and other tests use the same Bento.
+    await asyncio.sleep(QUIET_SECONDS)
 
 
 @pytest.mark.alone
@@ -72,7 +75,7 @@ async def test_short_texts_overtake_batches_of_long_texts(unlimited: ServedBento
             for number in range(10)
         ]
         small_seconds = time.perf_counter() - started
-        assert {reply.status_code for reply in replies} == {200}
+        assert [reply.text for reply in replies if not reply.is_success] == []
         # Ten, one after the other, were answered before the batches that came before them.
         assert small_seconds < max(await asyncio.gather(*large))
 
