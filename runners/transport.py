@@ -58,6 +58,9 @@ class RunnerApi(Protocol):
 class RemoteRunner(RunnerApi, Protocol):
     """A runner in another process, with connections to close."""
 
+    def hang_up(self) -> None:
+        """Leave the connections that calls share: the host has stopped answering."""
+
     async def close(self) -> None: ...
 
 

@@ -15,7 +15,6 @@ from core.input_text import MAX_TEXT_CHARACTERS as MAX_REQUEST_CHARACTERS
 from core.settings import Settings
 from core.types import SENTIMENTS, VERSIONS, Classification, DesiredModel, RunnerDescription
 from runners import wire
-from runners.calls import TEXTS_PER_CALL
 from runners.lanes import LANES, Lane
 from runners.wire import MAX_TEXT_CHARACTERS, MAX_TEXTS, decode, encode
 from tests.unit.fakes import runner_description
@@ -296,6 +295,3 @@ def test_wire_carries_the_largest_request_of_the_api() -> None:
         rule.le for rule in Settings.model_fields["max_batch_texts"].metadata if hasattr(rule, "le")
     ]
     assert max_batch_texts == MAX_TEXTS
-    texts = ["\U0001f600" * MAX_TEXT_CHARACTERS] * TEXTS_PER_CALL
-    largest = encode(wire.Classify(texts, 1.0, "bulk"))
-    assert len(largest) < wire.SHARED_CALL_BYTES
