@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -69,6 +68,4 @@ class RunnerCalls:
         metrics.runner_calls.labels(self._version).inc()
         attributes = {"version": self._version, "texts": len(texts)}
         with tracing.span("runner.call", attributes, kind=SpanKind.CLIENT):
-            remaining = deadline - time.monotonic()
-            async with asyncio.timeout(remaining):
-                return await self._runner.classify(list(texts), remaining, lane)
+            return await self._runner.classify(list(texts), deadline - time.monotonic(), lane)

@@ -48,7 +48,8 @@ class RunnerApi(Protocol):
 
     def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
-    ) -> Awaitable[list[Classification]]: ...
+    ) -> Awaitable[list[Classification]]:
+        """Classify `texts`; fails by itself after `timeout_seconds`."""
 
     def describe(self) -> Awaitable[RunnerDescription]: ...
 
