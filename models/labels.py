@@ -166,16 +166,16 @@ def _names(config: Mapping[str, Any], options: LabelOptions) -> tuple[str, ...]:
 
 
 def _saved(names: tuple[str, ...], saved: Mapping[str, Any]) -> Outputs:
-    sentiments = saved.get("sentiments")
-    if (
-        not isinstance(sentiments, list)
-        or len(sentiments) != len(names)
-        or not set(sentiments) <= set(SENTIMENTS)
-    ):
-        raise InvalidCheckpoint(
-            f"{SAVED_OUTPUTS} in config.json does not fit its {len(names)} classes. Remove it"
-        )
-    return Outputs(names, tuple(sentiments), saved.get("threshold"))
+    sentiments, threshold = saved.get("sentiments"), saved.get("threshold")
+    if isinstance(sentiments, list) and all(entry in SENTIMENTS for entry in sentiments):
+        outputs = Outputs(names, tuple(sentiments), threshold)
+        is_one = isinstance(threshold, float) and 0 < threshold < 1 and len(names) == 1
+        fits = len(sentiments) == len(names) and (is_one or threshold is None)
+        if fits and {"negative", "positive"} <= set(outputs.labels):
+            return outputs
+    raise InvalidCheckpoint(
+        f"{SAVED_OUTPUTS} in config.json does not fit its {len(names)} classes. Remove it"
+    )
 
 
 def _single(name: str, config: Mapping[str, Any], options: LabelOptions) -> Outputs:

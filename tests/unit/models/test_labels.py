@@ -231,3 +231,30 @@ def test_regression_is_no_probability() -> None:
 def test_numbered_outputs_need_no_id2label() -> None:
     given = parse_labels("LABEL_0=negative,LABEL_1=positive")
     assert outputs_of({}, LabelOptions(given)).sentiments == ("negative", "positive")
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {},
+        {"sentiments": None},
+        {"sentiments": "negative"},
+        {"sentiments": ["negative"]},
+        {"sentiments": ["negative", "positive", "neutral"]},
+        {"sentiments": ["negative", "good"]},
+        {"sentiments": ["negative", {}]},
+        {"sentiments": ["negative", "neutral"]},
+        {"sentiments": ["negative", "positive"], "threshold": 0.5},
+        {"sentiments": ["negative", "positive"], "threshold": "half"},
+    ],
+)
+def test_saved_outputs_that_do_not_fit_are_refused(saved: dict[str, object]) -> None:
+    with pytest.raises(InvalidCheckpoint, match=r"sentiment_outputs in config\.json does not fit"):
+        outputs_of(config_of(["a", "b"]) | {SAVED_OUTPUTS: saved})
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 1.0, "0.5", [0.5], float("nan")])
+def test_saved_threshold_that_is_none_is_refused(threshold: object) -> None:
+    saved = {"sentiments": ["positive"], "threshold": threshold}
+    with pytest.raises(InvalidCheckpoint, match=r"sentiment_outputs in config\.json does not fit"):
+        outputs_of(config_of(["a"]) | {SAVED_OUTPUTS: saved})
