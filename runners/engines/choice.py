@@ -11,8 +11,8 @@ from typing import cast
 from core.types import GONE_ENGINES, EngineName
 from runners.cpu import cpu_flags, is_x86
 from runners.engines.engine import Engine, OnnxEngine, OpenVinoEngine, Precision
-from runners.engines.openvino_graph import WeightFormat, build_graph
-from runners.engines.weights import DistilBertWeights
+from runners.engines.openvino_graph import WeightFormat
+from runners.engines.openvino_ir import openvino_graph
 from runners.model_store import SavedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -31,7 +31,7 @@ _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 def _openvino(
     folder: Path, name: EngineName, streams: int, precision: Precision, weights: WeightFormat
 ) -> OpenVinoEngine:
-    graph = build_graph(DistilBertWeights(folder), weights)
+    graph = openvino_graph(folder, folder / ONNX_FILE, weights)
     return OpenVinoEngine(graph, name, streams=streams, precision=precision)
 
 

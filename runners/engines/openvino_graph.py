@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,9 +43,7 @@ class _Builder:
 
         self._op: Any = opset13
         self._weights = weights
-        self._matrix: Callable[[NDArray[np.float32]], Any] = (
-            self._in_8_bits if weight_format == "int8" else self._in_16_bits
-        )
+        self._matrix = in_8_bits if weight_format == "int8" else in_16_bits
 
     def build(self) -> openvino.Model:
         from openvino import Model, Type
@@ -70,8 +67,7 @@ class _Builder:
         op = self._op
         names = ("word_embeddings", "position_embeddings")
         words, positions = (
-            self._in_16_bits(self._weights.read(f"distilbert.embeddings.{name}.weight"))
-            for name in names
+            in_16_bits(self._weights.read(f"distilbert.embeddings.{name}.weight")) for name in names
         )
         tokens = op.gather(op.shape_of(ids), self._axes(1), self._axes(0))
         used = op.slice(positions, self._axes(0), tokens, self._axes(1), self._axes(0))
@@ -131,17 +127,25 @@ class _Builder:
     def _constant(self, name: str) -> Any:
         return self._op.constant(self._weights.read(name))
 
-    def _in_16_bits(self, matrix: NDArray[np.float32]) -> Any:
-        return self._op.convert(self._op.constant(matrix.astype(np.float16)), "f32")
-
-    def _in_8_bits(self, matrix: NDArray[np.float32]) -> Any:
-        largest = np.abs(matrix).max(axis=1, keepdims=True)
-        scales = np.maximum(largest / np.float32(_INT8_MAX), np.float32(_MIN_SCALE))
-        multiples = self._op.constant(np.rint(matrix / scales).astype(np.int8))
-        return self._op.multiply(self._op.convert(multiples, "f32"), self._op.constant(scales))
-
     def _scalar(self, value: float) -> Any:
         return self._op.constant(np.float32(value))
 
     def _axes(self, *values: int) -> Any:
         return self._op.constant(np.array(values, dtype=np.int64))
+
+
+def in_16_bits(matrix: NDArray[np.float32]) -> Any:
+    """The node of a matrix (outputs, inputs) that is held in float16."""
+    from openvino import opset13 as op
+
+    return op.convert(op.constant(matrix.astype(np.float16)), "f32")
+
+
+def in_8_bits(matrix: NDArray[np.float32]) -> Any:
+    """The node of a matrix (outputs, inputs) that is held in 8 bits, with a scale an output."""
+    from openvino import opset13 as op
+
+    largest = np.abs(matrix).max(axis=1, keepdims=True)
+    scales = np.maximum(largest / np.float32(_INT8_MAX), np.float32(_MIN_SCALE))
+    multiples = op.constant(np.rint(matrix / scales).astype(np.int8))
+    return op.multiply(op.convert(multiples, "f32"), op.constant(scales))
