@@ -113,6 +113,8 @@ def prepare(folder: Path, version: Version) -> SavedModel:
 def token_limit(folder: Path, config: Mapping[str, Any], most: int | None = None) -> int:
     """The most tokens of a text: the least of `most`, the model's and its tokenizer's.
 
+    Without `most` it is that of the architecture.
+
     Raises:
         InvalidCheckpoint: it is no number, or leaves no room for a text.
     """
@@ -125,7 +127,7 @@ def token_limit(folder: Path, config: Mapping[str, Any], most: int | None = None
     if (folder / TOKENIZER_SETTINGS).exists():
         settings = read_json_object(folder / TOKENIZER_SETTINGS)
         limits["model_max_length"] = settings.get("model_max_length")
-    least = architecture.window
+    least = architecture.default_window if most is None else architecture.window
     for name, limit in limits.items():
         if limit is None:
             continue

@@ -180,7 +180,7 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="the most tokens of a text [default: the model's window]"),
+        typer.Option(help="the most tokens of a text [default: 512; 2,048 for ModernBERT]"),
     ] = None,
 ) -> None:
     """Save a model into the store, or reject it at a gate and leave no trace."""
