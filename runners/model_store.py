@@ -47,6 +47,7 @@ class SavedModel:
     pad_token_id: int
     engines: tuple[EngineName, ...]
     digests: Mapping[str, str] = field(default_factory=dict)
+    licence: str | None = None
 
 
 def model_name(version: Version) -> str:
@@ -85,12 +86,19 @@ def find_model(tag: str) -> SavedModel:
         pad_token_id=int(metadata["pad_token_id"]),
         engines=_engines_of(metadata),
         digests=metadata.get("files", {}),
+        licence=_licence_of(metadata),
     )
 
 
 def is_current(metadata: Mapping[str, Any]) -> bool:
     """Whether this release saved the model, so that it has the files of today's engines."""
     return metadata.get("format") == FORMAT
+
+
+def _licence_of(metadata: Mapping[str, Any]) -> str | None:
+    """The licence that the import noted; a store may hold anything there."""
+    licence = metadata.get("licence")
+    return licence[:1_000] if isinstance(licence, str) else None
 
 
 def _engines_of(metadata: Mapping[str, Any]) -> tuple[EngineName, ...]:

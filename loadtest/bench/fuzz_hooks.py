@@ -9,6 +9,7 @@ import schemathesis
 
 from core.input_text import MAX_TEXT_CHARACTERS
 
+_USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")
 _INVISIBLE = re.compile(r"[^\u0000-\uffff]+")
 
 
@@ -22,6 +23,10 @@ def filter_body(_context: Any, body: Any) -> bool:
     if not isinstance(body, dict):
         return True
     texts = body.get("texts")
+    if body.get("on_error") == "skip" and isinstance(texts, list):
+        # Each unusable text gets an error in its place, and the document describes usable ones.
+        if not all(isinstance(text, str) and _USABLE.search(text) for text in texts):
+            return False
     texts = [body.get("text"), *(texts if isinstance(texts, list) else ())]
     return not any(
         isinstance(text, str)
