@@ -89,9 +89,13 @@ def problem_body(problem: Problem, path: str, request_id: str) -> bytes:
 def _framework_problem(status: int, scope: Scope, headers: Headers) -> Problem:
     """The problem of a framework error: no such route, wrong method, a crash."""
     kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
-    # BentoML knows of the POST of a path alone, and FastAPI of no HEAD.
-    if status == 405 and (allowed := allowed_methods(scope["path"])):
-        kept["allow"] = allowed
+    # BentoML knows of the POST of a path alone, and FastAPI of no HEAD; neither knows the POSTs of
+    # other systems' protocols.
+    if status in (404, 405) and (allowed := allowed_methods(scope["path"])):
+        if scope["method"] not in allowed.split(", "):
+            status = 405
+        if status == 405:
+            kept["allow"] = allowed
     match status:
         case 404 if scope["path"].startswith(MODELS_FOLDER):
             return ModelNotFound().problem()
