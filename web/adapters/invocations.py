@@ -35,7 +35,7 @@ def invocations_api(predict: Predict) -> AdapterApi:
         reply=InvocationsReply,
         translate=translate,
         predict=predict,
-        content={CSV: {"type": "string"}, JSON_LINES: {"type": "string"}},
+        content=dict.fromkeys((CSV, JSON_LINES), {"type": "string", "format": "binary"}),
         reply_types=(CSV, JSON_LINES),
     )
 

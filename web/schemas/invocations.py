@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from core.types import Sentiment, Version
+from core.types import Version
 from web.schemas.predictions import RequestBody, example
+from web.schemas.text_classification import LabelScore
 
 
 class SplitFrame(BaseModel):
@@ -37,11 +36,6 @@ class InvocationsRequest(RequestBody):
         None, description="a text, texts, or {text: texts}"
     )
     params: InvocationParameters | None = None
-
-
-class LabelScore(BaseModel):
-    label: Sentiment
-    score: Annotated[float, Field(ge=0, le=1)]
 
 
 class InvocationsReply(BaseModel):
