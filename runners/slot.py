@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from bentoml.exceptions import NotFound
+from opentelemetry.trace import SpanContext
 
 from core import metrics
 from core.background import run_in_background
 from core.heartbeat import Work
 from core.settings import Settings
-from core.types import DesiredModel, RunnerDescription, Version
+from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners import golden_set
 from runners.batching import TokenBatcher
 from runners.chosen_model import Choice, ChosenModel, chosen_model
@@ -24,6 +25,7 @@ from runners.classifier import Classifier
 from runners.cpu import at_low_priority, usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
 from runners.integrity import ModelDamaged, differences
+from runners.lanes import Lane
 from runners.model_store import find_model
 from runners.queue import TextQueue
 
@@ -97,6 +99,17 @@ class Slot:
         self._next = desired
         if self._changing is None or self._changing.done():
             self._changing = run_in_background("ModelChange", self._load_requested, until_done=True)
+
+    def submit(
+        self,
+        texts: Sequence[str],
+        *,
+        timeout_seconds: float,
+        lane: Lane,
+        trace: SpanContext | None,
+    ) -> asyncio.Future[list[Classification]]:
+        """Put `texts` into the queue of the model that serves now (`TokenBatcher.submit`)."""
+        return self.batcher.submit(texts, timeout_seconds=timeout_seconds, lane=lane, trace=trace)
 
     def progress(self) -> Mapping[int, Work]:
         """The work of the threads that compute for the model that serves now."""

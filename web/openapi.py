@@ -134,6 +134,9 @@ _TIMEOUT_PARAMETER = {
 }
 
 
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+
+
 def _operation(api: PostApi) -> dict[str, Any]:
     described = api.operation()
     json_schema = _schema(described.request)
@@ -152,9 +155,10 @@ def _operation(api: PostApi) -> dict[str, Any]:
         "responses": {
             str(api.route.success_status): {
                 "description": status_title(api.route.success_status),
-                "content": dict.fromkeys(
-                    ("application/json", *described.reply_types), _schema(described.reply)
-                ),
+                "content": {
+                    "application/json": _schema(described.reply),
+                    **dict.fromkeys(described.reply_types, _BYTES),
+                },
             },
             **_problem_replies((*_POST_PROBLEMS, *api.route.problems)),
         },

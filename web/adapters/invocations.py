@@ -19,6 +19,7 @@ from web.schemas.invocations import InvocationsReply, InvocationsRequest, SplitF
 
 CSV = "text/csv"
 JSON_LINES = "application/jsonlines"
+_BYTES = {"type": "string", "format": "binary"}
 # Where SageMaker's formats and those of its Hugging Face images have the text of a record.
 _KEYS = (TEXT_COLUMN, "inputs", "data", "features", "values")
 _FIELDS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -35,7 +36,7 @@ def invocations_api(predict: Predict) -> AdapterApi:
         reply=InvocationsReply,
         translate=translate,
         predict=predict,
-        content=dict.fromkeys((CSV, JSON_LINES), {"type": "string", "format": "binary"}),
+        content={CSV: _BYTES, JSON_LINES: _BYTES},
         reply_types=(CSV, JSON_LINES),
     )
 
