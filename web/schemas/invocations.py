@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from core.types import Version
 from web.schemas.predictions import RequestBody, example
 from web.schemas.text_classification import LabelScore
+
+Record = Annotated[
+    JsonValue,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "object", "additionalProperties": True},
+            ]
+        }
+    ),
+]
 
 
 class SplitFrame(BaseModel):
@@ -15,7 +30,7 @@ class SplitFrame(BaseModel):
     model_config = ConfigDict(extra="forbid")
     columns: list[str] = Field(min_length=1)
     data: list[list[JsonValue]]
-    index: list[JsonValue] | None = None
+    index: list[int | str] | None = None
 
 
 class InvocationParameters(BaseModel):
@@ -29,10 +44,10 @@ class InvocationsRequest(RequestBody):
     model_config = example(dataframe_split={"columns": ["text"], "data": [["Great value."]]})
     dataframe_split: SplitFrame | None = None
     dataframe_records: list[dict[str, JsonValue]] | None = None
-    instances: list[JsonValue] | None = Field(
+    instances: list[Record] | None = Field(
         None, description="texts, or objects such as {text}, {features: [text]}"
     )
-    inputs: str | list[JsonValue] | dict[str, JsonValue] | None = Field(
+    inputs: str | list[Record] | dict[str, JsonValue] | None = Field(
         None, description="a text, texts, or {text: texts}"
     )
     params: InvocationParameters | None = None
