@@ -21,6 +21,7 @@ from web.schemas.predictions import (
     BatchRequest,
     FeedbackReply,
     FeedbackRequest,
+    InvalidText,
     PredictionReply,
     PredictRequest,
 )
@@ -66,10 +67,15 @@ class SentimentService:
         return PredictionReply.of(prediction)
 
     @bentoml.api(route="/predict/batch", input_spec=BatchRequest, output_spec=BatchReply)
-    async def predict_batch(self, texts: list[str], version: Version | None) -> BatchReply:
+    async def predict_batch(
+        self, /, texts: list[str | InvalidText], version: Version | None, **_on_error: str
+    ) -> BatchReply:
         """Sentiment of many texts, in their order."""
+        valid = [text for text in texts if isinstance(text, str)]
+        predict = self.container.pipeline.predict
+        answers = iter(await predict(valid, version, "/predict/batch") if valid else [])
         return BatchReply.of(
-            await self.container.pipeline.predict(texts, version, "/predict/batch")
+            [text if isinstance(text, InvalidText) else next(answers) for text in texts]
         )
 
     @bentoml.api(route="/predict/ab", input_spec=AbRequest, output_spec=PredictionReply)

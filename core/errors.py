@@ -7,6 +7,7 @@ ServiceError
 |   |-- Forbidden           403
 |   |-- PredictionNotFound  404
 |   |-- PolicyNotFound      404
+|   |-- ModelNotFound       404
 |   |-- BodyTooSlow         408
 |   |-- PolicyConflict      409
 |   |-- BodyTooLarge        413
@@ -119,6 +120,13 @@ class PredictionNotFound(RequestError):
 
 class PolicyNotFound(RequestError):
     status = 404
+
+
+class ModelNotFound(RequestError):
+    status = 404
+
+    def __init__(self) -> None:
+        super().__init__("There is no such model; models are v1 and v2, and each has version 1")
 
 
 class PolicyConflict(RequestError):

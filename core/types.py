@@ -84,6 +84,9 @@ class RunnerDescription:
     loading: DesiredModel | None
     load_error: str | None  # why the last desired model was not loaded
     converged: bool  # every host has observed the same generation
+    # Runners of earlier releases do not say these.
+    max_tokens: Count | None = None  # longer texts are truncated
+    licence: Annotated[str, Meta(max_length=1_000)] | None = None
 
     def has_observed(self, desired: DesiredModel) -> bool:
         """Whether every host has loaded or refused the desired model, or is loading it."""

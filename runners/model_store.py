@@ -40,6 +40,7 @@ class SavedModel:
     digests: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[Sentiment, ...] = ()
     threshold: float | None = None
+    licence: str | None = None
 
 
 def model_name(version: Version) -> str:
@@ -80,12 +81,19 @@ def find_model(tag: str) -> SavedModel:
         digests=metadata.get("files", {}),
         outputs=tuple(metadata.get("outputs", ())),
         threshold=metadata.get("threshold"),
+        licence=_licence_of(metadata),
     )
 
 
 def is_current(metadata: Mapping[str, Any]) -> bool:
     """Whether this release saved the model, so that it has the files of today's engines."""
     return metadata.get("format") == FORMAT
+
+
+def _licence_of(metadata: Mapping[str, Any]) -> str | None:
+    """The licence that the import noted; a store may hold anything there."""
+    licence = metadata.get("licence")
+    return licence[:1_000] if isinstance(licence, str) else None
 
 
 def _engines_of(metadata: Mapping[str, Any]) -> tuple[EngineName, ...]:

@@ -197,6 +197,7 @@ def load(tag: str, version: Version, settings: Settings, *, check_golden_set: bo
     description = RunnerDescription(
         version, model.revision, engine.name, model.labels, tokens_per_second, hosts=1,
         tag=model.tag, observed_generation=0, loading=None, load_error=None, converged=True,
+        max_tokens=model.max_tokens, licence=model.licence,
     )  # fmt: skip
     return description, batcher
 

@@ -7,7 +7,7 @@ service.py too, and would pay half of their start for SQLAlchemy, FastAPI and re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
@@ -41,15 +41,20 @@ from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.transport import RunnerApi
 from serving.pipeline import PredictionPipeline
+from web.adapters.invocations import invocations_api
+from web.adapters.open_inference import infer_apis
+from web.adapters.text_classification import classification_apis
 from web.dashboard.page import add_dashboard
-from web.json_api import JsonApi
+from web.json_api import PostApi
 from web.key_use import KeyUse
 from web.openapi import openapi_document
 from web.rate_limiter import RateLimiter
 from web.read_api.analytics import analytics_router
 from web.read_api.app import create_read_app
 from web.read_api.keys import keys_router
+from web.read_api.open_inference import open_inference_router
 from web.read_api.operations import operations_router
+from web.read_api.ping import ping_router
 from web.read_api.rollout import rollout_router
 
 
@@ -225,18 +230,38 @@ def configured_policy(settings: Settings) -> PolicyRecord:
     return PolicyRecord(0, datetime.now(UTC), "settings", "set", "as configured", policy)
 
 
-def read_app(container: Container, json_apis: Collection[JsonApi], version: str) -> FastAPI:
-    """The app of the GET endpoints, with the documentation of the POSTs."""
+def adapter_apis(pipeline: PredictionPipeline) -> dict[str, PostApi]:
+    """The POST endpoints of other systems' protocols, by path."""
+    apis = (
+        *infer_apis(pipeline.predict),
+        *classification_apis(pipeline.predict),
+        invocations_api(pipeline.predict),
+    )
+    return {path: api for api in apis for path in api.route.paths}
+
+
+def read_app(
+    container: Container,
+    post_apis: Collection[PostApi],
+    version: str,
+    ready: Callable[[], bool],
+) -> FastAPI:
+    """The app of the GET endpoints, with the documentation of the POSTs.
+
+    `ready`: whether the process takes predictions.
+    """
 
     @cache
     def openapi() -> dict[str, Any]:
-        return openapi_document(json_apis, app.routes, version=version)
+        return openapi_document(post_apis, app.routes, version=version)
 
     app = create_read_app(
         operations_router(lambda: container, openapi),
         analytics_router(lambda: container.reader),
         rollout_router(lambda: container),
         keys_router(lambda: container),
+        open_inference_router(lambda: container, ready),
+        ping_router(ready),
     )
     add_dashboard(app)
     return app

@@ -12,7 +12,7 @@ from core.redis import Operation
 from core.types import SENTIMENTS, VERSIONS
 from rollout.changes import Action
 from runners.admission import Reason
-from web.routes import PREDICT_PATHS, ROUTES
+from web.routes import PREDICT_LABELS, ROUTES
 
 # The tasks and threads of all processes, as they name themselves; a test compares.
 BACKGROUND_TASKS = (
@@ -42,8 +42,8 @@ def start_api_series() -> None:
     """Make every series that this process, and the log shipper, may count in."""
     for route in ROUTES:
         start_at_zero(metrics.http_requests, [route.path], [str(route.success_status)])
-    start_at_zero(metrics.http_requests, PREDICT_PATHS, PREDICT_STATUSES)
-    start_at_zero(metrics.http_request_duration, PREDICT_PATHS)
+    start_at_zero(metrics.http_requests, PREDICT_LABELS, PREDICT_STATUSES)
+    start_at_zero(metrics.http_request_duration, PREDICT_LABELS)
     start_at_zero(metrics.timed_out_requests, ["deadline", "body", "headers"])
     start_at_zero(metrics.shed_requests, [*get_args(Reason), "throttle", "event_loop"])
     start_at_zero(metrics.rate_limited, LIMIT_NAMES)

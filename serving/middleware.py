@@ -17,7 +17,7 @@ from web.access import AccessMiddleware
 from web.body import JsonBodyReader
 from web.forwarded import ForwardedMiddleware
 from web.head import HeadMiddleware
-from web.json_api import JsonApi, JsonApiMiddleware
+from web.json_api import JsonApiMiddleware, PostApi
 from web.origin import OriginMiddleware
 from web.problems import ProblemMiddleware
 from web.request import RequestMiddleware
@@ -35,7 +35,7 @@ def api_layers(
     *,
     keys: KeyRing,
     limiter: Callable[[], RateLimiter],
-    apis: Callable[[], Mapping[str, JsonApi]],
+    apis: Callable[[], Mapping[str, PostApi]],
     stopping: Callable[[], bool],
 ) -> list[Middleware]:
     """The layers around the API, outermost first."""

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from runners.hosts import RunnerHosts
     from runners.transport import RunnerApi
     from serving.container import Container
-    from web.json_api import JsonApi
+    from web.json_api import PostApi
 
 logger = logging.getLogger("bentoml.sentiment")
 
@@ -70,7 +70,7 @@ class ServingProcess:
         self._settings = settings
         self._runners = runners
         self._keys = KeyRing(settings.known_keys(), settings.api_keys_file)
-        self._apis: Mapping[str, JsonApi] = {}
+        self._apis: Mapping[str, PostApi] = {}
         self.read_app = LazyApp()
         self.draining = Draining(settings.drain_seconds)
         self.shedder = LoadShedder(PREDICT_PATHS, full=lambda: self.container.full)
@@ -117,7 +117,7 @@ class ServingProcess:
         """
         # Imported here: the runners' processes would pay half of their start for SQLAlchemy,
         # FastAPI and redis.
-        from serving.container import Container, read_app
+        from serving.container import Container, adapter_apis, read_app
         from serving.first_series import start_api_series
 
         settings = self._settings
@@ -130,8 +130,10 @@ class ServingProcess:
             start_tracing(settings.otel_service_name, settings.traces_endpoint)
         self._hosts = self._connect()
         self.container = Container(settings, {**in_process, **self._hosts}, self._keys)
-        self._apis = json_apis(bento, service)
-        self.read_app.set_app(read_app(self.container, self._apis.values(), VERSION))
+        self._apis = {**json_apis(bento, service), **adapter_apis(self.container.pipeline)}
+        self.read_app.set_app(
+            read_app(self.container, self._apis.values(), VERSION, lambda: self.ready)
+        )
         self.container.start()
         start_api_series()
         metrics.build_info.labels(VERSION, platform.python_version(), bentoml.__version__).set(1)

@@ -26,6 +26,8 @@ from web.json_text import is_plain, to_utf8
 # A client that still sends does not read the answer, and gets a reset if the server hangs up. So
 # the server reads and drops the rest of a refused body, up to this many bytes.
 DRAIN_BYTES = 32 * 1_048_576
+# The length of the JSON that tensors follow, in the binary extension of the V2 protocol.
+TENSORS_HEADER = b"inference-header-content-length"
 # So many of the largest bodies may come at the same time.
 BUDGET_BODIES = 16
 
@@ -51,7 +53,7 @@ class JsonBodyReader:
             BodyTooSlow: the body took longer than the time-out to arrive.
             MalformedRequest: the client hung up before it had sent all, or it cannot be decoded.
         """
-        length, content_type, coding = _announced(scope, media_types)
+        length, content_type, coding, is_json = _announced(scope, media_types)
         if length > self._max_bytes:
             await self._drain(receive)
             raise self._too_large()
@@ -59,7 +61,7 @@ class JsonBodyReader:
             body = await self._receive(receive, held)
             if coding is not None:
                 body = await decode(body, coding, self._max_bytes)
-        if ";" in content_type or not is_plain(body):
+        if is_json and (";" in content_type or not is_plain(body)):
             body = to_utf8(body, content_type)
         return body
 
@@ -111,8 +113,10 @@ class JsonBodyReader:
                         return
 
 
-def _announced(scope: Scope, media_types: Collection[str]) -> tuple[int, str, str | None]:
-    """The Content-Length (0 without it), the Content-Type, and the coding (None without one).
+def _announced(scope: Scope, media_types: Collection[str]) -> tuple[int, str, str | None, bool]:
+    """The Content-Length (0 without it), the Content-Type, the coding (None without one).
+
+    Last comes whether the body is JSON and nothing else: tensors may follow it.
 
     Raises:
         UnsupportedMedia: the request does not say that its body is of one of `media_types`.
@@ -120,6 +124,7 @@ def _announced(scope: Scope, media_types: Collection[str]) -> tuple[int, str, st
     """
     content_types: list[str] = []
     length = coding = b""
+    has_tensors = False
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_types.append(value.decode("latin-1"))
@@ -127,12 +132,21 @@ def _announced(scope: Scope, media_types: Collection[str]) -> tuple[int, str, st
             length = value
         elif name == b"content-encoding":
             coding += b"," + value
+        elif name == TENSORS_HEADER:
+            has_tensors = True
     found = [content_type.partition(";")[0].strip().lower() for content_type in content_types]
-    if len(found) != 1 or found[0] not in media_types:
+    if not content_types and "" in media_types:
+        found = [""]
+        content_types = [""]
+    elif len(found) != 1 or not found[0] or found[0] not in media_types:
         sent = f", not {found[0][:100] or 'an empty content type'}" if found else ""
-        raise UnsupportedMedia(f"Send one Content-Type: {' or '.join(media_types)}{sent}")
+        accepted = [*filter(None, media_types)]
+        refusal = UnsupportedMedia(f"Send one Content-Type: {' or '.join(accepted)}{sent}")
+        refusal.headers = {"Accept-Post": ", ".join(accepted)}
+        raise refusal
     return (
         int(length) if length.isdigit() else 0,
         content_types[0],
         content_coding(coding) if coding else None,
+        found[0] == JSON_CONTENT_TYPE and not has_tensors,
     )

@@ -12,12 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
-from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
+from core.asgi import (
+    JSON_CONTENT_TYPE,
+    ClientDisconnected,
+    cancelled_on_disconnect,
+    send_response,
+)
 from core.errors import DeadlineExceeded, MalformedRequest
 from core.request_context import context_of, deadline_in
 from web.body import JsonBodyReader
@@ -31,6 +37,55 @@ _TIMEOUT_HEADER = TIMEOUT_HEADER.lower().encode()
 _MAX_DIGITS = len(str(MAX_TIMEOUT_MS))
 
 
+class Answer(NamedTuple):
+    """The body of a reply, its type, and its other headers."""
+
+    body: bytes
+    content_type: str = JSON_CONTENT_TYPE
+    headers: Mapping[str, str] | None = None
+
+
+class ParsedRequest(Protocol):
+    @property
+    def cost(self) -> int: ...
+
+
+class PostApi(Protocol):
+    """One POST endpoint, of the service's own contract or of another system's."""
+
+    @property
+    def route(self) -> Route: ...
+
+    def parse(self, body: bytes, scope: Scope) -> Any:
+        """A `ParsedRequest`.
+
+        Raises:
+            RequestError: the body is unreadable, or breaks a rule.
+        """
+
+    async def answer(self, request: Any) -> Answer: ...
+
+    def operation(self) -> Operation:
+        """The parts of its OpenAPI operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """How the OpenAPI document describes a POST endpoint.
+
+    `content` has the schemas of the request's media types other than JSON; `reply_types` are the
+    media types in which the reply may come beside JSON.
+    """
+
+    name: str
+    summary: str
+    tag: str
+    request: type[BaseModel]
+    reply: type[BaseModel]
+    content: Mapping[str, Mapping[str, Any]]
+    reply_types: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class JsonApi:
     """One POST API of the service; `call` gets the fields of `request` by name."""
@@ -42,6 +97,17 @@ class JsonApi:
     reply: type[BaseModel]
     call: Callable[..., Awaitable[BaseModel]]
 
+    def parse(self, body: bytes, _scope: Scope) -> RequestBody:
+        return self.request.parse(body)
+
+    async def answer(self, request: RequestBody) -> Answer:
+        reply = await self.call(**vars(request))
+        return Answer(reply.model_dump_json().encode())
+
+    def operation(self) -> Operation:
+        tag = "admin" if self.route.scope == "admin" else "predictions"
+        return Operation(self.name, self.summary, tag, self.request, self.reply, {})
+
 
 class JsonApiMiddleware:
     """Answers POSTs to the routes that are the keys of `apis`; the framework answers the rest."""
@@ -49,7 +115,7 @@ class JsonApiMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        apis: Callable[[], Mapping[str, JsonApi]],
+        apis: Callable[[], Mapping[str, PostApi]],
         body_reader: JsonBodyReader,
         timeout_seconds: float,
     ) -> None:
@@ -67,20 +133,20 @@ class JsonApiMiddleware:
             return
         check_parameters(scope.get("query_string", b""), ())
         body = await self._body_reader.read(scope, receive, api.route.media_types)
-        request = api.request.parse(body)
+        request: ParsedRequest = api.parse(body, scope)
         charge = context_of(scope).charge
         if charge is not None and request.cost > 1:
             await charge(request.cost - 1)
         timeout_seconds = min(self._timeout_seconds, _requested_timeout_seconds(scope))
         try:
             async with cancelled_on_disconnect(receive), deadline_in(timeout_seconds):
-                reply = await api.call(**vars(request))
+                answer = await api.answer(request)
         except TimeoutError as error:
             metrics.timed_out_requests.labels("deadline").inc()
             raise DeadlineExceeded(f"The answer took longer than {timeout_seconds:g} s") from error
         except ClientDisconnected:
             return
-        await send_response(send, api.route.success_status, reply.model_dump_json().encode())
+        await send_response(send, api.route.success_status, *answer)
 
 
 def _requested_timeout_seconds(scope: Scope) -> float:

@@ -11,8 +11,8 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, status_title
-from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, JsonApi
-from web.routes import Route, listed_route, route_of
+from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, PostApi
+from web.routes import PATH_PARAMETERS, Route, listed_route
 from web.schemas.predictions import ProblemDocument
 
 REF_TEMPLATE = "#/components/schemas/{model}"
@@ -36,7 +36,7 @@ _ANALYTICS_PROBLEMS = (422, 429, 500, 503)
 
 
 def openapi_document(
-    post_apis: Collection[JsonApi], get_routes: list[BaseRoute], *, version: str
+    post_apis: Collection[PostApi], get_routes: list[BaseRoute], *, version: str
 ) -> dict[str, Any]:
     """One OpenAPI 3.1 document of every endpoint."""
     document = get_openapi(
@@ -49,7 +49,7 @@ def openapi_document(
     for path, operations in document["paths"].items():
         route = listed_route("GET", path)
         problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
-        operations["get"]["responses"].update(_problem_replies(problems))
+        operations["get"]["responses"].update(_problem_replies((*problems, *route.problems)))
     for api in post_apis:
         document["paths"].setdefault(api.route.path, {})["post"] = _operation(api)
 
@@ -58,13 +58,13 @@ def openapi_document(
 
     models: list[type[BaseModel]] = [ProblemDocument]
     for api in post_apis:
-        models += [api.request, api.reply]
+        models += [api.operation().request, api.operation().reply]
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=REF_TEMPLATE
     )
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            _add_access(operation, route_of(method.upper(), path))
+            _add_access(operation, listed_route(method.upper(), path))
     _add_links(document["paths"])
     components = document["components"]
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -134,24 +134,48 @@ _TIMEOUT_PARAMETER = {
 }
 
 
-def _operation(api: JsonApi) -> dict[str, Any]:
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _operation(api: PostApi) -> dict[str, Any]:
+    described = api.operation()
+    json_schema = _schema(described.request)
+    content = {
+        media_type: {"schema": described.content[media_type]}
+        if media_type in described.content
+        else json_schema
+        for media_type in filter(None, api.route.media_types)
+    }
     return {
-        "tags": ["admin" if api.route.scope == "admin" else "predictions"],
-        "operationId": api.name,
-        "summary": api.summary,
-        "parameters": [_TIMEOUT_PARAMETER],
-        "requestBody": {
-            "required": True,
-            "content": dict.fromkeys(api.route.media_types, _schema(api.request)),
-        },
+        "tags": [described.tag],
+        "operationId": described.name,
+        "summary": described.summary,
+        "parameters": [*_path_parameters(api.route), _TIMEOUT_PARAMETER],
+        "requestBody": {"required": True, "content": content},
         "responses": {
             str(api.route.success_status): {
                 "description": status_title(api.route.success_status),
-                "content": {"application/json": _schema(api.reply)},
+                "content": {
+                    "application/json": _schema(described.reply),
+                    **dict.fromkeys(described.reply_types, _BYTES),
+                },
             },
             **_problem_replies((*_POST_PROBLEMS, *api.route.problems)),
         },
     }
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "enum": list(values)},
+        }
+        for name, values in PATH_PARAMETERS.items()
+        if f"{{{name}}}" in route.path
+    ]
 
 
 def _text_operation(path: str, summary: str) -> dict[str, Any]:

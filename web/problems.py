@@ -7,9 +7,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.asgi import send_response
-from core.errors import PROBLEM_CONTENT_TYPE, Problem, ServiceError, status_title
+from core.errors import PROBLEM_CONTENT_TYPE, ModelNotFound, Problem, ServiceError, status_title
 from core.request_context import context_of
-from web.routes import REPORT_PATH, allowed_methods
+from web.routes import ERROR_TEXT_PREFIXES, MODELS_FOLDER, REPORT_PATH, allowed_methods
 
 # Headers of a framework's error response that stay true beside our body.
 _KEPT_HEADERS = ("allow", "retry-after", "www-authenticate")
@@ -79,16 +79,26 @@ def _is_replaced(scope: Scope, start: Message) -> bool:
 
 def problem_body(problem: Problem, path: str, request_id: str) -> bytes:
     """The JSON of a problem with a request for `path`."""
-    return orjson.dumps(problem.document(path, request_id))
+    document = problem.document(path, request_id)
+    if path.startswith(ERROR_TEXT_PREFIXES):
+        # An extension member, as RFC 9457 allows: the shape stays one.
+        document["error"] = problem.detail
+    return orjson.dumps(document)
 
 
 def _framework_problem(status: int, scope: Scope, headers: Headers) -> Problem:
     """The problem of a framework error: no such route, wrong method, a crash."""
     kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
-    # BentoML knows of the POST of a path alone, and FastAPI of no HEAD.
-    if status == 405 and (allowed := allowed_methods(scope["path"])):
-        kept["allow"] = allowed
+    # BentoML knows of the POST of a path alone, and FastAPI of no HEAD; neither knows the POSTs of
+    # other systems' protocols.
+    if status in (404, 405) and (allowed := allowed_methods(scope["path"])):
+        if scope["method"] not in allowed.split(", "):
+            status = 405
+        if status == 405:
+            kept["allow"] = allowed
     match status:
+        case 404 if scope["path"].startswith(MODELS_FOLDER):
+            return ModelNotFound().problem()
         case 404:
             detail = "There is nothing here; /docs lists the endpoints"
         case 405:

@@ -28,6 +28,7 @@ from core.errors import PROBLEM_CONTENT_TYPE, Overloaded
 from core.request_context import context_of
 from web.problems import problem_body
 from web.response_headers import SECURITY_HEADERS
+from web.routes import route_of
 
 BEAT_SECONDS = 0.02
 # Lag above LAG_SECONDS for PATIENCE_SECONDS on end starts shedding; the shedder then refuses
@@ -188,7 +189,7 @@ def _shed(reason: str) -> Counter:
 
 @cache
 def _refused(path: str) -> Counter:
-    return metrics.http_requests.labels(path, str(SHED_STATUS))
+    return metrics.http_requests.labels(route_of("POST", path).path, str(SHED_STATUS))
 
 
 _PROBLEM = Overloaded("The service has too much to do; try again").problem()

@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 from core.asgi import send_response
 from web.routes import ROUTES, UNKNOWN, route_of
 
-LISTED = frozenset(route.path.encode() for route in ROUTES)
+LISTED = frozenset(path.encode() for route in ROUTES for path in route.paths)
 
 
 class RequestTargets:
@@ -45,4 +45,4 @@ class RequestTargets:
 
 
 def _is_known(path: bytes) -> bool:
-    return route_of("GET", path.decode("latin-1")) is not UNKNOWN
+    return route_of("GET", path.decode("latin-1")).path != UNKNOWN.path

@@ -9,6 +9,7 @@ import schemathesis
 
 from core.input_text import MAX_TEXT_CHARACTERS
 
+_USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")
 _INVISIBLE = re.compile(r"[^\u0000-\uffff]+")
 
 
@@ -17,11 +18,18 @@ def filter_body(_context: Any, body: Any) -> bool:
     """Keep bodies whose texts are as good as the document says.
 
     The document says how long a text may be, and cannot say that white space around it is not
-    counted; such a text is accepted. Nor can it say which characters past U+FFFF are invisible.
+    counted; such a text is accepted. Nor can it say which characters past U+FFFF are invisible, or
+    that a batch which skips errors may hold unusable texts.
     """
     if not isinstance(body, dict):
         return True
     texts = body.get("texts")
+    if (
+        body.get("on_error") == "skip"
+        and isinstance(texts, list)
+        and not all(isinstance(text, str) and _USABLE.search(text) for text in texts)
+    ):
+        return False
     texts = [body.get("text"), *(texts if isinstance(texts, list) else ())]
     return not any(
         isinstance(text, str)

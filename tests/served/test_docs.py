@@ -20,8 +20,11 @@ from tests.serving import ServedBento
 from tests.waiting import wait_until
 
 BASE_URL = "http://127.0.0.1:3000"
+ADDRESS = "127.0.0.1:3000"
 DOCUMENT = (ROOT / "docs" / "api.md").read_text()
-EXAMPLES = [section for section in sections(DOCUMENT) if section.blocks]
+# The endpoints for other systems' clients, which have an example for each client.
+CLIENTS = (ROOT / "docs" / "clients.md").read_text()
+EXAMPLES = [section for text in (DOCUMENT, CLIENTS) for section in sections(text) if section.blocks]
 COMMANDS = {
     "sh": ["bash", "-euo", "pipefail"],
     "python": [sys.executable],
@@ -74,7 +77,9 @@ def test_every_endpoint_has_its_section_with_an_example_in_each_language(
         for section in sections(DOCUMENT)
         if re.match("(GET|POST|PUT|PATCH|DELETE) /", section.title)
     }
-    assert documented.keys() == served_endpoints
+    of_clients = set(re.findall(r"`((?:GET|POST) /[^`]*)`", CLIENTS.partition("\n## ")[0]))
+    assert documented.keys() | of_clients == served_endpoints
+    assert not documented.keys() & of_clients
     for title, languages in documented.items():
         assert {"sh", "python", "js"} <= {*languages}, title
 
@@ -93,7 +98,8 @@ def test_every_error_status_is_explained(served: ServedBento) -> None:
 
 def run(block: Block, url: str, folder: Path) -> str:
     program = folder / f"example.{SUFFIXES[block.language]}"
-    program.write_text(block.code.replace(BASE_URL, url))
+    code = block.code.replace(BASE_URL, url)
+    program.write_text(code.replace(ADDRESS, url.removeprefix("http://")))
     ended = subprocess.run(
         [*COMMANDS[block.language], str(program)],
         cwd=folder,

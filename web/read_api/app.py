@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 
-from core.errors import PROBLEM_CONTENT_TYPE, ServiceError
+from core.errors import PROBLEM_CONTENT_TYPE, ModelNotFound, ServiceError
 from core.request_context import context_of
 from web.problems import problem_body
 from web.query import check_parameters
@@ -61,6 +61,8 @@ def redirect_without_slash(request: Request) -> RedirectResponse:
 
 def _operation_id(route: APIRoute) -> str:
     """The name of an endpoint in a generated client, such as `analytics_summary`."""
+    if "{" in route.path:
+        return route.name
     name = route.path.strip("/").replace("/", "_").replace("-", "_")
     methods = "_".join(sorted(route.methods or ()))
     return name if methods == "GET" else f"{methods.lower()}_{name}"
@@ -73,6 +75,9 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    # The parameters of paths are names of models.
+    if any(fault["loc"][0] == "path" for fault in error.errors()):
+        return _problem(request, ModelNotFound())
     # The first part of a location is its source ("query").
     errors = [(tuple(fault["loc"][1:]), str(fault["msg"])) for fault in error.errors()]
     return _problem(request, invalid_fields(errors))

@@ -24,6 +24,8 @@ from web.schemas.operations import (
     RateLimitStatus,
     RolloutHealth,
     RunnerHealth,
+    ServedModel,
+    ServedModels,
 )
 
 
@@ -78,6 +80,14 @@ def operations_router(
         if report.status == "unavailable":
             response.status_code = 503
         return report
+
+    @router.get("/models")
+    async def models() -> ServedModels:
+        """The model of each version: its labels, window, revision, tag, engine and licence."""
+        runners = probes().runners
+        return ServedModels(
+            models={version: _served_model(runner) for version, runner in runners.items()}
+        )
 
     @router.get("/cache/stats")
     async def cache_stats() -> CacheStats:
@@ -186,6 +196,13 @@ def _is_refused(probes: Probes) -> bool:
     """Whether a runner holds another model than it should."""
     descriptions = (runner.last_description for runner in probes.runners.values())
     return any(held is not None and held.load_error is not None for held in descriptions)
+
+
+def _served_model(runner: WatchedRunner) -> ServedModel:
+    held = runner.last_description
+    names = [name for name in ServedModel.model_fields if name != "ready"]
+    facts = {name: getattr(held, name, None) or None for name in names}
+    return ServedModel(ready=runner.ready, **facts)
 
 
 def _runner_health(runner: WatchedRunner) -> RunnerHealth:

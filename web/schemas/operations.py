@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from core.types import Version
+from core.types import Sentiment, Version
 
 
 class RunnerHealth(BaseModel):
@@ -17,6 +17,22 @@ class RunnerHealth(BaseModel):
     observed_generation: int | None = Field(
         None, description="the latest rollout policy whose model every host has loaded or refused"
     )
+
+
+class ServedModel(BaseModel):
+    """A version as its runner described it last; null: it has never answered, or does not say."""
+
+    ready: bool
+    labels: list[Sentiment] | None
+    max_tokens: int | None = Field(description="the window: tokens past it are not read")
+    revision: str | None = Field(description="hash of the weights")
+    tag: str | None = Field(description="in the BentoML model store")
+    engine: str | None
+    licence: str | None = Field(description="of the model, as noted where it was saved")
+
+
+class ServedModels(BaseModel):
+    models: dict[Version, ServedModel]
 
 
 class RolloutHealth(BaseModel):

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Self, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
 from uuid import UUID
 
 import bentoml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from typing_extensions import TypeIs
 
 from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestError
@@ -120,8 +131,21 @@ class PredictRequest(RequestBody):
     version: Version | None = Field(None, description="v1 or v2; if absent, the rollout chooses")
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidText:
+    """A text of a batch that breaks a rule, where the client asked to skip such texts."""
+
+    message: str
+
+
 class BatchRequest(RequestBody):
     model_config = example(texts=["Great value.", "It broke in a week."])
+    # Before the texts: their validation depends on it.
+    on_error: Literal["fail", "skip"] = Field(
+        "fail",
+        description="skip: a text that breaks a rule gets an error in its place, and the others "
+        "are answered; fail: the whole batch is refused",
+    )
     texts: list[Text] = Field(
         min_length=1,
         max_length=get_settings().max_batch_texts,
@@ -132,6 +156,27 @@ class BatchRequest(RequestBody):
     @property
     def cost(self) -> int:
         return len(self.texts)
+
+    @field_validator("texts", mode="wrap")
+    @classmethod
+    def _skip_invalid(
+        cls, texts: object, validate: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> list[str | InvalidText]:
+        try:
+            valid: list[str | InvalidText] = validate(texts)
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_context=False, include_input=False)
+            of_texts = {detail["loc"][0]: detail["msg"] for detail in details if detail["loc"]}
+            # Their number, or their being no list, is a fault of the whole batch.
+            if not isinstance(texts, list) or len(of_texts) < len(details):
+                raise
+            if info.data.get("on_error") != "skip":
+                raise
+            rest = ["-" if index in of_texts else text for index, text in enumerate(texts)]
+            valid = validate(rest)
+            for index, message in of_texts.items():
+                valid[int(index)] = InvalidText(message.removeprefix("Value error, "))
+        return valid
 
 
 class AbRequest(RequestBody):
@@ -192,13 +237,26 @@ class PredictionReply(bentoml.IODescriptor):
         )
 
 
+class SkippedText(bentoml.IODescriptor):
+    """In the place of a prediction, for `on_error: skip`."""
+
+    error: str = Field(description="the rule that the text breaks")
+
+
 class BatchReply(bentoml.IODescriptor):
-    predictions: list[PredictionReply] = Field(description="in the order of the texts")
+    predictions: list[PredictionReply | SkippedText] = Field(
+        description="in the order of the texts"
+    )
     total: int
 
     @classmethod
-    def of(cls, predictions: list[Prediction]) -> BatchReply:
-        replies = [PredictionReply.of(prediction) for prediction in predictions]
+    def of(cls, predictions: Sequence[Prediction | InvalidText]) -> BatchReply:
+        replies = [
+            SkippedText.model_construct(error=item.message)
+            if isinstance(item, InvalidText)
+            else PredictionReply.of(item)
+            for item in predictions
+        ]
         return cls.model_construct(predictions=replies, total=len(replies))
 
 
@@ -253,4 +311,5 @@ class ProblemDocument(BaseModel):
     detail: str
     instance: str
     request_id: str = Field(description="as in X-Request-Id; the log tells more of it")
+    error: str | None = Field(None, description="the detail again, below /v2 and /tei")
     errors: list[Fault] | None = None

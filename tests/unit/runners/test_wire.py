@@ -108,6 +108,10 @@ def test_every_cut_of_a_message_is_a_wire_error(data: st.DataObject) -> None:
         decode(body[: data.draw(st.integers(0, len(body) - 1))], RunnerDescription)
 
 
+# Runners of earlier releases do not send them.
+LATER_FIELDS = {"max_tokens", "licence"}
+
+
 def test_field_names_of_the_wire_do_not_change() -> None:
     def sent(message: wire.Message) -> Any:
         return msgspec.msgpack.decode(encode(message))
@@ -130,7 +134,16 @@ def test_field_names_of_the_wire_do_not_change() -> None:
         "loading": {"tag": "m:2", "generation": 5},
         "load_error": "m:0: none",
         "converged": True,
+        "max_tokens": None,
+        "licence": None,
     }
+
+
+def test_description_of_an_earlier_release_lacks_window_and_licence() -> None:
+    earlier = msgspec.msgpack.decode(encode(DESCRIPTION))
+    for field in LATER_FIELDS:
+        del earlier[field]
+    assert decode(packed(earlier), RunnerDescription) == DESCRIPTION
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -250,7 +263,7 @@ def test_description_or_load_call_without_a_field_is_refused(
     message: RunnerDescription | DesiredModel,
 ) -> None:
     whole = msgspec.msgpack.decode(encode(message))
-    for field in whole:
+    for field in whole.keys() - LATER_FIELDS:
         rest = {name: value for name, value in whole.items() if name != field}
         with pytest.raises(wire.WireError, match=field):
             decode(packed(rest), type(message))

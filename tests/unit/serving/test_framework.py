@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -20,10 +20,12 @@ from starlette.types import ASGIApp
 
 import service
 from core.paths import ROOT
+from serving.container import adapter_apis
 from serving.framework import (
     LazyApp,
     json_apis,
 )
+from serving.pipeline import PredictionPipeline
 from web.routes import POST_PATHS, listed_route
 from web.schemas.predictions import PredictionReply, PredictRequest, RequestBody
 
@@ -69,7 +71,9 @@ async def test_json_apis_are_the_functions_that_bentoml_declared() -> None:
 
     fake = SimpleNamespace(container=SimpleNamespace(pipeline=Pipeline()))
     apis = json_apis(service.bento, fake)
-    assert apis.keys() == POST_PATHS
+    adapters = adapter_apis(cast("PredictionPipeline", Pipeline()))
+    assert adapters.keys() | apis.keys() == POST_PATHS
+    assert not adapters.keys() & apis.keys()
     predict = apis["/predict"]
     assert predict.route == listed_route("POST", "/predict")
     assert (predict.name, predict.summary) == ("predict", "Sentiment of one text.")

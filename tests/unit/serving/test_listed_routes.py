@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import service
 from core.version import VERSION
-from serving.container import Container, read_app
+from serving.container import Container, adapter_apis, read_app
 from serving.framework import json_apis
+from serving.pipeline import PredictionPipeline
 from web.openapi import BENTO_ROUTES, openapi_document
 from web.routes import ROUTES, UNKNOWN, route_of
 
@@ -18,7 +20,13 @@ OF_BENTOML = {"/", "/healthz", "/livez", "/readyz", "/metrics", "/static_content
 UNLISTED = {"/schema.json", "/docs.json"}
 # No endpoint of the read app asks for a part of the container before the first request.
 NO_CONTAINER = cast("Container", None)
-APIS = json_apis(service.bento, object())
+PIPELINE = cast("PredictionPipeline", SimpleNamespace(predict=None))
+OWN_APIS = json_apis(service.bento, object())
+APIS = {**OWN_APIS, **adapter_apis(PIPELINE)}
+
+
+def never_ready() -> bool:
+    return False
 
 
 def endpoints(routes: Iterable[Any]) -> set[tuple[str, str]]:
@@ -35,8 +43,8 @@ def endpoints(routes: Iterable[Any]) -> set[tuple[str, str]]:
 
 
 def test_every_endpoint_is_listed_and_every_listed_route_is_an_endpoint() -> None:
-    read = endpoints(read_app(NO_CONTAINER, APIS.values(), VERSION).routes)
-    posts = {("POST", api.route) for api in service.bento.apis.values()}
+    read = endpoints(read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready).routes)
+    posts = {("POST", api.route.path) for api in APIS.values()}
     listed = {(route.method, route.path) for route in ROUTES}
     assert listed == read | posts | {("GET", path) for path in OF_BENTOML}
     assert not {path for _, path in read} & OF_BENTOML
@@ -55,7 +63,7 @@ def test_bentoml_serves_the_paths_that_are_left_to_it() -> None:
 
 
 def test_document_lists_every_route_but_pages_and_files() -> None:
-    app = read_app(NO_CONTAINER, APIS.values(), VERSION)
+    app = read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready)
     document = openapi_document(APIS.values(), app.routes, version=VERSION)
     documented = {
         (method.upper(), path)
@@ -70,7 +78,7 @@ def test_document_lists_every_route_but_pages_and_files() -> None:
     # BentoML's, the same as /livez.
     assert documented == listed - {("GET", "/healthz")}
     assert BENTO_ROUTES.keys() == OF_BENTOML - {"/", "/healthz", "/static_content/"}
-    for path in APIS:
-        statuses = set(document["paths"][path]["post"]["responses"])
-        route = APIS[path].route
+    for api in APIS.values():
+        route = api.route
+        statuses = set(document["paths"][route.path]["post"]["responses"])
         assert {str(route.success_status), *map(str, route.problems)} <= statuses

@@ -201,7 +201,7 @@ async def test_further_texts_of_a_request_are_charged_before_the_api_is_called()
     charged: list[int] = []
     reached: list[list[str]] = []
 
-    async def batch(texts: list[str], version: Version | None) -> Reply:
+    async def batch(texts: list[str], version: Version | None, on_error: str) -> Reply:
         reached.append(texts)
         return Reply(said="")
 

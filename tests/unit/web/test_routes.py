@@ -30,10 +30,25 @@ POST_LIMITS = {
     "/feedback": "predict",
     "/admin/rollout": "admin",
     "/admin/models/reload": "admin",
+    **{
+        f"/v2/models/{model}{version}/infer": "batch"
+        for model in ("v1", "v2")
+        for version in ("", "/versions/1")
+    },
+    **dict.fromkeys(("/tei", "/tei/predict", "/invocations"), "batch"),
 }
+MODEL_GETS = {
+    f"/v2/models/{model}{version}{rest}"
+    for model in ("v1", "v2")
+    for version in ("", "/versions/1")
+    for rest in ("", "/ready")
+}
+OF_OTHER_PROTOCOLS = {path for path in POST_LIMITS if path.startswith(("/v2", "/tei", "/inv"))}
 ADMIN_GETS = {"/admin/rollout", "/admin/rollout/history", "/admin/keys"}
 ADMIN = {*ADMIN_GETS, "/admin/models/reload"}
-PREDICTING = {"/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare"}
+INFER_PATHS = {path for path in POST_LIMITS if path.endswith("/infer")}
+OWN_PREDICTING = {"/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare"}
+PREDICTING = OWN_PREDICTING | OF_OTHER_PROTOCOLS
 ANALYTICS = {
     "/analytics/summary",
     "/analytics/sentiment-distribution",
@@ -55,11 +70,20 @@ UNLIMITED = {
     "/livez",
     "/log/stats",
     "/metrics",
+    "/models",
     "/openapi.json",
+    "/ping",
     "/rate-limit/status",
     "/readyz",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    *MODEL_GETS,
 }
-OPEN = {"/", "/dashboard", "/docs", "/health", "/healthz", "/livez", "/openapi.json", "/readyz"}
+PROBES = {
+    *("/health", "/healthz", "/livez", "/ping", "/readyz", "/v2/health/live", "/v2/health/ready")
+}
+OPEN = {"/", "/dashboard", "/docs", "/openapi.json", *PROBES}
 FOLDERS = {"/dashboard/", "/docs/", "/static_content/"}
 KNOWN = {*POST_LIMITS, *ADMIN, *ANALYTICS, *UNLIMITED}
 UNLISTED = ["/no/such/path", "/predict/", "/predicts", "/dashboards", "/static_content", "", "//"]
@@ -70,14 +94,13 @@ def expected_scope(path: str) -> str | None:
         return None
     if path in ADMIN:
         return "admin"
-    if path in POST_LIMITS or path == "/rate-limit/status":
+    if path in {*POST_LIMITS, *MODEL_GETS, "/rate-limit/status", "/models", "/v2"}:
         return "predict"
     return "analytics"
 
 
 def test_table_has_these_paths_and_no_others() -> None:
-    assert {route.path for route in ROUTES} == KNOWN | FOLDERS
-    assert {route.path for route in ROUTES if route.method == "POST"} == POST_LIMITS.keys()
+    assert {path for route in ROUTES for path in route.paths} == KNOWN | FOLDERS
     assert POST_LIMITS.keys() == POST_PATHS
     assert PREDICTING == PREDICT_PATHS
 
@@ -95,7 +118,8 @@ def test_known_path_has_its_label_scope_limits_and_trace(path: str) -> None:
         assert route_of(method, path).limit == limit
     for method in ("GET", "HEAD", "OPTIONS", "POST"):
         route = route_of(method, path)
-        assert (route.path, route.scope) == (path, expected_scope(path))
+        assert path in route.paths
+        assert route.scope == expected_scope(path)
         assert route.traced == (path in POST_LIMITS or path in ANALYTICS)
 
 
@@ -111,7 +135,9 @@ def test_unknown_path_has_no_label_of_its_own_and_is_for_admins(path: str) -> No
 @given(st.text() | st.sampled_from(sorted(KNOWN)).flatmap(lambda path: st.just(path + "/")))
 def test_any_path_has_a_label_of_a_closed_set(path: str) -> None:
     folders = {folder for folder in FOLDERS if path.startswith(folder)}
-    assert {route_of("GET", path).path} == (folders or {path} & KNOWN or {"other"})
+    label = route_of("GET", path).path
+    templates = {route.path for route in ROUTES if path in route.paths}
+    assert {label} == (folders or templates or {"other"})
 
 
 def test_files_of_the_dashboard_share_a_label_and_are_open() -> None:
@@ -135,7 +161,7 @@ def test_allowed_methods_have_head_beside_get(path: str) -> None:
 
 def test_every_predicting_endpoint_is_listed_and_limited() -> None:
     assert set(PREDICT_ENDPOINTS) - {"shadow"} < POST_PATHS
-    assert set(PREDICT_ENDPOINTS) - {"shadow"} == PREDICT_PATHS
+    assert set(PREDICT_ENDPOINTS) - {"shadow"} == PREDICT_PATHS - OF_OTHER_PROTOCOLS
     for route in ROUTES:
         assert not route.predicts or (route.limit is not None and route.scope == "predict")
 
@@ -156,11 +182,13 @@ def test_requests_that_change_the_service_are_audited_and_no_others() -> None:
 
 def test_statuses_of_the_post_routes() -> None:
     assert {
-        route.path: (route.success_status, route.problems)
+        path: (route.success_status, route.problems)
         for route in ROUTES
         if route.method == "POST"
+        for path in route.paths
     } == {
-        **dict.fromkeys(PREDICTING, (200, ())),
+        **dict.fromkeys(PREDICTING - {*INFER_PATHS}, (200, ())),
+        **dict.fromkeys(INFER_PATHS, (200, (404,))),
         "/feedback": (202, (404,)),
         "/admin/rollout": (200, (404, 409)),
         "/admin/models/reload": (200, (404, 409)),
@@ -168,7 +196,7 @@ def test_statuses_of_the_post_routes() -> None:
 
 
 def test_probes_are_open_gets() -> None:
-    assert {"/health", "/healthz", "/livez", "/readyz"} == PROBE_PATHS
+    assert PROBES == PROBE_PATHS
     assert all(listed_route("GET", path).scope is None for path in PROBE_PATHS)
 
 
@@ -188,6 +216,10 @@ def test_routes_that_query_the_database_are_those_of_analytics_and_admins() -> N
         ("/admin/rollout/history", "GET, HEAD"),
         ("/health", "GET, HEAD"),
         ("/dashboard/main.js", None),
+        ("/v2/models/v1/infer", "POST"),
+        ("/v2/models/v2/versions/1", "GET, HEAD"),
+        ("/v2/models/v3/infer", None),
+        ("/v2/models/v1/versions/2/infer", None),
     ],
 )
 def test_allowed_methods_are_told_of_paths_of_the_table(path: str, methods: str | None) -> None:
@@ -209,6 +241,19 @@ def test_route_of_a_request_is_that_of_its_method_if_there_is_one(
 ) -> None:
     route = route_of(method, path)
     assert (route.method, route.path) == (found, path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v2/models/v3", "/v2/models/v3/infer", "/v2/models/v1/versions/2", "/v2/models/"),
+        *("/v2/models/v1/versions", "/v2/models/V1", "/v2/models/{model}/infer"),
+    ],
+)
+def test_model_that_is_not_there_has_no_label_and_is_no_secret_of_admins(path: str) -> None:
+    for method in ("GET", "POST"):
+        route = route_of(method, path)
+        assert (route.path, route.scope, route.limit) == ("other", "predict", None)
 
 
 def test_endpoint_that_is_not_listed_is_an_error() -> None:

@@ -18,7 +18,7 @@ from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import context_of
 from tests.unit.fakes import counter
 from web.problems import ProblemMiddleware
-from web.routes import PREDICT_PATHS
+from web.routes import ERROR_TEXT_PREFIXES, PREDICT_PATHS, route_of
 from web.shedding import (
     ADMITTED_PER_ANSWERED,
     BEAT_SECONDS,
@@ -176,10 +176,12 @@ def overloaded() -> LoadShedder:
 @pytest.mark.parametrize("path", sorted(PREDICT_PATHS))
 async def test_shed_request_gets_a_problem_like_any_other_and_is_counted(path: str) -> None:
     before = counter("shed_requests_total", reason="event_loop")
-    counted = counter("http_requests_total", endpoint=path, status="503")
+    endpoint = route_of("POST", path).path
+    counted = counter("http_requests_total", endpoint=endpoint, status="503")
     [reply] = await ask(overloaded(), app, path)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
     assert reply.headers["content-type"] == "application/problem+json"
+    error = {"error": "The service has too much to do; try again"}
     assert reply.json() == {
         "type": "about:blank",
         "title": "Service Unavailable",
@@ -187,9 +189,10 @@ async def test_shed_request_gets_a_problem_like_any_other_and_is_counted(path: s
         "detail": "The service has too much to do; try again",
         "instance": path,
         "request_id": reply.headers["x-request-id"],
+        **(error if path.startswith(ERROR_TEXT_PREFIXES) else {}),
     }
     assert counter("shed_requests_total", reason="event_loop") == before + 1
-    assert counter("http_requests_total", endpoint=path, status="503") == counted + 1
+    assert counter("http_requests_total", endpoint=endpoint, status="503") == counted + 1
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics", "/feedback"])

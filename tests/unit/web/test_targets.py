@@ -13,7 +13,7 @@ PREFIX = "/models/sentiment"
 AT_ROOT, BELOW = RequestTargets(), RequestTargets(PREFIX)
 # Paths whose slash at the end means something.
 WITH_SLASH = {route.path for route in ROUTES if route.path.endswith("/")}
-WITHOUT = sorted(route.path for route in ROUTES if route.path not in WITH_SLASH)
+WITHOUT = sorted({path for route in ROUTES for path in route.paths} - WITH_SLASH)
 PAGES = {"/docs", "/dashboard"}
 
 

@@ -1,0 +1,1 @@
+"""Other systems' protocols: each is translated to a batch for the prediction pipeline."""
