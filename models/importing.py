@@ -54,6 +54,8 @@ def import_checkpoint(
     facts: Mapping[str, Any],
     make_engines: MakeEngines | None = None,
     acceptance_gate: AcceptanceGate | None = None,
+    *,
+    timed: bool = False,
 ) -> SavedModel:
     """Save the checkpoint in `folder`, which stays as it is, into the BentoML store.
 
@@ -88,7 +90,7 @@ def import_checkpoint(
 
         packages = ("torch", "transformers", "bentoml")
         facts = {**facts, "imported_with": {name: package_version(name) for name in packages}}
-        return save_prepared(model, facts, make_engines, accept)
+        return save_prepared(model, facts, make_engines, accept, timed=timed)
 
 
 def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:

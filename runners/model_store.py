@@ -11,6 +11,7 @@ from typing import Any
 import bentoml
 
 from core.types import ENGINE_NAMES, SENTIMENTS, EngineName, Sentiment, Version
+from runners.engines.speeds import Speeds, speeds_of
 
 REVISION_CHARACTERS = 12
 # Of a model's files and metadata. Models without one are of a release before 0.1.0.
@@ -36,7 +37,7 @@ class SavedModel:
 
     `labels` are the sentiments in the order of the model's outputs. `engines` are those whose
     answers were found to equal those of the float32 one. `digests` are the SHA-256 of its files;
-    early releases saved none.
+    early releases saved none. `speeds` are those of its engines where it was saved, if measured.
     """
 
     tag: str
@@ -47,6 +48,7 @@ class SavedModel:
     pad_token_id: int
     engines: tuple[EngineName, ...]
     digests: Mapping[str, str] = field(default_factory=dict)
+    speeds: Speeds | None = None
 
 
 def model_name(version: Version) -> str:
@@ -85,6 +87,7 @@ def find_model(tag: str) -> SavedModel:
         pad_token_id=int(metadata["pad_token_id"]),
         engines=_engines_of(metadata),
         digests=metadata.get("files", {}),
+        speeds=speeds_of(metadata),
     )
 
 

@@ -16,8 +16,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from core.types import Classification, DesiredModel
 from runners.batching import TokenBatcher
 from runners.chosen_model import Choice, ChosenModel
+from runners.loading import GoldenCheckFailed, Loaded
 from runners.queue import TextQueue
-from runners.slot import GoldenCheckFailed, Loaded, Slot
+from runners.slot import Slot
 from tests.unit.fakes import counter, runner_description
 from tests.waiting import until
 
