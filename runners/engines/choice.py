@@ -31,18 +31,23 @@ _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 def _openvino(
-    folder: Path, name: EngineName, streams: int, precision: Precision, weights: WeightFormat
+    weights: DistilBertWeights,
+    name: EngineName,
+    streams: int,
+    precision: Precision,
+    weight_format: WeightFormat,
 ) -> OpenVinoEngine:
-    graph = build_graph(DistilBertWeights(folder), weights)
+    graph = build_graph(weights, weight_format)
     return OpenVinoEngine(graph, name, streams=streams, precision=precision)
 
 
 def _rechecked(folder: Path, streams: int) -> RecheckedEngine:
     name: EngineName = "openvino-int8-bf16"
+    weights = DistilBertWeights(folder)
     return RecheckedEngine(
         name,
-        _openvino(folder, name, streams, "bf16", "int8"),
-        _openvino(folder, name, streams, "bf16", "float16"),
+        _openvino(weights, name, streams, "bf16", "int8"),
+        _openvino(weights, name, streams, "bf16", "float16"),
     )
 
 
@@ -50,10 +55,10 @@ _LOADERS: dict[EngineName, Callable[[Path, int], Engine]] = {
     "onnxruntime-fp32": lambda folder, _: OnnxEngine(folder / ONNX_FILE, "onnxruntime-fp32"),
     "onnxruntime-int8": lambda folder, _: OnnxEngine(folder / ONNX_INT8_FILE, "onnxruntime-int8"),
     "openvino-bf16": lambda folder, streams: _openvino(
-        folder, "openvino-bf16", streams, "bf16", "float16"
+        DistilBertWeights(folder), "openvino-bf16", streams, "bf16", "float16"
     ),
     "openvino-int8": lambda folder, streams: _openvino(
-        folder, "openvino-int8", streams, "f32", "int8"
+        DistilBertWeights(folder), "openvino-int8", streams, "f32", "int8"
     ),
     "openvino-int8-bf16": _rechecked,
 }

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import msgspec
+
 from core.paths import ROOT
 from core.private_files import FOLDER_MODE, open_private
 from core.settings import Settings
@@ -37,7 +39,8 @@ async def time_in_process(
     It begins with the first of `names`. One that made it crash or was not reached has no figures;
     if none has, nothing is known of any.
     """
-    command = (sys.executable, "-m", _PROGRAM, model.tag, *names)
+    described = msgspec.json.encode(model, enc_hook=str).decode()
+    command = (sys.executable, "-m", _PROGRAM, described, *names)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE)
     timed: dict[EngineName, list[float]] = {}
     try:

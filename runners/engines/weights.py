@@ -52,6 +52,7 @@ class DistilBertWeights:
                 f"its activation is {activation}; known are {', '.join(ACTIVATIONS)}"
             )
         self.gelu = ACTIVATIONS[activation]
+        self._halves: dict[str, NDArray[np.float16]] = {}
 
     @property
     def head_width(self) -> int:
@@ -70,6 +71,16 @@ class DistilBertWeights:
         if tensor.dtype != np.float32:
             raise UnreadableWeights(f"{name} is {tensor.dtype}, not float32")
         return tensor
+
+    def read_half(self, name: str) -> NDArray[np.float16]:
+        """One tensor in half precision; the same array each time.
+
+        Raises:
+            UnreadableWeights: there is none of this name, or it is not in float32.
+        """
+        if name not in self._halves:
+            self._halves[name] = self.read(name).astype(np.float16)
+        return self._halves[name]
 
 
 def layer_prefix(number: int) -> str:
