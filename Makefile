@@ -30,6 +30,8 @@ PARALLEL = -n $(WORKERS) --max-worker-restart=0
 LOOP ?= closed
 SHAPE ?= constant
 export BENTOML_DO_NOT_TRACK := true
+# With it each of a service's processes compiles the same modules again at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the commands

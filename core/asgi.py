@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from typing import Any, Protocol, cast
 
 from starlette.types import Receive, Scope, Send
 
@@ -14,6 +14,24 @@ JSON_CONTENT_TYPE = "application/json"
 WATCHED_AFTER_SECONDS = 0.02
 # `::ffff:127.` is the IPv4 loopback as a server that listens on `::` sees it.
 _LOOPBACK = ("127.", "::ffff:127.")
+
+
+# The ASGI extension of a request that wishes for another protocol.
+UPGRADE_EXTENSION = "upgrade"
+
+
+class Upgrade(Protocol):
+    """A request's wish for another protocol on its connection; the app may ignore it."""
+
+    @property
+    def protocol(self) -> str:
+        """The protocol; "" if the client did not wait for an answer, or has left."""
+
+    # All connections of the server, which asks each to end when it stops.
+    connections: set[Any]
+
+    def switch(self, protocol: asyncio.Protocol) -> None:
+        """Agree, and give the connection away; the app then sends no response."""
 
 
 class ClientDisconnected(Exception):
@@ -35,6 +53,12 @@ async def send_response(
     ]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
+
+
+def wanted_upgrade(scope: Scope, protocol: str) -> Upgrade | None:
+    """The request's wish for `protocol`, if it has that one."""
+    upgrade: Upgrade | None = scope.get("extensions", {}).get(UPGRADE_EXTENSION)
+    return upgrade if upgrade is not None and upgrade.protocol == protocol else None
 
 
 def came_over_loopback(scope: Scope) -> bool:

@@ -207,7 +207,7 @@ class Settings(BaseSettings):
         description="when the spool or its disk is full; refuse: answer 503; drop_oldest: drop "
         "the oldest predictions and count them",
     )
-    log_flush_seconds: float = Field(0.1, gt=0, le=60)
+    log_flush_seconds: float = Field(0.25, gt=0, le=60)
     """interval at which the spool is shipped to PostgreSQL"""
     log_drain_seconds: float = Field(10.0, ge=0, le=3_600)
     """after SIGTERM, longest time in which the spool is shipped; what is left stays on disk"""

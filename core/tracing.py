@@ -124,6 +124,21 @@ def _with_error_type(started: AbstractContextManager[Span]) -> Iterator[Span]:
             raise
 
 
+def begin(name: str, attributes: Attributes, *, kind: SpanKind, parent: SpanContext) -> Span | None:
+    """Start a span that `end` ends; None if tracing is off."""
+    if _tracer is None:
+        return None
+    return _tracer.start_span(name, _context_of(parent), kind, attributes)
+
+
+def end(span: Span | None, error: BaseException | None) -> None:
+    """End a span of `begin`, with the type of the error that ended its work."""
+    if span is not None:
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
+        span.end()
+
+
 def record(
     name: str, parent: SpanContext | None, start_ns: int, attributes: Attributes | None = None
 ) -> None:

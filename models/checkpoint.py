@@ -19,7 +19,7 @@ from models.export.gate import GateReport
 from models.files import TOKENIZER_SETTINGS, read_json_object, revision_of
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine, saved_engines
-from runners.engines.speeds import Speeds, speeds_here
+from runners.engines.speeds import Speeds, add_figures, speeds_here
 from runners.engines.timing import time_engines
 from runners.engines.weights import UnreadableWeights
 from runners.golden_set import write_golden_set
@@ -127,8 +127,10 @@ def token_limit(folder: Path, config: Mapping[str, Any]) -> int:
 def _speeds(model: SavedModel, passed: Iterable[EngineName]) -> Speeds:
     """Time the reference and the engines that passed, of those that this machine runs."""
     offered = replace(model, engines=(REFERENCE, *passed))
-    timings = time_engines(offered, saved_engines(offered))
-    return speeds_here({name: figures for name, figures, _problem in timings})
+    timed: dict[EngineName, list[float]] = {}
+    for name, figures, _problem in time_engines(offered, saved_engines(offered)):
+        add_figures(timed, name, figures)
+    return speeds_here(timed)
 
 
 def _put_into_store(

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from bentoml.exceptions import ServiceUnavailable
+from opentelemetry.trace import SpanContext
 from tokenizers import Encoding
 
 from core import metrics, tracing
@@ -61,15 +62,39 @@ class TokenBatcher:
             ServiceUnavailable: too many texts wait already, the batcher is closing, or the texts
                 were not computed in time; those that were not begun are dropped.
         """
+        # A cancellation or timeout ends the future, and the threads skip the texts of the call.
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self.submit(
+                    texts, timeout_seconds=timeout_seconds, lane=lane, trace=tracing.current()
+                )
+        except TimeoutError as error:
+            raise ServiceUnavailable(f"not done in {timeout_seconds:.1f} s") from error
+
+    def submit(
+        self,
+        texts: Sequence[str],
+        *,
+        timeout_seconds: float,
+        lane: Lane,
+        trace: SpanContext | None,
+    ) -> asyncio.Future[list[Classification]]:
+        """Put `texts`, at least one, into the queue; the future gets the results in their order.
+
+        Texts whose future is done, or that were not begun within `timeout_seconds`, are dropped;
+        the future of the latter is never done.
+
+        Raises:
+            ServiceUnavailable: too many texts wait already, or the batcher is closing.
+        """
         now = time.monotonic()
-        loop = asyncio.get_running_loop()
         call = Call(
             texts,
             lane,
             now + timeout_seconds,
-            loop.create_future(),
+            asyncio.get_running_loop().create_future(),
             now,
-            tracing.current(),
+            trace,
             tracing.now_ns(),
         )
         with self._changed:
@@ -80,12 +105,7 @@ class TokenBatcher:
             if not has_room:
                 raise ServiceUnavailable(f"{self._queue.waiting(lane)} texts wait already")
             self._changed.notify()
-        # A cancellation or timeout ends the future, and the threads skip the texts of the call.
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await call.answer
-        except TimeoutError as error:
-            raise ServiceUnavailable(f"not done in {timeout_seconds:.1f} s") from error
+        return call.answer
 
     def progress(self) -> Mapping[int, Work]:
         """The work that each thread is at."""
@@ -110,8 +130,8 @@ class TokenBatcher:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        for call in self._queue.calls():
-            _finish(call, ServiceUnavailable("shutting down"))
+        error = ServiceUnavailable("shutting down")
+        _finish([(call, error) for call in self._queue.calls()])
 
     def _work(self) -> None:
         lower_priority()
@@ -148,7 +168,7 @@ class TokenBatcher:
         except Exception as error:  # noqa: BLE001  the edge of a thread: the caller gets it
             with self._changed:
                 self._queue.forget(call)
-            _finish(call, error)
+            _finish([(call, error)])
             return
         tracing.record("tokenise", call.trace, began_ns, {"texts": len(call.texts)})
         call.results = [None] * len(call.texts)
@@ -188,8 +208,7 @@ class TokenBatcher:
                 results = self._model.compute([entry.encoding for entry in batch])
             pairs = list(zip(batch, results, strict=True))
         except Exception as error:  # noqa: BLE001  the edge of a thread: each caller gets it
-            for call in calls:
-                _finish(call, error)
+            _finish([(call, error) for call in calls])
             return
         if tracing.is_on():
             attributes = {"batch.texts": len(batch), "batch.tokens": padded_tokens}
@@ -199,21 +218,27 @@ class TokenBatcher:
             for entry, result in pairs:
                 entry.call.results[entry.row] = result
                 entry.call.missing -= 1
-        for call in calls:
-            if not call.missing:
-                _finish(call, [result for result in call.results if result is not None])
+        _finish(
+            [
+                (call, [result for result in call.results if result is not None])
+                for call in calls
+                if not call.missing
+            ]
+        )
 
 
-def _finish(call: Call, outcome: list[Classification] | Exception) -> None:
-    """Give the outcome to the caller, in its event loop, if it still waits."""
+def _finish(outcomes: Sequence[tuple[Call, list[Classification] | Exception]]) -> None:
+    """Give the outcomes to the callers that still wait, together, in their event loop."""
 
-    def set_outcome() -> None:
-        if call.answer.done():
-            return
-        if isinstance(outcome, Exception):
-            call.answer.set_exception(outcome)
-        else:
-            call.answer.set_result(outcome)
+    def set_outcomes() -> None:
+        for call, outcome in outcomes:
+            if call.answer.done():
+                continue
+            if isinstance(outcome, Exception):
+                call.answer.set_exception(outcome)
+            else:
+                call.answer.set_result(outcome)
 
-    with suppress(RuntimeError):  # the loop was closed, so no caller waits
-        call.answer.get_loop().call_soon_threadsafe(set_outcome)
+    if outcomes:
+        with suppress(RuntimeError):  # the loop was closed, so no caller waits
+            outcomes[0][0].answer.get_loop().call_soon_threadsafe(set_outcomes)

@@ -1,25 +1,16 @@
-"""The calls of one API process to a runner: shared by requests, repeated, traced."""
+"""The calls of one API process to a runner: repeated where a connection breaks, and traced."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
-from opentelemetry.trace import SpanContext, SpanKind
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-)
+from opentelemetry.trace import SpanKind
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from core import metrics, tracing
-from core.coalescing import Bounds, CallDropped, Coalescer
 from core.errors import DeadlineExceeded, RunnerUnavailable, describe_error
 from core.types import Classification, Version
 from runners.lanes import Lane
@@ -27,91 +18,42 @@ from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
-# A call costs about 0.5 ms of CPU on either side, whatever it carries. Four calls may be in flight
-# to a host, so that it always has texts at hand; texts that arrive meanwhile share the next call. A
-# bulk request is a call of its own: it has enough texts to spread the cost over.
-CALLS_PER_HOST, TEXTS_PER_CALL = 4, 64
-
-
-def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome is not None else None
-    if error is not None:
-        logger.warning("a call to a runner is repeated: %s", describe_error(error))
-
-
-# When a runner's process dies, each connection that was kept open to it breaks once. The process
-# that replaces it can compute the same texts.
+# When a runner's process dies, the connections to it break. The process that replaces it can
+# compute the same texts.
 RETRY: dict[str, Any] = {
     "retry": retry_if_exception_type(CONNECTION_FAILURES),
     "stop": stop_after_attempt(20),
     "wait": wait_exponential(0.002, max=0.2),
-    "before_sleep": _log_retry,
     "reraise": True,
 }
 
 
-class _TracedText(NamedTuple):
-    """A text, and the span of the request that it belongs to."""
-
-    text: str
-    span: SpanContext | None
-
-
 class RunnerCalls:
-    """Sends texts to a runner; small requests that wait share the next call."""
+    """Sends texts to a runner."""
 
-    def __init__(
-        self,
-        version: Version,
-        runner: RunnerApi,
-        *,
-        max_waiting_texts: int,
-        timeout_seconds: float,
-    ) -> None:
+    def __init__(self, version: Version, runner: RunnerApi, *, timeout_seconds: float) -> None:
         self._version: Version = version
         self._runner = runner
-        self._coalescer = Coalescer(
-            self._call,
-            Bounds(CALLS_PER_HOST, TEXTS_PER_CALL, waiting_items=max_waiting_texts),
-            timeout_seconds=timeout_seconds,
-            cancel_abandoned=True,
-        )
-
-    def set_hosts(self, hosts: int) -> None:
-        """Let as many calls be in flight as this number of hosts can use."""
-        self._coalescer.max_calls = CALLS_PER_HOST * hosts
+        self._timeout_seconds = timeout_seconds
 
     async def send(
         self, texts: Sequence[str], lane: Lane, deadline_seconds: float
     ) -> list[Classification]:
-        """Have `texts`, at least one, classified; bulk ones in a call of their own.
+        """Have `texts`, at least one, classified.
 
         Raises:
             RunnerUnavailable: the runner is down, or failed.
             DeadlineExceeded: the deadline of a bulk request passed.
         """
-        span = tracing.current()
-        items = [_TracedText(text, span) for text in texts]
-        if lane == "bulk":
-            return await self._call(items, deadline_seconds, lane)
+        # A small request that is past its deadline is cancelled; it is no failure of the runner.
+        seconds = deadline_seconds if lane == "bulk" else self._timeout_seconds
+        deadline = time.monotonic() + seconds
         try:
-            return await self._coalescer.get(items)
-        except CallDropped as error:
-            metrics.abandoned_texts.labels(self._version).inc(len(texts))
-            raise RunnerUnavailable(f"Model {self._version} was not called in time") from error
-
-    async def _call(
-        self, items: list[_TracedText], timeout_seconds: float, lane: Lane = "interactive"
-    ) -> list[Classification]:
-        deadline = time.monotonic() + timeout_seconds
-        texts = [item.text for item in items]
-        try:
-            async for attempt in AsyncRetrying(**RETRY):
-                with attempt, self._span(items):
-                    metrics.runner_calls.labels(self._version).inc()
-                    remaining = deadline - time.monotonic()
-                    async with asyncio.timeout(remaining):
-                        results = await self._runner.classify(texts, remaining, lane)
+            try:
+                return await self._attempt(texts, lane, deadline)
+            except CONNECTION_FAILURES:
+                # Made only here: the first attempt of nearly every call succeeds.
+                return await AsyncRetrying(**RETRY)(self._attempt, texts, lane, deadline)
         except RUNNER_FAILURES as error:
             if lane == "bulk" and time.monotonic() >= deadline:
                 # The deadline is the request's own, which may be a millisecond: no runner failed.
@@ -119,15 +61,11 @@ class RunnerCalls:
             logger.warning("runner %s failed: %s", self._version, describe_error(error))
             message = f"Model {self._version} cannot answer now; try again"
             raise RunnerUnavailable(message) from error
-        return results
 
-    def _span(self, items: Sequence[_TracedText]) -> AbstractContextManager[object]:
-        """The span of a call: a child of the first request, linked to the others."""
-        if not tracing.is_on():
-            return nullcontext()
-        spans = {item.span.span_id: item.span for item in items if item.span is not None}
-        first, *links = spans.values() if spans else (None,)
-        attributes = {"version": self._version, "texts": len(items)}
-        return tracing.span(
-            "runner.call", attributes, kind=SpanKind.CLIENT, parent=first, links=links
-        )
+    async def _attempt(
+        self, texts: Sequence[str], lane: Lane, deadline: float
+    ) -> list[Classification]:
+        metrics.runner_calls.labels(self._version).inc()
+        attributes = {"version": self._version, "texts": len(texts)}
+        with tracing.span("runner.call", attributes, kind=SpanKind.CLIENT):
+            return await self._runner.classify(list(texts), deadline - time.monotonic(), lane)

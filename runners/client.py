@@ -50,9 +50,7 @@ class RunnerClient(Background):
         self._runner = runner
         self._timeout_seconds = timeout_seconds
         self._admission = Admission(bounds)
-        self._calls = RunnerCalls(
-            version, runner, max_waiting_texts=bounds.texts, timeout_seconds=timeout_seconds
-        )
+        self._calls = RunnerCalls(version, runner, timeout_seconds=timeout_seconds)
 
     def description(self) -> RunnerDescription:
         """The last description that the runner gave.
@@ -103,12 +101,11 @@ class RunnerClient(Background):
         return min(remaining_seconds(), self._timeout_seconds)
 
     async def classify(self, texts: Sequence[str]) -> list[Classification]:
-        """Classify `texts`, which were admitted; other requests may share the call.
-
-        The i-th result belongs to the i-th text.
+        """Classify `texts`, which were admitted; the i-th result belongs to the i-th text.
 
         Raises:
             RunnerUnavailable: the runner is down, or failed.
+            DeadlineExceeded: the deadline of a bulk request passed.
         """
         tokens = estimated_tokens(texts)
         lane = lane_of(tokens)
@@ -161,7 +158,6 @@ class RunnerClient(Background):
         if before is not None:
             metrics.revision_info.labels(self.version, before.revision, before.engine).set(0)
         metrics.revision_info.labels(self.version, description.revision, description.engine).set(1)
-        self._calls.set_hosts(description.hosts)
         if description.tokens_per_second:
             self._admission.throughput.seed(description.tokens_per_second)
         self._is_described.set()

@@ -10,6 +10,7 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
@@ -22,9 +23,11 @@ from core.asgi import (
     came_over_loopback,
     cancelled_on_disconnect,
     send_response,
+    wanted_upgrade,
 )
 from core.types import DesiredModel
 from runners import wire
+from runners.stream_endpoint import StreamEndpoint, Submit
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -37,6 +40,14 @@ _KEY_HEADER = wire.KEY_HEADER.lower().encode()
 # Requests without a body that BentoML would read.
 _BODILESS = frozenset({"GET", "HEAD"})
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The functions that answer for a runner."""
+
+    posts: Mapping[str, Answer]  # by route
+    submit: Submit  # of each stream
 
 
 class _BodyTooLarge(Exception):
@@ -72,15 +83,13 @@ class RunnerKeyMiddleware:
 
 
 class RunnerEndpoints:
-    """Answers POSTs to the routes in `answers`; only GETs reach BentoML.
+    """Answers streams, and POSTs to the routes in `answers`; only GETs reach BentoML.
 
     Replies with 415 to another content type, on every path; 400 to a malformed message and 413 to
     one that is too large; 503 when the runner is full; 500 to an unexpected error.
     """
 
-    def __init__(
-        self, app: ASGIApp, answers: Callable[[], Mapping[str, Answer]], max_body_bytes: int
-    ) -> None:
+    def __init__(self, app: ASGIApp, answers: Callable[[], Answers], max_body_bytes: int) -> None:
         """`answers` is called for each request, because the runner is created after this."""
         self._app = app
         self._answers = answers
@@ -89,11 +98,18 @@ class RunnerEndpoints:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
-        elif scope["type"] != "http" or scope["method"] in _BODILESS:
+        elif scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["path"] == wire.STREAM_PATH and (
+            upgrade := wanted_upgrade(scope, wire.STREAM_PROTOCOL)
+        ):
+            submit = self._answers().submit
+            upgrade.switch(StreamEndpoint(submit, upgrade.connections, self._max_body_bytes))
+        elif scope["method"] in _BODILESS:
             await self._app(scope, receive, send)
         elif _values(scope, b"content-type") != [_CONTENT_TYPE]:
             await _send(send, 415, f"A runner takes {wire.CONTENT_TYPE} and nothing else")
-        elif (answer := self._answers().get(scope["path"])) is None:
+        elif (answer := self._answers().posts.get(scope["path"])) is None:
             await _send(send, 404, "A runner has no such route")
         elif scope["method"] != "POST":
             await _send(send, 405, f"{scope['path']} takes POST")
@@ -138,8 +154,8 @@ class RunnerEndpoints:
         raise _BodyTooLarge
 
 
-def answers_of(runner: Any) -> dict[str, Answer]:
-    """The functions that answer for a `SentimentRunner`, by route.
+def answers_of(runner: Any, submit: Submit) -> Answers:
+    """The functions that answer for a `SentimentRunner`; `submit` answers its streams.
 
     They call its plain methods; a bound method would go through BentoML's client of the service.
     """
@@ -157,11 +173,12 @@ def answers_of(runner: Any) -> dict[str, Answer]:
     async def answer_load(body: bytes) -> bytes:
         return wire.encode(await cls.load.func(runner, wire.decode(body, DesiredModel)))
 
-    return {
+    posts = {
         cls.classify.route: answer_classify,
         cls.describe.route: answer_describe,
         cls.load.route: answer_load,
     }
+    return Answers(posts, submit)
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

@@ -80,6 +80,7 @@ class Host:
         """Cancel the calls in flight, so that other hosts can take them over."""
         for cancellation in self._calls:
             cancellation.reschedule(0.0)
+        self.runner.hang_up()
 
     async def probe(self) -> RunnerDescription | None:
         """Note whether the host is up; returns its description, None without an answer."""

@@ -15,9 +15,11 @@ from core.types import Classification
 from runners.lanes import LANES, Lane, estimated_tokens
 from runners.packing import neighbourhood
 
-# How many texts of a lane are tokenised ahead of their batch: enough to find texts of similar
-# length, few enough that tokenising does not keep a core from computing.
-LOOKAHEAD_TEXTS = 256
+# How many texts of a lane are tokenised ahead of their batch, and are candidates for it. With more,
+# newer texts of a fitting length overtake for longer. To 256 clients that send texts of any length,
+# 96 answer 3 % fewer a second than 256 do, and a quarter sooner in the 95th percentile
+# (loadtest.bench.queue_model).
+LOOKAHEAD_TEXTS = 96
 # How often a full queue is searched for abandoned texts.
 _SWEEP_SECONDS = 0.05
 

@@ -15,7 +15,7 @@ from core.settings import Settings, settings_for_serving
 from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.chosen_model import chosen_model
-from runners.endpoints import CLASSIFY_PATH, Answer, answers_of
+from runners.endpoints import CLASSIFY_PATH, Answers, answers_of
 from runners.first_series import start_runner_series
 from runners.lanes import Lane
 from runners.model_store import find_model
@@ -35,11 +35,11 @@ CONFIG: dict[str, Any] = {
 }
 
 
-_answers: dict[Version, dict[str, Answer]] = {}
+_answers: dict[Version, Answers] = {}
 
 
-def answers(version: Version) -> dict[str, Answer]:
-    """The functions that answer for the runner of this process, by route."""
+def answers(version: Version) -> Answers:
+    """The functions that answer for the runner of this process."""
     return _answers[version]
 
 
@@ -58,7 +58,7 @@ class SentimentRunner:
                 f"{_settings.otel_service_name}-runner-{self.version}", _settings.traces_endpoint
             )
         self._slot = slot_of(self.version, _settings)
-        _answers[self.version] = answers_of(self)
+        _answers[self.version] = answers_of(self, self._slot.submit)
         start_runner_series(self.version)
         heartbeat.watch_compute(self._slot.progress)
         freeze_gc()

@@ -48,7 +48,8 @@ class RunnerApi(Protocol):
 
     def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
-    ) -> Awaitable[list[Classification]]: ...
+    ) -> Awaitable[list[Classification]]:
+        """Classify `texts`; fails by itself after `timeout_seconds`."""
 
     def describe(self) -> Awaitable[RunnerDescription]: ...
 
@@ -57,6 +58,9 @@ class RunnerApi(Protocol):
 
 class RemoteRunner(RunnerApi, Protocol):
     """A runner in another process, with connections to close."""
+
+    def hang_up(self) -> None:
+        """Leave the connections that calls share: the host has stopped answering."""
 
     async def close(self) -> None: ...
 

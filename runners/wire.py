@@ -1,9 +1,13 @@
 """Encodes and decodes the messages between the API and a runner.
 
-A message is a msgpack map with the version of the wire in it. It is data and nothing else: no bytes
-of it name a class or are executed. Its field names are a contract between processes that may be of
-different releases: a test holds them, so a field that is renamed in the code keeps its name here.
-Unknown fields are ignored; another `wire_version` is refused.
+A message is msgpack. It is data and nothing else: no bytes of it name a class or are executed. A
+body of an HTTP call is a map with the version of the wire in it. Its field names are a contract
+between processes that may be of different releases: a test holds them, so a field that is renamed
+in the code keeps its name here. Unknown fields are ignored; another `wire_version` is refused.
+
+A message of a stream (runners/stream) is an array that begins with its kind. Both sides agreed on
+the version when the stream was opened. Here the order of the fields is the contract: a new field
+comes last and has a default, and a reader ignores fields past those that it knows.
 """
 
 from __future__ import annotations
@@ -24,11 +28,22 @@ KEY_HEADER = "X-Runner-Key"
 # The largest request that the settings of an API process allow.
 MAX_TEXTS = 10_000
 MAX_TEXT_CHARACTERS = 5_000
-# A call that several requests share: 64 texts of 5,000 characters of four bytes, and their frame.
+# A call over HTTP of a release that shared calls: 64 texts of 5,000 characters of four bytes.
 SHARED_CALL_BYTES = 1_500_000
+# Of a stream's handshake: `GET /stream` with `Upgrade: sentiment-runner/1`.
+STREAM_PATH = "/stream"
+STREAM_PROTOCOL = f"sentiment-runner/{WIRE_VERSION}"
 _MAX_REASON_CHARACTERS = 200
 # Text that is not UTF-8 raises UnicodeError, and nesting that is too deep RecursionError.
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+
+Texts = Annotated[
+    list[Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]],
+    Meta(min_length=1, max_length=MAX_TEXTS),
+]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+CallNumber = Annotated[int, Meta(ge=0)]
 
 
 class WireError(ValueError):
@@ -43,11 +58,8 @@ class OtherWireVersion(WireError):
 class Classify:
     """The request for `/classify`: texts, the seconds until the caller hangs up, and the lane."""
 
-    texts: Annotated[
-        list[Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]],
-        Meta(min_length=1, max_length=MAX_TEXTS),
-    ]
-    timeout_seconds: Annotated[float, Meta(gt=0, le=86_400)]
+    texts: Texts
+    timeout_seconds: Seconds
     lane: Lane
 
 
@@ -63,6 +75,46 @@ class Describe:
     """The request for `/describe`; its reply, and that of `/load`, is a `RunnerDescription`."""
 
 
+class StreamMessage(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A message of a stream; `number` is the caller's name of the call that it belongs to."""
+
+    number: CallNumber
+
+
+class StreamCall(StreamMessage, frozen=True, tag="call"):
+    """A call: the fields of `Classify`, and the W3C `traceparent` of the caller's span, or ""."""
+
+    texts: Texts
+    timeout_seconds: Seconds
+    lane: Lane
+    trace_parent: str = ""
+
+
+class StreamCancel(StreamMessage, frozen=True, tag="cancel"):
+    """Nobody waits for the call any more. It gets no reply."""
+
+
+class StreamResults(StreamMessage, frozen=True, tag="results"):
+    """The results of a call, in the order of its texts."""
+
+    results: Annotated[list[Classification], Meta(max_length=MAX_TEXTS)]
+
+
+class StreamRefusal(StreamMessage, frozen=True, tag="refusal"):
+    """A call has failed; `status` is that of HTTP, 503 if the runner has no room."""
+
+    status: int
+    detail: str
+
+
+class StreamEnd(StreamMessage, frozen=True, tag="end"):
+    """The runner takes no more calls here. It answers those that it has, and hangs up."""
+
+
+StreamRequest = StreamCall | StreamCancel
+StreamReply = StreamResults | StreamRefusal | StreamEnd
+
+
 class _Versioned(msgspec.Struct):
     wire_version: int
 
@@ -72,6 +124,8 @@ Message = Classify | Results | Describe | DesiredModel | RunnerDescription
 M = TypeVar("M", bound=Message)
 _encode = msgspec.msgpack.Encoder().encode
 _decode_version = msgspec.msgpack.Decoder(_Versioned).decode
+_request_decoder: msgspec.msgpack.Decoder[StreamRequest] = msgspec.msgpack.Decoder(StreamRequest)
+_reply_decoder: msgspec.msgpack.Decoder[StreamReply] = msgspec.msgpack.Decoder(StreamReply)
 
 
 def encode(message: Message) -> bytes:
@@ -83,6 +137,19 @@ def encode(message: Message) -> bytes:
     content: dict[str, object] = {"wire_version": WIRE_VERSION}
     for name in message.__slots__:
         content[name] = getattr(message, name)
+    return _encoded(content)
+
+
+def encode_streamed(message: StreamMessage) -> bytes:
+    """Encode a message of a stream.
+
+    Raises:
+        WireError: a text has half of a surrogate pair.
+    """
+    return _encoded(message)
+
+
+def _encoded(content: object) -> bytes:
     try:
         return _encode(content)
     except UnicodeError as error:
@@ -101,11 +168,39 @@ def decode(body: bytes, kind: type[M]) -> M:
         if version == WIRE_VERSION:
             return msgspec.msgpack.decode(body, type=kind)
     except _UNREADABLE as error:
-        # msgspec quotes an unknown word, of any length; the other errors quote what was sent.
-        is_quotable = isinstance(error, msgspec.DecodeError)
-        reason = str(error)[:_MAX_REASON_CHARACTERS] if is_quotable else type(error).__name__
-        raise WireError(f"not a message of this wire: {reason}") from error
+        raise _unreadable(error) from error
     raise OtherWireVersion(
         f"the message has wire version {version}, and this process speaks {WIRE_VERSION}; "
         "run the same release in the API and in the runners"
     )
+
+
+def decode_stream_request(body: bytes) -> StreamRequest:
+    """Decode what an API process sends on a stream.
+
+    Raises:
+        WireError: it is cut off, or has missing fields, wrong types or values out of range.
+    """
+    try:
+        return _request_decoder.decode(body)
+    except _UNREADABLE as error:
+        raise _unreadable(error) from error
+
+
+def decode_stream_reply(body: bytes) -> StreamReply:
+    """Decode what a runner sends on a stream.
+
+    Raises:
+        WireError: as `decode_stream_request`.
+    """
+    try:
+        return _reply_decoder.decode(body)
+    except _UNREADABLE as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> WireError:
+    # msgspec quotes an unknown word, of any length; the other errors quote what was sent.
+    is_quotable = isinstance(error, msgspec.DecodeError)
+    reason = str(error)[:_MAX_REASON_CHARACTERS] if is_quotable else type(error).__name__
+    return WireError(f"not a message of this wire: {reason}")

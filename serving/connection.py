@@ -285,6 +285,18 @@ class BoundedConnection(AnsweringConnection):
             self._start_timer()
             self._stalled = not waits
 
+    def can_leave(self) -> bool:
+        """Whether the request that is being answered is the last thing that came."""
+        is_last = self._reading is _Reading.NEXT and not self.pipeline and not self._held
+        return is_last and not self.transport.is_closing()
+
+    def leave(self) -> None:
+        """Let another protocol have the connection, in place of the answer."""
+        self.cycle.response_started = self.cycle.response_complete = True
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+
     # answers
 
     def _is_answering(self) -> bool:

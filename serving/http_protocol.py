@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn import config
 from uvicorn.protocols.http import httptools_impl
 
+from core.asgi import UPGRADE_EXTENSION
 from serving.answering import Answer
 from serving.connection import BoundedConnection
+from serving.switching import Switch
 from web.response_headers import CorsHeaders
 from web.shedding import SHED_STATUS, LoadShedder, shed_response
 from web.targets import LISTED, RequestTargets
@@ -27,8 +29,18 @@ class BoundedHttpProtocol(BoundedConnection):
     targets = RequestTargets()
     # Answered before its body has come, which is thrown away.
     _refused = False
+    _wanted_protocol = ""
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        wanted = [value for name, value in self.headers if name == b"upgrade"]
+        self._wanted_protocol = wanted[0].decode("latin-1") if len(wanted) == 1 else ""
+        super()._parse_without_upgrade(rest)
 
     def _begin_request(self) -> None:
+        if self._wanted_protocol:
+            switch = Switch(self, self._wanted_protocol)
+            self.scope["extensions"] = {UPGRADE_EXTENSION: cast("Any", switch)}
+            self._wanted_protocol = ""
         if self.url not in LISTED:
             if self.targets.is_prefix(self.url):
                 self._begin_redirect()

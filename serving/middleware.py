@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from core.key_ring import KeyRing
 from core.settings import Settings
-from runners.endpoints import Answer, RunnerEndpoints, RunnerKeyMiddleware
+from runners.endpoints import Answers, RunnerEndpoints, RunnerKeyMiddleware
 from runners.wire import SHARED_CALL_BYTES
 from serving.framework import BentoMiddlewarePatch
 from web.access import AccessMiddleware
@@ -75,10 +75,8 @@ def api_layers(
     ]
 
 
-def runner_layers(
-    settings: Settings, answers: Callable[[], Mapping[str, Answer]]
-) -> list[Middleware]:
-    """The layers around a runner, outermost first; `answers` gives its endpoints, by path."""
+def runner_layers(settings: Settings, answers: Callable[[], Answers]) -> list[Middleware]:
+    """The layers around a runner, outermost first; `answers` gives what answers for it."""
     return [
         Middleware(BentoMiddlewarePatch),
         # Before the body is read.

@@ -155,9 +155,9 @@ class ServingProcess:
     def _connect(self) -> Mapping[Version, RunnerHosts]:
         """The runners that other processes serve, on this machine or on others."""
         from runners.hosts import RunnerHosts
-        from runners.transport import HttpRunner
+        from runners.stream import StreamRunner
 
-        connect = functools.partial(HttpRunner, key=self._settings.sent_runner_key)
+        connect = functools.partial(StreamRunner, key=self._settings.sent_runner_key)
         urls = {version: runner_urls(self._runners[version].name) for version in VERSIONS}
         return {
             version: RunnerHosts(version, urls[version], connect)

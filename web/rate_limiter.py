@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cachetools import TTLCache
 from limits import RateLimitItem, WindowStats, parse
@@ -20,6 +20,7 @@ from core import metrics
 from core.errors import RateLimited
 from core.rate_limits import OFF, LimitName
 from core.redis import REDIS_FAILURES, RedisCircuit
+from web.batched_script import BatchedScript
 
 T = TypeVar("T")
 
@@ -70,6 +71,8 @@ class RateLimiter:
             key_prefix=KEY_PREFIX,
             connection_pool=redis.connection_pool,  # type: ignore[arg-type]
         )
+        bridge: Any = self._storage.bridge
+        bridge.lua_acquire_moving_window = BatchedScript(redis, bridge.lua_acquire_moving_window)
         self._shared = MovingWindowRateLimiter(self._storage)
         self._local = MovingWindowRateLimiter(MemoryStorage())
         self._circuit = circuit or RedisCircuit()

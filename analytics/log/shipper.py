@@ -61,6 +61,10 @@ class Shipper:
     """
 
     def __init__(self, folder: Path, writer: Writer, *, poll_seconds: float) -> None:
+        """A transaction costs as much as fifty predictions, so there is one each `poll_seconds`.
+
+        A backlog is written without a pause.
+        """
         self._folder = folder
         self._writer = writer
         self._poll_seconds = poll_seconds
@@ -77,16 +81,18 @@ class Shipper:
             while True:
                 last = stopping.is_set()
                 chunk = await (reading or _read(reader))
-                # The next chunk is read while PostgreSQL works.
-                reading = asyncio.create_task(_read(reader)) if chunk.entries else None
+                predictions = sum(len(entry.predictions) for entry in chunk.entries)
+                # The next chunk of a backlog is read while PostgreSQL works.
+                is_backlog = predictions >= MAX_BATCH_PREDICTIONS
+                reading = asyncio.create_task(_read(reader)) if is_backlog else None
                 for line in chunk.unreadable:
                     await self._reject(line, "not a line of the log")
                 if chunk.entries:
                     await self._ship(chunk.entries)
                 reader.confirm(chunk)
-                if reading is None and last:
+                if last and not chunk.entries:
                     return
-                if reading is None:
+                if not is_backlog:
                     await self._wait(stopping)
         finally:
             gauges.cancel()

@@ -148,7 +148,37 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
     }
     command = ["bentoml", "serve", "service:SentimentService"]
     with _running(
-        OURS, where, command, port=port, ready_path="/readyz", environment=environment
+        OURS, where.folder, command, port=port, ready_path="/readyz", environment=environment
+    ) as server:
+        yield server
+
+
+@contextmanager
+def service_of(tree: Path, folder: Path, **settings: str) -> Iterator[Server]:
+    """Run the service of another checkout as `make serve` does there, without rate limits.
+
+    Its models, databases and files are its own, in `folder`; the environment is this one's.
+    """
+    port = free_port()
+    environment = {
+        "BENTOML_HOME": str(folder / "home"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "DATA_FOLDER": str(folder / "data"),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "FORWARDED_ALLOW_IPS": "127.0.0.1",
+        "RATE_LIMIT_PREDICT": "off",
+        "RATE_LIMIT_BATCH": "off",
+        **settings,
+    }
+    with _running(
+        tree.name,
+        folder,
+        ["scripts.serve"],
+        port=port,
+        ready_path="/readyz",
+        environment=environment,
+        tree=tree,
     ) as server:
         yield server
 
@@ -159,35 +189,36 @@ def baseline(where: Site) -> AbstractContextManager[Server]:
     command += ["--database-url", database.render_as_string(hide_password=False)]
     for version, model in where.models.items():
         command += [f"--{version}", str(model.folder)]
-    return _running(BASELINE, where, command)
+    return _running(BASELINE, where.folder, command)
 
 
 def peer(where: Site) -> AbstractContextManager[Server]:
     command = ["loadtest.litserve_app", "--model", str(where.models["v1"].folder)]
-    return _running(PEER, where, command)
+    return _running(PEER, where.folder, command)
 
 
 @contextmanager
 def _running(
     name: str,
-    where: Site,
+    folder: Path,
     command: Sequence[str],
     *,
     port: int | None = None,
     ready_path: str = "/health",
     environment: Mapping[str, str] | None = None,
+    tree: Path = ROOT,
 ) -> Iterator[Server]:
-    """Run a module; one without a port gets it as an option."""
+    """Run a module of the checkout `tree`; one without a port gets it as an option."""
     if port is None:
         port = free_port()
         command = [*command, "--port", str(port)]
-    log = where.folder / f"{name}.log"
+    log = folder / f"{name}.log"
     started = time.perf_counter()
     with log.open("wb") as output:
         # A session of its own, so that Ctrl-C reaches it once, from here.
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
-            cwd=ROOT,
+            cwd=tree,
             env=os.environ | dict(environment or {}),
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -20,7 +20,7 @@ from core.private_files import FOLDER_MODE, open_private
 from core.settings import Settings
 from core.types import GONE_ENGINES, EngineName
 from runners.engines.choice import saved_engines
-from runners.engines.speeds import EngineSpeeds, SpeedsFile, fastest_engine
+from runners.engines.speeds import EngineSpeeds, SpeedsFile, add_figures, fastest_engine
 from runners.model_store import SavedModel, find_model
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -47,7 +47,7 @@ async def time_in_process(
         async with asyncio.timeout(_LIMIT_SECONDS):
             async for line in cast("asyncio.StreamReader", process.stdout):
                 name, figures, problem = json.loads(line)
-                timed[name] = figures
+                add_figures(timed, name, figures)
                 if problem is not None:
                     logger.warning("%s: %s is not used: %s", model.tag, name, problem)
             await process.wait()

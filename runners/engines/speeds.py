@@ -74,6 +74,14 @@ def _mean(figures: Sequence[float]) -> float:
     return math.exp(math.fsum(map(math.log, figures)) / len(figures))
 
 
+def add_figures(
+    timed: dict[EngineName, list[float]], name: EngineName, figures: list[float]
+) -> None:
+    """Add the figures of another round; of each shape the best counts."""
+    before = timed.get(name, figures)
+    timed[name] = [max(pair) for pair in zip(before, figures, strict=True)]
+
+
 class SpeedsFile:
     """The speeds of a model's engines that a runner of this host measured; it goes on without."""
 

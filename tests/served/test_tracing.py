@@ -51,7 +51,7 @@ async def test_request_is_one_trace_over_all_processes(
         reply = client.post("/predict", json={"text": SECRET}, headers=headers)
     assert reply.status_code == 200
     names = (
-        "POST /predict", "cache.lookup", "classify", "runner.call", "POST /classify", "tokenise",
+        "POST /predict", "cache.lookup", "classify", "runner.call", "runner.classify", "tokenise",
         "queue", "inference", "log.record",
     )  # fmt: skip
     spans = await spans_of(collector, TRACE, *names)
@@ -63,10 +63,10 @@ async def test_request_is_one_trace_over_all_processes(
     assert root.attributes["http.response.status_code"] == 200
     assert parents["cache.lookup"] == parents["classify"] == parents["log.record"] == root.id
     assert parents["runner.call"] == spans["classify"].id
-    assert parents["POST /classify"] == spans["runner.call"].id
+    assert parents["runner.classify"] == spans["runner.call"].id
     in_runner = {parents[name] for name in ("tokenise", "queue", "inference")}
-    assert in_runner == {spans["POST /classify"].id}
-    assert {spans[name].service for name in ("POST /classify", "queue", "inference")} == {
+    assert in_runner == {spans["runner.classify"].id}
+    assert {spans[name].service for name in ("runner.classify", "queue", "inference")} == {
         "sentiment-runner-v1"
     }
     assert spans["inference"].attributes["batch.texts"] == 1
@@ -82,7 +82,7 @@ async def test_request_is_one_trace_over_all_processes(
     assert line["trace_id"] == TRACE
 
 
-async def test_requests_of_one_runner_call_are_linked_to_it(
+async def test_requests_that_share_a_batch_keep_their_own_spans(
     traced: ServedBento, collector: Collector
 ) -> None:
     texts = [f"Many at once, {number}." for number in range(60)]
@@ -92,25 +92,28 @@ async def test_requests_of_one_runner_call_are_linked_to_it(
         )
     assert {reply.status_code for reply in replies} == {200}
 
-    def asked() -> set[str]:
+    def spans(name: str) -> dict[str, Seen]:
         return {
-            span.id
+            span.id: span
             for span in collector.spans
-            if span.name == "classify" and span.attributes["version"] == "v2"
+            if span.name == name and span.attributes.get("version", "v2") == "v2"
         }
 
-    def calls() -> list[Seen]:
-        return [
-            span
-            for span in collector.spans
-            if span.name == "runner.call" and span.attributes["version"] == "v2"
-        ]
+    await until(lambda: len(spans("runner.call")) == len(texts))
+    calls = spans("runner.call")
+    assert {call.parent for call in calls.values()} == spans("classify").keys()
 
-    await until(lambda: sum(int(call.attributes["texts"]) for call in calls()) == len(texts))
-    await until(lambda: len(asked()) == len(texts))
-    assert 1 < len(calls()) < len(texts)
-    seen = [id_ for call in calls() for id_ in (call.parent, *call.links)]
-    assert sorted(seen) == sorted(asked())
+    def answered() -> dict[str, Seen]:
+        return {id_: span for id_, span in spans("runner.classify").items() if span.parent in calls}
+
+    await until(lambda: len(answered()) == len(texts))
+    assert {span.parent for span in answered().values()} == calls.keys()
+
+    def inferences() -> list[Seen]:
+        return [span for span in spans("inference").values() if span.parent in answered()]
+
+    await until(lambda: len(inferences()) == len(texts))
+    assert max(int(span.attributes["batch.texts"]) for span in inferences()) > 1
 
 
 async def test_unsampled_request_exports_no_span(traced: ServedBento, collector: Collector) -> None:

@@ -161,3 +161,28 @@ async def test_the_answer_past_the_limit_is_a_problem_with_retry_after(
     assert replies[1].headers["ratelimit-policy"] == '"batch";q=1;w=60'
     assert replies[1].headers["content-type"] == "application/problem+json"
     assert replies[1].json()["instance"] == "/predict/batch"
+
+
+async def test_requests_that_share_a_round_trip_have_their_own_answers(redis: Redis) -> None:
+    limiter = RateLimiter(redis, {"predict": "10/minute"})
+    await limiter.check("predict", "spoilt")
+    [key] = await redis.keys("*spoilt*")
+    await redis.set(key, "not a window")
+    clients = [client for client in ("ann", "ben", "spoilt", "cyd") for _ in range(15)]
+    outcomes = await asyncio.gather(
+        *(limiter.check("predict", client) for client in clients), return_exceptions=True
+    )
+    for client in set(clients):
+        own = [each for each, name in zip(outcomes, clients, strict=True) if name == client]
+        refused = [each for each in own if isinstance(each, RateLimited)]
+        assert (len(own), len(refused)) == (15, 5), client
+
+
+async def test_redis_that_forgets_its_scripts_still_counts(redis: Redis) -> None:
+    limiter = RateLimiter(redis, {"predict": "10/minute"})
+    await limiter.check("predict", "ann")
+    await redis.script_flush()
+    outcomes = await asyncio.gather(
+        *(limiter.check("predict", "ann") for _ in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(each, RateLimited) for each in outcomes) == 11

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,6 +82,22 @@ async def test_a_running_shipper_ships_what_the_spool_appends(
     stopping.set()
     await shipping
     assert writer.taken == made
+
+
+async def test_entries_that_come_one_by_one_share_a_transaction_each_interval(
+    tmp_path: Path, spool: Spool, writer: FakeWriter
+) -> None:
+    stopping = asyncio.Event()
+    shipping = asyncio.create_task(Shipper(tmp_path, writer, poll_seconds=0.2).run(stopping))
+    began = time.monotonic()
+    for number in range(100):
+        await spool.append(encode(Entry((record(str(number)),))))
+        await asyncio.sleep(0.005)
+    await until(lambda: len(writer.taken) == 100)
+    seconds = time.monotonic() - began
+    stopping.set()
+    await shipping
+    assert writer.batches <= seconds / 0.2 + 1
 
 
 async def test_entries_are_shipped_after_an_outage(

@@ -48,7 +48,8 @@ class FakeBackend:
         if self.errors:
             raise self.errors.pop(0)
         if self.hangs:
-            await asyncio.Event().wait()
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.Event().wait()
         self.calls.append(list(texts))
         self.lanes.append(lane)
         self.timeouts.append(timeout_seconds)

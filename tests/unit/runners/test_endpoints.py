@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -15,11 +15,16 @@ from starlette.types import Message
 
 from core.asgi import WATCHED_AFTER_SECONDS
 from runners import wire
-from runners.endpoints import Answer, RunnerEndpoints
+from runners.endpoints import Answer, Answers, RunnerEndpoints
+from tests.unit.runners.streams import FakeQueue
 
 MAX_BODY_BYTES = 1_000
 OURS = {"Content-Type": wire.CONTENT_TYPE}
 PICKLE = "application/vnd.bentoml+pickle"
+
+
+def answers(answer: Answer) -> Answers:
+    return Answers({"/classify": answer}, FakeQueue().submit)
 
 
 class Calls:
@@ -35,8 +40,8 @@ class Calls:
         self.bodies.append(body)
         return body
 
-    def answers(self) -> Mapping[str, Answer]:
-        return {"/classify": self.answer}
+    def answers(self) -> Answers:
+        return answers(self.answer)
 
 
 @pytest.fixture
@@ -189,9 +194,7 @@ async def test_caller_that_hangs_up_while_it_waits_cancels_its_call() -> None:
 
     headers = [(b"content-type", wire.CONTENT_TYPE.encode())]
     scope = {"type": "http", "method": "POST", "path": "/classify", "headers": headers}
-    app = RunnerEndpoints(
-        PlainTextResponse("BentoML"), lambda: {"/classify": endless}, MAX_BODY_BYTES
-    )
+    app = RunnerEndpoints(PlainTextResponse("BentoML"), lambda: answers(endless), MAX_BODY_BYTES)
 
     async def run() -> None:
         await app(scope, messages.get, send)
@@ -215,7 +218,7 @@ async def test_caller_that_stays_is_answered_however_long_it_takes(calls: Calls)
         await asyncio.sleep(2 * WATCHED_AFTER_SECONDS)
         return await calls.answer(body)
 
-    app = RunnerEndpoints(PlainTextResponse("BentoML"), lambda: {"/classify": slow}, MAX_BODY_BYTES)
+    app = RunnerEndpoints(PlainTextResponse("BentoML"), lambda: answers(slow), MAX_BODY_BYTES)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://runner") as client:
         reply = await client.post("/classify", content=b"body", headers=OURS)

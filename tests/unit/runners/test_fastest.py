@@ -12,6 +12,7 @@ from typing import Any
 
 import bentoml
 import pytest
+from msgspec import structs
 
 from core.settings import Settings
 from core.types import EngineName
@@ -109,8 +110,8 @@ QUICK: dict[EngineName, list[float]] = {
     [
         (speeds_here(QUICK), True),
         (None, False),
-        (Speeds(VERSION, "another CPU", dict(QUICK)), False),
-        (Speeds("0.0.1", cpu_identity(), dict(QUICK)), False),
+        (structs.replace(speeds_here(QUICK), cpu="another CPU"), False),
+        (structs.replace(speeds_here(QUICK), release="0.0.1"), False),
     ],
     ids=["this CPU", "not measured", "another CPU", "another release"],
 )
@@ -227,7 +228,7 @@ async def test_figures_of_the_model_are_enough_on_the_same_cpu(
     model: SavedModel, settings: Settings
 ) -> None:
     info = bentoml.models.get(model.tag)
-    metadata = {
+    metadata: dict[str, Any] = {
         **info.info.metadata,
         "speeds": {"release": VERSION, "cpu": cpu_identity(), "texts_per_second": QUICK},
     }

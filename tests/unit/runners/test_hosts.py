@@ -60,6 +60,9 @@ class FakeHost:
             observed_generation=observed_generation,
         )
 
+    def hang_up(self) -> None:
+        self.hung_up = True
+
     async def close(self) -> None:
         self.closed = True
 

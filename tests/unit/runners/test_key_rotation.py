@@ -17,11 +17,13 @@ from starlette.responses import PlainTextResponse
 from core.settings import Settings
 from core.types import Classification
 from runners import wire
-from runners.endpoints import RunnerEndpoints, RunnerKeyMiddleware
+from runners.endpoints import Answers, RunnerEndpoints, RunnerKeyMiddleware
 from runners.hosts import RunnerHosts
-from runners.transport import HttpRunner
+from runners.stream import StreamRunner
+from serving.http_protocol import BoundedHttpProtocol
 from tests.serving import free_port
 from tests.unit.fakes import runner_description
+from tests.unit.runners.streams import FakeQueue
 from tests.waiting import until
 
 # RUNNER_KEY and RUNNER_KEY_ALSO_ACCEPTED of all pods, before the first update and after each.
@@ -46,12 +48,23 @@ async def runner_pod(settings: Settings) -> AsyncIterator[str]:
     """A runner host with the layers of a runner; the address under which it answers."""
     endpoints = RunnerEndpoints(
         PlainTextResponse("BentoML"),
-        lambda: {"/classify": answer_classify, "/describe": answer_describe},
+        lambda: Answers(
+            {"/classify": answer_classify, "/describe": answer_describe}, FakeQueue(RESULT).submit
+        ),
         1_000_000,
     )
     app = RunnerKeyMiddleware(endpoints, settings.accepted_runner_keys)
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_config=None))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            port=port,
+            http=BoundedHttpProtocol,
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+        )
+    )
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     try:
@@ -99,8 +112,8 @@ class Cluster:
             await before[1].aclose()
 
     async def replace_api(self, number: int, settings: Settings) -> None:
-        def connect(url: str) -> HttpRunner:
-            return HttpRunner(url, settings.sent_runner_key)
+        def connect(url: str) -> StreamRunner:
+            return StreamRunner(url, settings.sent_runner_key)
 
         made = RunnerHosts(
             "v1", ["http://runners:3000"], connect, self.addresses, resolve_every_seconds=0

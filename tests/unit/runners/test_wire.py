@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 from typing import Any
@@ -15,7 +16,6 @@ from core.input_text import MAX_TEXT_CHARACTERS as MAX_REQUEST_CHARACTERS
 from core.settings import Settings
 from core.types import SENTIMENTS, VERSIONS, Classification, DesiredModel, RunnerDescription
 from runners import wire
-from runners.calls import TEXTS_PER_CALL
 from runners.lanes import LANES, Lane
 from runners.wire import MAX_TEXT_CHARACTERS, MAX_TEXTS, decode, encode
 from tests.unit.fakes import runner_description
@@ -296,6 +296,47 @@ def test_wire_carries_the_largest_request_of_the_api() -> None:
         rule.le for rule in Settings.model_fields["max_batch_texts"].metadata if hasattr(rule, "le")
     ]
     assert max_batch_texts == MAX_TEXTS
-    texts = ["\U0001f600" * MAX_TEXT_CHARACTERS] * TEXTS_PER_CALL
-    largest = encode(wire.Classify(texts, 1.0, "bulk"))
-    assert len(largest) < wire.SHARED_CALL_BYTES
+
+
+ONE = Classification("r", "e", {"positive": 1.0}, 3, truncated=False)
+
+
+@pytest.mark.parametrize(
+    ("message", "content"),
+    [
+        (wire.StreamCall(7, ["a"], 5.0, "bulk", "00-1-2-01"),
+         ["call", 7, ["a"], 5.0, "bulk", "00-1-2-01"]),
+        (wire.StreamCancel(7), ["cancel", 7]),
+        (wire.StreamResults(7, [ONE]),
+         ["results", 7, [{"revision": "r", "engine": "e", "scores": {"positive": 1.0},
+                          "token_count": 3, "truncated": False}]]),
+        (wire.StreamRefusal(7, 503, "full"), ["refusal", 7, 503, "full"]),
+        (wire.StreamEnd(0), ["end", 0]),
+    ],
+)  # fmt: skip
+def test_messages_of_a_stream_have_their_fields_in_this_order(
+    message: wire.StreamMessage, content: list[Any]
+) -> None:
+    """Another release may be on the other side."""
+    encoded = wire.encode_streamed(message)
+    assert msgspec.msgpack.decode(encoded) == content
+    decode_it = (
+        wire.decode_stream_request
+        if isinstance(message, wire.StreamCall | wire.StreamCancel)
+        else wire.decode_stream_reply
+    )
+    assert decode_it(encoded) == message
+    # A newer release may add fields at the end.
+    assert decode_it(msgspec.msgpack.encode([*content, "new"])) == message
+
+
+def test_call_of_a_release_without_traces_is_read() -> None:
+    call = wire.decode_stream_request(msgspec.msgpack.encode(["call", 1, ["a"], 5.0, "bulk"]))
+    assert call == wire.StreamCall(1, ["a"], 5.0, "bulk", "")
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_on_a_stream_are_a_message_or_refused(body: bytes) -> None:
+    for decode_it in (wire.decode_stream_request, wire.decode_stream_reply):
+        with contextlib.suppress(wire.WireError):
+            assert isinstance(decode_it(body), wire.StreamMessage)

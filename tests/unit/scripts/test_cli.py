@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -89,11 +90,33 @@ def arguments_of(way: str, name: str) -> list[str]:
     return typed(way, name).replace("sentiment", "python -m scripts.cli").split()[1:]
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
-def test_help_of_every_command_prints_usage_and_has_no_effect(name: str, tmp_path: Path) -> None:
-    done = run([*arguments_of("sentiment NAME", name), "--help"], tmp_path)
+# Runs many command lines of `sentiment` in one process: importing takes most of a second.
+DRIVER = """
+import json, os, sys
+
+from scripts.cli import main
+
+for line in json.loads(sys.argv.pop()):
+    sys.argv = ["sentiment", *line]
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    sys.stdout.flush()
+    os.write(1, f"ENDED {code}\\n".encode())
+"""
+
+
+@pytest.mark.timeout(120)
+def test_help_of_every_command_prints_usage_and_has_no_effect(tmp_path: Path) -> None:
+    lines = [[*typed("sentiment NAME", name).split()[1:], "--help"] for name in RUNNABLE]
+    done = run(["-c", DRIVER, json.dumps(lines)], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"sage: {typed('sentiment NAME', name)}" in done.stdout
+    outputs = re.split(r"^ENDED (?:0|None)\n", done.stdout, flags=re.MULTILINE)
+    assert outputs.pop() == ""
+    for name, output in zip(RUNNABLE, outputs, strict=True):
+        assert f"sage: {typed('sentiment NAME', name)}" in output
     assert "EFFECT" not in done.stderr, done.stderr
     made = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert made == [tmp_path / "audit" / "sitecustomize.py"]
