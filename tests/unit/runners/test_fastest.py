@@ -224,6 +224,15 @@ async def test_runner_measures_once_and_keeps_the_figures(
     assert await find_fastest(model.tag, settings) == REFERENCE
 
 
+def test_model_that_is_saved_timed_has_the_figures_of_its_engines(
+    model_store: Path, tmp_path: Path
+) -> None:
+    engines: dict[EngineName, GateReport] = {BF16: PASSED}
+    folder = tiny_checkpoint(tmp_path / "hub")
+    saved = import_checkpoint(folder, "v1", {}, lambda _model, _reference: engines, timed=True)
+    assert set(known_speeds(saved, tmp_path)) == set(saved_engines(saved))
+
+
 async def test_figures_of_the_model_are_enough_on_the_same_cpu(
     model: SavedModel, settings: Settings
 ) -> None:
