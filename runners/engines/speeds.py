@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,8 @@ Figure = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 EngineSpeeds = Mapping[EngineName, Sequence[float]]
 
 
-class Speeds(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Speeds:
     """The speeds of engines, and where they were measured: by which release, on which CPU."""
 
     release: str

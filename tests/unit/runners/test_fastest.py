@@ -12,7 +12,6 @@ from typing import Any
 
 import bentoml
 import pytest
-from msgspec import structs
 
 from core.settings import Settings
 from core.types import EngineName
@@ -110,8 +109,8 @@ QUICK: dict[EngineName, list[float]] = {
     [
         (speeds_here(QUICK), True),
         (None, False),
-        (structs.replace(speeds_here(QUICK), cpu="another CPU"), False),
-        (structs.replace(speeds_here(QUICK), release="0.0.1"), False),
+        (replace(speeds_here(QUICK), cpu="another CPU"), False),
+        (replace(speeds_here(QUICK), release="0.0.1"), False),
     ],
     ids=["this CPU", "not measured", "another CPU", "another release"],
 )
