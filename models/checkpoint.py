@@ -13,10 +13,12 @@ import bentoml
 from msgspec import to_builtins
 
 from core.types import EngineName, Version
+from models.architectures import ARCHITECTURES
 from models.configuration import read_config
 from models.export.build import write_reference
 from models.export.gate import GateReport
 from models.files import TOKENIZER_SETTINGS, read_json_object, revision_of
+from models.labels import outputs_of
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine, saved_engines
 from runners.engines.speeds import Speeds, add_figures, speeds_here
@@ -29,17 +31,28 @@ from runners.model_store import (
     InvalidCheckpoint,
     SavedModel,
     find_model,
-    labels_of,
     model_name,
 )
 
-MAX_TOKENS = 512
+# Of an architecture whose positions begin after it, unless its configuration says another.
+_PAD_TOKEN_ID = 1
 # Its two marks, and a word between them.
 MIN_TOKENS = 3
 
 # The metadata that is found out when a model is saved; the rest are facts of its origin.
 WRITTEN_FACTS = frozenset(
-    {"revision", "labels", "max_tokens", "pad_token_id", "format", "files", "engines", "speeds"}
+    {
+        "revision",
+        "labels",
+        "outputs",
+        "threshold",
+        "max_tokens",
+        "pad_token_id",
+        "format",
+        "files",
+        "engines",
+        "speeds",
+    }
 )
 
 # Gets the reference classifier and returns metadata; raises InvalidCheckpoint to reject the model.
@@ -91,28 +104,38 @@ def prepare(folder: Path, version: Version) -> SavedModel:
     except UnreadableWeights as error:
         raise InvalidCheckpoint(f"the checkpoint cannot be served: {error}") from error
     revision = revision_of(folder)
+    outputs = outputs_of(config)
     return SavedModel(
         tag=f"{model_name(version)}:{revision}",
         folder=folder,
         revision=revision,
-        labels=labels_of(config),
+        labels=outputs.labels,
         max_tokens=token_limit(folder, config),
         pad_token_id=int(config.get("pad_token_id") or 0),
         engines=(REFERENCE,),
+        outputs=() if outputs.is_plain else outputs.sentiments,
+        threshold=outputs.threshold,
     )
 
 
-def token_limit(folder: Path, config: Mapping[str, Any]) -> int:
-    """The most tokens of a text: the least of ours, the model's and its tokenizer's.
+def token_limit(folder: Path, config: Mapping[str, Any], most: int | None = None) -> int:
+    """The most tokens of a text: the least of `most`, the model's and its tokenizer's.
+
+    Without `most` it is that of the architecture.
 
     Raises:
         InvalidCheckpoint: it is no number, or leaves no room for a text.
     """
-    limits = {"max_position_embeddings": config.get("max_position_embeddings")}
+    [architecture_name] = config["architectures"]
+    architecture = ARCHITECTURES[architecture_name]
+    positions = config.get("max_position_embeddings")
+    if architecture.positions_after_padding and isinstance(positions, int):
+        positions -= int(config.get("pad_token_id", _PAD_TOKEN_ID)) + 1
+    limits = {"max_position_embeddings": positions, "the option --max-tokens": most}
     if (folder / TOKENIZER_SETTINGS).exists():
         settings = read_json_object(folder / TOKENIZER_SETTINGS)
         limits["model_max_length"] = settings.get("model_max_length")
-    least = MAX_TOKENS
+    least = architecture.default_window if most is None else architecture.window
     for name, limit in limits.items():
         if limit is None:
             continue
@@ -145,6 +168,8 @@ def _put_into_store(
         **facts,
         "revision": model.revision,
         "labels": list(model.labels),
+        **({"outputs": list(model.outputs)} if model.outputs else {}),
+        **({"threshold": model.threshold} if model.threshold is not None else {}),
         "max_tokens": model.max_tokens,
         "pad_token_id": model.pad_token_id,
         "format": FORMAT,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from models.architectures import ARCHITECTURES
 from models.files import (
     ADAPTER_SETTINGS,
     TOKENIZER_FILES,
@@ -14,21 +15,21 @@ from models.files import (
     read_json_object,
     refuse_adapter,
 )
+from models.labels import NO_OPTIONS, LabelOptions, outputs_of
 from runners.engines.weights import CONFIG_FILE
-from runners.model_store import InvalidCheckpoint, labels_of
+from runners.model_store import InvalidCheckpoint
 
-# The architectures that can be served, and the model_type of each.
-ARCHITECTURES = {"DistilBertForSequenceClassification": "distilbert"}
 # They decide what is computed. A null in another place is as good as nothing.
 _NEVER_NULL = (
-    "activation", "dim", "hidden_dim", "max_position_embeddings", "n_heads", "n_layers",
+    "activation", "dim", "hidden_act", "hidden_dim", "hidden_size", "intermediate_size",
+    "max_position_embeddings", "n_heads", "n_layers", "num_attention_heads", "num_hidden_layers",
     "vocab_size",
 )  # fmt: skip
 _SOFTMAX = "single_label_classification"
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a checkpoint, without its nulls.
+def read_config(folder: Path, options: LabelOptions = NO_OPTIONS) -> dict[str, Any]:
+    """Read the config.json of a checkpoint whose outputs are read by `options`, without its nulls.
 
     Raises:
         InvalidCheckpoint: there is none of a model that can be served, or no tokenizer beside it.
@@ -44,7 +45,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     for rule in _RULES:
         if (problem := rule(config)) is not None:
             raise InvalidCheckpoint(f"{CONFIG_FILE}: {problem}")
-    labels_of(config)
+    outputs_of(config, options)
     if not any(name in names for name in TOKENIZER_FILES):
         raise InvalidCheckpoint(
             f"it has no tokenizer, none of {', '.join(TOKENIZER_FILES)}. Write the one that it "
@@ -52,16 +53,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     [architecture] = config["architectures"]
     kept = {name: value for name, value in config.items() if value is not None}
-    return kept | {"model_type": ARCHITECTURES[architecture]}
+    return kept | {"model_type": ARCHITECTURES[architecture].model_type}
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, options: LabelOptions = NO_OPTIONS) -> None:
     """Check what the files of a checkpoint show without torch.
 
     Raises:
         InvalidCheckpoint: it cannot be served, or a file is missing or broken.
     """
-    read_config(folder)
+    read_config(folder, options)
     with tempfile.TemporaryDirectory() as linked:
         link_needed_files(folder, Path(linked))
 
@@ -83,14 +84,15 @@ def _architecture(config: Mapping[str, Any]) -> str | None:
     known = ", ".join(ARCHITECTURES)
     listed = ", ".join(map(str, found)) if isinstance(found, list) else found
     return (
-        "it is no DistilBERT that classifies sequences: its architectures are "
-        f"{listed or 'not given'}, not {known}. Import a checkpoint of that architecture"
+        "it is no encoder that classifies sequences, of those that can be served: its "
+        f"architectures are {listed or 'not given'}, not one of {known}. Import a checkpoint of "
+        "such an architecture"
     )
 
 
 def _model_type(config: Mapping[str, Any]) -> str | None:
     [architecture] = config["architectures"]
-    expected, found = ARCHITECTURES[architecture], config.get("model_type")
+    expected, found = ARCHITECTURES[architecture].model_type, config.get("model_type")
     if found in (None, expected):
         return None
     return f"model_type is {found}, and that of {architecture} is {expected}. Correct it"
@@ -113,18 +115,24 @@ def _own_code(config: Mapping[str, Any]) -> str | None:
         return None
     return (
         "it needs Python code of its own (auto_map), and an import runs none. If the model is a "
-        "plain DistilBERT, remove auto_map"
+        "plain one of its architecture, remove auto_map"
     )
 
 
 def _problem_type(config: Mapping[str, Any]) -> str | None:
     found = config.get("problem_type")
-    if found in (None, _SOFTMAX):
+    # A single output has its sigmoid, or is refused with its labels.
+    if found in (None, _SOFTMAX) or _output_count(config) == 1:
         return None
     return (
         f"problem_type is {found}, and only {_SOFTMAX} can be served: probabilities are a softmax "
         "over classes of which one is right. Train it with one label for each text"
     )
+
+
+def _output_count(config: Mapping[str, Any]) -> int | None:
+    names = config.get("id2label")
+    return len(names) if isinstance(names, dict) else config.get("num_labels")
 
 
 def _nulls(config: Mapping[str, Any]) -> str | None:

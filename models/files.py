@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Collection
@@ -10,6 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from models.labels import SAVED_OUTPUTS
 from runners.engines.weights import CONFIG_FILE, WEIGHTS_FILE
 from runners.integrity import sha256
 from runners.model_store import REVISION_CHARACTERS, InvalidCheckpoint
@@ -59,8 +61,17 @@ class WeightFiles:
 
 
 def revision_of(folder: Path) -> str:
-    """The first characters of the hash of the weights in `folder`."""
-    return sha256(folder / WEIGHTS_FILE)[:REVISION_CHARACTERS]
+    """The first characters of the hash of the weights in `folder`.
+
+    Where config.json says which sentiment the outputs are, the hash is of that too: the same
+    weights read otherwise give other answers, which a cache must not mix.
+    """
+    digest = sha256(folder / WEIGHTS_FILE)
+    outputs = read_json_object(folder / CONFIG_FILE).get(SAVED_OUTPUTS)
+    if outputs is not None:
+        read = f"{digest} {json.dumps(outputs, sort_keys=True)}"
+        digest = hashlib.sha256(read.encode()).hexdigest()
+    return digest[:REVISION_CHARACTERS]
 
 
 def one_line(error: BaseException) -> str:

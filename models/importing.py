@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -23,13 +21,18 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from core.types import Version
+from models.architectures import USUAL_WINDOW
 from models.checkpoint import AcceptanceGate, MakeEngines, prepare, save_prepared, token_limit
 from models.configuration import read_config
+from models.export.generic import export_graph
 from models.files import WeightFiles, link_needed_files, one_line
+from models.labels import NO_OPTIONS, SAVED_OUTPUTS, LabelOptions, Outputs, outputs_of
+from models.loaded_weights import check_loaded
 from models.tokenizer import write_tokenizer
 from runners.classifier import Classifier
+from runners.engines.choice import ONNX_FILE
 from runners.engines.engine import Engine
-from runners.engines.weights import CONFIG_FILE, WEIGHTS_FILE
+from runners.engines.weights import CONFIG_FILE, WEIGHTS_FILE, is_distilbert
 from runners.golden_set import TEXTS
 from runners.model_store import InvalidCheckpoint, SavedModel
 
@@ -37,13 +40,7 @@ from runners.model_store import InvalidCheckpoint, SavedModel
 MAX_GRAPH_DIFFERENCE = 1e-3
 # Shapes (rows, tokens) on which they are compared, each with padding and without.
 _COMPARED_SHAPES = ((1, 1), (1, 40), (5, 9), (33, 64), (2, 512))
-
-_OF_AN_ADAPTER = re.compile(r"lora_|\.base_layer\.|^base_model\.")
-_COMPUTED = ("distilbert.transformer.", "pre_classifier.", "classifier.")
-
-# What people save with torch.save() beside or around the weights.
-_RECORDS = ("state_dict", "model_state_dict", "model", "optimizer", "epoch")
-_FLOATS = ("F64", "F32", "F16", "BF16")
+_LONG_SHAPE = (1, 2_048)
 
 Ids = NDArray[np.int64]
 
@@ -55,17 +52,21 @@ def import_checkpoint(
     make_engines: MakeEngines | None = None,
     acceptance_gate: AcceptanceGate | None = None,
     *,
+    options: LabelOptions = NO_OPTIONS,
+    max_tokens: int | None = None,
     timed: bool = False,
 ) -> SavedModel:
     """Save the checkpoint in `folder`, which stays as it is, into the BentoML store.
 
-    See `save_prepared` for what is saved.
+    `options` read its outputs, and `max_tokens` is the most of a text that the model sees, if that
+    is less than its window. See `save_prepared` for what is saved.
 
     Raises:
         InvalidCheckpoint: it cannot be served, or `acceptance_gate` rejected it; the message says
             why in one line.
     """
-    config = read_config(folder)
+    config = read_config(folder, options)
+    outputs = outputs_of(config, options)
     with tempfile.TemporaryDirectory() as temporary:
         linked, prepared = Path(temporary) / "linked", Path(temporary) / "prepared"
         linked.mkdir()
@@ -73,13 +74,16 @@ def import_checkpoint(
         # transformers takes no null where it expects a number.
         (linked / CONFIG_FILE).unlink()
         (linked / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
-        max_tokens = token_limit(linked, config)
+        window = token_limit(linked, config, max_tokens)
         network = _load(linked, weights)
         # With the names of today: a checkpoint may have older ones, such as LayerNorm.gamma.
         network.save_pretrained(prepared, save_original_format=False)
         write_tokenizer(
-            linked, prepared, vocabulary=int(network.config.vocab_size), max_tokens=max_tokens
+            linked, prepared, vocabulary=int(network.config.vocab_size), max_tokens=window
         )
+        _complete_config(prepared, network, outputs)
+        if not is_distilbert(prepared):
+            _export(network, prepared)
         tokenizer = AutoTokenizer.from_pretrained(prepared, local_files_only=True)
         model = prepare(prepared, version)
 
@@ -124,80 +128,36 @@ def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:
             f"it cannot be loaded from {CONFIG_FILE} and {files}: {one_line(error)}. Correct "
             "config.json, or copy the checkpoint again"
         ) from error
-    _refuse_other_weights(report)
-    _refuse_narrow_weights(folder, weights)
-    _refuse_infinite_weights(network)
+    check_loaded(network, report, folder, weights)
     network.train(mode=False)
     return network
 
 
-def _refuse_other_weights(report: Mapping[str, Any]) -> None:
-    """Refuse weights that are too few, too many, or of other sizes than config.json says."""
-    unexpected = sorted(report["unexpected_keys"])
-    if adapters := [name for name in unexpected if _OF_AN_ADAPTER.search(name)]:
+def _complete_config(folder: Path, network: PreTrainedModel, outputs: Outputs) -> None:
+    """Write into config.json the sizes that transformers leaves out, and what the outputs are."""
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    for name in ("max_position_embeddings", "pad_token_id"):
+        if (value := getattr(network.config, name, None)) is not None:
+            config[name] = value
+    # transformers leaves out two names that are numbers.
+    config["id2label"] = {str(number): name for number, name in enumerate(outputs.names)}
+    config.pop(SAVED_OUTPUTS, None)
+    if not outputs.named:
+        config[SAVED_OUTPUTS] = outputs.as_config()
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def _export(network: PreTrainedModel, folder: Path) -> None:
+    try:
+        export_graph(network, folder, folder / ONNX_FILE)
+    except Exception as error:
+        # Each part of an exporter raises its own exceptions, which derive from Exception alone.
         raise InvalidCheckpoint(
-            f"its weights hold a PEFT adapter beside a base ({adapters[0]}). Merge them with PEFT "
-            "(merge_and_unload(), then save_pretrained()) and import the result"
-        )
-    if sizes := sorted(report["mismatched_keys"]):
-        name, found, expected = sizes[0]
-        raise InvalidCheckpoint(
-            f"{name} is {_shape(found)}, and {CONFIG_FILE} makes it {_shape(expected)}. Import the "
-            "config.json of these weights"
-        )
-    missing = sorted(report["missing_keys"])
-    if wrapper := _wrapper_of(missing, unexpected):
-        raise InvalidCheckpoint(
-            f"its weights are inside another module or a record of the training ({wrapper}). Write "
-            "those of the model alone with model.save_pretrained()"
-        )
-    if missing:
-        raise InvalidCheckpoint(
-            f"it lacks weights, so it was never trained: {', '.join(missing[:5])}. Train it, or "
-            "import the checkpoint that the training wrote"
-        )
-    # Others, such as those of another head, change nothing.
-    if extra := [name for name in unexpected if name.startswith(_COMPUTED)]:
-        raise InvalidCheckpoint(
-            f"it has weights that {CONFIG_FILE} does not mention: {', '.join(extra[:5])}. Import "
-            "the config.json of these weights"
-        )
-
-
-def _wrapper_of(missing: Sequence[str], unexpected: Sequence[str]) -> str | None:
-    """The name before the missing weights, as torch.compile and DataParallel put it there."""
-    for name in unexpected:
-        if name in _RECORDS or any(name.endswith(f".{weight}") for weight in missing):
-            return name
-    return None
-
-
-def _refuse_narrow_weights(folder: Path, weights: WeightFiles) -> None:
-    """Refuse weights in 8 bits or as integers: without scales they are other numbers."""
-    for file in weights.names:
-        if not file.endswith(".safetensors"):
-            continue
-        with safe_open(folder / file, "numpy") as opened:
-            for name in list(opened.keys()):
-                found = opened.get_slice(name).get_dtype()
-                if name.startswith(_COMPUTED) and found not in _FLOATS:
-                    raise InvalidCheckpoint(
-                        f"its weights are quantized ({name} is of type {found}). Import the "
-                        "weights from before, in 32 or 16 bits"
-                    )
-
-
-def _shape(sizes: Sequence[int]) -> str:
-    return " x ".join(map(str, sizes))
-
-
-def _refuse_infinite_weights(network: PreTrainedModel) -> None:
-    broken = [name for name, weight in network.state_dict().items() if not weight.isfinite().all()]
-    if broken:
-        raise InvalidCheckpoint(
-            f"its weights are not all finite numbers, such as in {broken[0]}. Training or a "
-            "conversion to 16 bits broke them; import those from before"
-        )
+            f"torch cannot export its graph: {one_line(error)}. Its configuration asks for "
+            "something that this release does not serve"
+        ) from error
 
 
 def _compare_tokenizers(
@@ -206,6 +166,11 @@ def _compare_tokenizers(
     """Compare with the tokenizer that transformers makes of the files that are saved."""
     texts = [*TEXTS, f"A good {' '.join(original.all_special_tokens)}film."]
     for text, encoding in zip(texts, served.encode(texts), strict=True):
+        if any(encoding.type_ids):
+            raise InvalidCheckpoint(
+                "its tokenizer gives tokens of a single text another type than 0 (post_processor), "
+                "and the service gives them all 0. Save it with the current transformers"
+            )
         if original(text, truncation=True, max_length=max_tokens)["input_ids"] != encoding.ids:
             raise InvalidCheckpoint(
                 "transformers applies its tokenizer otherwise than the service: the text "
@@ -216,7 +181,8 @@ def _compare_tokenizers(
 def _compare_logits(original: PreTrainedModel, served: Engine, max_tokens: int) -> None:
     random = np.random.default_rng(0)
     differences = []
-    for rows, tokens in _COMPARED_SHAPES:
+    long = (_LONG_SHAPE,) if max_tokens > USUAL_WINDOW else ()
+    for rows, tokens in (*_COMPARED_SHAPES, *long):
         ids = random.integers(int(original.config.vocab_size), size=(rows, min(tokens, max_tokens)))
         mask = np.ones_like(ids)
         for padded in (False, True):
@@ -234,7 +200,7 @@ def _compare_logits(original: PreTrainedModel, served: Engine, max_tokens: int) 
     if not largest <= MAX_GRAPH_DIFFERENCE:
         raise InvalidCheckpoint(
             f"its logits differ by {largest:.1e} here from those of transformers, so it would give "
-            "other answers. It is no plain DistilBERT"
+            "other answers. It is no plain model of its architecture"
         )
 
 

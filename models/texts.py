@@ -18,6 +18,7 @@ from datafiles.formats import (
     open_source,
 )
 from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
+from models.label_names import SENTIMENT_OF_LABEL
 from models.starter.datasets import RATED_DOMAINS, split_documents
 from models.starter.examples import Example, share_of
 from models.starter.overlap import without_duplicates
@@ -27,7 +28,6 @@ from models.starter.sources import (
     read_movie_reviews,
     read_rated_snippets,
 )
-from runners.model_store import SENTIMENT_OF_LABEL
 
 CALIBRATION_TEXTS = 300
 # Those that a command takes beside a file of labelled texts.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ class Classifier:
 
     def __init__(self, model: SavedModel, engine: Engine) -> None:
         self._model = model
+        self._to_scores = _scores_of(model)
         self.engine = engine
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(model.max_tokens)
@@ -61,7 +63,7 @@ class Classifier:
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         """Compute one padded batch; each stream may call it from its own thread."""
-        probabilities = softmax(self.engine.infer(*self.pad(encodings)))
+        probabilities = self._to_scores(self.engine.infer(*self.pad(encodings)))
         return [
             self._classification(encoding, scores)
             for encoding, scores in zip(encodings, probabilities.tolist(), strict=True)
@@ -87,7 +89,30 @@ class Classifier:
         )
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def _scores_of(model: SavedModel) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """The function from logits (rows, outputs) to probabilities (rows, labels) of a model."""
+    if model.threshold is not None:
+        shift = math.log(model.threshold / (1 - model.threshold))
+        column = model.labels.index(model.outputs[0])
+
+        def of_one_output(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+            # The softmax of 0 and x is the sigmoid of x. It is moved so that the threshold becomes
+            # one half, and the likelier label is the answer.
+            both = np.zeros((len(logits), 2))
+            both[:, column] = logits[:, 0] - shift
+            return softmax(both)
+
+        return of_one_output
+    if not model.outputs:
+        return softmax
+    # A probability of a label is the sum over its outputs.
+    membership = np.array(
+        [[output == label for label in model.labels] for output in model.outputs], dtype=np.float64
+    )
+    return lambda logits: softmax(logits) @ membership
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Softmax over the last axis, in float64: a row sums to 1 within 1e-15."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     exponentials = np.exp(shifted)

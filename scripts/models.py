@@ -20,6 +20,7 @@ from core.late_packages import PackagesUnavailable
 from core.settings import get_settings
 from core.types import Version
 from models.export.gate import classify_texts
+from models.labels import LabelOptions, parse_labels
 from models.registry import sources
 from models.registry.catalogue import Entry, entries, entry, outdated_tags
 from models.registry.held_out import (
@@ -165,6 +166,23 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
     ] = MARGIN,
     engines: Annotated[Engines, typer.Option(help=ENGINES_HELP)] = Engines.fastest,
     texts: Annotated[Path | None, typer.Option(help=TEXTS_HELP)] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help='the sentiment of each class, such as "LABEL_0=negative,LABEL_1=positive"'
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="for a checkpoint with one output, whose sigmoid is the probability of positive:"
+            " from which one on a text is positive"
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="the most tokens of a text [default: 512; 2,048 for ModernBERT]"),
+    ] = None,
 ) -> None:
     """Save a model into the store, or reject it at a gate and leave no trace."""
     for_held_out = (min_accuracy, against, delimiter, encoding)
@@ -182,7 +200,11 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
                 margin=margin,
             )
         fetch = partial(_fetch, source)
-        save_checkpoint(version, source, fetch, engines=engines, texts=texts, acceptance_gate=gate)
+        options = LabelOptions(parse_labels(labels) if labels is not None else None, threshold)
+        save_checkpoint(
+            version, source, fetch, engines=engines, texts=texts, acceptance_gate=gate,
+            options=options, max_tokens=max_tokens,
+        )  # fmt: skip
         if held_out is None:
             console.print("Its accuracy was not evaluated: give labelled texts with --held-out.")
 

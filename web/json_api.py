@@ -21,6 +21,7 @@ from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
 from core.errors import DeadlineExceeded, MalformedRequest
 from core.request_context import context_of, deadline_in
 from web.body import JsonBodyReader
+from web.query import check_parameters
 from web.routes import Route
 from web.schemas.predictions import RequestBody
 
@@ -64,6 +65,7 @@ class JsonApiMiddleware:
         if api is None:
             await self._app(scope, receive, send)
             return
+        check_parameters(scope.get("query_string", b""), ())
         body = await self._body_reader.read(scope, receive, api.route.media_types)
         request = api.request.parse(body)
         charge = context_of(scope).charge

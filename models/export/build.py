@@ -24,7 +24,7 @@ from runners.engines.choice import (
     load_engine,
     runnable_engines,
 )
-from runners.engines.weights import DistilBertWeights
+from runners.engines.weights import DistilBertWeights, UnreadableWeights, is_distilbert
 from runners.model_store import SavedModel
 
 logger = logging.getLogger("bentoml.sentiment.save")
@@ -57,9 +57,15 @@ class EnginePlan:
 def write_reference(folder: Path) -> None:
     """Write the file of the reference engine beside the weights in `folder`; it refers to them.
 
+    An import exports the file of another architecture than DistilBERT, which needs torch.
+
     Raises:
-        UnreadableWeights: they are no DistilBERT's, or not in float32.
+        UnreadableWeights: they are not in float32, or the exported file is missing.
     """
+    if not is_distilbert(folder):
+        if not (folder / ONNX_FILE).is_file():
+            raise UnreadableWeights(f"{ONNX_FILE} is missing, which an import exports")
+        return
     OnnxGraph(DistilBertWeights(folder), folder).save(folder / ONNX_FILE)
 
 
@@ -111,8 +117,12 @@ def make_engine(
         EngineUnavailable: it does not run here; it leaves no file.
     """
     if name in ENGINES_WITH_FILES:
+        try:
+            weights = DistilBertWeights(model.folder)
+        except UnreadableWeights as error:
+            raise EngineUnavailable(str(error)) from error
         write_int8_onnx(
-            DistilBertWeights(model.folder),
+            weights,
             model.folder,
             _calibration_batches(reference, calibration),
             model.folder / ONNX_INT8_FILE,

@@ -107,7 +107,7 @@ class OnnxGraph(OnnxNodes):
         # The name of the input of each projection.
         self.inputs: dict[str, str] = {}
         self._weights = weights
-        self._places = _tensor_places(folder / WEIGHTS_FILE)
+        self._places = tensor_places(folder / WEIGHTS_FILE)
         self._linear = linear
         self._projections = {projection.name: projection for projection in projections(weights)}
         self._logits = self._build()
@@ -221,7 +221,7 @@ class OnnxGraph(OnnxNodes):
         return self.constant(np.array(values, dtype=np.int64))
 
 
-def _tensor_places(file: Path) -> dict[str, tuple[list[int], int, int]]:
+def tensor_places(file: Path) -> dict[str, tuple[list[int], int, int]]:
     """Shape, offset and length in bytes of each tensor of a file in the safetensors format.
 
     https://github.com/huggingface/safetensors#format

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.types import VERSIONS, Version
+from models.architectures import USUAL_WINDOW
 from models.checkpoint import (
     WRITTEN_FACTS,
     AcceptanceGate,
@@ -27,7 +28,8 @@ from models.checkpoint import (
 from models.configuration import check_files
 from models.export.build import ENGINES_WITH_FILES, BuildProgress, EnginePlan, build_engines
 from models.export.gate import GateReport
-from models.files import CHECKPOINT_FILES
+from models.files import CHECKPOINT_FILES, read_json_object
+from models.labels import NO_OPTIONS, LabelOptions, outputs_of
 from models.registry.sources import Fetched, fetch, is_local
 from models.starter.build import build_starter
 from models.starter.card import StarterError, adapter_digest
@@ -35,7 +37,8 @@ from models.starter.reproduction import recorded_gates, reproduce_engines
 from models.texts import packaged_texts, read_texts
 from models.torch_packages import ensure_torch_packages
 from runners.classifier import Classifier
-from runners.engines.choice import REFERENCE, runnable_engines
+from runners.engines.choice import ONNX_FILE, REFERENCE, runnable_engines
+from runners.engines.weights import CONFIG_FILE, is_distilbert
 from runners.golden_set import check, read_golden_set
 from runners.model_store import InvalidCheckpoint, SavedModel, model_name
 
@@ -137,6 +140,8 @@ def save_checkpoint(
     engines: Engines,
     texts: Path | None,
     acceptance_gate: AcceptanceGate | None = None,
+    options: LabelOptions = NO_OPTIONS,
+    max_tokens: int | None = None,
 ) -> SavedModel:
     """Save a checkpoint as `version` and print its tag and engines; the bar shows its `origin`.
 
@@ -151,7 +156,7 @@ def save_checkpoint(
         fetched = fetch_into(Path(temporary)) if is_local(origin) else None
         if fetched is not None:
             with _naming(origin):
-                check_files(fetched.folder)
+                check_files(fetched.folder, options)
         # torch and transformers take long to install and seconds to import, and only a checkpoint
         # needs them.
         ensure_torch_packages()
@@ -162,13 +167,9 @@ def save_checkpoint(
             fetched = fetched or fetch_into(Path(temporary))
             with _naming(origin):
                 model = import_checkpoint(
-                    fetched.folder,
-                    version,
-                    fetched.facts,
-                    make_engines,
-                    acceptance_gate,
-                    timed=True,
-                )
+                    fetched.folder, version, fetched.facts, make_engines, acceptance_gate,
+                    options=options, max_tokens=max_tokens, timed=True,
+                )  # fmt: skip
             return progress.done(model)
 
 
@@ -196,7 +197,11 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
     latest = Path(stored.path).parent / "latest"
     newest = latest.read_text(encoding="utf-8")
     with _saving(version, str(stored.tag)) as progress, tempfile.TemporaryDirectory() as copy:
-        for name in CHECKPOINT_FILES:
+        kept: tuple[str, ...] = CHECKPOINT_FILES
+        if not is_distilbert(Path(stored.path)):
+            # Only an import exports it, and it refers to the weights.
+            kept = (*kept, ONNX_FILE)
+        for name in kept:
             if (Path(stored.path) / name).is_file():
                 shutil.copy(Path(stored.path) / name, copy)
         make_engines: MakeEngines | None = None
@@ -244,6 +249,15 @@ class _Bar:
         """Print what was saved, and return it."""
         seconds = time.perf_counter() - self._started
         console.print(f"{self._version}: saved as [bold]{model.tag}[/] in {seconds:.1f} s")
+        if model.max_tokens > USUAL_WINDOW:
+            console.print(
+                f"    its window is {model.max_tokens:,} tokens, and so long a text takes seconds "
+                "and gigabytes (docs/models.md); --max-tokens lowers it",
+                soft_wrap=True,
+            )
+        outputs = outputs_of(read_json_object(model.folder / CONFIG_FILE))
+        if not outputs.named:
+            console.print(f"    its outputs: {outputs}", soft_wrap=True)
         print_engines(bentoml.models.get(model.tag).info.metadata)
         return model
 

@@ -11,10 +11,10 @@ from typing import cast
 from core.types import GONE_ENGINES, EngineName
 from runners.cpu import cpu_flags, is_x86
 from runners.engines.engine import Engine, OnnxEngine, OpenVinoEngine, Precision
-from runners.engines.openvino_graph import WeightFormat, build_graph
+from runners.engines.openvino_graph import SharedTensors, WeightFormat
+from runners.engines.openvino_ir import openvino_graph
 from runners.engines.rechecked import RecheckedEngine
 from runners.engines.speeds import EngineSpeeds, fastest_engine
-from runners.engines.weights import DistilBertWeights
 from runners.model_store import SavedModel
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -31,23 +31,25 @@ _BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 def _openvino(
-    weights: DistilBertWeights,
+    folder: Path,
     name: EngineName,
     streams: int,
     precision: Precision,
-    weight_format: WeightFormat,
+    weights: WeightFormat,
+    *,
+    shared: SharedTensors | None = None,
 ) -> OpenVinoEngine:
-    graph = build_graph(weights, weight_format)
+    graph = openvino_graph(folder, folder / ONNX_FILE, weights, shared)
     return OpenVinoEngine(graph, name, streams=streams, precision=precision)
 
 
 def _rechecked(folder: Path, streams: int) -> RecheckedEngine:
     name: EngineName = "openvino-int8-bf16"
-    weights = DistilBertWeights(folder)
+    shared: SharedTensors = {}
     return RecheckedEngine(
         name,
-        _openvino(weights, name, streams, "bf16", "int8"),
-        _openvino(weights, name, streams, "bf16", "float16"),
+        _openvino(folder, name, streams, "bf16", "int8", shared=shared),
+        _openvino(folder, name, streams, "bf16", "float16", shared=shared),
     )
 
 
@@ -55,10 +57,10 @@ _LOADERS: dict[EngineName, Callable[[Path, int], Engine]] = {
     "onnxruntime-fp32": lambda folder, _: OnnxEngine(folder / ONNX_FILE, "onnxruntime-fp32"),
     "onnxruntime-int8": lambda folder, _: OnnxEngine(folder / ONNX_INT8_FILE, "onnxruntime-int8"),
     "openvino-bf16": lambda folder, streams: _openvino(
-        DistilBertWeights(folder), "openvino-bf16", streams, "bf16", "float16"
+        folder, "openvino-bf16", streams, "bf16", "float16"
     ),
     "openvino-int8": lambda folder, streams: _openvino(
-        DistilBertWeights(folder), "openvino-int8", streams, "f32", "int8"
+        folder, "openvino-int8", streams, "f32", "int8"
     ),
     "openvino-int8-bf16": _rechecked,
 }

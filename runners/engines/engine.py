@@ -65,7 +65,7 @@ class OnnxEngine:
 
 
 @cache
-def _openvino_core() -> openvino.Core:
+def openvino_core() -> openvino.Core:
     """The only one of this process, which is never destroyed.
 
     Its CPU plugin gives the thread that loads it a stack for signal handlers. When the last of it
@@ -93,7 +93,7 @@ class OpenVinoEngine:
         precision: Precision,
     ) -> None:
         self.name = name
-        model = _openvino_core().compile_model(
+        model = openvino_core().compile_model(
             graph,
             "CPU",
             {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,7 +24,13 @@ _INT8_MAX = 127
 _MIN_SCALE = 1e-12
 
 
-def build_graph(weights: DistilBertWeights, weight_format: WeightFormat) -> openvino.Model:
+# Embeddings by name, which graphs of the same weights hold together.
+SharedTensors = dict[str, NDArray[np.float16]]
+
+
+def build_graph(
+    weights: DistilBertWeights, weight_format: WeightFormat, shared: SharedTensors | None = None
+) -> openvino.Model:
     """The classifier as a graph: logits of `input_ids` and `attention_mask`, (rows, tokens) each.
 
     It computes only what the logits depend on: in the last layer, the first token alone has a
@@ -34,19 +39,20 @@ def build_graph(weights: DistilBertWeights, weight_format: WeightFormat) -> open
     Raises:
         UnreadableWeights: a tensor is missing.
     """
-    return _Builder(weights, weight_format).build()
+    return _Builder(weights, weight_format, {} if shared is None else shared).build()
 
 
 class _Builder:
-    def __init__(self, weights: DistilBertWeights, weight_format: WeightFormat) -> None:
+    def __init__(
+        self, weights: DistilBertWeights, weight_format: WeightFormat, shared: SharedTensors
+    ) -> None:
         # Imported here because only processes that compute need it.
         from openvino import opset13
 
         self._op: Any = opset13
         self._weights = weights
-        self._matrix: Callable[[NDArray[np.float32]], Any] = (
-            self._in_8_bits if weight_format == "int8" else self._in_16_bits
-        )
+        self._shared = shared
+        self._matrix = in_8_bits if weight_format == "int8" else in_16_bits
 
     def build(self) -> openvino.Model:
         from openvino import Model, Type
@@ -69,21 +75,19 @@ class _Builder:
     def _embed(self, ids: Any) -> Any:
         op = self._op
         names = ("word_embeddings", "position_embeddings")
-        # Not copied, so that two graphs of the same weights hold them once: 23 MB of the starter's.
         words, positions = (
-            op.convert(
-                op.constant(
-                    self._weights.read_half(f"distilbert.embeddings.{name}.weight"),
-                    shared_memory=True,
-                ),
-                "f32",
-            )
-            for name in names
+            self._embedding(f"distilbert.embeddings.{name}.weight") for name in names
         )
         tokens = op.gather(op.shape_of(ids), self._axes(1), self._axes(0))
         used = op.slice(positions, self._axes(0), tokens, self._axes(1), self._axes(0))
         embedded = op.add(op.gather(words, ids, op.constant(np.int64(0))), used)
         return self._normalised("distilbert.embeddings.LayerNorm", embedded)
+
+    def _embedding(self, name: str) -> Any:
+        if name not in self._shared:
+            self._shared[name] = self._weights.read(name).astype(np.float16)
+        # Not copied, so that two graphs hold it once: 23 MB of the starter's.
+        return self._op.convert(self._op.constant(self._shared[name], shared_memory=True), "f32")
 
     def _layer(self, number: int, hidden: Any, bias: Any) -> Any:
         """The output of a layer for the tokens that have a query: in the last one, the first."""
@@ -138,17 +142,25 @@ class _Builder:
     def _constant(self, name: str) -> Any:
         return self._op.constant(self._weights.read(name))
 
-    def _in_16_bits(self, matrix: NDArray[np.float32]) -> Any:
-        return self._op.convert(self._op.constant(matrix.astype(np.float16)), "f32")
-
-    def _in_8_bits(self, matrix: NDArray[np.float32]) -> Any:
-        largest = np.abs(matrix).max(axis=1, keepdims=True)
-        scales = np.maximum(largest / np.float32(_INT8_MAX), np.float32(_MIN_SCALE))
-        multiples = self._op.constant(np.rint(matrix / scales).astype(np.int8))
-        return self._op.multiply(self._op.convert(multiples, "f32"), self._op.constant(scales))
-
     def _scalar(self, value: float) -> Any:
         return self._op.constant(np.float32(value))
 
     def _axes(self, *values: int) -> Any:
         return self._op.constant(np.array(values, dtype=np.int64))
+
+
+def in_16_bits(matrix: NDArray[np.float32]) -> Any:
+    """The node of a matrix (outputs, inputs) that is held in float16."""
+    from openvino import opset13 as op
+
+    return op.convert(op.constant(matrix.astype(np.float16)), "f32")
+
+
+def in_8_bits(matrix: NDArray[np.float32]) -> Any:
+    """The node of a matrix (outputs, inputs) that is held in 8 bits, with a scale an output."""
+    from openvino import opset13 as op
+
+    largest = np.abs(matrix).max(axis=1, keepdims=True)
+    scales = np.maximum(largest / np.float32(_INT8_MAX), np.float32(_MIN_SCALE))
+    multiples = op.constant(np.rint(matrix / scales).astype(np.int8))
+    return op.multiply(op.convert(multiples, "f32"), op.constant(scales))

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
+DISTILBERT: Final = "distilbert"
 LAYER_NORM_EPSILON: Final = 1e-12
 # Added to the attention scores of padding: exp() of it is 0 in float32, as of minus infinity.
 MASKED: Final = -10_000.0
@@ -38,6 +39,8 @@ class DistilBertWeights:
         Raises:
             UnreadableWeights: a file is missing, damaged, or of another kind of model.
         """
+        if not is_distilbert(folder):
+            raise UnreadableWeights(f"this engine is made for a {DISTILBERT} alone")
         try:
             config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             self.width = int(config["dim"])
@@ -52,7 +55,6 @@ class DistilBertWeights:
                 f"its activation is {activation}; known are {', '.join(ACTIVATIONS)}"
             )
         self.gelu = ACTIVATIONS[activation]
-        self._halves: dict[str, NDArray[np.float16]] = {}
 
     @property
     def head_width(self) -> int:
@@ -72,15 +74,18 @@ class DistilBertWeights:
             raise UnreadableWeights(f"{name} is {tensor.dtype}, not float32")
         return tensor
 
-    def read_half(self, name: str) -> NDArray[np.float16]:
-        """One tensor in half precision; the same array each time.
 
-        Raises:
-            UnreadableWeights: there is none of this name, or it is not in float32.
-        """
-        if name not in self._halves:
-            self._halves[name] = self.read(name).astype(np.float16)
-        return self._halves[name]
+def is_distilbert(folder: Path) -> bool:
+    """Whether the graph of the checkpoint in `folder` is built here, and not exported.
+
+    Raises:
+        UnreadableWeights: its configuration cannot be read.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return bool(config.get("model_type", DISTILBERT) == DISTILBERT)
+    except (OSError, ValueError, AttributeError) as error:
+        raise UnreadableWeights(f"{folder.name} cannot be read: {error}") from error
 
 
 def layer_prefix(number: int) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
@@ -10,6 +13,8 @@ from fastapi.routing import APIRoute
 from core.errors import PROBLEM_CONTENT_TYPE, ServiceError
 from core.request_context import context_of
 from web.problems import problem_body
+from web.query import check_parameters
+from web.routes import route_of
 from web.schemas.predictions import invalid_fields
 
 
@@ -23,10 +28,25 @@ def create_read_app(*routers: APIRouter) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(_refuse_unknown_parameters)])
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     return app
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    # Open routes are probed and linked to by programs that add parameters of their own.
+    if route_of(request.method, request.scope["path"]).scope is not None:
+        known = set(_parameters(request.scope["route"].dependant))
+        check_parameters(request.scope["query_string"], known)
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """The names that a route and what it depends on read from the query."""
+    for field in dependant.query_params:
+        yield field.alias
+    for inner in dependant.dependencies:
+        yield from _parameters(inner)
 
 
 def redirect_without_slash(request: Request) -> RedirectResponse:

@@ -172,7 +172,7 @@ class PredictionReply(bentoml.IODescriptor):
     cache_hit: bool
     model_version: Version
     model_revision: str = Field(description="hash of the weights that answered")
-    truncated: bool = Field(description="true if the model saw only the first 512 tokens")
+    truncated: bool = Field(description="true if the model saw only the tokens of its window")
     scores: dict[Sentiment, float] = Field(
         description="softmax probability of each class that the model has; they sum to 1"
     )

@@ -19,6 +19,7 @@ from runners.engines.choice import REFERENCE, load_engine
 from runners.model_store import SavedModel
 from tests.store import model_store_at
 from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.encoders import ENCODERS, tiny_encoder
 
 # The last release of that version, and what it needs in place of what version 5 needs.
 PACKAGES = ("transformers==4.57.6", "huggingface-hub==0.36.2", "tokenizers==0.22.2")
@@ -52,13 +53,16 @@ def transformers_4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["starter", "import", "cased import"])
+@pytest.fixture(params=["starter", "import", "cased import", *ENCODERS])
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SavedModel]:
     if request.param == "starter":
         build_starter("v2", tmp_path)
         yield prepare(tmp_path, "v2")
         return
-    folder = tiny_checkpoint(tmp_path / "hub")
+    if request.param in ENCODERS:
+        folder = tiny_encoder(tmp_path / "hub", request.param)
+    else:
+        folder = tiny_checkpoint(tmp_path / "hub")
     if request.param == "cased import":
         file = folder / "tokenizer.json"
         content = json.loads(file.read_text())

@@ -19,6 +19,8 @@ FOREIGN = {
     *(
         "BENCH",
         "HOST",
+        "LABEL_0",
+        "LABEL_1",
         "LOOP",
         "PYTHON",
         "RECORD",

@@ -119,11 +119,15 @@ REFUSED: Mapping[str, tuple[Spoil, str]] = {
     "config by Git LFS": (write("config.json", LFS), "config.json is not valid JSON"),
     "another task": (
         config(architectures=["DistilBertForMaskedLM"]),
-        "no DistilBERT that classifies sequences: its architectures are DistilBertForMaskedLM",
+        "its architectures are DistilBertForMaskedLM, not one of AlbertForSequenceClassification, ",
     ),
     "another architecture": (
+        config(architectures=["GPT2ForSequenceClassification"], model_type="gpt2"),
+        "of those that can be served: its architectures are GPT2ForSequenceClassification",
+    ),
+    "another encoder than its weights": (
         config(architectures=["BertForSequenceClassification"], model_type="bert"),
-        "no DistilBERT that classifies sequences: its architectures are BertFor",
+        "classifier.weight is 2 x 32, and config.json makes it 2 x 768",
     ),
     "no architectures": (config(architectures=None), "its architectures are not given"),
     "architectures of a word": (config(architectures="DistilBert"), "architectures are DistilBert"),

@@ -160,3 +160,17 @@ async def test_the_document_and_its_page_are_served() -> None:
         page = await http.get("/docs")
     assert "openapi.json" in page.text
     assert "https://" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/cache/stats?version=v1", 422),
+        ("/rate-limit/status?_=1", 422),
+        ("/rate-limit/status", 200),
+        ("/health?_=1", 200),
+    ],
+)
+async def test_parameter_that_a_route_does_not_have_is_refused(path: str, status: int) -> None:
+    async with client(FakeProbes()) as caller:
+        assert (await caller.get(path)).status_code == status

@@ -1,0 +1,132 @@
+"""Every architecture is served with the answers of transformers, two of them beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import URL
+
+from core.types import EngineName, Sentiment
+from models.importing import import_checkpoint
+from models.labels import LabelOptions, parse_labels
+from runners.classifier import Classifier
+from runners.engines.choice import REFERENCE, load_engine
+from runners.model_store import SavedModel
+from tests.serving import ServedBento, serve
+from tests.store import model_store_at
+from tests.unit.encoders import ENCODERS, TEXTS, pipeline_scores, tiny_encoder
+
+Scores = Mapping[Sentiment, float]
+BOUNDS: dict[EngineName, float] = {"openvino-bf16": 0.03, "openvino-int8": 0.06}
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def imported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, SavedModel]]:
+    folder = tmp_path_factory.mktemp(request.param)
+    checkpoint = tiny_encoder(folder / "hub", request.param)
+    (folder / "models").mkdir()
+    with model_store_at(folder / "models"):
+        yield checkpoint, import_checkpoint(checkpoint, "v1", {})
+
+
+def scores_of(model: SavedModel, name: EngineName) -> list[Scores]:
+    offered = replace(model, engines=(*model.engines, name))
+    answers = Classifier(model, load_engine(offered, name, streams=1)).infer(TEXTS)
+    return [answer.scores for answer in answers]
+
+
+def test_every_architecture_answers_as_the_pipeline(imported: tuple[Path, SavedModel]) -> None:
+    checkpoint, model = imported
+    for found, expected in zip(
+        scores_of(model, REFERENCE), pipeline_scores(checkpoint, TEXTS), strict=True
+    ):
+        scores = {label.lower(): score for label, score in expected.items()}
+        assert found == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_every_architecture_runs_on_engines_of_16_and_8_bits(
+    imported: tuple[Path, SavedModel], name: EngineName
+) -> None:
+    _, model = imported
+    found, expected = (
+        np.array([list(scores.values()) for scores in scores_of(model, engine)])
+        for engine in (name, REFERENCE)
+    )
+    assert np.abs(found - expected).mean() < BOUNDS[name]
+
+
+@pytest.fixture(scope="module")
+def two_encoders(
+    named_database: Callable[[str], URL],
+    redis_database: Callable[[], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[ServedBento, dict[str, list[dict[str, float]]]]]:
+    """BERT with three classes as v1 and XLM-RoBERTa with two numbered ones as v2, served."""
+    folder = tmp_path_factory.mktemp("encoders")
+    home = folder / "bentoml"
+    (home / "models").mkdir(parents=True)
+    bert = tiny_encoder(folder / "bert", "bert")
+    xlm = tiny_encoder(folder / "xlm", "xlm-roberta", ("LABEL_0", "LABEL_1"))
+    sentiments = parse_labels("LABEL_0=positive,LABEL_1=negative")
+    with model_store_at(home / "models"):
+        import_checkpoint(bert, "v1", {}, max_tokens=17)
+        import_checkpoint(xlm, "v2", {}, options=LabelOptions(sentiments))
+    # The pipeline would see more of a long text than the service, which cuts at 17 tokens for v1.
+    expected: dict[str, list[dict[str, float]]] = {
+        "v1": [
+            {label.lower(): score for label, score in scores.items()}
+            for scores in pipeline_scores(bert, TEXTS[:-1])
+        ],
+        "v2": [
+            {sentiments[label.lower()]: score for label, score in scores.items()}
+            for scores in pipeline_scores(xlm, TEXTS[:-1])
+        ],
+    }
+    with serve(
+        home,
+        named_database("encoders"),
+        redis_database(),
+        log=tmp_path_factory.mktemp("served") / "log",
+        ENGINE=REFERENCE,
+        RATE_LIMIT_PREDICT="off",
+        RATE_LIMIT_BATCH="off",
+    ) as bento:
+        yield bento, expected
+
+
+def test_bert_and_xlm_roberta_are_served_beside_each_other_with_their_own_windows(
+    two_encoders: tuple[ServedBento, dict[str, list[dict[str, float]]]],
+) -> None:
+    bento, expected = two_encoders
+    with bento.client() as client:
+        # Twice: computed, and out of the cache.
+        for from_cache in (False, True):
+            for version, rows in expected.items():
+                for text, scores in zip(TEXTS[:-1], rows, strict=True):
+                    answer = client.post("/predict", json={"text": text, "version": version})
+                    body = answer.raise_for_status().json()
+                    assert body["cache_hit"] is from_cache
+                    assert body["confidence"] == pytest.approx(max(scores.values()), abs=1e-4)
+                    assert scores[body["sentiment"]] == pytest.approx(body["confidence"], abs=1e-4)
+        batch = client.post("/predict/batch", json={"texts": list(TEXTS[:-1]), "version": "v2"})
+        for body, scores in zip(batch.json()["predictions"], expected["v2"], strict=True):
+            assert scores[body["sentiment"]] == pytest.approx(body["confidence"], abs=1e-4)
+        both = client.post("/predict/ab-compare", json={"text": TEXTS[1]}).json()["predictions"]
+        for version, prediction in both.items():
+            scores = expected[version][1]
+            assert prediction["confidence"] == pytest.approx(max(scores.values()), abs=1e-4)
+        # 22 tokens for v1, and at most 42 for v2, whose window is 64.
+        text = "x " * 20
+        cut = {
+            version: client.post("/predict", json={"text": text, "version": version}).json()
+            for version in ("v1", "v2")
+        }
+    assert cut["v1"].get("truncated") is True
+    assert not cut["v2"].get("truncated")

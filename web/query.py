@@ -1,0 +1,25 @@
+"""Refuses parameters of a query that a route does not have, as unknown fields of a body are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import parse_qsl
+
+from web.schemas.predictions import invalid_fields
+
+# A query with more is not read to its end; the first ones are refused already.
+MAX_PARAMETERS = 100
+
+
+def check_parameters(query: bytes, known: Collection[str]) -> None:
+    """Check the raw `query` of a request against the names that its route knows.
+
+    Raises:
+        InvalidRequest: it has another name, such as a misspelt one.
+    """
+    if not query:
+        return
+    pairs = parse_qsl("&".join(query.decode("latin-1").split("&")[:MAX_PARAMETERS]), True)
+    if unknown := [name for name in dict(pairs) if name not in known]:
+        says = f"known are {', '.join(sorted(known))}" if known else "this route has none"
+        raise invalid_fields([((name or "=",), f"Unknown parameter; {says}") for name in unknown])
