@@ -94,6 +94,10 @@ loadtest: $(VENV)/.dev ## USERS (100) for SECONDS (60) on what `make serve` serv
 loadtest-baseline: $(VENV)/.dev ## The same load on ours and on a plain FastAPI baseline; fails if ours is not clearly faster
 	@$(SENTIMENT) loadtest-baseline --users $(USERS)
 
+.PHONY: bench-engines
+bench-engines: $(VENV)/.dev ## Texts/s of each engine of the served models, and the one that a runner chooses, half a minute
+	@$(BIN)/python -m loadtest.bench.engines
+
 .PHONY: bench
 bench: $(VENV)/.bench ## Engines, service, cost and start beside their peers, half an hour (BENCH=--quick: two minutes)
 	@$(SENTIMENT) bench $(BENCH)

@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(30.0, gt=0, le=3_600)
     """a worker that has not stopped by then is killed; the log is kept"""
     engine: Literal["auto", EngineName, GoneEngine] = "auto"
-    """inference engine; auto: the fastest saved engine that this CPU runs"""
+    """inference engine; auto: the saved engine that is measured to be the fastest on this CPU"""
     runner_threads: int = Field(0, ge=0, le=1_024)
     """batches that a runner computes at once, one a core; 0: one a CPU"""
     max_queue_seconds: float = Field(1.0, gt=0, le=3_600)

@@ -13,7 +13,9 @@ from msgspec import Meta
 Version = Literal["v1", "v2"]
 Sentiment = Literal["negative", "neutral", "positive"]
 LogFormat = Literal["auto", "json", "text"]
-EngineName = Literal["onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8"]
+EngineName = Literal[
+    "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8", "openvino-int8-bf16"
+]
 # An engine of older releases, in their settings and saved models.
 GoneEngine = Literal["torch-fp32"]
 # The endpoint that a prediction was made for; `shadow` follows an answer of /predict.

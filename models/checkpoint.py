@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import bentoml
+from msgspec import to_builtins
 
 from core.types import EngineName, Version
 from models.architectures import ARCHITECTURES
@@ -18,7 +20,9 @@ from models.export.gate import GateReport
 from models.files import TOKENIZER_SETTINGS, read_json_object, revision_of
 from models.labels import outputs_of
 from runners.classifier import Classifier
-from runners.engines.choice import REFERENCE, load_engine
+from runners.engines.choice import REFERENCE, load_engine, saved_engines
+from runners.engines.speeds import Speeds, add_figures, speeds_here
+from runners.engines.timing import time_engines
 from runners.engines.weights import UnreadableWeights
 from runners.golden_set import write_golden_set
 from runners.integrity import file_digests
@@ -47,6 +51,7 @@ WRITTEN_FACTS = frozenset(
         "format",
         "files",
         "engines",
+        "speeds",
     }
 )
 
@@ -61,12 +66,15 @@ def save_prepared(
     facts: Mapping[str, Any],
     make_engines: MakeEngines | None = None,
     acceptance_gate: AcceptanceGate | None = None,
+    *,
+    timed: bool = False,
 ) -> SavedModel:
     """Save a model that `prepare` described into the BentoML store.
 
     The metadata holds `facts` (source, base, training_data, licence, held_out_accuracy), the facts
     that `acceptance_gate` adds, and the figures of every engine of `make_engines`. Without it the
-    model has its reference engine alone. The store is written last, so a rejected checkpoint leaves
+    model has its reference engine alone. With `timed` it holds how fast they are on this CPU, which
+    takes about a second each. The store is written last, so a rejected checkpoint leaves
     no trace there.
 
     Raises:
@@ -77,7 +85,7 @@ def save_prepared(
         facts = {**facts, **acceptance_gate(reference)}
     write_golden_set(model.folder, reference.infer)
     reports = make_engines(model, reference) if make_engines else {}
-    _put_into_store(model, facts, reports)
+    _put_into_store(model, facts, reports, timed=timed and bool(reports))
     return find_model(model.tag)
 
 
@@ -139,9 +147,23 @@ def token_limit(folder: Path, config: Mapping[str, Any], most: int | None = None
     return least
 
 
+def _speeds(model: SavedModel, passed: Iterable[EngineName]) -> Speeds:
+    """Time the reference and the engines that passed, of those that this machine runs."""
+    offered = replace(model, engines=(REFERENCE, *passed))
+    timed: dict[EngineName, list[float]] = {}
+    for name, figures, _problem in time_engines(offered, saved_engines(offered)):
+        add_figures(timed, name, figures)
+    return speeds_here(timed)
+
+
 def _put_into_store(
-    model: SavedModel, facts: Mapping[str, Any], reports: Mapping[EngineName, GateReport]
+    model: SavedModel,
+    facts: Mapping[str, Any],
+    reports: Mapping[EngineName, GateReport],
+    *,
+    timed: bool,
 ) -> None:
+    speeds = {"speeds": to_builtins(_speeds(model, reports))} if timed else {}
     metadata = {
         **facts,
         "revision": model.revision,
@@ -156,6 +178,7 @@ def _put_into_store(
             REFERENCE: {},
             **{name: report.as_metadata() for name, report in reports.items()},
         },
+        **speeds,
     }
     with bentoml.models.create(model.tag, metadata=metadata) as stored:
         shutil.copytree(model.folder, stored.path, dirs_exist_ok=True)

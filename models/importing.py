@@ -54,6 +54,7 @@ def import_checkpoint(
     *,
     options: LabelOptions = NO_OPTIONS,
     max_tokens: int | None = None,
+    timed: bool = False,
 ) -> SavedModel:
     """Save the checkpoint in `folder`, which stays as it is, into the BentoML store.
 
@@ -93,7 +94,7 @@ def import_checkpoint(
 
         packages = ("torch", "transformers", "bentoml")
         facts = {**facts, "imported_with": {name: package_version(name) for name in packages}}
-        return save_prepared(model, facts, make_engines, accept)
+        return save_prepared(model, facts, make_engines, accept, timed=timed)
 
 
 def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:

@@ -29,6 +29,11 @@ class Classifier:
         self._tokenizer.enable_truncation(model.max_tokens)
         self._tokenizer.no_padding()
 
+    @property
+    def max_tokens(self) -> int:
+        """A text is truncated to so many."""
+        return self._model.max_tokens
+
     def warm_up(self) -> float:
         """Run a few batches, so that no request pays for lazy initialisation.
 

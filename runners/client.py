@@ -155,7 +155,7 @@ class RunnerClient(Background):
 
     def _apply(self, description: RunnerDescription) -> None:
         before, self.last_description = self.last_description, description
-        if before is not None and before.revision != description.revision:
+        if before is not None:
             metrics.revision_info.labels(self.version, before.revision, before.engine).set(0)
         metrics.revision_info.labels(self.version, description.revision, description.engine).set(1)
         if description.tokens_per_second:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -19,6 +20,15 @@ Result = TypeVar("Result")
 # from the cache and refusals waited for batches.
 NICENESS = 15
 
+# The lines of /proc/cpuinfo that tell a kind of CPU from others, on x86 and on ARM. The clock and
+# the number of the core are not among them.
+_IDENTIFYING = frozenset(
+    {
+        "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
+        "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features",
+    }
+)  # fmt: skip
+
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -34,6 +44,26 @@ def cpu_flags(cpuinfo: Path = _PROC / "cpuinfo") -> frozenset[str]:
         if name.strip() in ("flags", "Features"):  # x86, ARM
             return frozenset(value.split())
     return frozenset()
+
+
+def cpu_identity(cpuinfo: Path = _PROC / "cpuinfo") -> str:
+    """The model, instruction sets and usable cores of this CPU, as one line.
+
+    Engines rank alike on CPUs of one identity. Without Linux's description of the CPU it is the
+    kind of the machine and its cores.
+    """
+    try:
+        core = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0]
+    except OSError:
+        core = ""
+    facts = {
+        name.strip(): value.strip()
+        for name, _, value in (line.partition(":") for line in core.splitlines())
+        if name.strip() in _IDENTIFYING
+    }
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:12]
+    return f"{name}, {usable_cpus()} cores, {digest}"
 
 
 def is_x86() -> bool:

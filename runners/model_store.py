@@ -10,6 +10,7 @@ from typing import Any
 import bentoml
 
 from core.types import ENGINE_NAMES, EngineName, Sentiment, Version
+from runners.engines.speeds import Speeds, speeds_of
 
 REVISION_CHARACTERS = 12
 # Of a model's files and metadata. Models without one are of a release before 0.1.0.
@@ -28,6 +29,7 @@ class SavedModel:
     the sentiment of each output where these are others: several outputs of one sentiment, or a
     single output with its `threshold`. `engines` are those whose answers were found to equal those
     of the float32 one. `digests` are the SHA-256 of its files; early releases saved none.
+    `speeds` are those of its engines where it was saved, if measured.
     """
 
     tag: str
@@ -41,6 +43,7 @@ class SavedModel:
     outputs: tuple[Sentiment, ...] = ()
     threshold: float | None = None
     licence: str | None = None
+    speeds: Speeds | None = None
 
 
 def model_name(version: Version) -> str:
@@ -82,6 +85,7 @@ def find_model(tag: str) -> SavedModel:
         outputs=tuple(metadata.get("outputs", ())),
         threshold=metadata.get("threshold"),
         licence=_licence_of(metadata),
+        speeds=speeds_of(metadata),
     )
 
 

@@ -66,6 +66,7 @@ class SentimentRunner:
     @bentoml.on_startup
     async def start(self) -> None:
         heartbeat.watch_loop(asyncio.get_running_loop())
+        self._slot.choose_engine()
 
     @bentoml.api(route=CLASSIFY_PATH)
     async def classify(

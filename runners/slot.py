@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bentoml.exceptions import NotFound
@@ -17,30 +17,25 @@ from core import metrics
 from core.background import run_in_background
 from core.heartbeat import Work
 from core.settings import Settings
-from core.types import Classification, DesiredModel, RunnerDescription, Version
-from runners import golden_set
-from runners.batching import TokenBatcher
+from core.types import Classification, DesiredModel, EngineName, RunnerDescription, Version
 from runners.chosen_model import Choice, ChosenModel, chosen_model
-from runners.classifier import Classifier
-from runners.cpu import at_low_priority, usable_cpus
-from runners.engines.choice import EngineUnavailable, choose_engine
-from runners.integrity import ModelDamaged, differences
+from runners.engines.choice import EngineUnavailable
+from runners.engines.fastest import find_fastest
+from runners.integrity import ModelDamaged
 from runners.lanes import Lane
-from runners.model_store import find_model
-from runners.queue import TextQueue
+from runners.loading import GoldenCheckFailed, Loaded, load
 
 logger = logging.getLogger("bentoml.sentiment.runner")
-
-
-class GoldenCheckFailed(RuntimeError):
-    """A model does not answer its golden set as it did when it was saved; says how."""
 
 
 # Errors with messages of ours, which are safe to show. Of others only the type is shown.
 _SHOWN_ERRORS = (NotFound, EngineUnavailable, ModelDamaged, GoldenCheckFailed)
 
-# A warm model, and the batcher with the threads that compute it.
-Loaded = tuple[RunnerDescription, TokenBatcher]
+# The service is ready by then, and a first start has ended.
+_CHOOSE_AFTER_SECONDS = 10.0
+
+
+async def _no_choice(_tag: str) -> None: ...
 
 
 class Slot:
@@ -57,12 +52,21 @@ class Slot:
         configured: str,
         chosen: ChosenModel,
         load: Callable[[str, bool], Loaded],
+        find_fastest: Callable[[str], Awaitable[EngineName | None]] = _no_choice,
     ) -> None:
-        """`load` takes a tag, and whether to check the model's golden set."""
+        """`load` takes a tag, and whether to check the model's golden set.
+
+        `find_fastest` takes a tag and names the engine that `load` would choose by what is measured
+        then; None if there is nothing to choose.
+        """
         self._version: Version = version
         self._configured = configured
         self._chosen = chosen
         self._load = load
+        self._find_fastest = find_fastest
+        self._choosing: asyncio.Task[None] | None = None
+        # Held while another model or engine replaces the current one.
+        self._replacing = asyncio.Lock()
         self._next: DesiredModel | None = None
         self._changing: asyncio.Task[None] | None = None
         self.description: RunnerDescription
@@ -111,20 +115,57 @@ class Slot:
         """Put `texts` into the queue of the model that serves now (`TokenBatcher.submit`)."""
         return self.batcher.submit(texts, timeout_seconds=timeout_seconds, lane=lane, trace=trace)
 
+    def choose_engine(self, *, after_seconds: float = _CHOOSE_AFTER_SECONDS) -> None:
+        """Begin to find out the fastest engine on this CPU, and then change to it."""
+
+        async def choose() -> None:
+            await asyncio.sleep(after_seconds)
+            await self._choose_engine()
+
+        if self._choosing is None or self._choosing.done():
+            self._choosing = run_in_background("EngineChoice", choose, until_done=True)
+
     def progress(self) -> Mapping[int, Work]:
         """The work of the threads that compute for the model that serves now."""
         return self.batcher.progress()
 
     def close(self) -> None:
-        if self._changing is not None:
-            self._changing.cancel()
+        for task in (self._changing, self._choosing):
+            if task is not None:
+                task.cancel()
         self.batcher.close()
 
     async def _load_requested(self) -> None:
         while (desired := self._next) is not None:
             self._next = None
             self.description = replace(self.description, loading=desired)
-            await self._change(desired)
+            async with self._replacing:
+                await self._change(desired)
+            self.choose_engine()
+
+    async def _choose_engine(self) -> None:
+        tag = None
+        while tag != self.description.tag:  # another model came meanwhile
+            tag = self.description.tag
+            try:
+                fastest = await self._find_fastest(tag)
+                async with self._replacing:
+                    current = self.description
+                    if tag == current.tag and fastest not in (None, current.engine):
+                        await self._change_engine(tag)
+            except Exception:
+                # Whatever fails, the current engine goes on.
+                logger.exception("%s: no other engine is chosen for %s", self._version, tag)
+
+    async def _change_engine(self, tag: str) -> None:
+        previous = self.batcher
+        description, self.batcher = await asyncio.to_thread(self._load, tag, True)
+        engine, speed = description.engine, description.tokens_per_second
+        self.description = replace(self.description, engine=engine, tokens_per_second=speed)
+        logger.info("%s: %s serves on %s", self._version, tag, engine)
+        await asyncio.to_thread(previous.drain)
+        del previous
+        gc.collect()
 
     async def _change(self, desired: DesiredModel) -> None:
         tag = desired.tag or self._configured
@@ -162,46 +203,6 @@ class Slot:
         metrics.model_refused.labels(self._version).set(self.description.load_error is not None)
 
 
-def load(tag: str, version: Version, settings: Settings, *, check_golden_set: bool) -> Loaded:
-    """Load a model of the store, ready to classify as `version`, and describe it.
-
-    Raises:
-        bentoml.exceptions.NotFound: it is not in the model store.
-        EngineUnavailable: none of its engines can be loaded.
-        ModelDamaged: its files are not those that were saved.
-        GoldenCheckFailed: `check_golden_set` is set, and its answers are wrong.
-    """
-    started = time.perf_counter()
-    model = find_model(tag)
-    if (damage := differences(model.folder, model.digests)) is not None:
-        raise ModelDamaged(f"{model.tag}: {damage}; import or save it again")
-    streams = settings.runner_threads or usable_cpus()
-    engine = at_low_priority(
-        lambda: choose_engine(
-            model, settings.engine, streams=streams, mkldnn=settings.mkldnn_enable
-        )
-    )
-    classifier = Classifier(model, engine)
-    tokens_per_second = streams * classifier.warm_up()
-    if check_golden_set:
-        error = golden_set.check(classifier.infer, golden_set.read_golden_set(model.folder))
-        if error is not None:
-            raise GoldenCheckFailed(error)
-    queue = TextQueue(settings.max_queued_texts, settings.max_queued_tokens)
-    batcher = TokenBatcher(classifier, version, queue, streams=streams)
-    seconds = time.perf_counter() - started
-    logger.info(
-        "%s: %s on %s, %d streams, warm after %.1f s, about %.0f tokens/s",
-        version, model.tag, engine.name, streams, seconds, tokens_per_second,
-    )  # fmt: skip
-    description = RunnerDescription(
-        version, model.revision, engine.name, model.labels, tokens_per_second, hosts=1,
-        tag=model.tag, observed_generation=0, loading=None, load_error=None, converged=True,
-        max_tokens=model.max_tokens, licence=model.licence,
-    )  # fmt: skip
-    return description, batcher
-
-
 def slot_of(version: Version, settings: Settings) -> Slot:
     """The slot of a runner's process, with the last chosen or configured model.
 
@@ -211,4 +212,10 @@ def slot_of(version: Version, settings: Settings) -> Slot:
     def load_tag(tag: str, check_golden_set: bool) -> Loaded:
         return load(tag, version, settings, check_golden_set=check_golden_set)
 
-    return Slot(version, settings.model_tag(version), chosen_model(version, settings), load_tag)
+    return Slot(
+        version,
+        settings.model_tag(version),
+        chosen_model(version, settings),
+        load_tag,
+        partial(find_fastest, settings=settings),
+    )

@@ -15,6 +15,7 @@ from core.types import Classification, Version
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import choose_engine
+from runners.engines.fastest import saved_speeds
 from runners.model_store import find_model
 from runners.packing import pack
 
@@ -103,6 +104,8 @@ def load_models(versions: Sequence[Version], settings: Settings) -> dict[Version
             settings.engine,
             streams=streams_of(settings),
             mkldnn=settings.mkldnn_enable,
+            # Not what a runner may measure meanwhile: an interrupted run goes on with its engine.
+            speeds=saved_speeds(saved),
         )
         classifier = Classifier(saved, engine)
         classifier.warm_up()

@@ -51,7 +51,7 @@ def main() -> None:
                         status.update(f"{version}: {name}")
                         made = make_engine(model, name, reference, calibration, streams=streams)
                         engines[name] = gate.compare(made)
-                        console.print(f"{version} {name:<17} {engines[name]}", soft_wrap=True)
+                        console.print(f"{version} {name:<18} {engines[name]}", soft_wrap=True)
                 answers = classify_texts(reference, compared, streams=streams)
             content = {
                 "revision": model.revision,

@@ -47,6 +47,7 @@ from models.texts import InvalidTexts, packaged_texts, read_labelled
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import EngineUnavailable, choose_engine
+from runners.engines.fastest import known_speeds
 from runners.model_store import InvalidCheckpoint, find_model
 from scripts.running import run_command
 
@@ -277,7 +278,7 @@ def _verify(entry: Entry) -> int:
         else:
             problems += 1
             state = f"[red]{escape(finding.problem)}[/]"
-        console.print(f"    {finding.subject:<17} {state}")
+        console.print(f"    {finding.subject:<18} {state}")
     return problems
 
 
@@ -285,7 +286,13 @@ def _classifier(tag: str) -> Classifier:
     """A saved model on its fastest engine."""
     model = find_model(tag)
     settings = get_settings()
-    engine = choose_engine(model, "auto", streams=usable_cpus(), mkldnn=settings.mkldnn_enable)
+    engine = choose_engine(
+        model,
+        "auto",
+        streams=usable_cpus(),
+        mkldnn=settings.mkldnn_enable,
+        speeds=known_speeds(model, settings.data_folder),
+    )
     return Classifier(model, engine)
 
 

@@ -14,6 +14,7 @@ MODULES = (
     "analytics.log.__main__",
     "runners.slot",
     "runners.engines.openvino_graph",
+    "runners.engines.timing",
     "openvino.opset13",
     "stats.drift",
     "stats.estimated_accuracy",

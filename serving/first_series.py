@@ -18,6 +18,7 @@ from web.routes import PREDICT_LABELS, ROUTES
 BACKGROUND_TASKS = (
     "CacheWriter",
     "DriftWatch",
+    "EngineChoice",
     "FailuresWriter",
     "KeyRing",
     "KeyUse",

@@ -47,6 +47,7 @@ def _try_engine(model: SavedModel, settings: Settings) -> str:
     from runners.classifier import Classifier
     from runners.cpu import usable_cpus
     from runners.engines.choice import EngineUnavailable, choose_engine
+    from runners.engines.fastest import known_speeds
     from runners.golden_set import check, read_golden_set
 
     again = "import or save the model again"
@@ -54,7 +55,11 @@ def _try_engine(model: SavedModel, settings: Settings) -> str:
         raise _Unusable(f"the files of {model.tag} are damaged ({damage}); {again}")
     try:
         engine = choose_engine(
-            model, settings.engine, streams=usable_cpus(), mkldnn=settings.mkldnn_enable
+            model,
+            settings.engine,
+            streams=usable_cpus(),
+            mkldnn=settings.mkldnn_enable,
+            speeds=known_speeds(model, settings.data_folder),
         )
         golden_set = read_golden_set(model.folder)
     except (EngineUnavailable, ValueError) as error:

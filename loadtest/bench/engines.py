@@ -6,6 +6,7 @@ its next call, and so costs nothing.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
@@ -17,15 +18,20 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
-from core.types import EngineName
+from core.settings import get_settings
+from core.types import VERSIONS, EngineName
 from loadtest.bench.plan import Plan
 from loadtest.traffic import Kind, texts_of
 from runners.classifier import Classifier
-from runners.cpu import usable_cpus
+from runners.cpu import cpu_identity, usable_cpus
 from runners.engines.choice import load_engine, saved_engines
 from runners.engines.engine import Engine
-from runners.model_store import SavedModel
+from runners.engines.fastest import time_in_process
+from runners.engines.speeds import SHAPES, fastest_engine
+from runners.model_store import SavedModel, find_model
 
 REFERENCE = "reference"
 _SHAPE_SECONDS = 5.0
@@ -183,3 +189,24 @@ def infer_all(engine: Engine, batches: list[tuple[Ids, Ids]], streams: int) -> N
     with ThreadPoolExecutor(streams) as threads:
         for _ in threads.map(engine.infer, *zip(*batches, strict=True)):
             pass
+
+
+def main() -> None:
+    """Print the texts/s of both served models' engines as a runner times them, and its choice."""
+    settings = get_settings()
+    for version in VERSIONS:
+        model = find_model(settings.model_tag(version))
+        names = saved_engines(model, mkldnn=settings.mkldnn_enable)
+        speeds = asyncio.run(time_in_process(model, names))
+        table = Table(f"{model.tag}, texts/s", box=None, pad_edge=False)
+        for rows, tokens in SHAPES:
+            table.add_column(f"{rows}x{tokens}", justify="right")
+        for name in names:
+            table.add_row(name, *(f"{figure:,.0f}" for figure in speeds.get(name, ())))
+        console = Console()
+        console.print(table)
+        console.print(f"chosen on {cpu_identity()}: {fastest_engine(names, speeds)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,9 @@ from models.registry.held_out import SideBySide
 
 _MIB = 1 << 20
 # Shown in their own tables, or above.
-_SHOWN_ELSEWHERE = {"engines", "files", "gates", "revision", "labels", "max_tokens", "pad_token_id"}
+_SHOWN_ELSEWHERE = {
+    "engines", "files", "gates", "revision", "labels", "max_tokens", "pad_token_id", "speeds"
+}  # fmt: skip
 
 
 def list_view(entries: Sequence[Entry]) -> Table:

@@ -83,8 +83,9 @@ def reproduce_engines(
 ) -> dict[EngineName, GateReport]:
     """Make the engines that passed their gate; return the figures of those that agree here too.
 
-    Without `first_only`, for a model that will be served elsewhere, engines that this machine
-    cannot run are among them, if they have no file that would be made here.
+    With `first_only`, for a quick start, the first that agrees ends the comparison. Engines that
+    were not compared are among them too, if they have no file that would be made here: a runner
+    checks the golden set on its CPU before it changes to another engine.
 
     Raises:
         InvalidCheckpoint: not even the float32 engine does.
@@ -108,7 +109,11 @@ def reproduce_engines(
             f"{difference:.4f} is the largest difference, {MAX_REFERENCE_DIFFERENCE:g} is allowed"
         )
     reports: dict[EngineName, GateReport] = {}
+    compared: set[EngineName] = set()
     for name in runnable_engines():
+        if first_only and reports:
+            break
+        compared.add(name)
         gate = recorded.engines.get(name)
         if gate is None or not gate.passed:
             continue
@@ -127,14 +132,10 @@ def reproduce_engines(
             remove_engine(model, name)
             continue
         reports[name] = gate
-        if first_only:
-            return reports
-    if not first_only:
-        elsewhere = recorded.engines.keys() - {*runnable_engines(), *ENGINES_WITH_FILES}
-        reports |= {
-            name: recorded.engines[name] for name in elsewhere if recorded.engines[name].passed
-        }
-    return reports
+    others = recorded.engines.keys() - compared - ENGINES_WITH_FILES
+    return reports | {
+        name: recorded.engines[name] for name in others if recorded.engines[name].passed
+    }
 
 
 def _classification(model: SavedModel, positive: float) -> Classification:

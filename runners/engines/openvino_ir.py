@@ -9,21 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.engines.engine import openvino_core
-from runners.engines.openvino_graph import WeightFormat, build_graph, in_8_bits
+from runners.engines.openvino_graph import SharedTensors, WeightFormat, build_graph, in_8_bits
 from runners.engines.weights import DistilBertWeights, is_distilbert
 
 if TYPE_CHECKING:
     import openvino
 
 
-def openvino_graph(folder: Path, exported: Path, weight_format: WeightFormat) -> openvino.Model:
+def openvino_graph(
+    folder: Path,
+    exported: Path,
+    weight_format: WeightFormat,
+    shared: SharedTensors | None = None,
+) -> openvino.Model:
     """The graph of the checkpoint in `folder`; `exported` is that of its float32 engine.
+
+    Graphs with the same `shared` hold their embeddings together.
 
     Raises:
         UnreadableWeights: the weights are not in float32, or of unknown names.
     """
     if is_distilbert(folder):
-        return build_graph(DistilBertWeights(folder), weight_format)
+        return build_graph(DistilBertWeights(folder), weight_format, shared)
     graph = openvino_core().read_model(exported)
     if weight_format == "int8":
         for operation in graph.get_ordered_ops():

@@ -64,7 +64,8 @@ def main() -> None:
     try:
         for version in VERSIONS:
             if version in sys.argv[1:]:
-                save_version(version, Source.starter)
+                # A runner times the engines once the service is ready.
+                save_version(version, Source.starter, timed=False)
     except (InvalidCheckpoint, StarterError) as error:
         raise SystemExit(str(error)) from None
     for tag in _outdated():

@@ -24,8 +24,9 @@ from runners.engines.choice import (
 )
 from runners.golden_set import check, read_golden_set
 from runners.integrity import ModelDamaged, file_digests
+from runners.loading import GoldenCheckFailed, load
 from runners.model_store import find_model
-from runners.slot import GoldenCheckFailed, Slot, load, slot_of
+from runners.slot import Slot, slot_of
 from scripts import models
 from tests.store import model_store_at
 from tests.written_by_deae1b3 import (

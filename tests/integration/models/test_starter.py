@@ -24,7 +24,7 @@ from transformers import (
 from core.paths import ROOT
 from core.types import VERSIONS, EngineName, Version
 from models.checkpoint import prepare
-from models.export.build import BuildProgress
+from models.export.build import ENGINES_WITH_FILES, BuildProgress
 from models.export.gate import MIN_TEXTS, GateReport
 from models.files import revision_of
 from models.starter.build import build_starter
@@ -239,6 +239,23 @@ def test_engine_of_another_cpu_needs_no_file_to_be_saved(copied: Path) -> None:
     assert reproduce(copied, replace(recorded, engines=elsewhere)) == elsewhere
     failed = {name: replace(gate, agreement=0.9) for name in elsewhere}
     assert reproduce(copied, replace(recorded, engines=failed)) == {}
+
+
+def test_quick_start_compares_one_engine_and_lists_the_others_without_a_file(copied: Path) -> None:
+    recorded = recorded_gates("v2")
+    assert recorded is not None
+    model = prepare(copied, "v2")
+    reference = Classifier(model, load_engine(model, REFERENCE, streams=1))
+    texts: list[int] = []
+    reproduced = reproduce_engines(
+        model, reference, recorded, first_only=True, progress=BuildProgress(on_texts=texts.append)
+    )
+    first = next(name for name in runnable_engines() if name in recorded.engines)
+    without_file = recorded.engines.keys() - ENGINES_WITH_FILES
+    assert next(iter(reproduced)) == first
+    assert reproduced.keys() == {first, *without_file}
+    # The reference, and one other.
+    assert sum(texts) == 2 * len(recorded.positive)
 
 
 def test_engine_that_failed_its_gate_is_not_tried(copied: Path) -> None:

@@ -95,11 +95,26 @@ def test_engines_that_pass_are_saved_with_their_figures(model_store: Path, tmp_p
     assert answers == pytest.approx([answers[0]] * len(answers), abs=0.01)
 
 
-def test_the_first_that_passes_ends_it(model_store: Path, tmp_path: Path) -> None:
+OPENVINO: EngineName = "openvino-int8"
+
+
+@pytest.mark.parametrize(
+    ("order", "files"),
+    [
+        ((OPENVINO, INT8), {"model.onnx"}),
+        ((INT8, OPENVINO), {"model.onnx", "model-int8.onnx"}),
+        ((INT8,), {"model.onnx", "model-int8.onnx"}),
+    ],
+)
+def test_fastest_only_makes_no_file_if_an_engine_without_one_passed(
+    order: tuple[EngineName, ...], files: set[str], model_store: Path, tmp_path: Path
+) -> None:
     folder = sure_checkpoint(tmp_path / "hub")
-    model = save(folder, EnginePlan((INT8, *runnable_engines()), some_texts(), first_only=True))
-    assert set(model.engines) == {REFERENCE, INT8}
-    assert files_of(model) == {"model.onnx", "model-int8.onnx"}
+    model = save(folder, EnginePlan(order, some_texts(), fastest_only=True))
+    has_file = "model-int8.onnx" in files or OPENVINO not in runnable_engines()
+    kept = [name for name in order if name in runnable_engines() and (name != INT8 or has_file)]
+    assert set(model.engines) == {REFERENCE, *kept}
+    assert ("model-int8.onnx" in files_of(model)) == has_file
 
 
 def test_an_engine_that_answers_otherwise_is_left_out(

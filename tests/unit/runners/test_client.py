@@ -31,6 +31,7 @@ class FakeBackend:
         self.errors: list[Exception] = []
         self.hangs = False
         self.revision = "r"
+        self.engine = "fake"
         self.answers_as: str | None = None
         self.tokens_per_second: float | None = None
         self.calls: list[list[str]] = []
@@ -69,6 +70,7 @@ class FakeBackend:
         observed_generation = self.requested[-1].generation if self.requested else 0
         return runner_description(
             revision=self.revision,
+            engine=self.engine,
             tokens_per_second=self.tokens_per_second,
             observed_generation=observed_generation,
         )
@@ -306,6 +308,19 @@ async def test_new_revision_replaces_the_old_one_in_the_metric(backend: FakeBack
     values = [
         counter("model_revision_info", version="v1", revision=revision, engine="fake")
         for revision in ("r", "r2")
+    ]
+    assert values == [0, 1]
+
+
+async def test_new_engine_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
+    runner = client(backend)
+    await runner.refresh()
+    backend.engine = "openvino-bf16"
+    await runner.refresh()
+    assert runner.description().engine == "openvino-bf16"
+    values = [
+        counter("model_revision_info", version="v1", revision="r", engine=engine)
+        for engine in ("fake", "openvino-bf16")
     ]
     assert values == [0, 1]
 

@@ -32,7 +32,7 @@ from tests.unit.checkpoints import tiny_checkpoint
 
 IDS = np.array([[2, 5, 7, 3], [2, 6, 3, 0]])
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
-OPENVINO: tuple[EngineName, ...] = ("openvino-bf16", "openvino-int8")
+OPENVINO: tuple[EngineName, ...] = ("openvino-bf16", "openvino-int8", "openvino-int8-bf16")
 
 
 @pytest.fixture
@@ -56,11 +56,30 @@ ONNX = ("onnxruntime-int8", "onnxruntime-fp32")
         ({"avx2", "avx512f"}, True, ONNX),
         ({"avx2", "avx_vnni"}, True, ("openvino-int8", *ONNX)),
         ({"avx2", "avx512_vnni"}, True, ("openvino-int8", *ONNX)),
-        ({"avx512_vnni", "avx512_bf16"}, True, (*OPENVINO, *ONNX)),
-        ({"avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"}, True, (*OPENVINO, *ONNX)),
+        (
+            {"avx512_vnni", "avx512_bf16"},
+            True,
+            ("openvino-int8-bf16", "openvino-bf16", "openvino-int8", *ONNX),
+        ),
+        (
+            {"avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"},
+            True,
+            ("openvino-bf16", "openvino-int8-bf16", "openvino-int8", *ONNX),
+        ),
+        ({"avx512_bf16"}, True, ("openvino-bf16", *ONNX)),
         ({"asimd", "asimddp", "i8mm", "bf16"}, False, ONNX),
     ],
-    ids=["AVX2", "unknown", "AVX-512", "AVX-VNNI", "AVX-512 VNNI", "Zen 4", "AMX", "ARM"],
+    ids=[
+        "AVX2",
+        "unknown",
+        "AVX-512",
+        "AVX-VNNI",
+        "AVX-512 VNNI",
+        "Zen 4",
+        "AMX",
+        "bf16 alone",
+        "ARM",
+    ],
 )
 def test_order_of_engines_follows_the_instructions_of_the_cpu(
     flags: set[str], x86: bool, order: tuple[EngineName, ...]

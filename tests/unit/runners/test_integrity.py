@@ -9,8 +9,8 @@ import pytest
 from core.settings import Settings
 from models.importing import import_checkpoint
 from runners.integrity import ModelDamaged
+from runners.loading import load
 from runners.model_store import find_model
-from runners.slot import load
 from tests.unit.checkpoints import tiny_checkpoint
 
 

@@ -1,0 +1,357 @@
+"""The fastest engine is chosen by what was measured on this CPU; the ENGINE setting wins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import pytest
+
+from core.settings import Settings
+from core.types import EngineName
+from core.version import VERSION
+from models.export.gate import GateReport
+from models.importing import import_checkpoint
+from runners.classifier import Classifier
+from runners.cpu import cpu_identity
+from runners.engines.choice import (
+    REFERENCE,
+    choose_engine,
+    load_engine,
+    runnable_engines,
+    saved_engines,
+)
+from runners.engines.fastest import find_fastest, known_speeds, time_in_process
+from runners.engines.speeds import (
+    SHAPES,
+    Speeds,
+    SpeedsFile,
+    fastest_engine,
+    speeds_here,
+    speeds_of,
+)
+from runners.engines.timing import time_engine
+from runners.golden_set import FILE
+from runners.model_store import SavedModel, find_model
+from runners.slot import slot_of
+from tests.unit.checkpoints import tiny_checkpoint
+from tests.waiting import until
+
+BF16: EngineName = "openvino-bf16"
+RECHECKED: EngineName = "openvino-int8-bf16"
+INT8: EngineName = "onnxruntime-int8"
+ORDER: tuple[EngineName, ...] = (RECHECKED, BF16, REFERENCE)
+PASSED = GateReport(2_000, 1.0, 0.0, 1.0, 1.0)
+
+
+@pytest.fixture
+def model(model_store: Path, tmp_path: Path) -> SavedModel:
+    """A tiny model that was saved with two engines, and no speeds."""
+    engines: dict[EngineName, GateReport] = {BF16: PASSED}
+    folder = tiny_checkpoint(tmp_path / "hub")
+    return import_checkpoint(folder, "v1", {}, lambda _model, _reference: engines)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, model: SavedModel) -> Settings:
+    return Settings(data_folder=tmp_path / "data", model_v1=model.tag, runner_threads=1)
+
+
+def equal(value: float) -> list[float]:
+    return [value] * len(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "fastest"),
+    [
+        ({}, RECHECKED),
+        ({BF16: equal(100)}, BF16),
+        ({RECHECKED: equal(100), BF16: equal(200), REFERENCE: equal(50)}, BF16),
+        ({RECHECKED: equal(100), BF16: equal(104)}, RECHECKED),
+        ({RECHECKED: equal(100), BF16: equal(106)}, BF16),
+        ({RECHECKED: equal(100), BF16: equal(104), REFERENCE: equal(108)}, REFERENCE),
+        ({RECHECKED: equal(100), BF16: equal(90), REFERENCE: equal(300)}, REFERENCE),
+        ({RECHECKED: [], BF16: equal(1), REFERENCE: []}, BF16),
+        ({RECHECKED: [], BF16: [], REFERENCE: []}, RECHECKED),
+        # No shape outweighs the others.
+        ({RECHECKED: [100, 100, 100, 100], BF16: [400, 50, 50, 130]}, BF16),
+        ({RECHECKED: [100, 100, 100, 100], BF16: [900, 30, 30, 30]}, RECHECKED),
+        # Of another number of shapes, and of an engine that this model lacks.
+        ({RECHECKED: [100, 100, 100], BF16: equal(1)}, BF16),
+        ({INT8: equal(1_000), BF16: equal(1)}, BF16),
+    ],
+)
+def test_fastest_engine_follows_the_figures_and_then_the_order(
+    speeds: Mapping[EngineName, list[float]], fastest: EngineName
+) -> None:
+    assert fastest_engine(ORDER, speeds) == fastest
+
+
+def saved_with(model: SavedModel, speeds: Speeds | None) -> SavedModel:
+    return replace(model, speeds=speeds)
+
+
+QUICK: dict[EngineName, list[float]] = {
+    RECHECKED: equal(50),
+    BF16: equal(60),
+    REFERENCE: equal(100),
+}
+
+
+@pytest.mark.parametrize(
+    ("speeds", "is_known"),
+    [
+        (speeds_here(QUICK), True),
+        (None, False),
+        (replace(speeds_here(QUICK), cpu="another CPU"), False),
+        (replace(speeds_here(QUICK), release="0.0.1"), False),
+    ],
+    ids=["this CPU", "not measured", "another CPU", "another release"],
+)
+def test_figures_of_a_model_count_on_the_cpu_and_release_that_measured_them(
+    model: SavedModel, tmp_path: Path, speeds: Speeds | None, is_known: bool
+) -> None:
+    known = known_speeds(saved_with(model, speeds), tmp_path)
+    assert known == (QUICK if is_known else {})
+
+
+def test_figures_of_this_host_come_before_those_of_the_model(
+    model: SavedModel, tmp_path: Path
+) -> None:
+    saved = saved_with(model, speeds_here(QUICK))
+    SpeedsFile(tmp_path, model.revision).save({BF16: equal(999)})
+    assert known_speeds(saved, tmp_path) == {**QUICK, BF16: equal(999)}
+
+
+def document(**changes: object) -> bytes:
+    speeds = {"release": VERSION, "cpu": cpu_identity(), "texts_per_second": QUICK}
+    return json.dumps(speeds | changes).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"\xff\x00",
+        document()[:-20],
+        document(release=None),
+        document(cpu=1),
+        document(texts_per_second=[1, 2]),
+        document(texts_per_second={BF16: "fast"}),
+        document(texts_per_second={BF16: [0, 1, 1, 1]}),
+        document(texts_per_second={BF16: [-1, 1, 1, 1]}),
+        document(texts_per_second={BF16: [None, 1, 1, 1]}),
+        document(texts_per_second={BF16: [1e300, 1, 1, 1]}),
+        b'{"release": "x", "cpu": "y", "texts_per_second": {"a": [NaN]}}',
+    ],
+)
+def test_damaged_figures_are_logged_and_do_not_count(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = SpeedsFile(tmp_path, "r")
+    file.path.parent.mkdir(parents=True)
+    file.path.write_bytes(content)
+    assert file.read() == {}
+    [warning] = [line.getMessage() for line in caplog.records]
+    assert warning.startswith("speeds-r.json cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    "content", [document(release="0.0.1"), document(cpu="another CPU, 2 cores, 0123")]
+)
+def test_figures_of_another_cpu_or_release_do_not_count(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = SpeedsFile(tmp_path, "r")
+    file.path.parent.mkdir(parents=True)
+    file.path.write_bytes(content)
+    assert (file.read(), caplog.records) == ({}, [])
+
+
+def test_figures_are_read_as_they_were_saved(tmp_path: Path) -> None:
+    file = SpeedsFile(tmp_path, "r")
+    assert file.read() == {}
+    file.save(QUICK)
+    assert file.read() == QUICK
+
+
+@pytest.mark.parametrize("metadata", [{}, {"speeds": None}, {"speeds": 1}, {"speeds": {"cpu": 1}}])
+def test_model_with_damaged_or_no_figures_has_none(metadata: dict[str, Any]) -> None:
+    assert speeds_of(metadata) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "engine"),
+    [("auto", REFERENCE), ("torch-fp32", REFERENCE), (BF16, BF16), (RECHECKED, RECHECKED)],
+)
+def test_measured_engine_is_chosen_unless_the_setting_names_one(
+    model: SavedModel, setting: str, engine: EngineName
+) -> None:
+    claiming = replace(model, engines=(RECHECKED, *model.engines))
+    assert choose_engine(claiming, setting, streams=1, speeds=QUICK).name == engine
+
+
+def test_engine_that_was_the_fastest_and_cannot_be_loaded_is_skipped(
+    model: SavedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    claiming = replace(model, engines=(INT8, *model.engines))
+    speeds = {**QUICK, INT8: equal(1_000)}
+    assert choose_engine(claiming, "auto", streams=1, speeds=speeds).name != INT8
+    assert "skipping onnxruntime-int8: " in caplog.text
+
+
+async def test_runner_measures_once_and_keeps_the_figures(
+    model: SavedModel, settings: Settings
+) -> None:
+    names = saved_engines(model)
+    fastest = await find_fastest(model.tag, settings)
+    file = SpeedsFile(settings.data_folder, model.revision)
+    speeds = file.read()
+    assert set(speeds) == set(names)
+    assert all(len(figures) == len(SHAPES) for figures in speeds.values())
+    assert fastest == fastest_engine(names, speeds)
+    file.save({**speeds, REFERENCE: equal(1e8)})
+    assert await find_fastest(model.tag, settings) == REFERENCE
+
+
+def test_model_that_is_saved_timed_has_the_figures_of_its_engines(
+    model_store: Path, tmp_path: Path
+) -> None:
+    engines: dict[EngineName, GateReport] = {BF16: PASSED}
+    folder = tiny_checkpoint(tmp_path / "hub")
+    saved = import_checkpoint(folder, "v1", {}, lambda _model, _reference: engines, timed=True)
+    assert set(known_speeds(saved, tmp_path)) == set(saved_engines(saved))
+
+
+async def test_figures_of_the_model_are_enough_on_the_same_cpu(
+    model: SavedModel, settings: Settings
+) -> None:
+    info = bentoml.models.get(model.tag)
+    metadata: dict[str, Any] = {
+        **info.info.metadata,
+        "speeds": {"release": VERSION, "cpu": cpu_identity(), "texts_per_second": QUICK},
+    }
+    bentoml.models.delete(model.tag)
+    with bentoml.models.create(model.tag, metadata=metadata):
+        pass
+    assert find_model(model.tag).speeds == speeds_here(QUICK)
+    assert await find_fastest(model.tag, settings) == REFERENCE
+    assert not SpeedsFile(settings.data_folder, model.revision).path.exists()
+
+
+@pytest.mark.parametrize("engine", [REFERENCE, BF16])
+async def test_nothing_is_measured_if_the_setting_names_an_engine(
+    model: SavedModel, settings: Settings, engine: EngineName
+) -> None:
+    named = settings.model_copy(update={"engine": engine})
+    assert await find_fastest(model.tag, named) is None
+    assert not settings.data_folder.exists()
+
+
+async def test_nothing_is_measured_if_a_model_has_one_engine(
+    model: SavedModel, settings: Settings
+) -> None:
+    assert (
+        await find_fastest(model.tag, settings.model_copy(update={"mkldnn_enable": False})) is None
+    )
+    assert not settings.data_folder.exists()
+
+
+async def test_data_folder_that_cannot_be_written_costs_the_figures_alone(
+    model: SavedModel, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.data_folder.write_text("no folder")
+    assert await find_fastest(model.tag, settings) in saved_engines(model)
+    assert f"speeds-{model.revision}.json cannot be written: " in caplog.text
+
+
+async def test_runners_of_one_host_measure_one_after_the_other(
+    model: SavedModel, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first, second = await asyncio.gather(*(find_fastest(model.tag, settings) for _ in range(2)))
+    assert first == second
+    measured = [line for line in caplog.records if "texts a second" in line.getMessage()]
+    assert len(measured) == 1
+
+
+def answer_otherwise(folder: Path) -> None:
+    answers = json.loads((folder / FILE).read_bytes())
+    for answer in answers:
+        answer["scores"] = {"negative": 1.0, "positive": 0.0}
+    answers[0]["scores"] = {"negative": 0.0, "positive": 1.0}
+    (folder / FILE).write_text(json.dumps(answers), encoding="utf-8")
+
+
+async def test_engine_that_cannot_be_loaded_has_no_figures(
+    model: SavedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    timed = await time_in_process(replace(model, engines=(INT8, REFERENCE)), (INT8, REFERENCE))
+    assert (timed[INT8], len(timed[REFERENCE])) == ([], len(SHAPES))
+    assert f"{model.tag}: {INT8} is not used: " in caplog.text
+
+
+async def test_engine_that_fails_its_golden_set_has_no_figures(
+    model: SavedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer_otherwise(model.folder)
+    assert await time_in_process(model, saved_engines(model)) == {}
+    assert "is not used: its probabilities differ" in caplog.text
+
+
+async def test_process_that_crashes_leaves_nothing_known(
+    model: SavedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    (model.folder / "tokenizer.json").write_text("garbage")
+    assert await time_in_process(model, saved_engines(model)) == {}
+    assert f"timing the engines of {model.tag} ended with 1" in caplog.text
+
+
+def test_every_shape_is_timed(model: SavedModel) -> None:
+    classifier = Classifier(model, load_engine(model, REFERENCE, streams=2))
+    figures = time_engine(classifier, 2)
+    assert len(figures) == len(SHAPES)
+    assert all(figure > 1 for figure in figures)
+
+
+async def test_runner_changes_to_the_fastest_engine_while_it_answers(
+    model: SavedModel, settings: Settings
+) -> None:
+    slower = next(name for name in saved_engines(model) if name in runnable_engines())
+    fastest = REFERENCE if slower != REFERENCE else slower
+    slot = await asyncio.to_thread(slot_of, "v1", settings)
+    assert slot.description.engine == slower
+    SpeedsFile(settings.data_folder, model.revision).save(QUICK)
+    is_over = asyncio.Event()
+
+    async def call() -> set[str]:
+        engines = set()
+        while not is_over.is_set():
+            [answer] = await slot.batcher.classify(["good film"], timeout_seconds=10)
+            engines.add(answer.engine)
+        return engines
+
+    calls = [asyncio.create_task(call()) for _ in range(4)]
+    try:
+        slot.choose_engine(after_seconds=0)
+        await until(lambda: slot.description.engine == fastest)
+        [answer] = await slot.batcher.classify(["good film"], timeout_seconds=10)
+        assert answer.engine == fastest
+    finally:
+        is_over.set()
+        engines = set().union(*await asyncio.gather(*calls))
+        await asyncio.to_thread(slot.close)
+    assert engines <= {slower, fastest}
+    # A restart begins with it.
+    again = await asyncio.to_thread(slot_of, "v1", settings)
+    assert again.description.engine == fastest
+    await asyncio.to_thread(again.close)
