@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,6 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from core.types import Classification
 from runners.engines.engine import Engine
+from runners.engines.rechecked import log_odds
 from runners.model_store import SavedModel
 from runners.packing import MAX_BATCH_TOKENS, pack
 
@@ -92,7 +92,7 @@ class Classifier:
 def _scores_of(model: SavedModel) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
     """The function from logits (rows, outputs) to probabilities (rows, labels) of a model."""
     if model.threshold is not None:
-        shift = math.log(model.threshold / (1 - model.threshold))
+        shift = log_odds(model.threshold)
         column = model.labels.index(model.outputs[0])
 
         def of_one_output(logits: NDArray[np.float32]) -> NDArray[np.float64]:

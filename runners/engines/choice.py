@@ -13,7 +13,7 @@ from runners.cpu import cpu_flags, is_x86
 from runners.engines.engine import Engine, OnnxEngine, OpenVinoEngine, Precision
 from runners.engines.openvino_graph import SharedTensors, WeightFormat
 from runners.engines.openvino_ir import openvino_graph
-from runners.engines.rechecked import RecheckedEngine
+from runners.engines.rechecked import RecheckedEngine, log_odds
 from runners.engines.speeds import EngineSpeeds, fastest_engine
 from runners.model_store import SavedModel
 
@@ -43,24 +43,27 @@ def _openvino(
     return OpenVinoEngine(graph, name, streams=streams, precision=precision)
 
 
-def _rechecked(folder: Path, streams: int) -> RecheckedEngine:
+def _rechecked(model: SavedModel, streams: int) -> RecheckedEngine:
     name: EngineName = "openvino-int8-bf16"
     shared: SharedTensors = {}
     return RecheckedEngine(
         name,
-        _openvino(folder, name, streams, "bf16", "int8", shared=shared),
-        _openvino(folder, name, streams, "bf16", "float16", shared=shared),
+        _openvino(model.folder, name, streams, "bf16", "int8", shared=shared),
+        _openvino(model.folder, name, streams, "bf16", "float16", shared=shared),
+        boundary=0.0 if model.threshold is None else log_odds(model.threshold),
     )
 
 
-_LOADERS: dict[EngineName, Callable[[Path, int], Engine]] = {
-    "onnxruntime-fp32": lambda folder, _: OnnxEngine(folder / ONNX_FILE, "onnxruntime-fp32"),
-    "onnxruntime-int8": lambda folder, _: OnnxEngine(folder / ONNX_INT8_FILE, "onnxruntime-int8"),
-    "openvino-bf16": lambda folder, streams: _openvino(
-        folder, "openvino-bf16", streams, "bf16", "float16"
+_LOADERS: dict[EngineName, Callable[[SavedModel, int], Engine]] = {
+    "onnxruntime-fp32": lambda model, _: OnnxEngine(model.folder / ONNX_FILE, "onnxruntime-fp32"),
+    "onnxruntime-int8": lambda model, _: OnnxEngine(
+        model.folder / ONNX_INT8_FILE, "onnxruntime-int8"
     ),
-    "openvino-int8": lambda folder, streams: _openvino(
-        folder, "openvino-int8", streams, "f32", "int8"
+    "openvino-bf16": lambda model, streams: _openvino(
+        model.folder, "openvino-bf16", streams, "bf16", "float16"
+    ),
+    "openvino-int8": lambda model, streams: _openvino(
+        model.folder, "openvino-int8", streams, "f32", "int8"
     ),
     "openvino-int8-bf16": _rechecked,
 }
@@ -109,7 +112,7 @@ def load_engine(model: SavedModel, name: EngineName, *, streams: int) -> Engine:
             f"{model.tag} was saved without {name}; it has {', '.join(model.engines) or 'none'}"
         )
     try:
-        return _LOADERS[name](model.folder, streams)
+        return _LOADERS[name](model, streams)
     except Exception as error:
         # Each library raises its own exceptions, which derive from Exception alone.
         # OpenVINO's first line is a place in its own code; the reason follows.

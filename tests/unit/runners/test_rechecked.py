@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runners.engines.rechecked import MARGIN, RecheckedEngine
+from runners.engines.rechecked import MARGIN, RecheckedEngine, log_odds
 
 Logits = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -109,3 +109,17 @@ def test_padding_of_the_other_texts_is_not_computed_again() -> None:
     exact = Table(EXACT)
     RecheckedEngine("both", Table(FAST), exact).infer(ids, mask)
     assert exact.shapes == [(2, 5)]
+
+
+@pytest.mark.parametrize("boundary", [0.0, log_odds(0.9)])
+@pytest.mark.parametrize(
+    ("offset", "is_close"), [(0.1, True), (-0.1, True), (0.3, False), (-2.0, False)]
+)
+def test_one_output_is_computed_again_near_its_boundary(
+    boundary: float, offset: float, is_close: bool
+) -> None:
+    exact = Table({1: (7.0,)})
+    fast = Table({1: (boundary + offset,)})
+    [[logit]] = RecheckedEngine("both", fast, exact, boundary=boundary).infer(*batch(1))
+    assert exact.rows == ([1] if is_close else [])
+    assert bool(logit == 7.0) is is_close
