@@ -41,6 +41,8 @@ def main(
     record: RecordOption = None,
 ) -> None:
     """Measure the service of this checkout and of REVISION in turns; show the ratios."""
+    if not revision:
+        raise typer.BadParameter("name a commit, tag or branch", param_hint="REVISION")
     sigterm_as_ctrl_c()
     cells = [(each, number) for each in kind or [Kind.distinct] for number in clients or [64]]
     rows = []

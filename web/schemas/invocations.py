@@ -30,7 +30,7 @@ class SplitFrame(BaseModel):
     model_config = ConfigDict(extra="forbid")
     columns: list[str] = Field(min_length=1)
     data: list[list[JsonValue]]
-    index: list[int | str] | None = None
+    index: list[JsonValue] | None = None
 
 
 class InvocationParameters(BaseModel):
