@@ -125,8 +125,10 @@ class PolicyNotFound(RequestError):
 class ModelNotFound(RequestError):
     status = 404
 
-    def __init__(self) -> None:
-        super().__init__("There is no such model; models are v1 and v2, and each has version 1")
+    def __init__(
+        self, detail: str = "There is no such model; models are v1 and v2, and each has version 1"
+    ) -> None:
+        super().__init__(detail)
 
 
 class PolicyConflict(RequestError):
