@@ -135,7 +135,9 @@ def test_random_paths_and_methods_add_no_metrics(client: httpx.Client) -> None:
     before = series(client)
     for number in range(5, 30):
         scan(number)
-    assert series(client) == before
+    # The drift of the predictions before may be found out meanwhile.
+    added = {line for line in series(client) - before if not line.startswith("model_drift_")}
+    assert added == set()
     assert not any("wp-admin" in line or "SCAN" in line for line in before)
     # BentoML's own know our routes.
     client.post("/predict", json={"text": "Seen by both."})
