@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+)
 
 from core.types import Version
 from web.schemas.predictions import RequestBody, example
@@ -30,7 +38,7 @@ class SplitFrame(BaseModel):
     model_config = ConfigDict(extra="forbid")
     columns: list[str] = Field(min_length=1)
     data: list[list[JsonValue]]
-    index: list[JsonValue] | None = None
+    index: list[StrictInt | StrictStr] | None = None
 
 
 class InvocationParameters(BaseModel):
