@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 LENGTH_BYTES = 4
 
 
@@ -45,3 +47,24 @@ class FrameReader:
             start = end
         del buffer[:start]
         return messages
+
+
+class FrameWriter:
+    """Sends messages; those of one turn of the event loop go out in one write."""
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        """Must be called in a running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._frames: list[bytes] = []
+
+    def send(self, message: bytes) -> None:
+        """Send a message, unless the connection ends before this turn does."""
+        if not self._frames:
+            self._loop.call_soon(self._flush)
+        self._frames.append(frame(message))
+
+    def _flush(self) -> None:
+        frames, self._frames = self._frames, []
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(frames))

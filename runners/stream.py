@@ -27,7 +27,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from core import tracing
 from core.types import Classification, DesiredModel, RunnerDescription
 from runners import wire
-from runners.framing import FrameReader, FrameTooLarge, frame
+from runners.framing import FrameReader, FrameTooLarge, FrameWriter
 from runners.lanes import Lane
 from runners.transport import CONNECT_SECONDS, MAX_REPLY_BYTES, BadReply, HttpRunner
 
@@ -62,8 +62,8 @@ class RunnerStream(asyncio.Protocol):
         self._frames = FrameReader(MAX_REPLY_BYTES)
         self._calls: dict[int, asyncio.Future[list[Classification]]] = {}
         self._numbers = itertools.count()
-        self._outgoing: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self._writer: FrameWriter
 
     async def classify(
         self, texts: list[str], timeout_seconds: float, lane: Lane
@@ -81,14 +81,14 @@ class RunnerStream(asyncio.Protocol):
         number = next(self._numbers)
         parent = tracing.trace_parent(tracing.current()) or ""
         message = wire.StreamCall(number, texts, timeout_seconds, lane, parent)
-        self._send(wire.encode_streamed(message))
+        self._writer.send(wire.encode_streamed(message))
         answer = self._calls[number] = self._loop.create_future()
         try:
             async with asyncio.timeout(timeout_seconds):
                 results: list[Classification] = await answer
         finally:
             if self._calls.pop(number, None) is not None and self._transport is not None:
-                self._send(wire.encode_streamed(wire.StreamCancel(number)))
+                self._writer.send(wire.encode_streamed(wire.StreamCancel(number)))
         if len(results) != len(texts):
             raise BadReply(f"{len(results)} results came back for {len(texts)} texts")
         return results
@@ -108,6 +108,7 @@ class RunnerStream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._writer = FrameWriter(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport, self.takes_calls = None, False
@@ -165,17 +166,6 @@ class RunnerStream(asyncio.Protocol):
         calls = [call for call in self._calls.values() if not call.done()]
         self._calls.clear()
         return calls
-
-    def _send(self, message: bytes) -> None:
-        """Send a message with the others of this turn of the event loop."""
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(frame(message))
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None:
-            self._transport.write(b"".join(outgoing))
 
 
 class StreamRunner:
