@@ -27,7 +27,7 @@ from core.asgi import (
 )
 from core.types import DesiredModel
 from runners import wire
-from runners.stream_endpoint import StreamEndpoint, Submit
+from runners.stream_endpoint import Batcher, StreamEndpoint
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -44,10 +44,10 @@ OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The functions that answer for a runner."""
+    """What answers for a runner."""
 
     posts: Mapping[str, Answer]  # by route
-    submit: Submit  # of each stream
+    batcher: Callable[[], Batcher]  # of each stream
 
 
 class _BodyTooLarge(Exception):
@@ -103,8 +103,8 @@ class RunnerEndpoints:
         elif scope["path"] == wire.STREAM_PATH and (
             upgrade := wanted_upgrade(scope, wire.STREAM_PROTOCOL)
         ):
-            submit = self._answers().submit
-            upgrade.switch(StreamEndpoint(submit, upgrade.connections, self._max_body_bytes))
+            batcher = self._answers().batcher
+            upgrade.switch(StreamEndpoint(batcher, upgrade.connections, self._max_body_bytes))
         elif scope["method"] in _BODILESS:
             await self._app(scope, receive, send)
         elif _values(scope, b"content-type") != [_CONTENT_TYPE]:
@@ -154,8 +154,8 @@ class RunnerEndpoints:
         raise _BodyTooLarge
 
 
-def answers_of(runner: Any, submit: Submit) -> Answers:
-    """The functions that answer for a `SentimentRunner`; `submit` answers its streams.
+def answers_of(runner: Any, batcher: Callable[[], Batcher]) -> Answers:
+    """What answers for a `SentimentRunner`; `batcher` answers its streams.
 
     They call its plain methods; a bound method would go through BentoML's client of the service.
     """
@@ -178,7 +178,7 @@ def answers_of(runner: Any, submit: Submit) -> Answers:
         cls.describe.route: answer_describe,
         cls.load.route: answer_load,
     }
-    return Answers(posts, submit)
+    return Answers(posts, batcher)
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

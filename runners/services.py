@@ -39,7 +39,7 @@ _answers: dict[Version, Answers] = {}
 
 
 def answers(version: Version) -> Answers:
-    """The functions that answer for the runner of this process."""
+    """What answers for the runner of this process."""
     return _answers[version]
 
 
@@ -57,8 +57,8 @@ class SentimentRunner:
             start_tracing(
                 f"{_settings.otel_service_name}-runner-{self.version}", _settings.traces_endpoint
             )
-        self._slot = slot_of(self.version, _settings)
-        _answers[self.version] = answers_of(self, self._slot.submit)
+        slot = self._slot = slot_of(self.version, _settings)
+        _answers[self.version] = answers_of(self, lambda: slot.batcher)
         start_runner_series(self.version)
         heartbeat.watch_compute(self._slot.progress)
         freeze_gc()

@@ -11,18 +11,16 @@ from functools import partial
 from typing import Any
 
 from bentoml.exceptions import NotFound
-from opentelemetry.trace import SpanContext
 
 from core import metrics
 from core.background import run_in_background
 from core.heartbeat import Work
 from core.settings import Settings
-from core.types import Classification, DesiredModel, EngineName, RunnerDescription, Version
+from core.types import DesiredModel, EngineName, RunnerDescription, Version
 from runners.chosen_model import Choice, ChosenModel, chosen_model
 from runners.engines.choice import EngineUnavailable
 from runners.engines.fastest import find_fastest
 from runners.integrity import ModelDamaged
-from runners.lanes import Lane
 from runners.loading import GoldenCheckFailed, Loaded, load
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -103,17 +101,6 @@ class Slot:
         self._next = desired
         if self._changing is None or self._changing.done():
             self._changing = run_in_background("ModelChange", self._load_requested, until_done=True)
-
-    def submit(
-        self,
-        texts: Sequence[str],
-        *,
-        timeout_seconds: float,
-        lane: Lane,
-        trace: SpanContext | None,
-    ) -> asyncio.Future[list[Classification]]:
-        """Put `texts` into the queue of the model that serves now (`TokenBatcher.submit`)."""
-        return self.batcher.submit(texts, timeout_seconds=timeout_seconds, lane=lane, trace=trace)
 
     def choose_engine(self, *, after_seconds: float = _CHOOSE_AFTER_SECONDS) -> None:
         """Begin to find out the fastest engine on this CPU, and then change to it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -14,7 +14,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind
 from core import tracing
 from core.types import Classification
 from runners import wire
-from runners.framing import FrameReader, FrameTooLarge, frame
+from runners.framing import FrameReader, FrameTooLarge, FrameWriter
 from runners.lanes import Lane
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -25,13 +25,10 @@ IDLE_SECONDS = 300.0
 Answer = asyncio.Future[list[Classification]]
 
 
-class Submit(Protocol):
-    """Puts texts into the runner's queue; the future is done once they are computed.
+class Batcher(Protocol):
+    """What a stream needs of a `TokenBatcher`."""
 
-    Raises ServiceUnavailable: there is no room, or the runner stops.
-    """
-
-    def __call__(
+    def submit(
         self,
         texts: Sequence[str],
         *,
@@ -48,23 +45,29 @@ class StreamEndpoint(asyncio.Protocol):
     none of its calls are read.
     """
 
-    def __init__(self, submit: Submit, connections: set[Any], max_frame_bytes: int) -> None:
-        """`connections` are those that the server asks to end when it stops."""
-        self._submit = submit
+    def __init__(
+        self, batcher: Callable[[], Batcher], connections: set[Any], max_frame_bytes: int
+    ) -> None:
+        """`batcher` is called for each call, because a change of the model changes it.
+
+        `connections` are those that the server asks to end when it stops.
+        """
+        self._batcher = batcher
         self._connections = connections
         self._frames = FrameReader(max_frame_bytes)
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, Answer] = {}
-        self._outgoing: list[bytes] = []
         self._stopping = False
         self._used_at = self._loop.time()
         self._transport: asyncio.Transport
+        self._writer: FrameWriter
         self._timer: asyncio.TimerHandle
 
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._writer = FrameWriter(self._transport)
         self._connections.add(self)
         self._timer = self._loop.call_later(IDLE_SECONDS, self._end_if_idle)
 
@@ -108,7 +111,7 @@ class StreamEndpoint(asyncio.Protocol):
             raise wire.WireError(f"call {request.number} is still being answered")
         span = self._span(request)
         try:
-            answer = self._submit(
+            answer = self._batcher().submit(
                 request.texts,
                 timeout_seconds=request.timeout_seconds,
                 lane=request.lane,
@@ -138,20 +141,13 @@ class StreamEndpoint(asyncio.Protocol):
         self._end_if_stopped()
 
     def _send(self, message: wire.StreamMessage) -> None:
-        """Send a message with the others of this turn of the event loop."""
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(frame(wire.encode_streamed(message)))
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        self._transport.write(b"".join(outgoing))
+        self._writer.send(wire.encode_streamed(message))
 
     # the end
 
     def _end_if_stopped(self) -> None:
         if self._stopping and not self._calls:
-            # After `_flush`: closing sends what was written.
+            # After the writer, whose turn comes first.
             self._loop.call_soon(self._transport.close)
 
     def _end_if_idle(self) -> None:

@@ -24,7 +24,7 @@ PICKLE = "application/vnd.bentoml+pickle"
 
 
 def answers(answer: Answer) -> Answers:
-    return Answers({"/classify": answer}, FakeQueue().submit)
+    return Answers({"/classify": answer}, FakeQueue)
 
 
 class Calls:

@@ -49,7 +49,7 @@ async def runner_pod(settings: Settings) -> AsyncIterator[str]:
     endpoints = RunnerEndpoints(
         PlainTextResponse("BentoML"),
         lambda: Answers(
-            {"/classify": answer_classify, "/describe": answer_describe}, FakeQueue(RESULT).submit
+            {"/classify": answer_classify, "/describe": answer_describe}, lambda: FakeQueue(RESULT)
         ),
         1_000_000,
     )

@@ -45,7 +45,7 @@ class Host:
         self.posts = 0
         endpoints = RunnerEndpoints(
             PlainTextResponse("BentoML", status_code=404),
-            lambda: Answers({"/classify": self._post}, self.queue.submit),
+            lambda: Answers({"/classify": self._post}, lambda: self.queue),
             MAX_BYTES,
         )
         self.app = RunnerKeyMiddleware(endpoints, keys)
