@@ -17,18 +17,14 @@ from redis.exceptions import ResponseError
 from cache.keys import PREFIX, revision_of
 from cache.write_behind import WriteBehind
 from core import metrics
-from core.coalescing import Bounds, CallDropped, Coalescer
-from core.redis import REDIS_FAILURES, WRONG_SERVER, RedisCircuit
+from core.coalescing import CallDropped, Coalescer
+from core.redis import MAX_WAIT_SECONDS, REDIS_FAILURES, ROUND_TRIPS, WRONG_SERVER, RedisCircuit
 from core.types import Classification
 
 logger = logging.getLogger("bentoml.sentiment.cache")
 
 # Long enough to spare Redis a burst of one text; short, so that flushing Redis soon flushes all.
 LOCAL_SECONDS = 60.0
-# Two commands of each kind run at once; calls that arrive meanwhile share the next command. The
-# client limits each command; a call that waits longer than this for its turn is a miss.
-ROUND_TRIPS = Bounds(calls=2, call_items=500, waiting_items=50_000)
-MAX_WAIT_SECONDS = 5.0
 # Answers that wait for a slow Redis: some 20 MB. It costs hits to drop the newest past that.
 MAX_WAITING_WRITES = 50_000
 FLUSH_SECONDS = 2.0

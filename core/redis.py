@@ -17,11 +17,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MasterDownError, ReadOnlyError, RedisError, ResponseError
 
 from core import metrics
+from core.coalescing import Bounds
 from core.errors import describe_error
 
 logger = logging.getLogger("bentoml.sentiment.redis")
 
 MAX_CONNECTIONS = 32
+# Two commands of a kind run at once; calls that arrive meanwhile share the next one. The client
+# limits each command; a call that waits longer than MAX_WAIT_SECONDS for its turn goes without.
+ROUND_TRIPS = Bounds(calls=2, call_items=500, waiting_items=50_000)
+MAX_WAIT_SECONDS = 5.0
 FAILURES = 3
 REST_SECONDS = 2
 # After this time without a failure, the success of another operation ends an outage too.
