@@ -12,7 +12,9 @@ comes last and has a default, and a reader ignores fields past those that it kno
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -122,10 +124,11 @@ class _Versioned(msgspec.Struct):
 # `DesiredModel` is the request for `/load`.
 Message = Classify | Results | Describe | DesiredModel | RunnerDescription
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 _encode = msgspec.msgpack.Encoder().encode
 _decode_version = msgspec.msgpack.Decoder(_Versioned).decode
-_request_decoder: msgspec.msgpack.Decoder[StreamRequest] = msgspec.msgpack.Decoder(StreamRequest)
-_reply_decoder: msgspec.msgpack.Decoder[StreamReply] = msgspec.msgpack.Decoder(StreamReply)
+_decode_request: Callable[[bytes], StreamRequest] = msgspec.msgpack.Decoder(StreamRequest).decode
+_decode_reply: Callable[[bytes], StreamReply] = msgspec.msgpack.Decoder(StreamReply).decode
 
 
 def encode(message: Message) -> bytes:
@@ -163,12 +166,10 @@ def decode(body: bytes, kind: type[M]) -> M:
         OtherWireVersion: it is of another version, which may have other fields.
         WireError: it is cut off, or has missing fields, wrong types or values out of range.
     """
-    try:
-        version = _decode_version(body).wire_version
-        if version == WIRE_VERSION:
-            return msgspec.msgpack.decode(body, type=kind)
-    except _UNREADABLE as error:
-        raise _unreadable(error) from error
+    version = _read(_decode_version, body).wire_version
+    if version == WIRE_VERSION:
+        message: M = _read(partial(msgspec.msgpack.decode, type=kind), body)
+        return message
     raise OtherWireVersion(
         f"the message has wire version {version}, and this process speaks {WIRE_VERSION}; "
         "run the same release in the API and in the runners"
@@ -181,10 +182,7 @@ def decode_stream_request(body: bytes) -> StreamRequest:
     Raises:
         WireError: it is cut off, or has missing fields, wrong types or values out of range.
     """
-    try:
-        return _request_decoder.decode(body)
-    except _UNREADABLE as error:
-        raise _unreadable(error) from error
+    return _read(_decode_request, body)
 
 
 def decode_stream_reply(body: bytes) -> StreamReply:
@@ -193,14 +191,14 @@ def decode_stream_reply(body: bytes) -> StreamReply:
     Raises:
         WireError: as `decode_stream_request`.
     """
+    return _read(_decode_reply, body)
+
+
+def _read(read: Callable[[bytes], T], body: bytes) -> T:
     try:
-        return _reply_decoder.decode(body)
+        return read(body)
     except _UNREADABLE as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: Exception) -> WireError:
-    # msgspec quotes an unknown word, of any length; the other errors quote what was sent.
-    is_quotable = isinstance(error, msgspec.DecodeError)
-    reason = str(error)[:_MAX_REASON_CHARACTERS] if is_quotable else type(error).__name__
-    return WireError(f"not a message of this wire: {reason}")
+        # msgspec quotes an unknown word, of any length; the other errors quote what was sent.
+        is_quotable = isinstance(error, msgspec.DecodeError)
+        reason = str(error)[:_MAX_REASON_CHARACTERS] if is_quotable else type(error).__name__
+        raise WireError(f"not a message of this wire: {reason}") from error
