@@ -11,7 +11,6 @@ from tokenizers import Encoding, Tokenizer
 
 from core.types import Classification
 from runners.engines.engine import Engine
-from runners.engines.rechecked import log_odds
 from runners.model_store import SavedModel
 from runners.packing import MAX_BATCH_TOKENS, pack
 
@@ -92,14 +91,13 @@ class Classifier:
 def _scores_of(model: SavedModel) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
     """The function from logits (rows, outputs) to probabilities (rows, labels) of a model."""
     if model.threshold is not None:
-        shift = log_odds(model.threshold)
         column = model.labels.index(model.outputs[0])
 
         def of_one_output(logits: NDArray[np.float32]) -> NDArray[np.float64]:
             # The softmax of 0 and x is the sigmoid of x. It is moved so that the threshold becomes
             # one half, and the likelier label is the answer.
             both = np.zeros((len(logits), 2))
-            both[:, column] = logits[:, 0] - shift
+            both[:, column] = logits[:, 0] - model.boundary
             return softmax(both)
 
         return of_one_output

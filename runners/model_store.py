@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,11 @@ class SavedModel:
     threshold: float | None = None
     licence: str | None = None
     speeds: Speeds | None = None
+
+    @property
+    def boundary(self) -> float:
+        """The logit between the classes of a model of one output: its sigmoid is the threshold."""
+        return 0.0 if self.threshold is None else math.log(self.threshold / (1 - self.threshold))
 
 
 def model_name(version: Version) -> str:

@@ -13,7 +13,7 @@ from runners.cpu import cpu_flags, is_x86
 from runners.engines.engine import Engine, OnnxEngine, OpenVinoEngine, Precision
 from runners.engines.openvino_graph import SharedTensors, WeightFormat
 from runners.engines.openvino_ir import openvino_graph
-from runners.engines.rechecked import RecheckedEngine, log_odds
+from runners.engines.rechecked import RecheckedEngine
 from runners.engines.speeds import EngineSpeeds, fastest_engine
 from runners.model_store import SavedModel
 
@@ -50,7 +50,7 @@ def _rechecked(model: SavedModel, streams: int) -> RecheckedEngine:
         name,
         _openvino(model.folder, name, streams, "bf16", "int8", shared=shared),
         _openvino(model.folder, name, streams, "bf16", "float16", shared=shared),
-        boundary=0.0 if model.threshold is None else log_odds(model.threshold),
+        boundary=model.boundary,
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,8 +57,3 @@ class RecheckedEngine:
             greatest = np.partition(logits, -2, axis=-1)[:, -2:]
             distances = greatest[:, 1] - greatest[:, 0]
         return distances
-
-
-def log_odds(probability: float) -> float:
-    """The logit whose sigmoid is `probability`, between 0 and 1."""
-    return math.log(probability / (1 - probability))
