@@ -130,19 +130,9 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
     (home / "models").symlink_to(where.models["v1"].folder.parent.parent)
     port = free_port()
     environment = {
-        "BENTOML_HOME": str(home),
-        "BENTOML_DO_NOT_TRACK": "true",
+        **_environment(home, port),
         "DATABASE_URL": where.postgres.render_as_string(hide_password=False),
         "REDIS_URL": where.redis_url,
-        # Two runs at once would ship each other's predictions, each to its own database.
-        "DATA_FOLDER": str(home / "data"),
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        # So that each user of the load is a client of its own.
-        "FORWARDED_ALLOW_IPS": "127.0.0.1",
-        "RATE_LIMIT_PREDICT": "off",
-        "RATE_LIMIT_BATCH": "off",
-        "RATE_LIMIT_ANALYTICS": "off",
         **{f"MODEL_{version.upper()}": model.tag for version, model in where.models.items()},
         **settings,
     }
@@ -160,27 +150,39 @@ def service_of(tree: Path, folder: Path, **settings: str) -> Iterator[Server]:
     Its models, databases and files are its own, in `folder`; the environment is this one's.
     """
     port = free_port()
-    environment = {
-        "BENTOML_HOME": str(folder / "home"),
-        "BENTOML_DO_NOT_TRACK": "true",
-        "DATA_FOLDER": str(folder / "data"),
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "FORWARDED_ALLOW_IPS": "127.0.0.1",
-        "RATE_LIMIT_PREDICT": "off",
-        "RATE_LIMIT_BATCH": "off",
-        **settings,
-    }
     with _running(
         tree.name,
         folder,
         ["scripts.serve"],
         port=port,
         ready_path="/readyz",
-        environment=environment,
+        environment={
+            **_environment(folder, port),
+            # Empty, so that `scripts.serve` starts databases of its own.
+            "DATABASE_URL": "",
+            "REDIS_URL": "",
+            **settings,
+        },
         tree=tree,
     ) as server:
         yield server
+
+
+def _environment(home: Path, port: int) -> dict[str, str]:
+    """What every service of ours gets: a home of its own, and no rate limits."""
+    return {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "true",
+        # Two runs at once would ship each other's predictions, each to its own database.
+        "DATA_FOLDER": str(home / "data"),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        # So that each user of the load is a client of its own.
+        "FORWARDED_ALLOW_IPS": "127.0.0.1",
+        "RATE_LIMIT_PREDICT": "off",
+        "RATE_LIMIT_BATCH": "off",
+        "RATE_LIMIT_ANALYTICS": "off",
+    }
 
 
 def baseline(where: Site) -> AbstractContextManager[Server]:
