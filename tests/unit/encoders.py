@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,10 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from models.importing import import_checkpoint
+from runners.model_store import SavedModel
+from tests.store import model_store_at
 
 # Latin, Cyrillic, Greek, Arabic, Han and Devanagari letters, and others; long and short.
 TEXTS = (
@@ -169,3 +174,12 @@ def _tokenizer(encoder: TinyEncoder) -> Tokenizer:
         special_tokens=[(mark, tokenizer.token_to_id(mark)) for mark in ends],
     )
     return tokenizer
+
+
+@contextmanager
+def imported_encoder(folder: Path, name: str) -> Iterator[tuple[Path, SavedModel]]:
+    """A checkpoint as its library wrote it, and the model that an import made of it."""
+    checkpoint = tiny_encoder(folder / "hub", name)
+    (folder / "models").mkdir()
+    with model_store_at(folder / "models"):
+        yield checkpoint, import_checkpoint(checkpoint, "v1", {})

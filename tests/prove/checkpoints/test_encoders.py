@@ -18,7 +18,7 @@ from runners.engines.choice import REFERENCE, load_engine
 from runners.model_store import SavedModel
 from tests.serving import ServedBento, serve
 from tests.store import model_store_at
-from tests.unit.encoders import ENCODERS, TEXTS, pipeline_scores, tiny_encoder
+from tests.unit.encoders import ENCODERS, TEXTS, imported_encoder, pipeline_scores, tiny_encoder
 
 Scores = Mapping[Sentiment, float]
 BOUNDS: dict[EngineName, float] = {"openvino-bf16": 0.03, "openvino-int8": 0.06}
@@ -28,11 +28,8 @@ BOUNDS: dict[EngineName, float] = {"openvino-bf16": 0.03, "openvino-int8": 0.06}
 def imported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, SavedModel]]:
-    folder = tmp_path_factory.mktemp(request.param)
-    checkpoint = tiny_encoder(folder / "hub", request.param)
-    (folder / "models").mkdir()
-    with model_store_at(folder / "models"):
-        yield checkpoint, import_checkpoint(checkpoint, "v1", {})
+    with imported_encoder(tmp_path_factory.mktemp(request.param), request.param) as imported:
+        yield imported
 
 
 def scores_of(model: SavedModel, name: EngineName) -> list[Scores]:

@@ -26,9 +26,8 @@ from runners.classifier import Classifier, softmax
 from runners.engines.choice import ONNX_FILE, REFERENCE, EngineUnavailable, load_engine
 from runners.model_store import InvalidCheckpoint, SavedModel, find_model
 from scripts import models
-from tests.store import model_store_at
 from tests.unit.checkpoints import tiny_checkpoint
-from tests.unit.encoders import TEXTS, pipeline_scores, tiny_encoder
+from tests.unit.encoders import TEXTS, imported_encoder, pipeline_scores, tiny_encoder
 from tests.unit.models.spoiling import Spoil, config, edit, remove, tokenizer
 
 # One of each tokenizer, positions of each kind. `make prove-checkpoints` has all architectures.
@@ -41,12 +40,8 @@ BOUNDS = MappingProxyType({"openvino-bf16": 0.03, "openvino-int8": 0.06})
 def imported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, SavedModel]]:
-    """A checkpoint as its library wrote it, and the model that an import made of it."""
-    folder = tmp_path_factory.mktemp(request.param)
-    checkpoint = tiny_encoder(folder / "hub", request.param)
-    (folder / "models").mkdir()
-    with model_store_at(folder / "models"):
-        yield checkpoint, import_checkpoint(checkpoint, "v1", {})
+    with imported_encoder(tmp_path_factory.mktemp(request.param), request.param) as imported:
+        yield imported
 
 
 def classifier(model: SavedModel, name: EngineName = REFERENCE) -> Classifier:
