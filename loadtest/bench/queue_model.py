@@ -13,7 +13,6 @@ import heapq
 import itertools
 import random
 import statistics
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,11 +37,11 @@ ROUNDS = 8
 class Costs:
     """Service times in milliseconds, on one core."""
 
-    api: float = 0.65  # of an API process for a text, half of it before the runner and half after
-    loop: float = 0.13  # of the runner's event loop for a text
-    behind: float = 0.3  # of the log shipper, PostgreSQL and Redis for a text: no request waits
+    api: float = 0.52  # of an API process for a text, half of it before the runner and half after
+    loop: float = 0.03  # of the runner's event loop for a text
+    behind: float = 0.08  # of the log shipper, PostgreSQL and Redis for a text: no request waits
     batch: float = 0.6  # of a batch, whatever is in it
-    token: float = 0.042  # of a padded token of a batch
+    token: float = 0.049  # of a padded token of a batch
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class Machine:
     cores: int
     apis: int
     clients: int
-    loops: int = 1
 
 
 @dataclass
@@ -104,11 +102,11 @@ class Simulation:
         self._now = 0.0
         self._queue = TextQueue(PLENTY, PLENTY)
         self._apis = [Station() for _ in range(machine.apis)]
-        self._loops = [Station() for _ in range(machine.loops)]
+        self._loop = Station()
         self._streams = self._idle_streams = machine.cores
         self._streams_busy = 0.0
         self._clients: dict[int, tuple[int, float]] = {}
-        self._done: deque[tuple[float, float]] = deque()
+        self._done: list[tuple[float, float]] = []
         self._batches: list[int] = []
         for client in range(machine.clients):
             self._at(client * 1e-4, partial(self._send, client))
@@ -118,12 +116,12 @@ class Simulation:
             self._now, _, action = heapq.heappop(self._events)
             action()
         skipped = int(WARM_UP * texts)
-        kept = list(self._done)[skipped:]
+        kept = self._done[skipped:]
         outcome = Outcome(kept[-1][0] - kept[0][0], [latency for _, latency in kept], self._batches)
         # Work that has come counts, also what is not done yet.
         outcome.busy = {
             "API": min(1.0, max(station.busy for station in self._apis) / self._now),
-            "runner's loop": min(1.0, max(station.busy for station in self._loops) / self._now),
+            "runner's loop": min(1.0, self._loop.busy / self._now),
             "streams": min(1.0, self._streams_busy / self._now / self._streams),
         }
         return outcome
@@ -140,10 +138,8 @@ class Simulation:
         self._at(there, partial(self._enter_loop, client, sent))
 
     def _enter_loop(self, client: int, sent: float) -> None:
-        loop = self._loops[client % len(self._loops)]
-        self._at(
-            loop.serve(self._now, self._costs.loop / 1_000), partial(self._enqueue, client, sent)
-        )
+        there = self._loop.serve(self._now, self._costs.loop / 1_000)
+        self._at(there, partial(self._enqueue, client, sent))
 
     def _enqueue(self, client: int, sent: float) -> None:
         call = Call(["a text"], "interactive", float("inf"), cast("Any", _Pending()), self._now)
