@@ -61,9 +61,9 @@ class Shipper:
     """
 
     def __init__(self, folder: Path, writer: Writer, *, poll_seconds: float) -> None:
-        """A transaction costs as much as fifty predictions, so there is one each `poll_seconds`.
+        """There is one transaction each `poll_seconds`, and none after the other but for a backlog.
 
-        A backlog is written without a pause.
+        A transaction costs far more than a prediction in it.
         """
         self._folder = folder
         self._writer = writer
