@@ -10,6 +10,7 @@ ServiceError
 |   |-- ModelNotFound       404
 |   |-- BodyTooSlow         408
 |   |-- PolicyConflict      409
+|   |-- RequestInProgress   409
 |   |-- BodyTooLarge        413
 |   |-- UnsupportedMedia    415
 |   |-- UnsupportedCoding   415
@@ -193,6 +194,12 @@ class _RetryableError(ServiceError):
 
 class RateLimited(_RetryableError, RequestError):
     status = 429
+
+
+class RequestInProgress(_RetryableError, RequestError):
+    """The first request with this Idempotency-Key is not answered yet."""
+
+    status = 409
 
 
 class UnavailableError(_RetryableError):

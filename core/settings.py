@@ -171,6 +171,8 @@ class Settings(BaseSettings):
     """time until a cached answer expires"""
     local_cache_entries: int = Field(2_000, ge=0, le=100_000_000)
     """answers cached in the memory of each API process; 0: none"""
+    idempotency_seconds: int = Field(86_400, ge=60, le=604_800)
+    """time for which Redis keeps the answer to a request with an Idempotency-Key"""
     redis_timeout_seconds: float = Field(0.25, gt=0, le=60)
     """longest wait for one Redis command"""
     redis_max_memory: MemorySize = "256mb"

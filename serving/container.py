@@ -45,6 +45,7 @@ from web.adapters.invocations import invocations_api
 from web.adapters.open_inference import infer_apis
 from web.adapters.text_classification import classification_apis
 from web.dashboard.page import add_dashboard
+from web.idempotency import IdempotentAnswers
 from web.json_api import PostApi
 from web.key_use import KeyUse
 from web.openapi import openapi_document
@@ -85,6 +86,9 @@ class Container:
                 "admin": settings.rate_limit_admin,
             },
         )
+        self.repeated = IdempotentAnswers(
+            self.redis, seconds=settings.idempotency_seconds, circuit=circuit
+        )
         self.key_use = KeyUse(keys, self.redis, circuit)
         self.cache = PredictionCache(
             self.redis,
@@ -109,7 +113,11 @@ class Container:
             self.engine, retention_days=settings.log_retention_days
         )
         self.reader = Reader(self.engine)
-        self.feedback = FeedbackStore(self.engine, settings.spool_folder())
+        self.feedback = FeedbackStore(
+            self.engine,
+            settings.spool_folder(),
+            request_seconds=settings.request_timeout_seconds,
+        )
         bounds = QueueBounds(
             texts=settings.max_queued_texts,
             tokens=settings.max_queued_tokens,

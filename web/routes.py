@@ -48,6 +48,11 @@ class Route:
         return tuple(paths)
 
     @property
+    def is_repeatable(self) -> bool:
+        """Whether an Idempotency-Key makes a repeat of a request harmless."""
+        return self.method == "POST" and self.scope == "predict"
+
+    @property
     def queries_database(self) -> bool:
         return self.method == "GET" and (
             self.limit == "analytics" or self.path.startswith("/admin/rollout")

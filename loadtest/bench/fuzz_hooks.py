@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import schemathesis
 
 from core.input_text import MAX_TEXT_CHARACTERS
+from web.idempotency import KEY_HEADER, KEY_PATTERN
 
 _USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")
 _INVISIBLE = re.compile(r"[^\u0000-\uffff]+")
@@ -36,3 +38,11 @@ def filter_body(_context: Any, body: Any) -> bool:
         and (len(text.strip()) <= MAX_TEXT_CHARACTERS < len(text) or _INVISIBLE.fullmatch(text))
         for text in texts
     )
+
+
+@schemathesis.hook
+def map_headers(_context: Any, headers: Any) -> Any:
+    """Give each request a key of its own; short ones come again with other bodies, a 422."""
+    if isinstance(headers, dict) and re.fullmatch(KEY_PATTERN, str(headers.get(KEY_HEADER, ""))):
+        return {**headers, KEY_HEADER: str(uuid4())}
+    return headers

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.errors import RateLimited, RunnerUnavailable
 from core.request_context import context_of
 from core.types import Version
-from tests.unit.fakes import counter
+from tests.unit.fakes import counter, no_repeats
 from web.body import JsonBodyReader
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
@@ -92,7 +92,9 @@ def serving(
     apis: Mapping[str, JsonApi], app: ASGIApp = framework, timeout_seconds: float = 0.05
 ) -> ASGIApp:
     reader = JsonBodyReader(MAX_BODY_BYTES, WAIT_SECONDS)
-    return ProblemMiddleware(JsonApiMiddleware(app, lambda: apis, reader, timeout_seconds))
+    return ProblemMiddleware(
+        JsonApiMiddleware(app, lambda: apis, reader, timeout_seconds, no_repeats)
+    )
 
 
 @pytest.fixture
@@ -242,7 +244,8 @@ async def test_lifespan_passes_through() -> None:
         sent.append(message)
 
     reader = JsonBodyReader(MAX_BODY_BYTES, WAIT_SECONDS)
-    await JsonApiMiddleware(lifespan, lambda: APIS, reader, 1)({"type": "lifespan"}, receive, send)
+    middleware = JsonApiMiddleware(lifespan, lambda: APIS, reader, 1, no_repeats)
+    await middleware({"type": "lifespan"}, receive, send)
     assert [message["type"] for message in sent] == [
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
