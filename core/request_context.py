@@ -30,6 +30,8 @@ class RequestContext:
     id: str
     # The API key's name, or the client's address: what limits count and the audit log names.
     caller: str = "unknown"
+    # Whether the caller's API key has the scope admin.
+    is_admin: bool = False
     # Those that the API key has for itself.
     limits: Mapping[LimitName, str] = field(default_factory=dict)
     admitted: bool = False  # by the load shedder

@@ -20,6 +20,7 @@ from core.setting_types import (
     CorsOrigins,
     DatabaseUrl,
     Host,
+    JobFolders,
     KeyFile,
     MemorySize,
     PathPrefix,
@@ -177,6 +178,18 @@ class Settings(BaseSettings):
     """longest wait for one Redis command"""
     redis_max_memory: MemorySize = "256mb"
     """memory of the private Redis, as 256mb; it evicts the least recently used keys"""
+
+    job_folders: JobFolders = Field(
+        (),
+        description="folders whose files POST /jobs may score by their path, with commas; unset: "
+        "none, jobs are uploaded",
+    )
+    job_upload_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 40)
+    """largest file that POST /jobs takes (413)"""
+    job_max_bytes: int = Field(10 << 30, ge=1 << 20, le=1 << 50)
+    """most bytes of all jobs' files in DATA_FOLDER/jobs; past it uploads are refused (507)"""
+    job_retention_hours: float = Field(72.0, gt=0, le=87_600)
+    """hours after its end until a job and its result are removed"""
 
     otel_exporter_otlp_endpoint: str | None = None
     """OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
@@ -40,6 +40,8 @@ from rollout.traffic import Traffic
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.transport import RunnerApi
+from scoring.job_runner import JobRunner
+from scoring.job_store import JobStore
 from serving.pipeline import PredictionPipeline
 from web.adapters.invocations import invocations_api
 from web.adapters.open_inference import infer_apis
@@ -52,11 +54,13 @@ from web.openapi import openapi_document
 from web.rate_limiter import RateLimiter
 from web.read_api.analytics import analytics_router
 from web.read_api.app import create_read_app
+from web.read_api.jobs import jobs_router
 from web.read_api.keys import keys_router
 from web.read_api.open_inference import open_inference_router
 from web.read_api.operations import operations_router
 from web.read_api.ping import ping_router
 from web.read_api.rollout import rollout_router
+from web.read_api.uploads import UploadBounds
 
 
 class Container:
@@ -145,6 +149,14 @@ class Container:
         self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_controller)
         self.traffic = Traffic(lambda: self.live_policy.record, self._is_held)
         self.shadow = Shadow(self._ask_challenger)
+        self.jobs = JobStore(
+            settings.data_folder / "jobs",
+            input_folders=settings.job_folders,
+            max_bytes=settings.job_max_bytes,
+            retention=timedelta(hours=settings.job_retention_hours),
+        )
+        self.job_runner = JobRunner(self.jobs, self.runners)
+        self.upload_bounds = UploadBounds(settings.job_upload_bytes, settings.body_timeout_seconds)
         self.pipeline = PredictionPipeline(
             self.runners,
             self.cache,
@@ -165,8 +177,10 @@ class Container:
         self.live_policy.start()
         self.rollout_controller.start()
         self.shadow.start()
+        self.job_runner.start()
 
     async def stop(self) -> None:
+        await self.job_runner.stop()
         await self.shadow.stop()
         await self.rollout_controller.stop()
         await self.live_policy.stop()
@@ -268,6 +282,7 @@ def read_app(
         analytics_router(lambda: container.reader),
         rollout_router(lambda: container),
         keys_router(lambda: container),
+        jobs_router(lambda: container),
         open_inference_router(lambda: container, ready),
         ping_router(ready),
     )

@@ -56,7 +56,8 @@ _FINGERPRINT_HEADERS = frozenset({b"accept", b"content-type", b"inference-header
 # After these, the log or the database may hold the request.
 _MAY_BE_RECORDED = (LogUnavailable, DeadlineExceeded, DatabaseUnavailable)
 
-Result = Literal["stored", "replayed", "not-stored"]
+# What became of a request; the first three are values of the header.
+Result = Literal["stored", "replayed", "not-stored", "in-progress", "other-request"]
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -198,14 +199,14 @@ class IdempotentAnswers:
             if has_lock and stored is None:
                 with self._circuit.calling("idempotency"):
                     await self._redis.delete(request.lock)
-            metrics.idempotent_requests.labels("other_request").inc()
+            _count("other-request")
             raise InvalidRequest(
                 f"This {KEY_HEADER} came before with another request; use a new key"
             )
         if stored is not None:
             return Answer(stored.body, stored.content_type, stored.headers)
         if not has_lock:
-            metrics.idempotent_requests.labels("in_progress").inc()
+            _count("in-progress")
             raise RequestInProgress(
                 f"The first request with this {KEY_HEADER} is not answered yet; try again in 1 s"
             )
@@ -252,7 +253,7 @@ class IdempotentAnswers:
 
 
 def _count(result: Result) -> bytes:
-    metrics.idempotent_requests.labels(result.replace("-", "_")).inc()
+    metrics.idempotent_requests.labels(result).inc()
     return result.encode()
 
 

@@ -48,9 +48,10 @@ def openapi_document(
         servers=SERVERS,
     )
     for path, operations in document["paths"].items():
-        route = listed_route("GET", path)
-        problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
-        operations["get"]["responses"].update(_problem_replies((*problems, *route.problems)))
+        for method, operation in operations.items():
+            route = listed_route(method.upper(), path)
+            problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
+            operation["responses"].update(_problem_replies((*problems, *route.problems)))
     for api in post_apis:
         document["paths"].setdefault(api.route.path, {})["post"] = _operation(api)
 

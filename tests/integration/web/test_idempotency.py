@@ -293,13 +293,13 @@ async def test_answer_that_is_too_large_is_computed_again_with_its_id(
 async def test_without_redis_the_answer_says_that_it_is_not_stored() -> None:
     away = connect(f"redis://127.0.0.1:{free_port()}", timeout_seconds=0.2)
     service, headers = Service(away), keyed()
-    not_stored = counter("idempotent_requests_total", result="not_stored")
+    not_stored = counter("idempotent_requests_total", result="not-stored")
     async with service.client() as client:
         for _ in range(5):
             reply = await client.post("/predict", json={"text": "good"}, headers=headers)
             assert (reply.status_code, reply.headers[RESULT]) == (200, "not-stored")
     assert service.calls == 5
-    assert counter("idempotent_requests_total", result="not_stored") - not_stored == 5
+    assert counter("idempotent_requests_total", result="not-stored") - not_stored == 5
     await away.aclose()
 
 
