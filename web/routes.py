@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -60,9 +61,9 @@ class Route:
 
 
 JOBS_PATH = "/jobs"
-JOBS_FOLDER = "/jobs/"
 _JOB = "/jobs/{job}"
 _JOB_FILES = ("result", "rejected")
+_JOB_TEMPLATE = re.compile(r"/jobs/[^/]+(?P<file>/result|/rejected)?")
 _MODEL_PATHS = ("/v2/models/{model}", "/v2/models/{model}/versions/{model_version}")
 
 ROUTES = (
@@ -98,10 +99,10 @@ ROUTES = (
         *("POST", JOBS_PATH, "predict", "predict"),
         traced=True,
         success_status=201,
-        problems=(408, 413, 415, 429, 507),
+        problems=(400, 408, 413, 415, 429, 507),
     ),
     Route("DELETE", _JOB, "predict", "predict", success_status=204, problems=(404, 429)),
-    Route("GET", JOBS_PATH, "predict", "predict", problems=(429,)),
+    Route("GET", JOBS_PATH, "predict", "predict", traced=True, problems=(429,)),
     Route("GET", _JOB, "predict", "predict", problems=(404, 429)),
     *(
         Route("GET", f"{_JOB}/{name}", "predict", "predict", problems=(404, 409, 416, 429))
@@ -185,10 +186,8 @@ def route_of(method: str, path: str) -> Route:
 
 def _template(path: str) -> str:
     """The path as the table has it: ids of jobs are no closed set."""
-    if not path.startswith(JOBS_FOLDER):
-        return path
-    name = path.rpartition("/")[2]
-    return f"{_JOB}/{name}" if name in _JOB_FILES else _JOB
+    match = path.startswith("/jobs/") and _JOB_TEMPLATE.fullmatch(path)
+    return f"{_JOB}{match['file'] or ''}" if match else path
 
 
 def listed_route(method: str, path: str) -> Route:
