@@ -116,7 +116,7 @@ _FEEDBACK_FROM = {
 }
 
 
-_RETRIED = frozenset({"429", "503", "504"})
+_RETRIED = frozenset({"429", "503", "504", "507"})
 # No header is always there: limits can be off, and the 503 of /health is a report of its own.
 _HEADERS = {
     "Retry-After": {

@@ -96,7 +96,7 @@ async def test_killed_api_worker_breaks_only_its_open_requests(stack: Stack) -> 
 
 
 async def test_job_of_killed_api_workers_goes_on_where_it_was(stack: Stack) -> None:
-    rows = 3_000
+    rows = 1_400
     content = "id,text\n" + "".join(f"{row},A film of {row} words.\n" for row in range(rows))
 
     async with stack.bento.async_client() as client:
