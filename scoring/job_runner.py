@@ -212,7 +212,7 @@ def _why_it_waits(error: Exception) -> str | None:
             return error.detail
         case ModelChanged() | CannotResume(changed=("models",)):
             return "A model was replaced, and the job begins again with the new one"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):
             return "The disk is full"
     return None
 

@@ -58,7 +58,7 @@ def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:
     """Options of CORSMiddleware: what scripts of `origins` may send and read."""
     return {
         "allow_origins": origins,
-        "allow_methods": ("GET", "HEAD", "POST", "DELETE"),
+        "allow_methods": ("GET", "HEAD", "POST"),
         # All, because a page's instrumentation adds headers of its own: traceparent, baggage,
         # sentry-trace, x-datadog-...; the operator trusts the page with more than these.
         "allow_headers": ("*",),

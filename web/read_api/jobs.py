@@ -29,6 +29,7 @@ from web.read_api.uploads import UploadBounds, receive_file
 from web.routes import JOBS_PATH
 from web.schemas.jobs import JobList, JobReply
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A caller may have so many jobs that have not ended.
 MAX_UNFINISHED = 20
 MEDIA_TYPES: dict[JobFormat, str] = {
@@ -203,7 +204,7 @@ async def _store(parts: JobParts, request: Request, job: JobRequest) -> None:
             await asyncio.to_thread(parts.jobs.drop_upload, upload)
         if isinstance(error, ModuleNotFoundError):
             raise invalid_field("file", NEEDS_PYARROW) from error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise StorageFull("The disk is full", retry_after_seconds=60) from error
         if isinstance(error, ValueError):  # it cannot be read as the request says
             raise invalid_field("file", str(error)) from error

@@ -77,11 +77,13 @@ async def _receive(
             parts.clear()
             waiting = 0
         if part is None:
+            await asyncio.to_thread(file.flush)
             return
 
 
 def _open(file: Path) -> BinaryIO:
-    return open(file, "wb", buffering=0, opener=open_private)
+    # Buffered: a raw file may write less than it is given.
+    return open(file, "wb", opener=open_private)
 
 
 def _check_size(size: int, bounds: UploadBounds) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import resource
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -335,7 +337,35 @@ async def test_result_that_was_whole_when_the_process_died_is_done(
     assert stored.result.read_bytes() == whole
 
 
-async def test_full_disk_makes_a_job_wait(tmp_path: Path) -> None:
+@contextmanager
+def no_larger_files(most_bytes: int) -> Iterator[None]:
+    """As on a full disk: no file of this process may grow past this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_disk_that_takes_no_more_makes_a_job_wait_and_refuses_uploads(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    job = await add(client, LONG)
+    await service.v1.entered.wait()
+    with no_larger_files(40_000):
+        service.v1.gate.set()
+        report = await ended(client, job, "waiting")
+        assert report["reason"] == "The disk is full"
+        reply = await client.post("/jobs", content=LONG, headers=CSV)
+        assert (reply.status_code, reply.json()["detail"]) == (507, "The disk is full")
+    report = await ended(client, job)
+    assert (report["state"], report["scored"]) == ("done", 3_000)
+    assert not list(service.jobs.folder.glob(".upload-*"))
+
+
+async def test_jobs_that_use_all_of_their_room_wait(tmp_path: Path) -> None:
     service = JobService(tmp_path / "jobs", max_bytes=1_000_000)
     service.runner.start()
     async with service.client() as client:
