@@ -12,6 +12,7 @@ All API processes of the host read these files. One of them writes the status: s
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -158,7 +159,13 @@ class JobStore:
         write_atomically(folder / "job.json", msgspec.json.encode(request))
         _sync(folder / "job.json")
         _sync(folder)
-        folder.rename(self.folder / str(request.id))
+        try:
+            folder.rename(self.folder / str(request.id))
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            # The same request came twice at once, with an Idempotency-Key.
+            shutil.rmtree(folder, ignore_errors=True)
         _sync(self.folder)
 
     def find(self, id_: str) -> StoredJob:
@@ -175,13 +182,11 @@ class JobStore:
 
     def jobs(self) -> list[StoredJob]:
         """All jobs, the oldest first."""
+        names: list[str] = []
         with suppress(FileNotFoundError):
-            return [
-                job
-                for folder in sorted(self.folder.iterdir())
-                if not folder.name.startswith(".") and (job := self._read(folder)) is not None
-            ]
-        return []
+            names = [name for name in os.listdir(self.folder) if not name.startswith(".")]
+        found = [job for name in names if (job := self._read(self.folder / name)) is not None]
+        return sorted(found, key=lambda job: job.request.created_at)
 
     def remove(self, job: StoredJob) -> None:
         """Remove a job with all its files. A job that runs notices it, and stops."""

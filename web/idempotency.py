@@ -43,6 +43,7 @@ RESULT_HEADER = "Idempotency-Result"
 # A string of the draft is quoted; Stripe's clients send a bare one. A comma would join two headers.
 KEY_PATTERN = r'("[!#-+\--\[\]-~]{1,255}"|[!#-+\--\[\]-~]{1,255})'
 MAX_KEY_CHARACTERS = 255
+OTHER_REQUEST = f"This {KEY_HEADER} came before with another request; use a new key"
 KEY_PREFIX = "sentiment-idempotency"
 # A batch of 100 texts is answered by some 20 KiB.
 MAX_ANSWER_BYTES = 1 << 20
@@ -200,9 +201,7 @@ class IdempotentAnswers:
                 with self._circuit.calling("idempotency"):
                     await self._redis.delete(request.lock)
             _count("other-request")
-            raise InvalidRequest(
-                f"This {KEY_HEADER} came before with another request; use a new key"
-            )
+            raise InvalidRequest(OTHER_REQUEST)
         if stored is not None:
             return Answer(stored.body, stored.content_type, stored.headers)
         if not has_lock:

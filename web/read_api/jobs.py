@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Protocol
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
+from msgspec.structs import replace
 
 from core.errors import (
     InvalidRequest,
@@ -25,6 +27,7 @@ from core.jobs import JobFormat, JobReport, JobRequest, JobStatus
 from core.request_context import RequestContext, context_of
 from core.types import VERSIONS, Version
 from core.uuid7 import new_id
+from web.idempotency import KEY_HEADER, KEY_PATTERN, OTHER_REQUEST, RESULT_HEADER, key_of
 from web.read_api.uploads import UploadBounds, receive_file
 from web.routes import JOBS_PATH
 from web.schemas.jobs import JobList, JobReply
@@ -48,13 +51,21 @@ NEEDS_PYARROW = (
     "requirements/score.lock"
 )
 _BODY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": KEY_HEADER,
+            "in": "header",
+            "description": "With the key of an earlier request the answer is its job as of now.",
+            "schema": {"type": "string", "pattern": f"^{KEY_PATTERN}$"},
+        }
+    ],
     "requestBody": {
         "description": "The file; none with `path`.",
         "required": False,
         "content": {
             media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in FORMATS
         },
-    }
+    },
 }
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {name: {} for name in MEDIA_TYPES.values()}}
@@ -121,9 +132,11 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
     ) -> JobReply:
         """Score a file in the background: the body, or a file on the service's host."""
         context = context_of(request.scope)
+        sent_keys = [key.encode("latin-1") for key in request.headers.getlist(KEY_HEADER)]
+        id_of_key = _id_of(context.caller, key_of(sent_keys)) if sent_keys else None
         from_format = from_ or _format_of(request, path)
         job = JobRequest(
-            id=new_id(datetime.now(UTC)),
+            id=id_of_key or new_id(datetime.now(UTC)),
             owner=context.caller,
             created_at=datetime.now(UTC),
             column=column,
@@ -136,10 +149,15 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
             encoding=encoding,
             path=path,
         )
-        await asyncio.to_thread(_check_number, parts().jobs, context.caller)
-        await _store(parts(), request, job)
+        stored = await asyncio.to_thread(_find_same, parts().jobs, job) if id_of_key else None
+        if id_of_key:
+            response.headers[RESULT_HEADER] = "replayed" if stored else "stored"
+        if stored is None:
+            await asyncio.to_thread(_check_number, parts().jobs, context.caller)
+            await _store(parts(), request, job)
+            stored = await asyncio.to_thread(parts().jobs.find, str(job.id))
         response.headers["location"] = f"jobs/{job.id}"
-        return JobReply.of(await asyncio.to_thread(parts().jobs.find(str(job.id)).report))
+        return JobReply.of(await asyncio.to_thread(stored.report))
 
     @router.get("")
     async def list_jobs(request: Request) -> JobList:
@@ -217,6 +235,26 @@ def _file(path: Path, media_type: str) -> FileResponse:
 
 def _may_see(context: RequestContext, job: StoredJob) -> bool:
     return context.is_admin or job.request.owner == context.caller
+
+
+def _id_of(caller: str, key: bytes) -> UUID:
+    """The id of the job that a caller makes with an Idempotency-Key."""
+    return uuid5(NAMESPACE_OID, f"{caller}\0{key.decode()}")
+
+
+def _find_same(jobs: Jobs, request: JobRequest) -> StoredJob | None:
+    """The job that an earlier request with the same key has made.
+
+    Raises:
+        InvalidRequest: it has other options.
+    """
+    try:
+        found = jobs.find(str(request.id))
+    except JobNotFound:
+        return None
+    if replace(found.request, created_at=request.created_at) != request:
+        raise InvalidRequest(OTHER_REQUEST)
+    return found
 
 
 def _check_number(jobs: Jobs, owner: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import os
@@ -161,6 +162,33 @@ async def test_upload_without_a_length_is_bounded_too(
     reply = await client.post("/jobs", content=endless(), headers=CSV)
     assert reply.status_code == 413
     assert not list(service.jobs.folder.glob(".upload-*"))
+
+
+async def test_upload_repeated_with_its_idempotency_key_is_the_same_job(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    headers = CSV | {"Idempotency-Key": "the-file-of-monday"}
+    uploads = [client.post("/jobs", content=ROWS, headers=headers) for _ in range(4)]
+    replies = [*await asyncio.gather(*uploads)]
+    replies.append(await client.post("/jobs", content=ROWS, headers=headers))
+    assert {reply.status_code for reply in replies} == {201}
+    [job] = {reply.json()["id"] for reply in replies}
+    assert replies[-1].headers["idempotency-result"] == "replayed"
+    assert [listed["id"] for listed in (await client.get("/jobs")).json()["jobs"]] == [job]
+    assert not list(service.jobs.folder.glob(".upload-*"))
+    other = await client.post("/jobs", content=ROWS, headers=headers, params={"limit": "1"})
+    assert (other.status_code, other.json()["detail"]) == (
+        422, "This Idempotency-Key came before with another request; use a new key",
+    )  # fmt: skip
+    invalid = await client.post("/jobs", content=ROWS, headers=CSV | {"Idempotency-Key": "a b"})
+    assert invalid.status_code == 400
+    async with service.client("bob") as bob:
+        assert (await bob.post("/jobs", content=ROWS, headers=headers)).json()["id"] != job
+    service.v1.gate.set()
+    await ended(client, job)
+    again = await client.post("/jobs", content=ROWS, headers=headers)
+    assert (again.json()["id"], again.json()["state"]) == (job, "done")
 
 
 async def test_job_is_seen_by_its_key_and_by_admins_alone(
