@@ -182,10 +182,10 @@ class JobStore:
 
     def jobs(self) -> list[StoredJob]:
         """All jobs, the oldest first."""
-        names: list[str] = []
+        folders: list[Path] = []
         with suppress(FileNotFoundError):
-            names = [name for name in os.listdir(self.folder) if not name.startswith(".")]
-        found = [job for name in names if (job := self._read(self.folder / name)) is not None]
+            folders = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        found = [job for folder in folders if (job := self._read(folder)) is not None]
         return sorted(found, key=lambda job: job.request.created_at)
 
     def remove(self, job: StoredJob) -> None:
