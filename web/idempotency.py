@@ -162,7 +162,8 @@ class IdempotentAnswers:
                 await self._release(request, begun, error)
             raise
         stored = None
-        with suppress(*REDIS_FAILURES):
+        # A value of another program, which came in between, cannot be decoded.
+        with suppress(*REDIS_FAILURES, msgspec.MsgspecError, UnicodeError):
             stored = await self._store(request, begun, computed)
         result: Result = "not-stored" if stored is None else "stored"
         context.response_headers[_RESULT_HEADER] = _count(result)

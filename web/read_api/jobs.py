@@ -20,14 +20,13 @@ from core.errors import (
     JobUnfinished,
     RateLimited,
     StorageFull,
-    UnsupportedMedia,
     invalid_field,
 )
 from core.jobs import JobFormat, JobReport, JobRequest, JobStatus
 from core.request_context import RequestContext, context_of
-from core.types import VERSIONS, Version
 from core.uuid7 import new_id
 from web.idempotency import KEY_HEADER, KEY_PATTERN, OTHER_REQUEST, RESULT_HEADER, key_of
+from web.read_api.job_options import FORMATS, MEDIA_TYPES, format_of, versions_of
 from web.read_api.uploads import UploadBounds, receive_file
 from web.routes import JOBS_PATH
 from web.schemas.jobs import JobList, JobReply
@@ -35,17 +34,6 @@ from web.schemas.jobs import JobList, JobReply
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A caller may have so many jobs that have not ended.
 MAX_UNFINISHED = 20
-MEDIA_TYPES: dict[JobFormat, str] = {
-    "csv": "text/csv",
-    "jsonl": "application/jsonlines",
-    "parquet": "application/vnd.apache.parquet",
-}
-FORMATS: dict[str, JobFormat | None] = {
-    **{media_type: format_ for format_, media_type in MEDIA_TYPES.items()},
-    "text/tab-separated-values": "csv",
-    "application/x-ndjson": "jsonl",
-    "application/octet-stream": None,  # `from` says it
-}
 NEEDS_PYARROW = (
     "needs pyarrow (Parquet, zstd), which this service does not have; its operator can install "
     "requirements/score.lock"
@@ -134,13 +122,13 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         context = context_of(request.scope)
         sent_keys = [key.encode("latin-1") for key in request.headers.getlist(KEY_HEADER)]
         id_of_key = _id_of(context.caller, key_of(sent_keys)) if sent_keys else None
-        from_format = from_ or _format_of(request, path)
+        from_format = from_ or format_of(request, path)
         job = JobRequest(
             id=id_of_key or new_id(datetime.now(UTC)),
             owner=context.caller,
             created_at=datetime.now(UTC),
             column=column,
-            versions=_versions(versions),
+            versions=versions_of(versions),
             from_format=from_format,
             to_format=to or from_format,
             keep=tuple(dict.fromkeys(id_.split(","))) if id_ is not None else None,
@@ -265,37 +253,3 @@ def _check_number(jobs: Jobs, owner: str) -> None:
         raise RateLimited(
             f"A caller may have {MAX_UNFINISHED} jobs that have not ended", retry_after_seconds=60
         )
-
-
-def _versions(text: str) -> tuple[Version, ...]:
-    requested = [name.strip() for name in text.split(",")]
-    known = tuple(version for version in VERSIONS if version in requested)
-    if not known or len(known) != len(requested):
-        raise invalid_field("versions", "must be v1, v2 or v1,v2")
-    return known
-
-
-def _format_of(request: Request, path: str | None) -> JobFormat:
-    if path is not None:
-        return _format_of_name(path)
-    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if sent not in FORMATS:
-        refusal = UnsupportedMedia(f"Send one Content-Type: {' or '.join(FORMATS)}")
-        refusal.headers = {"Accept-Post": ", ".join(FORMATS)}
-        raise refusal
-    format_ = FORMATS[sent]
-    if format_ is None:
-        raise invalid_field("from", "is required for this content type: csv, jsonl or parquet")
-    return format_
-
-
-def _format_of_name(path: str) -> JobFormat:
-    suffixes = [suffix for suffix in Path(path).suffixes if suffix not in (".gz", ".zst")]
-    match suffixes[-1:]:
-        case [".csv" | ".tsv"]:
-            return "csv"
-        case [".jsonl" | ".ndjson"]:
-            return "jsonl"
-        case [".parquet"]:
-            return "parquet"
-    raise InvalidRequest("from: is required for this name of a file: csv, jsonl or parquet")
