@@ -41,8 +41,7 @@ def filter_body(_context: Any, body: Any) -> bool:
 
 
 @schemathesis.hook
-def map_headers(_context: Any, headers: Any) -> Any:
+def before_call(_context: Any, case: Any, **_options: Any) -> None:
     """Give each request a key of its own; short ones come again with other bodies, a 422."""
-    if isinstance(headers, dict) and re.fullmatch(KEY_PATTERN, str(headers.get(KEY_HEADER, ""))):
-        return {**headers, KEY_HEADER: str(uuid4())}
-    return headers
+    if case.headers and re.fullmatch(KEY_PATTERN, str(case.headers.get(KEY_HEADER, ""))):
+        case.headers[KEY_HEADER] = str(uuid4())
