@@ -12,6 +12,7 @@ from core.input_text import MAX_TEXT_CHARACTERS
 from web.idempotency import KEY_HEADER, KEY_PATTERN
 
 _USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")
+UNKNOWN_HEADER = "x-schemathesis-unknown-property"
 _INVISIBLE = re.compile(r"[^\u0000-\uffff]+")
 
 
@@ -38,6 +39,12 @@ def filter_body(_context: Any, body: Any) -> bool:
         and (len(text.strip()) <= MAX_TEXT_CHARACTERS < len(text) or _INVISIBLE.fullmatch(text))
         for text in texts
     )
+
+
+@schemathesis.hook
+def filter_headers(_context: Any, headers: Any) -> bool:
+    """Keep requests without an unknown header: every server has to ignore those."""
+    return not any(name.lower() == UNKNOWN_HEADER for name in headers or ())
 
 
 @schemathesis.hook
