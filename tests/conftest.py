@@ -177,11 +177,11 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 # The first, so that it ends after all others: the summary of failed tests is printed before.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Fail the run if a process outlives it."""
+    """Fail the run if a process or a temporary file outlives it."""
     yield
     run = session.config.stash.get(RUN, None)
     if run is not None and (left := run.end()):
-        pytest.exit("processes outlived the run:\n" + "\n".join(left), returncode=1)
+        pytest.exit("these outlived the run:\n" + "\n".join(left), returncode=1)
 
 
 @pytest.fixture(scope="session")
