@@ -19,7 +19,7 @@ from tests.processes import command_of
 from tests.serving import ServedBento
 from tests.waiting import wait_until
 
-CASES = 400
+CASES = 250
 SOAK_SECONDS = 12.0
 
 
