@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 from sqlalchemy import URL
 
 from core.api_keys import make_api_key
@@ -41,9 +40,8 @@ def open_to_others(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
 
 
-@pytest.mark.parametrize("command", [["scripts.serve"], ["bentoml", "serve"]], ids=" ".join)
-def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
-    bentoml_home: Path, tmp_path: Path, command: list[str]
+def test_starts_stop_all_processes_keep_the_data_and_ask_no_other_host(
+    bentoml_home: Path, tmp_path: Path
 ) -> None:
     proxy = SilentProxy()
     environment = environment_without_urls(
@@ -52,7 +50,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
     port = environment["PORT"]
     leave_open_data(tmp_path / "data")
 
-    with Launched(environment, tmp_path / "first", command) as first:
+    with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
         first.wait_until_ready()
         body = {"text": "Kept over a restart."}
         prediction = httpx.post(f"{first.url}/predict", json=body).json()
@@ -61,7 +59,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         assert "Traceback" not in first.output()
         assert processes_using(tmp_path / "data", port) == []
 
-    with Launched(environment, tmp_path / "second", command) as second:
+    with Launched(environment, tmp_path / "second", ["bentoml", "serve"]) as second:
         second.wait_until_ready()
         assert recent_ids(second.url) == [prediction["id"]]
         assert second.stop(signal.SIGINT) == 0
@@ -158,7 +156,7 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
         with Launched(other, tmp_path / "other", ["bentoml", "serve"]) as private:
             assert private.process.wait(STOP_SECONDS) == 1
             assert "with another database; stop it, or set DATA_FOLDER" in private.output()
-        assert launched.stop(signal.SIGTERM) == 0
+        assert launched.stop(signal.SIGINT) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
     assert made == {"spool", "models", "rollout.json", "lock"}  # the lock is the other start's
     assert scalar(database_url, "SELECT count(*) FROM predictions") == statuses.count(200)
