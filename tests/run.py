@@ -52,7 +52,7 @@ class TestRun:
             own = self._folder / "saving"
             own.mkdir()
             self._saving = subprocess.Popen(
-                ["nice", sys.executable, "-m", "scripts.save_models"],
+                [sys.executable, "-m", "scripts.save_models"],
                 cwd=ROOT,
                 # Of a run that ends early it leaves files.
                 env=os.environ | {"BENTOML_HOME": str(_home(self._folder)), "TMPDIR": str(own)},
