@@ -36,14 +36,16 @@ class TestRun:
         os.environ[FOLDER_VARIABLE] = str(folder)
         # Where a failed test's own folder stays, to be looked at.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-        self._temporary, caches = folder / "tmp", folder / "caches"
-        for made in (self._temporary, caches):
+        # Libraries leave caches and logs in the folders of these variables.
+        for variable in ("TORCHINDUCTOR_CACHE_DIR", "RAY_TMPDIR"):
+            os.environ[variable] = str(folder / "caches")
+        self._temporary = folder / "tmp"
+        for made in (self._temporary, folder / "caches"):
             made.mkdir()
         # A server of another user has to enter it.
         folder.chmod(0o711)
         self._temporary.chmod(0o1777)
         os.environ["TMPDIR"] = str(self._temporary)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(caches / "torchinductor")
         tempfile.tempdir = None  # it is found anew
 
     def start_saving(self) -> None:
@@ -79,7 +81,7 @@ class TestRun:
             process.kill()
         return [
             *(f"process {process.pid}: {process.info['cmdline']}" for process in left),
-            *(f"file {path}" for path in sorted(self._temporary.rglob("*"))),
+            *(f"file {path}" for path in sorted(self._temporary.iterdir())),
         ]
 
     def _processes(self) -> list[psutil.Process]:
