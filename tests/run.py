@@ -24,6 +24,8 @@ from tests.waiting import wait_until
 FOLDER_VARIABLE: Final = "TEST_RUN_FOLDER"
 SAVE_SECONDS: Final = 600.0
 END_SECONDS: Final = 5.0
+# Short, because it is in the addresses of sockets.
+_KILLED: Final = "k"
 
 
 class TestRun:
@@ -40,7 +42,7 @@ class TestRun:
         for variable in ("TORCHINDUCTOR_CACHE_DIR", "RAY_TMPDIR"):
             os.environ[variable] = str(folder / "caches")
         self._temporary = folder / "tmp"
-        for made in (self._temporary, folder / "caches"):
+        for made in (self._temporary, folder / "caches", folder / _KILLED):
             made.mkdir()
         # A server of another user has to enter it.
         folder.chmod(0o711)
@@ -120,6 +122,11 @@ def beside_others(*, alone: bool) -> Iterator[None]:
         if not alone:
             fcntl.flock(turnstile, fcntl.LOCK_UN)
         yield
+
+
+def killed_temporary_folder() -> str:
+    """The folder of temporary files of servers that tests kill, which cannot remove theirs."""
+    return str(run_folder() / _KILLED)
 
 
 def run_folder() -> Path:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 
 import httpx
 import psutil
@@ -14,6 +15,7 @@ from sqlalchemy import URL
 from core.api_keys import make_api_key
 from tests.database import run_sql, scalar
 from tests.processes import child_that_runs, command_of
+from tests.run import killed_temporary_folder
 from tests.served.launched import (
     STOP_SECONDS,
     Launched,
@@ -44,8 +46,12 @@ def test_starts_stop_all_processes_keep_the_data_and_ask_no_other_host(
     bentoml_home: Path, tmp_path: Path
 ) -> None:
     proxy = SilentProxy()
+    temporary = Path(mkdtemp())  # a short one
     environment = environment_without_urls(
-        bentoml_home, DATA_FOLDER=str(tmp_path / "data"), **proxy.environment
+        bentoml_home,
+        DATA_FOLDER=str(tmp_path / "data"),
+        TMPDIR=str(temporary),
+        **proxy.environment,
     )
     port = environment["PORT"]
     leave_open_data(tmp_path / "data")
@@ -67,6 +73,8 @@ def test_starts_stop_all_processes_keep_the_data_and_ask_no_other_host(
         assert processes_using(tmp_path / "data", port) == []
     assert proxy.first_request() == b""
     assert open_to_others(tmp_path / "data") == []
+    assert list(temporary.iterdir()) == []
+    temporary.rmdir()
 
 
 def test_killed_start_leaves_no_process_and_the_next_start_has_the_data_to_itself(
@@ -130,6 +138,7 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
         "REDIS_URL": redis_database(),
         "HOST": "127.0.0.1",
         "PORT": str(free_port()),
+        "TMPDIR": killed_temporary_folder(),
     }
     with Launched(environment, tmp_path / "log") as launched:
         launched.wait_until_ready()
