@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.paths import ROOT
+from core.setting_checks import check_runner_keys
 from core.settings import InvalidSetting, MissingSetting, Settings, get_settings
 from tests.unit.core.settings_of import URL, settings
 
@@ -115,7 +116,7 @@ def test_api_sends_one_runner_key_and_runners_accept_two(
     key: str | None, also_accepted: str | None, sent: str | None, accepted: tuple[str, ...]
 ) -> None:
     made = settings(runner_key=key, runner_key_also_accepted=also_accepted)
-    made.check_runner_keys()
+    check_runner_keys(made)
     assert (made.sent_runner_key, made.accepted_runner_keys) == (sent, accepted)
 
 
@@ -127,7 +128,7 @@ def test_api_process_has_time_for_its_clients_its_requests_and_its_log() -> None
 
 def test_second_runner_key_alone_is_refused() -> None:
     with pytest.raises(MissingSetting, match="RUNNER_KEY is not set, but RUNNER_KEY_ALSO_ACCEPTED"):
-        settings(runner_key_also_accepted="k").check_runner_keys()
+        check_runner_keys(settings(runner_key_also_accepted="k"))
 
 
 @pytest.mark.parametrize(
