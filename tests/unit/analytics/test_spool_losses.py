@@ -151,7 +151,7 @@ import asyncio, sys
 from pathlib import Path
 from analytics.log.records import encode
 from analytics.log.spool import Spool
-from tests.unit.analytics.test_spool import entry
+from tests.unit.analytics.spools import entry
 
 async def main():
     spool = Spool(
@@ -199,7 +199,7 @@ from pathlib import Path
 from analytics.log.records import encode
 from analytics.log.segments import SpoolReader
 from analytics.log.spool import Spool
-from tests.unit.analytics.test_spool import entry, texts
+from tests.unit.analytics.spools import entry, texts
 
 # A file may not grow past 10,000 bytes: a longer write is cut short, then fails.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
