@@ -34,8 +34,11 @@ TEMPLATE = "migrated"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A test that waits for the saved models waits for minutes on a slow machine.
 TIMEOUT_SECONDS = {"unit": 30, "integration": 60, "served": 600, "prove": 600}
-# The first of the served ones, by their length, so that no worker ends long before the others.
+# The first of the served ones and of the others, so that no worker ends long before the others.
 LONGEST_GROUPS = (
+    "integration/models/test_starter.py", "unit/scripts/test_broken_input.py",
+    "unit/runners/test_fastest.py", "unit/serving/test_connection_bounds.py",
+    "unit/models/test_encoders.py", "unit/models/test_accepted_checkpoints.py",
     "served/rollout", "unlimited", "served", "served/test_faults.py", "served/test_launcher.py",
     "served/test_failing_databases.py", "served/test_start.py", "served/test_many_hosts.py",
     "served/test_written_by_deae1b3.py", "served/test_outages.py",
@@ -85,15 +88,15 @@ def _positions(groups: Mapping[pytest.Item, str]) -> Mapping[str, float]:
     Served groups start among the others, which compute little and wait much. The first has to wait
     for the saved models, and short groups of others are the last.
     """
-    served = {group for item, group in groups.items() if _is_served(item)}
-    others = [group for group in dict.fromkeys(groups.values()) if group not in served]
-    positions: dict[str, float] = {group: number for number, group in enumerate(others)}
-    by_length = [group for group in LONGEST_GROUPS if group in served]
-    ordered = list(dict.fromkeys([*by_length, *groups.values()]))
-    served_in_order = [group for group in ordered if group in served]
-    for number, group in enumerate(served_in_order):
-        positions[group] = len(others) * (0.1 + 0.8 * number / len(served_in_order))
-    return positions
+    is_served = {group: _is_served(item) for item, group in groups.items()}
+    longest = [group for group in LONGEST_GROUPS if group in is_served]
+    ordered = dict.fromkeys([*longest, *is_served])
+    others = [group for group in ordered if not is_served[group]]
+    served = [group for group in ordered if is_served[group]]
+    return {group: float(number) for number, group in enumerate(others)} | {
+        group: len(others) * (0.1 + 0.8 * number / len(served))
+        for number, group in enumerate(served)
+    }
 
 
 def _is_alone(item: pytest.Item) -> bool:
