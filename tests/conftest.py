@@ -172,6 +172,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: object, ids: Sequence[str]) -> None:
+    gc.enable()
     _save_models_for(node.config, ids)  # type: ignore[attr-defined]
 
 
@@ -203,11 +204,18 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 # The first, so that it ends after all others: the summary of failed tests is printed before.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Fail the run if a process or a temporary file outlives it."""
+    """Fail the run if a process or a temporary file outlives it.
+
+    A proof kills programs that leave files, such as container engines and browsers.
+    """
     yield
     run = session.config.stash.get(RUN, None)
-    if run is not None and (left := run.end()):
+    if run is not None and (left := run.end(may_leave_files=_is_proof(session.config))):
         pytest.exit("these outlived the run:\n" + "\n".join(left), returncode=1)
+
+
+def _is_proof(config: pytest.Config) -> bool:
+    return any("tests/prove" in argument for argument in config.args)
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ class TestRun:
         partial.write_text(str(self._saving.wait()))
         partial.rename(_status(self._folder))
 
-    def end(self) -> list[str]:
+    def end(self, *, may_leave_files: bool) -> list[str]:
         """Stop the saving and kill the processes that tests left.
 
         Returns:
@@ -83,7 +83,7 @@ class TestRun:
             process.kill()
         return [
             *(f"process {process.pid}: {process.info['cmdline']}" for process in left),
-            *(f"file {path}" for path in sorted(self._temporary.iterdir())),
+            *(f"file {path}" for path in sorted(self._temporary.iterdir()) if not may_leave_files),
         ]
 
     def _processes(self) -> list[psutil.Process]:
