@@ -24,8 +24,9 @@ from tests.waiting import wait_until
 FOLDER_VARIABLE: Final = "TEST_RUN_FOLDER"
 SAVE_SECONDS: Final = 600.0
 END_SECONDS: Final = 5.0
-# Short, because it is in the addresses of sockets.
+# Short, because they are in the addresses of sockets.
 _KILLED: Final = "k"
+_CACHES: Final = "c"
 
 
 class TestRun:
@@ -40,9 +41,9 @@ class TestRun:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
         # Libraries leave caches and logs in the folders of these variables.
         for variable in ("TORCHINDUCTOR_CACHE_DIR", "RAY_TMPDIR"):
-            os.environ[variable] = str(folder / "caches")
+            os.environ[variable] = str(folder / _CACHES)
         self._temporary = folder / "tmp"
-        for made in (self._temporary, folder / "caches", folder / _KILLED):
+        for made in (self._temporary, folder / _CACHES, folder / _KILLED):
             made.mkdir()
         # A server of another user has to enter it.
         folder.chmod(0o711)
