@@ -51,7 +51,7 @@ def parse(model: type[Any], body: bytes) -> Any:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(body=ANY_BODY | NEAR_BODY)
 def test_any_body_is_taken_or_refused_with_a_reason(model: type[Any], body: bytes) -> None:
     try:
