@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
 from core import metrics, tracing
-from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable, TextTooLong
 from core.types import (
     VERSIONS,
     Assignment,
@@ -22,6 +22,7 @@ from core.types import (
     Comparison,
     Endpoint,
     Experiment,
+    LongText,
     ModelVersion,
     Prediction,
     RunnerDescription,
@@ -37,9 +38,9 @@ class Runner(Protocol):
 
     async def wait_until_described(self) -> RunnerDescription: ...
 
-    def admit(self, texts: Sequence[str]) -> AbstractContextManager[None]: ...
+    def admit(self, texts: Sequence[str], long_text: LongText) -> AbstractContextManager[None]: ...
 
-    async def classify(self, texts: Sequence[str]) -> list[Classification]: ...
+    async def classify(self, texts: Sequence[str], long_text: LongText) -> list[Classification]: ...
 
 
 class Cache(Protocol):
@@ -68,8 +69,14 @@ class PredictionPipeline:
         log: Log,
         policy: Callable[[], RolloutPolicy],
         shadow: Callable[[Prediction], None],
+        *,
+        long_text: LongText = "truncate",
     ) -> None:
-        """`policy` gives the current policy; `shadow` queues a prediction for the challenger."""
+        """`policy` gives the current policy; `shadow` queues a prediction for the challenger.
+
+        `long_text` is that of requests that name none.
+        """
+        self._long_text: LongText = long_text
         self._runners = runners
         self._cache = cache
         self._log = log
@@ -78,7 +85,11 @@ class PredictionPipeline:
         self._single_flight = SingleFlight[Classification](on_join=metrics.cache_joins.inc)
 
     async def predict(
-        self, texts: Sequence[str], version: Version | None, endpoint: Endpoint
+        self,
+        texts: Sequence[str],
+        version: Version | None,
+        endpoint: Endpoint,
+        long_text: LongText | None = None,
     ) -> list[Prediction]:
         """Predict `texts`, at least one, with `version`; in order, recorded.
 
@@ -87,19 +98,22 @@ class PredictionPipeline:
         Raises:
             RunnerUnavailable: the runner of `version` cannot answer. Nothing is recorded.
             LogUnavailable: the prediction cannot be recorded.
+            TextTooLong: a text is too long, and `long_text` is `refuse`. Nothing is recorded.
         """
         started = time.perf_counter()
         policy = self._policy()
         is_single = endpoint == "/predict"
         if version is None:
             version = assign_text(policy, texts[0]) if is_single else policy.champion
-        predictions = await self._predict(texts, version, endpoint, started)
+        predictions = await self._predict(texts, version, endpoint, started, long_text)
         await self._record(predictions)
         if is_single and version == policy.champion and is_shadowed(policy, texts[0]):
             self._shadow(predictions[0])
         return predictions
 
-    async def predict_ab(self, text: str, subject: str | None) -> Prediction:
+    async def predict_ab(
+        self, text: str, subject: str | None, long_text: LongText | None = None
+    ) -> Prediction:
         """Predict `text` with the version assigned to `subject`; recorded with its test.
 
         Raises:
@@ -108,7 +122,9 @@ class PredictionPipeline:
         """
         started = time.perf_counter()
         bucket = assign_subject(self._policy(), subject)
-        [prediction] = await self._predict([text], bucket.version, "/predict/ab", started)
+        [prediction] = await self._predict(
+            [text], bucket.version, "/predict/ab", started, long_text
+        )
         prediction = replace(prediction, assignment=self._assignment(prediction, bucket))
         await self._record([prediction])
         return prediction
@@ -128,7 +144,7 @@ class PredictionPipeline:
         experiment = Experiment(bucket.split, models["v1"], models["v2"])
         return Assignment(experiment, bucket.subject_key)
 
-    async def compare(self, text: str) -> Comparison:
+    async def compare(self, text: str, long_text: LongText | None = None) -> Comparison:
         """Predict `text` with both versions at once; recorded as two linked predictions.
 
         Raises:
@@ -138,7 +154,7 @@ class PredictionPipeline:
         started = time.perf_counter()
         [v1], [v2] = await asyncio.gather(
             *(
-                self._predict([text], version, "/predict/ab-compare", started)
+                self._predict([text], version, "/predict/ab-compare", started, long_text)
                 for version in VERSIONS
             )
         )
@@ -153,30 +169,45 @@ class PredictionPipeline:
         """
         version = other(prediction.version)
         started = time.perf_counter()
-        [shadowed] = await self._predict([prediction.text], version, "shadow", started)
+        [shadowed] = await self._predict(
+            [prediction.text], version, "shadow", started, prediction.long_text
+        )
         v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
         # The log has the first prediction already, and does not store it again.
         await self._compare(v1, v2, self._log.record)
 
     async def _predict(
-        self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
+        self,
+        texts: Sequence[str],
+        version: Version,
+        endpoint: Endpoint,
+        started: float,
+        long_text: LongText | None,
     ) -> list[Prediction]:
+        long_text = long_text or self._long_text
         self._log.check()  # before anything is computed
         description = await self._runners[version].wait_until_described()
-        keys = [cache_key(version, description.revision, text) for text in texts]
+        keys = [cache_key(version, description.revision, text, long_text) for text in texts]
         with tracing.span("cache.lookup", {"texts": len(keys)}):
             cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
-        hits = {key: found for key, found in cached.items() if found is not None}
+        # A cached answer to a part of the text does not tell how long the text is.
+        hits = {
+            key: found
+            for key, found in cached.items()
+            if found is not None and not (long_text == "refuse" and found.truncated)
+        }
         text_of_miss = {key: text for key, text in zip(keys, texts, strict=True) if key not in hits}
 
         async def compute(missing: Sequence[str]) -> Mapping[str, Classification]:
-            return await self._compute(version, {key: text_of_miss[key] for key in missing})
+            text_of_key = {key: text_of_miss[_key_of_flight(key)] for key in missing}
+            return await self._compute(version, text_of_key, long_text)
 
         try:
-            new = [text for key, text in text_of_miss.items() if key not in self._single_flight]
+            flights = {_flight(key, long_text): text for key, text in text_of_miss.items()}
+            new = [text for flight, text in flights.items() if flight not in self._single_flight]
             # Before anything is begun: a refusal this early costs half of one further in.
-            with self._runners[version].admit(new) if new else nullcontext():
-                answers = hits | await self._single_flight.get(list(text_of_miss), compute)
+            with self._runners[version].admit(new, long_text) if new else nullcontext():
+                computed = await self._single_flight.get(list(flights), compute)
         except Exception as error:
             # No model failed where a shadow gave way to others, or where a client had little time.
             gave_way = endpoint == "shadow" and isinstance(error, Overloaded)
@@ -184,6 +215,9 @@ class PredictionPipeline:
                 model = ModelVersion(version, description.revision, description.engine)
                 self._log.record_failure(model, endpoint, len(texts))
             raise
+        answers = hits | {_key_of_flight(flight): answer for flight, answer in computed.items()}
+        if long_text == "refuse":
+            _refuse_long([answers[key] for key in keys], description.max_tokens)
         created_at = datetime.now(UTC)
         latency_ms = (time.perf_counter() - started) * 1_000
         ids = sorted(new_id(created_at) for _ in texts)  # the log, too, keeps the order of a batch
@@ -202,6 +236,8 @@ class PredictionPipeline:
                 token_count=answer.token_count,
                 text_characters=len(text),
                 text=text,
+                windows=answer.windows,
+                long_text=long_text,
             )
             for id_, key, text, answer in zip(
                 ids, keys, texts, (answers[key] for key in keys), strict=True
@@ -209,16 +245,17 @@ class PredictionPipeline:
         ]
 
     async def _compute(
-        self, version: Version, text_of_key: Mapping[str, str]
+        self, version: Version, text_of_key: Mapping[str, str], long_text: LongText
     ) -> Mapping[str, Classification]:
         """Ask the runner, and store its answers in the cache."""
         texts = list(text_of_key.values())
-        classifications = await self._runners[version].classify(texts)
+        classifications = await self._runners[version].classify(texts, long_text)
         # Stored under the revision that answered: a reload may have changed it since the lookup.
         self._cache.store(
             {
-                cache_key(version, classification.revision, text): classification
+                cache_key(version, classification.revision, text, long_text): classification
                 for text, classification in zip(texts, classifications, strict=True)
+                if _is_complete(classification, long_text)
             }
         )
         return dict(zip(text_of_key, classifications, strict=True))
@@ -243,3 +280,38 @@ class PredictionPipeline:
         for prediction in predictions:
             metrics.predictions.labels(prediction.sentiment, prediction.version).inc()
             metrics.confidence.labels(prediction.version).observe(prediction.confidence)
+
+
+def _flight(key: str, long_text: LongText) -> str:
+    """The name of a computation: a refused text has the key of a truncated one, not its answer."""
+    return f"{key} {long_text}"
+
+
+def _key_of_flight(flight: str) -> str:
+    return flight.rpartition(" ")[0]
+
+
+def _is_complete(classification: Classification, long_text: LongText) -> bool:
+    """Whether an answer may be cached.
+
+    A refused text has no answer. A runner of an earlier release truncates a text whose windows were
+    requested; the next one may be of this release.
+    """
+    windows = classification.windows
+    return windows > 1 or (
+        windows == 1 and not (long_text == "windows" and classification.truncated)
+    )
+
+
+def _refuse_long(answers: Sequence[Classification], window: int | None) -> None:
+    """Raise TextTooLong if an answer is to a part of its text."""
+    reasons = {}
+    for index, answer in enumerate(answers):
+        if answer.truncated:
+            # A runner of an earlier release computes such a text, and does not count past its end.
+            length = f"{answer.token_count:,}" if not answer.windows else "too many"
+            limit = f"{window:,}" if window else "fewer"
+            reasons[index] = f"has {length} tokens, and the window of the model has {limit}"
+    if reasons:
+        is_single = len(answers) == 1
+        raise TextTooLong(reasons, lambda index: "text" if is_single else f"texts.{index}")

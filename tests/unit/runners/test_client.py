@@ -13,7 +13,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import deadline_in
-from core.types import Classification, DesiredModel, RunnerDescription, Version
+from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
 from runners.admission import QueueBounds
 from runners.client import READY_POLL_SECONDS, RunnerClient
 from runners.lanes import INTERACTIVE_TOKENS, Lane
@@ -40,7 +40,11 @@ class FakeBackend:
         self.requested: list[DesiredModel] = []
 
     async def classify(
-        self, texts: Sequence[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: Sequence[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",  # noqa: ARG002  the protocol has it
     ) -> list[Classification]:
         assert 0 < timeout_seconds <= WAIT_SECONDS
         if self.error:

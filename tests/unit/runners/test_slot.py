@@ -20,6 +20,7 @@ from runners.chosen_model import Choice, ChosenModel
 from runners.loading import GoldenCheckFailed, Loaded
 from runners.queue import TextQueue
 from runners.slot import Slot
+from runners.windows import unread
 from tests.unit.fakes import counter, runner_description
 from tests.waiting import until
 
@@ -30,6 +31,8 @@ TOKENIZER.pre_tokenizer = WhitespaceSplit()
 class Model:
     """Answers with its tag as the revision; while `free` is cleared, batches wait."""
 
+    max_tokens = 512
+
     def __init__(self, tag: str) -> None:
         self.tag = tag
         self.free = threading.Event()
@@ -38,6 +41,9 @@ class Model:
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         return TOKENIZER.encode_batch(list(texts))
+
+    def refuse(self, token_count: int) -> Classification:
+        return unread(self.tag, "fake", ("positive",), token_count)
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         self.begun.set()

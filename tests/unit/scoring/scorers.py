@@ -13,6 +13,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from core.types import VERSIONS, Classification, Version
 from datafiles.formats import Format, Input
+from runners.windows import unread
 from scoring.job import Job, score_file
 from scoring.journal import Progress
 from scoring.scorer import LoadedModel, Scorer
@@ -30,6 +31,9 @@ class TokenCounter:
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         return self._tokenizer.encode_batch(list(texts))
+
+    def refuse(self, token_count: int) -> Classification:
+        return unread("r1", "fake", ("negative", "positive"), token_count)
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         self._before(len(encodings))
