@@ -63,7 +63,7 @@ class SentimentService:
 
     @bentoml.api(route="/predict", input_spec=PredictRequest, output_spec=PredictionReply)
     async def predict(
-        self, text: str, version: Version | None, long_text: LongText | None
+        self, text: str, version: Version | None, long_text: LongText | None = None
     ) -> PredictionReply:
         """Sentiment of one text."""
         predict = self.container.pipeline.predict
@@ -77,7 +77,7 @@ class SentimentService:
         texts: list[str | InvalidText],
         version: Version | None,
         on_error: str,
-        long_text: LongText | None,
+        long_text: LongText | None = None,
     ) -> BatchReply:
         """Sentiment of many texts, in their order."""
         predict = self.container.pipeline.predict
@@ -107,7 +107,7 @@ class SentimentService:
 
     @bentoml.api(route="/predict/ab", input_spec=AbRequest, output_spec=PredictionReply)
     async def predict_ab(
-        self, text: str, subject: str | None, long_text: LongText | None
+        self, text: str, subject: str | None, long_text: LongText | None = None
     ) -> PredictionReply:
         """Sentiment of one text by the version that the A/B split assigns to the subject."""
         predict = self.container.pipeline.predict_ab
@@ -116,7 +116,9 @@ class SentimentService:
     @bentoml.api(
         route="/predict/ab-compare", input_spec=AbCompareRequest, output_spec=AbCompareReply
     )
-    async def predict_ab_compare(self, text: str, long_text: LongText | None) -> AbCompareReply:
+    async def predict_ab_compare(
+        self, text: str, long_text: LongText | None = None
+    ) -> AbCompareReply:
         """Sentiment of one text by both versions, side by side."""
         return AbCompareReply.of(await self.container.pipeline.compare(text, long_text))
 
