@@ -8,6 +8,7 @@ from typing import Any
 import schemathesis
 
 from core.input_text import MAX_TEXT_CHARACTERS
+from runners.lanes import USUAL_WINDOW
 
 _USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")
 _INVISIBLE = re.compile(r"[^\u0000-\uffff]+")
@@ -19,7 +20,7 @@ def filter_body(_context: Any, body: Any) -> bool:
 
     The document says how long a text may be, and cannot say that white space around it is not
     counted; such a text is accepted. Nor can it say which characters past U+FFFF are invisible, or
-    that a batch which skips errors may hold unusable texts.
+    that a batch which skips errors may hold unusable texts, or how many tokens a text has.
     """
     if not isinstance(body, dict):
         return True
@@ -31,6 +32,10 @@ def filter_body(_context: Any, body: Any) -> bool:
     ):
         return False
     texts = [body.get("text"), *(texts if isinstance(texts, list) else ())]
+    if body.get("long_text") == "refuse" and any(
+        isinstance(text, str) and len(text) > USUAL_WINDOW // 4 for text in texts
+    ):
+        return False
     return not any(
         isinstance(text, str)
         and (len(text.strip()) <= MAX_TEXT_CHARACTERS < len(text) or _INVISIBLE.fullmatch(text))
