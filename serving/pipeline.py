@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from cache.keys import cache_key
 from cache.single_flight import SingleFlight
 from core import metrics, tracing
-from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable, TextTooLong
+from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.types import (
     VERSIONS,
     Assignment,
@@ -31,6 +31,7 @@ from core.types import (
 from core.uuid7 import new_id
 from rollout.bucketing import Bucket, assign_subject, assign_text, is_shadowed
 from rollout.policy import RolloutPolicy, other
+from serving.long_texts import flight_of, is_complete, key_of_flight, refuse_long
 
 
 class Runner(Protocol):
@@ -199,11 +200,11 @@ class PredictionPipeline:
         text_of_miss = {key: text for key, text in zip(keys, texts, strict=True) if key not in hits}
 
         async def compute(missing: Sequence[str]) -> Mapping[str, Classification]:
-            text_of_key = {key: text_of_miss[_key_of_flight(key)] for key in missing}
+            text_of_key = {key: text_of_miss[key_of_flight(key)] for key in missing}
             return await self._compute(version, text_of_key, long_text)
 
         try:
-            flights = {_flight(key, long_text): text for key, text in text_of_miss.items()}
+            flights = {flight_of(key, long_text): text for key, text in text_of_miss.items()}
             new = [text for flight, text in flights.items() if flight not in self._single_flight]
             # Before anything is begun: a refusal this early costs half of one further in.
             with self._runners[version].admit(new, long_text) if new else nullcontext():
@@ -215,9 +216,9 @@ class PredictionPipeline:
                 model = ModelVersion(version, description.revision, description.engine)
                 self._log.record_failure(model, endpoint, len(texts))
             raise
-        answers = hits | {_key_of_flight(flight): answer for flight, answer in computed.items()}
+        answers = hits | {key_of_flight(flight): answer for flight, answer in computed.items()}
         if long_text == "refuse":
-            _refuse_long([answers[key] for key in keys], description.max_tokens)
+            refuse_long([answers[key] for key in keys], description.max_tokens)
         created_at = datetime.now(UTC)
         latency_ms = (time.perf_counter() - started) * 1_000
         ids = sorted(new_id(created_at) for _ in texts)  # the log, too, keeps the order of a batch
@@ -255,7 +256,7 @@ class PredictionPipeline:
             {
                 cache_key(version, classification.revision, text, long_text): classification
                 for text, classification in zip(texts, classifications, strict=True)
-                if _is_complete(classification, long_text)
+                if is_complete(classification, long_text)
             }
         )
         return dict(zip(text_of_key, classifications, strict=True))
@@ -280,38 +281,3 @@ class PredictionPipeline:
         for prediction in predictions:
             metrics.predictions.labels(prediction.sentiment, prediction.version).inc()
             metrics.confidence.labels(prediction.version).observe(prediction.confidence)
-
-
-def _flight(key: str, long_text: LongText) -> str:
-    """The name of a computation: a refused text has the key of a truncated one, not its answer."""
-    return f"{key} {long_text}"
-
-
-def _key_of_flight(flight: str) -> str:
-    return flight.rpartition(" ")[0]
-
-
-def _is_complete(classification: Classification, long_text: LongText) -> bool:
-    """Whether an answer may be cached.
-
-    A refused text has no answer. A runner of an earlier release truncates a text whose windows were
-    requested; the next one may be of this release.
-    """
-    windows = classification.windows
-    return windows > 1 or (
-        windows == 1 and not (long_text == "windows" and classification.truncated)
-    )
-
-
-def _refuse_long(answers: Sequence[Classification], window: int | None) -> None:
-    """Raise TextTooLong if an answer is to a part of its text."""
-    reasons = {}
-    for index, answer in enumerate(answers):
-        if answer.truncated:
-            # A runner of an earlier release computes such a text, and does not count past its end.
-            length = f"{answer.token_count:,}" if not answer.windows else "too many"
-            limit = f"{window:,}" if window else "fewer"
-            reasons[index] = f"has {length} tokens, and the window of the model has {limit}"
-    if reasons:
-        is_single = len(answers) == 1
-        raise TextTooLong(reasons, lambda index: "text" if is_single else f"texts.{index}")

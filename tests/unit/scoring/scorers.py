@@ -11,7 +11,7 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from core.types import VERSIONS, Classification, Version
+from core.types import VERSIONS, Classification, LongText, Version
 from datafiles.formats import Format, Input
 from runners.windows import unread
 from scoring.job import Job, score_file
@@ -74,6 +74,7 @@ def make_job(
     restart: bool = False,
     encoding: str | None = None,
     delimiter: str | None = None,
+    long_text: LongText = "truncate",
 ) -> Job:
     return Job(
         Input(source, Format.of(source), encoding, delimiter),
@@ -84,6 +85,7 @@ def make_job(
         keep,
         limit,
         restart,
+        long_text,
     )
 
 
