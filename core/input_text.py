@@ -7,12 +7,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from core.settings import get_settings
-from core.types import LongText
-
-MAX_TEXT_CHARACTERS = get_settings().max_text_chars
-# English text in a window of 512 tokens. A request is charged before any text is tokenised.
-CHARACTERS_PER_WINDOW = 2_000
 MAX_SUBJECT_CHARACTERS = 200
 
 # White space, and the control characters, of which U+001C to U+001F and U+0085 are space for
@@ -50,24 +44,9 @@ def refuse_unusable(text: str) -> str:
 USABLE_PATTERN = Field(
     json_schema_extra={"pattern": rf"^[^\u0000]*[^{_BLANK}{_IGNORABLE}][^\u0000]*$"}
 )
-Text = Annotated[
-    str,
-    StringConstraints(
-        strip_whitespace=True, strict=True, min_length=1, max_length=MAX_TEXT_CHARACTERS
-    ),
-    AfterValidator(refuse_unusable),
-    USABLE_PATTERN,
-]
 Subject = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=MAX_SUBJECT_CHARACTERS),
     AfterValidator(refuse_unusable),
     USABLE_PATTERN,
 ]
-
-
-def window_cost(text: str, long_text: LongText | None) -> int:
-    """How many texts `text` counts as against a rate limit: its estimated windows, or 1."""
-    if (long_text or get_settings().long_text) != "windows":
-        return 1
-    return max(1, -(-len(text) // CHARACTERS_PER_WINDOW))

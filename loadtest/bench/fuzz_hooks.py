@@ -7,7 +7,7 @@ from typing import Any
 
 import schemathesis
 
-from core.input_text import MAX_TEXT_CHARACTERS
+from core.text_limits import MAX_TEXT_CHARACTERS
 from runners.lanes import USUAL_WINDOW
 
 _USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")

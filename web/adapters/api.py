@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from core.errors import InvalidRequest, TextTooLong
-from core.input_text import Text, window_cost
 from core.settings import get_settings
+from core.text_limits import Text, window_cost
 from core.types import Endpoint, LongText, Prediction, Version
 from web.json_api import Answer, Operation
 from web.routes import Route

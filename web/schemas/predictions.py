@@ -21,8 +21,9 @@ from pydantic import (
 from typing_extensions import TypeIs
 
 from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestError
-from core.input_text import MAX_TEXT_CHARACTERS, Subject, Text, window_cost
+from core.input_text import Subject
 from core.settings import get_settings
+from core.text_limits import MAX_TEXT_CHARACTERS, Text, window_cost
 from core.types import Comparison, LongText, Prediction, Sentiment, Version
 from web.json_text import NOT_UTF8, is_utf8
 from web.json_values import MAX_VALUES, has_too_many_values

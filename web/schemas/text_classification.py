@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
 
-from core.input_text import MAX_TEXT_CHARACTERS
 from core.settings import get_settings
+from core.text_limits import MAX_TEXT_CHARACTERS
 from core.types import Sentiment
 from web.schemas.predictions import TEXT_RULE, RequestBody, example
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.errors import InvalidRequest, MalformedRequest, RequestError
-from core.input_text import MAX_SUBJECT_CHARACTERS, MAX_TEXT_CHARACTERS
+from core.input_text import MAX_SUBJECT_CHARACTERS
+from core.text_limits import MAX_TEXT_CHARACTERS
 from core.uuid7 import new_id
 from web.json_values import has_too_many_values
 from web.schemas.admin import ReloadRequest, RolloutRequest
