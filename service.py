@@ -9,7 +9,7 @@ import bentoml
 
 from core.errors import TextTooLong
 from core.request_context import caller
-from core.settings import settings_for_serving
+from core.setting_checks import settings_for_serving
 from core.types import LongText, Sentiment, Version
 from runners.services import RunnerV1, RunnerV2
 from serving.process import ServingProcess
