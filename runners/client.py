@@ -101,7 +101,8 @@ class RunnerClient(Background):
         return min(remaining_seconds(), self._timeout_seconds)
 
     def _tokens(self, texts: Sequence[str], long_text: LongText) -> int:
-        window = self.last_description and self.last_description.max_tokens
+        known = self.last_description
+        window = known.max_tokens if known is not None else None
         return estimated_tokens(texts, window, long_text)
 
     async def classify(

@@ -101,7 +101,7 @@ class RunnerHosts:
         failed: set[str] = set()
         while True:
             host = self._choose(failed)
-            window = host.description and host.description.max_tokens
+            window = host.description.max_tokens if host.description else None
             tokens = estimated_tokens(texts, window, long_text)
             try:
                 return await host.call(texts, tokens, deadline - time.monotonic(), lane, long_text)

@@ -58,7 +58,9 @@ def test_long_rows_are_rejected_where_they_are_refused(source: Path, tmp_path: P
     assert (done.scored, done.rejected) == (3, 2)
     rows = list(csv.DictReader(out.read_text().splitlines()))
     assert [row["text"] for row in rows] == [TEXTS[0], TEXTS[2], TEXTS[4]]
-    rejected = [json.loads(line) for line in (tmp_path / "out.csv.rejected.jsonl").open()]
+    rejected = [
+        json.loads(line) for line in (tmp_path / "out.csv.rejected.jsonl").read_text().splitlines()
+    ]
     assert [row["reason"] for row in rejected] == [
         "text: has 52 tokens, more than the window of the model",
         "text: has 35 tokens, more than the window of the model",

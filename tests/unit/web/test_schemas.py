@@ -154,7 +154,10 @@ def test_a_misspelt_field_is_told_with_those_that_there_are() -> None:
     with pytest.raises(InvalidRequest) as caught:
         PredictRequest.parse(b'{"text": "ok", "vesrion": "v1"}')
     [fault] = caught.value.errors
-    assert (fault.field, fault.message) == ("vesrion", "is not known; fields are text, version")
+    assert (fault.field, fault.message) == (
+        "vesrion",
+        "is not known; fields are text, version, long_text",
+    )
 
 
 @pytest.mark.parametrize("count", [1, 100])
