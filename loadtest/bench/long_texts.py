@@ -21,7 +21,7 @@ from core.types import VERSIONS, Classification, LongText
 from models.starter.datasets import load_data
 from models.starter.sources import DEFAULT_CACHE
 from scoring.scorer import Scorer, load_models, streams_of
-from stats.outcomes import PairedOutcomes
+from stats.outcomes import Interval, PairedOutcomes
 from stats.paired import tango_interval
 from stats.wilson import wilson_interval
 
@@ -69,8 +69,8 @@ def row_of(name: str, answers: Answers) -> list[str]:
     return cells
 
 
-def _percent(value: float, interval: tuple[float, float] | None) -> str:
-    low, high = interval or (math.nan, math.nan)
+def _percent(value: float, interval: Interval | None) -> str:
+    low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
     return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
@@ -89,12 +89,12 @@ def main(
         with Scorer(models, streams=streams, long_text=mode) as scorer:
             scores[mode] = scorer.score(texts)
     positive = [bool(review.label) for review in reviews]
-    table = Table(*("version, reviews", "n", "truncate", "windows", "difference"))
+    table = Table("version, reviews", "n", "truncate", "windows", "difference")
     for version in VERSIONS:
         answers = Answers(positive, {mode: scores[mode][version] for mode in MODES})
         table.add_row(*row_of(f"{version}, all", answers))
         table.add_row(*row_of(f"{version}, longer than the window", answers.past_the_window()))
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":
