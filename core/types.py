@@ -26,6 +26,8 @@ SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 GONE_ENGINES: tuple[GoneEngine, ...] = get_args(GoneEngine)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
+# Subjects and texts that a rollout policy assigns are in one of so many groups, by their hash.
+ARM_GROUPS = 32
 
 # The limits of a classification and of a runner's messages. Whoever decodes one checks them:
 # `runners.wire`, and the cache. They are within what the prediction log can store, which has no
@@ -169,6 +171,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     text_sha256: bytes | None = None  # set by the log, if TEXT_STORAGE allows it
     text: str = ""  # empty in the log, unless TEXT_STORAGE is `full`
     assignment: Assignment | None = None
+    arm_group: int | None = None  # if the policy chose the version, so either might have answered
 
     @property
     def version(self) -> Version:
@@ -184,6 +187,7 @@ class Failure:
     endpoint: Endpoint
     model: ModelVersion
     texts: int
+    arm_group: int | None = None  # as that of a prediction; texts of two groups are two failures
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,22 +12,21 @@ from core.background import Background
 from core.errors import DatabaseUnavailable, PolicyConflict, describe_error
 from core.types import Version
 from rollout.changes import Action, rolled_back, step_ends, stepped
+from rollout.evidence import evidence
 from rollout.guardrails import GuardrailResult, evaluate
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
-from stats.arm_metrics import RolloutMetrics
+from stats.arm_metrics import EvidenceQuery, RolloutMetrics
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 
 CHECK_SECONDS = 5.0
 AUTHOR = "guardrails"
 
-# The metrics from a moment of each version until now, for the revisions that the runners hold.
-MetricsSource = Callable[
-    [Mapping[Version, datetime], datetime, Mapping[Version, str]], Awaitable[RolloutMetrics]
-]
+# The evidence about a champion and its challenger, for the revisions that the runners hold.
+MetricsSource = Callable[[EvidenceQuery, Version, Mapping[Version, str]], Awaitable[RolloutMetrics]]
 
 
 class RolloutController(Background):
@@ -58,7 +57,7 @@ class RolloutController(Background):
         revisions = self._revisions()
         if len(revisions) < 2:
             return None
-        measured = await self._measure(_since(record), now, revisions)
+        measured = await self._measure(evidence(record, now), policy.champion, revisions)
         return await asyncio.to_thread(evaluate, policy.champion, policy.guardrails, measured)
 
     async def reconcile(self, now: datetime) -> None:
@@ -109,18 +108,6 @@ class RolloutController(Background):
             except Exception:  # the edge of a loop, which goes on
                 logger.exception("the guardrails cannot be evaluated: unexpected error")
             await asyncio.sleep(CHECK_SECONDS)
-
-
-def _since(record: PolicyRecord) -> dict[Version, datetime]:
-    """When the metrics of each version begin.
-
-    The challenger's begin with the step. The champion's begin with the schedule, because its
-    traffic fades.
-    """
-    policy, progress = record.policy, record.policy.progress
-    if progress is None:
-        return {policy.champion: record.created_at, policy.challenger: record.created_at}
-    return {policy.champion: progress.started, policy.challenger: progress.since}
 
 
 def _step(policy: RolloutPolicy) -> str:

@@ -28,7 +28,14 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.bucketing import Bucket, assign_subject, assign_text, is_shadowed
+from rollout.bucketing import (
+    Bucket,
+    arm_group,
+    assign_subject,
+    assign_text,
+    is_shadowed,
+    text_group,
+)
 from rollout.policy import RolloutPolicy, other
 
 
@@ -55,7 +62,9 @@ class Log(Protocol):
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
     ) -> None: ...
 
-    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None: ...
+    def record_failure(
+        self, model: ModelVersion, endpoint: Endpoint, texts: int, arm_group: int | None = None
+    ) -> None: ...
 
 
 class PredictionPipeline:
@@ -91,9 +100,11 @@ class PredictionPipeline:
         started = time.perf_counter()
         policy = self._policy()
         is_single = endpoint == "/predict"
+        group = None
         if version is None:
+            group = text_group(policy, texts[0]) if is_single else None
             version = assign_text(policy, texts[0]) if is_single else policy.champion
-        predictions = await self._predict(texts, version, endpoint, started)
+        predictions = await self._predict(texts, version, endpoint, started, group)
         await self._record(predictions)
         if is_single and version == policy.champion and is_shadowed(policy, texts[0]):
             self._shadow(predictions[0])
@@ -108,7 +119,8 @@ class PredictionPipeline:
         """
         started = time.perf_counter()
         bucket = assign_subject(self._policy(), subject)
-        [prediction] = await self._predict([text], bucket.version, "/predict/ab", started)
+        group = None if bucket.split is None else arm_group(bucket.subject_key)
+        [prediction] = await self._predict([text], bucket.version, "/predict/ab", started, group)
         prediction = replace(prediction, assignment=self._assignment(prediction, bucket))
         await self._record([prediction])
         return prediction
@@ -153,14 +165,21 @@ class PredictionPipeline:
         """
         version = other(prediction.version)
         started = time.perf_counter()
-        [shadowed] = await self._predict([prediction.text], version, "shadow", started)
+        group = text_group(self._policy(), prediction.text)
+        [shadowed] = await self._predict([prediction.text], version, "shadow", started, group)
         v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
         # The log has the first prediction already, and does not store it again.
         await self._compare(v1, v2, self._log.record)
 
     async def _predict(
-        self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
+        self,
+        texts: Sequence[str],
+        version: Version,
+        endpoint: Endpoint,
+        started: float,
+        group: int | None = None,
     ) -> list[Prediction]:
+        """`group` is that of a text or subject whose version the policy chose."""
         self._log.check()  # before anything is computed
         description = await self._runners[version].wait_until_described()
         keys = [cache_key(version, description.revision, text) for text in texts]
@@ -182,7 +201,7 @@ class PredictionPipeline:
             gave_way = endpoint == "shadow" and isinstance(error, Overloaded)
             if not gave_way and not isinstance(error, DeadlineExceeded):
                 model = ModelVersion(version, description.revision, description.engine)
-                self._log.record_failure(model, endpoint, len(texts))
+                self._log.record_failure(model, endpoint, len(texts), group)
             raise
         created_at = datetime.now(UTC)
         latency_ms = (time.perf_counter() - started) * 1_000
@@ -202,6 +221,7 @@ class PredictionPipeline:
                 token_count=answer.token_count,
                 text_characters=len(text),
                 text=text,
+                arm_group=group,
             )
             for id_, key, text, answer in zip(
                 ids, keys, texts, (answers[key] for key in keys), strict=True
