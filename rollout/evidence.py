@@ -16,7 +16,7 @@ LATELY = timedelta(minutes=10)
 
 def evidence(record: PolicyRecord, now: datetime) -> EvidenceQuery:
     """Choose the windows and routes to read for `record`, the same for both versions."""
-    policy, progress = record.policy, record.policy.progress
+    progress = record.policy.progress
     since = min(record.created_at if progress is None else progress.since, now)
     return EvidenceQuery(
         _strata(record), since, last_look(since, now), max(since, now - LATELY), now

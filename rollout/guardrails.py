@@ -1,8 +1,8 @@
 """Guardrails: each passes, fails, or is pending while it has too little data.
 
 Champion and challenger are compared over texts that either might have answered, in the same
-windows, by an interval of their difference (`stats.exceedance`). So a burst or a load that hits both is no
-difference.
+windows, by an interval of their difference (`stats.exceedance`). So a burst or a load that hits
+both is no difference.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def _sentiments(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
     )
     sentence = (
         f"the sentiments of {rollout.challenger} ({_mix(arms.challenger)}) are at least "
-        f"{least:.3f} (PSI) from those of {rollout.champion} ({_mix(arms.champion)}); {allowed:g} is allowed"
+        f"{least:.3f} (PSI) from those of {rollout.champion} ({_mix(arms.champion)}); {allowed:g} is "
+        "allowed"
     )
     if f"{rollout.challenger}_better" in rollout.measured.findings:
         return "pass", f"{sentence}, but labels show that {rollout.challenger} is better"

@@ -49,8 +49,8 @@ class Challenge:
 class StepCounts:
     """Counts until each look. Arms are champion and challenger, in this order.
 
-    Their axes: arm, look, group, and failed and answered, or sentiment, or bin. Latencies have every
-    tenth look only.
+    Their axes: arm, look, group, and failed and answered, or sentiment, or bin. Latencies have
+    every tenth look only.
     """
 
     began: float

@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from analytics.log.records import ComparisonRecord
 from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
 from core.types import (
+    ARM_GROUPS,
     Classification,
     Comparison,
     Endpoint,
