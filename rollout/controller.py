@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from core.background import Background
 from core.errors import DatabaseUnavailable, PolicyConflict, describe_error
@@ -17,12 +17,15 @@ from rollout.guardrails import GuardrailResult, evaluate
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import PolicyRecord
+from rollout.sensitivity import StepSensitivity, sensitivities
 from rollout.store import PolicyStore
-from stats.arm_metrics import EvidenceQuery, RolloutMetrics
+from stats.arm_metrics import EvidenceQuery, RolloutMetrics, Stratum
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 
 CHECK_SECONDS = 5.0
+# The traffic by which a dry run says what a schedule would notice.
+TRAFFIC = timedelta(hours=1)
 AUTHOR = "guardrails"
 
 # The evidence about a champion and its challenger, for the revisions that the runners hold.
@@ -59,6 +62,21 @@ class RolloutController(Background):
             return None
         measured = await self._measure(evidence(record, now), policy.champion, revisions)
         return await asyncio.to_thread(evaluate, policy.champion, policy.guardrails, measured)
+
+    async def sensitivities(self, policy: RolloutPolicy, now: datetime) -> list[StepSensitivity]:
+        """What each step of a schedule would notice at the traffic of the last hour.
+
+        Raises:
+            DatabaseUnavailable: the traffic cannot be read.
+        """
+        revisions = self._revisions()
+        if policy.schedule is None or len(revisions) < 2:
+            return []
+        lately = Stratum(policy.schedule.routes, policy.schedule.routes)
+        query = EvidenceQuery((lately,), now - TRAFFIC, now, now, now)
+        measured = await self._measure(query, policy.champion, revisions)
+        texts = sum(arm.texts for arm in measured.strata[0].step.values())
+        return await asyncio.to_thread(sensitivities, policy, texts / TRAFFIC.total_seconds())
 
     async def reconcile(self, now: datetime) -> None:
         """Roll back if a guardrail fails; go to the next step if all pass and the step has held.

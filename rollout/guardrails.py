@@ -127,8 +127,8 @@ def _sentiments(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
     )
     sentence = (
         f"the sentiments of {rollout.challenger} ({_mix(arms.challenger)}) are at least "
-        f"{least:.3f} (PSI) from those of {rollout.champion} ({_mix(arms.champion)}); {allowed:g} is "
-        "allowed"
+        f"{least:.3f} (PSI) from those of {rollout.champion} ({_mix(arms.champion)}); "
+        f"{allowed:g} is allowed"
     )
     if f"{rollout.challenger}_better" in rollout.measured.findings:
         return "pass", f"{sentence}, but labels show that {rollout.challenger} is better"

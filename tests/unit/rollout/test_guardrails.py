@@ -118,8 +118,8 @@ BUSY_SUBJECT = {OUTCOMES * 5: 400}
         measured(arm(failed=60), arm(failed=60)),  # a burst that hits both
         measured(lately=arm((10, 0, 0), 30), lately_champion=arm((100, 0, 0), 300)),
         measured(champion=NOTHING, lately=arm((60, 0, 0), 40)),
-        measured(replace(arm(), outcomes=arm().outcomes | ONE_GROUP)),
-        measured(replace(arm(), outcomes=arm().outcomes | BUSY_SUBJECT)),
+        measured(replace(arm(), outcomes={**arm().outcomes, **ONE_GROUP})),
+        measured(replace(arm(), outcomes={**arm().outcomes, **BUSY_SUBJECT})),
         measured(arm(slow=60)),
         measured(arm(slow_ms=45.0, slow=100), arm(slow_ms=40.0, slow=100)),  # 12 % slower
         measured(arm(slow=300), arm(slow=300)),  # a load that hits both
