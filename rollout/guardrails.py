@@ -106,9 +106,10 @@ def _latency(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
         champion, challenger, np.array(LATENCY_VALUES), limits.max_latency_ratio, LEAST_LATENCY_MS
     )
     sentence = (
-        f"{slow.challenger_share:.1%} of {arms.challenger.computed:,} computed answers of "
-        f"{rollout.challenger} take longer than {slow.limit:.0f} ms, {limits.max_latency_ratio:g} "
-        f"times the {slow.quantile:.0f} ms (p95) of {rollout.champion}; 5 % are allowed"
+        f"{rollout.challenger} takes longer than {slow.limit:.0f} ms, "
+        f"{limits.max_latency_ratio:g} times the {slow.quantile:.0f} ms (p95) of "
+        f"{rollout.champion}, for {slow.challenger_share:.1%} of {arms.challenger.computed:,} "
+        "computed answers; 5 % are allowed"
     )
     if min(arm.computed for arm in arms) < limits.min_predictions:
         # Answers of the cache take no time worth comparing, and a rollout must not wait for others.
