@@ -19,6 +19,7 @@ from core.setting_types import (
     CorsOrigins,
     DatabaseUrl,
     Host,
+    JobFolders,
     KeyFile,
     MemorySize,
     PathPrefix,
@@ -170,10 +171,24 @@ class Settings(BaseSettings):
     """time until a cached answer expires"""
     local_cache_entries: int = Field(2_000, ge=0, le=100_000_000)
     """answers cached in the memory of each API process; 0: none"""
+    idempotency_seconds: int = Field(86_400, ge=60, le=604_800)
+    """time for which Redis keeps the answer to a request with an Idempotency-Key"""
     redis_timeout_seconds: float = Field(0.25, gt=0, le=60)
     """longest wait for one Redis command"""
     redis_max_memory: MemorySize = "256mb"
     """memory of the private Redis, as 256mb; it evicts the least recently used keys"""
+
+    job_folders: JobFolders = Field(
+        (),
+        description="folders whose files POST /jobs may score by their path, with commas; unset: "
+        "none, jobs are uploaded",
+    )
+    job_upload_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 40)
+    """largest file that POST /jobs takes (413)"""
+    job_max_bytes: int = Field(10 << 30, ge=1 << 20, le=1 << 50)
+    """most bytes of all jobs' files in DATA_FOLDER/jobs; past it uploads are refused (507)"""
+    job_retention_hours: float = Field(72.0, gt=0, le=87_600)
+    """hours after its end until a job and its result are removed"""
 
     otel_exporter_otlp_endpoint: str | None = None
     """OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"""
