@@ -178,8 +178,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return self.model.version
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Texts of one endpoint that a model failed to answer at about the time of `id`."""
 
     id: UUID
