@@ -28,6 +28,8 @@ SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 GONE_ENGINES: tuple[GoneEngine, ...] = get_args(GoneEngine)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
+# Subjects and texts that a rollout policy assigns are in one of so many groups, by their hash.
+ARM_GROUPS = 32
 
 # The limits of a classification and of a runner's messages. Whoever decodes one checks them:
 # `runners.wire`, and the cache. They are within what the prediction log can store, which has no
@@ -179,14 +181,14 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     assignment: Assignment | None = None
     windows: int = 1  # of the text, whose results were combined
     long_text: LongText = "truncate"  # as requested; not in the log
+    arm_group: int | None = None  # if the policy chose the version, so either might have answered
 
     @property
     def version(self) -> Version:
         return self.model.version
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Texts of one endpoint that a model failed to answer at about the time of `id`."""
 
     id: UUID
@@ -194,6 +196,7 @@ class Failure:
     endpoint: Endpoint
     model: ModelVersion
     texts: int
+    arm_group: int | None = None  # as that of a prediction; texts of two groups are two failures
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,12 @@ from core.types import (
 from core.uuid7 import new_id
 from rollout.bucketing import (
     Bucket,
+    arm_group,
     assign_subject,
     assign_text,
     is_shadowed,
     new_subject_key,
+    text_group,
 )
 from rollout.policy import RolloutPolicy, other
 from serving.long_texts import flight_of, is_complete, key_of_flight, refuse_long
@@ -64,7 +66,9 @@ class Log(Protocol):
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
     ) -> None: ...
 
-    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None: ...
+    def record_failure(
+        self, model: ModelVersion, endpoint: Endpoint, texts: int, arm_group: int | None = None
+    ) -> None: ...
 
 
 class PredictionPipeline:
@@ -111,9 +115,11 @@ class PredictionPipeline:
         started = time.perf_counter()
         policy = self._policy()
         is_single = endpoint == "/predict"
+        group = None
         if version is None:
+            group = text_group(policy, texts[0]) if is_single else None
             version = assign_text(policy, texts[0]) if is_single else policy.champion
-        predictions = await self._predict(texts, version, endpoint, started, long_text)
+        predictions = await self._predict(texts, version, endpoint, started, long_text, group=group)
         await self._record(predictions)
         if is_single and version == policy.champion and is_shadowed(policy, texts[0]):
             self._shadow(predictions[0])
@@ -130,8 +136,9 @@ class PredictionPipeline:
         """
         started = time.perf_counter()
         bucket = assign_subject(self._policy(), subject, _new_subject_key)
+        group = None if bucket.split is None else arm_group(bucket.subject_key)
         [prediction] = await self._predict(
-            [text], bucket.version, "/predict/ab", started, long_text
+            [text], bucket.version, "/predict/ab", started, long_text, group=group
         )
         prediction = replace(prediction, assignment=self._assignment(prediction, bucket))
         await self._record([prediction])
@@ -177,8 +184,9 @@ class PredictionPipeline:
         """
         version = other(prediction.version)
         started = time.perf_counter()
+        group = text_group(self._policy(), prediction.text)
         [shadowed] = await self._predict(
-            [prediction.text], version, "shadow", started, prediction.long_text
+            [prediction.text], version, "shadow", started, prediction.long_text, group=group
         )
         v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
         # The log has the first prediction already, and does not store it again.
@@ -191,7 +199,10 @@ class PredictionPipeline:
         endpoint: Endpoint,
         started: float,
         long_text: LongText | None,
+        *,
+        group: int | None = None,
     ) -> list[Prediction]:
+        """`group` is that of a text or subject whose version the policy chose."""
         long_text = long_text or self._long_text
         self._log.check()  # before anything is computed
         description = await self._runners[version].wait_until_described()
@@ -221,7 +232,7 @@ class PredictionPipeline:
             gave_way = endpoint == "shadow" and isinstance(error, Overloaded)
             if not gave_way and not isinstance(error, DeadlineExceeded):
                 model = ModelVersion(version, description.revision, description.engine)
-                self._log.record_failure(model, endpoint, len(texts))
+                self._log.record_failure(model, endpoint, len(texts), group)
             raise
         answers = hits | {key_of_flight(flight): answer for flight, answer in computed.items()}
         if long_text == "refuse":
@@ -247,6 +258,7 @@ class PredictionPipeline:
                 text=text,
                 windows=answer.windows,
                 long_text=long_text,
+                arm_group=group,
             )
             for id_, key, text, answer in zip(
                 ids, keys, texts, (answers[key] for key in keys), strict=True

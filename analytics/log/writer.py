@@ -45,7 +45,7 @@ PREDICTION_COLUMNS = (
     "subject_key",
 )
 COMPARISON_COLUMNS = ComparisonRecord.__struct_fields__
-FAILURE_COLUMNS = ("id", "created_at", "endpoint", "texts", "model_version_id")
+FAILURE_COLUMNS = ("id", "created_at", "endpoint", "texts", "arm_group", "model_version_id")
 
 # What `check` stores and rolls back; no sequence gives a negative key.
 _CHECKED_MODEL = ModelVersion("v1", "check", "check")

@@ -39,8 +39,9 @@ from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import STORED, PolicyRecord
 from rollout.store import PolicyStore
+from stats.arm_metrics import EvidenceQuery, RolloutMetrics
 from tests.database import fetch, run_sql, scalar
-from tests.unit.rollout.test_guardrails import Measured
+from tests.unit.rollout.test_guardrails import measured
 from tests.waiting import until
 from tests.written_by_deae1b3 import EXPECTED, ROLLOUT_FILE, SPOOL, TAGS, restore, rounded
 from web.read_api.analytics import analytics_router
@@ -52,7 +53,7 @@ NEWEST = 11
 # The tables' own columns, with what their foreign keys stand for. That commit read one window of
 # each text.
 PREDICTIONS = """
-    SELECT to_jsonb(p) - 'model_version_id' - 'experiment_id' - 'windows'
+    SELECT to_jsonb(p) - 'model_version_id' - 'experiment_id' - 'windows' - 'arm_group'
         || jsonb_build_object('version', m.version, 'revision', m.revision, 'engine', m.engine,
             'salt', e.salt, 'v2_percent', e.v2_percent) AS row
     FROM predictions p JOIN model_versions m ON m.id = p.model_version_id
@@ -76,7 +77,9 @@ EXACT_PERCENTILES = """
     FROM predictions JOIN model_versions ON model_versions.id = model_version_id
     WHERE created_at >= '2026-03-01Z' AND created_at < '2026-03-03Z'
     GROUP BY version, cache_hit ORDER BY version, cache_hit"""
-FAILURES = "SELECT to_jsonb(f) - 'model_version_id' AS row FROM failures f ORDER BY id"
+FAILURES = (
+    "SELECT to_jsonb(f) - 'model_version_id' - 'arm_group' AS row FROM failures f ORDER BY id"
+)
 
 
 @pytest.fixture
@@ -107,9 +110,9 @@ def live_policy(
 
 def rollout_admin(live: LivePolicy, store: PolicyStore) -> RolloutAdmin:
     async def evidence(
-        since: Mapping[Version, datetime], until: datetime, revisions: Mapping[Version, str]
-    ) -> Measured:
-        return Measured()
+        query: EvidenceQuery, champion: Version, revisions: Mapping[Version, str]
+    ) -> RolloutMetrics:
+        return measured()
 
     controller = RolloutController(live, store, evidence, dict)
     return RolloutAdmin(live, store, controller)

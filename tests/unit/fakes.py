@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from analytics.log.records import ComparisonRecord
 from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
 from core.types import (
+    ARM_GROUPS,
     Classification,
     Comparison,
     Endpoint,
@@ -126,7 +127,10 @@ class FakeLog:
         self.full = False
         self.refuses = False  # finds out only when it writes
 
-    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None:
+    def record_failure(
+        self, model: ModelVersion, endpoint: Endpoint, texts: int, arm_group: int | None = None
+    ) -> None:
+        assert arm_group is None or 0 <= arm_group < ARM_GROUPS
         self.failures.append((model, endpoint, texts))
 
     def check(self) -> None:

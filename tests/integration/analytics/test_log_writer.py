@@ -55,6 +55,7 @@ async def test_a_row_holds_every_field_of_its_prediction(
         "experiment_id": None,
         "subject_key": None,
         "windows": 1,
+        "arm_group": None,
         "version": "v1",
         "revision": "v1-revision",
         "engine": "fake",
