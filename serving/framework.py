@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
 from core.request_context import context_of
+from serving.temporary_folders import claim
 from web.json_api import JsonApi
 from web.routes import listed_route
 
@@ -220,6 +221,7 @@ def make_private_arbiter(watchers: Sequence[Any], *, threaded: bool = False, **o
     from bentoml._internal.utils.circus import Arbiter, ThreadedArbiter
 
     folder = tempfile.mkdtemp(prefix="circus-")  # mkdtemp's mode is 0700
+    claim(Path(folder))
     arbiter = (ThreadedArbiter if threaded else Arbiter)(
         watchers,
         endpoint=f"ipc://{folder}/control",

@@ -11,6 +11,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from circus.exc import ConflictError
@@ -19,6 +20,7 @@ from serving.framework import is_worker, stop_at_hangup, wrap_arbiter
 from serving.machine_check import accept_both_families
 from serving.metrics_folder import MetricsFolder
 from serving.preflight import Address
+from serving.temporary_folders import claim, make_workers_folder, remove_abandoned
 from serving.watchdog import SOCKET_NAME, Watchdog
 
 CHECK_SECONDS = 1.0
@@ -57,9 +59,17 @@ def _make(
     sockets = options.get("sockets", ())
     for tcp in sockets:
         accept_both_families(tcp)
+    for folder in {Path(unix.path).parent for unix in sockets if unix.path}:
+        claim(folder)
+    remove_abandoned()
     environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
     metrics = MetricsFolder()
-    environment = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics.path)}
+    environment = {
+        **environment,
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics.path),
+        # A worker that is killed leaves its temporary files; here they end with the start.
+        "TMPDIR": str(make_workers_folder()),
+    }
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
         watcher.respawn = True

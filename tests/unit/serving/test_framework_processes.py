@@ -172,7 +172,7 @@ print(*modes, folder.exists())
 
 
 def test_manager_listens_on_sockets_that_only_its_user_reaches() -> None:
-    assert run_python(ARBITER) == "drwx------ s s False"
+    assert run_python(ARBITER) == "drwx------ s s - False"
 
 
 HANGUP = """
