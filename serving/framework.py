@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,17 @@ def stop_at_hangup() -> None:
     handler: Any = SysHandler
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     handler.handle_hup = handler.handle_winch if is_ignored else handler.handle_term
+
+
+def reserve_no_port() -> None:
+    """Keep BentoML from reserving a port of 127.0.0.1 that nothing uses.
+
+    Its runners have Unix sockets, and a machine may have IPv6 alone.
+    """
+    from bentoml._internal import utils
+
+    unused: Any = lambda **_options: nullcontext(0)  # noqa: E731  it has no types to agree with
+    utils.reserve_free_port = unused
 
 
 def wrap_arbiter(wrapper: Callable[..., Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from circus.exc import ConflictError
 
-from serving.framework import is_worker, stop_at_hangup, wrap_arbiter
+from serving.framework import is_worker, reserve_no_port, stop_at_hangup, wrap_arbiter
 from serving.machine_check import accept_both_families
 from serving.metrics_folder import MetricsFolder
 from serving.preflight import Address
@@ -44,6 +44,7 @@ def supervise(*, stop_seconds: StopSeconds, before: Preparation) -> None:
     """
     if not is_worker():
         stop_at_hangup()
+        reserve_no_port()
         wrap_arbiter(functools.partial(_make, stop_seconds=stop_seconds, before=before))
 
 
