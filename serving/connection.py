@@ -125,7 +125,8 @@ class BoundedConnection(AnsweringConnection):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reading is not _Reading.HEADERS:
             return  # a trailer; the service reads none
-        super().on_header(name, value)
+        # The parser leaves the blanks behind a value, which are no part of it (RFC 9110, 5.5).
+        super().on_header(name, value.rstrip(b" \t"))
         if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
             # Beside chunks the parser undoes no coding.
             self._refused_head = RefusedHead(

@@ -403,6 +403,14 @@ async def test_ambiguous_header_ends_the_connection(site: Site, lines: bytes, st
     assert site.bodies == []
 
 
+@pytest.mark.parametrize("blanks", [b"", b" ", b"\t", b" \t  "])
+async def test_blanks_around_a_header_are_no_part_of_it(site: Site, blanks: bytes) -> None:
+    lines = b"X:%sa b%s\r\nContent-Length:%s2%s\r\n" % ((blanks,) * 4)
+    await answered_until_the_end(site, READS + lines + b"Connection: close\r\n\r\n{}")
+    [headers] = site.headers
+    assert (dict(headers)[b"x"], dict(headers)[b"content-length"]) == (b"a b", b"2")
+
+
 @pytest.mark.parametrize("keep", [b"", b"Connection: keep-alive\r\n"])
 async def test_http_1_0_has_no_chunks(site: Site, keep: bytes) -> None:
     request = READS.replace(b"1.1", b"1.0") + keep + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"
