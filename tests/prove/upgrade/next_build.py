@@ -32,7 +32,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("ALTER TABLE predictions DROP COLUMN build")
 '''
-# A file, the pattern of a line, and what is added after it.
+# A file, the pattern of a line, and what is added after each such line. Results go over the wire
+# as a reply of HTTP and as a message of a stream: both change.
 ADDED = (
     ("core/types.py", r"    assignment: Assignment \| None = None\n", 'build: str = "{name}"'),
     ("analytics/tables.py", r'    Column\("text", Text\),\n', 'Column("build", Text),'),
@@ -53,8 +54,8 @@ def make_next_build(folder: Path) -> Path:
             shutil.copy(ROOT / name, folder / name)
     for name, line, added in ADDED:
         source, after = (folder / name).read_text(), rf"\1    {added.format(name=NAME)}\n"
-        changed, times = re.subn(f"^({line})", after, source, count=1, flags=re.MULTILINE)
-        assert times == 1, f"{name} has no line {line!r}"
+        changed, times = re.subn(f"^({line})", after, source, flags=re.MULTILINE)
+        assert times, f"{name} has no line {line!r}"
         (folder / name).write_text(changed)
     migration = MIGRATION.format(revision=REVISION, newest=scripts().get_current_head())
     (folder / "migrations" / "versions" / f"{REVISION}.py").write_text(migration)
