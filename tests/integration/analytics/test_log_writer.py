@@ -69,8 +69,8 @@ async def test_a_batch_written_twice_is_stored_once(engine: AsyncEngine) -> None
     v3, v4 = make_prediction(), make_prediction(created_at=datetime(2026, 1, 1, tzinfo=UTC))
     assert await PredictionWriter(engine).write([v2, v3, v4, v1]) == 2
     assert await PredictionWriter(engine).write([]) == 0
-    stored = sorted(row["id"] for row in await rows(engine))
-    assert stored == sorted([v1.id, v2.id, v3.id, v4.id])
+    stored = sorted(str(row["id"]) for row in await rows(engine))
+    assert stored == sorted(map(str, (v1.id, v2.id, v3.id, v4.id)))
     [linked] = await rows(engine, "SELECT * FROM comparisons")
     assert (linked["v1_prediction_id"], linked["v2_prediction_id"]) == (v1.id, v2.id)
     assert len(await rows(engine, "SELECT * FROM model_versions")) == 2
