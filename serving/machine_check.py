@@ -17,11 +17,12 @@ from core.api_keys import parse_key_file
 from core.errors import describe_error
 from core.key_ring import read_key_file
 from core.other_writers import EVERYBODY, check_replaceable, writers
+from core.setting_checks import check_tracing
 from core.settings import Settings, SettingsError
 
 # What the service writes in DATA_FOLDER; the private databases look after their own folders.
 SPOOL = "spool"
-DATA = (SPOOL, "lock", "models", "postgres", "redis", "rollout.json")
+DATA = (SPOOL, "jobs", "lock", "models", "postgres", "redis", "rollout.json")
 # It runs the private PostgreSQL, and owns its data, where root starts the service.
 DATABASE_ACCOUNT = "pgserver"
 # BentoML's model store and what it makes beside it at each start.
@@ -180,7 +181,7 @@ def secrets_file_problem(file: Path) -> str | None:
 def tracing_problem(settings: Settings) -> str | None:
     """Describe a variable of OpenTelemetry that this service cannot honour; else None."""
     try:
-        settings.check_tracing()
+        check_tracing(settings)
         if settings.is_traced:
             # Imported here: it loads the SDK, which a process without traces does not need.
             from core.tracing import make_exporter

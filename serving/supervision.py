@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from itertools import pairwise
@@ -60,10 +61,17 @@ def _make(
     sockets = options.get("sockets", ())
     for tcp in sockets:
         accept_both_families(tcp)
-    for folder in {Path(unix.path).parent for unix in sockets if unix.path}:
+    socket_folders = {Path(unix.path).parent for unix in sockets if unix.path}
+    for folder in socket_folders:
         claim(folder)
     remove_abandoned()
-    environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
+    try:
+        environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
+    except SystemExit:
+        # BentoML removes the folder of its sockets only at other errors.
+        for folder in socket_folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     metrics = MetricsFolder()
     environment = {
         **environment,

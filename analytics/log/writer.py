@@ -130,7 +130,9 @@ async def store(
 
     Returns the number of predictions that were not stored before.
     """
-    rows = [_prediction_row(prediction, keys) for prediction in predictions]
+    # Two tries of a repeated request have the same ids; the first counts.
+    by_id = {prediction.id: prediction for prediction in reversed(predictions)}
+    rows = [_prediction_row(prediction, keys) for prediction in by_id.values()]
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
     await connection.execute(WRITERS_LOCK)
     days = {time_of(prediction.id).date() for prediction in predictions}
