@@ -13,9 +13,8 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from core.private_files import FILE_MODE, open_regular
 
@@ -23,21 +22,15 @@ OWNER = "sentiment-owner"
 # Sockets of workers (BentoML makes it) and of the process manager, metrics, and temporary files.
 PREFIXES = ("bentoml-uds-", "circus-", "metrics-", "workers-")
 
-# Open as long as this process runs, and so locked.
-_claims: list[BinaryIO] = []
-
 
 def claim(folder: Path) -> None:
     """Mark a folder as needed until this process ends; on a full disk it stays without the mark."""
     new = folder / f"{OWNER}.new"
-    with suppress(OSError), ExitStack() as opened:
-        file = opened.enter_context(
-            os.fdopen(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb")
-        )
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with suppress(OSError):
+        # It stays open, and so locked, as long as this process runs.
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         new.rename(folder / OWNER)  # nobody finds it without its lock
-        _claims.append(file)
-        opened.pop_all()
 
 
 def make_workers_folder() -> Path:

@@ -184,5 +184,6 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
             assert "with another database; stop it, or set DATA_FOLDER" in private.output()
         assert launched.stop(signal.SIGINT) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
-    assert made == {"spool", "models", "rollout.json", "lock"}  # the lock is the other start's
+    # The lock is the other start's.
+    assert made == {"spool", "models", "rollout.json", "jobs", "lock"}
     assert scalar(database_url, "SELECT count(*) FROM predictions") == statuses.count(200)
