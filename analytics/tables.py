@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.schema import SchemaItem
@@ -125,6 +126,8 @@ predictions = _table(
     # NULL except for /predict/ab; see `assignments`.
     Column("experiment_id", SmallInteger),
     Column("subject_key", LargeBinary),
+    # The windows of the text that were read; builds of earlier releases do not write it.
+    Column("windows", SmallInteger, nullable=False, server_default=text("1")),
     _one_of("endpoint", PREDICT_ENDPOINTS),
     _one_of("sentiment", SENTIMENTS),
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),

@@ -13,6 +13,8 @@ from msgspec import Meta
 Version = Literal["v1", "v2"]
 Sentiment = Literal["negative", "neutral", "positive"]
 LogFormat = Literal["auto", "json", "text"]
+# What becomes of a text of more tokens than the window of a model.
+LongText = Literal["truncate", "windows", "refuse"]
 EngineName = Literal[
     "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8", "openvino-int8-bf16"
 ]
@@ -34,7 +36,10 @@ Name = Annotated[str, Meta(max_length=1_000, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Generation = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-TokenCount = Annotated[int, Meta(ge=0, le=2**15 - 1)]
+# The log's column is a smallint. A longer text counts as so many tokens.
+MAX_TOKEN_COUNT = 2**15 - 1
+TokenCount = Annotated[int, Meta(ge=0, le=MAX_TOKEN_COUNT)]
+WindowCount = Annotated[int, Meta(ge=0, le=1_000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,9 @@ class Classification:
     scores: Annotated[dict[Sentiment, Probability], Meta(min_length=1)]
     token_count: TokenCount
     truncated: bool
+    # How many windows of the text were computed; 0: the text was refused for its length, and the
+    # scores mean nothing. Runners of earlier releases compute one, and do not say so.
+    windows: WindowCount = 1
 
     @property
     def sentiment(self) -> Sentiment:
@@ -169,6 +177,8 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     text_sha256: bytes | None = None  # set by the log, if TEXT_STORAGE allows it
     text: str = ""  # empty in the log, unless TEXT_STORAGE is `full`
     assignment: Assignment | None = None
+    windows: int = 1  # of the text, whose results were combined
+    long_text: LongText = "truncate"  # as requested; not in the log
 
     @property
     def version(self) -> Version:

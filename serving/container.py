@@ -163,6 +163,7 @@ class Container:
             self.log,
             policy=self.traffic.policy,
             shadow=self.shadow.offer,
+            long_text=settings.long_text,
         )
 
     def start(self) -> None:

@@ -34,7 +34,7 @@ _WITHOUT_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 _OWN_NAME = tuple(
     field
     for field in Prediction.__struct_fields__
-    if field not in {"model", "scores", "text", "assignment"}
+    if field not in {"model", "scores", "text", "assignment", "long_text"}
 )
 PREDICTION_COLUMNS = (
     *_OWN_NAME,

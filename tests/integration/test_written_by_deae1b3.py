@@ -49,13 +49,14 @@ SPAN = TimeRange(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=U
 SPAN_WITH_SPOOL = TimeRange(SPAN.since, datetime(2026, 3, 5, tzinfo=UTC))
 CONFIGURED = PolicyRecord(0, SPAN.since, "settings", "set", "as configured", RolloutPolicy())
 NEWEST = 11
-# The tables' own columns, with what their foreign keys stand for.
+# The tables' own columns, with what their foreign keys stand for. That commit read one window of
+# each text.
 PREDICTIONS = """
-    SELECT to_jsonb(p) - 'model_version_id' - 'experiment_id'
+    SELECT to_jsonb(p) - 'model_version_id' - 'experiment_id' - 'windows'
         || jsonb_build_object('version', m.version, 'revision', m.revision, 'engine', m.engine,
             'salt', e.salt, 'v2_percent', e.v2_percent) AS row
     FROM predictions p JOIN model_versions m ON m.id = p.model_version_id
-    LEFT JOIN experiments e ON e.id = p.experiment_id ORDER BY p.id"""
+    LEFT JOIN experiments e ON e.id = p.experiment_id WHERE p.windows = 1 ORDER BY p.id"""
 COMPARISONS = "SELECT to_jsonb(c) AS row FROM comparisons c ORDER BY id"
 # Each day has a partition of its own, which is left out here.
 SCHEMA = (

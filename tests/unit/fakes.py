@@ -20,6 +20,7 @@ from core.types import (
     Comparison,
     Endpoint,
     Failure,
+    LongText,
     ModelVersion,
     Prediction,
     RunnerDescription,
@@ -58,6 +59,8 @@ class FakeRunner:
 
     def __init__(self, version: Version = "v1", revision: str = "r1") -> None:
         self.calls: list[list[str]] = []
+        self.modes: list[LongText] = []
+        self.answers: dict[str, Classification] = {}
         self.fails = False
         self.starting = False
         self.overloaded = False
@@ -77,21 +80,23 @@ class FakeRunner:
         return self.description()
 
     @contextmanager
-    def admit(self, texts: Sequence[str]) -> Iterator[None]:
+    def admit(self, texts: Sequence[str], long_text: LongText) -> Iterator[None]:
         assert texts
+        assert long_text in {"truncate", "windows", "refuse"}
         if self.overloaded:
             raise Overloaded("told to be overloaded")
         if self.too_slow:
             raise DeadlineExceeded("told to be too slow")
         yield
 
-    async def classify(self, texts: Sequence[str]) -> list[Classification]:
+    async def classify(self, texts: Sequence[str], long_text: LongText) -> list[Classification]:
         self.calls.append(list(texts))
+        self.modes.append(long_text)
         self.entered.set()
         await self.gate.wait()
         if self.fails:
             raise RunnerUnavailable("told to fail")
-        return [classification(text, self.answers_as) for text in texts]
+        return [self.answers.get(text, classification(text, self.answers_as)) for text in texts]
 
 
 class FakeCache:
