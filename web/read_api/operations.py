@@ -150,7 +150,9 @@ def _log_stats() -> LogStats:
     )
     recorded, stored, dropped, rejected, waiting_bytes, rejected_bytes, max_bytes = map(int, counts)
     return LogStats(
-        recorded=recorded,
+        # A prediction that is stored has been recorded: by an earlier start, or by a process that
+        # was killed before it could count it.
+        recorded=max(recorded, stored),
         stored=stored,
         dropped=dropped,
         rejected=rejected,
