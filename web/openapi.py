@@ -19,8 +19,19 @@ REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
     "Two versions of a DistilBERT sentiment classifier. Every error is an RFC 9457 problem "
     "(`application/problem+json`); 429 and 503 carry `Retry-After`. 421: the `Host` of the "
-    "request is not a name of the service."
+    "request is not a name of the service. The [dashboard](dashboard) shows traffic, the A/B test "
+    "and the rollout."
 )
+# In the order in which /docs shows them.
+TAGS = {
+    "predictions": "Classify texts, and send their true labels.",
+    "analytics": "Read what was predicted, and which version is better.",
+    "operations": "Health, models, cache and limits.",
+    "admin": "Change the rollout, and read the keys.",
+    "open inference": "For clients of the Open Inference Protocol V2.",
+    "hugging face": "For clients of text-embeddings-inference.",
+    "sagemaker": "For SageMaker and MLflow.",
+}
 # Relative to the document: true behind every proxy, whether it says its prefix or not.
 SERVERS: list[dict[str, str | Any]] = [{"url": "."}]
 # What BentoML serves itself.
@@ -45,6 +56,7 @@ def openapi_document(
         description=DESCRIPTION,
         routes=get_routes,
         servers=SERVERS,
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
     )
     for path, operations in document["paths"].items():
         route = listed_route("GET", path)

@@ -54,6 +54,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
 
     with Launched(environment, tmp_path / "first", command) as first:
         first.wait_until_ready()
+        assert f"{first.url}/dashboard (docs: {first.url}/docs)" in first.output()
         body = {"text": "Kept over a restart."}
         prediction = httpx.post(f"{first.url}/predict", json=body).json()
         assert prediction["cache_hit"] is False

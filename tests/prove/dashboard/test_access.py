@@ -105,6 +105,9 @@ def test_dashboard_works_behind_a_path_prefix(behind_proxy: Page, seen: Seen) ->
 
 def test_documentation_tries_it_out_behind_a_path_prefix(behind_proxy: Page) -> None:
     behind_proxy.goto("http://proxy.test/models/sentiment/docs")
+    first = behind_proxy.locator(".opblock-tag-section h3").first
+    expect(first).to_have_attribute("data-tag", "predictions")
+    expect(behind_proxy.locator(".models .model-container")).to_have_count(0)
     operation = behind_proxy.locator("#operations-predictions-predict")
     operation.locator(".opblock-summary-control").click()
     operation.locator(".try-out__btn").click()
@@ -112,3 +115,5 @@ def test_documentation_tries_it_out_behind_a_path_prefix(behind_proxy: Page) -> 
     status = operation.locator(".live-responses-table tbody .response-col_status")
     expect(status).to_contain_text("200")
     expect(operation.locator(".request-url")).to_contain_text("/models/sentiment/predict")
+    link = behind_proxy.get_by_role("link", name="dashboard", exact=True)
+    assert link.evaluate("(a) => a.href") == "http://proxy.test/models/sentiment/dashboard"
