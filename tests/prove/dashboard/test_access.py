@@ -21,12 +21,12 @@ def test_every_control_is_reachable_by_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("Skip to the content")
     reached = set()
-    for _ in range(40):
+    for _ in range(70):
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate("() => document.activeElement.id || document.activeElement.textContent")
         )
-    assert {"range", "version", "live", "theme", "text", "csv", "Older"} <= reached
+    assert {"range", "version", "live", "theme", "text", "csv", "record", "Older"} <= reached
     page.locator("#text").focus()
     page.keyboard.type("By keyboard, and with joy.")
     page.keyboard.press("Tab")
