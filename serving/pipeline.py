@@ -15,6 +15,7 @@ from cache.keys import cache_key
 from cache.single_flight import SingleFlight
 from core import metrics, tracing
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.request_context import is_trial
 from core.types import (
     VERSIONS,
     Assignment,
@@ -59,7 +60,10 @@ class Log(Protocol):
 
 
 class PredictionPipeline:
-    """Answers texts; every endpoint is this pipeline with other arguments."""
+    """Answers texts; every endpoint is this pipeline with other arguments.
+
+    Everything is recorded but trials of the playground.
+    """
 
     def __init__(
         self,
@@ -95,7 +99,8 @@ class PredictionPipeline:
             version = assign_text(policy, texts[0]) if is_single else policy.champion
         predictions = await self._predict(texts, version, endpoint, started)
         await self._record(predictions)
-        if is_single and version == policy.champion and is_shadowed(policy, texts[0]):
+        is_shown = is_single and version == policy.champion and not is_trial()
+        if is_shown and is_shadowed(policy, texts[0]):
             self._shadow(predictions[0])
         return predictions
 
@@ -180,7 +185,7 @@ class PredictionPipeline:
         except Exception as error:
             # No model failed where a shadow gave way to others, or where a client had little time.
             gave_way = endpoint == "shadow" and isinstance(error, Overloaded)
-            if not gave_way and not isinstance(error, DeadlineExceeded):
+            if not gave_way and not isinstance(error, DeadlineExceeded) and not is_trial():
                 model = ModelVersion(version, description.revision, description.engine)
                 self._log.record_failure(model, endpoint, len(texts))
             raise
@@ -232,12 +237,16 @@ class PredictionPipeline:
         created_at = datetime.now(UTC)
         comparison = Comparison(new_id(created_at), created_at, v1, v2)
         await record([v1, v2], comparison)
+        if is_trial():
+            return comparison
         metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()
         return comparison
 
     async def _record(
         self, predictions: list[Prediction], comparison: Comparison | None = None
     ) -> None:
+        if is_trial():
+            return
         with tracing.span("log.record", {"predictions": len(predictions)}):
             await self._log.record(predictions, comparison)
         for prediction in predictions:

@@ -11,8 +11,9 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, status_title
+from web.access import PLAYGROUND, SOURCE_HEADER
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, PostApi
-from web.routes import PATH_PARAMETERS, Route, listed_route
+from web.routes import PATH_PARAMETERS, ROUTES, Route, listed_route
 from web.schemas.predictions import ProblemDocument
 
 REF_TEMPLATE = "#/components/schemas/{model}"
@@ -62,7 +63,7 @@ def openapi_document(
         route = listed_route("GET", path)
         problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
         operations["get"]["responses"].update(_problem_replies((*problems, *route.problems)))
-    for api in post_apis:
+    for api in sorted(post_apis, key=lambda api: ROUTES.index(api.route)):
         document["paths"].setdefault(api.route.path, {})["post"] = _operation(api)
 
     for path, summary in BENTO_ROUTES.items():
@@ -146,6 +147,15 @@ _TIMEOUT_PARAMETER = {
 }
 
 
+_SOURCE_PARAMETER = {
+    "name": SOURCE_HEADER,
+    "in": "header",
+    "description": "playground: a text that a person tries out. It is not recorded, so no "
+    "analytics, A/B test or `/feedback` knows it, and it counts against limits of its own.",
+    "schema": {"type": "string", "enum": [PLAYGROUND]},
+}
+
+
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -162,7 +172,11 @@ def _operation(api: PostApi) -> dict[str, Any]:
         "tags": [described.tag],
         "operationId": described.name,
         "summary": described.summary,
-        "parameters": [*_path_parameters(api.route), _TIMEOUT_PARAMETER],
+        "parameters": [
+            *_path_parameters(api.route),
+            _TIMEOUT_PARAMETER,
+            *([_SOURCE_PARAMETER] if api.route.predicts else []),
+        ],
         "requestBody": {"required": True, "content": content},
         "responses": {
             str(api.route.success_status): {

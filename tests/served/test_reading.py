@@ -231,7 +231,8 @@ def test_one_openapi_document_lists_every_endpoint(client: httpx.Client) -> None
         assert "application/problem+json" in operation["responses"]["422"]["content"]
         parameters = {(each["in"], each["name"]) for each in operation["parameters"]}
         assert {entry for entry in parameters if entry[0] != "path"} == {
-            ("header", "X-Request-Timeout-Ms")
+            ("header", "X-Request-Timeout-Ms"),
+            *([("header", "X-Sentiment-Source")] if route.predicts else []),
         }
         limited = {"RateLimit", "RateLimit-Policy"} if route.limit else set()
         assert set(operation["responses"]["429"]["headers"]) == {*limited, "Retry-After"}
