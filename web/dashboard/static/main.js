@@ -27,6 +27,7 @@ const polling = new Polling(refresh, (seconds) => {
   $("next").textContent = seconds === null ? "" : `next in ${seconds} s`;
 });
 
+const charts = loadCharts();
 const changeRollout = changes.start({ dialog: $("change-dialog"), done: refresh });
 
 const PANELS = [
@@ -74,7 +75,7 @@ async function refresh() {
   const status = get("admin/rollout");
   const outcomes = await Promise.all(PANELS.map(async (panel) => {
     try {
-      const told = await panel.ask(query, status);
+      const [told] = await Promise.all([panel.ask(query, status), charts]);
       if (mine === turn) {
         panel.show(told);
         panel.again = () => panel.show(told);
@@ -180,7 +181,6 @@ function wire() {
 
 paint();
 wire();
-await loadCharts();
 // The panels appear at once, so that none moves another.
 setTimeout(reveal, LONGEST_WAIT_MS);
 await refresh();
