@@ -59,6 +59,7 @@ def test_starts_stop_all_processes_keep_the_data_and_ask_no_other_host(
 
     with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
         first.wait_until_ready()
+        assert f"{first.url}/dashboard (docs: {first.url}/docs)" in first.output()
         body = {"text": "Kept over a restart."}
         prediction = httpx.post(f"{first.url}/predict", json=body).json()
         assert prediction["cache_hit"] is False

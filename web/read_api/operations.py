@@ -129,6 +129,8 @@ def operations_router(
             swagger_js_url="static_content/swagger-ui-bundle.js",
             swagger_css_url="static_content/swagger-ui.css",
             swagger_favicon_url="static_content/favicon-light-32x32.png",
+            # The schemas are folded; they would be most of the page.
+            swagger_ui_parameters={"defaultModelsExpandDepth": 0},
         )
 
     @router.get("/docs/", include_in_schema=False)

@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,10 @@ async def test_a_closed_spool_is_shipped_whole_and_deleted(
     assert counter("prediction_log_stored_total") - before == 100
 
 
+def has_taken_more(writer: FakeWriter, than: int) -> bool:
+    return len(writer.taken) > than
+
+
 async def test_lines_that_a_killed_shipper_had_stored_are_counted_once(
     tmp_path: Path, spool: Spool, writer: FakeWriter
 ) -> None:
@@ -81,8 +86,7 @@ async def test_lines_that_a_killed_shipper_had_stored_are_counted_once(
         shipping = asyncio.create_task(
             Shipper(tmp_path, writer, poll_seconds=0.01).run(asyncio.Event())
         )
-        taken = len(writer.taken)
-        await until(lambda taken=taken: len(writer.taken) > taken)
+        await until(partial(has_taken_more, writer, len(writer.taken)))
         shipping.cancel()
         await asyncio.gather(shipping, return_exceptions=True)
     assert len(writer.taken) == 30
