@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from cache.keys import cache_key
+from cache.keys import CacheKeys
 from cache.single_flight import SingleFlight
 from core import metrics, tracing
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
@@ -66,12 +66,15 @@ class PredictionPipeline:
         runners: Mapping[Version, Runner],
         cache: Cache,
         log: Log,
+        *,
+        cache_keys: CacheKeys,
         policy: Callable[[], RolloutPolicy],
         shadow: Callable[[Prediction], None],
     ) -> None:
         """`policy` gives the current policy; `shadow` queues a prediction for the challenger."""
         self._runners = runners
         self._cache = cache
+        self._cache_keys = cache_keys
         self._log = log
         self._policy = policy
         self._shadow = shadow
@@ -163,7 +166,7 @@ class PredictionPipeline:
     ) -> list[Prediction]:
         self._log.check()  # before anything is computed
         description = await self._runners[version].wait_until_described()
-        keys = [cache_key(version, description.revision, text) for text in texts]
+        keys = [self._cache_keys.key(version, description.revision, text) for text in texts]
         with tracing.span("cache.lookup", {"texts": len(keys)}):
             cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
         hits = {key: found for key, found in cached.items() if found is not None}
@@ -217,7 +220,7 @@ class PredictionPipeline:
         # Stored under the revision that answered: a reload may have changed it since the lookup.
         self._cache.store(
             {
-                cache_key(version, classification.revision, text): classification
+                self._cache_keys.key(version, classification.revision, text): classification
                 for text, classification in zip(texts, classifications, strict=True)
             }
         )
