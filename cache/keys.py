@@ -6,6 +6,7 @@ row of a prediction leads to its cached answer when a person asks for the deleti
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from secrets import token_bytes
 
 from core.keyed_hash import keyed_hash, text_digest
@@ -32,9 +33,29 @@ class CacheKeys:
         return key_of_hash(version, revision, keyed_hash(self.secret, text_digest(text)))
 
 
-def key_of_hash(version: Version, revision: str, hash_: bytes) -> str:
+def key_of_hash(version: str, revision: str, hash_: bytes) -> str:
     """The key of a text whose keyed hash is known."""
     return f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{hash_.hex()}"
+
+
+def keys_of(
+    models: Iterable[tuple[str, str]], hashes: Collection[bytes], text: str | None
+) -> list[str]:
+    """The keys of all answers to texts, by the versions and revisions of models.
+
+    With the `text` itself, also the key that releases before `SCHEMA_VERSION` 3 made.
+    """
+    return [
+        key
+        for version, revision in models
+        for key in (
+            *(key_of_hash(version, revision, hash_) for hash_ in hashes),
+            *(
+                f"{PREFIX}2:{version}:{revision}:{digest.hex()}"
+                for digest in ([] if text is None else [text_digest(text)])
+            ),
+        )
+    ]
 
 
 def revision_of(key: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from secrets import token_bytes
 from typing import NamedTuple
 
+from core.keyed_hash import subject_digest
 from core.types import Split, Version
 from rollout.policy import RolloutPolicy
 
@@ -46,10 +47,13 @@ def is_shadowed(policy: RolloutPolicy, text: str) -> bool:
 
 
 def subject_key(subject: str | None, salt: str) -> bytes:
-    """A pseudonym of a subject for one test: 32 bytes, random without a subject."""
+    """A pseudonym of a subject for one test: 32 bytes, random without a subject.
+
+    It depends on no key of the log's hashes, so that another key assigns nobody anew.
+    """
     if subject is None:
         return token_bytes(32)
-    return hashlib.sha256(f"{salt}\x00{subject}".encode()).digest()
+    return subject_digest(subject, salt)
 
 
 def assign(key: bytes, v2_percent: float) -> Version:

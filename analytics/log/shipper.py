@@ -38,7 +38,7 @@ GAUGE_SECONDS = 1.0
 OVERDUE_SECONDS = 10.0
 MAX_LINKS = 128
 # A process that writes lines puts a key that is gone back within a second.
-SEAL_SECONDS = 5.0
+SEAL_SECONDS = 2.0
 SEAL_POLL_SECONDS = 0.1
 
 

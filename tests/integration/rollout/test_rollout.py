@@ -223,6 +223,10 @@ async def test_postgresql_outage_freezes_the_last_known_policy(
         await engine.dispose()
 
 
+# Only the owner of the table may.
+UNLOCK = "ALTER TABLE rollout_policies DISABLE TRIGGER USER"
+
+
 async def test_unreadable_policy_does_not_become_active(
     started: list[Machine],
 ) -> None:
@@ -235,12 +239,14 @@ async def test_unreadable_policy_does_not_become_active(
     )
     await until(lambda: one.live.is_frozen, FROZEN_AFTER_SECONDS + 5)
     assert (one.live.version, one.live.policy.ab_weights.v2) == (1, 10)
+    await sql(one.engine.url, UNLOCK)
     await sql(one.engine.url, "DELETE FROM rollout_policies WHERE version = 2")
     await until(lambda: not one.live.is_frozen)
 
 
 async def test_policy_in_postgresql_outweighs_the_copy_on_disk(machine: Machine) -> None:
     await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+    await sql(machine.engine.url, UNLOCK)
     await sql(machine.engine.url, "DELETE FROM rollout_policies")
     again = Machine(machine.engine, machine.folder)
     assert again.live.version == 1
