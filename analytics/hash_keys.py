@@ -18,15 +18,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.tables import comparison_hash_keys, experiments, hash_conversions, log_hash_keys
-from core.keyed_hash import keyed_hash
+from core.keyed_hash import keyed_hash, pads, secret_of
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
 # The migration makes it: rows and tests from before have it.
 FIRST_KEY = 1
-_BLOCK_BYTES = 64  # of SHA-256
 _SECRET_BYTES = 32
-_INNER, _OUTER = 0x36, 0x5C
 # No two processes add a key at once: a conflict would use up an id.
 _ADD_LOCK = text("LOCK TABLE log_hash_keys IN SHARE ROW EXCLUSIVE MODE")
 
@@ -81,7 +79,9 @@ class HashKeys:
         rows = (await connection.execute(select(log_hash_keys).order_by(log_hash_keys.c.id))).all()
         configured = {fingerprint(secret): secret for secret in self._configured}
         self._secrets = {
-            row.id: _secret_of(row.inner_pad) for row in rows if row.inner_pad is not None
+            row.id: secret_of(row.inner_pad)[:_SECRET_BYTES]
+            for row in rows
+            if row.inner_pad is not None
         }
         kept = max(self._secrets, default=FIRST_KEY)
         id_of = {row.fingerprint: row.id for row in rows if row.fingerprint is not None}
@@ -130,7 +130,7 @@ class HashKeys:
                     new.on_conflict_do_update(
                         constraint="pk_comparison_hash_keys",
                         set_={"hash_key_id": new.excluded.hash_key_id},
-                        where=table.c.hash_key_id.not_in(self._secrets),
+                        where=table.c.hash_key_id.not_in(self.ids),
                     )
                 )
                 keys = {(v1, v2): key for v1, v2, key in await connection.execute(found)}
@@ -163,18 +163,9 @@ def fingerprint(secret: bytes) -> bytes:
 
 async def add_key(connection: AsyncConnection) -> int:
     """Make another key in PostgreSQL, which new rows and new A/B tests get; returns its id."""
-    secret = token_bytes(_SECRET_BYTES)
-    padded = secret.ljust(_BLOCK_BYTES, b"\x00")
+    inner, outer = pads(token_bytes(_SECRET_BYTES))
     added = insert(log_hash_keys).values(
-        inner_pad=_xor(padded, _INNER), outer_pad=_xor(padded, _OUTER), created_at=datetime.now(UTC)
+        inner_pad=inner, outer_pad=outer, created_at=datetime.now(UTC)
     )
     await connection.execute(_ADD_LOCK)
     return int((await connection.execute(added.returning(log_hash_keys.c.id))).scalar_one())
-
-
-def _secret_of(inner_pad: bytes) -> bytes:
-    return _xor(inner_pad[:_SECRET_BYTES], _INNER)
-
-
-def _xor(data: bytes, value: int) -> bytes:
-    return bytes(byte ^ value for byte in data)

@@ -8,7 +8,6 @@ in the file `spool.key` beside the spool's folder, outside of the files that are
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from analytics.log.records import Entry
+from core.keyed_hash import keyed_hash
 from core.private_files import FOLDER_MODE, open_private, open_regular
 from core.types import Assignment, Prediction
 
@@ -52,7 +52,7 @@ class Seal:
 
     def _combine(self, kind: bytes, id_: UUID, digest: bytes) -> bytes:
         """XOR with a pad of this prediction alone, so that equal texts do not look alike."""
-        pad = hmac.digest(self.key, kind + id_.bytes, "sha256")
+        pad = keyed_hash(self.key, kind + id_.bytes)
         length = len(digest)  # a damaged line may have another one than 32 bytes
         combined = int.from_bytes(digest) ^ int.from_bytes(pad[:length].ljust(length, b"\x00"))
         return combined.to_bytes(length)

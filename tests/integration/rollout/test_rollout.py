@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.admin_log import admin_actions
 from core.errors import DatabaseUnavailable, InvalidRequest, PolicyConflict, PolicyNotFound
 from core.postgres import create_engine
+from core.request_context import RequestContext, enter
 from core.types import VERSIONS, DesiredModel, Version
 from rollout.admin import RolloutAdmin
 from rollout.controller import RolloutController
@@ -100,6 +102,20 @@ async def sql(url: URL, statement: str) -> None:
 
 def shares(percent: float) -> RolloutChanges:
     return RolloutChanges(ab_weights=Weights.with_share(percent, "v2"))
+
+
+async def test_change_is_logged_with_the_address_that_it_came_from(machine: Machine) -> None:
+    async def request() -> None:
+        enter(RequestContext("id", caller="key ops", address="192.0.2.7"))
+        await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+        with pytest.raises(PolicyConflict):
+            await machine.admin.change("set", changes=shares(20), **HALF)  # type: ignore[arg-type]
+
+    await asyncio.create_task(request())
+    async with machine.engine.connect() as connection:
+        [row] = await connection.execute(select(admin_actions))
+    assert (row.author, row.origin, row.action) == (HALF["author"], "192.0.2.7", "set")
+    assert (row.reason, row.details) == (HALF["reason"], {"policy": 1})
 
 
 async def test_change_is_recorded_and_active(machine: Machine) -> None:

@@ -7,7 +7,8 @@ import hashlib
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cache.keys import CacheKeys
+from cache.keys import CacheKeys, keys_of
+from core.keyed_hash import keyed_hash, text_digest
 from core.types import VERSIONS, Version
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -45,3 +46,14 @@ def test_key_is_short_and_printable(inputs: tuple[Version, str, str]) -> None:
 def test_key_hides_its_text_from_those_without_the_secret(inputs: tuple[Version, str, str]) -> None:
     assert hashlib.sha256(inputs[2].encode()).hexdigest() not in cache_key(*inputs)
     assert CacheKeys().key(*inputs) != cache_key(*inputs) != CacheKeys(bytes(32)).key(*inputs)
+
+
+def test_keys_of_a_text_are_those_of_all_models_and_of_the_release_before() -> None:
+    secret = bytes(range(32))
+    hashes = [keyed_hash(secret, text_digest("good"))]
+    models = [("v1", "r1"), ("v2", "r2")]
+    made = {cache_key("v1", "r1", "good"), cache_key("v2", "r2", "good")}
+    assert set(keys_of(models, hashes, None)) == made
+    digest = hashlib.sha256(b"good").hexdigest()
+    old = {f"sentiment:2:{version}:{revision}:{digest}" for version, revision in models}
+    assert set(keys_of(models, hashes, "good")) == made | old
