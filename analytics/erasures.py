@@ -54,7 +54,8 @@ async def erased_among(
 
     def is_erased(prediction: Prediction) -> bool:
         assignment = prediction.assignment
-        digests = [prediction.text_sha256, assignment and assignment.subject_key]
+        subject = None if assignment is None else assignment.subject_key
+        digests = prediction.text_sha256, subject
         ends = [
             by_id.get(prediction.id),
             *(

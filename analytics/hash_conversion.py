@@ -31,11 +31,13 @@ IDLE_SECONDS = 60.0
 _LOCK = text("SELECT pg_try_advisory_xact_lock(x'6B6579686173685F'::bigint)")
 # The first id past a batch; NULL at the end.
 _NEXT_ID = text("SELECT id FROM predictions WHERE id >= :start ORDER BY id OFFSET :rows LIMIT 1")
+# No UUIDv7 comes near it.
+_LAST_ID = UUID(int=(1 << 128) - 1)
 _KEY_PREDICTIONS = text(
     "UPDATE predictions AS p SET hash_key_id = 1,"
     " text_sha256 = log_hash(text_sha256, 1::smallint),"
     " subject_key = log_hash(subject_key, 1::smallint)"
-    " WHERE id >= :start AND (CAST(:end AS uuid) IS NULL OR id < :end) AND hash_key_id IS NULL"
+    " WHERE id >= :start AND id < :end AND hash_key_id IS NULL"
     " AND (text_sha256 IS NOT NULL OR subject_key IS NOT NULL)"
 )
 
@@ -100,7 +102,7 @@ class HashConversion:
         """Convert the next ids. Only an erasure changes rows of `predictions`, and only deletes."""
         start = start or UUID(int=0)
         end = (await connection.execute(_NEXT_ID, {"start": start, "rows": BATCH_ROWS})).scalar()
-        await connection.execute(_KEY_PREDICTIONS, {"start": start, "end": end})
+        await connection.execute(_KEY_PREDICTIONS, {"start": start, "end": end or _LAST_ID})
         if end is None:
             await _note(connection, "predictions", finished_at=datetime.now(UTC))
             logger.info("the hashes of earlier releases are keyed")

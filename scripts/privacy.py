@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import os
 import platform
 import sys
 from collections.abc import Awaitable, Callable
@@ -91,7 +92,7 @@ def erase(
     from analytics.privacy.erase import erase as erase_rows
 
     selector, settings = _selector(subject, text, prediction), get_settings()
-    actor = Actor(getpass.getuser(), platform.node(), reason)
+    actor = Actor(_user(), platform.node(), reason)
 
     async def run(engine: AsyncEngine, hashes: HashKeys) -> tuple[Erasure, int | None]:
         if dry_run:
@@ -147,7 +148,7 @@ def rotate_key(reason: ReasonOption = "") -> None:
             await connection.execute(
                 admin_action(
                     datetime.now(UTC),
-                    author=getpass.getuser(),
+                    author=_user(),
                     origin=platform.node(),
                     action="rotate_key",
                     reason=reason,
@@ -157,6 +158,14 @@ def rotate_key(reason: ReasonOption = "") -> None:
         return key
 
     typer.echo(f"The log's hashes have the key {_run(settings, run)} from now on")
+
+
+def _user() -> str:
+    """The name of the user; a container's user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.geteuid()}"
 
 
 def _selector(subject: str | None, text: str | None, prediction: str | None) -> Selector:

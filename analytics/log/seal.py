@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from secrets import token_bytes
+from secrets import token_bytes, token_hex
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -118,7 +118,7 @@ def _save(spool: Path, seal: Seal) -> Seal:
     """Write the key of `seal`, unless another process has just written its own; the one that is."""
     file = _file_of(spool)
     file.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
-    new = file.with_suffix(f".{os.getpid()}")
+    new = file.with_suffix(f".{token_hex(4)}")
     with open(new, "wb", opener=open_private) as opened:
         opened.write(seal.key)
         opened.flush()
