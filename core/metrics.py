@@ -72,6 +72,11 @@ tokens = Counter(
     "Tokens that the engine computed; padding fills rows up to the longest of their batch",
     ["version", "kind"],
 )
+capacity = Latest(
+    "model_capacity_tokens_per_second",
+    "Padded tokens a second that the runner computed of full batches when it got its model",
+    ["version"],
+)
 queued_texts = Latest("model_queued_texts", "Texts that wait in a runner", ["version"])
 queue_wait = Duration(
     "model_queue_wait_seconds",

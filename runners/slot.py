@@ -148,7 +148,7 @@ class Slot:
         previous = self.batcher
         description, self.batcher = await asyncio.to_thread(self._load, tag, True)
         engine, speed = description.engine, description.tokens_per_second
-        self.description = replace(self.description, engine=engine, tokens_per_second=speed)
+        self._describe(self.description, engine=engine, tokens_per_second=speed)
         logger.info("%s: %s serves on %s", self._version, tag, engine)
         await asyncio.to_thread(previous.drain)
         del previous
@@ -188,6 +188,7 @@ class Slot:
     def _describe(self, description: RunnerDescription, **changes: Any) -> None:
         self.description = replace(description, **changes)
         metrics.model_refused.labels(self._version).set(self.description.load_error is not None)
+        metrics.capacity.labels(self._version).set(self.description.tokens_per_second or 0.0)
 
 
 def slot_of(version: Version, settings: Settings) -> Slot:

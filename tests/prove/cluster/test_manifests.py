@@ -302,19 +302,25 @@ def test_the_autoscaler_asks_for_a_metric_that_is_measured() -> None:
     scalers = by_name(render(BY_QUEUE), "ScaledObject")
     assert scalers.keys() == {"sentiment-runner-v1", "sentiment-runner-v2"}
     for name, scaler in scalers.items():
-        [trigger] = scaler["spec"]["triggers"]
-        query = trigger["metadata"]["query"]
-        [family] = metrics.queue_wait.describe()
-        for series in (f"{family.name}_bucket", f"{family.name}_count"):
-            version = name.removeprefix("sentiment-runner-")
-            selector = f'namespace="sentiment",job="sentiment/sentiment",version="{version}"'
-            assert f"{series}{{{selector}}}" in query
+        wait, load = scaler["spec"]["triggers"]
+        [waits], [tokens], [capacity] = (
+            metric.describe() for metric in (metrics.queue_wait, metrics.tokens, metrics.capacity)
+        )
+        version = name.removeprefix("sentiment-runner-")
+        selector = f'namespace="sentiment",job="sentiment/sentiment",version="{version}"'
+        for trigger, series in (
+            (wait, f"{waits.name}_bucket"),
+            (wait, f"{waits.name}_count"),
+            (load, f"{tokens.name}_total"),
+            (load, capacity.name),
+        ):
+            assert f"{series}{{{selector}}}" in trigger["metadata"]["query"]
+            # Lost metrics are an error, which never scales in.
+            assert trigger["metadata"]["ignoreNullValues"] == "false"
         assert (
-            float(trigger["metadata"]["threshold"])
+            float(wait["metadata"]["threshold"])
             < Settings.model_fields["max_queue_seconds"].default
         )
-        # Lost metrics are an error, which never scales in.
-        assert trigger["metadata"]["ignoreNullValues"] == "false"
         assert scaler["spec"]["fallback"]["behavior"] == "currentReplicasIfHigher"
 
 

@@ -16,7 +16,8 @@ from core.paths import ROOT
 
 # Making one takes a minute, so they stay for the next proof.
 MACHINES = Path(os.environ.get("PROOF_MACHINES", "/var/tmp/sentiment-machines"))  # noqa: S108
-_PACKAGES = "make,python3,python3-venv,ca-certificates"
+# The last two are for the tests: git, and what the Node of Playwright needs.
+_PACKAGES = "make,python3,python3-venv,ca-certificates,git,libatomic1"
 _USER = "1000"
 STOP_SECONDS = 60.0
 
@@ -79,7 +80,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def machine(suite: str) -> Iterator[Machine]:
     """A machine of a Debian suite with a fresh clone of this checkout's commit."""
     root = MACHINES / suite
-    if not (root / "complete").exists():
+    complete = root / "complete"
+    if not complete.exists() or complete.read_text() != _PACKAGES:
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         options = ["--variant=minbase", f"--include={_PACKAGES}"]
@@ -87,7 +89,7 @@ def machine(suite: str) -> Iterator[Machine]:
             subprocess.run(["debootstrap", *options, suite, root], check=True, stdout=log)
         subprocess.run(["chroot", root, "/usr/sbin/useradd", "--uid", _USER, "user"], check=True)
         (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
-        (root / "complete").touch()
+        complete.write_text(_PACKAGES)
     home = Path(tempfile.mkdtemp(dir=root / "home"))
     try:
         made = Machine(root, home)
