@@ -160,5 +160,6 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
             assert "with another database; stop it, or set DATA_FOLDER" in private.output()
         assert launched.stop(signal.SIGTERM) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
-    assert made == {"spool", "models", "rollout.json", "lock"}  # the lock is the other start's
+    # The lock is the other start's.
+    assert made == {"spool", "spool.key", "cache.key", "models", "rollout.json", "lock"}
     assert scalar(database_url, "SELECT count(*) FROM predictions") == statuses.count(200)
