@@ -58,7 +58,8 @@ class HashKeys:
 
     def all_hashes(self, digests: Iterable[bytes]) -> list[bytes]:
         """The hashes of `digests` by every key."""
-        return [keyed_hash(secret, it) for it in digests for secret in self._secrets.values()]
+        secrets = self._secrets.values()
+        return [keyed_hash(secret, digest) for digest in digests for secret in secrets]
 
     async def refresh(self, engine: AsyncEngine) -> None:
         """Read the keys, and register those of the setting that are new.
@@ -86,7 +87,7 @@ class HashKeys:
         kept = max(self._secrets, default=FIRST_KEY)
         id_of = {row.fingerprint: row.id for row in rows if row.fingerprint is not None}
         self._secrets |= {
-            id_of[print_]: secret for print_, secret in configured.items() if print_ in id_of
+            id_of[name]: secret for name, secret in configured.items() if name in id_of
         }
         self.unknown = tuple(row.id for row in rows if row.id not in self._secrets)
         newest = next(iter(configured), None)

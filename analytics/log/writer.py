@@ -194,8 +194,8 @@ async def _key_rows_of_earlier_releases(
     assignments = [p.assignment for p in predictions if p.assignment is not None]
     if assignments:
         subjects = {
-            "experiments": [keys.experiments[it.experiment] for it in assignments],
-            "subjects": [it.subject_key for it in assignments],
+            "experiments": [keys.experiments[assignment.experiment] for assignment in assignments],
+            "subjects": [assignment.subject_key for assignment in assignments],
         }
         await connection.execute(_KEY_ASSIGNMENTS, subjects)
 

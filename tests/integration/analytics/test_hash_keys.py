@@ -40,8 +40,8 @@ def digest(of: str) -> bytes:
 
 def history(texts: Iterable[str] = (), subjects: Iterable[str] = (), hour: int = 1) -> History:
     made, at = History(hour), START + timedelta(hours=hour)
-    for one in texts:
-        made.compare(one, at)
+    for sample in texts:
+        made.compare(sample, at)
     for subject in subjects:
         made.assign(subject, at=at)
     return made
@@ -104,7 +104,7 @@ def plain_digests() -> list[bytes]:
 
 async def test_no_plain_hash_is_in_the_database(engine: AsyncEngine) -> None:
     await history(TEXTS, SUBJECTS).write(engine)
-    await PredictionWriter(engine).write([make_prediction(one) for one in TEXTS])
+    await PredictionWriter(engine).write([make_prediction(sample) for sample in TEXTS])
     stored = await stored_values(engine)
     assert not [plain for plain in plain_digests() if plain.hex().encode() in stored]
     assert await counts(engine) == (len(TEXTS), len(SUBJECTS))
@@ -301,10 +301,10 @@ async def test_two_processes_register_a_key_once(engine: AsyncEngine) -> None:
 async def test_postgresql_computes_the_hmac_of_rfc_2104(engine: AsyncEngine) -> None:
     hashes = HashKeys()
     await hashes.refresh(engine)
-    for one in TEXTS:
+    for sample in TEXTS:
         statement = "SELECT log_hash(:value, 1::smallint)"
-        assert await rows(engine, statement, value=digest(one)) == [
-            (hashes.hash(digest(one), FIRST_KEY),)
+        assert await rows(engine, statement, value=digest(sample)) == [
+            (hashes.hash(digest(sample), FIRST_KEY),)
         ]
 
 

@@ -54,8 +54,8 @@ async def everybody(engine: AsyncEngine) -> History:
     made = History(1)
     for hour in (1, 2):
         at = START + timedelta(hours=hour)
-        for one in TEXTS:
-            made.compare(one, at)
+        for sample in TEXTS:
+            made.compare(sample, at)
         for subject in SUBJECTS:
             made.assign(subject, at=at)
     await made.write(engine)
@@ -75,16 +75,16 @@ async def test_erased_texts_are_gone_and_no_other(engine: AsyncEngine) -> None:
     made = await everybody(engine)
     rollups = [await rows(engine, statement) for statement in ROLLUPS]
     staying = {prediction.id for prediction in made.predictions}
-    for number, one in enumerate(TEXTS, 1):
-        _, found = await find(engine, HashKeys(), Selector("text", one), [])
-        counts = await erased(engine, "text", one)
+    for number, sample in enumerate(TEXTS, 1):
+        _, found = await find(engine, HashKeys(), Selector("text", sample), [])
+        counts = await erased(engine, "text", sample)
         assert counts == found == Erasure(
             "text", predictions=4, labels=4, comparisons=2, compared_texts=1, tombstones=1
         )  # fmt: skip
-        staying -= {prediction.id for prediction in made.predictions if prediction.text == one}
+        staying -= {prediction.id for prediction in made.predictions if prediction.text == sample}
         assert await left(engine) == staying
         assert len(await rows(engine, "SELECT 1 FROM compared_texts")) == len(TEXTS) - number
-        assert (await erased(engine, "text", one)).predictions == 0
+        assert (await erased(engine, "text", sample)).predictions == 0
     assert [await rows(engine, statement) for statement in ROLLUPS] == rollups
 
 
@@ -172,12 +172,12 @@ async def test_spooled_comparison_of_an_erased_text_is_not_stored(
 
 
 async def test_no_plain_hash_waits_in_a_spool(engine: AsyncEngine, tmp_path: Path) -> None:
-    made = [make_prediction(one) for one in TEXTS]
+    made = [make_prediction(sample) for sample in TEXTS]
     async with spooled_log(tmp_path / "spool") as log:
         await log.log.record(made)
         content = b"".join(path.read_bytes() for path in (tmp_path / "spool").iterdir())
-        for one in TEXTS:
-            digest = hashlib.sha256(one.encode())
+        for sample in TEXTS:
+            digest = hashlib.sha256(sample.encode())
             assert digest.hexdigest().encode() not in content
             assert digest.digest() not in content
         await log.ship(engine)
@@ -294,8 +294,8 @@ async def stored(engine: AsyncEngine, redis: Redis) -> None:
     hashes = HashKeys()
     await hashes.refresh(engine)
     keys = CacheKeys(hashes.current_secret)
-    for one in ("mine", "yours"):
-        await redis.set(keys.key("v1", "v1-revision", one), "an answer")
+    for sample in ("mine", "yours"):
+        await redis.set(keys.key("v1", "v1-revision", sample), "an answer")
     old = hashlib.sha256(b"mine").hexdigest()
     await redis.set(f"sentiment:2:v1:v1-revision:{old}", "an answer of an earlier release")
 
