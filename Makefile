@@ -23,8 +23,8 @@ ROUNDS ?= 3
 USERS ?= 100
 # Not ?=: the shell has a variable of that name.
 SECONDS = 60
-# Processes that run tests. Tests that wait leave room for a third on two cores.
-WORKERS ?= 3
+# Processes that run tests. Tests that wait leave room for two more on two cores.
+WORKERS ?= 4
 # After a crash, a worker that replaces the crashed one would never get a test, and the run not end.
 PARALLEL = -n $(WORKERS) --max-worker-restart=0
 LOOP ?= closed

@@ -8,7 +8,7 @@ from uuid import UUID
 import bentoml
 
 from core.request_context import caller
-from core.settings import settings_for_serving
+from core.setting_checks import settings_for_serving
 from core.types import Sentiment, Version
 from runners.services import RunnerV1, RunnerV2
 from serving.process import ServingProcess

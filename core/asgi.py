@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from starlette.types import Receive, Scope, Send
 
@@ -32,6 +32,14 @@ class Upgrade(Protocol):
 
     def switch(self, protocol: asyncio.Protocol) -> None:
         """Agree, and give the connection away; the app then sends no response."""
+
+
+class Answer(NamedTuple):
+    """The body of a reply, its type, and its other headers."""
+
+    body: bytes
+    content_type: str = JSON_CONTENT_TYPE
+    headers: Mapping[str, str] | None = None
 
 
 class ClientDisconnected(Exception):

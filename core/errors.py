@@ -8,8 +8,11 @@ ServiceError
 |   |-- PredictionNotFound  404
 |   |-- PolicyNotFound      404
 |   |-- ModelNotFound       404
+|   |-- JobNotFound         404
 |   |-- BodyTooSlow         408
 |   |-- PolicyConflict      409
+|   |-- RequestInProgress   409
+|   |-- JobUnfinished       409
 |   |-- BodyTooLarge        413
 |   |-- UnsupportedMedia    415
 |   |-- UnsupportedCoding   415
@@ -21,7 +24,8 @@ ServiceError
     |-- Overloaded          503
     |-- DatabaseUnavailable 503
     |-- LogUnavailable      503
-    `-- DeadlineExceeded    504
+    |-- DeadlineExceeded    504
+    `-- StorageFull         507
 """
 
 from __future__ import annotations
@@ -131,8 +135,25 @@ class ModelNotFound(RequestError):
         super().__init__(detail)
 
 
+class JobNotFound(RequestError):
+    status = 404
+
+    def __init__(
+        self,
+        detail: str = "This host has no such job of yours: it was removed, or another host of the "
+        "service took it",
+    ) -> None:
+        super().__init__(detail)
+
+
 class PolicyConflict(RequestError):
     """Another policy became active in the meantime."""
+
+    status = 409
+
+
+class JobUnfinished(RequestError):
+    """The job has no result yet."""
 
     status = 409
 
@@ -195,6 +216,12 @@ class RateLimited(_RetryableError, RequestError):
     status = 429
 
 
+class RequestInProgress(_RetryableError, RequestError):
+    """The first request with this Idempotency-Key is not answered yet."""
+
+    status = 409
+
+
 class UnavailableError(_RetryableError):
     """A component that this request needs cannot answer now."""
 
@@ -223,3 +250,9 @@ class LogUnavailable(UnavailableError):
 
 class DeadlineExceeded(UnavailableError):
     status = 504
+
+
+class StorageFull(UnavailableError):
+    """The disk, or the part of it that jobs may use, is full."""
+
+    status = 507

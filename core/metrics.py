@@ -167,6 +167,9 @@ cache_invalid_values = Counter(
     "cache_invalid_values_total",
     "Values in Redis that are no cached answer; each is a miss and is deleted",
 )
+idempotent_requests = Counter(
+    "idempotent_requests_total", "Requests with an Idempotency-Key", ["result"]
+)
 redis_errors = Counter("redis_errors_total", "Failed Redis operations", ["operation"])
 rate_limited = Counter("rate_limited_requests_total", "Requests answered 429", ["limit"])
 db_queries = Counter("db_queries_total", "Database round trips", ["type"])

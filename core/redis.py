@@ -39,7 +39,7 @@ WRONG_SERVER = (ReadOnlyError, MasterDownError)
 REFUSAL_LOG_SECONDS = 600.0
 MAX_LOGGED_CHARACTERS = 300
 
-Operation = Literal["lookup", "store", "size", "ping", "rate_limit", "key_use"]
+Operation = Literal["lookup", "store", "size", "ping", "rate_limit", "key_use", "idempotency"]
 COMMANDS: dict[Operation, str] = {
     "lookup": "MGET",
     "store": "SET",
@@ -47,6 +47,7 @@ COMMANDS: dict[Operation, str] = {
     "ping": "PING",
     "rate_limit": "EVALSHA",
     "key_use": "HSET or HGETALL",
+    "idempotency": "MULTI",
 }
 
 

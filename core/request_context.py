@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from starlette.types import Scope
 
 from core.rate_limits import LimitName
+from core.repeatable import Repeatable
 from core.uuid7 import new_id
 
 REQUEST_ID_HEADER = b"x-request-id"
@@ -31,6 +32,8 @@ class RequestContext:
     # The API key's name, or the client's address: what limits count and the audit log names.
     caller: str = "unknown"
     address: str = "unknown"  # the client's, also of one with a key
+    # Whether the caller's API key has the scope admin.
+    is_admin: bool = False
     # Those that the API key has for itself.
     limits: Mapping[LimitName, str] = field(default_factory=dict)
     admitted: bool = False  # by the load shedder
@@ -40,6 +43,8 @@ class RequestContext:
     response_headers: dict[bytes, bytes] = field(default_factory=dict)
     # Counts so much more against the caller's limit; None without a limit.
     charge: Callable[[int], Awaitable[None]] | None = None
+    # With an Idempotency-Key that the service remembers.
+    repeatable: Repeatable | None = None
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("request", default=None)

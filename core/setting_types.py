@@ -122,6 +122,15 @@ def _parse_hosts(value: object) -> object:
     return hosts
 
 
+def _parse_folders(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    folders = tuple(Path(folder.strip()) for folder in value.split(",") if folder.strip())
+    if not all(folder.is_absolute() for folder in folders):
+        raise ValueError("must be folders such as /data/reviews, separated by commas")
+    return folders
+
+
 def _parse_proxies(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -149,4 +158,5 @@ PathPrefix = Annotated[str, AfterValidator(_check_path_prefix)]
 RateLimit = Annotated[str, AfterValidator(check_rate)]
 AllowedHosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_hosts)]
 TrustedProxies = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_proxies)]
+JobFolders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_parse_folders)]
 CorsOrigins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins)]

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
-from core.otlp import check_otlp
 from core.paths import DEFAULT_DATA_FOLDER, ROOT, resolve_data_folder
 from core.setting_sources import TrimmedSource
 from core.setting_types import (
@@ -21,6 +20,7 @@ from core.setting_types import (
     DatabaseUrl,
     HashKey,
     Host,
+    JobFolders,
     KeyFile,
     MemorySize,
     PathPrefix,
@@ -173,10 +173,24 @@ class Settings(BaseSettings):
     """time until a cached answer expires"""
     local_cache_entries: int = Field(2_000, ge=0, le=100_000_000)
     """answers cached in the memory of each API process; 0: none"""
+    idempotency_seconds: int = Field(86_400, ge=60, le=604_800)
+    """time for which Redis keeps the answer to a request with an Idempotency-Key"""
     redis_timeout_seconds: float = Field(0.25, gt=0, le=60)
     """longest wait for one Redis command"""
     redis_max_memory: MemorySize = "256mb"
     """memory of the private Redis, as 256mb; it evicts the least recently used keys"""
+
+    job_folders: JobFolders = Field(
+        (),
+        description="folders whose files POST /jobs may score by their path, with commas; unset: "
+        "none, jobs are uploaded",
+    )
+    job_upload_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 40)
+    """largest file that POST /jobs takes (413)"""
+    job_max_bytes: int = Field(10 << 30, ge=1 << 20, le=1 << 50)
+    """most bytes of all jobs' files in DATA_FOLDER/jobs; past it uploads are refused (507)"""
+    job_retention_hours: float = Field(72.0, gt=0, le=87_600)
+    """hours after its end until a job and its result are removed"""
 
     otel_exporter_otlp_endpoint: str | None = None
     """OpenTelemetry collector, as http://127.0.0.1:4318; unset: no traces"""
@@ -309,29 +323,6 @@ class Settings(BaseSettings):
             return self.otel_exporter_otlp_traces_endpoint
         return f"{self.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
 
-    def check_tracing(self) -> None:
-        """Check the variables of OpenTelemetry, if traces are wanted.
-
-        Raises:
-            SettingsError: the service cannot do what they ask for.
-        """
-        is_off = (self.otel_traces_exporter or "").lower() == "none" or self.otel_sdk_disabled
-        if not is_off and (self.is_traced or self.otel_traces_exporter):
-            try:
-                check_otlp(
-                    exporter=self.otel_traces_exporter,
-                    protocols={
-                        "TRACES_PROTOCOL": self.otel_exporter_otlp_traces_protocol,
-                        "PROTOCOL": self.otel_exporter_otlp_protocol,
-                    },
-                    endpoints={
-                        "TRACES_ENDPOINT": self.otel_exporter_otlp_traces_endpoint,
-                        "ENDPOINT": self.otel_exporter_otlp_endpoint,
-                    },
-                )
-            except ValueError as error:
-                raise SettingsError(str(error)) from None
-
     def known_keys(self) -> tuple[ApiKey, ...]:
         return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()
 
@@ -349,18 +340,6 @@ class Settings(BaseSettings):
             return None
         return frozenset(self.allowed_hosts)
 
-    def check_open(self) -> None:
-        """Check that an open service either listens on loopback or allows anonymous clients.
-
-        Raises:
-            MissingSetting: neither is the case.
-        """
-        if self.is_open and not self.allow_anonymous and not ip_address(self.host).is_loopback:
-            raise MissingSetting(
-                f"HOST={self.host} lets other machines connect, but API_KEYS is not set. Make a "
-                "key with `python -m scripts.make_key NAME`, or set ALLOW_ANONYMOUS=1"
-            )
-
     @property
     def sent_runner_key(self) -> str | None:
         """The key that the API sends to runners."""
@@ -371,18 +350,6 @@ class Settings(BaseSettings):
         """The keys that a runner accepts; with none, it takes callers of its own machine."""
         keys = (self.runner_key, self.runner_key_also_accepted)
         return tuple(key.get_secret_value() for key in keys if key is not None)
-
-    def check_runner_keys(self) -> None:
-        """Check that a second key does not stand alone.
-
-        Raises:
-            MissingSetting: runners would accept it, and the API would send none.
-        """
-        if self.runner_key is None and self.runner_key_also_accepted is not None:
-            raise MissingSetting(
-                "RUNNER_KEY is not set, but RUNNER_KEY_ALSO_ACCEPTED is. Set RUNNER_KEY to the key "
-                "that the API sends"
-            )
 
     def model_tag(self, version: Version) -> str:
         return {"v1": self.model_v1, "v2": self.model_v2}[version]
@@ -423,20 +390,3 @@ def get_settings() -> Settings:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"{ROOT / '.env'} cannot be read: {reason}") from None
-
-
-def settings_for_serving() -> Settings:
-    """Read the settings of a serving process.
-
-    Raises:
-        SystemExit: they cannot work; the message is one line, and the exit code is 1.
-    """
-    try:
-        settings = get_settings()
-        settings.check_open()
-        settings.check_runner_keys()
-        settings.check_tracing()
-        settings.hash_keys()
-    except SettingsError as error:
-        raise SystemExit(str(error)) from None
-    return settings

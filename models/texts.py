@@ -57,10 +57,10 @@ def packaged_texts(cache: Path = DEFAULT_CACHE) -> EngineTexts:
         trained_on, held_out = split_documents(domain, read_rated_snippets(cache, name))
         gate += _sample(held_out, _RATED_EACH)
         calibration += _sample(trained_on, CALIBRATION_TEXTS // 4)
-    reviews = read_movie_reviews(cache, "imdb")
+    reviews = [(len(review.text.split()), review) for review in read_movie_reviews(cache, "imdb")]
     for (shortest, longest), count in _REVIEWS.items():
         sample = _sample(
-            [review for review in reviews if shortest <= len(review.text.split()) < longest],
+            [review for words, review in reviews if shortest <= words < longest],
             count + count // 4,
         )
         gate += sample[:count]

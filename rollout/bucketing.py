@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from secrets import token_bytes
 from typing import NamedTuple
 
@@ -21,13 +22,20 @@ class Bucket(NamedTuple):
     split: Split | None
 
 
-def assign_subject(policy: RolloutPolicy, subject: str | None) -> Bucket:
+def new_subject_key() -> bytes:
+    """The key of a request without a subject."""
+    return token_bytes(32)
+
+
+def assign_subject(
+    policy: RolloutPolicy, subject: str | None, new_key: Callable[[], bytes] = new_subject_key
+) -> Bucket:
     """Assign a subject of /predict/ab; every request without a subject is assigned anew.
 
-    A subject with an override takes part in no experiment.
+    `new_key` gives its key. A subject with an override takes part in no experiment.
     """
     split = Split(policy.salt, policy.ab_weights.v2)
-    key = subject_key(subject, split.salt)
+    key = new_key() if subject is None else subject_key(subject, split.salt)
     if subject is not None and (override := policy.overrides.get(subject)) is not None:
         return Bucket(override, key, None)
     return Bucket(assign(key, split.v2_percent), key, split)
@@ -46,13 +54,11 @@ def is_shadowed(policy: RolloutPolicy, text: str) -> bool:
     return share > 0 and _is_below(share, _text_key(text, f"shadow {policy.salt}"))
 
 
-def subject_key(subject: str | None, salt: str) -> bytes:
-    """A pseudonym of a subject for one test: 32 bytes, random without a subject.
+def subject_key(subject: str, salt: str) -> bytes:
+    """A pseudonym of a subject for one test: 32 bytes.
 
     It depends on no key of the log's hashes, so that another key assigns nobody anew.
     """
-    if subject is None:
-        return token_bytes(32)
     return subject_digest(subject, salt)
 
 

@@ -139,6 +139,11 @@ class Admission:
         is_alone = all(not self._backlogs[other].texts for other in LANES if other != lane)
         return backlog.tokens / tokens_per_second * (1 if is_alone else len(LANES))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no text is outstanding."""
+        return not any(backlog.texts for backlog in self._backlogs.values())
+
     def is_full(self, lane: Lane) -> bool:
         """Whether even the shortest text would be refused, whatever its deadline."""
         texts = self._backlogs[lane].texts

@@ -15,7 +15,7 @@ from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.admission import Admission, AdmissionRejected, QueueBounds
 from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
-from runners.lanes import estimated_tokens, lane_of
+from runners.lanes import Lane, estimated_tokens, lane_of
 from runners.transport import RUNNER_FAILURES, RunnerApi
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -79,16 +79,23 @@ class RunnerClient(Background):
         """Whether `admit` would refuse a single text."""
         return self._admission.is_full("interactive")
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no text of this process waits for the model."""
+        return self._admission.is_idle
+
     @contextlib.contextmanager
-    def admit(self, texts: Sequence[str]) -> Iterator[None]:
+    def admit(self, texts: Sequence[str], lane: Lane | None = None) -> Iterator[None]:
         """Reserve room for `texts`, at least one; classify them inside the block.
+
+        Without a `lane`, their tokens decide.
 
         Raises:
             Overloaded: they would wait too long.
             DeadlineExceeded: they would wait past the deadline of the request.
         """
         tokens = estimated_tokens(texts)
-        lane = lane_of(tokens)
+        lane = lane or lane_of(tokens)
         try:
             with self._admission.admit(
                 lane, texts=len(texts), tokens=tokens, deadline_seconds=self._deadline_seconds()
@@ -100,7 +107,9 @@ class RunnerClient(Background):
     def _deadline_seconds(self) -> float:
         return min(remaining_seconds(), self._timeout_seconds)
 
-    async def classify(self, texts: Sequence[str]) -> list[Classification]:
+    async def classify(
+        self, texts: Sequence[str], lane: Lane | None = None
+    ) -> list[Classification]:
         """Classify `texts`, which were admitted; the i-th result belongs to the i-th text.
 
         Raises:
@@ -108,7 +117,7 @@ class RunnerClient(Background):
             DeadlineExceeded: the deadline of a bulk request passed.
         """
         tokens = estimated_tokens(texts)
-        lane = lane_of(tokens)
+        lane = lane or lane_of(tokens)
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
         with tracing.span("classify", attributes):
             results = await self._calls.send(texts, lane, self._deadline_seconds())

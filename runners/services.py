@@ -11,7 +11,8 @@ from bentoml.exceptions import NotFound
 
 from core.gc import freeze_gc
 from core.heartbeat import heartbeat
-from core.settings import Settings, settings_for_serving
+from core.setting_checks import settings_for_serving
+from core.settings import Settings
 from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.chosen_model import chosen_model

@@ -9,28 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 import orjson
-import pyarrow as pa
 
 from core.types import Version
 from datafiles.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
 from datafiles.formats import Format, Input, open_source
-from datafiles.parquet_source import ParquetSource
 from scoring.journal import Journal, Progress, file_identity
-from scoring.outputs import (
-    ArrowOutput,
-    CsvOutput,
-    JsonOutput,
-    Output,
-    Scores,
-    result_schema,
-    write_parquet,
-)
-
-_OUTPUTS: Mapping[Format, type[Output]] = {
-    Format.csv: CsvOutput,
-    Format.jsonl: JsonOutput,
-    Format.parquet: ArrowOutput,
-}
+from scoring.outputs import CsvOutput, JsonOutput, Output, Scores, result_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +71,7 @@ def score_file(scorer: ChunkScorer, job: Job, report: Report) -> Progress:
             for chunk, scores in _scored(chunks, scorer):
                 _append(journal, output, chunk, scores)
                 report(journal.progress, _fraction(job, source, journal.progress))
-        journal.finish(write_parquet if isinstance(output, ArrowOutput) else None)
+        journal.finish(_conversion(job))
         return journal.progress
 
 
@@ -130,7 +114,7 @@ def open_job(job: Job) -> tuple[Source, Output]:
     """
     if job.out.exists() and job.out.samefile(job.source.path):
         raise InvalidInput("OUT is the same file as IN")
-    added = result_schema(job.versions).names
+    added = result_names(job.versions)
     source = open_source(
         job.source,
         job.column,
@@ -142,11 +126,22 @@ def open_job(job: Job) -> tuple[Source, Output]:
         raise InvalidInput(
             f"the input already has result columns: {', '.join(sorted(duplicates))}", "--id"
         )
-    # Text files have strings.
-    strings = pa.schema([(name, pa.string()) for name in source.names])
-    schema = source.schema if isinstance(source, ParquetSource) else strings
+    if job.out_format is Format.parquet:
+        # Imported here because only this needs pyarrow, which a command may have to install.
+        from scoring.arrow_output import ArrowOutput
+
+        return source, ArrowOutput(source, job.versions)
     delimiter = "\t" if job.out.suffix.lower() == ".tsv" else ","
-    return source, _OUTPUTS[job.out_format](schema, job.versions, source.column, delimiter)
+    kind = CsvOutput if job.out_format is Format.csv else JsonOutput
+    return source, kind(source.names, job.versions, source.column, delimiter)
+
+
+def _conversion(job: Job) -> Callable[[Path, Path], None] | None:
+    if job.out_format is not Format.parquet:
+        return None
+    from scoring.arrow_output import write_parquet
+
+    return write_parquet
 
 
 def _job_identity(job: Job, identities: Mapping[Version, str]) -> dict[str, object]:

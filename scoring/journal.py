@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,7 +34,14 @@ _DIGESTED_BYTES = 1 << 20
 
 
 class CannotResume(RuntimeError):
-    """The files cannot be resumed; the message says why."""
+    """The files cannot be resumed; the message says why.
+
+    `changed` are the properties of the job that differ from those of the interrupted run.
+    """
+
+    def __init__(self, message: str, changed: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.changed = tuple(changed)
 
 
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,7 +143,8 @@ class Journal(AbstractContextManager["Journal"]):
             changed = sorted(n for n in names if progress.identity.get(n) != identity.get(n))
             raise CannotResume(
                 f"{self._out} was begun with other values of: {', '.join(changed)}. Use the same "
-                f"values, or {_RESTART}"
+                f"values, or {_RESTART}",
+                changed,
             )
         for path, size in self._valid_bytes(progress):
             actual = path.stat().st_size if path.exists() else 0

@@ -1,8 +1,4 @@
-"""The outputs: CSV, JSON lines and Parquet, as bytes that are appended chunk by chunk.
-
-A Parquet file has its table of contents at its end, so a killed run could not continue it. Its rows
-are first appended to a stream of Arrow record batches, which becomes a Parquet file at the end.
-"""
+"""The outputs CSV and JSON lines, as bytes that are appended chunk by chunk."""
 
 from __future__ import annotations
 
@@ -11,45 +7,37 @@ import csv
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from core.types import Classification, Version
-from datafiles.arrow_types import readable_schema, utc_schema
 from datafiles.chunks import Columns
 
-# The size of a row group of Parquet, which is in memory while it is written.
-_GROUP_ROWS = 32_768
-_GROUP_BYTES = 16 << 20
 # Further digits of a confidence are float32 noise.
 _DIGITS = 6
 
 Scores = Mapping[Version, Sequence[Classification]]
 
 
-def result_schema(versions: Sequence[Version]) -> pa.Schema:
+def result_names(versions: Sequence[Version]) -> list[str]:
     """The columns that an output adds to those of the input."""
     names = [f"{name}_{v}" for v in versions for name in ("sentiment", "confidence")]
-    types = [pa.string(), pa.float64()] * len(versions)
-    return pa.schema([*zip(names, types, strict=True), ("truncated", pa.bool_())])
+    return [*names, "truncated"]
 
 
 class Output(ABC):
-    """Formats chunks as bytes to append; `schema` has the columns of the input."""
+    """Formats chunks as bytes to append; `names` are the columns of the input."""
 
     def __init__(
-        self, schema: pa.Schema, versions: Sequence[Version], text: str, delimiter: str
+        self, names: Sequence[str], versions: Sequence[Version], text: str, delimiter: str
     ) -> None:
         """`text` is the column of the texts, and `delimiter` that of CSV."""
-        self._schema = schema
+        self._names = names
         self._versions = versions
         self._text = text
         self._delimiter = delimiter
-        self._added = result_schema(versions)
+        self._added = result_names(versions)
 
     def head(self) -> bytes:
         """The bytes before the first row."""
@@ -58,7 +46,7 @@ class Output(ABC):
     @abstractmethod
     def rows(self, columns: Columns, scores: Scores) -> bytes: ...
 
-    def _results(self, scores: Scores) -> list[Sequence[object]]:
+    def results(self, scores: Scores) -> list[Sequence[object]]:
         """The columns that are added."""
         columns: list[Sequence[object]] = []
         for version in self._versions:
@@ -71,14 +59,17 @@ class Output(ABC):
 
 class CsvOutput(Output):
     def head(self) -> bytes:
-        return self._csv([[*self._schema.names, *self._added.names]])
+        return self._csv([[*self._names, *self._added]])
 
     def rows(self, columns: Columns, scores: Scores) -> bytes:
         rows: Iterable[Iterable[object]] = columns
-        if isinstance(columns, pa.Table):
-            readable = _readable(columns, self._text)
-            rows = zip(*(column.to_pylist() for column in readable.columns), strict=True)
-        results = zip(*self._results(scores), strict=True)
+        if not isinstance(columns, Sequence):
+            # Imported here because it needs pyarrow, which has read the file.
+            from scoring.arrow_output import readable
+
+            table = readable(columns, self._text)
+            rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        results = zip(*self.results(scores), strict=True)
         return self._csv(
             [_csv_value(value) for value in (*row, *added)]
             for row, added in zip(rows, results, strict=True)
@@ -92,65 +83,30 @@ class CsvOutput(Output):
 
 class JsonOutput(Output):
     def rows(self, columns: Columns, scores: Scores) -> bytes:
-        results = zip(*self._results(scores), strict=True)
+        results = zip(*self.results(scores), strict=True)
         return b"".join(
-            _with_members(row, dict(zip(self._added.names, added, strict=True)))
+            _with_members(row, dict(zip(self._added, added, strict=True)))
             for row, added in zip(self._objects(columns), results, strict=True)
         )
 
     def _objects(self, columns: Columns) -> Iterator[bytes]:
         """The rows as JSON objects, of which those of JSON lines are already."""
-        if isinstance(columns, pa.Table):
-            for row in _readable(columns, self._text).to_pylist():
+        if not isinstance(columns, Sequence):
+            from scoring.arrow_output import readable
+
+            for row in readable(columns, self._text).to_pylist():
                 yield orjson.dumps(_json_value(row), default=_as_string)
             return
         for row in columns:
             if isinstance(row, bytes):
                 yield row
             else:
-                yield orjson.dumps(dict(zip(self._schema.names, row, strict=True)))
-
-
-class ArrowOutput(Output):
-    def head(self) -> bytes:
-        return bytes(pa.schema([*self._schema, *self._added]).serialize())
-
-    def rows(self, columns: Columns, scores: Scores) -> bytes:
-        table = columns
-        if not isinstance(table, pa.Table):
-            by_column = [[row[i] for row in table] for i in range(len(self._schema))]
-            table = pa.table(by_column, self._schema)
-        for field, values in zip(self._added, self._results(scores), strict=True):
-            table = table.append_column(field, pa.array(values, field.type))
-        return b"".join(bytes(batch.serialize()) for batch in table.combine_chunks().to_batches())
+                yield orjson.dumps(dict(zip(self._names, row, strict=True)))
 
 
 def _with_members(row: bytes, members: Mapping[str, object]) -> bytes:
     """A JSON object with further members, and a line feed."""
     return row.removesuffix(b"}").rstrip() + b"," + orjson.dumps(members)[1:] + b"\n"
-
-
-def write_parquet(stream: Path, target: Path) -> None:
-    """Convert a stream that `ArrowOutput` wrote to Parquet, row group by row group."""
-    with (
-        pa.OSFile(str(stream)) as file,
-        pa.ipc.open_stream(file) as batches,
-        pq.ParquetWriter(target, batches.schema, compression="zstd") as writer,
-    ):
-        for table in _groups(batches):
-            writer.write_table(table)
-
-
-def _groups(batches: pa.RecordBatchStreamReader) -> Iterator[pa.Table]:
-    group: list[pa.RecordBatch] = []
-    for batch in batches:
-        group.append(batch)
-        is_full = sum(batch.num_rows for batch in group) >= _GROUP_ROWS
-        if is_full or sum(batch.nbytes for batch in group) >= _GROUP_BYTES:
-            yield pa.Table.from_batches(group)
-            group = []
-    if group:
-        yield pa.Table.from_batches(group)
 
 
 class _Lines:
@@ -182,21 +138,6 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_json_value(member) for member in value]
     return value
-
-
-def _readable(table: pa.Table, text: str) -> pa.Table:
-    """Convert times to strings with Arrow, because Python's times have no nanoseconds.
-
-    The column `text` is UTF-8, also where its type is that of bytes.
-    """
-    if text in table.column_names:
-        place = table.column_names.index(text)
-        table = table.set_column(place, text, table.column(place).cast(pa.string()))
-    try:
-        return table.cast(readable_schema(table.schema))
-    except pa.ArrowInvalid:  # a time zone that this machine does not know
-        in_utc = table.cast(utc_schema(table.schema))
-        return in_utc.cast(readable_schema(in_utc.schema))
 
 
 def _as_string(value: object) -> str:

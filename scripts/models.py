@@ -122,12 +122,14 @@ def compare(
         raise typer.BadParameter("needs labelled texts: --held-out FILE")
     with _errors_as_sentences():
         with console.status("reading the texts"):
-            texts = (
-                packaged_texts().gate
+            labelled = (
+                None
                 if held_out is None
                 else read_labelled(held_out, MIN_TEXTS, encoding=encoding, delimiter=delimiter)
             )
-        models = [entry(tag, get_settings()) for tag in (first, second)]
+            # A wrong tag is refused before texts are downloaded.
+            models = [entry(tag, get_settings()) for tag in (first, second)]
+            texts = packaged_texts().gate if labelled is None else labelled
         with Progress(*COLUMNS, console=console, transient=True) as progress:
             answers = []
             for model in models:

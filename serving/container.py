@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
@@ -42,6 +42,8 @@ from rollout.traffic import Traffic
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.transport import RunnerApi
+from scoring.job_runner import JobRunner
+from scoring.job_store import JobStore
 from serving.cache_secret import FILE as CACHE_SECRET_FILE
 from serving.cache_secret import CacheSecret
 from serving.pipeline import PredictionPipeline
@@ -49,17 +51,20 @@ from web.adapters.invocations import invocations_api
 from web.adapters.open_inference import infer_apis
 from web.adapters.text_classification import classification_apis
 from web.dashboard.page import add_dashboard
+from web.idempotency import IdempotentAnswers
 from web.json_api import PostApi
 from web.key_use import KeyUse
 from web.openapi import openapi_document
 from web.rate_limiter import RateLimiter
 from web.read_api.analytics import analytics_router
 from web.read_api.app import create_read_app
+from web.read_api.jobs import jobs_router
 from web.read_api.keys import keys_router
 from web.read_api.open_inference import open_inference_router
 from web.read_api.operations import operations_router
 from web.read_api.ping import ping_router
 from web.read_api.rollout import rollout_router
+from web.read_api.uploads import UploadBounds
 
 
 class Container:
@@ -88,6 +93,9 @@ class Container:
                 "analytics": settings.rate_limit_analytics,
                 "admin": settings.rate_limit_admin,
             },
+        )
+        self.repeated = IdempotentAnswers(
+            self.redis, seconds=settings.idempotency_seconds, circuit=circuit
         )
         self.key_use = KeyUse(keys, self.redis, circuit)
         self.cache = PredictionCache(
@@ -126,7 +134,11 @@ class Container:
             admin_log_days=settings.admin_log_retention_days,
         )
         self.reader = Reader(self.engine)
-        self.feedback = FeedbackStore(self.engine, settings.spool_folder())
+        self.feedback = FeedbackStore(
+            self.engine,
+            settings.spool_folder(),
+            request_seconds=settings.request_timeout_seconds,
+        )
         bounds = QueueBounds(
             texts=settings.max_queued_texts,
             tokens=settings.max_queued_tokens,
@@ -154,6 +166,14 @@ class Container:
         self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_controller)
         self.traffic = Traffic(lambda: self.live_policy.record, self._is_held)
         self.shadow = Shadow(self._ask_challenger)
+        self.jobs = JobStore(
+            settings.data_folder / "jobs",
+            input_folders=settings.job_folders,
+            max_bytes=settings.job_max_bytes,
+            retention=timedelta(hours=settings.job_retention_hours),
+        )
+        self.job_runner = JobRunner(self.jobs, self.runners)
+        self.upload_bounds = UploadBounds(settings.job_upload_bytes, settings.body_timeout_seconds)
         self.pipeline = PredictionPipeline(
             self.runners,
             self.cache,
@@ -176,8 +196,10 @@ class Container:
         self.live_policy.start()
         self.rollout_controller.start()
         self.shadow.start()
+        self.job_runner.start()
 
     async def stop(self) -> None:
+        await self.job_runner.stop()
         await self.shadow.stop()
         await self.rollout_controller.stop()
         await self.live_policy.stop()
@@ -280,6 +302,7 @@ def read_app(
         analytics_router(lambda: container.reader),
         rollout_router(lambda: container),
         keys_router(lambda: container),
+        jobs_router(lambda: container),
         open_inference_router(lambda: container, ready),
         ping_router(ready),
     )

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from core.errors import describe_error
 from core.own_url import own_url
+from core.setting_checks import check_open
 from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
 from serving.clock_check import clock_problem
@@ -69,7 +70,7 @@ def diagnose() -> Iterator[Finding]:
     """Yield the result of each check; without readable settings, there is only one."""
     try:
         settings = get_settings()
-        settings.check_open()
+        check_open(settings)
     except SettingsError as error:
         yield Finding("settings", str(error))
         return

@@ -12,6 +12,7 @@ from core.redis import Operation
 from core.types import SENTIMENTS, VERSIONS
 from rollout.changes import Action
 from runners.admission import Reason
+from web.idempotency import Result
 from web.routes import PREDICT_LABELS, ROUTES
 
 # The tasks and threads of all processes, as they name themselves; a test compares.
@@ -22,6 +23,7 @@ BACKGROUND_TASKS = (
     "EngineChoice",
     "FailuresWriter",
     "HashConversion",
+    "JobRunner",
     "KeyRing",
     "KeyUse",
     "LivePolicy",
@@ -61,6 +63,7 @@ def start_api_series() -> None:
     start_at_zero(metrics.comparisons, ["agree", "disagree"])
     start_at_zero(metrics.shadow_texts, ["compared", "failed", "skipped"])
     start_at_zero(metrics.rollout_changes, get_args(Action))
+    start_at_zero(metrics.idempotent_requests, get_args(Result))
     start_at_zero(metrics.redis_errors, get_args(Operation))
     start_at_zero(metrics.db_queries, get_args(QueryType))
     start_at_zero(metrics.db_query_duration, get_args(QueryType))

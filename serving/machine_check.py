@@ -15,6 +15,7 @@ from pathlib import Path
 from core.api_keys import parse_key_file
 from core.errors import describe_error
 from core.key_ring import read_key_file
+from core.setting_checks import check_tracing
 from core.settings import Settings, SettingsError
 
 # What the service writes in DATA_FOLDER; the private databases look after their own folders.
@@ -22,6 +23,7 @@ SPOOL = "spool"
 DATA = (
     SPOOL,
     "cache.key",
+    "jobs",
     "lock",
     "models",
     "postgres",
@@ -161,7 +163,7 @@ def key_file_problem(file: Path) -> str | None:
 def tracing_problem(settings: Settings) -> str | None:
     """Describe a variable of OpenTelemetry that this service cannot honour; else None."""
     try:
-        settings.check_tracing()
+        check_tracing(settings)
         if settings.is_traced:
             # Imported here: it loads the SDK, which a process without traces does not need.
             from core.tracing import make_exporter

@@ -26,6 +26,7 @@ from web.routes import route_of
 from web.shedding import LoadShedder, LoadSheddingMiddleware
 
 if TYPE_CHECKING:
+    from web.idempotency import IdempotentAnswers
     from web.rate_limiter import RateLimiter
 
 
@@ -36,6 +37,7 @@ def api_layers(
     keys: KeyRing,
     limiter: Callable[[], RateLimiter],
     apis: Callable[[], Mapping[str, PostApi]],
+    repeated: Callable[[], IdempotentAnswers],
     stopping: Callable[[], bool],
 ) -> list[Middleware]:
     """The layers around the API, outermost first."""
@@ -69,6 +71,7 @@ def api_layers(
             apis=apis,
             body_reader=body_reader,
             timeout_seconds=settings.request_timeout_seconds,
+            repeated=repeated,
         ),
         # Innermost: no POST comes as far.
         Middleware(HeadMiddleware),

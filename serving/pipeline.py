@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Protocol
+from uuid import UUID
 
 from msgspec.structs import replace
 
 from cache.keys import CacheKeys
 from cache.single_flight import SingleFlight
-from core import metrics, tracing
+from core import metrics, request_context, tracing
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.types import (
     VERSIONS,
@@ -28,7 +29,13 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.bucketing import Bucket, assign_subject, assign_text, is_shadowed
+from rollout.bucketing import (
+    Bucket,
+    assign_subject,
+    assign_text,
+    is_shadowed,
+    new_subject_key,
+)
 from rollout.policy import RolloutPolicy, other
 
 
@@ -110,7 +117,7 @@ class PredictionPipeline:
             LogUnavailable: the prediction cannot be recorded.
         """
         started = time.perf_counter()
-        bucket = assign_subject(self._policy(), subject)
+        bucket = assign_subject(self._policy(), subject, _new_subject_key)
         [prediction] = await self._predict([text], bucket.version, "/predict/ab", started)
         prediction = replace(prediction, assignment=self._assignment(prediction, bucket))
         await self._record([prediction])
@@ -187,9 +194,10 @@ class PredictionPipeline:
                 model = ModelVersion(version, description.revision, description.engine)
                 self._log.record_failure(model, endpoint, len(texts))
             raise
-        created_at = datetime.now(UTC)
         latency_ms = (time.perf_counter() - started) * 1_000
-        ids = sorted(new_id(created_at) for _ in texts)  # the log, too, keeps the order of a batch
+        # Another try of the request may be assigned another version; it is counted once even then.
+        name = version if endpoint == "/predict/ab-compare" else "texts"
+        created_at, ids = _new_ids(name, len(texts))
         return [
             Prediction(
                 id=id_,
@@ -232,8 +240,8 @@ class PredictionPipeline:
         v2: Prediction,
         record: Callable[[list[Prediction], Comparison], Awaitable[None]],
     ) -> Comparison:
-        created_at = datetime.now(UTC)
-        comparison = Comparison(new_id(created_at), created_at, v1, v2)
+        created_at, [id_] = _new_ids("comparison", 1)
+        comparison = Comparison(id_, created_at, v1, v2)
         await record([v1, v2], comparison)
         metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()
         return comparison
@@ -246,3 +254,23 @@ class PredictionPipeline:
         for prediction in predictions:
             metrics.predictions.labels(prediction.sentiment, prediction.version).inc()
             metrics.confidence.labels(prediction.version).observe(prediction.confidence)
+
+
+def _new_ids(name: str, count: int) -> tuple[datetime, list[UUID]]:
+    """The time and the ids of predictions or a comparison; the log keeps their order too.
+
+    `name` says which part of the current request they are of.
+    """
+    request = request_context.current()
+    if request is None or request.repeatable is None:
+        now = datetime.now(UTC)
+        return now, sorted(new_id(now) for _ in range(count))
+    return request.repeatable.at, request.repeatable.ids(name, count)
+
+
+def _new_subject_key() -> bytes:
+    """The key of a request without a subject; every try of one has the same."""
+    request = request_context.current()
+    if request is None or request.repeatable is None:
+        return new_subject_key()
+    return request.repeatable.secret("subject")

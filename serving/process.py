@@ -101,6 +101,7 @@ class ServingProcess:
             keys=self._keys,
             limiter=lambda: self.container.limiter,
             apis=lambda: self._apis,
+            repeated=lambda: self.container.repeated,
             stopping=lambda: self.draining.active,
         ):
             bento.add_asgi_middleware(layer.cls, **layer.kwargs)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from circus.exc import ConflictError
@@ -57,7 +59,13 @@ def _make(
     sockets = options.get("sockets", ())
     for tcp in sockets:
         accept_both_families(tcp)
-    environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
+    try:
+        environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
+    except SystemExit:
+        # BentoML removes the folder of its sockets only at other errors.
+        for folder in {Path(unix.path).parent for unix in sockets if unix.path}:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     metrics = MetricsFolder()
     environment = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics.path)}
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -33,10 +34,14 @@ TEMPLATE = "migrated"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A test that waits for the saved models waits for minutes on a slow machine.
 TIMEOUT_SECONDS = {"unit": 30, "integration": 60, "served": 600, "prove": 600}
-# They start first, so that no worker ends long before the other.
+# The first of the served ones and of the others, so that no worker ends long before the others.
 LONGEST_GROUPS = (
-    "served/rollout", "unlimited", "served", "served/test_many_hosts.py",
-    "served/test_failing_databases.py", "served/test_faults.py",
+    "integration/models/test_starter.py", "unit/scripts/test_broken_input.py",
+    "unit/runners/test_fastest.py", "unit/serving/test_connection_bounds.py",
+    "unit/models/test_encoders.py", "unit/models/test_accepted_checkpoints.py",
+    "served/rollout", "unlimited", "served", "served/test_faults.py", "served/test_launcher.py",
+    "served/test_failing_databases.py", "served/test_start.py", "served/test_many_hosts.py",
+    "served/test_written_by_deae1b3.py", "served/test_outages.py",
 )  # fmt: skip
 RUN = pytest.StashKey[TestRun]()
 # How long an example takes says how busy the machine is.
@@ -77,6 +82,23 @@ def _group(item: pytest.Item) -> str:
     return str(path.parent if path.match("served/*/*.py") else path)
 
 
+def _positions(groups: Mapping[pytest.Item, str]) -> Mapping[str, float]:
+    """The order in which groups of tests start.
+
+    Served groups start among the others, which compute little and wait much. The first has to wait
+    for the saved models, and short groups of others are the last.
+    """
+    is_served = {group: _is_served(item) for item, group in groups.items()}
+    longest = [group for group in LONGEST_GROUPS if group in is_served]
+    ordered = dict.fromkeys([*longest, *is_served])
+    others = [group for group in ordered if not is_served[group]]
+    served = [group for group in ordered if is_served[group]]
+    return {group: float(number) for number, group in enumerate(others)} | {
+        group: len(others) * (0.1 + 0.8 * number / len(served))
+        for number, group in enumerate(served)
+    }
+
+
 def _is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
@@ -94,6 +116,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until the tests are collected
     if hasattr(config, "workerinput"):
         return  # the controller of pytest-xdist has made the run
     # No proxy of the machine is asked for what runs here.
@@ -111,12 +134,12 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """Set each test's timeout and group. Served tests come last, and are not traced."""
-    groups = list(dict.fromkeys([*LONGEST_GROUPS, *map(_group, items)]))
-    positions = {group: position for position, group in enumerate(groups)}
+    """Set each test's timeout and group. Served tests are not traced."""
+    groups = {item: _group(item) for item in items}
+    positions = _positions(groups)
 
-    def order(item: pytest.Item) -> tuple[bool, int, str, bool]:
-        return _is_served(item), positions[_group(item)], str(item.path.parent), _is_alone(item)
+    def order(item: pytest.Item) -> tuple[float, str, bool]:
+        return positions[groups[item]], str(item.path.parent), _is_alone(item)
 
     items.sort(key=order)
     for item in items:
@@ -131,6 +154,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
+    # What was imported and collected stays, and no collection of garbage need look at it.
+    gc.freeze()
+    gc.enable()
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None:
         _save_models_for(session.config, [item.nodeid for item in session.items])
@@ -146,6 +172,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: object, ids: Sequence[str]) -> None:
+    gc.enable()
     _save_models_for(node.config, ids)  # type: ignore[attr-defined]
 
 
@@ -177,11 +204,18 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 # The first, so that it ends after all others: the summary of failed tests is printed before.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
-    """Fail the run if a process outlives it."""
+    """Fail the run if a process or a temporary file outlives it.
+
+    A proof kills programs that leave files, such as container engines and browsers.
+    """
     yield
     run = session.config.stash.get(RUN, None)
-    if run is not None and (left := run.end()):
-        pytest.exit("processes outlived the run:\n" + "\n".join(left), returncode=1)
+    if run is not None and (left := run.end(may_leave_files=_is_proof(session.config))):
+        pytest.exit("these outlived the run:\n" + "\n".join(left), returncode=1)
+
+
+def _is_proof(config: pytest.Config) -> bool:
+    return any("tests/prove" in argument for argument in config.args)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One run of the suite: its folder, its models, and the processes it started.
+"""One run of the suite: its folder, its models, and the processes and files that it leaves.
 
 With pytest-xdist the controller makes the run, and its workers find it through the environment.
 """
@@ -9,6 +9,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,24 +24,43 @@ from tests.waiting import wait_until
 FOLDER_VARIABLE: Final = "TEST_RUN_FOLDER"
 SAVE_SECONDS: Final = 600.0
 END_SECONDS: Final = 5.0
+# Short, because they are in the addresses of sockets.
+_KILLED: Final = "k"
+_CACHES: Final = "c"
 
 
 class TestRun:
-    """Saves the models once for all workers, and finds the processes that outlive the run."""
+    """Saves the models once for all workers, and finds the processes and files that tests leave."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._saving: subprocess.Popen[bytes] | None = None
         # Every process that a test starts inherits it, also one that leaves its parent.
         os.environ[FOLDER_VARIABLE] = str(folder)
+        # Where a failed test's own folder stays, to be looked at.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        # Libraries leave caches and logs in the folders of these variables.
+        for variable in ("TORCHINDUCTOR_CACHE_DIR", "RAY_TMPDIR"):
+            os.environ[variable] = str(folder / _CACHES)
+        self._temporary = folder / "tmp"
+        for made in (self._temporary, folder / _CACHES, folder / _KILLED):
+            made.mkdir()
+        # A server of another user has to enter it.
+        folder.chmod(0o711)
+        self._temporary.chmod(0o1777)
+        os.environ["TMPDIR"] = str(self._temporary)
+        tempfile.tempdir = None  # it is found anew
 
     def start_saving(self) -> None:
         """Start the command that saves both models; a second call does nothing."""
         if self._saving is None:
+            own = self._folder / "saving"
+            own.mkdir()
             self._saving = subprocess.Popen(
-                ["nice", sys.executable, "-m", "scripts.save_models"],
+                [sys.executable, "-m", "scripts.save_models"],
                 cwd=ROOT,
-                env=os.environ | {"BENTOML_HOME": str(_home(self._folder))},
+                # Of a run that ends early it leaves files.
+                env=os.environ | {"BENTOML_HOME": str(_home(self._folder)), "TMPDIR": str(own)},
             )
             threading.Thread(target=self._publish_status, daemon=True).start()
 
@@ -50,15 +70,22 @@ class TestRun:
         partial.write_text(str(self._saving.wait()))
         partial.rename(_status(self._folder))
 
-    def end(self) -> list[str]:
-        """Stop the saving and kill the processes that tests left; return their command lines."""
+    def end(self, *, may_leave_files: bool) -> list[str]:
+        """Stop the saving and kill the processes that tests left.
+
+        Returns:
+            Their command lines, and the paths in the folder of temporary files.
+        """
         if self._saving is not None and self._saving.poll() is None:
             self._saving.terminate()
             self._saving.wait()
         _, left = psutil.wait_procs(self._processes(), END_SECONDS)
         for process in left:
             process.kill()
-        return [f"{process.pid}: {process.info['cmdline']}" for process in left]
+        return [
+            *(f"process {process.pid}: {process.info['cmdline']}" for process in left),
+            *(f"file {path}" for path in sorted(self._temporary.iterdir()) if not may_leave_files),
+        ]
 
     def _processes(self) -> list[psutil.Process]:
         """Every process but this one that has the run's folder in its environment."""
@@ -96,6 +123,11 @@ def beside_others(*, alone: bool) -> Iterator[None]:
         if not alone:
             fcntl.flock(turnstile, fcntl.LOCK_UN)
         yield
+
+
+def killed_temporary_folder() -> str:
+    """The folder of temporary files of servers that tests kill, which cannot remove theirs."""
+    return str(run_folder() / _KILLED)
 
 
 def run_folder() -> Path:

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 from core.paths import ROOT
+from tests.run import killed_temporary_folder
 
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -142,7 +143,12 @@ def link_models(bentoml_home: Path, home: Path) -> None:
 
 def environment_of(home: Path, **settings: str) -> dict[str, str]:
     """Of a `bentoml` command whose home is `home`."""
-    return os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true", **settings}
+    return os.environ | {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "TMPDIR": killed_temporary_folder(),
+        **settings,
+    }
 
 
 def free_port() -> int:

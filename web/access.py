@@ -57,6 +57,7 @@ class AccessMiddleware:
             if route.scope is not None and (key := self._authenticate(scope, route.scope)):
                 context.caller = f"key {key.name}"
                 context.limits = key.limits
+                context.is_admin = key.allows("admin")
             if route.limit is not None:
                 await self._limit(context, route.limit)
         await self._app(scope, receive, send)

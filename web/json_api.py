@@ -12,21 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
-from core.asgi import (
-    JSON_CONTENT_TYPE,
-    ClientDisconnected,
-    cancelled_on_disconnect,
-    send_response,
-)
+from core.asgi import Answer, ClientDisconnected, cancelled_on_disconnect, send_response
 from core.errors import DeadlineExceeded, MalformedRequest
 from core.request_context import context_of, deadline_in
 from web.body import JsonBodyReader
+from web.idempotency import KEY_HEADER, IdempotentAnswers, KeyedRequest, key_of
 from web.query import check_parameters
 from web.routes import Route
 from web.schemas.predictions import RequestBody
@@ -34,15 +31,8 @@ from web.schemas.predictions import RequestBody
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 MAX_TIMEOUT_MS = 999_999_999
 _TIMEOUT_HEADER = TIMEOUT_HEADER.lower().encode()
+_KEY_HEADER = KEY_HEADER.lower().encode()
 _MAX_DIGITS = len(str(MAX_TIMEOUT_MS))
-
-
-class Answer(NamedTuple):
-    """The body of a reply, its type, and its other headers."""
-
-    body: bytes
-    content_type: str = JSON_CONTENT_TYPE
-    headers: Mapping[str, str] | None = None
 
 
 class ParsedRequest(Protocol):
@@ -118,8 +108,10 @@ class JsonApiMiddleware:
         apis: Callable[[], Mapping[str, PostApi]],
         body_reader: JsonBodyReader,
         timeout_seconds: float,
+        repeated: Callable[[], IdempotentAnswers],
     ) -> None:
         self._app = app
+        self._repeated = repeated
         self._apis = apis
         self._body_reader = body_reader
         self._timeout_seconds = timeout_seconds
@@ -134,27 +126,45 @@ class JsonApiMiddleware:
         check_parameters(scope.get("query_string", b""), ())
         body = await self._body_reader.read(scope, receive, api.route.media_types)
         request: ParsedRequest = api.parse(body, scope)
-        charge = context_of(scope).charge
-        if charge is not None and request.cost > 1:
-            await charge(request.cost - 1)
-        timeout_seconds = min(self._timeout_seconds, _requested_timeout_seconds(scope))
+        timeout_seconds, keys = _options(scope)
+        timeout_seconds = min(self._timeout_seconds, timeout_seconds)
+        compute = partial(_compute, api, request, scope, receive, timeout_seconds)
         try:
-            async with cancelled_on_disconnect(receive), deadline_in(timeout_seconds):
-                answer = await api.answer(request)
-        except TimeoutError as error:
-            metrics.timed_out_requests.labels("deadline").inc()
-            raise DeadlineExceeded(f"The answer took longer than {timeout_seconds:g} s") from error
+            if keys and api.route.is_repeatable:
+                keyed = KeyedRequest.of(scope, key_of(keys), body)
+                answer = await self._repeated().answer(scope, keyed, compute, timeout_seconds)
+            else:
+                answer = await compute()
         except ClientDisconnected:
             return
         await send_response(send, api.route.success_status, *answer)
 
 
-def _requested_timeout_seconds(scope: Scope) -> float:
+async def _compute(
+    api: PostApi, request: ParsedRequest, scope: Scope, receive: Receive, timeout_seconds: float
+) -> Answer:
+    charge = context_of(scope).charge
+    if charge is not None and request.cost > 1:
+        await charge(request.cost - 1)
+    try:
+        async with cancelled_on_disconnect(receive), deadline_in(timeout_seconds):
+            return await api.answer(request)
+    except TimeoutError as error:
+        metrics.timed_out_requests.labels("deadline").inc()
+        raise DeadlineExceeded(f"The answer took longer than {timeout_seconds:g} s") from error
+
+
+def _options(scope: Scope) -> tuple[float, list[bytes]]:
+    """The seconds that a request allows, infinite by default, and its idempotency keys."""
+    seconds = math.inf
+    keys: list[bytes] = []
     for name, value in scope["headers"]:
-        if name == _TIMEOUT_HEADER:
+        if name == _TIMEOUT_HEADER and seconds == math.inf:
             if not value.isdigit() or not 0 < len(value.lstrip(b"0")) <= _MAX_DIGITS:
                 raise MalformedRequest(
                     f"{TIMEOUT_HEADER} is a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS:,}"
                 )
-            return int(value) / 1_000
-    return math.inf
+            seconds = int(value) / 1_000
+        elif name == _KEY_HEADER:
+            keys.append(value)
+    return seconds, keys

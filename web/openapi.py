@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, status_title
+from web.idempotency import KEY_HEADER, KEY_PATTERN, RESULT_HEADER
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, PostApi
 from web.routes import PATH_PARAMETERS, Route, listed_route
 from web.schemas.predictions import ProblemDocument
@@ -47,9 +48,10 @@ def openapi_document(
         servers=SERVERS,
     )
     for path, operations in document["paths"].items():
-        route = listed_route("GET", path)
-        problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
-        operations["get"]["responses"].update(_problem_replies((*problems, *route.problems)))
+        for method, operation in operations.items():
+            route = listed_route(method.upper(), path)
+            problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
+            operation["responses"].update(_problem_replies((*problems, *route.problems)))
     for api in post_apis:
         document["paths"].setdefault(api.route.path, {})["post"] = _operation(api)
 
@@ -84,9 +86,12 @@ def _add_access(operation: dict[str, Any], route: Route) -> None:
         operation["description"] = f"With API keys: needs the scope {route.scope}."
         operation["responses"].update(_problem_replies((401, 403)))
     for status, reply in operation["responses"].items():
-        names = ["Retry-After"] if status in {"429", "503", "504"} else []
+        is_retried = status in _RETRIED or (status == "409" and route.is_repeatable)
+        names = ["Retry-After"] if is_retried else []
         if route.limit is not None and status[0] in "24":
             names += ["RateLimit", "RateLimit-Policy"]
+        if route.is_repeatable and status[0] == "2":
+            names.append(RESULT_HEADER)
         if names:
             reply["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
@@ -111,6 +116,7 @@ _FEEDBACK_FROM = {
 }
 
 
+_RETRIED = frozenset({"429", "503", "504", "507"})
 # No header is always there: limits can be off, and the 503 of /health is a report of its own.
 _HEADERS = {
     "Retry-After": {
@@ -126,6 +132,18 @@ _HEADERS = {
         "schema": {"type": "string"},
     },
 }
+_HEADERS[RESULT_HEADER] = {
+    "description": f"With an {KEY_HEADER}: whether the answer was stored for repeats of the "
+    "request, or is that of an earlier one.",
+    "schema": {"type": "string", "enum": ["stored", "replayed", "not-stored"]},
+}
+_KEY_PARAMETER = {
+    "name": KEY_HEADER,
+    "in": "header",
+    "description": "A repeat of the request with the same key gets the same answer, and is counted "
+    "once. Another request with the key: 422; while the first is not answered: 409.",
+    "schema": {"type": "string", "pattern": f"^{KEY_PATTERN}$"},
+}
 _TIMEOUT_PARAMETER = {
     "name": TIMEOUT_HEADER,
     "in": "header",
@@ -139,6 +157,7 @@ _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 def _operation(api: PostApi) -> dict[str, Any]:
     described = api.operation()
+    conflict = (409,) if api.route.is_repeatable else ()
     json_schema = _schema(described.request)
     content = {
         media_type: {"schema": described.content[media_type]}
@@ -150,7 +169,11 @@ def _operation(api: PostApi) -> dict[str, Any]:
         "tags": [described.tag],
         "operationId": described.name,
         "summary": described.summary,
-        "parameters": [*_path_parameters(api.route), _TIMEOUT_PARAMETER],
+        "parameters": [
+            *_path_parameters(api.route),
+            _TIMEOUT_PARAMETER,
+            *([_KEY_PARAMETER] if api.route.is_repeatable else []),
+        ],
         "requestBody": {"required": True, "content": content},
         "responses": {
             str(api.route.success_status): {
@@ -160,7 +183,7 @@ def _operation(api: PostApi) -> dict[str, Any]:
                     **dict.fromkeys(described.reply_types, _BYTES),
                 },
             },
-            **_problem_replies((*_POST_PROBLEMS, *api.route.problems)),
+            **_problem_replies((*_POST_PROBLEMS, *api.route.problems, *conflict)),
         },
     }
 

@@ -49,8 +49,8 @@ def headers_for(path: str) -> tuple[Header, ...]:
 
 # Beside those that every script may read.
 _EXPOSED = (
-    *("Accept-Encoding", "Accept-Post", "Allow", "RateLimit", "RateLimit-Policy", "Retry-After"),
-    *("WWW-Authenticate", "X-Request-Id"),
+    *("Accept-Encoding", "Accept-Post", "Allow", "Idempotency-Result", "RateLimit"),
+    *("RateLimit-Policy", "Retry-After", "WWW-Authenticate", "X-Request-Id"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,7 +24,7 @@ class Route:
     names its caller. A path that ends in `/` stands for every file below it.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     scope: KeyScope | None
     limit: LimitName | None = None
@@ -48,12 +49,21 @@ class Route:
         return tuple(paths)
 
     @property
+    def is_repeatable(self) -> bool:
+        """Whether an Idempotency-Key makes a repeat of a request harmless."""
+        return self.method == "POST" and self.scope == "predict" and self.path != JOBS_PATH
+
+    @property
     def queries_database(self) -> bool:
         return self.method == "GET" and (
             self.limit == "analytics" or self.path.startswith("/admin/rollout")
         )
 
 
+JOBS_PATH = "/jobs"
+_JOB = "/jobs/{job}"
+_JOB_FILES = ("result", "rejected")
+_JOB_TEMPLATE = re.compile(r"/jobs/[^/]+(?P<file>/result|/rejected)?")
 _MODEL_PATHS = ("/v2/models/{model}", "/v2/models/{model}/versions/{model_version}")
 
 ROUTES = (
@@ -84,6 +94,19 @@ ROUTES = (
     ),
     Route(
         "POST", "/feedback", "predict", "predict", traced=True, success_status=202, problems=(404,)
+    ),
+    Route(
+        *("POST", JOBS_PATH, "predict", "predict"),
+        traced=True,
+        success_status=201,
+        problems=(400, 408, 413, 415, 429, 507),
+    ),
+    Route("DELETE", _JOB, "predict", "predict", success_status=204, problems=(404, 429)),
+    Route("GET", JOBS_PATH, "predict", "predict", traced=True, problems=(429,)),
+    Route("GET", _JOB, "predict", "predict", problems=(404, 429)),
+    *(
+        Route("GET", f"{_JOB}/{name}", "predict", "predict", problems=(404, 409, 416, 429))
+        for name in _JOB_FILES
     ),
     *(
         Route("POST", path, "admin", "admin", traced=True, audited=True, problems=(404, 409))
@@ -152,13 +175,19 @@ def route_of(method: str, path: str) -> Route:
     For a method that a path does not have, it is the route of another method, without its limit.
     """
     is_post = method == "POST"
-    route = _ROUTES.get((is_post, path))
+    route = _ROUTES.get((is_post, _template(path)))
     if route is None:
         folder = next((folder for folder in _FOLDERS if path.startswith(folder)), None)
         if folder is None:
             return UNKNOWN_MODEL if path.startswith(MODELS_FOLDER) else UNKNOWN
         return _ROUTES[is_post, folder]
     return route
+
+
+def _template(path: str) -> str:
+    """The path as the table has it: ids of jobs are no closed set."""
+    match = path.startswith("/jobs/") and _JOB_TEMPLATE.fullmatch(path)
+    return f"{_JOB}{match['file'] or ''}" if match else path
 
 
 def listed_route(method: str, path: str) -> Route:
@@ -175,7 +204,7 @@ def listed_route(method: str, path: str) -> Route:
 
 def allowed_methods(path: str) -> str | None:
     """The `Allow` header of a path, or None for one that is not in the table."""
-    return _ALLOWED.get(path)
+    return _ALLOWED.get(_template(path))
 
 
 def _allowed(path: str) -> str:

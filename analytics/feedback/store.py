@@ -29,10 +29,14 @@ _STORE_LABELS = sql.load("store_labels")
 class FeedbackStore:
     """Adds true labels to predictions that PostgreSQL has or will have in a moment."""
 
-    def __init__(self, engine: AsyncEngine, spool: Path) -> None:
-        """`spool` is the folder where predictions wait for PostgreSQL."""
+    def __init__(self, engine: AsyncEngine, spool: Path, *, request_seconds: float = 0.0) -> None:
+        """`spool` is the folder where predictions wait for PostgreSQL.
+
+        An id may be `request_seconds` older than its prediction's line there.
+        """
         self._engine = engine
         self._spool = spool
+        self._request_time = timedelta(seconds=request_seconds)
 
     async def add(self, prediction_id: UUID, label: Sentiment) -> None:
         """Store `label`; repeating the latest label changes nothing.
@@ -53,7 +57,7 @@ class FeedbackStore:
         waiting = segments(self._spool)
         if not waiting:
             return False
-        earliest, latest = id_range(begun_at(waiting[0]), datetime.now(UTC))
+        earliest, latest = id_range(begun_at(waiting[0]) - self._request_time, datetime.now(UTC))
         return earliest <= prediction_id < latest
 
     async def _add_if_known(self, prediction_id: UUID, label: Sentiment) -> bool:

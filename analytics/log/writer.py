@@ -133,7 +133,9 @@ async def store(
     failures: Sequence[Failure] = (),
 ) -> None:
     """Write the batch in the connection's transaction; `keys` has resolved it."""
-    rows = [_prediction_row(prediction, keys) for prediction in predictions]
+    # Two tries of a repeated request have the same ids; the first counts.
+    by_id = {prediction.id: prediction for prediction in reversed(predictions)}
+    rows = [_prediction_row(prediction, keys) for prediction in by_id.values()]
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
     await connection.execute(WRITERS_LOCK)
     # Under the lock: an erasure that has it sees what is stored, and its tombstones are seen here.

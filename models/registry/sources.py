@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +130,8 @@ def _from_wandb(location: str, into: Path) -> Fetched:
 def _from_bentoml(location: str, into: Path) -> Fetched:
     """Unpack a file that `export` wrote into `into`, not into this machine's store."""
     try:
-        model = bentoml.models.import_model(location, _model_store=ModelStore(into))
+        with _temporary_files_in(into):
+            model = bentoml.models.import_model(location, _model_store=ModelStore(into))
     except Exception as error:
         # BentoML raises exceptions of its own, and those of the archive's and YAML's libraries.
         raise InvalidCheckpoint(
@@ -141,6 +144,19 @@ def _from_bentoml(location: str, into: Path) -> Fetched:
         name: metadata[name] for name in copied if name in metadata
     }
     return Fetched(Path(model.path), facts | {"parent": str(model.tag)})
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Make temporary files of this process in `folder`, whose owner removes it.
+
+    BentoML leaves its copy of an archive that holds no model.
+    """
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _package(name: str, to_install: str, location: str) -> Any:

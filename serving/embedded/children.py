@@ -246,18 +246,20 @@ def stop(program: Program, process: subprocess.Popen[bytes], signals: StopSignal
     process.wait()
 
 
-def socket_folder(folder: Path, socket_name: str, uid: int) -> Path:
+@contextmanager
+def socket_folder(folder: Path, socket_name: str, uid: int) -> Iterator[Path]:
     """The folder of a server's Unix socket, which only `uid` and root can enter.
 
     It is `folder` itself, if the path of the socket fits into an address and has no character that
-    means something in a list of hosts.
+    means something in a list of hosts. Else it is a short one, which the block's end removes.
 
     Raises:
         UnusableFolder: another user made the other folder.
     """
     path = folder / socket_name
     if len(os.fsencode(path)) <= MAX_SOCKET_BYTES and not _SEPARATORS & {*str(path)}:
-        return folder
+        yield folder
+        return
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     short = Path(tempfile.gettempdir()) / f"sentiment-{uid}-{digest}"
     try:
@@ -269,7 +271,11 @@ def socket_folder(folder: Path, socket_name: str, uid: int) -> Path:
     found = short.lstat()
     if (found.st_uid, stat.S_IMODE(found.st_mode)) != (uid, 0o700) or short.is_symlink():
         raise UnusableFolder(f"{short} is needed for a socket, and another user may enter it")
-    return short
+    try:
+        yield short
+    finally:
+        # A server that was killed has left its socket there.
+        shutil.rmtree(short, ignore_errors=True)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import os
 import sys
 
 from core.paths import ROOT
-from core.settings import settings_for_serving
+from core.setting_checks import settings_for_serving
 from serving.embedded.start import migrate
 from serving.embedded.starters import save_missing_models
 from serving.preflight import check_addresses, check_machine

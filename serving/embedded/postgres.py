@@ -83,7 +83,8 @@ def _run(folder: Path, stack: ExitStack, *, restart: bool) -> URL:
     if not _is_cluster(folder):
         _make_cluster(folder, account)
     _let_in(owner, folder, account)
-    sockets = socket_folder(folder, SOCKET, account.uid if account else os.geteuid())
+    uid = account.uid if account else os.geteuid()
+    sockets = stack.enter_context(socket_folder(folder, SOCKET, uid))
     begin = partial(_start, program, folder, sockets, account)
     stack.enter_context(running(program, folder, begin, STOP_SIGNALS, restart=restart))
     return URL.create(

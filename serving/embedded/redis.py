@@ -56,7 +56,7 @@ def _run(folder: Path, max_memory: str, stack: ExitStack, *, restart: bool) -> P
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     stack.enter_context(owned(folder, program))
     folder.chmod(0o700)
-    path = socket_folder(folder, SOCKET, os.geteuid()) / SOCKET
+    path = stack.enter_context(socket_folder(folder, SOCKET, os.geteuid())) / SOCKET
     begin = partial(_start, program, folder, path, max_memory)
     stack.enter_context(running(program, folder, begin, STOP_SIGNALS, restart=restart))
     return path

@@ -16,6 +16,7 @@ from typing import Self
 import psutil
 
 from core.paths import ROOT
+from tests.run import killed_temporary_folder
 from tests.serving import free_port
 
 START_SECONDS = 90.0
@@ -81,6 +82,7 @@ def environment_without_urls(bentoml_home: Path, **settings: str) -> dict[str, s
         "BENTOML_HOME": str(bentoml_home),
         "HOST": "127.0.0.1",
         "PORT": str(free_port()),
+        "TMPDIR": killed_temporary_folder(),
         **settings,
     }
 

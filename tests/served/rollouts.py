@@ -16,6 +16,8 @@ from core.types import Version
 from tests.serving import ServedBento
 
 CLIENTS = 12
+# Of a client after a reply: clients that never rest would take both cores from the tests beside.
+PAUSE_SECONDS = 0.05
 # How long a change may take to be everywhere.
 GRACE_SECONDS = 2.0
 
@@ -133,6 +135,7 @@ class Requests:
                 version, revision = one["model_version"], one["model_revision"]
                 subject = body.get("subject")
                 self.answered.append(Answered(began, ended, path, subject, version, revision))
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 @asynccontextmanager

@@ -24,7 +24,11 @@ ADDRESS = "127.0.0.1:3000"
 DOCUMENT = (ROOT / "docs" / "api.md").read_text()
 # The endpoints for other systems' clients, which have an example for each client.
 CLIENTS = (ROOT / "docs" / "clients.md").read_text()
-EXAMPLES = [section for text in (DOCUMENT, CLIENTS) for section in sections(text) if section.blocks]
+# Files scored in the background.
+JOBS = (ROOT / "docs" / "jobs.md").read_text()
+EXAMPLES = [
+    section for text in (DOCUMENT, CLIENTS, JOBS) for section in sections(text) if section.blocks
+]
 COMMANDS = {
     "sh": ["bash", "-euo", "pipefail"],
     "python": [sys.executable],
@@ -77,9 +81,10 @@ def test_every_endpoint_has_its_section_with_an_example_in_each_language(
         for section in sections(DOCUMENT)
         if re.match("(GET|POST|PUT|PATCH|DELETE) /", section.title)
     }
-    of_clients = set(re.findall(r"`((?:GET|POST) /[^`]*)`", CLIENTS.partition("\n## ")[0]))
-    assert documented.keys() | of_clients == served_endpoints
-    assert not documented.keys() & of_clients
+    tables = "".join(text.partition("\n## ")[0] for text in (CLIENTS, JOBS))
+    elsewhere = set(re.findall(r"`((?:GET|POST|DELETE) /[^`]*)`", tables))
+    assert documented.keys() | elsewhere == served_endpoints
+    assert not documented.keys() & elsewhere
     for title, languages in documented.items():
         assert {"sh", "python", "js"} <= {*languages}, title
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -27,6 +30,20 @@ def gone_and_back(stack: Stack, of: str, killed: psutil.Process) -> Callable[[],
         any(one.pid != killed.pid for one in stack.workers(of))
         and not any(one.pid == killed.pid for one in stack.workers(of))
     )
+
+
+async def job_once(
+    client: httpx.AsyncClient, job: str, condition: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """The report of a job, once an API process answers with one of which `condition` is true."""
+    async with asyncio.timeout(RECOVERY_SECONDS):
+        while True:
+            with suppress(httpx.TransportError):
+                reply = await client.get(f"/jobs/{job}")
+                if reply.status_code == 200 and condition(reply.json()):
+                    report: dict[str, Any] = reply.json()
+                    return report
+            await asyncio.sleep(0.1)
 
 
 async def test_killed_runner_fails_no_request(stack: Stack) -> None:
@@ -76,6 +93,29 @@ async def test_killed_api_worker_breaks_only_its_open_requests(stack: Stack) -> 
     assert sent.refusals == []
     assert sent.broken <= CLIENTS
     await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def test_job_of_killed_api_workers_goes_on_where_it_was(stack: Stack) -> None:
+    rows = 1_400
+    content = "id,text\n" + "".join(f"{row},A film of {row} words.\n" for row in range(rows))
+
+    async with stack.bento.async_client() as client:
+        reply = await client.post(
+            "/jobs",
+            content=content,
+            params={"versions": "v1", "id": "id"},
+            headers={"Content-Type": "text/csv"},
+        )
+        job = reply.json()["id"]
+        await job_once(client, job, lambda report: report["scored"] > 0)
+        for worker in stack.workers("--service-name sentiment --backlog"):
+            worker.kill()
+        status = await job_once(client, job, lambda report: report["state"] == "done")
+        result = await client.get(f"/jobs/{job}/result")
+        await client.delete(f"/jobs/{job}")
+    assert (status["scored"], status["rejected"]) == (rows, 0)
+    ids = [line.split(",")[0] for line in result.text.splitlines()]
+    assert ids == ["id", *map(str, range(rows))]
 
 
 async def test_killed_shipper_fails_no_request(stack: Stack) -> None:

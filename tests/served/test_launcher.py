@@ -6,15 +6,16 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 
 import httpx
 import psutil
-import pytest
 from sqlalchemy import URL
 
 from core.api_keys import make_api_key
 from tests.database import run_sql, scalar
 from tests.processes import child_that_runs, command_of
+from tests.run import killed_temporary_folder
 from tests.served.launched import (
     STOP_SECONDS,
     Launched,
@@ -41,18 +42,21 @@ def open_to_others(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
 
 
-@pytest.mark.parametrize("command", [["scripts.serve"], ["bentoml", "serve"]], ids=" ".join)
-def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
-    bentoml_home: Path, tmp_path: Path, command: list[str]
+def test_starts_stop_all_processes_keep_the_data_and_ask_no_other_host(
+    bentoml_home: Path, tmp_path: Path
 ) -> None:
     proxy = SilentProxy()
+    temporary = Path(mkdtemp())  # a short one
     environment = environment_without_urls(
-        bentoml_home, DATA_FOLDER=str(tmp_path / "data"), **proxy.environment
+        bentoml_home,
+        DATA_FOLDER=str(tmp_path / "data"),
+        TMPDIR=str(temporary),
+        **proxy.environment,
     )
     port = environment["PORT"]
     leave_open_data(tmp_path / "data")
 
-    with Launched(environment, tmp_path / "first", command) as first:
+    with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
         first.wait_until_ready()
         body = {"text": "Kept over a restart."}
         prediction = httpx.post(f"{first.url}/predict", json=body).json()
@@ -61,7 +65,7 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         assert "Traceback" not in first.output()
         assert processes_using(tmp_path / "data", port) == []
 
-    with Launched(environment, tmp_path / "second", command) as second:
+    with Launched(environment, tmp_path / "second", ["bentoml", "serve"]) as second:
         second.wait_until_ready()
         assert recent_ids(second.url) == [prediction["id"]]
         assert second.stop(signal.SIGINT) == 0
@@ -69,6 +73,8 @@ def test_start_stops_all_processes_keeps_the_data_and_asks_no_other_host(
         assert processes_using(tmp_path / "data", port) == []
     assert proxy.first_request() == b""
     assert open_to_others(tmp_path / "data") == []
+    assert list(temporary.iterdir()) == []
+    temporary.rmdir()
 
 
 def test_killed_start_leaves_no_process_and_the_next_start_has_the_data_to_itself(
@@ -132,6 +138,7 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
         "REDIS_URL": redis_database(),
         "HOST": "127.0.0.1",
         "PORT": str(free_port()),
+        "TMPDIR": killed_temporary_folder(),
     }
     with Launched(environment, tmp_path / "log") as launched:
         launched.wait_until_ready()
@@ -158,7 +165,7 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
         with Launched(other, tmp_path / "other", ["bentoml", "serve"]) as private:
             assert private.process.wait(STOP_SECONDS) == 1
             assert "with another database; stop it, or set DATA_FOLDER" in private.output()
-        assert launched.stop(signal.SIGTERM) == 0
+        assert launched.stop(signal.SIGINT) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
     # The lock is the other start's.
     assert made == {"spool", "spool.key", "cache.key", "models", "rollout.json", "lock"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from core.paths import ROOT
 from loadtest.bench.fuzz import fuzz
 from loadtest.bench.soak import growth, soak, too_much
 from tests.processes import command_of
-from tests.serving import ServedBento
+from tests.serving import ServedBento, environment_of
 from tests.waiting import wait_until
 
 CASES = 400
@@ -41,7 +40,7 @@ def test_sigterm_to_fuzz_ends_its_processes(bentoml_home: Path, tmp_path: Path) 
     run = subprocess.Popen(
         [sys.executable, "-m", "scripts.fuzz"],
         cwd=ROOT,
-        env=os.environ | {"BENTOML_HOME": str(bentoml_home), "DATA_FOLDER": str(shared)},
+        env=environment_of(bentoml_home, DATA_FOLDER=str(shared)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -9,9 +9,10 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -189,6 +190,54 @@ def test_feedback_is_stored_once_per_change_of_label(
         reply = client.post("/feedback", json={"prediction_id": prediction["id"], "label": label})
         assert reply.status_code == 202
         assert reply.json() == {"prediction_id": prediction["id"], "label": label}
+    rows = fetch(
+        served.database_url,
+        f"SELECT label FROM feedback WHERE prediction_id = '{prediction['id']}' ORDER BY id",
+    )
+    assert [row["label"] for row in rows] == ["negative", "positive"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "predictions"),
+    [
+        ("/predict", {"text": "Sent again with its key."}, 1),
+        ("/predict/batch", {"texts": ["Sent again", "with its key."] * 5}, 10),
+        ("/predict/ab", {"text": "Sent again with its key."}, 1),
+        ("/predict/ab-compare", {"text": "Sent again with its key."}, 2),
+        ("/tei/predict", {"inputs": "Sent again with its key."}, 1),
+    ],
+)
+def test_repeats_with_a_key_are_answered_alike_and_logged_once(
+    served: ServedBento, client: httpx.Client, path: str, body: dict[str, Any], predictions: int
+) -> None:
+    before = served.metric("prediction_log_recorded_total")
+    headers = {"Idempotency-Key": str(uuid4())}
+    with ThreadPoolExecutor(4) as threads:
+        at_once = list(
+            threads.map(lambda _: client.post(path, json=body, headers=headers), range(4))
+        )
+    answered = {reply.content for reply in at_once if reply.status_code == 200}
+    assert {reply.status_code for reply in at_once} <= {200, 409}
+    again = client.post(path, json=body, headers=headers)
+    assert (again.status_code, answered) == (200, {again.content})
+    assert again.headers["idempotency-result"] == "replayed"
+    with served.client() as other_caller:
+        other = other_caller.post(path, json=body, headers=headers)
+    assert other.headers["idempotency-result"] == "stored"
+    assert served.metric("prediction_log_recorded_total") - before == 2 * predictions
+
+
+def test_repeated_feedback_with_a_key_does_not_undo_later_feedback(
+    served: ServedBento, client: httpx.Client
+) -> None:
+    prediction = client.post("/predict", json={"text": "Feedback is sent again."}).json()
+    for label, key in (("negative", "1"), ("positive", "2"), ("negative", "1")):
+        reply = client.post(
+            "/feedback",
+            json={"prediction_id": prediction["id"], "label": label},
+            headers={"Idempotency-Key": key},
+        )
+        assert (reply.status_code, reply.json()["label"]) == (202, label)
     rows = fetch(
         served.database_url,
         f"SELECT label FROM feedback WHERE prediction_id = '{prediction['id']}' ORDER BY id",

@@ -19,6 +19,7 @@ from core.types import DesiredModel
 from loadtest.traffic import Kind, texts_of
 from runners.chosen_model import Choice, ChosenModel
 from scoring.scorer import Scorer, load_models
+from tests.serving import environment_of
 from tests.store import model_store_at
 
 ROWS = 2_100
@@ -38,7 +39,7 @@ def stop_after_a_chunk(
     with subprocess.Popen(
         command(source, out),
         cwd=ROOT,
-        env=os.environ | {"BENTOML_HOME": str(bentoml_home)},
+        env=environment_of(bentoml_home),
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

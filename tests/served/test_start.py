@@ -11,6 +11,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import mkdtemp
 
 import httpx
 import pytest
@@ -72,11 +73,14 @@ def test_setting_that_cannot_work_ends_the_start_with_one_line(
     assert line in only_line(command, environment_without_urls(bentoml_home, **{name: value}))
 
 
-def test_port_in_use_ends_the_start_with_one_line(bentoml_home: Path) -> None:
+def test_port_in_use_ends_the_start_with_one_line_and_leaves_no_file(bentoml_home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        environment = environment_without_urls(bentoml_home, PORT=str(port))
+        temporary = Path(mkdtemp())  # a short one
+        environment = environment_without_urls(bentoml_home, PORT=str(port), TMPDIR=str(temporary))
         line = only_line(["bentoml", "serve"], environment)
+    assert list(temporary.iterdir()) == []
+    temporary.rmdir()
     assert f"port {port} of 127.0.0.1 cannot be used" in line
 
 

@@ -215,3 +215,8 @@ def prediction(text: str = "text") -> Prediction:
 def counter(name: str, **labels: str) -> float:
     """The value of a metric; 0 if it was never counted."""
     return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def no_repeats() -> Any:
+    """In place of the answers that are kept for a key: no request of a test has one."""
+    raise AssertionError("a request without an Idempotency-Key asked for its stored answer")

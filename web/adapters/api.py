@@ -9,10 +9,11 @@ from typing import Annotated, Any, Protocol
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.types import Scope
 
+from core.asgi import Answer
 from core.input_text import Text
 from core.settings import get_settings
 from core.types import Endpoint, Prediction, Version
-from web.json_api import Answer, Operation
+from web.json_api import Operation
 from web.routes import Route
 from web.schemas.predictions import MAX_FAULTS, RequestBody, invalid_fields
 

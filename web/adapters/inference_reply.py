@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
+from core.asgi import Answer
 from core.types import SENTIMENTS, Prediction, Version
 from web.adapters.tensors import write_floats, write_strings
 from web.body import TENSORS_HEADER
-from web.json_api import Answer
 from web.schemas.open_inference import OUTPUT_DATATYPES, InferenceRequest, OutputName
 
 BINARY = "application/octet-stream"

@@ -8,12 +8,11 @@ from functools import partial
 import orjson
 from starlette.types import Scope
 
-from core.asgi import JSON_CONTENT_TYPE
+from core.asgi import JSON_CONTENT_TYPE, Answer
 from core.errors import invalid_field
 from core.types import Prediction, Version
 from web.adapters.api import AdapterApi, Call, Predict, header, valid_texts
 from web.adapters.records import TEXT_COLUMN, cell, column_of, csv_texts, json_lines
-from web.json_api import Answer
 from web.routes import listed_route
 from web.schemas.invocations import InvocationsReply, InvocationsRequest, SplitFrame
 

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 from starlette.types import Scope
 
+from core.asgi import Answer
 from core.errors import invalid_field
 from core.types import Prediction
 from web.adapters.api import AdapterApi, Call, Predict, valid_texts
-from web.json_api import Answer
 from web.routes import listed_route
 from web.schemas.text_classification import (
     ClassifyReply,

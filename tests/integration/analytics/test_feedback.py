@@ -85,6 +85,24 @@ async def test_feedback_on_a_spooled_prediction_is_unavailable_until_it_is_shipp
     assert await labels(engine) == ["positive"]
 
 
+async def test_prediction_whose_request_began_before_its_segment_may_be_spooled(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    # With an Idempotency-Key an id has the time at which its request began.
+    began = datetime.now(UTC) - timedelta(seconds=20)
+    prediction = make_prediction(created_at=began)
+    async with spooled_log(tmp_path) as spooled:
+        await spooled.log.record([prediction])
+    store = FeedbackStore(engine, tmp_path, request_seconds=30)
+    with pytest.raises(DatabaseUnavailable, match="delay"):
+        await store.add(prediction.id, "positive")
+    with pytest.raises(PredictionNotFound):  # older than any request
+        await store.add(make_prediction(created_at=began - timedelta(seconds=30)).id, "positive")
+    await spooled.ship(engine)
+    await store.add(prediction.id, "positive")
+    assert await labels(engine) == ["positive"]
+
+
 async def test_feedback_joins_only_its_own_prediction(
     engine: AsyncEngine, store: FeedbackStore
 ) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.hash_keys import FIRST_KEY, HashKeys
 from analytics.log.records import TextStorage
 from core.postgres import DATABASE_FAILURES, create_engine, is_value_failure
-from core.types import VERSIONS, Comparison
+from core.types import VERSIONS, Assignment, Comparison, Experiment, Split
 from core.uuid7 import new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
 
@@ -75,6 +75,36 @@ async def test_a_batch_written_twice_is_stored_once(engine: AsyncEngine) -> None
     [linked] = await rows(engine, "SELECT * FROM comparisons")
     assert (linked["v1_prediction_id"], linked["v2_prediction_id"]) == (v1.id, v2.id)
     assert len(await rows(engine, "SELECT * FROM model_versions")) == 2
+
+
+async def test_two_tries_of_a_request_in_one_batch_are_stored_and_counted_once(
+    engine: AsyncEngine,
+) -> None:
+    v1, v2 = make_prediction(), make_prediction(version="v2")
+    subject = make_prediction(endpoint="/predict/ab", version="v2")
+    experiment = Experiment(Split("salt", 50), v1.model, v2.model)
+    subject = replace(subject, assignment=Assignment(experiment, bytes(32)))
+    comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
+    # As after a process that died between the record and the reply: the second try took longer,
+    # and perhaps another version answered it.
+    again = [
+        replace(prediction, latency_ms=99.0, model=v1.model) for prediction in (v1, v2, subject)
+    ]
+    await PredictionWriter(engine).write([v1, v2, subject, *again], [comparison, comparison])
+    stored = {row["id"]: row["latency_ms"] for row in await rows(engine)}
+    assert stored == {prediction.id: 12.5 for prediction in (v1, v2, subject)}
+    [counted] = await rows(
+        engine, "SELECT sum(positive) AS texts FROM rollups WHERE bucket_seconds = 86400"
+    )
+    assert counted["texts"] == 3
+    [compared] = await rows(
+        engine, "SELECT sum(texts) AS texts FROM comparison_rollups WHERE bucket_seconds = 86400"
+    )
+    assert compared["texts"] == 1
+    [assigned] = await rows(
+        engine, "SELECT sum(subjects) AS n FROM assignment_rollups WHERE bucket_seconds = 86400"
+    )
+    assert assigned["n"] == 1
 
 
 async def test_a_batch_with_a_bad_row_stores_nothing(engine: AsyncEngine) -> None:

@@ -109,7 +109,9 @@ def test_redis_keeps_its_data_and_bounds_its_memory(tmp_path: Path) -> None:
             assert redis.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
 
 
-def test_socket_of_a_folder_with_a_long_path_is_reachable(tmp_path: Path) -> None:
+def test_socket_of_a_folder_with_a_long_path_is_reachable_until_the_server_stops(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / ("long" * 30)
     with embedded_postgres(folder / "postgres") as url:
         assert scalar(url, "SELECT 1") == 1
@@ -118,6 +120,8 @@ def test_socket_of_a_folder_with_a_long_path_is_reachable(tmp_path: Path) -> Non
         Redis.from_url(cache) as redis,
     ):
         assert redis.ping()
+    sockets = [Path(str(url.query["host"])), Path(cache.removeprefix("unix://")).parent]
+    assert not [folder for folder in sockets if folder.exists()]
 
 
 def test_two_clusters_and_two_caches_run_at_once(tmp_path: Path) -> None:

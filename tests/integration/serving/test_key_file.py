@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.api_keys import make_api_key
+from core.setting_checks import check_open
 from core.settings import Settings
 from serving.preflight import prepare_api
 
@@ -51,4 +52,4 @@ def test_start_with_a_key_file_is_not_open(tmp_path: Path) -> None:
     file.write_text(make_api_key("shop", ["predict"])[1].entry())
     settings = Settings(host="0.0.0.0", api_keys_file=file)
     assert not settings.is_open
-    settings.check_open()
+    check_open(settings)

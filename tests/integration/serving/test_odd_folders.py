@@ -11,7 +11,7 @@ from core.settings import Settings
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.database import scalar
-from tests.unit.core.test_settings import settings
+from tests.unit.core.settings_of import settings
 
 NAMES = [
     "a b", "a,b", "a:b", "a'b", 'a"b', "a#b?c", "a%20b%", "a$HOME`b", "ä日", "a\\b", "-a", "x" * 90,

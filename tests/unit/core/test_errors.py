@@ -13,6 +13,8 @@ from core.errors import (
     FieldError,
     Forbidden,
     InvalidRequest,
+    JobNotFound,
+    JobUnfinished,
     LogUnavailable,
     MalformedRequest,
     MisdirectedRequest,
@@ -24,8 +26,10 @@ from core.errors import (
     Problem,
     RateLimited,
     RequestError,
+    RequestInProgress,
     RunnerUnavailable,
     ServiceError,
+    StorageFull,
     Unauthorized,
     UnavailableError,
     UnsupportedCoding,
@@ -42,7 +46,10 @@ EXPECTED: dict[type[ServiceError], tuple[int, dict[str, str]]] = {
     PredictionNotFound: (404, {}),
     PolicyNotFound: (404, {}),
     ModelNotFound: (404, {}),
+    JobNotFound: (404, {}),
     PolicyConflict: (409, {}),
+    RequestInProgress: (409, RETRY),
+    JobUnfinished: (409, {}),
     BodyTooSlow: (408, {"Connection": "close"}),
     BodyTooLarge: (413, {"Connection": "close"}),
     UnsupportedMedia: (415, {"Accept-Post": "application/json"}),
@@ -55,6 +62,7 @@ EXPECTED: dict[type[ServiceError], tuple[int, dict[str, str]]] = {
     DatabaseUnavailable: (503, RETRY),
     LogUnavailable: (503, RETRY),
     DeadlineExceeded: (504, RETRY),
+    StorageFull: (507, RETRY),
 }
 
 

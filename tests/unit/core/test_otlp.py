@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from core.setting_checks import check_tracing
 from core.settings import SettingsError
 from serving.machine_check import tracing_problem
-from tests.unit.core.test_settings import settings
+from tests.unit.core.settings_of import settings
 
 URL = "http://collector:4318"
 
@@ -33,7 +34,7 @@ def test_traces_go_where_the_specification_says(
     variables: dict[str, str], endpoint: str | None
 ) -> None:
     parsed = settings(**{f"otel_exporter_otlp_{name}": v for name, v in variables.items()})
-    parsed.check_tracing()
+    check_tracing(parsed)
     assert tracing_problem(parsed) is None
     assert (parsed.is_traced, parsed.traces_endpoint) == (endpoint is not None, endpoint)
 
@@ -56,7 +57,7 @@ def test_exporter_none_and_a_disabled_sdk_turn_traces_off(
     variables: dict[str, object], is_traced: bool
 ) -> None:
     parsed = settings(**{"otel_exporter_otlp_endpoint": URL} | variables)
-    parsed.check_tracing()
+    check_tracing(parsed)
     assert parsed.is_traced is is_traced
 
 
@@ -89,5 +90,5 @@ def test_what_cannot_be_honoured_is_one_line_at_the_start(
 ) -> None:
     parsed = settings(**{"otel_exporter_otlp_endpoint": URL} | variables)
     with pytest.raises(SettingsError, match=line):
-        parsed.check_tracing()
+        check_tracing(parsed)
     assert line in str(tracing_problem(parsed))

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 WEIGHTS = "model.safetensors"
+# What stands in a folder for a file that Git LFS has not fetched.
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 268435456\n"
 SHARDS = ("-00001-of-00002", "-00002-of-00002")
 
 Spoil = Callable[[Path], object]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -189,12 +190,18 @@ def _other_archive(file: Path) -> None:
         lambda file: file.mkdir(),
     ],
 )
-def test_file_that_is_no_exported_model_is_refused(
-    model_store: Path, tmp_path: Path, content: Callable[[Path], object]
+def test_file_that_is_no_exported_model_is_refused_and_leaves_no_copy(
+    model_store: Path,
+    tmp_path: Path,
+    content: Callable[[Path], object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = tmp_path / "x.bentomodel"
+    file, temporary = tmp_path / "x.bentomodel", tmp_path / "temporary"
     content(file)
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     assert "is no exported model" in take(file, fails=True)
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.fixture

@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.types import Version
-from rollout.bucketing import assign, subject_key
+from rollout.bucketing import assign, new_subject_key, subject_key
 
 # Five standard deviations of a binomial count: fails by chance less than once in a million.
 SIGMAS = 5
 
 
 def assign_version(subject: str | None, *, v2_percent: float, salt: str) -> Version:
-    return assign(subject_key(subject, salt), v2_percent)
+    key = new_subject_key() if subject is None else subject_key(subject, salt)
+    return assign(key, v2_percent)
 
 
 def binomial_bounds(n: int, p: float) -> tuple[float, float]:

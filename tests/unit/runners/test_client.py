@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -13,76 +11,11 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import deadline_in
-from core.types import Classification, DesiredModel, RunnerDescription, Version
 from runners.admission import QueueBounds
-from runners.client import READY_POLL_SECONDS, RunnerClient
-from runners.lanes import INTERACTIVE_TOKENS, Lane
-from tests.unit.fakes import counter, runner_description
-
-WAIT_SECONDS = 10.0
-BOUNDS = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 1.0, "bulk": 5.0})
-
-
-class FakeBackend:
-    """A runner that answers, hangs or fails."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.errors: list[Exception] = []
-        self.hangs = False
-        self.revision = "r"
-        self.engine = "fake"
-        self.answers_as: str | None = None
-        self.tokens_per_second: float | None = None
-        self.calls: list[list[str]] = []
-        self.lanes: list[Lane] = []
-        self.timeouts: list[float] = []
-        self.requested: list[DesiredModel] = []
-
-    async def classify(
-        self, texts: Sequence[str], timeout_seconds: float, lane: Lane
-    ) -> list[Classification]:
-        assert 0 < timeout_seconds <= WAIT_SECONDS
-        if self.error:
-            raise self.error
-        if self.errors:
-            raise self.errors.pop(0)
-        if self.hangs:
-            async with asyncio.timeout(timeout_seconds):
-                await asyncio.Event().wait()
-        self.calls.append(list(texts))
-        self.lanes.append(lane)
-        self.timeouts.append(timeout_seconds)
-        return [
-            Classification(
-                self.answers_as or self.revision, "fake", {"positive": 1.0}, 3, truncated=False
-            )
-            for _ in texts
-        ]
-
-    async def load(self, desired: DesiredModel) -> RunnerDescription:
-        self.requested.append(desired)
-        return await self.describe()
-
-    async def describe(self) -> RunnerDescription:
-        if self.error:
-            raise self.error
-        observed_generation = self.requested[-1].generation if self.requested else 0
-        return runner_description(
-            revision=self.revision,
-            engine=self.engine,
-            tokens_per_second=self.tokens_per_second,
-            observed_generation=observed_generation,
-        )
-
-
-def client(backend: FakeBackend, version: Version = "v1") -> RunnerClient:
-    return RunnerClient(version, backend, BOUNDS, timeout_seconds=WAIT_SECONDS)
-
-
-async def classify(runner: RunnerClient, texts: Sequence[str]) -> list[Classification]:
-    with runner.admit(texts):
-        return await runner.classify(texts)
+from runners.client import RunnerClient
+from runners.lanes import INTERACTIVE_TOKENS
+from tests.unit.fakes import counter
+from tests.unit.runners.backends import BOUNDS, WAIT_SECONDS, FakeBackend, classify, client, until
 
 
 @pytest.fixture
@@ -98,13 +31,6 @@ async def polling(backend: FakeBackend) -> AsyncIterator[RunnerClient]:
     runner.start()
     yield runner
     await runner.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -258,164 +184,3 @@ async def test_error_in_our_code_does_not_become_unavailable(backend: FakeBacken
     backend.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         await classify(client(backend), ["a"])
-
-
-async def test_runner_is_still_loading_before_its_first_answer(backend: FakeBackend) -> None:
-    backend.error = ConnectionRefusedError()
-    runner = client(backend, "v2")
-    await runner.refresh()
-    assert not runner.ready
-    with pytest.raises(RunnerUnavailable, match="v2 is still loading"):
-        runner.description()
-
-
-async def test_request_waits_for_the_first_description_when_the_process_has_just_started(
-    backend: FakeBackend, polling: RunnerClient
-) -> None:
-    waiting = asyncio.create_task(polling.wait_until_described())
-    done, _ = await asyncio.wait([waiting], timeout=0.05)
-    assert not done
-    backend.error = None
-    assert (await waiting).revision == "r"
-
-
-async def test_runner_that_comes_up_becomes_ready(
-    backend: FakeBackend, polling: RunnerClient
-) -> None:
-    await asyncio.sleep(0)
-    assert not polling.ready
-    backend.error = None
-    await until(lambda: polling.ready)
-    assert polling.description() == runner_description()
-    assert counter("runner_up", version="v1") == 1
-
-
-async def test_runner_that_is_gone_is_no_longer_ready(backend: FakeBackend) -> None:
-    runner = client(backend)
-    await runner.refresh()
-    backend.error = ConnectionRefusedError()
-    await runner.refresh()
-    assert not runner.ready
-    assert counter("runner_up", version="v1") == 0
-
-
-async def test_new_revision_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
-    runner = client(backend)
-    await runner.refresh()
-    backend.revision = "r2"
-    await runner.refresh()
-    assert runner.description().revision == "r2"
-    values = [
-        counter("model_revision_info", version="v1", revision=revision, engine="fake")
-        for revision in ("r", "r2")
-    ]
-    assert values == [0, 1]
-
-
-async def test_new_engine_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
-    runner = client(backend)
-    await runner.refresh()
-    backend.engine = "openvino-bf16"
-    await runner.refresh()
-    assert runner.description().engine == "openvino-bf16"
-    values = [
-        counter("model_revision_info", version="v1", revision="r", engine=engine)
-        for engine in ("fake", "openvino-bf16")
-    ]
-    assert values == [0, 1]
-
-
-async def test_client_that_never_started_can_be_stopped(backend: FakeBackend) -> None:
-    runner = client(backend)
-    await runner.stop()
-    assert runner.ready is False
-
-
-async def test_desired_model_is_requested_once_and_again_after_the_runner_restarted(
-    backend: FakeBackend,
-) -> None:
-    runner = client(backend)
-    await runner.refresh()
-    assert backend.requested == []
-    runner.set_desired(DesiredModel("m:2", 7), -math.inf)
-    for _ in range(3):
-        await runner.refresh()
-    assert backend.requested == [DesiredModel("m:2", 7)]
-    backend.requested.clear()  # it restarted
-    await runner.refresh()
-    assert backend.requested == [DesiredModel("m:2", 7)]
-
-
-async def test_desired_model_is_requested_from_a_runner_that_comes_up_later(
-    backend: FakeBackend, polling: RunnerClient
-) -> None:
-    polling.set_desired(DesiredModel(None, 4), -math.inf)
-    backend.error = None
-    await until(lambda: backend.requested == [DesiredModel(None, 4)])
-
-
-async def test_earlier_generation_than_the_observed_one_is_not_requested(
-    backend: FakeBackend,
-) -> None:
-    behind, ahead = client(backend), client(backend)
-    behind.set_desired(DesiredModel("m:1", 6), time.monotonic())
-    ahead.set_desired(DesiredModel("m:2", 7), time.monotonic())
-    for _ in range(3):
-        await ahead.refresh()
-        await behind.refresh()
-    assert backend.requested == [DesiredModel("m:2", 7)]
-
-
-async def test_generation_read_before_a_later_one_was_observed_is_not_requested(
-    backend: FakeBackend,
-) -> None:
-    runner = client(backend)
-    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
-    backend.requested.append(DesiredModel("m:2", 7))
-    await runner.refresh()
-    runner.set_desired(DesiredModel("m:2", 7), time.monotonic())
-    backend.requested.append(DesiredModel("m:3", 8))
-    await runner.refresh()
-    assert backend.requested[-1] == DesiredModel("m:3", 8)
-
-
-async def test_earlier_generation_read_after_a_later_one_was_observed_is_requested(
-    backend: FakeBackend,
-) -> None:
-    backend.requested.append(DesiredModel("m:2", 7))
-    runner = client(backend)
-    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
-    await runner.refresh()
-    assert backend.requested == [DesiredModel("m:2", 7)]
-    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
-    for _ in range(3):
-        await runner.refresh()
-    assert backend.requested == [DesiredModel("m:2", 7), DesiredModel("m:1", 6)]
-
-
-async def test_answer_of_another_revision_refreshes_the_description_at_once(
-    backend: FakeBackend, polling: RunnerClient
-) -> None:
-    backend.error = None
-    await until(lambda: polling.ready)
-    backend.revision = "r2"
-    await classify(polling, ["one"])
-    started = asyncio.get_running_loop().time()
-    await until(lambda: polling.description().revision == "r2")
-    assert asyncio.get_running_loop().time() - started < READY_POLL_SECONDS
-
-
-async def test_unexpected_error_of_the_watch_is_counted_and_ends_with_its_cause(
-    backend: FakeBackend,
-) -> None:
-    """As with a key that aiohttp refuses to put into a header."""
-    before = counter("background_failures_total", task="RunnerClient")
-    runner = client(backend)
-    runner.start()
-    await until(lambda: runner.ready)
-    backend.error = ValueError("Newline or carriage return detected in headers")
-    await until(lambda: not runner.ready)
-    assert counter("background_failures_total", task="RunnerClient") > before
-    backend.error = None
-    await until(lambda: runner.ready)
-    await runner.stop()

@@ -19,24 +19,39 @@ from core.paths import ROOT
 from scripts.cli import OPERATING, commands
 from tests.http_servers import answering
 
-# Runs each of many command lines as `sentiment` does, in one process: importing takes seconds.
+# Runs each of many command lines as `sentiment` does, those with one environment in one process:
+# importing takes seconds. These packages read no environment when they are imported.
 DRIVER = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
 
-from scripts.cli import main
+import alembic.command, asyncpg, httpx, psutil, pydantic_settings, redis.asyncio, rich.progress
+import sqlalchemy.ext.asyncio, typer
+assert not {"bentoml", "core", "prometheus_client", "scripts"} & {*sys.modules}
 
-for line in json.load(sys.stdin):
-    output, code = io.StringIO(), 0
-    sys.argv = ["sentiment", *line]
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-            if isinstance(code, str):
-                print(code)
-                code = 1
-    print(json.dumps([line, code, output.getvalue()]))
+def run(lines):
+    from scripts.cli import main
+
+    for line in lines:
+        output, code = io.StringIO(), 0
+        sys.argv = ["sentiment", *line]
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+                if isinstance(code, str):
+                    print(code)
+                    code = 1
+        print(json.dumps([line, code, output.getvalue()]), flush=True)
+
+for environment, lines in json.load(sys.stdin):
+    process = os.fork()
+    if process == 0:
+        os.environ.clear()
+        os.environ.update(environment)
+        run(lines)
+        sys.exit()
+    os.waitpid(process, 0)
 """
 # What is printed of an exception that nobody expected.
 FAULTS = ("Traceback", "fault of this program", "most recent call")
@@ -70,18 +85,27 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
 
 
 def run_all(lines: Sequence[Sequence[str]], folder: Path, **settings: str) -> list[Ended]:
+    return run_in_each([settings], lines, folder)
+
+
+def run_in_each(
+    surroundings: Sequence[Mapping[str, str]], lines: Sequence[Sequence[str]], folder: Path
+) -> list[Ended]:
+    """Run the command lines in the first surroundings, then in the next ones."""
+    environments = [environment(folder, **settings) for settings in surroundings]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         cwd=folder,
-        env=environment(folder, **settings),
-        input=json.dumps(lines),
+        # Python reads its language and the encoding of its output when it starts.
+        env=environments[0],
+        input=json.dumps([(environment_, lines) for environment_ in environments]),
         capture_output=True,
         encoding="ascii",
         timeout=120,
         check=False,
     )
     ended = [Ended(*json.loads(line)) for line in done.stdout.splitlines() if line[:2] == "[["]
-    assert len(ended) == len(lines), (done.stdout[-2_000:], done.stderr)
+    assert len(ended) == len(lines) * len(environments), (done.stdout[-2_000:], done.stderr)
     return ended
 
 
@@ -268,11 +292,27 @@ SURROUNDINGS: Mapping[str, tuple[Mapping[str, str], str]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def surrounded(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Ended, Ended]]:
+    """How `doctor` and another command ended in each of the surroundings."""
+    folder = tmp_path_factory.mktemp("surroundings")
+    lines = [["doctor"], ["rollout", "status"]]
+    own = [name for name, (settings, _) in SURROUNDINGS.items() if "LANG" in settings]
+    others = [name for name in SURROUNDINGS if name not in own]
+    ended: dict[str, tuple[Ended, Ended]] = {}
+    for names in (others, *([name] for name in own)):
+        run = iter(run_in_each([SURROUNDINGS[name][0] for name in names], lines, folder))
+        ended |= dict(zip(names, zip(run, run, strict=True), strict=True))
+    return ended
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", SURROUNDINGS)
-def test_doctor_says_what_is_wrong_around_it(name: str, tmp_path: Path) -> None:
-    settings, told = SURROUNDINGS[name]
-    [doctor, status] = run_all([["doctor"], ["rollout", "status"]], tmp_path, **settings)
+def test_doctor_says_what_is_wrong_around_it(
+    name: str, surrounded: Mapping[str, tuple[Ended, Ended]]
+) -> None:
+    _, told = SURROUNDINGS[name]
+    doctor, status = surrounded[name]
     assert_told(doctor, 1)
     assert told in doctor.output
     assert_told(status, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,11 @@ def test_bentoml_home_is_blamed_for_its_own_files_alone(
 def test_error_without_a_file_and_a_reason_gets_a_file_with_its_traceback() -> None:
     line = failure_line(OSError("nobody knows"))
     assert line.startswith("failed: OSError: nobody knows\nThis is a fault of this program.")
+    named = re.search(r"program\. (\S+) has the traceback", line)
+    assert named is not None
+    file = Path(named[1])
+    assert file.read_text(encoding="utf-8") == "OSError: nobody knows\n"
+    file.unlink()
 
 
 @pytest.mark.parametrize(

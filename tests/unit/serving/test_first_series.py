@@ -18,7 +18,7 @@ from core.paths import ROOT
 from core.types import VERSIONS
 from serving.first_series import BACKGROUND_TASKS
 
-ROOMS = ("core", "cache", "analytics", "rollout", "runners", "serving", "web")
+ROOMS = ("core", "cache", "analytics", "rollout", "runners", "scoring", "serving", "web")
 # Of a process of its own, because metrics belong to a process.
 STARTED = """
 from prometheus_client import REGISTRY

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import request_context
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
-from core.types import Classification, Experiment, ModelVersion, Prediction, Split
+from core.repeatable import Repeatable
+from core.request_context import RequestContext
+from core.types import (
+    VERSIONS,
+    Classification,
+    Experiment,
+    ModelVersion,
+    Prediction,
+    Split,
+    Version,
+)
+from core.uuid7 import time_of
 from rollout.bucketing import assign, subject_key
 from rollout.policy import RolloutPolicy, Weights
 from tests.unit.fakes import Setup, classification, counter
@@ -123,6 +136,43 @@ async def test_a_subject_is_recorded_with_its_test(setup: Setup) -> None:
 async def test_without_a_subject_each_request_is_its_own(setup: Setup) -> None:
     predictions = [await setup.path.predict_ab("text", None) for _ in range(5)]
     assert len({p.assignment.subject_key for p in predictions if p.assignment}) == 5
+
+
+async def test_each_try_of_a_repeatable_request_records_the_same_ids(setup: Setup) -> None:
+    async def try_once(key: bytes) -> list[object]:
+        repeatable = Repeatable(datetime(2026, 11, 27, 9, tzinfo=UTC), key)
+        request_context.enter(RequestContext("id", repeatable=repeatable))
+        texts = ["a", "b", "a", *(f"text {number}" for number in range(97))]
+        batch = await setup.path.predict(texts, "v1", "/predict/batch")
+        alone = await setup.path.predict_ab("text", None)
+        compared = await setup.path.compare("text")
+        assert alone.assignment is not None
+        assert {prediction.created_at for prediction in [*batch, alone]} == {repeatable.at}
+        ids = [prediction.id for prediction in batch]
+        assert ids == sorted(set(ids))
+        assert all(time_of(id_) == repeatable.at and id_.version == 7 for id_ in ids)
+        assert len({compared.id, compared.v1.id, compared.v2.id}) == 3
+        return [
+            *ids, alone.id, alone.assignment.subject_key,
+            compared.id, compared.v1.id, compared.v2.id,
+        ]  # fmt: skip
+
+    first = await asyncio.create_task(try_once(b"key"))
+    assert await asyncio.create_task(try_once(b"key")) == first
+    other = await asyncio.create_task(try_once(b"another key"))
+    assert not set(other) & set(first)
+
+
+async def test_try_that_another_version_answers_has_the_same_id(setup: Setup) -> None:
+    repeatable = Repeatable(datetime(2026, 11, 27, 9, tzinfo=UTC), b"key")
+
+    async def try_once(version: Version) -> UUID:
+        request_context.enter(RequestContext("id", repeatable=repeatable))
+        [prediction] = await setup.path.predict(["text"], version, "/predict")
+        return prediction.id
+
+    ids = {await asyncio.create_task(try_once(version)) for version in VERSIONS}
+    assert len(ids) == 1
 
 
 async def test_no_test_is_recorded_while_there_is_only_one_version(setup: Setup) -> None:

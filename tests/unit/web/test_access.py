@@ -152,8 +152,8 @@ async def test_caller_without_a_known_key_is_refused_with_401(headers: dict[str,
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("shop-key", {*PREDICT_PATHS, "/feedback", "/rate-limit/status"}),
-        ("the next shop-key", {*PREDICT_PATHS, "/feedback", "/rate-limit/status"}),
+        ("shop-key", {*PREDICT_PATHS, "/feedback", "/jobs", "/rate-limit/status"}),
+        ("the next shop-key", {*PREDICT_PATHS, "/feedback", "/jobs", "/rate-limit/status"}),
         ("ops-key", {*ANALYTICS_PATHS, "/metrics", "/cache/stats"}),
         ("root-key", ALL),
     ],

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse
 
 from core.types import Endpoint, ModelVersion, Prediction, Version
 from core.uuid7 import new_id
+from tests.unit.fakes import no_repeats
 from web.adapters.invocations import invocations_api
 from web.adapters.open_inference import infer_apis
 from web.adapters.text_classification import classification_apis
@@ -73,7 +74,11 @@ async def http(pipeline: Pipeline) -> AsyncIterator[httpx.AsyncClient]:
     by_path = {path: api for api in apis for path in api.route.paths}
     app = ProblemMiddleware(
         JsonApiMiddleware(
-            PlainTextResponse("nothing", 404), lambda: by_path, JsonBodyReader(2_000_000, 5), 5
+            PlainTextResponse("nothing", 404),
+            lambda: by_path,
+            JsonBodyReader(2_000_000, 5),
+            5,
+            no_repeats,
         )
     )
     transport = httpx.ASGITransport(app)

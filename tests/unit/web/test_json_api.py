@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.errors import RateLimited, RunnerUnavailable
 from core.request_context import context_of
 from core.types import Version
-from tests.unit.fakes import counter
+from tests.unit.fakes import counter, no_repeats
 from web.body import JsonBodyReader
 from web.json_api import JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
@@ -92,7 +92,9 @@ def serving(
     apis: Mapping[str, JsonApi], app: ASGIApp = framework, timeout_seconds: float = 0.05
 ) -> ASGIApp:
     reader = JsonBodyReader(MAX_BODY_BYTES, WAIT_SECONDS)
-    return ProblemMiddleware(JsonApiMiddleware(app, lambda: apis, reader, timeout_seconds))
+    return ProblemMiddleware(
+        JsonApiMiddleware(app, lambda: apis, reader, timeout_seconds, no_repeats)
+    )
 
 
 @pytest.fixture
@@ -242,7 +244,8 @@ async def test_lifespan_passes_through() -> None:
         sent.append(message)
 
     reader = JsonBodyReader(MAX_BODY_BYTES, WAIT_SECONDS)
-    await JsonApiMiddleware(lifespan, lambda: APIS, reader, 1)({"type": "lifespan"}, receive, send)
+    middleware = JsonApiMiddleware(lifespan, lambda: APIS, reader, 1, no_repeats)
+    await middleware({"type": "lifespan"}, receive, send)
     assert [message["type"] for message in sent] == [
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
@@ -343,7 +346,7 @@ async def no_task_is_left_behind() -> AsyncIterator[None]:
 pytestmark = pytest.mark.usefixtures("no_task_is_left_behind")
 
 
-@pytest.mark.parametrize("path", sorted(POST_PATHS))
+@pytest.mark.parametrize("path", sorted(POST_PATHS - {"/jobs"}))
 async def test_client_that_hangs_up_cancels_the_call_of_the_api(path: str) -> None:
     work, server = Work(), Server(part(BODY))
     request = server.request(work.app(path), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -36,7 +37,9 @@ POST_LIMITS = {
         for version in ("", "/versions/1")
     },
     **dict.fromkeys(("/tei", "/tei/predict", "/invocations"), "batch"),
+    "/jobs": "predict",
 }
+JOB_GETS = {"/jobs", "/jobs/{job}", "/jobs/{job}/result", "/jobs/{job}/rejected"}
 MODEL_GETS = {
     f"/v2/models/{model}{version}{rest}"
     for model in ("v1", "v2")
@@ -85,8 +88,20 @@ PROBES = {
 }
 OPEN = {"/", "/dashboard", "/docs", "/openapi.json", *PROBES}
 FOLDERS = {"/dashboard/", "/docs/", "/static_content/"}
-KNOWN = {*POST_LIMITS, *ADMIN, *ANALYTICS, *UNLIMITED}
-UNLISTED = ["/no/such/path", "/predict/", "/predicts", "/dashboards", "/static_content", "", "//"]
+KNOWN = {*POST_LIMITS, *ADMIN, *ANALYTICS, *UNLIMITED, *JOB_GETS}
+UNLISTED = [
+    "/no/such/path",
+    "/jobs/",
+    "/jobs//result",
+    "/jobs/1/2",
+    "/jobs/1/result/",
+    "/predict/",
+    "/predicts",
+    "/dashboards",
+    "/static_content",
+    "",
+    "//",
+]
 
 
 def expected_scope(path: str) -> str | None:
@@ -94,7 +109,7 @@ def expected_scope(path: str) -> str | None:
         return None
     if path in ADMIN:
         return "admin"
-    if path in {*POST_LIMITS, *MODEL_GETS, "/rate-limit/status", "/models", "/v2"}:
+    if path in {*POST_LIMITS, *MODEL_GETS, *JOB_GETS, "/rate-limit/status", "/models", "/v2"}:
         return "predict"
     return "analytics"
 
@@ -115,6 +130,7 @@ def test_known_path_has_its_label_scope_limits_and_trace(path: str) -> None:
     assert route_of("POST", path).limit == POST_LIMITS.get(path)
     for method in ("GET", "HEAD", "OPTIONS"):
         limit = "analytics" if path in ANALYTICS else "admin" if path in ADMIN_GETS else None
+        limit = "predict" if path in JOB_GETS else limit
         assert route_of(method, path).limit == limit
     for method in ("GET", "HEAD", "OPTIONS", "POST"):
         route = route_of(method, path)
@@ -137,6 +153,8 @@ def test_any_path_has_a_label_of_a_closed_set(path: str) -> None:
     folders = {folder for folder in FOLDERS if path.startswith(folder)}
     label = route_of("GET", path).path
     templates = {route.path for route in ROUTES if path in route.paths}
+    if re.fullmatch("/jobs/[^/]+", path):
+        templates = {"/jobs/{job}"}
     assert {label} == (folders or templates or {"other"})
 
 
@@ -154,8 +172,10 @@ def test_files_of_the_documentation_are_open() -> None:
 
 @pytest.mark.parametrize("path", sorted(KNOWN))
 def test_allowed_methods_have_head_beside_get(path: str) -> None:
-    gets = path not in POST_LIMITS or path in ADMIN_GETS
+    gets = path not in POST_LIMITS or path in {*ADMIN_GETS, *JOB_GETS}
     expected = [*(["GET", "HEAD"] if gets else []), *(["POST"] if path in POST_LIMITS else [])]
+    if path == "/jobs/{job}":
+        expected = ["DELETE", *expected]
     assert allowed_methods(path) == ", ".join(expected)
 
 
@@ -190,6 +210,7 @@ def test_statuses_of_the_post_routes() -> None:
         **dict.fromkeys(PREDICTING - {*INFER_PATHS}, (200, ())),
         **dict.fromkeys(INFER_PATHS, (200, (404,))),
         "/feedback": (202, (404,)),
+        "/jobs": (201, (400, 408, 413, 415, 429, 507)),
         "/admin/rollout": (200, (404, 409)),
         "/admin/models/reload": (200, (404, 409)),
     }
@@ -219,6 +240,10 @@ def test_routes_that_query_the_database_are_those_of_analytics_and_admins() -> N
         ("/v2/models/v1/infer", "POST"),
         ("/v2/models/v2/versions/1", "GET, HEAD"),
         ("/v2/models/v3/infer", None),
+        ("/jobs", "GET, HEAD, POST"),
+        ("/jobs/0198c7d2-aaaa-7000-8000-000000000000", "DELETE, GET, HEAD"),
+        ("/jobs/0198c7d2-aaaa-7000-8000-000000000000/result", "GET, HEAD"),
+        ("/jobs/0198c7d2-aaaa-7000-8000-000000000000/input", None),
         ("/v2/models/v1/versions/2/infer", None),
     ],
 )

@@ -1,0 +1,79 @@
+"""What settings must say together, and the settings of a process that serves."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from core.otlp import check_otlp
+from core.settings import MissingSetting, Settings, SettingsError, get_settings
+
+
+def settings_for_serving() -> Settings:
+    """Read the settings of a serving process.
+
+    Raises:
+        SystemExit: they cannot work; the message is one line, and the exit code is 1.
+    """
+    try:
+        settings = get_settings()
+        check_open(settings)
+        check_runner_keys(settings)
+        check_tracing(settings)
+        settings.hash_keys()
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
+    return settings
+
+
+def check_open(settings: Settings) -> None:
+    """Check that an open service either listens on loopback or allows anonymous clients.
+
+    Raises:
+        MissingSetting: neither is the case.
+    """
+    if (
+        settings.is_open
+        and not settings.allow_anonymous
+        and not ip_address(settings.host).is_loopback
+    ):
+        raise MissingSetting(
+            f"HOST={settings.host} lets other machines connect, but API_KEYS is not set. Make a "
+            "key with `python -m scripts.make_key NAME`, or set ALLOW_ANONYMOUS=1"
+        )
+
+
+def check_runner_keys(settings: Settings) -> None:
+    """Check that a second key does not stand alone.
+
+    Raises:
+        MissingSetting: runners would accept it, and the API would send none.
+    """
+    if settings.runner_key is None and settings.runner_key_also_accepted is not None:
+        raise MissingSetting(
+            "RUNNER_KEY is not set, but RUNNER_KEY_ALSO_ACCEPTED is. Set RUNNER_KEY to the key "
+            "that the API sends"
+        )
+
+
+def check_tracing(settings: Settings) -> None:
+    """Check the variables of OpenTelemetry, if traces are wanted.
+
+    Raises:
+        SettingsError: the service cannot do what they ask for.
+    """
+    is_off = (settings.otel_traces_exporter or "").lower() == "none" or settings.otel_sdk_disabled
+    if not is_off and (settings.is_traced or settings.otel_traces_exporter):
+        try:
+            check_otlp(
+                exporter=settings.otel_traces_exporter,
+                protocols={
+                    "TRACES_PROTOCOL": settings.otel_exporter_otlp_traces_protocol,
+                    "PROTOCOL": settings.otel_exporter_otlp_protocol,
+                },
+                endpoints={
+                    "TRACES_ENDPOINT": settings.otel_exporter_otlp_traces_endpoint,
+                    "ENDPOINT": settings.otel_exporter_otlp_endpoint,
+                },
+            )
+        except ValueError as error:
+            raise SettingsError(str(error)) from None

@@ -1,0 +1,239 @@
+"""Runs the jobs of this host, one at a time, in one of its API processes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+from msgspec.structs import replace
+
+from core.background import Background
+from core.errors import InvalidRequest, UnavailableError
+from core.jobs import JobState, JobStatus
+from core.private_files import FOLDER_MODE, open_private
+from core.types import Version
+from datafiles.chunks import InvalidInput
+from scoring.job import score_file
+from scoring.job_store import JobStore, StoredJob
+from scoring.journal import CannotResume, Progress
+from scoring.spare_scorer import ModelChanged, Runner, SpareScorer
+
+logger = logging.getLogger("bentoml.sentiment.jobs")
+
+POLL_SECONDS = 1.0
+SWEEP_SECONDS = 60.0
+# The status on disk is at most so old.
+STATUS_SECONDS = 0.5
+# A job for which the disk has no room tries again after this time.
+RETRY_SECONDS = 30.0
+NEEDS_PYARROW = (
+    "Parquet and zstd need pyarrow, which this service does not have; its operator can install "
+    "requirements/score.lock"
+)
+
+
+class JobRemoved(Exception):
+    """The job was removed while it ran."""
+
+
+class JobRunner(Background):
+    """Scores the oldest job that has not ended.
+
+    The process that holds the lock of the folder runs jobs; when it dies, another one goes on where
+    the journal of the job stands.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        runners: Mapping[Version, Runner],
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        self._store = store
+        self._poll_seconds = poll_seconds
+        self._runners = runners
+        self._retry_seconds = retry_seconds
+        self._swept_at = -SWEEP_SECONDS
+
+    def start(self) -> None:
+        """Open the lock, and start the task. Raises OSError: the folder cannot be written to."""
+        self._store.folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        lock = self._store.folder / ".lock"
+        self._lock = open_private(str(lock), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        os.close(self._lock)
+
+    async def _run(self) -> None:
+        has_lock = False
+        while True:
+            has_lock = has_lock or _try_lock(self._lock)
+            if not (has_lock and await self._run_next()):
+                await asyncio.sleep(self._poll_seconds)
+
+    async def _run_next(self) -> bool:
+        """Run the oldest job that has not ended; returns whether there was one."""
+        if time.monotonic() - self._swept_at >= SWEEP_SECONDS:
+            self._swept_at = time.monotonic()
+            await asyncio.to_thread(self._store.sweep)
+        for job in await asyncio.to_thread(self._store.jobs):
+            status = await asyncio.to_thread(job.status)
+            if not status.is_finished:
+                await _Run(self._store, job, self._runners, self._retry_seconds).run()
+                return True
+        return False
+
+
+class _Run:
+    """One job while it runs."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        job: StoredJob,
+        runners: Mapping[Version, Runner],
+        retry_seconds: float,
+    ) -> None:
+        self._store = store
+        self._job = job
+        self._runners = runners
+        self._retry_seconds = retry_seconds
+        self._status = job.status()
+        self._written_at = 0.0
+
+    async def run(self) -> None:
+        """Run the job until it has ended, or is removed."""
+        started_at = self._status.started_at or datetime.now(UTC)
+        self._status = replace(self._status, started_at=started_at)
+        restart = False
+        while True:
+            try:
+                done = await self._score(restart=restart)
+            except Exception as error:  # noqa: BLE001  the edge of a job, which others follow
+                if self._job.is_removed:
+                    logger.info("job %s was removed while it ran", self._job.request.id)
+                    return
+                reason = _why_it_waits(error)
+                if reason is None:
+                    self._end("failed", _why_it_failed(error, self._job))
+                    return
+                self._wait(reason)
+                await asyncio.sleep(self._retry_seconds)
+                restart = isinstance(error, CannotResume)
+            else:
+                self._status = replace(done, fraction=1.0)
+                self._end("done", None)
+                return
+
+    async def _score(self, *, restart: bool) -> JobStatus:
+        request = self._job.request
+        if self._job.has_result:  # a process died before it could say so
+            return self._status
+        revisions = {}
+        for version in request.versions:
+            description = await self._runners[version].wait_until_described()
+            revisions[version] = description.revision
+        source = self._job.upload
+        if request.path is not None:
+            source = await asyncio.to_thread(self._store.resolve, request.path)
+        scorer = SpareScorer(
+            self._runners, revisions, check=self._check_removed, waiting=self._wait
+        )
+        job = self._job.to_score(source, restart=restart)
+        scoring = asyncio.get_running_loop().run_in_executor(
+            None, partial(score_file, scorer, job, self._report)
+        )
+        try:
+            done = await asyncio.shield(scoring)
+            return replace(self._status, scored=done.scored, rejected=done.rejected)
+        except asyncio.CancelledError:
+            # The process stops: the journal is whole after each chunk.
+            scorer.stop()
+            await asyncio.gather(scoring, return_exceptions=True)
+            raise
+
+    def _check_removed(self) -> None:
+        if self._job.is_removed:
+            raise JobRemoved
+
+    def _report(self, progress: Progress, fraction: float) -> None:
+        """Called in the thread of the job after each chunk."""
+        self._check_removed()
+        self._store.check_room()
+        self._status = replace(
+            self._status,
+            state="running",
+            reason=None,
+            fraction=fraction,
+            scored=progress.scored,
+            rejected=progress.rejected,
+        )
+        if fraction == 1.0 or time.monotonic() - self._written_at >= STATUS_SECONDS:
+            self._written_at = time.monotonic()
+            self._job.write_status(self._status)
+
+    def _wait(self, reason: str) -> None:
+        if self._status.reason != reason:
+            self._status = replace(self._status, state="waiting", reason=reason)
+            self._write()
+
+    def _end(self, state: JobState, reason: str | None) -> None:
+        self._status = replace(
+            self._status, state=state, reason=reason, finished_at=datetime.now(UTC)
+        )
+        self._write()
+        self._job.upload.unlink(missing_ok=True)
+        logger.info("job %s: %s, %s", self._job.request.id, state, reason or "as it should")
+
+    def _write(self) -> None:
+        """Write the status; a full disk leaves the old one, and the job goes on."""
+        try:
+            if not self._job.is_removed:
+                self._job.write_status(self._status)
+        except OSError as error:
+            logger.warning("the status of a job cannot be written: %s", error.strerror)
+
+
+def _why_it_waits(error: Exception) -> str | None:
+    """Why a job has to be tried again; None: it has failed."""
+    match error:
+        case UnavailableError():
+            return error.detail
+        case ModelChanged() | CannotResume(changed=("models",)):
+            return "A model was replaced, and the job begins again with the new one"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):
+            return "The disk is full"
+    return None
+
+
+def _why_it_failed(error: Exception, job: StoredJob) -> str:
+    match error:
+        case InvalidInput() | InvalidRequest():
+            return str(error)
+        case CannotResume():
+            return "The file was changed after the job had begun"
+        case ModuleNotFoundError():
+            return NEEDS_PYARROW
+        case OSError():
+            return f"A file cannot be read or written: {error.strerror or error}"
+    logger.error("job %s failed", job.request.id, exc_info=error)
+    return "An unexpected error; it has been logged"
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

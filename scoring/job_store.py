@@ -1,0 +1,287 @@
+"""The jobs of this host: a folder each below DATA_FOLDER/jobs, which only the service may read.
+
+    <id>/job.json      the request; a folder with one is a job
+    <id>/status.json   how far it is
+    <id>/input         the uploaded file, until the job has ended
+    <id>/result.csv    the output, with the files of scoring/journal.py beside it
+    .upload-…/         an upload that has not come whole
+    .gone-…/           a job that is being removed
+
+All API processes of the host read these files. One of them writes the status: see job_runner.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from core.atomic_file import write_atomically
+from core.errors import JobNotFound, StorageFull, invalid_field
+from core.jobs import JobReport, JobRequest, JobStatus, RejectedRow
+from core.private_files import FOLDER_MODE, make_private
+from core.uuid7 import new_id
+from datafiles.formats import Format, Input
+from scoring.job import Job, open_job
+
+UPLOAD, GONE = ".upload-", ".gone-"
+# An upload that has not grown for so long is left over from a process that died.
+LEFT_OVER_SECONDS = 3_600.0
+SHOWN_REJECTED_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A job on disk."""
+
+    folder: Path
+    request: JobRequest
+
+    @property
+    def upload(self) -> Path:
+        return self.folder / "input"
+
+    @property
+    def result(self) -> Path:
+        return _result_in(self.folder, self.request)
+
+    @property
+    def rejected(self) -> Path:
+        return self._beside(".rejected.jsonl")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.result.with_name(self.result.name + suffix)
+
+    def status(self) -> JobStatus:
+        try:
+            return msgspec.json.decode((self.folder / "status.json").read_bytes(), type=JobStatus)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return JobStatus()
+
+    def write_status(self, status: JobStatus) -> None:
+        write_atomically(self.folder / "status.json", msgspec.json.encode(status))
+
+    def to_score(self, source: Path, *, restart: bool) -> Job:
+        """The job for scoring/job.py; `source` is the file."""
+        return _job_of(self.request, source, self.result, restart=restart)
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the output is whole."""
+        return self.result.exists() and not self._beside(".progress").exists()
+
+    @property
+    def is_removed(self) -> bool:
+        return not self.folder.exists()
+
+    def report(self) -> JobReport:
+        status = self.status()
+        return JobReport(self.request, status, self._rejected_rows() if status.rejected else ())
+
+    def _rejected_rows(self) -> Sequence[RejectedRow]:
+        try:
+            with self.rejected.open("rb") as file:
+                lines = list(islice(file, SHOWN_REJECTED_ROWS))
+        except FileNotFoundError:
+            return ()
+        rows = []
+        for line in lines:
+            with suppress(msgspec.MsgspecError):  # the last line may be half written
+                rows.append(msgspec.json.decode(line, type=RejectedRow))
+        return rows
+
+
+class JobStore:
+    """Makes, finds and removes jobs. Its methods block, and may be called in any thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        input_folders: Sequence[Path] = (),
+        max_bytes: int,
+        retention: timedelta,
+    ) -> None:
+        """`max_bytes` bounds all files of all jobs; `retention` is the time from a job's end."""
+        self.folder = folder
+        self._input_folders = input_folders
+        self._max_bytes = max_bytes
+        self._retention = retention
+
+    def new_upload(self) -> Path:
+        """Make an empty file for an upload, in a folder of its own.
+
+        Raises:
+            StorageFull: jobs may use no more of the disk.
+            OSError: it cannot be made.
+        """
+        self.check_room()
+        folder = self.folder / f"{UPLOAD}{new_id(datetime.now(UTC))}"
+        folder.mkdir(FOLDER_MODE, parents=True)
+        upload = folder / "input"
+        make_private(upload)
+        return upload
+
+    def drop_upload(self, upload: Path) -> None:
+        shutil.rmtree(upload.parent, ignore_errors=True)
+
+    def add(self, request: JobRequest, upload: Path | None) -> None:
+        """Store a job, which is on disk when this returns.
+
+        Raises:
+            InvalidInput: the file cannot be scored.
+            InvalidRequest: there is no such file.
+            StorageFull: jobs may use no more of the disk.
+            ModuleNotFoundError: pyarrow is not installed, and the file needs it.
+            OSError: it cannot be stored.
+        """
+        source = upload or self.resolve(request.path or "")
+        folder = (upload or self.new_upload()).parent
+        try:
+            open_job(_job_of(request, source, _result_in(folder, request), restart=False))
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if upload is None:
+            (folder / "input").unlink()
+        else:
+            _sync(upload)
+        write_atomically(folder / "job.json", msgspec.json.encode(request))
+        _sync(folder / "job.json")
+        _sync(folder)
+        try:
+            folder.rename(self.folder / str(request.id))
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            # The same request came twice at once, with an Idempotency-Key.
+            shutil.rmtree(folder, ignore_errors=True)
+        _sync(self.folder)
+
+    def find(self, id_: str) -> StoredJob:
+        """The job of an id.
+
+        Raises:
+            JobNotFound: this host has none.
+        """
+        with suppress(ValueError):
+            job = self._read(self.folder / str(UUID(id_)))
+            if job is not None:
+                return job
+        raise JobNotFound
+
+    def jobs(self) -> list[StoredJob]:
+        """All jobs, the oldest first."""
+        folders: list[Path] = []
+        with suppress(FileNotFoundError):
+            folders = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        found = [job for folder in folders if (job := self._read(folder)) is not None]
+        return sorted(found, key=lambda job: job.request.created_at)
+
+    def remove(self, job: StoredJob) -> None:
+        """Remove a job with all its files. A job that runs notices it, and stops."""
+        gone = job.folder.with_name(f"{GONE}{new_id(datetime.now(UTC))}")
+        with suppress(FileNotFoundError):
+            job.folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def resolve(self, name: str) -> Path:
+        """The regular file that `name` means in one of the allowed folders.
+
+        Raises:
+            InvalidRequest: there is none; links out of the folder do not count.
+        """
+        with suppress(OSError, ValueError):
+            for folder in self._input_folders:
+                root = folder.resolve(strict=True)
+                file = (root / name).resolve(strict=True)
+                if file.is_relative_to(root) and file.is_file():
+                    return file
+        raise invalid_field("path", "is no file in one of the folders that JOB_FOLDERS allows")
+
+    def check_room(self, more_bytes: int = 0) -> None:
+        """Check the room for more bytes of jobs.
+
+        Raises:
+            StorageFull: jobs may use no more of the disk.
+        """
+        if sum(map(_size, self._files())) + more_bytes > self._max_bytes:
+            raise StorageFull(
+                f"All jobs of this host may use {self._max_bytes:,} bytes; delete jobs that have "
+                "ended, or wait until they are removed",
+                retry_after_seconds=60,
+            )
+
+    def sweep(self) -> None:
+        """Remove jobs that ended long ago, and what dead processes have left."""
+        oldest_end = datetime.now(UTC) - self._retention
+        for job in self.jobs():
+            finished_at = job.status().finished_at
+            if finished_at is not None and finished_at < oldest_end:
+                self.remove(job)
+        with suppress(FileNotFoundError):
+            for folder in self.folder.iterdir():
+                is_job = (folder / "job.json").exists() and not folder.name.startswith(".")
+                if folder.is_dir() and not is_job and _age_seconds(folder) > LEFT_OVER_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _read(self, folder: Path) -> StoredJob | None:
+        try:
+            content = (folder / "job.json").read_bytes()
+            return StoredJob(folder, msgspec.json.decode(content, type=JobRequest))
+        except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
+            return None
+
+    def _files(self) -> Iterator[Path]:
+        for folder, _, names in os.walk(self.folder):
+            yield from (Path(folder) / name for name in names)
+
+
+def _result_in(folder: Path, request: JobRequest) -> Path:
+    return folder / f"result.{request.to_format}"
+
+
+def _job_of(request: JobRequest, source: Path, out: Path, *, restart: bool) -> Job:
+    return Job(
+        Input(source, Format(request.from_format), request.encoding, request.delimiter),
+        out,
+        Format(request.to_format),
+        request.column,
+        request.versions,
+        request.keep,
+        request.limit,
+        restart,
+    )
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _age_seconds(folder: Path) -> float:
+    """The time since anything in a folder changed."""
+    times = [time.time()]
+    with suppress(FileNotFoundError):
+        times = [path.stat().st_mtime for path in (folder, *folder.iterdir())]
+    return time.time() - max(times)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

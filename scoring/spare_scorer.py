@@ -1,0 +1,130 @@
+"""Scores chunks with the runners of the service, in the time that they have left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from core.errors import UnavailableError
+from core.types import Classification, RunnerDescription, Version
+from runners.lanes import Lane, estimated_tokens
+from scoring.outputs import Scores
+
+# About four batches of a runner: an interactive request waits for no more of a job than that.
+PIECE_TOKENS = 2_048
+PIECE_TEXTS = 64
+# A piece waits for an idle moment, but not for ever: a job goes on under any load.
+MAX_WAIT_SECONDS = 1.0
+POLL_SECONDS = 0.01
+
+
+class Runner(Protocol):
+    @property
+    def is_idle(self) -> bool: ...
+
+    async def wait_until_described(self) -> RunnerDescription: ...
+
+    def admit(self, texts: Sequence[str], lane: Lane | None) -> AbstractContextManager[None]: ...
+
+    async def classify(self, texts: Sequence[str], lane: Lane | None) -> list[Classification]: ...
+
+
+class ModelChanged(Exception):
+    """A runner answered with other weights than those that the job began with."""
+
+
+class SpareScorer:
+    """A `ChunkScorer` for a thread beside the event loop `loop`, on which the runners are asked."""
+
+    chunks_ahead = 0
+
+    def __init__(
+        self,
+        runners: Mapping[Version, Runner],
+        revisions: Mapping[Version, str],
+        *,
+        check: Callable[[], None],
+        waiting: Callable[[str], None],
+    ) -> None:
+        """`check` raises if the job shall stop; `waiting` is told why a runner is waited for."""
+        self.identities = revisions
+        self._runners = {version: runners[version] for version in revisions}
+        self._check = check
+        self._waiting = waiting
+        self._loop = asyncio.get_running_loop()
+        self._pending: Future[Scores] | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the chunk that is being scored, and begin no other."""
+        self._stopped = True
+        if self._pending is not None:
+            self._pending.cancel()
+
+    def begin(self, texts: Sequence[str]) -> Callable[[], Scores]:
+        """Score `texts`; the thread waits for the result.
+
+        Raises:
+            ModelChanged: another model answered.
+            CancelledError: `stop` was called.
+        """
+        pending = asyncio.run_coroutine_threadsafe(self._score(texts), self._loop)
+        self._pending = pending
+        if self._stopped:
+            pending.cancel()
+        return pending.result
+
+    async def _score(self, texts: Sequence[str]) -> Scores:
+        tasks = [asyncio.create_task(self._score_by(version, texts)) for version in self._runners]
+        try:
+            scores = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return dict(zip(self._runners, scores, strict=True))
+
+    async def _score_by(self, version: Version, texts: Sequence[str]) -> list[Classification]:
+        scores: list[Classification] = []
+        for piece in pieces(texts):
+            scores += await self._score_piece(version, piece)
+        return scores
+
+    async def _score_piece(self, version: Version, texts: Sequence[str]) -> list[Classification]:
+        runner = self._runners[version]
+        while True:
+            self._check()
+            await self._wait_until_idle(runner)
+            try:
+                with runner.admit(texts, "bulk"):
+                    scores = await runner.classify(texts, "bulk")
+            except UnavailableError as error:
+                self._waiting(error.detail)
+                await asyncio.sleep(error.retry_after_seconds)
+                continue
+            if any(score.revision != self.identities[version] for score in scores):
+                raise ModelChanged(version)
+            return scores
+
+    async def _wait_until_idle(self, runner: Runner) -> None:
+        for _ in range(round(MAX_WAIT_SECONDS / POLL_SECONDS)):
+            if runner.is_idle:
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut texts, in their order, into pieces of at most `PIECE_TOKENS`, or of one text."""
+    piece: list[str] = []
+    tokens = 0
+    for text in texts:
+        more = estimated_tokens([text])
+        if piece and (tokens + more > PIECE_TOKENS or len(piece) == PIECE_TEXTS):
+            yield piece
+            piece, tokens = [], 0
+        piece.append(text)
+        tokens += more
+    if piece:
+        yield piece

@@ -1,0 +1,108 @@
+"""A service of jobs alone: endpoints, store and runner, with models that cost nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.errors import Overloaded
+from core.request_context import context_of
+from core.types import Classification, RunnerDescription, Version
+from runners.lanes import Lane
+from scoring.job_runner import JobRunner
+from scoring.job_store import JobStore
+from tests.unit.fakes import classification, runner_description
+from web.problems import ProblemMiddleware
+from web.read_api.app import create_read_app
+from web.read_api.jobs import jobs_router
+from web.read_api.uploads import UploadBounds
+
+MAX_UPLOAD = 200_000
+FINISHED_SECONDS = 20.0
+
+
+class FakeRunner:
+    """Answers at once, unless its gate is closed; counts what it was asked."""
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+        self.revision = "r1"
+        self.is_idle = True
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+        self.overloads = 0
+        self.lanes: set[Lane | None] = set()
+        self.sizes: list[int] = []
+
+    async def wait_until_described(self) -> RunnerDescription:
+        return runner_description(self.version, self.revision)
+
+    @contextlib.contextmanager
+    def admit(self, texts: Sequence[str], lane: Lane | None = None) -> Iterator[None]:
+        self.lanes.add(lane)
+        if self.overloads and texts:
+            self.overloads -= 1
+            raise Overloaded("Model v1 has too much to do; try again")
+        yield
+
+    async def classify(
+        self, texts: Sequence[str], lane: Lane | None = None
+    ) -> list[Classification]:
+        self.entered.set()
+        await self.gate.wait()
+        self.lanes.add(lane)
+        self.sizes.append(len(texts))
+        return [classification(text, self.revision) for text in texts]
+
+
+class JobService:
+    """One API process with its folder of jobs."""
+
+    def __init__(
+        self, folder: Path, *, input_folders: Sequence[Path] = (), max_bytes: int = 10_000_000
+    ) -> None:
+        self.jobs = JobStore(
+            folder,
+            input_folders=input_folders,
+            max_bytes=max_bytes,
+            retention=timedelta(hours=1),
+        )
+        self.upload_bounds = UploadBounds(MAX_UPLOAD, 0.5)
+        self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2")
+        runners: dict[Version, FakeRunner] = {"v1": self.v1, "v2": self.v2}
+        self.runner = JobRunner(self.jobs, runners, poll_seconds=0.02, retry_seconds=0.05)
+        self.app = ProblemMiddleware(_with_caller(create_read_app(jobs_router(lambda: self))))
+
+    def client(self, caller: str = "ann") -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(
+            transport=transport, base_url="http://test", headers={"X-Caller": caller}
+        )
+
+
+def _with_caller(app: ASGIApp) -> ASGIApp:
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        context = context_of(scope)
+        context.caller = dict(scope["headers"])[b"x-caller"].decode()
+        context.is_admin = context.caller == "admin"
+        await app(scope, receive, send)
+
+    return call
+
+
+async def ended(client: httpx.AsyncClient, job: str, *states: str) -> dict[str, Any]:
+    """The report of a job once it is in one of `states`, by default done or failed."""
+    async with asyncio.timeout(FINISHED_SECONDS):
+        while True:
+            report: dict[str, Any] = (await client.get(f"/jobs/{job}")).json()
+            if report["state"] in (states or ("done", "failed")):
+                return report
+            await asyncio.sleep(0.02)

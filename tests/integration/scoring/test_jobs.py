@@ -1,0 +1,502 @@
+"""Jobs over HTTP: uploads, allowed folders, progress, results, and what can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import os
+import resource
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+
+from core.jobs import JobStatus
+from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
+from tests.waiting import until
+from web.read_api.jobs import MAX_UNFINISHED
+
+CSV = {"Content-Type": "text/csv"}
+ROWS = "id,text\n1,good film\n2,\n3,a bad one\n"
+LONG = "id,text\n" + "".join(f"{row},text number {row}\n" for row in range(3_000))
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[JobService]:
+    service = JobService(tmp_path / "jobs")
+    service.runner.start()
+    yield service
+    await service.runner.stop()
+
+
+@pytest.fixture
+async def client(service: JobService) -> AsyncIterator[httpx.AsyncClient]:
+    async with service.client() as client:
+        yield client
+
+
+async def add(client: httpx.AsyncClient, content: str | bytes = ROWS, **options: Any) -> str:
+    reply = await client.post("/jobs", content=content, headers=CSV, params=options)
+    assert reply.status_code == 201, reply.text
+    assert reply.headers["location"] == f"jobs/{reply.json()['id']}"
+    return str(reply.json()["id"])
+
+
+async def test_uploaded_file_is_scored_and_its_rejected_rows_have_reasons(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    job = await add(client)
+    report = await ended(client, job)
+    assert (report["state"], report["progress"], report["reason"]) == ("done", 1.0, None)
+    assert (report["scored"], report["rejected"]) == (2, 1)
+    [row] = report["rejected_rows"]
+    assert (row["line"], row["raw"]) == (3, "2,")
+    assert row["reason"].startswith("text: ")
+    result = await client.get(f"/jobs/{job}/result")
+    assert result.headers["content-type"].startswith("text/csv")
+    head, first, second = result.text.splitlines()
+    assert head == "id,text,sentiment_v1,confidence_v1,sentiment_v2,confidence_v2,truncated"
+    assert (first.split(",")[:2], second.split(",")[:2]) == (["1", "good film"], ["3", "a bad one"])
+    assert service.v1.lanes == service.v2.lanes == {"bulk"}
+    rejected = await client.get(f"/jobs/{job}/rejected")
+    assert msgspec.json.decode(rejected.content.splitlines()[0])["line"] == 3
+    # The uploaded file is not needed any more.
+    assert not (service.jobs.folder / job / "input").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "options", "rows"),
+    [
+        ("id;text\n1;good\n", "text/csv", {}, ["1"]),
+        ("id\ttext\n1\tgood\n", "text/tab-separated-values", {}, ["1"]),
+        ("id,Body\n1,good\n", "text/csv", {"column": "Body"}, ["1"]),
+        ('{"id": 1, "text": "good"}\n', "application/jsonlines", {}, ["1"]),
+        ('{"id": 1, "text": "good"}\n', "application/x-ndjson", {"to": "csv"}, ["1"]),
+        (gzip.compress(b"id,text\n1,good\n"), "application/octet-stream", {"from": "csv"}, ["1"]),
+        ("id,text\n1,good\n2,bad\n", "text/csv", {"limit": "1"}, ["1"]),
+        ("id,text\n1,good\n", "text/csv", {"versions": "v2", "id": "id"}, ["1"]),
+        ("id,text\n1,sch\xf6n\n".encode("cp1252"), "text/csv", {"encoding": "cp1252"}, ["1"]),
+        ("id,text\n1,good\n", "text/csv; charset=utf-8", {"to": "jsonl"}, ["1"]),
+        ("id,text\n1,good\n", "text/csv", {"to": "parquet"}, ["1"]),
+    ],
+)
+async def test_file_is_read_and_written_as_the_request_says(
+    client: httpx.AsyncClient,
+    content: str | bytes,
+    media_type: str,
+    options: dict[str, str],
+    rows: list[str],
+) -> None:
+    reply = await client.post(
+        "/jobs", content=content, headers={"Content-Type": media_type}, params=options
+    )
+    assert reply.status_code == 201, reply.text
+    job = reply.json()["id"]
+    report = await ended(client, job)
+    assert (report["state"], report["scored"]) == ("done", 1), report
+    result = await client.get(f"/jobs/{job}/result")
+    match report["to_format"]:
+        case "parquet":
+            found = pq.read_table(io.BytesIO(result.content)).column("id").to_pylist()
+        case "jsonl":
+            found = [str(msgspec.json.decode(line)["id"]) for line in result.content.splitlines()]
+        case _:
+            found = [line.split(",")[0] for line in result.text.splitlines()[1:]]
+    assert [value.split("\t")[0].split(";")[0] for value in found] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "options", "status", "says"),
+    [
+        (ROWS, {"Content-Type": "application/json"}, {}, 415, "Send one Content-Type"),
+        (ROWS, {}, {}, 415, "Send one Content-Type"),
+        (ROWS, {"Content-Type": "application/octet-stream"}, {}, 422, "from: is required"),
+        (ROWS, CSV, {"versions": "v3"}, 422, "versions: must be v1, v2 or v1,v2"),
+        (ROWS, CSV, {"versions": "v1,v1"}, 422, "versions: must be"),
+        (ROWS, CSV, {"colunm": "text"}, 422, "colunm"),
+        (ROWS, CSV, {"column": "body"}, 422, "body"),
+        (ROWS, CSV, {"id": "nothing"}, 422, "nothing"),
+        (ROWS, CSV, {"to": "xlsx"}, 422, "to"),
+        (ROWS, CSV, {"limit": "0"}, 422, "limit"),
+        (ROWS, CSV, {"encoding": "klingon"}, 422, "klingon"),
+        ("", CSV, {}, 422, "file: "),
+        (b"PK\x03\x04" + bytes(100), CSV, {}, 422, "file: "),
+        (ROWS, {"Content-Type": "application/vnd.apache.parquet"}, {}, 422, "file: "),
+        ("text,sentiment_v1\na,b\n", CSV, {}, 422, "result columns"),
+        ("x" * (MAX_UPLOAD + 1), CSV, {}, 413, "A file may have at most 200,000 bytes"),
+        (ROWS, CSV, {"path": "reviews.csv"}, 422, "path: is no file in one of the folders"),
+    ],
+)
+async def test_request_that_cannot_be_a_job_is_refused_and_leaves_nothing(
+    service: JobService,
+    client: httpx.AsyncClient,
+    *,
+    content: str | bytes,
+    headers: dict[str, str],
+    options: dict[str, str],
+    status: int,
+    says: str,
+) -> None:
+    reply = await client.post("/jobs", content=content, headers=headers, params=options)
+    assert reply.status_code == status, reply.text
+    assert says in reply.json()["detail"]
+    assert (await client.get("/jobs")).json() == {"jobs": []}
+    assert not [entry for entry in service.jobs.folder.glob("*") if entry.is_dir()]
+
+
+async def test_upload_without_a_length_is_bounded_too(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"id,text\n" * 1_000
+
+    reply = await client.post("/jobs", content=endless(), headers=CSV)
+    assert reply.status_code == 413
+    assert not list(service.jobs.folder.glob(".upload-*"))
+
+
+async def test_upload_repeated_with_its_idempotency_key_is_the_same_job(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    headers = CSV | {"Idempotency-Key": "the-file-of-monday"}
+    uploads = [client.post("/jobs", content=ROWS, headers=headers) for _ in range(4)]
+    replies = [*await asyncio.gather(*uploads)]
+    replies.append(await client.post("/jobs", content=ROWS, headers=headers))
+    assert {reply.status_code for reply in replies} == {201}
+    [job] = {reply.json()["id"] for reply in replies}
+    assert replies[-1].headers["idempotency-result"] == "replayed"
+    assert [listed["id"] for listed in (await client.get("/jobs")).json()["jobs"]] == [job]
+    assert not list(service.jobs.folder.glob(".upload-*"))
+    other = await client.post("/jobs", content=ROWS, headers=headers, params={"limit": "1"})
+    assert (other.status_code, other.json()["detail"]) == (
+        422, "This Idempotency-Key came before with another request; use a new key",
+    )  # fmt: skip
+    invalid = await client.post("/jobs", content=ROWS, headers=CSV | {"Idempotency-Key": "a b"})
+    assert invalid.status_code == 400
+    async with service.client("bob") as bob:
+        assert (await bob.post("/jobs", content=ROWS, headers=headers)).json()["id"] != job
+    service.v1.gate.set()
+    await ended(client, job)
+    again = await client.post("/jobs", content=ROWS, headers=headers)
+    assert (again.json()["id"], again.json()["state"]) == (job, "done")
+
+
+async def test_job_is_seen_by_its_key_and_by_admins_alone(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    job = await add(client)
+    await ended(client, job)
+    async with service.client("bob") as bob, service.client("admin") as admin:
+        assert (await bob.get("/jobs")).json() == {"jobs": []}
+        unknown = "00000000-0000-7000-8000-000000000000"
+        for path in (f"/jobs/{job}", f"/jobs/{job}/result", f"/jobs/{job}/rejected"):
+            refused, absent = await bob.get(path), await bob.get(path.replace(job, unknown))
+            assert (refused.status_code, absent.status_code) == (404, 404)
+            assert refused.json()["detail"] == absent.json()["detail"]
+        assert (await bob.delete(f"/jobs/{job}")).status_code == 404
+        assert [listed["id"] for listed in (await admin.get("/jobs")).json()["jobs"]] == [job]
+        assert (await admin.get(f"/jobs/{job}/result")).status_code == 200
+        assert (await admin.delete(f"/jobs/{job}")).status_code == 204
+    assert (await client.get(f"/jobs/{job}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "id_", ["x", "..", "%2e%2e", ".lock", "00000000-0000-7000-8000-000000000000", "a" * 300]
+)
+async def test_id_that_is_no_job_is_404(client: httpx.AsyncClient, id_: str) -> None:
+    for path in (f"/jobs/{id_}", f"/jobs/{id_}/result"):
+        assert (await client.get(path)).status_code == 404
+
+
+async def test_part_of_a_result_is_sent_by_range(client: httpx.AsyncClient) -> None:
+    job = await add(client)
+    await ended(client, job)
+    whole = (await client.get(f"/jobs/{job}/result")).content
+    part = await client.get(f"/jobs/{job}/result", headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole[10:20])
+    past = await client.get(f"/jobs/{job}/result", headers={"Range": "bytes=99999-"})
+    assert past.status_code == 416
+
+
+async def test_files_of_a_job_are_readable_by_the_service_alone(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    first = await add(client)
+    await service.v1.entered.wait()
+    during = [path for path in service.jobs.folder.rglob("*") if path.is_file()]
+    service.v1.gate.set()
+    await ended(client, first)
+    for path in (*during, *service.jobs.folder.rglob("*")):
+        if path.exists():
+            assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+async def test_jobs_run_one_at_a_time_in_their_order(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    jobs = [await add(client) for _ in range(3)]
+    await ended(client, jobs[0], "running", "queued")
+    await service.v1.entered.wait()
+    states = [(await client.get(f"/jobs/{job}")).json()["state"] for job in jobs]
+    assert states[1:] == ["queued", "queued"]
+    service.v1.gate.set()
+    reports = [await ended(client, job) for job in jobs]
+    finished = [report["finished_at"] for report in reports]
+    assert finished == sorted(finished)
+
+
+async def test_caller_with_too_many_unfinished_jobs_is_429(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    for _ in range(MAX_UNFINISHED):
+        await add(client)
+    reply = await client.post("/jobs", content=ROWS, headers=CSV)
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
+    async with service.client("bob") as bob:
+        assert (await bob.post("/jobs", content=ROWS, headers=CSV)).status_code == 201
+    service.v1.gate.set()
+
+
+async def test_deleted_job_stops_and_the_next_one_runs(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    cancelled, following = await add(client, LONG), await add(client)
+    await service.v1.entered.wait()
+    assert (await client.get(f"/jobs/{cancelled}/result")).status_code == 409
+    assert (await client.delete(f"/jobs/{cancelled}")).status_code == 204
+    service.v1.gate.set()
+    assert (await ended(client, following))["state"] == "done"
+    names = {path.name for path in service.jobs.folder.iterdir()}
+    assert names == {".lock", following}
+
+
+async def test_job_waits_for_a_model_and_goes_on(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.overloads = 1
+    job = await add(client)
+    report = await ended(client, job, "waiting", "done")
+    assert (report["state"], report["reason"]) == (
+        "waiting", "Model v1 has too much to do; try again",
+    )  # fmt: skip
+    report = await ended(client, job)
+    assert (report["state"], report["reason"]) == ("done", None)
+
+
+async def test_job_goes_on_slowly_under_the_load_of_others(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.is_idle = False
+    report = await ended(client, await add(client))
+    assert report["state"] == "done"
+
+
+async def test_stopped_service_resumes_its_job_where_it_was(tmp_path: Path) -> None:
+    first = JobService(tmp_path / "jobs")
+    first.runner.start()
+    async with first.client() as client:
+        job = await add(client, LONG)
+        # Within the second chunk of three.
+        await until(lambda: len(first.v2.sizes) >= 17)
+        first.v1.gate.clear()
+        await first.runner.stop()
+    second = JobService(tmp_path / "jobs")
+    second.runner.start()
+    async with second.client() as client:
+        report = await ended(client, job)
+        assert (report["state"], report["scored"]) == ("done", 3_000)
+        lines = (await client.get(f"/jobs/{job}/result")).text.splitlines()
+    await second.runner.stop()
+    assert [line.split(",")[0] for line in lines] == ["id", *map(str, range(3_000))]
+    assert sum(second.v1.sizes) < 3_000
+
+
+async def test_other_process_of_the_host_reads_jobs_and_takes_over(tmp_path: Path) -> None:
+    holder, other = JobService(tmp_path / "jobs"), JobService(tmp_path / "jobs")
+    holder.runner.start()
+    async with holder.client() as client, other.client() as beside:
+        done = await add(client)
+        await ended(beside, done)
+        other.runner.start()
+        await holder.runner.stop()
+        assert (await ended(beside, await add(beside)))["state"] == "done"
+    assert other.v1.sizes
+    await other.runner.stop()
+
+
+async def test_replaced_model_begins_the_job_again(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    job = await add(client, LONG)
+    await service.v1.entered.wait()
+    service.v1.revision = "r2"
+    service.v1.gate.set()
+    report = await ended(client, job)
+    assert (report["state"], report["scored"]) == ("done", 3_000)
+    lines = (await client.get(f"/jobs/{job}/result")).text.splitlines()
+    assert len(lines) == 3_001
+
+
+async def test_result_that_was_whole_when_the_process_died_is_done(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    job = await add(client)
+    await ended(client, job)
+    stored = service.jobs.find(job)
+    whole = stored.result.read_bytes()
+    stored.write_status(JobStatus("running", 1.0, scored=2, rejected=1))
+    report = await ended(client, job)
+    assert (report["state"], report["scored"]) == ("done", 2)
+    assert stored.result.read_bytes() == whole
+
+
+@contextmanager
+def no_larger_files(most_bytes: int) -> Iterator[None]:
+    """As on a full disk: no file of this process may grow past this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_disk_that_takes_no_more_makes_a_job_wait_and_refuses_uploads(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    job = await add(client, LONG)
+    await service.v1.entered.wait()
+    with no_larger_files(40_000):
+        service.v1.gate.set()
+        report = await ended(client, job, "waiting")
+        assert report["reason"] == "The disk is full"
+        reply = await client.post("/jobs", content=LONG, headers=CSV)
+        assert (reply.status_code, reply.json()["detail"]) == (507, "The disk is full")
+    report = await ended(client, job)
+    assert (report["state"], report["scored"]) == ("done", 3_000)
+    assert not list(service.jobs.folder.glob(".upload-*"))
+
+
+async def test_jobs_that_use_all_of_their_room_wait(tmp_path: Path) -> None:
+    service = JobService(tmp_path / "jobs", max_bytes=1_000_000)
+    service.runner.start()
+    async with service.client() as client:
+        filler = service.jobs.folder / "filler"
+        service.v1.gate.clear()
+        job = await add(client, LONG)
+        await service.v1.entered.wait()
+        filler.write_bytes(bytes(1_000_000))
+        service.v1.gate.set()
+        report = await ended(client, job, "waiting")
+        assert "bytes" in report["reason"]
+        refused = await client.post("/jobs", content=ROWS, headers=CSV)
+        assert (refused.status_code, refused.headers["retry-after"]) == (507, "60")
+        filler.unlink()
+        report = await ended(client, job)
+        assert (report["state"], report["scored"]) == ("done", 3_000)
+    await service.runner.stop()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(gzip.compress(LONG.encode())[:4_000], "gzip")],
+)
+async def test_file_that_breaks_off_fails_with_the_reason(
+    client: httpx.AsyncClient, content: bytes, reason: str
+) -> None:
+    reply = await client.post("/jobs", content=content, headers=CSV)
+    if reply.status_code == 422:
+        assert reason in reply.json()["detail"]
+        return
+    report = await ended(client, reply.json()["id"])
+    assert report["state"] == "failed"
+    assert reason in report["reason"]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    """A folder of files, with one beside it that may not be read."""
+    folder = tmp_path / "inputs"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "reviews.csv").write_text(ROWS)
+    (folder / "sub" / "more.csv").write_text(ROWS)
+    (tmp_path / "secret.csv").write_text(ROWS)
+    (folder / "out.csv").symlink_to(tmp_path / "secret.csv")
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "inside.csv").symlink_to(folder / "reviews.csv")
+    os.mkfifo(folder / "pipe.csv")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("reviews.csv", 201), ("sub/more.csv", 201), ("sub/../reviews.csv", 201),
+        ("inside.csv", 201), ("{inputs}/reviews.csv", 201),
+        ("out.csv", 422), ("up/secret.csv", 422), ("../secret.csv", 422), ("/etc/passwd.csv", 422),
+        ("{inputs}/../secret.csv", 422), ("nothing.csv", 422), ("sub", 422), ("pipe.csv", 422),
+        ("reviews.csv\0", 422), ("a" * 4_000 + ".csv", 422), ("", 422), ("reviews", 422),
+    ],
+)  # fmt: skip
+async def test_path_is_scored_if_it_is_a_file_in_an_allowed_folder(
+    tmp_path: Path, inputs: Path, name: str, status: int
+) -> None:
+    service = JobService(tmp_path / "jobs", input_folders=[inputs])
+    async with service.client() as client:
+        reply = await client.post("/jobs", params={"path": name.format(inputs=inputs)})
+        assert reply.status_code == status, reply.text
+        if status == 201:
+            service.runner.start()
+            report = await ended(client, reply.json()["id"])
+            assert (report["state"], report["scored"]) == ("done", 2)
+            await service.runner.stop()
+            assert (inputs / "reviews.csv").read_text() == ROWS
+
+
+async def test_file_that_becomes_a_link_out_of_its_folder_fails(
+    tmp_path: Path, inputs: Path
+) -> None:
+    service = JobService(tmp_path / "jobs", input_folders=[inputs])
+    async with service.client() as client:
+        job = (await client.post("/jobs", params={"path": "reviews.csv"})).json()["id"]
+        (inputs / "reviews.csv").unlink()
+        (inputs / "reviews.csv").symlink_to(tmp_path / "secret.csv")
+        service.runner.start()
+        report = await ended(client, job)
+        await service.runner.stop()
+    assert (report["state"], report["scored"]) == ("failed", 0)
+    assert report["reason"].startswith("path: is no file")
+
+
+async def test_sweep_removes_old_results_and_what_dead_processes_left(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    old, new = await add(client), await add(client)
+    for job in (old, new):
+        await ended(client, job)
+    stored = service.jobs.find(old)
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    stored.write_status(JobStatus("done", 1.0, finished_at=long_ago))
+    upload = service.jobs.new_upload()
+    growing = service.jobs.new_upload()
+    for path in (upload, upload.parent):
+        os.utime(path, (0, 0))
+    service.jobs.sweep()
+    names = {path.name for path in service.jobs.folder.iterdir() if path.is_dir()}
+    assert names == {new, growing.parent.name}

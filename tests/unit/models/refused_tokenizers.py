@@ -1,0 +1,106 @@
+"""Tokenizers that are refused, each with words of their refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import BertTokenizer
+
+from tests.unit.checkpoints import WORDS
+from tests.unit.models.spoiling import (
+    LFS,
+    Spoil,
+    both,
+    remove,
+    rename,
+    tokenizer,
+    tokenizer_settings,
+    write,
+)
+
+NO_TOKENIZER_JSON = remove("tokenizer.json")
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [
+        {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ],
+    "pair": [],
+    "special_tokens": {},
+}
+FROM_THE_LEFT = {
+    "direction": "Left", "max_length": 16, "strategy": "LongestFirst", "stride": 0,
+}  # fmt: skip
+
+
+def add_a_word(folder: Path) -> None:
+    vocabulary = {word: index for index, word in enumerate([*WORDS, "wonderful"])}
+    BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
+
+
+REFUSED_TOKENIZERS: Mapping[str, tuple[Spoil, str]] = {
+    "no tokenizer": (remove("tokenizer.json", "vocab.txt"), "it has no tokenizer, none of"),
+    "broken tokenizer": (write("tokenizer.json", "{"), "tokenizer.json is not valid JSON"),
+    "tokenizer by Git LFS": (write("tokenizer.json", LFS), "tokenizer.json is a pointer of Git"),
+    "broken settings": (write("tokenizer_config.json", "{"), "tokenizer_config.json is not valid"),
+    "settings of a list": (write("tokenizer_config.json", "[]"), "tokenizer_config.json holds no"),
+    "a normaliser without its table": (
+        tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": ""}),
+        "tokenizer.json has a normaliser without its table (precompiled_charsmap)",
+    ),
+    "a normaliser without its table in a sequence": (
+        tokenizer(
+            normalizer={
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Lowercase"}, {"type": "Precompiled", "precompiled_charsmap": None},
+                ],
+            }
+        ),
+        "tokenizer.json has a normaliser without its table",
+    ),
+    "unknown normaliser": (
+        tokenizer(normalizer={"type": "Martian"}), "tokenizer.json has a part that this release"
+    ),
+    "unknown pre-tokenizer": (tokenizer(pre_tokenizer={"type": "Martian"}), "has a part that this"),
+    "unknown model": (tokenizer(model={"type": "Martian"}), "has a part that this release"),
+    "unknown format": (tokenizer(version="2.0"), "(Unknown tokenizer version '2.0'"),
+    "a template without numbers": (
+        tokenizer(post_processor=TEMPLATE), "adds [CLS] to a text without saying its number"
+    ),
+    "a template in a sequence": (
+        tokenizer(post_processor={"type": "Sequence", "processors": [TEMPLATE]}),
+        "adds [CLS] to a text without saying its number",
+    ),
+    "no marks": (tokenizer(post_processor=None), "tokenizer.json adds no marks such as [CLS]"),
+    "tokenizer of other weights": (add_a_word, "which know 11 tokens and not wonderful"),
+    "truncated from the left": (
+        tokenizer_settings(truncation_side="left"), "cuts off the beginning of a long text"
+    ),
+    "truncated from the left by its file": (
+        tokenizer(truncation=FROM_THE_LEFT),
+        "cuts off the beginning of a long text",
+    ),
+    "marks as words": (tokenizer_settings(split_special_tokens=True), "(split_special_tokens)"),
+    "limit of one token": (tokenizer_settings(model_max_length=1), "model_max_length is 1, and"),
+    "limit of a word": (tokenizer_settings(model_max_length="many"), "model_max_length is many"),
+    "two numbers of a token": (
+        write("added_tokens.json", '{"[SEP]": 7}'), "[SEP] is number 7 in one of them"
+    ),
+    "added tokens past the weights": (
+        write("added_tokens.json", '{"<user>": 11}'), "which know 11 tokens and not <user>"
+    ),
+    "added tokens of no number": (write("added_tokens.json", '{"<user>": "x"}'), "has a part that"),
+    "no vocabulary": (
+        both(NO_TOKENIZER_JSON, rename("vocab.txt", "vocab.json")), "its tokenizer knows no words"
+    ),
+    "sentencepiece that is none": (
+        both(
+            remove("tokenizer.json", "vocab.txt"),
+            write("spiece.model", "x"),
+            tokenizer_settings(tokenizer_class="XLNetTokenizer"),
+        ),
+        "its tokenizer cannot be made out of spiece.model",
+    ),
+}  # fmt: skip

@@ -1,0 +1,84 @@
+"""A runner's backend of a test, and clients of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from core.types import Classification, DesiredModel, RunnerDescription, Version
+from runners.admission import QueueBounds
+from runners.client import RunnerClient
+from runners.lanes import Lane
+from tests.unit.fakes import runner_description
+
+WAIT_SECONDS = 10.0
+BOUNDS = QueueBounds(texts=100, tokens=10_000, seconds={"interactive": 1.0, "bulk": 5.0})
+
+
+class FakeBackend:
+    """A runner that answers, hangs or fails."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.errors: list[Exception] = []
+        self.hangs = False
+        self.revision = "r"
+        self.engine = "fake"
+        self.answers_as: str | None = None
+        self.tokens_per_second: float | None = None
+        self.calls: list[list[str]] = []
+        self.lanes: list[Lane] = []
+        self.timeouts: list[float] = []
+        self.requested: list[DesiredModel] = []
+
+    async def classify(
+        self, texts: Sequence[str], timeout_seconds: float, lane: Lane
+    ) -> list[Classification]:
+        assert 0 < timeout_seconds <= WAIT_SECONDS
+        if self.error:
+            raise self.error
+        if self.errors:
+            raise self.errors.pop(0)
+        if self.hangs:
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.Event().wait()
+        self.calls.append(list(texts))
+        self.lanes.append(lane)
+        self.timeouts.append(timeout_seconds)
+        return [
+            Classification(
+                self.answers_as or self.revision, "fake", {"positive": 1.0}, 3, truncated=False
+            )
+            for _ in texts
+        ]
+
+    async def load(self, desired: DesiredModel) -> RunnerDescription:
+        self.requested.append(desired)
+        return await self.describe()
+
+    async def describe(self) -> RunnerDescription:
+        if self.error:
+            raise self.error
+        observed_generation = self.requested[-1].generation if self.requested else 0
+        return runner_description(
+            revision=self.revision,
+            engine=self.engine,
+            tokens_per_second=self.tokens_per_second,
+            observed_generation=observed_generation,
+        )
+
+
+def client(backend: FakeBackend, version: Version = "v1") -> RunnerClient:
+    return RunnerClient(version, backend, BOUNDS, timeout_seconds=WAIT_SECONDS)
+
+
+async def classify(runner: RunnerClient, texts: Sequence[str]) -> list[Classification]:
+    with runner.admit(texts):
+        return await runner.classify(texts)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)

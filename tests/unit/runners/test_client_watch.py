@@ -1,0 +1,192 @@
+"""A client watches its runner: whether it is there, what it serves, which model it should have."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from core.errors import RunnerUnavailable
+from core.types import DesiredModel
+from runners.client import READY_POLL_SECONDS, RunnerClient
+from tests.unit.fakes import counter, runner_description
+from tests.unit.runners.backends import FakeBackend, classify, client, until
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+async def polling(backend: FakeBackend) -> AsyncIterator[RunnerClient]:
+    """A client whose runner has not started yet."""
+    backend.error = ConnectionRefusedError()
+    runner = client(backend)
+    runner.start()
+    yield runner
+    await runner.stop()
+
+
+async def test_runner_is_still_loading_before_its_first_answer(backend: FakeBackend) -> None:
+    backend.error = ConnectionRefusedError()
+    runner = client(backend, "v2")
+    await runner.refresh()
+    assert not runner.ready
+    with pytest.raises(RunnerUnavailable, match="v2 is still loading"):
+        runner.description()
+
+
+async def test_request_waits_for_the_first_description_when_the_process_has_just_started(
+    backend: FakeBackend, polling: RunnerClient
+) -> None:
+    waiting = asyncio.create_task(polling.wait_until_described())
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    backend.error = None
+    assert (await waiting).revision == "r"
+
+
+async def test_runner_that_comes_up_becomes_ready(
+    backend: FakeBackend, polling: RunnerClient
+) -> None:
+    await asyncio.sleep(0)
+    assert not polling.ready
+    backend.error = None
+    await until(lambda: polling.ready)
+    assert polling.description() == runner_description()
+    assert counter("runner_up", version="v1") == 1
+
+
+async def test_runner_that_is_gone_is_no_longer_ready(backend: FakeBackend) -> None:
+    runner = client(backend)
+    await runner.refresh()
+    backend.error = ConnectionRefusedError()
+    await runner.refresh()
+    assert not runner.ready
+    assert counter("runner_up", version="v1") == 0
+
+
+async def test_new_revision_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
+    runner = client(backend)
+    await runner.refresh()
+    backend.revision = "r2"
+    await runner.refresh()
+    assert runner.description().revision == "r2"
+    values = [
+        counter("model_revision_info", version="v1", revision=revision, engine="fake")
+        for revision in ("r", "r2")
+    ]
+    assert values == [0, 1]
+
+
+async def test_new_engine_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
+    runner = client(backend)
+    await runner.refresh()
+    backend.engine = "openvino-bf16"
+    await runner.refresh()
+    assert runner.description().engine == "openvino-bf16"
+    values = [
+        counter("model_revision_info", version="v1", revision="r", engine=engine)
+        for engine in ("fake", "openvino-bf16")
+    ]
+    assert values == [0, 1]
+
+
+async def test_client_that_never_started_can_be_stopped(backend: FakeBackend) -> None:
+    runner = client(backend)
+    await runner.stop()
+    assert runner.ready is False
+
+
+async def test_desired_model_is_requested_once_and_again_after_the_runner_restarted(
+    backend: FakeBackend,
+) -> None:
+    runner = client(backend)
+    await runner.refresh()
+    assert backend.requested == []
+    runner.set_desired(DesiredModel("m:2", 7), -math.inf)
+    for _ in range(3):
+        await runner.refresh()
+    assert backend.requested == [DesiredModel("m:2", 7)]
+    backend.requested.clear()  # it restarted
+    await runner.refresh()
+    assert backend.requested == [DesiredModel("m:2", 7)]
+
+
+async def test_desired_model_is_requested_from_a_runner_that_comes_up_later(
+    backend: FakeBackend, polling: RunnerClient
+) -> None:
+    polling.set_desired(DesiredModel(None, 4), -math.inf)
+    backend.error = None
+    await until(lambda: backend.requested == [DesiredModel(None, 4)])
+
+
+async def test_earlier_generation_than_the_observed_one_is_not_requested(
+    backend: FakeBackend,
+) -> None:
+    behind, ahead = client(backend), client(backend)
+    behind.set_desired(DesiredModel("m:1", 6), time.monotonic())
+    ahead.set_desired(DesiredModel("m:2", 7), time.monotonic())
+    for _ in range(3):
+        await ahead.refresh()
+        await behind.refresh()
+    assert backend.requested == [DesiredModel("m:2", 7)]
+
+
+async def test_generation_read_before_a_later_one_was_observed_is_not_requested(
+    backend: FakeBackend,
+) -> None:
+    runner = client(backend)
+    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
+    backend.requested.append(DesiredModel("m:2", 7))
+    await runner.refresh()
+    runner.set_desired(DesiredModel("m:2", 7), time.monotonic())
+    backend.requested.append(DesiredModel("m:3", 8))
+    await runner.refresh()
+    assert backend.requested[-1] == DesiredModel("m:3", 8)
+
+
+async def test_earlier_generation_read_after_a_later_one_was_observed_is_requested(
+    backend: FakeBackend,
+) -> None:
+    backend.requested.append(DesiredModel("m:2", 7))
+    runner = client(backend)
+    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
+    await runner.refresh()
+    assert backend.requested == [DesiredModel("m:2", 7)]
+    runner.set_desired(DesiredModel("m:1", 6), time.monotonic())
+    for _ in range(3):
+        await runner.refresh()
+    assert backend.requested == [DesiredModel("m:2", 7), DesiredModel("m:1", 6)]
+
+
+async def test_answer_of_another_revision_refreshes_the_description_at_once(
+    backend: FakeBackend, polling: RunnerClient
+) -> None:
+    backend.error = None
+    await until(lambda: polling.ready)
+    backend.revision = "r2"
+    await classify(polling, ["one"])
+    started = asyncio.get_running_loop().time()
+    await until(lambda: polling.description().revision == "r2")
+    assert asyncio.get_running_loop().time() - started < READY_POLL_SECONDS
+
+
+async def test_unexpected_error_of_the_watch_is_counted_and_ends_with_its_cause(
+    backend: FakeBackend,
+) -> None:
+    """As with a key that aiohttp refuses to put into a header."""
+    before = counter("background_failures_total", task="RunnerClient")
+    runner = client(backend)
+    runner.start()
+    await until(lambda: runner.ready)
+    backend.error = ValueError("Newline or carriage return detected in headers")
+    await until(lambda: not runner.ready)
+    assert counter("background_failures_total", task="RunnerClient") > before
+    backend.error = None
+    await until(lambda: runner.ready)
+    await runner.stop()

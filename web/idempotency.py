@@ -1,0 +1,274 @@
+"""Answers a repeated request with an Idempotency-Key as the first one was answered.
+
+The header is that of draft-ietf-httpapi-idempotency-key-header-07 and of Stripe. Redis keeps the
+answers, so all processes and replicas share them (docs/decisions/0052).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+from starlette.types import Scope
+
+from core import metrics
+from core.asgi import Answer
+from core.errors import (
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    InvalidRequest,
+    LogUnavailable,
+    MalformedRequest,
+    RequestInProgress,
+    ServiceError,
+)
+from core.repeatable import Repeatable
+from core.request_context import context_of
+
+if TYPE_CHECKING:
+    # Not for the processes of the runners: it comes with redis.
+    from redis.asyncio import Redis
+
+    from core.redis import RedisCircuit
+
+KEY_HEADER = "Idempotency-Key"
+RESULT_HEADER = "Idempotency-Result"
+# A string of the draft is quoted; Stripe's clients send a bare one. A comma would join two headers.
+KEY_PATTERN = r'("[!#-+\--\[\]-~]{1,255}"|[!#-+\--\[\]-~]{1,255})'
+MAX_KEY_CHARACTERS = 255
+OTHER_REQUEST = f"This {KEY_HEADER} came before with another request; use a new key"
+KEY_PREFIX = "sentiment-idempotency"
+# A batch of 100 texts is answered by some 20 KiB.
+MAX_ANSWER_BYTES = 1 << 20
+# A process that is killed holds its keys until the deadline of the request, and so much longer.
+LEASE_SECONDS = 5.0
+_KEY = re.compile(rb'(?P<quote>"?)(?P<key>[!#-+\--\[\]-~]{1,255})(?P=quote)')
+_HEADER = KEY_HEADER.lower().encode()
+_RESULT_HEADER = RESULT_HEADER.lower().encode()
+# Headers that decide how a body is read or answered.
+_FINGERPRINT_HEADERS = frozenset({b"accept", b"content-type", b"inference-header-content-length"})
+# After these, the log or the database may hold the request.
+_MAY_BE_RECORDED = (LogUnavailable, DeadlineExceeded, DatabaseUnavailable)
+
+# What became of a request; the first three are values of the header.
+Result = Literal["stored", "replayed", "not-stored", "in-progress", "other-request"]
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The first try of a request: when it came, and the HMAC of what it said."""
+
+    at: datetime
+    fingerprint: bytes
+
+
+class StoredAnswer(msgspec.Struct, frozen=True):
+    body: bytes
+    content_type: str
+    headers: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRequest:
+    """A request with a key: the hash of its caller, path and key, and its fingerprint."""
+
+    digest: bytes
+    fingerprint: bytes
+
+    @classmethod
+    def of(cls, scope: Scope, key: bytes, body: bytes) -> KeyedRequest:
+        parts = (context_of(scope).caller.encode(), scope["path"].encode(), key)
+        # Keyed by what the client alone has: a short text could be guessed from a plain hash.
+        said = hmac.new(key, body, "sha256")
+        for name, value in sorted(scope["headers"]):
+            if name in _FINGERPRINT_HEADERS:
+                said.update(b"\0%s:%s" % (name, value))
+        return cls(hashlib.sha256(b"\0".join(parts)).digest(), said.digest())
+
+    @property
+    def name(self) -> str:
+        """The key of Redis; the braces keep both keys in one slot of a cluster."""
+        return f"{KEY_PREFIX}:{{{self.digest.hex()}}}"
+
+    @property
+    def lock(self) -> str:
+        return f"{self.name}:lock"
+
+
+class _Try(NamedTuple):
+    """One try of a request, which holds its lock."""
+
+    begun: Begun
+    encoded: bytes
+    is_first: bool
+
+
+class IdempotentAnswers:
+    """The answers to requests with an Idempotency-Key.
+
+    While Redis is away, a request is answered without the promise, and its answer says so.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        seconds: int,
+        circuit: RedisCircuit,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        """Keep each answer for `seconds`."""
+        self._redis = redis
+        self._lease_seconds = lease_seconds
+        self._seconds = seconds
+        self._circuit = circuit
+
+    async def answer(
+        self,
+        scope: Scope,
+        request: KeyedRequest,
+        compute: Callable[[], Awaitable[Answer]],
+        timeout_seconds: float,
+    ) -> Answer:
+        """The stored answer to a request, or what `compute` gives within `timeout_seconds`.
+
+        Raises:
+            InvalidRequest: the key came before with another request.
+            RequestInProgress: the first request with the key is not answered yet.
+        """
+        from core.redis import REDIS_FAILURES
+
+        context = context_of(scope)
+        try:
+            begun = await self._begin(request, timeout_seconds)
+        except REDIS_FAILURES:
+            begun = None
+        if isinstance(begun, Answer):
+            context.response_headers[_RESULT_HEADER] = _count("replayed")
+            return begun
+        if begun is None:
+            context.response_headers[_RESULT_HEADER] = _count("not-stored")
+            return await compute()
+        context.repeatable = Repeatable(begun.begun.at, request.digest)
+        try:
+            computed = await compute()
+        except BaseException as error:
+            with suppress(*REDIS_FAILURES):
+                await self._release(request, begun, error)
+            raise
+        stored = None
+        # A value of another program, which came in between, cannot be decoded.
+        with suppress(*REDIS_FAILURES, msgspec.MsgspecError, UnicodeError):
+            stored = await self._store(request, begun, computed)
+        result: Result = "not-stored" if stored is None else "stored"
+        context.response_headers[_RESULT_HEADER] = _count(result)
+        return stored or computed
+
+    async def _begin(self, request: KeyedRequest, timeout_seconds: float) -> _Try | Answer | None:
+        """Take the lock of a request, or get its stored answer.
+
+        None: the values in Redis are of another program; they are deleted.
+
+        Raises:
+            REDIS_FAILURES: Redis is away, or refuses the commands.
+        """
+        begun = Begun(datetime.now(UTC), request.fingerprint)
+        token = token_hex(16)
+        lease_ms = round((timeout_seconds + self._lease_seconds) * 1_000)
+        encoded = msgspec.json.encode(begun)
+        with self._circuit.calling("idempotency"):
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hsetnx(request.name, "begun", encoded)
+            pipeline.hmget(request.name, ["begun", "answer"])
+            pipeline.expire(request.name, self._seconds)
+            pipeline.set(request.lock, token, nx=True, px=lease_ms)
+            # The client may have sent the commands twice: its own lock is no other's.
+            pipeline.get(request.lock)
+            is_first, (known, answer), _, _, holder = await pipeline.execute()
+            try:
+                first = msgspec.json.decode(known, type=Begun)
+                stored = msgspec.json.decode(answer, type=StoredAnswer) if answer else None
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                await self._redis.delete(request.name, request.lock)
+                return None
+        has_lock = holder in (token, token.encode())
+        if first.fingerprint != request.fingerprint:
+            if has_lock and stored is None:
+                with self._circuit.calling("idempotency"):
+                    await self._redis.delete(request.lock)
+            _count("other-request")
+            raise InvalidRequest(OTHER_REQUEST)
+        if stored is not None:
+            return Answer(stored.body, stored.content_type, stored.headers)
+        if not has_lock:
+            _count("in-progress")
+            raise RequestInProgress(
+                f"The first request with this {KEY_HEADER} is not answered yet; try again in 1 s"
+            )
+        return _Try(first, known if isinstance(known, bytes) else known.encode(), bool(is_first))
+
+    async def _store(self, request: KeyedRequest, begun: _Try, answer: Answer) -> Answer | None:
+        """Store an answer; returns the one that holds, which another try may have stored before.
+
+        None: it is too large.
+
+        Raises:
+            REDIS_FAILURES: Redis is away, or refuses the commands.
+        """
+        value = msgspec.json.encode(
+            StoredAnswer(answer.body, answer.content_type, dict(answer.headers or {}))
+        )
+        if len(value) > MAX_ANSWER_BYTES:
+            await self._release(request, begun, None)
+            return None
+        with self._circuit.calling("idempotency"):
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hsetnx(request.name, "begun", begun.encoded)
+            pipeline.hsetnx(request.name, "answer", value)
+            pipeline.hget(request.name, "answer")
+            pipeline.expire(request.name, self._seconds)
+            pipeline.delete(request.lock)
+            _, _, held, *_ = await pipeline.execute()
+        stored = msgspec.json.decode(held, type=StoredAnswer)
+        return Answer(stored.body, stored.content_type, stored.headers)
+
+    async def _release(
+        self, request: KeyedRequest, begun: _Try, error: BaseException | None
+    ) -> None:
+        """Let another try begin at once.
+
+        It makes the same ids, unless certainly nothing of the request was recorded.
+        """
+        is_harmless = isinstance(error, ServiceError) and not isinstance(error, _MAY_BE_RECORDED)
+        names = [request.lock]
+        if begun.is_first and is_harmless:
+            names.append(request.name)
+        with self._circuit.calling("idempotency"):
+            await self._redis.delete(*names)
+
+
+def _count(result: Result) -> bytes:
+    metrics.idempotent_requests.labels(result).inc()
+    return result.encode()
+
+
+def key_of(values: list[bytes]) -> bytes:
+    """The key of a request's headers, at least one.
+
+    Raises:
+        MalformedRequest: they are no key.
+    """
+    match = _KEY.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None:
+        raise MalformedRequest(
+            f"Send one {KEY_HEADER} of 1 to {MAX_KEY_CHARACTERS} visible ASCII characters without "
+            "quotes, commas and backslashes, such as a UUID"
+        )
+    return match["key"]

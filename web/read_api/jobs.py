@@ -1,0 +1,255 @@
+"""The endpoints of jobs: files that are scored in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from msgspec.structs import replace
+
+from core.errors import (
+    InvalidRequest,
+    JobNotFound,
+    JobUnfinished,
+    RateLimited,
+    StorageFull,
+    invalid_field,
+)
+from core.jobs import JobFormat, JobReport, JobRequest, JobStatus
+from core.request_context import RequestContext, context_of
+from core.uuid7 import new_id
+from web.idempotency import KEY_HEADER, KEY_PATTERN, OTHER_REQUEST, RESULT_HEADER, key_of
+from web.read_api.job_options import FORMATS, MEDIA_TYPES, format_of, versions_of
+from web.read_api.uploads import UploadBounds, receive_file
+from web.routes import JOBS_PATH
+from web.schemas.jobs import JobList, JobReply
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A caller may have so many jobs that have not ended.
+MAX_UNFINISHED = 20
+NEEDS_PYARROW = (
+    "needs pyarrow (Parquet, zstd), which this service does not have; its operator can install "
+    "requirements/score.lock"
+)
+_BODY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": KEY_HEADER,
+            "in": "header",
+            "description": "With the key of an earlier request the answer is its job as of now.",
+            "schema": {"type": "string", "pattern": f"^{KEY_PATTERN}$"},
+        }
+    ],
+    "requestBody": {
+        "description": "The file; none with `path`.",
+        "required": False,
+        "content": {
+            media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in FORMATS
+        },
+    },
+}
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", "content": {name: {} for name in MEDIA_TYPES.values()}}
+}
+
+
+class StoredJob(Protocol):
+    @property
+    def request(self) -> JobRequest: ...
+    @property
+    def result(self) -> Path: ...
+    @property
+    def rejected(self) -> Path: ...
+
+    def status(self) -> JobStatus: ...
+
+    def report(self) -> JobReport: ...
+
+
+class Jobs(Protocol):
+    """The jobs of this host; every method blocks."""
+
+    def new_upload(self) -> Path: ...
+
+    def drop_upload(self, upload: Path) -> None: ...
+
+    def check_room(self, more_bytes: int = 0) -> None: ...
+
+    def add(self, request: JobRequest, upload: Path | None) -> None: ...
+
+    def jobs(self) -> Sequence[StoredJob]: ...
+
+    def find(self, id_: str) -> StoredJob: ...
+
+    def remove(self, job: Any) -> None: ...
+
+
+class JobParts(Protocol):
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def upload_bounds(self) -> UploadBounds: ...
+
+
+def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
+    router = APIRouter(prefix=JOBS_PATH, tags=["jobs"])
+
+    @router.post("", status_code=201, openapi_extra=_BODY)
+    async def add_job(
+        request: Request,
+        response: Response,
+        *,
+        path: Annotated[str | None, Query(max_length=4_096)] = None,
+        column: Annotated[str, Query(min_length=1, max_length=1_000)] = "text",
+        versions: Annotated[str, Query(description="v1, v2, or both")] = "v1,v2",
+        from_: Annotated[JobFormat | None, Query(alias="from")] = None,
+        to: JobFormat | None = None,
+        id_: Annotated[
+            str | None, Query(alias="id", description="columns of the result; default: all")
+        ] = None,
+        limit: Annotated[int | None, Query(ge=1)] = None,
+        delimiter: Annotated[str | None, Query(max_length=3)] = None,
+        encoding: Annotated[str | None, Query(max_length=40)] = None,
+    ) -> JobReply:
+        """Score a file in the background: the body, or a file on the service's host."""
+        context = context_of(request.scope)
+        sent_keys = [key.encode("latin-1") for key in request.headers.getlist(KEY_HEADER)]
+        id_of_key = _id_of(context.caller, key_of(sent_keys)) if sent_keys else None
+        from_format = from_ or format_of(request, path)
+        job = JobRequest(
+            id=id_of_key or new_id(datetime.now(UTC)),
+            owner=context.caller,
+            created_at=datetime.now(UTC),
+            column=column,
+            versions=versions_of(versions),
+            from_format=from_format,
+            to_format=to or from_format,
+            keep=tuple(dict.fromkeys(id_.split(","))) if id_ is not None else None,
+            limit=limit,
+            delimiter=delimiter,
+            encoding=encoding,
+            path=path,
+        )
+        stored = await asyncio.to_thread(_find_same, parts().jobs, job) if id_of_key else None
+        if id_of_key:
+            response.headers[RESULT_HEADER] = "replayed" if stored else "stored"
+        if stored is None:
+            await asyncio.to_thread(_check_number, parts().jobs, context.caller)
+            await _store(parts(), request, job)
+            stored = await asyncio.to_thread(parts().jobs.find, str(job.id))
+        response.headers["location"] = f"jobs/{job.id}"
+        return JobReply.of(await asyncio.to_thread(stored.report))
+
+    @router.get("")
+    async def list_jobs(request: Request) -> JobList:
+        """The caller's jobs on this host; for the scope admin, those of all callers."""
+        context = context_of(request.scope)
+
+        def reports() -> list[JobReport]:
+            return [job.report() for job in parts().jobs.jobs() if _may_see(context, job)]
+
+        return JobList(jobs=[JobReply.of(job) for job in await asyncio.to_thread(reports)])
+
+    async def own(request: Request, job: str) -> StoredJob:
+        found = await asyncio.to_thread(parts().jobs.find, job)
+        if not _may_see(context_of(request.scope), found):
+            raise JobNotFound
+        return found
+
+    @router.get("/{job}")
+    async def job_status(request: Request, job: str) -> JobReply:
+        """How far a job is, and the first rows that it rejected."""
+        found = await own(request, job)
+        return JobReply.of(await asyncio.to_thread(found.report))
+
+    @router.delete("/{job}", status_code=204)
+    async def delete_job(request: Request, job: str) -> None:
+        """Cancel a job, and remove it with its files."""
+        await asyncio.to_thread(parts().jobs.remove, await own(request, job))
+
+    async def finished(request: Request, job: str) -> StoredJob:
+        found = await own(request, job)
+        status = await asyncio.to_thread(found.status)
+        if status.state != "done":
+            raise JobUnfinished(f"The job has no result: it is {status.state}")
+        return found
+
+    @router.get("/{job}/result", response_class=FileResponse, responses=_FILE)
+    async def job_result(request: Request, job: str) -> FileResponse:
+        """The scored file."""
+        found = await finished(request, job)
+        return _file(found.result, MEDIA_TYPES[found.request.to_format])
+
+    @router.get("/{job}/rejected", response_class=FileResponse, responses=_FILE)
+    async def job_rejected(request: Request, job: str) -> FileResponse:
+        """All rows that were rejected, as JSON lines."""
+        found = await finished(request, job)
+        if not found.rejected.exists():
+            raise JobNotFound("The job has rejected no row")
+        return _file(found.rejected, MEDIA_TYPES["jsonl"])
+
+    return router
+
+
+async def _store(parts: JobParts, request: Request, job: JobRequest) -> None:
+    upload = None
+    try:
+        if job.path is None:
+            upload = await asyncio.to_thread(parts.jobs.new_upload)
+            await receive_file(request, upload, parts.upload_bounds, parts.jobs.check_room)
+        await asyncio.to_thread(parts.jobs.add, job, upload)
+    except BaseException as error:
+        if upload is not None:
+            await asyncio.to_thread(parts.jobs.drop_upload, upload)
+        if isinstance(error, ModuleNotFoundError):
+            raise invalid_field("file", NEEDS_PYARROW) from error
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise StorageFull("The disk is full", retry_after_seconds=60) from error
+        if isinstance(error, ValueError):  # it cannot be read as the request says
+            raise invalid_field("file", str(error)) from error
+        raise
+
+
+def _file(path: Path, media_type: str) -> FileResponse:
+    return FileResponse(path, media_type=media_type, filename=path.name)
+
+
+def _may_see(context: RequestContext, job: StoredJob) -> bool:
+    return context.is_admin or job.request.owner == context.caller
+
+
+def _id_of(caller: str, key: bytes) -> UUID:
+    """The id of the job that a caller makes with an Idempotency-Key."""
+    return uuid5(NAMESPACE_OID, f"{caller}\0{key.decode()}")
+
+
+def _find_same(jobs: Jobs, request: JobRequest) -> StoredJob | None:
+    """The job that an earlier request with the same key has made.
+
+    Raises:
+        InvalidRequest: it has other options.
+    """
+    try:
+        found = jobs.find(str(request.id))
+    except JobNotFound:
+        return None
+    if replace(found.request, created_at=request.created_at) != request:
+        raise InvalidRequest(OTHER_REQUEST)
+    return found
+
+
+def _check_number(jobs: Jobs, owner: str) -> None:
+    unfinished = [
+        job for job in jobs.jobs() if job.request.owner == owner and not job.status().is_finished
+    ]
+    if len(unfinished) >= MAX_UNFINISHED:
+        raise RateLimited(
+            f"A caller may have {MAX_UNFINISHED} jobs that have not ended", retry_after_seconds=60
+        )

@@ -1,0 +1,91 @@
+"""Receives a file of any size: to disk piece by piece, within a size and a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from core import metrics
+from core.errors import BodyTooLarge, BodyTooSlow, MalformedRequest
+from core.private_files import open_private
+
+WRITE_BYTES = 1 << 20
+# The room for all jobs is checked again after so many bytes.
+CHECK_BYTES = 16 << 20
+
+
+class UploadBounds(NamedTuple):
+    """The largest upload, and the longest pause within one."""
+
+    max_bytes: int
+    pause_seconds: float
+
+
+async def receive_file(
+    request: Request, file: Path, bounds: UploadBounds, check_room: Callable[[int], None]
+) -> None:
+    """Write the body of a request to `file`.
+
+    Raises:
+        BodyTooLarge: the body is, or says it is, larger than `bounds` allow.
+        BodyTooSlow: the client made a longer pause.
+        MalformedRequest: the client hung up.
+        StorageFull: `check_room` has no room for it.
+        OSError: it cannot be written.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit():
+        _check_size(int(announced), bounds)
+        await asyncio.to_thread(check_room, int(announced))
+    opened = await asyncio.to_thread(_open, file)
+    try:
+        await _receive(request, opened, bounds, check_room)
+    finally:
+        await asyncio.to_thread(opened.close)
+
+
+async def _receive(
+    request: Request, file: BinaryIO, bounds: UploadBounds, check_room: Callable[[int], None]
+) -> None:
+    parts: list[bytes] = []
+    waiting = received = checked = 0
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(bounds.pause_seconds):
+                part = await anext(stream, None)
+        except TimeoutError as error:
+            metrics.timed_out_requests.labels("body").inc()
+            raise BodyTooSlow(f"No byte of the file came for {bounds.pause_seconds:g} s") from error
+        except ClientDisconnect as error:
+            raise MalformedRequest("The body ended before all of it had come") from error
+        if part is not None:
+            received += len(part)
+            _check_size(received, bounds)
+            parts.append(part)
+            waiting += len(part)
+        if received - checked >= CHECK_BYTES:
+            checked = received
+            await asyncio.to_thread(check_room, waiting)
+        if waiting >= WRITE_BYTES or part is None:
+            await asyncio.to_thread(file.write, b"".join(parts))
+            parts.clear()
+            waiting = 0
+        if part is None:
+            await asyncio.to_thread(file.flush)
+            return
+
+
+def _open(file: Path) -> BinaryIO:
+    # Buffered: a raw file may write less than it is given.
+    return open(file, "wb", opener=open_private)
+
+
+def _check_size(size: int, bounds: UploadBounds) -> None:
+    if size > bounds.max_bytes:
+        raise BodyTooLarge(f"A file may have at most {bounds.max_bytes:,} bytes")
