@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner, Result
 
+from analytics.feedback.store import store_labels
 from analytics.hash_keys import HashKeys, add_key
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.privacy.erase import Actor, Erasure, erase, find
@@ -29,7 +30,7 @@ from core.types import Comparison
 from core.uuid7 import new_id
 from scripts.privacy import app
 from tests.database import fetch, run_sql, scalar
-from tests.integration.analytics.ab_history import START, History, give
+from tests.integration.analytics.ab_history import START, History
 from tests.integration.logs import spooled_log
 from tests.integration.predictions import PredictionWriter, make_prediction
 
@@ -49,17 +50,21 @@ async def rows(engine: AsyncEngine, statement: str) -> list[Any]:
         return list(await connection.execute(text(statement)))
 
 
-async def everybody(engine: AsyncEngine) -> History:
-    """Two comparisons, predictions and labels of each text, and two predictions of each subject."""
+async def everybody(
+    engine: AsyncEngine, texts: Sequence[str] = TEXTS[:2], subjects: Sequence[str] = SUBJECTS[:2]
+) -> History:
+    """Two comparisons of each text and two predictions of each subject, all of them labelled."""
     made = History(1)
     for hour in (1, 2):
         at = START + timedelta(hours=hour)
-        for sample in TEXTS:
+        for sample in texts:
             made.compare(sample, at)
-        for subject in SUBJECTS:
+        for subject in subjects:
             made.assign(subject, at=at)
     await made.write(engine)
-    await give(engine, [(prediction.id, "positive") for prediction in made.predictions])
+    now = datetime.now(UTC)
+    async with engine.begin() as connection:
+        await store_labels(connection, [(p.id, "positive", now) for p in made.predictions])
     return made
 
 
@@ -72,7 +77,7 @@ async def left(engine: AsyncEngine) -> set[Any]:
 
 
 async def test_erased_texts_are_gone_and_no_other(engine: AsyncEngine) -> None:
-    made = await everybody(engine)
+    made = await everybody(engine, TEXTS, SUBJECTS)
     rollups = [await rows(engine, statement) for statement in ROLLUPS]
     staying = {prediction.id for prediction in made.predictions}
     for number, sample in enumerate(TEXTS, 1):
@@ -89,7 +94,7 @@ async def test_erased_texts_are_gone_and_no_other(engine: AsyncEngine) -> None:
 
 
 async def test_erased_subjects_are_gone_and_no_other(engine: AsyncEngine) -> None:
-    made = await everybody(engine)
+    made = await everybody(engine, TEXTS, SUBJECTS)
     rollups = [await rows(engine, statement) for statement in ROLLUPS]
     for number, subject in enumerate(SUBJECTS, 1):
         assert await erased(engine, "subject", subject) == Erasure(
