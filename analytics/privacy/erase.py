@@ -6,20 +6,27 @@ and deleted, a thousand at a time. A second run does what one that was killed ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, delete, func, or_, select
+from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.erasures import bury
 from analytics.hash_keys import HashKeys
-from analytics.privacy.selection import Selection, Selector, in_parts, select_data
+from analytics.privacy.selection import Selection, Selector, identify, in_parts, select_data
 from analytics.rollups import WRITERS_LOCK
-from analytics.tables import assignments, compared_texts, comparisons, feedback, predictions
+from analytics.tables import (
+    assignments,
+    compared_texts,
+    comparisons,
+    experiments,
+    feedback,
+    predictions,
+)
 from core.admin_log import admin_action
 
 
@@ -67,10 +74,8 @@ async def find(
             compared_texts=await _count(
                 connection, compared_texts, compared_texts.c.text_key.in_(_text_keys(found))
             ),
-            assignments=await _count(
-                connection, assignments, assignments.c.subject_key.in_(found.hashes)
-            ),
-            tombstones=len(found.digests) + len(_buried_ids(selector, found)),
+            assignments=await _count(connection, assignments, _is_subject(found)),
+            tombstones=len(_buried(selector, found)),
             policies_with_an_override=found.policies,
             unknown_hash_keys=list(hashes.unknown),
         )
@@ -92,17 +97,18 @@ async def erase(
         DATABASE_FAILURES: PostgreSQL is away; perhaps a part is deleted.
     """
     salts = list(salts)
-    first, _ = await find(engine, hashes, selector, salts)
+    await hashes.refresh(engine)
     at = datetime.now(UTC)
     async with engine.begin() as connection:
+        identified = await identify(connection, selector, salts)
         # What is stored before this lock is found below; what comes later sees the tombstones.
         await connection.execute(WRITERS_LOCK)
         await bury(
             connection,
             hashes,
             at,
-            digests=first.digests,
-            prediction_ids=_buried_ids(selector, first),
+            digests=identified.digests,
+            prediction_ids=identified.predictions,
         )
         await _log(connection, actor, "erase", {"by": selector.kind})
     found, counts = await find(engine, hashes, selector, salts)
@@ -123,18 +129,24 @@ async def erase(
         counts.compared_texts = await _delete(
             connection, compared_texts, compared_texts.c.text_key.in_(_text_keys(found))
         )
-        counts.assignments = await _delete(
-            connection, assignments, assignments.c.subject_key.in_(found.hashes)
-        )
+        counts.assignments = await _delete(connection, assignments, _is_subject(found))
         await _log(connection, actor, "erased", asdict(counts))
     return found, counts
 
 
-def _buried_ids(selector: Selector, found: Selection) -> list[UUID]:
-    """The predictions that may still be in a spool; those of a text or subject have its digest."""
-    if selector.kind != "prediction":
-        return []
-    return sorted({UUID(selector.value), *found.predictions})
+def _buried(selector: Selector, found: Selection) -> Sequence[object]:
+    """What gets a tombstone: ids, also of predictions in a spool, or digests."""
+    if selector.kind == "prediction":
+        return list({UUID(selector.value), *found.predictions})
+    return found.digests
+
+
+def _is_subject(found: Selection) -> ColumnElement[bool]:
+    """The subject's assignments, by the index, which begins with the test."""
+    columns = assignments.c
+    return and_(
+        columns.experiment_id.in_(select(experiments.c.id)), columns.subject_key.in_(found.hashes)
+    )
 
 
 def _text_keys(found: Selection) -> list[bytes]:

@@ -55,6 +55,16 @@ async def select_data(
 
     `salts`: those that are in no policy and in no test that PostgreSQL knows.
     """
+    found = await identify(connection, selector, salts)
+    found.hashes = [*found.digests, *hashes.all_hashes(found.digests)]
+    await _add_predictions(connection, selector, found)
+    return found
+
+
+async def identify(
+    connection: AsyncConnection, selector: Selector, salts: Iterable[str]
+) -> Selection:
+    """Find out by what the rows can be recognised, without reading predictions."""
     found = Selection()
     match selector.kind:
         case "text":
@@ -66,7 +76,13 @@ async def select_data(
             found.policies = list(await connection.scalars(_OVERRIDES, {"subject": selector.value}))
         case "prediction":
             found.predictions = {UUID(selector.value)}
-    found.hashes = [*found.digests, *hashes.all_hashes(found.digests)]
+            await _add_compared(connection, found)
+    return found
+
+
+async def _add_predictions(
+    connection: AsyncConnection, selector: Selector, found: Selection
+) -> None:
     rows = await connection.execute(
         select(predictions.c.id, predictions.c.text_sha256).where(_condition(selector, found))
     )
@@ -82,7 +98,6 @@ async def select_data(
     found.text_hashes = {hash_ for hash_ in texts.values() if hash_ is not None}
     if selector.kind == "text":
         found.text_hashes |= set(found.hashes)
-    return found
 
 
 def _condition(selector: Selector, found: Selection) -> ColumnElement[bool]:
