@@ -7,9 +7,10 @@ from uuid import UUID
 
 import bentoml
 
+from core.errors import TextTooLong
 from core.request_context import caller
 from core.setting_checks import settings_for_serving
-from core.types import Sentiment, Version
+from core.types import LongText, Sentiment, Version
 from runners.services import RunnerV1, RunnerV2
 from serving.process import ServingProcess
 from web.schemas.admin import ReloadRequest, RolloutReply, RolloutRequest
@@ -61,34 +62,65 @@ class SentimentService:
         return process.ready
 
     @bentoml.api(route="/predict", input_spec=PredictRequest, output_spec=PredictionReply)
-    async def predict(self, text: str, version: Version | None) -> PredictionReply:
+    async def predict(
+        self, text: str, version: Version | None, long_text: LongText | None = None
+    ) -> PredictionReply:
         """Sentiment of one text."""
-        [prediction] = await self.container.pipeline.predict([text], version, "/predict")
+        predict = self.container.pipeline.predict
+        [prediction] = await predict([text], version, "/predict", long_text)
         return PredictionReply.of(prediction)
 
     @bentoml.api(route="/predict/batch", input_spec=BatchRequest, output_spec=BatchReply)
     async def predict_batch(
-        self, /, texts: list[str | InvalidText], version: Version | None, **_on_error: str
+        self,
+        /,
+        texts: list[str | InvalidText],
+        version: Version | None,
+        on_error: str,
+        long_text: LongText | None = None,
     ) -> BatchReply:
         """Sentiment of many texts, in their order."""
-        valid = [text for text in texts if isinstance(text, str)]
         predict = self.container.pipeline.predict
-        answers = iter(await predict(valid, version, "/predict/batch") if valid else [])
-        return BatchReply.of(
-            [text if isinstance(text, InvalidText) else next(answers) for text in texts]
-        )
+        while True:
+            valid = [index for index, text in enumerate(texts) if isinstance(text, str)]
+            requested = [text for text in texts if isinstance(text, str)]
+            try:
+                answers = (
+                    await predict(requested, version, "/predict/batch", long_text)
+                    if requested
+                    else []
+                )
+            except TextTooLong as error:
+                reasons = {valid[index]: reason for index, reason in error.reasons.items()}
+                if on_error != "skip":
+                    raise TextTooLong(reasons, "texts.{}".format) from None
+                # The others were computed, and are in the cache.
+                texts = [
+                    InvalidText(reasons[index]) if index in reasons else text
+                    for index, text in enumerate(texts)
+                ]
+            else:
+                following = iter(answers)
+                return BatchReply.of(
+                    [text if isinstance(text, InvalidText) else next(following) for text in texts]
+                )
 
     @bentoml.api(route="/predict/ab", input_spec=AbRequest, output_spec=PredictionReply)
-    async def predict_ab(self, text: str, subject: str | None) -> PredictionReply:
+    async def predict_ab(
+        self, text: str, subject: str | None, long_text: LongText | None = None
+    ) -> PredictionReply:
         """Sentiment of one text by the version that the A/B split assigns to the subject."""
-        return PredictionReply.of(await self.container.pipeline.predict_ab(text, subject))
+        predict = self.container.pipeline.predict_ab
+        return PredictionReply.of(await predict(text, subject, long_text))
 
     @bentoml.api(
         route="/predict/ab-compare", input_spec=AbCompareRequest, output_spec=AbCompareReply
     )
-    async def predict_ab_compare(self, text: str) -> AbCompareReply:
+    async def predict_ab_compare(
+        self, text: str, long_text: LongText | None = None
+    ) -> AbCompareReply:
         """Sentiment of one text by both versions, side by side."""
-        return AbCompareReply.of(await self.container.pipeline.compare(text))
+        return AbCompareReply.of(await self.container.pipeline.compare(text, long_text))
 
     @bentoml.api(route="/feedback", input_spec=FeedbackRequest, output_spec=FeedbackReply)
     async def feedback(self, prediction_id: UUID, label: Sentiment) -> FeedbackReply:

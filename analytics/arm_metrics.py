@@ -1,87 +1,67 @@
-"""The metrics of both versions since a moment, for the weights that their runners hold now."""
+"""The evidence of the guardrails, for the weights that the runners of both versions hold now."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime
-
-import anyio.to_thread
-from sqlalchemy import bindparam, select
 
 from analytics.ab.report import AbTest, ab_test
-from analytics.latency import percentiles_ms
-from analytics.reader import Reader
+from analytics.arms import latencies, outcomes
+from analytics.reader import Histograms, Reader
 from analytics.scope import Scope
-from analytics.shape import AnySelect, Shape, per_shape
-from analytics.subqueries import counts, failed_texts, histograms, sentiment_sums, whole_sum
 from analytics.time_range import TimeRange
-from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
-from stats.arm_metrics import ArmMetrics, RolloutMetrics
-from stats.histogram import merged
+from core.types import VERSIONS, Endpoint, Version
+from stats.arm_metrics import (
+    NOTHING,
+    ArmCounts,
+    EvidenceQuery,
+    RolloutMetrics,
+    Stratum,
+    StratumCounts,
+)
 
-# The metrics are read every few seconds: 1 in 5,000 comparisons may raise a false alarm.
-FALSE_ALARMS = 0.0002
+Arms = Mapping[tuple[Version, Endpoint], ArmCounts]
 
 
 async def arm_metrics(
-    reader: Reader,
-    since: Mapping[Version, datetime],
-    until: datetime,
-    revisions: Mapping[Version, str],
+    reader: Reader, query: EvidenceQuery, champion: Version, revisions: Mapping[Version, str]
 ) -> RolloutMetrics:
-    """Each version has its own `since`. Raises `DatabaseUnavailable`."""
-    found = await asyncio.gather(
-        *(
-            _arm(reader, Scope(TimeRange(min(since[version], until), until), version), revision)
-            for version, revision in revisions.items()
-        )
-    )
-    test = await ab_test(reader, None, until)
-    arms = dict(zip(revisions, found, strict=True))
+    """Read both versions in the same windows. Raises `DatabaseUnavailable`."""
+    spans = TimeRange(query.since, query.until), TimeRange(query.lately, query.now)
+    step, lately = await asyncio.gather(*(_arms(reader, span, revisions) for span in spans))
+    test = await ab_test(reader, None, query.now)
     compared, agreed, findings = _of_these_weights(test, revisions)
-    psi, noise = await anyio.to_thread.run_sync(_sentiment_psi, arms)
-    return RolloutMetrics(arms, psi, noise, compared, agreed, findings)
-
-
-@per_shape
-def _sentiments(shape: Shape) -> AnySelect:
-    facts = counts(shape)
-    return select(*sentiment_sums(facts)).where(facts.c.revision == bindparam("revision"))
-
-
-@per_shape
-def _failures(shape: Shape) -> AnySelect:
-    facts = failed_texts(shape)
-    texts = whole_sum(facts.c.texts).label("texts")
-    return select(texts).where(facts.c.revision == bindparam("revision"))
-
-
-@per_shape
-def _latencies(shape: Shape) -> AnySelect:
-    return histograms(shape, "latency_ms", by=("revision", "cache_hit"))
-
-
-async def _arm(reader: Reader, scope: Scope, revision: str) -> ArmMetrics:
-    sums, failures, latencies = await asyncio.gather(
-        reader.select(_sentiments(scope, revision=revision)),
-        reader.select(_failures(scope, revision=revision)),
-        reader.histograms(_latencies(scope)),
+    strata = tuple(
+        StratumCounts(_of_stratum(step, of, champion), _of_stratum(lately, of, champion))
+        for of in query.strata
     )
-    sentiments: dict[Sentiment, int] = dict(zip(SENTIMENTS, sums[0], strict=True))
-    computed = merged(
-        bins
-        for (of_revision, is_cached), bins in latencies.items()
-        if of_revision == revision and not is_cached
+    return RolloutMetrics(strata, compared, agreed, findings)
+
+
+async def _arms(reader: Reader, span: TimeRange, revisions: Mapping[Version, str]) -> Arms:
+    parameters = {f"{version}_revision": revisions[version] for version in VERSIONS}
+    of_outcomes: Histograms
+    of_outcomes, of_latencies = await asyncio.gather(
+        reader.histograms(outcomes(Scope(span), **parameters)),
+        reader.histograms(latencies(Scope(span), **parameters)),
     )
-    return ArmMetrics(
-        answered=sum(sentiments.values()),
-        failed=failures[0].texts,
-        computed=sum(computed.values()),
-        p95_ms=percentiles_ms(computed)["p95_ms"],
-        sentiments=sentiments,
-        latencies=computed,
-    )
+    return {
+        (version, endpoint): ArmCounts(counts, of_latencies.get((version, endpoint), {}))
+        for (version, endpoint), counts in of_outcomes.items()
+    }
+
+
+def _of_stratum(arms: Arms, stratum: Stratum, champion: Version) -> dict[Version, ArmCounts]:
+    return {
+        version: sum(
+            (
+                arms.get((version, endpoint), NOTHING)
+                for endpoint in (stratum.champion if version == champion else stratum.challenger)
+            ),
+            NOTHING,
+        )
+        for version in VERSIONS
+    }
 
 
 def _of_these_weights(
@@ -100,12 +80,3 @@ def _of_these_weights(
     ):
         findings.append(randomised.verdict.finding)
     return compared, agreed, tuple(findings)
-
-
-def _sentiment_psi(arms: Mapping[Version, ArmMetrics]) -> tuple[float | None, float | None]:
-    # In a thread and only now: importing SciPy takes half a second.
-    from stats.drift import drift_of_cells
-
-    v1, v2 = ([arms[version].sentiments[name] for name in SENTIMENTS] for version in VERSIONS)
-    drift = drift_of_cells(v1, v2, FALSE_ALARMS)
-    return drift.psi, drift.psi_noise

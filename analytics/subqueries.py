@@ -109,7 +109,7 @@ def counts(shape: Shape) -> Subquery:
     entropy_sum.
     """
     of_rows = _rows(predictions, _COUNTS_OF_ROWS)
-    return _with_version(_parts(shape, rollups, _ROLLED_UP_COUNTS, of_rows), shape)
+    return _with_version(parts(shape, rollups, _ROLLED_UP_COUNTS, of_rows), shape)
 
 
 def histograms(
@@ -120,14 +120,14 @@ def histograms(
     Its columns are `by`, and two arrays of equal length, bins and counts. A revision has a row of
     its own even if `by` does not name it. For many small groups, `histogram_rows` is faster.
     """
-    parts = [
+    of_measures = [
         part
         for name in measures
-        for part in _parts(
+        for part in parts(
             shape, rollups, _rolled_up_bins(name), _rows(predictions, _bins_of_rows(name))
         )
     ]
-    binned = union_all(*parts).subquery("binned")
+    binned = union_all(*of_measures).subquery("binned")
     # Grouped before the join, by the number of the model: by its names it takes twice as long.
     keys = [binned.c.model_version_id, *(binned.c[name] for name in by if name in binned.c)]
     added = (
@@ -169,7 +169,7 @@ def histogram_rows(shape: Shape, measure: MeasureName) -> Subquery:
             func.array_agg(binned.c.predictions).label("counts"),
         ).group_by(*keys)
 
-    return _with_version(_parts(shape, rollups, rolled_up, of_rows), shape)
+    return _with_version(parts(shape, rollups, rolled_up, of_rows), shape)
 
 
 def labels(shape: Shape) -> Subquery:
@@ -181,7 +181,7 @@ def labels(shape: Shape) -> Subquery:
     rolled_up = select(
         label_rollups.c.bucket.label("time"), *(label_rollups.c[name] for name in columns)
     )
-    return _with_version(_parts(shape, label_rollups, rolled_up, _labelled_rows), shape)
+    return _with_version(parts(shape, label_rollups, rolled_up, _labelled_rows), shape)
 
 
 def _labelled_rows(ends: Ends) -> AnySelect:
@@ -219,20 +219,20 @@ def failed_texts(shape: Shape) -> Subquery:
     of_rows = select(
         _minute(failures), failures.c.model_version_id, func.sum(failures.c.texts).label("texts")
     ).group_by("time", "model_version_id")
-    parts = _parts(shape, failure_rollups, rolled_up, _rows(failures, of_rows))
-    return _with_version(parts, shape)
+    of_shape = parts(shape, failure_rollups, rolled_up, _rows(failures, of_rows))
+    return _with_version(of_shape, shape)
 
 
 def rolled_up(shape: Shape, table: Table, *conditions: ColumnElement[bool]) -> Subquery:
     """The rows of a rollup table in a range that begins and ends with a minute."""
 
     chosen = select(table).where(*conditions)
-    parts = [
+    of_shape = [
         _of_buckets(table, chosen, size, Ends.of(number))
         for number, size in enumerate(shape.sizes)
         if size is not None
     ]
-    return union_all(*parts).subquery()
+    return union_all(*of_shape).subquery()
 
 
 def whole_sum(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> ColumnElement[int]:
@@ -260,7 +260,7 @@ def _rows(table: Table, chosen: AnySelect) -> Callable[[Ends], AnySelect]:
     return lambda ends: chosen.where(*in_range(table, ends))
 
 
-def _parts(
+def parts(
     shape: Shape, table: Table, rolled_up: AnySelect, of_rows: Callable[[Ends], AnySelect]
 ) -> list[AnySelect]:
     """A query for each segment: `rolled_up` of the rollups in `table`, or `of_rows`."""
@@ -280,8 +280,8 @@ def _of_buckets(table: Table, rolled_up: AnySelect, size: timedelta, ends: Ends)
     )
 
 
-def _with_version(parts: Sequence[AnySelect], shape: Shape) -> Subquery:
-    facts = union_all(*parts).subquery("facts")
+def _with_version(of_shape: Sequence[AnySelect], shape: Shape) -> Subquery:
+    facts = union_all(*of_shape).subquery("facts")
     return (
         select(model_versions.c.version, model_versions.c.revision, *facts.c)
         .join_from(facts, model_versions, model_versions.c.id == facts.c.model_version_id)

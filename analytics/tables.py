@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, REAL
 from sqlalchemy.schema import SchemaItem
@@ -33,6 +34,7 @@ TIME = DateTime(timezone=True)
 BUCKET_SECONDS = (60, 3_600, 86_400)
 # The columns of `predictions` that `rollups` holds histograms of.
 MEASURES = ("latency_ms", "confidence", "text_characters", "token_count")
+ARM_MEASURES = ("outcome", "latency_ms")
 _BOTH_MODELS = [f"{version}_model_version_id" for version in VERSIONS]
 
 # The first 48 bits of a UUIDv7 are its time in Unix milliseconds (RFC 9562).
@@ -128,6 +130,10 @@ predictions = _table(
     # NULL except for /predict/ab; see `assignments`.
     Column("experiment_id", SmallInteger),
     Column("subject_key", LargeBinary),
+    # The windows of the text that were read; builds of earlier releases do not write it.
+    Column("windows", SmallInteger, nullable=False, server_default=text("1")),
+    # NULL unless the rollout policy chose the version: see `arm_rollups`.
+    Column("arm_group", SmallInteger),
     Column("hash_key_id", SmallInteger),
     _one_of("endpoint", PREDICT_ENDPOINTS),
     _one_of("sentiment", SENTIMENTS),
@@ -236,6 +242,7 @@ failures = _table(
     Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), nullable=False),
     Column("endpoint", Text, nullable=False),
     Column("texts", Integer, nullable=False),
+    Column("arm_group", SmallInteger),
     _one_of("endpoint", PREDICT_ENDPOINTS),
 )
 
@@ -272,6 +279,21 @@ failure_rollups = _rollup(
     Column("texts", BigInteger, nullable=False),
 )
 
+# Counts the rows of `predictions` and `failures` with an `arm_group`: the texts that either version
+# might have answered, of which guardrails judge. Two histograms as in `rollups`; a bin is of a
+# group and of an outcome or a latency (analytics/arms.py).
+arm_rollups = _rollup(
+    "arm_rollups",
+    Column("model_version_id", SmallInteger, ForeignKey("model_versions.id"), primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    *(
+        Column(f"{measure}_{part}", ARRAY(kind), nullable=False)
+        for measure in ARM_MEASURES
+        for part, kind in (("bins", SmallInteger), ("counts", BigInteger))
+    ),
+    _one_of("endpoint", PREDICT_ENDPOINTS),
+)
+
 # Counts `compared_texts`, at the time when the text was first compared.
 comparison_rollups = _rollup(
     "comparison_rollups",
@@ -292,5 +314,5 @@ assignment_rollups = _rollup(
 )
 
 ROLLUP_TABLES = (
-    rollups, label_rollups, failure_rollups, comparison_rollups, assignment_rollups,
+    rollups, label_rollups, failure_rollups, arm_rollups, comparison_rollups, assignment_rollups,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Cache keys: two keys are equal exactly if their answers must be equal.
 
 A key does not tell its text: it holds an HMAC, by the same key as the prediction log, so that the
-row of a prediction leads to its cached answer when a person asks for the deletion of both.
+row of a prediction leads to its cached answers when a person asks for the deletion of both.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterable
 from secrets import token_bytes
 
 from core.keyed_hash import keyed_hash, text_digest
-from core.types import Version
+from core.types import LongText, Version
 
 # Part of every key; raise it when the meaning or the format of a cached value changes.
 SCHEMA_VERSION = 3
 PREFIX = "sentiment:"
+# At the end of the keys of answers to all windows of a text.
+_WINDOWS = "-windows"
 
 
 class CacheKeys:
@@ -24,18 +26,24 @@ class CacheKeys:
         """Without the secret, which comes with PostgreSQL, a process shares no answers."""
         self.secret = secret or token_bytes(32)
 
-    def key(self, version: Version, revision: str, text: str) -> str:
+    def key(
+        self, version: Version, revision: str, text: str, long_text: LongText = "truncate"
+    ) -> str:
         """The key of `text`, exactly as the model sees it, for these weights.
 
         Version and revision contain no colon and the hash has a fixed length, so two different
-        inputs share a key only in case of a collision of SHA-256.
+        inputs share a key only in case of a collision of SHA-256. The windows of a text have
+        another answer than its beginning. `refuse` has the answers of `truncate`, to texts that
+        are short enough.
         """
-        return key_of_hash(version, revision, keyed_hash(self.secret, text_digest(text)))
+        cut, whole = keys_of_hash(version, revision, keyed_hash(self.secret, text_digest(text)))
+        return whole if long_text == "windows" else cut
 
 
-def key_of_hash(version: str, revision: str, hash_: bytes) -> str:
-    """The key of a text whose keyed hash is known."""
-    return f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{hash_.hex()}"
+def keys_of_hash(version: str, revision: str, hash_: bytes) -> tuple[str, str]:
+    """The keys of the beginning and of the windows of a text whose keyed hash is known."""
+    cut = f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{hash_.hex()}"
+    return cut, cut + _WINDOWS
 
 
 def keys_of(
@@ -43,17 +51,15 @@ def keys_of(
 ) -> list[str]:
     """The keys of all answers to texts, by the versions and revisions of models.
 
-    With the `text` itself, also the key that releases before `SCHEMA_VERSION` 3 made.
+    With the `text` itself, also the keys that releases before `SCHEMA_VERSION` 3 made.
     """
+    digests = [] if text is None else [text_digest(text), text_digest(f"windows\0{text}")]
     return [
         key
         for version, revision in models
         for key in (
-            *(key_of_hash(version, revision, hash_) for hash_ in hashes),
-            *(
-                f"{PREFIX}2:{version}:{revision}:{digest.hex()}"
-                for digest in ([] if text is None else [text_digest(text)])
-            ),
+            *(key for hash_ in hashes for key in keys_of_hash(version, revision, hash_)),
+            *(f"{PREFIX}2:{version}:{revision}:{digest.hex()}" for digest in digests),
         )
     ]
 

@@ -182,6 +182,8 @@ def decode(key: str, value: bytes | str) -> Classification:
         raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from error
     if classification.revision != revision_of(key):
         raise ValueError("it is of other weights than its key")
+    if not classification.windows:
+        raise ValueError("no window of its text was computed")
     if abs(math.fsum(classification.scores.values()) - 1) > MAX_SUM_ERROR:
         raise ValueError("its scores do not add up to 1")
     return classification

@@ -30,7 +30,7 @@ ServiceError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from http.client import responses
 from typing import Any, ClassVar
@@ -188,6 +188,27 @@ class MisdirectedRequest(RequestError):
 
 class InvalidRequest(RequestError):
     status = 422
+
+
+# Of the texts of a request, so many are listed.
+MAX_REASONS = 100
+
+
+class TextTooLong(InvalidRequest):
+    """Texts are longer than the window, and `long_text` is `refuse`.
+
+    `reasons` has a message for each of them, by its index among the texts of the request.
+    """
+
+    def __init__(self, reasons: Mapping[int, str], locate: Callable[[int], str]) -> None:
+        errors = [FieldError(locate(index), message) for index, message in reasons.items()]
+        first = errors[0]
+        others = f"; and {len(errors) - 1:,} more" if len(errors) > 1 else ""
+        super().__init__(
+            f"The request breaks a rule: {first.field}: {first.message}{others}",
+            errors=errors[:MAX_REASONS],
+        )
+        self.reasons = reasons
 
 
 def describe_error(error: BaseException) -> str:

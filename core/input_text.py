@@ -7,7 +7,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-MAX_TEXT_CHARACTERS = 5_000
 MAX_SUBJECT_CHARACTERS = 200
 
 # White space, and the control characters, of which U+001C to U+001F and U+0085 are space for
@@ -45,14 +44,6 @@ def refuse_unusable(text: str) -> str:
 USABLE_PATTERN = Field(
     json_schema_extra={"pattern": rf"^[^\u0000]*[^{_BLANK}{_IGNORABLE}][^\u0000]*$"}
 )
-Text = Annotated[
-    str,
-    StringConstraints(
-        strip_whitespace=True, strict=True, min_length=1, max_length=MAX_TEXT_CHARACTERS
-    ),
-    AfterValidator(refuse_unusable),
-    USABLE_PATTERN,
-]
 Subject = Annotated[
     str,
     StringConstraints(strict=True, min_length=1, max_length=MAX_SUBJECT_CHARACTERS),

@@ -31,7 +31,7 @@ else:
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
 
 CONFIDENCE_BUCKETS = (0.34, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-TOKEN_BUCKETS = (16, 32, 64, 128, 192, 256, 384, 512)
+TOKEN_BUCKETS = (16, 32, 64, 128, 192, 256, 384, 512, 1_024, 2_048, 4_096, 8_192)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LATENCY_BUCKETS_SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,

@@ -30,7 +30,7 @@ from core.setting_types import (
     TrustedProxies,
     parse_hash_keys,
 )
-from core.types import EngineName, GoneEngine, LogFormat, Version
+from core.types import EngineName, GoneEngine, LogFormat, LongText, Version
 from core.urls import asyncpg_url, redis_py_url
 
 if TYPE_CHECKING:
@@ -142,6 +142,14 @@ class Settings(BaseSettings):
 
     max_batch_texts: int = Field(100, ge=1, le=10_000)
     """most texts in one /predict/batch"""
+    max_text_chars: int = Field(5_000, ge=1, le=200_000)
+    """most characters of a text, after stripping; a request has to fit into MAX_BODY_BYTES too"""
+    long_text: LongText = Field(
+        "truncate",
+        description="a text of more tokens than the model's window, unless a request says it; "
+        "truncate: its beginning is read; windows: all of it is read, in overlapping windows; "
+        "refuse: answer 422",
+    )
     max_body_bytes: int = Field(4_194_304, ge=65_536, le=1 << 30)
     """larger request bodies are refused (413)"""
     body_timeout_seconds: float = Field(10.0, gt=0, le=3_600)

@@ -13,6 +13,8 @@ from msgspec import Meta
 Version = Literal["v1", "v2"]
 Sentiment = Literal["negative", "neutral", "positive"]
 LogFormat = Literal["auto", "json", "text"]
+# What becomes of a text of more tokens than the window of a model.
+LongText = Literal["truncate", "windows", "refuse"]
 EngineName = Literal[
     "onnxruntime-fp32", "onnxruntime-int8", "openvino-bf16", "openvino-int8", "openvino-int8-bf16"
 ]
@@ -26,6 +28,8 @@ SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 GONE_ENGINES: tuple[GoneEngine, ...] = get_args(GoneEngine)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
+# Subjects and texts that a rollout policy assigns are in one of so many groups, by their hash.
+ARM_GROUPS = 32
 
 # The limits of a classification and of a runner's messages. Whoever decodes one checks them:
 # `runners.wire`, and the cache. They are within what the prediction log can store, which has no
@@ -34,7 +38,10 @@ Name = Annotated[str, Meta(max_length=1_000, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Generation = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-TokenCount = Annotated[int, Meta(ge=0, le=2**15 - 1)]
+# The log's column is a smallint. A longer text counts as so many tokens.
+MAX_TOKEN_COUNT = 2**15 - 1
+TokenCount = Annotated[int, Meta(ge=0, le=MAX_TOKEN_COUNT)]
+WindowCount = Annotated[int, Meta(ge=0, le=1_000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,9 @@ class Classification:
     scores: Annotated[dict[Sentiment, Probability], Meta(min_length=1)]
     token_count: TokenCount
     truncated: bool
+    # How many windows of the text were computed; 0: the text was refused for its length, and the
+    # scores mean nothing. Runners of earlier releases compute one, and do not say so.
+    windows: WindowCount = 1
 
     @property
     def sentiment(self) -> Sentiment:
@@ -169,14 +179,16 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     text_sha256: bytes | None = None  # set by the log, if TEXT_STORAGE allows it
     text: str = ""  # empty in the log, unless TEXT_STORAGE is `full`
     assignment: Assignment | None = None
+    windows: int = 1  # of the text, whose results were combined
+    long_text: LongText = "truncate"  # as requested; not in the log
+    arm_group: int | None = None  # if the policy chose the version, so either might have answered
 
     @property
     def version(self) -> Version:
         return self.model.version
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Texts of one endpoint that a model failed to answer at about the time of `id`."""
 
     id: UUID
@@ -184,6 +196,7 @@ class Failure:
     endpoint: Endpoint
     model: ModelVersion
     texts: int
+    arm_group: int | None = None  # as that of a prediction; texts of two groups are two failures
 
 
 @dataclass(frozen=True, slots=True)

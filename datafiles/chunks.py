@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
-
-from core.input_text import Text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +20,13 @@ CHUNK_ROWS = 1_024
 CHUNK_BYTES = 4 << 20
 RAW_CHARACTERS = 1_000
 
-_TEXT: TypeAdapter[str] = TypeAdapter(Text)
+
+@cache
+def _text_rule() -> TypeAdapter[str]:
+    # Imported here because it reads the settings. Their faults are told by commands, not at import.
+    from core.text_limits import Text
+
+    return TypeAdapter(Text)
 
 
 class InvalidInput(ValueError):
@@ -108,7 +113,7 @@ def checked_text(value: object) -> str:
         UnusableRow: the text is blank, too long, no string, or contains a NUL character.
     """
     try:
-        return _TEXT.validate_python(value)
+        return _text_rule().validate_python(value)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise UnusableRow(f"text: {message}") from None

@@ -25,6 +25,7 @@ from rollout.guardrails import GuardrailResult
 from rollout.live import LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy
 from rollout.record import PolicyRecord
+from rollout.sensitivity import StepSensitivity
 from rollout.store import PolicyStore
 
 
@@ -36,6 +37,7 @@ class Outcome:
     changes: list[Change]
     subjects_moved_percent: float
     dry_run: bool
+    steps: Sequence[StepSensitivity] = ()  # of a dry run with a schedule
 
 
 class RolloutAdmin:
@@ -139,6 +141,8 @@ class RolloutAdmin:
         moved = subjects_moved_percent(*policies)
         outcome = Outcome(record, differences(*policies), moved, dry_run)
         if dry_run:
-            return replace(outcome, record=replace(record, version=before.version))
+            steps = await self._controller.sensitivities(record.policy, self._clock())
+            record = replace(record, version=before.version)
+            return replace(outcome, record=record, steps=steps)
         await self._live.replace(record)
         return outcome

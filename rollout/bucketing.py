@@ -8,7 +8,7 @@ from secrets import token_bytes
 from typing import NamedTuple
 
 from core.keyed_hash import subject_digest
-from core.types import Split, Version
+from core.types import ARM_GROUPS, Split, Version
 from rollout.policy import RolloutPolicy
 
 _BUCKETS = 10_000
@@ -52,6 +52,16 @@ def is_shadowed(policy: RolloutPolicy, text: str) -> bool:
     """Whether the challenger classifies this text of /predict too."""
     share = policy.shadow_percent
     return share > 0 and _is_below(share, _text_key(text, f"shadow {policy.salt}"))
+
+
+def arm_group(key: bytes) -> int:
+    """The group of a key, by other bits than its version: see `stats.exceedance.GROUPS`."""
+    return key[-1] % ARM_GROUPS
+
+
+def text_group(policy: RolloutPolicy, text: str) -> int:
+    """The group of a text of /predict or of shadow traffic."""
+    return arm_group(_text_key(text, policy.salt))
 
 
 def subject_key(subject: str, salt: str) -> bytes:

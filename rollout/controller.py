@@ -6,28 +6,30 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from core.background import Background
 from core.errors import DatabaseUnavailable, PolicyConflict, describe_error
 from core.types import Version
 from rollout.changes import Action, rolled_back, step_ends, stepped
+from rollout.evidence import evidence
 from rollout.guardrails import GuardrailResult, evaluate
 from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import PolicyRecord
+from rollout.sensitivity import StepSensitivity, sensitivities
 from rollout.store import PolicyStore
-from stats.arm_metrics import RolloutMetrics
+from stats.arm_metrics import EvidenceQuery, RolloutMetrics, Stratum
 
 logger = logging.getLogger("bentoml.sentiment.rollout")
 
 CHECK_SECONDS = 5.0
+# The traffic by which a dry run says what a schedule would notice.
+TRAFFIC = timedelta(hours=1)
 AUTHOR = "guardrails"
 
-# The metrics from a moment of each version until now, for the revisions that the runners hold.
-MetricsSource = Callable[
-    [Mapping[Version, datetime], datetime, Mapping[Version, str]], Awaitable[RolloutMetrics]
-]
+# The evidence about a champion and its challenger, for the revisions that the runners hold.
+MetricsSource = Callable[[EvidenceQuery, Version, Mapping[Version, str]], Awaitable[RolloutMetrics]]
 
 
 class RolloutController(Background):
@@ -58,8 +60,23 @@ class RolloutController(Background):
         revisions = self._revisions()
         if len(revisions) < 2:
             return None
-        measured = await self._measure(_since(record), now, revisions)
+        measured = await self._measure(evidence(record, now), policy.champion, revisions)
         return await asyncio.to_thread(evaluate, policy.champion, policy.guardrails, measured)
+
+    async def sensitivities(self, policy: RolloutPolicy, now: datetime) -> list[StepSensitivity]:
+        """What each step of a schedule would notice at the traffic of the last hour.
+
+        Raises:
+            DatabaseUnavailable: the traffic cannot be read.
+        """
+        revisions = self._revisions()
+        if policy.schedule is None or len(revisions) < 2:
+            return []
+        lately = Stratum(policy.schedule.routes, policy.schedule.routes)
+        query = EvidenceQuery((lately,), now - TRAFFIC, now, now, now)
+        measured = await self._measure(query, policy.champion, revisions)
+        texts = sum(arm.texts for arm in measured.strata[0].step.values())
+        return await asyncio.to_thread(sensitivities, policy, texts / TRAFFIC.total_seconds())
 
     async def reconcile(self, now: datetime) -> None:
         """Roll back if a guardrail fails; go to the next step if all pass and the step has held.
@@ -109,18 +126,6 @@ class RolloutController(Background):
             except Exception:  # the edge of a loop, which goes on
                 logger.exception("the guardrails cannot be evaluated: unexpected error")
             await asyncio.sleep(CHECK_SECONDS)
-
-
-def _since(record: PolicyRecord) -> dict[Version, datetime]:
-    """When the metrics of each version begin.
-
-    The challenger's begin with the step. The champion's begin with the schedule, because its
-    traffic fades.
-    """
-    policy, progress = record.policy, record.policy.progress
-    if progress is None:
-        return {policy.champion: record.created_at, policy.challenger: record.created_at}
-    return {policy.champion: progress.started, policy.challenger: progress.since}
 
 
 def _step(policy: RolloutPolicy) -> str:

@@ -1,7 +1,8 @@
 """Guardrails: each passes, fails, or is pending while it has too little data.
 
-Shares are compared by their Wilson intervals, so that a failure is more than chance: the end of
-the interval that favours the challenger has to be past the limit.
+Champion and challenger are compared over texts that either might have answered, in the same
+windows, by an interval of their difference (`stats.exceedance`). So a burst or a load that hits
+both is no difference.
 """
 
 from __future__ import annotations
@@ -9,20 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from core.types import Version
+from core.types import SENTIMENTS, Version
 from rollout.policy import Guardrails, other
-from stats.arm_metrics import RolloutMetrics
-from stats.outcomes import Interval
+from stats.arm_metrics import LATENCY_VALUES, ArmCounts, RolloutMetrics, StratumCounts
 
 GuardrailName = Literal["errors", "latency", "sentiments", "agreement", "accuracy", "split"]
 State = Literal["pass", "pending", "fail"]
 
-# The guardrails are evaluated every few seconds: 1 in 10,000 evaluations may fail by chance.
+# Of the agreement, which is looked at every few seconds: 1 in 10,000 looks may fail by chance.
 CONFIDENCE = 0.9998
 # A smaller difference never fails, whatever the ratio: no user notices it.
 LEAST_LATENCY_MS = 5.0
-# By definition, this share of the answers is slower than the 95th percentile.
-SLOWEST_SHARE = 0.05
 
 
 class GuardrailResult(NamedTuple):
@@ -42,6 +40,17 @@ class _Rollout(NamedTuple):
     measured: RolloutMetrics
 
 
+class _Arms(NamedTuple):
+    """Champion and challenger in one stratum."""
+
+    champion: ArmCounts
+    challenger: ArmCounts
+
+
+_Finding = tuple[State, str]
+_STATES: tuple[State, ...] = ("fail", "pending", "pass")
+
+
 def evaluate(
     champion: Version, limits: Guardrails, measured: RolloutMetrics
 ) -> list[GuardrailResult]:
@@ -50,56 +59,93 @@ def evaluate(
     return [GuardrailResult(name, *check(rollout)) for name, check in _CHECKS.items()]
 
 
-def _errors(rollout: _Rollout) -> tuple[State, str]:
-    champion = rollout.measured.arms[rollout.champion]
-    challenger = rollout.measured.arms[rollout.challenger]
-    requested = challenger.answered + challenger.failed
-    of_champion = champion.answered + champion.failed
-    champion_share = champion.failed / of_champion if of_champion else 0.0
-    allowed = rollout.limits.max_error_rate_increase + champion_share
-    sentence = (
-        f"{rollout.challenger} did not answer {challenger.failed:,} of {requested:,} texts; "
-        f"{allowed:.2%} are allowed"
-    )
-    if _share(challenger.failed, requested).low > allowed:
-        return "fail", sentence
-    return "pass" if requested >= rollout.limits.min_predictions else "pending", sentence
+def _of_strata(rollout: _Rollout, check: Callable[[_Rollout, StratumCounts], _Finding]) -> _Finding:
+    """The worst finding of the strata."""
+    found = [check(rollout, stratum) for stratum in rollout.measured.strata]
+    if not found:
+        return "pass", "no text might have been answered by either version"
+    return min(found, key=lambda finding: _STATES.index(finding[0]))
 
 
-def _latency(rollout: _Rollout) -> tuple[State, str]:
+def _arms(rollout: _Rollout, window: Mapping[Version, ArmCounts]) -> _Arms:
+    return _Arms(window[rollout.champion], window[rollout.challenger])
+
+
+def _errors(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
+    from stats.exceedance import failures_exceed, failures_jump, failures_of  # imports SciPy
+
     limits = rollout.limits
-    before = rollout.measured.arms[rollout.champion]
-    now = rollout.measured.arms[rollout.challenger]
-    if now.p95_ms is None or before.p95_ms is None:
+    for window, exceeds, when in (
+        (stratum.lately, failures_jump, " in the last minutes"),
+        (stratum.step, failures_exceed, ""),
+    ):
+        arms = _arms(rollout, window)
+        sentence = (
+            f"{rollout.challenger} did not answer {arms.challenger.failed:,} of "
+            f"{arms.challenger.texts:,} texts{when}, {rollout.champion} {arms.champion.failed:,} "
+            f"of {arms.champion.texts:,}; {limits.max_error_rate_increase:.2%} more are allowed"
+        )
+        champion, challenger = failures_of(arms.champion), failures_of(arms.challenger)
+        is_enough = arms.challenger.texts >= limits.min_predictions
+        if is_enough and exceeds(champion, challenger, limits.max_error_rate_increase):
+            return "fail", sentence
+    return _if_enough(rollout, arms.challenger.texts), sentence
+
+
+def _latency(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
+    import numpy as np
+
+    from stats.exceedance import latency_exceeds  # imports SciPy
+
+    limits = rollout.limits
+    arms = _arms(rollout, stratum.step)
+    if not arms.champion.computed or not arms.challenger.computed:
         return "pass", "one version has not computed any answer"
-    sentence = (
-        f"{rollout.challenger} takes {now.p95_ms:.0f} ms (p95 of {now.computed:,} computed "
-        f"answers), {rollout.champion} {before.p95_ms:.0f} ms; {limits.max_latency_ratio:g} times "
-        "that is allowed"
+    champion, challenger = (np.array(arm.latency_table(), dtype=np.float64) for arm in arms)
+    slow = latency_exceeds(
+        champion, challenger, np.array(LATENCY_VALUES), limits.max_latency_ratio, LEAST_LATENCY_MS
     )
-    # If more than 1 in 20 answers are slower than the limit, so is the challenger's p95.
-    limit_ms = max(limits.max_latency_ratio * before.p95_ms, before.p95_ms + LEAST_LATENCY_MS)
-    slower = _share(now.slower_than(limit_ms), now.computed)
-    enough = before.computed >= limits.min_predictions
-    return "fail" if enough and slower.low > SLOWEST_SHARE else "pass", sentence
-
-
-def _sentiments(rollout: _Rollout) -> tuple[State, str]:
-    psi, noise = rollout.measured.sentiment_psi, rollout.measured.sentiment_psi_noise
-    allowed = rollout.limits.max_sentiment_drift
-    if psi is None or noise is None:
-        return "pass", "one version has not answered any text"
     sentence = (
-        f"the sentiments of {rollout.challenger} are {psi:.2f} (PSI) from the champion's; "
+        f"{rollout.challenger} takes longer than {slow.limit:.0f} ms, "
+        f"{limits.max_latency_ratio:g} times the {slow.quantile:.0f} ms (p95) of "
+        f"{rollout.champion}, for {slow.challenger_share:.1%} of {arms.challenger.computed:,} "
+        "computed answers; 5 % are allowed"
+    )
+    if min(arm.computed for arm in arms) < limits.min_predictions:
+        # Answers of the cache take no time worth comparing, and a rollout must not wait for others.
+        return "pass", sentence
+    return "fail" if slow.exceeds else "pass", sentence
+
+
+def _sentiments(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
+    from stats.exceedance import psi_at_least, sentiments_of  # imports SciPy
+
+    arms = _arms(rollout, stratum.step)
+    answered = arms.challenger.texts - arms.challenger.failed
+    least, allowed = (
+        float(psi_at_least(sentiments_of(arms.champion), sentiments_of(arms.challenger))),
+        rollout.limits.max_sentiment_drift,
+    )
+    sentence = (
+        f"the sentiments of {rollout.challenger} ({_mix(arms.challenger)}) are at least "
+        f"{least:.3f} (PSI) from those of {rollout.champion} ({_mix(arms.champion)}); "
         f"{allowed:g} is allowed"
     )
-    answered = rollout.measured.arms[rollout.challenger].answered
-    if answered < rollout.limits.min_predictions:
-        return "pending", sentence
-    return "fail" if psi > max(allowed, noise) else "pass", sentence
+    if f"{rollout.challenger}_better" in rollout.measured.findings:
+        return "pass", f"{sentence}, but labels show that {rollout.challenger} is better"
+    state = _if_enough(rollout, answered)
+    return "fail" if state == "pass" and least > allowed else state, sentence
 
 
-def _agreement(rollout: _Rollout) -> tuple[State, str]:
+def _mix(arm: ArmCounts) -> str:
+    totals = [sum(column) for column in zip(*arm.outcome_table(), strict=True)][: len(SENTIMENTS)]
+    answered = max(sum(totals), 1)
+    return " : ".join(f"{total / answered:.0%}" for total in totals)
+
+
+def _agreement(rollout: _Rollout) -> _Finding:
+    from stats.wilson import wilson_interval  # imports SciPy
+
     agreed, compared = rollout.measured.agreed, rollout.measured.compared
     required = rollout.limits.min_agreement
     if not compared:
@@ -107,10 +153,12 @@ def _agreement(rollout: _Rollout) -> tuple[State, str]:
     sentence = (
         f"both versions agree on {agreed:,} of {compared:,} texts; {required:.0%} are required"
     )
-    return "fail" if _share(agreed, compared).high < required else "pass", sentence
+    share = wilson_interval(agreed, compared, CONFIDENCE)
+    is_low = share is not None and share.high < required
+    return "fail" if is_low and compared >= rollout.limits.min_predictions else "pass", sentence
 
 
-def _accuracy(rollout: _Rollout) -> tuple[State, str]:
+def _accuracy(rollout: _Rollout) -> _Finding:
     champion, challenger = rollout.champion, rollout.challenger
     if not rollout.limits.judge_accuracy:
         return "pass", "accuracy is not judged"
@@ -119,24 +167,21 @@ def _accuracy(rollout: _Rollout) -> tuple[State, str]:
     return "pass", f"no test found {challenger} less accurate"
 
 
-def _split(rollout: _Rollout) -> tuple[State, str]:
+def _split(rollout: _Rollout) -> _Finding:
     if "sample_ratio_mismatch" in rollout.measured.findings:
         return "fail", "subjects are not split as the weights say, according to /analytics/ab"
     return "pass", "subjects are split as the weights say"
 
 
-_CHECKS: Mapping[GuardrailName, Callable[[_Rollout], tuple[State, str]]] = {
-    "errors": _errors,
-    "latency": _latency,
-    "sentiments": _sentiments,
+def _if_enough(rollout: _Rollout, texts: int) -> State:
+    return "pass" if texts >= rollout.limits.min_predictions else "pending"
+
+
+_CHECKS: Mapping[GuardrailName, Callable[[_Rollout], _Finding]] = {
+    "errors": lambda rollout: _of_strata(rollout, _errors),
+    "latency": lambda rollout: _of_strata(rollout, _latency),
+    "sentiments": lambda rollout: _of_strata(rollout, _sentiments),
     "agreement": _agreement,
     "accuracy": _accuracy,
     "split": _split,
 }
-
-
-def _share(count: int, of: int) -> Interval:
-    """The share of `count`, as an interval; every share is possible of nothing."""
-    from stats.wilson import wilson_interval  # imports SciPy
-
-    return wilson_interval(count, of, CONFIDENCE) or Interval(0, 1)

@@ -95,19 +95,21 @@ class Weights(_Document):
 class Guardrails(_Document):
     """The limits of the challenger; a failed guardrail sends all traffic to the champion.
 
-    A guardrail needs `min_predictions`, and fails only beyond chance (docs/rollout.md).
+    A guardrail needs `min_predictions` of the challenger, to pass and to fail, and fails only
+    beyond chance (docs/rollout.md).
     """
 
-    min_predictions: Annotated[int, Field(ge=10, le=1_000_000)] = 100
+    min_predictions: Annotated[int, Field(ge=10, le=1_000_000)] = 30
     max_error_rate_increase: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
     """how far the challenger's share of unanswered texts may exceed the champion's"""
     max_latency_ratio: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = Field(
-        1.5,
+        1.3,
         description="95th percentile latency of the challenger's computed answers, as a multiple "
         "of the champion's",
     )
-    max_sentiment_drift: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.2
-    """Population Stability Index of the challenger's sentiments against those of the champion"""
+    max_sentiment_drift: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.02
+    """Population Stability Index of the challenger's sentiments against the champion's: 0.04 for
+    a share of 0.6 against 0.5"""
     min_agreement: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.8
     """share of the compared texts on which both versions agree"""
     judge_accuracy: bool = True

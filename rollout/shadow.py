@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from core import metrics
 from core.background import Background
-from core.errors import DeadlineExceeded, Overloaded, ServiceError
+from core.errors import DeadlineExceeded, Overloaded, ServiceError, TextTooLong
 from core.request_context import deadline_in
 from core.types import Prediction
 
@@ -47,7 +47,7 @@ class Shadow(Background):
         try:
             async with deadline_in(TIMEOUT_SECONDS):
                 await self._compare(prediction)
-        except (Overloaded, DeadlineExceeded):
+        except (Overloaded, DeadlineExceeded, TextTooLong):
             return "skipped"
         except (ServiceError, TimeoutError):
             return "failed"

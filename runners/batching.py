@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Protocol
 
 from bentoml.exceptions import ServiceUnavailable
@@ -20,18 +21,24 @@ from tokenizers import Encoding
 
 from core import metrics, tracing
 from core.heartbeat import Work
-from core.types import Classification, Version
+from core.types import Classification, LongText, Version
 from runners.cpu import lower_priority
 from runners.lanes import Lane
 from runners.queue import Call, Entry, TextQueue
+from runners.windows import windows_of
 
 
 class Model(Protocol):
     """Tokenises and computes; each stream calls `compute` from its own thread."""
 
+    @property
+    def max_tokens(self) -> int: ...
+
     def encode(self, texts: Sequence[str]) -> list[Encoding]: ...
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]: ...
+
+    def refuse(self, token_count: int) -> Classification: ...
 
 
 class TokenBatcher:
@@ -54,7 +61,12 @@ class TokenBatcher:
             thread.start()
 
     async def classify(
-        self, texts: Sequence[str], *, timeout_seconds: float, lane: Lane = "interactive"
+        self,
+        texts: Sequence[str],
+        *,
+        timeout_seconds: float,
+        lane: Lane = "interactive",
+        long_text: LongText = "truncate",
     ) -> list[Classification]:
         """Classify `texts`, at least one; the results are in their order.
 
@@ -66,7 +78,11 @@ class TokenBatcher:
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self.submit(
-                    texts, timeout_seconds=timeout_seconds, lane=lane, trace=tracing.current()
+                    texts,
+                    timeout_seconds=timeout_seconds,
+                    lane=lane,
+                    trace=tracing.current(),
+                    long_text=long_text,
                 )
         except TimeoutError as error:
             raise ServiceUnavailable(f"not done in {timeout_seconds:.1f} s") from error
@@ -78,6 +94,7 @@ class TokenBatcher:
         timeout_seconds: float,
         lane: Lane,
         trace: SpanContext | None,
+        long_text: LongText = "truncate",
     ) -> asyncio.Future[list[Classification]]:
         """Put `texts`, at least one, into the queue; the future gets the results in their order.
 
@@ -96,6 +113,8 @@ class TokenBatcher:
             now,
             trace,
             tracing.now_ns(),
+            long_text=long_text,
+            window=self._model.max_tokens,
         )
         with self._changed:
             if self._closing or self._draining:
@@ -165,16 +184,28 @@ class TokenBatcher:
         began_ns = tracing.now_ns()
         try:
             encodings = self._model.encode(call.texts)
+            windows = [windows_of(encoding, call.long_text) for encoding in encodings]
         except Exception as error:  # noqa: BLE001  the edge of a thread: the caller gets it
             with self._changed:
                 self._queue.forget(call)
             _finish([(call, error)])
             return
         tracing.record("tokenise", call.trace, began_ns, {"texts": len(call.texts)})
-        call.results = [None] * len(call.texts)
         with self._changed:
-            self._queue.add_tokenised(call, encodings)
-            self._changed.notify(len(encodings))
+            self._queue.add_tokenised(call, windows)
+            self._changed.notify(call.rows)
+        if not call.rows:
+            _finish([(call, self._results(call))])
+
+    def _results(self, call: Call) -> list[Classification]:
+        """The results of a call whose rows are all computed, one for each text."""
+        rows = iter(call.results)
+        return [
+            windows.join([row for row in islice(rows, count) if row is not None])
+            if (count := len(windows.encodings))
+            else self._model.refuse(windows.token_count)
+            for windows in call.windows
+        ]
 
     def _take(self) -> list[Entry]:
         now = time.monotonic()
@@ -218,13 +249,7 @@ class TokenBatcher:
             for entry, result in pairs:
                 entry.call.results[entry.row] = result
                 entry.call.missing -= 1
-        _finish(
-            [
-                (call, [result for result in call.results if result is not None])
-                for call in calls
-                if not call.missing
-            ]
-        )
+        _finish([(call, self._results(call)) for call in calls if not call.missing])
 
 
 def _finish(outcomes: Sequence[tuple[Call, list[Classification] | Exception]]) -> None:

@@ -12,7 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from core import metrics, tracing
 from core.errors import DeadlineExceeded, RunnerUnavailable, describe_error
-from core.types import Classification, Version
+from core.types import Classification, LongText, Version
 from runners.lanes import Lane
 from runners.transport import CONNECTION_FAILURES, RUNNER_FAILURES, RunnerApi
 
@@ -37,7 +37,11 @@ class RunnerCalls:
         self._timeout_seconds = timeout_seconds
 
     async def send(
-        self, texts: Sequence[str], lane: Lane, deadline_seconds: float
+        self,
+        texts: Sequence[str],
+        lane: Lane,
+        deadline_seconds: float,
+        long_text: LongText = "truncate",
     ) -> list[Classification]:
         """Have `texts`, at least one, classified.
 
@@ -50,10 +54,10 @@ class RunnerCalls:
         deadline = time.monotonic() + seconds
         try:
             try:
-                return await self._attempt(texts, lane, deadline)
+                return await self._attempt(texts, lane, deadline, long_text)
             except CONNECTION_FAILURES:
                 # Made only here: the first attempt of nearly every call succeeds.
-                return await AsyncRetrying(**RETRY)(self._attempt, texts, lane, deadline)
+                return await AsyncRetrying(**RETRY)(self._attempt, texts, lane, deadline, long_text)
         except RUNNER_FAILURES as error:
             if lane == "bulk" and time.monotonic() >= deadline:
                 # The deadline is the request's own, which may be a millisecond: no runner failed.
@@ -63,9 +67,11 @@ class RunnerCalls:
             raise RunnerUnavailable(message) from error
 
     async def _attempt(
-        self, texts: Sequence[str], lane: Lane, deadline: float
+        self, texts: Sequence[str], lane: Lane, deadline: float, long_text: LongText
     ) -> list[Classification]:
         metrics.runner_calls.labels(self._version).inc()
         attributes = {"version": self._version, "texts": len(texts)}
         with tracing.span("runner.call", attributes, kind=SpanKind.CLIENT):
-            return await self._runner.classify(list(texts), deadline - time.monotonic(), lane)
+            return await self._runner.classify(
+                list(texts), deadline - time.monotonic(), lane, long_text
+            )

@@ -13,6 +13,7 @@ from core.types import Classification
 from runners.engines.engine import Engine
 from runners.model_store import SavedModel
 from runners.packing import MAX_BATCH_TOKENS, pack
+from runners.windows import overlap_of, unread
 
 WARM_UP_TEXTS = ("Warm.", "A sentence of the usual length, to touch every code path. " * 4)
 
@@ -25,7 +26,8 @@ class Classifier:
         self._to_scores = _scores_of(model)
         self.engine = engine
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
-        self._tokenizer.enable_truncation(model.max_tokens)
+        # The first window of a long text does not depend on the overlap with the next one.
+        self._tokenizer.enable_truncation(model.max_tokens, stride=overlap_of(model.max_tokens))
         self._tokenizer.no_padding()
 
     @property
@@ -67,6 +69,10 @@ class Classifier:
             self._classification(encoding, scores)
             for encoding, scores in zip(encodings, probabilities.tolist(), strict=True)
         ]
+
+    def refuse(self, token_count: int) -> Classification:
+        """The result of a text that is refused because of its length in tokens."""
+        return unread(self._model.revision, self.engine.name, self._model.labels, token_count)
 
     def pad(self, encodings: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Ids and attention mask of a batch, each of shape (rows, tokens of the longest)."""

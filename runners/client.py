@@ -11,7 +11,7 @@ from core import metrics, tracing
 from core.background import Background
 from core.errors import RunnerUnavailable, describe_error
 from core.request_context import remaining_seconds
-from core.types import Classification, DesiredModel, RunnerDescription, Version
+from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
 from runners.admission import Admission, AdmissionRejected, QueueBounds
 from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
@@ -85,7 +85,9 @@ class RunnerClient(Background):
         return self._admission.is_idle
 
     @contextlib.contextmanager
-    def admit(self, texts: Sequence[str], lane: Lane | None = None) -> Iterator[None]:
+    def admit(
+        self, texts: Sequence[str], long_text: LongText = "truncate", *, lane: Lane | None = None
+    ) -> Iterator[None]:
         """Reserve room for `texts`, at least one; classify them inside the block.
 
         Without a `lane`, their tokens decide.
@@ -94,7 +96,7 @@ class RunnerClient(Background):
             Overloaded: they would wait too long.
             DeadlineExceeded: they would wait past the deadline of the request.
         """
-        tokens = estimated_tokens(texts)
+        tokens = self._tokens(texts, long_text)
         lane = lane or lane_of(tokens)
         try:
             with self._admission.admit(
@@ -107,8 +109,13 @@ class RunnerClient(Background):
     def _deadline_seconds(self) -> float:
         return min(remaining_seconds(), self._timeout_seconds)
 
+    def _tokens(self, texts: Sequence[str], long_text: LongText) -> int:
+        known = self.last_description
+        window = known.max_tokens if known is not None else None
+        return estimated_tokens(texts, window, long_text)
+
     async def classify(
-        self, texts: Sequence[str], lane: Lane | None = None
+        self, texts: Sequence[str], long_text: LongText = "truncate", *, lane: Lane | None = None
     ) -> list[Classification]:
         """Classify `texts`, which were admitted; the i-th result belongs to the i-th text.
 
@@ -116,11 +123,11 @@ class RunnerClient(Background):
             RunnerUnavailable: the runner is down, or failed.
             DeadlineExceeded: the deadline of a bulk request passed.
         """
-        tokens = estimated_tokens(texts)
+        tokens = self._tokens(texts, long_text)
         lane = lane or lane_of(tokens)
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
         with tracing.span("classify", attributes):
-            results = await self._calls.send(texts, lane, self._deadline_seconds())
+            results = await self._calls.send(texts, lane, self._deadline_seconds(), long_text)
         known = self.last_description
         if known is not None and results[0].revision != known.revision:
             self._refresh_now.set()

@@ -163,7 +163,9 @@ def answers_of(runner: Any, batcher: Callable[[], Batcher]) -> Answers:
 
     async def answer_classify(body: bytes) -> bytes:
         call = wire.decode(body, wire.Classify)
-        results = await cls.classify.func(runner, call.texts, call.timeout_seconds, call.lane)
+        results = await cls.classify.func(
+            runner, call.texts, call.timeout_seconds, call.lane, call.long_text
+        )
         return wire.encode(wire.Results(results))
 
     async def answer_describe(body: bytes) -> bytes:

@@ -10,7 +10,7 @@ import time
 import aiohttp
 
 from core.errors import describe_error
-from core.types import Classification, RunnerDescription
+from core.types import Classification, LongText, RunnerDescription
 from runners.lanes import Lane
 from runners.transport import RUNNER_FAILURES, RemoteRunner
 
@@ -54,7 +54,12 @@ class Host:
         return not self._calls
 
     async def call(
-        self, texts: list[str], tokens: int, timeout_seconds: float, lane: Lane
+        self,
+        texts: list[str],
+        tokens: int,
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",
     ) -> list[Classification]:
         """Have the host classify `texts`; `tokens` are added to its workload.
 
@@ -67,7 +72,7 @@ class Host:
         self._last_call_at = time.monotonic()
         try:
             async with cancellation:
-                return await self.runner.classify(texts, timeout_seconds, lane)
+                return await self.runner.classify(texts, timeout_seconds, lane, long_text)
         except TimeoutError:
             if cancellation.expired():
                 raise HostLost(f"{self.url} does not answer") from None

@@ -21,7 +21,7 @@ import aiohttp
 
 from core import metrics
 from core.errors import describe_error
-from core.types import Classification, DesiredModel, RunnerDescription, Version
+from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
 from runners.host_health import Host
 from runners.lanes import Lane, estimated_tokens
 from runners.transport import CONNECTION_FAILURES, RemoteRunner
@@ -84,7 +84,11 @@ class RunnerHosts:
         self._leaving: list[Host] = []
 
     async def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: list[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",
     ) -> list[Classification]:
         """Have `texts` classified by the host that will be done first.
 
@@ -94,12 +98,13 @@ class RunnerHosts:
             aiohttp.ClientConnectionError: no host can be reached.
         """
         deadline = time.monotonic() + timeout_seconds
-        tokens = estimated_tokens(texts)
         failed: set[str] = set()
         while True:
             host = self._choose(failed)
+            window = host.description.max_tokens if host.description else None
+            tokens = estimated_tokens(texts, window, long_text)
             try:
-                return await host.call(texts, tokens, deadline - time.monotonic(), lane)
+                return await host.call(texts, tokens, deadline - time.monotonic(), lane, long_text)
             except CONNECTION_FAILURES:
                 host.is_up = False
                 failed.add(host.url)

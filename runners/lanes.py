@@ -6,8 +6,11 @@ first come, first served.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
+
+from core.types import LongText
 
 Lane = Literal["interactive", "bulk"]
 LANES: tuple[Lane, ...] = get_args(Lane)
@@ -16,16 +19,22 @@ LANES: tuple[Lane, ...] = get_args(Lane)
 INTERACTIVE_TOKENS = 1_024
 _CHARACTERS_PER_TOKEN = 4
 _SPECIAL_TOKENS = 2
-_MAX_TOKENS = 512
+# The window of most models, and of those whose runner does not tell it.
+USUAL_WINDOW = 512
 
 
-def estimated_tokens(texts: Sequence[str]) -> int:
-    """Estimate the tokens of English `texts`; only runners have the tokenizer.
+def estimated_tokens(
+    texts: Sequence[str], window: int | None = USUAL_WINDOW, long_text: LongText = "truncate"
+) -> int:
+    """Estimate the tokens of English `texts` that are computed; only runners have the tokenizer.
+
+    `window` is the most tokens of a text that the model reads at once.
 
     An error of the estimate cancels out: the throughput is measured in the same estimated tokens.
     """
-    return sum(
-        min(_MAX_TOKENS, _SPECIAL_TOKENS + len(text) // _CHARACTERS_PER_TOKEN) for text in texts
+    most = math.inf if long_text == "windows" else window or USUAL_WINDOW
+    return int(
+        sum(min(most, _SPECIAL_TOKENS + len(text) // _CHARACTERS_PER_TOKEN) for text in texts)
     )
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from opentelemetry.trace import SpanContext
 from tokenizers import Encoding
 
-from core.types import Classification
-from runners.lanes import LANES, Lane, estimated_tokens
+from core.types import Classification, LongText
+from runners.lanes import LANES, Lane, estimated_tokens, lane_of
 from runners.packing import neighbourhood
+from runners.windows import Windows
 
 # How many texts of a lane are tokenised ahead of their batch, and are candidates for it. With more,
 # newer texts of a fitting length overtake for longer. To 256 clients that send texts of any length,
@@ -35,13 +36,19 @@ class Call:
     submitted: float
     trace: SpanContext | None = None
     submitted_ns: int = 0
+    long_text: LongText = "truncate"
+    window: int | None = None
     missing: int = 0
     tokens: int = 0
+    # The windows of all texts, in their order, are the rows. Until the texts are tokenised, each
+    # counts as one row.
+    rows: int = 0
+    windows: Sequence[Windows] = ()
     results: list[Classification | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.missing = len(self.texts)
-        self.tokens = estimated_tokens(self.texts)
+        self.rows = self.missing = len(self.texts)
+        self.tokens = estimated_tokens(self.texts, self.window, self.long_text)
 
     def is_abandoned(self, now: float) -> bool:
         """Whether it was cancelled, has failed, or is past its deadline."""
@@ -50,7 +57,7 @@ class Call:
 
 @dataclass(slots=True, order=True)
 class Entry:
-    """A text of a call. Entries are ordered by length, as the queue keeps them."""
+    """A row of a call: a text, or a window of one. The queue orders them by length."""
 
     tokens: int
     number: int
@@ -123,8 +130,23 @@ class TextQueue:
                 self._abandon(call, len(call.texts))
         return None
 
-    def add_tokenised(self, call: Call, encodings: Sequence[Encoding]) -> None:
-        """Add the texts of a call that was tokenised."""
+    def add_tokenised(self, call: Call, windows: Sequence[Windows]) -> None:
+        """Add the texts of a call that was tokenised.
+
+        Many windows wait in the bulk lane, however few tokens their text was estimated to have.
+        """
+        encodings = [encoding for text in windows for encoding in text.encodings]
+        self._remove(call, call.rows)
+        call.windows, call.rows, call.missing = windows, len(encodings), len(encodings)
+        call.results = [None] * len(encodings)
+        if len(encodings) > len(windows):
+            call.tokens = sum(len(encoding.ids) for encoding in encodings)
+            if lane_of(call.tokens) == "bulk":
+                call.lane = "bulk"
+        if not encodings:
+            return
+        self._lanes[call.lane].texts += call.rows
+        self._lanes[call.lane].tokens += call.tokens
         # The longest texts first: the end of the call would wait for them.
         for row in sorted(range(len(encodings)), key=lambda row: -len(encodings[row].ids)):
             entry = Entry(len(encodings[row].ids), self._next_number, row, encodings[row], call)
@@ -134,7 +156,7 @@ class TextQueue:
 
     def forget(self, call: Call) -> None:
         """Forget a call that could not be tokenised."""
-        self._remove(call, len(call.texts))
+        self._remove(call, call.rows)
 
     def take(self, now: float) -> list[Entry]:
         """Take the next batch out of the queue.
@@ -192,6 +214,6 @@ class TextQueue:
     def _remove(self, call: Call, texts: int) -> None:
         lane = self._lanes[call.lane]
         lane.texts -= texts
-        lane.tokens -= call.tokens * texts // len(call.texts)
+        lane.tokens -= call.tokens * texts // call.rows
         if not lane.texts:
             lane.tokens = 0  # drops the rest of the rounding

@@ -14,7 +14,7 @@ from core.heartbeat import heartbeat
 from core.setting_checks import settings_for_serving
 from core.settings import Settings
 from core.tracing import start_tracing, stop_tracing
-from core.types import Classification, DesiredModel, RunnerDescription, Version
+from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
 from runners.chosen_model import chosen_model
 from runners.endpoints import CLASSIFY_PATH, Answers, answers_of
 from runners.first_series import start_runner_series
@@ -71,10 +71,16 @@ class SentimentRunner:
 
     @bentoml.api(route=CLASSIFY_PATH)
     async def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: list[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",
     ) -> list[Classification]:
         """Classify `texts`; the i-th `Classification` belongs to the i-th text."""
-        return await self._slot.batcher.classify(texts, timeout_seconds=timeout_seconds, lane=lane)
+        return await self._slot.batcher.classify(
+            texts, timeout_seconds=timeout_seconds, lane=lane, long_text=long_text
+        )
 
     @bentoml.api
     async def describe(self) -> RunnerDescription:

@@ -25,7 +25,7 @@ import aiohttp
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core import tracing
-from core.types import Classification, DesiredModel, RunnerDescription
+from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners import wire
 from runners.framing import FrameReader, FrameTooLarge, FrameWriter
 from runners.lanes import Lane
@@ -66,7 +66,11 @@ class RunnerStream(asyncio.Protocol):
         self._writer: FrameWriter
 
     async def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: list[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",
     ) -> list[Classification]:
         """Classify `texts`; the i-th result belongs to the i-th text.
 
@@ -80,7 +84,7 @@ class RunnerStream(asyncio.Protocol):
             raise StreamLost("the stream has ended")
         number = next(self._numbers)
         parent = tracing.trace_parent(tracing.current()) or ""
-        message = wire.StreamCall(number, texts, timeout_seconds, lane, parent)
+        message = wire.StreamCall(number, texts, timeout_seconds, lane, parent, long_text)
         self._writer.send(wire.encode_streamed(message))
         answer = self._calls[number] = self._loop.create_future()
         try:
@@ -183,7 +187,11 @@ class StreamRunner:
         self._refused_until = 0.0
 
     async def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: list[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",
     ) -> list[Classification]:
         """Classify `texts`; the i-th result belongs to the i-th text."""
         if timeout_seconds <= 0:
@@ -195,8 +203,8 @@ class StreamRunner:
                 stream = await self._open()
             timeout_seconds = deadline - time.monotonic()
         if stream is None:
-            return await self._http.classify(texts, timeout_seconds, lane)
-        return await stream.classify(texts, timeout_seconds, lane)
+            return await self._http.classify(texts, timeout_seconds, lane, long_text)
+        return await stream.classify(texts, timeout_seconds, lane, long_text)
 
     async def describe(self) -> RunnerDescription:
         """Get the description of the host."""

@@ -12,7 +12,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from opentelemetry.trace import Span, SpanContext, SpanKind
 
 from core import tracing
-from core.types import Classification
+from core.types import Classification, LongText
 from runners import wire
 from runners.framing import FrameReader, FrameTooLarge, FrameWriter
 from runners.lanes import Lane
@@ -35,6 +35,7 @@ class Batcher(Protocol):
         timeout_seconds: float,
         lane: Lane,
         trace: SpanContext | None,
+        long_text: LongText,
     ) -> Answer: ...
 
 
@@ -116,6 +117,7 @@ class StreamEndpoint(asyncio.Protocol):
                 timeout_seconds=request.timeout_seconds,
                 lane=request.lane,
                 trace=span.get_span_context() if span is not None else None,
+                long_text=request.long_text,
             )
         except ServiceUnavailable as error:
             self._send(wire.StreamRefusal(request.number, 503, error.message))

@@ -18,7 +18,7 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from yarl import URL
 
 from core import tracing
-from core.types import Classification, DesiredModel, RunnerDescription
+from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners import wire
 from runners.lanes import Lane
 
@@ -47,7 +47,11 @@ class RunnerApi(Protocol):
     """The calls that a runner answers, in this process or in another one."""
 
     def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: list[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",
     ) -> Awaitable[list[Classification]]:
         """Classify `texts`; fails by itself after `timeout_seconds`."""
 
@@ -98,12 +102,16 @@ class HttpRunner:
         self._control = _session(connect)
 
     async def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: list[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",
     ) -> list[Classification]:
         """Classify `texts`; the i-th result belongs to the i-th text."""
         if timeout_seconds <= 0:
             raise TimeoutError
-        call = wire.Classify(texts, timeout_seconds, lane)
+        call = wire.Classify(texts, timeout_seconds, lane, long_text)
         reply = await self._post(self._calls, "/classify", call, wire.Results, timeout_seconds)
         results = reply.results
         if len(results) != len(texts):

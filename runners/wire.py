@@ -20,7 +20,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
-from core.types import Classification, DesiredModel, RunnerDescription
+from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners.lanes import Lane
 
 WIRE_VERSION = 1
@@ -29,7 +29,7 @@ CONTENT_TYPE = "application/vnd.sentiment.runner+msgpack"
 KEY_HEADER = "X-Runner-Key"
 # The largest request that the settings of an API process allow.
 MAX_TEXTS = 10_000
-MAX_TEXT_CHARACTERS = 5_000
+MAX_TEXT_CHARACTERS = 200_000
 # A call over HTTP of a release that shared calls: 64 texts of 5,000 characters of four bytes.
 SHARED_CALL_BYTES = 1_500_000
 # Of a stream's handshake: `GET /stream` with `Upgrade: sentiment-runner/1`.
@@ -63,6 +63,8 @@ class Classify:
     texts: Texts
     timeout_seconds: Seconds
     lane: Lane
+    # A runner of an earlier release passes over it, and truncates.
+    long_text: LongText = "truncate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class StreamCall(StreamMessage, frozen=True, tag="call"):
     timeout_seconds: Seconds
     lane: Lane
     trace_parent: str = ""
+    long_text: LongText = "truncate"
 
 
 class StreamCancel(StreamMessage, frozen=True, tag="cancel"):

@@ -25,7 +25,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.settings import Settings
-from core.types import Version
+from core.types import LongText, Version
 from runners.engines.choice import EngineUnavailable
 from scoring.job import ClusterFailed
 from scoring.outputs import Scores
@@ -45,8 +45,8 @@ Load = Callable[[int], Mapping[Version, LoadedModel]]
 class _Node:
     """The models on one node; Ray restarts a dead actor, there or on another node."""
 
-    def __init__(self, load: Load, streams: int) -> None:
-        self._scorer = Scorer(load(streams), streams=streams)
+    def __init__(self, load: Load, streams: int, long_text: LongText) -> None:
+        self._scorer = Scorer(load(streams), streams=streams, long_text=long_text)
 
     def identities(self) -> Mapping[Version, str]:
         return self._scorer.identities
@@ -97,7 +97,9 @@ def models_on(versions: Sequence[Version], settings: Settings) -> Load:
 
 
 @contextmanager
-def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
+def scorer_on(
+    address: str, load: Load, long_text: LongText = "truncate"
+) -> Iterator[ClusterScorer]:
     """Start the models on each node of the cluster at `address` that has CPUs.
 
     Each node calls `load` with the number of its CPUs.
@@ -120,7 +122,7 @@ def scorer_on(address: str, load: Load) -> Iterator[ClusterScorer]:
         raise ClusterFailed(f"no Ray cluster at {address}: {_line(error, 0)}") from error
     try:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        actors = [_start(node, load) for node in nodes if _cpus(node)]
+        actors = [_start(node, load, long_text) for node in nodes if _cpus(node)]
         if not actors:
             raise ClusterFailed(f"no node of {address} has CPUs")
         yield ClusterScorer(actors, _shared_identities(actors))
@@ -140,13 +142,13 @@ def _cpus(node: Mapping[str, Any]) -> int:
     return int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
 
 
-def _start(node: Mapping[str, Any], load: Load) -> Any:
+def _start(node: Mapping[str, Any], load: Load, long_text: LongText) -> Any:
     # Soft affinity and no reserved CPU: the actor of a lost node can move to a busy node.
     affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
     return (
         ray.remote(_Node)
         .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=affinity)
-        .remote(load, _cpus(node))
+        .remote(load, _cpus(node), long_text)
     )
 
 

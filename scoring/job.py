@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import orjson
 
-from core.types import Version
-from datafiles.chunks import CHUNK_BYTES, CHUNK_ROWS, Chunk, InvalidInput, Source
+from core.types import LongText, Version
+from datafiles.chunks import (
+    CHUNK_BYTES,
+    CHUNK_ROWS,
+    RAW_CHARACTERS,
+    Chunk,
+    InvalidInput,
+    Rejection,
+    Source,
+)
 from datafiles.formats import Format, Input, open_source
 from scoring.journal import Journal, Progress, file_identity
 from scoring.outputs import CsvOutput, JsonOutput, Output, Scores, result_names
@@ -29,6 +37,7 @@ class Job:
     keep: Sequence[str] | None = None
     limit: int | None = None
     restart: bool = False
+    long_text: LongText = "truncate"
 
 
 class ClusterFailed(RuntimeError):
@@ -89,6 +98,7 @@ def _scored(chunks: Iterator[Chunk], scorer: ChunkScorer) -> Iterator[tuple[Chun
 
 def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> None:
     before = journal.progress
+    chunk, scores = _without_refused(chunk, scores)
     journal.append(
         output.rows(chunk.columns, scores),
         b"".join(orjson.dumps(asdict(rejection)) + b"\n" for rejection in chunk.rejected),
@@ -99,6 +109,38 @@ def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> N
             rejected=before.rejected + len(chunk.rejected),
         ),
     )
+
+
+def _without_refused(chunk: Chunk, scores: Scores) -> tuple[Chunk, Scores]:
+    """Reject the rows whose text is too long for a version, where long texts are refused."""
+    refused = {
+        row: result.token_count
+        for results in scores.values()
+        for row, result in enumerate(results)
+        if not result.windows
+    }
+    if not refused:
+        return chunk, scores
+    rows = [row for row in range(len(chunk.texts)) if row not in refused]
+    columns = chunk.columns
+    rejected = [
+        Rejection(
+            chunk.lines[row],
+            f"text: has {tokens:,} tokens, more than the window of the model",
+            chunk.texts[row][:RAW_CHARACTERS],
+        )
+        for row, tokens in refused.items()
+    ]
+    scored = replace(
+        chunk,
+        texts=[chunk.texts[row] for row in rows],
+        lines=[chunk.lines[row] for row in rows],
+        columns=[columns[row] for row in rows]
+        if isinstance(columns, Sequence)
+        else columns.take(rows),
+        rejected=sorted([*chunk.rejected, *rejected], key=lambda rejection: rejection.line),
+    )
+    return scored, {version: [results[row] for row in rows] for version, results in scores.items()}
 
 
 def _fraction(job: Job, source: Source, progress: Progress) -> float:
@@ -155,5 +197,6 @@ def _job_identity(job: Job, identities: Mapping[Version, str]) -> dict[str, obje
         "chunks": [CHUNK_ROWS, CHUNK_BYTES],
         # Only where they were given, so that runs which an earlier release began can be resumed.
         **({"encoding": job.source.encoding} if job.source.encoding else {}),
+        **({"long_text": job.long_text} if job.long_text != "truncate" else {}),
         **({"delimiter": job.source.delimiter} if job.source.delimiter else {}),
     }

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from tokenizers import Encoding
 
 from core.settings import Settings
-from core.types import Classification, Version
+from core.types import Classification, LongText, Version
 from runners.classifier import Classifier
 from runners.cpu import usable_cpus
 from runners.engines.choice import choose_engine
 from runners.engines.fastest import saved_speeds
 from runners.model_store import find_model
 from runners.packing import pack
+from runners.windows import Windows, windows_of
 
 
 class Model(Protocol):
@@ -26,6 +28,8 @@ class Model(Protocol):
     def encode(self, texts: Sequence[str]) -> list[Encoding]: ...
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]: ...
+
+    def refuse(self, token_count: int) -> Classification: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,25 @@ class LoadedModel:
 Batch = tuple[list[int], Future[list[Classification]]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """Texts that are being computed: the windows of all are the rows of the batches."""
+
+    model: Model
+    windows: Sequence[Windows]
+    batches: Sequence[Batch]
+
+    def wait(self) -> list[Classification]:
+        """The results, in the order of the texts; a refused text has one without windows."""
+        rows = iter(_in_order(self.batches))
+        return [
+            text.join(list(islice(rows, len(text.encodings))))
+            if text.encodings
+            else self.model.refuse(text.token_count)
+            for text in self.windows
+        ]
+
+
 class Scorer(AbstractContextManager["Scorer"]):
     """Computes batches of texts; the next chunk begins before the previous one has ended.
 
@@ -46,7 +69,14 @@ class Scorer(AbstractContextManager["Scorer"]):
     either version, so no thread waits for the others at the end of a chunk.
     """
 
-    def __init__(self, models: Mapping[Version, LoadedModel], *, streams: int) -> None:
+    def __init__(
+        self,
+        models: Mapping[Version, LoadedModel],
+        *,
+        streams: int,
+        long_text: LongText = "truncate",
+    ) -> None:
+        self._long_text: LongText = long_text
         self._models = {version: loaded.model for version, loaded in models.items()}
         self.identities: Mapping[Version, str] = {
             version: loaded.identity for version, loaded in models.items()
@@ -64,17 +94,18 @@ class Scorer(AbstractContextManager["Scorer"]):
 
     def begin(self, texts: Sequence[str]) -> Callable[[], dict[Version, list[Classification]]]:
         """Queue `texts` for the threads; the result waits for their scores."""
-        batches = {version: self._submit(model, texts) for version, model in self._models.items()}
-        return lambda: {version: _in_order(batches[version]) for version in batches}
+        submitted = {v: self._submit(model, texts) for v, model in self._models.items()}
+        return lambda: {version: submitted[version].wait() for version in submitted}
 
-    def _submit(self, model: Model, texts: Sequence[str]) -> list[Batch]:
-        if not texts:
-            return []
-        encodings = model.encode(texts)
-        return [
+    def _submit(self, model: Model, texts: Sequence[str]) -> _Submitted:
+        encoded = model.encode(texts) if texts else []
+        windows = [windows_of(encoding, self._long_text) for encoding in encoded]
+        encodings = [encoding for text in windows for encoding in text.encodings]
+        batches = [
             (rows, self._threads.submit(model.compute, [encodings[row] for row in rows]))
             for rows in pack([len(encoding.ids) for encoding in encodings])
         ]
+        return _Submitted(model, windows, batches)
 
 
 def _in_order(batches: Sequence[Batch]) -> list[Classification]:

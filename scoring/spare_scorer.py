@@ -27,9 +27,13 @@ class Runner(Protocol):
 
     async def wait_until_described(self) -> RunnerDescription: ...
 
-    def admit(self, texts: Sequence[str], lane: Lane | None) -> AbstractContextManager[None]: ...
+    def admit(
+        self, texts: Sequence[str], *, lane: Lane | None = None
+    ) -> AbstractContextManager[None]: ...
 
-    async def classify(self, texts: Sequence[str], lane: Lane | None) -> list[Classification]: ...
+    async def classify(
+        self, texts: Sequence[str], *, lane: Lane | None = None
+    ) -> list[Classification]: ...
 
 
 class ModelChanged(Exception):
@@ -98,8 +102,8 @@ class SpareScorer:
             self._check()
             await self._wait_until_idle(runner)
             try:
-                with runner.admit(texts, "bulk"):
-                    scores = await runner.classify(texts, "bulk")
+                with runner.admit(texts, lane="bulk"):
+                    scores = await runner.classify(texts, lane="bulk")
             except UnavailableError as error:
                 self._waiting(error.detail)
                 await asyncio.sleep(error.retry_after_seconds)

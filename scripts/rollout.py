@@ -21,7 +21,7 @@ from core.errors import describe_error
 from core.own_url import is_own_url, own_url
 from core.settings import get_settings
 from core.types import Version
-from scripts.rollout_view import changes_table, history_table, status_view
+from scripts.rollout_view import changes_table, history_table, status_view, steps_table
 from scripts.running import run_command
 
 POLL_SECONDS = 1.0
@@ -248,6 +248,8 @@ def _change(service: Service, change: dict[str, Any], reason: str, *, dry_run: b
     moved = outcome["subjects_moved_percent"]
     console.print(f"{new} policy {base}; {moved:g} % of subjects move")
     console.print(changes_table(outcome["changes"]))
+    if outcome.get("steps"):  # services of earlier releases do not say
+        console.print(steps_table(outcome["steps"]))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,18 @@ def changes_table(changes: Sequence[Mapping[str, Any]]) -> RenderableType:
     return table
 
 
+def steps_table(steps: Sequence[Mapping[str, Any]]) -> Table:
+    """The smallest differences that the guardrails notice in each step."""
+    table = Table("step", "texts", "errors", "sentiments", box=None, pad_edge=False)
+    for step in steps:
+        noticed = (step["error_increase"], step["sentiment_shift"])
+        table.add_row(
+            f"{step['percent']:g} %", f"{step['challenger_texts']:,}",
+            *("none" if least is None else f"from +{100 * least:.1f} points" for least in noticed),
+        )  # fmt: skip
+    return table
+
+
 def history_table(policies: Sequence[Mapping[str, Any]]) -> Table:
     """The policies with author, time, reason and changes."""
     table = _folding_table("policy", "when (UTC)", "who", "what", "why", "changed")

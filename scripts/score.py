@@ -15,7 +15,7 @@ from rich.markup import escape
 from core.late_packages import REQUIREMENTS, PackagesUnavailable, ensure_packages
 from core.settings import Settings, SettingsError, get_settings
 from core.signals import sigterm_as_ctrl_c
-from core.types import VERSIONS, Version
+from core.types import VERSIONS, LongText, Version
 from datafiles.chunks import InvalidInput
 from datafiles.formats import PYARROW_MB, Format, Input
 from runners.engines.choice import EngineUnavailable
@@ -59,6 +59,13 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         str | None,
         typer.Option(help="of a text file, such as cp1252 [default: UTF-8, or UTF-16 if found]"),
     ] = None,
+    long_text: Annotated[
+        LongText,
+        typer.Option(
+            help="a text longer than the model's window: read its beginning (truncate), all of it "
+            "in windows (windows), or reject the row (refuse)"
+        ),
+    ] = "truncate",
     as_served: Annotated[
         bool,
         typer.Option("--as-served", help="use the models that the runners on this machine hold"),
@@ -98,7 +105,9 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
             settings = settings_as_served(chosen, settings)
         with as_files(source, out) as (read, written):
             given = Input(read, formats[0], encoding, delimiter)
-            job = Job(given, written, formats[1], column, chosen, columns, limit, restart)
+            job = Job(
+                given, written, formats[1], column, chosen, columns, limit, restart, long_text
+            )
             done = _score(job, settings, ray)
             console.print(escape(f"{'stdout' if out == STDIO else out}: {counts(done)}"))
             rejected = written.with_name(f"{written.name}.rejected.jsonl")
@@ -197,13 +206,14 @@ def _scorer(job: Job, settings: Settings, ray: str | None) -> AbstractContextMan
     from scoring.scorer import Scorer, load_models, streams_of
 
     if ray is None:
-        return Scorer(load_models(job.versions, settings), streams=streams_of(settings))
+        models, streams = load_models(job.versions, settings), streams_of(settings)
+        return Scorer(models, streams=streams, long_text=job.long_text)
     try:
         from scoring.cluster import models_on, scorer_on
     except ModuleNotFoundError as error:
         message = "install Ray first: pip install ray"
         raise typer.BadParameter(message, param_hint="--ray") from error
-    return scorer_on(ray, models_on(job.versions, settings))
+    return scorer_on(ray, models_on(job.versions, settings), job.long_text)
 
 
 def _versions(text: str) -> tuple[Version, ...]:

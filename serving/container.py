@@ -181,6 +181,7 @@ class Container:
             cache_keys=self.cache_keys,
             policy=self.traffic.policy,
             shadow=self.shadow.offer,
+            long_text=settings.long_text,
         )
 
     def start(self) -> None:

@@ -23,6 +23,7 @@ from core.types import (
     Comparison,
     Endpoint,
     Experiment,
+    LongText,
     ModelVersion,
     Prediction,
     RunnerDescription,
@@ -31,12 +32,15 @@ from core.types import (
 from core.uuid7 import new_id
 from rollout.bucketing import (
     Bucket,
+    arm_group,
     assign_subject,
     assign_text,
     is_shadowed,
     new_subject_key,
+    text_group,
 )
 from rollout.policy import RolloutPolicy, other
+from serving.long_texts import flight_of, is_complete, key_of_flight, refuse_long
 
 
 class Runner(Protocol):
@@ -44,9 +48,9 @@ class Runner(Protocol):
 
     async def wait_until_described(self) -> RunnerDescription: ...
 
-    def admit(self, texts: Sequence[str]) -> AbstractContextManager[None]: ...
+    def admit(self, texts: Sequence[str], long_text: LongText) -> AbstractContextManager[None]: ...
 
-    async def classify(self, texts: Sequence[str]) -> list[Classification]: ...
+    async def classify(self, texts: Sequence[str], long_text: LongText) -> list[Classification]: ...
 
 
 class Cache(Protocol):
@@ -62,7 +66,9 @@ class Log(Protocol):
         self, predictions: Sequence[Prediction], comparison: Comparison | None = None
     ) -> None: ...
 
-    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None: ...
+    def record_failure(
+        self, model: ModelVersion, endpoint: Endpoint, texts: int, arm_group: int | None = None
+    ) -> None: ...
 
 
 class PredictionPipeline:
@@ -77,8 +83,14 @@ class PredictionPipeline:
         cache_keys: CacheKeys,
         policy: Callable[[], RolloutPolicy],
         shadow: Callable[[Prediction], None],
+        *,
+        long_text: LongText = "truncate",
     ) -> None:
-        """`policy` gives the current policy; `shadow` queues a prediction for the challenger."""
+        """`policy` gives the current policy; `shadow` queues a prediction for the challenger.
+
+        `long_text` is that of requests that name none.
+        """
+        self._long_text: LongText = long_text
         self._runners = runners
         self._cache = cache
         self._cache_keys = cache_keys
@@ -88,7 +100,11 @@ class PredictionPipeline:
         self._single_flight = SingleFlight[Classification](on_join=metrics.cache_joins.inc)
 
     async def predict(
-        self, texts: Sequence[str], version: Version | None, endpoint: Endpoint
+        self,
+        texts: Sequence[str],
+        version: Version | None,
+        endpoint: Endpoint,
+        long_text: LongText | None = None,
     ) -> list[Prediction]:
         """Predict `texts`, at least one, with `version`; in order, recorded.
 
@@ -97,19 +113,24 @@ class PredictionPipeline:
         Raises:
             RunnerUnavailable: the runner of `version` cannot answer. Nothing is recorded.
             LogUnavailable: the prediction cannot be recorded.
+            TextTooLong: a text is too long, and `long_text` is `refuse`. Nothing is recorded.
         """
         started = time.perf_counter()
         policy = self._policy()
         is_single = endpoint == "/predict"
+        group = None
         if version is None:
+            group = text_group(policy, texts[0]) if is_single else None
             version = assign_text(policy, texts[0]) if is_single else policy.champion
-        predictions = await self._predict(texts, version, endpoint, started)
+        predictions = await self._predict(texts, version, endpoint, started, long_text, group=group)
         await self._record(predictions)
         if is_single and version == policy.champion and is_shadowed(policy, texts[0]):
             self._shadow(predictions[0])
         return predictions
 
-    async def predict_ab(self, text: str, subject: str | None) -> Prediction:
+    async def predict_ab(
+        self, text: str, subject: str | None, long_text: LongText | None = None
+    ) -> Prediction:
         """Predict `text` with the version assigned to `subject`; recorded with its test.
 
         Raises:
@@ -118,7 +139,10 @@ class PredictionPipeline:
         """
         started = time.perf_counter()
         bucket = assign_subject(self._policy(), subject, _new_subject_key)
-        [prediction] = await self._predict([text], bucket.version, "/predict/ab", started)
+        group = None if bucket.split is None else arm_group(bucket.subject_key)
+        [prediction] = await self._predict(
+            [text], bucket.version, "/predict/ab", started, long_text, group=group
+        )
         prediction = replace(prediction, assignment=self._assignment(prediction, bucket))
         await self._record([prediction])
         return prediction
@@ -138,7 +162,7 @@ class PredictionPipeline:
         experiment = Experiment(bucket.split, models["v1"], models["v2"])
         return Assignment(experiment, bucket.subject_key)
 
-    async def compare(self, text: str) -> Comparison:
+    async def compare(self, text: str, long_text: LongText | None = None) -> Comparison:
         """Predict `text` with both versions at once; recorded as two linked predictions.
 
         Raises:
@@ -148,7 +172,7 @@ class PredictionPipeline:
         started = time.perf_counter()
         [v1], [v2] = await asyncio.gather(
             *(
-                self._predict([text], version, "/predict/ab-compare", started)
+                self._predict([text], version, "/predict/ab-compare", started, long_text)
                 for version in VERSIONS
             )
         )
@@ -163,37 +187,61 @@ class PredictionPipeline:
         """
         version = other(prediction.version)
         started = time.perf_counter()
-        [shadowed] = await self._predict([prediction.text], version, "shadow", started)
+        group = text_group(self._policy(), prediction.text)
+        [shadowed] = await self._predict(
+            [prediction.text], version, "shadow", started, prediction.long_text, group=group
+        )
         v1, v2 = (shadowed, prediction) if version == "v1" else (prediction, shadowed)
         # The log has the first prediction already, and does not store it again.
         await self._compare(v1, v2, self._log.record)
 
     async def _predict(
-        self, texts: Sequence[str], version: Version, endpoint: Endpoint, started: float
+        self,
+        texts: Sequence[str],
+        version: Version,
+        endpoint: Endpoint,
+        started: float,
+        long_text: LongText | None,
+        *,
+        group: int | None = None,
     ) -> list[Prediction]:
+        """`group` is that of a text or subject whose version the policy chose."""
+        long_text = long_text or self._long_text
         self._log.check()  # before anything is computed
         description = await self._runners[version].wait_until_described()
-        keys = [self._cache_keys.key(version, description.revision, text) for text in texts]
+        keys = [
+            self._cache_keys.key(version, description.revision, text, long_text) for text in texts
+        ]
         with tracing.span("cache.lookup", {"texts": len(keys)}):
             cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
-        hits = {key: found for key, found in cached.items() if found is not None}
+        # A cached answer to a part of the text does not tell how long the text is.
+        hits = {
+            key: found
+            for key, found in cached.items()
+            if found is not None and not (long_text == "refuse" and found.truncated)
+        }
         text_of_miss = {key: text for key, text in zip(keys, texts, strict=True) if key not in hits}
 
         async def compute(missing: Sequence[str]) -> Mapping[str, Classification]:
-            return await self._compute(version, {key: text_of_miss[key] for key in missing})
+            text_of_key = {key: text_of_miss[key_of_flight(key)] for key in missing}
+            return await self._compute(version, text_of_key, long_text)
 
         try:
-            new = [text for key, text in text_of_miss.items() if key not in self._single_flight]
+            flights = {flight_of(key, long_text): text for key, text in text_of_miss.items()}
+            new = [text for flight, text in flights.items() if flight not in self._single_flight]
             # Before anything is begun: a refusal this early costs half of one further in.
-            with self._runners[version].admit(new) if new else nullcontext():
-                answers = hits | await self._single_flight.get(list(text_of_miss), compute)
+            with self._runners[version].admit(new, long_text) if new else nullcontext():
+                computed = await self._single_flight.get(list(flights), compute)
         except Exception as error:
             # No model failed where a shadow gave way to others, or where a client had little time.
             gave_way = endpoint == "shadow" and isinstance(error, Overloaded)
             if not gave_way and not isinstance(error, DeadlineExceeded):
                 model = ModelVersion(version, description.revision, description.engine)
-                self._log.record_failure(model, endpoint, len(texts))
+                self._log.record_failure(model, endpoint, len(texts), group)
             raise
+        answers = hits | {key_of_flight(flight): answer for flight, answer in computed.items()}
+        if long_text == "refuse":
+            refuse_long([answers[key] for key in keys], description.max_tokens)
         latency_ms = (time.perf_counter() - started) * 1_000
         # Another try of the request may be assigned another version; it is counted once even then.
         name = version if endpoint == "/predict/ab-compare" else "texts"
@@ -213,6 +261,9 @@ class PredictionPipeline:
                 token_count=answer.token_count,
                 text_characters=len(text),
                 text=text,
+                windows=answer.windows,
+                long_text=long_text,
+                arm_group=group,
             )
             for id_, key, text, answer in zip(
                 ids, keys, texts, (answers[key] for key in keys), strict=True
@@ -220,16 +271,19 @@ class PredictionPipeline:
         ]
 
     async def _compute(
-        self, version: Version, text_of_key: Mapping[str, str]
+        self, version: Version, text_of_key: Mapping[str, str], long_text: LongText
     ) -> Mapping[str, Classification]:
         """Ask the runner, and store its answers in the cache."""
         texts = list(text_of_key.values())
-        classifications = await self._runners[version].classify(texts)
+        classifications = await self._runners[version].classify(texts, long_text)
         # Stored under the revision that answered: a reload may have changed it since the lookup.
         self._cache.store(
             {
-                self._cache_keys.key(version, classification.revision, text): classification
+                self._cache_keys.key(version, classification.revision, text, long_text): (
+                    classification
+                )
                 for text, classification in zip(texts, classifications, strict=True)
+                if is_complete(classification, long_text)
             }
         )
         return dict(zip(text_of_key, classifications, strict=True))

@@ -1,50 +1,100 @@
-"""The metrics of both versions under a rollout policy, which the guardrails compare."""
+"""The evidence about both versions under a rollout policy, which the guardrails compare."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
-from core.types import Sentiment, Version
-from stats.histogram import LATENCY_MS, Counts
+from core.types import ARM_GROUPS, SENTIMENTS, Endpoint, Version
+from stats.histogram import LATENCY_MS, Counts, merged
+
+# The bins of `arm_rollups`: of each group its outcomes, the sentiments and a failure; and of each
+# group its bins of LATENCY_MS, of which there are 986 from -230 on.
+OUTCOMES = len(SENTIMENTS) + 1
+LATENCY_CELLS = 1_000
+LATENCY_OFFSET = 1 - LATENCY_MS.bin_of(LATENCY_MS.smallest)
+
+
+class Stratum(NamedTuple):
+    """Endpoints where each text might have been answered by either version, by equal chances."""
+
+    champion: tuple[Endpoint, ...]
+    challenger: tuple[Endpoint, ...]
+
+
+class EvidenceQuery(NamedTuple):
+    """What to read: both versions in the same windows, since a step began and since lately."""
+
+    strata: tuple[Stratum, ...]
+    since: datetime
+    until: datetime  # the step's last look
+    lately: datetime
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class ArmMetrics:
-    """One version, for the weights that its runner holds now.
+class ArmCounts:
+    """One version's texts of a stratum and window, in the bins of `arm_rollups`.
 
-    `computed` counts the answers that did not come from the cache; `p95_ms` and `latencies` are
-    those of the computed answers.
+    `latencies` are those of the answers that did not come from the cache.
     """
 
-    answered: int
-    failed: int
-    computed: int
-    p95_ms: float | None
-    sentiments: Mapping[Sentiment, int]
+    outcomes: Counts
     latencies: Counts
 
-    def slower_than(self, milliseconds: float) -> int:
-        """Count the computed answers that took longer."""
-        return sum(
-            count
-            for number, count in self.latencies.items()
-            if LATENCY_MS.value_of(number) > milliseconds
+    def __add__(self, other: ArmCounts) -> ArmCounts:
+        return ArmCounts(
+            merged([self.outcomes, other.outcomes]), merged([self.latencies, other.latencies])
         )
+
+    @property
+    def failed(self) -> int:
+        return sum(n for number, n in self.outcomes.items() if number % OUTCOMES == OUTCOMES - 1)
+
+    @property
+    def texts(self) -> int:
+        """Answered and failed."""
+        return sum(self.outcomes.values())
+
+    @property
+    def computed(self) -> int:
+        return sum(self.latencies.values())
+
+    def outcome_table(self) -> list[list[int]]:
+        """Counts by group and outcome."""
+        return _table(self.outcomes, OUTCOMES)
+
+    def latency_table(self) -> list[list[int]]:
+        """Counts by group and place of a bin; see `LATENCY_VALUES`."""
+        return _table(self.latencies, LATENCY_CELLS)
+
+
+LATENCY_VALUES = [LATENCY_MS.value_of(place - LATENCY_OFFSET) for place in range(LATENCY_CELLS)]
+NOTHING = ArmCounts({}, {})
+
+
+def _table(counts: Counts, cells: int) -> list[list[int]]:
+    table = [[0] * cells for _ in range(ARM_GROUPS)]
+    for number, count in counts.items():
+        table[number // cells][number % cells] = count
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class StratumCounts:
+    """Both versions in a stratum: since the step began, and lately."""
+
+    step: Mapping[Version, ArmCounts]
+    lately: Mapping[Version, ArmCounts]
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutMetrics:
-    """Both versions, the texts that both classified, and the findings of the A/B tests.
+    """The strata, the texts that both versions classified, and the findings of the A/B tests."""
 
-    `sentiment_psi` is the PSI of one version's sentiments against the other's, and
-    `sentiment_psi_noise` the PSI that equal versions exceed by chance once in 5,000 comparisons of
-    this size.
-    """
-
-    arms: Mapping[Version, ArmMetrics]
-    sentiment_psi: float | None
-    sentiment_psi_noise: float | None
+    strata: tuple[StratumCounts, ...]
     compared: int
     agreed: int
     findings: tuple[str, ...]

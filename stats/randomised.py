@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from scipy.special import chdtrc
@@ -10,7 +9,7 @@ from scipy.special import chdtrc
 from stats.confidence_sequence import arms_confidence_sequence
 from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
 from stats.sequential import always_valid_p, log_e_arms, log_e_split, log_threshold
-from stats.wilson import wilson_interval
+from stats.wilson import newcombe_bounds
 
 _ALPHA = 0.05
 # A mismatch discards the whole test, and every test is checked for it, so a false mismatch must be
@@ -43,19 +42,12 @@ def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> dict[
 def newcombe_interval(v1: ArmOutcomes, v2: ArmOutcomes) -> Interval | None:
     """95 % hybrid score interval of the accuracy difference, v2 minus v1, in [-1, 1].
 
-    Newcombe (1998, "Interval estimation for the difference between independent proportions", Stat.
-    Med. 17, method 10): the Wilson limits of both arms, their distances added as squares. None if
-    an arm has no labels.
+    See `newcombe_bounds`. None if an arm has no labels.
     """
-    first = wilson_interval(v1.right, v1.labelled)
-    second = wilson_interval(v2.right, v2.labelled)
-    if first is None or second is None:
+    if not v1.labelled or not v2.labelled:
         return None
-    p1, p2 = v1.right / v1.labelled, v2.right / v2.labelled
-    return Interval(
-        low=p2 - p1 - math.hypot(p2 - second.low, first.high - p1),
-        high=p2 - p1 + math.hypot(second.high - p2, p1 - first.low),
-    )
+    low, high = newcombe_bounds(v1.right, v1.labelled, v2.right, v2.labelled)
+    return Interval(float(low), float(high))
 
 
 def is_split_mismatched(split: TrafficSplit, alpha: float = ALPHA_SPLIT) -> bool:

@@ -59,7 +59,7 @@ class PredictionLog(Background):
         self._seal = seal
         self._text_storage: TextStorage = text_storage
         self._when_full: WhenFull = when_full
-        self._failures: Counter[tuple[ModelVersion, Endpoint]] = Counter()
+        self._failures: Counter[tuple[ModelVersion, Endpoint, int | None]] = Counter()
         self._writing_failures: asyncio.Task[None] | None = None
         self._outage = False
         self._needed_bytes = CHECK_BYTES
@@ -99,9 +99,11 @@ class PredictionLog(Background):
         else:
             metrics.log_recorded.inc(len(predictions))
 
-    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None:
+    def record_failure(
+        self, model: ModelVersion, endpoint: Endpoint, texts: int, arm_group: int | None = None
+    ) -> None:
         """Count texts that were not answered; they are recorded within half a second."""
-        self._failures[model, endpoint] += texts
+        self._failures[model, endpoint, arm_group] += texts
         if self._writing_failures is None or self._writing_failures.done():
             self._writing_failures = run_in_background(
                 "FailuresWriter", self._write_failures_soon, until_done=True
@@ -141,8 +143,8 @@ class PredictionLog(Background):
     async def _write_failures(self) -> None:
         now = datetime.now(UTC)
         failures = tuple(
-            Failure(new_id(now), now, endpoint, model, texts)
-            for (model, endpoint), texts in self._failures.items()
+            Failure(new_id(now), now, endpoint, model, texts, arm_group)
+            for (model, endpoint, arm_group), texts in self._failures.items()
         )
         self._failures.clear()
         if failures:

@@ -22,7 +22,9 @@ def to_record(prediction: Prediction, text_storage: TextStorage) -> Prediction:
     """
     text = prediction.text
     digest = None if text_storage == "none" else text_digest(text)
-    return replace(prediction, text=text if text_storage == "full" else "", text_sha256=digest)
+    stored = text if text_storage == "full" else ""
+    # Its windows are stored, and not that they were requested.
+    return replace(prediction, text=stored, text_sha256=digest, long_text="truncate")
 
 
 class ComparisonRecord(msgspec.Struct, frozen=True, gc=False):

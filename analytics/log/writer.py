@@ -38,7 +38,7 @@ _WITHOUT_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 _OWN_NAME = tuple(
     field
     for field in Prediction.__struct_fields__
-    if field not in {"model", "scores", "text", "text_sha256", "assignment"}
+    if field not in {"model", "scores", "text", "text_sha256", "assignment", "long_text"}
 )
 PREDICTION_COLUMNS = (
     *_OWN_NAME,
@@ -51,7 +51,7 @@ PREDICTION_COLUMNS = (
     "hash_key_id",
 )
 COMPARISON_COLUMNS = ComparisonRecord.__struct_fields__
-FAILURE_COLUMNS = ("id", "created_at", "endpoint", "texts", "model_version_id")
+FAILURE_COLUMNS = ("id", "created_at", "endpoint", "texts", "arm_group", "model_version_id")
 
 # What `check` stores and rolls back; no sequence gives a negative key.
 _CHECKED_MODEL = ModelVersion("v1", "check", "check")

@@ -6,7 +6,9 @@ WITH inserted AS (
     RETURNING
         date_bin('60 s', created_at, TIMESTAMPTZ 'epoch') AS bucket,
         model_version_id,
+        endpoint,
         endpoint = '/predict/ab' AS routed,
+        arm_group,
         cache_hit,
         sentiment,
         truncated,
@@ -114,6 +116,60 @@ histograms AS (
         array_agg(predictions ORDER BY bin) FILTER (WHERE measure = 3) AS token_count_counts
     FROM binned
     GROUP BY seconds, bucket, model_version_id, routed, cache_hit
+),
+-- The texts that either version might have answered, by route, group and outcome or latency
+-- (analytics/arms.py defines the bins; a test compares them).
+arm_minutes AS (
+    SELECT bucket, model_version_id, endpoint, measure, bin, count(*) AS predictions
+    FROM inserted CROSS JOIN LATERAL (VALUES
+        (0, (arm_group * 4 + CASE sentiment
+            WHEN 'negative' THEN 0 WHEN 'neutral' THEN 1 ELSE 2 END)::smallint),
+        (1, CASE WHEN NOT cache_hit THEN (arm_group * 1000 + latency_ms_bin + 231)::smallint END)
+    ) AS measured (measure, bin)
+    WHERE bin IS NOT NULL
+    GROUP BY bucket, model_version_id, endpoint, measure, bin
+),
+arm_bins AS (
+    SELECT
+        seconds, date_bin(make_interval(secs => seconds), bucket, TIMESTAMPTZ 'epoch') AS bucket,
+        model_version_id, endpoint, measure, bin, sum(predictions)::bigint AS predictions
+    FROM arm_minutes CROSS JOIN (VALUES (60), (3600), (86400)) AS sizes (seconds)
+    GROUP BY 1, 2, 3, 4, 5, 6
+),
+arms AS (
+    INSERT INTO arm_rollups AS known (
+        bucket_seconds, bucket, model_version_id, endpoint,
+        outcome_bins, outcome_counts, latency_ms_bins, latency_ms_counts
+    )
+    SELECT
+        seconds, bucket, model_version_id, endpoint,
+        array_agg(bin ORDER BY bin) FILTER (WHERE measure = 0),
+        array_agg(predictions ORDER BY bin) FILTER (WHERE measure = 0),
+        coalesce(array_agg(bin ORDER BY bin) FILTER (WHERE measure = 1), '{}'),
+        coalesce(array_agg(predictions ORDER BY bin) FILTER (WHERE measure = 1), '{}')
+    FROM arm_bins
+    GROUP BY seconds, bucket, model_version_id, endpoint
+    ON CONFLICT ON CONSTRAINT pk_arm_rollups DO UPDATE SET
+        (outcome_bins, outcome_counts) = (
+            SELECT coalesce(array_agg(bin ORDER BY bin), '{}'),
+                coalesce(array_agg(predictions ORDER BY bin), '{}')
+            FROM (
+                SELECT bin, sum(predictions)::bigint AS predictions FROM (
+                    SELECT * FROM unnest(known.outcome_bins, known.outcome_counts)
+                    UNION ALL SELECT * FROM unnest(excluded.outcome_bins, excluded.outcome_counts)
+                ) AS both_histograms (bin, predictions) GROUP BY bin
+            ) AS merged
+        ),
+        (latency_ms_bins, latency_ms_counts) = (
+            SELECT coalesce(array_agg(bin ORDER BY bin), '{}'),
+                coalesce(array_agg(predictions ORDER BY bin), '{}')
+            FROM (
+                SELECT bin, sum(predictions)::bigint AS predictions FROM (
+                    SELECT * FROM unnest(known.latency_ms_bins, known.latency_ms_counts)
+                    UNION ALL SELECT * FROM unnest(excluded.latency_ms_bins, excluded.latency_ms_counts)
+                ) AS both_histograms (bin, predictions) GROUP BY bin
+            ) AS merged
+        )
 )
 INSERT INTO rollups AS known (
     bucket_seconds, bucket, model_version_id, routed, cache_hit,

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import schemathesis
 
-from core.input_text import MAX_TEXT_CHARACTERS
+from core.text_limits import MAX_TEXT_CHARACTERS
+from runners.lanes import USUAL_WINDOW
 from web.idempotency import KEY_HEADER, KEY_PATTERN
 
 _USABLE = re.compile(r"^[^\u0000]*[!-~][^\u0000]*$")
@@ -22,7 +23,7 @@ def filter_body(_context: Any, body: Any) -> bool:
 
     The document says how long a text may be, and cannot say that white space around it is not
     counted; such a text is accepted. Nor can it say which characters past U+FFFF are invisible, or
-    that a batch which skips errors may hold unusable texts.
+    that a batch which skips errors may hold unusable texts, or how many tokens a text has.
     """
     if not isinstance(body, dict):
         return True
@@ -34,6 +35,10 @@ def filter_body(_context: Any, body: Any) -> bool:
     ):
         return False
     texts = [body.get("text"), *(texts if isinstance(texts, list) else ())]
+    if body.get("long_text") == "refuse" and any(
+        isinstance(text, str) and len(text) > USUAL_WINDOW // 4 for text in texts
+    ):
+        return False
     return not any(
         isinstance(text, str)
         and (len(text.strip()) <= MAX_TEXT_CHARACTERS < len(text) or _INVISIBLE.fullmatch(text))

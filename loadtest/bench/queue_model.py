@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runners.queue import Call, Entry, TextQueue
+from runners.windows import Windows
 
 app = typer.Typer()
 
@@ -151,7 +152,9 @@ class Simulation:
         while self._idle_streams and self._queue:
             while (call := self._queue.next_call(self._now)) is not None:
                 encoding: Any = SimpleNamespace(ids=range(self._lengths()))
-                self._queue.add_tokenised(call, [encoding])
+                self._queue.add_tokenised(
+                    call, [Windows([encoding], len(encoding.ids), unread=False)]
+                )
             batch = self._queue.take(self._now)
             padded = len(batch) * batch[-1].tokens
             seconds = (self._costs.batch + padded * self._costs.token) / 1_000 / self._speed

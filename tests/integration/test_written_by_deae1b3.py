@@ -41,8 +41,9 @@ from rollout.live import LivePolicy
 from rollout.policy import RolloutPolicy
 from rollout.record import STORED, PolicyRecord
 from rollout.store import PolicyStore
+from stats.arm_metrics import EvidenceQuery, RolloutMetrics
 from tests.database import fetch, run_sql, scalar
-from tests.unit.rollout.test_guardrails import Measured
+from tests.unit.rollout.test_guardrails import measured
 from tests.waiting import until
 from tests.written_by_deae1b3 import EXPECTED, ROLLOUT_FILE, SPOOL, TAGS, restore, rounded
 from web.read_api.analytics import analytics_router
@@ -51,13 +52,14 @@ SPAN = TimeRange(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=U
 SPAN_WITH_SPOOL = TimeRange(SPAN.since, datetime(2026, 3, 5, tzinfo=UTC))
 CONFIGURED = PolicyRecord(0, SPAN.since, "settings", "set", "as configured", RolloutPolicy())
 NEWEST = 11
-# The tables' own columns, with what their foreign keys stand for.
+# The tables' own columns, with what their foreign keys stand for. That commit read one window of
+# each text.
 PREDICTIONS = """
-    SELECT to_jsonb(p) - 'model_version_id' - 'experiment_id'
+    SELECT to_jsonb(p) - 'model_version_id' - 'experiment_id' - 'windows' - 'arm_group'
         || jsonb_build_object('version', m.version, 'revision', m.revision, 'engine', m.engine,
             'salt', e.salt, 'v2_percent', e.v2_percent) AS row
     FROM predictions p JOIN model_versions m ON m.id = p.model_version_id
-    LEFT JOIN experiments e ON e.id = p.experiment_id ORDER BY p.id"""
+    LEFT JOIN experiments e ON e.id = p.experiment_id WHERE p.windows = 1 ORDER BY p.id"""
 COMPARISONS = "SELECT to_jsonb(c) AS row FROM comparisons c ORDER BY id"
 # Each day has a partition of its own, which is left out here.
 SCHEMA = (
@@ -79,7 +81,9 @@ EXACT_PERCENTILES = """
     GROUP BY version, cache_hit ORDER BY version, cache_hit"""
 # How PostgreSQL begins bytes in hexadecimal.
 BYTEA = "\\x"
-FAILURES = "SELECT to_jsonb(f) - 'model_version_id' AS row FROM failures f ORDER BY id"
+FAILURES = (
+    "SELECT to_jsonb(f) - 'model_version_id' - 'arm_group' AS row FROM failures f ORDER BY id"
+)
 
 
 @pytest.fixture
@@ -110,9 +114,9 @@ def live_policy(
 
 def rollout_admin(live: LivePolicy, store: PolicyStore) -> RolloutAdmin:
     async def evidence(
-        since: Mapping[Version, datetime], until: datetime, revisions: Mapping[Version, str]
-    ) -> Measured:
-        return Measured()
+        query: EvidenceQuery, champion: Version, revisions: Mapping[Version, str]
+    ) -> RolloutMetrics:
+        return measured()
 
     controller = RolloutController(live, store, evidence, dict)
     return RolloutAdmin(live, store, controller)

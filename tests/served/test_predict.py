@@ -182,6 +182,25 @@ def test_long_text_is_truncated_and_the_reply_says_so(client: httpx.Client) -> N
     assert body["truncated"] is True
 
 
+def test_long_text_is_read_in_windows_or_refused(served: ServedBento, client: httpx.Client) -> None:
+    long = "A bad and boring film. " * 210
+    fields = {"text": long, "version": "v1"}
+    body = client.post("/predict", json=fields | {"long_text": "windows"}).json()
+    assert (body["truncated"], body["windows"]) == (False, 3)
+    [row] = logged(served, body["id"])
+    assert (row["windows"], row["token_count"]) == (3, 1_262)
+    refused = client.post("/predict", json=fields | {"long_text": "refuse"})
+    assert refused.status_code == 422
+    assert "text: has 1,262 tokens, and the window of the model has 512" in refused.text
+    batch = {"texts": ["Good.", long, " "], "long_text": "refuse", "on_error": "skip"}
+    replies = client.post("/predict/batch", json=batch).json()["predictions"]
+    assert ["error" in reply for reply in replies] == [False, True, True]
+    both = client.post("/predict/ab-compare", json={"text": long, "long_text": "windows"}).json()
+    assert [reply["windows"] for reply in both["predictions"].values()] == [3, 3]
+    one = client.post("/predict/ab", json={"text": long, "long_text": "refuse"})
+    assert one.status_code == 422
+
+
 def test_feedback_is_stored_once_per_change_of_label(
     served: ServedBento, client: httpx.Client
 ) -> None:

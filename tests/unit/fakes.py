@@ -17,10 +17,12 @@ from analytics.log.records import ComparisonRecord
 from cache.keys import CacheKeys
 from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
 from core.types import (
+    ARM_GROUPS,
     Classification,
     Comparison,
     Endpoint,
     Failure,
+    LongText,
     ModelVersion,
     Prediction,
     RunnerDescription,
@@ -59,6 +61,8 @@ class FakeRunner:
 
     def __init__(self, version: Version = "v1", revision: str = "r1") -> None:
         self.calls: list[list[str]] = []
+        self.modes: list[LongText] = []
+        self.answers: dict[str, Classification] = {}
         self.fails = False
         self.starting = False
         self.overloaded = False
@@ -78,21 +82,23 @@ class FakeRunner:
         return self.description()
 
     @contextmanager
-    def admit(self, texts: Sequence[str]) -> Iterator[None]:
+    def admit(self, texts: Sequence[str], long_text: LongText) -> Iterator[None]:
         assert texts
+        assert long_text in {"truncate", "windows", "refuse"}
         if self.overloaded:
             raise Overloaded("told to be overloaded")
         if self.too_slow:
             raise DeadlineExceeded("told to be too slow")
         yield
 
-    async def classify(self, texts: Sequence[str]) -> list[Classification]:
+    async def classify(self, texts: Sequence[str], long_text: LongText) -> list[Classification]:
         self.calls.append(list(texts))
+        self.modes.append(long_text)
         self.entered.set()
         await self.gate.wait()
         if self.fails:
             raise RunnerUnavailable("told to fail")
-        return [classification(text, self.answers_as) for text in texts]
+        return [self.answers.get(text, classification(text, self.answers_as)) for text in texts]
 
 
 class FakeCache:
@@ -122,7 +128,10 @@ class FakeLog:
         self.full = False
         self.refuses = False  # finds out only when it writes
 
-    def record_failure(self, model: ModelVersion, endpoint: Endpoint, texts: int) -> None:
+    def record_failure(
+        self, model: ModelVersion, endpoint: Endpoint, texts: int, arm_group: int | None = None
+    ) -> None:
+        assert arm_group is None or 0 <= arm_group < ARM_GROUPS
         self.failures.append((model, endpoint, texts))
 
     def check(self) -> None:

@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from core.asgi import Answer
-from core.input_text import Text
+from core.errors import InvalidRequest, TextTooLong
 from core.settings import get_settings
-from core.types import Endpoint, Prediction, Version
+from core.text_limits import Text, window_cost
+from core.types import Endpoint, LongText, Prediction, Version
 from web.json_api import Operation
 from web.routes import Route
 from web.schemas.predictions import MAX_FAULTS, RequestBody, invalid_fields
@@ -24,7 +25,11 @@ _TEXTS = TypeAdapter(Annotated[list[Text], Field(min_length=1, max_length=MAX_TE
 
 class Predict(Protocol):
     async def __call__(
-        self, texts: Sequence[str], version: Version | None, endpoint: Endpoint
+        self,
+        texts: Sequence[str],
+        version: Version | None,
+        endpoint: Endpoint,
+        long_text: LongText | None,
     ) -> list[Prediction]: ...
 
 
@@ -35,10 +40,13 @@ class Call:
     texts: list[str]
     version: Version | None
     render: Callable[[list[Prediction]], Answer]
+    long_text: LongText | None = None
+    # The error of the protocol for the text of an index that is too long; None: our own.
+    refuse: Callable[[int], InvalidRequest] | None = None
 
     @property
     def cost(self) -> int:
-        return len(self.texts)
+        return sum(window_cost(text, self.long_text) for text in self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,15 @@ class AdapterApi:
         return self.translate(body, scope)
 
     async def answer(self, request: Call) -> Answer:
-        return request.render(await self.predict(request.texts, request.version, "/predict/batch"))
+        try:
+            predictions = await self.predict(
+                request.texts, request.version, "/predict/batch", request.long_text
+            )
+        except TextTooLong as error:
+            if request.refuse is None:
+                raise
+            raise request.refuse(min(error.reasons)) from None
+        return request.render(predictions)
 
     def operation(self) -> Operation:
         return Operation(

@@ -12,8 +12,8 @@ import orjson
 from starlette.types import Scope
 
 from core.asgi import Answer
-from core.errors import invalid_field
-from core.types import Prediction
+from core.errors import InvalidRequest, invalid_field
+from core.types import LongText, Prediction
 from web.adapters.api import AdapterApi, Call, Predict, valid_texts
 from web.routes import listed_route
 from web.schemas.text_classification import (
@@ -69,18 +69,19 @@ def translate_tei(body: bytes, _scope: Scope) -> Call:
             raise invalid_field("inputs", _SHAPES)
         texts.append(row[0])
 
+    def refuse(index: int) -> InvalidRequest:
+        return invalid_field(
+            f"inputs.{index}" if is_batch else "inputs",
+            "is longer than the model's window; shorten it, or send truncate: true",
+        )
+
     def render(predictions: list[Prediction]) -> Answer:
-        for index, prediction in enumerate(predictions):
-            if prediction.truncated and not request.truncate:
-                where = f"inputs.{index}" if is_batch else "inputs"
-                raise invalid_field(
-                    where, "is longer than the model's window; shorten it, or send truncate: true"
-                )
         rows = [_scored(prediction, raw=request.raw_scores) for prediction in predictions]
         return Answer(orjson.dumps(rows if is_batch else rows[0]))
 
     locate = partial(_locate, is_list=is_batch)
-    return Call(valid_texts(texts, locate), None, render)
+    long_text: LongText = "truncate" if request.truncate else "refuse"
+    return Call(valid_texts(texts, locate), None, render, long_text, refuse)
 
 
 def translate_classify(body: bytes, _scope: Scope) -> Call:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from core.input_text import USABLE_PATTERN, refuse_unusable
 from core.types import Version
@@ -68,6 +75,16 @@ class ReloadRequest(RequestBody):
     )
 
 
+class NoticedByStep(BaseModel):
+    """The smallest differences that half of all rollouts notice by the end of a step."""
+
+    model_config = ConfigDict(from_attributes=True)
+    percent: float
+    challenger_texts: int = Field(description="at the traffic of the last hour")
+    error_increase: float | None = Field(description="of a share; null: the step notices none")
+    sentiment_shift: float | None = Field(description="of a sentiment's share; null: none")
+
+
 class RolloutReply(PolicyHeader):
     policy: RolloutPolicy
     changes: list[PolicyChange]
@@ -75,6 +92,9 @@ class RolloutReply(PolicyHeader):
         description="of the subjects of /predict/ab, who get another version"
     )
     dry_run: bool
+    steps: list[NoticedByStep] = Field(
+        description="of a dry run with a schedule: what the guardrails notice in each step"
+    )
 
     @classmethod
     def of(cls, outcome: Outcome) -> RolloutReply:
@@ -84,4 +104,5 @@ class RolloutReply(PolicyHeader):
             changes=outcome.changes,
             subjects_moved_percent=outcome.subjects_moved_percent,
             dry_run=outcome.dry_run,
+            steps=[NoticedByStep.model_validate(step) for step in outcome.steps],
         )

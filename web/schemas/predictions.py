@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 from uuid import UUID
 
 import bentoml
@@ -21,13 +21,14 @@ from pydantic import (
 from typing_extensions import TypeIs
 
 from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestError
-from core.input_text import Subject, Text
+from core.input_text import Subject
 from core.settings import get_settings
-from core.types import Comparison, Prediction, Sentiment, Version
+from core.text_limits import MAX_TEXT_CHARACTERS, Text, window_cost
+from core.types import Comparison, LongText, Prediction, Sentiment, Version
 from web.json_text import NOT_UTF8, is_utf8
 from web.json_values import MAX_VALUES, has_too_many_values
 
-TEXT_RULE = "1-5,000 characters after stripping, at least one of them visible"
+TEXT_RULE = f"1-{MAX_TEXT_CHARACTERS:,} characters after stripping, at least one of them visible"
 # Of the faults of a request, so many are listed, and so many characters of a field's name.
 MAX_FAULTS = 100
 MAX_NAME_CHARACTERS = 100
@@ -125,10 +126,25 @@ def _short(name: int | str) -> str:
     return text if len(text) <= MAX_NAME_CHARACTERS else f"{text[:MAX_NAME_CHARACTERS]}…"
 
 
+LongTextField = Annotated[
+    LongText | None,
+    Field(
+        description="for a text of more tokens than the model's window; truncate: its beginning is "
+        "read; windows: all of it, in overlapping windows whose results are combined; refuse: 422. "
+        "If absent, as LONG_TEXT says"
+    ),
+]
+
+
 class PredictRequest(RequestBody):
     model_config = example(text="A warm, funny, engaging film.", version="v1")
     text: Text = Field(description=TEXT_RULE)
     version: Version | None = Field(None, description="v1 or v2; if absent, the rollout chooses")
+    long_text: LongTextField = None
+
+    @property
+    def cost(self) -> int:
+        return window_cost(self.text, self.long_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +168,13 @@ class BatchRequest(RequestBody):
         description=f"the texts, each {TEXT_RULE}",
     )
     version: Version | None = Field(None, description="v1 or v2; the champion if absent")
+    long_text: LongTextField = None
 
     @property
     def cost(self) -> int:
-        return len(self.texts)
+        return sum(
+            window_cost(text, self.long_text) if isinstance(text, str) else 1 for text in self.texts
+        )
 
     @field_validator("texts", mode="wrap")
     @classmethod
@@ -185,11 +204,21 @@ class AbRequest(RequestBody):
     subject: Subject | None = Field(
         None, description="keeps one user on one version, such as a user id; if absent, at random"
     )
+    long_text: LongTextField = None
+
+    @property
+    def cost(self) -> int:
+        return window_cost(self.text, self.long_text)
 
 
 class AbCompareRequest(RequestBody):
     model_config = example(text="Great value.")
     text: Text = Field(description=TEXT_RULE)
+    long_text: LongTextField = None
+
+    @property
+    def cost(self) -> int:
+        return window_cost(self.text, self.long_text)
 
 
 class FeedbackRequest(RequestBody):
@@ -221,6 +250,12 @@ class PredictionReply(bentoml.IODescriptor):
     scores: dict[Sentiment, float] = Field(
         description="softmax probability of each class that the model has; they sum to 1"
     )
+    windows: int | None = Field(
+        None,
+        ge=1,
+        exclude_if=lambda windows: windows is None,
+        description="how many windows of the text were read and combined; only with `windows`",
+    )
 
     @classmethod
     def of(cls, prediction: Prediction) -> PredictionReply:
@@ -234,6 +269,7 @@ class PredictionReply(bentoml.IODescriptor):
             model_revision=prediction.model.revision,
             truncated=prediction.truncated,
             scores=prediction.scores,
+            windows=prediction.windows if prediction.long_text == "windows" else None,
         )
 
 

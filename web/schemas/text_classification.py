@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
 
 from core.settings import get_settings
+from core.text_limits import MAX_TEXT_CHARACTERS
 from core.types import Sentiment
 from web.schemas.predictions import TEXT_RULE, RequestBody, example
 
 _MAX_TEXTS = get_settings().max_batch_texts
-_TEXT: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 5_000}
+_TEXT: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
 _ONE_TEXT: dict[str, Any] = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 1}
 _BATCH = {"type": "array", "items": _ONE_TEXT, "minItems": 1, "maxItems": _MAX_TEXTS}
 Flag = Annotated[bool, Field(strict=True)]

@@ -13,7 +13,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.hash_keys import FIRST_KEY, HashKeys
-from analytics.log.records import TextStorage
+from analytics.log.records import Entry, TextStorage, encode, to_record
 from core.postgres import DATABASE_FAILURES, create_engine, is_value_failure
 from core.types import VERSIONS, Assignment, Comparison, Experiment, Split
 from core.uuid7 import new_id
@@ -59,10 +59,20 @@ async def test_a_row_holds_every_field_of_its_prediction(
         "text": made.text if storage == "full" else None,
         "experiment_id": None,
         "subject_key": None,
+        "windows": 1,
+        "arm_group": None,
         "version": "v1",
         "revision": "v1-revision",
         "engine": "fake",
     }
+
+
+async def test_windows_are_stored_and_their_request_is_not(engine: AsyncEngine) -> None:
+    made = replace(make_prediction(), windows=3, long_text="windows")
+    assert b"long_text" not in encode(Entry((to_record(made, "none"),)))
+    await PredictionWriter(engine).write([made])
+    [row] = await rows(engine)
+    assert row["windows"] == 3
 
 
 async def test_a_batch_written_twice_is_stored_once(engine: AsyncEngine) -> None:

@@ -89,6 +89,7 @@ def changed(**changes: object) -> bytes:
         changed(scores={"positive": 1, "angry": 0}), changed(token_count=-1),
         changed(token_count=2**31), changed(token_count=32_768), changed(token_count=3.5),
         changed(token_count=[3]), changed(truncated="no"), changed(truncated=1),
+        changed(windows=0), changed(windows=-1), changed(windows=1_001), changed(windows="2"),
         changed(revision="r2"), changed(revision=7), changed(engine="x" * 1_001),
         changed(engine="a\0b"), changed(engine="a\n"), changed(engine=None),
         changed(engine="fake", padding="x" * MAX_VALUE_BYTES), b"x" * 10_000_000,

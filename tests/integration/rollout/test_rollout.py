@@ -25,9 +25,10 @@ from rollout.live import FROZEN_AFTER_SECONDS, LivePolicy
 from rollout.policy import RolloutChanges, RolloutPolicy, Schedule, Weights
 from rollout.record import PolicyRecord
 from rollout.store import PolicyStore
+from stats.arm_metrics import EvidenceQuery, RolloutMetrics
 from tests.database import run_sql
 from tests.unit.fakes import counter
-from tests.unit.rollout.test_guardrails import Arm, Measured
+from tests.unit.rollout.test_guardrails import arm, measured
 from tests.waiting import until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -42,9 +43,9 @@ class Machine:
 
     engine: AsyncEngine
     folder: Path
-    measured: Measured = field(default_factory=Measured)
+    measured: RolloutMetrics = field(default_factory=measured)
     now: datetime = NOW
-    queries: list[Mapping[Version, datetime]] = field(default_factory=list)
+    queries: list[EvidenceQuery] = field(default_factory=list)
     desired: list[DesiredModel] = field(default_factory=list)
     confirmed: DesiredModel | None = None
 
@@ -67,12 +68,12 @@ class Machine:
 
     async def measure(
         self,
-        since: Mapping[Version, datetime],
-        until: datetime,
+        query: EvidenceQuery,
+        champion: Version,
         revisions: Mapping[Version, str],
-    ) -> Measured:
-        assert (set(since), revisions, until) == ({"v1", "v2"}, {"v1": "r1", "v2": "r2"}, self.now)
-        self.queries.append(since)
+    ) -> RolloutMetrics:
+        assert (champion, revisions, query.now) == ("v1", {"v1": "r1", "v2": "r2"}, self.now)
+        self.queries.append(query)
         return self.measured
 
     async def begin_schedule(self) -> None:
@@ -285,9 +286,10 @@ async def test_schedule_goes_to_the_next_step_once_a_step_has_held(machine: Mach
     assert machine.live.version == 1
     await machine.reconcile_after(1)
     assert (machine.live.version, machine.live.policy.ab_weights.v2) == (2, 50)
-    # The challenger's metrics begin with the step, the champion's with the schedule.
+    # The evidence of both versions begins with the step.
     await machine.reconcile_after(60)
-    assert machine.queries[-1] == {"v1": NOW, "v2": NOW + timedelta(seconds=60)}
+    step = NOW + timedelta(seconds=60)
+    assert (machine.queries[-1].since, machine.queries[-1].until) == (step, machine.now)
     assert (machine.live.version, machine.live.policy.schedule) == (3, None)
     assert machine.live.policy.ab_weights.v2 == 50
     history = await machine.admin.history(10, None)
@@ -299,7 +301,7 @@ async def test_schedule_goes_to_the_next_step_once_a_step_has_held(machine: Mach
 
 async def test_step_with_too_little_traffic_is_held(machine: Machine) -> None:
     await machine.begin_schedule()
-    machine.measured = Measured(arms={"v1": Arm(), "v2": Arm(answered=12)})
+    machine.measured = measured(arm((4, 2, 6)))
     await machine.reconcile_after(3_600)
     assert machine.live.version == 1
     results = await machine.admin.evaluate_guardrails()
@@ -312,7 +314,7 @@ async def test_failed_guardrail_rolls_back_and_records_the_reason(
 ) -> None:
     await machine.begin_schedule()
     await second.live.refresh()
-    machine.measured = second.measured = Measured(arms={"v1": Arm(), "v2": Arm(failed=300)})
+    machine.measured = second.measured = measured(arm(failed=300))
     await asyncio.gather(machine.reconcile_after(5), second.reconcile_after(5))
     await machine.live.refresh()
     policy = machine.live.policy
@@ -324,7 +326,7 @@ async def test_failed_guardrail_rolls_back_and_records_the_reason(
 
 
 async def test_policy_without_guardrails_is_never_rolled_back(machine: Machine) -> None:
-    machine.measured = Measured(arms={"v1": Arm(), "v2": Arm(failed=300)})
+    machine.measured = measured(arm(failed=300))
     await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
     await machine.reconcile_after(3_600)
     assert (machine.live.version, machine.queries) == (1, [])

@@ -123,6 +123,6 @@ def test_rows_have_every_column_of_their_tables() -> None:
     assert sorted(FAILURE_COLUMNS) == names(failures)
 
 
-def test_every_field_has_a_column_of_its_name_but_those_of_keys_and_scores() -> None:
+def test_every_field_has_a_column_of_its_name_but_those_of_keys_scores_and_the_request() -> None:
     others = set(Prediction.__struct_fields__) - set(PREDICTION_COLUMNS)
-    assert others == {"model", "scores", "assignment"}
+    assert others == {"model", "scores", "assignment", "long_text"}

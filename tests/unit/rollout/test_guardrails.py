@@ -3,128 +3,171 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from core.types import VERSIONS, Sentiment, Version
+from core.types import ARM_GROUPS, VERSIONS, Version
 from rollout.guardrails import GuardrailResult, evaluate
 from rollout.policy import Guardrails
-from stats.arm_metrics import ArmMetrics, RolloutMetrics
-from stats.histogram import Counts
+from stats.arm_metrics import (
+    LATENCY_CELLS,
+    LATENCY_OFFSET,
+    NOTHING,
+    OUTCOMES,
+    ArmCounts,
+    RolloutMetrics,
+    StratumCounts,
+)
+from stats.histogram import LATENCY_MS
+
+Mix = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class Arm(ArmMetrics):
-    answered: int = 1_000
-    failed: int = 0
-    computed: int = 800
-    p95_ms: float | None = 40.0
-    sentiments: Mapping[Sentiment, int] = field(default_factory=dict)
-    latencies: Counts = field(default_factory=dict)
-    slower: int = 40  # than any limit
-
-    def slower_than(self, milliseconds: float) -> int:
-        assert milliseconds >= 1.5
-        return self.slower
+def spread(total: int, cells: int, cell: int) -> dict[int, int]:
+    """`total` texts in one cell, dealt evenly to the groups."""
+    counts = {
+        group * cells + cell: total // ARM_GROUPS + (group < total % ARM_GROUPS)
+        for group in range(ARM_GROUPS)
+    }
+    return {number: count for number, count in counts.items() if count}
 
 
-@dataclass(frozen=True)
-class Measured(RolloutMetrics):
-    arms: Mapping[Version, ArmMetrics] = field(
-        default_factory=lambda: dict.fromkeys(VERSIONS, Arm())
+def arm(
+    mix: Mix = (300, 100, 600), failed: int = 0, slow_ms: float = 40.0, slow: int = 50,
+    computed: int = 1_000,
+) -> ArmCounts:  # fmt: skip
+    """An arm; `slow` of its `computed` answers take `slow_ms`, the others 10 ms."""
+    outcomes: dict[int, int] = {}
+    for cell, total in enumerate((*mix, failed)):
+        outcomes |= spread(total, OUTCOMES, cell)
+    latencies = spread(computed - slow, LATENCY_CELLS, place(10.0))
+    latencies |= spread(slow, LATENCY_CELLS, place(slow_ms))
+    return ArmCounts(outcomes, latencies)
+
+
+def place(milliseconds: float) -> int:
+    return LATENCY_MS.bin_of(milliseconds) + LATENCY_OFFSET
+
+
+def measured(
+    challenger: ArmCounts | None = None, champion: ArmCounts | None = None,
+    lately: ArmCounts = NOTHING, lately_champion: ArmCounts = NOTHING, **other: Any,
+) -> RolloutMetrics:  # fmt: skip
+    """What was measured, with v1 as champion; by default v2 is its equal."""
+    stratum = StratumCounts(
+        {"v1": champion or arm(), "v2": challenger or arm()},
+        {"v1": lately_champion, "v2": lately},
     )
-    sentiment_psi: float | None = 0.01
-    sentiment_psi_noise: float | None = 0.02
-    compared: int = 500
-    agreed: int = 470
-    findings: tuple[str, ...] = ("no_difference_yet",)
+    common: dict[str, Any] = {"compared": 500, "agreed": 470, "findings": ("no_difference_yet",)}
+    return RolloutMetrics(**{"strata": (stratum,)} | common | other)
 
 
-def with_challenger(**of: object) -> Measured:
-    return Measured(arms={"v1": Arm(), "v2": replace(Arm(), **of)})  # type: ignore[arg-type]
+def states(found: RolloutMetrics, limits: Guardrails | None = None) -> dict[str, str]:
+    return {result.name: result.state for result in evaluate("v1", limits or Guardrails(), found)}
 
 
-def states(measured: Measured, limits: Guardrails | None = None) -> dict[str, str]:
-    results = evaluate("v1", limits or Guardrails(), measured)
-    return {result.name: result.state for result in results}
-
-
-def failed(measured: Measured, champion: Version = "v1") -> list[GuardrailResult]:
-    results = evaluate(champion, Guardrails(), measured)
+def failed(found: RolloutMetrics, champion: Version = "v1", **limits: Any) -> list[GuardrailResult]:
+    results = evaluate(champion, Guardrails(**limits), found)
     return [result for result in results if result.state == "fail"]
 
 
 def test_equal_challenger_passes_every_guardrail() -> None:
-    assert set(states(Measured()).values()) == {"pass"}
+    assert set(states(measured()).values()) == {"pass"}
 
 
 @pytest.mark.parametrize(
-    ("measured", "name", "text"),
+    ("found", "name", "text"),
     [
-        (with_challenger(failed=60), "errors", "v2 did not answer 60 of 1,060 texts"),
-        (with_challenger(answered=0, failed=12), "errors", "12 of 12"),
-        (with_challenger(p95_ms=61.0, slower=90), "latency", "v2 takes 61 ms"),
-        (with_challenger(computed=40, p95_ms=99.0, slower=20), "latency", "of 40 computed"),
-        (Measured(sentiment_psi=0.4), "sentiments", "0.40 (PSI)"),
-        (Measured(compared=500, agreed=300), "agreement", "300 of 500"),
-        (Measured(compared=20, agreed=2), "agreement", "2 of 20"),
-        (Measured(findings=("v1_better",)), "accuracy", "v2 is less accurate than v1"),
-        (Measured(findings=("sample_ratio_mismatch",)), "split", "not split as the weights say"),
+        (measured(arm(failed=60)), "errors", "v2 did not answer 60 of 1,060 texts, v1 0 of 1,000"),
+        (measured(arm((0, 0, 0), failed=30, computed=0, slow=0)), "errors", "30 of 30 texts"),
+        (measured(arm((6, 2, 12), failed=10, computed=0, slow=0)), "errors", "10 of 30 texts"),
+        # Late in a long step, of which nothing is seen yet.
+        (measured(lately=arm((10, 0, 0), 30), lately_champion=arm()), "errors", "in the last min"),
+        # The champion answers none of these texts any more.
+        (measured(champion=NOTHING, lately=arm((0, 0, 2), 38)), "errors", "38 of 40 texts"),
+        (measured(arm(slow=200, slow_ms=60)), "latency", "times the 10 ms (p95) of v1"),
+        (measured(arm((2_000, 500, 2_500)), arm((15_000, 5_000, 30_000))), "sentiments", "PSI"),
+        (measured(arm((4_000, 1_000, 5_000)), arm((30_000, 10_000, 60_000))), "sentiments", "40%"),
+        (measured(compared=500, agreed=300), "agreement", "300 of 500"),
+        (measured(compared=30, agreed=3), "agreement", "3 of 30"),
+        (measured(findings=("v1_better",)), "accuracy", "v2 is less accurate than v1"),
+        (measured(findings=("sample_ratio_mismatch",)), "split", "not split as the weights say"),
     ],
 )
-def test_guardrail_fails_for_its_own_reason(measured: Measured, name: str, text: str) -> None:
-    [result] = failed(measured)
+def test_guardrail_fails_for_its_own_reason(found: RolloutMetrics, name: str, text: str) -> None:
+    [result] = failed(found)
     assert result.name == name
     assert text in result.sentence
 
 
+ONE_GROUP = {3: 40}  # 40 failures of a single subject
+BUSY_SUBJECT = {OUTCOMES * 5: 400}
+
+
 @pytest.mark.parametrize(
-    "measured",
+    "found",
     [
-        with_challenger(answered=9, failed=1),  # one failure may be chance
-        with_challenger(answered=1_000, failed=12),  # just above the limit
-        with_challenger(p95_ms=61.0, slower=60),  # just above the limit
-        with_challenger(computed=20, p95_ms=400.0, slower=4),  # too few answers
-        with_challenger(p95_ms=None, computed=0),
-        Measured(arms={"v1": Arm(computed=20), "v2": Arm(p95_ms=99.0, slower=400)}),
-        Measured(sentiment_psi=0.4, sentiment_psi_noise=0.5),  # within the noise
-        Measured(compared=10, agreed=7),
-        Measured(compared=0, agreed=0),
-        Measured(findings=("v2_better",)),
-        Measured(findings=()),
+        measured(arm((3, 1, 5), failed=1)),  # a single failure
+        measured(arm((0, 0, 1), failed=1)),
+        measured(arm((0, 0, 2), failed=2)),
+        measured(arm((1, 1, 2), failed=1)),
+        measured(arm((0, 0, 0), failed=29)),  # below min_predictions
+        measured(arm(failed=12)),  # just above the limit
+        measured(arm(failed=60), arm(failed=60)),  # a burst that hits both
+        measured(lately=arm((10, 0, 0), 30), lately_champion=arm((100, 0, 0), 300)),
+        measured(champion=NOTHING, lately=arm((60, 0, 0), 40)),
+        measured(replace(arm(), outcomes={**arm().outcomes, **ONE_GROUP})),
+        measured(replace(arm(), outcomes={**arm().outcomes, **BUSY_SUBJECT})),
+        measured(arm(slow=60)),
+        measured(arm(slow_ms=45.0, slow=100), arm(slow_ms=40.0, slow=100)),  # 12 % slower
+        measured(arm(slow=300), arm(slow=300)),  # a load that hits both
+        measured(arm(slow_ms=14.5, slow=400), arm(slow_ms=10.0)),  # by less than 5 ms
+        measured(arm(slow_ms=400.0, slow=20, computed=20)),  # below min_predictions
+        measured(arm(slow=0, computed=0)),
+        measured(arm(slow_ms=400.0, slow=100), arm(computed=20, slow=1)),
+        measured(arm((45, 10, 45)), arm((300, 100, 600))),  # PSI 0.1 of 100 texts is chance
+        measured(arm((460, 100, 440)), findings=("v2_better",)),
+        measured(NOTHING),
+        measured(strata=()),
+        measured(compared=29, agreed=2),  # below min_predictions
+        measured(compared=0, agreed=0),
+        measured(findings=()),
     ],
 )
-def test_difference_within_chance_fails_no_guardrail(measured: Measured) -> None:
-    assert failed(measured) == []
+def test_difference_within_chance_fails_no_guardrail(found: RolloutMetrics) -> None:
+    assert failed(found) == []
 
 
-def test_errors_of_both_versions_alike_fail_no_guardrail() -> None:
-    both = Measured(arms=dict.fromkeys(VERSIONS, Arm(failed=60)))
-    assert failed(both) == []
+def test_challenger_that_labels_call_better_keeps_its_other_sentiments() -> None:
+    other = arm((4_000, 1_000, 5_000)), arm((30_000, 10_000, 60_000))
+    [result] = failed(measured(*other))
+    assert result.name == "sentiments"
+    assert failed(measured(*other, findings=("v2_better",))) == []
 
 
-def test_difference_below_5_ms_passes_at_any_ratio() -> None:
-    class Fast(Arm):
-        def slower_than(self, milliseconds: float) -> int:
-            return 800 if milliseconds < 5.5 else 0
-
-    fast = Measured(arms={"v1": Fast(p95_ms=1.0), "v2": Fast(p95_ms=5.5)})
-    assert failed(fast) == []
+def test_guardrails_are_pending_below_min_predictions() -> None:
+    few = measured(arm((9, 3, 17)))
+    assert {states(few)[name] for name in ("errors", "sentiments")} == {"pending"}
+    enough = states(few, Guardrails(min_predictions=29))
+    assert {enough[name] for name in ("errors", "sentiments")} == {"pass"}
 
 
-def test_errors_guardrail_is_pending_below_min_predictions() -> None:
-    assert states(with_challenger(answered=40))["errors"] == "pending"
-    assert states(with_challenger(answered=40), Guardrails(min_predictions=20))["errors"] == "pass"
+def test_worst_stratum_decides() -> None:
+    [good], [bad] = measured().strata, measured(arm(failed=60)).strata
+    for strata in ((good, bad), (bad, good)):
+        assert [result.name for result in failed(measured(strata=strata))] == ["errors"]
 
 
 def test_guardrails_compare_the_challenger_to_the_champion() -> None:
-    slow = Arm(p95_ms=90.0, slower=200)
-    slow_v1 = Measured(arms={"v1": slow, "v2": Arm()}, findings=("v2_better",))
-    assert {result.name for result in failed(slow_v1, champion="v2")} == {"latency", "accuracy"}
-    assert failed(slow_v1) == []
+    slow: Mapping[Version, ArmCounts] = {"v1": arm(slow=200, slow_ms=60), "v2": arm()}
+    slow_v1 = measured(strata=(StratumCounts(slow, dict.fromkeys(VERSIONS, NOTHING)),))
+    found = replace(slow_v1, findings=("v2_better",))
+    assert {result.name for result in failed(found, champion="v2")} == {"latency", "accuracy"}
+    assert failed(found) == []
 
 
 def test_accuracy_passes_if_judge_accuracy_is_off() -> None:
     limits = Guardrails(judge_accuracy=False)
-    assert states(Measured(findings=("v1_better",)), limits)["accuracy"] == "pass"
+    assert states(measured(findings=("v1_better",)), limits)["accuracy"] == "pass"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from core.types import Classification, DesiredModel, RunnerDescription, Version
+from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
 from runners.lanes import Lane
@@ -32,7 +32,11 @@ class FakeBackend:
         self.requested: list[DesiredModel] = []
 
     async def classify(
-        self, texts: Sequence[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: Sequence[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",  # noqa: ARG002  the protocol has it
     ) -> list[Classification]:
         assert 0 < timeout_seconds <= WAIT_SECONDS
         if self.error:

@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from core.types import Classification
 from runners.batching import TokenBatcher
 from runners.queue import TextQueue
+from runners.windows import unread
 from tests.unit.fakes import counter
 
 WAIT_SECONDS = 10.0
@@ -38,6 +39,8 @@ def length(text: str) -> int:
 class Echo:
     """Answers each text with itself, a batch for each permit; remembers its batches."""
 
+    max_tokens = 512
+
     def __init__(self, permits: int = PLENTY) -> None:
         self.permits = threading.Semaphore(permits)
         self.started = SimpleQueue[list[str]]()
@@ -51,6 +54,9 @@ class Echo:
             raise ValueError("cannot be read")
         self.encoded += texts
         return TOKENIZER.encode_batch(list(texts))
+
+    def refuse(self, token_count: int) -> Classification:
+        return unread("refused", "fake", ("positive",), token_count)
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         batch = [" ".join(encoding.tokens) for encoding in encodings]

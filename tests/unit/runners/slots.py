@@ -15,6 +15,7 @@ from runners.chosen_model import ChosenModel
 from runners.loading import Loaded
 from runners.queue import TextQueue
 from runners.slot import Slot
+from runners.windows import unread
 from tests.unit.fakes import runner_description
 
 TOKENIZER = Tokenizer(WordLevel({"?": 0}, unk_token="?"))  # noqa: S106
@@ -24,6 +25,8 @@ TOKENIZER.pre_tokenizer = WhitespaceSplit()
 class Model:
     """Answers with its tag as the revision; while `free` is cleared, batches wait."""
 
+    max_tokens = 512
+
     def __init__(self, tag: str) -> None:
         self.tag = tag
         self.free = threading.Event()
@@ -32,6 +35,9 @@ class Model:
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         return TOKENIZER.encode_batch(list(texts))
+
+    def refuse(self, token_count: int) -> Classification:
+        return unread(self.tag, "fake", ("positive",), token_count)
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         self.begun.set()

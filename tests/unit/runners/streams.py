@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from opentelemetry.trace import SpanContext
 
-from core.types import Classification
+from core.types import Classification, LongText
 from runners.lanes import Lane
 
 Answer = asyncio.Future[list[Classification]]
@@ -22,6 +22,7 @@ class FakeQueue:
         self.texts: list[list[str]] = []
         self.timeouts: list[float] = []
         self.lanes: list[Lane] = []
+        self.modes: list[LongText] = []
         self.answers: list[Answer] = []
 
     def submit(
@@ -31,12 +32,14 @@ class FakeQueue:
         timeout_seconds: float,
         lane: Lane,
         trace: SpanContext | None,  # noqa: ARG002  the protocol has it
+        long_text: LongText = "truncate",
     ) -> Answer:
         if self.refusal is not None:
             raise self.refusal
         self.texts.append(list(texts))
         self.timeouts.append(timeout_seconds)
         self.lanes.append(lane)
+        self.modes.append(long_text)
         answer: Answer = asyncio.get_running_loop().create_future()
         self.answers.append(answer)
         if self.result is not None:

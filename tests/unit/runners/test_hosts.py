@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from bentoml.exceptions import ServiceUnavailable
 
-from core.types import Classification, DesiredModel, RunnerDescription
+from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners.hosts import RESOLVE_EVERY_SECONDS, RunnerHosts, resolve
 from runners.lanes import Lane
 from tests.unit.fakes import counter, runner_description
@@ -38,7 +38,11 @@ class FakeHost:
             await asyncio.Event().wait()
 
     async def classify(
-        self, texts: list[str], timeout_seconds: float, lane: Lane
+        self,
+        texts: list[str],
+        timeout_seconds: float,
+        lane: Lane,
+        long_text: LongText = "truncate",  # noqa: ARG002  the protocol has it
     ) -> list[Classification]:
         assert (timeout_seconds > 0, lane) == (True, "interactive")
         self.calls += 1

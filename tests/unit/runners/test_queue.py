@@ -13,6 +13,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from runners.lanes import LANES, Lane
 from runners.queue import Call, TextQueue
+from runners.windows import windows_of
 
 TOKENIZER = Tokenizer(WordLevel({"x": 0, "y": 1}))
 TOKENIZER.pre_tokenizer = WhitespaceSplit()
@@ -30,7 +31,8 @@ def call(loop: asyncio.AbstractEventLoop, texts: list[str], lane: Lane = "intera
 
 def tokenise_all(queue: TextQueue) -> None:
     while (next_call := queue.next_call(1.0)) is not None:
-        queue.add_tokenised(next_call, encode(next_call.texts))
+        windows = [windows_of(text, next_call.long_text) for text in encode(next_call.texts)]
+        queue.add_tokenised(next_call, windows)
 
 
 def encode(texts: object) -> list[Encoding]:

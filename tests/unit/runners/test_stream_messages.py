@@ -20,6 +20,8 @@ from tests.waiting import until
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: sentiment-runner/1\r\n\r\n"
 
+TOO_LONG = "a" * (wire.MAX_TEXT_CHARACTERS + 1)
+
 
 @pytest.fixture
 def host() -> Host:
@@ -134,7 +136,7 @@ def numbered(number: int) -> bytes:
         frame(wire.encode_streamed(wire.StreamResults(0, [ONE]))),
         frame(wire.encode_streamed(wire.StreamCall(0, [], 5.0, "bulk"))),
         frame(wire.encode_streamed(wire.StreamCall(-1, ["a"], 5.0, "bulk"))),
-        frame(wire.encode_streamed(wire.StreamCall(0, ["a" * 5_001], 5.0, "bulk"))),
+        frame(wire.encode_streamed(wire.StreamCall(0, [TOO_LONG], 5.0, "bulk"))),
         frame(wire.encode_streamed(wire.StreamCall(0, ["a"], float("nan"), "bulk"))),
         numbered(3) + numbered(3),
         b"GET / HTTP/1.1\r\n\r\n",

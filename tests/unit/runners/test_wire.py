@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.input_text import MAX_TEXT_CHARACTERS as MAX_REQUEST_CHARACTERS
 from core.settings import Settings
 from core.types import SENTIMENTS, VERSIONS, Classification, DesiredModel, RunnerDescription
 from runners import wire
@@ -51,6 +50,7 @@ CLASSIFY = {
     "timeout_seconds": 1.5,
     "lane": "interactive",
 }
+LATER_CLASSIFY = {"long_text": "truncate"}
 RESULT = {
     "revision": "r",
     "engine": "e",
@@ -58,6 +58,7 @@ RESULT = {
     "token_count": 3,
     "truncated": False,
 }
+LATER_RESULT = {"windows": 1}
 DESCRIPTION = runner_description(
     engine="e",
     tokens_per_second=1e3,
@@ -116,11 +117,11 @@ def test_field_names_of_the_wire_do_not_change() -> None:
     def sent(message: wire.Message) -> Any:
         return msgspec.msgpack.decode(encode(message))
 
-    assert sent(wire.Classify(["one", "other"], 1.5, "interactive")) == CLASSIFY
+    assert sent(wire.Classify(["one", "other"], 1.5, "interactive")) == CLASSIFY | LATER_CLASSIFY
     assert sent(wire.Describe()) == {"wire_version": 1}
     assert sent(DesiredModel(None, 7)) == {"wire_version": 1, "tag": None, "generation": 7}
     result = Classification("r", "e", {"negative": 0.25, "positive": 0.75}, 3, truncated=False)
-    assert sent(wire.Results([result])) == {"wire_version": 1, "results": [RESULT]}
+    assert sent(wire.Results([result])) == {"wire_version": 1, "results": [RESULT | LATER_RESULT]}
     assert sent(DESCRIPTION) == {
         "wire_version": 1,
         "version": "v1",
@@ -184,6 +185,8 @@ def test_other_wire_version_is_refused_with_both_numbers(
         ("lane", "express"),
         ("lane", 1),
         ("lane", ["bulk"]),
+        ("long_text", "skim"),
+        ("long_text", None),
     ],
 )
 def test_classify_call_of_wrong_type_or_range_is_refused(field: str, value: object) -> None:
@@ -228,6 +231,9 @@ def test_load_call_with_another_generation_is_refused(generation: object) -> Non
         ("token_count", -1),
         ("token_count", 2.5),
         ("truncated", 1),
+        ("windows", -1),
+        ("windows", 1.5),
+        ("windows", None),
     ],
 )
 def test_result_of_wrong_type_or_range_is_refused(field: str, value: object) -> None:
@@ -304,11 +310,19 @@ def test_text_with_half_of_a_surrogate_pair_is_refused() -> None:
 
 
 def test_wire_carries_the_largest_request_of_the_api() -> None:
-    assert MAX_REQUEST_CHARACTERS == MAX_TEXT_CHARACTERS
-    [max_batch_texts] = [
-        rule.le for rule in Settings.model_fields["max_batch_texts"].metadata if hasattr(rule, "le")
-    ]
-    assert max_batch_texts == MAX_TEXTS
+    def greatest(setting: str) -> int:
+        rules = Settings.model_fields[setting].metadata
+        [value] = [rule.le for rule in rules if hasattr(rule, "le")]
+        return int(value)
+
+    assert greatest("max_text_chars") == MAX_TEXT_CHARACTERS
+    assert greatest("max_batch_texts") == MAX_TEXTS
+
+
+def test_call_and_result_of_a_release_without_windows_are_read() -> None:
+    assert decode(packed(CLASSIFY), wire.Classify).long_text == "truncate"
+    [result] = decode(packed({"wire_version": 1, "results": [RESULT]}), wire.Results).results
+    assert result.windows == 1
 
 
 ONE = Classification("r", "e", {"positive": 1.0}, 3, truncated=False)
@@ -318,11 +332,13 @@ ONE = Classification("r", "e", {"positive": 1.0}, 3, truncated=False)
     ("message", "content"),
     [
         (wire.StreamCall(7, ["a"], 5.0, "bulk", "00-1-2-01"),
-         ["call", 7, ["a"], 5.0, "bulk", "00-1-2-01"]),
+         ["call", 7, ["a"], 5.0, "bulk", "00-1-2-01", "truncate"]),
+        (wire.StreamCall(7, ["a"], 5.0, "bulk", "", "windows"),
+         ["call", 7, ["a"], 5.0, "bulk", "", "windows"]),
         (wire.StreamCancel(7), ["cancel", 7]),
         (wire.StreamResults(7, [ONE]),
          ["results", 7, [{"revision": "r", "engine": "e", "scores": {"positive": 1.0},
-                          "token_count": 3, "truncated": False}]]),
+                          "token_count": 3, "truncated": False, "windows": 1}]]),
         (wire.StreamRefusal(7, 503, "full"), ["refusal", 7, 503, "full"]),
         (wire.StreamEnd(0), ["end", 0]),
     ],
@@ -345,7 +361,7 @@ def test_messages_of_a_stream_have_their_fields_in_this_order(
 
 def test_call_of_a_release_without_traces_is_read() -> None:
     call = wire.decode_stream_request(msgspec.msgpack.encode(["call", 1, ["a"], 5.0, "bulk"]))
-    assert call == wire.StreamCall(1, ["a"], 5.0, "bulk", "")
+    assert call == wire.StreamCall(1, ["a"], 5.0, "bulk", "", "truncate")
 
 
 @given(st.binary(max_size=100))

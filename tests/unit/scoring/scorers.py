@@ -11,8 +11,9 @@ from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from core.types import VERSIONS, Classification, Version
+from core.types import VERSIONS, Classification, LongText, Version
 from datafiles.formats import Format, Input
+from runners.windows import unread
 from scoring.job import Job, score_file
 from scoring.journal import Progress
 from scoring.scorer import LoadedModel, Scorer
@@ -30,6 +31,9 @@ class TokenCounter:
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         return self._tokenizer.encode_batch(list(texts))
+
+    def refuse(self, token_count: int) -> Classification:
+        return unread("r1", "fake", ("negative", "positive"), token_count)
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         self._before(len(encodings))
@@ -70,6 +74,7 @@ def make_job(
     restart: bool = False,
     encoding: str | None = None,
     delimiter: str | None = None,
+    long_text: LongText = "truncate",
 ) -> Job:
     return Job(
         Input(source, Format.of(source), encoding, delimiter),
@@ -80,6 +85,7 @@ def make_job(
         keep,
         limit,
         restart,
+        long_text,
     )
 
 

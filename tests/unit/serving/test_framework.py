@@ -66,8 +66,10 @@ def test_lazy_app_is_mounted_in_the_service() -> None:
 
 async def test_json_apis_are_the_functions_that_bentoml_declared() -> None:
     class Pipeline:
-        async def predict(self, texts: list[str], version: str | None, endpoint: str) -> list[Any]:
-            raise LookupError(f"{texts} {version} {endpoint}")
+        async def predict(
+            self, texts: list[str], version: str | None, endpoint: str, long_text: str | None
+        ) -> list[Any]:
+            raise LookupError(f"{texts} {version} {endpoint} {long_text}")
 
     fake = SimpleNamespace(container=SimpleNamespace(pipeline=Pipeline()))
     apis = json_apis(service.bento, fake)
@@ -81,8 +83,8 @@ async def test_json_apis_are_the_functions_that_bentoml_declared() -> None:
     for path, api in apis.items():
         assert api.route.path == path
         assert issubclass(api.request, RequestBody)
-    with pytest.raises(LookupError, match=r"\['fine'\] v2 /predict"):
-        await predict.call(text="fine", version="v2")
+    with pytest.raises(LookupError, match=r"\['fine'\] v2 /predict windows"):
+        await predict.call(text="fine", version="v2", long_text="windows")
 
 
 # models/registry/sources.py reads a model store of another place; scripts/warm_image.py names

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from core.types import Endpoint, ModelVersion, Prediction, Version
+from core.errors import TextTooLong
+from core.types import Endpoint, LongText, ModelVersion, Prediction, Version
 from core.uuid7 import new_id
 from tests.unit.fakes import no_repeats
 from web.adapters.invocations import invocations_api
@@ -38,8 +39,15 @@ class Pipeline:
         self.calls: list[tuple[list[str], Version | None, Endpoint]] = []
 
     async def predict(
-        self, texts: Sequence[str], version: Version | None, endpoint: Endpoint
+        self,
+        texts: Sequence[str],
+        version: Version | None,
+        endpoint: Endpoint,
+        long_text: LongText | None,
     ) -> list[Prediction]:
+        too_long = [index for index, text in enumerate(texts) if "long" in text]
+        if long_text == "refuse" and too_long:
+            raise TextTooLong(dict.fromkeys(too_long, "is too long"), str)
         self.calls.append((list(texts), version, endpoint))
         return [self._answer(text, version or "v1") for text in texts]
 

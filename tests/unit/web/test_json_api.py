@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import RateLimited, RunnerUnavailable
 from core.request_context import context_of
-from core.types import Version
+from core.types import LongText, Version
 from tests.unit.fakes import counter, no_repeats
 from web.body import JsonBodyReader
 from web.json_api import JsonApi, JsonApiMiddleware
@@ -36,15 +36,16 @@ class Reply(BaseModel):
     said: str
 
 
-async def echo(text: str, version: Version | None) -> Reply:
+async def echo(text: str, version: Version | None, long_text: LongText | None) -> Reply:
+    assert long_text is None
     return Reply(said=f"{text} {version}")
 
 
-async def unavailable(text: str, version: Version | None) -> Reply:
+async def unavailable(**_fields: object) -> Reply:
     raise RunnerUnavailable("the runner is down")
 
 
-async def broken(text: str, version: Version | None) -> Reply:
+async def broken(**_fields: object) -> Reply:
     raise ZeroDivisionError("hunter2")
 
 
@@ -203,7 +204,7 @@ async def test_further_texts_of_a_request_are_charged_before_the_api_is_called()
     charged: list[int] = []
     reached: list[list[str]] = []
 
-    async def batch(texts: list[str], version: Version | None, on_error: str) -> Reply:
+    async def batch(texts: list[str], **_fields: object) -> Reply:
         reached.append(texts)
         return Reply(said="")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from core.types import Comparison, ModelVersion, Prediction, Version
 from core.uuid7 import new_id
@@ -45,6 +47,17 @@ def test_a_reply_tells_all_but_the_text() -> None:
         "truncated": True,
         "scores": {"negative": 0.25, "positive": 0.75},
     }
+
+
+@pytest.mark.parametrize("windows", [1, 2, 128])
+def test_a_reply_tells_the_windows_where_they_were_requested(windows: int) -> None:
+    made = replace(prediction(0.75), windows=windows, long_text="windows")
+    assert json.loads(PredictionReply.of(made).model_dump_json())["windows"] == windows
+    [reply] = json.loads(BatchReply.of([made]).model_dump_json())["predictions"]
+    assert reply["windows"] == windows
+    compared = AbCompareReply.of(Comparison(made.id, made.created_at, made, prediction(0.5)))
+    replies = json.loads(compared.model_dump_json())["predictions"]
+    assert (replies["v1"]["windows"], "windows" in replies["v2"]) == (windows, False)
 
 
 def test_a_batch_reply_keeps_the_order() -> None:

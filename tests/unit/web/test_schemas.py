@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.errors import InvalidRequest, MalformedRequest, RequestError
-from core.input_text import MAX_SUBJECT_CHARACTERS, MAX_TEXT_CHARACTERS
+from core.input_text import MAX_SUBJECT_CHARACTERS
+from core.text_limits import MAX_TEXT_CHARACTERS
 from core.uuid7 import new_id
 from web.json_values import has_too_many_values
 from web.schemas.admin import ReloadRequest, RolloutRequest
 from web.schemas.predictions import (
+    AbCompareRequest,
     AbRequest,
     BatchRequest,
     FeedbackRequest,
@@ -152,7 +154,10 @@ def test_a_misspelt_field_is_told_with_those_that_there_are() -> None:
     with pytest.raises(InvalidRequest) as caught:
         PredictRequest.parse(b'{"text": "ok", "vesrion": "v1"}')
     [fault] = caught.value.errors
-    assert (fault.field, fault.message) == ("vesrion", "is not known; fields are text, version")
+    assert (fault.field, fault.message) == (
+        "vesrion",
+        "is not known; fields are text, version, long_text",
+    )
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -292,3 +297,27 @@ def test_refusal_keeps_nothing_of_the_body() -> None:
         PredictRequest.parse(b'{"text": 5}')
     assert refused.value.__context__ is None
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("long_text", "characters", "cost"),
+    [
+        (None, 4_999, 1), ("truncate", 4_999, 1), ("refuse", 4_999, 1), ("windows", 1, 1),
+        ("windows", 2_000, 1), ("windows", 2_001, 2), ("windows", 4_000, 2), ("windows", 4_999, 3),
+    ],
+)  # fmt: skip
+def test_windows_of_a_text_count_against_the_rate_limit(
+    long_text: str | None, characters: int, cost: int
+) -> None:
+    fields = {"text": "a" * characters, "long_text": long_text}
+    for model in (PredictRequest, AbRequest, AbCompareRequest):
+        assert model.parse(json.dumps(fields).encode()).cost == cost
+    texts = {"texts": ["a", "a" * characters], "long_text": long_text}
+    assert BatchRequest.parse(json.dumps(texts).encode()).cost == cost + 1
+
+
+@pytest.mark.parametrize("long_text", ["skim", "", "Windows", 1, True, [], {}])
+def test_unknown_mode_of_long_texts_is_refused(long_text: object) -> None:
+    for model in (PredictRequest, AbRequest, AbCompareRequest):
+        with pytest.raises(InvalidRequest, match="long_text: Input should be 'truncate'"):
+            model.parse(json.dumps({"text": "a", "long_text": long_text}).encode())

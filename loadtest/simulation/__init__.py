@@ -1,0 +1,1 @@
+"""Simulations of whole rollouts, by which promises are checked."""

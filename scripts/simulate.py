@@ -1,0 +1,62 @@
+"""Simulate rollouts, and measure what docs/statistics.md promises of their guardrails."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Annotated
+
+import typer
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.table import Table
+from typer import Option
+
+from loadtest.table import console
+from scripts.running import run_command
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+
+@app.callback()
+def main() -> None:
+    """Simulate rollouts, and measure what docs/statistics.md promises of their guardrails."""
+
+
+@app.command()
+def guardrails(
+    rollouts: Annotated[int, Option(min=1, help="of each scenario")] = 1_000,
+    seconds: Annotated[float, Option(min=1, help="at most so long, for all scenarios")] = 3_600.0,
+    seed: int = 1,
+) -> None:
+    """Measure how often an equal challenger is taken back, and how soon a worse one is."""
+    from loadtest.simulation.guardrails import SCENARIOS, simulate  # imports SciPy
+
+    table = Table("scenario", "rollouts", "taken back", "95 %", "median", "90 %", "promise")
+    began, is_kept = time.monotonic(), True
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        for number, scenario in enumerate(SCENARIOS, start=1):
+            task = progress.add_task(scenario.name, total=rollouts)
+            until = began + seconds * number / len(SCENARIOS)
+            found = simulate(scenario, rollouts, seed, partial(progress.advance, task), until)
+            low, high = found.interval
+            promise = "" if found.is_kept else "[red]broken[/]"
+            if found.is_kept and (scenario.most_taken_back or scenario.median_minutes):
+                promise = "kept"
+            table.add_row(
+                scenario.name, f"{found.rollouts:,}", f"{found.taken_back / found.rollouts:.2%}",
+                f"{low:.2%} to {high:.2%}", _minutes(found.median_minutes),
+                _minutes(found.most_minutes_of_90_percent), promise,
+            )  # fmt: skip
+            is_kept &= found.is_kept
+    console.print(table)
+    if not is_kept:
+        raise typer.Exit(1)
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:.0f} min" if minutes < float("inf") else "-"
+
+
+if __name__ == "__main__":
+    run_command(app)
