@@ -169,10 +169,10 @@ def _user() -> str:
 
 
 def _selector(subject: str | None, text: str | None, prediction: str | None) -> Selector:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
 
     from analytics.privacy.selection import Selector
-    from core.input_text import Subject, Text
+    from core.input_text import Subject, refuse_unusable
 
     given = [
         (kind, value)
@@ -188,7 +188,10 @@ def _selector(subject: str | None, text: str | None, prediction: str | None) -> 
         if kind == "prediction":
             return Selector("prediction", str(UUID(value)))
         if kind == "text":
-            return Selector("text", TypeAdapter(Text).validate_python(value))
+            text_type = Annotated[
+                str, StringConstraints(strip_whitespace=True), AfterValidator(refuse_unusable)
+            ]
+            return Selector("text", TypeAdapter(text_type).validate_python(value))
         return Selector("subject", TypeAdapter(Subject).validate_python(value))
     except ValidationError as error:
         message = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")

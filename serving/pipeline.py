@@ -83,7 +83,6 @@ class PredictionPipeline:
         cache_keys: CacheKeys,
         policy: Callable[[], RolloutPolicy],
         shadow: Callable[[Prediction], None],
-        *,
         long_text: LongText = "truncate",
     ) -> None:
         """`policy` gives the current policy; `shadow` queues a prediction for the challenger.
