@@ -41,6 +41,10 @@ help: ## List the commands
 serve: $(SENTIMENT) $(ASSETS) ## Install, save the models, start the databases, and serve on PORT (3000)
 	@exec $(SENTIMENT) serve
 
+.PHONY: demo
+demo: $(SENTIMENT) $(ASSETS) ## Serve a fortnight of invented traffic, in databases of its own (DEMO=--remove deletes it)
+	@exec $(SENTIMENT) demo $(DEMO)
+
 .PHONY: models
 models: $(SENTIMENT) ## Save both starter versions into the BentoML model store
 	@$(SENTIMENT) save-models $(if $(ENGINES),--engines $(ENGINES))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from core.api_keys import ApiKey, find_key, parse_key_file
 from core.background import Background
 from core.errors import describe_error
+from core.other_writers import check_replaceable, writers
 
 logger = logging.getLogger("bentoml.sentiment.keys")
 
@@ -93,29 +93,13 @@ def read_key_file(file: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: every user of the machine could add keys to it, or it is too large.
+        ValueError: other users of the machine could add keys to it, or it is too large.
     """
     with file.open("rb") as opened:
-        status = os.fstat(opened.fileno())
-        if status.st_mode & stat.S_IWOTH:
-            raise ValueError(f"{file} can be written by every user of this machine")
-        # Kubernetes mounts a link to the file, which is in another folder.
-        for folder in {file.absolute().parent, file.resolve().parent}:
-            if lets_others_replace(folder, status.st_uid):
-                raise ValueError(f"{folder} lets every user of this machine replace {file.name}")
+        if who := writers(os.fstat(opened.fileno())):
+            raise ValueError(f"{file} can be written by {who}")
+        check_replaceable(file)
         content = opened.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{file} is larger than {MAX_FILE_BYTES:,} bytes")
     return content
-
-
-def lets_others_replace(folder: Path, owner: int) -> bool:
-    """Whether every user may put a file of their own in the place of the one that `owner` has.
-
-    In a folder with the sticky bit, such as /tmp, users cannot replace the files of others, but
-    anyone can be the first to make one.
-    """
-    mode = folder.stat().st_mode
-    if not mode & stat.S_IWOTH:
-        return False
-    return not mode & stat.S_ISVTX or owner not in (0, os.geteuid())

@@ -20,6 +20,7 @@ from structlog.typing import EventDict, Processor
 
 from core import request_context, tracing
 from core.errors import ServiceError
+from core.printable import printable
 from core.types import LogFormat
 
 # The fields that `extra` may add to a line; other fields are dropped.
@@ -60,12 +61,22 @@ def configure_logs(level: str, log_format: LogFormat, component: Callable[[], st
 
 def _renderer(*, as_text: bool) -> list[Processor]:
     if as_text:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=0)]
+        return [
+            _printable_line,
+            structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=0),
+        ]
     return [
         structlog.processors.EventRenamer("message"),
         _first_fields_first,
         structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, str).decode()),
     ]
+
+
+def _printable_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Keep what a client wrote, as the reason of a rollout, from forging lines; JSON escapes it."""
+    shown = {name: printable(value) for name, value in event.items() if isinstance(value, str)}
+    shown.pop("exception", None)  # of several lines, none of them a client's
+    return {**event, **shown}
 
 
 def _first_fields_first(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -184,7 +184,9 @@ background_failures = Counter(
 log_recorded = Counter(
     "prediction_log_recorded_total", "Predictions written to the spool on local disk"
 )
-log_stored = Counter("prediction_log_stored_total", "Predictions shipped to PostgreSQL")
+log_stored = Counter(
+    "prediction_log_stored_total", "Predictions shipped to PostgreSQL, each counted once"
+)
 log_dropped = Counter(
     "prediction_log_dropped_total", "Predictions that were dropped because the spool was full"
 )

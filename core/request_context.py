@@ -41,6 +41,8 @@ class RequestContext:
     # As the client sent it, while BentoML's metrics see its template instead.
     path: str | None = None
     response_headers: dict[bytes, bytes] = field(default_factory=dict)
+    # A text that a person tries out: it is not recorded, and has rate limits of its own.
+    is_trial: bool = False
     # Counts so much more against the caller's limit; None without a limit.
     charge: Callable[[int], Awaitable[None]] | None = None
     # With an Idempotency-Key that the service remembers.
@@ -80,6 +82,12 @@ def origin() -> str:
     """The current client's address, or the name of this machine for a task of the service."""
     context = _current.get()
     return context.address if context else platform.node()
+
+
+def is_trial() -> bool:
+    """Whether the current request is one of the playground, which the log leaves out."""
+    context = _current.get()
+    return context is not None and context.is_trial
 
 
 def new_request_id() -> str:

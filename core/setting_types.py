@@ -18,6 +18,20 @@ from core.paths import ROOT
 from core.rate_limits import check_rate
 from core.urls import check_database_url, check_redis_url
 
+# As Valkey reads its sizes.
+_UNITS = {
+    "b": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "kb": 1 << 10,
+    "mb": 1 << 20,
+    "gb": 1 << 30,
+}
+# Valkey itself needs a megabyte, and could evict nothing below. Its 0 means no bound at all.
+MIN_MEMORY_BYTES = 2_000_000
+MAX_MEMORY_BYTES = 1 << 50
+
 
 def _checked_by(check: Callable[[str], object]) -> AfterValidator:
     def validate(value: SecretStr) -> SecretStr:
@@ -65,8 +79,15 @@ def _beside_service(file: Path) -> Path:
 
 
 def _check_memory_size(value: str) -> str:
-    if not re.fullmatch(r"\d+([kmg]b?|b)?", value.lower()):
+    match = re.fullmatch(r"([0-9]{1,20})([kmg]b?|b)?", value.lower())
+    if match is None:
         raise ValueError("must be a size such as 256mb or 1gb")
+    size = int(match[1]) * _UNITS[match[2] or "b"]
+    if not MIN_MEMORY_BYTES <= size <= MAX_MEMORY_BYTES:
+        raise ValueError(
+            "must be a size from 2mb to 1048576gb, such as 256mb; without a bound the cache would "
+            "fill the memory of the machine"
+        )
     return value
 
 

@@ -186,7 +186,7 @@ class Settings(BaseSettings):
     redis_timeout_seconds: float = Field(0.25, gt=0, le=60)
     """longest wait for one Redis command"""
     redis_max_memory: MemorySize = "256mb"
-    """memory of the private Redis, as 256mb; it evicts the least recently used keys"""
+    """memory of the private Redis, from 2mb on; it evicts the least recently used keys"""
 
     job_folders: JobFolders = Field(
         (),

@@ -121,7 +121,7 @@ class JsonSource(RecordSource):
                 raise UnusableRow(
                     f"has members that the first row lacks: {', '.join(sorted(extra))}"
                 )
-        return self._check(_ANY.decode(members[column]))
+        return self._check(_decoded(bytes(members[column])))
 
 
 def _find(name: str, members: Members) -> str:
@@ -140,7 +140,15 @@ def _string(value: msgspec.Raw | None) -> str | None:
     raw = b"null" if value is None else bytes(value)
     if raw == b"null":
         return None
-    return str(_ANY.decode(raw)) if raw.startswith(b'"') else raw.decode()
+    return str(_decoded(raw)) if raw.startswith(b'"') else raw.decode()
+
+
+def _decoded(raw: bytes) -> object:
+    try:
+        return _ANY.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        # Such as 1e999, which is JSON but too large for a number of this machine.
+        raise UnusableRow(f"invalid JSON: {_reason(raw, error)}") from None
 
 
 def _reason(line: bytes, error: Exception) -> str:

@@ -23,6 +23,9 @@ from datafiles.chunks import (
 from datafiles.columns import find_column, require_distinct
 
 _READ_BYTES = 1 << 20
+# Spark writes its times in this form. In nanoseconds, as Arrow reads them otherwise, 9999-12-31 is
+# a day of 1816.
+_INT96_UNIT = "us"
 
 
 class ParquetSource:
@@ -40,7 +43,7 @@ class ParquetSource:
         self._path = path
         self._check = check
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, coerce_int96_timestamp_unit=_INT96_UNIT) as file:
                 schema, metadata = file.schema_arrow, file.metadata
                 groups = map(metadata.row_group, range(metadata.num_row_groups))
                 self._groups = [group.num_rows for group in groups]
@@ -81,7 +84,12 @@ class ParquetSource:
                     message = f"the rows after row {row + pending.num_rows:,} cannot be read"
                     raise InvalidInput(f"{message}: {_line(error)}") from error
                 pending = pa.concat_tables([pending, table]) if pending.num_rows else table
-            yield self._chunk(pending.slice(0, size).cast(self._plain), row)
+            try:
+                table = pending.slice(0, size).cast(self._plain)
+            except pa.ArrowException as error:  # such as a list_view
+                message = f"the rows after row {row:,} have values that cannot be read"
+                raise InvalidInput(f"{message}: {_line(error)}") from error
+            yield self._chunk(table, row)
             pending = pending.slice(size)
             row += size
 
@@ -91,7 +99,12 @@ class ParquetSource:
         while group < len(self._groups) and start >= self._groups[group]:
             start -= self._groups[group]
             group += 1
-        with pq.ParquetFile(self._path, buffer_size=_READ_BYTES, pre_buffer=False) as file:
+        with pq.ParquetFile(
+            self._path,
+            buffer_size=_READ_BYTES,
+            pre_buffer=False,
+            coerce_int96_timestamp_unit=_INT96_UNIT,
+        ) as file:
             groups = list(range(group, len(self._groups)))
             for batch in file.iter_batches(
                 CHUNK_ROWS, row_groups=groups, columns=self._read_columns, use_threads=False

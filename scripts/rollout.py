@@ -19,6 +19,7 @@ from typer import Argument, Option
 
 from core.errors import describe_error
 from core.own_url import is_own_url, own_url
+from core.printable import printable_values
 from core.settings import get_settings
 from core.types import Version
 from scripts.rollout_view import changes_table, history_table, status_view, steps_table
@@ -47,7 +48,8 @@ class Service(httpx.Client):
         is_key = reply.status_code in {401, 403}
         hint = "; --key-file takes a file with an API key" if is_key else ""
         try:
-            fields: dict[str, Any] = reply.json()
+            # Others wrote some of it, and a terminal obeys what it is sent.
+            fields: dict[str, Any] = printable_values(reply.json())
             if reply.is_success or reply.status_code == accepts:
                 return dict(fields)
             detail = fields["detail"]

@@ -20,8 +20,10 @@ from core import metrics
 from core.errors import Problem
 from core.request_context import new_request_id
 from serving.answering import AnsweringConnection
+from serving.request_head import RefusedHead, check_head, split_absolute, with_host
 from web.body import DRAIN_BYTES
 from web.problems import problem_body
+from web.routes import UNKNOWN
 
 MAX_HEADER_BYTES = 65_536
 # The parser gets so much at a time. It cannot stop within, and the shortest request has 18 bytes.
@@ -73,8 +75,8 @@ class BoundedConnection(AnsweringConnection):
     _unwanted_bytes = 0
     _upgrades = False
     _half_closed = False
-    # The body has a coding beside chunks, which the parser does not undo.
-    _is_coded = False
+    # Why the parser was ended.
+    _refused_head: RefusedHead | None = None
     # The answer to what cannot be read, after the requests before it.
     _last_answer: tuple[int, str] | None = None
 
@@ -123,13 +125,16 @@ class BoundedConnection(AnsweringConnection):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reading is not _Reading.HEADERS:
             return  # a trailer; the service reads none
-        super().on_header(name, value)
+        # The parser leaves the blanks behind a value, which are no part of it (RFC 9110, 5.5).
+        super().on_header(name, value.rstrip(b" \t"))
         if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            self._is_coded = True
+            # Beside chunks the parser undoes no coding.
+            self._refused_head = RefusedHead(
+                501, "A body may have the Transfer-Encoding chunked, and no other"
+            )
 
     def on_headers_complete(self) -> None:
-        if self._is_coded:
-            raise ValueError("the body cannot be read")  # ends the parser
+        self._check_head()  # what it raises ends the parser
         self._progress = True
         self._stop_timer()
         self._reading = _Reading.BODY
@@ -138,6 +143,19 @@ class BoundedConnection(AnsweringConnection):
             self._upgrades = True  # `_parse_without_upgrade` goes on
         else:
             self._begin_request()
+
+    def _check_head(self) -> None:
+        if self._refused_head is not None:
+            raise self._refused_head
+        try:
+            check_head(self.parser.get_http_version(), self.url, self.headers)
+            absolute = split_absolute(self.url)
+        except RefusedHead as refused:
+            self._refused_head = refused
+            raise
+        if absolute is not None:
+            authority, self.url = absolute
+            self.headers[:] = with_host(self.headers, authority)
 
     def _begin_request(self) -> None:
         super().on_headers_complete()
@@ -205,8 +223,8 @@ class BoundedConnection(AnsweringConnection):
             except httptools.HttpParserUpgrade as upgrade:
                 self._parse_without_upgrade(piece[upgrade.args[0] :])
         except httptools.HttpParserError:
-            if self._is_coded:
-                self._end(501, "A body may have the Transfer-Encoding chunked, and no other")
+            if self._refused_head is not None:
+                self._end(self._refused_head.status, str(self._refused_head))
             else:
                 self.send_400_response("Invalid HTTP request received.")
         if not self.transport.is_closing() and self._last_answer is None:
@@ -316,6 +334,9 @@ class BoundedConnection(AnsweringConnection):
             self._reading = _Reading.NEXT
             self._stop_timer()
             return
+        elif not self.transport.is_closing():
+            # No middleware sees it. A request whose body is at fault has been counted.
+            metrics.http_requests.labels(UNKNOWN.path, str(status)).inc()
         id_ = new_request_id()
         body = problem_body(Problem(status, detail), "", id_)
         self._answer(status, body, {"x-request-id": id_}, keep=False)

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from core.errors import describe_error
 from core.own_url import own_url
+from core.paths import ROOT
 from core.setting_checks import check_open
 from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
@@ -27,6 +28,7 @@ from serving.machine_check import (
     data_folder_problem,
     has_private_databases,
     key_file_problem,
+    secrets_file_problem,
     temporary_folder_problem,
     tracing_problem,
     user_problem,
@@ -102,6 +104,8 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     if settings.api_keys_file is not None:
         file = settings.api_keys_file
         yield _check("API_KEYS_FILE", partial(key_file_problem, file), file)
+    if (env := ROOT / ".env").exists():
+        yield _check(".env", partial(secrets_file_problem, env), env)
     if settings.is_traced:
         yield _check("traces", partial(tracing_problem, settings))
 

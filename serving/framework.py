@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
 from core.request_context import context_of
+from serving.temporary_folders import claim
 from web.json_api import JsonApi
 from web.routes import listed_route
 
@@ -198,6 +199,17 @@ def stop_at_hangup() -> None:
     handler.handle_hup = handler.handle_winch if is_ignored else handler.handle_term
 
 
+def reserve_no_port() -> None:
+    """Keep BentoML from reserving a port of 127.0.0.1 that nothing uses.
+
+    Its runners have Unix sockets, and a machine may have IPv6 alone.
+    """
+    from bentoml._internal import utils
+
+    unused: Any = lambda **_options: nullcontext(0)  # noqa: E731  it has no types to agree with
+    utils.reserve_free_port = unused
+
+
 def wrap_arbiter(wrapper: Callable[..., Any]) -> None:
     """Make BentoML build its process manager by `wrapper(make, watchers, **options)`.
 
@@ -220,6 +232,7 @@ def make_private_arbiter(watchers: Sequence[Any], *, threaded: bool = False, **o
     from bentoml._internal.utils.circus import Arbiter, ThreadedArbiter
 
     folder = tempfile.mkdtemp(prefix="circus-")  # mkdtemp's mode is 0700
+    claim(Path(folder))
     arbiter = (ThreadedArbiter if threaded else Arbiter)(
         watchers,
         endpoint=f"ipc://{folder}/control",

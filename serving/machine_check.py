@@ -6,6 +6,7 @@ import errno
 import getpass
 import os
 import pwd
+import re
 import socket
 import stat
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from core.api_keys import parse_key_file
 from core.errors import describe_error
 from core.key_ring import read_key_file
+from core.other_writers import EVERYBODY, check_replaceable, writers
 from core.setting_checks import check_tracing
 from core.settings import Settings, SettingsError
 
@@ -39,6 +41,12 @@ BENTOML_FOLDERS = ("bentos", "models", "envs", "tmp")
 # that it makes below the folder of temporary files:
 MAX_SOCKET_BYTES = 102
 LONGEST_SOCKET = "bentoml-uds-xxxxxxxx/140737488355328.sock"
+# A line that sets a password or a key; API_KEYS has hashes of keys.
+_SECRET_LINE = re.compile(
+    r"^[ \t]*(?:export[ \t]+)?(DATABASE_URL|REDIS_URL|RUNNER_KEY(?:_ALSO_ACCEPTED)?)[ \t]*="
+    r"[ \t]*[^\s#]",
+    re.MULTILINE,
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -160,6 +168,26 @@ def key_file_problem(file: Path) -> str | None:
     return f"API_KEYS_FILE: {'; '.join(faults)}" if faults else None
 
 
+def secrets_file_problem(file: Path) -> str | None:
+    """Describe who else may read the secrets in a `.env`, or write settings into it; else None."""
+    try:
+        status = file.stat()
+        if who := writers(status):
+            return f"{file} can be written by {who}, who can change every setting: chmod go-w"
+        check_replaceable(file)
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
+    except ValueError as error:
+        return str(error)
+    except OSError:
+        return None  # there is none, or reading the settings has said why
+    named = sorted(set(_SECRET_LINE.findall(text)))
+    if named and status.st_mode & stat.S_IROTH:
+        return (
+            f"{file} holds {', '.join(named)} and can be read by {EVERYBODY}: run chmod 600 {file}"
+        )
+    return None
+
+
 def tracing_problem(settings: Settings) -> str | None:
     """Describe a variable of OpenTelemetry that this service cannot honour; else None."""
     try:
@@ -197,8 +225,8 @@ def _has_name() -> bool:
 def _owner_problem(path: Path) -> str | None:
     """Describe why another user may get what the service writes to `path`; else None.
 
-    Another user's link leads elsewhere. In a folder that everybody may write to, another user's
-    folder or file is planted there. The owner of a mount point decides about it.
+    Another user's link leads elsewhere. In a folder that others may write to, another user's folder
+    or file is planted there. The owner of a mount point decides about it.
     """
     try:
         status = path.lstat()
@@ -206,15 +234,16 @@ def _owner_problem(path: Path) -> str | None:
             return None
         if stat.S_ISLNK(status.st_mode):
             return f"{path} is a link that user {status.st_uid} has made; remove it"
-        if os.path.ismount(path) or not path.parent.stat().st_mode & stat.S_IWOTH:
+        who = None if os.path.ismount(path) else writers(path.parent.stat())
+        if who is None:
             return None
         if path.name == "postgres" and pwd.getpwuid(status.st_uid).pw_name == DATABASE_ACCOUNT:
             return None
     except (OSError, KeyError):
         return None
     return (
-        f"{path} belongs to user {status.st_uid}, and lies in a folder that every user may write "
-        f"to; remove it, or give it to {this_user()}"
+        f"{path} belongs to user {status.st_uid}, and lies in a folder that {who} may write to; "
+        f"remove it, or give it to {this_user()}"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.metrics_files import has_open, merge_dead
+from serving.temporary_folders import claim
 
 logger = logging.getLogger("bentoml.sentiment")
 
@@ -24,6 +25,7 @@ class MetricsFolder:
         folder = TemporaryDirectory(prefix="metrics-", ignore_cleanup_errors=True)
         atexit.register(folder.cleanup)
         self.path = Path(folder.name)
+        claim(self.path)
         self._fault = ""
 
     def merge_dead(self, workers: Set[int]) -> None:

@@ -16,6 +16,7 @@ from cache.keys import CacheKeys
 from cache.single_flight import SingleFlight
 from core import metrics, request_context, tracing
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.request_context import is_trial
 from core.types import (
     VERSIONS,
     Assignment,
@@ -72,7 +73,10 @@ class Log(Protocol):
 
 
 class PredictionPipeline:
-    """Answers texts; every endpoint is this pipeline with other arguments."""
+    """Answers texts; every endpoint is this pipeline with other arguments.
+
+    Everything is recorded but trials of the playground.
+    """
 
     def __init__(
         self,
@@ -123,7 +127,8 @@ class PredictionPipeline:
             version = assign_text(policy, texts[0]) if is_single else policy.champion
         predictions = await self._predict(texts, version, endpoint, started, long_text, group=group)
         await self._record(predictions)
-        if is_single and version == policy.champion and is_shadowed(policy, texts[0]):
+        is_shown = is_single and version == policy.champion and not is_trial()
+        if is_shown and is_shadowed(policy, texts[0]):
             self._shadow(predictions[0])
         return predictions
 
@@ -234,7 +239,7 @@ class PredictionPipeline:
         except Exception as error:
             # No model failed where a shadow gave way to others, or where a client had little time.
             gave_way = endpoint == "shadow" and isinstance(error, Overloaded)
-            if not gave_way and not isinstance(error, DeadlineExceeded):
+            if not gave_way and not isinstance(error, DeadlineExceeded) and not is_trial():
                 model = ModelVersion(version, description.revision, description.engine)
                 self._log.record_failure(model, endpoint, len(texts), group)
             raise
@@ -296,12 +301,16 @@ class PredictionPipeline:
         created_at, [id_] = _new_ids("comparison", 1)
         comparison = Comparison(id_, created_at, v1, v2)
         await record([v1, v2], comparison)
+        if is_trial():
+            return comparison
         metrics.comparisons.labels("agree" if comparison.agreement else "disagree").inc()
         return comparison
 
     async def _record(
         self, predictions: list[Prediction], comparison: Comparison | None = None
     ) -> None:
+        if is_trial():
+            return
         with tracing.span("log.record", {"predictions": len(predictions)}):
             await self._log.record(predictions, comparison)
         for prediction in predictions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
+from core.paths import ROOT
 from core.private_files import close_to_others
 from core.settings import Settings, SettingsError
 from serving.database_check import UnusableDatabase, database_fault
@@ -18,6 +19,7 @@ from serving.machine_check import (
     data_folder_problem,
     has_private_databases,
     key_file_problem,
+    secrets_file_problem,
     temporary_folder_problem,
     tracing_problem,
     user_problem,
@@ -72,6 +74,9 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
         close_to_others(settings.data_folder / name)
     if settings.api_keys_file is not None:
         _end_with(key_file_problem(settings.api_keys_file))
+    if problem := secrets_file_problem(ROOT / ".env"):
+        # The files of some systems, such as a Windows folder in WSL, have these rights always.
+        logger.warning("%s", problem)
     has_private = has_private_databases()
     if not has_private:
         try:

@@ -17,10 +17,11 @@ from typing import Any
 
 from circus.exc import ConflictError
 
-from serving.framework import is_worker, stop_at_hangup, wrap_arbiter
+from serving.framework import is_worker, reserve_no_port, stop_at_hangup, wrap_arbiter
 from serving.machine_check import accept_both_families
 from serving.metrics_folder import MetricsFolder
 from serving.preflight import Address
+from serving.temporary_folders import claim, make_workers_folder, remove_abandoned
 from serving.watchdog import SOCKET_NAME, Watchdog
 
 CHECK_SECONDS = 1.0
@@ -44,6 +45,7 @@ def supervise(*, stop_seconds: StopSeconds, before: Preparation) -> None:
     """
     if not is_worker():
         stop_at_hangup()
+        reserve_no_port()
         wrap_arbiter(functools.partial(_make, stop_seconds=stop_seconds, before=before))
 
 
@@ -59,15 +61,24 @@ def _make(
     sockets = options.get("sockets", ())
     for tcp in sockets:
         accept_both_families(tcp)
+    socket_folders = {Path(unix.path).parent for unix in sockets if unix.path}
+    for folder in socket_folders:
+        claim(folder)
+    remove_abandoned()
     try:
         environment = before(services, [(tcp.host, tcp.port) for tcp in sockets if not tcp.path])
     except SystemExit:
         # BentoML removes the folder of its sockets only at other errors.
-        for folder in {Path(unix.path).parent for unix in sockets if unix.path}:
+        for folder in socket_folders:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     metrics = MetricsFolder()
-    environment = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics.path)}
+    environment = {
+        **environment,
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics.path),
+        # A worker that is killed leaves its temporary files; here they end with the start.
+        "TMPDIR": str(make_workers_folder()),
+    }
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
         watcher.respawn = True

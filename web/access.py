@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.api_keys import ApiKey, KeyScope
 from core.asgi import came_over_loopback
-from core.errors import Forbidden, Unauthorized
+from core.errors import Forbidden, MalformedRequest, Unauthorized
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
 from core.request_context import RequestContext, context_of
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from web.rate_limiter import LimitState, RateLimiter
 
 _SCHEME = "bearer "
+SOURCE_HEADER = "X-Sentiment-Source"
+PLAYGROUND = "playground"
+_SOURCE_HEADER = SOURCE_HEADER.lower().encode()
 
 
 class AccessMiddleware:
@@ -29,6 +32,7 @@ class AccessMiddleware:
 
     Without keys, this machine may ask for everything; other machines only if `allow_anonymous`,
     whichever address the server listens on. Nothing is computed for a request before it is counted.
+    A request of the playground, which `SOURCE_HEADER` marks, counts against limits of its own.
     A batch counts by its texts: one here, the others by `RequestContext.charge` once its body is
     read. Every answer says what is left (draft-ietf-httpapi-ratelimit-headers-10).
     """
@@ -58,6 +62,7 @@ class AccessMiddleware:
                 context.caller = f"key {key.name}"
                 context.limits = key.limits
                 context.is_admin = key.allows("admin")
+            context.is_trial = route.predicts and _is_trial(scope)
             if route.limit is not None:
                 await self._limit(context, route.limit)
         await self._app(scope, receive, send)
@@ -84,18 +89,26 @@ class AccessMiddleware:
 
     async def _limit(self, context: RequestContext, limit: LimitName) -> None:
         limiter = self._limiter()
+        client = f"{context.caller}, {PLAYGROUND}" if context.is_trial else context.caller
 
         async def charge(cost: int) -> None:
             try:
-                state = await limiter.check(limit, context.caller, cost, context.limits)
+                state = await limiter.check(limit, client, cost, context.limits)
             except Exception:
-                state = await limiter.state(limit, context.caller, context.limits)
+                state = await limiter.state(limit, client, context.limits)
                 _add_headers(context, limit, state)
                 raise
             _add_headers(context, limit, state)
 
         await charge(1)
         context.charge = charge
+
+
+def _is_trial(scope: Scope) -> bool:
+    sources = [value for name, value in scope["headers"] if name == _SOURCE_HEADER]
+    if any(value != PLAYGROUND.encode() for value in sources):
+        raise MalformedRequest(f"{SOURCE_HEADER} is {PLAYGROUND}, or absent")
+    return bool(sources)
 
 
 def _add_headers(context: RequestContext, name: LimitName, state: LimitState | None) -> None:

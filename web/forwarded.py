@@ -18,6 +18,8 @@ MAX_HOPS = 16
 MAX_ENTRY_LENGTH = 80
 # Providers give each subscriber at least so many bits of addresses (RFC 6177).
 CLIENT_PREFIX_BITS = 64
+# All clients on this machine.
+LOOPBACK = "127.0.0.1"
 
 Address = IPv4Address | IPv6Address
 
@@ -111,11 +113,14 @@ def parse_address(text: str) -> Address | None:
 def client_name(host: str) -> str:
     """What limits count and the audit log names: an IPv4 address, or a /64 of IPv6.
 
-    A client of IPv6 may choose among 2^64 addresses, and each would have limits of its own.
+    A client of IPv6 may choose among 2^64 addresses, and one on this machine among 2^24 of the
+    loopback network. Each would have limits of its own.
     """
     address = parse_address(host)
     if address is None:
         return "unknown"
-    if address.version == 4 or address.is_loopback:
+    if address.is_loopback:
+        return LOOPBACK
+    if address.version == 4:
         return str(address)
     return str(ip_network((int(address), CLIENT_PREFIX_BITS), strict=False))

@@ -11,17 +11,29 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from core.errors import PROBLEM_CONTENT_TYPE, status_title
+from web.access import PLAYGROUND, SOURCE_HEADER
 from web.idempotency import KEY_HEADER, KEY_PATTERN, RESULT_HEADER
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, PostApi
-from web.routes import PATH_PARAMETERS, Route, listed_route
+from web.routes import PATH_PARAMETERS, ROUTES, Route, listed_route
 from web.schemas.predictions import ProblemDocument
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
     "Two versions of a DistilBERT sentiment classifier. Every error is an RFC 9457 problem "
     "(`application/problem+json`); 429 and 503 carry `Retry-After`. 421: the `Host` of the "
-    "request is not a name of the service."
+    "request is not a name of the service. The [dashboard](dashboard) shows traffic, the A/B test "
+    "and the rollout."
 )
+# In the order in which /docs shows them.
+TAGS = {
+    "predictions": "Classify texts, and send their true labels.",
+    "analytics": "Read what was predicted, and which version is better.",
+    "operations": "Health, models, cache and limits.",
+    "admin": "Change the rollout, and read the keys.",
+    "open inference": "For clients of the Open Inference Protocol V2.",
+    "hugging face": "For clients of text-embeddings-inference.",
+    "sagemaker": "For SageMaker and MLflow.",
+}
 # Relative to the document: true behind every proxy, whether it says its prefix or not.
 SERVERS: list[dict[str, str | Any]] = [{"url": "."}]
 # What BentoML serves itself.
@@ -46,13 +58,14 @@ def openapi_document(
         description=DESCRIPTION,
         routes=get_routes,
         servers=SERVERS,
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
     )
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             route = listed_route(method.upper(), path)
             problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
             operation["responses"].update(_problem_replies((*problems, *route.problems)))
-    for api in post_apis:
+    for api in sorted(post_apis, key=lambda api: ROUTES.index(api.route)):
         document["paths"].setdefault(api.route.path, {})["post"] = _operation(api)
 
     for path, summary in BENTO_ROUTES.items():
@@ -152,6 +165,15 @@ _TIMEOUT_PARAMETER = {
 }
 
 
+_SOURCE_PARAMETER = {
+    "name": SOURCE_HEADER,
+    "in": "header",
+    "description": "playground: a text that a person tries out. It is not recorded, so no "
+    "analytics, A/B test or `/feedback` knows it, and it counts against limits of its own.",
+    "schema": {"type": "string", "enum": [PLAYGROUND]},
+}
+
+
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -172,6 +194,7 @@ def _operation(api: PostApi) -> dict[str, Any]:
         "parameters": [
             *_path_parameters(api.route),
             _TIMEOUT_PARAMETER,
+            *([_SOURCE_PARAMETER] if api.route.predicts else []),
             *([_KEY_PARAMETER] if api.route.is_repeatable else []),
         ],
         "requestBody": {"required": True, "content": content},

@@ -19,12 +19,11 @@ SECURITY_HEADERS: tuple[Header, ...] = (
     (b"cache-control", b"no-store"),
 )
 _NO_CONTENT_POLICY = b"default-src 'none'; frame-ancestors 'none'"
-# /docs and / have scripts: all from here, but Swagger UI also has inline ones.
+# /docs has scripts: all from here, but Swagger UI also has inline ones.
 _DOCS_POLICY = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data:; frame-ancestors 'none'"
 )
-_DOCS_PATHS = frozenset({"/", "/docs"})
 # The dashboard loads nothing but its own files and this service, and nothing inline.
 _DASHBOARD_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -44,7 +43,7 @@ def headers_for(path: str) -> tuple[Header, ...]:
     """The security headers of an answer to `path`."""
     if path == "/dashboard" or path.startswith(DASHBOARD_FILES):
         return _DASHBOARD_HEADERS
-    return _DOCS_HEADERS if path in _DOCS_PATHS else _API_HEADERS
+    return _DOCS_HEADERS if path == "/docs" else _API_HEADERS
 
 
 # Beside those that every script may read.

@@ -61,14 +61,15 @@ class _WatchedWriter:
         predictions: Sequence[Prediction],
         comparisons: Sequence[ComparisonRecord],
         failures: Sequence[Failure],
-    ) -> None:
+    ) -> int:
         try:
-            await self._writer.write(predictions, comparisons, failures)
+            new = await self._writer.write(predictions, comparisons, failures)
         except Exception as error:
             self.error = error
             raise
         self.stored += len(predictions)
         self._note_answer()
+        return new
 
     async def check(self) -> None:
         await self._writer.check()

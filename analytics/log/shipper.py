@@ -48,7 +48,8 @@ class Writer(Protocol):
         predictions: Sequence[Prediction],
         comparisons: Sequence[ComparisonRecord],
         failures: Sequence[Failure],
-    ) -> None: ...
+    ) -> int:
+        """Write the batch, and return how many of its predictions were not stored before."""
 
     async def check(self) -> None:
         """Raise unless PostgreSQL would store a prediction without fault."""
@@ -164,7 +165,7 @@ class Shipper:
         async for attempt in _retrying(_log_outage, _Refused):
             with attempt, _span(traces, len(predictions)):
                 try:
-                    await self._writer.write(predictions, comparisons, failures)
+                    stored = await self._writer.write(predictions, comparisons, failures)
                 except Exception as error:
                     if not is_value_failure(error):
                         raise
@@ -172,7 +173,8 @@ class Shipper:
                     raise _Refused(describe_failure(error)) from error
                 if attempt.retry_state.attempt_number > 1:
                     logger.info("PostgreSQL stores predictions again")
-        metrics.log_stored.inc(len(predictions))
+        # Of lines that a killed shipper has stored already, none counts again.
+        metrics.log_stored.inc(stored)
 
     async def _reject(self, line: bytes, reason: str) -> None:
         """Set a line aside for the operator, however long the disk refuses it."""

@@ -78,8 +78,10 @@ class LogWriter:
         predictions: Sequence[Prediction],
         comparisons: Sequence[ComparisonRecord] = (),
         failures: Sequence[Failure] = (),
-    ) -> None:
+    ) -> int:
         """Write all of the batch or nothing. The predictions of every comparison are in the batch.
+
+        Returns the number of predictions that were not stored before.
 
         Raises:
             DATABASE_FAILURES: PostgreSQL is away, or refuses the batch.
@@ -89,7 +91,7 @@ class LogWriter:
             await self._keys.resolve_pairs(predictions, comparisons)
             async with timed("copy"), self._engine.begin() as connection:
                 await self._keys.confirm(connection)
-                await store(connection, self._keys, predictions, comparisons, failures)
+                return await store(connection, self._keys, predictions, comparisons, failures)
 
     async def check(self) -> None:
         """Store a prediction without fault, and roll it back.
@@ -131,8 +133,11 @@ async def store(
     predictions: Sequence[Prediction],
     comparisons: Sequence[ComparisonRecord] = (),
     failures: Sequence[Failure] = (),
-) -> None:
-    """Write the batch in the connection's transaction; `keys` has resolved it."""
+) -> int:
+    """Write the batch in the connection's transaction; `keys` has resolved it.
+
+    Returns the number of predictions that were not stored before.
+    """
     # Two tries of a repeated request have the same ids; the first counts.
     by_id = {prediction.id: prediction for prediction in reversed(predictions)}
     rows = [_prediction_row(prediction, keys) for prediction in by_id.values()]
@@ -151,7 +156,7 @@ async def store(
     days = {time_of(prediction.id).date() for prediction in predictions}
     await make_partitions(connection, days)
     await connection.execute(_WITHOUT_NESTED_LOOPS)
-    await connection.execute(_INSERT_PREDICTIONS)
+    new = (await connection.execute(_INSERT_PREDICTIONS)).scalar() or 0
     if any(prediction.assignment is not None for prediction in predictions):
         await connection.execute(_ASSIGN_SUBJECTS)
     if comparisons:
@@ -163,6 +168,7 @@ async def store(
         counts = [(*own_name_values(failure), keys.models[failure.model]) for failure in failures]
         await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
         await connection.execute(_INSERT_FAILURES)
+    return int(new)
 
 
 def _checked_prediction(now: datetime) -> Prediction:

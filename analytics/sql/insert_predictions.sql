@@ -225,3 +225,5 @@ ON CONFLICT ON CONSTRAINT pk_rollups DO UPDATE SET
             ) AS both_histograms (bin, predictions) GROUP BY bin
         ) AS merged
     )
+-- Of each changed row the same: the predictions that were not there.
+RETURNING (SELECT count(*) FROM inserted)

@@ -6,7 +6,8 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
@@ -44,15 +45,9 @@ _HOURLY = np.array([2, 1, 1, 1, 1, 2, 3, 5, 7, 8, 8, 7, 6, 7, 8, 8, 7, 6, 6, 7, 
 _ENDPOINTS: dict[Endpoint, int] = {
     "/predict": 58, "/predict/batch": 26, "/predict/ab": 12, "/predict/ab-compare": 4,
 }  # fmt: skip
-_MODELS: dict[Version, ModelVersion] = {
-    version: ModelVersion(version, f"seed-{version}", "onnxruntime-int8") for version in VERSIONS
-}
-_EXPERIMENT = Experiment(Split("seed", 50.0), _MODELS["v1"], _MODELS["v2"])
-# Of the predictions that somebody labelled, those that were right.
-_ACCURACY: dict[Version, float] = {"v1": 0.86, "v2": 0.90}
-_LABELLED_SHARE = 0.01
 _CACHED_SHARE = 0.35
-_POSITIVE_SHARE = 0.6
+# Of the texts that both versions got, those that are as hard for one as for the other.
+_SAME_DIFFICULTY_SHARE = 0.8
 # Each subject comes back, and some texts are sent again.
 _REQUESTS_A_SUBJECT = 8
 _REQUESTS_A_TEXT = 1.5
@@ -66,6 +61,37 @@ class Written(NamedTuple):
 
 
 Label = tuple[UUID, Sentiment, datetime]
+
+
+class Mood(NamedTuple):
+    """The texts that clients send at a time."""
+
+    positive_share: float = 0.6
+    length_factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a history is about; by default an even one, of models that nobody has."""
+
+    models: Mapping[Version, ModelVersion] = field(
+        default_factory=lambda: {
+            version: ModelVersion(version, f"seed-{version}", "onnxruntime-int8")
+            for version in VERSIONS
+        }
+    )
+    split: Split = field(default_factory=lambda: Split("seed", 50.0))
+    accuracy: Mapping[Version, float] = field(default_factory=lambda: {"v1": 0.86, "v2": 0.90})
+    # The share of the predictions that somebody labels.
+    labelled_share: Callable[[Endpoint], float] = lambda _endpoint: 0.01
+    v2_share: Callable[[Endpoint, datetime], float] = lambda _endpoint, _time: 0.5
+    mood: Callable[[datetime], Mood] = lambda _time: Mood()
+
+    @property
+    def experiment(self) -> Experiment:
+        return Experiment(self.split, self.models["v1"], self.models["v2"])
+
+
 _OTHER: dict[Sentiment, Sentiment] = {"negative": "positive", "positive": "negative"}
 
 
@@ -86,7 +112,9 @@ def main(
     print(f"{predictions:,} predictions in {seconds:.1f} s, {predictions / seconds:,.0f} a second")
 
 
-async def write_history(url: URL, predictions: int, span: timedelta, seed: int) -> float:
+async def write_history(
+    url: URL, predictions: int, span: timedelta, seed: int, story: Story | None = None
+) -> float:
     """Write a history that ends now, with a progress bar; the seconds that the writer took."""
     engine = create_engine(url, pool_size=1, timeout_seconds=120)
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]:,.0f}/s"))
@@ -94,7 +122,7 @@ async def write_history(url: URL, predictions: int, span: timedelta, seed: int) 
     try:
         with Progress(*columns, transient=True) as progress:
             task = progress.add_task("writing", total=predictions, rate=0.0)
-            async for written in seed_history(engine, predictions, span, seed):
+            async for written in seed_history(engine, predictions, span, seed, story):
                 done, seconds = done + written.predictions, seconds + written.seconds
                 rate = done / (time.perf_counter() - started)
                 progress.update(task, completed=done, rate=rate)
@@ -104,7 +132,11 @@ async def write_history(url: URL, predictions: int, span: timedelta, seed: int) 
 
 
 async def seed_history(
-    engine: AsyncEngine, predictions: int, span: timedelta, seed: int
+    engine: AsyncEngine,
+    predictions: int,
+    span: timedelta,
+    seed: int,
+    story: Story | None = None,
 ) -> AsyncIterator[Written]:
     """Write a history that ends now, oldest first; tells what is written, chunk by chunk.
 
@@ -118,7 +150,7 @@ async def seed_history(
     for start in range(0, predictions, MAX_BATCH_PREDICTIONS):
         chunk = times[start : start + MAX_BATCH_PREDICTIONS].tolist()
         moments = [datetime.fromtimestamp(at, UTC) for at in chunk]
-        made, comparisons, labels = made_up(moments, predictions, numbers, draw)
+        made, comparisons, labels = made_up(moments, predictions, numbers, draw, story)
         records = [to_record(each, "hash") for each in made]
         linked = [ComparisonRecord.of(each) for each in comparisons]
         started = time.perf_counter()
@@ -144,20 +176,29 @@ def _times(
 
 
 def made_up(
-    times: Sequence[datetime], total: int, numbers: np.random.Generator, draw: random.Random
+    times: Sequence[datetime],
+    total: int,
+    numbers: np.random.Generator,
+    draw: random.Random,
+    story: Story | None = None,
 ) -> tuple[list[Prediction], list[Comparison], list[Label]]:
     """As many predictions as there are times, their comparisons, and some labels."""
+    story = story or Story()
+    experiment = story.experiment
     count = len(times)
     endpoints = draw.choices(list(_ENDPOINTS), list(_ENDPOINTS.values()), k=count)
     confidence = (0.5 + numbers.beta(4, 1.3, (count, 2)) / 2).tolist()
+    mean_confidence = 0.5 + 4 / 5.3 / 2
     cached = (numbers.random(count) < _CACHED_SHARE).tolist()
     latency = np.where(
         cached, numbers.lognormal(-0.5, 0.4, count), numbers.lognormal(2.8, 0.6, count)
     ).tolist()
-    words = np.clip(numbers.lognormal(3.0, 0.8, count), 1, 800).tolist()
+    moods = [story.mood(time) for time in times]
+    factors = np.array([mood.length_factor for mood in moods])
+    words = np.clip(factors * numbers.lognormal(3.0, 0.8, count), 1, 800).tolist()
     texts = numbers.integers(0, max(1, int(total / _REQUESTS_A_TEXT)), count).tolist()
     subjects = numbers.integers(0, max(1, total // _REQUESTS_A_SUBJECT), count).tolist()
-    labelled = (numbers.random(count) < _LABELLED_SHARE).tolist()
+    label_draws = numbers.random(count).tolist()
     made: list[Prediction] = []
     comparisons: list[Comparison] = []
     labels: list[Label] = []
@@ -167,17 +208,20 @@ def made_up(
         endpoint: Endpoint,
         version: Version,
         truth: Sentiment,
+        difficulty: float,
+        *,
         assignment: Assignment | None = None,
     ) -> Prediction:
-        right = draw.random() < _ACCURACY[version]
-        sentiment = truth if right else _OTHER[truth]
         sure = confidence[row][version == "v2"]
+        # A confidence that can be believed: the surer, the more often right.
+        right = difficulty < min(0.99, story.accuracy[version] + sure - mean_confidence)
+        sentiment = truth if right else _OTHER[truth]
         text = f"{texts[row]:<{int(words[row] * 5.5)}}"
         prediction = Prediction(
             id=new_id(times[row], draw.getrandbits),
             created_at=times[row],
             endpoint=endpoint,
-            model=_MODELS[version],
+            model=story.models[version],
             sentiment=sentiment,
             confidence=sure,
             scores={sentiment: sure, _OTHER[sentiment]: 1 - sure},
@@ -195,21 +239,26 @@ def made_up(
     while len(made) < count:
         row = len(made)
         endpoint = endpoints[row]
-        truth: Sentiment = "positive" if draw.random() < _POSITIVE_SHARE else "negative"
+        positive = draw.random() < moods[row].positive_share
+        truth: Sentiment = "positive" if positive else "negative"
+        difficulty = draw.random()
         if endpoint == "/predict/ab-compare" and row + 1 < count:
-            first = predict(row, endpoint, "v1", truth)
-            other = predict(row, endpoint, "v2", truth)
+            first = predict(row, endpoint, "v1", truth, difficulty)
+            is_same = draw.random() < _SAME_DIFFICULTY_SHARE
+            other_difficulty = difficulty if is_same else draw.random()
+            other = predict(row, endpoint, "v2", truth, other_difficulty)
             comparison_id = new_id(times[row], draw.getrandbits)
             comparisons.append(Comparison(comparison_id, times[row], first, other))
         elif endpoint == "/predict/ab":
-            key = subject_key(str(subjects[row]), _EXPERIMENT.split.salt)
-            version = assign(key, _EXPERIMENT.split.v2_percent)
-            assignment = Assignment(_EXPERIMENT, key)
-            first = predict(row, endpoint, version, truth, assignment)
+            key = subject_key(str(subjects[row]), experiment.split.salt)
+            version = assign(key, experiment.split.v2_percent)
+            assignment = Assignment(experiment, key)
+            first = predict(row, endpoint, version, truth, difficulty, assignment=assignment)
         else:
             plain: Endpoint = "/predict" if endpoint == "/predict/ab-compare" else endpoint
-            first = predict(row, plain, draw.choice(VERSIONS), truth)
-        if labelled[row]:
+            is_v2 = draw.random() < story.v2_share(plain, times[row])
+            first = predict(row, plain, "v2" if is_v2 else "v1", truth, difficulty)
+        if label_draws[row] < story.labelled_share(first.endpoint):
             late = times[row] + timedelta(hours=draw.expovariate(0.2))
             labels.append((first.id, truth, min(late, datetime.now(UTC))))
     return made, comparisons, labels

@@ -184,7 +184,7 @@ def _announce(settings: Settings, address: tuple[str, int], report: Report) -> N
 
 def _log_ready(_settings: Settings, url: str, seconds: float) -> None:
     """Log it: with databases of its own, the service may be in production."""
-    logger.info("ready after %.1f s: %s (docs: %s/docs)", seconds, url, url)
+    logger.info("ready after %.1f s: %s/dashboard (docs: %s/docs)", seconds, url, url)
 
 
 def _print_ready(settings: Settings, url: str, seconds: float) -> None:
@@ -193,8 +193,8 @@ def _print_ready(settings: Settings, url: str, seconds: float) -> None:
             "[bold yellow]open[/]        no API_KEYS: all who reach this address may do everything"
         )
     console.print(
-        f"[bold green]ready[/]       after {seconds:.1f} s: {url} (docs: {url}/docs), data in "
-        f"{_short(settings.data_folder)}",
+        f"[bold green]ready[/]       after {seconds:.1f} s: {url}/dashboard (docs: {url}/docs), "
+        f"data in {_short(settings.data_folder)}",
         soft_wrap=True,
     )
 

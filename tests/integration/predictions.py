@@ -33,8 +33,8 @@ class PredictionWriter:
         predictions: Sequence[Prediction],
         comparisons: Sequence[Comparison] = (),
         failures: Sequence[Failure] = (),
-    ) -> None:
-        await self._writer.write(
+    ) -> int:
+        return await self._writer.write(
             [to_record(prediction, self._text_storage) for prediction in predictions],
             [ComparisonRecord.of(comparison) for comparison in comparisons],
             failures,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import httpx
 import psutil
+import pytest
 from sqlalchemy import URL
 
 from core.api_keys import make_api_key
@@ -58,6 +59,7 @@ def test_starts_stop_all_processes_keep_the_data_and_ask_no_other_host(
 
     with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
         first.wait_until_ready()
+        assert f"{first.url}/dashboard (docs: {first.url}/docs)" in first.output()
         body = {"text": "Kept over a restart."}
         prediction = httpx.post(f"{first.url}/predict", json=body).json()
         assert prediction["cache_hit"] is False
@@ -77,10 +79,19 @@ def test_starts_stop_all_processes_keep_the_data_and_ask_no_other_host(
     temporary.rmdir()
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder of temporary files whose path is short enough for sockets."""
+    with TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
+
+
 def test_killed_start_leaves_no_process_and_the_next_start_has_the_data_to_itself(
-    bentoml_home: Path, tmp_path: Path
+    bentoml_home: Path, tmp_path: Path, temporary: Path
 ) -> None:
-    environment = environment_without_urls(bentoml_home, DATA_FOLDER=str(tmp_path / "data"))
+    environment = environment_without_urls(
+        bentoml_home, DATA_FOLDER=str(tmp_path / "data"), TMPDIR=str(temporary)
+    )
     with Launched(environment, tmp_path / "first") as first:
         first.wait_until_ready()
         prediction = httpx.post(f"{first.url}/predict", json={"text": "Kept."}).json()
@@ -92,9 +103,14 @@ def test_killed_start_leaves_no_process_and_the_next_start_has_the_data_to_itsel
         child_that_runs(psutil.Process(first.process.pid), "sentiment_runner_v2").suspend()
         first.process.kill()
         assert psutil.wait_procs(family, timeout=10)[1] == []
+    left = set(temporary.iterdir())
+    kinds = {path.name.rpartition("-")[0] for path in left}
+    assert kinds == {"bentoml-uds", "circus", "metrics", "workers"}
     # At once, on the same port.
     with Launched(environment, tmp_path / "second") as second:
         second.wait_until_ready()
+        own = set(temporary.iterdir())
+        assert own & left == set()
         # It may have waited in the spool.
         wait_until(lambda: prediction["id"] in recent_ids(second.url))
         # A second start on the same data would stop the first one's databases when it ends.
@@ -102,6 +118,7 @@ def test_killed_start_leaves_no_process_and_the_next_start_has_the_data_to_itsel
         with Launched(other, tmp_path / "third") as third:
             assert third.process.wait(STOP_SECONDS) == 1
             assert "another `make serve`" in third.output()
+        assert own <= set(temporary.iterdir())
         # Nor may another database get what the first one's clients are told is stored.
         nowhere = {
             "DATABASE_URL": "postgresql://a@127.0.0.1:1/a",
@@ -112,6 +129,7 @@ def test_killed_start_leaves_no_process_and_the_next_start_has_the_data_to_itsel
             assert "with databases of its own; stop it, or set DATA_FOLDER" in fourth.output()
         assert second.stop(signal.SIGHUP) == 0  # its terminal has closed
         assert processes_using(tmp_path / "data", environment["PORT"]) == []
+        assert own & set(temporary.iterdir()) == set()
 
 
 def recent_ids(url: str) -> list[str]:
@@ -168,5 +186,6 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
         assert launched.stop(signal.SIGINT) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
     # The lock is the other start's.
-    assert made == {"spool", "spool.key", "cache.key", "models", "rollout.json", "lock"}
+    expected = {"spool", "spool.key", "cache.key", "models", "rollout.json", "jobs", "lock"}
+    assert made == expected
     assert scalar(database_url, "SELECT count(*) FROM predictions") == statuses.count(200)

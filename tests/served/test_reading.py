@@ -44,7 +44,7 @@ GETS = [
     for route in ROUTES
     for path in route.paths
     if route.method == "GET"
-    and route.path not in ("/dashboard/", "/docs/", "/static_content/")
+    and route.path not in ("/", "/dashboard/", "/docs/", "/static_content/")
     and "{job}" not in route.path
 ]
 
@@ -66,10 +66,20 @@ def test_head_of_other_paths_has_the_status_of_get(client: httpx.Client, path: s
     assert head.headers.get("allow") == read.headers.get("allow")
 
 
-@pytest.mark.parametrize("path", sorted({*GETS} - {"/", "/docs", "/dashboard"}))
+@pytest.mark.parametrize("path", sorted({*GETS} - {"/docs", "/dashboard"}))
 def test_slash_at_the_end_changes_nothing(client: httpx.Client, path: str) -> None:
     reply = client.get(f"{path}/")
     assert (reply.status_code, reply.history) == (200, [])
+
+
+@pytest.mark.parametrize("query", ["", "?range=6h", "?a=b&c=", "?since=%3Cb%3E"])
+def test_root_redirects_to_the_dashboard_and_keeps_the_query(
+    client: httpx.Client, query: str
+) -> None:
+    for method in ("GET", "HEAD"):
+        reply = client.request(method, f"/{query}")
+        assert (reply.status_code, reply.headers["location"]) == (307, f"dashboard{query}")
+        assert b"googletagmanager" not in reply.content
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/docs/?a=b", "/dashboard/", "/dashboard/?range=6h"])
@@ -198,6 +208,13 @@ def test_metrics_have_their_documented_names(client: httpx.Client) -> None:
 def test_one_openapi_document_lists_every_endpoint(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
+    # The order of /docs.
+    assert [tag["name"] for tag in document["tags"]][:2] == ["predictions", "analytics"]
+    operations = [each for path in document["paths"].values() for each in path.values()]
+    assert {tag for each in operations for tag in each["tags"]} == {
+        tag["name"] for tag in document["tags"]
+    }
+    assert "[dashboard](dashboard)" in document["info"]["description"]
     closed = {route.path for route in ROUTES if route.scope is not None}
     probes = {"/health", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"}
     assert set(document["paths"]) == {*closed, *probes}
@@ -217,6 +234,8 @@ def test_one_openapi_document_lists_every_endpoint(client: httpx.Client) -> None
         headers = {("header", "X-Request-Timeout-Ms")}
         if route.scope == "predict":
             headers.add(("header", "Idempotency-Key"))
+        if route.predicts:
+            headers.add(("header", "X-Sentiment-Source"))
         assert {entry for entry in parameters if entry[0] != "path"} == headers
         limited = {"RateLimit", "RateLimit-Policy"} if route.limit else set()
         assert set(operation["responses"]["429"]["headers"]) == {*limited, "Retry-After"}
@@ -232,6 +251,8 @@ def test_every_endpoint_is_reached_below_the_path_prefix(unlimited: ServedBento)
         for path in ("/predict", "/predict/", "/models/sentiment/predict"):
             reply = client.post(path, json={"text": "Below a prefix."})
             assert (reply.status_code, reply.history) == (200, []), path
+        page = client.get("/models/sentiment/", follow_redirects=True)
+        assert (page.status_code, page.url.path) == (200, "/models/sentiment/dashboard")
         home = client.get("/models/sentiment")
         assert (home.status_code, home.headers["location"]) == (308, "sentiment/")
         before = unlimited.metric("http_requests_total", endpoint="/health")

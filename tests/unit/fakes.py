@@ -189,7 +189,7 @@ class FakeWriter:
         predictions: Sequence[Prediction],
         comparisons: Sequence[ComparisonRecord],
         failures: Sequence[Failure] = (),
-    ) -> None:
+    ) -> int:
         if self.errors:
             raise self.errors.pop(0)
         if self.stores_nothing:
@@ -197,9 +197,11 @@ class FakeWriter:
         if any(each.id in self.refused for each in predictions):
             raise asyncpg.DataError("told to refuse it")
         self.batches += 1
+        known = {each.id for each in self.taken}
         self.taken.extend(predictions)
         self.comparisons.extend(comparisons)
         self.failures.extend(failures)
+        return len({each.id for each in predictions} - known)
 
 
 def prediction(text: str = "text") -> Prediction:

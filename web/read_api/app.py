@@ -55,8 +55,12 @@ def redirect_without_slash(request: Request) -> RedirectResponse:
     The redirect itself is relative: it keeps scheme, host and prefix.
     """
     name = request.scope["path"].rstrip("/").rpartition("/")[2]
+    return redirect_with_query(request, f"../{name}")
+
+
+def redirect_with_query(request: Request, location: str) -> RedirectResponse:
     query = f"?{request.url.query}" if request.url.query else ""
-    return RedirectResponse(f"../{name}{query}")
+    return RedirectResponse(f"{location}{query}")
 
 
 def _operation_id(route: APIRoute) -> str:

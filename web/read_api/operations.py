@@ -129,6 +129,8 @@ def operations_router(
             swagger_js_url="static_content/swagger-ui-bundle.js",
             swagger_css_url="static_content/swagger-ui.css",
             swagger_favicon_url="static_content/favicon-light-32x32.png",
+            # The schemas are folded; they would be most of the page.
+            swagger_ui_parameters={"defaultModelsExpandDepth": 0},
         )
 
     @router.get("/docs/", include_in_schema=False)
@@ -150,7 +152,9 @@ def _log_stats() -> LogStats:
     )
     recorded, stored, dropped, rejected, waiting_bytes, rejected_bytes, max_bytes = map(int, counts)
     return LogStats(
-        recorded=recorded,
+        # A prediction that is stored has been recorded: by an earlier start, or by a process that
+        # was killed before it could count it.
+        recorded=max(recorded, stored),
         stored=stored,
         dropped=dropped,
         rejected=rejected,

@@ -66,8 +66,14 @@ class CacheStats(BaseModel):
 
 
 class LogStats(BaseModel):
-    recorded: int = Field(description="predictions on local disk, of all workers since the start")
-    stored: int = Field(description="predictions that reached PostgreSQL")
+    recorded: int = Field(
+        description="predictions on local disk, of all workers since the start; never fewer than "
+        "`stored`"
+    )
+    stored: int = Field(
+        description="predictions that reached PostgreSQL, each once, also those that an earlier "
+        "start had recorded"
+    )
     dropped: int
     rejected: int = Field(
         description="lines set aside: PostgreSQL refused them or they could not be read"

@@ -79,9 +79,13 @@ async def test_a_batch_written_twice_is_stored_once(engine: AsyncEngine) -> None
     v1, v2 = make_prediction(), make_prediction(version="v2")
     comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
     # Two writers, as after a crash between the commit and its answer.
-    for _ in range(2):
-        await PredictionWriter(engine).write([v1, v2], [comparison])
-    assert [row["id"] for row in await rows(engine)] == [v1.id, v2.id]
+    counts = [await PredictionWriter(engine).write([v1, v2], [comparison]) for _ in range(2)]
+    assert counts == [2, 0]
+    v3, v4 = make_prediction(), make_prediction(created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert await PredictionWriter(engine).write([v2, v3, v4, v1]) == 2
+    assert await PredictionWriter(engine).write([]) == 0
+    stored = sorted(str(row["id"]) for row in await rows(engine))
+    assert stored == sorted(map(str, (v1.id, v2.id, v3.id, v4.id)))
     [linked] = await rows(engine, "SELECT * FROM comparisons")
     assert (linked["v1_prediction_id"], linked["v2_prediction_id"]) == (v1.id, v2.id)
     assert len(await rows(engine, "SELECT * FROM model_versions")) == 2

@@ -194,10 +194,11 @@ async def test_unexpected_error_of_the_writer_keeps_the_line(
         def __init__(self) -> None:
             self.faults = 3
 
-        async def write(self, *_batch: Any) -> None:
+        async def write(self, *_batch: Any) -> int:
             if self.faults:
                 self.faults -= 1
                 raise RuntimeError("a fault of our own")
+            return 1
 
     write_segment(tmp_path, encode(Entry((record(),))))
     stopping = asyncio.Event()

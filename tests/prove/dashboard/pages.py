@@ -25,11 +25,12 @@ def shown(page: Page) -> Page:
 
 
 def predictions(page: Page) -> int:
-    tile = page.locator("#tiles .tile", has_text="predictions").locator(".value")
+    tile = page.locator("#tiles .tile", has_text="Predictions").locator(".value")
     return int(tile.inner_text().replace(",", ""))
 
 
-def ask(page: Page, text: str) -> None:
+def ask(page: Page, text: str, *, recorded: bool = False) -> None:
+    page.locator("#record").set_checked(recorded)
     page.get_by_label("Text, or drop a CSV file here").fill(text)
     page.get_by_role("button", name="Ask both versions").click()
     expect(page.locator("#answer article")).to_have_count(2)

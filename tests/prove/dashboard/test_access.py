@@ -21,12 +21,12 @@ def test_every_control_is_reachable_by_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("Skip to the content")
     reached = set()
-    for _ in range(40):
+    for _ in range(70):
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate("() => document.activeElement.id || document.activeElement.textContent")
         )
-    assert {"range", "version", "live", "theme", "text", "csv", "Older"} <= reached
+    assert {"range", "version", "live", "theme", "text", "csv", "record", "Older"} <= reached
     page.locator("#text").focus()
     page.keyboard.type("By keyboard, and with joy.")
     page.keyboard.press("Tab")
@@ -105,6 +105,9 @@ def test_dashboard_works_behind_a_path_prefix(behind_proxy: Page, seen: Seen) ->
 
 def test_documentation_tries_it_out_behind_a_path_prefix(behind_proxy: Page) -> None:
     behind_proxy.goto("http://proxy.test/models/sentiment/docs")
+    first = behind_proxy.locator(".opblock-tag-section h3").first
+    expect(first).to_have_attribute("data-tag", "predictions")
+    expect(behind_proxy.locator(".models .model-container")).to_have_count(0)
     operation = behind_proxy.locator("#operations-predictions-predict")
     operation.locator(".opblock-summary-control").click()
     operation.locator(".try-out__btn").click()
@@ -112,3 +115,5 @@ def test_documentation_tries_it_out_behind_a_path_prefix(behind_proxy: Page) -> 
     status = operation.locator(".live-responses-table tbody .response-col_status")
     expect(status).to_contain_text("200")
     expect(operation.locator(".request-url")).to_contain_text("/models/sentiment/predict")
+    link = behind_proxy.get_by_role("link", name="dashboard", exact=True)
+    assert link.evaluate("(a) => a.href") == "http://proxy.test/models/sentiment/dashboard"

@@ -15,7 +15,7 @@ ATTACK = '<img src=x onerror="document.title=\'owned\'"><script>document.title="
 
 def test_text_is_answered_by_both_versions_and_counted(page: Page, seen: Seen) -> None:
     before = predictions(page)
-    ask(page, "A warm, funny, engaging film that I could watch every week.")
+    ask(page, "A warm, funny, engaging film that I could watch every week.", recorded=True)
     for version in ("v1", "v2"):
         card = page.locator(f"#answer [data-version={version}]")
         expect(card.locator(".says")).to_contain_text("positive")
@@ -33,10 +33,20 @@ def test_text_is_answered_by_both_versions_and_counted(page: Page, seen: Seen) -
 
 
 def test_label_button_sends_feedback(page: Page, site: ServedBento) -> None:
-    ask(page, "I fell asleep twice, and was glad of it.")
+    ask(page, "I fell asleep twice, and was glad of it.", recorded=True)
     says = page.locator("#answer [data-version=v1] .says").inner_text()
     page.locator(f"#answer [data-label={says}]").click()
     expect(page.locator("#answer [role=status]")).to_have_text(re.compile("Thank you.*right"))
+
+
+def test_text_that_is_tried_is_not_recorded(page: Page, site: ServedBento) -> None:
+    before = site.metric("prediction_log_recorded_total")
+    ask(page, "Tried out, and nothing else.")
+    expect(page.locator("#answer")).to_contain_text("This was not recorded.")
+    assert page.locator("#answer [data-label]").count() == 0
+    give(page, "two.csv", b"text\na joy\na bore\n")
+    expect(page.locator("#answer")).to_contain_text("2 texts of column text", timeout=SHOWN_MS)
+    assert site.metric("prediction_log_recorded_total") == before
 
 
 def test_markup_in_a_text_is_shown_and_not_run(page: Page, seen: Seen) -> None:
@@ -125,7 +135,7 @@ def test_column_delimiter_and_encoding_can_be_chosen(page: Page) -> None:
     page.get_by_label("Encoding").select_option("cp1252")
     expect(alert).to_contain_text("no column text; the columns are: nr, kritik, note")
     page.get_by_label("Column").select_option("kritik")
-    expect(page.locator("#answer")).to_contain_text("1 texts of column kritik", timeout=SHOWN_MS)
+    expect(page.locator("#answer")).to_contain_text("1 text of column kritik", timeout=SHOWN_MS)
     expect(page.locator("#answer td.text")).to_have_text("Ein schöner Film")
     expect(page.get_by_label("Delimiter")).to_have_value(";")
     page.get_by_label("Column").select_option("note")

@@ -14,11 +14,16 @@ from tests.serving import ServedBento
 
 def test_ab_panel_shows_verdict_and_tables(page: Page) -> None:
     panel = page.locator("#ab")
-    expect(panel).to_contain_text("Same texts to both")
-    expect(panel).to_contain_text("Subjects assigned")
+    expect(panel).to_contain_text("The same texts to both")
+    expect(panel).to_contain_text("Subjects split between the versions")
+    expect(panel.locator(".next").first).to_contain_text(re.compile("^Next: "))
+    labels = panel.locator(".labels").all_inner_texts()
+    assert [text.partition(";")[0] for text in labels] == ["0 labels", "30 labels"]
     expect(panel.locator(".verdict").first).to_contain_text(re.compile("right|labels"))
     expect(panel.get_by_role("region", name="Who was right, table")).to_contain_text("v2 wrong")
     assert panel.locator("[data-interval=paired] canvas").count() == 1
+    expect(page.locator("#health")).to_contain_text("healthy")
+    page.get_by_text("Parts and models").click()
     expect(page.locator("#health")).to_contain_text("connected")
     expect(page.locator("#drift")).to_contain_text("Sentiment")
 
@@ -58,7 +63,7 @@ def test_older_and_newest_turn_the_pages_of_predictions(page: Page) -> None:
 def test_empty_range_shows_a_hint(open_page: Callable[..., Page], site: ServedBento) -> None:
     query = "range=custom&since=2020-01-01T00:00Z&until=2020-01-02T00:00Z"
     page = shown(open_page(f"{site.url}/dashboard?{query}"))
-    expect(page.locator("#traffic")).to_contain_text("Ask above, or choose a longer range")
+    expect(page.locator("#traffic")).to_contain_text("Try a text below, or choose a longer range")
     expect(page.locator("#recent")).to_contain_text("No predictions in this range")
 
 
@@ -67,7 +72,7 @@ def test_unreachable_service_is_shown_in_each_panel(page: Page) -> None:
     page.get_by_label("Range").select_option("6h")
     expect(page.locator("#traffic [role=alert]")).to_contain_text("does not answer")
     expect(page.locator("#status")).to_contain_text("could not be shown")
-    expect(page.locator("#health")).to_contain_text("connected")
+    expect(page.locator("#health")).to_contain_text("healthy")
     page.unroute("**/analytics/**")
     page.get_by_label("Range").select_option("24h")
     shown(page)

@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,29 @@ async def test_a_closed_spool_is_shipped_whole_and_deleted(
     assert (writer.taken, writer.batches) == (made, 1)
     assert segments(tmp_path) == []
     assert counter("prediction_log_stored_total") - before == 100
+
+
+def has_taken_more(writer: FakeWriter, than: int) -> bool:
+    return len(writer.taken) > than
+
+
+async def test_lines_that_a_killed_shipper_had_stored_are_counted_once(
+    tmp_path: Path, spool: Spool, writer: FakeWriter
+) -> None:
+    made = [record(str(number)) for number in range(10)]
+    for prediction in made:
+        await spool.append(encode(Entry((prediction,))))
+    before = counter("prediction_log_stored_total")
+    # Each reads the segment from its beginning, and ends before it may delete it.
+    for _ in range(3):
+        shipping = asyncio.create_task(
+            Shipper(tmp_path, writer, poll_seconds=0.01).run(asyncio.Event())
+        )
+        await until(partial(has_taken_more, writer, len(writer.taken)))
+        shipping.cancel()
+        await asyncio.gather(shipping, return_exceptions=True)
+    assert len(writer.taken) == 30
+    assert counter("prediction_log_stored_total") - before == 10
 
 
 async def test_a_running_shipper_ships_what_the_spool_appends(

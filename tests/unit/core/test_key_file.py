@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from core.key_ring import lets_others_replace, read_key_file
-
-NOBODY = 65_534
+from core.key_ring import read_key_file
 
 
 @pytest.fixture
@@ -35,13 +32,6 @@ def test_file_that_only_its_owner_can_replace_is_read(folder: Path, mode: int) -
 def test_file_in_a_folder_of_everybody_is_refused(folder: Path, mode: int) -> None:
     with pytest.raises(ValueError, match=r"lets every user of this machine replace keys$"):
         read_key_file(key_file(folder, mode))
-
-
-def test_file_that_another_user_made_in_a_sticky_folder_can_be_theirs(folder: Path) -> None:
-    folder.chmod(0o1777)
-    assert lets_others_replace(folder, NOBODY)
-    assert not lets_others_replace(folder, os.geteuid())
-    assert not lets_others_replace(folder, 0)
 
 
 def test_mounted_secret_of_kubernetes_is_read(folder: Path) -> None:

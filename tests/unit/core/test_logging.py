@@ -78,6 +78,37 @@ def test_text_format_is_no_json() -> None:
     assert "request_id=abc-1" in lines
 
 
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("a\nb", r"a\nb"),
+        ("a\r\nb", r"a\r\nb"),
+        ("a\x1b[31mb", r"a\x1b[31mb"),
+        ("a\x9b31mb", r"a\x9b31mb"),
+        ("a\x07b", r"a\x07b"),
+        ("a\u2028b", r"a\u2028b"),
+        ("a\u202eb", r"a\u202eb"),
+        ("a\x85b", r"a\x85b"),
+        ("a\x7fb", r"a\x7fb"),
+        ("a\tb", r"a\tb"),
+        ("plain: é 漢 🙂", "plain: é 漢 🙂"),
+    ],
+)
+def test_text_line_shows_what_a_client_wrote_without_obeying_it(reason: str, shown: str) -> None:
+    program = (
+        "import logging; from core.logging import configure_logs\n"
+        "configure_logs('INFO', 'text', lambda: 'here')\n"
+        f"logging.getLogger('bentoml.sentiment').info('set (%s)', {reason!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, encoding="utf-8", check=True,
+        env={"PATH": "", "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert f"set ({shown})" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
 def test_lines_below_the_level_are_not_logged() -> None:
     assert "nothing special" not in logged("WARNING")
     assert len(logged("ERROR").splitlines()) == 1

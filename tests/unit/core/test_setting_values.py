@@ -23,12 +23,46 @@ def test_invalid_rate_limit_is_refused(limit: str) -> None:
         settings(rate_limit_predict=limit)
 
 
-@pytest.mark.parametrize("size", ["256mb", "1GB", "64m", "1048576", "0"])
+@pytest.mark.parametrize(
+    "size",
+    ["256mb", "1GB", "64m", "2097152", "2mb", "2m", "1048576gb", "100000kb", "3000000b", "0256mb"],
+)
 def test_valid_memory_size_is_accepted(size: str) -> None:
     assert settings(redis_max_memory=size).redis_max_memory == size
 
 
-@pytest.mark.parametrize("size", ["lots", "", "1.5gb", "-1", "50%", "1 gb"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        *(
+            "lots",
+            "",
+            "1.5gb",
+            "-1",
+            "50%",
+            "1 gb",
+            "\u0663gb",
+            "256mib",
+            "1tb",
+            "+1gb",
+            "1e9",
+            "mb",
+        ),
+        # Valkey's word for "without a bound", and what it cannot keep to.
+        *(
+            "0",
+            "0mb",
+            "00gb",
+            "1",
+            "1k",
+            "1024kb",
+            "1048576",
+            "1048577gb",
+            "9" * 20,
+            "9" * 30 + "gb",
+        ),
+    ],
+)
 def test_invalid_memory_size_is_refused(size: str) -> None:
     with pytest.raises(ValidationError, match="256mb"):
         settings(redis_max_memory=size)

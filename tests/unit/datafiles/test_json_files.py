@@ -101,3 +101,24 @@ def test_json_array_is_refused_with_the_way_to_convert_it(tmp_path: Path, conten
     source.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"begins with a JSON array; .*jq -c"):
         score(source, tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("as_lines", [True, False])
+@pytest.mark.parametrize("keep", [None, ["o"]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1e999999", "-1e999999", '{"a":1e999}', "[1e999]", r'"\ud800"', r'"\udc00\ud800"', r'"\x"',
+        "[" * 100_000 + "]" * 100_000, "9" * 5_000, "-", "01", "1.", "NaN", "Infinity",
+    ],
+)  # fmt: skip
+def test_value_that_python_cannot_have_rejects_its_row_alone(
+    tmp_path: Path, value: str, keep: list[str] | None, *, as_lines: bool
+) -> None:
+    file = tmp_path / "in.jsonl"
+    rows = [f'{{"text":{value},"o":1}}', '{"text":"good","o":1}']
+    for order in (rows, rows[::-1]):
+        file.write_text("\n".join(order), encoding="utf-8")
+        source = open_source(Input(file, Format.jsonl), "text", keep, as_lines=as_lines)
+        [chunk] = source.chunks(Position(), None)
+        assert (chunk.texts, len(chunk.rejected)) == (["good"], 1)

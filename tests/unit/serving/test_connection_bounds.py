@@ -19,6 +19,7 @@ from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
 from serving.connection import MAX_HEADER_BYTES
 from serving.http_protocol import BoundedHttpProtocol
 from tests.serving import free_port
+from tests.unit.fakes import counter
 from tests.waiting import until
 from web.body import DRAIN_BYTES, JsonBodyReader
 
@@ -313,6 +314,131 @@ async def test_tunnels_and_other_protocols_are_refused(
     reply = await answered_until_the_end(site, request_)
     assert reply.startswith(b"HTTP/1.1 %d " % status)
     assert b"application/problem+json" in reply
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        # An answer to it would have no status line, and no such client is left.
+        (b"GET /", 400),
+        (b"POST /read", 400),
+        (b"GET / HTTP/0.9", 400),
+        (b"GET / HTTP/1.0", 200),
+        (b"GET / HTTP/2.0", 505),
+        (b"GET / HTTP/1.2", 400),
+        (b"GET / HTTP/3.0", 400),
+        (b"GET / HTTP/1", 400),
+        (b"GET / HTTP/1.10", 400),
+        (b"GET / http/1.1", 400),
+        (b"GET / ICE/1.0", 400),
+        (b"get / HTTP/1.1", 400),
+        (b"FOO / HTTP/1.1", 400),
+        (b" GET / HTTP/1.1", 400),
+        (b"\r\nGET / HTTP/1.1", 200),
+        (b"GET\t/\tHTTP/1.1", 400),
+        # A recipient may take several blanks for one (RFC 9112, 3).
+        (b"GET  / HTTP/1.1", 200),
+        (b"GET /  HTTP/1.1", 200),
+        (b"GET /a b HTTP/1.1", 400),
+        (b"GET /\0 HTTP/1.1", 400),
+        (b"GET /\xff HTTP/1.1", 400),
+        # A proxy may compare it with its rules as a part of the path (CVE-2023-45539).
+        (b"GET /#a HTTP/1.1", 400),
+        (b"GET /?a#b HTTP/1.1", 400),
+        (b"GET test HTTP/1.1", 400),
+        (b"GET test:80 HTTP/1.1", 400),
+        (b"GET ftp://test/ HTTP/1.1", 400),
+        (b"GET http://user@test/ HTTP/1.1", 400),
+        (b"GET http:/// HTTP/1.1", 400),
+        (b"GET http://test HTTP/1.1", 200),
+        (b"GET HTTP://test/ HTTP/1.1", 200),
+    ],
+)
+async def test_request_line_is_answered_or_ends_the_connection(
+    site: Site, line: bytes, status: int
+) -> None:
+    last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    request = line + b"\r\nHost: test\r\n\r\n"
+    before = counter("http_requests_total", endpoint="other", status=str(status))
+    reply = await answered_until_the_end(site, request + last)
+    # HTTP/1.0 ends with its answer.
+    is_last = status != 200 or line.endswith(b"1.0")
+    assert STATUS.findall(reply) == [str(status).encode()] + [b"200"] * (not is_last)
+    counted = counter("http_requests_total", endpoint="other", status=str(status)) - before
+    assert counted == (status != 200)  # the app of this test counts nothing
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (b"X: 1\r\n 2", 400),  # obs-fold
+        (b"Transfer-Encoding:\r\n chunked", 400),
+        (b" X: 1", 400),
+        (b"X : 1", 400),
+        (b"Content-Length : 2", 400),
+        (b"X", 400),
+        (b": 1", 400),
+        (b"X: \0", 400),
+        (b"X: \x1b[31m", 400),
+        (b"X: 1\rY: 2", 400),
+        (b"X: 1\nY: 2", 400),
+        (b"Content-Length: 2\r\nContent-Length: 2", 400),
+        (b"Content-Length: 2\r\nContent-Length: 1", 400),
+        (b"Content-Length: 2, 2", 400),
+        (b"Content-Length: +2", 400),
+        (b"Content-Length: 0x2", 400),
+        (b"Content-Length: 2 2", 400),
+        (b"Content-Length:", 400),
+        (b"Content-Length: 18446744073709551618", 400),
+        (b"Content-Length: 2\r\nTransfer-Encoding: chunked", 400),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 2", 400),
+        (b"Transfer-Encoding: \x0bchunked", 400),
+        (b"Transfer-Encoding:", 400),
+    ],
+)
+async def test_ambiguous_header_ends_the_connection(site: Site, lines: bytes, status: int) -> None:
+    """What follows may be a request to one reader, and a body to another."""
+    reply = await answered_until_the_end(site, READS + lines + b"\r\n\r\n{}" + GET)
+    assert STATUS.findall(reply) == [str(status).encode()]
+    assert site.bodies == []
+
+
+@pytest.mark.parametrize("blanks", [b"", b" ", b"\t", b" \t  "])
+async def test_blanks_around_a_header_are_no_part_of_it(site: Site, blanks: bytes) -> None:
+    lines = b"X:%sa b%s\r\nContent-Length:%s2%s\r\n" % ((blanks,) * 4)
+    await answered_until_the_end(site, READS + lines + b"Connection: close\r\n\r\n{}")
+    [headers] = site.headers
+    assert (dict(headers)[b"x"], dict(headers)[b"content-length"]) == (b"a b", b"2")
+
+
+@pytest.mark.parametrize("keep", [b"", b"Connection: keep-alive\r\n"])
+async def test_http_1_0_has_no_chunks(site: Site, keep: bytes) -> None:
+    request = READS.replace(b"1.1", b"1.0") + keep + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"
+    reply = await answered_until_the_end(site, request + GET)
+    assert STATUS.findall(reply) == [b"400"]
+    assert site.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "path"),
+    [
+        (b"http://other.test/read", b"other.test", b"/read"),
+        (b"https://other.test:8443/read?a=b", b"other.test:8443", b"/read"),
+        (b"http://[::1]:80/read", b"[::1]:80", b"/read"),
+        (b"http://127.0.0.1/read?next=http://x/", b"127.0.0.1", b"/read"),
+        (b"/read?next=http://x/", b"test", b"/read"),
+        (b"/read?a://b", b"test", b"/read"),
+    ],
+)
+async def test_address_in_the_target_replaces_the_host(
+    site: Site, target: bytes, host: bytes, path: bytes
+) -> None:
+    """Otherwise the check of Host would look at another name than the request has."""
+    request = JSON_POST % target + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
+    reply = await answered_until_the_end(site, request)
+    assert STATUS.findall(reply) == [b"200"]
+    [headers] = site.headers
+    assert [value for name, value in headers if name == b"host"] == [host]
 
 
 async def test_websocket_is_not_opened(site: Site) -> None:

@@ -132,6 +132,41 @@ def test_bentomls_manager_is_slow_by_default_and_made_by_our_wrapper(tmp_path: P
         assert served == runners.get(name, service.bento.name)
 
 
+NO_IPV4 = """
+import socket
+from serving.framework import reserve_no_port
+from bentoml._internal import utils
+from bentoml._internal.utils import circus
+import service
+
+bind, bound = socket.socket.bind, []
+def record(self, address):
+    bound.append(address)
+    raise OSError(99, "Cannot assign requested address")
+socket.socket.bind = record
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop(*_watchers, **_options):
+    raise Stopped
+
+
+circus.create_standalone_arbiter = stop
+try:
+    service.bento.serve_http(port=0)
+except (Stopped, OSError) as end:
+    print(type(end).__name__, bound)
+"""
+
+
+def test_start_binds_no_address_but_its_own(tmp_path: Path) -> None:
+    """BentoML binds a port of 127.0.0.1 to reserve it, which a machine may lack."""
+    assert run_python(NO_IPV4, BENTOML_HOME=str(tmp_path)) == "Stopped []"
+
+
 def test_wrapper_is_put_around_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """service.py is imported twice in one process when BentoML loads it by another name."""
     made: list[object] = []
@@ -172,7 +207,7 @@ print(*modes, folder.exists())
 
 
 def test_manager_listens_on_sockets_that_only_its_user_reaches() -> None:
-    assert run_python(ARBITER) == "drwx------ s s False"
+    assert run_python(ARBITER) == "drwx------ s s - False"
 
 
 HANGUP = """

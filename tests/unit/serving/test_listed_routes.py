@@ -15,9 +15,11 @@ from web.openapi import BENTO_ROUTES, openapi_document
 from web.routes import ROUTES, UNKNOWN, route_of
 
 # BentoML answers these itself.
-OF_BENTOML = {"/", "/healthz", "/livez", "/readyz", "/metrics", "/static_content/"}
+OF_BENTOML = {"/healthz", "/livez", "/readyz", "/metrics", "/static_content/"}
 # These too, but they are not part of this service: unknown paths, for admins alone.
 UNLISTED = {"/schema.json", "/docs.json"}
+# BentoML's own page, which the redirect to the dashboard lies in front of.
+SHADOWED = {"/"}
 # No endpoint of the read app asks for a part of the container before the first request.
 NO_CONTAINER = cast("Container", None)
 PIPELINE = cast("PredictionPipeline", SimpleNamespace(predict=None))
@@ -58,7 +60,7 @@ def test_bentoml_serves_the_paths_that_are_left_to_it() -> None:
         if getattr(route, "app", None) not in mounted
     ]
     posts = {("POST", api.route) for api in service.bento.apis.values()}
-    assert endpoints(own) - posts == {("GET", path) for path in OF_BENTOML | UNLISTED}
+    assert endpoints(own) - posts == {("GET", path) for path in OF_BENTOML | UNLISTED | SHADOWED}
     assert all(route_of("GET", path) is UNKNOWN for path in UNLISTED)
 
 
@@ -77,7 +79,7 @@ def test_document_lists_every_route_but_pages_and_files() -> None:
     listed = {(route.method, route.path) for route in ROUTES if route.path not in pages}
     # BentoML's, the same as /livez.
     assert documented == listed - {("GET", "/healthz")}
-    assert BENTO_ROUTES.keys() == OF_BENTOML - {"/", "/healthz", "/static_content/"}
+    assert BENTO_ROUTES.keys() == OF_BENTOML - {"/healthz", "/static_content/"}
     for api in APIS.values():
         route = api.route
         statuses = set(document["paths"][route.path]["post"]["responses"])

@@ -14,6 +14,7 @@ from serving.machine_check import (
     bentoml_home_problem,
     data_folder_problem,
     key_file_problem,
+    secrets_file_problem,
     temporary_folder_problem,
 )
 from tests.serving import free_port
@@ -162,3 +163,40 @@ def test_folders_of_another_user_in_a_closed_folder_are_used(
         _give(tmp_path / name, 65_534, monkeypatch)
     tmp_path.chmod(mode)
     assert data_folder_problem(tmp_path) is None
+
+
+SECRET = "DATABASE_URL=postgresql://u:p@h/d\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "problem"),
+    [
+        (SECRET, 0o600, None),
+        (SECRET, 0o640, None),
+        ("# DATABASE_URL=x\nPORT=3000\n", 0o644, None),
+        ("RUNNER_KEY=\nREDIS_URL= # none\n", 0o644, None),
+        ("API_KEYS=shop:predict:0\n", 0o644, None),  # a hash
+        ("", 0o644, None),
+        ("MY_RUNNER_KEY=x\n", 0o644, None),
+        (SECRET, 0o644, "holds DATABASE_URL and can be read by every user of this machine"),
+        ("export RUNNER_KEY = k\n", 0o604, "holds RUNNER_KEY and can be read"),
+        (f"\ufeff{SECRET}REDIS_URL='redis://'\n", 0o644, "holds DATABASE_URL, REDIS_URL and can"),
+        ("RUNNER_KEY_ALSO_ACCEPTED=k", 0o644, "holds RUNNER_KEY_ALSO_ACCEPTED and can"),
+        (SECRET, 0o666, "can be written by every user of this machine"),
+        ("PORT=3000\n", 0o622, "can be written by every user of this machine"),
+    ],
+)
+def test_file_of_settings_that_others_may_read_or_write_is_named(
+    tmp_path: Path, text: str, mode: int, problem: str | None
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text(text, encoding="utf-8")
+    file.chmod(mode)
+    found = secrets_file_problem(file)
+    assert (found is None) is (problem is None)
+    assert found is None or (problem or "") in found
+    assert "postgresql:" not in (found or "")
+
+
+def test_missing_file_of_settings_is_no_problem(tmp_path: Path) -> None:
+    assert secrets_file_problem(tmp_path / ".env") is None

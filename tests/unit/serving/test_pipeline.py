@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core import request_context
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.repeatable import Repeatable
-from core.request_context import RequestContext
+from core.request_context import RequestContext, enter
 from core.types import (
     VERSIONS,
     Classification,
@@ -313,3 +313,35 @@ async def test_an_overridden_subject_is_in_no_experiment(setup: Setup) -> None:
     other = await setup.path.predict_ab("text", "user-2")
     assert (mine.version, mine.assignment) == ("v2", None)
     assert (other.version, other.assignment is None) == ("v1", False)
+
+
+@pytest.mark.parametrize("is_trial", [True, False])
+async def test_only_trials_of_the_playground_are_not_recorded(
+    setup: Setup, *, is_trial: bool
+) -> None:
+    setup.policy = RolloutPolicy(salt="salt", shadow_percent=100)
+    before = counted_predictions()
+    enter(RequestContext("a", is_trial=is_trial))
+    answered = [
+        *await setup.path.predict(["a good film"], None, "/predict"),
+        *await setup.path.predict(["good", "bad"], "v1", "/predict/batch"),
+        await setup.path.predict_ab("a good film", "ana"),
+    ]
+    compared = await setup.path.compare("a good film")
+    setup.v2.fails = True
+    with pytest.raises(RunnerUnavailable):
+        await setup.path.predict(["another"], "v2", "/predict")
+    assert [each.text for each in answered] == ["a good film", "good", "bad", "a good film"]
+    recorded = 0 if is_trial else len(answered) + 2
+    assert len(setup.log.predictions) == recorded
+    assert setup.log.comparisons == ([] if is_trial else [compared])
+    assert len(setup.log.failures) == len(setup.shadowed) == (0 if is_trial else 1)
+    assert counted_predictions() - before == recorded
+
+
+def counted_predictions() -> float:
+    return sum(
+        counter("model_predictions_total", sentiment=sentiment, version=version)
+        for sentiment in ("negative", "positive")
+        for version in ("v1", "v2")
+    )

@@ -103,6 +103,33 @@ async def test_without_keys_every_local_request_is_admitted() -> None:
             assert (await client.get(path, headers=bearer("whatever"))).text == "10.0.0.7"
 
 
+@pytest.mark.parametrize("path", sorted(PREDICT_PATHS))
+async def test_playground_has_limits_of_its_own(path: str) -> None:
+    limiter = FakeLimiter(1)
+    marked = {"X-Sentiment-Source": "playground"}
+    async with http((), limiter) as client:
+        assert (await client.post(path, headers=marked)).status_code == 200
+        assert (await client.post(path, headers=marked)).status_code == 429
+        assert (await client.post(path)).status_code == 200
+        assert (await client.post(path)).status_code == 429
+    assert [client for _, client, _ in limiter.counted] == ["10.0.0.7, playground", "10.0.0.7"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "Playground", "playground ,", "1", "true", "shop", "playground, x", "p\xe4"],
+)
+async def test_unknown_source_is_refused_before_it_counts(value: str) -> None:
+    limiter = FakeLimiter(1)
+    async with http((), limiter) as client:
+        headers = [(b"x-sentiment-source", value.encode("latin-1"))]
+        reply = await client.post("/predict", headers=headers)
+        assert (reply.status_code, limiter.counted) == (400, [])
+        assert reply.json()["detail"] == "X-Sentiment-Source is playground, or absent"
+        # Nothing else is tried out.
+        assert (await client.get("/analytics/summary", headers=headers)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("sent_to", "allow_anonymous", "status"),
     [

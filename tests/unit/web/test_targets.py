@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,11 +68,18 @@ def test_target_below_the_prefix_has_its_path(target: str, inner: str) -> None:
         "http://127.0.0.1/predict",
         "/predict;v=1/",
         "/predict%2F",
+        "/%70redict",
+        "/admin%2Frollout",
+        f"{PREFIX}/admin%2frollout",
+        f"{PREFIX}/%61dmin/rollout/",
     ],
 )
 def test_other_targets_lead_to_no_endpoint(target: str) -> None:
     """A rule of a proxy about paths holds: no other spelling reaches what it guards."""
-    assert BELOW.inner(target.encode()) not in LISTED
+    inner = BELOW.inner(target.encode())
+    assert inner not in LISTED
+    # The server decodes it.
+    assert unquote(inner).encode() not in LISTED
 
 
 @pytest.mark.parametrize("target", [PREFIX, f"{PREFIX}?a=b"])

@@ -35,10 +35,13 @@ export function get(path, query = {}) {
   return ask(asked.length ? `${path}?${new URLSearchParams(asked)}` : path, {});
 }
 
-export function post(path, body) {
+// Marks what a person tries out: it is not recorded, and has rate limits of its own.
+export const TRIAL = { "X-Sentiment-Source": "playground" };
+
+export function post(path, body, headers = {}) {
   return ask(path, {
     method: "POST",
-    headers: { "Content-Type": "application/json" },
+    headers: { "Content-Type": "application/json", ...headers },
     body: JSON.stringify(body),
   });
 }

@@ -1,7 +1,8 @@
 // The page: asks for what its panels show, again and again while somebody looks.
 
 import { get, Problem } from "./api.js";
-import { load as loadCharts, resize } from "./charts.js";
+import * as changes from "./change.js";
+import { load as loadCharts } from "./charts.js";
 import { el } from "./dom.js";
 import { clock } from "./format.js";
 import { Polling } from "./polling.js";
@@ -11,10 +12,13 @@ import * as confidence from "./panels/confidence.js";
 import * as drift from "./panels/drift.js";
 import * as health from "./panels/health.js";
 import * as recent from "./panels/recent.js";
+import * as rollout from "./panels/rollout.js";
 import * as series from "./panels/series.js";
 import * as tiles from "./panels/tiles.js";
 import * as playground from "./playground.js";
 
+// Until the first panels are shown without those that are late.
+const LONGEST_WAIT_MS = 3_000;
 const $ = (id) => document.getElementById(id);
 const body = (id) => $(id).querySelector(".body") ?? $(id);
 let current = state.read();
@@ -23,38 +27,68 @@ const polling = new Polling(refresh, (seconds) => {
   $("next").textContent = seconds === null ? "" : `next in ${seconds} s`;
 });
 
+const charts = loadCharts();
+const changeRollout = changes.start({ dialog: $("change-dialog"), done: refresh });
+
 const PANELS = [
-  { ids: ["tiles"], ask: async (q) => ({ summary: await get("analytics/summary", q), latency: await get("analytics/latency", q), cache: await get("cache/stats") }),
-    show: (told) => tiles.render($("tiles"), told) },
+  { ids: ["health"], ask: async () => together({ health: get("health"), log: get("log/stats") }), show: (told) => health.render(body("health"), $("parts"), told) },
+  { ids: ["objectives", "tiles"], ask: async (q) => together({
+      summary: get("analytics/summary", q), latency: get("analytics/latency", q),
+      before: get("analytics/summary", earlier(q)), latencyBefore: get("analytics/latency", earlier(q)),
+    }),
+    show: (told) => { health.objectives($("objectives"), told); tiles.render($("tiles"), told); } },
+  { ids: ["ab"], ask: async (_, status) => together({
+      test: get("analytics/ab"), over: get("analytics/ab/over-time"), champion: status.then((known) => known.champion, () => null),
+    }),
+    show: (told) => ab.render(body("ab"), told) },
+  { ids: ["rollout"], ask: async (_, status) => together({ status, history: get("admin/rollout/history", { limit: rollout.SHOWN }) }),
+    show: (told) => rollout.render(body("rollout"), told, changeRollout),
+    // The other panels need no key of an admin.
+    refused: (problem) => rollout.refused(body("rollout"), problem, () => openKeyDialog("")) },
   { ids: ["traffic", "latency", "sentiment", "cache"], ask: (q) => get("analytics/timeseries", q),
     show: (told) => { for (const id of ["traffic", "latency", "sentiment", "cache"]) series[id](body(id), told); } },
   { ids: ["confidence"], ask: (q) => get("analytics/confidence", q), show: (told) => confidence.render(body("confidence"), told) },
   { ids: ["drift"], ask: (q) => get("analytics/drift", q), show: (told) => drift.render(body("drift"), told) },
-  { ids: ["ab"], ask: async () => ({ test: await get("analytics/ab"), over: await get("analytics/ab/over-time") }),
-    show: (told) => ab.render(body("ab"), told) },
-  { ids: ["health"], ask: async () => ({ health: await get("health"), log: await get("log/stats") }), show: (told) => health.render(body("health"), told) },
   { ids: ["recent"], ask: (q) => get("analytics/recent", { ...q, limit: recent.PAGE, before: current.before }),
     show: (told) => recent.render(body("recent"), told, { before: current.before, turn: turnPage }) },
 ];
+
+async function together(promises) {
+  const values = await Promise.all(Object.values(promises));
+  return Object.fromEntries(Object.keys(promises).map((name, index) => [name, values[index]]));
+}
+
+// The period of the same length before the chosen one.
+function earlier({ since, until, ...rest }) {
+  const relative = /^(\d+)([mhd])$/.exec(since);
+  if (relative) return { ...rest, since: `${2 * relative[1]}${relative[2]}`, until: since };
+  const [start, end] = [since, until].map((at) => Date.parse(at));
+  return { ...rest, since: new Date(2 * start - end).toISOString(), until: since };
+}
+
+const needsKey = (problem) => [401, 403].includes(problem.status);
 
 async function refresh() {
   polling.begin();
   const mine = (turn += 1);
   const query = { ...state.span(current), version: current.version };
+  const status = get("admin/rollout");
   const outcomes = await Promise.all(PANELS.map(async (panel) => {
     try {
-      const told = await panel.ask(query);
+      const [told] = await Promise.all([panel.ask(query, status), charts]);
       if (mine === turn) {
         panel.show(told);
         panel.again = () => panel.show(told);
       }
       return null;
     } catch (problem) {
+      const isRefused = panel.refused !== undefined && needsKey(problem);
       if (mine === turn) {
         panel.again = null;
-        for (const id of panel.ids) showFault(id, problem);
+        if (isRefused) panel.refused(problem);
+        else for (const id of panel.ids) showFault(id, problem);
       }
-      return problem;
+      return isRefused ? null : problem;
     }
   }));
   if (mine !== turn) return;
@@ -65,6 +99,10 @@ async function refresh() {
 }
 
 function showFault(id, problem) {
+  if (needsKey(problem)) {
+    body(id).replaceChildren(el("p", { class: "dim" }, "This needs an API key."));
+    return;
+  }
   const hint = problem.status === 429 ? " It goes on by itself." : "";
   body(id).replaceChildren(el("p", { class: "fault", role: "alert" }, `${problem.message}${hint}`));
   if (!(problem instanceof Problem)) reportError(problem);
@@ -74,13 +112,17 @@ function tellStatus(faults) {
   const when = clock(new Date());
   $("status").className = `status${faults.length ? " bad" : ""}`;
   $("status").textContent = faults.length
-    ? `${faults.length} of ${PANELS.length} could not be shown at ${when} UTC`
+    ? `${faults.length} of ${PANELS.length} panels could not be shown at ${when} UTC`
     : `as of ${when} UTC${polling.live ? "" : ", paused"}`;
 }
 
 function askForKey(problem) {
-  if (![401, 403].includes(problem.status) || $("key-dialog").open) return;
-  $("key-fault").textContent = state.key() ? problem.message : "";
+  if (needsKey(problem)) openKeyDialog(state.key() ? problem.message : "");
+}
+
+function openKeyDialog(fault) {
+  if ($("key-dialog").open) return;
+  $("key-fault").textContent = fault;
   $("key-dialog").showModal();
 }
 
@@ -131,15 +173,20 @@ function wire() {
     $("key").value = "";
     refresh();
   });
-  let resized = null;
-  addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(resize, 150); });
   playground.start({
-    form: $("ask"), answer: $("answer"), file: $("csv"), area: $("playground"), failed: askForKey,
+    form: $("ask"), answer: $("answer"), file: $("csv"), record: $("record"), area: $("playground"), failed: askForKey,
     asked: () => polling.soon(),
   });
 }
 
 paint();
 wire();
-await loadCharts();
+// The panels appear at once, so that none moves another.
+setTimeout(reveal, LONGEST_WAIT_MS);
 await refresh();
+reveal();
+
+function reveal() {
+  document.body.classList.remove("waiting");
+  if (!performance.getEntriesByName("ready").length) performance.mark("ready");
+}

@@ -1,6 +1,6 @@
 // Asks both versions about a text or a CSV file, and tells the service who was right.
 
-import { post } from "./api.js";
+import { TRIAL, post } from "./api.js";
 import { el, swatch } from "./dom.js";
 import { milliseconds, probability } from "./format.js";
 import { scoreFile } from "./scored_file.js";
@@ -8,20 +8,22 @@ import { scoreFile } from "./scored_file.js";
 const VERSIONS = ["v1", "v2"];
 const SENTIMENTS = ["positive", "neutral", "negative"];
 
-export function start({ form, answer, file, area, failed, asked }) {
+export function start({ form, answer, file, record, area, failed, asked }) {
+  const mark = () => (record.checked ? {} : TRIAL);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const text = form.elements.text?.value ?? form.querySelector("textarea").value;
     await busy(form, async () => {
-      const told = await post("predict/ab-compare", { text });
-      answer.replaceChildren(compared(told, text, failed));
+      const isRecorded = record.checked;
+      const told = await post("predict/ab-compare", { text }, mark());
+      answer.replaceChildren(compared(told, isRecorded, failed));
       asked();
     }, answer, failed);
   });
   const take = (chosen) => busy(form, async () => {
     const bytes = new Uint8Array(await chosen.arrayBuffer());
     const score = async (choices) => {
-      await scoreFile(bytes, chosen.name, choices, answer, (others) => busy(form, () => score(others), answer, failed));
+      await scoreFile(bytes, chosen.name, choices, answer, (others) => busy(form, () => score(others), answer, failed), mark());
       asked();
     };
     await score({});
@@ -53,12 +55,12 @@ async function busy(form, work, answer, failed) {
   }
 }
 
-function compared(told, text, failed) {
+function compared(told, isRecorded, failed) {
   const { predictions } = told;
   const verdict = told.agreement ? "Both say the same." : "They disagree.";
   return el("div", {},
     el("div", { class: "versions" }, VERSIONS.map((version) => card(version, predictions[version]))),
-    feedback(predictions, verdict, failed));
+    isRecorded ? feedback(predictions, verdict, failed) : el("p", { class: "row" }, `${verdict} This was not recorded.`));
 }
 
 function card(version, one) {

@@ -3,7 +3,7 @@
 import { post } from "./api.js";
 import { DELIMITERS, Refused, csvOf, readCsv } from "./csv_rows.js";
 import { el, swatch, table } from "./dom.js";
-import { probability } from "./format.js";
+import { plural, probability } from "./format.js";
 
 const VERSIONS = ["v1", "v2"];
 const RESULTS = [...VERSIONS.flatMap((version) => [`sentiment_${version}`, `confidence_${version}`]), "truncated"];
@@ -13,7 +13,7 @@ const MOST_SHOWN = 100;
 const ENCODINGS = ["utf-8", "utf-16le", "cp1252", "iso-8859-2", "cp1251", "shift_jis", "gb18030", "big5", "euc-kr"];
 
 // `choices` are the column, the delimiter and the encoding that a person chose; `again` scores with others.
-export async function scoreFile(bytes, name, choices, answer, again) {
+export async function scoreFile(bytes, name, choices, answer, again, headers) {
   let file;
   try {
     file = readCsv(bytes, { ...choices, name });
@@ -39,7 +39,7 @@ export async function scoreFile(bytes, name, choices, answer, again) {
   const scored = [], rejected = [...file.rejected];
   for (let from = 0; from < taken.length; from += BATCH) {
     const batch = taken.slice(from, from + BATCH);
-    const results = await classified(batch.map((row) => row.values[file.column]), wait);
+    const results = await classified(batch.map((row) => row.values[file.column]), wait, headers);
     note.textContent = "";
     batch.forEach((row, index) => {
       const { reason, ...versions } = results[index];
@@ -53,9 +53,9 @@ export async function scoreFile(bytes, name, choices, answer, again) {
 }
 
 // For each text its predictions, or the reason why the service refuses it.
-async function classified(texts, wait) {
+async function classified(texts, wait, headers) {
   try {
-    const replies = await Promise.all(VERSIONS.map((version) => patient("predict/batch", { texts, version }, wait)));
+    const replies = await Promise.all(VERSIONS.map((version) => patient("predict/batch", { texts, version }, wait, headers)));
     return texts.map((_, index) => Object.fromEntries(VERSIONS.map((version, at) => [version, replies[at].predictions[index]])));
   } catch (problem) {
     if (![413, 422].includes(problem.status)) throw problem;
@@ -68,19 +68,19 @@ async function classified(texts, wait) {
       if (texts.length === 1) return [{ reason: problem.message }];
       // More than a request may hold.
       const half = texts.length >> 1;
-      return [...await classified(texts.slice(0, half), wait), ...await classified(texts.slice(half), wait)];
+      return [...await classified(texts.slice(0, half), wait, headers), ...await classified(texts.slice(half), wait, headers)];
     }
     const good = texts.filter((_, index) => !reasons.has(index));
-    const results = good.length ? await classified(good, wait) : [];
+    const results = good.length ? await classified(good, wait, headers) : [];
     return texts.map((_, index) => (reasons.has(index) ? { reason: reasons.get(index) } : results.shift()));
   }
 }
 
 // A file may hold more than the limit lets through in a minute.
-async function patient(path, body, wait) {
+async function patient(path, body, wait, headers) {
   for (;;) {
     try {
-      return await post(path, body);
+      return await post(path, body, headers);
     } catch (problem) {
       if (problem.status !== 429 || !problem.retryAfterSeconds) throw problem;
       await wait(problem.retryAfterSeconds);
@@ -92,12 +92,12 @@ function* shown(file, scored, rejected, choices, again) {
   const column = file.names[file.column];
   const differ = scored.filter((row) => row.v1.sentiment !== row.v2.sentiment).length;
   const more = file.rows.length > MOST_ROWS ? ` These are the first ${MOST_ROWS} of ${file.rows.length} rows: \`sentiment score\` scores all.` : "";
-  const summary = el("p", {}, `${scored.length} texts of column ${column}; the versions differ on ${differ}.${more} `);
+  const summary = el("p", {}, `${plural(scored.length, "text")} of column ${column}; the versions differ on ${differ}.${more} `);
   if (scored.length) summary.append(saveLink(file, scored));
   yield summary;
   yield chooser(file, { ...choices, column }, again);
   if (rejected.length) {
-    yield el("p", { class: "fault", role: "alert" }, `${rejected.length} rows were not scored${partOf(rejected)}:`);
+    yield el("p", { class: "fault", role: "alert" }, `${plural(rejected.length, "row was", "rows were")} not scored${partOf(rejected)}:`);
     yield table([
       { name: "Line", of: (row) => row.line, number: true },
       { name: "Reason", of: (row) => row.reason },

@@ -1,7 +1,7 @@
 // Whether what is asked and answered has changed since the window before.
 
-import { el, table } from "../dom.js";
-import { count, number } from "../format.js";
+import { badge, el, table } from "../dom.js";
+import { number, plural, probability } from "../format.js";
 
 const FEATURES = [["sentiment", "Sentiment"], ["confidence", "Confidence"], ["text_characters", "Characters"], ["token_count", "Tokens"]];
 // An interval that says nothing is not shown.
@@ -13,13 +13,13 @@ export function render(where, drift) {
   where.replaceChildren(
     table([
       { name: "Feature", of: (row) => row.name },
-      { name: "PSI", of: (row) => number(row.psi, 3), number: true },
-      { name: "Chance alone", of: (row) => number(row.psi_noise, 3), number: true },
-      { name: "Verdict", of: (row) => el("span", { class: SAYS[row.verdict][0] }, SAYS[row.verdict][1]) },
+      { name: "PSI", of: (row) => number(row.psi), number: true },
+      { name: "By chance", of: (row) => number(row.psi_noise), number: true },
+      { name: "Drift", of: (row) => badge(...SAYS[row.verdict]) },
     ], rows, "Drift by feature"),
-    el("p", { class: "dim" }, `${count(drift.sentiment.current_count)} predictions against ${count(drift.sentiment.reference_count)} of the window before. `
-      + "PSI from 0.2 is significant."),
+    el("p", { class: "dim" }, `${plural(drift.sentiment.current_count, "prediction")} against ${plural(drift.sentiment.reference_count, "prediction")} of the period before. `
+      + "A PSI from 0.1 is moderate, from 0.2 significant."),
     ...Object.entries(drift.estimated_accuracy).filter(([, one]) => one.high - one.low < TOO_WIDE).map(([version, one]) => el("p", { class: "dim" },
-      `${version}: about ${(100 * one.accuracy).toFixed(1)} % right (${(100 * one.low).toFixed(1)} to ${(100 * one.high).toFixed(1)}), without labels of this window`)),
+      `${version}: about ${probability(one.accuracy)} right (${probability(one.low)} to ${probability(one.high)}), estimated without labels of this period`)),
   );
 }

@@ -1,11 +1,7 @@
-// Totals of the range, and how it is answered.
+// Totals of the range, and how they have changed against the period before.
 
-import { el } from "../dom.js";
-import { milliseconds, percent, short } from "../format.js";
-
-function tile(name, value, note = "") {
-  return el("div", { class: "tile" }, el("div", { class: "value" }, value), el("div", { class: "name" }, name, note ? ` · ${note}` : ""));
-}
+import { tile } from "../dom.js";
+import { change, milliseconds, percent, short } from "../format.js";
 
 // Computed answers of all versions; a cached one takes no model.
 function slowest(latency) {
@@ -13,14 +9,17 @@ function slowest(latency) {
   return computed.length ? Math.max(...computed.map((one) => one.p95_ms)) : null;
 }
 
-export function render(where, { summary, latency, cache }) {
+const times100 = (share) => (share === null ? null : 100 * share);
+
+export function render(where, { summary, latency, before, latencyBefore }) {
   const asked = summary.total_predictions + summary.failures;
+  const confidence = [times100(summary.average_confidence), times100(before.average_confidence)];
+  const p95 = [slowest(latency), slowest(latencyBefore)];
   where.replaceChildren(
-    tile("predictions", short(summary.total_predictions)),
-    tile("not answered", short(summary.failures), asked ? percent((100 * summary.failures) / asked, 2) : ""),
-    tile("average confidence", summary.average_confidence === null ? "–" : percent(100 * summary.average_confidence)),
-    tile("p95, computed", milliseconds(slowest(latency))),
-    tile("from the cache", percent(summary.cache_hit_rate)),
-    tile("cached answers", short(cache.cache_size)),
+    tile("Predictions", short(summary.total_predictions), { note: change(summary.total_predictions, before.total_predictions) }),
+    tile("Not answered", short(summary.failures), { note: asked ? `${percent((100 * summary.failures) / asked, 2)} of all texts` : null }),
+    tile("p95, computed", milliseconds(p95[0]), { note: change(...p95) }),
+    tile("From the cache", percent(summary.cache_hit_rate), { note: change(summary.cache_hit_rate, before.cache_hit_rate, { inPoints: true }) }),
+    tile("Average confidence", percent(confidence[0]), { note: change(...confidence, { inPoints: true }) }),
   );
 }

@@ -1,0 +1,87 @@
+"""Tells which other users may write a file, or put another one in its place, as ssh does."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+EVERYBODY = "every user of this machine"
+# As many as Linux follows.
+MAX_LINKS = 40
+
+
+def writers(status: os.stat_result) -> str | None:
+    """Name the users, beside root, the owner and this process's, who may write; None: nobody."""
+    if status.st_mode & stat.S_IWOTH:
+        return EVERYBODY
+    if status.st_mode & stat.S_IWGRP and _has_others(status.st_gid, status.st_uid):
+        return f"users of group {_group_name(status.st_gid)}"
+    return None
+
+
+def replacers(folder: Path, owner: int) -> str | None:
+    """Name the users who may put an entry of their own in the place of one that `owner` has.
+
+    In a folder with the sticky bit, such as /tmp, users cannot replace the entries of others, but
+    anyone can be the first to make one.
+    """
+    status = folder.stat()
+    if status.st_mode & stat.S_ISVTX and owner in (0, os.geteuid()):
+        return None
+    return writers(status)
+
+
+def check_replaceable(file: Path) -> None:
+    """Check every folder on the way to a file, and to what it links to.
+
+    Raises:
+        ValueError: other users may replace the file; the message names the folder and the users.
+        OSError: a folder cannot be looked at.
+    """
+    for folder, entry in _ways(file):
+        if who := replacers(folder, entry.lstat().st_uid):
+            name = file.name if entry.name == file.name else f"{entry.name}, which leads to {file}"
+            raise ValueError(f"{folder} lets {who} replace {name}")
+
+
+def _ways(file: Path) -> Iterator[tuple[Path, Path]]:
+    """Each folder with the entry in it that leads to the file.
+
+    Kubernetes mounts a link to the file, which is in another folder.
+    """
+    path = Path(os.path.abspath(file))  # noqa: PTH100  `resolve` would follow the links
+    for _ in range(MAX_LINKS):
+        for entry, folder in pairwise((path, *path.parents)):
+            yield folder, entry
+        if not path.is_symlink():
+            break
+        path = Path(os.path.abspath(path.parent / path.readlink()))  # noqa: PTH100
+    resolved = file.resolve()
+    for entry, folder in pairwise((resolved, *resolved.parents)):
+        yield folder, entry
+
+
+def _has_others(group: int, owner: int) -> bool:
+    """Whether a group has members; many systems give each user a group of their own."""
+    trusted = {0, owner, os.geteuid()}
+    users = pwd.getpwall()
+    try:
+        members = grp.getgrgid(group).gr_mem
+    except KeyError:  # without a name, as Kubernetes gives groups to volumes
+        members = []
+    return any(
+        user.pw_uid not in trusted and (user.pw_gid == group or user.pw_name in members)
+        for user in users
+    )
+
+
+def _group_name(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)

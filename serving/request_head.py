@@ -1,0 +1,60 @@
+"""Which heads of requests this service takes, beyond what the parser refuses by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+VERSIONS = ("1.0", "1.1")
+_SCHEMES = (b"http", b"https")
+
+Header = tuple[bytes, bytes]
+
+
+class RefusedHead(ValueError):
+    """A head that is refused; the connection ends, because what follows may be no request."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def check_head(version: str, target: bytes, headers: Collection[Header]) -> None:
+    """Refuse a head that a proxy in front may have read in another way.
+
+    Raises:
+        RefusedHead: the version is another one, the target has a fragment, or HTTP/1.0 has a
+            Transfer-Encoding (RFC 9112, 6.1).
+    """
+    if version not in VERSIONS:
+        # The parser takes a line without a version for HTTP/0.9.
+        if version.startswith("0."):
+            raise RefusedHead(400, "A request names its version, HTTP/1.1")
+        raise RefusedHead(505, "This service speaks HTTP/1.1")
+    if b"#" in target:
+        raise RefusedHead(400, "The target of a request has no fragment")
+    if version == "1.0" and any(name == b"transfer-encoding" for name, _ in headers):
+        raise RefusedHead(400, "HTTP/1.0 has no Transfer-Encoding")
+
+
+def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:
+    """Split a target with an address in it, as clients send it to a proxy: authority, and the rest.
+
+    None if it has no address.
+
+    Raises:
+        RefusedHead: it is none of HTTP, or has a user.
+    """
+    scheme, mark, rest = target.partition(b"://")
+    if not mark or target.startswith(b"/"):
+        return None
+    ends = [place for place in map(rest.find, (b"/", b"?")) if place >= 0]
+    end = min(ends, default=len(rest))
+    authority, path = rest[:end], rest[end:]
+    if scheme.lower() not in _SCHEMES or not authority or b"@" in authority:
+        raise RefusedHead(400, "The target of a request is a path of this service")
+    return authority, path if path.startswith(b"/") else b"/" + path
+
+
+def with_host(headers: Collection[Header], authority: bytes) -> list[Header]:
+    """The headers with the authority of the target as their Host, as RFC 9112, 3.2.2 demands."""
+    return [(name, authority if name == b"host" else value) for name, value in headers]

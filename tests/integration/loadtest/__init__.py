@@ -1,0 +1,1 @@
+"""Invented histories, in a real PostgreSQL."""
