@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from analytics.partitions import drop_day, has_partition, make_partitions, partition_days
+from analytics.erasures import forget_tombstones
+from analytics.partitions import (
+    drop_day,
+    has_partition,
+    make_partitions,
+    partition_days,
+    remove_texts,
+)
 from analytics.rollups import WRITERS_LOCK
+from core.admin_log import admin_actions
 from core.background import Background
 from core.postgres import DATABASE_FAILURES, describe_failure, is_missing_right
 
@@ -19,15 +28,31 @@ logger = logging.getLogger("bentoml.sentiment.partition_maintenance")
 DAYS_AHEAD = 7
 HOUR_SECONDS = 3_600.0
 RETRY_SECONDS = 60.0
+# PostgreSQL refuses to delete younger admin actions (migration 0013).
+MIN_ADMIN_LOG_DAYS = 366
 
 
 class PartitionMaintenance(Background):
     """Runs at start and every hour in each API process; a lock lets one process run at a time."""
 
-    def __init__(self, engine: AsyncEngine, *, retention_days: int) -> None:
-        """Drop the days that ended `retention_days` ago or earlier; 0 keeps every day."""
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        retention_days: int,
+        text_days: int = 0,
+        admin_log_days: int = 0,
+    ) -> None:
+        """Drop the days that ended `retention_days` ago or earlier; 0 keeps every day.
+
+        Texts are removed after `text_days`, and admin actions after `admin_log_days`.
+        """
         self._engine = engine
         self._retention_days = retention_days
+        self._text_days = text_days
+        self._admin_log_days = admin_log_days
+        # To look for texts in a day is to read all of it.
+        self._days_without_texts: set[date] = set()
 
     async def run(self, today: date) -> list[date]:
         """Create and drop the partitions that are due; return the days that were dropped.
@@ -46,6 +71,7 @@ class PartitionMaintenance(Background):
             present = await partition_days(connection)
             first_retained = today - timedelta(days=self._retention_days)
             stood_still = not await has_partition(connection, first_retained, today)
+        await self._expire(today, present)
         if not self._retention_days:
             return []
         due = [day for day in present if day < first_retained]
@@ -58,6 +84,23 @@ class PartitionMaintenance(Background):
             )
             return []
         return [day for day in due if await self._drop(day)]
+
+    async def _expire(self, today: date, present: list[date]) -> None:
+        """Remove expired texts, tombstones and admin actions."""
+        if self._text_days:
+            expired = today - timedelta(days=self._text_days)
+            for day in present:
+                if day < expired and day not in self._days_without_texts:
+                    await remove_texts(self._engine, day)
+                    self._days_without_texts.add(day)
+        async with self._engine.begin() as connection:
+            if self._retention_days:
+                await forget_tombstones(connection, _begin(today, self._retention_days))
+            if self._admin_log_days:
+                before = _begin(today, max(self._admin_log_days, MIN_ADMIN_LOG_DAYS))
+                await connection.execute(
+                    delete(admin_actions).where(admin_actions.c.created_at < before)
+                )
 
     async def _drop(self, day: date) -> bool:
         # Each day has a transaction of its own, so that a writer waits for one day at most.
@@ -82,3 +125,8 @@ class PartitionMaintenance(Background):
                 if dropped:
                     logger.info("dropped the log of %s", ", ".join(map(str, dropped)))
                 await asyncio.sleep(HOUR_SECONDS)
+
+
+def _begin(today: date, days: int) -> datetime:
+    """The beginning of the day that was so many days ago."""
+    return datetime.combine(today - timedelta(days=days), time(), UTC)

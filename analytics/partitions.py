@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Column, Delete, bindparam, delete, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.sql import ddl
 from analytics.tables import (
@@ -44,6 +44,12 @@ _HAS_ROWS = text(
     "SELECT EXISTS (SELECT FROM predictions WHERE tableoid = CAST(:partition AS regclass) "
     "AND id >= :first AND id < :end)"
 )
+_REMOVE_TEXTS = text(
+    "UPDATE predictions AS p SET text = NULL FROM ("
+    "SELECT id FROM predictions WHERE id >= :start AND id < :end AND text IS NOT NULL LIMIT :rows"
+    ") AS batch WHERE p.id = batch.id"
+)
+TEXTS_AT_A_TIME = 5_000
 # A second partition of a day, or one whose name another table has, has a number at its end.
 _OWN_NAME = re.compile(r"predictions_(\d{8})(_\d+)?")
 _BOUNDS = re.compile(
@@ -174,6 +180,16 @@ async def drop_day(connection: AsyncConnection, day: date) -> bool:
         )
         await connection.execute(ddl("DROP TABLE %(name)s", name=name))
     return True
+
+
+async def remove_texts(engine: AsyncEngine, day: date) -> None:
+    """Remove the stored texts of a day's predictions, some thousand at a time."""
+    ids = _ids_of(day)
+    bounds = {"start": UUID(int=ids.start), "end": UUID(int=ids.stop), "rows": TEXTS_AT_A_TIME}
+    removed = TEXTS_AT_A_TIME
+    while removed == TEXTS_AT_A_TIME:
+        async with engine.begin() as connection:
+            removed = (await connection.execute(_REMOVE_TEXTS, bounds)).rowcount
 
 
 async def has_partition(connection: AsyncConnection, first: date, end: date) -> bool:

@@ -102,6 +102,8 @@ experiments = _table(
     Column("v2_percent", Double, nullable=False),
     *_both_models(),
     Column("first_seen", TIME, nullable=False),
+    # The key of its subjects' hashes, for as long as the test runs; NULL is the first key.
+    Column("hash_key_id", SmallInteger),
     UniqueConstraint("salt", "v2_percent", *_BOTH_MODELS, name="uq_experiments_experiment"),
 )
 
@@ -121,7 +123,8 @@ predictions = _table(
     *_required(Boolean, "cache_hit", "truncated"),
     Column("token_count", SmallInteger, nullable=False),
     Column("text_characters", Integer, nullable=False),
-    # NULL unless TEXT_STORAGE keeps them.
+    # NULL unless TEXT_STORAGE keeps them. The hash is an HMAC of the text's SHA-256, by the key
+    # `hash_key_id`; without one, an earlier release wrote the SHA-256 itself (hash_keys.py).
     Column("text_sha256", LargeBinary),
     Column("text", Text),
     # NULL except for /predict/ab; see `assignments`.
@@ -131,6 +134,7 @@ predictions = _table(
     Column("windows", SmallInteger, nullable=False, server_default=text("1")),
     # NULL unless the rollout policy chose the version: see `arm_rollups`.
     Column("arm_group", SmallInteger),
+    Column("hash_key_id", SmallInteger),
     _one_of("endpoint", PREDICT_ENDPOINTS),
     _one_of("sentiment", SENTIMENTS),
     CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence"),
@@ -160,6 +164,7 @@ compared_texts = _table(
     *_both_sentiments(),
     Column("confidence_difference", REAL, nullable=False),
     Column("label", Text),
+    Column("hash_key_id", SmallInteger),
     _one_of("label", SENTIMENTS),
     Index(None, "first_compared", postgresql_using="brin"),
 )
@@ -174,8 +179,49 @@ assignments = _table(
     Column("first_seen", TIME, nullable=False),
     Column("labelled_prediction_id", Uuid),
     Column("correct", Boolean),
+    Column("hash_key_id", SmallInteger),
     _one_of("version", VERSIONS),
     Index(None, "first_seen", postgresql_using="brin"),
+)
+
+# The keys of the log's hashes. Of a key in LOG_HASH_KEY only the fingerprint is here; of another
+# the two padded forms of RFC 2104, by which PostgreSQL computes HMACs without an extension.
+log_hash_keys = _table(
+    "log_hash_keys",
+    Column("id", SmallInteger, Identity(), primary_key=True),
+    Column("fingerprint", LargeBinary, unique=True),
+    Column("inner_pad", LargeBinary),
+    Column("outer_pad", LargeBinary),
+    Column("created_at", TIME, nullable=False),
+    CheckConstraint(
+        "(fingerprint IS NULL) = (inner_pad IS NOT NULL AND outer_pad IS NOT NULL)", name="held"
+    ),
+)
+
+# The key of the texts that two models compare, for as long as they do.
+comparison_hash_keys = _table(
+    "comparison_hash_keys",
+    *(Column(name, SmallInteger, primary_key=True, autoincrement=False) for name in _BOTH_MODELS),
+    Column("hash_key_id", SmallInteger, nullable=False),
+)
+
+# How far the hashes that earlier releases wrote are keyed.
+hash_conversions = _table(
+    "hash_conversions",
+    Column("relation", Text, primary_key=True),
+    Column("next_id", Uuid),
+    Column("finished_at", TIME),
+)
+
+# Tombstones: a prediction of before `erased_at` that has the id, or the hash of its text or its
+# subject, is not stored when it arrives from a spool.
+erasures = _table(
+    "erasures",
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("erased_at", TIME, nullable=False),
+    Column("hash_key_id", SmallInteger),
+    Column("hash", LargeBinary),
+    Column("prediction_id", Uuid),
 )
 
 feedback = _table(

@@ -1,29 +1,69 @@
-"""Cache keys: two keys are equal exactly if their answers must be equal."""
+"""Cache keys: two keys are equal exactly if their answers must be equal.
+
+A key does not tell its text: it holds an HMAC, by the same key as the prediction log, so that the
+row of a prediction leads to its cached answers when a person asks for the deletion of both.
+"""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Collection, Iterable
+from secrets import token_bytes
 
+from core.keyed_hash import keyed_hash, text_digest
 from core.types import LongText, Version
 
 # Part of every key; raise it when the meaning or the format of a cached value changes.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PREFIX = "sentiment:"
+# At the end of the keys of answers to all windows of a text.
+_WINDOWS = "-windows"
 
 
-def cache_key(version: Version, revision: str, text: str, long_text: LongText = "truncate") -> str:
-    """The key of `text`, exactly as the model sees it, for these weights.
+class CacheKeys:
+    """Makes the keys of texts, by a secret that all processes share once they know it."""
 
-    Version and revision contain no colon and the digest has a fixed length, so two different inputs
-    share a key only in case of a SHA-256 collision. The windows of a text have another answer than
-    its beginning. `refuse` has the answers of `truncate`, to texts that are short enough. No text
-    contains the NUL character.
+    def __init__(self, secret: bytes | None = None) -> None:
+        """Without the secret, which comes with PostgreSQL, a process shares no answers."""
+        self.secret = secret or token_bytes(32)
+
+    def key(
+        self, version: Version, revision: str, text: str, long_text: LongText = "truncate"
+    ) -> str:
+        """The key of `text`, exactly as the model sees it, for these weights.
+
+        Version and revision contain no colon and the hash has a fixed length, so two different
+        inputs share a key only in case of a collision of SHA-256. The windows of a text have
+        another answer than its beginning. `refuse` has the answers of `truncate`, to texts that
+        are short enough.
+        """
+        cut, whole = keys_of_hash(version, revision, keyed_hash(self.secret, text_digest(text)))
+        return whole if long_text == "windows" else cut
+
+
+def keys_of_hash(version: str, revision: str, hash_: bytes) -> tuple[str, str]:
+    """The keys of the beginning and of the windows of a text whose keyed hash is known."""
+    cut = f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{hash_.hex()}"
+    return cut, cut + _WINDOWS
+
+
+def keys_of(
+    models: Iterable[tuple[str, str]], hashes: Collection[bytes], text: str | None
+) -> list[str]:
+    """The keys of all answers to texts, by the versions and revisions of models.
+
+    With the `text` itself, also the keys that releases before `SCHEMA_VERSION` 3 made.
     """
-    keyed = f"windows\0{text}" if long_text == "windows" else text
-    digest = hashlib.sha256(keyed.encode()).hexdigest()
-    return f"{PREFIX}{SCHEMA_VERSION}:{version}:{revision}:{digest}"
+    digests = [] if text is None else [text_digest(text), text_digest(f"windows\0{text}")]
+    return [
+        key
+        for version, revision in models
+        for key in (
+            *(key for hash_ in hashes for key in keys_of_hash(version, revision, hash_)),
+            *(f"{PREFIX}2:{version}:{revision}:{digest.hex()}" for digest in digests),
+        )
+    ]
 
 
 def revision_of(key: str) -> str:
-    """The revision in a key that `cache_key` made."""
+    """The revision in a key that `CacheKeys` made."""
     return key.split(":")[-2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import platform
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ class RequestContext:
     id: str
     # The API key's name, or the client's address: what limits count and the audit log names.
     caller: str = "unknown"
+    address: str = "unknown"  # the client's, also of one with a key
     # Whether the caller's API key has the scope admin.
     is_admin: bool = False
     # Those that the API key has for itself.
@@ -74,6 +76,12 @@ def caller() -> str:
     """The current caller's API key name, or its address; for the audit log."""
     context = _current.get()
     return context.caller if context else "unknown"
+
+
+def origin() -> str:
+    """The current client's address, or the name of this machine for a task of the service."""
+    context = _current.get()
+    return context.address if context else platform.node()
 
 
 def is_trial() -> bool:

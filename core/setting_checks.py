@@ -19,6 +19,7 @@ def settings_for_serving() -> Settings:
         check_open(settings)
         check_runner_keys(settings)
         check_tracing(settings)
+        settings.hash_keys()
     except SettingsError as error:
         raise SystemExit(str(error)) from None
     return settings

@@ -98,6 +98,23 @@ def _check_runner_key(key: str) -> None:
         )
 
 
+def parse_hash_keys(text: str) -> tuple[bytes, ...]:
+    """The keys of a setting or a file, newest first.
+
+    Raises:
+        ValueError: there is none, one is short or has spaces in it, or one is there twice.
+    """
+    keys = tuple(key.strip() for key in re.split(r"[,\n]", text) if key.strip())
+    if not keys or any(not re.fullmatch(r"[!-~]{32,}", key) for key in keys):
+        raise ValueError(
+            "must be keys of at least 32 printable ASCII characters without spaces, newest first, "
+            "separated by commas, as `openssl rand -hex 32` makes them"
+        )
+    if len(set(keys)) < len(keys):
+        raise ValueError("must not have a key twice")
+    return tuple(key.encode() for key in keys)
+
+
 def _check_path_prefix(value: str) -> str:
     prefix = value.rstrip("/")
     if prefix and not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", prefix):
@@ -154,6 +171,7 @@ DatabaseUrl = Annotated[SecretStr, _checked_by(check_database_url)]
 RedisUrl = Annotated[SecretStr, _checked_by(check_redis_url)]
 ApiKeys = Annotated[SecretStr, _checked_by(parse_api_keys)]
 RunnerKey = Annotated[SecretStr, _checked_by(_check_runner_key)]
+HashKey = Annotated[SecretStr, _checked_by(parse_hash_keys)]
 Host = Annotated[str, AfterValidator(_check_host)]
 KeyFile = Annotated[Path, AfterValidator(_beside_service)]
 MemorySize = Annotated[str, AfterValidator(_check_memory_size)]

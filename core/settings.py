@@ -18,6 +18,7 @@ from core.setting_types import (
     ApiKeys,
     CorsOrigins,
     DatabaseUrl,
+    HashKey,
     Host,
     JobFolders,
     KeyFile,
@@ -27,6 +28,7 @@ from core.setting_types import (
     RedisUrl,
     RunnerKey,
     TrustedProxies,
+    parse_hash_keys,
 )
 from core.types import EngineName, GoneEngine, LogFormat, LongText, Version
 from core.urls import asyncpg_url, redis_py_url
@@ -214,9 +216,21 @@ class Settings(BaseSettings):
     """1 turns traces off"""
 
     text_storage: Literal["full", "hash", "none"] = "hash"
-    """how the prediction log stores texts: full, hash (only SHA-256) or none"""
+    """how the prediction log stores texts: full, hash (only a keyed hash) or none"""
+    log_hash_key: HashKey | None = Field(
+        None,
+        description="keys of the hashes of texts and subjects in the log, newest first, separated "
+        "by commas, as `openssl rand -hex 32` makes them; the same on all machines; unset: "
+        "PostgreSQL keeps one",
+    )
+    log_hash_key_file: KeyFile | None = None
+    """file with the keys of LOG_HASH_KEY, one a line"""
     log_retention_days: int = Field(90, ge=0, le=36_500)
     """days of the prediction log and of analytics; 0: forever"""
+    text_retention_days: int = Field(0, ge=0, le=36_500)
+    """days after which a stored text is removed from its prediction; 0: LOG_RETENTION_DAYS"""
+    admin_log_retention_days: int = Field(0, ge=0, le=36_500)
+    """days of the log of admin actions, of which less than 366 count as 366; 0: forever"""
     log_durability: Literal["fsync", "page_cache"] = Field(
         "fsync",
         description="a prediction is on disk before its reply leaves; fsync: it survives a power "
@@ -261,6 +275,27 @@ class Settings(BaseSettings):
     def api_stop_seconds(self) -> float:
         """The longest stop of an API process: it serves on, ends its requests, ships its spool."""
         return self.drain_seconds + self.stop_seconds + self.log_drain_seconds
+
+    def hash_keys(self) -> tuple[bytes, ...]:
+        """The keys of LOG_HASH_KEY, newest first; none if PostgreSQL keeps the key.
+
+        Raises:
+            SettingsError: the file cannot be read or has no keys, or both settings are set.
+        """
+        if self.log_hash_key is not None and self.log_hash_key_file is not None:
+            raise SettingsError("LOG_HASH_KEY and LOG_HASH_KEY_FILE are both set: unset one")
+        if self.log_hash_key is not None:
+            return parse_hash_keys(self.log_hash_key.get_secret_value())
+        if self.log_hash_key_file is None:
+            return ()
+        # Imported here, because it imports the metrics.
+        from core.key_ring import read_key_file
+
+        try:
+            return parse_hash_keys(read_key_file(self.log_hash_key_file).decode("ascii"))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise SettingsError(f"LOG_HASH_KEY_FILE={self.log_hash_key_file}: {reason}") from None
 
     def spool_folder(self) -> Path:
         """The folder of the spool, where predictions wait for PostgreSQL."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from secrets import token_bytes
 from typing import NamedTuple
 
+from core.keyed_hash import subject_digest
 from core.types import ARM_GROUPS, Split, Version
 from rollout.policy import RolloutPolicy
 
@@ -64,8 +65,11 @@ def text_group(policy: RolloutPolicy, text: str) -> int:
 
 
 def subject_key(subject: str, salt: str) -> bytes:
-    """A pseudonym of a subject for one test: 32 bytes."""
-    return hashlib.sha256(f"{salt}\x00{subject}".encode()).digest()
+    """A pseudonym of a subject for one test: 32 bytes.
+
+    It depends on no key of the log's hashes, so that another key assigns nobody anew.
+    """
+    return subject_digest(subject, salt)
 
 
 def assign(key: bytes, v2_percent: float) -> Version:

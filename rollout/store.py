@@ -6,17 +6,30 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC
 
-from sqlalchemy import insert, literal, select, text
+from sqlalchemy import Insert, insert, literal, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.admin_log import admin_action
 from core.errors import PolicyConflict
 from core.postgres import reading
+from core.request_context import origin
 from rollout.record import STORED, PolicyRecord
 from rollout.tables import rollout_policies as table
 
 # Any number that no other program uses on this database: the ASCII of "rollout_".
 _LEADER_LOCK = text(f"SELECT pg_try_advisory_xact_lock({0x726F6C6C6F75745F})")
+
+
+def _logged(record: PolicyRecord) -> Insert:
+    return admin_action(
+        record.created_at,
+        author=record.author,
+        origin=origin(),
+        action=record.action,
+        reason=record.reason,
+        details={"policy": record.version},
+    )
 
 
 class PolicyStore:
@@ -53,7 +66,7 @@ class PolicyStore:
         ]
 
     async def append(self, record: PolicyRecord) -> None:
-        """Write `record` as the newest policy.
+        """Write `record` as the newest policy, and log the action with the client's address.
 
         Raises:
             PolicyConflict: the newest policy is not the version before `record`.
@@ -69,7 +82,9 @@ class PolicyStore:
             try:
                 async with connection.begin():
                     result = await connection.execute(statement, {"base": record.version - 1})
-                is_next = result.rowcount == 1
+                    is_next = result.rowcount == 1
+                    if is_next:
+                        await connection.execute(_logged(record))
             except IntegrityError:
                 is_next = False
         if not is_next:

@@ -26,6 +26,7 @@ OPERATING = (
     "rollout",
     "score",
     "log",
+    "privacy",
     "make-key",
 )
 

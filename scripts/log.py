@@ -67,9 +67,10 @@ def ship(
     from analytics.log.rejected import REJECTED
     from analytics.log.shipment import NoSpool, SpoolInUse, ship_folder
 
-    url = get_settings().sqlalchemy_url()
+    settings = get_settings()
+    url, hash_keys = settings.sqlalchemy_url(), settings.hash_keys()
     try:
-        result = asyncio.run(ship_folder(folder, url, wait_seconds=wait_seconds))
+        result = asyncio.run(ship_folder(folder, url, hash_keys, wait_seconds=wait_seconds))
     except (NoSpool, SpoolInUse) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

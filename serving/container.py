@@ -18,10 +18,12 @@ from analytics.arm_metrics import arm_metrics
 from analytics.feedback.store import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.rejected import has_rejected_lately
+from analytics.log.seal import SpoolSeal
 from analytics.log.shipper_supervisor import ShipperSupervisor
 from analytics.log.spool import Spool
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.reader import Reader
+from cache.keys import CacheKeys
 from cache.prediction_cache import PredictionCache
 from core import metrics
 from core.key_ring import KeyRing
@@ -42,6 +44,8 @@ from runners.client import RunnerClient
 from runners.transport import RunnerApi
 from scoring.job_runner import JobRunner
 from scoring.job_store import JobStore
+from serving.cache_secret import FILE as CACHE_SECRET_FILE
+from serving.cache_secret import CacheSecret
 from serving.pipeline import PredictionPipeline
 from web.adapters.invocations import invocations_api
 from web.adapters.open_inference import infer_apis
@@ -100,6 +104,13 @@ class Container:
             local_entries=settings.local_cache_entries,
             circuit=circuit,
         )
+        self.cache_keys = CacheKeys()
+        self.cache_secret = CacheSecret(
+            self.cache_keys,
+            self.engine,
+            settings.hash_keys(),
+            settings.data_folder / CACHE_SECRET_FILE,
+        )
         self.spool = Spool(
             settings.spool_folder(),
             max_bytes=settings.log_max_bytes,
@@ -110,11 +121,17 @@ class Container:
         self._log_drain_seconds = settings.log_drain_seconds
         metrics.log_max_bytes.set(settings.log_max_bytes)
         self.log = PredictionLog(
-            self.spool, text_storage=settings.text_storage, when_full=settings.log_when_full
+            self.spool,
+            SpoolSeal(settings.spool_folder()),
+            text_storage=settings.text_storage,
+            when_full=settings.log_when_full,
         )
         self.shipper = ShipperSupervisor(settings.spool_folder())
         self.partition_maintenance = PartitionMaintenance(
-            self.engine, retention_days=settings.log_retention_days
+            self.engine,
+            retention_days=settings.log_retention_days,
+            text_days=settings.text_retention_days,
+            admin_log_days=settings.admin_log_retention_days,
         )
         self.reader = Reader(self.engine)
         self.feedback = FeedbackStore(
@@ -161,6 +178,7 @@ class Container:
             self.runners,
             self.cache,
             self.log,
+            cache_keys=self.cache_keys,
             policy=self.traffic.policy,
             shadow=self.shadow.offer,
             long_text=settings.long_text,
@@ -169,6 +187,7 @@ class Container:
     def start(self) -> None:
         self.keys.start()
         self.key_use.start()
+        self.cache_secret.start()
         self.spool.start()
         self.log.start()
         self.shipper.start()
@@ -192,6 +211,7 @@ class Container:
         await self.spool.close()
         await self.shipper.drain(self._log_drain_seconds)
         await self.cache.stop()
+        await self.cache_secret.stop()
         await self.key_use.stop()
         await self.keys.stop()
         await self.redis.aclose()

@@ -17,10 +17,12 @@ from web.routes import PREDICT_LABELS, ROUTES
 
 # The tasks and threads of all processes, as they name themselves; a test compares.
 BACKGROUND_TASKS = (
+    "CacheSecret",
     "CacheWriter",
     "DriftWatch",
     "EngineChoice",
     "FailuresWriter",
+    "HashConversion",
     "JobRunner",
     "KeyRing",
     "KeyUse",

@@ -22,7 +22,17 @@ from core.settings import Settings, SettingsError
 
 # What the service writes in DATA_FOLDER; the private databases look after their own folders.
 SPOOL = "spool"
-DATA = (SPOOL, "jobs", "lock", "models", "postgres", "redis", "rollout.json")
+DATA = (
+    SPOOL,
+    "cache.key",
+    "jobs",
+    "lock",
+    "models",
+    "postgres",
+    "redis",
+    "rollout.json",
+    "spool.key",
+)
 # It runs the private PostgreSQL, and owns its data, where root starts the service.
 DATABASE_ACCOUNT = "pgserver"
 # BentoML's model store and what it makes beside it at each start.

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from cache.keys import cache_key
+from cache.keys import CacheKeys
 from cache.single_flight import SingleFlight
 from core import metrics, request_context, tracing
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
@@ -83,9 +83,10 @@ class PredictionPipeline:
         runners: Mapping[Version, Runner],
         cache: Cache,
         log: Log,
+        *,
+        cache_keys: CacheKeys,
         policy: Callable[[], RolloutPolicy],
         shadow: Callable[[Prediction], None],
-        *,
         long_text: LongText = "truncate",
     ) -> None:
         """`policy` gives the current policy; `shadow` queues a prediction for the challenger.
@@ -95,6 +96,7 @@ class PredictionPipeline:
         self._long_text: LongText = long_text
         self._runners = runners
         self._cache = cache
+        self._cache_keys = cache_keys
         self._log = log
         self._policy = policy
         self._shadow = shadow
@@ -211,7 +213,9 @@ class PredictionPipeline:
         long_text = long_text or self._long_text
         self._log.check()  # before anything is computed
         description = await self._runners[version].wait_until_described()
-        keys = [cache_key(version, description.revision, text, long_text) for text in texts]
+        keys = [
+            self._cache_keys.key(version, description.revision, text, long_text) for text in texts
+        ]
         with tracing.span("cache.lookup", {"texts": len(keys)}):
             cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
         # A cached answer to a part of the text does not tell how long the text is.
@@ -279,7 +283,9 @@ class PredictionPipeline:
         # Stored under the revision that answered: a reload may have changed it since the lookup.
         self._cache.store(
             {
-                cache_key(version, classification.revision, text, long_text): classification
+                self._cache_keys.key(version, classification.revision, text, long_text): (
+                    classification
+                )
                 for text, classification in zip(texts, classifications, strict=True)
                 if is_complete(classification, long_text)
             }

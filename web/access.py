@@ -56,7 +56,8 @@ class AccessMiddleware:
             context = context_of(scope)
             route = route_of(scope["method"], scope["path"])
             client = scope.get("client")
-            context.caller = client_name(client[0]) if client else "unknown"
+            context.address = client_name(client[0]) if client else "unknown"
+            context.caller = context.address
             if route.scope is not None and (key := self._authenticate(scope, route.scope)):
                 context.caller = f"key {key.name}"
                 context.limits = key.limits

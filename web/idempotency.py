@@ -7,6 +7,7 @@ answers, so all processes and replicas share them (docs/decisions/0052).
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -62,7 +63,7 @@ Result = Literal["stored", "replayed", "not-stored", "in-progress", "other-reque
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """The first try of a request: when it came, and the SHA-256 of what it said."""
+    """The first try of a request: when it came, and the HMAC of what it said."""
 
     at: datetime
     fingerprint: bytes
@@ -84,7 +85,8 @@ class KeyedRequest:
     @classmethod
     def of(cls, scope: Scope, key: bytes, body: bytes) -> KeyedRequest:
         parts = (context_of(scope).caller.encode(), scope["path"].encode(), key)
-        said = hashlib.sha256(body)
+        # Keyed by what the client alone has: a short text could be guessed from a plain hash.
+        said = hmac.new(key, body, "sha256")
         for name, value in sorted(scope["headers"]):
             if name in _FINGERPRINT_HEADERS:
                 said.update(b"\0%s:%s" % (name, value))

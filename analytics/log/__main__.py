@@ -1,7 +1,8 @@
 """The shipper's process, `python -m analytics.log`: ships the spool and watches drift.
 
 An API process starts it (`ShipperSupervisor`). It ends when its standard input closes. It watches
-drift too, because importing SciPy takes half a second, for which no request should wait.
+drift too, because importing SciPy takes half a second, for which no request should wait, and keys
+the hashes of earlier releases.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from functools import partial
 
 from analytics.drift_watch import watch_drift
+from analytics.hash_conversion import HashConversion
 from analytics.log.shipper import Shipper
 from analytics.log.writer import LogWriter
 from analytics.reader import Reader
@@ -51,18 +53,23 @@ def main() -> None:
 async def _run(settings: Settings) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _on_input, stopping)
-    # Two pools of one connection each, so that the writer and the reader never wait for each other.
+    # Two pools, so that the writer never waits for the others.
     writing, reading = (
         create_engine(
             settings.sqlalchemy_url(), pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS
         )
         for _ in range(2)
     )
-    drift_watch = run_in_background("DriftWatch", partial(watch_drift, Reader(reading)))
+    others = (
+        run_in_background("DriftWatch", partial(watch_drift, Reader(reading))),
+        run_in_background("HashConversion", HashConversion(reading).run),
+    )
     if settings.is_traced:
         start_tracing(f"{settings.otel_service_name}-log-shipper", settings.traces_endpoint)
     shipper = Shipper(
-        settings.spool_folder(), LogWriter(writing), poll_seconds=settings.log_flush_seconds
+        settings.spool_folder(),
+        LogWriter(writing, settings.hash_keys()),
+        poll_seconds=settings.log_flush_seconds,
     )
     try:
         running = run_in_background("Shipper", partial(shipper.run, stopping), until_done=True)
@@ -75,8 +82,9 @@ async def _run(settings: Settings) -> None:
         logger.warning("the shipper ends with predictions left in the spool")
     finally:
         await asyncio.to_thread(stop_tracing)
-        drift_watch.cancel()
-        await asyncio.gather(drift_watch, return_exceptions=True)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         await reading.dispose()
         await writing.dispose()
 

@@ -6,15 +6,18 @@ it goes on when another engine is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Table, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from analytics.hash_keys import FIRST_KEY, HashKeys
+from analytics.log.records import ComparisonRecord
 from analytics.tables import experiments, model_versions
 from core.types import Experiment, Failure, ModelVersion, Prediction
 
@@ -30,12 +33,18 @@ class DimensionKeys:
     row locks would block the process that holds the lock and makes a partition.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, hash_keys: Sequence[bytes] = ()) -> None:
+        """`hash_keys`: the keys of LOG_HASH_KEY, newest first."""
         self._engine = engine
+        # The keys of hashes, which are secrets; all others here are numbers of rows.
+        self.hashes = HashKeys(hash_keys)
         self.models: dict[ModelVersion, int] = {}
         # The keys of the rows that stand for the same weights with any engine.
         self.weights: dict[ModelVersion, int] = {}
         self.experiments: dict[Experiment, int] = {}
+        self.experiment_hash_keys: dict[Experiment, int] = {}
+        # Of the predictions of the batch that are compared; all others have the newest key.
+        self.text_hash_keys: dict[UUID, int] = {}
         self._first_seen: dict[ModelVersion | Experiment, datetime] = {}
 
     async def resolve(
@@ -46,6 +55,7 @@ class DimensionKeys:
         Raises:
             DATABASE_FAILURES: PostgreSQL is away.
         """
+        await self.hashes.refresh(self._engine)
         models: dict[ModelVersion, datetime] = {}
         tests: dict[Experiment, datetime] = {}
         # The first row of a dimension is the earliest.
@@ -68,14 +78,40 @@ class DimensionKeys:
                     "v1_model_version_id": self.weights[test.v1],
                     "v2_model_version_id": self.weights[test.v2],
                 }
-                self.experiments[test] = await self._key(experiments, values, seen)
+                hash_key = {"hash_key_id": self.hashes.current}
+                key = await self._key(experiments, values, seen, hash_key)
+                self.experiment_hash_keys[test] = await self.hashes.of_experiment(self._engine, key)
+                self.experiments[test] = key
                 self._first_seen[test] = seen
+
+    async def resolve_pairs(
+        self, predictions: Iterable[Prediction], comparisons: Iterable[ComparisonRecord]
+    ) -> None:
+        """Put the hash key of each compared prediction's text into `text_hash_keys`.
+
+        `resolve` has found the models. The predictions of every comparison are among them.
+
+        Raises:
+            DATABASE_FAILURES: PostgreSQL is away.
+        """
+        weights = {prediction.id: self.weights[prediction.model] for prediction in predictions}
+        pairs = {
+            comparison: (weights[comparison.v1_prediction_id], weights[comparison.v2_prediction_id])
+            for comparison in comparisons
+        }
+        hash_keys = await self.hashes.of_pairs(self._engine, pairs.values())
+        self.text_hash_keys = {
+            id_: hash_keys[pair]
+            for comparison, pair in pairs.items()
+            for id_ in (comparison.v1_prediction_id, comparison.v2_prediction_id)
+        }
 
     def forget(self) -> None:
         """Empty the cache: the next `resolve` reads the database again."""
         self.models.clear()
         self.weights.clear()
         self.experiments.clear()
+        self.experiment_hash_keys.clear()
         self._first_seen.clear()
 
     async def confirm(self, connection: AsyncConnection) -> None:
@@ -105,28 +141,43 @@ class DimensionKeys:
                 columns.v2_percent,
                 columns.v1_model_version_id,
                 columns.v2_model_version_id,
+                func.coalesce(columns.hash_key_id, FIRST_KEY),
                 columns.id,
             ).where(columns.id.in_(self.experiments.values()))
         )
         known = {
-            (*test.split, self.weights[test.v1], self.weights[test.v2]): key
+            (
+                *test.split,
+                self.weights[test.v1],
+                self.weights[test.v2],
+                self.experiment_hash_keys[test],
+            ): key
             for test, key in self.experiments.items()
         }
-        if {tuple(row[:4]): row.id for row in tests} != known:
+        if {tuple(row[:5]): row.id for row in tests} != known:
             raise StaleKeys("the database was restored: an A/B test has another key")
 
     def _is_news(self, dimension: ModelVersion | Experiment, seen: datetime) -> bool:
         """Whether the dimension is unknown, or was seen earlier than known."""
         return dimension not in self._first_seen or seen < self._first_seen[dimension]
 
-    async def _key(self, table: Table, values: dict[str, Any], seen: datetime) -> int:
+    async def _key(
+        self,
+        table: Table,
+        values: dict[str, Any],
+        seen: datetime,
+        of_new: Mapping[str, Any] | None = None,
+    ) -> int:
+        """The key of the row with `values`; a new row has `of_new` too."""
         find = select(table.c.id).filter_by(**values)
         async with self._engine.begin() as connection:
             if (await connection.execute(find)).first() is None:
                 # The insert comes second because a conflict uses up an id too: after 32,767 starts
                 # there would be none left.
                 await connection.execute(
-                    insert(table).values(first_seen=seen, **values).on_conflict_do_nothing()
+                    insert(table)
+                    .values(first_seen=seen, **values, **(of_new or {}))
+                    .on_conflict_do_nothing()
                 )
             key = int((await connection.execute(find)).scalar_one())
             # Another process may have inserted the row with a later time.

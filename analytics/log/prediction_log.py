@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from analytics.log.records import ComparisonRecord, Entry, TextStorage, encode, to_record
+from analytics.log.seal import SpoolSeal
 from analytics.log.spool import SpoolFull, WhenFull
 from core import metrics, tracing
 from core.background import Background, run_in_background
@@ -45,9 +46,17 @@ class PredictionLog(Background):
     a request finds out.
     """
 
-    def __init__(self, spool: LineSpool, *, text_storage: TextStorage, when_full: WhenFull) -> None:
+    def __init__(
+        self,
+        spool: LineSpool,
+        seal: SpoolSeal,
+        *,
+        text_storage: TextStorage,
+        when_full: WhenFull,
+    ) -> None:
         """With `when_full` "refuse", `record` raises once the spool refuses lines."""
         self._spool = spool
+        self._seal = seal
         self._text_storage: TextStorage = text_storage
         self._when_full: WhenFull = when_full
         self._failures: Counter[tuple[ModelVersion, Endpoint, int | None]] = Counter()
@@ -74,10 +83,12 @@ class PredictionLog(Background):
         Raises:
             LogUnavailable: the spool refuses them, and `when_full` is "refuse".
         """
+        seal = self._seal.current
         entry = Entry(
-            tuple(to_record(prediction, self._text_storage) for prediction in predictions),
+            seal.apply([to_record(prediction, self._text_storage) for prediction in predictions]),
             None if comparison is None else ComparisonRecord.of(comparison),
             trace_parent=tracing.trace_parent(tracing.current()),
+            seal=seal.id,
         )
         try:
             await self._append(entry)
@@ -107,10 +118,11 @@ class PredictionLog(Background):
         await self._write_failures()
 
     async def _run(self) -> None:
-        while self._when_full == "refuse":
-            await self._check_spool()
+        while True:
+            await asyncio.to_thread(self._seal.keep)
+            if self._when_full == "refuse":  # a spool that drops lines refuses none
+                await self._check_spool()
             await asyncio.sleep(REFUSING_CHECK_SECONDS if self._outage else IDLE_CHECK_SECONDS)
-        await asyncio.Event().wait()  # a spool that drops lines refuses none
 
     async def _check_spool(self) -> None:
         is_written = time.monotonic() - self._written_at < IDLE_CHECK_SECONDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -10,15 +9,19 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
+from core.keyed_hash import text_digest
 from core.types import Comparison, Failure, Prediction
 
 TextStorage = Literal["full", "hash", "none"]
 
 
 def to_record(prediction: Prediction, text_storage: TextStorage) -> Prediction:
-    """`prediction` as the log stores it: with the text, its hash, or neither."""
+    """`prediction` with the text, its SHA-256, or neither.
+
+    No SHA-256 leaves the process: a `Seal` hides it in the spool, and PostgreSQL gets an HMAC.
+    """
     text = prediction.text
-    digest = None if text_storage == "none" else hashlib.sha256(text.encode()).digest()
+    digest = None if text_storage == "none" else text_digest(text)
     stored = text if text_storage == "full" else ""
     # Its windows are stored, and not that they were requested.
     return replace(prediction, text=stored, text_sha256=digest, long_text="truncate")
@@ -44,6 +47,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     comparison: ComparisonRecord | None = None
     failures: tuple[Failure, ...] = ()
     trace_parent: str | None = None  # of a request that is traced
+    seal: str | None = None  # names the key of its hashes; earlier releases did not hide them
 
 
 def parts(entry: Entry) -> tuple[Entry, ...]:
@@ -51,7 +55,7 @@ def parts(entry: Entry) -> tuple[Entry, ...]:
     if entry.comparison is not None:
         return (entry,)
     return (
-        *(Entry((prediction,)) for prediction in entry.predictions),
+        *(Entry((prediction,), seal=entry.seal) for prediction in entry.predictions),
         *(Entry(failures=(failure,)) for failure in entry.failures),
     )
 

@@ -91,10 +91,13 @@ def spool_in(folder: Path) -> Path:
     raise NoSpool(f"{folder} is no spool: it has no segments, and no {LOCK}")
 
 
-async def ship_folder(folder: Path, database_url: URL, *, wait_seconds: float) -> Shipment:
+async def ship_folder(
+    folder: Path, database_url: URL, hash_keys: Sequence[bytes], *, wait_seconds: float
+) -> Shipment:
     """Ship all segments of a spool, each prediction once, also if this was killed before.
 
-    Ends once the spool is empty, or once PostgreSQL has stored nothing for `wait_seconds`.
+    `hash_keys`: those of LOG_HASH_KEY. Ends once the spool is empty, or once PostgreSQL has stored
+    nothing for `wait_seconds`.
 
     Raises:
         NoSpool: the folder is no spool.
@@ -110,7 +113,7 @@ async def ship_folder(folder: Path, database_url: URL, *, wait_seconds: float) -
             )
         rejected_before = count_rejected(spool)
         engine = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
-        writer = _WatchedWriter(LogWriter(engine))
+        writer = _WatchedWriter(LogWriter(engine, hash_keys))
         try:
             await _ship(spool, writer, wait_seconds)
         finally:

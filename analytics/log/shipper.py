@@ -15,6 +15,8 @@ from tenacity.wait import wait_exponential_jitter
 
 from analytics.log.records import ComparisonRecord, Entry, encode, parts
 from analytics.log.rejected import REJECTED, rejected_bytes, set_aside
+from analytics.log.seal import FILE as SEAL_FILE
+from analytics.log.seal import Seals
 from analytics.log.segments import Chunk, SpoolReader, begun_at, segments, size_bytes
 from analytics.log.unshipped import Unshipped, spool_id
 from core import metrics, tracing
@@ -35,6 +37,9 @@ GAUGE_SECONDS = 1.0
 # answers.
 OVERDUE_SECONDS = 10.0
 MAX_LINKS = 128
+# A process that writes lines puts a key that is gone back within a second.
+SEAL_SECONDS = 2.0
+SEAL_POLL_SECONDS = 0.1
 
 
 class Writer(Protocol):
@@ -70,6 +75,8 @@ class Shipper:
         self._writer = writer
         self._poll_seconds = poll_seconds
         self._unshipped = Unshipped(folder)
+        self._seals = Seals(folder)
+        self._missing_seals: set[str | None] = set()
         self._spool_id: str | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -88,8 +95,9 @@ class Shipper:
                 reading = asyncio.create_task(_read(reader)) if is_backlog else None
                 for line in chunk.unreadable:
                     await self._reject(line, "not a line of the log")
-                if chunk.entries:
-                    await self._ship(chunk.entries)
+                entries = await self._openable(chunk.entries)
+                if entries:
+                    await self._ship(entries)
                 reader.confirm(chunk)
                 if last and not chunk.entries:
                     return
@@ -104,6 +112,29 @@ class Shipper:
     async def _wait(self, stopping: asyncio.Event) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), self._poll_seconds)
+
+    async def _openable(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The entries whose hashes can be read; sets the others aside, unless their key comes."""
+        openable: list[Entry] = []
+        for entry in entries:
+            if self._seals.can_open(entry) or await self._key_comes(entry):
+                openable.append(entry)
+            else:
+                await self._reject(
+                    encode(entry).rstrip(), f"{SEAL_FILE} beside the spool has not its key"
+                )
+        return openable
+
+    async def _key_comes(self, entry: Entry) -> bool:
+        """Wait for the key of an entry, once for all entries that have it."""
+        if entry.seal in self._missing_seals:
+            return False
+        for _ in range(round(SEAL_SECONDS / SEAL_POLL_SECONDS)):
+            await asyncio.sleep(SEAL_POLL_SECONDS)
+            if self._seals.can_open(entry):
+                return True
+        self._missing_seals.add(entry.seal)
+        return False
 
     async def _ship(self, entries: Sequence[Entry], *, again: bool = False) -> None:
         """Write the entries; halve a batch that is refused, and set its bad lines aside.
@@ -126,7 +157,7 @@ class Shipper:
 
     async def _write(self, entries: Sequence[Entry]) -> None:
         """Retry until PostgreSQL has stored the entries. Raises `_Refused`."""
-        predictions = [prediction for entry in entries for prediction in entry.predictions]
+        predictions = [prediction for entry in entries for prediction in self._seals.open(entry)]
         comparisons = [entry.comparison for entry in entries if entry.comparison is not None]
         failures = [failure for entry in entries for failure in entry.failures]
         traces = [entry.trace_parent for entry in entries if entry.trace_parent is not None]

@@ -12,6 +12,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics import sql
+from analytics.erasures import erased_among
 from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord
 from analytics.partitions import make_partitions
@@ -25,16 +26,19 @@ _INSERT_PREDICTIONS = sql.load("insert_predictions")
 _ASSIGN_SUBJECTS = sql.load("assign_subjects")
 _INSERT_COMPARISONS = sql.load("insert_comparisons")
 _INSERT_FAILURES = sql.load("insert_failures")
+_KEY_COMPARED_TEXTS = sql.load("key_compared_texts")
+_KEY_ASSIGNMENTS = sql.load("key_assignments")
+_UNSTAGE = text("DELETE FROM predictions_staging WHERE id = ANY(:ids)")
 # PostgreSQL has no statistics of rows that the same statement makes. It expects one group where
 # there are a thousand, and would loop over them for each row.
 _WITHOUT_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 
 # A field of an entry goes to the column of its name. The exceptions: `model` and the experiment of
-# `assignment` are stored as their keys, and each score has a column of its own.
+# `assignment` are stored as their keys, each score has a column of its own, and hashes are keyed.
 _OWN_NAME = tuple(
     field
     for field in Prediction.__struct_fields__
-    if field not in {"model", "scores", "text", "assignment", "long_text"}
+    if field not in {"model", "scores", "text", "text_sha256", "assignment", "long_text"}
 )
 PREDICTION_COLUMNS = (
     *_OWN_NAME,
@@ -42,7 +46,9 @@ PREDICTION_COLUMNS = (
     "model_version_id",
     *(f"score_{sentiment}" for sentiment in SENTIMENTS),
     "experiment_id",
+    "text_sha256",
     "subject_key",
+    "hash_key_id",
 )
 COMPARISON_COLUMNS = ComparisonRecord.__struct_fields__
 FAILURE_COLUMNS = ("id", "created_at", "endpoint", "texts", "arm_group", "model_version_id")
@@ -62,9 +68,10 @@ class LogWriter:
     use it.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, hash_keys: Sequence[bytes] = ()) -> None:
+        """`hash_keys`: the keys of LOG_HASH_KEY, newest first; without, PostgreSQL keeps one."""
         self._engine = engine
-        self._keys = DimensionKeys(engine)
+        self._keys = DimensionKeys(engine, hash_keys)
 
     async def write(
         self,
@@ -81,6 +88,7 @@ class LogWriter:
         """
         async with self._fresh_after_failure():
             await self._keys.resolve(predictions, failures)
+            await self._keys.resolve_pairs(predictions, comparisons)
             async with timed("copy"), self._engine.begin() as connection:
                 await self._keys.confirm(connection)
                 return await store(connection, self._keys, predictions, comparisons, failures)
@@ -135,6 +143,16 @@ async def store(
     rows = [_prediction_row(prediction, keys) for prediction in by_id.values()]
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
     await connection.execute(WRITERS_LOCK)
+    # Under the lock: an erasure that has it sees what is stored, and its tombstones are seen here.
+    if erased := await erased_among(connection, keys.hashes, predictions):
+        await connection.execute(_UNSTAGE, {"ids": list(erased)})
+        comparisons = [
+            comparison
+            for comparison in comparisons
+            if erased.isdisjoint((comparison.v1_prediction_id, comparison.v2_prediction_id))
+        ]
+    if not keys.hashes.is_converted:
+        await _key_rows_of_earlier_releases(connection, keys, predictions)
     days = {time_of(prediction.id).date() for prediction in predictions}
     await make_partitions(connection, days)
     await connection.execute(_WITHOUT_NESTED_LOOPS)
@@ -170,9 +188,31 @@ def _checked_prediction(now: datetime) -> Prediction:
     )
 
 
+async def _key_rows_of_earlier_releases(
+    connection: AsyncConnection, keys: DimensionKeys, predictions: Sequence[Prediction]
+) -> None:
+    """Key the rows of the batch's compared texts and subjects, so that none counts twice."""
+    digests = [
+        prediction.text_sha256
+        for prediction in predictions
+        if prediction.id in keys.text_hash_keys and prediction.text_sha256 is not None
+    ]
+    if digests:
+        await connection.execute(_KEY_COMPARED_TEXTS, {"digests": digests})
+    assignments = [p.assignment for p in predictions if p.assignment is not None]
+    if assignments:
+        subjects = {
+            "experiments": [keys.experiments[assignment.experiment] for assignment in assignments],
+            "subjects": [assignment.subject_key for assignment in assignments],
+        }
+        await connection.execute(_KEY_ASSIGNMENTS, subjects)
+
+
 def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, ...]:
     """A row in the order of `PREDICTION_COLUMNS`."""
-    assignment = prediction.assignment
+    assignment, digest = prediction.assignment, prediction.text_sha256
+    hashes, has_hash = keys.hashes, digest is not None or assignment is not None
+    hash_key = keys.text_hash_keys.get(prediction.id, hashes.current)
     return (
         *_own_name_values(prediction),
         prediction.text or None,
@@ -180,7 +220,10 @@ def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, .
         # NULL is a class that the checkpoint does not have.
         *map(prediction.scores.get, SENTIMENTS),
         assignment and keys.experiments[assignment.experiment],
-        assignment and assignment.subject_key,
+        None if digest is None else hashes.hash(digest, hash_key),
+        assignment
+        and hashes.hash(assignment.subject_key, keys.experiment_hash_keys[assignment.experiment]),
+        hash_key if has_hash else None,
     )
 
 

@@ -1,11 +1,13 @@
 -- Assigns the subjects of the staged predictions: each counts once in a test, with its first
 -- prediction.
 WITH new_subjects AS (
-    INSERT INTO assignments (experiment_id, subject_key, version, first_seen)
+    INSERT INTO assignments (experiment_id, subject_key, version, first_seen, hash_key_id)
     SELECT DISTINCT ON (experiment_id, subject_key)
-        experiment_id, subject_key, version, created_at
+        experiment_id, subject_key, model_versions.version, created_at,
+        coalesce(experiments.hash_key_id, 1)
     FROM predictions_staging
     JOIN model_versions ON model_versions.id = model_version_id
+    JOIN experiments ON experiments.id = experiment_id
     WHERE experiment_id IS NOT NULL
     ORDER BY experiment_id, subject_key, predictions_staging.id
     ON CONFLICT DO NOTHING

@@ -14,7 +14,8 @@ compared AS (
         inserted.created_at,
         v1.sentiment AS v1_sentiment,
         v2.sentiment AS v2_sentiment,
-        v2.confidence - v1.confidence AS confidence_difference
+        v2.confidence - v1.confidence AS confidence_difference,
+        v1.hash_key_id
     FROM inserted
     JOIN predictions_staging AS v1 ON v1.id = v1_prediction_id
     JOIN predictions_staging AS v2 ON v2.id = v2_prediction_id
@@ -24,7 +25,7 @@ compared AS (
 new_texts AS (
     INSERT INTO compared_texts (
         text_key, v1_model_version_id, v2_model_version_id, first_compared,
-        v1_sentiment, v2_sentiment, confidence_difference
+        v1_sentiment, v2_sentiment, confidence_difference, hash_key_id
     )
     SELECT DISTINCT ON (text_key, v1_model_version_id, v2_model_version_id) *
     FROM compared

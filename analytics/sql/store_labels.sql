@@ -36,11 +36,17 @@ added_to_predictions AS (
 ),
 -- The label of a subject is that of its prediction which was labelled first.
 subjects AS (
-    SELECT DISTINCT ON (experiment_id, subject_key)
-        assignments.*, changed.id AS prediction_id, label = sentiment AS correct_now
-    FROM changed JOIN assignments USING (experiment_id, subject_key)
-    WHERE coalesce(labelled_prediction_id, changed.id) = changed.id
-    ORDER BY experiment_id, subject_key, given_at
+    SELECT DISTINCT ON (a.experiment_id, a.subject_key)
+        a.*, changed.id AS prediction_id, changed.label = changed.sentiment AS correct_now
+    FROM changed
+    -- The hash of a prediction of an earlier release may not be keyed yet.
+    JOIN assignments AS a
+        ON a.experiment_id = changed.experiment_id
+        AND a.subject_key IN (
+            changed.subject_key, log_hash(changed.subject_key, 1::smallint)
+        )
+    WHERE coalesce(a.labelled_prediction_id, changed.id) = changed.id
+    ORDER BY a.experiment_id, a.subject_key, given_at
 ),
 labelled_subjects AS (
     UPDATE assignments AS a
@@ -75,9 +81,13 @@ texts AS (
     JOIN predictions AS v2 ON v2.id = c.v2_prediction_id
     JOIN model_versions AS v1_model ON v1_model.id = v1.model_version_id
     JOIN model_versions AS v2_model ON v2_model.id = v2.model_version_id
-    -- Earlier releases counted a text once for each pair of engines.
+    -- Earlier releases counted a text once for each pair of engines. A text that a shadow compared
+    -- has the key of its test in the shadow's prediction, and may have a newer one in the other.
     JOIN compared_texts AS t
-        ON t.text_key = coalesce(v1.text_sha256, uuid_send(c.id))
+        ON t.text_key IN (
+            v1.text_sha256, v2.text_sha256, uuid_send(c.id),
+            log_hash(v1.text_sha256, 1::smallint), log_hash(v2.text_sha256, 1::smallint)
+        )
         AND (t.v1_model_version_id, t.v2_model_version_id) IN (
             (v1.model_version_id, v2.model_version_id),
             (v1_model.weights_id, v2_model.weights_id)

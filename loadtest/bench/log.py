@@ -22,6 +22,7 @@ from sqlalchemy import URL
 from analytics.log.open_segment import Durability
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.records import Entry, encode, to_record
+from analytics.log.seal import SpoolSeal
 from analytics.log.segments import segments
 from analytics.log.spool import Spool
 from core.paths import ROOT
@@ -95,7 +96,7 @@ async def _record(
         taken_seconds.append(time.perf_counter() - started)
 
     async with _open_spool(folder, durability) as spool:
-        log = PredictionLog(spool, text_storage="hash", when_full="refuse")
+        log = PredictionLog(spool, SpoolSeal(folder), text_storage="hash", when_full="refuse")
         started, cpu = time.perf_counter(), time.process_time()
         async with asyncio.TaskGroup() as tasks:
             while time.perf_counter() < started + seconds or backlog.intersection(segments(folder)):

@@ -20,6 +20,8 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback.store import FeedbackStore
+from analytics.hash_conversion import HashConversion
+from analytics.hash_keys import FIRST_KEY, HashKeys
 from analytics.log.records import decode, encode
 from analytics.log.shipper import Shipper
 from analytics.log.spool import Spool
@@ -77,6 +79,8 @@ EXACT_PERCENTILES = """
     FROM predictions JOIN model_versions ON model_versions.id = model_version_id
     WHERE created_at >= '2026-03-01Z' AND created_at < '2026-03-03Z'
     GROUP BY version, cache_hit ORDER BY version, cache_hit"""
+# How PostgreSQL begins bytes in hexadecimal.
+BYTEA = "\\x"
 FAILURES = (
     "SELECT to_jsonb(f) - 'model_version_id' - 'arm_group' AS row FROM failures f ORDER BY id"
 )
@@ -328,8 +332,27 @@ async def ship(engine: AsyncEngine, folder: Path) -> None:
     await Shipper(folder, LogWriter(engine), poll_seconds=0.01).run(stopping)
 
 
+def keyed(row: dict[str, Any], keys: HashKeys) -> dict[str, Any]:
+    """A row of deae1b3 as it is after its hashes got the first key."""
+
+    def hash_of(column: str) -> str | None:
+        if row[column] is None:
+            return None
+        digest = bytes.fromhex(row[column].removeprefix(BYTEA))
+        return BYTEA + keys.hash(digest, FIRST_KEY).hex()
+
+    hashes = {column: hash_of(column) for column in ("text_sha256", "subject_key")}
+    return row | hashes | {"hash_key_id": FIRST_KEY if any(hashes.values()) else None}
+
+
 async def assert_shipped(engine: AsyncEngine, url: URL) -> None:
-    expected = EXPECTED["shipped"]
+    # deae1b3 stored the hashes without a key, also those of these lines.
+    await HashConversion(engine).convert_all()
+    keys = HashKeys()
+    await keys.refresh(engine)
+    expected = EXPECTED["shipped"] | {
+        "predictions": [keyed(row, keys) for row in EXPECTED["shipped"]["predictions"]]
+    }
     for name, query in (
         ("predictions", PREDICTIONS), ("comparisons", COMPARISONS), ("failures", FAILURES),
     ):  # fmt: skip

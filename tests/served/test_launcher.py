@@ -186,5 +186,6 @@ def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
         assert launched.stop(signal.SIGINT) == 0
     made = {path.name for path in (tmp_path / "data").iterdir()}
     # The lock is the other start's.
-    assert made == {"spool", "models", "rollout.json", "jobs", "lock"}
+    expected = {"spool", "spool.key", "cache.key", "models", "rollout.json", "jobs", "lock"}
+    assert made == expected
     assert scalar(database_url, "SELECT count(*) FROM predictions") == statuses.count(200)

@@ -14,6 +14,7 @@ import asyncpg
 from prometheus_client import REGISTRY
 
 from analytics.log.records import ComparisonRecord
+from cache.keys import CacheKeys
 from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
 from core.types import (
     ARM_GROUPS,
@@ -152,13 +153,14 @@ class Setup:
 
     def __init__(self) -> None:
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2", "r2")
-        self.cache, self.log = FakeCache(), FakeLog()
+        self.cache, self.cache_keys, self.log = FakeCache(), CacheKeys(), FakeLog()
         self.policy = RolloutPolicy(salt="salt")
         self.shadowed: list[Prediction] = []
         self.path = PredictionPipeline(
             {"v1": self.v1, "v2": self.v2},
             self.cache,
             self.log,
+            cache_keys=self.cache_keys,
             policy=lambda: self.policy,
             shadow=self.shadowed.append,
         )

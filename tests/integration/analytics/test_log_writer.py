@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.hash_keys import FIRST_KEY, HashKeys
 from analytics.log.records import Entry, TextStorage, encode, to_record
 from core.postgres import DATABASE_FAILURES, create_engine, is_value_failure
 from core.types import VERSIONS, Assignment, Comparison, Experiment, Split
@@ -35,6 +36,9 @@ async def test_a_row_holds_every_field_of_its_prediction(
     )
     await PredictionWriter(engine, storage).write([made])
     [row] = await rows(engine)
+    hashes = HashKeys()
+    await hashes.refresh(engine)
+    digest = hashlib.sha256(made.text.encode()).digest()
     del row["model_version_id"]
     assert row == {
         "id": made.id,
@@ -50,7 +54,8 @@ async def test_a_row_holds_every_field_of_its_prediction(
         "truncated": False,
         "token_count": 5,
         "text_characters": len(made.text),
-        "text_sha256": (None if storage == "none" else hashlib.sha256(made.text.encode()).digest()),
+        "text_sha256": (None if storage == "none" else hashes.hash(digest, FIRST_KEY)),
+        "hash_key_id": (None if storage == "none" else FIRST_KEY),
         "text": made.text if storage == "full" else None,
         "experiment_id": None,
         "subject_key": None,

@@ -61,7 +61,7 @@ def stored(url: URL) -> tuple[int, int, int]:
 
 
 def ship(folder: Path, url: URL, wait_seconds: float = WAIT_SECONDS) -> Shipment:
-    return asyncio.run(ship_folder(folder, url, wait_seconds=wait_seconds))
+    return asyncio.run(ship_folder(folder, url, (), wait_seconds=wait_seconds))
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -332,7 +332,7 @@ async def test_service_that_comes_back_waits_for_the_lock_and_ships_the_rest(
     assert not await supervisor.drain(0.2)
     assert len(segments(tmp_path)) == 2
     lock.close()
-    result = await ship_folder(tmp_path, database_url, wait_seconds=WAIT_SECONDS)
+    result = await ship_folder(tmp_path, database_url, (), wait_seconds=WAIT_SECONDS)
     assert result.stored == 20
 
 
@@ -389,7 +389,7 @@ async def test_drain_waits_for_a_shipper_that_another_process_runs(
     supervisor = ShipperSupervisor(tmp_path)
     draining = asyncio.create_task(supervisor.drain(WAIT_SECONDS))
     await asyncio.sleep(0)  # it has looked which segments there are
-    result = await ship_folder(tmp_path, database_url, wait_seconds=WAIT_SECONDS)
+    result = await ship_folder(tmp_path, database_url, (), wait_seconds=WAIT_SECONDS)
     assert result.stored == 100
     assert await draining
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
-from cache.keys import PREFIX, cache_key
+from cache.keys import PREFIX, CacheKeys
 from cache.prediction_cache import (
     FLUSH_SECONDS,
     MAX_COUNTED_KEYS,
@@ -25,6 +25,7 @@ from core.types import Classification
 from tests.serving import free_port
 from tests.unit.fakes import classification
 
+cache_key = CacheKeys(bytes(32)).key
 KEYS = [cache_key("v1", "r1", text) for text in ("one", "two", "three")]
 ANSWERS = {key: classification(key) for key in KEYS}
 

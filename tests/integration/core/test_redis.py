@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
-from cache.keys import cache_key
+from cache.keys import CacheKeys
 from cache.prediction_cache import PredictionCache
 from core.errors import RateLimited
 from core.redis import FAILURES, RedisCircuit, connect
@@ -21,6 +21,7 @@ from tests.serving import free_port
 from tests.unit.fakes import classification
 from web.rate_limiter import KEY_PREFIX, RateLimiter
 
+cache_key = CacheKeys(bytes(32)).key
 KEYS = [cache_key("v1", "r1", text) for text in ("one", "two")]
 ANSWERS = {key: classification(key) for key in KEYS}
 LIMITS = {"predict": "3/minute"}

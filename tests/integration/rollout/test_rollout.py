@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.admin_log import admin_actions
 from core.errors import DatabaseUnavailable, InvalidRequest, PolicyConflict, PolicyNotFound
 from core.postgres import create_engine
+from core.request_context import RequestContext, enter
 from core.types import VERSIONS, DesiredModel, Version
 from rollout.admin import RolloutAdmin
 from rollout.controller import RolloutController
@@ -101,6 +103,20 @@ async def sql(url: URL, statement: str) -> None:
 
 def shares(percent: float) -> RolloutChanges:
     return RolloutChanges(ab_weights=Weights.with_share(percent, "v2"))
+
+
+async def test_change_is_logged_with_the_address_that_it_came_from(machine: Machine) -> None:
+    async def request() -> None:
+        enter(RequestContext("id", caller="key ops", address="192.0.2.7"))
+        await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+        with pytest.raises(PolicyConflict):
+            await machine.admin.change("set", changes=shares(20), **HALF)  # type: ignore[arg-type]
+
+    await asyncio.create_task(request())
+    async with machine.engine.connect() as connection:
+        [row] = await connection.execute(select(admin_actions))
+    assert (row.author, row.origin, row.action) == (HALF["author"], "192.0.2.7", "set")
+    assert (row.reason, row.details) == (HALF["reason"], {"policy": 1})
 
 
 async def test_change_is_recorded_and_active(machine: Machine) -> None:
@@ -224,6 +240,10 @@ async def test_postgresql_outage_freezes_the_last_known_policy(
         await engine.dispose()
 
 
+# Only the owner of the table may.
+UNLOCK = "ALTER TABLE rollout_policies DISABLE TRIGGER USER"
+
+
 async def test_unreadable_policy_does_not_become_active(
     started: list[Machine],
 ) -> None:
@@ -236,12 +256,14 @@ async def test_unreadable_policy_does_not_become_active(
     )
     await until(lambda: one.live.is_frozen, FROZEN_AFTER_SECONDS + 5)
     assert (one.live.version, one.live.policy.ab_weights.v2) == (1, 10)
+    await sql(one.engine.url, UNLOCK)
     await sql(one.engine.url, "DELETE FROM rollout_policies WHERE version = 2")
     await until(lambda: not one.live.is_frozen)
 
 
 async def test_policy_in_postgresql_outweighs_the_copy_on_disk(machine: Machine) -> None:
     await machine.admin.change("set", changes=shares(10), **HALF)  # type: ignore[arg-type]
+    await sql(machine.engine.url, UNLOCK)
     await sql(machine.engine.url, "DELETE FROM rollout_policies")
     again = Machine(machine.engine, machine.folder)
     assert again.live.version == 1

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.records import ComparisonRecord, Entry, decode, to_record
+from analytics.log.seal import SpoolSeal
 from analytics.log.spool import SpoolFull, WhenFull
 from core.errors import LogUnavailable
 from core.types import Comparison, ModelVersion
@@ -21,7 +23,8 @@ from tests.waiting import until
 class FakeSpool:
     """Decodes and collects lines; raises `error`, and waits for `gate`."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.seal = SpoolSeal(folder)
         self.entries: list[Entry] = []
         self.checks: list[tuple[int, bool]] = []
         self.error: Exception | None = None
@@ -42,12 +45,12 @@ class FakeSpool:
 
 
 @pytest.fixture
-def spool() -> FakeSpool:
-    return FakeSpool()
+def spool(tmp_path: Path) -> FakeSpool:
+    return FakeSpool(tmp_path / "spool")
 
 
 def make_log(spool: FakeSpool, when_full: WhenFull = "refuse") -> PredictionLog:
-    return PredictionLog(spool, text_storage="hash", when_full=when_full)
+    return PredictionLog(spool, spool.seal, text_storage="hash", when_full=when_full)
 
 
 async def test_predictions_of_one_request_are_one_entry(spool: FakeSpool) -> None:
@@ -56,7 +59,10 @@ async def test_predictions_of_one_request_are_one_entry(spool: FakeSpool) -> Non
     before = counter("prediction_log_recorded_total")
     await make_log(spool).record([v1, v2], comparison)
     records = tuple(to_record(made, "hash") for made in (v1, v2))
-    assert spool.entries == [Entry(records, ComparisonRecord.of(comparison))]
+    seal = spool.seal.current
+    assert spool.entries == [
+        Entry(seal.apply(records), ComparisonRecord.of(comparison), seal=seal.id)
+    ]
     assert counter("prediction_log_recorded_total") - before == 2
 
 

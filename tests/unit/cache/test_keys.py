@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cache.keys import cache_key
+from cache.keys import CacheKeys, keys_of
+from core.keyed_hash import keyed_hash, text_digest
 from core.types import VERSIONS, Version
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 REVISIONS = st.text("0123456789abcdef", min_size=12, max_size=12)
+CACHE_KEYS = CacheKeys(bytes(range(32)))
+cache_key = CACHE_KEYS.key
 INPUTS = st.tuples(st.sampled_from(VERSIONS), REVISIONS, TEXTS)
 
 
 def test_format_of_a_key_is_stable() -> None:
     # Another format empties every cache in production; raise SCHEMA_VERSION if it must change.
     assert cache_key("v1", "5f0c6f1d2a9b", "good") == (
-        "sentiment:2:v1:5f0c6f1d2a9b:"
-        "770e607624d689265ca6c44884d0807d9b054d23c473c106c72be9de08b7376c"
+        "sentiment:3:v1:5f0c6f1d2a9b:"
+        "e75db85c3a3a31c518f751ff9d5fe5fbd36811c0df546b54aebb49fb4f70aad9"
     )
 
 
@@ -36,3 +41,32 @@ def test_key_is_short_and_printable(inputs: tuple[Version, str, str]) -> None:
     assert key.isprintable()
     assert len(key) < 120
     assert key == cache_key(*inputs)
+
+
+@given(INPUTS)
+def test_key_hides_its_text_from_those_without_the_secret(inputs: tuple[Version, str, str]) -> None:
+    assert hashlib.sha256(inputs[2].encode()).hexdigest() not in cache_key(*inputs)
+    assert CacheKeys().key(*inputs) != cache_key(*inputs) != CacheKeys(bytes(32)).key(*inputs)
+
+
+def test_keys_of_a_text_are_those_of_all_models_and_of_the_release_before() -> None:
+    secret = bytes(range(32))
+    hashes = [keyed_hash(secret, text_digest("good"))]
+    models = [("v1", "r1"), ("v2", "r2")]
+    pairs: list[tuple[Version, str]] = [("v1", "r1"), ("v2", "r2")]
+    made = {
+        key
+        for version, revision in pairs
+        for key in (
+            CACHE_KEYS.key(version, revision, "good"),
+            CACHE_KEYS.key(version, revision, "good", "windows"),
+        )
+    }
+    assert len(made) == 4
+    assert set(keys_of(models, hashes, None)) == made
+    old = {
+        f"sentiment:2:{version}:{revision}:{hashlib.sha256(text).hexdigest()}"
+        for version, revision in models
+        for text in (b"good", b"windows\0good")
+    }
+    assert set(keys_of(models, hashes, "good")) == made | old

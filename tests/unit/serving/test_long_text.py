@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from cache.keys import cache_key
 from core.errors import TextTooLong
 from core.types import LongText
 from tests.unit.fakes import Setup, classification
@@ -37,8 +36,8 @@ async def test_windows_are_told_logged_and_cached_apart(setup: Setup) -> None:
     [joined] = await setup.path.predict([TEXT], "v1", "/predict", "windows")
     assert (cut.windows, cut.truncated, joined.windows, joined.truncated) == (1, True, 3, False)
     assert setup.cache.content == {
-        cache_key("v1", "r1", TEXT): CUT,
-        cache_key("v1", "r1", TEXT, "windows"): JOINED,
+        setup.cache_keys.key("v1", "r1", TEXT): CUT,
+        setup.cache_keys.key("v1", "r1", TEXT, "windows"): JOINED,
     }
     assert [prediction.windows for prediction in setup.log.predictions] == [1, 3]
 

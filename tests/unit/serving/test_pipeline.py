@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.keys import cache_key
 from core import request_context
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.repeatable import Repeatable
@@ -51,7 +50,9 @@ async def test_a_miss_is_classified_stored_and_recorded(setup: Setup) -> None:
     assert prediction.created_at.utcoffset() == timedelta(0)
     assert prediction.latency_ms > 0
     assert setup.v1.calls == [["good film"]]
-    assert setup.cache.content == {cache_key("v1", "r1", "good film"): classification("good film")}
+    assert setup.cache.content == {
+        setup.cache_keys.key("v1", "r1", "good film"): classification("good film")
+    }
     assert setup.log.predictions == [prediction]
 
 
@@ -209,7 +210,7 @@ async def test_an_answer_is_stored_under_the_revision_that_gave_it(setup: Setup)
     setup.v1.answers_as = "r9"
     [prediction] = await setup.path.predict(["text"], "v1", "/predict")
     assert prediction.model.revision == "r9"
-    assert list(setup.cache.content) == [cache_key("v1", "r9", "text")]
+    assert list(setup.cache.content) == [setup.cache_keys.key("v1", "r9", "text")]
 
 
 async def test_metrics_count_every_prediction(setup: Setup) -> None:

@@ -217,7 +217,7 @@ async def test_caller_without_a_key_is_its_address(peer: Scope, caller: str) -> 
 
     limiter = FakeLimiter()
     await AccessMiddleware(app, KeyRing(), lambda: limiter)(scope, receive_nothing, send_nothing)
-    assert context_of(scope).caller == caller
+    assert context_of(scope).caller == context_of(scope).address == caller
 
 
 async def test_request_is_counted_once_against_the_limit_of_its_route() -> None:

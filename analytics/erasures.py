@@ -1,0 +1,75 @@
+"""Tombstones of erased texts, subjects and predictions: what a spool still holds is not stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from analytics.hash_keys import HashKeys
+from analytics.tables import erasures
+from core.types import Prediction
+
+
+async def bury(
+    connection: AsyncConnection,
+    hashes: HashKeys,
+    at: datetime,
+    *,
+    digests: Iterable[bytes] = (),
+    prediction_ids: Iterable[UUID] = (),
+) -> None:
+    """Let nothing from before `at` be stored that has one of the digests or ids.
+
+    A digest is a text's SHA-256, or a subject's key in one test. A tombstone has its HMAC alone.
+    """
+    key = hashes.current
+    rows = [
+        {"erased_at": at, "hash_key_id": key, "hash": hashes.hash(digest, key)}
+        for digest in digests
+    ]
+    by_id = [{"erased_at": at, "prediction_id": id_} for id_ in prediction_ids]
+    for values in (rows, by_id):
+        if values:
+            await connection.execute(insert(erasures), values)
+
+
+async def erased_among(
+    connection: AsyncConnection, hashes: HashKeys, predictions: Sequence[Prediction]
+) -> set[UUID]:
+    """The ids of those predictions that are erased; mostly no tombstone is as young as they are."""
+    if not predictions:
+        return set()
+    oldest = min(prediction.created_at for prediction in predictions)
+    young = select(erasures).where(erasures.c.erased_at >= oldest)
+    rows = (await connection.execute(young)).all()
+    if not rows:
+        return set()
+    by_id = {row.prediction_id: row.erased_at for row in rows if row.prediction_id is not None}
+    by_hash = {(row.hash_key_id, row.hash): row.erased_at for row in rows if row.hash is not None}
+    keys = {key for key, _ in by_hash}.intersection(hashes.ids)
+
+    def is_erased(prediction: Prediction) -> bool:
+        assignment = prediction.assignment
+        subject = None if assignment is None else assignment.subject_key
+        digests = prediction.text_sha256, subject
+        ends = [
+            by_id.get(prediction.id),
+            *(
+                by_hash.get((key, hashes.hash(digest, key)))
+                for key in keys
+                for digest in digests
+                if digest is not None
+            ),
+        ]
+        return any(end is not None and prediction.created_at <= end for end in ends)
+
+    return {prediction.id for prediction in predictions if is_erased(prediction)}
+
+
+async def forget_tombstones(connection: AsyncConnection, before: datetime) -> None:
+    """Delete the tombstones from before a time: a prediction that old is dropped with its day."""
+    await connection.execute(delete(erasures).where(erasures.c.erased_at < before))

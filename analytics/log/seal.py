@@ -1,0 +1,136 @@
+"""Hides the hashes in the lines of a spool: without the spool's key they say nothing.
+
+A line is written before PostgreSQL, which knows the keys of the log, is asked. So a hash is
+combined with a pad that only its prediction has, and the shipper takes the pad away. The key lies
+in the file `spool.key` beside the spool's folder, outside of the files that are sent and copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_bytes, token_hex
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from analytics.log.records import Entry
+from core.keyed_hash import keyed_hash
+from core.private_files import FOLDER_MODE, open_private, open_regular
+from core.types import Assignment, Prediction
+
+FILE = "spool.key"
+_KEY_BYTES = 32
+_TEXT, _SUBJECT = b"text", b"subject"
+
+
+class Seal:
+    """Seals and opens the hashes of predictions; both are the same operation."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        # The lines name it.
+        self.id = hashlib.sha256(b"spool key\x00" + key).hexdigest()[:16]
+
+    def apply(self, predictions: Sequence[Prediction]) -> tuple[Prediction, ...]:
+        """Seal the hashes, or open those that this seal has sealed."""
+        return tuple(map(self._apply, predictions))
+
+    def _apply(self, prediction: Prediction) -> Prediction:
+        digest, assignment = prediction.text_sha256, prediction.assignment
+        if digest is None and assignment is None:
+            return prediction
+        if digest is not None:
+            digest = self._combine(_TEXT, prediction.id, digest)
+        if assignment is not None:
+            key = self._combine(_SUBJECT, prediction.id, assignment.subject_key)
+            assignment = Assignment(assignment.experiment, key)
+        return replace(prediction, text_sha256=digest, assignment=assignment)
+
+    def _combine(self, kind: bytes, id_: UUID, digest: bytes) -> bytes:
+        """XOR with a pad of this prediction alone, so that equal texts do not look alike."""
+        pad = keyed_hash(self.key, kind + id_.bytes)
+        length = len(digest)  # a damaged line may have another one than 32 bytes
+        combined = int.from_bytes(digest) ^ int.from_bytes(pad[:length].ljust(length, b"\x00"))
+        return combined.to_bytes(length)
+
+
+class SpoolSeal:
+    """The seal of the lines that a process writes; its key is made once for each spool."""
+
+    def __init__(self, spool: Path) -> None:
+        self._spool = spool
+        self.current = Seal(token_bytes(_KEY_BYTES))
+        self.keep()
+
+    def keep(self) -> None:
+        """Take the key of the file, or write the file if it is gone.
+
+        While the disk refuses the file, it refuses the spool's lines too.
+        """
+        with suppress(OSError):
+            seal = find_seal(self._spool) or _save(self._spool, self.current)
+            if seal.id != self.current.id:
+                self.current = seal
+
+
+class Seals:
+    """Opens the lines of a spool, also those that were sealed by a key from before."""
+
+    def __init__(self, spool: Path) -> None:
+        self._spool = spool
+        self._known: dict[str, Seal] = {}
+
+    def can_open(self, entry: Entry) -> bool:
+        """Whether the key of the entry is known; reads the file if it is not."""
+        if entry.seal is None or entry.seal in self._known:
+            return True
+        seal = find_seal(self._spool)
+        if seal is not None:
+            self._known[seal.id] = seal
+        return entry.seal in self._known
+
+    def open(self, entry: Entry) -> tuple[Prediction, ...]:
+        """The predictions of an entry that this can open; those of earlier releases are open."""
+        if entry.seal is None:
+            return entry.predictions
+        return self._known[entry.seal].apply(entry.predictions)
+
+
+def find_seal(spool: Path) -> Seal | None:
+    """The seal of a spool; None if its key is gone.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        with open(_file_of(spool), "rb", opener=open_regular) as file:
+            key = file.read(_KEY_BYTES)
+    except FileNotFoundError:
+        return None
+    return Seal(key) if len(key) == _KEY_BYTES else None
+
+
+def _save(spool: Path, seal: Seal) -> Seal:
+    """Write the key of `seal`, unless another process has just written its own; the one that is."""
+    file = _file_of(spool)
+    file.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+    new = file.with_suffix(f".{token_hex(4)}")
+    with open(new, "wb", opener=open_private) as opened:
+        opened.write(seal.key)
+        opened.flush()
+        os.fsync(opened.fileno())
+    try:
+        os.link(new, file)
+    except FileExistsError:
+        return find_seal(spool) or seal
+    finally:
+        new.unlink()
+    return seal
+
+
+def _file_of(spool: Path) -> Path:
+    return spool.parent / FILE

@@ -1,0 +1,178 @@
+"""Erases what the log has of a person; the counts of the rollups stay.
+
+First come the tombstones, so that nothing older is stored from a spool; then the rows are found
+and deleted, a thousand at a time. A second run does what one that was killed has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from analytics.erasures import bury
+from analytics.hash_keys import HashKeys
+from analytics.privacy.selection import Selection, Selector, identify, in_parts, select_data
+from analytics.rollups import WRITERS_LOCK
+from analytics.tables import (
+    assignments,
+    compared_texts,
+    comparisons,
+    experiments,
+    feedback,
+    predictions,
+)
+from core.admin_log import admin_action
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The person who erases, and the reason, for the log of admin actions."""
+
+    author: str
+    origin: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Erasure:
+    """The numbers of rows that were deleted, or that would be."""
+
+    by: str
+    predictions: int = 0
+    labels: int = 0
+    comparisons: int = 0
+    compared_texts: int = 0
+    assignments: int = 0
+    tombstones: int = 0
+    # The policies that name the subject in `overrides`: they stay.
+    policies_with_an_override: list[int] = field(default_factory=list)
+    # Keys that are in no setting: rows that were hashed by them were not found.
+    unknown_hash_keys: list[int] = field(default_factory=list)
+
+
+async def find(
+    engine: AsyncEngine, hashes: HashKeys, selector: Selector, salts: Iterable[str]
+) -> tuple[Selection, Erasure]:
+    """The rows that `erase` would delete, and their numbers.
+
+    Raises:
+        DATABASE_FAILURES: PostgreSQL is away.
+    """
+    await hashes.refresh(engine)
+    async with engine.connect() as connection:
+        found = await select_data(connection, hashes, selector, salts)
+        counts = Erasure(
+            selector.kind,
+            predictions=len(found.predictions),
+            comparisons=len(found.comparisons),
+            compared_texts=await _count(
+                connection, compared_texts, compared_texts.c.text_key.in_(_text_keys(found))
+            ),
+            assignments=await _count(connection, assignments, _is_subject(found)),
+            tombstones=len(_buried(selector, found)),
+            policies_with_an_override=found.policies,
+            unknown_hash_keys=list(hashes.unknown),
+        )
+        for ids in in_parts(sorted(found.predictions)):
+            counts.labels += await _count(connection, feedback, feedback.c.prediction_id.in_(ids))
+    return found, counts
+
+
+async def erase(
+    engine: AsyncEngine,
+    hashes: HashKeys,
+    selector: Selector,
+    salts: Iterable[str],
+    actor: Actor,
+) -> tuple[Selection, Erasure]:
+    """Delete the rows; the log of admin actions keeps the numbers, and nothing of the person.
+
+    Raises:
+        DATABASE_FAILURES: PostgreSQL is away; perhaps a part is deleted.
+    """
+    salts = list(salts)
+    await hashes.refresh(engine)
+    at = datetime.now(UTC)
+    async with engine.begin() as connection:
+        identified = await identify(connection, selector, salts)
+        # What is stored before this lock is found below; what comes later sees the tombstones.
+        await connection.execute(WRITERS_LOCK)
+        await bury(
+            connection,
+            hashes,
+            at,
+            digests=identified.digests,
+            prediction_ids=identified.predictions,
+        )
+        await _log(connection, actor, "erase", {"by": selector.kind})
+    found, counts = await find(engine, hashes, selector, salts)
+    counts.predictions = counts.labels = counts.comparisons = 0
+    for ids in in_parts(sorted(found.predictions)):
+        async with engine.begin() as connection:
+            await connection.execute(WRITERS_LOCK)
+            columns = comparisons.c
+            counts.comparisons += await _delete(
+                connection,
+                comparisons,
+                or_(columns.v1_prediction_id.in_(ids), columns.v2_prediction_id.in_(ids)),
+            )
+            counts.labels += await _delete(connection, feedback, feedback.c.prediction_id.in_(ids))
+            counts.predictions += await _delete(connection, predictions, predictions.c.id.in_(ids))
+    async with engine.begin() as connection:
+        await connection.execute(WRITERS_LOCK)
+        counts.compared_texts = await _delete(
+            connection, compared_texts, compared_texts.c.text_key.in_(_text_keys(found))
+        )
+        counts.assignments = await _delete(connection, assignments, _is_subject(found))
+        await _log(connection, actor, "erased", asdict(counts))
+    return found, counts
+
+
+def _buried(selector: Selector, found: Selection) -> Sequence[object]:
+    """What gets a tombstone: ids, also of predictions in a spool, or digests."""
+    if selector.kind == "prediction":
+        return list({UUID(selector.value), *found.predictions})
+    return found.digests
+
+
+def _is_subject(found: Selection) -> ColumnElement[bool]:
+    """The subject's assignments, by the index, which begins with the test."""
+    columns = assignments.c
+    return and_(
+        columns.experiment_id.in_(select(experiments.c.id)), columns.subject_key.in_(found.hashes)
+    )
+
+
+def _text_keys(found: Selection) -> list[bytes]:
+    """The keys of the compared texts: hashes of texts, or ids of comparisons without a hash."""
+    return [*found.text_hashes, *(id_.bytes for id_ in found.comparisons)]
+
+
+async def _count(connection: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
+    statement = select(func.count()).select_from(table).where(condition)
+    return int((await connection.execute(statement)).scalar_one())
+
+
+async def _delete(connection: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:
+    return (await connection.execute(delete(table).where(condition))).rowcount
+
+
+async def _log(
+    connection: AsyncConnection, actor: Actor, action: str, details: dict[str, Any]
+) -> None:
+    await connection.execute(
+        admin_action(
+            datetime.now(UTC),
+            author=actor.author,
+            origin=actor.origin,
+            action=action,
+            reason=actor.reason,
+            details=details,
+        )
+    )

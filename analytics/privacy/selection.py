@@ -1,0 +1,135 @@
+"""Finds what the log has of a subject, of a text or of a prediction, by every kept key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, or_, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from analytics.hash_keys import HashKeys
+from analytics.tables import comparisons, experiments, model_versions, predictions
+from core.keyed_hash import subject_digest, text_digest
+
+Kind = Literal["subject", "text", "prediction"]
+# A statement with more ids would take long to plan.
+IDS_AT_A_TIME = 1_000
+_SALTS = text("SELECT DISTINCT policy ->> 'salt' AS salt FROM rollout_policies")
+_OVERRIDES = text(
+    "SELECT version FROM rollout_policies WHERE jsonb_exists(policy -> 'overrides', :subject)"
+    " ORDER BY version"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """The data to find: that of a subject, of a text, or of one prediction by its id."""
+
+    kind: Kind
+    value: str
+
+
+@dataclass(slots=True)
+class Selection:
+    """The rows of a selector."""
+
+    # The texts' SHA-256 and the subjects' keys, of which tombstones are made.
+    digests: list[bytes] = field(default_factory=list)
+    # The same by every key, and without one as earlier releases stored them.
+    hashes: list[bytes] = field(default_factory=list)
+    predictions: set[UUID] = field(default_factory=set)
+    comparisons: set[UUID] = field(default_factory=set)
+    # The hashes of the predictions' texts: compared texts and cached answers have them too.
+    text_hashes: set[bytes] = field(default_factory=set)
+    # The policies whose `overrides` name the subject; they belong to the log of admin actions.
+    policies: list[int] = field(default_factory=list)
+
+
+async def select_data(
+    connection: AsyncConnection, hashes: HashKeys, selector: Selector, salts: Iterable[str]
+) -> Selection:
+    """Find the rows. It reads all predictions, unless their ids are given.
+
+    `salts`: those that are in no policy and in no test that PostgreSQL knows.
+    """
+    found = await identify(connection, selector, salts)
+    found.hashes = [*found.digests, *hashes.all_hashes(found.digests)]
+    await _add_predictions(connection, selector, found)
+    return found
+
+
+async def identify(
+    connection: AsyncConnection, selector: Selector, salts: Iterable[str]
+) -> Selection:
+    """Find out by what the rows can be recognised, without reading predictions."""
+    found = Selection()
+    match selector.kind:
+        case "text":
+            found.digests = [text_digest(selector.value)]
+        case "subject":
+            known = {*salts, *await connection.scalars(select(experiments.c.salt))}
+            known |= set(await connection.scalars(_SALTS))
+            found.digests = [subject_digest(selector.value, salt) for salt in sorted(known)]
+            found.policies = list(await connection.scalars(_OVERRIDES, {"subject": selector.value}))
+        case "prediction":
+            found.predictions = {UUID(selector.value)}
+            await _add_compared(connection, found)
+    return found
+
+
+async def _add_predictions(
+    connection: AsyncConnection, selector: Selector, found: Selection
+) -> None:
+    rows = await connection.execute(
+        select(predictions.c.id, predictions.c.text_sha256).where(_condition(selector, found))
+    )
+    texts = {row.id: row.text_sha256 for row in rows}
+    found.predictions |= texts.keys()
+    await _add_compared(connection, found)
+    # The other prediction of a comparison is of the same text.
+    for ids in in_parts(sorted(found.predictions - texts.keys())):
+        others = select(predictions.c.id, predictions.c.text_sha256)
+        rows = await connection.execute(others.where(predictions.c.id.in_(ids)))
+        texts |= {row.id: row.text_sha256 for row in rows}
+    found.predictions = set(texts)
+    found.text_hashes = {hash_ for hash_ in texts.values() if hash_ is not None}
+    if selector.kind == "text":
+        found.text_hashes |= set(found.hashes)
+
+
+def _condition(selector: Selector, found: Selection) -> ColumnElement[bool]:
+    columns = predictions.c
+    match selector.kind:
+        case "text":
+            return or_(columns.text_sha256.in_(found.hashes), columns.text == selector.value)
+        case "subject":
+            return columns.subject_key.in_(found.hashes)
+        case "prediction":
+            return columns.id.in_(found.predictions)
+
+
+async def _add_compared(connection: AsyncConnection, found: Selection) -> None:
+    columns = comparisons.c
+    for ids in in_parts(sorted(found.predictions)):
+        rows = await connection.execute(
+            select(columns.id, columns.v1_prediction_id, columns.v2_prediction_id).where(
+                or_(columns.v1_prediction_id.in_(ids), columns.v2_prediction_id.in_(ids))
+            )
+        )
+        for id_, v1, v2 in rows:
+            found.comparisons.add(id_)
+            found.predictions |= {v1, v2}
+
+
+def in_parts(ids: Sequence[UUID]) -> Iterable[Sequence[UUID]]:
+    return (ids[start : start + IDS_AT_A_TIME] for start in range(0, len(ids), IDS_AT_A_TIME))
+
+
+async def served_models(connection: AsyncConnection) -> list[tuple[str, str]]:
+    """The version and revision of every model that has answered."""
+    columns = model_versions.c
+    rows = await connection.execute(select(columns.version, columns.revision).distinct())
+    return [(version, revision) for version, revision in rows]

@@ -1,0 +1,271 @@
+"""Export or erase what the service has of a person, and change the key of the log's hashes."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import platform
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+from typer import Option
+
+from core.errors import describe_error
+from core.settings import Settings, get_settings
+from scripts.running import run_command
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from analytics.hash_keys import HashKeys
+    from analytics.privacy.selection import Selection, Selector
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+FAILED, INCOMPLETE = 1, 3
+REDIS_SECONDS = 5.0
+KEYS_AT_A_TIME = 1_000
+
+SubjectOption = Annotated[
+    str | None, Option("--subject", help="a subject of /predict/ab; -: read it from stdin")
+]
+TextOption = Annotated[
+    str | None, Option("--text", help="a text as it was sent; -: read it from stdin")
+]
+PredictionOption = Annotated[str | None, Option("--prediction", help="the id of a prediction")]
+ReasonOption = Annotated[
+    str, Option("--reason", help="the reason, for the log of admin actions; name no person")
+]
+
+
+@app.callback()
+def main() -> None:
+    """Export or erase what the service has of a person, and change the key of the log's hashes."""
+
+
+@app.command()
+def export(
+    subject: SubjectOption = None, text: TextOption = None, prediction: PredictionOption = None
+) -> None:
+    """Print what PostgreSQL has of a subject, a text or a prediction, as one JSON document.
+
+    Exits with 3 if a key is missing by which some rows may be hashed.
+    """
+    # Imported here, so that --help needs no SQLAlchemy.
+    from analytics.privacy.export import export_data
+
+    selector, settings = _selector(subject, text, prediction), get_settings()
+
+    async def run(engine: AsyncEngine, hashes: HashKeys) -> dict[str, Any]:
+        return await export_data(engine, hashes, selector, [settings.ab_salt])
+
+    document = _run(settings, run)
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    _end(unknown_hash_keys=document["unknown_hash_keys"])
+
+
+@app.command()
+def erase(
+    *,
+    subject: SubjectOption = None,
+    text: TextOption = None,
+    prediction: PredictionOption = None,
+    reason: ReasonOption = "",
+    dry_run: Annotated[bool, Option("--dry-run", help="count, and delete nothing")] = False,
+    yes: Annotated[bool, Option("--yes", help="delete without asking")] = False,
+    as_json: Annotated[bool, Option("--json", help="print the counts as JSON")] = False,
+) -> None:
+    """Delete what PostgreSQL and Redis have of a subject, a text or a prediction.
+
+    Lines that still wait in a spool, on any machine, are dropped when they arrive. Counts in
+    rollups stay. Exits with 3 if Redis or a key was missing: the rows that were found are deleted
+    all the same, and cached answers expire after CACHE_TTL_SECONDS.
+    """
+    # Imported here, so that --help needs no SQLAlchemy.
+    from analytics.privacy.erase import Actor, Erasure, find
+    from analytics.privacy.erase import erase as erase_rows
+
+    selector, settings = _selector(subject, text, prediction), get_settings()
+    actor = Actor(_user(), platform.node(), reason)
+
+    async def run(engine: AsyncEngine, hashes: HashKeys) -> tuple[Erasure, int | None]:
+        if dry_run:
+            return (await find(engine, hashes, selector, [settings.ab_salt]))[1], 0
+        found, counts = await erase_rows(engine, hashes, selector, [settings.ab_salt], actor)
+        return counts, await _forget_cached(engine, settings, selector, found)
+
+    if not dry_run and not yes:
+        typer.confirm(f"Delete the data of this {selector.kind} for ever?", abort=True, err=True)
+    counts, cached = _run(settings, run)
+    numbers = {**asdict(counts), "cached_answers": cached}
+    if as_json:
+        typer.echo(json.dumps({"dry_run": dry_run, **numbers}))
+    else:
+        verb = "would be deleted" if dry_run else "are deleted"
+        for name in ("predictions", "labels", "comparisons", "compared_texts", "assignments"):
+            typer.echo(f"{numbers[name]} {name.replace('_', ' ')} {verb}")
+        if not dry_run:
+            typer.echo(f"{cached or 0} cached answers are deleted")
+    if counts.policies_with_an_override:
+        versions = ", ".join(map(str, counts.policies_with_an_override))
+        typer.echo(
+            f"The rollout policies {versions} name this subject in `overrides`. They belong to the "
+            "log of admin actions and stay: remove the override from the active policy",
+            err=True,
+        )
+    _end(unknown_hash_keys=counts.unknown_hash_keys, is_redis_away=cached is None)
+
+
+@app.command()
+def rotate_key(reason: ReasonOption = "") -> None:
+    """Make another key of the log's hashes in PostgreSQL, for new rows and new A/B tests.
+
+    Running tests go on with their key. With LOG_HASH_KEY, put a new key before the others instead.
+    """
+    # Imported here, so that --help needs no SQLAlchemy.
+    from analytics.hash_keys import add_key
+    from analytics.rollups import WRITERS_LOCK
+    from core.admin_log import admin_action
+
+    settings = get_settings()
+    if settings.hash_keys():
+        typer.echo(
+            "LOG_HASH_KEY is set: put a new key before the others there, and restart the service",
+            err=True,
+        )
+        raise typer.Exit(FAILED)
+
+    async def run(engine: AsyncEngine, _hashes: HashKeys) -> int:
+        async with engine.begin() as connection:
+            await connection.execute(WRITERS_LOCK)
+            key = await add_key(connection)
+            await connection.execute(
+                admin_action(
+                    datetime.now(UTC),
+                    author=_user(),
+                    origin=platform.node(),
+                    action="rotate_key",
+                    reason=reason,
+                    details={"hash_key_id": key},
+                )
+            )
+        return key
+
+    typer.echo(f"The log's hashes have the key {_run(settings, run)} from now on")
+
+
+def _user() -> str:
+    """The name of the user; a container's user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.geteuid()}"
+
+
+def _selector(subject: str | None, text: str | None, prediction: str | None) -> Selector:
+    from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
+
+    from analytics.privacy.selection import Selector
+    from core.input_text import Subject, refuse_unusable
+
+    given = [
+        (kind, value)
+        for kind, value in (("subject", subject), ("text", text), ("prediction", prediction))
+        if value is not None
+    ]
+    if len(given) != 1:
+        raise typer.BadParameter("Give one of --subject, --text and --prediction")
+    [(kind, value)] = given
+    if value == "-":
+        value = sys.stdin.read().removesuffix("\n")
+    try:
+        if kind == "prediction":
+            return Selector("prediction", str(UUID(value)))
+        if kind == "text":
+            text_type = Annotated[
+                str, StringConstraints(strip_whitespace=True), AfterValidator(refuse_unusable)
+            ]
+            return Selector("text", TypeAdapter(text_type).validate_python(value))
+        return Selector("subject", TypeAdapter(Subject).validate_python(value))
+    except ValidationError as error:
+        message = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(f"the {kind} cannot have been sent: {message}") from error
+    except ValueError as error:
+        raise typer.BadParameter(f"{value} is no id of a prediction") from error
+
+
+def _run(settings: Settings, run: Callable[[AsyncEngine, HashKeys], Awaitable[Any]]) -> Any:
+    from analytics.hash_keys import HashKeys
+    from core.postgres import DATABASE_FAILURES, create_engine, describe_failure
+
+    async def with_engine() -> Any:
+        # All predictions are read, which takes as long as it takes.
+        engine = create_engine(settings.sqlalchemy_url(), pool_size=1, timeout_seconds=None)
+        try:
+            return await run(engine, HashKeys(settings.hash_keys()))
+        finally:
+            await engine.dispose()
+
+    try:
+        return asyncio.run(with_engine())
+    except DATABASE_FAILURES as error:
+        typer.echo(
+            f"PostgreSQL does not answer, so perhaps not everything is done: "
+            f"{describe_failure(error)}. Run the command again",
+            err=True,
+        )
+        raise typer.Exit(FAILED) from error
+
+
+async def _forget_cached(
+    engine: AsyncEngine, settings: Settings, selector: Selector, found: Selection
+) -> int | None:
+    """Delete the cached answers of the texts; None if Redis is away."""
+    from analytics.privacy.selection import served_models
+    from cache.keys import keys_of
+    from core.redis import REDIS_FAILURES, connect
+
+    async with engine.connect() as connection:
+        models = await served_models(connection)
+    text = selector.value if selector.kind == "text" else None
+    keys = keys_of(models, found.text_hashes, text)
+    if not keys:
+        return 0
+    if settings.redis_url is None:
+        return None
+    redis = connect(settings.redis_connection_url(), timeout_seconds=REDIS_SECONDS)
+    try:
+        deleted = 0
+        for start in range(0, len(keys), KEYS_AT_A_TIME):
+            deleted += int(await redis.delete(*keys[start : start + KEYS_AT_A_TIME]))
+    except REDIS_FAILURES as error:
+        typer.echo(f"Redis does not answer: {describe_error(error)}", err=True)
+        return None
+    finally:
+        await redis.aclose()
+    return deleted
+
+
+def _end(*, unknown_hash_keys: list[int], is_redis_away: bool = False) -> None:
+    """Exit with `INCOMPLETE` if something could not be reached."""
+    if unknown_hash_keys:
+        keys = ", ".join(map(str, unknown_hash_keys))
+        typer.echo(
+            f"The keys {keys} of log_hash_keys are not in LOG_HASH_KEY: rows with their hashes "
+            "were not found. Put them back there and run the command again",
+            err=True,
+        )
+    if is_redis_away:
+        typer.echo("Redis was not reached: cached answers expire after CACHE_TTL_SECONDS", err=True)
+    if unknown_hash_keys or is_redis_away:
+        raise typer.Exit(INCOMPLETE)
+
+
+if __name__ == "__main__":
+    run_command(app)

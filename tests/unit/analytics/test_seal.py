@@ -1,0 +1,145 @@
+"""A spool's lines do not tell the hashes that they hold, and the shipper reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from analytics.log.records import Entry, decode, encode, parts, to_record
+from analytics.log.rejected import REJECTED, put_back
+from analytics.log.seal import FILE, Seal, Seals, SpoolSeal
+from analytics.log.segments import new_segment
+from analytics.log.shipper import Shipper
+from core.types import Assignment, Experiment, ModelVersion, Prediction, Split
+from rollout.bucketing import subject_key
+from tests.integration.predictions import make_prediction
+from tests.unit.fakes import FakeWriter
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+TEST = Experiment(
+    Split("salt", 50.0), ModelVersion("v1", "r1", "fake"), ModelVersion("v2", "r2", "fake")
+)
+
+
+def record(text: str, subject: str | None = None) -> Prediction:
+    made = to_record(make_prediction(text), "hash")
+    if subject is not None:
+        made = replace(made, assignment=Assignment(TEST, subject_key(subject, "salt")))
+    return made
+
+
+def sealed_line(seal: Seal, *records: Prediction) -> bytes:
+    return encode(Entry(seal.apply(records), seal=seal.id))
+
+
+def forms(digest: bytes) -> list[bytes]:
+    """The ways in which a digest may stand in a file."""
+    return [digest, digest.hex().encode(), base64.b64encode(digest)]
+
+
+@given(TEXTS, TEXTS, st.binary(min_size=32, max_size=32))
+def test_no_line_holds_a_hash_that_can_be_guessed(text: str, subject: str, key: bytes) -> None:
+    seal, made = Seal(key), record(text, subject)
+    line = sealed_line(seal, made)
+    for digest in (hashlib.sha256(text.encode()).digest(), subject_key(subject, "salt")):
+        assert not any(form in line for form in forms(digest))
+    assert seal.apply(decode(line).predictions) == (made,)
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32])
+def test_a_digest_of_any_length_is_opened_as_it_was(length: int) -> None:
+    seal, made = Seal(bytes(32)), replace(record("a"), text_sha256=bytes(range(length)))
+    assert seal.apply(seal.apply([made])) == (made,)
+
+
+def test_equal_texts_do_not_look_alike() -> None:
+    first, second = Seal(bytes(32)).apply([record("good"), record("good")])
+    assert first.text_sha256 != second.text_sha256
+
+
+def test_parts_of_an_entry_can_be_opened() -> None:
+    seal = Seal(bytes(32))
+    entry = Entry(seal.apply([record("a"), record("b")]), seal=seal.id)
+    assert [part.seal for part in parts(entry)] == [seal.id] * 2
+
+
+def test_key_is_made_once_and_is_private(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    with ThreadPoolExecutor(8) as threads:
+        seals = list(threads.map(lambda _: SpoolSeal(spool).current.id, range(8)))
+    file = tmp_path / FILE
+    again = SpoolSeal(spool).current
+    assert set(seals) == {again.id}
+    assert file.read_bytes() == again.key
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_key_that_was_deleted_is_written_again(tmp_path: Path) -> None:
+    seal = SpoolSeal(tmp_path / "spool")
+    before = seal.current
+    (tmp_path / FILE).unlink()
+    seal.keep()
+    assert seal.current is before
+    assert (tmp_path / FILE).read_bytes() == before.key
+
+
+def test_key_of_another_process_is_taken(tmp_path: Path) -> None:
+    seal = SpoolSeal(tmp_path / "spool")
+    (tmp_path / FILE).write_bytes(bytes(32))
+    seal.keep()
+    assert seal.current.id == Seal(bytes(32)).id
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_file_that_is_no_key_ends_no_start(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    seal = SpoolSeal(tmp_path / "spool")
+    # Its lines are set aside, and this process goes on.
+    assert not Seals(tmp_path / "spool").can_open(Entry(seal=seal.current.id))
+
+
+async def ship(folder: Path, writer: FakeWriter) -> None:
+    stopping = asyncio.Event()
+    stopping.set()
+    await Shipper(folder, writer, poll_seconds=0.01).run(stopping)
+
+
+async def test_lines_of_both_forms_are_shipped(tmp_path: Path) -> None:
+    folder, writer = tmp_path / "spool", FakeWriter()
+    folder.mkdir()
+    old, new = record("old", "ana"), record("new", "ana")
+    seal = SpoolSeal(folder).current
+    lines = encode(Entry((old,))) + sealed_line(seal, new)
+    new_segment(folder, old.created_at).write_bytes(lines)
+    await ship(folder, writer)
+    assert writer.taken == [old, new]
+
+
+async def test_lines_without_their_key_wait_until_it_is_back(tmp_path: Path) -> None:
+    folder, writer = tmp_path / "spool", FakeWriter()
+    folder.mkdir()
+    lost, known, plain = record("lost"), record("known"), record("plain")
+    new_segment(folder, lost.created_at).write_bytes(
+        sealed_line(Seal(b"\x01" * 32), lost)
+        + sealed_line(SpoolSeal(folder).current, known)
+        + encode(Entry((plain,)))
+    )
+    await ship(folder, writer)
+    assert writer.taken == [known, plain]
+    [row] = (folder / REJECTED).read_text().splitlines()
+    assert json.loads(row)["reason"] == f"{FILE} beside the spool has not its key"
+    (tmp_path / FILE).write_bytes(b"\x01" * 32)
+    assert put_back(folder).lines == 1
+    await ship(folder, writer)
+    assert writer.taken == [known, plain, lost]
