@@ -25,6 +25,7 @@ from analytics.log.writer import LogWriter
 from core.postgres import create_engine
 from core.settings import SettingsError, get_settings
 from core.types import (
+    ARM_GROUPS,
     VERSIONS,
     Assignment,
     Comparison,
@@ -37,7 +38,7 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.bucketing import assign, subject_key
+from rollout.bucketing import arm_group, assign, subject_key
 
 # Of a day's traffic, the share of each hour in UTC: two peaks, and a quiet night.
 _HOURLY = np.array([2, 1, 1, 1, 1, 2, 3, 5, 7, 8, 8, 7, 6, 7, 8, 8, 7, 6, 6, 7, 7, 5, 4, 3], float)
@@ -175,6 +176,13 @@ def _times(
     return result
 
 
+def _group(endpoint: Endpoint, text: int, assignment: Assignment | None) -> int | None:
+    """The group of a text whose version the policy chose."""
+    if assignment is not None:
+        return arm_group(assignment.subject_key)
+    return text % ARM_GROUPS if endpoint == "/predict" else None
+
+
 def made_up(
     times: Sequence[datetime],
     total: int,
@@ -232,6 +240,7 @@ def made_up(
             text_characters=len(text),
             text=text,
             assignment=assignment,
+            arm_group=_group(endpoint, texts[row], assignment),
         )
         made.append(prediction)
         return prediction

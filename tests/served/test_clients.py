@@ -23,6 +23,9 @@ GENERATOR = """literal_enums: true
 content_type_overrides:
   text/csv: application/octet-stream
   application/jsonlines: application/octet-stream
+  application/vnd.apache.parquet: application/octet-stream
+  application/x-ndjson: application/octet-stream
+  text/tab-separated-values: application/octet-stream
 """
 STRICT = """[mypy]
 strict = true

@@ -209,6 +209,7 @@ def test_engine_that_was_the_fastest_and_cannot_be_loaded_is_skipped(
     assert "skipping onnxruntime-int8: " in caplog.text
 
 
+@pytest.mark.alone
 async def test_runner_measures_once_and_keeps_the_figures(
     model: SavedModel, settings: Settings
 ) -> None:
