@@ -27,8 +27,8 @@ DESCRIPTION = (
 # In the order in which /docs shows them.
 TAGS = {
     "predictions": "Classify texts, and send their true labels.",
-    "jobs": "Score files in the background.",
     "analytics": "Read what was predicted, and which version is better.",
+    "jobs": "Score files in the background.",
     "operations": "Health, models, cache and limits.",
     "admin": "Change the rollout, and read the keys.",
     "open inference": "For clients of the Open Inference Protocol V2.",
