@@ -261,8 +261,9 @@ class Settings(BaseSettings):
         """
         if self.database_url is None:
             raise MissingSetting(
-                "DATABASE_URL is not set, and there is no private PostgreSQL as `make serve` "
-                "starts it. Set it to postgresql://user:password@host/db"
+                "DATABASE_URL is not set, and a private PostgreSQL, as `make serve` starts it, is "
+                "not looked for. Set it to postgresql://user:password@host/db, as the service has "
+                "it; docs/privacy.md has the URL of a private one"
             )
         return asyncpg_url(self.database_url.get_secret_value())
 

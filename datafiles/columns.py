@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from datafiles.chunks import InvalidInput
@@ -29,7 +30,8 @@ def require_distinct(names: Sequence[str]) -> None:
     Raises:
         InvalidInput: two have.
     """
-    repeated = next((name for name in names if names.count(name) > 1), None)
+    counts = Counter(names)
+    repeated = next((name for name in names if counts[name] > 1), None)
     if repeated is not None:
         found = [index for index, name in enumerate(names) if name == repeated]
         raise InvalidInput(f"{_several(repeated, found)}; rename them, or choose columns", "--id")

@@ -53,8 +53,10 @@ LEASE_SECONDS = 5.0
 _KEY = re.compile(rb'(?P<quote>"?)(?P<key>[!#-+\--\[\]-~]{1,255})(?P=quote)')
 _HEADER = KEY_HEADER.lower().encode()
 _RESULT_HEADER = RESULT_HEADER.lower().encode()
-# Headers that decide how a body is read or answered.
-_FINGERPRINT_HEADERS = frozenset({b"accept", b"content-type", b"inference-header-content-length"})
+# Headers that decide how a body is read or answered, and whether the answer is recorded.
+_FINGERPRINT_HEADERS = frozenset(
+    {b"accept", b"content-type", b"inference-header-content-length", b"x-sentiment-source"}
+)
 # After these, the log or the database may hold the request.
 _MAY_BE_RECORDED = (LogUnavailable, DeadlineExceeded, DatabaseUnavailable)
 

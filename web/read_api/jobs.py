@@ -143,7 +143,10 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         if stored is None:
             await asyncio.to_thread(_check_number, parts().jobs, context.caller)
             await _store(parts(), request, job)
-            stored = await asyncio.to_thread(parts().jobs.find, str(job.id))
+            # Another request with the same key may have stored its job first.
+            stored = await asyncio.to_thread(_find_same, parts().jobs, job)
+            if stored is None:
+                raise JobNotFound
         response.headers["location"] = f"jobs/{job.id}"
         return JobReply.of(await asyncio.to_thread(stored.report))
 

@@ -191,6 +191,21 @@ async def test_upload_repeated_with_its_idempotency_key_is_the_same_job(
     assert (again.json()["id"], again.json()["state"]) == (job, "done")
 
 
+async def test_other_parameters_with_the_same_key_at_once_are_422(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    headers = CSV | {"Idempotency-Key": "at-once"}
+    replies = await asyncio.gather(
+        *[
+            client.post("/jobs", content=ROWS, headers=headers, params={"limit": str(limit)})
+            for limit in (1, 2)
+        ]
+    )
+    assert sorted(reply.status_code for reply in replies) == [201, 422]
+    service.v1.gate.set()
+
+
 async def test_job_is_seen_by_its_key_and_by_admins_alone(
     service: JobService, client: httpx.AsyncClient
 ) -> None:

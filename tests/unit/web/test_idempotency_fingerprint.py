@@ -26,3 +26,13 @@ def test_fingerprint_of_a_body_needs_the_key_of_its_request(text: str) -> None:
         assert first.fingerprint not in {plain.digest(), with_header.digest()}
         assert first.fingerprint == request(b"a key", body).fingerprint
         assert first.fingerprint != request(b"another key", body).fingerprint
+
+
+def test_trial_is_another_request_than_what_is_recorded() -> None:
+    def sent(*headers: tuple[bytes, bytes]) -> KeyedRequest:
+        scope = {"type": "http", "path": "/predict", "headers": headers}
+        return KeyedRequest.of(scope, b"key", b"")
+
+    trial = sent((b"x-sentiment-source", b"playground"))
+    assert trial.digest == sent().digest
+    assert trial.fingerprint != sent().fingerprint
