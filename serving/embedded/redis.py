@@ -88,6 +88,8 @@ def _start(program: Program, folder: Path, path: Path, max_memory: str) -> subpr
         "maxmemory": max_memory,
         "maxmemory-policy": "allkeys-lru",
         "save": "300 1",
+        # A snapshot that cannot be written keeps no server of a dead owner alive.
+        "shutdown-on-sigterm": "force",
     }
     log = folder / "valkey.log"
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]

@@ -214,6 +214,16 @@ def test_servers_of_another_process_are_refused_by_name(
     assert all(server.is_running() for server in servers)
 
 
+def test_servers_whose_folders_are_gone_end_with_their_owner(
+    tmp_path: Path, owner: subprocess.Popen[str]
+) -> None:
+    """A Redis that cannot save its snapshot, as on a full disk, would refuse to end."""
+    servers = psutil.Process(owner.pid).children()
+    shutil.rmtree(tmp_path / "redis")
+    owner.kill()
+    wait_until(lambda: not any(server.is_running() for server in servers), 15)
+
+
 def test_postgres_that_an_earlier_version_left_is_stopped(tmp_path: Path) -> None:
     """The earlier version's server did not end with a killed launcher."""
     folder = tmp_path / "postgres"
