@@ -17,7 +17,10 @@ def text_digest(text: str) -> bytes:
 
 
 def subject_digest(subject: str, salt: str) -> bytes:
-    """A pseudonym of a subject for the tests of one salt; it chooses the subject's bucket too."""
+    """A pseudonym of a subject for the tests of one salt: 32 bytes; it chooses the bucket too.
+
+    It depends on no key of the log's hashes, so that another key assigns nobody anew.
+    """
     return hashlib.sha256(f"{salt}\x00{subject}".encode()).digest()
 
 

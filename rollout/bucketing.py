@@ -35,7 +35,7 @@ def assign_subject(
     `new_key` gives its key. A subject with an override takes part in no experiment.
     """
     split = Split(policy.salt, policy.ab_weights.v2)
-    key = new_key() if subject is None else subject_key(subject, split.salt)
+    key = new_key() if subject is None else subject_digest(subject, split.salt)
     if subject is not None and (override := policy.overrides.get(subject)) is not None:
         return Bucket(override, key, None)
     return Bucket(assign(key, split.v2_percent), key, split)
@@ -62,14 +62,6 @@ def arm_group(key: bytes) -> int:
 def text_group(policy: RolloutPolicy, text: str) -> int:
     """The group of a text of /predict or of shadow traffic."""
     return arm_group(_text_key(text, policy.salt))
-
-
-def subject_key(subject: str, salt: str) -> bytes:
-    """A pseudonym of a subject for one test: 32 bytes.
-
-    It depends on no key of the log's hashes, so that another key assigns nobody anew.
-    """
-    return subject_digest(subject, salt)
 
 
 def assign(key: bytes, v2_percent: float) -> Version:

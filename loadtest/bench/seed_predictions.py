@@ -22,6 +22,7 @@ from analytics.feedback.store import store_labels
 from analytics.log.records import ComparisonRecord, to_record
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS
 from analytics.log.writer import LogWriter
+from core.keyed_hash import subject_digest
 from core.postgres import create_engine
 from core.settings import SettingsError, get_settings
 from core.types import (
@@ -38,7 +39,7 @@ from core.types import (
     Version,
 )
 from core.uuid7 import new_id
-from rollout.bucketing import arm_group, assign, subject_key
+from rollout.bucketing import arm_group, assign
 
 # Of a day's traffic, the share of each hour in UTC: two peaks, and a quiet night.
 _HOURLY = np.array([2, 1, 1, 1, 1, 2, 3, 5, 7, 8, 8, 7, 6, 7, 8, 8, 7, 6, 6, 7, 7, 5, 4, 3], float)
@@ -259,7 +260,7 @@ def made_up(
             comparison_id = new_id(times[row], draw.getrandbits)
             comparisons.append(Comparison(comparison_id, times[row], first, other))
         elif endpoint == "/predict/ab":
-            key = subject_key(str(subjects[row]), experiment.split.salt)
+            key = subject_digest(str(subjects[row]), experiment.split.salt)
             version = assign(key, experiment.split.v2_percent)
             assignment = Assignment(experiment, key)
             first = predict(row, endpoint, version, truth, difficulty, assignment=assignment)

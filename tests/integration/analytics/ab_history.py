@@ -16,6 +16,7 @@ from analytics.ab.report import AbTest, ab_test
 from analytics.feedback.store import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
+from core.keyed_hash import subject_digest
 from core.types import (
     SENTIMENTS,
     VERSIONS,
@@ -28,7 +29,7 @@ from core.types import (
     Split,
 )
 from core.uuid7 import new_id
-from rollout.bucketing import assign, subject_key
+from rollout.bucketing import assign
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 START = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
@@ -83,7 +84,7 @@ class History:
         self, subject: str, of: Experiment | None = None, at: datetime | None = None
     ) -> Prediction:
         of = of or experiment()
-        key = subject_key(subject, of.split.salt)
+        key = subject_digest(subject, of.split.salt)
         made = make_prediction(
             version=assign(key, of.split.v2_percent), created_at=at or self.moment(),
             endpoint="/predict/ab", latency_ms=self.numbers.lognormvariate(2, 1),

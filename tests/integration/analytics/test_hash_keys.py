@@ -16,9 +16,9 @@ from analytics.hash_conversion import HashConversion
 from analytics.hash_keys import FIRST_KEY, HashKeys, add_key
 from analytics.log.records import ComparisonRecord, to_record
 from analytics.log.writer import LogWriter
+from core.keyed_hash import subject_digest
 from core.types import Comparison, Prediction, Sentiment
 from core.uuid7 import new_id
-from rollout.bucketing import subject_key
 from tests.integration.analytics.ab_history import START, History, give, reply
 from tests.integration.predictions import PredictionWriter, make_prediction
 
@@ -99,7 +99,7 @@ async def stored_values(engine: AsyncEngine) -> bytes:
 
 
 def plain_digests() -> list[bytes]:
-    return [*map(digest, TEXTS), *(subject_key(subject, "salt") for subject in SUBJECTS)]
+    return [*map(digest, TEXTS), *(subject_digest(subject, "salt") for subject in SUBJECTS)]
 
 
 async def test_no_plain_hash_is_in_the_database(engine: AsyncEngine) -> None:
@@ -176,15 +176,15 @@ async def test_earlier_release_writes_beside_this_one(engine: AsyncEngine) -> No
         "INSERT INTO assignments (experiment_id, subject_key, version, first_seen)"
         " SELECT id, :key, 'v1', now() FROM experiments ON CONFLICT DO NOTHING"
     )
-    assert await run(engine, insert_subject, key=subject_key("ana", "salt")) == 0
-    assert await run(engine, insert_subject, key=subject_key("ben", "salt")) == 1
+    assert await run(engine, insert_subject, key=subject_digest("ana", "salt")) == 0
+    assert await run(engine, insert_subject, key=subject_digest("ben", "salt")) == 1
     insert_prediction = (
         "INSERT INTO predictions SELECT :id, created_at, model_version_id, endpoint, sentiment,"
         " confidence, score_negative, score_neutral, score_positive, latency_ms, cache_hit,"
         " truncated, token_count, text_characters, :text, NULL, experiment_id, :subject"
         " FROM predictions WHERE experiment_id IS NOT NULL LIMIT 1"
     )
-    new = {"text": digest("new"), "subject": subject_key("ben", "salt")}
+    new = {"text": digest("new"), "subject": subject_digest("ben", "salt")}
     assert await run(engine, insert_prediction, id=new_id(START + timedelta(hours=1)), **new) == 1
     # This release finds what that one wrote.
     await history(["known", "new"], ["ana", "ben"], hour=2).write(engine)
@@ -201,7 +201,7 @@ async def test_rows_that_an_earlier_release_left_are_keyed_when_it_writes_again(
     engine: AsyncEngine,
 ) -> None:
     await history(["known"], ["ana"]).write(engine)
-    await take_keys_away(engine, [digest("known"), subject_key("ana", "salt")])
+    await take_keys_away(engine, [digest("known"), subject_digest("ana", "salt")])
     again = (
         "INSERT INTO compared_texts SELECT text_key, v1_model_version_id, v2_model_version_id,"
         " now(), v1_sentiment, v2_sentiment, 0 FROM compared_texts ON CONFLICT DO NOTHING"

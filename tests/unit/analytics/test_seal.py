@@ -20,8 +20,8 @@ from analytics.log.rejected import REJECTED, put_back
 from analytics.log.seal import FILE, Seal, Seals, SpoolSeal
 from analytics.log.segments import new_segment
 from analytics.log.shipper import Shipper
+from core.keyed_hash import subject_digest
 from core.types import Assignment, Experiment, ModelVersion, Prediction, Split
-from rollout.bucketing import subject_key
 from tests.integration.predictions import make_prediction
 from tests.unit.fakes import FakeWriter
 
@@ -34,7 +34,7 @@ TEST = Experiment(
 def record(text: str, subject: str | None = None) -> Prediction:
     made = to_record(make_prediction(text), "hash")
     if subject is not None:
-        made = replace(made, assignment=Assignment(TEST, subject_key(subject, "salt")))
+        made = replace(made, assignment=Assignment(TEST, subject_digest(subject, "salt")))
     return made
 
 
@@ -51,7 +51,7 @@ def forms(digest: bytes) -> list[bytes]:
 def test_no_line_holds_a_hash_that_can_be_guessed(text: str, subject: str, key: bytes) -> None:
     seal, made = Seal(key), record(text, subject)
     line = sealed_line(seal, made)
-    for digest in (hashlib.sha256(text.encode()).digest(), subject_key(subject, "salt")):
+    for digest in (hashlib.sha256(text.encode()).digest(), subject_digest(subject, "salt")):
         assert not any(form in line for form in forms(digest))
     assert seal.apply(decode(line).predictions) == (made,)
 

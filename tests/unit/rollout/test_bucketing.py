@@ -7,15 +7,16 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.keyed_hash import subject_digest
 from core.types import Version
-from rollout.bucketing import assign, new_subject_key, subject_key
+from rollout.bucketing import assign, new_subject_key
 
 # Five standard deviations of a binomial count: fails by chance less than once in a million.
 SIGMAS = 5
 
 
 def assign_version(subject: str | None, *, v2_percent: float, salt: str) -> Version:
-    key = new_subject_key() if subject is None else subject_key(subject, salt)
+    key = new_subject_key() if subject is None else subject_digest(subject, salt)
     return assign(key, v2_percent)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from core import request_context
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.keyed_hash import subject_digest
 from core.repeatable import Repeatable
 from core.request_context import RequestContext, enter
 from core.types import (
@@ -24,7 +25,7 @@ from core.types import (
     Version,
 )
 from core.uuid7 import time_of
-from rollout.bucketing import assign, subject_key
+from rollout.bucketing import assign
 from rollout.policy import RolloutPolicy, Weights
 from tests.unit.fakes import Setup, classification, counter
 
@@ -176,7 +177,7 @@ async def test_try_that_another_version_answers_has_the_same_id(setup: Setup) ->
 
 
 async def test_no_test_is_recorded_while_there_is_only_one_version(setup: Setup) -> None:
-    [alone] = [n for n in range(50) if assign(subject_key(str(n), "salt"), 50) == "v1"][:1]
+    [alone] = [n for n in range(50) if assign(subject_digest(str(n), "salt"), 50) == "v1"][:1]
     setup.v2.starting = True
     prediction = await setup.path.predict_ab("text", str(alone))
     assert (prediction.version, prediction.assignment) == ("v1", None)
