@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 VERSIONS = ("1.0", "1.1")
 _SCHEMES = (b"http", b"https")
+# Of two, a proxy in front may have checked the other one.
+_ONCE = (b"authorization", b"content-type", b"idempotency-key")
 
 Header = tuple[bytes, bytes]
 
@@ -22,8 +24,8 @@ def check_head(version: str, target: bytes, headers: Collection[Header]) -> None
     """Refuse a head that a proxy in front may have read in another way.
 
     Raises:
-        RefusedHead: the version is another one, the target has a fragment, or HTTP/1.0 has a
-            Transfer-Encoding (RFC 9112, 6.1).
+        RefusedHead: the version is another one, the target has a fragment, HTTP/1.0 has a
+            Transfer-Encoding (RFC 9112, 6.1), or a header that has one value comes twice.
     """
     if version not in VERSIONS:
         # The parser takes a line without a version for HTTP/0.9.
@@ -34,6 +36,10 @@ def check_head(version: str, target: bytes, headers: Collection[Header]) -> None
         raise RefusedHead(400, "The target of a request has no fragment")
     if version == "1.0" and any(name == b"transfer-encoding" for name, _ in headers):
         raise RefusedHead(400, "HTTP/1.0 has no Transfer-Encoding")
+    names = [name for name, _ in headers]
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise RefusedHead(400, f"A request has {name.decode().title()} once")
 
 
 def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:

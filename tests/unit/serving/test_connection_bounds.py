@@ -394,6 +394,11 @@ async def test_request_line_is_answered_or_ends_the_connection(
         (b"Transfer-Encoding: chunked\r\nContent-Length: 2", 400),
         (b"Transfer-Encoding: \x0bchunked", 400),
         (b"Transfer-Encoding:", 400),
+        # A proxy may have checked the one that is not read here.
+        (b"Authorization: Bearer a\r\nAuthorization: Bearer b", 400),
+        (b"Authorization: Bearer a\r\nauthorization: Bearer a", 400),
+        (b"Content-Type: text/plain\r\nContent-Type: application/json", 400),
+        (b"Idempotency-Key: a\r\nIdempotency-Key: b", 400),
     ],
 )
 async def test_ambiguous_header_ends_the_connection(site: Site, lines: bytes, status: int) -> None:
