@@ -1,7 +1,8 @@
-"""Garbage collection in a serving process."""
+"""Garbage collection and freed memory in a serving process."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 
 
@@ -12,3 +13,15 @@ def freeze_gc() -> None:
     objects in an API process, which block every request for 90 ms.
     """
     gc.freeze()
+
+
+def collect_and_return() -> None:
+    """Collect garbage, and return what the allocator holds free to the machine.
+
+    Loading a model frees the copies of its weights that compiling took: 26 MiB of the starter's,
+    which the allocator of glibc keeps. Others have no such call.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import bentoml
 from bentoml.exceptions import NotFound
 
-from core.gc import freeze_gc
+from core.gc import collect_and_return, freeze_gc
 from core.heartbeat import heartbeat
 from core.setting_checks import settings_for_serving
 from core.settings import Settings
@@ -62,6 +62,7 @@ class SentimentRunner:
         _answers[self.version] = answers_of(self, lambda: slot.batcher)
         start_runner_series(self.version)
         heartbeat.watch_compute(self._slot.progress)
+        collect_and_return()
         freeze_gc()
 
     @bentoml.on_startup

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from bentoml.exceptions import NotFound
 
 from core import metrics
 from core.background import run_in_background
+from core.gc import collect_and_return
 from core.heartbeat import Work
 from core.settings import Settings
 from core.types import DesiredModel, EngineName, RunnerDescription, Version
@@ -152,7 +152,7 @@ class Slot:
         logger.info("%s: %s serves on %s", self._version, tag, engine)
         await asyncio.to_thread(previous.drain)
         del previous
-        gc.collect()
+        collect_and_return()
 
     async def _change(self, desired: DesiredModel) -> None:
         tag = desired.tag or self._configured
@@ -177,7 +177,7 @@ class Slot:
             finally:
                 await asyncio.to_thread(previous.drain)
                 del previous
-                gc.collect()
+                collect_and_return()
 
     def _log_refusal(self, tag: str, error: Exception) -> str:
         """Log why a model is refused; returns the part that is safe to show."""
