@@ -137,8 +137,6 @@ ROUTES = (
                 "/",
                 "/dashboard",
                 "/dashboard/",
-                "/label",
-                "/label/",
                 "/docs",
                 "/docs/",
                 "/static_content/",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, text
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics import sql
@@ -23,7 +23,7 @@ from core.uuid7 import id_range
 from stats.histogram import TOKEN_COUNT, Counts
 
 DRAW_SIZE = 100
-# Further draws wait, so that a labelled text stands for more than those of a few seconds.
+# After a draw from a large pool, so that labels are not spent on the predictions of a few seconds.
 SPACING = timedelta(minutes=5)
 POOL_ROWS = 20_000
 # The shipper has stored a prediction of this age, unless PostgreSQL was away.
@@ -38,6 +38,12 @@ _FEWEST_BEFORE, _FEWEST_NOW = 500, 5
 # `predictions.token_count` is a SMALLINT.
 _MAX_TOKENS = 32_767
 
+_LAST = (
+    select(review_draws.c.drawn_at, review_draws.c.until, review_draws.c.pool)
+    .where(review_draws.c.version == bindparam("version"))
+    .order_by(review_draws.c.until.desc())
+    .limit(1)
+)
 _DRAW = sql.load("draw_review")
 # The plan of a pool of unknown size would read all comparisons of the log.
 _NO_HASH_JOIN = text("SET LOCAL enable_hashjoin = off")
@@ -68,23 +74,18 @@ class ReviewDraws:
         """
         until = min(span.until, now - SETTLED)
         async with reading(self._engine) as connection:
-            last, drawn_until = (
-                await connection.execute(
-                    select(func.max(review_draws.c.drawn_at), func.max(review_draws.c.until)).where(
-                        review_draws.c.version == version
-                    )
-                )
-            ).one()
-        since = span.since if drawn_until is None else max(span.since, drawn_until)
-        if since >= until or (last is not None and now - last < self._spacing):
+            last = (await connection.execute(_LAST, {"version": version})).one_or_none()
+        since = span.since if last is None else max(span.since, last.until)
+        # A smaller pool was drawn whole, so nothing is wasted by drawing again at once.
+        waits = last is not None and last.pool >= self._size
+        if since >= until or (last and waits and now - last.drawn_at < self._spacing):
             return 0
         unusual = await self._unusual(Scope(TimeRange(since, until), version))
         async with reading(self._engine, "insert") as connection, connection.begin():
             # Also the lock of draws: the second of two at a time finds that nothing is left.
             await connection.execute(WRITERS_LOCK)
-            newer = select(func.max(review_draws.c.until)).where(review_draws.c.version == version)
-            drawn_until = (await connection.execute(newer)).scalar_one()
-            since = since if drawn_until is None else max(since, drawn_until)
+            last = (await connection.execute(_LAST, {"version": version})).one_or_none()
+            since = since if last is None else max(since, last.until)
             if since >= until:
                 return 0
             low, high = id_range(since, until)

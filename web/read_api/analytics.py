@@ -157,8 +157,9 @@ def analytics_router(reader: Callable[[], Reader], draws: Callable[[], ReviewDra
     ) -> ReviewQueue | Response:
         """What to label next: predictions that were chosen with known probabilities, and why.
 
-        If few are left, more are drawn, five minutes after the draw before at the earliest. A label
-        that /feedback gets for one of them counts with its weight.
+        If few are left, more are drawn from what no draw has seen; after a draw from more than a
+        hundred predictions that takes five minutes. A label that /feedback gets for one of them
+        counts with its weight.
         """
         reply = await review_queue(
             reader(),

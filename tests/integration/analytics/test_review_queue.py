@@ -126,7 +126,10 @@ async def test_prediction_has_one_chance_however_often_is_asked(
     [item] = (await ask(engine, draws, NOW + timedelta(minutes=6))).items
     assert item.probability == 1
     assert item.created_at == NOW + timedelta(seconds=60)
-    assert (await rows(engine, "SELECT count(*) FROM review_draws"))[0][0] == 2
+    # A pool that was drawn whole is followed by another at once.
+    await PredictionWriter(engine).write([made_at(-365)])
+    assert len((await ask(engine, draws, NOW + timedelta(minutes=7))).items) == 2
+    assert (await rows(engine, "SELECT count(*) FROM review_draws"))[0][0] == 3
 
 
 async def test_limit_of_zero_counts_and_draws_nothing(
