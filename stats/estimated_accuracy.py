@@ -24,7 +24,7 @@ LABELS_PER_KNOT = 10
 class ConfidenceBin:
     """Predictions of one confidence bin, with or without labels."""
 
-    count: int
+    count: float
     confidence_sum: float
 
 
@@ -88,7 +88,7 @@ def estimate_accuracy(
     reach = Z_95 * math.hypot(sampling, calibration)
     known = {number for number, part in reference.items() if part.count}
     return EstimatedAccuracy(
-        count=total,
+        count=int(total),
         labelled_count=sum(part.number for part in reference.values()),
         accuracy=accuracy,
         low=max(accuracy - reach, 0.0),

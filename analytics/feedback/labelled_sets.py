@@ -162,10 +162,10 @@ async def _predictions_of(
     connection: AsyncConnection, hashes: HashKeys, texts: Sequence[str], span: TimeRange
 ) -> Mapping[str, list[UUID]]:
     """The predictions of each text in the range, by its hash of any key or by the text itself."""
-    text_of = {}
-    for text in texts:
-        digest = text_digest(text)
-        text_of |= dict.fromkeys([digest, *hashes.all_hashes([digest])], text)
+    text_of: dict[bytes, str] = {}
+    for words in texts:
+        digest = text_digest(words)
+        text_of |= dict.fromkeys([digest, *hashes.all_hashes([digest])], words)
     low, high = id_range(span.since, span.until)
     columns = predictions.c
     statement = select(columns.id, columns.text_sha256, columns.text).where(
@@ -175,7 +175,7 @@ async def _predictions_of(
     found: dict[str, list[UUID]] = defaultdict(list)
     rows = await connection.stream(statement, execution_options={"yield_per": _ROWS_AT_A_TIME})
     async for row in rows:
-        text = row.text if row.text in wanted else text_of.get(row.text_sha256)
-        if text is not None and span.since <= time_of(row.id) < span.until:
-            found[text].append(row.id)
+        known = row.text if row.text in wanted else text_of.get(row.text_sha256)
+        if known is not None and span.since <= time_of(row.id) < span.until:
+            found[known].append(row.id)
     return found
