@@ -88,6 +88,7 @@ def test_texts_are_labelled_skipped_and_labelled_again_by_keys(
     page.get_by_role("button", name="skip").focus()
     page.keyboard.press("Enter")
     expect(told).to_have_text("Skipped.")
+    expect(page.locator(":focus")).to_have_text("S skip")
     assert page.title() == "Label"
     assert not [url for url in seen.requests if key in url or other in url]
     assert {url.partition("/dashboard")[0].partition("/analytics")[0] for url in seen.requests} <= {

@@ -55,9 +55,9 @@ async function attempt(work) {
 
 function show() {
   const [item] = items;
-  // The buttons are replaced; who tabs through them goes on with the first.
-  const isInside = $("answers").contains(document.activeElement);
-  if (isInside) setTimeout(() => $("answers").querySelector("button")?.focus());
+  // The buttons are replaced; who tabs through them stays on the one that was pressed.
+  const word = $("answers").contains(document.activeElement) ? document.activeElement.textContent : null;
+  if (word) setTimeout(() => [...$("answers").children].find((one) => one.textContent === word)?.focus());
   const done = past.filter((one) => one.label).length;
   $("status").textContent = `${count(waiting)} waiting, ${plural(done, "label")} given here`;
   if (!item) {
