@@ -15,7 +15,7 @@ from analytics.feedback.labelled_sets import COLUMNS, import_labels, labelled_ro
 from analytics.feedback.store import FeedbackStore
 from analytics.hash_keys import HashKeys
 from analytics.time_range import TimeRange
-from core.types import Prediction
+from core.types import Prediction, Sentiment
 from datafiles.chunks import InvalidInput
 from datafiles.formats import Format, Input
 from datafiles.row_writer import write_rows
@@ -51,7 +51,8 @@ async def test_exported_labels_come_back_exactly(
     engine: AsyncEngine, made: list[Prediction], tmp_path: Path, format_: Format
 ) -> None:
     store = FeedbackStore(engine, tmp_path)
-    for prediction, label in zip(made, ("negative", "positive", "neutral"), strict=False):
+    labels_given: tuple[Sentiment, ...] = ("negative", "positive", "neutral")
+    for prediction, label in zip(made, labels_given, strict=False):
         await store.add(prediction.id, label)
     await store.add(made[0].id, "positive")
     before = await exported(engine)
