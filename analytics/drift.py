@@ -22,7 +22,7 @@ from analytics.summary import sentiment_counts
 from analytics.time_range import TimeRange
 from core.types import Version
 from stats.histogram import CONFIDENCE, Counts, merged
-from stats.outcomes import LabelledBin, Profile
+from stats.outcomes import Profile
 from stats.results import EstimatedAccuracy, FeatureDrift
 
 _MEASURES: tuple[MeasureName, ...] = ("confidence", "text_characters", "token_count")
@@ -86,7 +86,7 @@ def _compare(
     for version, bins in labels.items():
         estimate = estimate_accuracy(
             {
-                number: LabelledBin(part.count, part.count * middle(number), part.correct)
+                number: replace(part, confidence_sum=part.count * middle(number))
                 for number, part in bins.items()
             },
             {

@@ -23,6 +23,8 @@ from analytics.tables import (
     comparisons,
     failures,
     feedback,
+    review_draws,
+    review_items,
 )
 from core.uuid7 import first_id
 
@@ -88,6 +90,8 @@ _DELETE_DAY = [
     _delete(comparisons.c.v1_prediction_id, "first_id", "end_id"),
     _delete(comparisons.c.v2_prediction_id, "first_id", "end_id"),
     _delete(feedback.c.prediction_id, "first_id", "end_id"),
+    _delete(review_items.c.prediction_id, "first_id", "end_id"),
+    _delete(review_draws.c.until, "start", "end"),
     _delete(failures.c.id, "first_id", "end_id"),
     _delete(assignments.c.first_seen, "start", "end"),
     _delete(compared_texts.c.first_compared, "start", "end"),

@@ -31,12 +31,14 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from analytics.rollups import BINS, ENTROPY, MeasureName
 from analytics.shape import AnySelect, Ends, Shape
 from analytics.tables import (
+    WEIGHT_SUMS,
     failure_rollups,
     failures,
     feedback,
     label_rollups,
     model_versions,
     predictions,
+    review_items,
     rollups,
 )
 from core.types import SENTIMENTS
@@ -175,9 +177,11 @@ def histogram_rows(shape: Shape, measure: MeasureName) -> Subquery:
 def labels(shape: Shape) -> Subquery:
     """How many of the predictions with a true label are right; the latest label counts.
 
-    Its columns are version, revision, time, confidence_bin, labelled, correct, confidence_sum.
+    Its columns are version, revision, time, confidence_bin and, of ordinary labels, labelled,
+    correct and confidence_sum; of those that the review queue drew, sampled and `WEIGHT_SUMS`.
     """
-    columns = ("model_version_id", "confidence_bin", "labelled", "correct", "confidence_sum")
+    ordinary = ("labelled", "correct", "confidence_sum")
+    columns = ("model_version_id", "confidence_bin", *ordinary, "sampled", *WEIGHT_SUMS)
     rolled_up = select(
         label_rollups.c.bucket.label("time"), *(label_rollups.c[name] for name in columns)
     )
@@ -193,17 +197,32 @@ def _labelled_rows(ends: Ends) -> AnySelect:
         .order_by(prediction_id, feedback.c.id.desc())
         .subquery("latest")
     )
+    is_right = latest.c.label == predictions.c.sentiment
+    is_ordinary = func.coalesce(review_items.c.labelled_before, literal_column("true"))
+    weight = literal_column("1.0") / review_items.c.probability
+
+    def zero_if_none(summed: ColumnElement[Any]) -> ColumnElement[Any]:
+        return func.coalesce(summed, literal_column("0"))
+
     # Restricted by the rows' own ids too, so that PostgreSQL reads their day and not every one.
     return (
         select(
             _minute(predictions),
             predictions.c.model_version_id,
             literal_column(BINS["confidence"].sql("confidence")).label("confidence_bin"),
-            func.count().label("labelled"),
-            func.count().filter(latest.c.label == predictions.c.sentiment).label("correct"),
-            _sum(predictions.c.confidence).label("confidence_sum"),
+            func.count().filter(is_ordinary).label("labelled"),
+            func.count().filter(is_right, is_ordinary).label("correct"),
+            zero_if_none(
+                func.sum(cast(predictions.c.confidence, Double)).filter(is_ordinary)
+            ).label("confidence_sum"),
+            func.count(weight).label("sampled"),
+            zero_if_none(func.sum(weight)).label("weight"),
+            zero_if_none(func.sum(weight).filter(is_right)).label("weight_correct"),
+            zero_if_none(func.sum(weight * predictions.c.confidence)).label("weight_confidence"),
+            zero_if_none(func.sum(weight * weight)).label("weight_squares"),
         )
         .join_from(latest, predictions, predictions.c.id == latest.c.prediction_id)
+        .outerjoin(review_items, review_items.c.prediction_id == predictions.c.id)
         .where(*in_range(predictions, ends))
         .group_by("time", "model_version_id", "confidence_bin")
     )

@@ -35,6 +35,7 @@ BUCKET_SECONDS = (60, 3_600, 86_400)
 # The columns of `predictions` that `rollups` holds histograms of.
 MEASURES = ("latency_ms", "confidence", "text_characters", "token_count")
 ARM_MEASURES = ("outcome", "latency_ms")
+WEIGHT_SUMS = ("weight", "weight_correct", "weight_confidence", "weight_squares")
 _BOTH_MODELS = [f"{version}_model_version_id" for version in VERSIONS]
 
 # The first 48 bits of a UUIDv7 are its time in Unix milliseconds (RFC 9562).
@@ -234,6 +235,32 @@ feedback = _table(
     Index(None, "prediction_id", "id"),
 )
 
+# What the review queue drew from: the `pool` newest predictions of a version in a range of time, of
+# which each had one chance. `rate` is that of the part that is uniformly random.
+review_draws = _table(
+    "review_draws",
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("version", Text, nullable=False),
+    *_required(TIME, "drawn_at", "since", "until"),
+    Column("pool", Integer, nullable=False),
+    Column("rate", Double, nullable=False),
+    _one_of("version", VERSIONS),
+    Index(None, "version", "until"),
+)
+
+# The drawn predictions. `is_random`: it belongs to the uniformly random part. `labelled_before`: it
+# had a label already, which counts among the ordinary ones too. They are shown by `position`.
+review_items = _table(
+    "review_items",
+    Column("prediction_id", Uuid, primary_key=True),
+    Column("draw_id", BigInteger, nullable=False),
+    Column("reasons", ARRAY(Text), nullable=False),
+    Column("probability", Double, nullable=False),
+    *_required(Boolean, "is_random", "labelled_before"),
+    Column("position", Double, nullable=False),
+    CheckConstraint("probability > 0 AND probability <= 1", name="probability"),
+)
+
 # Texts that were not answered; those of one process, endpoint and half second are one row.
 failures = _table(
     "failures",
@@ -271,6 +298,14 @@ label_rollups = _rollup(
     Column("confidence_bin", SmallInteger, primary_key=True, autoincrement=False),
     *_required(BigInteger, "labelled", "correct"),
     Column("confidence_sum", Double, nullable=False),
+    # The labels of predictions that the review queue drew, each with the weight 1 / probability.
+    *(
+        Column(name, kind, nullable=False, server_default=text("0"))
+        for name, kind in (
+            ("sampled", BigInteger),
+            *((name, Double) for name in WEIGHT_SUMS),
+        )
+    ),
 )
 
 failure_rollups = _rollup(

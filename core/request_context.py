@@ -34,6 +34,8 @@ class RequestContext:
     address: str = "unknown"  # the client's, also of one with a key
     # Whether the caller's API key has the scope admin.
     is_admin: bool = False
+    # Whether the caller may send labels: its API key has the scope predict, or there are no keys.
+    may_label: bool = True
     # Those that the API key has for itself.
     limits: Mapping[LimitName, str] = field(default_factory=dict)
     admitted: bool = False  # by the load shedder

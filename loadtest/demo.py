@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 import bentoml
 from sqlalchemy import URL
 
+from analytics.review.draw import ReviewDraws
+from analytics.time_range import TimeRange
 from core.postgres import create_engine
 from core.settings import Settings
 from core.types import VERSIONS, Endpoint, ModelVersion, Split, Version
@@ -35,6 +37,7 @@ LABELLED_OTHERS = 0.01
 NAMED_V2_SHARE = 0.1
 # Hours before now: a campaign brought longer and less friendly texts.
 EPISODE = timedelta(hours=22), timedelta(hours=3)
+QUEUE_SPAN = timedelta(days=1)
 EPISODE_MOOD = Mood(positive_share=0.3, length_factor=1.9)
 
 
@@ -46,6 +49,9 @@ async def fill(url: URL, models: Mapping[Version, ModelVersion], now: datetime) 
     try:
         for record in policies:
             await PolicyStore(engine).append(record)
+        # So that the dashboard has something to label.
+        for version in VERSIONS:
+            await ReviewDraws(engine).draw(version, TimeRange(now - QUEUE_SPAN, now), now)
     finally:
         await engine.dispose()
 

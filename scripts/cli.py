@@ -26,6 +26,7 @@ OPERATING = (
     "rollout",
     "score",
     "log",
+    "labels",
     "privacy",
     "make-key",
 )

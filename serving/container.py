@@ -23,6 +23,7 @@ from analytics.log.shipper_supervisor import ShipperSupervisor
 from analytics.log.spool import Spool
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.reader import Reader
+from analytics.review.draw import ReviewDraws
 from cache.keys import CacheKeys
 from cache.prediction_cache import PredictionCache
 from core import metrics
@@ -134,6 +135,7 @@ class Container:
             admin_log_days=settings.admin_log_retention_days,
         )
         self.reader = Reader(self.engine)
+        self.review_draws = ReviewDraws(self.engine)
         self.feedback = FeedbackStore(
             self.engine,
             settings.spool_folder(),
@@ -300,7 +302,7 @@ def read_app(
 
     app = create_read_app(
         operations_router(lambda: container, openapi),
-        analytics_router(lambda: container.reader),
+        analytics_router(lambda: container.reader, lambda: container.review_draws),
         rollout_router(lambda: container),
         keys_router(lambda: container),
         jobs_router(lambda: container),

@@ -32,14 +32,27 @@ def calibration(bins: Mapping[int, LabelledBin]) -> Calibration | None:
     if not total:
         return None
     curve = reliability_curve(joined)
-    error = sum(point.count * abs(point.accuracy - point.mean_confidence) for point in curve)
-    noise = sum(
-        math.sqrt(2 / math.pi * point.count * point.mean_confidence * (1 - point.mean_confidence))
-        for point in curve
+    found = [part for part in joined if part.count]
+    error = sum(
+        part.count * abs(point.accuracy - point.mean_confidence)
+        for part, point in zip(found, curve, strict=True)
     )
+    noise = sum(
+        part.count
+        * math.sqrt(
+            2 / math.pi * point.mean_confidence * (1 - point.mean_confidence) / part.effective
+        )
+        for part, point in zip(found, curve, strict=True)
+    )
+    whole = sum(found, LabelledBin(0, 0.0, 0))
+    accuracy, low, high = _share_with_interval(whole)
     return Calibration(
-        count=total,
-        accuracy=sum(part.correct for part in joined) / total,
+        count=whole.number,
+        sampled=whole.squares is not None,
+        effective_count=whole.effective,
+        accuracy=accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
         mean_confidence=_share(sum(part.confidence_sum for part in joined), total),
         error=error / total,
         error_noise=noise / total,
@@ -60,18 +73,35 @@ def reliability_curve(bins: Iterable[LabelledBin]) -> list[ReliabilityPoint]:
                 f"the correct predictions must be between 0 and {part.count}: {part.correct}"
             )
         if part.count:
-            wrong = part.count - part.correct
-            low, high = betaincinv(part.correct + 0.5, wrong + 0.5, INTERVAL)
+            accuracy, low, high = _share_with_interval(part)
             points.append(
                 ReliabilityPoint(
-                    count=part.count,
+                    count=part.number,
                     mean_confidence=_share(part.confidence_sum, part.count),
-                    accuracy=part.correct / part.count,
-                    accuracy_low=float(low) if part.correct else 0.0,
-                    accuracy_high=float(high) if wrong else 1.0,
+                    accuracy=accuracy,
+                    accuracy_low=low,
+                    accuracy_high=high,
                 )
             )
     return points
+
+
+def _share_with_interval(part: LabelledBin) -> tuple[float, float, float]:
+    """The share that is right and the ends of its interval of Jeffreys.
+
+    With weights it is the ratio of weighted sums (Hajek 1971), and the interval is that of as many
+    labels as are effective: of the intervals for shares in surveys with unequal weights, this form
+    covers well (Franco, Little, Louis, Slud 2019). An accuracy of 0 or 1 has an end that is exact.
+    """
+    share = _share(part.correct, part.count)
+    right = share * part.effective
+    wrong = part.effective - right
+    low, high = betaincinv(right + 0.5, wrong + 0.5, INTERVAL)
+    return (
+        share,
+        float(low) if part.correct > 0 else 0.0,
+        float(high) if part.count - part.correct > 0 else 1.0,
+    )
 
 
 def _joined(bins: Mapping[int, LabelledBin]) -> list[LabelledBin]:
@@ -82,6 +112,6 @@ def _joined(bins: Mapping[int, LabelledBin]) -> list[LabelledBin]:
     return list(joined.values())
 
 
-def _share(total: float, count: int) -> float:
+def _share(total: float, count: float) -> float:
     """The mean of values in [0, 1], clipped because rounding in the sum may leave the range."""
     return min(max(total / count, 0.0), 1.0)

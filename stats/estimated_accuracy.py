@@ -24,7 +24,7 @@ LABELS_PER_KNOT = 10
 class ConfidenceBin:
     """Predictions of one confidence bin, with or without labels."""
 
-    count: int
+    count: float
     confidence_sum: float
 
 
@@ -42,8 +42,8 @@ def estimate_accuracy(
 
     The number of correct predictions is Poisson binomial, with variance sum p (1 - p); the interval
     uses the normal approximation. The variance of each level of the fit is added: that of a
-    binomial share of its labels, with half a label added to both outcomes so that a share of 1 is
-    not certain.
+    binomial share of its labels (with weights, of as many as are effective), with half a label
+    added to both outcomes so that a share of 1 is not certain.
 
     The estimate is valid while a given confidence is correct as often as in the reference, however
     the confidences themselves drift. It is not valid under concept drift (the same texts deserve
@@ -76,17 +76,20 @@ def estimate_accuracy(
     calibrated = np.clip(fit.x @ blend, 0, 1)  # rounding may leave the range
 
     levels = fit.x[fit.blocks[:-1]]
-    smoothed = (levels * fit.weights + 0.5) / (fit.weights + 1)
+    effective = np.add.reduceat([part.count for part in labelled], fit.blocks[:-1]) ** 2 / (
+        np.add.reduceat([part.count**2 / part.effective for part in labelled], fit.blocks[:-1])
+    )
+    smoothed = (levels * effective + 0.5) / (effective + 1)
     level_shares = np.add.reduceat(blend @ shares, fit.blocks[:-1])
     sampling = math.sqrt(shares @ (calibrated * (1 - calibrated)) / total)
-    calibration = math.sqrt(np.sum(level_shares**2 * smoothed * (1 - smoothed) / fit.weights))
+    calibration = math.sqrt(np.sum(level_shares**2 * smoothed * (1 - smoothed) / effective))
 
     accuracy = min(float(calibrated @ shares), 1.0)
     reach = Z_95 * math.hypot(sampling, calibration)
     known = {number for number, part in reference.items() if part.count}
     return EstimatedAccuracy(
-        count=total,
-        labelled_count=sum(part.count for part in reference.values()),
+        count=int(total),
+        labelled_count=sum(part.number for part in reference.values()),
         accuracy=accuracy,
         low=max(accuracy - reach, 0.0),
         high=min(accuracy + reach, 1.0),
@@ -100,10 +103,10 @@ def _knots(reference: Mapping[int, LabelledBin]) -> list[LabelledBin]:
     """Join neighbouring bins until each has `LABELS_PER_KNOT`; the rest joins the last."""
     knots: list[LabelledBin] = []
     for _, part in sorted(reference.items()):
-        if knots and knots[-1].count < LABELS_PER_KNOT:
+        if knots and knots[-1].effective < LABELS_PER_KNOT:
             knots[-1] = knots[-1] + part
         elif part.count:
             knots.append(part)
-    if len(knots) > 1 and knots[-1].count < LABELS_PER_KNOT:
+    if len(knots) > 1 and knots[-1].effective < LABELS_PER_KNOT:
         knots[-2:] = [knots[-2] + knots[-1]]
     return knots

@@ -113,16 +113,37 @@ class Profile:
 class LabelledBin:
     """The labelled predictions of a confidence bin: `correct` of `count` are right.
 
-    `confidence_sum` is over the same predictions, so that the bin's width costs no precision.
+    `confidence_sum` is over the same predictions, so that the bin's width costs no precision. With
+    weights, the three are sums of weights, `labels` are counted, and `squares` is the sum of the
+    squared weights; without, a label weighs 1.
     """
 
-    count: int
+    count: float
     confidence_sum: float
-    correct: int
+    correct: float
+    labels: int | None = None
+    squares: float | None = None
 
     def __add__(self, other: LabelledBin) -> LabelledBin:
+        plain = self.squares is None and other.squares is None
         return LabelledBin(
             self.count + other.count,
             self.confidence_sum + other.confidence_sum,
             self.correct + other.correct,
+            None if plain else self.number + other.number,
+            None if plain else self._squares + other._squares,
         )
+
+    @property
+    def number(self) -> int:
+        """The number of labels."""
+        return int(self.count) if self.labels is None else self.labels
+
+    @property
+    def effective(self) -> float:
+        """The labels of equal weight that tell as much: (sum w)^2 / sum w^2 (Kish 1965)."""
+        return self.count if self.squares is None else self.count**2 / (self.squares or 1.0)
+
+    @property
+    def _squares(self) -> float:
+        return self.count if self.squares is None else self.squares

@@ -52,11 +52,18 @@ class ReliabilityPoint(Result):
     accuracy_high: float
 
 
-# Every number but `count` lies in [0, 1]. An error of the size of `error_noise` or less is no
+# Every number but the counts lies in [0, 1]. An error of the size of `error_noise` or less is no
 # evidence.
 class Calibration(Result):
     count: int = Field(description="predictions with a true label")
+    sampled: bool = Field(
+        description="whether these are the labels of the review queue, by their weights; otherwise "
+        "they are the ordinary ones, of equal weight"
+    )
+    effective_count: float = Field(description="labels of equal weight that would tell as much")
     accuracy: float
+    accuracy_low: float = Field(description="95 % interval")
+    accuracy_high: float
     mean_confidence: float
     error: float = Field(description="expected calibration error, over ten bins")
     error_noise: float = Field(

@@ -119,7 +119,7 @@ ROUTES = (
         Route("GET", f"/analytics/{name}", "analytics", "analytics", traced=True)
         for name in (
             *("summary", "sentiment-distribution", "recent", "timeseries", "latency"),
-            *("confidence", "drift", "ab", "ab/over-time"),
+            *("confidence", "drift", "ab", "ab/over-time", "review-queue"),
         )
     ),
     *(Route("GET", path, "analytics") for path in ("/cache/stats", "/log/stats", "/metrics")),
@@ -133,7 +133,14 @@ ROUTES = (
         Route("GET", path, None)
         for path in (
             # The files of the last are those of /docs.
-            *("/", "/dashboard", "/dashboard/", "/docs", "/docs/", "/static_content/"),
+            *(
+                "/",
+                "/dashboard",
+                "/dashboard/",
+                "/docs",
+                "/docs/",
+                "/static_content/",
+            ),
             *("/health", "/healthz", "/livez", "/openapi.json", "/ping", "/readyz"),
             *("/v2/health/live", "/v2/health/ready"),
         )

@@ -71,15 +71,17 @@ class FeedbackStore:
 
 async def store_labels(
     connection: AsyncConnection, labels: Sequence[tuple[UUID, Sentiment, datetime]]
-) -> None:
+) -> int:
     """Store and count at least one label, at most one for each prediction.
 
-    Labels that repeat the latest one, or whose predictions are unknown, are left out.
+    Labels that repeat the latest one, or whose predictions are unknown, are left out. Returns how
+    many are stored.
     """
     ids, sentiments, times = zip(*labels, strict=True)
     # The lock keeps two labels of one prediction in order, so that each sees the one before it.
     await connection.execute(WRITERS_LOCK)
-    await connection.execute(_STORE_LABELS, {"ids": ids, "labels": sentiments, "times": times})
+    parameters = {"ids": ids, "labels": sentiments, "times": times}
+    return (await connection.execute(_STORE_LABELS, parameters)).rowcount
 
 
 def _is_young(prediction_id: UUID) -> bool:

@@ -26,6 +26,7 @@ from analytics.tables import (
     experiments,
     feedback,
     predictions,
+    review_items,
 )
 from core.admin_log import admin_action
 
@@ -123,6 +124,7 @@ async def erase(
                 or_(columns.v1_prediction_id.in_(ids), columns.v2_prediction_id.in_(ids)),
             )
             counts.labels += await _delete(connection, feedback, feedback.c.prediction_id.in_(ids))
+            await _delete(connection, review_items, review_items.c.prediction_id.in_(ids))
             counts.predictions += await _delete(connection, predictions, predictions.c.id.in_(ids))
     async with engine.begin() as connection:
         await connection.execute(WRITERS_LOCK)

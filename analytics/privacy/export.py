@@ -23,6 +23,10 @@ _ROWS = {
     "labels": text(
         "SELECT to_jsonb(f) AS row FROM feedback AS f WHERE prediction_id = ANY(:ids) ORDER BY id"
     ),
+    "review_items": text(
+        "SELECT to_jsonb(i) AS row FROM review_items AS i"
+        " WHERE prediction_id = ANY(:ids) ORDER BY prediction_id"
+    ),
     "comparisons": text(
         "SELECT to_jsonb(c) AS row FROM comparisons AS c"
         " WHERE v1_prediction_id = ANY(:ids) ORDER BY id"

@@ -1,11 +1,17 @@
 -- Stores true labels and counts them; the latest label of a prediction is the one that counts.
 -- A label that equals the one before, or whose prediction is unknown, changes nothing. All parts of
 -- the statement see the tables as they were before it.
+-- The label of a prediction that the review queue drew counts with its weight, apart from the others;
+-- a test counts it if it belongs to the uniformly random part. If the prediction had a label before
+-- it was drawn, its label counts among the others too.
 WITH changed AS (
     SELECT * FROM (
         SELECT
             p.id, p.created_at, p.model_version_id, p.endpoint, p.sentiment, p.confidence,
             p.experiment_id, p.subject_key, given.label, given.at AS given_at,
+            1 / item.probability AS weight,
+            coalesce(item.labelled_before, true) AS is_ordinary,
+            coalesce(item.labelled_before OR item.is_random, true) AS counts_in_tests,
             (
                 SELECT feedback.label FROM feedback
                 WHERE prediction_id = p.id ORDER BY feedback.id DESC LIMIT 1
@@ -13,26 +19,44 @@ WITH changed AS (
         FROM unnest(CAST(:ids AS uuid[]), CAST(:labels AS text[]), CAST(:times AS timestamptz[]))
             AS given (prediction_id, label, at)
         JOIN predictions AS p ON p.id = given.prediction_id
+        LEFT JOIN review_items AS item ON item.prediction_id = p.id
     ) AS labelled
     WHERE label_before IS DISTINCT FROM label
 ),
 added_to_predictions AS (
     INSERT INTO label_rollups AS known (
-        bucket_seconds, bucket, model_version_id, confidence_bin, labelled, correct, confidence_sum
+        bucket_seconds, bucket, model_version_id, confidence_bin, labelled, correct, confidence_sum,
+        sampled, weight, weight_correct, weight_confidence, weight_squares
     )
     SELECT
         seconds, date_bin(make_interval(secs => seconds), created_at, TIMESTAMPTZ 'epoch'),
         model_version_id,
         least(floor(greatest(confidence::double precision, 0) * 50), 49)::smallint,
-        count(*) FILTER (WHERE label_before IS NULL),
-        sum((label = sentiment)::int - coalesce(label_before = sentiment, false)::int),
-        coalesce(sum(confidence::double precision) FILTER (WHERE label_before IS NULL), 0)
-    FROM changed CROSS JOIN (VALUES (60), (3600), (86400)) AS sizes (seconds)
+        count(*) FILTER (WHERE is_new AND is_ordinary),
+        coalesce(sum(more_correct) FILTER (WHERE is_ordinary), 0),
+        coalesce(sum(confidence::double precision) FILTER (WHERE is_new AND is_ordinary), 0),
+        count(weight) FILTER (WHERE is_new),
+        coalesce(sum(weight) FILTER (WHERE is_new), 0),
+        coalesce(sum(weight * more_correct), 0),
+        coalesce(sum(weight * confidence) FILTER (WHERE is_new), 0),
+        coalesce(sum(weight * weight) FILTER (WHERE is_new), 0)
+    FROM (
+        SELECT *,
+            label_before IS NULL AS is_new,
+            (label = sentiment)::int - coalesce(label_before = sentiment, false)::int
+                AS more_correct
+        FROM changed
+    ) AS counted CROSS JOIN (VALUES (60), (3600), (86400)) AS sizes (seconds)
     GROUP BY 1, 2, 3, 4
     ON CONFLICT ON CONSTRAINT pk_label_rollups DO UPDATE SET
         labelled = known.labelled + excluded.labelled,
         correct = known.correct + excluded.correct,
-        confidence_sum = known.confidence_sum + excluded.confidence_sum
+        confidence_sum = known.confidence_sum + excluded.confidence_sum,
+        sampled = known.sampled + excluded.sampled,
+        weight = known.weight + excluded.weight,
+        weight_correct = known.weight_correct + excluded.weight_correct,
+        weight_confidence = known.weight_confidence + excluded.weight_confidence,
+        weight_squares = known.weight_squares + excluded.weight_squares
 ),
 -- The label of a subject is that of its prediction which was labelled first.
 subjects AS (
@@ -45,7 +69,7 @@ subjects AS (
         AND a.subject_key IN (
             changed.subject_key, log_hash(changed.subject_key, 1::smallint)
         )
-    WHERE coalesce(a.labelled_prediction_id, changed.id) = changed.id
+    WHERE counts_in_tests AND coalesce(a.labelled_prediction_id, changed.id) = changed.id
     ORDER BY a.experiment_id, a.subject_key, given_at
 ),
 labelled_subjects AS (
@@ -75,7 +99,8 @@ texts AS (
         t.v1_sentiment, t.v2_sentiment, changed.label, t.label AS label_before
     FROM changed
     JOIN comparisons AS c
-        ON changed.endpoint IN ('/predict/ab-compare', '/predict', 'shadow')
+        ON counts_in_tests
+        AND changed.endpoint IN ('/predict/ab-compare', '/predict', 'shadow')
         AND (c.v1_prediction_id = changed.id OR c.v2_prediction_id = changed.id)
     JOIN predictions AS v1 ON v1.id = c.v1_prediction_id
     JOIN predictions AS v2 ON v2.id = c.v2_prediction_id

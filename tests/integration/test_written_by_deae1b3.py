@@ -29,6 +29,7 @@ from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.reader import Reader
 from analytics.recent import recent
+from analytics.review.draw import ReviewDraws
 from analytics.scope import Scope
 from analytics.summary import summary
 from analytics.time_range import TimeRange
@@ -133,7 +134,7 @@ def with_time(row: dict[str, Any]) -> dict[str, Any]:
 
 def analytics_client(engine: AsyncEngine) -> httpx.AsyncClient:
     app = FastAPI()
-    app.include_router(analytics_router(lambda: Reader(engine)))
+    app.include_router(analytics_router(lambda: Reader(engine), lambda: ReviewDraws(engine)))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://analytics")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -16,10 +16,13 @@ from analytics.drift import DriftOfTraffic, drift
 from analytics.latency import Latency, exact_latency, latency
 from analytics.reader import Reader
 from analytics.recent import RecentPredictions, recent
+from analytics.review.draw import ReviewDraws
+from analytics.review.queue import ReviewItem, ReviewQueue, review_queue
 from analytics.scope import Scope
 from analytics.summary import SentimentDistribution, Summary, sentiment_distribution, summary
 from analytics.time_range import TimeRange, parse_ends, parse_range, reference_range
 from analytics.timeseries import BucketName, Timeseries, choose_bucket, timeseries
+from core.request_context import context_of
 from core.types import Version
 from web.read_api.csv_rows import CSV_REPLY, Format, csv_response
 
@@ -54,8 +57,8 @@ ChosenScope = Annotated[Scope, Depends(_scope)]
 FormatChoice = Annotated[Format, Query(alias="format", description="csv: rows, with a header")]
 
 
-def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
-    """The router. Each request calls `reader`: the pool is made when serving starts."""
+def analytics_router(reader: Callable[[], Reader], draws: Callable[[], ReviewDraws]) -> APIRouter:
+    """The router. Each request calls the functions: the pool is made when serving starts."""
     router = APIRouter(prefix="/analytics", tags=["analytics"])
 
     @router.get("/summary")
@@ -143,6 +146,31 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         reference = reference_range(reference_since, reference_until, scope.span, now)
         return await drift(reader(), scope, reference)
 
+    @router.get("/review-queue", response_model=ReviewQueue, responses=CSV_REPLY)
+    async def what_to_label_next(
+        request: Request,
+        scope: ChosenScope,
+        limit: Annotated[
+            int, Query(ge=0, le=200, description="0: only the counts; nothing is drawn")
+        ] = 50,
+        answer: FormatChoice = "json",
+    ) -> ReviewQueue | Response:
+        """What to label next: predictions that were chosen with known probabilities, and why.
+
+        If few are left, more are drawn from what no draw has seen; after a draw from more than a
+        hundred predictions that takes five minutes. A label that /feedback gets for one of them
+        counts with its weight.
+        """
+        reply = await review_queue(
+            reader(),
+            draws(),
+            scope,
+            limit,
+            datetime.now(UTC),
+            shows_texts=context_of(request.scope).may_label,
+        )
+        return reply if answer == "json" else csv_response("review-queue", _joined(reply.items))
+
     @router.get("/ab")
     async def v2_against_v1(since: Since = None, until: Until = None) -> AbTest:
         """Whether v2 is better than v1: the verdicts of both kinds of A/B test, and their numbers.
@@ -160,3 +188,14 @@ def analytics_router(reader: Callable[[], Reader]) -> APIRouter:
         return await ab_over_time(reader(), end)
 
     return router
+
+
+def _joined(items: Sequence[ReviewItem]) -> list[dict[str, Any]]:
+    """Items whose lists are one cell each."""
+    return [
+        {
+            **dict(item),
+            **{name: " ".join(getattr(item, name)) for name in ("classes", "reasons")},
+        }
+        for item in items
+    ]

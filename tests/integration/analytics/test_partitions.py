@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.feedback.store import FeedbackStore
 from analytics.partition_maintenance import DAYS_AHEAD, PartitionMaintenance
 from analytics.partitions import gaps, make_partitions, partition_days
+from analytics.review.draw import ReviewDraws
+from analytics.time_range import TimeRange
 from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
 from core.uuid7 import first_id, new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
@@ -27,6 +29,7 @@ TODAY = MIDNIGHT.date()
 TABLES = (
     "predictions", "comparisons", "feedback", "failures", "rollups", "label_rollups",
     "failure_rollups", "compared_texts", "comparison_rollups", "assignments", "assignment_rollups",
+    "review_draws", "review_items",
 )  # fmt: skip
 
 
@@ -116,20 +119,25 @@ async def test_expired_days_are_dropped_with_their_rows_in_every_table(engine: A
     await PredictionWriter(engine).write(
         [old, edge, kept, comparisons[1].v2], comparisons, failures
     )
+    # The second draw ends after midnight, and has predictions of both days.
+    for prediction in (old, edge):
+        until = prediction.created_at + timedelta(seconds=1)
+        span = TimeRange(prediction.created_at, until)
+        await ReviewDraws(engine).draw("v1", span, until + timedelta(minutes=1))
     feedback = FeedbackStore(engine, NO_SPOOL)
     for prediction in (old, edge, kept):
         await feedback.add(prediction.id, "positive")
     assert await counts(engine) == {
         "predictions": 4, "comparisons": 2, "feedback": 3, "failures": 3, "rollups": 12,
         "label_rollups": 9, "failure_rollups": 9, "compared_texts": 2, "comparison_rollups": 6,
-        "assignments": 3, "assignment_rollups": 9,
+        "assignments": 3, "assignment_rollups": 9, "review_draws": 2, "review_items": 3,
     }  # fmt: skip
     dropped = await PartitionMaintenance(engine, retention_days=3).run(TODAY)
     assert dropped == [old.created_at.date(), edge.created_at.date()]
     assert await counts(engine) == {
         "predictions": 2, "comparisons": 1, "feedback": 1, "failures": 1, "rollups": 6,
         "label_rollups": 3, "failure_rollups": 3, "compared_texts": 1, "comparison_rollups": 3,
-        "assignments": 1, "assignment_rollups": 3,
+        "assignments": 1, "assignment_rollups": 3, "review_draws": 1, "review_items": 1,
     }  # fmt: skip
     assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == []
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from core.api_keys import make_api_key
 from scripts.chromium import ARGUMENTS, chromium
@@ -37,11 +38,12 @@ def site(unlimited: ServedBento) -> ServedBento:
 def locked(
     serve_own: Serve,
 ) -> Iterator[tuple[ServedBento, str, str]]:
-    """With keys: one that may do all that the page does, one that may not."""
+    """With keys, one that may do all that the page does and one that may not; and with texts."""
     (key, entry), (other, other_entry) = (
         make_api_key("ana", ["predict", "analytics"]), make_api_key("shop", ["predict"]),
     )  # fmt: skip
-    with serve_own("locked", API_KEYS=f"{entry.entry()},{other_entry.entry()}") as bento:
+    api_keys = f"{entry.entry()},{other_entry.entry()}"
+    with serve_own("locked", API_KEYS=api_keys, TEXT_STORAGE="full") as bento:
         yield bento, key, other
 
 
@@ -88,3 +90,25 @@ def open_page(browser: Browser, seen: Seen) -> Iterator[Callable[..., Page]]:
 @pytest.fixture
 def page(open_page: Callable[..., Page], site: ServedBento) -> Page:
     return shown(open_page(f"{site.url}/dashboard"))
+
+
+@pytest.fixture(params=["/models/sentiment", ""], ids=["taken off", "left"])
+def behind_proxy(
+    request: pytest.FixtureRequest, open_page: Callable[..., Page], site: ServedBento
+) -> Page:
+    """A page behind a proxy that has the service below /models/sentiment.
+
+    The proxy takes the prefix off, or leaves it in the path.
+    """
+    page = open_page("about:blank")
+
+    def forward(route: Route) -> None:
+        parts = urllib.parse.urlsplit(route.request.url)
+        assert parts.path.startswith("/models/sentiment"), route.request.url
+        path = parts.path.removeprefix(request.param)
+        headers = route.request.headers | {"host": parts.netloc}
+        reply = route.fetch(url=f"{site.url}{path}?{parts.query}", headers=headers)
+        route.fulfill(response=reply)
+
+    page.route("http://proxy.test/**", forward)
+    return page

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from playwright.sync_api import Page, expect
 
+from core.paths import ROOT
+
+AXE = ROOT / "web" / "dashboard" / "test-vendor" / "axe.min.js"
 WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1440}
 SHOWN_MS = 20_000
 

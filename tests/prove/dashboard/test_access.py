@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
-from core.paths import ROOT
-from tests.prove.dashboard.pages import WIDTHS, Seen, ask, shown
+from tests.prove.dashboard.pages import AXE, WIDTHS, Seen, ask, shown
 from tests.serving import ServedBento
-
-AXE = ROOT / "web" / "dashboard" / "test-vendor" / "axe.min.js"
 
 
 def test_every_control_is_reachable_by_keyboard(page: Page) -> None:
@@ -72,28 +68,6 @@ def test_page_fits_its_width_and_passes_axe(
     page.add_script_tag(path=AXE)
     result: dict[str, Any] = page.evaluate("() => axe.run()")
     assert [(each["id"], each["nodes"][0]["html"]) for each in result["violations"]] == []
-
-
-@pytest.fixture(params=["/models/sentiment", ""], ids=["taken off", "left"])
-def behind_proxy(
-    request: pytest.FixtureRequest, open_page: Callable[..., Page], site: ServedBento
-) -> Page:
-    """A page behind a proxy that has the service below /models/sentiment.
-
-    The proxy takes the prefix off, or leaves it in the path.
-    """
-    page = open_page("about:blank")
-
-    def forward(route: Route) -> None:
-        parts = urllib.parse.urlsplit(route.request.url)
-        assert parts.path.startswith("/models/sentiment"), route.request.url
-        path = parts.path.removeprefix(request.param)
-        headers = route.request.headers | {"host": parts.netloc}
-        reply = route.fetch(url=f"{site.url}{path}?{parts.query}", headers=headers)
-        route.fulfill(response=reply)
-
-    page.route("http://proxy.test/**", forward)
-    return page
 
 
 def test_dashboard_works_behind_a_path_prefix(behind_proxy: Page, seen: Seen) -> None:

@@ -62,6 +62,7 @@ ANALYTICS = {
     "/analytics/drift",
     "/analytics/ab",
     "/analytics/ab/over-time",
+    "/analytics/review-queue",
 }
 UNLIMITED = {
     "/",

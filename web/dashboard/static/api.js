@@ -1,4 +1,4 @@
-// Asks the service, which lies beside this page, whatever path it is behind.
+// Asks the service, which lies beside the folder of this file, whatever path it is behind.
 
 import { key } from "./state.js";
 
@@ -13,13 +13,14 @@ export class Problem extends Error {
 }
 
 const TIMEOUT_MS = 15_000;
+const SERVICE = new URL("../", import.meta.url);
 
 async function ask(path, options) {
   const headers = { ...options.headers };
   if (key()) headers.Authorization = `Bearer ${key()}`;
   let reply;
   try {
-    reply = await fetch(path, { ...options, headers, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    reply = await fetch(new URL(path, SERVICE), { ...options, headers, signal: AbortSignal.timeout(TIMEOUT_MS) });
   } catch {
     throw new Problem(0, "The service does not answer. Is it up, and this machine online?", 10);
   }

@@ -5,6 +5,7 @@ import * as changes from "./change.js";
 import { load as loadCharts } from "./charts.js";
 import { el } from "./dom.js";
 import { clock } from "./format.js";
+import * as keys from "./key_dialog.js";
 import { Polling } from "./polling.js";
 import * as state from "./state.js";
 import * as ab from "./panels/ab.js";
@@ -12,10 +13,12 @@ import * as confidence from "./panels/confidence.js";
 import * as drift from "./panels/drift.js";
 import * as health from "./panels/health.js";
 import * as recent from "./panels/recent.js";
+import * as review from "./panels/review.js";
 import * as rollout from "./panels/rollout.js";
 import * as series from "./panels/series.js";
 import * as tiles from "./panels/tiles.js";
 import * as playground from "./playground.js";
+import * as theme from "./theme.js";
 
 // Until the first panels are shown without those that are late.
 const LONGEST_WAIT_MS = 3_000;
@@ -28,6 +31,7 @@ const polling = new Polling(refresh, (seconds) => {
 });
 
 const charts = loadCharts();
+const openKeyDialog = keys.start({ done: refresh });
 const changeRollout = changes.start({ dialog: $("change-dialog"), done: refresh });
 
 const PANELS = [
@@ -37,11 +41,11 @@ const PANELS = [
       before: get("analytics/summary", earlier(q)), latencyBefore: get("analytics/latency", earlier(q)),
     }),
     show: (told) => { health.objectives($("objectives"), told); tiles.render($("tiles"), told); } },
-  { ids: ["ab"], ask: async (_, status) => together({
-      test: get("analytics/ab"), over: get("analytics/ab/over-time"), champion: status.then((known) => known.champion, () => null),
+  { ids: ["ab"], ask: async (_, { status, test }) => together({
+      test, over: get("analytics/ab/over-time"), champion: status.then((known) => known.champion, () => null),
     }),
     show: (told) => ab.render(body("ab"), told) },
-  { ids: ["rollout"], ask: async (_, status) => together({ status, history: get("admin/rollout/history", { limit: rollout.SHOWN }) }),
+  { ids: ["rollout"], ask: async (_, { status }) => together({ status, history: get("admin/rollout/history", { limit: rollout.SHOWN }) }),
     show: (told) => rollout.render(body("rollout"), told, changeRollout),
     // The other panels need no key of an admin.
     refused: (problem) => rollout.refused(body("rollout"), problem, () => openKeyDialog("")) },
@@ -49,6 +53,8 @@ const PANELS = [
     show: (told) => { for (const id of ["traffic", "latency", "sentiment", "cache"]) series[id](body(id), told); } },
   { ids: ["confidence"], ask: (q) => get("analytics/confidence", q), show: (told) => confidence.render(body("confidence"), told) },
   { ids: ["drift"], ask: (q) => get("analytics/drift", q), show: (told) => drift.render(body("drift"), told) },
+  { ids: ["review"], ask: async (q, { test }) => together({ queue: get("analytics/review-queue", { ...q, limit: review.ONLY_COUNTS }), test }),
+    show: (told) => review.render(body("review"), told, location.search) },
   { ids: ["recent"], ask: (q) => get("analytics/recent", { ...q, limit: recent.PAGE, before: current.before }),
     show: (told) => recent.render(body("recent"), told, { before: current.before, turn: turnPage }) },
 ];
@@ -66,23 +72,22 @@ function earlier({ since, until, ...rest }) {
   return { ...rest, since: new Date(2 * start - end).toISOString(), until: since };
 }
 
-const needsKey = (problem) => [401, 403].includes(problem.status);
-
 async function refresh() {
   polling.begin();
   const mine = (turn += 1);
   const query = { ...state.span(current), version: current.version };
-  const status = get("admin/rollout");
+  // What several panels show is asked for once.
+  const shared = { status: get("admin/rollout"), test: get("analytics/ab") };
   const outcomes = await Promise.all(PANELS.map(async (panel) => {
     try {
-      const [told] = await Promise.all([panel.ask(query, status), charts]);
+      const [told] = await Promise.all([panel.ask(query, shared), charts]);
       if (mine === turn) {
         panel.show(told);
         panel.again = () => panel.show(told);
       }
       return null;
     } catch (problem) {
-      const isRefused = panel.refused !== undefined && needsKey(problem);
+      const isRefused = panel.refused !== undefined && keys.needsKey(problem);
       if (mine === turn) {
         panel.again = null;
         if (isRefused) panel.refused(problem);
@@ -99,7 +104,7 @@ async function refresh() {
 }
 
 function showFault(id, problem) {
-  if (needsKey(problem)) {
+  if (keys.needsKey(problem)) {
     body(id).replaceChildren(el("p", { class: "dim" }, "This needs an API key."));
     return;
   }
@@ -117,13 +122,7 @@ function tellStatus(faults) {
 }
 
 function askForKey(problem) {
-  if (needsKey(problem)) openKeyDialog(state.key() ? problem.message : "");
-}
-
-function openKeyDialog(fault) {
-  if ($("key-dialog").open) return;
-  $("key-fault").textContent = fault;
-  $("key-dialog").showModal();
+  if (keys.needsKey(problem)) openKeyDialog(state.key() ? problem.message : "");
 }
 
 function turnPage(before) {
@@ -134,13 +133,6 @@ function change(changes) {
   current = { ...current, ...changes };
   state.write(current);
   refresh();
-}
-
-function paint() {
-  const theme = state.theme();
-  document.documentElement.dataset.theme = theme;
-  $("theme").textContent = theme === "dark" ? "Light" : "Dark";
-  $("theme").setAttribute("aria-label", `Switch to ${theme === "dark" ? "light" : "dark"}`);
 }
 
 function wire() {
@@ -164,14 +156,8 @@ function wire() {
     $("status").textContent = polling.live ? "live again" : "paused";
   });
   $("theme").addEventListener("click", () => {
-    state.keepTheme(state.theme() === "dark" ? "light" : "dark");
-    paint();
+    theme.turn($("theme"));
     for (const panel of PANELS) panel.again?.();
-  });
-  $("key-form").addEventListener("submit", () => {
-    state.keepKey($("key").value.trim());
-    $("key").value = "";
-    refresh();
   });
   playground.start({
     form: $("ask"), answer: $("answer"), file: $("csv"), record: $("record"), area: $("playground"), failed: askForKey,
@@ -179,7 +165,7 @@ function wire() {
   });
 }
 
-paint();
+theme.paint($("theme"));
 wire();
 // The panels appear at once, so that none moves another.
 setTimeout(reveal, LONGEST_WAIT_MS);

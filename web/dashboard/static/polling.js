@@ -1,6 +1,6 @@
 // When to ask again: at an interval, later after faults, and not while nobody looks.
 
-// Ten of a refresh's requests count against RATE_LIMIT_ANALYTICS, 60 a minute unless set.
+// Eleven of a refresh's requests count against RATE_LIMIT_ANALYTICS, 60 a minute unless set.
 const REFRESH_SECONDS = 30;
 const SOONEST_SECONDS = 10;
 const LONGEST_SECONDS = 300;

@@ -28,7 +28,7 @@ export function render(where, { test, over, champion }) {
 }
 
 const labelledOf = (comparison) => comparison.labelled ?? VERSIONS.reduce((sum, version) => sum + comparison.arms[version].labelled, 0);
-const missingOf = ({ verdict, arms: of }) => (verdict.more_labels && (of ? verdict.more_labels.v1 + verdict.more_labels.v2 : verdict.more_labels.v2));
+export const missingOf = ({ verdict, arms: of }) => (verdict.more_labels && (of ? verdict.more_labels.v1 + verdict.more_labels.v2 : verdict.more_labels.v2));
 
 function missing(comparison) {
   const [labelled, more] = [labelledOf(comparison), missingOf(comparison)];

@@ -31,6 +31,8 @@ export function render(where, { versions }) {
 
 function believed({ version, calibration }) {
   if (!calibration) return null;
-  return el("p", { class: "dim" }, `${version}: right on ${probability(calibration.accuracy)} of ${plural(calibration.count, "label")}, `
-    + `calibration error ${probability(calibration.error)} (${probability(calibration.error_noise)} by chance)`);
+  const { accuracy, accuracy_low: low, accuracy_high: high, count, sampled, error, error_noise: noise } = calibration;
+  const labels = sampled ? `by ${plural(count, "weighted label")} of the review queue` : `by ${plural(count, "label")}`;
+  return el("p", { class: "dim" }, `${version}: right on ${probability(accuracy)} (${probability(low)} to ${probability(high)}) ${labels}, `
+    + `calibration error ${probability(error)} (${probability(noise)} by chance)`);
 }

@@ -1,0 +1,112 @@
+"""Reads a labelled set: a file with labels of predictions, by their ids or their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from analytics.feedback.labelled_sets import GivenLabel, Refused
+from core.types import SENTIMENTS, Sentiment
+from datafiles.chunks import Chunk, InvalidInput, Position, UnusableRow, checked_text
+from datafiles.formats import Format, Input, open_source
+
+_LABELS: dict[str, Sentiment] = {name: name for name in SENTIMENTS}
+Row = Mapping[str, object]
+_OPTIONAL = ("prediction_id", "text", "labelled_at")
+
+
+def read_labels(source: Input, now: datetime) -> tuple[list[GivenLabel], list[Refused]]:
+    """The usable rows of a file, and the others with their reasons; `now` is the time of those
+    without `labelled_at`.
+
+    Raises:
+        InvalidInput: the file cannot be read, or has no column of labels, or of ids or texts.
+    """
+    labels: list[GivenLabel] = []
+    refused: list[Refused] = []
+    for chunk, rows in _chunks(source):
+        refused += [Refused(fault.line, fault.reason) for fault in chunk.rejected]
+        for line, label, row in zip(chunk.lines, chunk.texts, rows, strict=True):
+            try:
+                labels.append(_given(line, _LABELS[label], row, now))
+            except UnusableRow as error:
+                refused.append(Refused(line, str(error)))
+    return labels, refused
+
+
+def _chunks(source: Input) -> Iterator[tuple[Chunk, Iterator[Row]]]:
+    """The chunks with their rows; the text of a chunk is the label."""
+    if source.format is Format.jsonl:
+        found = open_source(source, "label", None, check=_label, as_lines=True)
+        for chunk in found.chunks(Position(), None):
+            yield chunk, (orjson.loads(row) for row in _columns(chunk))
+        return
+    optional = [name for name in _OPTIONAL if _has_column(source, name)]
+    if not {"prediction_id", "text"} & set(optional):
+        raise InvalidInput("it has no column prediction_id, and no column text")
+    for chunk in open_source(source, "label", optional, check=_label).chunks(Position(), None):
+        yield chunk, (dict(zip(optional, row, strict=True)) for row in _columns(chunk))
+
+
+def _has_column(source: Input, name: str) -> bool:
+    try:
+        return bool(open_source(source, "label", (name,), check=_label).names)
+    except InvalidInput:
+        # Whatever else is wrong with the file is wrong without the column too.
+        open_source(source, "label", (), check=_label)
+        return False
+
+
+def _label(value: object) -> str:
+    label = str(value).strip().lower() if value is not None else ""
+    if label not in _LABELS:
+        known = ", ".join(_LABELS)
+        raise UnusableRow(f"label: {label[:100] or 'it is empty'}; known are {known}")
+    return label
+
+
+def _given(line: int, label: Sentiment, row: Row, now: datetime) -> GivenLabel:
+    id_, text, at = (_string(row.get(name)) for name in _OPTIONAL)
+    if not id_ and not text:
+        raise UnusableRow("it has no prediction_id and no text")
+    return GivenLabel(
+        line,
+        _parsed("prediction_id", UUID, id_) if id_ else None,
+        checked_text(text) if text and not id_ else None,
+        label,
+        _parsed("labelled_at", _time, at) if at else now,
+    )
+
+
+def _parsed(name: str, parse: Callable[[str], Any], value: str) -> Any:
+    try:
+        return parse(value.strip())
+    except ValueError:
+        raise UnusableRow(f"{name}: {value[:100]} is none") from None
+
+
+def _time(value: str) -> datetime:
+    time = datetime.fromisoformat(value)
+    if time.tzinfo is None:
+        raise ValueError("a time needs an offset")
+    return time.astimezone(UTC)
+
+
+def _columns(chunk: Chunk) -> Iterator[Any]:
+    """The rows: of text files as they were read, of Parquet as tuples."""
+    columns: Any = chunk.columns
+    if isinstance(columns, list):
+        return iter(columns)
+    return zip(*(column.to_pylist() for column in columns.columns), strict=True)
+
+
+def _string(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.isoformat() if isinstance(value, datetime) else str(value)

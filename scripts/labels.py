@@ -1,0 +1,164 @@
+"""Export the true labels of predictions, and import labelled sets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from core.types import Version
+from scripts.running import run_command
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from analytics.time_range import TimeRange
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+FAILED, INCOMPLETE = 1, 3
+SHOWN_FAULTS = 20
+
+SinceOption = Annotated[str, Option("--since", help="ISO 8601 with an offset, or as in 7d")]
+UntilOption = Annotated[str | None, Option("--until", help="as --since [default: now]")]
+JsonOption = Annotated[bool, Option("--json", help="print the counts as JSON")]
+
+
+@app.callback()
+def main() -> None:
+    """Export the true labels of predictions, and import labelled sets."""
+
+
+@app.command()
+def export(
+    *,
+    file: Annotated[Path, Argument(help=".csv, .tsv, .jsonl or .parquet", dir_okay=False)],
+    since: SinceOption = "30d",
+    until: UntilOption = None,
+    version: Annotated[Version | None, Option(help="only of this version")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the newest label of each prediction made in a range, with its text if it is kept.
+
+    `probability` is that with which the review queue chose the prediction; empty for the others.
+    """
+    # Imported here, so that --help needs no SQLAlchemy.
+    from analytics.feedback.labelled_sets import COLUMNS, labelled_rows
+    from datafiles.chunks import InvalidInput
+    from datafiles.formats import Format
+    from datafiles.row_writer import write_rows
+
+    span = _span(since, until)
+    try:
+        format_ = Format.of_output(file)
+    except InvalidInput as error:
+        raise typer.BadParameter(str(error)) from error
+    _need_pyarrow(wanted=format_ is Format.parquet)
+
+    async def run(engine: AsyncEngine) -> list[Any]:
+        return [row async for row in labelled_rows(engine, span, version)]
+
+    written = write_rows(file, format_, COLUMNS, _run(run))
+    typer.echo(json.dumps({"labels": written}) if as_json else f"{written} labels are in {file}")
+
+
+@app.command("import")
+def import_(
+    *,
+    file: Annotated[Path, Argument(help="CSV, JSON lines or Parquet", dir_okay=False, exists=True)],
+    since: SinceOption = "30d",
+    until: UntilOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the labels of a file to the predictions of its column prediction_id, or else text.
+
+    A row needs `label`, and `prediction_id` or `text`; `labelled_at` is now if it is absent. By
+    text, the predictions from --since to --until get the label, if TEXT_STORAGE is full or hash.
+    Exits with 3 if rows are refused: each is told with its reason, and the others are stored.
+    """
+    # Imported here, so that --help needs no SQLAlchemy.
+    from analytics.feedback.label_file import read_labels
+    from analytics.feedback.labelled_sets import Imported, import_labels
+    from analytics.hash_keys import HashKeys
+    from core.settings import get_settings
+    from datafiles.chunks import InvalidInput
+    from datafiles.formats import Format, Input, needs_pyarrow
+
+    span = _span(since, until)
+    try:
+        source = Input(file, Format.of(file))
+        _need_pyarrow(wanted=needs_pyarrow(source))
+        labels, refused = read_labels(source, datetime.now(UTC))
+    except (InvalidInput, OSError) as error:
+        typer.echo(f"{file} cannot be used: {error}", err=True)
+        raise typer.Exit(FAILED) from error
+
+    async def run(engine: AsyncEngine) -> Imported:
+        hashes = HashKeys(get_settings().hash_keys())
+        return await import_labels(engine, hashes, labels, span)
+
+    imported: Imported = _run(run)
+    faults = sorted([*refused, *imported.refused])
+    if as_json:
+        counts = {"labelled": imported.labelled, "changed": imported.changed}
+        told = [{"line": fault.line, "reason": fault.reason} for fault in faults]
+        typer.echo(json.dumps({**counts, "refused": told}))
+    else:
+        typer.echo(
+            f"{imported.labelled} predictions have a label of {file}, {imported.changed} new"
+        )
+        for fault in faults[:SHOWN_FAULTS]:
+            typer.echo(f"line {fault.line}: {fault.reason}", err=True)
+        if len(faults) > SHOWN_FAULTS:
+            typer.echo(f"and {len(faults) - SHOWN_FAULTS} more; --json lists all", err=True)
+    if faults:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _span(since: str, until: str | None) -> TimeRange:
+    from analytics.time_range import parse_range
+    from core.errors import InvalidRequest
+
+    try:
+        return parse_range(since, until, datetime.now(UTC))
+    except InvalidRequest as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _need_pyarrow(*, wanted: bool) -> None:
+    if wanted:
+        from core.late_packages import REQUIREMENTS, ensure_packages
+        from datafiles.formats import PYARROW_MB
+
+        ensure_packages(REQUIREMENTS / "score.lock", "Parquet and zstd", PYARROW_MB)
+
+
+def _run(run: Callable[[AsyncEngine], Awaitable[Any]]) -> Any:
+    from core.postgres import DATABASE_FAILURES, create_engine, describe_failure
+    from core.settings import get_settings
+
+    async def with_engine() -> Any:
+        # Texts are found by reading all predictions of the range, which takes as long as it takes.
+        engine = create_engine(get_settings().sqlalchemy_url(), pool_size=1, timeout_seconds=None)
+        try:
+            return await run(engine)
+        finally:
+            await engine.dispose()
+
+    try:
+        return asyncio.run(with_engine())
+    except DATABASE_FAILURES as error:
+        typer.echo(
+            f"PostgreSQL does not answer: {describe_failure(error)}. Run the command again",
+            err=True,
+        )
+        raise typer.Exit(FAILED) from error
+
+
+if __name__ == "__main__":
+    run_command(app)

@@ -1,0 +1,122 @@
+"""Labels are exported to files and imported from them, by prediction or by text."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from analytics.feedback.label_file import read_labels
+from analytics.feedback.labelled_sets import COLUMNS, import_labels, labelled_rows
+from analytics.feedback.store import FeedbackStore
+from analytics.hash_keys import HashKeys
+from analytics.time_range import TimeRange
+from core.types import Prediction, Sentiment
+from datafiles.chunks import InvalidInput
+from datafiles.formats import Format, Input
+from datafiles.row_writer import write_rows
+from tests.integration.predictions import PredictionWriter, make_prediction
+
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+SPAN = TimeRange(NOW - timedelta(days=1), NOW)
+HARD = 'A "film", with a line\r\nbreak, 👍 and a lone\rreturn'
+TEXTS = ["A joy.", HARD, "null", "A joy."]
+
+
+@pytest.fixture
+async def made(engine: AsyncEngine) -> list[Prediction]:
+    predictions = [
+        make_prediction(words, created_at=NOW - timedelta(minutes=number + 1))
+        for number, words in enumerate(TEXTS)
+    ]
+    await PredictionWriter(engine, "full").write(predictions)
+    return predictions
+
+
+async def exported(engine: AsyncEngine) -> list[list[str | None]]:
+    return [list(row) async for row in labelled_rows(engine, SPAN, None)]
+
+
+async def stored(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return int(await connection.scalar(text("SELECT count(*) FROM feedback")) or 0)
+
+
+@pytest.mark.parametrize("format_", list(Format))
+async def test_exported_labels_come_back_exactly(
+    engine: AsyncEngine, made: list[Prediction], tmp_path: Path, format_: Format
+) -> None:
+    store = FeedbackStore(engine, tmp_path)
+    labels_given: tuple[Sentiment, ...] = ("negative", "positive", "neutral")
+    for prediction, label in zip(made, labels_given, strict=False):
+        await store.add(prediction.id, label)
+    await store.add(made[0].id, "positive")
+    before = await exported(engine)
+    assert [row[1] for row in before] == ["neutral", "positive", "positive"]
+    assert before[1][3] == HARD
+    file = tmp_path / f"labels.{format_}"
+    assert write_rows(file, format_, COLUMNS, before) == 3
+
+    labels, refused = read_labels(Input(file, format_), NOW)
+    same = await import_labels(engine, HashKeys(), labels, SPAN)
+    assert (refused, same) == ([], (3, 0, []))
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM feedback"))
+    assert await import_labels(engine, HashKeys(), labels, SPAN) == (3, 3, [])
+    assert await exported(engine) == before
+
+
+@pytest.mark.parametrize("text_storage", ["full", "hash", "none"])
+async def test_labels_of_texts_reach_all_their_predictions(
+    engine: AsyncEngine, tmp_path: Path, text_storage: str
+) -> None:
+    predictions = [make_prediction(t, created_at=NOW - timedelta(minutes=1)) for t in TEXTS]
+    await PredictionWriter(engine, text_storage).write(predictions)  # type: ignore[arg-type]
+    file = tmp_path / "labels.jsonl"
+    rows = [{"text": " A joy. ", "label": "Positive"}, {"text": "unknown", "label": "negative"}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    labels, _ = read_labels(Input(file, Format.jsonl), NOW)
+    done = await import_labels(engine, HashKeys(), labels, SPAN)
+    found = 0 if text_storage == "none" else 2
+    assert (done.labelled, done.changed, await stored(engine)) == (found, found, found)
+    assert done.refused[-1].line == 2
+    assert "no prediction of the range has this text" in done.refused[-1].reason
+
+
+async def test_bad_rows_are_refused_with_reasons_and_the_others_are_stored(
+    engine: AsyncEngine, made: list[Prediction], tmp_path: Path
+) -> None:
+    file = tmp_path / "labels.csv"
+    unknown = "01932c07-7d5e-7a63-9f8e-3f5ad11f6a01"
+    file.write_text(
+        "prediction_id,label,labelled_at\n"
+        f"{made[0].id},positive,\n"
+        f"{made[1].id},great,\n"
+        "17,negative,\n"
+        ",negative,\n"
+        f"{unknown},negative,\n"
+        f"{made[2].id},negative,2026-03-01 12:00\n"
+        f"{made[3].id},negative,2026-03-02T13:00:00+01:00\n"
+    )
+    labels, refused = read_labels(Input(file, Format.csv), NOW)
+    done = await import_labels(engine, HashKeys(), labels, SPAN)
+    assert (done.labelled, done.changed) == (2, 2)
+    assert {fault.line: fault.reason for fault in [*refused, *done.refused]} == {
+        3: "label: great; known are negative, neutral, positive",
+        4: "prediction_id: 17 is none",
+        5: "it has no prediction_id and no text",
+        6: f"there is no prediction {unknown}",
+        7: "labelled_at: 2026-03-01 12:00 is none",
+    }
+    assert [row[2] for row in await exported(engine)] == ["2026-03-02T12:00:00+00:00"] * 2
+
+
+def test_file_without_ids_and_texts_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("label\npositive\n")
+    with pytest.raises(InvalidInput, match="no column prediction_id, and no column text"):
+        read_labels(Input(file, Format.csv), NOW)
