@@ -1,8 +1,8 @@
 """What a command prints: for people or, with `--json`, one document; all else goes to stderr.
 
-A command takes `as_json: JsonOption = False`, prints its result with `emit`, its remarks with
-`note` and its failure with `fail`. With `--json` whatever else writes to stdout, such as a
-progress bar, writes to stderr.
+A command takes `as_json: JsonOption = False`, which acts when it is read. It prints its result with
+`emit` and its remarks with `note`, and fails with `fail` or a `CommandFailed`. With `--json`
+whatever else writes to stdout, such as a progress bar, writes to stderr.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from core.printable import printable
 FAILED = 1
 # A command that takes longer says what it does.
 SILENT_SECONDS = 2.0
+
+
+class CommandFailed(RuntimeError):
+    """What the user asked for cannot be done; the message says why, in one line."""
+
 
 console = Console(highlight=False, emoji=False, markup=False)
 stderr = Console(stderr=True, highlight=False, emoji=False, markup=False)
