@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from threading import Timer
 from typing import Annotated, Any, NoReturn, TextIO
 
+import msgspec
 import typer
 from pydantic_core import to_jsonable_python
 from rich.console import Console
@@ -22,6 +23,8 @@ from rich.console import Console
 from core.printable import printable
 
 FAILED = 1
+# Done as far as it could be; something was out of reach.
+INCOMPLETE = 3
 # A command that takes longer says what it does.
 SILENT_SECONDS = 2.0
 
@@ -68,10 +71,19 @@ def emit(document: Any, show: Callable[[], None] | None = None) -> None:
         if show is not None:
             show()
         return
-    values = to_jsonable_python(document, inf_nan_mode="null")
-    is_utf8 = (file.encoding or "").lower().replace("-", "") == "utf8"
-    file.write(json.dumps(values, indent=2, ensure_ascii=not is_utf8) + "\n")
-    file.flush()
+    print_document(document, file)
+
+
+def print_document(document: Any, file: TextIO | None = None) -> None:
+    """Print a document as JSON on `file`, else stdout, with escapes where its encoding needs them.
+
+    For a result that has no other form.
+    """
+    file = file or sys.stdout
+    values = to_jsonable_python(document, inf_nan_mode="null", fallback=msgspec.to_builtins)
+    encoding = getattr(file, "encoding", None) or ""
+    is_utf8 = encoding.lower().replace("-", "") == "utf8"
+    print(json.dumps(values, indent=2, ensure_ascii=not is_utf8), file=file, flush=True)
 
 
 def is_json_wanted() -> bool:

@@ -21,6 +21,7 @@ import psutil
 import typer
 from rich.console import Console
 
+from core.command_output import CommandFailed, JsonOption, emit
 from core.paths import ROOT
 from core.settings import get_settings
 from loadtest.bench.servers import free_port
@@ -53,7 +54,7 @@ def backend(wanted: str) -> str:
     """The container engine `wanted`; without one, the first that works.
 
     Raises:
-        typer.Exit: none does.
+        CommandFailed: none does.
     """
     candidates = (wanted,) if wanted else BACKENDS
     for name in candidates:
@@ -62,8 +63,7 @@ def backend(wanted: str) -> str:
             info = subprocess.run([name, "info"], capture_output=True, check=False)
             if info.returncode == 0:
                 return name
-    console.print(f"[red]no container engine works: {', '.join(candidates)}[/]")
-    raise typer.Exit(1)
+    raise CommandFailed(f"no container engine works: {', '.join(candidates)}")
 
 
 @app.command()
@@ -72,6 +72,8 @@ def build(
     base_image: Annotated[str, typer.Option(help="the base image, best by its digest")] = "",
     platform: Annotated[str, typer.Option(help="another than this machine's: linux/arm64")] = "",
     engine: Engine = "",
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Run `bentoml build`, then `bentoml containerize`; a model that is missing is made first."""
     engine = backend(engine)
@@ -80,7 +82,7 @@ def build(
     BUILD.mkdir(exist_ok=True)
     environment = os.environ | {"TMPDIR": str(BUILD)}
     bentoml = [sys.executable, "-m", "bentoml"]
-    subprocess.run([*bentoml, "build"], cwd=ROOT, env=environment, check=True)
+    subprocess.run([*bentoml, "build"], cwd=ROOT, env=environment, check=True, stdout=sys.stdout)
     options = []
     if base_image:
         options += ["--opt", f"build-arg=BASE_IMAGE={base_image}"]
@@ -90,11 +92,15 @@ def build(
         # The OCI format has no HEALTHCHECK.
         options += ["--opt", "format=docker", "--opt", "network=host", "--opt", "isolation=chroot"]
     command = [*bentoml, "containerize", TAG, "--backend", engine, "-t", tag]
-    subprocess.run([*command, *options], cwd=ROOT, env=environment, check=True)
+    command += options
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=sys.stdout)
+    emit({"tag": tag, "container_engine": engine})
 
 
 @app.command()
-def check(tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "") -> None:
+def check(
+    *, tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "", as_json: JsonOption = False
+) -> None:
     """Start the image, query it, inspect it and stop it; exit with 1 if anything is wrong."""
     with _image(tag, backend(engine)) as in_image:
         inside = _contents(in_image)
@@ -102,11 +108,14 @@ def check(tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "") -> Non
         wrong = [*_findings(inside), *_command(in_image), *_served(in_image)]
     for finding in wrong:
         console.print(f"[red]{finding}[/]")
+    emit({"tag": tag, "bytes": inside["bytes"], "problems": wrong})
     raise typer.Exit(1 if wrong else 0)
 
 
 @app.command()
-def sbom(tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "") -> None:
+def sbom(
+    *, tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "", as_json: JsonOption = False
+) -> None:
     """Write the image's bill of materials into build/sbom.json, in CycloneDX."""
     # A package of development: neither serving nor the check of an image needs it.
     from scripts.image_sbom import bill_of_materials
@@ -115,7 +124,7 @@ def sbom(tag: Annotated[str, typer.Option()] = TAG, engine: Engine = "") -> None
         text = bill_of_materials(tag, _contents(in_image))
     BUILD.mkdir(exist_ok=True)
     SBOM.write_text(text, encoding="utf-8")
-    console.print(f"written: {SBOM}")
+    emit({"tag": tag, "file": SBOM}, lambda: console.print(f"written: {SBOM}"))
 
 
 def _cuda_packages(names: Iterable[str]) -> list[str]:

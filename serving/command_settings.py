@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr
-
 from core.command_output import note
 from core.settings import MissingSetting, Settings, SettingsError, get_settings
 from serving.machine_check import has_private_databases
@@ -23,28 +21,26 @@ def settings_for_databases() -> Settings:
         settings.sqlalchemy_url()
         return settings
     # Imported here: the image does without.
-    from serving.embedded.found import OtherUser, find_postgres, find_redis
+    from serving.embedded.found import OtherUser, with_private_databases
 
-    folder, found = settings.data_folder, {}
-    if settings.database_url is None:
-        try:
-            url = find_postgres(folder / "postgres")
-        except OtherUser as error:
-            raise SettingsError(f"DATABASE_URL is not set, and {error}") from error
-        if url is None:
-            raise MissingSetting(
-                f"DATABASE_URL is not set, and no private PostgreSQL runs in {folder}. Start the "
-                "service (`make serve`), or set DATABASE_URL to "
-                "postgresql://user:password@host/db, as the service has it"
-            )
-        found["database_url"] = SecretStr(url.render_as_string(hide_password=False))
-    if settings.redis_url is None and (redis := find_redis(folder / "redis")) is not None:
-        found["redis_url"] = SecretStr(redis)
-    servers = " and ".join(
+    try:
+        found = with_private_databases(settings)
+    except OtherUser as error:
+        raise SettingsError(f"DATABASE_URL is not set, and {error}") from error
+    if found.database_url is None:
+        raise MissingSetting(
+            f"DATABASE_URL is not set, and no private PostgreSQL runs in {settings.data_folder}. "
+            "Start the service (`make serve`), or set DATABASE_URL to "
+            "postgresql://user:password@host/db, as the service has it"
+        )
+    titles = [
         title
-        for name, title in (("database_url", "PostgreSQL"), ("redis_url", "Redis"))
-        if name in found
-    )
-    if servers:
-        note(f"using the private {servers} of {folder}")
-    return settings.model_copy(update=found)
+        for title, before, after in (
+            ("PostgreSQL", settings.database_url, found.database_url),
+            ("Redis", settings.redis_url, found.redis_url),
+        )
+        if before is None and after is not None
+    ]
+    if titles:
+        note(f"using the private {' and '.join(titles)} of {settings.data_folder}")
+    return found

@@ -24,8 +24,8 @@ _SHOWN_ELSEWHERE = {
 def list_view(entries: Sequence[Entry]) -> Table:
     # It fits 80 columns unshortened: a shortened tag cannot be copied.
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for column in ("model", "as", "engines", "accuracy", "saved", "MiB"):
-        right_aligned = column in {"accuracy", "MiB"}
+    for column in ("model", "as", "engines", "acc.", "saved", "MiB"):
+        right_aligned = column in {"acc.", "MiB"}
         table.add_column(column, justify="right" if right_aligned else "left", no_wrap=True)
     for entry in entries:
         table.add_row(

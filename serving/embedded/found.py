@@ -7,14 +7,30 @@ import pwd
 from pathlib import Path
 
 import psutil
+from pydantic import SecretStr
 from sqlalchemy import URL
 
+from core.settings import Settings
 from serving.embedded import postgres, redis
 from serving.embedded.children import short_socket_folder, works_in
 
 
 class OtherUser(PermissionError):
     """The private PostgreSQL lets in another user than this one."""
+
+
+def with_private_databases(settings: Settings) -> Settings:
+    """`settings`, with the private databases that run in DATA_FOLDER in place of unset URLs.
+
+    Raises:
+        OtherUser: another user started the private PostgreSQL.
+    """
+    found = {}
+    if settings.database_url is None and (url := find_postgres(settings.data_folder / "postgres")):
+        found["database_url"] = SecretStr(url.render_as_string(hide_password=False))
+    if settings.redis_url is None and (redis_url := find_redis(settings.data_folder / "redis")):
+        found["redis_url"] = SecretStr(redis_url)
+    return settings.model_copy(update=found)
 
 
 def find_postgres(folder: Path) -> URL | None:
