@@ -103,8 +103,8 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 
 
 @contextmanager
-def slow_step(description: str) -> Iterator[None]:
-    """Say on stderr what the command does, once it has done it for `SILENT_SECONDS`."""
+def slow_step(description: str, after_seconds: float = SILENT_SECONDS) -> Iterator[None]:
+    """Say on stderr what the command does, once it has done it for `after_seconds`."""
     status = stderr.status(description)
 
     def tell() -> None:
@@ -113,7 +113,7 @@ def slow_step(description: str) -> Iterator[None]:
         else:
             note(f"{description} ...")
 
-    timer = Timer(SILENT_SECONDS, tell)
+    timer = Timer(after_seconds, tell)
     timer.daemon = True
     timer.start()
     try:

@@ -95,6 +95,15 @@ def _aim(schedule: Mapping[str, Any]) -> str:
     return f"of {' and '.join(schedule['routes'])}, {schedule['hold_seconds']} s a step, then {end}"
 
 
+def plan_view(policy: Mapping[str, Any]) -> RenderableType:
+    """The schedule and the limits of a policy, whether they are new or not."""
+    schedule, guardrails = policy["schedule"], policy["guardrails"] or {}
+    limits = ", ".join(f"{name} {_as_text(value)}" for name, value in guardrails.items())
+    steps = ", ".join(f"{step:g}" for step in schedule["steps"])
+    shadow = f"; shadow {policy['shadow_percent']:g} %"
+    return Text(f"schedule: {steps} % {_aim(schedule)}{shadow}\nguardrails: {limits or 'none'}")
+
+
 def _guardrails(guardrails: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("guardrail", "", "", box=None, pad_edge=False)
     for guardrail in guardrails:

@@ -17,7 +17,7 @@ from typer import Argument, Option
 from core.command_output import JsonOption, console, emit, fail, note, slow_step
 from core.errors import describe_error
 from core.types import Version
-from rollout.views import changes_table, history_view, status_view, steps_table
+from rollout.views import changes_table, history_view, plan_view, status_view, steps_table
 from scripts.running import run_command
 from scripts.service_options import ServiceGroup, service_options
 from web.service_client import ServiceClient
@@ -249,6 +249,8 @@ def _change(service: ServiceClient, change: dict[str, Any], reason: str, *, dry_
         moved = outcome["subjects_moved_percent"]
         console.print(f"{new} policy {base}; {moved:g} % of subjects move")
         console.print(changes_table(outcome["changes"]))
+        if outcome["policy"]["schedule"] is not None and "schedule" in change.get("changes", ()):
+            console.print(plan_view(outcome["policy"]))
         if outcome.get("steps"):  # services of earlier releases do not say
             console.print(steps_table(outcome["steps"]))
 
