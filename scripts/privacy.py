@@ -26,7 +26,6 @@ from core.command_output import (
     print_document,
     slow_step,
 )
-from core.errors import describe_error
 from core.settings import Settings
 from scripts.running import run_command
 from serving.command_settings import settings_for_databases
@@ -35,11 +34,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from analytics.hash_keys import HashKeys
-    from analytics.privacy.selection import Selection, Selector
+    from analytics.privacy.selection import Selector
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-REDIS_SECONDS = 5.0
-KEYS_AT_A_TIME = 1_000
 
 SubjectOption = Annotated[
     str | None, Option("--subject", help="a subject of /predict/ab; -: read it from stdin")
@@ -103,6 +100,7 @@ def erase(
     # Imported here, so that --help needs no SQLAlchemy.
     from analytics.privacy.erase import Actor, Erasure, find
     from analytics.privacy.erase import erase as erase_rows
+    from serving.cached_answers import forget_cached
 
     selector, settings = _selector(subject, text, prediction), settings_for_databases()
     actor = Actor(_user(), platform.node(), reason)
@@ -111,7 +109,7 @@ def erase(
         if dry_run:
             return (await find(engine, hashes, selector, [settings.ab_salt]))[1], 0
         found, counts = await erase_rows(engine, hashes, selector, [settings.ab_salt], actor)
-        return counts, await _forget_cached(engine, settings, selector, found)
+        return counts, await forget_cached(engine, settings, selector, found)
 
     if not dry_run and not yes:
         typer.confirm(f"Delete the data of this {selector.kind} for ever?", abort=True, err=True)
@@ -231,35 +229,6 @@ def _run(settings: Settings, run: Callable[[AsyncEngine, HashKeys], Awaitable[An
             "PostgreSQL does not answer, so perhaps not everything is done: "
             f"{describe_failure(error)}. Run the command again"
         )
-
-
-async def _forget_cached(
-    engine: AsyncEngine, settings: Settings, selector: Selector, found: Selection
-) -> int | None:
-    """Delete the cached answers of the texts; None if Redis is away."""
-    from analytics.privacy.selection import served_models
-    from cache.keys import keys_of
-    from core.redis import REDIS_FAILURES, connect
-
-    async with engine.connect() as connection:
-        models = await served_models(connection)
-    text = selector.value if selector.kind == "text" else None
-    keys = keys_of(models, found.text_hashes, text)
-    if not keys:
-        return 0
-    if settings.redis_url is None:
-        return None
-    redis = connect(settings.redis_connection_url(), timeout_seconds=REDIS_SECONDS)
-    try:
-        deleted = 0
-        for start in range(0, len(keys), KEYS_AT_A_TIME):
-            deleted += int(await redis.delete(*keys[start : start + KEYS_AT_A_TIME]))
-    except REDIS_FAILURES as error:
-        note(f"Redis does not answer: {describe_error(error)}")
-        return None
-    finally:
-        await redis.aclose()
-    return deleted
 
 
 def _end(*, unknown_hash_keys: list[int], is_redis_away: bool = False) -> None:

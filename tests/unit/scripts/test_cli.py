@@ -97,7 +97,6 @@ WITHOUT_REPORT = {
     ("serve",),
     ("demo",),
     ("dashboards",),
-    ("evaluate-starter",),
     ("fuzz",),
     ("gate-starters",),
     ("install-torch",),
