@@ -74,7 +74,7 @@ ENDS = {"| true": 1, "--json >&-": 1, ">/dev/full": 1, "--json 2>&-": 0}
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
 def test_output_that_cannot_be_written_ends_a_command_without_a_traceback() -> None:
-    command = f"{sys.executable} -m scripts.make_key caf\u00e9"
+    command = f"{sys.executable} -m scripts.make_key shop"
     lines = [f"{command} {end}; echo ${{PIPESTATUS[0]}} >&2" for end in ENDS]
     done = subprocess.run(
         ["bash", "-c", "\n".join(lines)],
