@@ -48,7 +48,10 @@ def status(
 
     def report() -> dict[str, Any]:
         models = service.models()
-        return {"rollout": service.call("GET", "/admin/rollout"), "versions": models}
+        return {
+            "rollout": service.call("GET", "/admin/rollout", field="policy"),
+            "versions": models,
+        }
 
     def view() -> Any:
         found = report()
@@ -133,7 +136,7 @@ def start(
     changes: dict[str, Any] = {"schedule": schedule, "shadow_percent": shadow}
     service: ServiceClient = context.obj
     if limits:
-        active = service.call("GET", "/admin/rollout")["policy"]["guardrails"]
+        active = service.call("GET", "/admin/rollout", field="policy")["policy"]["guardrails"]
         changes["guardrails"] = (active or {}) | limits
     _change(service, {"action": "set", "changes": changes}, reason, dry_run=dry_run)
 
@@ -204,7 +207,9 @@ def reload(
     service: ServiceClient = context.obj
     chosen = None if tag == "configured" else tag
     request = {"version": version, "tag": chosen, "reason": reason}
-    policy = service.call("POST", "/admin/models/reload", json=request)["policy_version"]
+    policy = service.call("POST", "/admin/models/reload", field="policy_version", json=request)[
+        "policy_version"
+    ]
     note(f"policy {policy}: {version} loads {tag}")
     deadline = time.monotonic() + LOAD_SECONDS
     with slow_step(f"{version} loads {tag}"):
@@ -233,15 +238,17 @@ def history(
     """List the changes of policy with author, time and reason, the newest first."""
     service: ServiceClient = context.obj
     with slow_step("waiting for the service"):
-        found = service.call("GET", "/admin/rollout/history", params={"limit": limit})
+        found = service.call(
+            "GET", "/admin/rollout/history", field="policies", params={"limit": limit}
+        )
     emit(found, lambda: console.print(history_view(found["policies"])))
 
 
 def _change(service: ServiceClient, change: dict[str, Any], reason: str, *, dry_run: bool) -> None:
     with slow_step("waiting for the service"):
-        base = service.call("GET", "/admin/rollout")["policy_version"]
+        base = service.call("GET", "/admin/rollout", field="policy")["policy_version"]
         request = {**change, "base_version": base, "reason": reason, "dry_run": dry_run}
-        outcome = service.call("POST", "/admin/rollout", json=request)
+        outcome = service.call("POST", "/admin/rollout", field="policy", json=request)
 
     def show() -> None:
         made = f"Policy {outcome['policy_version']} follows"

@@ -20,8 +20,10 @@ _KEY_HINT = "; --key-file takes a file with an API key"
 class ServiceClient(httpx.Client):
     """Client of the GET endpoints and those under /admin."""
 
-    def call(self, method: str, path: str, *, accepts: int = 200, **content: Any) -> dict[str, Any]:
-        """The JSON object of a reply with success or the status `accepts`.
+    def call(
+        self, method: str, path: str, *, field: str, accepts: int = 200, **content: Any
+    ) -> dict[str, Any]:
+        """The JSON object, with `field` in it, of a reply with success or the status `accepts`.
 
         Raises:
             CommandFailed: the service does not answer, or refuses; the message has its reason.
@@ -38,6 +40,7 @@ class ServiceClient(httpx.Client):
             # Others wrote some of it, and a terminal obeys what it is sent.
             fields: dict[str, Any] = printable_values(reply.json())
             if reply.is_success or reply.status_code == accepts:
+                fields[field]
                 return dict(fields)
             detail = fields["detail"]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
@@ -50,10 +53,9 @@ class ServiceClient(httpx.Client):
     def models(self) -> dict[str, Any]:
         """The runners' report on the model of each version."""
         # /health answers 503 with its report where predictions cannot be served.
-        health = self.call("GET", "/health", accepts=503)
-        models = health.get("versions")
-        if not isinstance(models, dict):
-            raise CommandFailed(f"{self.base_url} answers, but not as this service; set --url")
+        models: dict[str, Any] = self.call("GET", "/health", field="versions", accepts=503)[
+            "versions"
+        ]
         return models
 
 
