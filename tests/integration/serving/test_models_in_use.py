@@ -31,7 +31,7 @@ def policy(version: int, tag: str) -> PolicyRecord:
 
 def settings_of(folder: Path, url: URL) -> Settings:
     text = url.render_as_string(hide_password=False)
-    return Settings(_env_file=None, database_url=text, data_folder=folder, port=free_port())  # type: ignore[call-arg,arg-type]
+    return Settings(_env_file=None, database_url=text, data_folder=folder, port=free_port())
 
 
 async def test_models_of_the_history_of_runners_and_of_the_copy_are_in_use(
