@@ -13,7 +13,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from core.command_output import CommandFailed, JsonOption, emit
 from core.paths import ROOT
@@ -21,6 +20,7 @@ from core.settings import get_settings
 from loadtest.image_check import (
     BUILD,
     command_findings,
+    console,
     contents,
     findings,
     running_image,
@@ -32,7 +32,6 @@ from serving.embedded.starters import save_missing_models
 TAG = "sentiment:latest"
 BACKENDS = ("docker", "podman", "buildah")
 SBOM = BUILD / "sbom.json"
-console = Console(highlight=False)
 app = typer.Typer()
 
 

@@ -53,19 +53,17 @@ def status(
             "versions": models,
         }
 
-    def view() -> Any:
-        found = report()
+    def view(found: dict[str, Any]) -> Any:
         return status_view(found["rollout"], found["versions"], now=datetime.now(UTC))
 
     if not watch:
         with slow_step("waiting for the service"):
             found = report()
-        shown = status_view(found["rollout"], found["versions"], now=datetime.now(UTC))
-        emit(found, lambda: console.print(shown))
+        emit(found, lambda: console.print(view(found)))
         return
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
-            live.update(view(), refresh=True)
+            live.update(view(report()), refresh=True)
             time.sleep(POLL_SECONDS)
 
 
@@ -238,9 +236,7 @@ def history(
     """List the changes of policy with author, time and reason, the newest first."""
     service: ServiceClient = context.obj
     with slow_step("waiting for the service"):
-        found = service.call(
-            "GET", "/admin/rollout/history", field="policies", params={"limit": limit}
-        )
+        found = service.call("GET", f"/admin/rollout/history?limit={limit}", field="policies")
     emit(found, lambda: console.print(history_view(found["policies"])))
 
 
