@@ -261,9 +261,8 @@ class Settings(BaseSettings):
         """
         if self.database_url is None:
             raise MissingSetting(
-                "DATABASE_URL is not set, and a private PostgreSQL, as `make serve` starts it, is "
-                "not looked for. Set it to postgresql://user:password@host/db, as the service has "
-                "it; docs/privacy.md has the URL of a private one"
+                "DATABASE_URL is not set. Set it to postgresql://user:password@host/db, as the "
+                "service has it"
             )
         return asyncpg_url(self.database_url.get_secret_value())
 
@@ -310,8 +309,7 @@ class Settings(BaseSettings):
         """
         if self.redis_url is None:
             raise MissingSetting(
-                "REDIS_URL is not set, and there is no private Redis as `make serve` starts it. "
-                "Set it to redis://host:6379/0"
+                "REDIS_URL is not set. Set it to redis://host:6379/0, as the service has it"
             )
         return redis_py_url(self.redis_url.get_secret_value())
 

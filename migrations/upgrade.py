@@ -15,6 +15,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
+from core.command_output import CommandFailed
 from core.postgres import DATABASE_FAILURES, create_engine, describe_failure, failure_reason
 from migrations.compatibility import PYPROJECT, known_revisions, read_stamp
 
@@ -36,7 +37,7 @@ _LATE = (
 )
 
 
-class MigrationError(RuntimeError):
+class MigrationError(CommandFailed):
     """The schema cannot be upgraded; the message says why, in one line and without a password."""
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from core.errors import PolicyConflict, PolicyNotFound, invalid_field
-from core.types import Version
+from core.types import VERSIONS, Version
 from rollout.changes import (
     AskedAction,
     Change,
@@ -40,6 +40,13 @@ class Outcome:
     steps: Sequence[StepSensitivity] = ()  # of a dry run with a schedule
 
 
+# Why no runner of a version could load a tag; None: one may.
+ModelProblem = Callable[[Version, str], Awaitable[str | None]]
+
+
+async def no_problem(_version: Version, _tag: str) -> None: ...
+
+
 class RolloutAdmin:
     """Every method raises `DatabaseUnavailable` while PostgreSQL does not answer."""
 
@@ -49,11 +56,13 @@ class RolloutAdmin:
         store: PolicyStore,
         controller: RolloutController,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        model_problem: ModelProblem = no_problem,
     ) -> None:
         self._live = live
         self._store = store
         self._controller = controller
         self._clock = clock
+        self._model_problem = model_problem
 
     async def change(
         self,
@@ -107,6 +116,7 @@ class RolloutAdmin:
 
         Raises:
             PolicyConflict: `base_version` is given and is no longer the active policy.
+            InvalidRequest: the model is not in the store, so that no runner could load it.
         """
         await self._live.refresh()
         before, now = self._live.record, self._clock()
@@ -138,6 +148,9 @@ class RolloutAdmin:
         self, before: PolicyRecord, record: PolicyRecord, *, dry_run: bool
     ) -> Outcome:
         policies = before.policy, record.policy
+        await self._check_models(
+            *policies, field="tag" if record.action == "reload" else "to_version"
+        )
         moved = subjects_moved_percent(*policies)
         outcome = Outcome(record, differences(*policies), moved, dry_run)
         if dry_run:
@@ -146,3 +159,14 @@ class RolloutAdmin:
             return replace(outcome, record=record, steps=steps)
         await self._live.replace(record)
         return outcome
+
+    async def _check_models(
+        self, before: RolloutPolicy, after: RolloutPolicy, *, field: str
+    ) -> None:
+        """Refuse a policy whose models cannot be loaded: nobody would take the wish back."""
+        for version in VERSIONS:
+            tag = after.desired_model(version).tag
+            if tag is None or after.desired_model(version) == before.desired_model(version):
+                continue
+            if (problem := await self._model_problem(version, tag)) is not None:
+                raise invalid_field(field, problem)

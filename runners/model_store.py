@@ -95,6 +95,20 @@ def find_model(tag: str) -> SavedModel:
     )
 
 
+def load_problem(tag: str) -> str | None:
+    """Why no runner of this machine could load `tag`; None: it is in the store, or unreadable."""
+    try:
+        find_model(tag)
+    except bentoml.exceptions.NotFound as error:
+        if isinstance(error.__cause__, bentoml.exceptions.NotFound):
+            return (
+                f"{tag} is not in the BentoML model store; `sentiment models list` shows the "
+                "models that are"
+            )
+        return str(error)
+    return None
+
+
 def is_current(metadata: Mapping[str, Any]) -> bool:
     """Whether this release saved the model, so that it has the files of today's engines."""
     return metadata.get("format") == FORMAT

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from core.command_output import JsonOption, emit
 from core.paths import ROOT
 from scripts.running import run_command
 
@@ -17,7 +18,7 @@ REQUIREMENTS = ROOT / "requirements"
 TIMEOUT_SECONDS = 120
 
 
-def main() -> None:
+def main(*, as_json: JsonOption = False) -> None:
     """Exit with 1 if a pinned package has a known vulnerability.
 
     Where no advisories can be reached, say so and exit with 0.
@@ -33,10 +34,10 @@ def main() -> None:
             for package in packages
             for vulnerability in package["vulns"]
         ]
+    found = "\n".join(vulnerable) or f"no known vulnerability in {audited} packages"
     if not audited:
-        print("no advisory source can be reached: nothing was audited")
-    else:
-        print("\n".join(vulnerable) or f"no known vulnerability in {audited} packages")
+        found = "no advisory source can be reached: nothing was audited"
+    emit({"audited_packages": audited, "vulnerable": vulnerable}, lambda: print(found))
     raise typer.Exit(1 if vulnerable else 0)
 
 

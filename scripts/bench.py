@@ -14,6 +14,7 @@ import bentoml
 import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from core.command_output import JsonOption, emit
 from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS
@@ -43,6 +44,7 @@ def main(
     only: Annotated[list[Part] | None, typer.Option(help="measure this part; repeatable")] = None,
     name: Annotated[str, typer.Option(help="name of the record [default: today's date]")] = "",
     folder: Annotated[Path, typer.Option(help="folder of the record")] = RESULTS,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure, print the tables, and write NAME.json and NAME.png."""
     sigterm_as_ctrl_c()
@@ -108,6 +110,7 @@ def _write(rows: list[Row], folder: Path, name: str) -> None:
     path.write_text(as_json(record), encoding="utf-8")
     plot(record, path.with_suffix(".png"))
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    emit(record)
     console.print(f"recorded in {shown} and {shown.with_suffix('.png')}", soft_wrap=True)
 
 

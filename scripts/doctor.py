@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-
-from scripts.failures import failures_as_lines
+from core.command_output import JsonOption, emit, fail
+from scripts.running import run_command
 from serving.diagnosis import console, diagnose, report
 
 
-def main() -> None:
+def main(*, as_json: JsonOption = False) -> None:
     """Check settings, folders, port, PostgreSQL, Redis, clock, models and engines.
 
     Prints a line for each, and exits with 1 if something is wrong. Changes nothing.
     """
-    problems = report(diagnose())
+    findings = report(diagnose())
+    problems = sum(finding.problem is not None for finding in findings)
+    emit({"problems": problems, "findings": [finding._asdict() for finding in findings]})
     if problems:
-        console.print(f"[bold red]{problems} {'problem' if problems == 1 else 'problems'}[/]")
-        sys.exit(1)
+        fail(f"{problems} {'problem' if problems == 1 else 'problems'}")
     console.print("[green]nothing is wrong[/]")
 
 
 if __name__ == "__main__":
-    # argparse is imported faster than typer.
-    argparse.ArgumentParser("python -m scripts.doctor", description=__doc__).parse_args()
-    with failures_as_lines():
-        main()
+    run_command(main)

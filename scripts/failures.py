@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.command_output import CommandFailed
 from core.errors import describe_error
 from core.settings import SettingsError
 from serving.machine_check import bentoml_home, bentoml_home_problem, temporary_folder_problem
@@ -26,7 +27,8 @@ def failures_as_lines() -> Iterator[None]:
 def failure_line(error: Exception) -> str:
     """Describe why a command failed; what nobody expected gets a file with the traceback."""
     # BentoML's own are about its configuration: what it finds wrong in a model is caught.
-    is_told = isinstance(error, SettingsError) or type(error).__module__.startswith("bentoml.")
+    is_told = isinstance(error, SettingsError | CommandFailed)
+    is_told = is_told or type(error).__module__.startswith("bentoml.")
     if is_told and str(error):
         return str(error)
     if isinstance(error, OSError) and (line := os_error_line(error)):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import typer
 
+from core.command_output import JsonOption, emit
 from core.own_url import is_own_url, own_url
 from core.paths import ROOT
 from core.settings import get_settings
@@ -38,6 +39,7 @@ def main(
     ] = headless.Shape.constant,
     folder: Annotated[Path, typer.Option(help="for the report and the figures")] = LATEST,
     record: Annotated[bool, typer.Option("--record", help="add a row to the README")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Load a service with locust's users and check every reply.
 
@@ -74,6 +76,7 @@ def main(
     if record:
         row = as_row(outcome.total, datetime.now(UTC), machine(), command_line())
         README.write_text(with_row(README.read_text(encoding="utf-8"), row), encoding="utf-8")
+    emit(outcome)
     raise typer.Exit(0 if outcome.ok else 1)
 
 

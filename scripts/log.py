@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
+from core.command_output import (
+    INCOMPLETE,
+    JsonOption,
+    console,
+    emit,
+    fail,
+    note,
+    slow_step,
+)
 from core.errors import describe_error
 from core.settings import get_settings
 from scripts.running import run_command
+from serving.command_settings import settings_for_databases
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -25,9 +33,11 @@ def main() -> None:
 
 @app.command()
 def retry(
+    *,
     folder: Annotated[
         Path | None, Option(help="the spool [default: DATA_FOLDER/spool]", file_okay=False)
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let the service try the lines in rejected.jsonl once more.
 
@@ -41,11 +51,11 @@ def retry(
     try:
         result = put_back(spool)
     except OSError as error:
-        typer.echo(f"{spool / REJECTED} stays as it is: {describe_error(error)}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo(f"{result.lines} lines of {spool / REJECTED} wait for PostgreSQL again.")
+        fail(f"{spool / REJECTED} stays as it is: {describe_error(error)}")
+    waiting = f"{result.lines} lines of {spool / REJECTED} wait for PostgreSQL again."
+    emit(result, lambda: console.print(waiting, soft_wrap=True))
     if result.unreadable:
-        typer.echo(f"{result.unreadable} lines stay, because this release cannot read them.")
+        note(f"{result.unreadable} lines stay, because this release cannot read them.")
 
 
 @app.command()
@@ -53,10 +63,11 @@ def ship(
     folder: Annotated[
         Path, Argument(help="a spool, or the DATA_FOLDER with it", file_okay=False, exists=True)
     ],
+    *,
     wait_seconds: Annotated[
         float, Option(min=1.0, help="give up when PostgreSQL has stored nothing for so long")
     ] = 60.0,
-    as_json: Annotated[bool, Option("--json", help="print the counts as JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Ship the predictions that a stopped service left in a folder to DATABASE_URL.
 
@@ -67,34 +78,32 @@ def ship(
     from analytics.log.rejected import REJECTED
     from analytics.log.shipment import NoSpool, SpoolInUse, ship_folder
 
-    settings = get_settings()
+    settings = settings_for_databases()
     url, hash_keys = settings.sqlalchemy_url(), settings.hash_keys()
     try:
-        result = asyncio.run(ship_folder(folder, url, hash_keys, wait_seconds=wait_seconds))
+        with slow_step(f"shipping {folder}"):
+            result = asyncio.run(ship_folder(folder, url, hash_keys, wait_seconds=wait_seconds))
     except (NoSpool, SpoolInUse) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        fail(str(error))
     except OSError as error:
-        typer.echo(f"{folder} cannot be shipped: {describe_error(error)}", err=True)
-        raise typer.Exit(1) from error
-    if as_json:
-        typer.echo(json.dumps(asdict(result)))
-    else:
-        typer.echo(f"{result.stored} predictions of {result.folder} are in PostgreSQL now")
-        typer.echo(f"{result.rejected} lines were set aside now")
-        typer.echo(f"{result.left} predictions are left")
+        fail(f"{folder} cannot be shipped: {describe_error(error)}")
+
+    def show() -> None:
+        console.print(f"{result.stored} predictions of {result.folder} are in PostgreSQL now")
+        console.print(f"{result.rejected} lines were set aside now")
+        console.print(f"{result.left} predictions are left")
+
+    emit(result, show)
     if result.rejected_lines:
-        typer.echo(
+        note(
             f"{result.rejected_lines} lines in {Path(result.folder) / REJECTED} are not stored: "
             f"each has its reason; `sentiment log retry --folder {result.folder}` lets the next "
-            "run try them again",
-            err=True,
+            "run try them again"
         )
     if result.reason:
-        typer.echo(f"{result.segments_left} segments are left: {result.reason}", err=True)
-        raise typer.Exit(1)
+        fail(f"{result.segments_left} segments are left: {result.reason}")
     if result.rejected_lines:
-        raise typer.Exit(3)
+        raise typer.Exit(INCOMPLETE)
 
 
 if __name__ == "__main__":

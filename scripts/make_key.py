@@ -15,6 +15,7 @@ from core.api_keys import (
     parse_key_file,
     parse_limits,
 )
+from core.command_output import JsonOption, emit
 from scripts.running import run_command
 
 
@@ -28,6 +29,8 @@ def main(
         list[str] | None,
         typer.Option(help="a rate limit of its own, as predict=1000/minute; repeatable"),
     ] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Print a new key for NAME and its entry, from which nobody can find the key."""
     requested = set(scope or ["predict"])
@@ -43,8 +46,12 @@ def main(
         raise typer.BadParameter(
             "a name must be printable, without ':', ',', '+' and spaces, and not begin with '#'"
         )
-    print(f"key, for {name} alone:  {key}")
-    print(f"add to API_KEYS, or as a line to API_KEYS_FILE:  {api_key.entry()}")
+
+    def show() -> None:
+        print(f"key, for {name} alone:  {key}")
+        print(f"add to API_KEYS, or as a line to API_KEYS_FILE:  {api_key.entry()}")
+
+    emit({"name": name, "scopes": scopes, "key": key, "entry": api_key.entry()}, show)
 
 
 def _is_readable(api_key: ApiKey) -> bool:

@@ -1,27 +1,36 @@
-"""Bring the database of DATABASE_URL to the newest schema."""
+"""Bring the database of DATABASE_URL, or the private one, to the newest schema."""
 
 from __future__ import annotations
 
-import argparse
-import sys
+import asyncio
+from typing import Annotated
 
-from core.settings import SettingsError, get_settings
-from migrations.upgrade import WAIT_SECONDS, MigrationError, upgrade
-from scripts.failures import failures_as_lines
+import typer
+
+from core.command_output import JsonOption, console, emit, note
+from migrations.compatibility import read_stamp
+from migrations.upgrade import WAIT_SECONDS, upgrade
+from scripts.running import run_command
+from serving.command_settings import settings_for_databases
 
 
-def main(wait_seconds: float = WAIT_SECONDS) -> None:
-    """Bring the database of DATABASE_URL to the newest schema, once it answers."""
-    try:
-        upgrade(get_settings().sqlalchemy_url(), wait_seconds=wait_seconds)
-    except (SettingsError, MigrationError) as error:
-        sys.exit(str(error))
+def main(
+    *,
+    wait_seconds: Annotated[
+        float, typer.Option(help="wait so long for a PostgreSQL that is not up yet")
+    ] = WAIT_SECONDS,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the database to the newest schema, once it answers.
+
+    Safe at any time, from several machines at once, while the service runs.
+    """
+    url = settings_for_databases().sqlalchemy_url()
+    upgrade(url, wait_seconds=wait_seconds, report=note)
+    database, revision = url.render_as_string(), asyncio.run(read_stamp(url)).revision
+    done = f"the schema of {database} has migration {revision}"
+    emit({"database": database, "revision": revision}, lambda: console.print(done, soft_wrap=True))
 
 
 if __name__ == "__main__":
-    # argparse is imported faster than typer.
-    parser = argparse.ArgumentParser("python -m scripts.migrate", description=__doc__)
-    parser.add_argument("--wait-seconds", type=float, default=WAIT_SECONDS)
-    arguments = parser.parse_args()
-    with failures_as_lines():
-        main(arguments.wait_seconds)
+    run_command(main)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from core.command_output import JsonOption, emit, fail, note, slow_step
 from core.late_packages import PackagesUnavailable
 from core.settings import get_settings
 from core.types import Version
@@ -30,6 +30,14 @@ from models.registry.held_out import (
     AccuracyGate,
     side_by_side,
 )
+from models.registry.removal import (
+    InUse,
+    Verdict,
+    judge_all,
+    judge_named,
+    removal_document,
+    remove,
+)
 from models.registry.saving import (
     COLUMNS,
     ENGINES_HELP,
@@ -40,8 +48,8 @@ from models.registry.saving import (
     save_checkpoint,
 )
 from models.registry.sources import Fetched
-from models.registry.verifying import verify
-from models.registry.views import comparison_view, entry_view, list_view
+from models.registry.verifying import Finding, verify
+from models.registry.views import comparison, comparison_view, entry_view, list_view, removal_view
 from models.starter.card import StarterError
 from models.texts import InvalidTexts, packaged_texts, read_labelled
 from runners.classifier import Classifier
@@ -82,29 +90,25 @@ def _errors_as_sentences() -> Iterator[None]:
         InvalidCheckpoint, InvalidTexts, EngineUnavailable, StarterError, PackagesUnavailable,
         OSError, bentoml.exceptions.BentoMLException,
     ) as error:  # fmt: skip
-        console.print(f"[bold red]{escape(str(error))}[/]", soft_wrap=True)
-        raise typer.Exit(1) from error
+        fail(str(error))
 
 
 @app.command(name="list")
-def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, not a table")] = False,
-) -> None:
+def list_models(*, as_json: JsonOption = False) -> None:
     """List every sentiment model of the store, the newest first."""
     found = list(entries(get_settings()))
-    if as_json:
-        print(json.dumps([model.summary() for model in found], indent=1))
-    elif found:
-        console.print(list_view(found))
-    else:
-        console.print(EMPTY_STORE)
+    emit(
+        [model.summary() for model in found],
+        lambda: console.print(list_view(found) if found else EMPTY_STORE),
+    )
 
 
 @app.command()
-def show(tag: Tag) -> None:
+def show(tag: Tag, *, as_json: JsonOption = False) -> None:
     """Show the source, lineage, gates and engines of a model."""
     with _errors_as_sentences():
-        console.print(entry_view(entry(tag, get_settings())))
+        found = entry(tag, get_settings())
+    emit({**found.summary(), "metadata": found.metadata}, lambda: console.print(entry_view(found)))
 
 
 @app.command()
@@ -116,6 +120,7 @@ def compare(
     encoding: Encoding = None,
     *,
     examples: Annotated[int, typer.Option(help="number of texts to show on which they differ")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare two models on labelled texts: agreement, accuracy, and its difference."""
     if held_out is None and (delimiter is not None or encoding is not None):
@@ -143,7 +148,10 @@ def compare(
                     )
                 )
         compared = side_by_side(texts, *answers)
-        console.print(comparison_view(models[0], models[1], compared, examples=examples))
+    emit(
+        comparison(models[0], models[1], compared),
+        lambda: console.print(comparison_view(models[0], models[1], compared, examples=examples)),
+    )
 
 
 @app.command(name="import")
@@ -185,6 +193,8 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
         int | None,
         typer.Option(help="the most tokens of a text [default: 512; 2,048 for ModernBERT]"),
     ] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Save a model into the store, or reject it at a gate and leave no trace."""
     for_held_out = (min_accuracy, against, delimiter, encoding)
@@ -203,12 +213,13 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
             )
         fetch = partial(_fetch, source)
         options = LabelOptions(parse_labels(labels) if labels is not None else None, threshold)
-        save_checkpoint(
+        saved = save_checkpoint(
             version, source, fetch, engines=engines, texts=texts, acceptance_gate=gate,
             options=options, max_tokens=max_tokens,
         )  # fmt: skip
         if held_out is None:
             console.print("Its accuracy was not evaluated: give labelled texts with --held-out.")
+        emit(entry(saved.tag, get_settings()).summary())
 
 
 def _fetch(source: str, into: Path) -> Fetched:
@@ -227,6 +238,8 @@ def refresh_models(
         str | None, typer.Argument(help="name:version; by default every model that needs it")
     ] = None,
     texts: Annotated[Path | None, typer.Option(help=TEXTS_HELP)] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Make today's engines for models that an older release saved."""
     with _errors_as_sentences():
@@ -235,11 +248,15 @@ def refresh_models(
             refresh(each, texts=texts)
     if not old:
         console.print("Every model has the engines of this release.")
+    emit({"refreshed": old})
 
 
 @app.command()
 def export(
-    tag: Tag, file: Annotated[Path, typer.Argument(help="FILE.bentomodel; `import` reads it")]
+    tag: Tag,
+    file: Annotated[Path, typer.Argument(help="FILE.bentomodel; `import` reads it")],
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a model to a file, in about a minute per 100 MB."""
     if not file.parent.is_dir():
@@ -248,40 +265,111 @@ def export(
         raise typer.BadParameter("the name has to end in .bentomodel", param_hint="FILE")
     with _errors_as_sentences():
         model = find_model(tag)
-        with console.status(f"packing {model.tag}"):
+        with slow_step(f"packing {model.tag}"):
             written = bentoml.models.export_model(model.tag, str(file.resolve()))
-    console.print(f"{tag} is in {written}")
+    emit({"tag": model.tag, "file": written}, lambda: console.print(f"{tag} is in {written}"))
 
 
 @app.command(name="verify")
 def verify_models(
     tag: Annotated[str | None, typer.Argument(help="name:version; by default every model")] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Check that files, revision and the answers of engines are as saved."""
     with _errors_as_sentences():
         chosen = [entry(tag, get_settings())] if tag else list(entries(get_settings()))
     if not chosen:
         console.print(EMPTY_STORE)
-    problems = sum(_verify(chosen_entry) for chosen_entry in chosen)
-    if problems:
-        console.print(f"[bold red]{problems} problems[/]; import or save those models again")
-        raise typer.Exit(1)
+    found = {item.model.tag: _verify(item) for item in chosen}
+    emit({tag: [finding._asdict() for finding in findings] for tag, findings in found.items()})
+    wrong = [item for findings in found.values() for item in findings]
+    if problems := sum(item.problem is not None and not item.skipped for item in wrong):
+        fail(f"{problems} problems; import or save those models again")
 
 
-def _verify(entry: Entry) -> int:
-    """Print the findings on a model and return the number of problems."""
+def _verify(entry: Entry) -> list[Finding]:
+    """Print the findings on a model, each as soon as it is made."""
     console.print(f"[bold]{entry.model.tag}[/]")
-    problems = 0
+    findings = []
     for finding in verify(entry):
-        if finding.problem is None:
-            state = "[green]as saved[/]"
-        elif finding.skipped:
-            state = f"[dim]{escape(finding.problem)}[/]"
-        else:
-            problems += 1
-            state = f"[red]{escape(finding.problem)}[/]"
+        findings.append(finding)
+        state = "[green]as saved[/]"
+        if finding.problem is not None:
+            style = "dim" if finding.skipped else "red"
+            state = f"[{style}]{escape(finding.problem)}[/]"
         console.print(f"    {finding.subject:<18} {state}")
-    return problems
+    return findings
+
+
+Yes = Annotated[bool, typer.Option("--yes", help="delete without asking")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="delete nothing, and say what would be")]
+IgnoreHistory = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-history",
+        help="do not ask PostgreSQL for earlier rollout policies: a roll-back to one may fail",
+    ),
+]
+
+
+@app.command(name="delete")
+def delete_models(
+    tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="exact tags")],
+    *,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    ignore_history: IgnoreHistory = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete models from the store; if one of them is in use, none."""
+    with _errors_as_sentences():
+        in_use = _in_use(ignore_history=ignore_history)
+        verdicts = judge_named(tags, list(entries(get_settings())), in_use)
+        if any(verdict.kept_because for verdict in verdicts):
+            emit(removal_document(verdicts, deleted=(), dry_run=dry_run))
+            for verdict in verdicts:
+                for reason in verdict.kept_because:
+                    note(f"{verdict.tag} stays: {reason}")
+            fail("Nothing is deleted")
+        _remove(verdicts, yes=yes, dry_run=dry_run)
+
+
+@app.command()
+def prune(
+    *,
+    keep: Annotated[
+        int, typer.Option(min=0, help="models of each version that stay, the newest")
+    ] = 3,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    ignore_history: IgnoreHistory = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete old models that nothing needs."""
+    with _errors_as_sentences():
+        in_use = _in_use(ignore_history=ignore_history)
+        verdicts = judge_all(list(entries(get_settings())), in_use, keep=keep)
+        _remove(verdicts, yes=yes, dry_run=dry_run)
+
+
+def _in_use(*, ignore_history: bool) -> InUse:
+    # Imported here, so that --help needs no SQLAlchemy.
+    from serving.models_in_use import models_in_use, settings_with_history
+
+    with slow_step("reading which models are in use"):
+        settings = get_settings() if ignore_history else settings_with_history()
+        return models_in_use(settings, history=not ignore_history)
+
+
+def _remove(verdicts: Sequence[Verdict], *, yes: bool, dry_run: bool) -> None:
+    going = [verdict for verdict in verdicts if not verdict.kept_because]
+    if going and not (yes or dry_run):
+        names = ", ".join(verdict.tag for verdict in going)
+        typer.confirm(f"Delete {names} for ever?", abort=True, err=True)
+    deleted = [] if dry_run else remove(going)
+    document = removal_document(verdicts, deleted=deleted, dry_run=dry_run)
+    emit(document, lambda: console.print(removal_view(verdicts, dry_run=dry_run)))
 
 
 def _classifier(tag: str) -> Classifier:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import os
 import platform
 import sys
@@ -17,20 +16,27 @@ from uuid import UUID
 import typer
 from typer import Option
 
-from core.errors import describe_error
-from core.settings import Settings, get_settings
+from core.command_output import (
+    INCOMPLETE,
+    JsonOption,
+    console,
+    emit,
+    fail,
+    note,
+    print_document,
+    slow_step,
+)
+from core.settings import Settings
 from scripts.running import run_command
+from serving.command_settings import settings_for_databases
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from analytics.hash_keys import HashKeys
-    from analytics.privacy.selection import Selection, Selector
+    from analytics.privacy.selection import Selector
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-FAILED, INCOMPLETE = 1, 3
-REDIS_SECONDS = 5.0
-KEYS_AT_A_TIME = 1_000
 
 SubjectOption = Annotated[
     str | None, Option("--subject", help="a subject of /predict/ab; -: read it from stdin")
@@ -51,7 +57,11 @@ def main() -> None:
 
 @app.command()
 def export(
-    subject: SubjectOption = None, text: TextOption = None, prediction: PredictionOption = None
+    *,
+    subject: SubjectOption = None,
+    text: TextOption = None,
+    prediction: PredictionOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print what PostgreSQL has of a subject, a text or a prediction, as one JSON document.
 
@@ -60,13 +70,13 @@ def export(
     # Imported here, so that --help needs no SQLAlchemy.
     from analytics.privacy.export import export_data
 
-    selector, settings = _selector(subject, text, prediction), get_settings()
+    selector, settings = _selector(subject, text, prediction), settings_for_databases()
 
     async def run(engine: AsyncEngine, hashes: HashKeys) -> dict[str, Any]:
         return await export_data(engine, hashes, selector, [settings.ab_salt])
 
     document = _run(settings, run)
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    emit(document, lambda: print_document(document))
     _end(unknown_hash_keys=document["unknown_hash_keys"])
 
 
@@ -79,7 +89,7 @@ def erase(
     reason: ReasonOption = "",
     dry_run: Annotated[bool, Option("--dry-run", help="count, and delete nothing")] = False,
     yes: Annotated[bool, Option("--yes", help="delete without asking")] = False,
-    as_json: Annotated[bool, Option("--json", help="print the counts as JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Delete what PostgreSQL and Redis have of a subject, a text or a prediction.
 
@@ -90,40 +100,41 @@ def erase(
     # Imported here, so that --help needs no SQLAlchemy.
     from analytics.privacy.erase import Actor, Erasure, find
     from analytics.privacy.erase import erase as erase_rows
+    from serving.cached_answers import forget_cached
 
-    selector, settings = _selector(subject, text, prediction), get_settings()
+    selector, settings = _selector(subject, text, prediction), settings_for_databases()
     actor = Actor(_user(), platform.node(), reason)
 
     async def run(engine: AsyncEngine, hashes: HashKeys) -> tuple[Erasure, int | None]:
         if dry_run:
             return (await find(engine, hashes, selector, [settings.ab_salt]))[1], 0
         found, counts = await erase_rows(engine, hashes, selector, [settings.ab_salt], actor)
-        return counts, await _forget_cached(engine, settings, selector, found)
+        return counts, await forget_cached(engine, settings, selector, found)
 
     if not dry_run and not yes:
         typer.confirm(f"Delete the data of this {selector.kind} for ever?", abort=True, err=True)
     counts, cached = _run(settings, run)
     numbers = {**asdict(counts), "cached_answers": cached}
-    if as_json:
-        typer.echo(json.dumps({"dry_run": dry_run, **numbers}))
-    else:
+
+    def show() -> None:
         verb = "would be deleted" if dry_run else "are deleted"
         for name in ("predictions", "labels", "comparisons", "compared_texts", "assignments"):
-            typer.echo(f"{numbers[name]} {name.replace('_', ' ')} {verb}")
+            console.print(f"{numbers[name]} {name.replace('_', ' ')} {verb}")
         if not dry_run:
-            typer.echo(f"{cached or 0} cached answers are deleted")
+            console.print(f"{cached or 0} cached answers are deleted")
+
+    emit({"dry_run": dry_run, **numbers}, show)
     if counts.policies_with_an_override:
         versions = ", ".join(map(str, counts.policies_with_an_override))
-        typer.echo(
+        note(
             f"The rollout policies {versions} name this subject in `overrides`. They belong to the "
-            "log of admin actions and stay: remove the override from the active policy",
-            err=True,
+            "log of admin actions and stay: remove the override from the active policy"
         )
     _end(unknown_hash_keys=counts.unknown_hash_keys, is_redis_away=cached is None)
 
 
 @app.command()
-def rotate_key(reason: ReasonOption = "") -> None:
+def rotate_key(*, reason: ReasonOption = "", as_json: JsonOption = False) -> None:
     """Make another key of the log's hashes in PostgreSQL, for new rows and new A/B tests.
 
     Running tests go on with their key. With LOG_HASH_KEY, put a new key before the others instead.
@@ -133,13 +144,9 @@ def rotate_key(reason: ReasonOption = "") -> None:
     from analytics.rollups import WRITERS_LOCK
     from core.admin_log import admin_action
 
-    settings = get_settings()
+    settings = settings_for_databases()
     if settings.hash_keys():
-        typer.echo(
-            "LOG_HASH_KEY is set: put a new key before the others there, and restart the service",
-            err=True,
-        )
-        raise typer.Exit(FAILED)
+        fail("LOG_HASH_KEY is set: put a new key before the others there, and restart the service")
 
     async def run(engine: AsyncEngine, _hashes: HashKeys) -> int:
         async with engine.begin() as connection:
@@ -157,7 +164,9 @@ def rotate_key(reason: ReasonOption = "") -> None:
             )
         return key
 
-    typer.echo(f"The log's hashes have the key {_run(settings, run)} from now on")
+    key = _run(settings, run)
+    done = f"The log's hashes have the key {key} from now on"
+    emit({"hash_key_id": key}, lambda: console.print(done))
 
 
 def _user() -> str:
@@ -213,56 +222,25 @@ def _run(settings: Settings, run: Callable[[AsyncEngine, HashKeys], Awaitable[An
             await engine.dispose()
 
     try:
-        return asyncio.run(with_engine())
+        with slow_step("PostgreSQL works; all predictions are read"):
+            return asyncio.run(with_engine())
     except DATABASE_FAILURES as error:
-        typer.echo(
-            f"PostgreSQL does not answer, so perhaps not everything is done: "
-            f"{describe_failure(error)}. Run the command again",
-            err=True,
+        fail(
+            "PostgreSQL does not answer, so perhaps not everything is done: "
+            f"{describe_failure(error)}. Run the command again"
         )
-        raise typer.Exit(FAILED) from error
-
-
-async def _forget_cached(
-    engine: AsyncEngine, settings: Settings, selector: Selector, found: Selection
-) -> int | None:
-    """Delete the cached answers of the texts; None if Redis is away."""
-    from analytics.privacy.selection import served_models
-    from cache.keys import keys_of
-    from core.redis import REDIS_FAILURES, connect
-
-    async with engine.connect() as connection:
-        models = await served_models(connection)
-    text = selector.value if selector.kind == "text" else None
-    keys = keys_of(models, found.text_hashes, text)
-    if not keys:
-        return 0
-    if settings.redis_url is None:
-        return None
-    redis = connect(settings.redis_connection_url(), timeout_seconds=REDIS_SECONDS)
-    try:
-        deleted = 0
-        for start in range(0, len(keys), KEYS_AT_A_TIME):
-            deleted += int(await redis.delete(*keys[start : start + KEYS_AT_A_TIME]))
-    except REDIS_FAILURES as error:
-        typer.echo(f"Redis does not answer: {describe_error(error)}", err=True)
-        return None
-    finally:
-        await redis.aclose()
-    return deleted
 
 
 def _end(*, unknown_hash_keys: list[int], is_redis_away: bool = False) -> None:
     """Exit with `INCOMPLETE` if something could not be reached."""
     if unknown_hash_keys:
         keys = ", ".join(map(str, unknown_hash_keys))
-        typer.echo(
+        note(
             f"The keys {keys} of log_hash_keys are not in LOG_HASH_KEY: rows with their hashes "
-            "were not found. Put them back there and run the command again",
-            err=True,
+            "were not found. Put them back there and run the command again"
         )
     if is_redis_away:
-        typer.echo("Redis was not reached: cached answers expire after CACHE_TTL_SECONDS", err=True)
+        note("Redis was not reached: cached answers expire after CACHE_TTL_SECONDS")
     if unknown_hash_keys or is_redis_away:
         raise typer.Exit(INCOMPLETE)
 

@@ -15,6 +15,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from core.command_output import JsonOption, emit
 from core.paths import ROOT
 from loadtest.bench.record import commit, machine
 from scripts.running import run_command
@@ -38,7 +39,11 @@ class Result(NamedTuple):
     measured: str = ""
 
 
-def main(name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")]) -> None:
+def main(
+    name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Run the tests of tests/prove/NAME and write their results into docs/proofs.md.
 
     A skipped test counts as failed: a proof needs all its programs.
@@ -50,14 +55,18 @@ def main(name: Annotated[str, typer.Argument(help=f"one of {', '.join(NAMES)}")]
         tests = str(PROOFS / name)
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
         environment = os.environ | {RESULTS_FILE: str(file)}
-        status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        status = subprocess.run(
+            command, cwd=ROOT, env=environment, check=False, stdout=sys.stdout
+        ).returncode
         results = [Result(*fields) for fields in json.loads(file.read_text(encoding="utf-8"))]
     proven = status == 0 and all(result.outcome == "passed" for result in results)
     PAGE.write_text(
         with_section(PAGE.read_text(encoding="utf-8"), name, section(name, results, proven=proven)),
         encoding="utf-8",
     )
-    typer.echo(f"{name}: {'proven' if proven else 'not proven'}; recorded in {PAGE}")
+    verdict = f"{name}: {'proven' if proven else 'not proven'}; recorded in {PAGE}"
+    document = {"proof": name, "proven": proven, "tests": [item._asdict() for item in results]}
+    emit(document, lambda: print(verdict))
     raise typer.Exit(0 if proven else status or 1)
 
 

@@ -10,120 +10,60 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
-from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from typer import Argument, Option
 
+from core.command_output import JsonOption, console, emit, fail, note, slow_step
 from core.errors import describe_error
-from core.own_url import is_own_url, own_url
-from core.printable import printable_values
-from core.settings import get_settings
 from core.types import Version
-from scripts.rollout_view import changes_table, history_table, status_view, steps_table
+from rollout.views import changes_table, history_view, plan_view, status_view, steps_table
 from scripts.running import run_command
+from scripts.service_options import ServiceGroup, service_options
+from web.service_client import ServiceClient
 
 POLL_SECONDS = 1.0
 # Loading a model takes seconds, after the batch that the old one computes.
 LOAD_SECONDS = 120.0
-TIMEOUT_SECONDS = 10.0
+BOTH = ("/predict/ab", "/predict")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-console = Console(highlight=False, emoji=False)
+app = typer.Typer(cls=ServiceGroup, no_args_is_help=True, add_completion=False, help=__doc__)
+app.callback(help=__doc__)(service_options)
 
 Reason = Annotated[str, Option("--reason", "-m", help="the reason, for the history")]
 DryRun = Annotated[bool, Option("--dry-run", help="print the change without making it")]
 
 
-class Service(httpx.Client):
-    """Client of the admin endpoints; an error reply ends the command with its detail."""
-
-    def call(self, method: str, path: str, *, accepts: int = 200, **content: Any) -> dict[str, Any]:
-        try:
-            reply = self.request(method, path, **content)
-        except httpx.HTTPError as error:
-            raise _failed(f"{self.base_url} does not answer ({error}); set --url") from error
-        is_key = reply.status_code in {401, 403}
-        hint = "; --key-file takes a file with an API key" if is_key else ""
-        try:
-            # Others wrote some of it, and a terminal obeys what it is sent.
-            fields: dict[str, Any] = printable_values(reply.json())
-            if reply.is_success or reply.status_code == accepts:
-                return dict(fields)
-            detail = fields["detail"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise _failed(
-                f"{self.base_url} answers {reply.status_code}, but not as this service{hint}; "
-                "set --url"
-            ) from error
-        raise _failed(f"{reply.status_code}: {detail}{hint}")
-
-    def models(self) -> dict[str, Any]:
-        """The runners' report on the model of each version."""
-        # /health answers 503 with its report where predictions cannot be served.
-        models: dict[str, Any] = self.call("GET", "/health", accepts=503)["versions"]
-        return models
-
-
-def _failed(reason: str) -> typer.Exit:
-    console.print(f"[red]{escape(reason)}[/]", soft_wrap=True)
-    return typer.Exit(1)
-
-
-@app.callback()
-def main(
-    context: typer.Context,
-    url: Annotated[str | None, Option(help="the service [default: HOST and PORT]")] = None,
-    key_file: Annotated[
-        Path | None, Option(help="file with an API key of the scope admin", dir_okay=False)
-    ] = None,
-) -> None:
-    """Roll a new version out step by step, watch it, and roll it back."""
-    settings = get_settings()
-    headers = {"Authorization": f"Bearer {_key(key_file)}"} if key_file else {}
-    base_url = url or own_url(settings.host, settings.port)
-    try:
-        context.obj = Service(
-            base_url=base_url,
-            headers=headers,
-            timeout=TIMEOUT_SECONDS,
-            # A proxy of the environment leads to others only.
-            trust_env=not is_own_url(base_url) and url is not None,
-        )
-    except (httpx.InvalidURL, ValueError) as error:
-        raise _failed(f"{base_url} cannot be called ({error}); set --url") from error
-
-
-def _key(file: Path) -> str:
-    try:
-        key = file.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeError) as error:
-        raise _failed(f"{file} cannot be read ({describe_error(error)})") from error
-    if not key.isascii() or not key.isprintable() or not key or " " in key:
-        raise _failed(f"{file} holds no API key: it must be one line of ASCII")
-    return key
-
-
 @app.command()
 def status(
     context: typer.Context,
+    *,
     watch: Annotated[bool, Option("--watch", "-w", help="refresh until Ctrl-C")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show shares of traffic, loaded models, the schedule and the guardrails."""
-    service: Service = context.obj
+    service: ServiceClient = context.obj
+    if watch and as_json:
+        raise typer.BadParameter("--watch has no --json: ask again for another document")
 
-    def view() -> RenderableType:
+    def report() -> dict[str, Any]:
         models = service.models()
-        return status_view(service.call("GET", "/admin/rollout"), models, now=datetime.now(UTC))
+        return {
+            "rollout": service.call("GET", "/admin/rollout", field="policy"),
+            "versions": models,
+        }
+
+    def view(found: dict[str, Any]) -> Any:
+        return status_view(found["rollout"], found["versions"], now=datetime.now(UTC))
 
     if not watch:
-        console.print(view())
+        with slow_step("waiting for the service"):
+            found = report()
+        emit(found, lambda: console.print(view(found)))
         return
     with Live(console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
-            live.update(view(), refresh=True)
+            live.update(view(report()), refresh=True)
             time.sleep(POLL_SECONDS)
 
 
@@ -132,29 +72,46 @@ def set_policy(
     context: typer.Context,
     changes: Annotated[str, Argument(help="JSON, or @FILE: such as '{\"shadow_percent\": 10}'")],
     reason: Reason,
+    *,
     dry_run: DryRun = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Change the given fields of the policy; the others stay."""
     try:
         file = Path(changes[1:]) if changes.startswith("@") else None
         fields = json.loads(file.read_text(encoding="utf-8-sig") if file else changes)
     except OSError as error:
-        raise _failed(f"CHANGES cannot be read: {describe_error(error)}") from error
+        fail(f"CHANGES cannot be read: {describe_error(error)}")
     except (ValueError, RecursionError) as error:
-        raise _failed(f"CHANGES is not JSON: {error}") from error
+        fail(f"CHANGES is not JSON: {error}")
     if not isinstance(fields, dict):
-        raise _failed('CHANGES must be a JSON object, such as {"shadow_percent": 10}')
+        fail('CHANGES must be a JSON object, such as {"shadow_percent": 10}')
     _change(context.obj, {"action": "set", "changes": fields}, reason, dry_run=dry_run)
 
 
 @app.command()
-def start(  # noqa: PLR0917  typer makes options of these; no caller passes them by position
+def start(
     context: typer.Context,
     reason: Reason,
+    *,
     steps: Annotated[
         str, Option(help="the challenger's percent of traffic at each step")
     ] = "5,25,50,100",
     hold: Annotated[int, Option(help="seconds that each step lasts")] = 3_600,
+    route: Annotated[
+        list[str] | None,
+        Option(
+            help="an endpoint whose traffic moves; repeatable [default: /predict and /predict/ab]"
+        ),
+    ] = None,
+    guardrail: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME=VALUE",
+            help="a limit, such as max_latency_ratio=1.5; repeatable [default: those of the active "
+            "policy, else of docs/rollout.md]",
+        ),
+    ] = None,
     shadow: Annotated[
         float, Option(help="percent of /predict that the challenger answers in shadow")
     ] = 0.0,
@@ -162,6 +119,7 @@ def start(  # noqa: PLR0917  typer makes options of these; no caller passes them
         bool, Option(help="make the challenger champion after the last step")
     ] = False,
     dry_run: DryRun = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Raise the challenger's share step by step, while every guardrail passes."""
     try:
@@ -169,14 +127,35 @@ def start(  # noqa: PLR0917  typer makes options of these; no caller passes them
     except ValueError:
         percents = [math.nan]
     if not all(map(math.isfinite, percents)):  # JSON has no other numbers
-        raise _failed(f"--steps {steps}: write numbers with commas, such as 5,25,50,100")
-    schedule = {"steps": percents, "hold_seconds": hold, "promote": promote}
-    changes = {"schedule": schedule, "shadow_percent": shadow}
-    _change(context.obj, {"action": "set", "changes": changes}, reason, dry_run=dry_run)
+        fail(f"--steps {steps}: write numbers with commas, such as 5,25,50,100")
+    limits = dict(_limit(text) for text in guardrail or ())
+    routes = list(dict.fromkeys(route or BOTH))
+    schedule = {"steps": percents, "hold_seconds": hold, "routes": routes, "promote": promote}
+    changes: dict[str, Any] = {"schedule": schedule, "shadow_percent": shadow}
+    service: ServiceClient = context.obj
+    if limits:
+        active = service.call("GET", "/admin/rollout", field="policy")["policy"]["guardrails"]
+        changes["guardrails"] = (active or {}) | limits
+    _change(service, {"action": "set", "changes": changes}, reason, dry_run=dry_run)
+
+
+def _limit(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        message = f"{text}: write NAME=VALUE, such as max_latency_ratio=1.5"
+        raise typer.BadParameter(message, param_hint="--guardrail") from None
 
 
 @app.command()
-def promote(context: typer.Context, reason: Reason, dry_run: DryRun = False) -> None:
+def promote(
+    context: typer.Context,
+    reason: Reason,
+    *,
+    dry_run: DryRun = False,
+    as_json: JsonOption = False,
+) -> None:
     """Make the challenger champion, with all of the traffic."""
     _change(context.obj, {"action": "promote"}, reason, dry_run=dry_run)
 
@@ -185,11 +164,13 @@ def promote(context: typer.Context, reason: Reason, dry_run: DryRun = False) -> 
 def roll_back(
     context: typer.Context,
     reason: Reason,
+    *,
     to: Annotated[
         int | None,
         Option(help="an earlier policy, with its models [default: all traffic to the champion]"),
     ] = None,
     dry_run: DryRun = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Move all traffic to the champion, or restore an earlier policy."""
     change = {"action": "roll_back"} | ({} if to is None else {"to_version": to})
@@ -197,7 +178,13 @@ def roll_back(
 
 
 @app.command()
-def next_step(context: typer.Context, reason: Reason, dry_run: DryRun = False) -> None:
+def next_step(
+    context: typer.Context,
+    reason: Reason,
+    *,
+    dry_run: DryRun = False,
+    as_json: JsonOption = False,
+) -> None:
     """Start the next step of the schedule now."""
     _change(context.obj, {"action": "next_step"}, reason, dry_run=dry_run)
 
@@ -211,47 +198,66 @@ def reload(
         Argument(help="name:version in the model store, or 'configured' for the configured model"),
     ],
     reason: Reason,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Load another model for a version without interruption, and wait until it answers."""
-    service: Service = context.obj
+    service: ServiceClient = context.obj
     chosen = None if tag == "configured" else tag
     request = {"version": version, "tag": chosen, "reason": reason}
-    policy = service.call("POST", "/admin/models/reload", json=request)["policy_version"]
-    console.print(f"policy {policy}: {version} loads {tag}")
+    policy = service.call("POST", "/admin/models/reload", field="policy_version", json=request)[
+        "policy_version"
+    ]
+    note(f"policy {policy}: {version} loads {tag}")
     deadline = time.monotonic() + LOAD_SECONDS
-    with console.status(f"loading {tag}"):
-        while (model := service.models()[version])["observed_generation"] != policy:
+    with slow_step(f"{version} loads {tag}"):
+        while (model := service.models()[version])["observed_generation"] < policy:
             if time.monotonic() > deadline:
-                raise _failed(f"{tag} is not loaded after {LOAD_SECONDS:g} s; see /health")
+                fail(f"{tag} is not loaded after {LOAD_SECONDS:g} s; see /health")
             time.sleep(POLL_SECONDS / 4)
     if model["load_error"]:
-        raise _failed(f"{model['load_error']}; {model['tag']} still answers")
-    console.print(
-        f"{version} runs {model['tag']} (revision {model['revision']}, {model['engine']})"
+        fail(
+            f"refused {model['load_error']}; {model['tag']} still answers. Policy {policy} goes on "
+            f"asking for it: `sentiment rollout roll-back --to {policy - 1}` takes that back"
+        )
+    runs = f"{version} runs {model['tag']} (revision {model['revision']}, {model['engine']})"
+    emit(
+        {"policy_version": policy, "version": version, "model": model}, lambda: console.print(runs)
     )
 
 
 @app.command()
 def history(
-    context: typer.Context, limit: Annotated[int, Option(help="entries", max=200)] = 20
+    context: typer.Context,
+    *,
+    limit: Annotated[int, Option(help="entries", min=1, max=200)] = 20,
+    as_json: JsonOption = False,
 ) -> None:
     """List the changes of policy with author, time and reason, the newest first."""
-    service: Service = context.obj
-    policies = service.call("GET", "/admin/rollout/history", params={"limit": limit})["policies"]
-    console.print(history_table(policies))
+    service: ServiceClient = context.obj
+    with slow_step("waiting for the service"):
+        found = service.call("GET", f"/admin/rollout/history?limit={limit}", field="policies")
+    emit(found, lambda: console.print(history_view(found["policies"])))
 
 
-def _change(service: Service, change: dict[str, Any], reason: str, *, dry_run: bool) -> None:
-    base = service.call("GET", "/admin/rollout")["policy_version"]
-    request = {**change, "base_version": base, "reason": reason, "dry_run": dry_run}
-    outcome = service.call("POST", "/admin/rollout", json=request)
-    made = f"Policy {outcome['policy_version']} follows"
-    new = "Another policy would follow" if dry_run else made
-    moved = outcome["subjects_moved_percent"]
-    console.print(f"{new} policy {base}; {moved:g} % of subjects move")
-    console.print(changes_table(outcome["changes"]))
-    if outcome.get("steps"):  # services of earlier releases do not say
-        console.print(steps_table(outcome["steps"]))
+def _change(service: ServiceClient, change: dict[str, Any], reason: str, *, dry_run: bool) -> None:
+    with slow_step("waiting for the service"):
+        base = service.call("GET", "/admin/rollout", field="policy")["policy_version"]
+        request = {**change, "base_version": base, "reason": reason, "dry_run": dry_run}
+        outcome = service.call("POST", "/admin/rollout", field="policy", json=request)
+
+    def show() -> None:
+        made = f"Policy {outcome['policy_version']} follows"
+        new = "Another policy would follow" if dry_run else made
+        moved = outcome["subjects_moved_percent"]
+        console.print(f"{new} policy {base}; {moved:g} % of subjects move")
+        console.print(changes_table(outcome["changes"]))
+        if outcome["policy"]["schedule"] is not None and "schedule" in change.get("changes", ()):
+            console.print(plan_view(outcome["policy"]))
+        if outcome.get("steps"):  # services of earlier releases do not say
+            console.print(steps_table(outcome["steps"]))
+
+    emit(outcome, show)
 
 
 if __name__ == "__main__":

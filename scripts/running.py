@@ -21,8 +21,25 @@ def run_command(command: typer.Typer | Callable[..., Any], prog_name: str | None
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without UTF-8 gets what it can show.
             stream.reconfigure(errors="backslashreplace")
-    with failures_as_lines():
-        if isinstance(command, typer.Typer):
-            command(prog_name=prog_name)
-        else:
-            typer.run(command)
+    try:
+        with failures_as_lines():
+            if isinstance(command, typer.Typer):
+                command(prog_name=prog_name)
+            else:
+                typer.run(command)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write what is buffered, here: at its end Python would print a traceback of a failure."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            # `| head` has read enough.
+            is_pipe = isinstance(error, BrokenPipeError)
+            reason = 1 if is_pipe else f"the output cannot be written: {error.strerror}"
+            raise SystemExit(reason) from None

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from core.command_output import JsonOption, emit, fail
 from core.late_packages import PackagesUnavailable
 from core.types import Version
 from models.registry.saving import (
@@ -15,7 +15,6 @@ from models.registry.saving import (
     TEXTS_HELP,
     Engines,
     Source,
-    console,
     save_version,
 )
 from models.starter.card import StarterError
@@ -42,22 +41,24 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     only: Annotated[str | None, typer.Option(help="v1 or v2: save only this one")] = None,
     engines: Annotated[Engines, typer.Option(help=ENGINES_HELP)] = Engines.fastest,
     texts: Annotated[Path | None, typer.Option(help=TEXTS_HELP)] = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Save sentiment-distilbert-v1 and -v2 into the BentoML model store."""
     locations: dict[Version, str] = {"v1": v1, "v2": v2}
     if only is not None and only not in locations:
         raise typer.BadParameter("write v1 or v2", param_hint="--only")
+    saved = {}
     for version, location in locations.items():
         if only is None or version == only:
             try:
-                save_version(version, source, location, engines=engines, texts=texts)
+                model = save_version(version, source, location, engines=engines, texts=texts)
+                saved[version] = {"tag": model.tag, "revision": model.revision}
             except (
                 InvalidCheckpoint, InvalidTexts, StarterError, PackagesUnavailable, OSError,
             ) as error:  # fmt: skip
-                console.print(
-                    f"[bold red]{version} is not saved:[/] {escape(str(error))}", soft_wrap=True
-                )
-                raise typer.Exit(1) from error
+                fail(f"{version} is not saved: {error}")
+    emit(saved)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from core.command_output import JsonOption, emit, fail
 from core.late_packages import REQUIREMENTS, PackagesUnavailable, ensure_packages
 from core.settings import Settings, SettingsError, get_settings
 from core.signals import sigterm_as_ctrl_c
@@ -70,6 +71,8 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         bool,
         typer.Option("--as-served", help="use the models that the runners on this machine hold"),
     ] = False,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Score the texts of IN and write OUT.
 
@@ -80,8 +83,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     try:
         ensure_packages(REQUIREMENTS / "score.lock", "scoring files", PYARROW_MB)
     except PackagesUnavailable as error:
-        console.print(f"[bold red]not scored:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
+        fail(f"not scored: {error}")
     # Imported here because they import what may just have been installed.
     from scoring.job import ClusterFailed, Job
     from scoring.journal import CannotResume
@@ -89,6 +91,8 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     from scoring.reporting import counts
     from scoring.served import NotServed, settings_as_served
 
+    if as_json and out == STDIO:
+        raise typer.BadParameter("OUT is stdout already, so --json has nowhere to print")
     if problem := _input_problem(source):
         raise typer.BadParameter(problem, param_hint="IN")
     if problem := _output_problem(out):
@@ -114,18 +118,23 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
             require_scored(done, written, rejected, given.format)
             if out == STDIO:
                 write_out(written, rejected)
+        emit(
+            {
+                "out": out,
+                "scored": done.scored,
+                "rejected": done.rejected,
+                "rejected_rows": rejected.name if done.rejected else None,
+            }
+        )
     except InvalidInput as error:
         hint = f" (option: {error.option})" if error.option else ""
-        console.print(f"[bold red]not scored:[/] {escape(f'{source}: {error}{hint}')}")
-        raise typer.Exit(1) from error
+        fail(f"not scored: {source}: {error}{hint}")
     except (
         CannotResume, EngineUnavailable, NotServed, SettingsError, bentoml.exceptions.NotFound,
     ) as error:  # fmt: skip
-        console.print(f"[bold red]not scored:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
+        fail(f"not scored: {error}")
     except (OSError, ClusterFailed) as error:
-        console.print(f"[bold red]stopped:[/] {escape(_why_stopped(error))}{resumes}")
-        raise typer.Exit(1) from error
+        fail(f"stopped: {_why_stopped(error)}{resumes}")
     except KeyboardInterrupt:
         saved = "the scored rows are saved, and the same command resumes"
         console.print(f"stopped; {saved if resumes else 'nothing was written'}")

@@ -11,6 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 from typer import Option
 
+from core.command_output import JsonOption, emit
 from loadtest.table import console
 from scripts.running import run_command
 
@@ -27,12 +28,14 @@ def guardrails(
     rollouts: Annotated[int, Option(min=1, help="of each scenario")] = 1_000,
     seconds: Annotated[float, Option(min=1, help="at most so long, for all scenarios")] = 3_600.0,
     seed: int = 1,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure how often an equal challenger is taken back, and how soon a worse one is."""
     from loadtest.simulation.guardrails import SCENARIOS, simulate  # imports SciPy
 
     table = Table("scenario", "rollouts", "taken back", "95 %", "median", "90 %", "promise")
-    began, is_kept = time.monotonic(), True
+    began, is_kept, document = time.monotonic(), True, []
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         for number, scenario in enumerate(SCENARIOS, start=1):
@@ -49,7 +52,18 @@ def guardrails(
                 _minutes(found.most_minutes_of_90_percent), promise,
             )  # fmt: skip
             is_kept &= found.is_kept
-    console.print(table)
+            document.append(
+                {
+                    "scenario": scenario.name,
+                    "rollouts": found.rollouts,
+                    "taken_back": found.taken_back,
+                    "taken_back_share_95": found.interval,
+                    "median_minutes": found.median_minutes,
+                    "most_minutes_of_90_percent": found.most_minutes_of_90_percent,
+                    "is_promise_kept": found.is_kept,
+                }
+            )
+    emit(document, lambda: console.print(table))
     if not is_kept:
         raise typer.Exit(1)
 

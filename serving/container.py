@@ -42,6 +42,7 @@ from rollout.store import PolicyStore
 from rollout.traffic import Traffic
 from runners.admission import QueueBounds
 from runners.client import RunnerClient
+from runners.model_store import load_problem
 from runners.transport import RunnerApi
 from scoring.job_runner import JobRunner
 from scoring.job_store import JobStore
@@ -72,8 +73,14 @@ class Container:
     """Holds every part of an API process; made on its event loop, when serving starts."""
 
     def __init__(
-        self, settings: Settings, runners: Mapping[Version, RunnerApi], keys: KeyRing
+        self,
+        settings: Settings,
+        runners: Mapping[Version, RunnerApi],
+        keys: KeyRing,
+        local: Collection[Version],
     ) -> None:
+        """`local` are the versions whose runners have the model store of this machine."""
+        self._local = local
         self.keys = keys
         self.redis = connect(
             settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
@@ -165,7 +172,9 @@ class Container:
         self.rollout_controller = RolloutController(
             self.live_policy, policies, partial(arm_metrics, self.reader), self._revisions
         )
-        self.rollout = RolloutAdmin(self.live_policy, policies, self.rollout_controller)
+        self.rollout = RolloutAdmin(
+            self.live_policy, policies, self.rollout_controller, model_problem=self._model_problem
+        )
         self.traffic = Traffic(lambda: self.live_policy.record, self._is_held)
         self.shadow = Shadow(self._ask_challenger)
         self.jobs = JobStore(
@@ -225,6 +234,10 @@ class Container:
     def _set_desired_models(self, policy: RolloutPolicy, as_of: float) -> None:
         for version, runner in self.runners.items():
             runner.set_desired(policy.desired_model(version), as_of)
+
+    async def _model_problem(self, version: Version, tag: str) -> str | None:
+        # A runner on another machine has a store of its own.
+        return await asyncio.to_thread(load_problem, tag) if version in self._local else None
 
     def _is_held(self, version: Version, desired: DesiredModel) -> bool:
         description = self.runners[version].last_description

@@ -57,15 +57,16 @@ class CheckFailed(RuntimeError):
     """A check could not be made; the message says why."""
 
 
-def report(findings: Iterable[Finding]) -> int:
-    """Print findings, a line each; return the number of problems."""
-    problems = 0
-    for subject, problem, state in findings:
-        problems += problem is not None
+def report(findings: Iterable[Finding]) -> list[Finding]:
+    """Print findings, a line each as soon as it is made; return them."""
+    found = []
+    for finding in findings:
+        found.append(finding)
+        subject, problem, state = finding
         colour, text = ("green", state) if problem is None else ("bold red", problem)
         text = text.removeprefix(f"{subject}: ")
         console.print(f"[{colour}]{subject:<16}[/] {escape(text)}", soft_wrap=True)
-    return problems
+    return found
 
 
 def diagnose() -> Iterator[Finding]:
@@ -113,6 +114,14 @@ def _machine(settings: Settings) -> Iterator[Finding]:
 def _servers(settings: Settings) -> Iterator[Finding]:
     has_private = has_private_databases()
     private = "private; the start makes it"
+    if has_private:
+        # Imported here: the image does without.
+        from serving.embedded.found import OtherUser, with_private_databases
+
+        try:
+            settings = with_private_databases(settings)
+        except OtherUser as error:
+            private = f"private; {error}"
     database_url = redis_url = None
     if settings.database_url is None and has_private:
         database = Finding("PostgreSQL", None, private)
@@ -120,7 +129,7 @@ def _servers(settings: Settings) -> Iterator[Finding]:
         database = _check("PostgreSQL", lambda: database_problem(settings.sqlalchemy_url()))
         database_url = None if database.problem else settings.sqlalchemy_url()
     if settings.redis_url is None and has_private:
-        redis = Finding("Redis", None, private)
+        redis = Finding("Redis", None, "private; the start makes it")
     else:
         redis = _check("Redis", lambda: redis_problem(settings.redis_connection_url()))
         redis_url = None if redis.problem else settings.redis_connection_url()

@@ -16,7 +16,7 @@ from core.gc import freeze_gc
 from core.heartbeat import heartbeat
 from core.key_ring import KeyRing
 from core.logging import configure_logs
-from core.own_url import url_of
+from core.own_url import is_own_url, url_of
 from core.settings import Settings
 from core.signals import end_with_parent
 from core.tracing import start_tracing, stop_tracing
@@ -130,7 +130,8 @@ class ServingProcess:
         if settings.is_traced:
             start_tracing(settings.otel_service_name, settings.traces_endpoint)
         self._hosts = self._connect()
-        self.container = Container(settings, {**in_process, **self._hosts}, self._keys)
+        local = [version for version in VERSIONS if all(map(_is_local, self._urls(version)))]
+        self.container = Container(settings, {**in_process, **self._hosts}, self._keys, local)
         self._apis = {**json_apis(bento, service), **adapter_apis(self.container.pipeline)}
         self.read_app.set_app(
             read_app(self.container, self._apis.values(), VERSION, lambda: self.ready)
@@ -161,12 +162,14 @@ class ServingProcess:
         from runners.stream import StreamRunner
 
         connect = functools.partial(StreamRunner, key=self._settings.sent_runner_key)
-        urls = {version: runner_urls(self._runners[version].name) for version in VERSIONS}
         return {
-            version: RunnerHosts(version, urls[version], connect)
+            version: RunnerHosts(version, urls, connect)
             for version in VERSIONS
-            if urls[version]
+            if (urls := self._urls(version))
         }
+
+    def _urls(self, version: Version) -> list[str]:
+        return runner_urls(self._runners[version].name)
 
     def _configure_logs(self) -> None:
         configure_logs(self._settings.log_level, self._settings.log_format, process_name)
@@ -189,3 +192,8 @@ class ServingProcess:
         environment = prepare_api(self._settings, addresses[-1]) if has_api else {}
         check_models(services, self._settings)
         return environment
+
+
+def _is_local(runner_url: str) -> bool:
+    """Whether a runner is on this machine; the sockets of one that a start makes are files."""
+    return not runner_url.startswith("http") or is_own_url(runner_url)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.command_output import JsonOption
 from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
 from loadtest.bench.measure import Load, MeasurementFailed, measure
@@ -39,6 +40,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="of each", min=1)] = 3,
     seconds: Annotated[float, typer.Option(help="of each measurement", min=1)] = 8.0,
     record: RecordOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the service of this checkout and of REVISION in turns; show the ratios."""
     if not revision:

@@ -26,6 +26,7 @@ from analytics.scope import Scope
 from analytics.summary import sentiment_counts, summary
 from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
+from core.command_output import JsonOption
 from core.gc import freeze_gc
 from core.postgres import create_engine
 from loadtest.bench.record import RecordOption, write_figures
@@ -46,6 +47,8 @@ Question = Callable[[], Awaitable[object]]
 def main(
     sizes: Annotated[list[int], typer.Argument(help="how many predictions, ascending")],
     record: RecordOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Seed a private PostgreSQL with each number of predictions and time every question.
 

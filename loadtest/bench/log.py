@@ -25,6 +25,7 @@ from analytics.log.records import Entry, encode, to_record
 from analytics.log.seal import SpoolSeal
 from analytics.log.segments import segments
 from analytics.log.spool import Spool
+from core.command_output import JsonOption
 from core.paths import ROOT
 from core.types import Prediction
 from loadtest.bench.record import RecordOption, write_figures
@@ -46,6 +47,8 @@ def main(
     seconds: Annotated[float, typer.Option(help="seconds of each measurement")] = 10.0,
     backlog: Annotated[int, typer.Option(help="predictions in the backlog")] = 200_000,
     record: RecordOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Record predictions at a steady rate, alone and while a backlog goes to PostgreSQL."""
     figures: dict[str, Cost] = {}

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
+from core.command_output import JsonOption
 from loadtest.bench.processes import cpu_seconds, of_each_role, resident_mib, sampled
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.servers import Server, our_service, site
@@ -42,6 +43,8 @@ def main(
     seconds: Annotated[float, typer.Option(help="of each phase")] = 15.0,
     workers: Annotated[int, typer.Option(help="API processes")] = 1,
     record: RecordOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Find the capacity for new texts, ask for many times as much, and look at who gets what."""
     with site() as where, our_service(where, API_WORKERS=str(workers)) as server:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.command_output import emit
 from core.paths import ROOT
 from loadtest.bench.summary import Row, summarise
 from loadtest.bench.targets import TARGETS
@@ -43,11 +44,11 @@ def command_line() -> str:
 
 
 def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
-    """Write the figures of one benchmark as JSON, and how they were measured, if to a file."""
+    """Write the figures of one benchmark, and how they were measured, to a file and to --json."""
+    record = {**_run(command_line()), **figures}
     if path is not None:
-        path.write_text(
-            json.dumps({**_run(command_line()), **figures}, indent=1) + "\n", encoding="utf-8"
-        )
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    emit(record)
 
 
 def make_record(rows: Sequence[Row], command: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import psutil
 import typer
 import uvloop
 
+from core.command_output import JsonOption
 from core.settings import get_settings
 from core.types import VERSIONS
 from loadtest.bench.processes import of_each_role, resident_mib, sampled
@@ -36,6 +37,8 @@ _WHEN = ("quiet", "reloading")
 def main(
     reloads: Annotated[int, typer.Option(help="reloads of v2, to the weights of v1 and back")] = 10,
     record: RecordOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Reload v2 under traffic and measure memory, time and latency."""
     tags = [find_model(get_settings().model_tag(version)).tag for version in VERSIONS]

@@ -10,6 +10,7 @@ import psutil
 import typer
 import uvloop
 
+from core.command_output import JsonOption
 from loadtest.bench.processes import cpu_seconds, of_each_role
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.servers import Site, our_service, site
@@ -44,6 +45,8 @@ LAYOUTS = (
 def main(
     seconds: Annotated[float, typer.Option(help="seconds for each layout")] = 15.0,
     record: RecordOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """New texts for the models, the same texts for the API; needs two cores."""
     figures: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple, cast
 import orjson
 import typer
 
+from core.command_output import JsonOption
 from core.settings import get_settings
 from core.types import Version
 from datafiles.chunks import CHUNK_ROWS
@@ -51,6 +52,8 @@ def main(
     ] = 4_096,
     rounds: Annotated[int, typer.Option(min=1, help="of the engine alone, and of scoring")] = 3,
     record: RecordOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute the same batches with the engine alone and by scoring a file, by turns."""
     settings = get_settings()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +21,9 @@ from analytics.feedback.store import store_labels
 from analytics.log.records import ComparisonRecord, to_record
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS
 from analytics.log.writer import LogWriter
+from core.command_output import JsonOption, emit
 from core.keyed_hash import subject_digest
 from core.postgres import create_engine
-from core.settings import SettingsError, get_settings
 from core.types import (
     ARM_GROUPS,
     VERSIONS,
@@ -40,6 +39,7 @@ from core.types import (
 )
 from core.uuid7 import new_id
 from rollout.bucketing import arm_group, assign
+from serving.command_settings import settings_for_databases
 
 # Of a day's traffic, the share of each hour in UTC: two peaks, and a quiet night.
 _HOURLY = np.array([2, 1, 1, 1, 1, 2, 3, 5, 7, 8, 8, 7, 6, 7, 8, 8, 7, 6, 6, 7, 7, 5, 4, 3], float)
@@ -101,17 +101,16 @@ def main(
     predictions: Annotated[int, typer.Argument(min=1, help="how many to make")],
     days: Annotated[float, typer.Option(min=0.01, help="over how many days, up to now")] = 30.0,
     seed: Annotated[int, typer.Option(help="another seed, another history")] = 0,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Write PREDICTIONS made-up predictions into the database of DATABASE_URL."""
     started = time.perf_counter()
-    try:
-        url = get_settings().sqlalchemy_url()
-        asyncio.run(write_history(url, predictions, timedelta(days=days), seed))
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(1) from error
+    url = settings_for_databases().sqlalchemy_url()
+    asyncio.run(write_history(url, predictions, timedelta(days=days), seed))
     seconds = time.perf_counter() - started
-    print(f"{predictions:,} predictions in {seconds:.1f} s, {predictions / seconds:,.0f} a second")
+    done = f"{predictions:,} predictions in {seconds:.1f} s, {predictions / seconds:,.0f} a second"
+    emit({"predictions": predictions, "seconds": seconds}, lambda: print(done))
 
 
 async def write_history(

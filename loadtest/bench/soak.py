@@ -17,6 +17,7 @@ import typer
 import uvloop
 from rich.progress import Progress
 
+from core.command_output import JsonOption
 from loadtest.bench.processes import of_each_role, resident_mib, sampled
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.servers import our_service, site
@@ -54,6 +55,8 @@ Sample = Mapping[str, float]
 def main(
     minutes: Annotated[float, typer.Option(help="minutes of traffic")] = 30.0,
     record: RecordOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Exit with 1 if a request failed, or memory, files, connections or threads grew."""
     with site() as where, our_service(where, API_WORKERS="2") as server:

@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from core import tracing
+from core.command_output import JsonOption
 from loadtest.bench.measure import Load, measure
 from loadtest.bench.processes import cpu_seconds
 from loadtest.bench.record import RecordOption, write_figures
@@ -38,6 +39,8 @@ def main(
     rounds: Annotated[int, typer.Option(help="turns of each service")] = 5,
     seconds: Annotated[float, typer.Option(help="seconds of a turn")] = 6.0,
     record: RecordOption = None,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Send cached texts from 8 clients to four services in turn, of which one works at a time."""
     off_ns = _off_ns()

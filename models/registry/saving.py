@@ -76,7 +76,7 @@ def save_version(
     engines: Engines = Engines.fastest,
     texts: Path | None = None,
     timed: bool = True,
-) -> None:
+) -> SavedModel:
     """Save one version and print its tag and engines; `timed` ones are chosen by their speed.
 
     Raises:
@@ -85,9 +85,10 @@ def save_version(
         StarterError: a starter model cannot be made.
     """
     if source is Source.starter:
-        save_starter(version, engines=engines, texts=texts, timed=timed)
-    else:
-        save_checkpoint(version, location, partial(fetch, location), engines=engines, texts=texts)
+        return save_starter(version, engines=engines, texts=texts, timed=timed)
+    return save_checkpoint(
+        version, location, partial(fetch, location), engines=engines, texts=texts
+    )
 
 
 def save_starter(

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from models.registry.catalogue import Entry
 from models.registry.held_out import SideBySide
+from models.registry.removal import Verdict
 
 _MIB = 1 << 20
 # Shown in their own tables, or above.
@@ -23,8 +24,8 @@ _SHOWN_ELSEWHERE = {
 def list_view(entries: Sequence[Entry]) -> Table:
     # It fits 80 columns unshortened: a shortened tag cannot be copied.
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for column in ("model", "as", "engines", "accuracy", "saved", "MiB"):
-        right_aligned = column in {"accuracy", "MiB"}
+    for column in ("model", "as", "engines", "acc.", "saved", "MiB"):
+        right_aligned = column in {"acc.", "MiB"}
         table.add_column(column, justify="right" if right_aligned else "left", no_wrap=True)
     for entry in entries:
         table.add_row(
@@ -53,6 +54,41 @@ def entry_view(entry: Entry) -> RenderableType:
         }
     )
     return Group(facts, Text(), _gates(metadata), Text(), _engines(metadata))
+
+
+def removal_view(verdicts: Sequence[Verdict], *, dry_run: bool) -> RenderableType:
+    """What is deleted, what stays and why, and the bytes that it frees."""
+    lines, freed = Text(), 0
+    for verdict in verdicts:
+        goes = not verdict.kept_because
+        freed += verdict.size_bytes if goes else 0
+        state = ("would be deleted" if dry_run else "deleted") if goes else "stays"
+        lines.append(f"{verdict.tag} {state}\n", "red" if goes else "")
+        for reason in verdict.kept_because:
+            lines.append(f"    {reason}\n", "dim")
+    return lines.append(f"{freed / _MIB:.0f} MiB {'would be freed' if dry_run else 'freed'}")
+
+
+def comparison(first: Entry, second: Entry, compared: SideBySide) -> dict[str, Any]:
+    """The comparison as JSON values."""
+    outcomes = compared.outcomes
+    right = (outcomes.only_v1_right, outcomes.only_v2_right)
+    return {
+        "texts": outcomes.labelled,
+        "models": [
+            {
+                "tag": entry.model.tag,
+                "accuracy": (outcomes.both_right + alone) / outcomes.labelled,
+                "right_alone": alone,
+            }
+            for entry, alone in zip((first, second), right, strict=True)
+        ],
+        "agreement": compared.agreement,
+        "mean_probability_difference": compared.mean_difference,
+        "accuracy_difference": compared.difference,
+        "accuracy_difference_95": [compared.interval.low, compared.interval.high],
+        "verdict": compared.verdict,
+    }
 
 
 def comparison_view(

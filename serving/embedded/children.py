@@ -119,18 +119,8 @@ def _processes_in(folder: Path, name: str) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["name"])
-        if process.info["name"] == name and _works_in(process, folder)
+        if process.info["name"] == name and works_in(process, folder)
     ]
-
-
-def _works_in(process: psutil.Process, folder: Path) -> bool:
-    try:
-        # Linux compares the folders themselves: another container's may have the same name.
-        on_linux = sys.platform == "linux"
-        works_in = Path(f"/proc/{process.pid}/cwd" if on_linux else process.cwd())
-        return folder.exists() and works_in.samefile(folder)
-    except (OSError, psutil.Error):
-        return False  # it has ended, or it is another user's
 
 
 def private(path: str, flags: int) -> int:
@@ -260,8 +250,7 @@ def socket_folder(folder: Path, socket_name: str, uid: int) -> Iterator[Path]:
     if len(os.fsencode(path)) <= MAX_SOCKET_BYTES and not _SEPARATORS & {*str(path)}:
         yield folder
         return
-    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir()) / f"sentiment-{uid}-{digest}"
+    short = short_socket_folder(folder, uid)
     try:
         short.mkdir(mode=0o700)
     except FileExistsError:
@@ -276,6 +265,23 @@ def socket_folder(folder: Path, socket_name: str, uid: int) -> Iterator[Path]:
     finally:
         # A server that was killed has left its socket there.
         shutil.rmtree(short, ignore_errors=True)
+
+
+def short_socket_folder(folder: Path, uid: int) -> Path:
+    """The folder for the socket of a server whose own folder has too long a path."""
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"sentiment-{uid}-{digest}"
+
+
+def works_in(process: psutil.Process, folder: Path) -> bool:
+    """Whether `folder` itself is the working folder of a process."""
+    try:
+        # Linux compares the folders themselves: another container's may have the same name.
+        on_linux = sys.platform == "linux"
+        path = Path(f"/proc/{process.pid}/cwd" if on_linux else process.cwd())
+        return folder.exists() and path.samefile(folder)
+    except (OSError, psutil.Error):
+        return False  # it has ended, or it is another user's
 
 
 @functools.cache

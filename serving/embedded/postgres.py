@@ -87,6 +87,11 @@ def _run(folder: Path, stack: ExitStack, *, restart: bool) -> URL:
     sockets = stack.enter_context(socket_folder(folder, SOCKET, uid))
     begin = partial(_start, program, folder, sockets, account)
     stack.enter_context(running(program, folder, begin, STOP_SIGNALS, restart=restart))
+    return url_at(sockets)
+
+
+def url_at(sockets: Path) -> URL:
+    """The URL of the private PostgreSQL whose socket is in a folder."""
     return URL.create(
         "postgresql+asyncpg", username=ROLE, database="postgres", query={"host": str(sockets)}
     )

@@ -48,7 +48,12 @@ def embedded_redis(folder: Path, *, max_memory: str, restart: bool = False) -> I
             path = _run(folder.resolve(), max_memory, stack, restart=restart)
         except OSError as error:
             raise UnusableFolder(f"{folder} cannot be used: {error.strerror}") from error
-        yield f"unix://{quote(str(path))}?db=0"
+        yield url_at(path)
+
+
+def url_at(path: Path) -> str:
+    """The URL of the private Redis with the socket `path`."""
+    return f"unix://{quote(str(path))}?db=0"
 
 
 def _run(folder: Path, max_memory: str, stack: ExitStack, *, restart: bool) -> Path:
@@ -102,14 +107,14 @@ def _start(program: Program, folder: Path, path: Path, max_memory: str) -> subpr
 
 def _wait_until_ready(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
     end = time.monotonic() + START_SECONDS
-    while not _answers(path):
+    while not answers(path):
         if process.poll() is not None or time.monotonic() > end:
             reason = log.read_text(errors="replace", encoding="utf-8").splitlines()[-1]
             raise UnusableFolder(f"Redis cannot be started on {log.parent}: {reason}")
         time.sleep(POLL_SECONDS)
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
     """Whether the server answers, and has loaded its snapshot."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)

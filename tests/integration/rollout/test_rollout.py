@@ -48,6 +48,7 @@ class Machine:
     queries: list[EvidenceQuery] = field(default_factory=list)
     desired: list[DesiredModel] = field(default_factory=list)
     confirmed: DesiredModel | None = None
+    saved: set[str] = field(default_factory=lambda: {"m:2"})
 
     def __post_init__(self) -> None:
         self.store = PolicyStore(self.engine)
@@ -58,7 +59,12 @@ class Machine:
         self.controller = RolloutController(
             self.live, self.store, self.measure, lambda: {"v1": "r1", "v2": "r2"}
         )
-        self.admin = RolloutAdmin(self.live, self.store, self.controller, lambda: self.now)
+        self.admin = RolloutAdmin(
+            self.live, self.store, self.controller, lambda: self.now, self.model_problem
+        )
+
+    async def model_problem(self, version: Version, tag: str) -> str | None:
+        return None if tag in self.saved else f"{version} has no {tag}"
 
     def on_policy(self, policy: RolloutPolicy, as_of: float) -> None:
         assert as_of <= time.monotonic()
@@ -186,6 +192,22 @@ async def test_roll_back_to_an_earlier_policy_restores_roles_and_models(
         (3, "roll_back"), (2, "promote"), (1, "reload"),
     ]  # fmt: skip
     assert [record.version for record in await admin.history(10, before=2)] == [1]
+
+
+async def test_model_that_is_not_saved_leaves_no_policy_behind(machine: Machine) -> None:
+    admin = machine.admin
+    with pytest.raises(InvalidRequest, match="tag: v2 has no m:9"):
+        await admin.reload("v2", "m:9", base_version=None, author="ana", reason="mistyped")
+    assert (machine.live.version, machine.desired[-1:]) == (0, [DesiredModel(None, 0)])
+    await admin.reload("v2", "m:2", base_version=None, author="ana", reason="new weights")
+    await admin.reload("v2", None, base_version=None, author="ana", reason="the old ones")
+    machine.saved.clear()
+    # A model that was deleted meanwhile cannot be rolled back to.
+    with pytest.raises(InvalidRequest, match="to_version: v2 has no m:2"):
+        await admin.change("roll_back", base_version=2, author="x", reason="y", to_version=1)
+    # One that is desired already is no new wish.
+    await admin.change("promote", base_version=2, author="ana", reason="it is better")
+    assert machine.live.version == 3
 
 
 async def test_reload_with_another_base_version_is_refused(machine: Machine) -> None:

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from core.paths import ROOT
 from serving.embedded.account import server_account
 from serving.embedded.children import UnusableFolder
+from serving.embedded.found import OtherUser, find_postgres, find_redis
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.database import run_sql, scalar
@@ -85,6 +86,19 @@ def test_postgres_keeps_its_data(tmp_path: Path) -> None:
         assert scalar(url, "SELECT value FROM kept") == 7
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
+def test_postgres_of_another_user_is_not_used_but_named(tmp_path: Path) -> None:
+    folder = tmp_path / "postgres"
+    with embedded_postgres(folder):
+        os.chown(folder.with_name("postgres.lock"), 12_345, -1)
+        with pytest.raises(OtherUser, match="user 12345; run the command as that user"):
+            find_postgres(folder)
+        # What an earlier start left names nobody who runs there.
+        status = folder / "postmaster.pid"
+        status.write_text(status.read_text().replace("\n", "9\n", 1))
+        assert find_postgres(folder) is None
+
+
 def test_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "photo").write_text("mine")
     with pytest.raises(UnusableFolder, match="DATA_FOLDER"), embedded_postgres(tmp_path):
@@ -115,11 +129,14 @@ def test_socket_of_a_folder_with_a_long_path_is_reachable_until_the_server_stops
     folder = tmp_path / ("long" * 30)
     with embedded_postgres(folder / "postgres") as url:
         assert scalar(url, "SELECT 1") == 1
+        assert find_postgres(folder / "postgres") == url
+    assert find_postgres(folder / "postgres") is None
     with (
         embedded_redis(folder / "redis", max_memory="32mb") as cache,
         Redis.from_url(cache) as redis,
     ):
         assert redis.ping()
+        assert find_redis(folder / "redis") == cache
     sockets = [Path(str(url.query["host"])), Path(cache.removeprefix("unix://")).parent]
     assert not [folder for folder in sockets if folder.exists()]
 

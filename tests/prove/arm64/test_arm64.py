@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from core.paths import ROOT
+from loadtest.image_check import MAX_BYTES
 from models.starter.reproduction import (
     MAX_MEAN_DIFFERENCE,
     MAX_REFERENCE_DIFFERENCE,
@@ -25,7 +26,6 @@ from models.starter.reproduction import (
     recorded_gates,
 )
 from runners.engines.choice import REFERENCE
-from scripts.image import MAX_BYTES
 from tests.prove.arm64.emulation import PLATFORM, PROCESSORS
 from tests.prove.docker import docker
 from tests.prove.railway.project import Deployment, project

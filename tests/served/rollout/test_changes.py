@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import psutil
-import pytest
 
 from rollout.bucketing import assign_subject
 from rollout.policy import RolloutPolicy
@@ -105,11 +104,21 @@ async def test_killed_runner_restarts_with_the_model_it_held(
     assert revision == (await admin.model("v1"))["revision"]
 
 
-@pytest.mark.parametrize("which", ["absent", "mistaken"])
-async def test_unusable_model_is_refused_and_the_reason_is_shown(
-    bento: ServedBento, admin: Admin, tags: Tags, client: httpx.AsyncClient, which: str
+async def test_absent_model_is_refused_and_leaves_no_policy(
+    admin: Admin, client: httpx.AsyncClient
 ) -> None:
-    tag = tags.mistaken if which == "mistaken" else "sentiment-distilbert-v2:absent"
+    before = (await admin.status())["policy_version"]
+    body = {"version": "v2", "tag": "sentiment-distilbert-v2:absent", "reason": "mistyped"}
+    reply = await client.post("/admin/models/reload", json=body)
+    assert reply.status_code == 422
+    assert "is not in the BentoML model store" in reply.json()["detail"]
+    assert (await admin.status())["policy_version"] == before
+
+
+async def test_unusable_model_is_refused_and_the_reason_is_shown(
+    bento: ServedBento, admin: Admin, tags: Tags, client: httpx.AsyncClient
+) -> None:
+    tag = tags.mistaken
     before = await admin.model("v2")
     refusals = bento.metric("model_changes_total", version="v2", outcome="refused")
     await admin.reload("v2", tag)

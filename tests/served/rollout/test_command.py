@@ -24,7 +24,7 @@ def command(bento: ServedBento) -> Command:
 
     def run(*arguments: str, fails: bool) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "scripts.rollout", "--url", bento.url, *arguments],
+            [sys.executable, "-m", "scripts.rollout", *arguments, "--url", bento.url],
             cwd=ROOT,
             # Nothing listens there, and nothing says that it is not for this machine.
             env=os.environ | {"COLUMNS": "200", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
@@ -34,7 +34,9 @@ def command(bento: ServedBento) -> Command:
             timeout=90,
         )
         assert (done.returncode != 0) is fails, done.stdout + done.stderr
-        return done.stdout
+        if fails:
+            assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
+        return done.stdout or done.stderr
 
     async def run_in_thread(*arguments: str, fails: bool = False) -> str:
         return await asyncio.to_thread(run, *arguments, fails=fails)
@@ -56,7 +58,13 @@ async def test_dry_start_shows_the_change_and_makes_none(admin: Admin, command: 
 async def test_next_step_of_a_started_schedule_sets_its_weight(
     admin: Admin, command: Command
 ) -> None:
-    await command("start", "--steps", "10,100", "--hold", "900", "-m", "try v2")
+    limit = "max_latency_ratio=3"
+    started = await command(
+        *("start", "--steps", "10,100", "--hold", "900", "--guardrail", limit, "-m", "try v2")
+    )
+    assert "schedule.routes" in started
+    assert (await admin.status())["policy"]["predict_weights"] == {"v1": 90, "v2": 10}
+    assert (await admin.status())["policy"]["guardrails"]["max_latency_ratio"] == 3
     output = await command("status")
     assert all(part in output for part in ("challenger", "10 %", "s left", "guardrail", "errors"))
     await command("next-step", "-m", "go on")

@@ -43,7 +43,7 @@ FOREIGN = {
     *("ARM64_BASE_IMAGE", "BASE_IMAGE", "ENGINES", "STAND_IN_BASE"),
     *("GITHUB_TOKEN", "IMAGE_REGISTRY"),
     *("RAY_USAGE_STATS_ENABLED", "SENTIMENT_API_KEY", "SENTIMENT_URL"),
-    *("SENTENCE_WORDS", "WIRE_VERSION", "CODE_OF_CONDUCT"),
+    *("SENTENCE_WORDS", "WIRE_VERSION", "CODE_OF_CONDUCT", "NO_COLOR"),
 }
 SETTINGS = {name.upper() for name in Settings.model_fields}
 _SETTING = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b|\b(?P<set>[A-Z][A-Z0-9]+)=")

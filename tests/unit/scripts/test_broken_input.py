@@ -163,6 +163,30 @@ REFUSED: Mapping[str, Sequence[str]] = {
     "folder of changes": ["rollout", "set", "@FOLDER", "-m", "x"],
     "half a file of changes": ["rollout", "set", "@FOLDER/half.json", "-m", "x"],
     "steps that are no numbers": ["rollout", "start", "--steps", "a", "-m", "x"],
+    "route that is none": ["rollout", "start", "--route", "x", "-m", "x"],
+    "guardrail without a value": ["rollout", "start", "--guardrail", "x", "-m", "x"],
+    "guardrail that is no JSON": ["rollout", "start", "--guardrail", "x={", "-m", "x"],
+    "document of a view": ["rollout", "status", "--watch", "--json"],
+    "URL after the command": ["rollout", "status", "--url", "URL/html", "--json"],
+    "option without its value": ["rollout", "status", "--url"],
+    "server that wants a key": ["rollout", "--url", "URL/no-key", "status"],
+    "server that forbids": ["rollout", "--url", "URL/forbidden", "status", "--json"],
+    "server of too many requests": ["rollout", "--url", "URL/too-many", "history", "--json"],
+    "server that is busy": ["rollout", "--url", "URL/busy", "history"],
+    "server of nested lists": ["rollout", "--url", "URL/nested", "history"],
+    "server of half a document": ["rollout", "--url", "URL/half", "history"],
+    "server without models": ["rollout", "--url", "URL/object", "status"],
+    "server of half a status": ["rollout", "--url", "URL/object", "history"],
+    "deletion of latest": ["models", "delete", "sentiment-distilbert-v1:latest", "--yes"],
+    "deletion of no model": ["models", "delete"],
+    "deletion of marks": ["models", "delete", "[bold]", "--yes", "--ignore-history"],
+    "deletion without a database": ["models", "prune", "--yes", "--json"],
+    "negative number to keep": ["models", "prune", "--keep", "-1"],
+    "export without a database": ["privacy", "export", "--text", "x"],
+    "erasure without a database": ["privacy", "erase", "--text", "x", "--yes", "--json"],
+    "shipping without a spool": ["log", "ship", "FOLDER"],
+    "shipping of a file": ["log", "ship", "FOLDER/empty"],
+    "score into stdout twice": ["score", "FOLDER/half.json", "-", "--json"],
     "no steps": ["rollout", "start", "--steps", "", "-m", "x"],
     "steps that are not finite": ["rollout", "start", "--steps", "5,nan,inf", "-m", "x"],
     "nameless key": ["make-key", ""],
@@ -220,6 +244,13 @@ class Stranger(BaseHTTPRequestHandler):
         "null": (200, b"null"),
         "error": (502, b"<html>Bad gateway</html>"),
         "odd-error": (500, b'{"message": "no detail"}'),
+        "no-key": (401, b'{"detail": "no key"}'),
+        "forbidden": (403, b'{"detail": "another scope"}'),
+        "too-many": (429, b'{"detail": "later"}'),
+        "busy": (503, b"<html>busy</html>"),
+        "nested": (200, b"[" * 100_000),
+        "half": (200, b'{"policies": ['),
+        "object": (200, b"{}"),
     }
 
     def do_GET(self) -> None:
@@ -230,6 +261,7 @@ class Stranger(BaseHTTPRequestHandler):
         status, body = answer
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Retry-After", "7")
         self.end_headers()
         self.wfile.write(body)
 

@@ -9,13 +9,15 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.paths import ROOT
 from core.version import VERSION
-from scripts.cli import OPERATING, commands
+from scripts.cli import OPERATING, commands, load_command
 
 SCRIPTS = ROOT / "scripts"
 RUNNABLE = sorted(
@@ -88,6 +90,46 @@ def typed(way: str, name: str) -> str:
 def arguments_of(way: str, name: str) -> list[str]:
     """What Python is given for that command line."""
     return typed(way, name).replace("sentiment", "python -m scripts.cli").split()[1:]
+
+
+# They run until they are stopped, or write files of the repository.
+WITHOUT_REPORT = {
+    ("serve",),
+    ("demo",),
+    ("dashboards",),
+    ("fuzz",),
+    ("gate-starters",),
+    ("install-torch",),
+    ("loadtest-baseline",),
+    ("screenshots",),
+    ("settings-reference",),
+    ("train-starter",),
+    ("transcript",),
+    ("vendor-assets",),
+    ("warm-image",),
+    # Inside of other commands.
+    ("engine-texts",),
+    ("image-contents",),
+}
+
+
+def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A command, or each command of a group, by the words that lead to it."""
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, inner in command.commands.items():
+        yield from leaves(inner, (*path, name))
+
+
+def test_every_command_that_reports_takes_json() -> None:
+    found = [leaf for name in commands() for leaf in leaves(load_command(name), (name,))]
+    without = {
+        path
+        for path, command in found
+        if not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert without == WITHOUT_REPORT & {path for path, _ in found}
 
 
 # Runs many command lines of `sentiment` in one process: importing takes most of a second.
@@ -171,6 +213,9 @@ def test_version_is_that_of_pyproject_wherever_it_is_read(tmp_path: Path) -> Non
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert run(["-m", "scripts.cli", "--version"], tmp_path).stdout == f"{project['version']}\n"
     assert project["version"] == VERSION
+    dockerfile = (ROOT / "deploy" / "Dockerfile.j2").read_text()
+    assert f'org.opencontainers.image.version="{VERSION}"' in dockerfile
+    assert f"\n## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_installed_command_runs_from_any_folder(tmp_path: Path) -> None:
