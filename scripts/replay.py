@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -56,7 +56,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         Version | None, Option(help="what this version served [default: both]")
     ] = None,
     endpoint: Annotated[
-        list[Endpoint] | None,
+        list[str] | None,
         Option(help="what this endpoint served; may be repeated [default: all but shadow]"),
     ] = None,
     limit: Annotated[
@@ -93,7 +93,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     from scoring.replay.page import render
     from scoring.replay.sentences import lines
 
-    selection = LogSelection(span, tuple(endpoint or SERVED_ENDPOINTS), version)
+    selection = LogSelection(span, _endpoints(endpoint or SERVED_ENDPOINTS), version)
     sigterm_as_ctrl_c()
     try:
         settings = get_settings()
@@ -233,6 +233,13 @@ def _why_nothing(found: LoggedTexts, selection: LogSelection) -> str:
         "default, keeps none. Set TEXT_STORAGE=full with TEXT_RETENTION_DAYS=7 for a while, or give"
         " labelled texts to `sentiment models compare --held-out`"
     )
+
+
+def _endpoints(names: Sequence[str]) -> tuple[Endpoint, ...]:
+    known = tuple(endpoint for endpoint in PREDICT_ENDPOINTS if endpoint in names)
+    if set(names) - set(known):
+        raise typer.BadParameter(f"write {', '.join(PREDICT_ENDPOINTS)}", param_hint="--endpoint")
+    return known
 
 
 def _report_problem(report: Path) -> str | None:

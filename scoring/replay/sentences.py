@@ -72,7 +72,7 @@ def lines(replay: Replay) -> Iterator[str]:
         for part in replay.parts:
             by, compared = part.served_by, part.comparison
             share = percent(compared.agreement_by_predictions)
-            yield f"of {by.version} {by.revision}: {share} of {compared.predictions:,} predictions"
+            yield f"served by {by.version} {by.revision}: {compared.predictions:,} predictions, {share} agree"
     yield from _speed(replay.speed)
     for flip in replay.flipped_texts:
         yield _flip(flip)
