@@ -38,4 +38,5 @@ def late_progress(console: Console) -> Iterator[Steps]:
     try:
         yield step
     finally:
-        bar.stop()
+        if bar.live.is_started:  # it would print an empty line otherwise
+            bar.stop()

@@ -49,8 +49,12 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         str, Option(metavar="MODEL", help="the candidate: name:version, as `models list` shows it")
     ],
     since: Annotated[
-        str, Option(help="2026-01-31T12:00:00Z, or relative to now: 30m, 24h, 7d")
-    ] = "24h",
+        str | None,
+        Option(
+            help="2026-01-31T12:00:00Z, or relative to now: 30m, 24h, 7d [default: 24 hours before "
+            "--until]"
+        ),
+    ] = None,
     until: Annotated[str | None, Option(help="as --since [default: now]")] = None,
     version: Annotated[
         Version | None, Option(help="what this version served [default: both]")
@@ -79,6 +83,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     It needs DATABASE_URL, which it only reads, and texts that TEXT_STORAGE=full has kept. The
     service need not run. Exits with 1 if there is nothing to compare.
     """
+    sigterm_as_ctrl_c()
     from analytics.time_range import parse_range
 
     if report is not None and (problem := _report_problem(report)):
@@ -94,7 +99,6 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     from scoring.replay.sentences import lines
 
     selection = LogSelection(span, _endpoints(endpoint or SERVED_ENDPOINTS), version)
-    sigterm_as_ctrl_c()
     try:
         settings = get_settings()
         candidate = _find(against, settings)

@@ -72,7 +72,8 @@ def lines(replay: Replay) -> Iterator[str]:
         for part in replay.parts:
             by, compared = part.served_by, part.comparison
             share = percent(compared.agreement_by_predictions)
-            yield f"served by {by.version} {by.revision}: {compared.predictions:,} predictions, {share} agree"
+            counted = f"{compared.predictions:,} predictions, {share} agree"
+            yield f"served by {by.version} {by.revision}: {counted}"
     yield from _speed(replay.speed)
     for flip in replay.flipped_texts:
         yield _flip(flip)
