@@ -243,6 +243,19 @@ async def test_part_of_a_result_is_sent_by_range(client: httpx.AsyncClient) -> N
     assert past.status_code == 416
 
 
+@pytest.mark.parametrize("wanted", ["bytes=100000-", "bytes=100000-100010", "bytes=-0"])
+async def test_range_past_the_end_of_a_result_is_416_with_its_length(
+    client: httpx.AsyncClient, wanted: str
+) -> None:
+    job = await add(client)
+    await ended(client, job)
+    whole = await client.get(f"/jobs/{job}/result")
+    reply = await client.get(f"/jobs/{job}/result", headers={"Range": wanted})
+    assert reply.status_code == 416
+    assert reply.headers["content-range"] == f"bytes */{len(whole.content)}"
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
 async def test_files_of_a_job_are_readable_by_the_service_alone(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
