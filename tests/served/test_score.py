@@ -163,14 +163,3 @@ def test_file_of_rejected_rows_fails_with_a_hint(bentoml_home: Path, tmp_path: P
     assert last.startswith("not scored: in.jsonl: all 4 rows were rejected, the first in line 1: ")
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["in.jsonl", "out.csv.rejected.jsonl"]
-
-
-def replay(bentoml_home: Path, database: str, *options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "scripts.replay", *map(str, options)],
-        cwd=ROOT,
-        env=environment_of(bentoml_home) | {"DATABASE_URL": database},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
