@@ -17,6 +17,10 @@ def write_atomically(file: Path, content: bytes) -> None:
     file.parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
     # One temporary file per process: several processes may write the same file.
     new = file.with_suffix(f".{os.getpid()}")
-    with open(new, "wb", opener=open_private) as opened:
-        opened.write(content)
-    new.replace(file)
+    try:
+        with open(new, "wb", opener=open_private) as opened:
+            opened.write(content)
+        new.replace(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from core.types import Version
+from core.types import LongText, Version
 
 JobFormat = Literal["csv", "jsonl", "parquet"]
 # queued -> running <-> waiting -> done or failed
@@ -32,6 +32,7 @@ class JobRequest(msgspec.Struct, frozen=True):
     delimiter: str | None = None
     encoding: str | None = None
     path: str | None = None
+    long_text: LongText = "truncate"
 
 
 class JobStatus(msgspec.Struct, frozen=True):

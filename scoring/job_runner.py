@@ -148,7 +148,11 @@ class _Run:
         if request.path is not None:
             source = await asyncio.to_thread(self._store.resolve, request.path)
         scorer = SpareScorer(
-            self._runners, revisions, check=self._check_removed, waiting=self._wait
+            self._runners,
+            revisions,
+            check=self._check_removed,
+            waiting=self._wait,
+            long_text=request.long_text,
         )
         job = self._job.to_score(source, restart=restart)
         scoring = asyncio.get_running_loop().run_in_executor(

@@ -261,6 +261,7 @@ def _job_of(request: JobRequest, source: Path, out: Path, *, restart: bool) -> J
         request.keep,
         request.limit,
         restart,
+        request.long_text,
     )
 
 

@@ -127,18 +127,20 @@ def load_models(versions: Sequence[Version], settings: Settings) -> dict[Version
         bentoml.exceptions.NotFound: a model is not in the model store.
         EngineUnavailable: none of its engines can be loaded.
     """
-    loaded: dict[Version, LoadedModel] = {}
-    for version in versions:
-        saved = find_model(settings.model_tag(version))
-        engine = choose_engine(
-            saved,
-            settings.engine,
-            streams=streams_of(settings),
-            mkldnn=settings.mkldnn_enable,
-            # Not what a runner may measure meanwhile: an interrupted run goes on with its engine.
-            speeds=saved_speeds(saved),
-        )
-        classifier = Classifier(saved, engine)
-        classifier.warm_up()
-        loaded[version] = LoadedModel(classifier, f"{saved.revision} on {engine.name}")
-    return loaded
+    return {version: load_model(settings.model_tag(version), settings) for version in versions}
+
+
+def load_model(tag: str, settings: Settings) -> LoadedModel:
+    """Load one model of the store, as `load_models` does."""
+    saved = find_model(tag)
+    engine = choose_engine(
+        saved,
+        settings.engine,
+        streams=streams_of(settings),
+        mkldnn=settings.mkldnn_enable,
+        # Not what a runner may measure meanwhile: an interrupted run goes on with its engine.
+        speeds=saved_speeds(saved),
+    )
+    classifier = Classifier(saved, engine)
+    classifier.warm_up()
+    return LoadedModel(classifier, f"{saved.revision} on {engine.name}")

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from core.errors import UnavailableError
-from core.types import Classification, RunnerDescription, Version
+from core.types import Classification, LongText, RunnerDescription, Version
 from runners.lanes import Lane, estimated_tokens
 from scoring.outputs import Scores
 
@@ -28,11 +28,11 @@ class Runner(Protocol):
     async def wait_until_described(self) -> RunnerDescription: ...
 
     def admit(
-        self, texts: Sequence[str], *, lane: Lane | None = None
+        self, texts: Sequence[str], long_text: LongText = "truncate", *, lane: Lane | None = None
     ) -> AbstractContextManager[None]: ...
 
     async def classify(
-        self, texts: Sequence[str], *, lane: Lane | None = None
+        self, texts: Sequence[str], long_text: LongText = "truncate", *, lane: Lane | None = None
     ) -> list[Classification]: ...
 
 
@@ -52,10 +52,12 @@ class SpareScorer:
         *,
         check: Callable[[], None],
         waiting: Callable[[str], None],
+        long_text: LongText = "truncate",
     ) -> None:
         """`check` raises if the job shall stop; `waiting` is told why a runner is waited for."""
         self.identities = revisions
         self._runners = {version: runners[version] for version in revisions}
+        self._long_text: LongText = long_text
         self._check = check
         self._waiting = waiting
         self._loop = asyncio.get_running_loop()
@@ -102,8 +104,8 @@ class SpareScorer:
             self._check()
             await self._wait_until_idle(runner)
             try:
-                with runner.admit(texts, lane="bulk"):
-                    scores = await runner.classify(texts, lane="bulk")
+                with runner.admit(texts, self._long_text, lane="bulk"):
+                    scores = await runner.classify(texts, self._long_text, lane="bulk")
             except UnavailableError as error:
                 self._waiting(error.detail)
                 await asyncio.sleep(error.retry_after_seconds)

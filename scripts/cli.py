@@ -25,6 +25,7 @@ OPERATING = (
     "save-models",
     "rollout",
     "score",
+    "replay",
     "log",
     "labels",
     "privacy",

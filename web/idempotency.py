@@ -60,6 +60,15 @@ _FINGERPRINT_HEADERS = frozenset(
 # After these, the log or the database may hold the request.
 _MAY_BE_RECORDED = (LogUnavailable, DeadlineExceeded, DatabaseUnavailable)
 
+# Deletes the first key, a lock, and the others, if the lock has the token: it may have expired, and
+# another try may hold it. In a transaction, so EVAL: Redis may not know the hash of a script.
+_DELETE_OWN = """
+if redis.call("get", KEYS[1]) == ARGV[1] then
+  return redis.call("del", unpack(KEYS))
+end
+return 0
+"""
+
 # What became of a request; the first three are values of the header.
 Result = Literal["stored", "replayed", "not-stored", "in-progress", "other-request"]
 
@@ -110,6 +119,7 @@ class _Try(NamedTuple):
     begun: Begun
     encoded: bytes
     is_first: bool
+    token: str
 
 
 class IdempotentAnswers:
@@ -204,7 +214,7 @@ class IdempotentAnswers:
         if first.fingerprint != request.fingerprint:
             if has_lock and stored is None:
                 with self._circuit.calling("idempotency"):
-                    await self._redis.delete(request.lock)
+                    await self._redis.eval(_DELETE_OWN, 1, request.lock, token)
             _count("other-request")
             raise InvalidRequest(OTHER_REQUEST)
         if stored is not None:
@@ -214,7 +224,8 @@ class IdempotentAnswers:
             raise RequestInProgress(
                 f"The first request with this {KEY_HEADER} is not answered yet; try again in 1 s"
             )
-        return _Try(first, known if isinstance(known, bytes) else known.encode(), bool(is_first))
+        encoded = known if isinstance(known, bytes) else known.encode()
+        return _Try(first, encoded, bool(is_first), token)
 
     async def _store(self, request: KeyedRequest, begun: _Try, answer: Answer) -> Answer | None:
         """Store an answer; returns the one that holds, which another try may have stored before.
@@ -236,7 +247,7 @@ class IdempotentAnswers:
             pipeline.hsetnx(request.name, "answer", value)
             pipeline.hget(request.name, "answer")
             pipeline.expire(request.name, self._seconds)
-            pipeline.delete(request.lock)
+            pipeline.eval(_DELETE_OWN, 1, request.lock, begun.token)
             _, _, held, *_ = await pipeline.execute()
         stored = msgspec.json.decode(held, type=StoredAnswer)
         return Answer(stored.body, stored.content_type, stored.headers)
@@ -246,14 +257,15 @@ class IdempotentAnswers:
     ) -> None:
         """Let another try begin at once.
 
-        It makes the same ids, unless certainly nothing of the request was recorded.
+        It makes the same ids, unless certainly nothing of the request was recorded. A try whose
+        lock has expired changes nothing.
         """
         is_harmless = isinstance(error, ServiceError) and not isinstance(error, _MAY_BE_RECORDED)
         names = [request.lock]
         if begun.is_first and is_harmless:
             names.append(request.name)
         with self._circuit.calling("idempotency"):
-            await self._redis.delete(*names)
+            await self._redis.eval(_DELETE_OWN, len(names), *names, begun.token)
 
 
 def _count(result: Result) -> bytes:

@@ -12,7 +12,7 @@ from core.request_context import context_of
 from web.routes import ERROR_TEXT_PREFIXES, MODELS_FOLDER, REPORT_PATH, allowed_methods
 
 # Headers of a framework's error response that stay true beside our body.
-_KEPT_HEADERS = ("allow", "retry-after", "www-authenticate")
+_KEPT_HEADERS = ("allow", "content-range", "retry-after", "www-authenticate")
 
 
 class ProblemMiddleware:

@@ -24,6 +24,7 @@ from core.errors import (
 )
 from core.jobs import JobFormat, JobReport, JobRequest, JobStatus
 from core.request_context import RequestContext, context_of
+from core.types import LongText
 from core.uuid7 import new_id
 from web.idempotency import KEY_HEADER, KEY_PATTERN, OTHER_REQUEST, RESULT_HEADER, key_of
 from web.read_api.job_options import FORMATS, MEDIA_TYPES, format_of, versions_of
@@ -117,6 +118,9 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         limit: Annotated[int | None, Query(ge=1)] = None,
         delimiter: Annotated[str | None, Query(max_length=3)] = None,
         encoding: Annotated[str | None, Query(max_length=40)] = None,
+        long_text: Annotated[
+            LongText, Query(description="what becomes of a text that is longer than the window")
+        ] = "truncate",
     ) -> JobReply:
         """Score a file in the background: the body, or a file on the service's host."""
         context = context_of(request.scope)
@@ -136,6 +140,7 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
             delimiter=delimiter,
             encoding=encoding,
             path=path,
+            long_text=long_text,
         )
         stored = await asyncio.to_thread(_find_same, parts().jobs, job) if id_of_key else None
         if id_of_key:

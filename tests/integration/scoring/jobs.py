@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Overloaded
 from core.request_context import context_of
-from core.types import Classification, RunnerDescription, Version
+from core.types import Classification, LongText, RunnerDescription, Version
 from runners.lanes import Lane
 from scoring.job_runner import JobRunner
 from scoring.job_store import JobStore
@@ -40,13 +41,17 @@ class FakeRunner:
         self.entered = asyncio.Event()
         self.overloads = 0
         self.lanes: set[Lane | None] = set()
+        self.modes: set[LongText] = set()
         self.sizes: list[int] = []
 
     async def wait_until_described(self) -> RunnerDescription:
         return runner_description(self.version, self.revision)
 
     @contextlib.contextmanager
-    def admit(self, texts: Sequence[str], lane: Lane | None = None) -> Iterator[None]:
+    def admit(
+        self, texts: Sequence[str], long_text: LongText = "truncate", lane: Lane | None = None
+    ) -> Iterator[None]:
+        self.modes.add(long_text)
         self.lanes.add(lane)
         if self.overloads and texts:
             self.overloads -= 1
@@ -54,13 +59,21 @@ class FakeRunner:
         yield
 
     async def classify(
-        self, texts: Sequence[str], lane: Lane | None = None
+        self, texts: Sequence[str], long_text: LongText = "truncate", lane: Lane | None = None
     ) -> list[Classification]:
+        self.modes.add(long_text)
         self.entered.set()
         await self.gate.wait()
         self.lanes.add(lane)
         self.sizes.append(len(texts))
-        return [classification(text, self.revision) for text in texts]
+        answers = [classification(text, self.revision) for text in texts]
+        if long_text == "refuse":
+            # It takes texts of four words at most.
+            return [
+                answer if answer.token_count <= 4 else replace(answer, windows=0, truncated=True)
+                for answer in answers
+            ]
+        return answers
 
 
 class JobService:

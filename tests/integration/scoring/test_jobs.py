@@ -243,6 +243,30 @@ async def test_part_of_a_result_is_sent_by_range(client: httpx.AsyncClient) -> N
     assert past.status_code == 416
 
 
+@pytest.mark.parametrize(("long_text", "scored"), [(None, 2), ("windows", 2), ("refuse", 1)])
+async def test_long_texts_are_read_as_the_job_says(
+    service: JobService, client: httpx.AsyncClient, long_text: str | None, scored: int
+) -> None:
+    options = {} if long_text is None else {"long_text": long_text}
+    job = await add(client, "text\ngood film\none two three four five\n", **options)
+    report = await ended(client, job)
+    assert (report["state"], report["scored"], report["rejected"]) == ("done", scored, 2 - scored)
+    assert service.v1.modes == {long_text or "truncate"}
+
+
+@pytest.mark.parametrize("wanted", ["bytes=100000-", "bytes=100000-100010", "bytes=-0"])
+async def test_range_past_the_end_of_a_result_is_416_with_its_length(
+    client: httpx.AsyncClient, wanted: str
+) -> None:
+    job = await add(client)
+    await ended(client, job)
+    whole = await client.get(f"/jobs/{job}/result")
+    reply = await client.get(f"/jobs/{job}/result", headers={"Range": wanted})
+    assert reply.status_code == 416
+    assert reply.headers["content-range"] == f"bytes */{len(whole.content)}"
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
 async def test_files_of_a_job_are_readable_by_the_service_alone(
     service: JobService, client: httpx.AsyncClient
 ) -> None:

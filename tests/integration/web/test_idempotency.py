@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from itertools import islice
 from uuid import UUID, uuid4
 
 import httpx
@@ -178,7 +179,8 @@ async def test_of_many_at_once_one_is_computed(service: Service, client: httpx.A
         asyncio.create_task(client.post("/predict", json={"text": "good"}, headers=headers))
         for _ in range(20)
     ]
-    await asyncio.wait(requests[:], return_when=asyncio.FIRST_COMPLETED)
+    for refused in islice(asyncio.as_completed(requests), 19):
+        await refused
     service.gate.set()
     statuses = sorted(reply.status_code for reply in await asyncio.gather(*requests))
     assert statuses == [200] + [409] * 19
@@ -383,3 +385,26 @@ async def test_redis_holds_neither_key_nor_text_nor_caller_and_all_of_it_expires
     assert not any(word in content for word in ("read", "a-key-of-ann", "shop"))
     stored = msgspec.json.decode((await redis.hgetall(name))[b"answer"])
     assert sorted(stored) == ["body", "content_type", "headers"]
+
+
+@pytest.mark.parametrize("outcome", ["answered", "too large", "failed"])
+async def test_request_whose_lock_expired_leaves_the_lock_of_the_next_try(
+    redis: Redis, service: Service, client: httpx.AsyncClient, outcome: str
+) -> None:
+    service.gate.clear()
+    if outcome == "failed":
+        service.errors.append(RunnerUnavailable("told to fail"))
+    if outcome == "too large":
+        service.reply_text = "x" * MAX_ANSWER_BYTES
+    request = asyncio.create_task(
+        client.post("/predict", json={"text": "good"}, headers=keyed("mine"))
+    )
+    await service.entered.wait()
+    [lock] = [name async for name in redis.scan_iter("*:lock")]
+    # It has expired, and the next try took it.
+    await redis.set(lock, "the next try", px=10_000)
+    service.gate.set()
+    assert (await request).status_code == (503 if outcome == "failed" else 200)
+    assert await redis.get(lock) == b"the next try"
+    name = lock.removesuffix(b":lock")
+    assert await redis.hexists(name, "begun")
