@@ -5,27 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import bentoml
+from core.gc import paused_gc
 
-from core.errors import TextTooLong
-from core.request_context import caller
-from core.setting_checks import settings_for_serving
-from core.types import LongText, Sentiment, Version
-from runners.services import RunnerV1, RunnerV2
-from serving.process import ServingProcess
-from web.schemas.admin import ReloadRequest, RolloutReply, RolloutRequest
-from web.schemas.predictions import (
-    AbCompareReply,
-    AbCompareRequest,
-    AbRequest,
-    BatchReply,
-    BatchRequest,
-    FeedbackReply,
-    FeedbackRequest,
-    InvalidText,
-    PredictionReply,
-    PredictRequest,
-)
+with paused_gc():
+    import bentoml
+
+    from core.errors import TextTooLong
+    from core.request_context import caller
+    from core.setting_checks import settings_for_serving
+    from core.types import LongText, Sentiment, Version
+    from runners.services import RunnerV1, RunnerV2
+    from serving.process import ServingProcess
+    from web.schemas.admin import ReloadRequest, RolloutReply, RolloutRequest
+    from web.schemas.predictions import (
+        AbCompareReply,
+        AbCompareRequest,
+        AbRequest,
+        BatchReply,
+        BatchRequest,
+        FeedbackReply,
+        FeedbackRequest,
+        InvalidText,
+        PredictionReply,
+        PredictRequest,
+    )
 
 if TYPE_CHECKING:
     from runners.transport import RunnerApi

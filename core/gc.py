@@ -4,6 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def paused_gc() -> Iterator[None]:
+    """Collect no garbage until the block ends: for imports, which make hardly any.
+
+    Every collection would visit what was imported before, a tenth of the time that the imports of a
+    serving process take.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def freeze_gc() -> None:

@@ -12,6 +12,7 @@ import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
+from core.gc import paused_gc
 from core.version import VERSION
 from scripts.running import run_command
 
@@ -46,7 +47,8 @@ def commands() -> dict[str, Path]:
 
 def load_command(name: str) -> Any:
     """The typer command of a module: its `app`, or one made from its `main`."""
-    module = import_module(f"scripts.{name.replace('-', '_')}")
+    with paused_gc():
+        module = import_module(f"scripts.{name.replace('-', '_')}")
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False)

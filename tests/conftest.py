@@ -122,6 +122,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # No proxy of the machine is asked for what runs here.
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join([*LOOPBACK, *filter(None, [os.environ.get(name)])])
+    # Of several threads in each worker, those that wait for the others would spin.
+    os.environ["OMP_NUM_THREADS"] = "1"
     folder = TemporaryDirectory(prefix="test-run-")
     config.add_cleanup(folder.cleanup)
     config.stash[RUN] = TestRun(Path(folder.name))

@@ -15,17 +15,20 @@ import signal
 import sys
 from functools import partial
 
-from analytics.drift_watch import watch_drift
-from analytics.hash_conversion import HashConversion
-from analytics.log.shipper import Shipper
-from analytics.log.writer import LogWriter
-from analytics.reader import Reader
-from core.background import run_in_background
-from core.logging import configure_logs
-from core.postgres import create_engine
-from core.settings import Settings, get_settings
-from core.signals import end_with_parent
-from core.tracing import start_tracing, stop_tracing
+from core.gc import paused_gc
+
+with paused_gc():
+    from analytics.drift_watch import watch_drift
+    from analytics.hash_conversion import HashConversion
+    from analytics.log.shipper import Shipper
+    from analytics.log.writer import LogWriter
+    from analytics.reader import Reader
+    from core.background import run_in_background
+    from core.logging import configure_logs
+    from core.postgres import create_engine
+    from core.settings import Settings, get_settings
+    from core.signals import end_with_parent
+    from core.tracing import start_tracing, stop_tracing
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
