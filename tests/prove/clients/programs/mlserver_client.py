@@ -70,7 +70,7 @@ def command():
             stdout=sys.stderr,
         )
         rows = [json.loads(line) for line in replies.read_text().splitlines()]
-    rows.sort(key=lambda row: row["parameters"]["inference"]["batch_index"])
+    rows.sort(key=lambda row: row["parameters"]["batch_index"])
     return [
         next(output for output in row["outputs"] if output["name"] == "label")["data"][0]
         for row in rows
