@@ -19,7 +19,8 @@ from rich.progress import Progress
 os.environ.setdefault("NO_PROXY", "localhost,127.0.0.1,::1")
 URL = os.environ.get("SENTIMENT_URL", "http://127.0.0.1:3000")
 API_KEY = os.environ.get("SENTIMENT_API_KEY")
-AT_ONCE = 8
+# A label waits about a second, until its prediction is stored.
+AT_ONCE = 32
 
 
 def main(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)]) -> None:

@@ -21,7 +21,9 @@ TOKENIZER_SETTINGS = "tokenizer_config.json"
 # What a model is made of; the other files of a saved one are made from these.
 CHECKPOINT_FILES = (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_SETTINGS, "vocab.txt")
 # At least one of these makes a tokenizer.
-TOKENIZER_FILES = (TOKENIZER_FILE, "vocab.txt", "spiece.model", "vocab.json")
+# Of ALBERT, of XLM-RoBERTa and CamemBERT, and of DeBERTa.
+SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "spm.model")
+TOKENIZER_FILES = (TOKENIZER_FILE, "vocab.txt", *SENTENCEPIECE_FILES, "vocab.json")
 ADAPTER_SETTINGS = "adapter_config.json"
 # The small files that are needed, of those that a checkpoint may have.
 SMALL_FILES = (

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
 from models.files import (
+    SENTENCEPIECE_FILES,
     SMALL_FILES,
     TOKENIZER_FILE,
     TOKENIZER_SETTINGS,
@@ -117,6 +119,7 @@ def _refuse_empty_map(normalizer: Any) -> None:
 
 def _build(folder: Path) -> Tokenizer:
     """Make a tokenizer out of the files that are older than tokenizer.json."""
+    _refuse_sentencepiece(folder)
     # Imported here: it takes seconds, and few checkpoints need it.
     from transformers import AutoTokenizer
 
@@ -138,6 +141,21 @@ def _build(folder: Path) -> Tokenizer:
             f"{TOKENIZER_SETTINGS} needs. Write {TOKENIZER_FILE} with tokenizer.save_pretrained()"
         )
     return tokenizer
+
+
+def _refuse_sentencepiece(folder: Path) -> None:
+    """Refuse a file that no package of an import reads.
+
+    transformers takes it for one of another library then, and says to install that.
+    """
+    found = next((name for name in SENTENCEPIECE_FILES if (folder / name).exists()), None)
+    if found is None or (folder / "vocab.txt").exists() or find_spec("sentencepiece") is not None:
+        return
+    raise InvalidCheckpoint(
+        f"its tokenizer is {found} alone, and {TOKENIZER_FILE} is needed. Write it in the folder, "
+        "where `pip install transformers sentencepiece protobuf` was run: python -c 'from "
+        'transformers import AutoTokenizer as T; T.from_pretrained(".").save_pretrained(".")\''
+    )
 
 
 def _tokenizer_files(folder: Path) -> list[str]:

@@ -60,13 +60,21 @@ class AnsweringConnection(HttpToolsProtocol):
         """Whether the answer to the newest request is out."""
         return self.cycle is not None and self.cycle.response_complete
 
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str], *, keep: bool) -> None:
+    def _answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        keep: bool,
+        content_type: str = PROBLEM_CONTENT_TYPE,
+    ) -> None:
         """Answer with a problem, and close the connection unless `keep`."""
         if self.transport.is_closing():  # bytes after the last request
             return
         headers = {**headers, **self.cors.of(self.headers or ())}
         head = [
-            f"content-type: {PROBLEM_CONTENT_TYPE}\r\ncontent-length: {len(body)}\r\n",
+            f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n",
             *(f"{name}: {value}\r\n" for name, value in headers.items()),
             "\r\n" if keep else "connection: close\r\n\r\n",
         ]

@@ -11,6 +11,7 @@ from core.asgi import UPGRADE_EXTENSION
 from serving.answering import Answer
 from serving.connection import BoundedConnection
 from serving.switching import Switch
+from web.problems import problem_content_type
 from web.response_headers import CorsHeaders
 from web.shedding import SHED_STATUS, LoadShedder, shed_response
 from web.targets import LISTED, RequestTargets
@@ -92,10 +93,11 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def _refuse(self) -> None:
         self._refused = True
-        body, headers = shed_response(cast("Scope", self.scope), self.url.decode())
+        path = self.url.decode()
+        body, headers = shed_response(cast("Scope", self.scope), path)
         # A client that asks first whether to send the body will not send it.
         keep = self.parser.should_keep_alive() and not self.expect_100_continue
-        self._answer(SHED_STATUS, body, headers, keep=keep)
+        self._answer(SHED_STATUS, body, headers, keep=keep, content_type=problem_content_type(path))
 
 
 def use_bounded_protocol(

@@ -54,7 +54,16 @@ NEED_MODELS = (
     "tests/served",
     *(
         f"tests/prove/{name}"
-        for name in ("alerts", "dashboard", "faults", "image", "nginx", "pooler", "upgrade")
+        for name in (
+            "alerts",
+            "clients",
+            "dashboard",
+            "faults",
+            "image",
+            "nginx",
+            "pooler",
+            "upgrade",
+        )
     ),
 )
 

@@ -10,19 +10,20 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from core.errors import PROBLEM_CONTENT_TYPE, status_title
+from core.errors import status_title
 from web.access import PLAYGROUND, SOURCE_HEADER
 from web.idempotency import KEY_HEADER, KEY_PATTERN, RESULT_HEADER
 from web.json_api import MAX_TIMEOUT_MS, TIMEOUT_HEADER, PostApi
+from web.problems import problem_content_type
 from web.routes import PATH_PARAMETERS, ROUTES, Route, listed_route
 from web.schemas.predictions import ProblemDocument
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
     "Two versions of a DistilBERT sentiment classifier. Every error is an RFC 9457 problem "
-    "(`application/problem+json`); 429 and 503 carry `Retry-After`. 421: the `Host` of the "
-    "request is not a name of the service. The [dashboard](dashboard) shows traffic, the A/B test "
-    "and the rollout."
+    "(`application/problem+json`, below `/v2` `application/json`); 429 and 503 carry "
+    "`Retry-After`. 421: the `Host` of the request is not a name of the service. The [dashboard]"
+    "(dashboard) shows traffic, the A/B test and the rollout."
 )
 # In the order in which /docs shows them.
 TAGS = {
@@ -65,7 +66,7 @@ def openapi_document(
         for method, operation in operations.items():
             route = listed_route(method.upper(), path)
             problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
-            operation["responses"].update(_problem_replies((*problems, *route.problems)))
+            operation["responses"].update(_problem_replies(path, (*problems, *route.problems)))
     for api in sorted(post_apis, key=lambda api: ROUTES.index(api.route)):
         document["paths"].setdefault(api.route.path, {})["post"] = _operation(api)
 
@@ -98,7 +99,7 @@ def _add_access(operation: dict[str, Any], route: Route) -> None:
     if route.scope is not None:
         operation["security"] = [{}, {"key": []}]
         operation["description"] = f"With API keys: needs the scope {route.scope}."
-        operation["responses"].update(_problem_replies((401, 403)))
+        operation["responses"].update(_problem_replies(route.path, (401, 403)))
     for status, reply in operation["responses"].items():
         is_retried = status in _RETRIED or (status == "409" and route.is_repeatable)
         names = ["Retry-After"] if is_retried else []
@@ -207,7 +208,7 @@ def _operation(api: PostApi) -> dict[str, Any]:
                     **dict.fromkeys(described.reply_types, _BYTES),
                 },
             },
-            **_problem_replies((*_POST_PROBLEMS, *api.route.problems, *conflict)),
+            **_problem_replies(api.route.path, (*_POST_PROBLEMS, *api.route.problems, *conflict)),
         },
     }
 
@@ -226,7 +227,7 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _text_operation(path: str, summary: str) -> dict[str, Any]:
-    problems = _problem_replies((503,)) if path == "/readyz" else {}
+    problems = _problem_replies(path, (503,)) if path == "/readyz" else {}
     return {
         "tags": ["operations"],
         "operationId": path.removeprefix("/"),
@@ -238,11 +239,11 @@ def _text_operation(path: str, summary: str) -> dict[str, Any]:
     }
 
 
-def _problem_replies(statuses: Iterable[int]) -> dict[str, Any]:
+def _problem_replies(path: str, statuses: Iterable[int]) -> dict[str, Any]:
     return {
         str(status): {
             "description": status_title(status),
-            "content": {PROBLEM_CONTENT_TYPE: _schema(ProblemDocument)},
+            "content": {problem_content_type(path): _schema(ProblemDocument)},
         }
         for status in sorted(statuses)
     }

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import orjson
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.asgi import send_response
+from core.asgi import JSON_CONTENT_TYPE, send_response
 from core.errors import PROBLEM_CONTENT_TYPE, ModelNotFound, Problem, ServiceError, status_title
 from core.request_context import context_of
-from web.routes import ERROR_TEXT_PREFIXES, MODELS_FOLDER, REPORT_PATH, allowed_methods
+from web.routes import (
+    ERROR_TEXT_PREFIXES,
+    JSON_ERROR_PREFIX,
+    MODELS_FOLDER,
+    REPORT_PATH,
+    allowed_methods,
+)
 
 # Headers of a framework's error response that stay true beside our body.
 _KEPT_HEADERS = ("allow", "content-range", "retry-after", "www-authenticate")
@@ -31,7 +37,8 @@ class ProblemMiddleware:
 
         async def send_problem(problem: Problem) -> None:
             body = problem_body(problem, scope["path"], context.id)
-            await send_response(send, problem.status, body, PROBLEM_CONTENT_TYPE, problem.headers)
+            content_type = problem_content_type(scope["path"])
+            await send_response(send, problem.status, body, content_type, problem.headers)
 
         async def replace_or_send(message: Message) -> None:
             nonlocal held, started
@@ -39,6 +46,7 @@ class ProblemMiddleware:
                 held = message
             elif held is None:
                 started = True
+                _name_problem(scope, message)
                 await send(message)
             elif not message.get("more_body", False):
                 started = True
@@ -75,6 +83,19 @@ def _is_replaced(scope: Scope, start: Message) -> bool:
     if start["status"] < 400 or (start["status"], scope["path"]) == (503, REPORT_PATH):
         return False
     return Headers(raw=start["headers"]).get("content-type") != PROBLEM_CONTENT_TYPE
+
+
+def problem_content_type(path: str) -> str:
+    """The Content-Type of a problem with a request for `path`."""
+    return JSON_CONTENT_TYPE if path.startswith(JSON_ERROR_PREFIX) else PROBLEM_CONTENT_TYPE
+
+
+def _name_problem(scope: Scope, message: Message) -> None:
+    """Give a problem that the application rendered the Content-Type of its path."""
+    if message["type"] == "http.response.start" and message["status"] >= 400:
+        headers = MutableHeaders(scope=message)
+        if headers.get("content-type") == PROBLEM_CONTENT_TYPE:
+            headers["content-type"] = problem_content_type(scope["path"])
 
 
 def problem_body(problem: Problem, path: str, request_id: str) -> bytes:

@@ -153,6 +153,8 @@ UNKNOWN_MODEL = Route("GET", UNKNOWN.path, "predict")
 MODELS_FOLDER = "/v2/models/"
 # The clients of these protocols read the reason of an error from its member `error`.
 ERROR_TEXT_PREFIXES = ("/v2", "/tei")
+# KServe's client reads it only where the Content-Type is application/json (docs/decisions/0065).
+JSON_ERROR_PREFIX = "/v2"
 # The 503 of this route carries a report of what is down, not a problem.
 REPORT_PATH = "/health"
 # Probes ask every second, and expect a 503 while the service is not ready.

@@ -24,9 +24,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
 from core.asgi import send_response
-from core.errors import PROBLEM_CONTENT_TYPE, Overloaded
+from core.errors import Overloaded
 from core.request_context import context_of
-from web.problems import problem_body
+from web.problems import problem_body, problem_content_type
 from web.response_headers import SECURITY_HEADERS
 from web.routes import route_of
 
@@ -171,7 +171,8 @@ class LoadSheddingMiddleware:
             self._shedder.record_answer(context.error)
         else:
             body, headers = shed_response(scope, scope["path"])
-            await send_response(send, SHED_STATUS, body, PROBLEM_CONTENT_TYPE, headers)
+            content_type = problem_content_type(scope["path"])
+            await send_response(send, SHED_STATUS, body, content_type, headers)
 
 
 def shed_response(scope: Scope, path: str) -> tuple[bytes, dict[str, str]]:

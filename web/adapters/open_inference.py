@@ -53,6 +53,8 @@ def translate(body: bytes, scope: Scope) -> Call:
     version: Version = scope["path"].split("/")[3]
     head, tail = split_body(body, header(scope, TENSORS_HEADER))
     request = InferenceRequest.parse(head)
+    if request.model_name not in (None, version):
+        raise invalid_field("model_name", f"is another than that of the path, which is {version}")
     texts = valid_texts(
         _elements(request.inputs[0], tail), lambda index: ("inputs", 0, "data", index)
     )

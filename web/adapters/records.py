@@ -16,7 +16,7 @@ from web.json_values import MAX_VALUES, has_too_many_values
 TEXT_COLUMN = "text"
 
 
-def column_of(names: Sequence[str]) -> int:
+def column_of(names: Sequence[str | int]) -> int:
     if TEXT_COLUMN in names:
         return names.index(TEXT_COLUMN)
     if len(names) == 1:

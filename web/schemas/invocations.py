@@ -36,9 +36,11 @@ class SplitFrame(BaseModel):
     """pandas' `orient="split"`."""
 
     model_config = ConfigDict(extra="forbid")
-    columns: list[str] = Field(min_length=1)
+    columns: list[StrictInt | StrictStr] = Field(
+        min_length=1, description="names, or numbers where the columns have none"
+    )
     data: list[list[JsonValue]]
-    index: list[StrictInt | StrictStr] | None = None
+    index: list[JsonValue] | None = Field(None, description="is not read")
 
 
 class InvocationParameters(BaseModel):

@@ -72,6 +72,9 @@ class InferenceRequest(RequestBody):
         inputs=[{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Great value."]}]
     )
     id: str | None = Field(None, description="comes back in the reply")
+    model_name: str | None = Field(
+        None, description="that of the path, as KServe's client repeats it"
+    )
     parameters: RequestParameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=1)
     outputs: list[RequestedOutput] | None = Field(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import BertTokenizer
 
+from models.files import SENTENCEPIECE_FILES
 from tests.unit.checkpoints import WORDS
 from tests.unit.models.spoiling import (
     LFS,
@@ -95,12 +96,11 @@ REFUSED_TOKENIZERS: Mapping[str, tuple[Spoil, str]] = {
     "no vocabulary": (
         both(NO_TOKENIZER_JSON, rename("vocab.txt", "vocab.json")), "its tokenizer knows no words"
     ),
-    "sentencepiece that is none": (
-        both(
-            remove("tokenizer.json", "vocab.txt"),
-            write("spiece.model", "x"),
-            tokenizer_settings(tokenizer_class="XLNetTokenizer"),
-        ),
-        "its tokenizer cannot be made out of spiece.model",
-    ),
+    **{
+        f"sentencepiece alone, {name}": (
+            both(remove("tokenizer.json", "vocab.txt"), write(name, "x")),
+            f"its tokenizer is {name} alone, and tokenizer.json is needed. Write it in the folder",
+        )
+        for name in SENTENCEPIECE_FILES
+    },
 }  # fmt: skip

@@ -99,7 +99,9 @@ def infer(texts: Any = ("good",), **changes: Any) -> dict[str, Any]:
     tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
     tensor |= {name: value for name, value in changes.items() if name in {*tensor, "parameters"}}
     tensor = {name: value for name, value in tensor.items() if value is not None}
-    rest = {name: value for name, value in changes.items() if name in ("id", "outputs", "inputs")}
+    rest = {
+        name: value for name, value in changes.items() if name in ("id", "model_name", "outputs")
+    }
     return {"inputs": [tensor], **rest}
 
 
@@ -126,6 +128,7 @@ def binary(tail: bytes, *, size: int | None = None, shape: Sequence[int] = (1,))
         (infer(["x" * 5_000]), ["x" * 5_000]),
         (infer(["素晴らしい 😀"]), ["素晴らしい 😀"]),
         ({**infer(), "parameters": {"priority": 1, "timeout": 5}}, ["good"]),
+        (infer(model_name="v2"), ["good"]),  # as KServe's client sends it
     ],
 )
 @pytest.mark.parametrize("headers", [JSON, BYTES, {}])
@@ -175,7 +178,8 @@ async def test_inference_is_a_batch_of_the_version_in_its_path(
             "outputs.0.parameters.classification",
         ),
         (infer(id=7), 422, "id: Input should be a valid string"),
-        ({**infer(), "x": 1}, 422, "x: is not known; fields are id, parameters, inputs, outputs"),
+        (infer(model_name="v1"), 422, "model_name: is another than that of the path, which is v2"),
+        ({**infer(), "x": 1}, 422, "x: is not known; fields are id, model_name,"),
     ],
 )  # fmt: skip
 async def test_odd_inference_is_refused_with_its_reason(
@@ -187,7 +191,7 @@ async def test_odd_inference_is_refused_with_its_reason(
     assert says in reply.json()["detail"]
     # What the protocol's clients read.
     assert reply.json()["error"] == reply.json()["detail"]
-    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize(
@@ -388,6 +392,12 @@ async def test_odd_invocation_is_refused_with_its_reason(
         ("application/json", '{"instances": [["good"], {"sentence": "bad"}]}', ["good", "bad"]),
         ("application/json", '{"inputs": {"sentence": ["good", "bad"]}}', ["good", "bad"]),
         ("application/json", '{"dataframe_records": [{"text": "good", "n": 1}]}', ["good"]),
+        # Of a frame of pandas without names, and with an index of its own.
+        (
+            "application/json",
+            '{"dataframe_split": {"columns": [0], "index": [0.5], "data": [["good"]]}}',
+            ["good"],
+        ),
     ],
 )
 async def test_invocation_finds_its_texts(

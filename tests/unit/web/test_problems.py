@@ -55,6 +55,26 @@ async def test_a_problem_of_ours_passes_and_other_words_do_not() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [("/v2/models/v1", "application/json"), ("/tei", "application/problem+json")],
+)
+async def test_content_type_of_a_problem_is_what_the_clients_of_its_path_read(
+    path: str, content_type: str
+) -> None:
+    async def ours(_: Request) -> Response:
+        headers = {"content-type": "application/problem+json"}
+        return Response(orjson.dumps({"detail": "text: too short"}), 422, headers)
+
+    async def crash(_: Request) -> Response:
+        raise RuntimeError
+
+    for endpoint in (ours, crash):
+        reply = await client(endpoint, path).get(path)
+        assert reply.headers["content-type"] == content_type
+        assert "detail" in reply.json()
+
+
 async def test_unknown_path_and_method_are_problems() -> None:
     async def endpoint(_: Request) -> Response:
         return PlainTextResponse("ok")

@@ -18,7 +18,7 @@ from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
 from core.request_context import context_of
 from tests.unit.fakes import counter
 from web.problems import ProblemMiddleware
-from web.routes import ERROR_TEXT_PREFIXES, PREDICT_PATHS, route_of
+from web.routes import ERROR_TEXT_PREFIXES, JSON_ERROR_PREFIX, PREDICT_PATHS, route_of
 from web.shedding import (
     ADMITTED_PER_ANSWERED,
     BEAT_SECONDS,
@@ -180,7 +180,9 @@ async def test_shed_request_gets_a_problem_like_any_other_and_is_counted(path: s
     counted = counter("http_requests_total", endpoint=endpoint, status="503")
     [reply] = await ask(overloaded(), app, path)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
-    assert reply.headers["content-type"] == "application/problem+json"
+    is_json = path.startswith(JSON_ERROR_PREFIX)
+    content_type = "application/json" if is_json else "application/problem+json"
+    assert reply.headers["content-type"] == content_type
     error = {"error": "The service has too much to do; try again"}
     assert reply.json() == {
         "type": "about:blank",

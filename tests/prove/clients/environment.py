@@ -1,0 +1,50 @@
+"""A virtual environment for the package of another system's client."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.run import killed_temporary_folder
+
+PROGRAMS = Path(__file__).parent / "programs"
+OLDEST_MINOR = 10
+
+
+def newest_python(newest_minor: int) -> str:
+    """The newest Python on the path that is not past 3.`newest_minor`."""
+    for minor in range(newest_minor, OLDEST_MINOR - 1, -1):
+        try:
+            subprocess.run([f"python3.{minor}", "-c", ""], check=True, capture_output=True)
+        except (FileNotFoundError, subprocess.CalledProcessError):
+            continue
+        return f"python3.{minor}"
+    raise LookupError(f"there is no python3.{OLDEST_MINOR} to python3.{newest_minor} on the path")
+
+
+def make_environment(folder: Path, packages: Sequence[str], newest_minor: int) -> Path:
+    """Install `packages` into a new environment; its Python."""
+    subprocess.run([newest_python(newest_minor), "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, *packages], check=True)
+    return python
+
+
+def run_program(python: Path, name: str, url: str) -> dict[str, Any]:
+    """What a program of `PROGRAMS` saw of the service at `url`."""
+    done = subprocess.run(
+        [python, PROGRAMS / f"{name}_client.py", url],
+        env={"PATH": "/usr/bin:/bin", "HOME": killed_temporary_folder()},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seen
