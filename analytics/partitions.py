@@ -21,6 +21,7 @@ from analytics.tables import (
     assignments,
     compared_texts,
     comparisons,
+    content_sketches,
     failures,
     feedback,
 )
@@ -89,6 +90,7 @@ _DELETE_DAY = [
     _delete(comparisons.c.v2_prediction_id, "first_id", "end_id"),
     _delete(feedback.c.prediction_id, "first_id", "end_id"),
     _delete(failures.c.id, "first_id", "end_id"),
+    _delete(content_sketches.c.id, "first_id", "end_id"),
     _delete(assignments.c.first_seen, "start", "end"),
     _delete(compared_texts.c.first_compared, "start", "end"),
     *(
