@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import anyio.to_thread
 from pydantic import Field
 
+from analytics.content import sketches_of
 from analytics.feedback.labels import LabelsByVersion, labels_by_version
 from analytics.reader import Reader
 from analytics.rollups import MeasureName
@@ -23,7 +24,7 @@ from analytics.time_range import TimeRange
 from core.types import Version
 from stats.histogram import CONFIDENCE, Counts, merged
 from stats.outcomes import Profile
-from stats.results import EstimatedAccuracy, FeatureDrift
+from stats.results import ContentDrift, EstimatedAccuracy, FeatureDrift
 
 _MEASURES: tuple[MeasureName, ...] = ("confidence", "text_characters", "token_count")
 
@@ -35,20 +36,25 @@ class DriftOfTraffic(Window):
     confidence: FeatureDrift
     text_characters: FeatureDrift
     token_count: FeatureDrift
+    content: ContentDrift
     estimated_accuracy: dict[Version, EstimatedAccuracy] = Field(
         description="for versions with feedback in the reference; needs no labels of the window"
     )
 
 
 async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTraffic:
-    """Compare sentiments, confidence and lengths in `scope` with those in `reference`."""
+    """Compare sentiments, confidence, lengths and content in `scope` with those in `reference`."""
     before_scope = replace(scope, span=reference)
-    (before, _), (current, confidence), labels = await asyncio.gather(
+    (before, _), (current, confidence), labels, *content = await asyncio.gather(
         _profile(reader, before_scope),
         _profile(reader, scope),
         labels_by_version(reader, before_scope),
+        sketches_of(reader, before_scope),
+        sketches_of(reader, scope),
     )
-    compared = await anyio.to_thread.run_sync(_compare, before, current, labels, confidence)
+    compared = await anyio.to_thread.run_sync(
+        _compare, before, current, labels, confidence, content
+    )
     return DriftOfTraffic(
         **scope.window, reference_since=reference.since, reference_until=reference.until, **compared
     )
@@ -72,10 +78,15 @@ async def _profile(reader: Reader, scope: Scope) -> tuple[Profile, dict[Version,
 
 
 def _compare(
-    before: Profile, current: Profile, labels: LabelsByVersion, confidence: Mapping[Version, Counts]
+    before: Profile,
+    current: Profile,
+    labels: LabelsByVersion,
+    confidence: Mapping[Version, Counts],
+    content: Sequence[Sequence[bytes]],
 ) -> dict[str, Any]:
-    """The drift of each feature by its name, and `estimated_accuracy`."""
+    """The drift of each feature by its name, of `content`, and `estimated_accuracy`."""
     # In a thread and only now: importing SciPy takes half a second.
+    from stats.content_drift import Texts, content_drift
     from stats.drift import drift_report
     from stats.estimated_accuracy import ConfidenceBin, estimate_accuracy
 
@@ -96,4 +107,8 @@ def _compare(
         )
         if estimate is not None:
             estimates[version] = estimate
-    return {**drift_report(before, current), "estimated_accuracy": estimates}
+    report: dict[str, Any] = {
+        **drift_report(before, current),
+        "content": content_drift(*map(Texts.of, content)),
+    }
+    return {**report, "estimated_accuracy": estimates}

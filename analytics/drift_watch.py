@@ -47,3 +47,10 @@ def _export(version: Version, report: DriftOfTraffic) -> None:
         metrics.drift_psi.labels(version, name).set(feature.psi if is_known else math.nan)
         noise = feature.psi_noise if is_known else math.nan
         metrics.drift_psi_noise.labels(version, name).set(noise)
+    content = report.content
+    is_known = content.verdict != "too_few"
+    for metric, value in (
+        (metrics.drift_psi, content.distance),
+        (metrics.drift_psi_noise, content.noise),
+    ):
+        metric.labels(version, "content").set(value if is_known and value is not None else math.nan)

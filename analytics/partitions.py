@@ -21,6 +21,7 @@ from analytics.tables import (
     assignments,
     compared_texts,
     comparisons,
+    content_sketches,
     failures,
     feedback,
     review_draws,
@@ -93,6 +94,7 @@ _DELETE_DAY = [
     _delete(review_items.c.prediction_id, "first_id", "end_id"),
     _delete(review_draws.c.until, "start", "end"),
     _delete(failures.c.id, "first_id", "end_id"),
+    _delete(content_sketches.c.id, "first_id", "end_id"),
     _delete(assignments.c.first_seen, "start", "end"),
     _delete(compared_texts.c.first_compared, "start", "end"),
     *(

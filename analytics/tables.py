@@ -273,6 +273,17 @@ failures = _table(
     _one_of("endpoint", PREDICT_ENDPOINTS),
 )
 
+# Sums of what a sample of the texts is like, by process, minute and version (stats/content.py).
+content_sketches = _table(
+    "content_sketches",
+    Column("id", Uuid, primary_key=True),
+    Column("created_at", TIME, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("texts", Integer, nullable=False),
+    Column("sketch", LargeBinary, nullable=False),
+    _one_of("version", VERSIONS),
+)
+
 # Counts every row of `predictions` once: one statement of the writer fills both. A histogram is two
 # arrays: the bins that are not empty, ascending, and how many predictions each bin holds.
 rollups = _rollup(

@@ -144,7 +144,8 @@ comparisons = Counter(
 # NaN while there are too few predictions; no alert fires on NaN.
 drift_psi = Latest(
     "model_drift_psi",
-    "Population Stability Index of the last hour against the week before it",
+    "Population Stability Index of the last hour against the week before it; of the content, its "
+    "like for normal features, the squared Mahalanobis distance",
     ["version", "feature"],
 )
 drift_psi_noise = Latest(

@@ -231,6 +231,8 @@ class Settings(BaseSettings):
     """days after which a stored text is removed from its prediction; 0: LOG_RETENTION_DAYS"""
     admin_log_retention_days: int = Field(0, ge=0, le=36_500)
     """days of the log of admin actions, of which less than 366 count as 366; 0: forever"""
+    content_texts_per_second: float = Field(1.0, ge=0, le=100)
+    """texts of each version, in each API process, whose content is compared for drift; 0: none"""
     log_durability: Literal["fsync", "page_cache"] = Field(
         "fsync",
         description="a prediction is on disk before its reply leaves; fsync: it survives a power "

@@ -1,4 +1,4 @@
-"""Simulate rollouts, and measure what docs/statistics.md promises of their guardrails."""
+"""Simulate rollouts and windows, and measure what docs/statistics.md promises of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 @app.callback()
 def main() -> None:
-    """Simulate rollouts, and measure what docs/statistics.md promises of their guardrails."""
+    """Simulate rollouts and windows, and measure what docs/statistics.md promises of them."""
 
 
 @app.command()
@@ -64,6 +64,54 @@ def guardrails(
                 }
             )
     emit(document, lambda: console.print(table))
+    if not is_kept:
+        raise typer.Exit(1)
+
+
+@app.command()
+def drift(
+    comparisons: Annotated[int, Option(min=1, help="of each scenario and window")] = 400,
+    seed: int = 1,
+) -> None:
+    """Measure how often drift of content is called, with and without any.
+
+    It needs v1's saved model, whose tokenizer it uses, and downloads texts (18 MB) on first use.
+    """
+    from tokenizers import Tokenizer
+
+    from core.settings import get_settings
+    from loadtest.simulation.drift import SCENARIOS, WINDOWS, described_texts, simulate
+    from models.starter.sources import DEFAULT_CACHE
+    from runners.model_store import find_model
+
+    folder = find_model(get_settings().model_tag("v1")).folder
+    described = described_texts(DEFAULT_CACHE, Tokenizer.from_file(str(folder / "tokenizer.json")))
+    table, is_kept = (
+        Table("called drift, of windows of", *map("{:,}".format, WINDOWS), "promise"),
+        True,
+    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        for scenario in SCENARIOS:
+            task = progress.add_task(scenario.name, total=comparisons * len(WINDOWS))
+            advance = partial(progress.advance, task)
+            found = [
+                simulate(
+                    scenario,
+                    described,
+                    window,
+                    comparisons=comparisons,
+                    seed=seed,
+                    on_comparison=advance,
+                )
+                for window in WINDOWS
+            ]
+            kept = all(one.is_kept for one in found)
+            is_promised = scenario.most_called is not None or scenario.seen_from is not None
+            promise = "[red]broken[/]" if not kept else "kept" if is_promised else ""
+            table.add_row(scenario.name, *(f"{one.share:.1%}" for one in found), promise)
+            is_kept &= kept
+    console.print(table)
     if not is_kept:
         raise typer.Exit(1)
 

@@ -16,6 +16,7 @@ MODULES = (
     "runners.engines.openvino_graph",
     "runners.engines.timing",
     "openvino.opset13",
+    "stats.content_drift",
     "stats.drift",
     "stats.estimated_accuracy",
     "scripts.migrate",

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from analytics.arm_metrics import arm_metrics
+from analytics.content import ContentSampler
 from analytics.feedback.store import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.rejected import has_rejected_lately
@@ -185,6 +186,9 @@ class Container:
         )
         self.job_runner = JobRunner(self.jobs, self.runners)
         self.upload_bounds = UploadBounds(settings.job_upload_bytes, settings.body_timeout_seconds)
+        self.content_sampler = ContentSampler(
+            self.engine, texts_per_second=settings.content_texts_per_second
+        )
         self.pipeline = PredictionPipeline(
             self.runners,
             self.cache,
@@ -192,6 +196,7 @@ class Container:
             cache_keys=self.cache_keys,
             policy=self.traffic.policy,
             shadow=self.shadow.offer,
+            sample=self.content_sampler.offer,
             long_text=settings.long_text,
         )
 
@@ -208,11 +213,13 @@ class Container:
         self.live_policy.start()
         self.rollout_controller.start()
         self.shadow.start()
+        self.content_sampler.start()
         self.job_runner.start()
 
     async def stop(self) -> None:
         await self.job_runner.stop()
         await self.shadow.stop()
+        await self.content_sampler.stop()
         await self.rollout_controller.stop()
         await self.live_policy.stop()
         for runner in self.runners.values():

@@ -19,6 +19,7 @@ from web.routes import PREDICT_LABELS, ROUTES
 BACKGROUND_TASKS = (
     "CacheSecret",
     "CacheWriter",
+    "ContentSampler",
     "DriftWatch",
     "EngineChoice",
     "FailuresWriter",

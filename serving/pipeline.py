@@ -87,10 +87,12 @@ class PredictionPipeline:
         cache_keys: CacheKeys,
         policy: Callable[[], RolloutPolicy],
         shadow: Callable[[Prediction], None],
+        sample: Callable[[Sequence[Prediction]], None],
         long_text: LongText = "truncate",
     ) -> None:
         """`policy` gives the current policy; `shadow` queues a prediction for the challenger.
 
+        `sample` gets what is recorded, but for shadows: it looks at some of the texts.
         `long_text` is that of requests that name none.
         """
         self._long_text: LongText = long_text
@@ -100,6 +102,7 @@ class PredictionPipeline:
         self._log = log
         self._policy = policy
         self._shadow = shadow
+        self._sample = sample
         self._single_flight = SingleFlight[Classification](on_join=metrics.cache_joins.inc)
 
     async def predict(
@@ -316,6 +319,7 @@ class PredictionPipeline:
         for prediction in predictions:
             metrics.predictions.labels(prediction.sentiment, prediction.version).inc()
             metrics.confidence.labels(prediction.version).observe(prediction.confidence)
+        self._sample(predictions)
 
 
 def _new_ids(name: str, count: int) -> tuple[datetime, list[UUID]]:

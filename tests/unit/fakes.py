@@ -156,6 +156,7 @@ class Setup:
         self.cache, self.cache_keys, self.log = FakeCache(), CacheKeys(), FakeLog()
         self.policy = RolloutPolicy(salt="salt")
         self.shadowed: list[Prediction] = []
+        self.sampled: list[Prediction] = []
         self.path = PredictionPipeline(
             {"v1": self.v1, "v2": self.v2},
             self.cache,
@@ -163,6 +164,7 @@ class Setup:
             cache_keys=self.cache_keys,
             policy=lambda: self.policy,
             shadow=self.shadowed.append,
+            sample=self.sampled.extend,
         )
 
 

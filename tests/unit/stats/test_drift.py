@@ -161,6 +161,41 @@ def test_verdict_is_too_few_where_noise_could_look_like_drift(cells: int, enough
     assert of(enough - 1).verdict == "too_few"
 
 
+@pytest.mark.parametrize(
+    ("reference", "current", "verdict"),
+    [
+        # PSI 0.24 where 1 % of comparisons without drift exceed 0.14, and 0.1 % 0.18.
+        ([30] * 10, [5, 40, 30, 30, 30, 30, 20, 30, 30, 60], "significant"),
+        ([23] * 10, [0] * 9 + [230], "significant"),
+        ([1000] * 10, [5, 20, 10, 10, 10, 10, 5, 10, 12, 12], "too_few"),  # 0.17, noise 0.22
+        ([5, 5], [0, 5], "too_few"),
+    ],
+)
+def test_drift_beyond_mark_and_noise_is_told_however_few_values_there_are(
+    reference: list[int], current: list[int], verdict: DriftVerdict
+) -> None:
+    assert drift_of_cells(reference, current).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "shares", [(0.1,) * 10, (0.6, 0.39, 0.01), (0.5, 0.5), (0.97, 0.03), (0.7, *(0.03,) * 10)]
+)
+@pytest.mark.parametrize(("before", "now"), [(20, 20), (100, 100), (10**5, 10), (10**5, 100)])
+def test_small_window_without_drift_is_called_drift_in_one_percent_at_most(
+    shares: tuple[float, ...], before: int, now: int
+) -> None:
+    random = np.random.default_rng(14)
+    alarms = sum(
+        drift_of_cells(reference, current).verdict in {"moderate", "significant"}
+        for reference, current in zip(
+            random.multinomial(before, shares, 500).tolist(),
+            random.multinomial(now, shares, 500).tolist(),
+            strict=True,
+        )
+    )
+    assert alarms <= 5
+
+
 def test_large_reference_halves_the_sample_that_is_needed() -> None:
     reference = [10**9] * 10
     assert drift_of_cells(reference, [22] * 10).verdict == "stable"
@@ -283,16 +318,16 @@ def test_report_covers_inputs_and_results() -> None:
         sentiment={"negative": 900, "positive": 100},
         confidence=reference.confidence,
         text_characters=dict.fromkeys(range(15, 35), 50),
-        token_count={3: 12},
+        token_count={3: 40},
     )
     report = drift_report(reference, current)
     assert report["sentiment"].verdict == "significant"
     assert report["sentiment"].cells == 2
     assert report["confidence"].psi == 0
     assert report["text_characters"].verdict == "significant"
-    assert report["token_count"].verdict == "too_few"
-    assert report["token_count"].psi is not None
-    assert report["token_count"].psi > MODERATE_PSI
+    assert report["token_count"].verdict == "significant"
+    assert report["token_count"].psi_noise is not None
+    assert report["token_count"].psi_noise > MODERATE_PSI
 
 
 def test_class_in_only_one_window_is_drift() -> None:
