@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -43,10 +43,12 @@ class DriftOfTraffic(Window):
 async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTraffic:
     """Compare sentiments, confidence and lengths in `scope` with those in `reference`."""
     before_scope = replace(scope, span=reference)
-    (before, _), (current, confidence), labels = await asyncio.gather(
+    middle = reference.since + (reference.until - reference.since) / 2
+    halves = TimeRange(reference.since, middle), TimeRange(middle, reference.until)
+    (before, _), (current, confidence), *labels = await asyncio.gather(
         _profile(reader, before_scope),
         _profile(reader, scope),
-        labels_by_version(reader, before_scope),
+        *(labels_by_version(reader, replace(scope, span=half)) for half in halves),
     )
     compared = await anyio.to_thread.run_sync(_compare, before, current, labels, confidence)
     return DriftOfTraffic(
@@ -72,22 +74,37 @@ async def _profile(reader: Reader, scope: Scope) -> tuple[Profile, dict[Version,
 
 
 def _compare(
-    before: Profile, current: Profile, labels: LabelsByVersion, confidence: Mapping[Version, Counts]
+    before: Profile,
+    current: Profile,
+    labels: Sequence[LabelsByVersion],
+    confidence: Mapping[Version, Counts],
 ) -> dict[str, Any]:
-    """The drift of each feature by its name, and `estimated_accuracy`."""
+    """The drift of each feature by its name, and `estimated_accuracy`.
+
+    `labels` are those of both halves of the reference.
+    """
     # In a thread and only now: importing SciPy takes half a second.
     from stats.drift import drift_report
-    from stats.estimated_accuracy import ConfidenceBin, estimate_accuracy
+    from stats.estimated_accuracy import ConfidenceBin, caveat_of, estimate_accuracy
 
+    report = drift_report(before, current)
     # Every confidence counts as the middle of its bin, on both sides: the predictions of a bin are
     # taken to be right as often as its labelled ones were.
     middle = CONFIDENCE.value_of
     estimates = {}
-    for version, bins in labels.items():
-        estimate = estimate_accuracy(
+    for version in labels[0].keys() | labels[1].keys():
+        earlier, later = (
             {
                 number: LabelledBin(part.count, part.count * middle(number), part.correct)
-                for number, part in bins.items()
+                for number, part in half.get(version, {}).items()
+            }
+            for half in labels
+        )
+        nothing = LabelledBin(0, 0.0, 0)
+        estimate = estimate_accuracy(
+            {
+                number: earlier.get(number, nothing) + later.get(number, nothing)
+                for number in earlier.keys() | later.keys()
             },
             {
                 number: ConfidenceBin(count, count * middle(number))
@@ -95,5 +112,6 @@ def _compare(
             },
         )
         if estimate is not None:
-            estimates[version] = estimate
-    return {**drift_report(before, current), "estimated_accuracy": estimates}
+            caveat = caveat_of(estimate, earlier, later, report["sentiment"])
+            estimates[version] = estimate.model_copy(update={"caveat": caveat})
+    return {**report, "estimated_accuracy": estimates}

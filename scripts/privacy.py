@@ -108,7 +108,14 @@ def erase(
         typer.echo(json.dumps({"dry_run": dry_run, **numbers}))
     else:
         verb = "would be deleted" if dry_run else "are deleted"
-        for name in ("predictions", "labels", "comparisons", "compared_texts", "assignments"):
+        for name in (
+            "predictions",
+            "labels",
+            "comparisons",
+            "compared_texts",
+            "compared_subjects",
+            "assignments",
+        ):
             typer.echo(f"{numbers[name]} {name.replace('_', ' ')} {verb}")
         if not dry_run:
             typer.echo(f"{cached or 0} cached answers are deleted")

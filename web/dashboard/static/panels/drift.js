@@ -20,6 +20,6 @@ export function render(where, drift) {
     el("p", { class: "dim" }, `${plural(drift.sentiment.current_count, "prediction")} against ${plural(drift.sentiment.reference_count, "prediction")} of the period before. `
       + "A PSI from 0.1 is moderate, from 0.2 significant."),
     ...Object.entries(drift.estimated_accuracy).filter(([, one]) => one.high - one.low < TOO_WIDE).map(([version, one]) => el("p", { class: "dim" },
-      `${version}: about ${probability(one.accuracy)} right (${probability(one.low)} to ${probability(one.high)}), estimated without labels of this period`)),
+      `${version}: about ${probability(one.accuracy)} right (${probability(one.low)} to ${probability(one.high)}), estimated without labels of this period.${one.caveat ? ` Do not trust it: ${one.caveat}` : ""}`)),
   );
 }
