@@ -107,18 +107,19 @@ def _first(passes: NDArray[np.bool_], labels: Counts | None = None) -> float:
 
 def clustered(
     random: np.random.Generator, *, subjects: int, count: str, correlation: float = CORRELATION,
-    wins: float = 0.5,
+    wins: float = 0.5, discordant: float = DISCORDANT,
 ) -> float:  # fmt: skip
     """Labels until a verdict over pairs; the subjects send their texts in any order.
 
     `count` says what counts: each `text`, of each subject the `first` text, or the `sign` of the
     subject's sum. `wins` is the share of discordant pairs that favour v2, without correlation.
+    `discordant` is the share of pairs in which only one version is right, as DISCORDANT.
     The `correlation` UNEVEN means subjects of two kinds, most of which v2 answers a little better.
     """
     subject = random.permutation(np.repeat(np.arange(subjects), TEXTS))
     chances = _chances(random, subjects, correlation) + (wins - 0.5)
-    discordant = random.random(subject.size) < DISCORDANT
-    score = np.where(discordant, np.where(random.random(subject.size) < chances[subject], 1, -1), 0)
+    sign = np.where(random.random(subject.size) < chances[subject], 1, -1)
+    score = np.where(random.random(subject.size) < discordant, sign, 0)
     if count == "first":
         is_counted = np.zeros(subject.size, dtype=bool)
         is_counted[np.unique(subject, return_index=True)[1]] = True
@@ -174,6 +175,8 @@ def scenarios(scale: float = 1.0) -> Iterator[Scenario]:
     yield Scenario("the same, sign of each subject's sum", pairs(count="sign", **uneven))
     better = {"correlation": 0.0, "wins": 0.625}
     yield Scenario("10 % to 6 %, a text of each subject", pairs(count="text", **better))
+    run = pairs(count="text", correlation=0.0, discordant=0.12, wins=7 / 12)
+    yield Scenario("7 % to 5 %, a text of each subject", run)
     yield Scenario("10 % to 6 %, 20 texts of each subject", pairs(count="first", **better))
     for accuracy, share in ((0.5, 0.5), (0.9, 0.5), (0.9, 0.1), (0.99, 0.05)):
         run = partial(arms, v1=accuracy, v2=accuracy, v2_share=share, labels=labels)

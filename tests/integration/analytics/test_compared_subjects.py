@@ -37,6 +37,13 @@ async def paired_of(engine: AsyncEngine, until: datetime = END) -> PairedCompari
     return paired
 
 
+async def label(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) -> None:
+    """Store labels in one batch."""
+    now = datetime.now(UTC)
+    async with engine.begin() as connection:
+        await store_labels(connection, [(*given, now) for given in labels])
+
+
 async def test_one_subject_counts_once_however_many_texts_it_sends(engine: AsyncEngine) -> None:
     made = History(seed=1)
     alike = [made.compare(f"ana's {number}", subject="ana") for number in range(20)]
@@ -46,12 +53,11 @@ async def test_one_subject_counts_once_however_many_texts_it_sends(engine: Async
     await made.write(engine)
     paired = await paired_of(engine)
     assert (paired.pairs, paired.labelled, paired.labelled_repeats) == (23, 0, 0)
-    now = datetime.now(UTC)
-    async with engine.begin() as connection:
-        # Half of them in one batch, as the program that makes a history stores them.
-        await store_labels(connection, [(pair.v1.id, "neutral", now) for pair in alike[10:]])
-    await give(engine, [(pair.v2.id, "positive") for pair in alike[:10]])
-    await give(engine, [(pair.v1.id, "positive") for pair in made.comparisons if pair not in alike])
+    # Most of them in one batch, as the program that makes a history stores them.
+    await label(engine, [(pair.v1.id, "neutral") for pair in alike[2:]])
+    await give(engine, [(pair.v2.id, "positive") for pair in alike[:2]])
+    others = [pair for pair in made.comparisons if pair not in alike]
+    await label(engine, [(pair.v1.id, "positive") for pair in others])
     paired = await paired_of(engine)
     assert (paired.pairs, paired.labelled, paired.labelled_repeats) == (23, 4, 19)
 
@@ -78,22 +84,22 @@ async def test_last_label_wins_through_whichever_prediction_it_came(engine: Asyn
         (pair.v1.id, "positive"), (pair.v2.id, "negative"), (pair.v1.id, "positive"),
         (again.v2.id, "neutral"), (pair.v1.id, "positive"), (again.v2.id, "neutral"),
     )  # fmt: skip
-    for prediction_id, label in given:
-        await give(engine, [(prediction_id, label)])
+    for prediction_id, last in given:
+        await give(engine, [(prediction_id, last)])
         paired = await paired_of(engine)
         assert paired.labelled == 1
-        assert paired.v1_accuracy == float(pair.v1.sentiment == label)
+        assert paired.v1_accuracy == float(pair.v1.sentiment == last)
         async with engine.connect() as connection:
             labels = await connection.scalars(text("SELECT label FROM compared_texts"))
-            assert labels.all() == [label]
+            assert labels.all() == [last]
 
 
 async def test_label_of_a_comparison_counts_for_both_versions(engine: AsyncEngine) -> None:
     made = History(seed=4)
     pairs = [made.compare(f"text {number}") for number in range(12)]
     await made.write(engine)
-    for number, pair in enumerate(pairs):
-        await give(engine, [((pair.v1, pair.v2)[number % 2].id, "positive")])
+    given = [(pair.v1, pair.v2)[number % 2].id for number, pair in enumerate(pairs)]
+    await label(engine, [(prediction_id, "positive") for prediction_id in given])
     # From the rollups, and from the rows where a range begins within a minute.
     for since in (START, START + timedelta(microseconds=1)):
         found = await labels_by_version(Reader(engine), Scope(TimeRange(since, END)))
@@ -137,13 +143,13 @@ async def test_retention_shorter_than_a_test_changes_no_verdict(engine: AsyncEng
     replies: list[list[dict[str, Any]]] = []
     for retained in (0, 2):
         found = []
-        for day in range(7):
+        for day in range(5):
             labels = await day_of_test(engine, day)
             today = START + day * DAY
             if retained:
                 dropped = await retain(engine, today.date(), retained)
                 assert dropped == ([today.date() - 3 * DAY] if day > 2 else [])
-            await give(engine, labels)
+            await label(engine, labels)
             until = today + DAY
             test = await reply(engine, until=until)
             history = await ab_over_time(Reader(engine), until)
@@ -166,7 +172,7 @@ async def test_retention_shorter_than_a_test_changes_no_verdict(engine: AsyncEng
 
 
 async def test_sums_of_an_ended_test_are_dropped(engine: AsyncEngine) -> None:
-    await give(engine, await day_of_test(engine, 0))
+    await label(engine, await day_of_test(engine, 0))
     later = START + 9 * DAY
     # Another test goes on; a service that runs makes each day's partition.
     await PartitionMaintenance(engine, retention_days=0).run((later - DAY).date())
