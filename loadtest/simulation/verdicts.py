@@ -23,8 +23,8 @@ from stats.wilson import wilson_interval
 TEXTS = 20
 DISCORDANT = 0.16
 CORRELATION = 0.1
-# Subjects with which v1 is much better, where v2 is a little better with all others.
-FEW = 0.1
+# The share of subjects with which v1 is much better, where v2 is better with all others.
+FEW = 0.3
 UNEVEN = -1.0
 LIMIT = log_threshold(ALPHA)
 
@@ -91,7 +91,7 @@ def _chances(random: np.random.Generator, subjects: int, correlation: float) -> 
     if not correlation:
         return np.full(subjects, 0.5)
     if correlation < 0:
-        # No version is better: v2 a little with most subjects, v1 a lot with a few.
+        # No version is better: v2 a little with most subjects, v1 a lot with the others.
         return np.where(random.random(subjects) < FEW, 0.05, 0.5 + 0.45 * FEW / (1 - FEW))
     # The correlation of two scores (-1, 0, 1) of a subject is DISCORDANT / (2 a + 1).
     a = (DISCORDANT / correlation - 1) / 2
@@ -171,7 +171,7 @@ def scenarios(scale: float = 1.0) -> Iterator[Scenario]:
     yield Scenario("the same, each text counted", pairs(count="text"))
     yield Scenario("the same, sign of each subject's sum", pairs(count="sign"))
     uneven = {"correlation": UNEVEN}
-    yield Scenario("v1 better with few, v2 with many", pairs(count="first", **uneven), ALPHA)
+    yield Scenario("v1 much better with few, v2 with many", pairs(count="first", **uneven), ALPHA)
     yield Scenario("the same, sign of each subject's sum", pairs(count="sign", **uneven))
     better = {"correlation": 0.0, "wins": 0.625}
     yield Scenario("10 % to 6 %, a text of each subject", pairs(count="text", **better))

@@ -25,6 +25,7 @@ from analytics.scope import Scope
 from analytics.time_range import TimeRange
 from core.types import SENTIMENTS, Sentiment
 from tests.integration.analytics.ab_history import END, START, History, give, reply
+from tests.integration.predictions import PredictionWriter
 
 DAY = timedelta(days=1)
 # What retention changes: the answers, latencies and numbers of predictions of the arms.
@@ -112,8 +113,7 @@ async def test_label_of_a_comparison_counts_for_both_versions(engine: AsyncEngin
             assert sum(part.correct for part in bins) == said.count("positive")
 
 
-def of_test(found: PairedComparison | RandomisedComparison | None) -> dict[str, Any]:
-    assert found is not None
+def of_test(found: PairedComparison | RandomisedComparison) -> dict[str, Any]:
     dumped = found.model_dump()
     for arm in dumped.get("arms", {}).values():
         for name in ONLY_OF_THE_LOG:
@@ -128,36 +128,38 @@ async def retain(engine: AsyncEngine, today: date, days: int = 2) -> list[date]:
 async def day_of_test(engine: AsyncEngine, day: int) -> list[tuple[UUID, Sentiment]]:
     """A day of new and of returning subjects and texts, and labels of most predictions."""
     made, at = History(seed=day), START + day * DAY
-    for number in range(6):
+    for number in range(3):
         made.compare(f"text {day} {number}", at, subject=f"subject {day} {number % 2}")
         made.assign(f"subject {day} {number}", at=at)
     made.compare("the same each day", at, subject="always")
     made.compare(f"hers {day}", at, subject="always")
     made.assign("always", at=at)
-    await made.write(engine)
+    await PredictionWriter(engine).write(made.predictions, made.comparisons)
     return [(p.id, made.numbers.choice(SENTIMENTS)) for p in made.predictions]
 
 
 async def test_retention_shorter_than_a_test_changes_no_verdict(engine: AsyncEngine) -> None:
     """Of two tests with the same history, one is without retention: its replies are the truth."""
-    replies: list[list[dict[str, Any]]] = []
-    for retained in (0, 2):
-        found = []
-        for day in range(5):
+    replies, reader = [], Reader(engine)
+    for retained in (0, 1):
+        found: list[tuple[dict[str, Any], ...]] = []
+        for day in range(4):
             labels = await day_of_test(engine, day)
             today = START + day * DAY
             if retained:
                 dropped = await retain(engine, today.date(), retained)
-                assert dropped == ([today.date() - 3 * DAY] if day > 2 else [])
+                assert dropped == ([today.date() - 2 * DAY] if day > 1 else [])
             await label(engine, labels)
+            if day < 2:
+                continue
             until = today + DAY
-            test = await reply(engine, until=until)
-            history = await ab_over_time(Reader(engine), until)
-            assert history.paired[-1].labelled == test.paired.labelled if test.paired else 0
-            if history.randomised:
-                arms = test.randomised.arms.values() if test.randomised else ()
-                assert history.randomised[-1].labelled == sum(arm.labelled for arm in arms)
-            found.append(of_test(test.paired) | {"arms": of_test(test.randomised)})
+            test, history = await reply(engine, until=until), await ab_over_time(reader, until)
+            assert test.paired is not None
+            assert test.randomised is not None
+            assert history.paired[-1].labelled == test.paired.labelled
+            arms = test.randomised.arms.values()
+            assert history.randomised[-1].labelled == sum(arm.labelled for arm in arms)
+            found.append((of_test(test.paired), of_test(test.randomised)))
         replies.append(found)
         async with engine.begin() as connection:
             await connection.execute(

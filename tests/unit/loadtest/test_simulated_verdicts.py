@@ -14,7 +14,7 @@ SHORT = {scenario.name: scenario for scenario in scenarios(scale=0.1)}
 
 @pytest.mark.parametrize(
     "name",
-    ["20 alike texts of a subject, equal", "v1 better with few, v2 with many",
+    ["20 alike texts of a subject, equal", "v1 much better with few, v2 with many",
      "arms, 90% right, 10% to v2, equal", "correct split, 5% to v2"],
 )  # fmt: skip
 def test_promise_is_kept_in_short_tests(name: str) -> None:
