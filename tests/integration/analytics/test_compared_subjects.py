@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from analytics.scope import Scope
 from analytics.time_range import TimeRange
 from core.types import SENTIMENTS, Sentiment
 from tests.integration.analytics.ab_history import END, START, History, give, reply
+from tests.integration.logs import spooled_log
 from tests.integration.predictions import PredictionWriter
 
 DAY = timedelta(days=1)
@@ -215,6 +217,20 @@ async def test_subject_of_comparisons_is_exported_and_erased(engine: AsyncEngine
 async def _stored(engine: AsyncEngine) -> set[UUID]:
     async with engine.connect() as connection:
         return set(await connection.scalars(text("SELECT id FROM predictions")))
+
+
+async def test_subject_of_a_comparison_comes_through_the_spool(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    made = History(seed=9)
+    pairs = [made.compare(of, datetime.now(UTC), "ana") for of in ("one", "two")]
+    async with spooled_log(tmp_path / "spool") as log:
+        for pair in pairs:
+            await log.log.record([pair.v1, pair.v2], pair)
+        await log.ship(engine)
+    await label(engine, [(pair.v1.id, "positive") for pair in pairs])
+    paired = await paired_of(engine, datetime.now(UTC) + timedelta(minutes=2))
+    assert (paired.pairs, paired.labelled, paired.labelled_repeats) == (2, 1, 1)
 
 
 async def test_subject_counts_once_after_another_key_and_is_stored_keyed(
