@@ -41,7 +41,9 @@ async def _compare(lines: list[dict[str, str]]) -> dict[str, Any]:
             async def work() -> None:
                 for line in waiting:
                     try:
-                        asked = {key: line[key] for key in ("text", "subject") if key in line}
+                        asked = {"text": line["text"]}
+                        if "subject" in line:
+                            asked["subject"] = line["subject"]
                         both = await _post(client, "/predict/ab-compare", asked)
                     except httpx.HTTPStatusError as error:
                         progress.print(error.response.json()["detail"])

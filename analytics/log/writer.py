@@ -216,7 +216,7 @@ def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, .
     hashes, has_hash = keys.hashes, digest is not None or subject is not None
     hash_key = keys.text_hash_keys.get(prediction.id, hashes.current)
     # A subject's key is that of its A/B test, or of the two models that it compares.
-    test = assignment and assignment.experiment
+    test = None if assignment is None else assignment.experiment
     subject_hash_key = hash_key if test is None else keys.experiment_hash_keys[test]
     return (
         *_own_name_values(prediction),
@@ -224,7 +224,7 @@ def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, .
         keys.models[prediction.model],
         # NULL is a class that the checkpoint does not have.
         *map(prediction.scores.get, SENTIMENTS),
-        test and keys.experiments[test],
+        None if test is None else keys.experiments[test],
         None if digest is None else hashes.hash(digest, hash_key),
         None if subject is None else hashes.hash(subject, subject_hash_key),
         hash_key if has_hash else None,
