@@ -158,7 +158,8 @@ def test_ab_analytics_count_labels_and_give_a_verdict(client: httpx.Client) -> N
     assigned = client.post("/predict/ab", json={"text": "Bucket.", "subject": "someone"}).json()
     for prediction in (compared["predictions"]["v2"], alike["predictions"]["v1"], assigned):
         feedback = {"prediction_id": prediction["id"], "label": prediction["sentiment"]}
-        assert client.post("/feedback", json=feedback).status_code == 202
+        stored = client.post("/feedback", json=feedback)
+        assert stored.status_code == 202, stored.text
     shown = client.get("/analytics/ab").json()
     paired, arm = shown["paired"], shown["randomised"]["arms"][assigned["model_version"]]
     assert paired["pairs"] >= 1
