@@ -120,10 +120,11 @@ class SentimentService:
         route="/predict/ab-compare", input_spec=AbCompareRequest, output_spec=AbCompareReply
     )
     async def predict_ab_compare(
-        self, text: str, long_text: LongText | None = None
+        self, text: str, subject: str | None, long_text: LongText | None = None
     ) -> AbCompareReply:
         """Sentiment of one text by both versions, side by side."""
-        return AbCompareReply.of(await self.container.pipeline.compare(text, long_text))
+        compare = self.container.pipeline.compare
+        return AbCompareReply.of(await compare(text, subject, long_text))
 
     @bentoml.api(route="/feedback", input_spec=FeedbackRequest, output_spec=FeedbackReply)
     async def feedback(self, prediction_id: UUID, label: Sentiment) -> FeedbackReply:

@@ -23,7 +23,7 @@ from analytics.summary import sentiment_counts
 from analytics.time_range import TimeRange
 from core.types import Version
 from stats.histogram import CONFIDENCE, Counts, merged
-from stats.outcomes import Profile
+from stats.outcomes import LabelledBin, Profile
 from stats.results import ContentDrift, EstimatedAccuracy, FeatureDrift
 
 _MEASURES: tuple[MeasureName, ...] = ("confidence", "text_characters", "token_count")
@@ -45,15 +45,18 @@ class DriftOfTraffic(Window):
 async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTraffic:
     """Compare sentiments, confidence, lengths and content in `scope` with those in `reference`."""
     before_scope = replace(scope, span=reference)
-    (before, _), (current, confidence), labels, *content = await asyncio.gather(
+    middle = reference.since + (reference.until - reference.since) / 2
+    halves = TimeRange(reference.since, middle), TimeRange(middle, reference.until)
+    (before, _), (current, confidence), before_content, content, *labels = await asyncio.gather(
         _profile(reader, before_scope),
         _profile(reader, scope),
-        labels_by_version(reader, before_scope),
         sketches_of(reader, before_scope),
         sketches_of(reader, scope),
+        labels_by_version(reader, before_scope),
+        *(labels_by_version(reader, replace(scope, span=half)) for half in halves),
     )
     compared = await anyio.to_thread.run_sync(
-        _compare, before, current, labels, confidence, content
+        _compare, before, current, labels, confidence, (before_content, content)
     )
     return DriftOfTraffic(
         **scope.window, reference_since=reference.since, reference_until=reference.until, **compared
@@ -80,35 +83,45 @@ async def _profile(reader: Reader, scope: Scope) -> tuple[Profile, dict[Version,
 def _compare(
     before: Profile,
     current: Profile,
-    labels: LabelsByVersion,
+    labels: Sequence[LabelsByVersion],
     confidence: Mapping[Version, Counts],
     content: Sequence[Sequence[bytes]],
 ) -> dict[str, Any]:
-    """The drift of each feature by its name, of `content`, and `estimated_accuracy`."""
+    """The drift of each feature by its name, of `content`, and `estimated_accuracy`.
+
+    `labels` are those of the reference, of its first half and of its second.
+    """
     # In a thread and only now: importing SciPy takes half a second.
     from stats.content_drift import Texts, content_drift
     from stats.drift import drift_report
-    from stats.estimated_accuracy import ConfidenceBin, estimate_accuracy
+    from stats.estimated_accuracy import ConfidenceBin, caveat_of, estimate_accuracy
 
-    # Every confidence counts as the middle of its bin, on both sides: the predictions of a bin are
-    # taken to be right as often as its labelled ones were.
-    middle = CONFIDENCE.value_of
-    estimates = {}
-    for version, bins in labels.items():
-        estimate = estimate_accuracy(
-            {
-                number: replace(part, confidence_sum=part.count * middle(number))
-                for number, part in bins.items()
-            },
-            {
-                number: ConfidenceBin(count, count * middle(number))
-                for number, count in confidence.get(version, {}).items()
-            },
-        )
-        if estimate is not None:
-            estimates[version] = estimate
     report: dict[str, Any] = {
         **drift_report(before, current),
         "content": content_drift(*map(Texts.of, content)),
     }
+    estimates = {}
+    for version in labels[0]:
+        reference, earlier, later = (_at_middles(part.get(version, {})) for part in labels)
+        estimate = estimate_accuracy(
+            reference,
+            {
+                number: ConfidenceBin(count, count * CONFIDENCE.value_of(number))
+                for number, count in confidence.get(version, {}).items()
+            },
+        )
+        if estimate is not None:
+            caveat = caveat_of(estimate, earlier, later, report["sentiment"])
+            estimates[version] = estimate.model_copy(update={"caveat": caveat})
     return {**report, "estimated_accuracy": estimates}
+
+
+def _at_middles(bins: Mapping[int, LabelledBin]) -> dict[int, LabelledBin]:
+    """The bins with every confidence counted as the middle of its bin, as those of the window.
+
+    The predictions of a bin are taken to be right as often as its labelled ones were.
+    """
+    return {
+        number: replace(part, confidence_sum=part.count * CONFIDENCE.value_of(number))
+        for number, part in bins.items()
+    }

@@ -53,9 +53,7 @@ async def erased_among(
     keys = {key for key, _ in by_hash}.intersection(hashes.ids)
 
     def is_erased(prediction: Prediction) -> bool:
-        assignment = prediction.assignment
-        subject = None if assignment is None else assignment.subject_key
-        digests = prediction.text_sha256, subject
+        digests = prediction.text_sha256, prediction.hashed_subject
         ends = [
             by_id.get(prediction.id),
             *(

@@ -11,15 +11,30 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Column, Delete, bindparam, delete, text
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Delete,
+    FromClause,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.sql import ddl
 from analytics.tables import (
     BUCKET_SECONDS,
     ROLLUP_TABLES,
+    assignment_rollups,
     assignments,
+    compared_subjects,
     compared_texts,
+    comparison_rollups,
     comparisons,
     content_sketches,
     failures,
@@ -30,6 +45,9 @@ from analytics.tables import (
 from core.uuid7 import first_id
 
 _DAY = timedelta(days=1)
+_DAY_SECONDS = max(BUCKET_SECONDS)
+# They stay for the life of a test.
+_SUMS_OF_TESTS = (assignment_rollups, comparison_rollups)
 _NAME = "predictions_%Y%m%d"
 # Every later query would wait behind a lock that is waited for.
 _LOCK_TIMEOUT = text("SET LOCAL lock_timeout = '2s'")
@@ -85,6 +103,36 @@ def _delete(column: Column[Any], since: str, until: str) -> Delete:
     return delete(column.table).where(column >= bindparam(since), column < bindparam(until))
 
 
+def _delete_last_seen(first: Column[Any], last: Column[Any]) -> Delete:
+    """Delete the texts or subjects that were seen on the day for the last time.
+
+    One that comes again and again stays, so that it still counts once (docs/decisions/0063).
+    """
+    seen = func.coalesce(last, first)
+    # The first condition is for the index.
+    return delete(first.table).where(
+        first < bindparam("end"), seen >= bindparam("start"), seen < bindparam("end")
+    )
+
+
+def _delete_ended(rollups: Table, test: Sequence[str], members: Sequence[Table]) -> Delete:
+    """Delete the sums, by day, of tests that had their last texts or subjects until the day.
+
+    The sums of all others stay: a verdict counts from the start of its test.
+    """
+    newer = rollups.alias()
+
+    def is_same(other: FromClause) -> list[ColumnElement[bool]]:
+        return [other.c[name] == rollups.c[name] for name in test]
+
+    later = exists().where(
+        newer.c.bucket_seconds == _DAY_SECONDS, newer.c.bucket >= bindparam("end"), *is_same(newer)
+    )
+    alive = or_(later, *(exists().where(*is_same(table)) for table in members))
+    of_days = delete(rollups).where(rollups.c.bucket_seconds == _DAY_SECONDS)
+    return of_days.where(rollups.c.bucket < bindparam("end"), ~alive)
+
+
 # The rows of a day outside its partition. A comparison may have one prediction before midnight and
 # one after.
 _DELETE_DAY = [
@@ -95,12 +143,18 @@ _DELETE_DAY = [
     _delete(review_draws.c.until, "start", "end"),
     _delete(failures.c.id, "first_id", "end_id"),
     _delete(content_sketches.c.id, "first_id", "end_id"),
-    _delete(assignments.c.first_seen, "start", "end"),
-    _delete(compared_texts.c.first_compared, "start", "end"),
+    _delete_last_seen(assignments.c.first_seen, assignments.c.last_seen),
+    _delete_last_seen(compared_texts.c.first_compared, compared_texts.c.last_compared),
+    _delete(compared_subjects.c.last_compared, "start", "end"),
     *(
         _delete(table.c.bucket, "start", "end").where(table.c.bucket_seconds == seconds)
         for table in ROLLUP_TABLES
         for seconds in BUCKET_SECONDS
+        if seconds < _DAY_SECONDS or table not in _SUMS_OF_TESTS
+    ),
+    _delete_ended(assignment_rollups, ["experiment_id"], [assignments]),
+    _delete_ended(
+        comparison_rollups, ["v1_model_version_id", "v2_model_version_id"], [compared_texts]
     ),
 ]
 

@@ -166,8 +166,26 @@ compared_texts = _table(
     Column("confidence_difference", REAL, nullable=False),
     Column("label", Text),
     Column("hash_key_id", SmallInteger),
+    # The day on which the text was last compared; NULL is that of `first_compared`.
+    Column("last_compared", TIME),
+    # The first subject that sent the text, by the key of the two models.
+    Column("subject_key", LargeBinary),
+    # The label does not count: another text of the subject was labelled first.
+    Column("is_repeat", Boolean, nullable=False, server_default=text("false")),
     _one_of("label", SENTIMENTS),
     Index(None, "first_compared", postgresql_using="brin"),
+)
+
+# A subject's texts are alike: of those that the same two models compare, one labelled text counts.
+compared_subjects = _table(
+    "compared_subjects",
+    Column("subject_key", LargeBinary, primary_key=True),
+    *_both_models(primary_key=True),
+    Column("last_compared", TIME, nullable=False),
+    # One of its texts has a label that counts.
+    Column("is_labelled", Boolean, nullable=False, server_default=text("false")),
+    Column("hash_key_id", SmallInteger),
+    Index(None, "last_compared", postgresql_using="brin"),
 )
 
 # A subject counts once in a test, with its prediction that was labelled first: predictions
@@ -181,6 +199,8 @@ assignments = _table(
     Column("labelled_prediction_id", Uuid),
     Column("correct", Boolean),
     Column("hash_key_id", SmallInteger),
+    # The day on which the subject was last seen; NULL is that of `first_seen`.
+    Column("last_seen", TIME),
     _one_of("version", VERSIONS),
     Index(None, "first_seen", postgresql_using="brin"),
 )
@@ -347,7 +367,9 @@ comparison_rollups = _rollup(
     *_both_sentiments(primary_key=True),
     Column("texts", BigInteger, nullable=False),
     *_required(Double, "confidence_difference_sum", "confidence_difference_squares"),
+    # Of each subject the text that was labelled first; the others are `labelled_repeats`.
     *_required(BigInteger, *(f"labelled_{sentiment}" for sentiment in SENTIMENTS)),
+    Column("labelled_repeats", BigInteger, nullable=False, server_default=text("0")),
 )
 
 # Counts `assignments`, at the time when the subject was first seen.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
+# The salt of the subjects of comparisons: another split makes none of them a new one.
+COMPARISON_SALT = "/predict/ab-compare"
 _BLOCK_BYTES = 64  # of SHA-256
 _INNER, _OUTER = 0x36, 0x5C
 # A process has the keys of the log, and one for its spool.

@@ -182,10 +182,16 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     windows: int = 1  # of the text, whose results were combined
     long_text: LongText = "truncate"  # as requested; not in the log
     arm_group: int | None = None  # if the policy chose the version, so either might have answered
+    subject_key: bytes | None = None  # a hash of the subject of a comparison
 
     @property
     def version(self) -> Version:
         return self.model.version
+
+    @property
+    def hashed_subject(self) -> bytes | None:
+        """The key of its subject, in an A/B test or in a comparison."""
+        return self.subject_key if self.assignment is None else self.assignment.subject_key
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

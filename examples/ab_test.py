@@ -1,6 +1,7 @@
 """Sends labelled texts through both versions, tells the service the labels, and asks for a verdict.
 
-FILE is JSON lines of `{"text": .., "label": "positive"}`. It can be run again: a text counts once.
+FILE is JSON lines of `{"text": .., "label": "positive"}`, perhaps with a `"subject"`, whose text it
+is. It can be run again: a text counts once, and of a subject the text that is labelled first.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ async def _compare(lines: list[dict[str, str]]) -> dict[str, Any]:
             async def work() -> None:
                 for line in waiting:
                     try:
-                        both = await _post(client, "/predict/ab-compare", {"text": line["text"]})
+                        asked = {"text": line["text"]}
+                        if "subject" in line:
+                            asked["subject"] = line["subject"]
+                        both = await _post(client, "/predict/ab-compare", asked)
                     except httpx.HTTPStatusError as error:
                         progress.print(error.response.json()["detail"])
                         continue

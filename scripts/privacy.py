@@ -118,7 +118,14 @@ def erase(
 
     def show() -> None:
         verb = "would be deleted" if dry_run else "are deleted"
-        for name in ("predictions", "labels", "comparisons", "compared_texts", "assignments"):
+        for name in (
+            "predictions",
+            "labels",
+            "comparisons",
+            "compared_texts",
+            "compared_subjects",
+            "assignments",
+        ):
             console.print(f"{numbers[name]} {name.replace('_', ' ')} {verb}")
         if not dry_run:
             console.print(f"{cached or 0} cached answers are deleted")

@@ -1,4 +1,4 @@
-"""Simulate rollouts and windows, and measure what docs/statistics.md promises of them."""
+"""Simulate rollouts, tests and windows: measure what docs/statistics.md promises of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 @app.callback()
 def main() -> None:
-    """Simulate rollouts and windows, and measure what docs/statistics.md promises of them."""
+    """Simulate rollouts, tests and windows: measure what docs/statistics.md promises of them."""
 
 
 @app.command()
@@ -114,6 +114,40 @@ def drift(
     console.print(table)
     if not is_kept:
         raise typer.Exit(1)
+
+
+@app.command()
+def verdicts(
+    runs: Annotated[int, Option(min=1, help="of each scenario")] = 1_000,
+    seconds: Annotated[float, Option(min=1, help="at most so long, for all scenarios")] = 3_600.0,
+    seed: int = 1,
+) -> None:
+    """Measure how often a verdict of an A/B test is false, and how many labels it needs."""
+    from loadtest.simulation.verdicts import scenarios, simulate  # imports SciPy
+
+    table = Table("scenario", "runs", "verdicts", "95 %", "median", "80 %", "promise")
+    began, is_kept, all_of_them = time.monotonic(), True, list(scenarios())
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        for number, scenario in enumerate(all_of_them, start=1):
+            task = progress.add_task(scenario.name, total=runs)
+            until = began + seconds * number / len(all_of_them)
+            found = simulate(scenario, runs, seed, partial(progress.advance, task), until)
+            low, high = found.interval
+            promise = "kept" if scenario.most_verdicts is not None else ""
+            table.add_row(
+                scenario.name, f"{found.runs:,}", f"{found.verdicts / found.runs:.2%}",
+                f"{low:.2%} to {high:.2%}", _labels(found.within(0.5)), _labels(found.within(0.8)),
+                promise if found.is_kept else "[red]broken[/]",
+            )  # fmt: skip
+            is_kept &= found.is_kept
+    console.print(table)
+    if not is_kept:
+        raise typer.Exit(1)
+
+
+def _labels(labels: float) -> str:
+    return f"{labels:,.0f} labels" if labels < float("inf") else "-"
 
 
 def _minutes(minutes: float) -> str:

@@ -16,6 +16,7 @@ from cache.keys import CacheKeys
 from cache.single_flight import SingleFlight
 from core import metrics, request_context, tracing
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
+from core.keyed_hash import COMPARISON_SALT, subject_digest
 from core.request_context import is_trial
 from core.types import (
     VERSIONS,
@@ -169,8 +170,12 @@ class PredictionPipeline:
         experiment = Experiment(bucket.split, models["v1"], models["v2"])
         return Assignment(experiment, bucket.subject_key)
 
-    async def compare(self, text: str, long_text: LongText | None = None) -> Comparison:
+    async def compare(
+        self, text: str, subject: str | None = None, long_text: LongText | None = None
+    ) -> Comparison:
         """Predict `text` with both versions at once; recorded as two linked predictions.
+
+        `subject` is whose text it is: of one subject, one labelled text counts in a verdict.
 
         Raises:
             RunnerUnavailable: either runner cannot answer. Nothing is recorded.
@@ -183,6 +188,9 @@ class PredictionPipeline:
                 for version in VERSIONS
             )
         )
+        if subject is not None:
+            key = subject_digest(subject, COMPARISON_SALT)
+            v1, v2 = (replace(prediction, subject_key=key) for prediction in (v1, v2))
         return await self._compare(v1, v2, self._record)
 
     async def shadow(self, prediction: Prediction) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from stats.outcomes import LabelledBin
-from stats.results import EstimatedAccuracy
+from stats.results import EstimatedAccuracy, FeatureDrift
 from stats.wilson import Z_95
 
 # Isotonic regression trusts the first and the last bin most, because no bin beyond them can be
@@ -18,6 +18,12 @@ from stats.wilson import Z_95
 # such a bin moved the estimate by 0.09; with ten labels a knot by 0.02 at most, and 91 to 97 % of
 # the 95 % intervals cover the truth.
 LABELS_PER_KNOT = 10
+# Fewer labels give few knots, between which the calibration is not a straight line.
+FEW_LABELS = 200
+# More predictions elsewhere are estimated by the calibration of other confidences.
+LEAST_SUPPORTED = 0.9
+# The halves of a reference differ by so many standard errors by chance in 1 % of windows.
+_Z_99 = 2.575829303548901
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,48 @@ def estimate_accuracy(
         calibration_error=calibration,
         supported=sum(part.count for number, part in current.items() if number in known) / total,
     )
+
+
+def caveat_of(
+    estimate: EstimatedAccuracy,
+    earlier: Mapping[int, LabelledBin],
+    later: Mapping[int, LabelledBin],
+    sentiments: FeatureDrift,
+) -> str | None:
+    """Why an estimate is not to be trusted, in a sentence; None if nothing speaks against it.
+
+    `earlier` and `later` are the labels of both halves of the reference window: the method is
+    checked by estimating the later half, whose labels are known, from the earlier one. It sees what
+    changed within the reference, not what changed since. `sentiments` are those of the window
+    against the reference: other shares of the classes (label shift) change how often a confidence
+    is right.
+    """
+    if estimate.labelled_count < FEW_LABELS:
+        return (
+            f"The reference has {estimate.labelled_count:,} labels; below {FEW_LABELS} the "
+            "interval is too narrow."
+        )
+    if sentiments.verdict in ("moderate", "significant"):
+        return "The sentiments are others than in the reference, so a confidence may mean less."
+    if estimate.supported < LEAST_SUPPORTED:
+        return (
+            f"The reference has no labels at the confidences of {1 - estimate.supported:.0%} of "
+            "the predictions."
+        )
+    of_later = {
+        number: ConfidenceBin(part.count, part.confidence_sum) for number, part in later.items()
+    }
+    check = estimate_accuracy(earlier, of_later)
+    if check is None:
+        return "All labels are of one half of the reference, so it cannot be checked."
+    actual = sum(part.correct for part in later.values()) / check.count
+    error = math.hypot(check.sampling_error, check.calibration_error)
+    if abs(actual - check.accuracy) > _Z_99 * error:
+        return (
+            f"Within the reference the estimate fails: by its first half the second is right in "
+            f"{check.accuracy:.1%}, by its labels in {actual:.1%}."
+        )
+    return None
 
 
 def _knots(reference: Mapping[int, LabelledBin]) -> list[LabelledBin]:

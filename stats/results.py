@@ -129,3 +129,6 @@ class EstimatedAccuracy(Result):
     supported: float = Field(
         description="share of predictions in confidence bins that the reference has labels for"
     )
+    caveat: str | None = Field(
+        None, description="why not to trust it; null if the reference shows no reason"
+    )

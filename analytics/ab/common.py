@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Table, func, select
 
 from analytics.reader import AnyRow, Reader
 from analytics.shape import Query
-from analytics.tables import comparison_rollups, model_versions, rollups
+from analytics.tables import BUCKET_SECONDS, comparison_rollups, model_versions, rollups
 from core.types import Version
 from stats.results import Result
 
@@ -30,14 +30,17 @@ async def newest(
     reader: Reader, table: Table, until: datetime, *columns: ColumnElement[Any]
 ) -> AnyRow | None:
     """`columns` of the newest rollup before `until`; None if there is none."""
-    statement = (
-        select(*columns)
-        .where(table.c.bucket_seconds == 60, table.c.bucket < until)
-        .order_by(table.c.bucket.desc())
-        .limit(1)
-    )
-    rows = await reader.select(Query(statement))
-    return rows[0] if rows else None
+    # A test whose last text or subject is new no more has nothing but its days.
+    for seconds in (min(BUCKET_SECONDS), max(BUCKET_SECONDS)):
+        statement = (
+            select(*columns)
+            .where(table.c.bucket_seconds == seconds, table.c.bucket < until)
+            .order_by(table.c.bucket.desc())
+            .limit(1)
+        )
+        if rows := await reader.select(Query(statement)):
+            return rows[0]
+    return None
 
 
 async def models_of(reader: Reader, v1: int, v2: int) -> dict[Version, AnyRow]:

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import add, attrgetter
 from typing import Any
@@ -102,12 +102,19 @@ async def _history(
 async def _bucket_seconds(
     reader: Reader, table: Table, conditions: Sequence[ColumnElement[bool]]
 ) -> int:
-    """The smallest size of buckets that gives not too many for the rows in `table`."""
+    """The smallest size of buckets that gives not too many for the rows in `table`.
+
+    Retention leaves the days of a test, and drops its hours and minutes.
+    """
     _, hour, day = sorted(BUCKET_SECONDS)
-    ends = func.min(table.c.bucket).label("first"), func.max(table.c.bucket).label("last")
-    hours = select(*ends).where(table.c.bucket_seconds == hour, *conditions)
-    [row] = await reader.select(Query(hours))
-    if row.first is None:
+    ends = (
+        func.min(table.c.bucket).filter(table.c.bucket_seconds == day).label("first_day"),
+        func.min(table.c.bucket).filter(table.c.bucket_seconds == hour).label("first"),
+        func.max(table.c.bucket).filter(table.c.bucket_seconds == hour).label("last"),
+    )
+    sizes = select(*ends).where(table.c.bucket_seconds.in_((hour, day)), *conditions)
+    [row] = await reader.select(Query(sizes))
+    if row.first is None or row.first - row.first_day >= timedelta(seconds=day):
         return day
     length = (row.last - row.first).total_seconds() + hour
     return next((size for size in sorted(BUCKET_SECONDS) if length / size <= MAX_BUCKETS), day)

@@ -45,7 +45,12 @@ class PairedComparison(Result):
     kappa: float | None = Field(description="agreement beyond chance (Cohen)")
     confidence_difference: float | None
     confidence_difference_interval: Interval | None
-    labelled: int
+    labelled: int = Field(
+        description="texts with feedback; of each subject the text that was labelled first"
+    )
+    labelled_repeats: int = Field(
+        description="further texts of those subjects; their labels do not count"
+    )
     both_right: int
     only_v1_right: int
     only_v2_right: int
@@ -72,6 +77,7 @@ def _sums(shape: Shape) -> AnySelect:
         select(
             *key,
             whole_sum(facts.c.texts).label("texts"),
+            whole_sum(facts.c.labelled_repeats).label("labelled_repeats"),
             *(func.sum(facts.c[name]).label(name) for name in sums),
             *label_sums(facts),
         )
@@ -95,6 +101,7 @@ async def paired_comparison(
         until=until,
         models=models,
         table=[row for row in rows if row.texts],
+        labelled_repeats=sum(row.labelled_repeats for row in rows),
         **await anyio.to_thread.run_sync(_compare, rows),
     )
 

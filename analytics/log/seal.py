@@ -41,14 +41,17 @@ class Seal:
 
     def _apply(self, prediction: Prediction) -> Prediction:
         digest, assignment = prediction.text_sha256, prediction.assignment
-        if digest is None and assignment is None:
+        subject = prediction.subject_key
+        if digest is None and assignment is None and subject is None:
             return prediction
         if digest is not None:
             digest = self._combine(_TEXT, prediction.id, digest)
         if assignment is not None:
             key = self._combine(_SUBJECT, prediction.id, assignment.subject_key)
             assignment = Assignment(assignment.experiment, key)
-        return replace(prediction, text_sha256=digest, assignment=assignment)
+        if subject is not None:
+            subject = self._combine(_SUBJECT, prediction.id, subject)
+        return replace(prediction, text_sha256=digest, assignment=assignment, subject_key=subject)
 
     def _combine(self, kind: bytes, id_: UUID, digest: bytes) -> bytes:
         """XOR with a pad of this prediction alone, so that equal texts do not look alike."""

@@ -38,7 +38,8 @@ _WITHOUT_NESTED_LOOPS = text("SET LOCAL enable_nestloop = off")
 _OWN_NAME = tuple(
     field
     for field in Prediction.__struct_fields__
-    if field not in {"model", "scores", "text", "text_sha256", "assignment", "long_text"}
+    if field
+    not in {"model", "scores", "text", "text_sha256", "assignment", "subject_key", "long_text"}
 )
 PREDICTION_COLUMNS = (
     *_OWN_NAME,
@@ -211,18 +212,21 @@ async def _key_rows_of_earlier_releases(
 def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, ...]:
     """A row in the order of `PREDICTION_COLUMNS`."""
     assignment, digest = prediction.assignment, prediction.text_sha256
-    hashes, has_hash = keys.hashes, digest is not None or assignment is not None
+    subject = prediction.hashed_subject
+    hashes, has_hash = keys.hashes, digest is not None or subject is not None
     hash_key = keys.text_hash_keys.get(prediction.id, hashes.current)
+    # A subject's key is that of its A/B test, or of the two models that it compares.
+    test = None if assignment is None else assignment.experiment
+    subject_hash_key = hash_key if test is None else keys.experiment_hash_keys[test]
     return (
         *_own_name_values(prediction),
         prediction.text or None,
         keys.models[prediction.model],
         # NULL is a class that the checkpoint does not have.
         *map(prediction.scores.get, SENTIMENTS),
-        assignment and keys.experiments[assignment.experiment],
+        None if test is None else keys.experiments[test],
         None if digest is None else hashes.hash(digest, hash_key),
-        assignment
-        and hashes.hash(assignment.subject_key, keys.experiment_hash_keys[assignment.experiment]),
+        None if subject is None else hashes.hash(subject, subject_hash_key),
         hash_key if has_hash else None,
     )
 

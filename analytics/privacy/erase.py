@@ -21,6 +21,7 @@ from analytics.privacy.selection import Selection, Selector, identify, in_parts,
 from analytics.rollups import WRITERS_LOCK
 from analytics.tables import (
     assignments,
+    compared_subjects,
     compared_texts,
     comparisons,
     experiments,
@@ -50,6 +51,7 @@ class Erasure:
     comparisons: int = 0
     compared_texts: int = 0
     assignments: int = 0
+    compared_subjects: int = 0
     tombstones: int = 0
     # The policies that name the subject in `overrides`: they stay.
     policies_with_an_override: list[int] = field(default_factory=list)
@@ -72,10 +74,9 @@ async def find(
             selector.kind,
             predictions=len(found.predictions),
             comparisons=len(found.comparisons),
-            compared_texts=await _count(
-                connection, compared_texts, compared_texts.c.text_key.in_(_text_keys(found))
-            ),
+            compared_texts=await _count(connection, compared_texts, _is_text(found)),
             assignments=await _count(connection, assignments, _is_subject(found)),
+            compared_subjects=await _count(connection, compared_subjects, _is_compared(found)),
             tombstones=len(_buried(selector, found)),
             policies_with_an_override=found.policies,
             unknown_hash_keys=list(hashes.unknown),
@@ -128,10 +129,9 @@ async def erase(
             counts.predictions += await _delete(connection, predictions, predictions.c.id.in_(ids))
     async with engine.begin() as connection:
         await connection.execute(WRITERS_LOCK)
-        counts.compared_texts = await _delete(
-            connection, compared_texts, compared_texts.c.text_key.in_(_text_keys(found))
-        )
+        counts.compared_texts = await _delete(connection, compared_texts, _is_text(found))
         counts.assignments = await _delete(connection, assignments, _is_subject(found))
+        counts.compared_subjects = await _delete(connection, compared_subjects, _is_compared(found))
         await _log(connection, actor, "erased", asdict(counts))
     return found, counts
 
@@ -151,9 +151,15 @@ def _is_subject(found: Selection) -> ColumnElement[bool]:
     )
 
 
-def _text_keys(found: Selection) -> list[bytes]:
-    """The keys of the compared texts: hashes of texts, or ids of comparisons without a hash."""
-    return [*found.text_hashes, *(id_.bytes for id_ in found.comparisons)]
+def _is_text(found: Selection) -> ColumnElement[bool]:
+    """The compared texts: by hashes of texts, ids of comparisons without one, or the subject."""
+    columns = compared_texts.c
+    keys = [*found.text_hashes, *(id_.bytes for id_ in found.comparisons)]
+    return or_(columns.text_key.in_(keys), columns.subject_key.in_(found.hashes))
+
+
+def _is_compared(found: Selection) -> ColumnElement[bool]:
+    return compared_subjects.c.subject_key.in_(found.hashes)
 
 
 async def _count(connection: AsyncConnection, table: Table, condition: ColumnElement[bool]) -> int:

@@ -39,7 +39,11 @@ _KEYED_ROWS = {
         " WHERE subject_key = ANY(:hashes)"
     ),
     "compared_texts": text(
-        "SELECT to_jsonb(t) AS row FROM compared_texts AS t WHERE text_key = ANY(:hashes)"
+        "SELECT to_jsonb(t) AS row FROM compared_texts AS t"
+        " WHERE text_key = ANY(:hashes) OR subject_key = ANY(:hashes)"
+    ),
+    "compared_subjects": text(
+        "SELECT to_jsonb(s) AS row FROM compared_subjects AS s WHERE subject_key = ANY(:hashes)"
     ),
 }
 

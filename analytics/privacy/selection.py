@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from analytics.hash_keys import HashKeys
 from analytics.tables import comparisons, experiments, model_versions, predictions
-from core.keyed_hash import subject_digest, text_digest
+from core.keyed_hash import COMPARISON_SALT, subject_digest, text_digest
 
 Kind = Literal["subject", "text", "prediction"]
 # A statement with more ids would take long to plan.
@@ -70,7 +70,7 @@ async def identify(
         case "text":
             found.digests = [text_digest(selector.value)]
         case "subject":
-            known = {*salts, *await connection.scalars(select(experiments.c.salt))}
+            known = {COMPARISON_SALT, *salts, *await connection.scalars(select(experiments.c.salt))}
             known |= set(await connection.scalars(_SALTS))
             found.digests = [subject_digest(selector.value, salt) for salt in sorted(known)]
             found.policies = list(await connection.scalars(_OVERRIDES, {"subject": selector.value}))

@@ -151,15 +151,21 @@ def test_analytics_rows_are_served_as_csv(client: httpx.Client) -> None:
 
 
 def test_ab_analytics_count_labels_and_give_a_verdict(client: httpx.Client) -> None:
-    compared = client.post("/predict/ab-compare", json={"text": "Compared once."}).json()
+    compared, alike = (
+        client.post("/predict/ab-compare", json={"text": text, "subject": "somebody"}).json()
+        for text in ("Compared once.", "Compared once, too.")
+    )
     assigned = client.post("/predict/ab", json={"text": "Bucket.", "subject": "someone"}).json()
-    for prediction in (compared["predictions"]["v2"], assigned):
+    for prediction in (compared["predictions"]["v2"], alike["predictions"]["v1"], assigned):
         feedback = {"prediction_id": prediction["id"], "label": prediction["sentiment"]}
-        assert client.post("/feedback", json=feedback).status_code == 202
+        stored = client.post("/feedback", json=feedback)
+        assert stored.status_code == 202, stored.text
     shown = client.get("/analytics/ab").json()
     paired, arm = shown["paired"], shown["randomised"]["arms"][assigned["model_version"]]
     assert paired["pairs"] >= 1
     assert paired["labelled"] >= 1
+    # Of one subject's texts one counts.
+    assert paired["labelled_repeats"] >= 1
     assert paired["models"]["v1"]["revision"] == compared["predictions"]["v1"]["model_revision"]
     assert sum(cell["texts"] for cell in paired["table"]) == paired["pairs"]
     assert arm["subjects"] >= 1

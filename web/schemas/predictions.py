@@ -212,8 +212,13 @@ class AbRequest(RequestBody):
 
 
 class AbCompareRequest(RequestBody):
-    model_config = example(text="Great value.")
+    model_config = example(text="Great value.", subject="user-17")
     text: Text = Field(description=TEXT_RULE)
+    subject: Subject | None = Field(
+        None,
+        description="whose text it is, such as a user id; of one subject the text that is labelled "
+        "first counts in the verdict. If absent, the text counts by itself",
+    )
     long_text: LongTextField = None
 
     @property

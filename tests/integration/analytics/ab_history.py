@@ -16,7 +16,7 @@ from analytics.ab.report import AbTest, ab_test
 from analytics.feedback.store import FeedbackStore
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
-from core.keyed_hash import subject_digest
+from core.keyed_hash import COMPARISON_SALT, subject_digest
 from core.types import (
     SENTIMENTS,
     VERSIONS,
@@ -64,14 +64,20 @@ class History:
         seconds = (END - START).total_seconds()
         return START + timedelta(seconds=self.numbers.uniform(0, seconds))
 
-    def compare(self, of: str, at: datetime | None = None) -> Comparison:
+    def compare(
+        self, of: str, at: datetime | None = None, subject: str | None = None
+    ) -> Comparison:
         at = at or self.moment()
+        key = None if subject is None else subject_digest(subject, COMPARISON_SALT)
         # The same text always gets the same answers.
         dice = random.Random(of)
         v1, v2 = (
-            make_prediction(
-                of, version=version, created_at=at, endpoint="/predict/ab-compare",
-                scores=scores(dice.choice(SENTIMENTS), dice.uniform(0.5, 1)),
+            replace(
+                make_prediction(
+                    of, version=version, created_at=at, endpoint="/predict/ab-compare",
+                    scores=scores(dice.choice(SENTIMENTS), dice.uniform(0.5, 1)),
+                ),
+                subject_key=key,
             )
             for version in VERSIONS
         )  # fmt: skip

@@ -128,16 +128,16 @@ async def test_expired_days_are_dropped_with_their_rows_in_every_table(engine: A
     for prediction in (old, edge, kept):
         await feedback.add(prediction.id, "positive")
     assert await counts(engine) == {
-        "predictions": 4, "comparisons": 2, "feedback": 3, "failures": 3, "rollups": 12,
-        "label_rollups": 9, "failure_rollups": 9, "compared_texts": 2, "comparison_rollups": 6,
+        "predictions": 4, "comparisons": 2, "feedback": 4, "failures": 3, "rollups": 12,
+        "label_rollups": 12, "failure_rollups": 9, "compared_texts": 2, "comparison_rollups": 6,
         "assignments": 3, "assignment_rollups": 9, "review_draws": 2, "review_items": 3,
     }  # fmt: skip
     dropped = await PartitionMaintenance(engine, retention_days=3).run(TODAY)
     assert dropped == [old.created_at.date(), edge.created_at.date()]
     assert await counts(engine) == {
-        "predictions": 2, "comparisons": 1, "feedback": 1, "failures": 1, "rollups": 6,
-        "label_rollups": 3, "failure_rollups": 3, "compared_texts": 1, "comparison_rollups": 3,
-        "assignments": 1, "assignment_rollups": 3, "review_draws": 1, "review_items": 1,
+        "predictions": 2, "comparisons": 1, "feedback": 2, "failures": 1, "rollups": 6,
+        "label_rollups": 6, "failure_rollups": 3, "compared_texts": 1, "comparison_rollups": 4,
+        "assignments": 1, "assignment_rollups": 5, "review_draws": 1, "review_items": 1,
     }  # fmt: skip
     assert await PartitionMaintenance(engine, retention_days=3).run(TODAY) == []
 

@@ -20,7 +20,7 @@ from analytics.log.rejected import REJECTED, put_back
 from analytics.log.seal import FILE, Seal, Seals, SpoolSeal
 from analytics.log.segments import new_segment
 from analytics.log.shipper import Shipper
-from core.keyed_hash import subject_digest
+from core.keyed_hash import COMPARISON_SALT, subject_digest
 from core.types import Assignment, Experiment, ModelVersion, Prediction, Split
 from tests.integration.predictions import make_prediction
 from tests.unit.fakes import FakeWriter
@@ -53,6 +53,15 @@ def test_no_line_holds_a_hash_that_can_be_guessed(text: str, subject: str, key: 
     line = sealed_line(seal, made)
     for digest in (hashlib.sha256(text.encode()).digest(), subject_digest(subject, "salt")):
         assert not any(form in line for form in forms(digest))
+    assert seal.apply(decode(line).predictions) == (made,)
+
+
+@given(TEXTS, st.binary(min_size=32, max_size=32))
+def test_no_line_holds_the_subject_of_a_comparison(subject: str, key: bytes) -> None:
+    seal, digest = Seal(key), subject_digest(subject, COMPARISON_SALT)
+    made = replace(to_record(make_prediction(), "none"), subject_key=digest)
+    line = sealed_line(seal, made)
+    assert not any(form in line for form in forms(digest))
     assert seal.apply(decode(line).predictions) == (made,)
 
 

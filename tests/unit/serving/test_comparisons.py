@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from core.errors import RunnerUnavailable
+from core.keyed_hash import COMPARISON_SALT, subject_digest
 from tests.unit.fakes import Setup, counter
 
 
@@ -26,6 +27,14 @@ async def test_compare_asks_both_at_once_and_links_them(setup: Setup) -> None:
     assert setup.log.comparisons == [comparison]
     assert setup.log.predictions == [comparison.v1, comparison.v2]
     assert comparison.id not in (comparison.v1.id, comparison.v2.id)
+
+
+async def test_both_predictions_have_the_hashed_subject_of_a_comparison(setup: Setup) -> None:
+    comparison = await setup.path.compare("text", "ana")
+    key = subject_digest("ana", COMPARISON_SALT)
+    assert [prediction.hashed_subject for prediction in setup.log.predictions] == [key, key]
+    assert comparison.v1.assignment is None
+    assert (await setup.path.compare("text")).v1.hashed_subject is None
 
 
 async def test_compare_records_nothing_if_one_runner_fails(setup: Setup) -> None:

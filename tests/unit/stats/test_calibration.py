@@ -15,7 +15,8 @@ from stats.calibration import (
     calibration,
     reliability_curve,
 )
-from stats.estimated_accuracy import ConfidenceBin, estimate_accuracy
+from stats.drift import drift_of_cells
+from stats.estimated_accuracy import ConfidenceBin, caveat_of, estimate_accuracy
 from stats.outcomes import LabelledBin
 
 Values = NDArray[np.float64]
@@ -161,6 +162,40 @@ def test_estimate_of_a_worked_example() -> None:
     reach = 1.959964 * math.hypot(found.sampling_error, found.calibration_error)
     assert found.low == pytest.approx(found.accuracy - reach)
     assert found.high == pytest.approx(min(found.accuracy + reach, 1))
+
+
+def half(right: int, of: int = 150) -> dict[int, LabelledBin]:
+    return {40: LabelledBin(of, of * 0.81, right), 49: LabelledBin(of, of * 0.99, right)}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "current", "drifted", "caveat"),
+    [
+        (half(120), half(121), {40: 50}, False, None),
+        (half(12, 20), half(12, 20), {40: 50}, False, "80 labels"),
+        (half(140), half(100), {40: 50}, False, "by its labels in 66.7%"),
+        (half(120), {}, {40: 50}, False, "one half"),
+        (half(120), half(121), {40: 50, 30: 20}, False, "29% of the predictions"),
+        (half(120), half(121), {40: 50}, True, "sentiments are others"),
+    ],
+)
+def test_estimate_says_why_it_is_not_to_be_trusted(
+    earlier: dict[int, LabelledBin],
+    later: dict[int, LabelledBin],
+    current: dict[int, int],
+    drifted: bool,
+    caveat: str | None,
+) -> None:
+    none = LabelledBin(0, 0.0, 0)
+    reference = {number: earlier[number] + later.get(number, none) for number in earlier}
+    bins = {number: ConfidenceBin(count, count * 0.8) for number, count in current.items()}
+    estimate = estimate_accuracy(reference, bins)
+    assert estimate is not None
+    before = {"positive": 500, "negative": 500}
+    now = {"positive": 900, "negative": 100} if drifted else before
+    sentiments = drift_of_cells(list(before.values()), list(now.values()))
+    found = caveat_of(estimate, earlier, later, sentiments)
+    assert found is caveat if caveat is None else caveat in (found or "")
 
 
 def test_accuracy_that_falls_with_confidence_is_pooled() -> None:

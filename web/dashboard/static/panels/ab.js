@@ -35,8 +35,11 @@ function missing(comparison) {
   if (more === null) return el("p", { class: "labels" }, `${plural(labelled, "label")}; how many are missing cannot be told yet`);
   const bar = el("progress", { max: labelled + more, value: labelled, "aria-label": "Labels that are there" });
   const words = more ? `${plural(labelled, "label")}; about ${count(more)} missing` : `${plural(labelled, "label")}; none missing`;
-  return el("p", { class: "labels" }, bar, el("span", {}, words));
+  return el("p", { class: "labels" }, bar, el("span", {}, words + repeats(comparison)));
 }
+
+// Labels of further texts of the same subjects.
+const repeats = ({ labelled_repeats: of }) => (of ? `; ${count(of)} more of the same subjects do not count` : "");
 
 function nextStep(comparison, champion) {
   const { finding } = comparison.verdict;

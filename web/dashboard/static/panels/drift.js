@@ -25,6 +25,6 @@ export function render(where, drift) {
     ...(["moderate", "significant"].includes(content.verdict) ? [el("p", { class: "dim" },
       `What moved most of the content: ${content.features.slice(0, 3).map((one) => `${MEANS[one.name]} from ${number(one.reference)} to ${number(one.current)}`).join(", ")}`)] : []),
     ...Object.entries(drift.estimated_accuracy).filter(([, one]) => one.high - one.low < TOO_WIDE).map(([version, one]) => el("p", { class: "dim" },
-      `${version}: about ${probability(one.accuracy)} right (${probability(one.low)} to ${probability(one.high)}), estimated without labels of this period`)),
+      `${version}: about ${probability(one.accuracy)} right (${probability(one.low)} to ${probability(one.high)}), estimated without labels of this period.${one.caveat ? ` Do not trust it: ${one.caveat}` : ""}`)),
   );
 }
