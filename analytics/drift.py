@@ -47,16 +47,16 @@ async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTr
     before_scope = replace(scope, span=reference)
     middle = reference.since + (reference.until - reference.since) / 2
     halves = TimeRange(reference.since, middle), TimeRange(middle, reference.until)
-    (before, _), (current, confidence), before_content, content, *labels = await asyncio.gather(
-        _profile(reader, before_scope),
-        _profile(reader, scope),
-        sketches_of(reader, before_scope),
-        sketches_of(reader, scope),
-        labels_by_version(reader, before_scope),
-        *(labels_by_version(reader, replace(scope, span=half)) for half in halves),
+    ((before, _), (current, confidence)), content, labels = await asyncio.gather(
+        asyncio.gather(_profile(reader, before_scope), _profile(reader, scope)),
+        asyncio.gather(sketches_of(reader, before_scope), sketches_of(reader, scope)),
+        asyncio.gather(
+            labels_by_version(reader, before_scope),
+            *(labels_by_version(reader, replace(scope, span=half)) for half in halves),
+        ),
     )
     compared = await anyio.to_thread.run_sync(
-        _compare, before, current, labels, confidence, (before_content, content)
+        _compare, before, current, labels, confidence, content
     )
     return DriftOfTraffic(
         **scope.window, reference_since=reference.since, reference_until=reference.until, **compared

@@ -19,6 +19,7 @@ import msgspec
 import typer
 from pydantic_core import to_jsonable_python
 from rich.console import Console
+from rich.text import Text
 
 from core.printable import printable
 
@@ -33,8 +34,17 @@ class CommandFailed(RuntimeError):
     """What the user asked for cannot be done; the message says why, in one line."""
 
 
-console = Console(highlight=False, emoji=False, markup=False)
-stderr = Console(stderr=True, highlight=False, emoji=False, markup=False)
+class CommandConsole(Console):
+    """Prints text in lines of its own length, so that paths can be copied; tables fit the width."""
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        if soft_wrap is None:
+            soft_wrap = all(isinstance(one, str | Text) for one in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **options)
+
+
+console = CommandConsole(highlight=False, emoji=False, markup=False)
+stderr = CommandConsole(stderr=True, highlight=False, emoji=False, markup=False)
 
 # The stdout of a command with --json; None: it prints for people.
 _document_file: ContextVar[TextIO | None] = ContextVar("document_file", default=None)
@@ -93,12 +103,12 @@ def is_json_wanted() -> bool:
 
 def note(message: str) -> None:
     """Print a remark on stderr, in one line."""
-    stderr.print(printable(message), soft_wrap=True)
+    stderr.print(printable(message))
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """End the command with a line on stderr."""
-    stderr.print(printable(message), soft_wrap=True, style="bold red")
+    stderr.print(printable(message), style="bold red")
     raise typer.Exit(code)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from core.command_output import INCOMPLETE, JsonOption, console, emit, fail, note
 from core.types import Version
 from scripts.running import run_command
 
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from analytics.time_range import TimeRange
+    from core.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-FAILED, INCOMPLETE = 1, 3
 SHOWN_FAULTS = 20
 
 SinceOption = Annotated[str, Option("--since", help="ISO 8601 with an offset, or as in 7d")]
 UntilOption = Annotated[str | None, Option("--until", help="as --since [default: now]")]
-JsonOption = Annotated[bool, Option("--json", help="print the counts as JSON")]
 
 
 @app.callback()
@@ -60,11 +59,11 @@ def export(
         raise typer.BadParameter(str(error)) from error
     _need_pyarrow(wanted=format_ is Format.parquet)
 
-    async def run(engine: AsyncEngine) -> list[Any]:
+    async def run(engine: AsyncEngine, _settings: Settings) -> list[Any]:
         return [row async for row in labelled_rows(engine, span, version)]
 
     written = write_rows(file, format_, COLUMNS, _run(run))
-    typer.echo(json.dumps({"labels": written}) if as_json else f"{written} labels are in {file}")
+    emit({"labels": written}, lambda: console.print(f"{written} labels are in {file}"))
 
 
 @app.command("import")
@@ -85,7 +84,6 @@ def import_(
     from analytics.feedback.label_file import read_labels
     from analytics.feedback.labelled_sets import Imported, import_labels
     from analytics.hash_keys import HashKeys
-    from core.settings import get_settings
     from datafiles.chunks import InvalidInput
     from datafiles.formats import Format, Input, needs_pyarrow
 
@@ -95,27 +93,27 @@ def import_(
         _need_pyarrow(wanted=needs_pyarrow(source))
         labels, refused = read_labels(source, datetime.now(UTC))
     except (InvalidInput, OSError) as error:
-        typer.echo(f"{file} cannot be used: {error}", err=True)
-        raise typer.Exit(FAILED) from error
+        fail(f"{file} cannot be used: {error}")
 
-    async def run(engine: AsyncEngine) -> Imported:
-        hashes = HashKeys(get_settings().hash_keys())
+    async def run(engine: AsyncEngine, settings: Settings) -> Imported:
+        hashes = HashKeys(settings.hash_keys())
         return await import_labels(engine, hashes, labels, span)
 
     imported: Imported = _run(run)
     faults = sorted([*refused, *imported.refused])
-    if as_json:
-        counts = {"labelled": imported.labelled, "changed": imported.changed}
-        told = [{"line": fault.line, "reason": fault.reason} for fault in faults]
-        typer.echo(json.dumps({**counts, "refused": told}))
-    else:
-        typer.echo(
+
+    def show() -> None:
+        console.print(
             f"{imported.labelled} predictions have a label of {file}, {imported.changed} new"
         )
         for fault in faults[:SHOWN_FAULTS]:
-            typer.echo(f"line {fault.line}: {fault.reason}", err=True)
+            note(f"line {fault.line}: {fault.reason}")
         if len(faults) > SHOWN_FAULTS:
-            typer.echo(f"and {len(faults) - SHOWN_FAULTS} more; --json lists all", err=True)
+            note(f"and {len(faults) - SHOWN_FAULTS} more; --json lists all")
+
+    refusals = [{"line": fault.line, "reason": fault.reason} for fault in faults]
+    counts = {"labelled": imported.labelled, "changed": imported.changed}
+    emit({**counts, "refused": refusals}, show)
     if faults:
         raise typer.Exit(INCOMPLETE)
 
@@ -138,26 +136,25 @@ def _need_pyarrow(*, wanted: bool) -> None:
         ensure_packages(REQUIREMENTS / "score.lock", "Parquet and zstd", PYARROW_MB)
 
 
-def _run(run: Callable[[AsyncEngine], Awaitable[Any]]) -> Any:
+def _run(run: Callable[[AsyncEngine, Settings], Awaitable[Any]]) -> Any:
     from core.postgres import DATABASE_FAILURES, create_engine, describe_failure
-    from core.settings import get_settings
+    from serving.command_settings import settings_for_databases
+
+    settings = settings_for_databases()
+    url = settings.sqlalchemy_url()
 
     async def with_engine() -> Any:
         # Texts are found by reading all predictions of the range, which takes as long as it takes.
-        engine = create_engine(get_settings().sqlalchemy_url(), pool_size=1, timeout_seconds=None)
+        engine = create_engine(url, pool_size=1, timeout_seconds=None)
         try:
-            return await run(engine)
+            return await run(engine, settings)
         finally:
             await engine.dispose()
 
     try:
         return asyncio.run(with_engine())
     except DATABASE_FAILURES as error:
-        typer.echo(
-            f"PostgreSQL does not answer: {describe_failure(error)}. Run the command again",
-            err=True,
-        )
-        raise typer.Exit(FAILED) from error
+        fail(f"PostgreSQL does not answer: {describe_failure(error)}. Run the command again")
 
 
 if __name__ == "__main__":

@@ -52,10 +52,13 @@ def retry(
         result = put_back(spool)
     except OSError as error:
         fail(f"{spool / REJECTED} stays as it is: {describe_error(error)}")
-    waiting = f"{result.lines} lines of {spool / REJECTED} wait for PostgreSQL again."
-    emit(result, lambda: console.print(waiting, soft_wrap=True))
-    if result.unreadable:
-        note(f"{result.unreadable} lines stay, because this release cannot read them.")
+
+    def show() -> None:
+        console.print(f"{result.lines} lines of {spool / REJECTED} wait for PostgreSQL again.")
+        if result.unreadable:
+            console.print(f"{result.unreadable} lines stay: this release cannot read them.")
+
+    emit(result, show)
 
 
 @app.command()

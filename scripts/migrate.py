@@ -29,7 +29,7 @@ def main(
     upgrade(url, wait_seconds=wait_seconds, report=note)
     database, revision = url.render_as_string(), asyncio.run(read_stamp(url)).revision
     done = f"the schema of {database} has migration {revision}"
-    emit({"database": database, "revision": revision}, lambda: console.print(done, soft_wrap=True))
+    emit({"database": database, "revision": revision}, lambda: console.print(done))
 
 
 if __name__ == "__main__":

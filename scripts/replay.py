@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import bentoml
 import typer
-from rich.console import Console
-from rich.markup import escape
 from typer import Option
 
+from core.command_output import JsonOption, console, emit, fail, note, stderr
 from core.errors import InvalidRequest
-from core.settings import Settings, SettingsError, get_settings
+from core.settings import Settings, SettingsError
 from core.signals import sigterm_as_ctrl_c
 from core.types import PREDICT_ENDPOINTS, Endpoint, LongText, Version
 from scripts.late_progress import Steps, late_progress
@@ -36,8 +34,6 @@ TIMEOUT_SECONDS = 30.0
 # Shadow answers were served to nobody.
 SERVED_ENDPOINTS = tuple(endpoint for endpoint in PREDICT_ENDPOINTS if endpoint != "shadow")
 _T = TypeVar("_T")
-
-console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class CannotReplay(Exception):
@@ -76,12 +72,12 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         Path | None, Option(metavar="FILE.html", help="write a page to attach to a pull request")
     ] = None,
     *,
-    as_json: Annotated[bool, Option("--json", help="print the result as JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score the log's texts with MODEL and compare its answers with those that were served.
 
-    It needs DATABASE_URL, which it only reads, and texts that TEXT_STORAGE=full has kept. The
-    service need not run. Exits with 1 if there is nothing to compare.
+    It only reads PostgreSQL, and needs texts that TEXT_STORAGE=full has kept. Exits with 1 if there
+    is nothing to compare.
     """
     sigterm_as_ctrl_c()
     from analytics.time_range import parse_range
@@ -97,12 +93,13 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     from runners.engines.choice import EngineUnavailable
     from scoring.replay.page import render
     from scoring.replay.sentences import lines
+    from serving.command_settings import settings_for_databases
 
     selection = LogSelection(span, _endpoints(endpoint or SERVED_ENDPOINTS), version)
     try:
-        settings = get_settings()
+        settings = settings_for_databases()
         candidate = _find(against, settings)
-        with late_progress(console) as steps:
+        with late_progress(stderr) as steps:
             replay = _replay(
                 candidate, selection, settings, steps,
                 limit=limit, examples=examples, price_per_core_hour=price_per_core_hour,
@@ -110,18 +107,14 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         if report is not None:
             _write(report, render(replay))
     except (CannotReplay, EngineUnavailable, SettingsError) as error:
-        _fail(str(error))
+        fail(f"not replayed: {error}")
     except KeyboardInterrupt:
-        console.print("stopped; nothing was written")
+        note("stopped; nothing was written")
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        typer.echo(json.dumps(replay.to_json(), indent=1, ensure_ascii=False))
-    else:
-        for line in lines(replay):
-            typer.echo(line)
+    emit(replay.to_json(), lambda: console.print("\n".join(lines(replay))))
     if report is not None:
         shown = "; it shows texts of users" if replay.flipped_texts else ""
-        console.print(escape(f"{report} has the page{shown}"))
+        note(f"{report} has the page{shown}")
 
 
 def _replay(
@@ -261,11 +254,6 @@ def _write(report: Path, page: str) -> None:
         write_atomically(report, page.encode())
     except OSError as error:
         raise CannotReplay(f"{report} cannot be written: {error.strerror or error}") from error
-
-
-def _fail(message: str) -> NoReturn:
-    console.print(f"[bold red]not replayed:[/] {escape(message)}")
-    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ def arms(
     """Labels until a verdict over two arms; looks are 2 % of the labels apart, or one."""
     to_v2 = random.random(labels) < v2_share
     right = random.random(labels) < np.where(to_v2, v2, v1)
-    counts = [np.cumsum(chosen) for chosen in (~to_v2 & right, ~to_v2 & ~right, to_v2 & right)]
-    counts.append(np.arange(1, labels + 1) - sum(counts))
+    of_arms = (~to_v2 & right, ~to_v2 & ~right, to_v2 & right, to_v2 & ~right)
+    counts = [np.cumsum(chosen) for chosen in of_arms]
     looks = np.unique(np.geomspace(1, labels, 400).astype(np.int64))
     looks = looks[(np.diff(looks, prepend=0) > 0)]
     for look in looks:

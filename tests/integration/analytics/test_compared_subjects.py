@@ -24,7 +24,7 @@ from analytics.privacy.selection import Selector
 from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
-from core.types import SENTIMENTS, Sentiment
+from core.types import SENTIMENTS, Sentiment, Version
 from tests.integration.analytics.ab_history import END, START, History, give, reply
 from tests.integration.logs import spooled_log
 from tests.integration.predictions import PredictionWriter
@@ -106,10 +106,11 @@ async def test_label_of_a_comparison_counts_for_both_versions(engine: AsyncEngin
     # From the rollups, and from the rows where a range begins within a minute.
     for since in (START, START + timedelta(microseconds=1)):
         found = await labels_by_version(Reader(engine), Scope(TimeRange(since, END)))
-        for version, said in (
-            ("v1", [pair.v1.sentiment for pair in pairs]),
-            ("v2", [pair.v2.sentiment for pair in pairs]),
-        ):
+        said_by: dict[Version, list[Sentiment]] = {
+            "v1": [pair.v1.sentiment for pair in pairs],
+            "v2": [pair.v2.sentiment for pair in pairs],
+        }
+        for version, said in said_by.items():
             bins = found[version].values()
             assert sum(part.count for part in bins) == len(pairs)
             assert sum(part.correct for part in bins) == said.count("positive")
