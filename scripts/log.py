@@ -12,6 +12,7 @@ import typer
 from typer import Argument, Option
 
 from core.errors import describe_error
+from core.setting_checks import check_sinks
 from core.settings import get_settings
 from scripts.running import run_command
 
@@ -60,8 +61,9 @@ def ship(
 ) -> None:
     """Ship the predictions that a stopped service left in a folder to DATABASE_URL.
 
-    Each is stored once, also if the service or an earlier run has stored some of them. Exits with 1
-    if predictions are left, and with 3 if only lines in rejected.jsonl are left.
+    Each is stored once, also if the service or an earlier run has stored some of them. The sinks of
+    LOG_EVENTS_URL and LOG_PARQUET_URL get what they lack. Exits with 1 if predictions are left, and
+    with 3 if only lines in rejected.jsonl are left.
     """
     # Imported here, so that --help needs no SQLAlchemy.
     from analytics.log.rejected import REJECTED
@@ -69,8 +71,10 @@ def ship(
 
     settings = get_settings()
     url, hash_keys = settings.sqlalchemy_url(), settings.hash_keys()
+    check_sinks(settings)
     try:
-        result = asyncio.run(ship_folder(folder, url, hash_keys, wait_seconds=wait_seconds))
+        shipping = ship_folder(folder, url, hash_keys, wait_seconds=wait_seconds, settings=settings)
+        result = asyncio.run(shipping)
     except (NoSpool, SpoolInUse) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
@@ -92,6 +96,12 @@ def ship(
         )
     if result.reason:
         typer.echo(f"{result.segments_left} segments are left: {result.reason}", err=True)
+    for sink, left in result.sinks_left.items():
+        if left:
+            typer.echo(
+                f"{left} predictions wait for the sink {sink}, which did not take them", err=True
+            )
+    if result.reason or any(result.sinks_left.values()):
         raise typer.Exit(1)
     if result.rejected_lines:
         raise typer.Exit(3)

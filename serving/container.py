@@ -126,7 +126,7 @@ class Container:
             text_storage=settings.text_storage,
             when_full=settings.log_when_full,
         )
-        self.shipper = ShipperSupervisor(settings.spool_folder())
+        self.shipper = ShipperSupervisor(settings.spool_folder(), has_sinks=settings.has_sinks)
         self.partition_maintenance = PartitionMaintenance(
             self.engine,
             retention_days=settings.log_retention_days,

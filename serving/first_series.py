@@ -9,7 +9,7 @@ from core.metrics import start_at_zero
 from core.postgres import QueryType
 from core.rate_limits import LIMIT_NAMES
 from core.redis import Operation
-from core.types import SENTIMENTS, VERSIONS
+from core.types import SENTIMENTS, SINK_NAMES, VERSIONS
 from rollout.changes import Action
 from runners.admission import Reason
 from web.idempotency import Result
@@ -28,6 +28,7 @@ BACKGROUND_TASKS = (
     "KeyUse",
     "LivePolicy",
     "ModelChange",
+    "OutboxCleaner",
     "PartitionMaintenance",
     "PredictionLog",
     "RolloutController",
@@ -36,6 +37,8 @@ BACKGROUND_TASKS = (
     "Shipper",
     "ShipperProcess",
     "ShipperSupervisor",
+    "SinkDelivery",
+    "SinkWatch",
     "Spool",
     "SpoolGauges",
 )
@@ -67,4 +70,7 @@ def start_api_series() -> None:
     start_at_zero(metrics.redis_errors, get_args(Operation))
     start_at_zero(metrics.db_queries, get_args(QueryType))
     start_at_zero(metrics.db_query_duration, get_args(QueryType))
+    for metric in (metrics.sink_delivered, metrics.sink_gone, metrics.sink_lost):
+        start_at_zero(metric, SINK_NAMES)
+    start_at_zero(metrics.sink_failures, SINK_NAMES, ["refused", "unavailable"])
     start_at_zero(metrics.background_failures, BACKGROUND_TASKS)

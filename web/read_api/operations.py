@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from core import metrics
 from core.rate_limits import LimitName
 from core.request_context import context_of
-from core.types import RunnerDescription, Version
+from core.types import SINK_NAMES, RunnerDescription, SinkName, Version
 from web.rate_limiter import RateLimiter
 from web.read_api.app import redirect_without_slash
 from web.schemas.operations import (
@@ -26,6 +26,7 @@ from web.schemas.operations import (
     RunnerHealth,
     ServedModel,
     ServedModels,
+    SinkStats,
 )
 
 
@@ -162,7 +163,26 @@ def _log_stats() -> LogStats:
         rejected_bytes=rejected_bytes,
         max_bytes=max_bytes,
         oldest_seconds=oldest_seconds,
+        sinks=_sink_stats(),
     )
+
+
+def _sink_stats() -> dict[SinkName, SinkStats]:
+    names = ("delivered_total", "lost_total", "gone_total", "waiting_predictions", "age_seconds")
+    delivered, lost, gone, waiting, age = metrics.by_label(
+        "sink", *(f"prediction_log_sink_{name}" for name in names)
+    )
+    return {
+        sink: SinkStats(
+            delivered=int(delivered.get(sink, 0)),
+            waiting=int(waiting[sink]),
+            oldest_seconds=age.get(sink, 0.0),
+            lost=int(lost.get(sink, 0)),
+            gone=int(gone.get(sink, 0)),
+        )
+        for sink in SINK_NAMES
+        if sink in waiting  # the shipper sets it for those that are configured
+    }
 
 
 async def health_report(probes: Probes) -> Health:
