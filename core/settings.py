@@ -274,7 +274,7 @@ class Settings(BaseSettings):
     log_parquet_seconds: float = Field(300.0, ge=1, le=86_400)
     """predictions wait so long for a larger Parquet file, of up to 20,000"""
     log_sink_max_predictions: int = Field(1_000_000, ge=1_000, le=1_000_000_000)
-    """most predictions that may wait for an endpoint or folder that is down, 64 bytes each"""
+    """most predictions that may wait for an endpoint or folder that is down, at 40 to 150 bytes"""
     log_drain_seconds: float = Field(10.0, ge=0, le=3_600)
     """after SIGTERM, longest time in which the spool is shipped; what is left stays on disk"""
     database_pool_size: int = Field(5, ge=2, le=1_000)

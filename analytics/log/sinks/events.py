@@ -7,6 +7,7 @@ not followed, so that the token goes to the configured address alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from analytics.log.sinks.delivery import Delivered, SinkRefuses, SinkUnavailable
 from analytics.log.sinks.rows import Row
 from core.types import SinkName
 
+logger = logging.getLogger("bentoml.sentiment.log")
+
 EventMode = Literal["batch", "structured"]
 
 TYPE = "sentiment.prediction.v1"
@@ -32,6 +35,7 @@ CONCURRENT_EVENTS = 8
 _RETRIED_4XX = (408, 425, 429)
 # These are about the events of a request, and others may be taken; all other 4xx are about us.
 _ABOUT_EVENTS = (400, 413, 422)
+_READ_BYTES = 65_536
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 
 
@@ -73,7 +77,9 @@ class EventsSink:
             refused = await self._post_each(events)
         if len(refused) == len(events):
             # Perhaps it would take others; a bad event alone must not stand for all.
-            raise SinkRefuses(f"the receiver refuses all events: {refused[0]}")
+            raise SinkRefuses(f"the receiver refuses all events: {next(iter(refused.values()))}")
+        for id_, reason in refused.items():
+            logger.error("the receiver refuses the event %s, which is given up: %s", id_, reason)
         return Delivered(len(events) - len(refused), len(refused))
 
     async def close(self) -> None:
@@ -84,7 +90,7 @@ class EventsSink:
     def _event(self, row: Row) -> dict[str, Any]:
         return {
             "specversion": "1.0",
-            "id": str(row["id"]),
+            "id": row["id"],
             "source": self._source,
             "type": TYPE,
             "time": row["created_at"],
@@ -92,20 +98,20 @@ class EventsSink:
             "data": {name: value for name, value in row.items() if value is not None},
         }
 
-    async def _post_batch(self, events: Sequence[dict[str, Any]]) -> list[str]:
-        """Post the events, halves of them if they are refused; the reasons of those that are."""
+    async def _post_batch(self, events: Sequence[dict[str, Any]]) -> dict[str, str]:
+        """Post the events, halves of them if they are refused; the refused ones with the reason."""
         body = orjson.dumps(events, option=_OPTIONS)
         try:
             await self._post(body, "application/cloudevents-batch+json")
         except _EventsRefused as error:
             if len(events) == 1:
-                return [str(error)]
+                return {events[0]["id"]: str(error)}
             half = len(events) // 2
             first = await self._post_batch(events[:half])
-            return first + await self._post_batch(events[half:])
-        return []
+            return first | await self._post_batch(events[half:])
+        return {}
 
-    async def _post_each(self, events: Sequence[dict[str, Any]]) -> list[str]:
+    async def _post_each(self, events: Sequence[dict[str, Any]]) -> dict[str, str]:
         places = asyncio.Semaphore(CONCURRENT_EVENTS)
 
         async def post(event: dict[str, Any]) -> str | None:
@@ -122,20 +128,25 @@ class EventsSink:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return [result for result in results if isinstance(result, str)]
+        ids = (event["id"] for event in events)
+        outcomes = zip(ids, results, strict=True)
+        return {id_: reason for id_, reason in outcomes if isinstance(reason, str)}
 
     async def _post(self, body: bytes, content_type: str) -> None:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=True)
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
+            )
         headers = {"Content-Type": f"{content_type}; charset=utf-8", **self._headers}
         try:
             async with self._session.post(
                 self._url, data=body, headers=headers, allow_redirects=False
             ) as reply:
                 status, retry_after = reply.status, reply.headers.get("Retry-After")
+                await reply.content.read(_READ_BYTES)  # so that the connection can stay
         except TimeoutError:
             raise SinkUnavailable("the receiver does not answer in time") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             # Its message may name the URL, which may have a secret in its query.
             raise SinkUnavailable(
                 f"the receiver cannot be reached: {type(error).__name__}"

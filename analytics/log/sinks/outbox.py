@@ -31,10 +31,11 @@ logger = logging.getLogger("bentoml.sentiment.log")
 
 FOLDER = "sinks"
 _SUFFIX = ".ids"
-# A record is the smallest part that a sink takes. With its name, an id is 39 bytes of JSON.
+# A record is the smallest part that a sink takes.
 RECORD_PREDICTIONS = 100
 FILE_BYTES = 1 << 20
-_BYTES_A_PREDICTION = 64
+# An id is 39 bytes of JSON, and a record of one prediction 150.
+_BYTES_A_PREDICTION = 256
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -69,14 +70,21 @@ class Outbox:
     """Appends records to files, and reads them; one process at a time has the folder."""
 
     def __init__(
-        self, spool: Path, sinks: Sequence[SinkName], *, sync: bool, max_predictions: int
+        self,
+        spool: Path,
+        sinks: Sequence[SinkName],
+        *,
+        sync: bool,
+        max_predictions: int,
+        file_bytes: int = FILE_BYTES,
     ) -> None:
         """`sync`: a record survives a power cut. `max_predictions` may wait for each of `sinks`."""
         self.folder = spool / FOLDER
         self._sinks = sinks
         self._sync = sync
         # Sinks drop what is past their bound a moment later, and PostgreSQL has to be asked first.
-        self._max_bytes = 2 * max_predictions * _BYTES_A_PREDICTION + 4 * FILE_BYTES
+        self._max_bytes = max_predictions * _BYTES_A_PREDICTION + 4 * file_bytes
+        self._file_bytes = file_bytes
         self._file: IO[bytes] | None = None
         self._path = self.folder
         self._size = 0
@@ -125,7 +133,7 @@ class Outbox:
     def _open_file(self, needed_bytes: int) -> IO[bytes]:
         if self._file is not None and not is_at(self._file, self._path):
             self.close()  # somebody has deleted the folder: what waited in it is gone
-        if self._file is None or self._size >= FILE_BYTES:
+        if self._file is None or self._size >= self._file_bytes:
             self.close()
             self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             held = sum(path.stat().st_size for path in self._files())

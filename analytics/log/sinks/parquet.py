@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from uuid import UUID
 
 import fsspec
 import pyarrow as pa
@@ -32,7 +31,6 @@ BATCH_PREDICTIONS = 20_000
 # A put of an object store is there whole or not at all.
 _WHOLE_PUT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
 _TEXT = pa.string()
-_IDS = ("id", "comparison_id")
 SCHEMA = pa.schema(
     [
         pa.field("id", _TEXT, nullable=False),
@@ -131,17 +129,10 @@ def _put_local(target: str, temporary: str, content: pa.Buffer) -> None:
 
 def _file_of(rows: Sequence[Row]) -> pa.Buffer:
     """The rows as a Parquet file."""
-    columns = {
-        name: [_plain(row[name]) for row in rows] if name in _IDS else [row[name] for row in rows]
-        for name in SCHEMA.names
-    }
+    columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
     written = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=SCHEMA), written, compression="zstd")
     return written.getvalue()
-
-
-def _plain(id_: UUID | None) -> str | None:
-    return None if id_ is None else str(id_)
 
 
 def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:

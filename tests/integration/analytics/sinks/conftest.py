@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pyarrow.dataset as ds
 import pytest
+from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.log.records import ComparisonRecord, TextStorage, to_record
 from analytics.log.sinks.delivery import Sink, SinkDelivery
-from analytics.log.sinks.outbox import Outbox
+from analytics.log.sinks.outbox import FILE_BYTES, Outbox
 from analytics.log.writer import LogWriter
 from core.postgres import create_engine
 from core.types import SINK_NAMES, Comparison, Prediction
@@ -41,18 +43,24 @@ class SinkLog:
     def __init__(self, engine: AsyncEngine, writing: AsyncEngine, spool: Path) -> None:
         self.engine = engine
         self.spool = spool
-        self._writing = writing
+        self.writing = writing
         self.outbox = self.open_outbox()
         self.writer = LogWriter(writing, (), self.outbox)
 
-    def open_outbox(self, max_predictions: int = 1_000_000) -> Outbox:
-        return Outbox(self.spool, SINK_NAMES, sync=False, max_predictions=max_predictions)
+    def open_outbox(self, max_predictions: int = 1_000_000, file_bytes: int = FILE_BYTES) -> Outbox:
+        return Outbox(
+            self.spool,
+            SINK_NAMES,
+            sync=False,
+            max_predictions=max_predictions,
+            file_bytes=file_bytes,
+        )
 
-    def restart(self) -> None:
+    def restart(self, **options: int) -> None:
         """As a new shipper after the end of this one."""
         self.outbox.close()
-        self.outbox = self.open_outbox()
-        self.writer = LogWriter(self._writing, (), self.outbox)
+        self.outbox = self.open_outbox(**options)
+        self.writer = LogWriter(self.writing, (), self.outbox)
 
     async def store(
         self,
@@ -67,6 +75,12 @@ class SinkLog:
             [ComparisonRecord.of(comparison) for comparison in comparisons],
         )
         return [str(prediction.id) for prediction in made]
+
+    async def count_stored(self, ids: Sequence[str]) -> int:
+        """How many of the predictions PostgreSQL has."""
+        counted = text("SELECT count(*) FROM predictions WHERE id = ANY(:ids)")
+        async with self.engine.connect() as connection:
+            return int(await connection.scalar(counted, {"ids": list(map(UUID, ids))}) or 0)
 
     def delivery(
         self, sink: Sink, max_predictions: int = 1_000_000, retry_seconds: float = 0.05
@@ -101,10 +115,17 @@ class SinkLog:
             await asyncio.gather(*(delivery.run(ending) for delivery in deliveries))
 
 
+@pytest.fixture(scope="module")
+def sink_database(named_database: Callable[[str], URL]) -> URL:
+    """One database for the tests of a module: each counts only what it has stored itself."""
+    return named_database(f"sinks_{uuid4().hex}")
+
+
 @pytest.fixture
-async def log(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[SinkLog]:
-    writing = create_engine(engine.url, pool_size=1, timeout_seconds=5)
-    made = SinkLog(engine, writing, tmp_path / "spool")
+async def log(sink_database: URL, tmp_path: Path) -> AsyncIterator[SinkLog]:
+    engines = [create_engine(sink_database, pool_size=1, timeout_seconds=5) for _ in range(2)]
+    made = SinkLog(*engines, tmp_path / "spool")
     yield made
     made.outbox.close()
-    await writing.dispose()
+    for engine in engines:
+        await engine.dispose()
