@@ -233,9 +233,9 @@ sink_failures = Counter(
 sink_waiting = Latest(
     "prediction_log_sink_waiting_predictions", "Stored predictions that wait for a sink", ["sink"]
 )
-sink_age = Latest(
-    "prediction_log_sink_age_seconds",
-    "Time since the oldest prediction that waits for a sink was stored",
+sink_overdue = Latest(
+    "prediction_log_sink_overdue_seconds",
+    "Time since a sink should have taken the oldest prediction that waits for it",
     ["sink"],
 )
 

@@ -34,7 +34,15 @@ from core.setting_types import (
     TrustedProxies,
     parse_hash_keys,
 )
-from core.types import EngineName, GoneEngine, LogFormat, LongText, Version
+from core.types import (
+    SINK_NAMES,
+    EngineName,
+    GoneEngine,
+    LogFormat,
+    LongText,
+    SinkName,
+    Version,
+)
 from core.urls import asyncpg_url, redis_py_url
 
 if TYPE_CHECKING:
@@ -329,9 +337,10 @@ class Settings(BaseSettings):
             raise SettingsError(f"LOG_HASH_KEY_FILE={self.log_hash_key_file}: {reason}") from None
 
     @property
-    def has_sinks(self) -> bool:
-        """Whether stored predictions are handed on."""
-        return self.log_events_url is not None or self.log_parquet_url is not None
+    def sinks(self) -> tuple[SinkName, ...]:
+        """The sinks that stored predictions are handed on to."""
+        urls = {"events": self.log_events_url, "parquet": self.log_parquet_url}
+        return tuple(name for name in SINK_NAMES if urls[name] is not None)
 
     def spool_folder(self) -> Path:
         """The folder of the spool, where predictions wait for PostgreSQL."""

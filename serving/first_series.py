@@ -72,5 +72,9 @@ def start_api_series() -> None:
     start_at_zero(metrics.db_query_duration, get_args(QueryType))
     for metric in (metrics.sink_delivered, metrics.sink_gone, metrics.sink_lost):
         start_at_zero(metric, SINK_NAMES)
+    # Of a gauge that no process has set, nothing is shown.
+    for sink in SINK_NAMES:
+        metrics.sink_overdue.labels(sink).set(0)
+        metrics.sink_waiting.labels(sink).set(0)
     start_at_zero(metrics.sink_failures, SINK_NAMES, ["refused", "unavailable"])
     start_at_zero(metrics.background_failures, BACKGROUND_TASKS)

@@ -48,6 +48,7 @@ class Shipment:
     rejected_lines: int  # in rejected.jsonl, also of earlier runs
     reason: str | None  # why segments are left
     sinks_left: Mapping[SinkName, int]  # predictions that each sink does not have
+    other_sinks: Sequence[str]  # of the service with this spool: what they lack waits for it
 
 
 class _WatchedWriter:
@@ -123,7 +124,7 @@ async def ship_folder(
         rejected_before = count_rejected(spool)
         engine = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
         reading = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
-        sinks = None if settings is None else Sinks(settings, spool, reading)
+        sinks = None if settings is None else Sinks(settings, spool, reading, keeps_others=True)
         outbox = None if sinks is None else sinks.outbox
         writer = _WatchedWriter(LogWriter(engine, hash_keys, outbox))
         try:
@@ -145,6 +146,7 @@ async def ship_folder(
             rejected_lines=rejected_lines,
             reason=_reason(writer, wait_seconds) if waiting else None,
             sinks_left={} if sinks is None else sinks.waiting,
+            other_sinks=[] if sinks is None else sorted(sinks.others),
         )
 
 

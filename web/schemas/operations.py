@@ -68,7 +68,7 @@ class CacheStats(BaseModel):
 class SinkStats(BaseModel):
     delivered: int = Field(description="predictions that it has taken since the start")
     waiting: int = Field(description="stored predictions that it does not have yet")
-    oldest_seconds: float = Field(description="time since the oldest of them was stored")
+    overdue_seconds: float = Field(description="time since it should have taken the oldest of them")
     lost: int = Field(
         description="predictions that it never gets: too many waited for it, or it refused them"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.log.sinks.cursor import sinks_of
 from analytics.log.sinks.delivery import Sink, SinkDelivery
 from analytics.log.sinks.outbox import Outbox
 from core.background import run_in_background
@@ -46,16 +47,28 @@ def make_sinks(settings: Settings) -> list[Sink]:
 class Sinks:
     """The outbox of a spool and the deliveries from it; both are missing without sinks."""
 
-    def __init__(self, settings: Settings, spool: Path, engine: AsyncEngine) -> None:
-        """`engine` is read from, and may be shared."""
+    def __init__(
+        self,
+        settings: Settings,
+        spool: Path,
+        engine: AsyncEngine,
+        *,
+        keeps_others: bool = False,
+    ) -> None:
+        """`engine` is read from, and may be shared.
+
+        With `keeps_others`, predictions wait for the sinks that another process has with the spool.
+        """
         sinks = make_sinks(settings)
+        self._keeps_others = keeps_others
+        self.others = sinks_of(spool) - {sink.name for sink in sinks} if keeps_others else set()
         most = settings.log_sink_max_predictions
         self.outbox: Outbox | None = None
         self._deliveries: list[SinkDelivery] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._cleaning: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
-        if sinks:
+        if sinks or self.others:
             self.outbox = Outbox(
                 spool,
                 [sink.name for sink in sinks],
@@ -70,7 +83,7 @@ class Sinks:
         for delivery in self._deliveries:
             run = partial(delivery.run, self._ending)
             self._tasks.append(run_in_background("SinkDelivery", run, until_done=True))
-        if self.outbox is not None:
+        if self.outbox is not None and not self._keeps_others:
             self._cleaning = run_in_background("OutboxCleaner", self._clean)
 
     @property

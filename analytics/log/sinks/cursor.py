@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
-from analytics.log.sinks.outbox import Outbox, Position
+from analytics.log.sinks.outbox import FOLDER, Outbox, Position
 from core.atomic_file import write_atomically
 from core.types import SinkName
+
+_SUFFIX = ".json"
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -28,6 +31,11 @@ class _State(msgspec.Struct, frozen=True):
     batch: Batch | None = None
 
 
+def sinks_of(spool: Path) -> set[str]:
+    """The sinks that a spool has had."""
+    return {path.stem for path in (spool / FOLDER).glob(f"*{_SUFFIX}")}
+
+
 class Cursor:
     """The batch that is being delivered, and where the one after it begins; on disk with `save`.
 
@@ -37,7 +45,7 @@ class Cursor:
 
     def __init__(self, outbox: Outbox, sink: SinkName) -> None:
         """A sink that is new begins with what is stored from now on."""
-        self._file = outbox.folder / f"{sink}.json"
+        self._file = outbox.folder / f"{sink}{_SUFFIX}"
         self.batch: Batch | None = None
         try:
             state = msgspec.json.decode(self._file.read_bytes(), type=_State)

@@ -234,4 +234,5 @@ class SinkDelivery:
 
     async def _set_gauges(self) -> None:
         metrics.sink_waiting.labels(self.name).set(self.waiting)
-        metrics.sink_age.labels(self.name).set(await self._age(self.cursor.needed))
+        overdue = await self._age(self.cursor.needed) - self._sink.batch_seconds
+        metrics.sink_overdue.labels(self.name).set(max(0.0, overdue))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
+from uuid import uuid4
 
 import fsspec
 import pyarrow as pa
@@ -116,6 +117,17 @@ class Folder:
 
     def remove(self, path: str) -> None:
         self._fs.rm_file(str(PurePosixPath(self._root) / path))
+
+
+async def try_folder(url: str) -> None:
+    """Make a file in a folder and remove it. Raises whatever its file system raises."""
+    await _in_thread(partial(_try_folder, url))
+
+
+def _try_folder(url: str) -> None:
+    folder, path = Folder(url), f".check-{uuid4()}"
+    folder.put(path, pa.py_buffer(b""))
+    folder.remove(path)
 
 
 def _put_local(target: str, temporary: str, content: pa.Buffer) -> None:

@@ -123,9 +123,11 @@ def sink_database(named_database: Callable[[str], URL]) -> URL:
 
 @pytest.fixture
 async def log(sink_database: URL, tmp_path: Path) -> AsyncIterator[SinkLog]:
-    engines = [create_engine(sink_database, pool_size=1, timeout_seconds=5) for _ in range(2)]
-    made = SinkLog(*engines, tmp_path / "spool")
+    reading, writing = (
+        create_engine(sink_database, pool_size=1, timeout_seconds=5) for _ in range(2)
+    )
+    made = SinkLog(reading, writing, tmp_path / "spool")
     yield made
     made.outbox.close()
-    for engine in engines:
-        await engine.dispose()
+    await reading.dispose()
+    await writing.dispose()

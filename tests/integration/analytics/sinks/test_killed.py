@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
 
 from core.paths import ROOT
@@ -16,6 +17,7 @@ from tests.integration.analytics.sinks.conftest import parquet_ids
 from tests.integration.analytics.sinks.receiver import receiver
 
 
+@pytest.mark.timeout(600)  # the long form
 def test_a_shipper_that_is_killed_at_every_point_hands_each_prediction_on(
     sink_database: URL, tmp_path: Path, thorough: bool
 ) -> None:
