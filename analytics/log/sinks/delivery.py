@@ -178,7 +178,8 @@ class SinkDelivery:
             return None, []
         # Somebody has deleted files of the outbox, or the disk has damaged one.
         metrics.sink_lost.labels(self.name).inc(max(0, records[0].record.number - start.number))
-        batch = Batch(start, records[-1].end)
+        # From the record, not the cursor: of an outbox that was empty, the cursor names no file.
+        batch = Batch(records[0].start, records[-1].end)
         if self._sink.keeps_batches:
             await self._save(batch.end, batch)
         return batch, records

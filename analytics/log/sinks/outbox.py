@@ -56,9 +56,10 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Found(NamedTuple):
-    """A record, and the position after it."""
+    """A record, and the positions before and after it."""
 
     record: Record
+    start: Position
     end: Position
 
 
@@ -155,7 +156,7 @@ class Outbox:
         """The position before the oldest record that is there."""
         for path in self._files():
             for found in self._records(path, 0):
-                return Position(path.name, 0, found.record.number)
+                return found.start
         return self.end()
 
     def end(self) -> Position:
@@ -207,11 +208,15 @@ class Outbox:
             for line in file:
                 if not line.endswith(b"\n"):
                     return  # it is being written, or its process died: it was not committed
-                offset += len(line)
+                start, offset = offset, offset + len(line)
                 with suppress(msgspec.MsgspecError):
                     record = _decoder.decode(line)
                     number = record.number + len(record.ids)
-                    yield Found(record, Position(path.name, offset, number))
+                    yield Found(
+                        record,
+                        Position(path.name, start, record.number),
+                        Position(path.name, offset, number),
+                    )
 
     def _last_number(self) -> int:
         for path in reversed(self._files()):

@@ -1,6 +1,6 @@
-"""A program that ships a spool with sinks again and again, each time killed at a later point.
+"""A program that ships spools with sinks, is killed each time at a later point, and ships again.
 
-`python -m tests.integration.analytics.sinks.killed SPOOL STRIDE`, with the settings in the
+`python -m tests.integration.analytics.sinks.killed SPOOLS STRIDE`, with the settings in the
 environment. A point is before a file is opened to be written, renamed or deleted, before an SQL
 statement, and before a commit. It prints the number of runs that were killed.
 """
@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import sys
+import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Fuse:
 def add_segment(spool: Path) -> None:
     """Predictions of two hours, one of them a repeat."""
     now = datetime.now(UTC)
+    spool.mkdir(parents=True, exist_ok=True)
     made = [make_prediction(created_at=now - timedelta(hours=n % 2)) for n in range(6)]
     records = [to_record(prediction, "hash") for prediction in [*made, made[0]]]
     path = new_segment(spool, now)
@@ -65,28 +67,41 @@ def ship(spool: Path) -> None:
 
 
 def main() -> None:
-    spool, stride = Path(sys.argv[1]), int(sys.argv[2])
+    spools, stride = Path(sys.argv[1]), int(sys.argv[2])
     fuse = Fuse()
     sys.addaudithook(fuse.on_audit)
     event.listen(Engine, "before_cursor_execute", lambda *_: fuse.burn())
     event.listen(Engine, "commit", lambda _: fuse.burn())
-    spool.mkdir(parents=True, exist_ok=True)
-    (spool / "shipper.lock").touch()
     killed = 0
     for point in range(1, MOST_POINTS, stride):
+        # A new spool each time, as of another replica, so that the first steps of one are tried.
+        spool = spools / str(point)
         add_segment(spool)
-        child = os.fork()
-        if child == 0:
-            fuse.left = point
-            ship(spool)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
-            if os.WEXITSTATUS(status):
-                raise SystemExit("a run failed")
+        add_segment(spool)
+        is_killed = run(spool, fuse, point)
+        if run(spool, fuse, 0):
+            raise SystemExit("a run without a fuse was killed")
+        if not is_killed:
             break
         killed += 1
     print(killed)  # noqa: T201
+
+
+def run(spool: Path, fuse: Fuse, point: int) -> bool:
+    """Ship a spool in a process of its own; whether the fuse has killed it."""
+    child = os.fork()
+    if child == 0:
+        fuse.left = point
+        try:
+            ship(spool)
+        except BaseException:  # noqa: BLE001  the fork must not go on as its parent
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit(f"the run to point {point} failed")
+    return os.WIFSIGNALED(status)
 
 
 if __name__ == "__main__":

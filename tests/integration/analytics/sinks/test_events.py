@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
+from cloudevents.core.base import BaseCloudEvent
+from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
 from analytics.log.sinks.events import EventMode, EventsSink
 from tests.integration.analytics.sinks.conftest import SinkLog, count
@@ -21,6 +25,12 @@ TOKEN = "a-token-that-nobody-may-see"
 
 def sink(url: str, mode: EventMode = "batch", timeout_seconds: float = 5.0) -> EventsSink:
     return EventsSink(url, source="/shop", mode=mode, token=TOKEN, timeout_seconds=timeout_seconds)
+
+
+def read_by_the_official_package(event: dict[str, Any]) -> BaseCloudEvent:
+    """Raises if it is no valid event."""
+    kind = {"content-type": "application/cloudevents+json"}
+    return from_structured_event(HTTPMessage(kind, json.dumps(event).encode()))
 
 
 @pytest.mark.parametrize("mode", ["batch", "structured"])
@@ -39,6 +49,9 @@ async def test_stored_predictions_are_sent_as_events(log: SinkLog, mode: EventMo
     assert request.headers["Content-Type"] == f"{kind}; charset=utf-8"
     assert request.headers["Authorization"] == f"Bearer {TOKEN}"
     event = request.events[0]
+    read = read_by_the_official_package(event)
+    assert (read.get_id(), read.get_source(), read.get_time()) == (ids[0], "/shop", made.created_at)
+    assert read.get_data() == event["data"]
     data = event.pop("data")
     assert event == {
         "specversion": "1.0",

@@ -63,6 +63,24 @@ def to_hex(text: str) -> str:
     return text_digest(text).hex()
 
 
+async def test_replicas_write_to_one_folder_and_never_to_one_file(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    folder = tmp_path / "parquet"
+    other = SinkLog(log.engine, log.writing, tmp_path / "other")
+    # Both outboxes are empty when the deliveries begin, as at the start of new replicas.
+    pairs = [
+        (each, each.delivery(ParquetSink(str(folder), batch_seconds=300))) for each in (log, other)
+    ]
+    ids: list[str] = []
+    for number in (2, 3):
+        for each, delivery in pairs:
+            ids += await each.store(number)
+            await each.finish(delivery)
+    assert sorted(parquet_ids(folder)) == sorted(ids)
+    other.outbox.close()
+
+
 async def test_many_predictions_are_delivered_once_and_counted(
     log: SinkLog, tmp_path: Path
 ) -> None:
