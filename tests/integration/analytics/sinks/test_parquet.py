@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fsspec
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
 
 from analytics.log.sinks.parquet import SCHEMA, ParquetSink
+from core.keyed_hash import text_digest
 from core.types import Comparison
 from core.uuid7 import new_id
 from tests.integration.analytics.sinks.conftest import SinkLog, count, parquet_ids
 from tests.integration.predictions import make_prediction
+from tests.waiting import until
 
 
 async def test_stored_predictions_are_in_the_file_of_their_hour(
@@ -54,13 +60,7 @@ async def test_a_file_has_the_columns_of_the_log_and_no_text_that_it_does_not_ke
     assert (one["model_version"], one["engine"], one["sentiment"]) == ("v1", "fake", "positive")
     assert one["created_at"] == v1.created_at
     assert len(one["text_hash"]) == 64
-    assert one["text_hash"] != to_hex(v1.text)
-
-
-def to_hex(text: str) -> str:
-    from core.keyed_hash import text_digest
-
-    return text_digest(text).hex()
+    assert one["text_hash"] != text_digest(v1.text).hex()
 
 
 async def test_replicas_write_to_one_folder_and_never_to_one_file(
@@ -91,3 +91,77 @@ async def test_many_predictions_are_delivered_once_and_counted(
     assert sorted(parquet_ids(folder)) == sorted(ids)
     assert count("delivered", "parquet") - before == 350
     assert delivery.waiting == 0
+
+
+async def test_a_folder_that_cannot_be_written_gets_what_waited_once_it_can(
+    log: SinkLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "parquet"
+    folder.write_text("a file is in the place of the folder")
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=0))
+    ids = await log.store(3)
+    async with log.delivering(delivery):
+        await until(lambda: "the sink parquet has not taken predictions" in caplog.text)
+        ids += await log.store(2)
+        folder.unlink()
+        await until(lambda: delivery.waiting == 0)
+    assert sorted(parquet_ids(folder)) == sorted(ids)
+
+
+async def test_a_full_disk_leaves_no_half_of_a_file(log: SinkLog, tmp_path: Path) -> None:
+    folder = tmp_path / "parquet"
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=0))
+    ids = await log.store(200)
+    before = count("failures", "parquet", reason="unavailable")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Larger files cannot be written: as on a full disk, a part of the file is.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
+    try:
+        async with log.delivering(delivery):
+            await until(lambda: count("failures", "parquet", reason="unavailable") > before)
+            assert parquet_ids(folder) == []
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            await until(lambda: delivery.waiting == 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(parquet_ids(folder)) == sorted(ids)
+
+
+async def test_past_the_bound_the_batch_that_is_under_way_is_kept(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    """It may be written already: lost and there would be counted twice."""
+    folder, lost = tmp_path / "parquet", count("lost", "parquet")
+    folder.write_text("in the way")
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=0), max_predictions=1_000)
+    ids = await log.store(50)
+    async with log.delivering(delivery):
+        await until(lambda: delivery.cursor.batch is not None)
+        for _ in range(3):
+            ids += await log.store(800)
+        await until(lambda: count("lost", "parquet") > lost)
+        folder.unlink()
+        await until(lambda: delivery.waiting == 0)
+    there = parquet_ids(folder)
+    assert len(there) == len(set(there))
+    assert set(ids[:50]) <= set(there) <= set(ids)
+    assert count("lost", "parquet") - lost == len(ids) - len(there)
+
+
+async def test_an_object_store_gets_whole_files(log: SinkLog) -> None:
+    delivery = log.delivery(ParquetSink("memory://bucket/log", batch_seconds=0))
+    ids = await log.store(3)
+    await log.finish(delivery)
+    store = fsspec.filesystem("memory")
+    [file] = store.glob("/bucket/log/date=*/hour=*/*")
+    with store.open(file, "rb") as opened:
+        assert sorted(pq.read_table(opened)["id"].to_pylist()) == sorted(ids)
+    store.rm("/bucket", recursive=True)
+
+
+async def test_a_few_predictions_wait_for_a_larger_file(log: SinkLog, tmp_path: Path) -> None:
+    delivery = log.delivery(ParquetSink(str(tmp_path / "parquet"), batch_seconds=300))
+    async with log.delivering(delivery):
+        await log.store(3)
+        await until(lambda: delivery.waiting == 3)
+        assert parquet_ids(tmp_path / "parquet") == []
