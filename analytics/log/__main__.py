@@ -32,10 +32,9 @@ logger = logging.getLogger("bentoml.sentiment.log")
 
 # A batch of a backlog takes a second or two, more on a busy machine, and no client waits for it.
 DATABASE_TIMEOUT_SECONDS = 60.0
-# How long the process goes on shipping when its parent has ended; the next one ships the rest.
+# How long the process goes on shipping, and then feeding sinks, when its parent has ended; the next
+# one does the rest.
 DRAIN_SECONDS = 10.0
-# What waits for sinks can wait on disk; a stop need not be long for it.
-SINK_DRAIN_SECONDS = 3.0
 # Lower priority than the processes that answer requests.
 NICENESS = 5
 
@@ -86,7 +85,7 @@ async def _run(settings: Settings) -> None:
     except TimeoutError:
         logger.warning("the shipper ends with predictions left in the spool")
     finally:
-        await sinks.stop(SINK_DRAIN_SECONDS)
+        await sinks.stop(DRAIN_SECONDS)
         await asyncio.to_thread(stop_tracing)
         for task in others:
             task.cancel()

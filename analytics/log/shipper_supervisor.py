@@ -27,8 +27,6 @@ LOCK_POLL_SECONDS = 1.0
 LOCK_CHECK_SECONDS = 0.2
 RESTART_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.02
-# A shipper with sinks ends by itself, within this: what waits for them is tried once more.
-END_SECONDS = 5.0
 
 
 class ShipperSupervisor(Background):
@@ -58,7 +56,7 @@ class ShipperSupervisor(Background):
                 break
             await asyncio.sleep(STOP_POLL_SECONDS)
         if self._has_sinks:
-            await self._end_process(min(END_SECONDS, deadline - time.monotonic()))
+            await self._end_process(deadline - time.monotonic())
         await self.stop()
         if unshipped:
             logger.error(
