@@ -97,7 +97,8 @@ def ship(
     if result.reason:
         typer.echo(f"{result.segments_left} segments are left: {result.reason}", err=True)
     for name in result.other_sinks:
-        typer.echo(f"the sink {name} is not configured here: what it lacks waits in the spool")
+        line = f"the sink {name} is not configured here: what it lacks waits in the spool"
+        typer.echo(line, err=True)
     for sink, left in result.sinks_left.items():
         if left:
             typer.echo(
