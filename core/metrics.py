@@ -213,6 +213,32 @@ log_overdue = Latest(
     "label is the name that the folder keeps, wherever its volume goes",
     ["spool"],
 )
+sink_delivered = Counter(
+    "prediction_log_sink_delivered_total", "Predictions that a sink has taken", ["sink"]
+)
+sink_lost = Counter(
+    "prediction_log_sink_lost_total",
+    "Stored predictions that a sink never gets: too many waited for it, or it refused them",
+    ["sink"],
+)
+sink_gone = Counter(
+    "prediction_log_sink_gone_total",
+    "Predictions that a sink did not get because they were erased, or expired, before their turn",
+    ["sink"],
+)
+sink_failures = Counter(
+    "prediction_log_sink_failures_total",
+    "Deliveries that failed and were tried again: the sink was unavailable, or refused them",
+    ["sink", "reason"],
+)
+sink_waiting = Latest(
+    "prediction_log_sink_waiting_predictions", "Stored predictions that wait for a sink", ["sink"]
+)
+sink_overdue = Latest(
+    "prediction_log_sink_overdue_seconds",
+    "Time since a sink should have taken the oldest prediction that waits for it",
+    ["sink"],
+)
 
 
 def start_at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
@@ -228,6 +254,20 @@ def start_at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
 def families() -> list[Metric]:
     """Every metric, over all processes of this service."""
     return list(REGISTRY.collect()) if FOLDER is None else read_families(FOLDER)
+
+
+def by_label(label: str, *names: str) -> list[dict[str, float]]:
+    """Read counters and gauges of one label by its values, over all processes of this service."""
+    if FOLDER is None:
+        families = REGISTRY.collect()
+    else:
+        families = read_families(FOLDER, frozenset({"counter", "gauge"}))
+    found: dict[str, dict[str, float]] = {name: {} for name in names}
+    for family in families:
+        for sample in family.samples:
+            if sample.name in found:
+                found[sample.name][sample.labels[label]] = sample.value
+    return list(found.values())
 
 
 def totals(*names: str) -> list[float]:

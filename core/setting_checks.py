@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from ipaddress import ip_address
 
 from core.otlp import check_otlp
@@ -19,6 +20,7 @@ def settings_for_serving() -> Settings:
         check_open(settings)
         check_runner_keys(settings)
         check_tracing(settings)
+        check_sinks(settings)
         settings.hash_keys()
     except SettingsError as error:
         raise SystemExit(str(error)) from None
@@ -77,3 +79,41 @@ def check_tracing(settings: Settings) -> None:
             )
         except ValueError as error:
             raise SettingsError(str(error)) from None
+
+
+def check_sinks(settings: Settings) -> None:
+    """Check that what LOG_PARQUET_URL needs is installed, and that no token stands alone.
+
+    Raises:
+        SettingsError: the sinks cannot work.
+    """
+    if settings.log_events_url is None and settings.log_events_token is not None:
+        raise MissingSetting("LOG_EVENTS_URL is not set, but LOG_EVENTS_TOKEN is: set both or none")
+    if settings.log_parquet_url is None:
+        return
+    package = missing_package(settings.log_parquet_url)
+    if package is not None:
+        raise SettingsError(
+            f"LOG_PARQUET_URL needs the package {package}, which is not installed: install it, as "
+            "docs/sinks.md says, or unset LOG_PARQUET_URL"
+        )
+
+
+def missing_package(url: str) -> str | None:
+    """The first package that a folder of Parquet files needs and that is not installed.
+
+    Raises:
+        SettingsError: no package is known for the URL.
+    """
+    if find_spec("pyarrow") is None:
+        return "pyarrow"
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        return None
+    # Imported here: a service without this sink does not need it.
+    from fsspec.registry import known_implementations
+
+    if scheme not in known_implementations:
+        raise SettingsError(f"LOG_PARQUET_URL: fsspec knows no file system for {scheme}://")
+    package = str(known_implementations[scheme]["class"]).partition(".")[0]
+    return package if find_spec(package) is None else None

@@ -91,7 +91,7 @@ def _check_memory_size(value: str) -> str:
     return value
 
 
-def _check_runner_key(key: str) -> None:
+def _check_header_value(key: str) -> None:
     if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", key):
         raise ValueError(
             "must be printable ASCII without spaces around it, because a header carries it"
@@ -113,6 +113,34 @@ def parse_hash_keys(text: str) -> tuple[bytes, ...]:
     if len(set(keys)) < len(keys):
         raise ValueError("must not have a key twice")
     return tuple(key.encode() for key in keys)
+
+
+def _check_events_url(value: str) -> None:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
+        raise ValueError("must be a URL such as https://events.example/predictions")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a password: LOG_EVENTS_TOKEN is the place of the secret")
+
+
+def _check_events_source(value: str) -> str:
+    # A URI reference that is not empty, as CloudEvents asks.
+    if not re.fullmatch(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", value):
+        raise ValueError("must be a URI without spaces, such as /sentiment or urn:example:shop")
+    return value
+
+
+def _check_parquet_url(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator:
+        if not value.startswith("/"):
+            raise ValueError("must be a folder such as /data/parquet, or a URL")
+        return value
+    if not re.fullmatch(r"[a-z][a-z0-9]*", scheme) or not rest or "::" in value:
+        raise ValueError("must be a folder such as /data/parquet, or a URL as s3://bucket/folder")
+    if "@" in rest.partition("/")[0] and scheme not in ("abfs", "abfss"):
+        raise ValueError("must not hold a password: its package reads it from elsewhere")
+    return value
 
 
 def _check_path_prefix(value: str) -> str:
@@ -170,7 +198,11 @@ def _parse_proxies(value: object) -> object:
 DatabaseUrl = Annotated[SecretStr, _checked_by(check_database_url)]
 RedisUrl = Annotated[SecretStr, _checked_by(check_redis_url)]
 ApiKeys = Annotated[SecretStr, _checked_by(parse_api_keys)]
-RunnerKey = Annotated[SecretStr, _checked_by(_check_runner_key)]
+EventsUrl = Annotated[SecretStr, _checked_by(_check_events_url)]
+EventsToken = Annotated[SecretStr, _checked_by(_check_header_value)]
+EventsSource = Annotated[str, AfterValidator(_check_events_source)]
+ParquetUrl = Annotated[str, AfterValidator(_check_parquet_url)]
+RunnerKey = Annotated[SecretStr, _checked_by(_check_header_value)]
 HashKey = Annotated[SecretStr, _checked_by(parse_hash_keys)]
 Host = Annotated[str, AfterValidator(_check_host)]
 KeyFile = Annotated[Path, AfterValidator(_beside_service)]

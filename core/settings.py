@@ -18,11 +18,15 @@ from core.setting_types import (
     ApiKeys,
     CorsOrigins,
     DatabaseUrl,
+    EventsSource,
+    EventsToken,
+    EventsUrl,
     HashKey,
     Host,
     JobFolders,
     KeyFile,
     MemorySize,
+    ParquetUrl,
     PathPrefix,
     RateLimit,
     RedisUrl,
@@ -30,7 +34,15 @@ from core.setting_types import (
     TrustedProxies,
     parse_hash_keys,
 )
-from core.types import EngineName, GoneEngine, LogFormat, LongText, Version
+from core.types import (
+    SINK_NAMES,
+    EngineName,
+    GoneEngine,
+    LogFormat,
+    LongText,
+    SinkName,
+    Version,
+)
 from core.urls import asyncpg_url, redis_py_url
 
 if TYPE_CHECKING:
@@ -247,6 +259,32 @@ class Settings(BaseSettings):
     )
     log_flush_seconds: float = Field(0.25, gt=0, le=60)
     """interval at which the spool is shipped to PostgreSQL"""
+    log_events_url: EventsUrl | None = Field(
+        None,
+        description="HTTP endpoint that gets each stored prediction as a CloudEvent, at least "
+        "once; unset: none",
+    )
+    log_events_token: EventsToken | None = Field(
+        None,
+        description="secret that the endpoint gets as `Authorization: Bearer ...`; with a scheme "
+        "of its own, as `Basic ...`, it is the whole header",
+    )
+    log_events_source: EventsSource = "/sentiment"
+    """`source` of the events, a URI; the same on all machines"""
+    log_events_mode: Literal["batch", "structured"] = Field(
+        "batch",
+        description="batch: up to 100 events a request; structured: one, for receivers that take "
+        "no batches",
+    )
+    log_parquet_url: ParquetUrl | None = Field(
+        None,
+        description="folder that gets each stored prediction in a Parquet file of its hour, "
+        "exactly once: a path, or a URL such as s3://bucket/folder; needs pyarrow; unset: none",
+    )
+    log_parquet_seconds: float = Field(300.0, ge=1, le=86_400)
+    """predictions wait so long for a larger Parquet file, of up to 20,000"""
+    log_sink_max_predictions: int = Field(1_000_000, ge=1_000, le=1_000_000_000)
+    """most predictions that may wait for an endpoint or folder that is down, at 40 to 150 bytes"""
     log_drain_seconds: float = Field(10.0, ge=0, le=3_600)
     """after SIGTERM, longest time in which the spool is shipped; what is left stays on disk"""
     database_pool_size: int = Field(5, ge=2, le=1_000)
@@ -298,6 +336,12 @@ class Settings(BaseSettings):
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise SettingsError(f"LOG_HASH_KEY_FILE={self.log_hash_key_file}: {reason}") from None
+
+    @property
+    def sinks(self) -> tuple[SinkName, ...]:
+        """The sinks that stored predictions are handed on to."""
+        urls = {"events": self.log_events_url, "parquet": self.log_parquet_url}
+        return tuple(name for name in SINK_NAMES if urls[name] is not None)
 
     def spool_folder(self) -> Path:
         """The folder of the spool, where predictions wait for PostgreSQL."""

@@ -22,12 +22,15 @@ EngineName = Literal[
 GoneEngine = Literal["torch-fp32"]
 # The endpoint that a prediction was made for; `shadow` follows an answer of /predict.
 Endpoint = Literal["/predict", "/predict/batch", "/predict/ab", "/predict/ab-compare", "shadow"]
+# What stored predictions are handed on to: CloudEvents over HTTP, Parquet files.
+SinkName = Literal["events", "parquet"]
 
 VERSIONS: tuple[Version, ...] = get_args(Version)
 SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 GONE_ENGINES: tuple[GoneEngine, ...] = get_args(GoneEngine)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
+SINK_NAMES: tuple[SinkName, ...] = get_args(SinkName)
 # Subjects and texts that a rollout policy assigns are in one of so many groups, by their hash.
 ARM_GROUPS = 32
 

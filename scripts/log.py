@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from core.command_output import (
+    FAILED,
     INCOMPLETE,
     JsonOption,
     console,
@@ -19,6 +20,7 @@ from core.command_output import (
     slow_step,
 )
 from core.errors import describe_error
+from core.setting_checks import check_sinks
 from core.settings import get_settings
 from scripts.running import run_command
 from serving.command_settings import settings_for_databases
@@ -74,8 +76,9 @@ def ship(
 ) -> None:
     """Ship the predictions that a stopped service left in a folder to DATABASE_URL.
 
-    Each is stored once, also if the service or an earlier run has stored some of them. Exits with 1
-    if predictions are left, and with 3 if only lines in rejected.jsonl are left.
+    Each is stored once, also if the service or an earlier run has stored some of them. The sinks of
+    LOG_EVENTS_URL and LOG_PARQUET_URL get what they lack. Exits with 1 if predictions are left, and
+    with 3 if only lines in rejected.jsonl are left.
     """
     # Imported here, so that --help needs no SQLAlchemy.
     from analytics.log.rejected import REJECTED
@@ -83,9 +86,12 @@ def ship(
 
     settings = settings_for_databases()
     url, hash_keys = settings.sqlalchemy_url(), settings.hash_keys()
+    check_sinks(settings)
     try:
         with slow_step(f"shipping {folder}"):
-            result = asyncio.run(ship_folder(folder, url, hash_keys, wait_seconds=wait_seconds))
+            result = asyncio.run(
+                ship_folder(folder, url, hash_keys, wait_seconds=wait_seconds, settings=settings)
+            )
     except (NoSpool, SpoolInUse) as error:
         fail(str(error))
     except OSError as error:
@@ -104,7 +110,14 @@ def ship(
             "run try them again"
         )
     if result.reason:
-        fail(f"{result.segments_left} segments are left: {result.reason}")
+        note(f"{result.segments_left} segments are left: {result.reason}")
+    for name in result.other_sinks:
+        note(f"the sink {name} is not configured here: what it lacks waits in the spool")
+    for sink, left in result.sinks_left.items():
+        if left:
+            note(f"{left} predictions wait for the sink {sink}, which did not take them")
+    if result.reason or any(result.sinks_left.values()):
+        raise typer.Exit(FAILED)
     if result.rejected_lines:
         raise typer.Exit(INCOMPLETE)
 

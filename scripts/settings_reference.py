@@ -23,7 +23,7 @@ SET_BY_COMPOSE = frozenset(
 SET_BY_CHART = frozenset(
     {"DATABASE_URL", "REDIS_URL", "DATA_FOLDER", "PORT", "REDIS_MAX_MEMORY"}
     | {"API_KEYS", "API_KEYS_FILE", "RUNNER_KEY", "RUNNER_KEY_ALSO_ACCEPTED"}
-    | {"LOG_HASH_KEY", "LOG_HASH_KEY_FILE"}
+    | {"LOG_HASH_KEY", "LOG_HASH_KEY_FILE", "LOG_EVENTS_TOKEN"}
 )
 COMPOSE_BEGIN = "  # settings: written by `make settings`\n"
 COMPOSE_END = "  # end of settings\n"

@@ -127,6 +127,7 @@ class Container:
             when_full=settings.log_when_full,
         )
         self._spool_folder = settings.spool_folder()
+        self.sinks = settings.sinks
         self._log_drain_seconds = settings.log_drain_seconds
         metrics.log_max_bytes.set(settings.log_max_bytes)
         self.log = PredictionLog(
@@ -135,7 +136,7 @@ class Container:
             text_storage=settings.text_storage,
             when_full=settings.log_when_full,
         )
-        self.shipper = ShipperSupervisor(settings.spool_folder())
+        self.shipper = ShipperSupervisor(settings.spool_folder(), has_sinks=bool(settings.sinks))
         self.partition_maintenance = PartitionMaintenance(
             self.engine,
             retention_days=settings.log_retention_days,

@@ -17,7 +17,7 @@ from rich.markup import escape
 from core.errors import describe_error
 from core.own_url import own_url
 from core.paths import ROOT
-from core.setting_checks import check_open
+from core.setting_checks import check_open, check_sinks
 from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
 from serving.clock_check import clock_problem
@@ -35,6 +35,7 @@ from serving.machine_check import (
 )
 from serving.redis_check import redis_problem
 from serving.schema_check import schema_problem
+from serving.sinks_check import sink_checks
 
 Result = TypeVar("Result")
 
@@ -74,6 +75,7 @@ def diagnose() -> Iterator[Finding]:
     try:
         settings = get_settings()
         check_open(settings)
+        check_sinks(settings)
     except SettingsError as error:
         yield Finding("settings", str(error))
         return
@@ -109,6 +111,8 @@ def _machine(settings: Settings) -> Iterator[Finding]:
         yield _check(".env", partial(secrets_file_problem, env), env)
     if settings.is_traced:
         yield _check("traces", partial(tracing_problem, settings))
+    for subject, problem in sink_checks(settings):
+        yield _check(subject, problem)
 
 
 def _servers(settings: Settings) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from core.metrics import start_at_zero
 from core.postgres import QueryType
 from core.rate_limits import LIMIT_NAMES
 from core.redis import Operation
-from core.types import SENTIMENTS, VERSIONS
+from core.types import SENTIMENTS, SINK_NAMES, VERSIONS
 from rollout.changes import Action
 from runners.admission import Reason
 from web.idempotency import Result
@@ -29,6 +29,7 @@ BACKGROUND_TASKS = (
     "KeyUse",
     "LivePolicy",
     "ModelChange",
+    "OutboxCleaner",
     "PartitionMaintenance",
     "PredictionLog",
     "RolloutController",
@@ -37,6 +38,8 @@ BACKGROUND_TASKS = (
     "Shipper",
     "ShipperProcess",
     "ShipperSupervisor",
+    "SinkDelivery",
+    "SinkWatch",
     "Spool",
     "SpoolGauges",
 )
@@ -68,4 +71,11 @@ def start_api_series() -> None:
     start_at_zero(metrics.redis_errors, get_args(Operation))
     start_at_zero(metrics.db_queries, get_args(QueryType))
     start_at_zero(metrics.db_query_duration, get_args(QueryType))
+    for metric in (metrics.sink_delivered, metrics.sink_gone, metrics.sink_lost):
+        start_at_zero(metric, SINK_NAMES)
+    # Of a gauge that no process has set, nothing is shown.
+    for sink in SINK_NAMES:
+        metrics.sink_overdue.labels(sink).set(0)
+        metrics.sink_waiting.labels(sink).set(0)
+    start_at_zero(metrics.sink_failures, SINK_NAMES, ["refused", "unavailable"])
     start_at_zero(metrics.background_failures, BACKGROUND_TASKS)

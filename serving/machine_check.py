@@ -43,7 +43,8 @@ MAX_SOCKET_BYTES = 102
 LONGEST_SOCKET = "bentoml-uds-xxxxxxxx/140737488355328.sock"
 # A line that sets a password or a key; API_KEYS has hashes of keys.
 _SECRET_LINE = re.compile(
-    r"^[ \t]*(?:export[ \t]+)?(DATABASE_URL|REDIS_URL|RUNNER_KEY(?:_ALSO_ACCEPTED)?)[ \t]*="
+    r"^[ \t]*(?:export[ \t]+)?"
+    r"(DATABASE_URL|REDIS_URL|RUNNER_KEY(?:_ALSO_ACCEPTED)?|LOG_EVENTS_TOKEN)[ \t]*="
     r"[ \t]*[^\s#]",
     re.MULTILINE,
 )

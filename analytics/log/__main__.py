@@ -1,4 +1,4 @@
-"""The shipper's process, `python -m analytics.log`: ships the spool and watches drift.
+"""The shipper's process, `python -m analytics.log`: ships the spool, feeds sinks, watches drift.
 
 An API process starts it (`ShipperSupervisor`). It ends when its standard input closes. It watches
 drift too, because importing SciPy takes half a second, for which no request should wait, and keys
@@ -21,6 +21,7 @@ with paused_gc():
     from analytics.drift_watch import watch_drift
     from analytics.hash_conversion import HashConversion
     from analytics.log.shipper import Shipper
+    from analytics.log.sinks.configured import Sinks
     from analytics.log.writer import LogWriter
     from analytics.reader import Reader
     from core.background import run_in_background
@@ -34,7 +35,8 @@ logger = logging.getLogger("bentoml.sentiment.log")
 
 # A batch of a backlog takes a second or two, more on a busy machine, and no client waits for it.
 DATABASE_TIMEOUT_SECONDS = 60.0
-# How long the process goes on shipping when its parent has ended; the next one ships the rest.
+# How long the process goes on shipping, and then feeding sinks, when its parent has ended; the next
+# one does the rest.
 DRAIN_SECONDS = 10.0
 # Lower priority than the processes that answer requests.
 NICENESS = 5
@@ -69,9 +71,11 @@ async def _run(settings: Settings) -> None:
     )
     if settings.is_traced:
         start_tracing(f"{settings.otel_service_name}-log-shipper", settings.traces_endpoint)
+    sinks = Sinks(settings, settings.spool_folder(), reading)
+    sinks.start()
     shipper = Shipper(
         settings.spool_folder(),
-        LogWriter(writing, settings.hash_keys()),
+        LogWriter(writing, settings.hash_keys(), sinks.outbox),
         poll_seconds=settings.log_flush_seconds,
     )
     try:
@@ -84,6 +88,7 @@ async def _run(settings: Settings) -> None:
     except TimeoutError:
         logger.warning("the shipper ends with predictions left in the spool")
     finally:
+        await sinks.stop(DRAIN_SECONDS)
         await asyncio.to_thread(stop_tracing)
         for task in others:
             task.cancel()

@@ -12,13 +12,13 @@ from typing import Literal
 
 from analytics.log.segments import (
     TEMP_SUFFIX,
-    fsync_folder,
     is_at,
     new_segment,
     segments,
     try_lock,
     unlock,
 )
+from core.atomic_file import fsync_folder
 from core.private_files import open_private
 
 Durability = Literal["fsync", "page_cache"]

@@ -22,11 +22,11 @@ from analytics.log.records import decode
 from analytics.log.segments import (
     SEGMENT_BYTES,
     TEMP_SUFFIX,
-    fsync_folder,
     lock,
     new_segment,
     try_lock,
 )
+from core.atomic_file import fsync_folder
 from core.private_files import open_private, open_regular
 
 REJECTED = "rejected.jsonl"

@@ -192,12 +192,3 @@ def remove_temporary(folder: Path) -> None:
         with contextlib.suppress(OSError), open(path, "rb", opener=open_regular) as file:
             if try_lock(file):
                 path.unlink(missing_ok=True)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names of new files survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

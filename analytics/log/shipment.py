@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,12 @@ from analytics.log.rejected import REJECTED, count_rejected
 from analytics.log.segments import segments
 from analytics.log.shipper import Shipper, Writer
 from analytics.log.shipper_supervisor import LOCK, FolderLock
+from analytics.log.sinks.configured import Sinks
 from analytics.log.unshipped import Unshipped
 from analytics.log.writer import LogWriter
 from core.postgres import create_engine, describe_failure
-from core.types import Failure, Prediction
+from core.settings import Settings
+from core.types import Failure, Prediction, SinkName
 
 # As the shipper of a service: a batch of a backlog takes a second or two.
 DATABASE_TIMEOUT_SECONDS = 60.0
@@ -45,6 +47,8 @@ class Shipment:
     segments_left: int
     rejected_lines: int  # in rejected.jsonl, also of earlier runs
     reason: str | None  # why segments are left
+    sinks_left: Mapping[SinkName, int]  # predictions that each sink does not have
+    other_sinks: Sequence[str]  # of the service with this spool: what they lack waits for it
 
 
 class _WatchedWriter:
@@ -92,12 +96,18 @@ def spool_in(folder: Path) -> Path:
 
 
 async def ship_folder(
-    folder: Path, database_url: URL, hash_keys: Sequence[bytes], *, wait_seconds: float
+    folder: Path,
+    database_url: URL,
+    hash_keys: Sequence[bytes],
+    *,
+    wait_seconds: float,
+    settings: Settings | None = None,
 ) -> Shipment:
     """Ship all segments of a spool, each prediction once, also if this was killed before.
 
-    `hash_keys`: those of LOG_HASH_KEY. Ends once the spool is empty, or once PostgreSQL has stored
-    nothing for `wait_seconds`.
+    `hash_keys`: those of LOG_HASH_KEY. The sinks of `settings` get what they lack. Ends once
+    nothing waits, or once PostgreSQL has stored nothing, and no sink taken anything, for
+    `wait_seconds`.
 
     Raises:
         NoSpool: the folder is no spool.
@@ -113,11 +123,19 @@ async def ship_folder(
             )
         rejected_before = count_rejected(spool)
         engine = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
-        writer = _WatchedWriter(LogWriter(engine, hash_keys))
+        reading = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
+        sinks = None if settings is None else Sinks(settings, spool, reading, keeps_others=True)
+        outbox = None if sinks is None else sinks.outbox
+        writer = _WatchedWriter(LogWriter(engine, hash_keys, outbox))
         try:
             await _ship(spool, writer, wait_seconds)
+            if sinks is not None:
+                sinks.start()
+                await sinks.finish(wait_seconds)
+                await sinks.stop(0.0)
         finally:
             await engine.dispose()
+            await reading.dispose()
         waiting, rejected_lines = segments(spool), count_rejected(spool)
         return Shipment(
             folder=str(spool),
@@ -127,6 +145,8 @@ async def ship_folder(
             segments_left=len(waiting),
             rejected_lines=rejected_lines,
             reason=_reason(writer, wait_seconds) if waiting else None,
+            sinks_left={} if sinks is None else sinks.waiting,
+            other_sinks=[] if sinks is None else sorted(sinks.others),
         )
 
 

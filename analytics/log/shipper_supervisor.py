@@ -6,8 +6,8 @@ import asyncio
 import logging
 import sys
 import time
-from asyncio.subprocess import PIPE
-from contextlib import closing
+from asyncio.subprocess import PIPE, Process
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
@@ -36,8 +36,11 @@ class ShipperSupervisor(Background):
     ends when its standard input closes, and so with this process, even if that is killed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, has_sinks: bool = False) -> None:
         self._folder = folder
+        self._has_sinks = has_sinks
+        self._process: Process | None = None
+        self._is_draining = False
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Wait until the shipper has shipped the present segments, then stop it.
@@ -52,6 +55,8 @@ class ShipperSupervisor(Background):
             if not unshipped or time.monotonic() > deadline:
                 break
             await asyncio.sleep(STOP_POLL_SECONDS)
+        if self._has_sinks:
+            await self._end_process(deadline - time.monotonic())
         await self.stop()
         if unshipped:
             logger.error(
@@ -62,6 +67,14 @@ class ShipperSupervisor(Background):
                 self._folder,
             )
         return not unshipped
+
+    async def _end_process(self, timeout_seconds: float) -> None:
+        """Let the shipper end by itself, which hands on what waits for sinks."""
+        self._is_draining = True
+        if self._process is not None and self._process.stdin is not None and timeout_seconds > 0:
+            self._process.stdin.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), timeout_seconds)
 
     async def _run(self) -> None:
         with closing(FolderLock(self._folder / LOCK)) as lock:
@@ -75,6 +88,7 @@ class ShipperSupervisor(Background):
     async def _run_shipper(self, lock: FolderLock) -> None:
         """Run the shipper until it ends, or until another process has the lock."""
         process = await asyncio.create_subprocess_exec(*COMMAND, cwd=ROOT, stdin=PIPE)
+        self._process = process
         ended = asyncio.ensure_future(process.wait())
         try:
             while not ended.done():
@@ -82,9 +96,12 @@ class ShipperSupervisor(Background):
                     logger.error("%s was deleted; another process ships the spool", self._folder)
                     return
                 await asyncio.wait({ended}, timeout=LOCK_CHECK_SECONDS)
+            if self._is_draining:
+                await asyncio.Event().wait()  # until `stop`
             logger.error("the shipper ended with exit code %d and is started again", ended.result())
             metrics.background_failures.labels("ShipperProcess").inc()
         finally:
+            self._process = None
             if process.returncode is None:
                 process.kill()  # the next shipper ships again what this one has not confirmed
             await ended

@@ -15,6 +15,8 @@ from analytics import sql
 from analytics.erasures import erased_among
 from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord
+from analytics.log.sinks.outbox import Outbox
+from analytics.log.sinks.rows import stored_ids
 from analytics.partitions import make_partitions
 from analytics.rollups import WRITERS_LOCK
 from analytics.tables import model_versions
@@ -69,9 +71,15 @@ class LogWriter:
     use it.
     """
 
-    def __init__(self, engine: AsyncEngine, hash_keys: Sequence[bytes] = ()) -> None:
-        """`hash_keys`: the keys of LOG_HASH_KEY, newest first; without, PostgreSQL keeps one."""
+    def __init__(
+        self, engine: AsyncEngine, hash_keys: Sequence[bytes] = (), outbox: Outbox | None = None
+    ) -> None:
+        """`hash_keys`: the keys of LOG_HASH_KEY, newest first; without, PostgreSQL keeps one.
+
+        `outbox` gets the ids of the predictions that were not stored before, if there are sinks.
+        """
         self._engine = engine
+        self._outbox = outbox
         self._keys = DimensionKeys(engine, hash_keys)
 
     async def write(
@@ -92,7 +100,10 @@ class LogWriter:
             await self._keys.resolve_pairs(predictions, comparisons)
             async with timed("copy"), self._engine.begin() as connection:
                 await self._keys.confirm(connection)
-                return await store(connection, self._keys, predictions, comparisons, failures)
+                new = await store(connection, self._keys, predictions, comparisons, failures)
+                if new and self._outbox is not None:
+                    await self._outbox.append(*await stored_ids(connection, predictions))
+                return new
 
     async def check(self) -> None:
         """Store a prediction without fault, and roll it back.

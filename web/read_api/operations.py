@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import anyio.to_thread
@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from core import metrics
 from core.rate_limits import LimitName
 from core.request_context import context_of
-from core.types import RunnerDescription, Version
+from core.types import RunnerDescription, SinkName, Version
 from web.rate_limiter import RateLimiter
 from web.read_api.app import redirect_without_slash
 from web.schemas.operations import (
@@ -26,6 +26,7 @@ from web.schemas.operations import (
     RunnerHealth,
     ServedModel,
     ServedModels,
+    SinkStats,
 )
 
 
@@ -55,6 +56,7 @@ class Probes(Protocol):
     def live_policy(self) -> WatchedPolicy: ...
 
     limiter: RateLimiter
+    sinks: tuple[SinkName, ...]
 
     @property
     def log_writable(self) -> bool: ...
@@ -106,7 +108,7 @@ def operations_router(
     @router.get("/log/stats")
     async def log_stats() -> LogStats:
         """Predictions recorded and stored since the start, and bytes that wait on disk."""
-        return await anyio.to_thread.run_sync(_log_stats)
+        return await anyio.to_thread.run_sync(_log_stats, probes().sinks)
 
     @router.get("/rate-limit/status")
     async def rate_limit_status(request: Request, limit: LimitName = "predict") -> RateLimitStatus:
@@ -140,7 +142,7 @@ def operations_router(
     return router
 
 
-def _log_stats() -> LogStats:
+def _log_stats(sinks: Sequence[SinkName]) -> LogStats:
     *counts, oldest_seconds = metrics.totals(
         *(
             f"prediction_log_{name}"
@@ -162,7 +164,31 @@ def _log_stats() -> LogStats:
         rejected_bytes=rejected_bytes,
         max_bytes=max_bytes,
         oldest_seconds=oldest_seconds,
+        sinks=_sink_stats(sinks),
     )
+
+
+def _sink_stats(sinks: Sequence[SinkName]) -> dict[SinkName, SinkStats]:
+    names = (
+        "delivered_total",
+        "lost_total",
+        "gone_total",
+        "waiting_predictions",
+        "overdue_seconds",
+    )
+    delivered, lost, gone, waiting, overdue = metrics.by_label(
+        "sink", *(f"prediction_log_sink_{name}" for name in names)
+    )
+    return {
+        sink: SinkStats(
+            delivered=int(delivered.get(sink, 0)),
+            waiting=int(waiting.get(sink, 0)),
+            overdue_seconds=overdue.get(sink, 0.0),
+            lost=int(lost.get(sink, 0)),
+            gone=int(gone.get(sink, 0)),
+        )
+        for sink in sinks
+    }
 
 
 async def health_report(probes: Probes) -> Health:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from core.types import Sentiment, Version
+from core.types import Sentiment, SinkName, Version
 
 
 class RunnerHealth(BaseModel):
@@ -65,6 +65,16 @@ class CacheStats(BaseModel):
     cache_size: int | None = Field(description="cached answers; null while Redis is down")
 
 
+class SinkStats(BaseModel):
+    delivered: int = Field(description="predictions that it has taken since the start")
+    waiting: int = Field(description="stored predictions that it does not have yet")
+    overdue_seconds: float = Field(description="time since it should have taken the oldest of them")
+    lost: int = Field(
+        description="predictions that it never gets: too many waited for it, or it refused them"
+    )
+    gone: int = Field(description="predictions that were erased, or expired, before their turn")
+
+
 class LogStats(BaseModel):
     recorded: int = Field(
         description="predictions on local disk, of all workers since the start; never fewer than "
@@ -82,6 +92,9 @@ class LogStats(BaseModel):
     rejected_bytes: int = Field(description="bytes of the lines that are set aside")
     max_bytes: int = Field(description="the most bytes that may wait or be set aside")
     oldest_seconds: float = Field(description="age of the oldest bytes that wait")
+    sinks: dict[SinkName, SinkStats] = Field(
+        description="the sinks that stored predictions are handed on to, by name"
+    )
 
 
 class RateLimitStatus(BaseModel):

@@ -231,7 +231,7 @@ def test_counts_are_printed_as_json(database_url: URL, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "folder": str(tmp_path), "stored": 7, "rejected": 0, "left": 0, "segments_left": 0,
-        "rejected_lines": 0, "reason": None,
+        "rejected_lines": 0, "reason": None, "sinks_left": {}, "other_sinks": [],
     }  # fmt: skip
 
 

@@ -12,9 +12,9 @@ from prometheus_client import REGISTRY
 from core import metrics
 from core.key_ring import KeyRing
 from core.redis import connect
-from core.types import RunnerDescription, Version
+from core.types import RunnerDescription, SinkName, Version
 from tests.serving import free_port
-from tests.unit.fakes import runner_description
+from tests.unit.fakes import counter, runner_description
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
 from web.rate_limiter import RateLimiter
@@ -46,6 +46,7 @@ class FakeProbes:
     redis: bool = True
     log_writable: bool = True
     log_stores_all: bool = True
+    sinks: tuple[SinkName, ...] = field(init=False, default=())
     runners: Mapping[Version, FakeRunner] = field(init=False)
     limiter: RateLimiter = field(init=False)
     live_policy: FakePolicy = field(init=False, default_factory=FakePolicy)
@@ -174,3 +175,19 @@ async def test_the_document_and_its_page_are_served() -> None:
 async def test_parameter_that_a_route_does_not_have_is_refused(path: str, status: int) -> None:
     async with client(FakeProbes()) as caller:
         assert (await caller.get(path)).status_code == status
+
+
+async def test_the_log_shows_what_each_configured_sink_has_and_lacks() -> None:
+    before = counter("prediction_log_sink_lost_total", sink="parquet")
+    metrics.sink_lost.labels("parquet").inc(3)
+    metrics.sink_waiting.labels("parquet").set(12)
+    metrics.sink_overdue.labels("parquet").set(1.5)
+    probes = FakeProbes()
+    probes.sinks = ("parquet",)
+    async with client(probes) as http:
+        sinks = (await http.get("/log/stats")).json()["sinks"]
+    assert sinks.keys() == {"parquet"}
+    told = sinks["parquet"]
+    assert (told["waiting"], told["overdue_seconds"], told["lost"]) == (12, 1.5, before + 3)
+    async with client(FakeProbes()) as http:
+        assert (await http.get("/log/stats")).json()["sinks"] == {}

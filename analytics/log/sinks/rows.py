@@ -1,0 +1,82 @@
+"""Reads what a sink hands on from PostgreSQL: an erased prediction is not there any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from analytics import sql
+from analytics.log.sinks.outbox import Found
+from core.postgres import timed
+from core.types import Prediction
+
+_STORED = sql.load("stored_by_transaction")
+_OUTCOMES = sql.load("transaction_outcomes")
+_ROWS = sql.load("handed_on_predictions")
+_NUMBER = sql.load("transaction_number")
+
+Row = dict[str, Any]
+
+
+class StillOpen(Exception):
+    """A transaction is not over: its server has not noticed that the connection broke."""
+
+
+async def stored_ids(
+    connection: AsyncConnection, predictions: Iterable[Prediction]
+) -> tuple[int, list[UUID]]:
+    """The number of the connection's transaction, and the predictions that it has inserted."""
+    ids = sorted({prediction.id for prediction in predictions})
+    number = int((await connection.execute(_NUMBER)).scalar_one())
+    if not ids:
+        return number, []
+    return number, list(await connection.scalars(_STORED, _ids(ids)))
+
+
+async def committed_ids(connection: AsyncConnection, records: Sequence[Found]) -> list[UUID]:
+    """The ids of those records whose transaction was committed.
+
+    If PostgreSQL does not know any more, as after a restore, only the rows tell.
+
+    Raises:
+        StillOpen: one of them is not over.
+    """
+    numbers = list({found.record.transaction for found in records})
+    rows = await connection.execute(_OUTCOMES, {"numbers": numbers})
+    outcomes = {row.number: row.outcome for row in rows}
+    if "in progress" in outcomes.values():
+        raise StillOpen("a transaction is not over")
+    return [
+        id_
+        for found in records
+        if outcomes[found.record.transaction] != "aborted"
+        for id_ in found.record.ids
+    ]
+
+
+async def read_rows(engine: AsyncEngine, records: Sequence[Found]) -> tuple[list[Row], int]:
+    """The predictions of the records that PostgreSQL has, and how many it has no more.
+
+    Raises:
+        StillOpen: a transaction is not over.
+        DATABASE_FAILURES: PostgreSQL is away.
+    """
+    async with timed("select"), engine.connect() as connection:
+        ids = sorted(set(await committed_ids(connection, records)))
+        if not ids:
+            return [], 0
+        rows = [dict(row) for row in (await connection.execute(_ROWS, _ids(ids))).mappings()]
+    return rows, len(ids) - len(rows)
+
+
+async def count_committed(engine: AsyncEngine, records: Sequence[Found]) -> int:
+    """How many predictions of the records were stored. Raises as `read_rows`."""
+    async with timed("select"), engine.connect() as connection:
+        return len(await committed_ids(connection, records))
+
+
+def _ids(ids: Sequence[UUID]) -> dict[str, Any]:
+    return {"ids": list(ids), "first": ids[0], "last": ids[-1]}

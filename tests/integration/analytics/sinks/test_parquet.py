@@ -1,0 +1,167 @@
+"""Each stored prediction is in one Parquet file, once, whatever happens in between."""
+
+from __future__ import annotations
+
+import resource
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import fsspec
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from analytics.log.sinks.parquet import SCHEMA, ParquetSink
+from core.keyed_hash import text_digest
+from core.types import Comparison
+from core.uuid7 import new_id
+from tests.integration.analytics.sinks.conftest import SinkLog, count, parquet_ids
+from tests.integration.predictions import make_prediction
+from tests.waiting import until
+
+
+async def test_stored_predictions_are_in_the_file_of_their_hour(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    folder = tmp_path / "parquet"
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=300))
+    hour = datetime(2026, 3, 1, 22, 59, 59, tzinfo=UTC)
+    made = [make_prediction(created_at=hour + timedelta(seconds=step)) for step in (0, 1, 3_601)]
+    await log.store(predictions=made)
+    await log.finish(delivery)
+    by_hour = {
+        str(path.parent.relative_to(folder)): parquet_ids(path.parent)
+        for path in folder.rglob("*.parquet")
+    }
+    assert by_hour == {
+        "date=2026-03-01/hour=22": [str(made[0].id)],
+        "date=2026-03-01/hour=23": [str(made[1].id)],
+        "date=2026-03-02/hour=00": [str(made[2].id)],
+    }
+
+
+async def test_a_file_has_the_columns_of_the_log_and_no_text_that_it_does_not_keep(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    delivery = log.delivery(ParquetSink(str(tmp_path / "parquet"), batch_seconds=300))
+    v1 = make_prediction("A film.", endpoint="/predict/ab-compare")
+    v2 = make_prediction("A film.", version="v2", endpoint="/predict/ab-compare")
+    pair = Comparison(new_id(v1.created_at), v1.created_at, v1, v2)
+    await log.store(predictions=[v1, v2], comparisons=[pair])
+    [kept] = await log.store(predictions=[make_prediction("Kept.")], text_storage="full")
+    await log.finish(delivery)
+    table = ds.dataset(tmp_path / "parquet", partitioning=None).to_table()
+    assert table.schema.equals(SCHEMA)
+    rows = {row["id"]: row for row in table.to_pylist()}
+    assert {row["text"] for row in rows.values()} == {None, "Kept."}
+    assert rows[kept]["text"] == "Kept."
+    one = rows[str(v1.id)]
+    assert one["comparison_id"] == rows[str(v2.id)]["comparison_id"] == str(pair.id)
+    assert (one["model_version"], one["engine"], one["sentiment"]) == ("v1", "fake", "positive")
+    assert one["created_at"] == v1.created_at
+    assert len(one["text_hash"]) == 64
+    assert one["text_hash"] != text_digest(v1.text).hex()
+
+
+async def test_replicas_write_to_one_folder_and_never_to_one_file(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    folder = tmp_path / "parquet"
+    other = SinkLog(log.engine, log.writing, tmp_path / "other")
+    # Both outboxes are empty when the deliveries begin, as at the start of new replicas.
+    pairs = [
+        (each, each.delivery(ParquetSink(str(folder), batch_seconds=300))) for each in (log, other)
+    ]
+    ids: list[str] = []
+    for number in (2, 3):
+        for each, delivery in pairs:
+            ids += await each.store(number)
+            await each.finish(delivery)
+    assert sorted(parquet_ids(folder)) == sorted(ids)
+    other.outbox.close()
+
+
+async def test_many_predictions_are_delivered_once_and_counted(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    folder, before = tmp_path / "parquet", count("delivered", "parquet")
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=300))
+    ids = [id_ for number in (1, 250, 99) for id_ in await log.store(number)]
+    await log.finish(delivery)
+    assert sorted(parquet_ids(folder)) == sorted(ids)
+    assert count("delivered", "parquet") - before == 350
+    assert delivery.waiting == 0
+
+
+async def test_a_folder_that_cannot_be_written_gets_what_waited_once_it_can(
+    log: SinkLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "parquet"
+    folder.write_text("a file is in the place of the folder")
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=0))
+    ids = await log.store(3)
+    async with log.delivering(delivery):
+        await until(lambda: "the sink parquet has not taken predictions" in caplog.text)
+        ids += await log.store(2)
+        folder.unlink()
+        await until(lambda: delivery.waiting == 0)
+    assert sorted(parquet_ids(folder)) == sorted(ids)
+
+
+async def test_a_full_disk_leaves_no_half_of_a_file(log: SinkLog, tmp_path: Path) -> None:
+    folder = tmp_path / "parquet"
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=0))
+    ids = await log.store(200)
+    before = count("failures", "parquet", reason="unavailable")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Larger files cannot be written: as on a full disk, a part of the file is.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
+    try:
+        async with log.delivering(delivery):
+            await until(lambda: count("failures", "parquet", reason="unavailable") > before)
+            assert parquet_ids(folder) == []
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            await until(lambda: delivery.waiting == 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(parquet_ids(folder)) == sorted(ids)
+
+
+async def test_past_the_bound_the_batch_that_is_under_way_is_kept(
+    log: SinkLog, tmp_path: Path
+) -> None:
+    """It may be written already: lost and there would be counted twice."""
+    folder, lost = tmp_path / "parquet", count("lost", "parquet")
+    folder.write_text("in the way")
+    delivery = log.delivery(ParquetSink(str(folder), batch_seconds=0), max_predictions=1_000)
+    ids = await log.store(50)
+    async with log.delivering(delivery):
+        await until(lambda: delivery.cursor.batch is not None)
+        for _ in range(3):
+            ids += await log.store(800)
+        await until(lambda: count("lost", "parquet") > lost)
+        folder.unlink()
+        await until(lambda: delivery.waiting == 0)
+    there = parquet_ids(folder)
+    assert len(there) == len(set(there))
+    assert set(ids[:50]) <= set(there) <= set(ids)
+    assert count("lost", "parquet") - lost == len(ids) - len(there)
+
+
+async def test_an_object_store_gets_whole_files(log: SinkLog) -> None:
+    delivery = log.delivery(ParquetSink("memory://bucket/log", batch_seconds=0))
+    ids = await log.store(3)
+    await log.finish(delivery)
+    store = fsspec.filesystem("memory")
+    [file] = store.glob("/bucket/log/date=*/hour=*/*")
+    with store.open(file, "rb") as opened:
+        assert sorted(pq.read_table(opened)["id"].to_pylist()) == sorted(ids)
+    store.rm("/bucket", recursive=True)
+
+
+async def test_a_few_predictions_wait_for_a_larger_file(log: SinkLog, tmp_path: Path) -> None:
+    delivery = log.delivery(ParquetSink(str(tmp_path / "parquet"), batch_seconds=300))
+    async with log.delivering(delivery):
+        await log.store(3)
+        await until(lambda: delivery.waiting == 3)
+        assert parquet_ids(tmp_path / "parquet") == []
