@@ -46,7 +46,7 @@ class FakeProbes:
     redis: bool = True
     log_writable: bool = True
     log_stores_all: bool = True
-    sinks: tuple[SinkName, ...] = ()
+    sinks: tuple[SinkName, ...] = field(init=False, default=())
     runners: Mapping[Version, FakeRunner] = field(init=False)
     limiter: RateLimiter = field(init=False)
     live_policy: FakePolicy = field(init=False, default_factory=FakePolicy)
@@ -182,7 +182,9 @@ async def test_the_log_shows_what_each_configured_sink_has_and_lacks() -> None:
     metrics.sink_lost.labels("parquet").inc(3)
     metrics.sink_waiting.labels("parquet").set(12)
     metrics.sink_overdue.labels("parquet").set(1.5)
-    async with client(FakeProbes(sinks=("parquet",))) as http:
+    probes = FakeProbes()
+    probes.sinks = ("parquet",)
+    async with client(probes) as http:
         sinks = (await http.get("/log/stats")).json()["sinks"]
     assert sinks.keys() == {"parquet"}
     told = sinks["parquet"]
