@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from typer import Option
 
-from core.command_output import JsonOption, emit
+from core.command_output import FAILED, JsonOption, emit
 from loadtest.table import console
 from scripts.running import run_command
 
@@ -43,13 +44,12 @@ def guardrails(
             until = began + seconds * number / len(SCENARIOS)
             found = simulate(scenario, rollouts, seed, partial(progress.advance, task), until)
             low, high = found.interval
-            promise = "" if found.is_kept else "[red]broken[/]"
-            if found.is_kept and (scenario.most_taken_back or scenario.median_minutes):
-                promise = "kept"
+            is_promised = bool(scenario.most_taken_back or scenario.median_minutes)
             table.add_row(
                 scenario.name, f"{found.rollouts:,}", f"{found.taken_back / found.rollouts:.2%}",
                 f"{low:.2%} to {high:.2%}", _minutes(found.median_minutes),
-                _minutes(found.most_minutes_of_90_percent), promise,
+                _minutes(found.most_minutes_of_90_percent),
+                _promise(is_promised=is_promised, is_kept=found.is_kept),
             )  # fmt: skip
             is_kept &= found.is_kept
             document.append(
@@ -63,15 +63,15 @@ def guardrails(
                     "is_promise_kept": found.is_kept,
                 }
             )
-    emit(document, lambda: console.print(table))
-    if not is_kept:
-        raise typer.Exit(1)
+    _end(document, table, is_kept=is_kept)
 
 
 @app.command()
 def drift(
     comparisons: Annotated[int, Option(min=1, help="of each scenario and window")] = 400,
     seed: int = 1,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure how often drift of content is called, with and without any.
 
@@ -86,10 +86,8 @@ def drift(
 
     folder = find_model(get_settings().model_tag("v1")).folder
     described = described_texts(DEFAULT_CACHE, Tokenizer.from_file(str(folder / "tokenizer.json")))
-    table, is_kept = (
-        Table("called drift, of windows of", *map("{:,}".format, WINDOWS), "promise"),
-        True,
-    )
+    table = Table("called drift, of windows of", *map("{:,}".format, WINDOWS), "promise")
+    is_kept, document = True, []
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         for scenario in SCENARIOS:
@@ -108,12 +106,19 @@ def drift(
             ]
             kept = all(one.is_kept for one in found)
             is_promised = scenario.most_called is not None or scenario.seen_from is not None
-            promise = "[red]broken[/]" if not kept else "kept" if is_promised else ""
+            promise = _promise(is_promised=is_promised, is_kept=kept)
             table.add_row(scenario.name, *(f"{one.share:.1%}" for one in found), promise)
             is_kept &= kept
-    console.print(table)
-    if not is_kept:
-        raise typer.Exit(1)
+            shares = [one.share for one in found]
+            document.append(
+                {
+                    "scenario": scenario.name,
+                    "comparisons": comparisons,
+                    "called_share_by_window": dict(zip(WINDOWS, shares, strict=True)),
+                    "is_promise_kept": kept,
+                }
+            )
+    _end(document, table, is_kept=is_kept)
 
 
 @app.command()
@@ -121,12 +126,15 @@ def verdicts(
     runs: Annotated[int, Option(min=1, help="of each scenario")] = 1_000,
     seconds: Annotated[float, Option(min=1, help="at most so long, for all scenarios")] = 3_600.0,
     seed: int = 1,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure how often a verdict of an A/B test is false, and how many labels it needs."""
     from loadtest.simulation.verdicts import scenarios, simulate  # imports SciPy
 
     table = Table("scenario", "runs", "verdicts", "95 %", "median", "80 %", "promise")
-    began, is_kept, all_of_them = time.monotonic(), True, list(scenarios())
+    began, is_kept, document = time.monotonic(), True, []
+    all_of_them = list(scenarios())
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         for number, scenario in enumerate(all_of_them, start=1):
@@ -134,16 +142,35 @@ def verdicts(
             until = began + seconds * number / len(all_of_them)
             found = simulate(scenario, runs, seed, partial(progress.advance, task), until)
             low, high = found.interval
-            promise = "kept" if scenario.most_verdicts is not None else ""
+            is_promised = scenario.most_verdicts is not None
             table.add_row(
                 scenario.name, f"{found.runs:,}", f"{found.verdicts / found.runs:.2%}",
                 f"{low:.2%} to {high:.2%}", _labels(found.within(0.5)), _labels(found.within(0.8)),
-                promise if found.is_kept else "[red]broken[/]",
+                _promise(is_promised=is_promised, is_kept=found.is_kept),
             )  # fmt: skip
             is_kept &= found.is_kept
-    console.print(table)
+            document.append(
+                {
+                    "scenario": scenario.name,
+                    "runs": found.runs,
+                    "verdicts": found.verdicts,
+                    "verdicts_share_95": found.interval,
+                    "median_labels": found.within(0.5),
+                    "labels_of_80_percent": found.within(0.8),
+                    "is_promise_kept": found.is_kept,
+                }
+            )
+    _end(document, table, is_kept=is_kept)
+
+
+def _promise(*, is_promised: bool, is_kept: bool) -> Text:
+    return Text("kept" if is_promised else "") if is_kept else Text("broken", style="red")
+
+
+def _end(document: list[dict[str, Any]], table: Table, *, is_kept: bool) -> None:
+    emit(document, lambda: console.print(table))
     if not is_kept:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _labels(labels: float) -> str:

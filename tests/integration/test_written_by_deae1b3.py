@@ -161,6 +161,15 @@ def comparable(value: Any) -> Any:
     return [comparable(item) for item in value] if isinstance(value, list) else value
 
 
+def as_far_as_known(value: Any, expected: Any) -> Any:
+    """`value` without the fields that came after deae1b3."""
+    if isinstance(value, dict):
+        return {key: as_far_as_known(value[key], item) for key, item in expected.items()}
+    if isinstance(value, list) and len(value) == len(expected):
+        return [as_far_as_known(*pair) for pair in zip(value, expected, strict=True)]
+    return value
+
+
 def rows(url: URL, query: str) -> list[Any]:
     return [json.loads(found["row"]) for found in fetch(url, query)]
 
@@ -278,7 +287,8 @@ async def test_analytics_reply_with_the_same_numbers(old: AsyncEngine) -> None:
         assert [row["p50_ms"], row["p95_ms"], row["p99_ms"]] == pytest.approx(percentiles, rel=0.01)
     expected = EXPECTED["analytics"]
     for name, reply in replies.items():
-        assert rounded(comparable(reply)) == rounded(comparable(expected[name])), name
+        known = comparable(expected[name])
+        assert rounded(as_far_as_known(comparable(reply), known)) == rounded(known), name
     # Counted by hand.
     assert replies["summary"]["total_predictions"] == 2 * (10 + 6 + 17 + 2 * 8) + 1
     assert replies["summary"]["failures"] == 2 * (3 + 20)

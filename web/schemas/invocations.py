@@ -40,7 +40,7 @@ class SplitFrame(BaseModel):
         min_length=1, description="names, or numbers where the columns have none"
     )
     data: list[list[JsonValue]]
-    index: list[JsonValue] | None = Field(None, description="is not read")
+    index: JsonValue = Field(None, description="is not read")
 
 
 class InvocationParameters(BaseModel):

@@ -69,9 +69,8 @@ def test_every_problem_is_a_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "s3cret" not in done.stdout + done.stderr
-    *lines, last = done.stdout.splitlines()
-    assert last.endswith(" problems")
-    told = {line[:16].strip(): line[17:] for line in lines}
+    assert done.stderr.endswith(" problems\n")
+    told = {line[:16].strip(): line[17:] for line in done.stdout.splitlines()}
     assert told["model v1"].startswith("sentiment-distilbert-v1:none is not in the BentoML model")
     assert told["model v2"].startswith("other:latest is not in the BentoML model store")
     assert told["settings"] == "ok"

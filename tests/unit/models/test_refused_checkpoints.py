@@ -36,7 +36,7 @@ def test_checkpoint_that_cannot_be_served_is_refused_in_one_line(
     )
     assert done.exit_code == 1, done.output
     # The progress bar leaves an empty line where the output is no terminal.
-    [line] = [line for line in done.stdout.split("\n") if line]
+    [line] = [line for line in done.stderr.split("\n") if line]
     assert line.startswith(f"{folder} cannot be imported: ")
     assert says in line
     assert "Traceback" not in done.output

@@ -61,7 +61,7 @@ def take(source: str | Path, *, fails: bool = False) -> str:
         models.app, ["import", str(source), "--as", "v2", "--engines", "reference"]
     )
     assert (done.exit_code != 0) is fails, done.output
-    lines = done.stdout.rstrip("\n").split("\n")
+    lines = (done.stderr if fails else done.stdout).rstrip("\n").split("\n")
     if fails:
         assert [line for line in lines[:-1] if line] == []
         assert bentoml.models.list() == []

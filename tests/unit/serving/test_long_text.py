@@ -25,7 +25,7 @@ async def test_request_without_a_mode_truncates(setup: Setup) -> None:
 async def test_mode_reaches_the_runner_on_every_path(setup: Setup, long_text: LongText) -> None:
     await setup.path.predict(["one"], "v1", "/predict", long_text)
     await setup.path.predict(["two"], "v1", "/predict/batch", long_text)
-    await setup.path.compare("four", long_text)
+    await setup.path.compare("four", long_text=long_text)
     assert {*setup.v1.modes, *setup.v2.modes} == {long_text}
 
 
