@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.ab.report import AbTest, ab_test
-from analytics.feedback.store import FeedbackStore
+from analytics.feedback.store import FeedbackStore, store_labels
 from analytics.log.records import TextStorage
 from analytics.reader import Reader
 from core.keyed_hash import COMPARISON_SALT, subject_digest
@@ -117,6 +117,13 @@ async def give(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) ->
     store = FeedbackStore(engine, NO_SPOOL)
     for prediction_id, label in labels:
         await store.add(prediction_id, label)
+
+
+async def give_at_once(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) -> None:
+    """Store labels of different predictions in one batch, as an import does."""
+    now = datetime.now(UTC)
+    async with engine.begin() as connection:
+        await store_labels(connection, [(*label, now) for label in labels])
 
 
 async def reply(

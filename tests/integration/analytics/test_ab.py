@@ -34,6 +34,7 @@ from tests.integration.analytics.ab_history import (
     History,
     experiment,
     give,
+    give_at_once,
     reply,
     scores,
 )
@@ -244,7 +245,7 @@ async def test_known_difference_is_found(
         made.comparisons.append(Comparison(new_id(at), at, *pair))
         labels.append((pair[0].id, "positive"))
     await made.write(engine)
-    await give(engine, labels)
+    await give_at_once(engine, labels)
     test = await reply(engine)
     assert test.randomised is not None
     assert test.paired is not None

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from analytics.ab.over_time import MAX_POINTS, AbOverTime, ab_over_time
 from analytics.reader import Reader
 from core.types import SENTIMENTS
-from tests.integration.analytics.ab_history import END, START, History, give, reply
+from tests.integration.analytics.ab_history import END, START, History, give_at_once, reply
 
 
 async def test_last_point_equals_the_test_and_the_interval_narrows(engine: AsyncEngine) -> None:
@@ -22,7 +22,8 @@ async def test_last_point_equals_the_test_and_the_interval_narrows(engine: Async
     await made.write(engine)
     predictions = [pair.v1.id for pair in made.comparisons]
     predictions += [prediction.id for prediction in made.predictions]
-    await give(engine, [(id_, made.numbers.choice(SENTIMENTS)) for id_ in predictions])
+    labels = {id_: made.numbers.choice(SENTIMENTS) for id_ in predictions}
+    await give_at_once(engine, list(labels.items()))
     until = END + timedelta(hours=1)
     test, over = await reply(engine), await ab_over_time(Reader(engine), until)
     for now, points in ((test.paired, over.paired), (test.randomised, over.randomised)):
@@ -54,7 +55,7 @@ async def test_longer_test_has_longer_buckets(engine: AsyncEngine) -> None:
     for day in range(30):
         made.compare(f"text {day}", START - timedelta(days=day))
     await made.write(engine)
-    await give(engine, [(pair.v1.id, "positive") for pair in made.comparisons])
+    await give_at_once(engine, [(pair.v1.id, "positive") for pair in made.comparisons])
     points = (await ab_over_time(Reader(engine), END + timedelta(hours=1))).paired
     assert len(points) == 30
     assert {point.time.hour for point in points} == {0}

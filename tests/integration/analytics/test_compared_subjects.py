@@ -15,7 +15,6 @@ from analytics.ab.over_time import ab_over_time
 from analytics.ab.paired import PairedComparison
 from analytics.ab.randomised import RandomisedComparison
 from analytics.feedback.labels import labels_by_version
-from analytics.feedback.store import store_labels
 from analytics.hash_keys import HashKeys, add_key
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.privacy.erase import Actor, erase
@@ -25,7 +24,7 @@ from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
 from core.types import SENTIMENTS, Sentiment, Version
-from tests.integration.analytics.ab_history import END, START, History, give, reply
+from tests.integration.analytics.ab_history import END, START, History, give, give_at_once, reply
 from tests.integration.logs import spooled_log
 from tests.integration.predictions import PredictionWriter
 
@@ -40,13 +39,6 @@ async def paired_of(engine: AsyncEngine, until: datetime = END) -> PairedCompari
     return paired
 
 
-async def label(engine: AsyncEngine, labels: Sequence[tuple[UUID, Sentiment]]) -> None:
-    """Store labels in one batch."""
-    now = datetime.now(UTC)
-    async with engine.begin() as connection:
-        await store_labels(connection, [(*given, now) for given in labels])
-
-
 async def test_one_subject_counts_once_however_many_texts_it_sends(engine: AsyncEngine) -> None:
     made = History(seed=1)
     alike = [made.compare(f"ana's {number}", subject="ana") for number in range(20)]
@@ -57,10 +49,10 @@ async def test_one_subject_counts_once_however_many_texts_it_sends(engine: Async
     paired = await paired_of(engine)
     assert (paired.pairs, paired.labelled, paired.labelled_repeats) == (23, 0, 0)
     # Most of them in one batch, as the program that makes a history stores them.
-    await label(engine, [(pair.v1.id, "neutral") for pair in alike[2:]])
+    await give_at_once(engine, [(pair.v1.id, "neutral") for pair in alike[2:]])
     await give(engine, [(pair.v2.id, "positive") for pair in alike[:2]])
     others = [pair for pair in made.comparisons if pair not in alike]
-    await label(engine, [(pair.v1.id, "positive") for pair in others])
+    await give_at_once(engine, [(pair.v1.id, "positive") for pair in others])
     paired = await paired_of(engine)
     assert (paired.pairs, paired.labelled, paired.labelled_repeats) == (23, 4, 19)
 
@@ -102,7 +94,7 @@ async def test_label_of_a_comparison_counts_for_both_versions(engine: AsyncEngin
     pairs = [made.compare(f"text {number}") for number in range(12)]
     await made.write(engine)
     given = [(pair.v1, pair.v2)[number % 2].id for number, pair in enumerate(pairs)]
-    await label(engine, [(prediction_id, "positive") for prediction_id in given])
+    await give_at_once(engine, [(prediction_id, "positive") for prediction_id in given])
     # From the rollups, and from the rows where a range begins within a minute.
     for since in (START, START + timedelta(microseconds=1)):
         found = await labels_by_version(Reader(engine), Scope(TimeRange(since, END)))
@@ -152,7 +144,7 @@ async def test_retention_shorter_than_a_test_changes_no_verdict(engine: AsyncEng
             if retained:
                 dropped = await retain(engine, today.date(), retained)
                 assert dropped == ([today.date() - 2 * DAY] if day > 1 else [])
-            await label(engine, labels)
+            await give_at_once(engine, labels)
             if day < 2:
                 continue
             until = today + DAY
@@ -177,7 +169,7 @@ async def test_retention_shorter_than_a_test_changes_no_verdict(engine: AsyncEng
 
 
 async def test_sums_of_an_ended_test_are_dropped(engine: AsyncEngine) -> None:
-    await label(engine, await day_of_test(engine, 0))
+    await give_at_once(engine, await day_of_test(engine, 0))
     later = START + 9 * DAY
     # Another test goes on; a service that runs makes each day's partition.
     await PartitionMaintenance(engine, retention_days=0).run((later - DAY).date())
@@ -229,7 +221,7 @@ async def test_subject_of_a_comparison_comes_through_the_spool(
         for pair in pairs:
             await log.log.record([pair.v1, pair.v2], pair)
         await log.ship(engine)
-    await label(engine, [(pair.v1.id, "positive") for pair in pairs])
+    await give_at_once(engine, [(pair.v1.id, "positive") for pair in pairs])
     paired = await paired_of(engine, datetime.now(UTC) + timedelta(minutes=2))
     assert (paired.pairs, paired.labelled, paired.labelled_repeats) == (2, 1, 1)
 
@@ -244,7 +236,7 @@ async def test_subject_counts_once_after_another_key_and_is_stored_keyed(
         await add_key(connection)
     made.compare("two", subject="ana")
     await made.write(engine)
-    await give(engine, [(pair.v1.id, "positive") for pair in made.comparisons])
+    await give_at_once(engine, [(pair.v1.id, "positive") for pair in made.comparisons])
     paired = await paired_of(engine)
     assert (paired.pairs, paired.labelled, paired.labelled_repeats) == (2, 1, 1)
     plain = {prediction.subject_key for prediction in made.predictions}

@@ -22,6 +22,7 @@ from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
 from core.types import PREDICT_ENDPOINTS, SENTIMENTS, VERSIONS, Prediction, Sentiment, Version
+from tests.integration.analytics.ab_history import give_at_once
 from tests.integration.predictions import PredictionWriter, make_prediction
 
 START = datetime(2026, 3, 1, 22, tzinfo=UTC)
@@ -140,7 +141,6 @@ async def test_accuracy_is_estimated_for_predictions_without_labels(engine: Asyn
             truth[prediction.id] = "positive" if right else "negative"
     await PredictionWriter(engine).write(made["v1"] + made["v2"])
     # Labels cover all confidences, so half of the reference is of the harder kind.
-    store = FeedbackStore(engine, NO_SPOOL)
     easy = [p for p in made["v1"] if p.created_at < middle]
     hard = [
         make_prediction(
@@ -153,8 +153,7 @@ async def test_accuracy_is_estimated_for_predictions_without_labels(engine: Asyn
     for p in hard:
         right = numbers.random() < p.confidence
         truth[p.id] = "positive" if right else "negative"
-    for p in [*easy[:400], *hard]:
-        await store.add(p.id, truth[p.id])
+    await give_at_once(engine, [(p.id, truth[p.id]) for p in [*easy[:400], *hard]])
 
     window = TimeRange(middle, middle + timedelta(hours=1))
     before = TimeRange(middle - timedelta(hours=1), middle)
