@@ -43,7 +43,9 @@ def locked(
         make_api_key("ana", ["predict", "analytics"]), make_api_key("shop", ["predict"]),
     )  # fmt: skip
     api_keys = f"{entry.entry()},{other_entry.entry()}"
-    with serve_own("locked", API_KEYS=api_keys, TEXT_STORAGE="full") as bento:
+    # A test asks every twentieth of a second until predictions can be drawn.
+    settings = {"TEXT_STORAGE": "full", "RATE_LIMIT_ANALYTICS": "10000/minute"}
+    with serve_own("locked", API_KEYS=api_keys, **settings) as bento:
         yield bento, key, other
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -23,7 +23,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def queue(locked: tuple[ServedBento, str, str]) -> Callable[[], dict[str, Any]]:
+def queue(locked: tuple[ServedBento, str, str]) -> Iterator[Callable[[], dict[str, Any]]]:
     """Asks for the counts of a queue that has `TEXTS`."""
     bento, key, _ = locked
     client = httpx.Client(base_url=bento.url, headers={"authorization": f"Bearer {key}"})
@@ -38,7 +38,8 @@ def queue(locked: tuple[ServedBento, str, str]) -> Callable[[], dict[str, Any]]:
         assert client.post("/predict", json={"text": text}).status_code == 200
     # Predictions are drawn when they are five seconds old.
     wait_until(lambda: ask(limit=50)["waiting"] >= len(TEXTS), 60)
-    return ask
+    yield ask
+    client.close()
 
 
 def open_labels(open_page: Callable[..., Page], bento: ServedBento, key: str, **how: Any) -> Page:
