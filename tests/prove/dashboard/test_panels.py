@@ -17,8 +17,10 @@ def test_ab_panel_shows_verdict_and_tables(page: Page) -> None:
     expect(panel).to_contain_text("The same texts to both")
     expect(panel).to_contain_text("Subjects split between the versions")
     expect(panel.locator(".next").first).to_contain_text(re.compile("^Next: "))
-    labels = panel.locator(".labels").all_inner_texts()
-    assert [text.partition(";")[0] for text in labels] == ["0 labels", "30 labels"]
+    split, same = panel.locator(".labels").all_inner_texts()
+    assert split.startswith("0 labels;")
+    # Another test may have labelled one.
+    assert re.match("3[01] labels;", same)
     expect(panel.locator(".verdict").first).to_contain_text(re.compile("right|labels"))
     expect(panel.get_by_role("region", name="Who was right, table")).to_contain_text("v2 wrong")
     assert panel.locator("[data-interval=paired] canvas").count() == 1
