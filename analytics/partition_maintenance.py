@@ -17,7 +17,7 @@ from analytics.partitions import (
     partition_days,
     remove_texts,
 )
-from analytics.rollups import WRITERS_LOCK
+from analytics.rollups import DROP_PARTITIONS, WRITERS_LOCK
 from core.admin_log import admin_actions
 from core.background import Background
 from core.postgres import DATABASE_FAILURES, describe_failure, is_missing_right
@@ -105,6 +105,7 @@ class PartitionMaintenance(Background):
     async def _drop(self, day: date) -> bool:
         # Each day has a transaction of its own, so that a writer waits for one day at most.
         async with self._engine.begin() as connection:
+            await connection.execute(DROP_PARTITIONS)
             await connection.execute(WRITERS_LOCK)
             return await drop_day(connection, day)
 

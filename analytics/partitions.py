@@ -222,7 +222,8 @@ def gaps(needed: range, covered: Sequence[range]) -> Iterator[range]:
 async def drop_day(connection: AsyncConnection, day: date) -> bool:
     """Drop a day's partition and its rows in other tables; False if there is no partition.
 
-    The caller holds the writers' lock. Detaching locks all predictions for a moment.
+    The caller holds `DROP_PARTITIONS` and the writers' lock. Detaching locks all predictions for a
+    moment.
     """
     names = [partition.name for partition in await _partitions(connection) if partition.day == day]
     if not names:

@@ -1,4 +1,4 @@
-"""The lock under which rollups change, and the expressions that rollups and rows share."""
+"""The locks under which rollups and partitions change; what rollups and rows compute alike."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from stats.histogram import CONFIDENCE, LATENCY_MS, TEXT_CHARACTERS, TOKEN_COUNT
 # One transaction at a time updates the rollups: two that update the same rows in different orders
 # would deadlock. The number is the ASCII of "rollups_"; no other program on the database uses it.
 WRITERS_LOCK = text("SELECT pg_advisory_xact_lock(x'726F6C6C7570735F'::bigint)")
+# To drop a day is to lock all of `predictions`, `comparisons` and `feedback`. A transaction that
+# reads them and then waits for the writers' lock would keep whoever drops from that, and be kept
+# by it: it takes the first of these locks before both, and whoever drops the second.
+KEEP_PARTITIONS = text("SELECT pg_advisory_xact_lock_shared(x'706172746974696F'::bigint)")
+DROP_PARTITIONS = text("SELECT pg_advisory_xact_lock(x'706172746974696F'::bigint)")
 
 MeasureName = Literal["latency_ms", "confidence", "text_characters", "token_count"]
 BINS: dict[MeasureName, Bins] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import BinaryIO
 
 import orjson
 
+from core.private_files import open_private
 from datafiles.formats import Format
 
 Row = Sequence[str | None]
@@ -20,15 +22,17 @@ _GROUP_ROWS = 8_192
 def write_rows(path: Path, format_: Format, names: Sequence[str], rows: Iterable[Row]) -> int:
     """Write the rows; returns their number. An existing file is replaced once all are written.
 
-    None is an empty field of CSV, and null in the others.
+    Only its owner may read it: the rows may have texts of clients. None is an empty field of CSV,
+    and null in the others.
 
     Raises:
         OSError: the file cannot be written.
     """
     write = {Format.csv: _write_csv, Format.jsonl: _write_json, Format.parquet: _write_parquet}
-    partial = path.with_name(f".{path.name}.partial")
+    # One file per process: two may write the same one.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with open(partial, "wb", opener=open_private) as file:
             written = write[format_](file, names, rows, "\t" if path.suffix == ".tsv" else ",")
         partial.replace(path)
     finally:

@@ -28,28 +28,36 @@ def read_labels(source: Input, now: datetime) -> tuple[list[GivenLabel], list[Re
     """
     labels: list[GivenLabel] = []
     refused: list[Refused] = []
-    for chunk, rows in _chunks(source):
+    chunks, members = _open(source)
+    for chunk in chunks:
         refused += [Refused(fault.line, fault.reason) for fault in chunk.rejected]
-        for line, label, row in zip(chunk.lines, chunk.texts, rows, strict=True):
+        for line, label, row in zip(chunk.lines, chunk.texts, _rows(chunk), strict=True):
             try:
-                labels.append(_given(line, _LABELS[label], row, now))
+                labels.append(_given(line, _LABELS[label], members(row), now))
             except UnusableRow as error:
                 refused.append(Refused(line, str(error)))
     return labels, refused
 
 
-def _chunks(source: Input) -> Iterator[tuple[Chunk, Iterator[Row]]]:
-    """The chunks with their rows; the text of a chunk is the label."""
+def _open(source: Input) -> tuple[Iterator[Chunk], Callable[[Any], Row]]:
+    """The chunks, whose texts are the labels, and what reads the members of a row of them."""
     if source.format is Format.jsonl:
         found = open_source(source, "label", None, check=_label, as_lines=True)
-        for chunk in found.chunks(Position(), None):
-            yield chunk, (orjson.loads(row) for row in _columns(chunk))
-        return
+        return found.chunks(Position(), None), _json_members
     optional = [name for name in _OPTIONAL if _has_column(source, name)]
     if not {"prediction_id", "text"} & set(optional):
         raise InvalidInput("it has no column prediction_id, and no column text")
-    for chunk in open_source(source, "label", optional, check=_label).chunks(Position(), None):
-        yield chunk, (dict(zip(optional, row, strict=True)) for row in _columns(chunk))
+    found = open_source(source, "label", optional, check=_label)
+    return found.chunks(Position(), None), lambda row: dict(zip(optional, row, strict=True))
+
+
+def _json_members(line: bytes) -> Row:
+    try:
+        members: Row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        # The source has decoded no member but the label: 1e999 is JSON, and too large a number.
+        raise UnusableRow(f"invalid JSON: {error}") from None
+    return members
 
 
 def _has_column(source: Input, name: str) -> bool:
@@ -85,7 +93,7 @@ def _given(line: int, label: Sentiment, row: Row, now: datetime) -> GivenLabel:
 def _parsed(name: str, parse: Callable[[str], Any], value: str) -> Any:
     try:
         return parse(value.strip())
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UnusableRow(f"{name}: {value[:100]} is none") from None
 
 
@@ -96,7 +104,7 @@ def _time(value: str) -> datetime:
     return time.astimezone(UTC)
 
 
-def _columns(chunk: Chunk) -> Iterator[Any]:
+def _rows(chunk: Chunk) -> Iterator[Any]:
     """The rows: of text files as they were read, of Parquet as tuples."""
     columns: Any = chunk.columns
     if isinstance(columns, list):

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics import sql
 from analytics.log.segments import begun_at, segments
-from analytics.rollups import WRITERS_LOCK
+from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import predictions
 from core.errors import DatabaseUnavailable, PredictionNotFound
 from core.postgres import reading
@@ -62,6 +62,7 @@ class FeedbackStore:
 
     async def _add_if_known(self, prediction_id: UUID, label: Sentiment) -> bool:
         async with reading(self._engine) as connection, connection.begin():
+            await connection.execute(KEEP_PARTITIONS)
             known = select(predictions.c.id).where(predictions.c.id == prediction_id)
             if (await connection.execute(known)).first() is None:
                 return False

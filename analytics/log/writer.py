@@ -18,7 +18,7 @@ from analytics.log.records import ComparisonRecord
 from analytics.log.sinks.outbox import Outbox
 from analytics.log.sinks.rows import stored_ids
 from analytics.partitions import make_partitions
-from analytics.rollups import WRITERS_LOCK
+from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import model_versions
 from core.postgres import timed
 from core.types import SENTIMENTS, Failure, ModelVersion, Prediction
@@ -153,6 +153,7 @@ async def store(
     # Two tries of a repeated request have the same ids; the first counts.
     by_id = {prediction.id: prediction for prediction in reversed(predictions)}
     rows = [_prediction_row(prediction, keys) for prediction in by_id.values()]
+    await connection.execute(KEEP_PARTITIONS)
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
     await connection.execute(WRITERS_LOCK)
     # Under the lock: an erasure that has it sees what is stored, and its tombstones are seen here.

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from analytics.erasures import bury
 from analytics.hash_keys import HashKeys
 from analytics.privacy.selection import Selection, Selector, identify, in_parts, select_data
-from analytics.rollups import WRITERS_LOCK
+from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import (
     assignments,
     compared_subjects,
@@ -102,6 +102,7 @@ async def erase(
     await hashes.refresh(engine)
     at = datetime.now(UTC)
     async with engine.begin() as connection:
+        await connection.execute(KEEP_PARTITIONS)
         identified = await identify(connection, selector, salts)
         # What is stored before this lock is found below; what comes later sees the tombstones.
         await connection.execute(WRITERS_LOCK)

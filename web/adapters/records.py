@@ -17,6 +17,8 @@ TEXT_COLUMN = "text"
 
 
 def column_of(names: Sequence[str | int]) -> int:
+    if names.count(TEXT_COLUMN) > 1:
+        raise invalid_field("columns", f"more than one is named {TEXT_COLUMN!r}")
     if TEXT_COLUMN in names:
         return names.index(TEXT_COLUMN)
     if len(names) == 1:

@@ -115,6 +115,22 @@ async def test_bad_rows_are_refused_with_reasons_and_the_others_are_stored(
     assert [row[2] for row in await exported(engine)] == ["2026-03-02T12:00:00+00:00"] * 2
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_time_outside_of_all_years_is_refused_with_its_row(tmp_path: Path, at: str) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text(f"text,label,labelled_at\nA joy.,positive,{at}\nA joy.,positive,\n")
+    labels, [refused] = read_labels(Input(file, Format.csv), NOW)
+    assert (len(labels), refused) == (1, (2, f"labelled_at: {at} is none"))
+
+
+def test_number_too_large_for_this_machine_is_refused_with_its_row(tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    file.write_text('{"label":"positive","text":1e999}\n{"label":"positive","text":"A joy."}\n')
+    labels, [refused] = read_labels(Input(file, Format.jsonl), NOW)
+    assert [given.text for given in labels] == ["A joy."]
+    assert (refused.line, refused.reason.startswith("invalid JSON: number is inf")) == (1, True)
+
+
 def test_file_without_ids_and_texts_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("label\npositive\n")

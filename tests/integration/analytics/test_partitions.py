@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics.feedback.store import FeedbackStore
+from analytics.hash_keys import HashKeys
 from analytics.partition_maintenance import DAYS_AHEAD, PartitionMaintenance
 from analytics.partitions import gaps, make_partitions, partition_days
+from analytics.privacy.erase import Actor, erase
+from analytics.privacy.selection import Selector
 from analytics.review.draw import ReviewDraws
 from analytics.time_range import TimeRange
 from core.types import Assignment, Comparison, Experiment, Failure, ModelVersion, Prediction, Split
@@ -175,6 +179,44 @@ async def test_concurrent_maintenance_drops_each_day_once(engine: AsyncEngine) -
     days_dropped = [day for result in dropped if result for day in result]
     assert sorted(days_dropped) == [TODAY - timedelta(days=n) for n in range(7, 3, -1)]
     assert (await counts(engine))["predictions"] == 2
+
+
+async def until_waiting(connection: AsyncConnection, number: int) -> None:
+    """Return once so many transactions wait for locks in this database."""
+    statement = text(
+        "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND database = "
+        "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    async with asyncio.timeout(10):
+        while (await connection.scalar(statement) or 0) < number:
+            await connection.execute(text("SELECT pg_sleep(0.01)"))
+
+
+async def test_day_is_dropped_while_all_who_write_wait(engine: AsyncEngine) -> None:
+    old, labelled, erased = (
+        make_prediction(f"{days}", created_at=MIDNIGHT - timedelta(days=days)) for days in (9, 1, 0)
+    )
+    await serve_before(engine)
+    await write(engine, [old, labelled, erased])
+    selector, actor = Selector("prediction", str(erased.id)), Actor("a", "test", "asked for")
+    tasks: list[asyncio.Future[Any]] = []
+    async with engine.connect() as holder, asyncio.timeout(20):
+        # Whoever drops has the writers' lock then, and waits here.
+        await holder.execute(text("LOCK TABLE review_draws IN SHARE MODE"))
+        maintenance = PartitionMaintenance(engine, retention_days=3)
+        tasks.append(asyncio.create_task(maintenance.run(TODAY)))
+        await until_waiting(holder, 1)
+        others = (
+            FeedbackStore(engine, NO_SPOOL).add(labelled.id, "positive"),
+            write(engine, [make_prediction("later", created_at=MIDNIGHT)]),
+            erase(engine, HashKeys(), selector, [], actor),
+        )
+        tasks += map(asyncio.ensure_future, others)
+        await until_waiting(holder, len(tasks))
+        await holder.rollback()
+        assert (await asyncio.gather(*tasks))[0] == [old.created_at.date()]
+    found = await counts(engine)
+    assert (found["predictions"], found["feedback"]) == (2, 1)
 
 
 async def test_a_late_prediction_of_a_dropped_day_stays_until_the_next_run(

@@ -1,0 +1,47 @@
+"""Files of rows are written whole or not at all, and for their owner alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.private_files import FILE_MODE
+from datafiles.formats import Format
+from datafiles.row_writer import write_rows
+
+
+@pytest.mark.parametrize("format_", list(Format))
+def test_file_of_rows_is_for_its_owner_alone(tmp_path: Path, format_: Format) -> None:
+    file = tmp_path / "rows"
+    file.write_text("readable by all")
+    file.chmod(0o644)
+    write_rows(file, format_, ["text"], [["a text of a client"]])
+    assert file.stat().st_mode & 0o777 == FILE_MODE
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    (tmp_path / f".rows.csv.{os.getpid()}.partial").symlink_to(victim)
+    with pytest.raises(OSError, match=r"rows\.csv"):
+        write_rows(tmp_path / "rows.csv", Format.csv, ["text"], [["a text"]])
+    assert victim.read_text() == "kept"
+
+
+def test_two_processes_that_write_a_file_disturb_no_rows(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+
+    def rows() -> Iterator[list[str]]:
+        yield ["mine"]
+        child = os.fork()
+        if not child:
+            os._exit(write_rows(file, Format.csv, ["text"], [["another's"]]) - 1)
+        assert os.waitpid(child, 0)[1] == 0
+        yield ["mine too"]
+
+    assert write_rows(file, Format.csv, ["text"], rows()) == 2
+    assert file.read_text().split("\n") == ["text", "mine", "mine too", ""]
