@@ -30,7 +30,7 @@ def site(unlimited: ServedBento) -> ServedBento:
                         "label": "positive" if number % 3 else "negative",
                     },
                 )
-                assert answer.status_code == 202
+                assert answer.status_code == 202, answer.text
     return unlimited
 
 

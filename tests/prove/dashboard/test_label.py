@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.prove.dashboard.pages import AXE, SHOWN_MS, WIDTHS, Seen, shown
 from tests.serving import ServedBento
@@ -85,11 +85,27 @@ def test_texts_are_labelled_skipped_and_labelled_again_by_keys(
     page.reload()
     expect(page.locator("#status")).to_contain_text("waiting", timeout=SHOWN_MS)
     assert text.inner_text() not in (first, second)
+    third = text.inner_text()
     # Buttons do what keys do, and Tab reaches them.
     page.get_by_role("button", name="skip").focus()
     page.keyboard.press("Enter")
     expect(told).to_have_text("Skipped.")
     expect(page.locator(":focus")).to_have_text("S skip")
+    # What was skipped is asked for beside the others, so that it hides none of them.
+    assert [url for url in seen.requests if "limit=51" in url]
+    # While an answer is on its way, "undo" does nothing, and forgets nothing.
+    held = list[Route]()
+    page.route("**/feedback", held.append)
+    page.keyboard.press("1")
+    page.keyboard.press("u")
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    expect(page.locator("#item")).to_contain_text("Nothing waits")
+    page.keyboard.press("u")
+    expect(told).to_contain_text("you said negative")
+    page.keyboard.press("u")
+    expect(text).to_have_text(third)
     assert page.title() == "Label"
     assert not [url for url in seen.requests if key in url or other in url]
     assert {url.partition("/dashboard")[0].partition("/analytics")[0] for url in seen.requests} <= {

@@ -9,7 +9,8 @@ import * as theme from "./theme.js";
 
 const LABELS = { 1: "negative", 2: "neutral", 3: "positive" };
 const SKIP = "s", UNDO = "u";
-const AT_A_TIME = 50;
+// The service gives at most so many. What was skipped here is asked for too, and not shown.
+const AT_A_TIME = 50, AT_MOST = 200;
 const SHOWN_IDS = 20;
 const SKIPPED = "sentiment.skipped";
 const MOST_SKIPPED = 500;
@@ -29,8 +30,9 @@ const skipped = () => JSON.parse(sessionStorage.getItem(SKIPPED) ?? "[]");
 
 async function load() {
   await attempt(async () => {
-    const queue = await get("analytics/review-queue", { ...state.span(current), version: current.version, limit: AT_A_TIME });
     const seen = new Set(skipped());
+    const limit = Math.min(AT_A_TIME + seen.size, AT_MOST);
+    const queue = await get("analytics/review-queue", { ...state.span(current), version: current.version, limit });
     items = queue.items.filter((one) => !seen.has(one.prediction_id));
     waiting = queue.waiting - (queue.items.length - items.length);
     if (queue.note && queue.items.length) return showIds(queue);
@@ -109,8 +111,9 @@ function next(isDone) {
 
 // The text before is shown again: another label replaces the one that it has.
 function undo() {
+  if (busy) return;
   const last = past.pop();
-  if (!last || busy) return;
+  if (!last) return;
   sessionStorage.setItem(SKIPPED, JSON.stringify(skipped().filter((id) => id !== last.item.prediction_id)));
   items = [last.item, ...items];
   if (!last.item.label) waiting += 1;
