@@ -140,7 +140,10 @@ def _sentiments(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
 def _mix(arm: ArmCounts) -> str:
     totals = [sum(column) for column in zip(*arm.outcome_table(), strict=True)][: len(SENTIMENTS)]
     answered = max(sum(totals), 1)
-    return " : ".join(f"{total / answered:.0%}" for total in totals)
+    return ", ".join(
+        f"{total / answered:.0%} {sentiment}"
+        for sentiment, total in zip(SENTIMENTS, totals, strict=True)
+    )
 
 
 def _agreement(rollout: _Rollout) -> _Finding:

@@ -14,6 +14,10 @@ from serving.machine_check import DATABASE_ACCOUNT as NAME
 
 # Each lets a process enter folders that are closed to it; containers seldom grant the first.
 CAPABILITIES = {"dac_read_search": 2, "dac_override": 1}
+# access(2), with which PostgreSQL looks for its own programs, ignores the capabilities of all users
+# but root, unless this is set; setting it takes the capability of this number.
+HEEDED = "--securebits=+no_setuid_fixup"
+SETPCAP = 8
 
 
 class NoAccount(ValueError):
@@ -45,13 +49,18 @@ def server_account(folder: Path, entered: Sequence[Path]) -> Account | None:
     options = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
     ways = (parent for path in entered for parent in path.resolve().parents)
     if closed := next((folder for folder in ways if not _may_enter(entry, folder)), None):
-        capability = _capability()
+        effective = _effective_capabilities()
+        capability = next(
+            (name for name, bit in CAPABILITIES.items() if effective >> bit & 1), None
+        )
         if capability is None:
             raise NoAccount(
                 f"root may not run PostgreSQL, and the user {entry.pw_name} cannot enter {closed}; "
                 "start the service as another user, or let others enter that folder"
             )
         options += [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
+        if effective >> SETPCAP & 1:
+            options.append(HEEDED)
     return Account(entry.pw_uid, entry.pw_gid, options)
 
 
@@ -96,8 +105,7 @@ def _may_enter(user: pwd.struct_passwd, folder: Path) -> bool:
     return bool(found.st_mode & stat.S_IXOTH)
 
 
-def _capability() -> str | None:
-    """The capability of this process, if it has one, to enter every folder."""
+def _effective_capabilities() -> int:
+    """The capabilities of this process, a bit for each."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    effective = int(status.partition("CapEff:")[2].split()[0], 16)
-    return next((name for name, bit in CAPABILITIES.items() if effective >> bit & 1), None)
+    return int(status.partition("CapEff:")[2].split()[0], 16)

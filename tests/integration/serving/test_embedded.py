@@ -302,6 +302,15 @@ def test_server_account_needs_no_capability_in_open_folders(tmp_path: Path) -> N
         assert account is barred is None
 
 
+def test_server_account_finds_programs_in_a_closed_folder(tmp_path: Path) -> None:
+    """Such as those of a clone below /root. PostgreSQL finds its own with access(2)."""
+    program = tmp_path / "program"
+    program.touch(mode=0o755)
+    find = "import os, sys; sys.exit(not os.access(sys.argv[1], os.X_OK))"
+    command = as_server(tmp_path / "data", sys.executable, "-ISc", find, str(program))
+    assert subprocess.run(command, check=False).returncode == 0
+
+
 def test_servers_start_for_a_user_who_is_not_root() -> None:
     if os.geteuid() != 0:
         prefix = []

@@ -89,7 +89,11 @@ def test_equal_challenger_passes_every_guardrail() -> None:
         (measured(champion=NOTHING, lately=arm((0, 0, 2), 38)), "errors", "38 of 40 texts"),
         (measured(arm(slow=200, slow_ms=60)), "latency", "times the 10 ms (p95) of v1"),
         (measured(arm((2_000, 500, 2_500)), arm((15_000, 5_000, 30_000))), "sentiments", "PSI"),
-        (measured(arm((4_000, 1_000, 5_000)), arm((30_000, 10_000, 60_000))), "sentiments", "40%"),
+        (
+            measured(arm((4_000, 1_000, 5_000)), arm((30_000, 10_000, 60_000))),
+            "sentiments",
+            "40% negative, 10% neutral",
+        ),
         (measured(compared=500, agreed=300), "agreement", "300 of 500"),
         (measured(compared=30, agreed=3), "agreement", "3 of 30"),
         (measured(findings=("v1_better",)), "accuracy", "v2 is less accurate than v1"),
