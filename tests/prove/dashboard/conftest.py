@@ -44,8 +44,10 @@ def locked(
     )  # fmt: skip
     api_keys = f"{entry.entry()},{other_entry.entry()}"
     # A test asks every twentieth of a second until predictions can be drawn.
-    settings = {"TEXT_STORAGE": "full", "RATE_LIMIT_ANALYTICS": "10000/minute"}
-    with serve_own("locked", API_KEYS=api_keys, **settings) as bento:
+    often = "10000/minute"
+    with serve_own(
+        "locked", API_KEYS=api_keys, TEXT_STORAGE="full", RATE_LIMIT_ANALYTICS=often
+    ) as bento:
         yield bento, key, other
 
 
