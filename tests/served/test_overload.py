@@ -59,12 +59,16 @@ async def test_flood_is_answered_or_shed_and_recovery_is_quick(unlimited: Served
 async def test_short_texts_overtake_batches_of_long_texts(unlimited: ServedBento) -> None:
     review = "A film about a phone that is charged again and again, and never at all. " * 12
     async with unlimited.async_client() as client:
+        # A runner that was loaded beside other tests takes itself for slow, until it is asked.
+        for part in range(10):
+            texts = [f"Before, {part}, {number}. {review}" for number in range(20)]
+            await client.post("/predict/batch", json={"texts": texts})
         started = time.perf_counter()
 
         async def post_reviews(batch: int) -> float:
             texts = [f"{batch}, {part}. {review}" for part in range(100)]
             reply = await client.post("/predict/batch", json={"texts": texts})
-            assert reply.status_code == 200
+            assert reply.status_code == 200, reply.text
             return time.perf_counter() - started
 
         # One alone takes less than a second on a fast machine.

@@ -22,6 +22,8 @@ FOREIGN = {
         "LABEL_0",
         "LABEL_1",
         "LOOP",
+        "NEGATIVE",
+        "POSITIVE",
         "PYTHON",
         "RECORD",
         "ROUNDS",
