@@ -95,13 +95,16 @@ def test_texts_are_labelled_skipped_and_labelled_again_by_keys(
     assert [url for url in seen.requests if "limit=51" in url]
     # While an answer is on its way, "undo" does nothing, and forgets nothing.
     held = list[Route]()
-    page.route("**/feedback", held.append)
+    page.route("**/feedback", lambda route: held.append(route))  # noqa: PLW0108  Playwright marks it
     page.keyboard.press("1")
     page.keyboard.press("u")
     while not held:
         page.wait_for_timeout(10)
-    held[0].continue_()
+    # The page asks for more after the last text, and takes no key until it knows.
+    with page.expect_response("**/analytics/review-queue*"):
+        held[0].continue_()
     expect(page.locator("#item")).to_contain_text("Nothing waits")
+    page.wait_for_timeout(100)
     page.keyboard.press("u")
     expect(told).to_contain_text("you said negative")
     page.keyboard.press("u")
