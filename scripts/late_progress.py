@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-SHOWN_AFTER_SECONDS = 2.0
+from core.command_output import SILENT_SECONDS
+
 _COLUMNS = (
     TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
 )  # fmt: skip
@@ -29,7 +30,7 @@ def late_progress(console: Console) -> Iterator[Steps]:
         bar.reset(task, description=name, total=1.0)
 
         def update(share: float) -> None:
-            if console.is_terminal and time.monotonic() - begun >= SHOWN_AFTER_SECONDS:
+            if console.is_terminal and time.monotonic() - begun >= SILENT_SECONDS:
                 bar.start()
             bar.update(task, completed=share)
 

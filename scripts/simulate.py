@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -36,13 +37,10 @@ def guardrails(
     from loadtest.simulation.guardrails import SCENARIOS, simulate  # imports SciPy
 
     table = Table("scenario", "rollouts", "taken back", "95 %", "median", "90 %", "promise")
-    began, is_kept, document = time.monotonic(), True, []
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        for number, scenario in enumerate(SCENARIOS, start=1):
-            task = progress.add_task(scenario.name, total=rollouts)
-            until = began + seconds * number / len(SCENARIOS)
-            found = simulate(scenario, rollouts, seed, partial(progress.advance, task), until)
+    is_kept, document = True, []
+    with _progress() as progress:
+        for scenario, advance, until in _timed(SCENARIOS, rollouts, seconds, progress):
+            found = simulate(scenario, rollouts, seed, advance, until)
             low, high = found.interval
             is_promised = bool(scenario.most_taken_back or scenario.median_minutes)
             table.add_row(
@@ -88,8 +86,7 @@ def drift(
     described = described_texts(DEFAULT_CACHE, Tokenizer.from_file(str(folder / "tokenizer.json")))
     table = Table("called drift, of windows of", *map("{:,}".format, WINDOWS), "promise")
     is_kept, document = True, []
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    with _progress() as progress:
         for scenario in SCENARIOS:
             task = progress.add_task(scenario.name, total=comparisons * len(WINDOWS))
             advance = partial(progress.advance, task)
@@ -133,14 +130,10 @@ def verdicts(
     from loadtest.simulation.verdicts import scenarios, simulate  # imports SciPy
 
     table = Table("scenario", "runs", "verdicts", "95 %", "median", "80 %", "promise")
-    began, is_kept, document = time.monotonic(), True, []
-    all_of_them = list(scenarios())
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        for number, scenario in enumerate(all_of_them, start=1):
-            task = progress.add_task(scenario.name, total=runs)
-            until = began + seconds * number / len(all_of_them)
-            found = simulate(scenario, runs, seed, partial(progress.advance, task), until)
+    is_kept, document = True, []
+    with _progress() as progress:
+        for scenario, advance, until in _timed(list(scenarios()), runs, seconds, progress):
+            found = simulate(scenario, runs, seed, advance, until)
             low, high = found.interval
             is_promised = scenario.most_verdicts is not None
             table.add_row(
@@ -161,6 +154,29 @@ def verdicts(
                 }
             )
     _end(document, table, is_kept=is_kept)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_Scenario = TypeVar("_Scenario", bound=_Named)
+
+
+def _progress() -> Progress:
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console)
+
+
+def _timed(
+    scenarios: Sequence[_Scenario], runs: int, seconds: float, progress: Progress
+) -> Iterator[tuple[_Scenario, Callable[[], None], float]]:
+    """Each scenario, what to call after a run, and when to stop, by `time.monotonic`."""
+    began = time.monotonic()
+    for number, scenario in enumerate(scenarios, start=1):
+        task = progress.add_task(scenario.name, total=runs)
+        yield scenario, partial(progress.advance, task), began + seconds * number / len(scenarios)
 
 
 def _promise(*, is_promised: bool, is_kept: bool) -> Text:
