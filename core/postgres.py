@@ -137,6 +137,18 @@ def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) ->
     return engine
 
 
+@asynccontextmanager
+async def opened_engine(
+    url: URL, *, timeout_seconds: float | None, pool_size: int = 1
+) -> AsyncIterator[AsyncEngine]:
+    """An engine for one task, whose connections are closed when the task has ended."""
+    engine = create_engine(url, pool_size=pool_size, timeout_seconds=timeout_seconds)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
 def _hide_unreadable_home() -> None:
     """Let asyncpg do without HOME if this user may not enter it.
 

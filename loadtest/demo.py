@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from analytics.review.draw import ReviewDraws
 from analytics.time_range import TimeRange
-from core.postgres import create_engine
+from core.postgres import opened_engine
 from core.settings import Settings
 from core.types import VERSIONS, Endpoint, ModelVersion, Split, Version
 from loadtest.bench.seed_predictions import Mood, Story, write_history
@@ -45,15 +45,12 @@ async def fill(url: URL, models: Mapping[Version, ModelVersion], now: datetime) 
     """Write the history and the policies into an empty database with the newest schema."""
     policies = policies_until(now)
     await write_history(url, PREDICTIONS, SPAN, SEED, story(models, policies, now))
-    engine = create_engine(url, pool_size=1, timeout_seconds=60)
-    try:
+    async with opened_engine(url, timeout_seconds=60) as engine:
         for record in policies:
             await PolicyStore(engine).append(record)
         # So that the dashboard has something to label.
         for version in VERSIONS:
             await ReviewDraws(engine).draw(version, TimeRange(now - QUEUE_SPAN, now), now)
-    finally:
-        await engine.dispose()
 
 
 def saved_models(settings: Settings) -> dict[Version, ModelVersion]:

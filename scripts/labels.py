@@ -14,11 +14,11 @@ from typer import Argument, Option
 from core.command_output import INCOMPLETE, JsonOption, console, emit, fail, note
 from core.types import Version
 from scripts.running import run_command
+from scripts.time_range_options import parse_span
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from analytics.time_range import TimeRange
     from core.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -52,7 +52,7 @@ def export(
     from datafiles.formats import Format
     from datafiles.row_writer import write_rows
 
-    span = _span(since, until)
+    span = parse_span(since, until)
     try:
         format_ = Format.of_output(file)
     except InvalidInput as error:
@@ -87,7 +87,7 @@ def import_(
     from datafiles.chunks import InvalidInput
     from datafiles.formats import Format, Input, needs_pyarrow
 
-    span = _span(since, until)
+    span = parse_span(since, until)
     try:
         source = Input(file, Format.of(file))
         _need_pyarrow(wanted=needs_pyarrow(source))
@@ -118,16 +118,6 @@ def import_(
         raise typer.Exit(INCOMPLETE)
 
 
-def _span(since: str, until: str | None) -> TimeRange:
-    from analytics.time_range import parse_range
-    from core.errors import InvalidRequest
-
-    try:
-        return parse_range(since, until, datetime.now(UTC))
-    except InvalidRequest as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 def _need_pyarrow(*, wanted: bool) -> None:
     if wanted:
         from core.late_packages import REQUIREMENTS, ensure_packages
@@ -137,7 +127,7 @@ def _need_pyarrow(*, wanted: bool) -> None:
 
 
 def _run(run: Callable[[AsyncEngine, Settings], Awaitable[Any]]) -> Any:
-    from core.postgres import DATABASE_FAILURES, create_engine, describe_failure
+    from core.postgres import DATABASE_FAILURES, describe_failure, opened_engine
     from serving.command_settings import settings_for_databases
 
     settings = settings_for_databases()
@@ -145,11 +135,8 @@ def _run(run: Callable[[AsyncEngine, Settings], Awaitable[Any]]) -> Any:
 
     async def with_engine() -> Any:
         # Texts are found by reading all predictions of the range, which takes as long as it takes.
-        engine = create_engine(url, pool_size=1, timeout_seconds=None)
-        try:
+        async with opened_engine(url, timeout_seconds=None) as engine:
             return await run(engine, settings)
-        finally:
-            await engine.dispose()
 
     try:
         return asyncio.run(with_engine())

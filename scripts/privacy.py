@@ -218,15 +218,12 @@ def _selector(subject: str | None, text: str | None, prediction: str | None) -> 
 
 def _run(settings: Settings, run: Callable[[AsyncEngine, HashKeys], Awaitable[Any]]) -> Any:
     from analytics.hash_keys import HashKeys
-    from core.postgres import DATABASE_FAILURES, create_engine, describe_failure
+    from core.postgres import DATABASE_FAILURES, describe_failure, opened_engine
 
     async def with_engine() -> Any:
         # All predictions are read, which takes as long as it takes.
-        engine = create_engine(settings.sqlalchemy_url(), pool_size=1, timeout_seconds=None)
-        try:
+        async with opened_engine(settings.sqlalchemy_url(), timeout_seconds=None) as engine:
             return await run(engine, HashKeys(settings.hash_keys()))
-        finally:
-            await engine.dispose()
 
     try:
         with slow_step("PostgreSQL works; all predictions are read"):

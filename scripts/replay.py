@@ -14,12 +14,12 @@ import typer
 from typer import Option
 
 from core.command_output import JsonOption, console, emit, fail, note, stderr
-from core.errors import InvalidRequest
 from core.settings import Settings, SettingsError
 from core.signals import sigterm_as_ctrl_c
 from core.types import PREDICT_ENDPOINTS, Endpoint, LongText, Version
 from scripts.late_progress import Steps, late_progress
 from scripts.running import run_command
+from scripts.time_range_options import parse_span
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -80,14 +80,9 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     is nothing to compare.
     """
     sigterm_as_ctrl_c()
-    from analytics.time_range import parse_range
-
     if report is not None and (problem := _report_problem(report)):
         raise typer.BadParameter(problem, param_hint="--report")
-    try:
-        span = parse_range(since, until, datetime.now(UTC))
-    except InvalidRequest as error:
-        raise typer.BadParameter(str(error)) from error
+    span = parse_span(since, until)
     # Imported here, so that --help needs no SQLAlchemy and no engine.
     from analytics.logged_texts import LogSelection
     from runners.engines.choice import EngineUnavailable
@@ -172,16 +167,13 @@ def _replay(
 
 
 def _with_engine(settings: Settings, run: Callable[[AsyncEngine], Awaitable[_T]]) -> _T:
-    from core.postgres import DATABASE_FAILURES, create_engine, failure_reason
+    from core.postgres import DATABASE_FAILURES, failure_reason, opened_engine
 
     async def with_engine() -> _T:
-        engine = create_engine(
-            settings.sqlalchemy_url(), pool_size=1, timeout_seconds=TIMEOUT_SECONDS
-        )
-        try:
+        async with opened_engine(
+            settings.sqlalchemy_url(), timeout_seconds=TIMEOUT_SECONDS
+        ) as engine:
             return await run(engine)
-        finally:
-            await engine.dispose()
 
     try:
         return asyncio.run(with_engine())

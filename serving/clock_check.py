@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import URL, text
 
-from core.postgres import create_engine
+from core.postgres import opened_engine
 from core.redis import connect
 
 # A prediction is filed under its time, and an A/B test compares the times of two machines.
@@ -53,13 +53,12 @@ def clock_problem(
 
 
 async def _postgres_time(url: URL) -> float:
-    engine = create_engine(url, pool_size=1, timeout_seconds=TIMEOUT_SECONDS)
-    try:
-        async with engine.connect() as connection:
-            query = text("SELECT extract(epoch FROM clock_timestamp())::float8")
-            return float((await connection.execute(query)).scalar_one())
-    finally:
-        await engine.dispose()
+    async with (
+        opened_engine(url, timeout_seconds=TIMEOUT_SECONDS) as engine,
+        engine.connect() as connection,
+    ):
+        query = text("SELECT extract(epoch FROM clock_timestamp())::float8")
+        return float((await connection.execute(query)).scalar_one())
 
 
 async def _redis_time(url: str) -> float:

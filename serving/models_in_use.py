@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from core.command_output import CommandFailed
 from core.errors import DatabaseUnavailable
 from core.own_url import own_url
-from core.postgres import DATABASE_FAILURES, create_engine, describe_failure
+from core.postgres import DATABASE_FAILURES, describe_failure, opened_engine
 from core.settings import MissingSetting, Settings, get_settings
 from core.types import VERSIONS
 from rollout.policy import RolloutPolicy
@@ -135,16 +135,13 @@ def _policies(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 async def _read_policies(url: URL) -> Mapping[int, RolloutPolicy]:
-    engine = create_engine(url, pool_size=1, timeout_seconds=QUERY_SECONDS)
-    try:
+    async with opened_engine(url, timeout_seconds=QUERY_SECONDS) as engine:
         store, before = PolicyStore(engine), None
         found: dict[int, RolloutPolicy] = {}
         while page := await store.history(PAGE, before):
             found |= {record.version: record.policy for record in page}
             before = page[-1].version
         return found
-    finally:
-        await engine.dispose()
 
 
 def _of_policy(policy: RolloutPolicy, reason: str) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ from analytics.time_range import TimeRange, reference_range
 from analytics.timeseries import choose_bucket, timeseries
 from core.command_output import JsonOption
 from core.gc import freeze_gc
-from core.postgres import create_engine
+from core.postgres import opened_engine
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.seed_predictions import write_history
 from loadtest.report import percentile_ms
@@ -89,13 +89,10 @@ async def _rows_per_second(url: URL, predictions: int, span: timedelta) -> float
 
 
 async def _p95s_ms(url: URL) -> dict[str, float]:
-    engine = create_engine(url, pool_size=5, timeout_seconds=120)
-    try:
+    async with opened_engine(url, pool_size=5, timeout_seconds=120) as engine:
         questions = _questions(Reader(engine)).items()
         asking = track(questions, "asking", console=console, transient=True)
         return {f"{name}, p95 ms": await _p95_ms(question) for name, question in asking}
-    finally:
-        await engine.dispose()
 
 
 def _questions(reader: Reader) -> dict[str, Question]:
