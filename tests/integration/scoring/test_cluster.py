@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -34,10 +36,13 @@ def load(streams: int) -> Mapping[Version, LoadedModel]:
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(**NODE)
-    yield cluster
-    cluster.shutdown()  # type: ignore[no-untyped-call]
+    with ExitStack() as folders:
+        # Each node unpacks the code in a folder of its own, as nodes on other hosts do: in a
+        # shared one, Ray lets a later node delete what an earlier one imports from.
+        for _ in range(2):
+            cluster.add_node(**NODE, temp_dir=folders.enter_context(TemporaryDirectory()))
+        yield cluster
+        cluster.shutdown()  # type: ignore[no-untyped-call]
     assert [
         child for child in psutil.Process().children(recursive=True) if "ray" in child.name()
     ] == []
