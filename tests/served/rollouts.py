@@ -15,9 +15,9 @@ import httpx
 from core.types import Version
 from tests.serving import ServedBento
 
-CLIENTS = 12
+CLIENTS = 6
 # Of a client after a reply: clients that never rest would take both cores from the tests beside.
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
 # How long a change may take to be everywhere.
 GRACE_SECONDS = 2.0
 

@@ -18,7 +18,7 @@ from tests.processes import command_of
 from tests.serving import ServedBento, environment_of
 from tests.waiting import wait_until
 
-CASES = 400
+CASES = 150
 SOAK_SECONDS = 12.0
 
 

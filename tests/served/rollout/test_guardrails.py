@@ -58,7 +58,7 @@ async def test_bad_challenger_is_rolled_back_with_its_reason(
         }
     )
     began = time.monotonic()
-    async with requests(bento, challenge, clients=4):
+    async with requests(bento, challenge, clients=8):
         status = await admin.status_when(
             lambda sent: sent["action"] == "guardrail", ROLLBACK_SECONDS
         )
@@ -69,7 +69,7 @@ async def test_bad_challenger_is_rolled_back_with_its_reason(
         {"v1": 100, "v2": 0}, None,
     )  # fmt: skip
     assert bento.metric("rollout_changes_total", action="guardrail") >= 1
-    async with requests(bento, challenge, clients=2) as sent:
+    async with requests(bento, challenge, clients=4) as sent:
         await asyncio.sleep(GRACE_SECONDS)
         sent.answered.clear()
         await until(lambda: len(sent.answered) >= 50, seconds=30)
@@ -85,7 +85,7 @@ async def test_good_challenger_advances_by_schedule_and_is_promoted(
     schedule = {"steps": [50, 100], "hold_seconds": 2, "promote": True}
     guardrails = {"min_predictions": 30, "max_latency_ratio": 10}
     await admin.change(changes={"schedule": schedule, "guardrails": guardrails})
-    async with requests(bento, challenge, clients=4) as sent:
+    async with requests(bento, challenge, clients=8) as sent:
         status = await admin.status_when(
             lambda sent: sent["champion"] == "v2" or sent["action"] == "guardrail", 60
         )
