@@ -219,6 +219,9 @@ lock: $(SENTIMENT) ## Pin the newest versions of everything
 	$(COMPILE) --generate-hashes --upgrade requirements/dev.in -o requirements/dev.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/bench.in -o requirements/bench.lock
 	$(COMPILE) --generate-hashes --upgrade requirements/cluster.in -o requirements/cluster.lock
+	for peer in infinity mlserver; do $(UV) compile -q --universal --python-version 3.11 --no-header \
+		--override requirements/peers/overrides.txt --generate-hashes --upgrade \
+		requirements/peers/$$peer.in -o requirements/peers/$$peer.lock || exit 1; done
 
 $(VENV)/.venv:
 	@python=$$(sh scripts/newest_python.sh $(PYTHON)) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)

@@ -60,9 +60,9 @@ def install_lock(lock: Path) -> None:
     importlib.invalidate_caches()
 
 
-def run_uv(*options: str) -> bool:
-    """Whether uv, which shows its progress, could install."""
-    command = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable]
+def run_uv(*options: str, python: str = sys.executable) -> bool:
+    """Whether uv, which shows its progress, could install into the environment of `python`."""
+    command = [sys.executable, "-m", "uv", "pip", "install", "--python", python]
     return subprocess.run([*command, "--no-deps", *options], check=False).returncode == 0
 
 

@@ -22,7 +22,7 @@ import uvloop
 
 from loadtest.client import Client, http_message, local_address
 from loadtest.report import LoadReport
-from loadtest.traffic import USUAL_WORDS, Kind, Request, Traffic, make_traffic
+from loadtest.traffic import USUAL_WORDS, Api, Kind, Request, Traffic, make_traffic
 
 MAX_CLIENTS = 512
 MAX_SECONDS = 300.0
@@ -175,10 +175,11 @@ def main(
     seed: Annotated[int, typer.Option()] = 0,
     words: Annotated[int, typer.Option(help="of a text of distinct or repeated")] = USUAL_WORDS,
     batch_texts: Annotated[int, typer.Option(help="0: one text a request")] = 0,
+    api: Annotated[Api, typer.Option(help="the server's")] = Api.ours,
 ) -> None:
     """Send load to a server on this machine."""
     try:
-        traffic = make_traffic(kind, seed=seed, words=words, batch_texts=batch_texts)
+        traffic = make_traffic(kind, seed=seed, words=words, batch_texts=batch_texts, api=api)
         load = send_load(
             url,
             traffic,

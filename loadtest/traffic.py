@@ -57,16 +57,28 @@ _SENTENCE_WORDS = np.transpose(SENTENCE_WORDS)
 REMEMBERED_TEXTS = 1_000
 
 PREDICT, BATCH, COMPARE = "/predict", "/predict/batch", "/predict/ab-compare"
+# Of Infinity, and of servers of the Open Inference Protocol, V2.
+CLASSIFY, INFER = "/classify", "/v2/models/sentiment/infer"
 # What the body of an answer holds, whichever server it comes from.
 REPLY_KEYS = {
     PREDICT: ("sentiment", "confidence"),
     BATCH: ("predictions",),
     COMPARE: ("predictions", "agreement"),
+    CLASSIFY: ("data",),
+    INFER: ("outputs",),
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Words = Callable[[random.Random], int]
 Drawn = TypeVar("Drawn")
+
+
+class Api(StrEnum):
+    """How a server is asked for the sentiment of a text."""
+
+    ours = "ours"
+    infinity = "infinity"
+    v2 = "v2"
 
 
 class Kind(StrEnum):
@@ -95,30 +107,40 @@ class Traffic:
 
 
 def make_traffic(
-    kind: Kind, *, seed: int, words: int = USUAL_WORDS, batch_texts: int = 0
+    kind: Kind,
+    *,
+    seed: int,
+    words: int = USUAL_WORDS,
+    batch_texts: int = 0,
+    api: Api = Api.ours,
 ) -> Traffic:
     """The traffic of a kind.
 
     `words` is the length of the texts of `distinct` and `repeated`. With `batch_texts`, any kind
-    but `mixed` is sent as POST /predict/batch of so many texts.
+    but `mixed` is sent as POST /predict/batch of so many texts. `api` is another than ours for
+    texts one by one.
 
     Raises:
-        ValueError: texts would be longer than the API takes, or `mixed` is to be batched.
+        ValueError: texts would be longer than the API takes, `mixed` is to be batched, or a batch
+            or `mixed` to be sent to another API.
     """
     if not 2 <= words <= _LONGEST_WORDS:
         raise ValueError(f"a text has 2 to {_LONGEST_WORDS} words")
+    if api is not Api.ours and (batch_texts or kind is Kind.mixed):
+        raise ValueError("another API is sent texts one by one")
+    ask = _ASK[api]
     if kind is Kind.mixed:
         if batch_texts:
             raise ValueError("mixed traffic has batches of its own")
         popular = list(itertools.islice(_new_texts("popular", _mixed_length), POPULAR_TEXTS))
         return Traffic([compare(text) for text in popular[:PRIMED_TEXTS]], _mixed(popular, seed))
-    primer = [predict(text) for text in _pool(words)] if kind is Kind.repeated else []
+    primer = [ask(text) for text in _pool(words)] if kind is Kind.repeated else []
     texts = texts_of(kind, seed=seed, words=words)
     if batch_texts:
         return Traffic(primer, map(batch, map(list, zip(*[texts] * batch_texts, strict=True))))
     if kind is Kind.repeated:  # the cheapest to answer, so made before it is sent
         return Traffic(primer, _drawn(primer, seed))
-    return Traffic([], map(predict, texts))
+    return Traffic([], map(ask, texts))
 
 
 def texts_of(kind: Kind, *, seed: int, words: int = USUAL_WORDS) -> Iterator[str]:
@@ -142,6 +164,18 @@ def texts_of(kind: Kind, *, seed: int, words: int = USUAL_WORDS) -> Iterator[str
 
 def predict(text: str) -> Request:
     return Request(PREDICT, orjson.dumps({"text": text}), 1)
+
+
+def classify(text: str) -> Request:
+    return Request(CLASSIFY, orjson.dumps({"model": "sentiment", "input": [text]}), 1)
+
+
+def infer(text: str) -> Request:
+    tensor = {"name": "args", "shape": [1], "datatype": "BYTES", "data": [text]}
+    return Request(INFER, orjson.dumps({"inputs": [tensor]}), 1)
+
+
+_ASK = {Api.ours: predict, Api.infinity: classify, Api.v2: infer}
 
 
 def batch(texts: list[str]) -> Request:

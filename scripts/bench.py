@@ -15,6 +15,7 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from core.command_output import JsonOption, emit
+from core.late_packages import PackagesUnavailable
 from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS
@@ -60,7 +61,7 @@ def main(
 
             rows = list(_measure(plan, parts, step))
             progress.update(task, description="done", completed=total)
-    except (*ENGINE_FAILURES, MeasurementFailed, NotStarted) as error:
+    except (*ENGINE_FAILURES, MeasurementFailed, NotStarted, PackagesUnavailable) as error:
         console.print(f"[bold red]stopped:[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from error
     _write(rows, folder, name or f"{datetime.now(UTC):%Y-%m-%d}{'-quick' if quick else ''}")

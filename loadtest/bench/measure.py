@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.paths import ROOT
-from loadtest.traffic import USUAL_WORDS, Kind
+from loadtest.traffic import USUAL_WORDS, Api, Kind
 
 # Warm-up at most, counting, and what is under way at the end, with something to spare.
 _SPARE_SECONDS = 150.0
@@ -31,6 +31,7 @@ class Load:
     think: tuple[float, float] = (0.0, 0.0)
     words: int = USUAL_WORDS
     batch_texts: int = 0
+    api: Api = Api.ours
 
     def facts(self) -> dict[str, Any]:
         """What tells this load from others, for a record."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from loadtest.bench.peers import ALL, LITSERVE, Peer
 from loadtest.traffic import Kind
 
 # The starter's, which is served, and DistilBERT-base's, which a fine-tuned checkpoint mostly has.
@@ -50,7 +51,8 @@ class Plan:
         ),
         Cell(Kind.mixed, 100, THINKING, headline=True, longer=4),
     )
-    # Of the base size, ours and the peer alone.
+    peers: tuple[Peer, ...] = ALL
+    # Of the base size, ours and LitServe alone.
     base_cells: tuple[Cell, ...] = (Cell(Kind.distinct, 64, headline=True),)
     rounds: int = 3
     seconds: float = 3.0
@@ -74,13 +76,23 @@ class Plan:
             Part.engines: len(self.sizes) * _USUAL_ENGINES,
             Part.start: self.starts,
             Part.service: 1
-            + sum(self.rounds_of(cell) * (2 + (cell.kind is Kind.distinct)) for cell in self.cells)
+            + len(self.peers)
+            + sum(
+                self.rounds_of(cell) * (2 + sum(has_cell(peer, cell) for peer in self.peers))
+                for cell in self.cells
+            )
             + sum(2 * self.rounds_of(cell) for cell in self.base_cells)
             + bool(self.base_cells),
             Part.cost: len(self.cost_tokens + self.cost_batches + self.cost_clients)
             + 1
             + self.rounds,
         }
+
+
+def has_cell(peer: Peer, cell: Cell) -> bool:
+    """Whether a peer, which has no cache, no batches and no second version, is sent a cell."""
+    few = {1, 8, 64}
+    return cell.kind is Kind.distinct and (peer.name == LITSERVE or cell.clients in few)
 
 
 _USUAL_ENGINES = 4
@@ -92,6 +104,8 @@ QUICK = Plan(
         Cell(Kind.mixed, 100, THINKING, headline=True),
     ),
     base_cells=(),
+    # The others need environments of gigabytes.
+    peers=tuple(peer for peer in ALL if peer.name == LITSERVE),
     rounds=1,
     shapes=((1, 24), (32, 24)),
     sizes=(STARTER,),

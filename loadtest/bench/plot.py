@@ -10,11 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from loadtest.bench.peers import INFINITY_BEST, LITSERVE, LITSERVE_BEST, MLSERVER_BEST
 from loadtest.bench.plan import BASE, STARTER
-from loadtest.bench.servers import BASELINE, OURS, PEER
+from loadtest.bench.servers import BASELINE, OURS
 from loadtest.traffic import Kind
 
-_COLOURS = {OURS: "#0b6e4f", BASELINE: "#c1440e", PEER: "#3b5ba5"}
+_COLOURS = {
+    OURS: "#0b6e4f", BASELINE: "#c1440e", LITSERVE: "#3b5ba5", LITSERVE_BEST: "#8fa3d1",
+    INFINITY_BEST: "#7a4fa3", MLSERVER_BEST: "#8a8a00",
+}  # fmt: skip
 _DOTS_PER_INCH = 110
 
 

@@ -22,6 +22,7 @@ from core.settings import get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
 from loadtest.bench.processes import processes
+from loadtest.traffic import Api
 from migrations.upgrade import upgrade
 from runners.model_store import SavedModel, find_model
 from serving.embedded.postgres import embedded_postgres
@@ -31,7 +32,7 @@ START_SECONDS = 180.0
 STOP_SECONDS = 45.0
 READY_POLL_SECONDS = 0.05
 
-OURS, BASELINE, PEER = "sentiment-bento", "baseline", "litserve"
+OURS, BASELINE = "sentiment-bento", "baseline"
 
 
 class NotStarted(RuntimeError):
@@ -48,6 +49,7 @@ class Server:
     ready_path: str
     log: Path
     started: float
+    api: Api = Api.ours
 
     @property
     def pid(self) -> int:
@@ -137,7 +139,7 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
         **settings,
     }
     command = ["bentoml", "serve", "service:SentimentService"]
-    with _running(
+    with running(
         OURS, where.folder, command, port=port, ready_path="/readyz", environment=environment
     ) as server:
         yield server
@@ -150,7 +152,7 @@ def service_of(tree: Path, folder: Path, **settings: str) -> Iterator[Server]:
     Its models, databases and files are its own, in `folder`; the environment is this one's.
     """
     port = free_port()
-    with _running(
+    with running(
         tree.name,
         folder,
         ["scripts.serve"],
@@ -191,16 +193,11 @@ def baseline(where: Site) -> AbstractContextManager[Server]:
     command += ["--database-url", database.render_as_string(hide_password=False)]
     for version, model in where.models.items():
         command += [f"--{version}", str(model.folder)]
-    return _running(BASELINE, where.folder, command)
-
-
-def peer(where: Site) -> AbstractContextManager[Server]:
-    command = ["loadtest.litserve_app", "--model", str(where.models["v1"].folder)]
-    return _running(PEER, where.folder, command)
+    return running(BASELINE, where.folder, command)
 
 
 @contextmanager
-def _running(
+def running(
     name: str,
     folder: Path,
     command: Sequence[str],
@@ -209,8 +206,10 @@ def _running(
     ready_path: str = "/health",
     environment: Mapping[str, str] | None = None,
     tree: Path = ROOT,
+    program: Sequence[str] = (sys.executable, "-m"),
+    api: Api = Api.ours,
 ) -> Iterator[Server]:
-    """Run a module of the checkout `tree`; one without a port gets it as an option."""
+    """Run a module of the checkout `tree`, or another program; without a port it gets --port."""
     if port is None:
         port = free_port()
         command = [*command, "--port", str(port)]
@@ -219,7 +218,7 @@ def _running(
     with log.open("wb") as output:
         # A session of its own, so that Ctrl-C reaches it once, from here.
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [*program, *command],
             cwd=tree,
             env=os.environ | dict(environment or {}),
             stdout=output,
@@ -227,7 +226,7 @@ def _running(
             start_new_session=True,
         )
     try:
-        yield Server(name, f"http://127.0.0.1:{port}", process, ready_path, log, started)
+        yield Server(name, f"http://127.0.0.1:{port}", process, ready_path, log, started, api)
     finally:
         if process.poll() is None:
             process.terminate()

@@ -1,4 +1,4 @@
-"""Ours against the baseline and the peer, end to end: one at a time runs and is measured.
+"""Ours against the baseline and the peers, end to end: one at a time runs and is measured.
 
 And the start of ours: how long it takes, and the memory of its processes.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from loadtest.bench.engines import Step
 from loadtest.bench.measure import Load, measure
-from loadtest.bench.plan import BASE, STARTER, Cell, Plan
+from loadtest.bench.peers import LITSERVE, Peer
+from loadtest.bench.plan import BASE, STARTER, Cell, Plan, has_cell
 from loadtest.bench.processes import processes
-from loadtest.bench.servers import PEER, Server, Site, alone, baseline, our_service, peer
+from loadtest.bench.servers import BASELINE, OURS, Server, Site, alone, baseline, our_service
 from loadtest.traffic import Kind
 
 # Nothing is refused, as the others refuse nothing: what is compared is how fast they are.
@@ -56,26 +58,32 @@ def _memory(server: Server, when: str) -> dict[str, float]:
 def measure_service(plan: Plan, where: Site, ours: Server, step: Step) -> Iterator[dict[str, Any]]:
     """A row for each cell, round and server."""
     with ExitStack() as stack:
-        step("service: starting the baseline and the peer")
-        theirs = [stack.enter_context(start(where)) for start in (baseline, peer)]
-        for server in theirs:
-            server.wait_until_ready()
+        step("service: starting the baseline")
+        theirs = [stack.enter_context(baseline(where))]
+        theirs[0].wait_until_ready()
+        for peer in plan.peers:
+            # One by one: their starts are of many seconds of both cores.
+            step(f"service: starting {peer.name}")
+            peer.prepare()
+            theirs.append(stack.enter_context(peer.running(where)))
+            theirs[-1].wait_until_ready()
         yield from _measure_cells(plan, plan.cells, STARTER, [ours, *theirs], step)
 
 
 def measure_base_size(plan: Plan, where: Site, step: Step) -> Iterator[dict[str, Any]]:
-    """Ours and the peer on the models of `where`, which are of base size; and our start."""
+    """Ours and LitServe on the models of `where`, which are of base size; and our start."""
     step("base size: from `bentoml serve` to ready")
     with our_service(where, **LONG_QUEUE) as ours:
         yield measure_start(plan, ours, 0, BASE)
-        with peer(where) as best:
-            best.wait_until_ready()
-            yield from _measure_cells(plan, plan.base_cells, BASE, [ours, best], step)
+        with Peer(LITSERVE).running(where) as litserve:
+            litserve.wait_until_ready()
+            yield from _measure_cells(plan, plan.base_cells, BASE, [ours, litserve], step)
 
 
 def _measure_cells(
     plan: Plan, cells: Sequence[Cell], size: str, servers: Sequence[Server], step: Step
 ) -> Iterator[dict[str, Any]]:
+    peers = {peer.name: peer for peer in plan.peers}
     seeds = {cell: number for number, cell in enumerate(plan.cells + plan.base_cells)}
     rounds = ((number, cell) for number in range(plan.rounds) for cell in cells)
     for number, cell in rounds:
@@ -91,10 +99,9 @@ def _measure_cells(
             think=cell.think,
         )
         for server in servers:
-            # The peer has no cache, no batches, and no second version.
-            if server.name == PEER and cell.kind is not Kind.distinct:
+            if server.name not in {OURS, BASELINE} and not has_cell(peers[server.name], cell):
                 continue
             step(f"service: {size} size, {cell.kind}, {cell.clients} clients, {server.name}")
             row = {"size": size, "part": "service", "server": server.name, "round": number}
             with alone(server, *servers):
-                yield {**row, **load.facts(), **measure(server.url, load)}
+                yield {**row, **load.facts(), **measure(server.url, replace(load, api=server.api))}

@@ -6,8 +6,10 @@ import json
 import random
 from bisect import bisect
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from statistics import mean, median
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from loadtest.traffic import (
     REMEMBERED_TEXTS,
     REPEATED_TEXTS,
     SENTENCE_WORDS,
+    Api,
     Kind,
     Request,
     make_traffic,
@@ -138,3 +141,25 @@ def test_text_that_the_api_would_not_take_is_refused(words: int) -> None:
 def test_mixed_traffic_is_not_batched_again() -> None:
     with pytest.raises(ValueError, match="batches of its own"):
         make_traffic(Kind.mixed, seed=1, batch_texts=10)
+
+
+@pytest.mark.parametrize(
+    ("api", "path", "text_of"),
+    [
+        (Api.infinity, "/classify", lambda body: body["input"][0]),
+        (Api.v2, "/v2/models/sentiment/infer", lambda body: body["inputs"][0]["data"][0]),
+    ],
+)
+def test_another_api_is_sent_the_same_texts(
+    api: Api, path: str, text_of: Callable[[dict[str, Any]], str]
+) -> None:
+    ours = [json.loads(request.body)["text"] for request in some(Kind.distinct)]
+    theirs = list(islice(make_traffic(Kind.distinct, seed=1, api=api).requests, len(ours)))
+    assert {request.path for request in theirs} == {path}
+    assert [text_of(json.loads(request.body)) for request in theirs] == ours
+
+
+@pytest.mark.parametrize(("kind", "batch_texts"), [(Kind.mixed, 0), (Kind.distinct, 10)])
+def test_another_api_is_sent_texts_one_by_one(kind: Kind, batch_texts: int) -> None:
+    with pytest.raises(ValueError, match="one by one"):
+        make_traffic(kind, seed=1, batch_texts=batch_texts, api=Api.v2)
