@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import os
 import platform
@@ -218,20 +217,17 @@ def _selector(subject: str | None, text: str | None, prediction: str | None) -> 
 
 def _run(settings: Settings, run: Callable[[AsyncEngine, HashKeys], Awaitable[Any]]) -> Any:
     from analytics.hash_keys import HashKeys
-    from core.postgres import DATABASE_FAILURES, describe_failure, opened_engine
+    from core.command_database import DatabaseFailed, run_with_engine
 
-    async def with_engine() -> Any:
-        # All predictions are read, which takes as long as it takes.
-        async with opened_engine(settings.sqlalchemy_url(), timeout_seconds=None) as engine:
-            return await run(engine, HashKeys(settings.hash_keys()))
-
+    url, hashes = settings.sqlalchemy_url(), HashKeys(settings.hash_keys())
     try:
         with slow_step("PostgreSQL works; all predictions are read"):
-            return asyncio.run(with_engine())
-    except DATABASE_FAILURES as error:
+            # That takes as long as it takes.
+            return run_with_engine(url, lambda engine: run(engine, hashes), timeout_seconds=None)
+    except DatabaseFailed as error:
         fail(
             "PostgreSQL does not answer, so perhaps not everything is done: "
-            f"{describe_failure(error)}. Run the command again"
+            f"{error}. Run the command again"
         )
 
 
