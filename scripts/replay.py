@@ -62,17 +62,18 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     is nothing to compare.
     """
     sigterm_as_ctrl_c()
-    if report is not None and (problem := _report_problem(report)):
-        raise typer.BadParameter(problem, param_hint="--report")
-    span = parse_span(since, until)
     # Imported here, so that --help needs no SQLAlchemy and no engine.
     from analytics.logged_texts import LogSelection
     from models.registry.catalogue import entries
     from runners.engines.choice import EngineUnavailable
+    from scoring.paths import output_problem
     from scoring.replay.replaying import CannotReplay, find_candidate, replay_log, write_page
     from scoring.replay.sentences import lines
     from serving.command_settings import settings_for_databases
 
+    if report is not None and (problem := output_problem(report)):
+        raise typer.BadParameter(problem, param_hint="--report")
+    span = parse_span(since, until)
     selection = LogSelection(span, _endpoints(endpoint or SERVED_ENDPOINTS), version)
     try:
         settings = settings_for_databases()
@@ -101,14 +102,6 @@ def _endpoints(names: Sequence[str]) -> tuple[Endpoint, ...]:
     if set(names) - set(known):
         raise typer.BadParameter(f"write {', '.join(PREDICT_ENDPOINTS)}", param_hint="--endpoint")
     return known
-
-
-def _report_problem(report: Path) -> str | None:
-    if report.is_dir():
-        return f"{report} is a folder"
-    if report.exists() and not report.is_file():
-        return f"{report} is no regular file"
-    return None if report.parent.is_dir() else f"there is no folder {report.parent}"
 
 
 if __name__ == "__main__":
