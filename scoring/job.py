@@ -148,6 +148,28 @@ def _fraction(job: Job, source: Source, progress: Progress) -> float:
     return read if job.limit is None else max(read, min(1.0, progress.end.rows / job.limit))
 
 
+def require_scored(done: Progress, out: Path, rejected: Path, format_: Format) -> None:
+    """Remove an output without rows, if there were rows.
+
+    Raises:
+        InvalidInput: all of them were rejected.
+    """
+    if done.scored or not done.rejected:
+        return
+    out.unlink()
+    with rejected.open("rb") as file:
+        first = orjson.loads(file.readline())
+    rows = "the only row was rejected,"
+    if done.rejected > 1:
+        rows = f"all {done.rejected:,} rows were rejected, the first"
+    options = {
+        Format.csv: "--column, --delimiter, --encoding",
+        Format.jsonl: "--column, --encoding",
+        Format.parquet: "--column",
+    }
+    raise InvalidInput(f"{rows} in line {first['line']}: {first['reason']}", options[format_])
+
+
 def open_job(job: Job) -> tuple[Source, Output]:
     """Open the file to score, and make its output.
 

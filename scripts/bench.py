@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +15,11 @@ from core.command_output import JsonOption, emit
 from core.late_packages import PackagesUnavailable
 from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
-from core.types import VERSIONS
-from loadtest.bench import service
-from loadtest.bench.cost import measure_cost
-from loadtest.bench.engines import Step, measure_engines
 from loadtest.bench.measure import MeasurementFailed
-from loadtest.bench.models import base_size_model, served_model
-from loadtest.bench.plan import BASE, QUICK, STARTER, Part, Plan
+from loadtest.bench.parts import measure_parts
+from loadtest.bench.plan import QUICK, Part, Plan
 from loadtest.bench.record import as_json, command_line, make_record
-from loadtest.bench.servers import NotStarted, Site, our_service, site
+from loadtest.bench.servers import NotStarted
 from loadtest.bench.summary import Row
 from loadtest.bench.tables import tables
 from loadtest.table import console
@@ -59,44 +52,12 @@ def main(
             def step(description: str) -> None:
                 progress.update(task, description=description, advance=1)
 
-            rows = list(_measure(plan, parts, step))
+            rows = list(measure_parts(plan, parts, step))
             progress.update(task, description="done", completed=total)
     except (*ENGINE_FAILURES, MeasurementFailed, NotStarted, PackagesUnavailable) as error:
         console.print(f"[bold red]stopped:[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from error
     _write(rows, folder, name or f"{datetime.now(UTC):%Y-%m-%d}{'-quick' if quick else ''}")
-
-
-def _measure(plan: Plan, parts: list[Part], step: Step) -> Iterator[Row]:
-    with ExitStack() as stack:
-        models = {STARTER: served_model()}
-        if BASE in plan.sizes and {Part.engines, Part.service} & set(parts):
-            step("saving a model of base size with every engine")
-            models[BASE] = stack.enter_context(base_size_model())
-        if Part.engines in parts:
-            yield from measure_engines(plan, models, step)
-        if not set(parts) - {Part.engines}:
-            return
-        where = stack.enter_context(site())
-        if Part.start in parts:
-            yield from service.measure_starts(plan, where, step)
-        yield from _measure_served(plan, parts, where, step)
-        if Part.service in parts and BASE in models and plan.base_cells:
-            versions = dict.fromkeys(VERSIONS, models[BASE])
-            yield from service.measure_base_size(plan, replace(where, models=versions), step)
-
-
-def _measure_served(plan: Plan, parts: list[Part], where: Site, step: Step) -> Iterator[Row]:
-    with our_service(where, **service.LONG_QUEUE) as ours:
-        step("start: from `bentoml serve` to ready")
-        if Part.start in parts:
-            yield service.measure_start(plan, ours, plan.starts - 1)
-        else:
-            ours.wait_until_ready()
-        if Part.service in parts:
-            yield from service.measure_service(plan, where, ours, step)
-        if Part.cost in parts:
-            yield from measure_cost(plan, ours, step)
 
 
 def _write(rows: list[Row], folder: Path, name: str) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shutil
 from contextlib import ExitStack
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,18 +11,14 @@ from filelock import FileLock, Timeout
 
 from core.setting_checks import settings_for_serving
 from core.settings import get_settings
+from loadtest.demo_databases import remove_data, start_databases
 from scripts.running import run_command
 from serving.embedded.children import UnusableFolder
 from serving.embedded.launcher import launch
-from serving.embedded.postgres import embedded_postgres
-from serving.embedded.redis import embedded_redis
-from serving.embedded.start import console, migrate, step
 from serving.embedded.starters import save_missing_models
 
 FOLDER = "demo"
 LOCK = "demo.lock"
-# Written last: without it, the history is not whole.
-WHOLE = "filled"
 
 
 def main(
@@ -46,10 +38,10 @@ def main(
     try:
         with FileLock(folder.with_name(LOCK), timeout=0, mode=0o600), ExitStack() as running:
             if remove:
-                _remove(folder)
+                remove_data(folder)
                 return
             save_missing_models(settings)
-            environment = _start(folder, running, max_memory=settings.redis_max_memory)
+            environment = start_databases(folder, running, max_memory=settings.redis_max_memory)
             if port is not None:
                 environment["PORT"] = str(port)
             # The workers read their settings from the environment, and outweigh `.env` with it.
@@ -60,38 +52,6 @@ def main(
         raise SystemExit(f"another `sentiment demo` uses {folder}; stop it first") from None
     except UnusableFolder as error:
         raise SystemExit(str(error)) from None
-
-
-def _start(folder: Path, running: ExitStack, *, max_memory: str) -> dict[str, str]:
-    """Start the databases, with the history in them; the settings that lead to them."""
-    if not (folder / WHOLE).exists():
-        _remove(folder, quiet=True)
-    with step("postgresql", f"private, of the demonstration, in {folder}"):
-        url = running.enter_context(embedded_postgres(folder / "postgres", restart=True))
-    migrate(url)
-    if not (folder / WHOLE).exists():
-        # Imported here: a later start needs none of it.
-        from loadtest.demo import fill, saved_models
-
-        with step("history", "a fortnight of invented traffic"):
-            asyncio.run(fill(url, saved_models(get_settings()), datetime.now(UTC)))
-        (folder / WHOLE).touch()
-    return {
-        "DATABASE_URL": url.render_as_string(hide_password=False),
-        "REDIS_URL": running.enter_context(
-            embedded_redis(folder / "redis", max_memory=max_memory, restart=True)
-        ),
-        "DATA_FOLDER": str(folder),
-    }
-
-
-def _remove(folder: Path, *, quiet: bool = False) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-        if not quiet:
-            console.print(f"{folder} is removed", soft_wrap=True)
-    elif not quiet:
-        console.print("there is no demonstration to remove")
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ measures start, stop and size, and reads its user, packages and writable files.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from typing import Annotated
 
 import typer
 
-from core.command_output import CommandFailed, JsonOption, emit
+from core.command_output import JsonOption, emit
 from core.paths import ROOT
 from core.settings import get_settings
-from loadtest.image_check import (
+from loadtest.image.check import (
     BUILD,
+    backend,
     command_findings,
     console,
     contents,
@@ -30,28 +30,11 @@ from scripts.running import run_command
 from serving.embedded.starters import save_missing_models
 
 TAG = "sentiment:latest"
-BACKENDS = ("docker", "podman", "buildah")
 SBOM = BUILD / "sbom.json"
 app = typer.Typer()
 
 
 Engine = Annotated[str, typer.Option(help="docker, podman or buildah; else the first that works")]
-
-
-def backend(wanted: str) -> str:
-    """The container engine `wanted`; without one, the first that works.
-
-    Raises:
-        CommandFailed: none does.
-    """
-    candidates = (wanted,) if wanted else BACKENDS
-    for name in candidates:
-        if shutil.which(name):
-            # It fails where only the client is installed, and no daemon runs.
-            info = subprocess.run([name, "info"], capture_output=True, check=False)
-            if info.returncode == 0:
-                return name
-    raise CommandFailed(f"no container engine works: {', '.join(candidates)}")
 
 
 @app.command()
@@ -106,7 +89,7 @@ def sbom(
 ) -> None:
     """Write the image's bill of materials into build/sbom.json, in CycloneDX."""
     # A package of development: neither serving nor the check of an image needs it.
-    from scripts.image_sbom import bill_of_materials
+    from loadtest.image.bill_of_materials import bill_of_materials
 
     with running_image(tag, backend(engine)) as in_image:
         text = bill_of_materials(tag, contents(in_image))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,21 +126,16 @@ def _need_pyarrow(*, wanted: bool) -> None:
 
 
 def _run(run: Callable[[AsyncEngine, Settings], Awaitable[Any]]) -> Any:
-    from core.postgres import DATABASE_FAILURES, describe_failure, opened_engine
+    from core.command_database import DatabaseFailed, run_with_engine
     from serving.command_settings import settings_for_databases
 
     settings = settings_for_databases()
     url = settings.sqlalchemy_url()
-
-    async def with_engine() -> Any:
-        # Texts are found by reading all predictions of the range, which takes as long as it takes.
-        async with opened_engine(url, timeout_seconds=None) as engine:
-            return await run(engine, settings)
-
     try:
-        return asyncio.run(with_engine())
-    except DATABASE_FAILURES as error:
-        fail(f"PostgreSQL does not answer: {describe_failure(error)}. Run the command again")
+        # Texts are found by reading all predictions of the range, which takes as long as it takes.
+        return run_with_engine(url, lambda engine: run(engine, settings), timeout_seconds=None)
+    except DatabaseFailed as error:
+        fail(f"PostgreSQL does not answer: {error}. Run the command again")
 
 
 if __name__ == "__main__":

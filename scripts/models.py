@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,22 +11,19 @@ from typing import Annotated
 import bentoml
 import typer
 from rich.markup import escape
-from rich.progress import Progress
 
 from core.command_output import JsonOption, emit, fail, note, slow_step
 from core.late_packages import PackagesUnavailable
 from core.settings import get_settings
 from core.types import Version
-from models.export.gate import classify_texts
 from models.labels import LabelOptions, parse_labels
 from models.registry import sources
 from models.registry.catalogue import Entry, entries, entry, outdated_tags
+from models.registry.comparing import compare_saved, fastest_classifier
 from models.registry.held_out import (
     MARGIN,
     MIN_TEXTS,
-    NOT_EVALUATED,
     AccuracyGate,
-    side_by_side,
 )
 from models.registry.removal import (
     InUse,
@@ -39,7 +34,6 @@ from models.registry.removal import (
     remove,
 )
 from models.registry.saving import (
-    COLUMNS,
     ENGINES_HELP,
     TEXTS_HELP,
     Engines,
@@ -47,15 +41,11 @@ from models.registry.saving import (
     refresh,
     save_checkpoint,
 )
-from models.registry.sources import Fetched
 from models.registry.verifying import Finding, verify
 from models.registry.views import comparison, comparison_view, entry_view, list_view, removal_view
 from models.starter.card import StarterError
 from models.texts import InvalidTexts, packaged_texts, read_labelled
-from runners.classifier import Classifier
-from runners.cpu import usable_cpus
-from runners.engines.choice import EngineUnavailable, choose_engine
-from runners.engines.fastest import known_speeds
+from runners.engines.choice import EngineUnavailable
 from runners.model_store import InvalidCheckpoint, find_model
 from scripts.running import run_command
 
@@ -135,19 +125,7 @@ def compare(
             # A wrong tag is refused before texts are downloaded.
             models = [entry(tag, get_settings()) for tag in (first, second)]
             texts = packaged_texts().gate if labelled is None else labelled
-        with Progress(*COLUMNS, console=console, transient=True) as progress:
-            answers = []
-            for model in models:
-                task = progress.add_task(model.model.tag, total=len(texts))
-                answers.append(
-                    classify_texts(
-                        _classifier(model.model.tag),
-                        texts,
-                        streams=usable_cpus(),
-                        progress=lambda done, task=task: progress.advance(task, done),  # type: ignore[misc]
-                    )
-                )
-        compared = side_by_side(texts, *answers)
+        compared = compare_saved(models[0], models[1], texts, get_settings())
     emit(
         comparison(models[0], models[1], compared),
         lambda: console.print(comparison_view(models[0], models[1], compared, examples=examples)),
@@ -207,11 +185,11 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
                 read_labelled(held_out, MIN_TEXTS, encoding=encoding, delimiter=delimiter),
                 held_out.name,
                 min_accuracy=min_accuracy,
-                against=_classifier(against) if against else None,
+                against=fastest_classifier(against, get_settings()) if against else None,
                 against_tag=against and find_model(against).tag,
                 margin=margin,
             )
-        fetch = partial(_fetch, source)
+        fetch = partial(sources.fetch_import, source)
         options = LabelOptions(parse_labels(labels) if labels is not None else None, threshold)
         saved = save_checkpoint(
             version, source, fetch, engines=engines, texts=texts, acceptance_gate=gate,
@@ -220,16 +198,6 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
         if held_out is None:
             console.print("Its accuracy was not evaluated: give labelled texts with --held-out.")
         emit(entry(saved.tag, get_settings()).summary())
-
-
-def _fetch(source: str, into: Path) -> Fetched:
-    fetched = sources.fetch(source, into)
-    imported = {
-        "imported_from": source,
-        "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    # An accuracy gate replaces the entry that says that there was none.
-    return replace(fetched, facts={**fetched.facts, **imported, **NOT_EVALUATED})
 
 
 @app.command(name="refresh")
@@ -370,20 +338,6 @@ def _remove(verdicts: Sequence[Verdict], *, yes: bool, dry_run: bool) -> None:
     deleted = [] if dry_run else remove(going)
     document = removal_document(verdicts, deleted=deleted, dry_run=dry_run)
     emit(document, lambda: console.print(removal_view(verdicts, dry_run=dry_run)))
-
-
-def _classifier(tag: str) -> Classifier:
-    """A saved model on its fastest engine."""
-    model = find_model(tag)
-    settings = get_settings()
-    engine = choose_engine(
-        model,
-        "auto",
-        streams=usable_cpus(),
-        mkldnn=settings.mkldnn_enable,
-        speeds=known_speeds(model, settings.data_folder),
-    )
-    return Classifier(model, engine)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import os
 import platform
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
 import typer
 from typer import Option
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from analytics.hash_keys import HashKeys
-    from analytics.privacy.selection import Selector
+    from analytics.privacy.selection import Kind, Selector
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
@@ -147,31 +144,14 @@ def rotate_key(*, reason: ReasonOption = "", as_json: JsonOption = False) -> Non
     Running tests go on with their key. With LOG_HASH_KEY, put a new key before the others instead.
     """
     # Imported here, so that --help needs no SQLAlchemy.
-    from analytics.hash_keys import add_key
-    from analytics.rollups import WRITERS_LOCK
-    from core.admin_log import admin_action
+    from analytics.privacy.erase import Actor
+    from analytics.privacy.rotate import rotate_key as add_hash_key
 
     settings = settings_for_databases()
     if settings.hash_keys():
         fail("LOG_HASH_KEY is set: put a new key before the others there, and restart the service")
-
-    async def run(engine: AsyncEngine, _hashes: HashKeys) -> int:
-        async with engine.begin() as connection:
-            await connection.execute(WRITERS_LOCK)
-            key = await add_key(connection)
-            await connection.execute(
-                admin_action(
-                    datetime.now(UTC),
-                    author=_user(),
-                    origin=platform.node(),
-                    action="rotate_key",
-                    reason=reason,
-                    details={"hash_key_id": key},
-                )
-            )
-        return key
-
-    key = _run(settings, run)
+    actor = Actor(_user(), platform.node(), reason)
+    key = _run(settings, lambda engine, _hashes: add_hash_key(engine, actor))
     done = f"The log's hashes have the key {key} from now on"
     emit({"hash_key_id": key}, lambda: console.print(done))
 
@@ -185,53 +165,35 @@ def _user() -> str:
 
 
 def _selector(subject: str | None, text: str | None, prediction: str | None) -> Selector:
-    from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
+    from analytics.privacy.selection import parse_selector
+    from core.errors import InvalidRequest
 
-    from analytics.privacy.selection import Selector
-    from core.input_text import Subject, refuse_unusable
-
-    given = [
-        (kind, value)
-        for kind, value in (("subject", subject), ("text", text), ("prediction", prediction))
-        if value is not None
-    ]
+    named: dict[Kind, str | None] = {"subject": subject, "text": text, "prediction": prediction}
+    given = [(kind, value) for kind, value in named.items() if value is not None]
     if len(given) != 1:
         raise typer.BadParameter("Give one of --subject, --text and --prediction")
     [(kind, value)] = given
     if value == "-":
         value = sys.stdin.read().removesuffix("\n")
     try:
-        if kind == "prediction":
-            return Selector("prediction", str(UUID(value)))
-        if kind == "text":
-            text_type = Annotated[
-                str, StringConstraints(strip_whitespace=True), AfterValidator(refuse_unusable)
-            ]
-            return Selector("text", TypeAdapter(text_type).validate_python(value))
-        return Selector("subject", TypeAdapter(Subject).validate_python(value))
-    except ValidationError as error:
-        message = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
-        raise typer.BadParameter(f"the {kind} cannot have been sent: {message}") from error
-    except ValueError as error:
-        raise typer.BadParameter(f"{value} is no id of a prediction") from error
+        return parse_selector(kind, value)
+    except InvalidRequest as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _run(settings: Settings, run: Callable[[AsyncEngine, HashKeys], Awaitable[Any]]) -> Any:
     from analytics.hash_keys import HashKeys
-    from core.postgres import DATABASE_FAILURES, describe_failure, opened_engine
+    from core.command_database import DatabaseFailed, run_with_engine
 
-    async def with_engine() -> Any:
-        # All predictions are read, which takes as long as it takes.
-        async with opened_engine(settings.sqlalchemy_url(), timeout_seconds=None) as engine:
-            return await run(engine, HashKeys(settings.hash_keys()))
-
+    url, hashes = settings.sqlalchemy_url(), HashKeys(settings.hash_keys())
     try:
         with slow_step("PostgreSQL works; all predictions are read"):
-            return asyncio.run(with_engine())
-    except DATABASE_FAILURES as error:
+            # That takes as long as it takes.
+            return run_with_engine(url, lambda engine: run(engine, hashes), timeout_seconds=None)
+    except DatabaseFailed as error:
         fail(
             "PostgreSQL does not answer, so perhaps not everything is done: "
-            f"{describe_failure(error)}. Run the command again"
+            f"{error}. Run the command again"
         )
 
 

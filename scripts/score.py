@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import bentoml
-import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -85,17 +84,18 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     except PackagesUnavailable as error:
         fail(f"not scored: {error}")
     # Imported here because they import what may just have been installed.
-    from scoring.job import ClusterFailed, Job
+    from scoring.job import ClusterFailed, Job, require_scored
     from scoring.journal import CannotResume
+    from scoring.paths import input_problem, output_problem
     from scoring.pipes import STDIO, as_files, require_stdio, write_out
     from scoring.reporting import counts
     from scoring.served import NotServed, settings_as_served
 
     if as_json and out == STDIO:
         raise typer.BadParameter("OUT is stdout already, so --json has nowhere to print")
-    if problem := _input_problem(source):
+    if problem := input_problem(source):
         raise typer.BadParameter(problem, param_hint="IN")
-    if problem := _output_problem(out):
+    if out != STDIO and (problem := output_problem(out, "; - is stdout")):
         raise typer.BadParameter(problem, param_hint="OUT")
     columns = tuple(dict.fromkeys(keep.split(","))) if keep is not None else None
     sigterm_as_ctrl_c()  # so that the committed rows stay
@@ -149,25 +149,6 @@ def _why_stopped(error: Exception) -> str:
     return reason or str(error)
 
 
-def _input_problem(source: Path) -> str | None:
-    if source == Path("-"):
-        return None
-    if source.is_dir():
-        return f"{source} is a folder; score the files in it one by one"
-    return None if source.exists() else f"there is no file {source}"
-
-
-def _output_problem(out: Path) -> str | None:
-    if out == Path("-"):
-        return None
-    if out.is_dir():
-        return f"{out} is a folder"
-    if out.exists() and not out.is_file():
-        # A finished output takes the place of what has its name.
-        return f"{out} is no regular file; - is stdout"
-    return None if out.parent.is_dir() else f"there is no folder {out.parent}"
-
-
 def _score(job: Job, settings: Settings, ray: str | None) -> Progress:
     """Score, and print how the file was read, and with which models."""
     from scoring.job import open_job, score_file
@@ -183,28 +164,6 @@ def _score(job: Job, settings: Settings, ray: str | None) -> Progress:
     for version, identity in scorer.identities.items():
         console.print(escape(f"{version}: {settings.model_tag(version)}, revision {identity}"))
     return done
-
-
-def require_scored(done: Progress, out: Path, rejected: Path, format_: Format) -> None:
-    """Remove an output without rows, if there were rows.
-
-    Raises:
-        InvalidInput: all of them were rejected.
-    """
-    if done.scored or not done.rejected:
-        return
-    out.unlink()
-    with rejected.open("rb") as file:
-        first = orjson.loads(file.readline())
-    rows = "the only row was rejected,"
-    if done.rejected > 1:
-        rows = f"all {done.rejected:,} rows were rejected, the first"
-    options = {
-        Format.csv: "--column, --delimiter, --encoding",
-        Format.jsonl: "--column, --encoding",
-        Format.parquet: "--column",
-    }
-    raise InvalidInput(f"{rows} in line {first['line']}: {first['reason']}", options[format_])
 
 
 def _output_format(out: Path, source: Format) -> Format:

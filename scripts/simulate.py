@@ -42,25 +42,14 @@ def guardrails(
         for scenario, advance, until in _timed(SCENARIOS, rollouts, seconds, progress):
             found = simulate(scenario, rollouts, seed, advance, until)
             low, high = found.interval
-            is_promised = bool(scenario.most_taken_back or scenario.median_minutes)
             table.add_row(
                 scenario.name, f"{found.rollouts:,}", f"{found.taken_back / found.rollouts:.2%}",
                 f"{low:.2%} to {high:.2%}", _minutes(found.median_minutes),
                 _minutes(found.most_minutes_of_90_percent),
-                _promise(is_promised=is_promised, is_kept=found.is_kept),
+                _promise(is_promised=scenario.is_promised, is_kept=found.is_kept),
             )  # fmt: skip
             is_kept &= found.is_kept
-            document.append(
-                {
-                    "scenario": scenario.name,
-                    "rollouts": found.rollouts,
-                    "taken_back": found.taken_back,
-                    "taken_back_share_95": found.interval,
-                    "median_minutes": found.median_minutes,
-                    "most_minutes_of_90_percent": found.most_minutes_of_90_percent,
-                    "is_promise_kept": found.is_kept,
-                }
-            )
+            document.append(found.to_json())
     _end(document, table, is_kept=is_kept)
 
 
@@ -78,7 +67,7 @@ def drift(
     from tokenizers import Tokenizer
 
     from core.settings import get_settings
-    from loadtest.simulation.drift import SCENARIOS, WINDOWS, described_texts, simulate
+    from loadtest.simulation.drift import SCENARIOS, WINDOWS, described_texts, simulate, to_json
     from models.starter.sources import DEFAULT_CACHE
     from runners.model_store import find_model
 
@@ -102,19 +91,10 @@ def drift(
                 for window in WINDOWS
             ]
             kept = all(one.is_kept for one in found)
-            is_promised = scenario.most_called is not None or scenario.seen_from is not None
-            promise = _promise(is_promised=is_promised, is_kept=kept)
+            promise = _promise(is_promised=scenario.is_promised, is_kept=kept)
             table.add_row(scenario.name, *(f"{one.share:.1%}" for one in found), promise)
             is_kept &= kept
-            shares = [one.share for one in found]
-            document.append(
-                {
-                    "scenario": scenario.name,
-                    "comparisons": comparisons,
-                    "called_share_by_window": dict(zip(WINDOWS, shares, strict=True)),
-                    "is_promise_kept": kept,
-                }
-            )
+            document.append(to_json(found))
     _end(document, table, is_kept=is_kept)
 
 
@@ -135,24 +115,13 @@ def verdicts(
         for scenario, advance, until in _timed(list(scenarios()), runs, seconds, progress):
             found = simulate(scenario, runs, seed, advance, until)
             low, high = found.interval
-            is_promised = scenario.most_verdicts is not None
             table.add_row(
                 scenario.name, f"{found.runs:,}", f"{found.verdicts / found.runs:.2%}",
                 f"{low:.2%} to {high:.2%}", _labels(found.within(0.5)), _labels(found.within(0.8)),
-                _promise(is_promised=is_promised, is_kept=found.is_kept),
+                _promise(is_promised=scenario.is_promised, is_kept=found.is_kept),
             )  # fmt: skip
             is_kept &= found.is_kept
-            document.append(
-                {
-                    "scenario": scenario.name,
-                    "runs": found.runs,
-                    "verdicts": found.verdicts,
-                    "verdicts_share_95": found.interval,
-                    "median_labels": found.within(0.5),
-                    "labels_of_80_percent": found.within(0.8),
-                    "is_promise_kept": found.is_kept,
-                }
-            )
+            document.append(found.to_json())
     _end(document, table, is_kept=is_kept)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
+from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
 from sqlalchemy import ColumnElement, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from analytics.hash_keys import HashKeys
 from analytics.tables import comparisons, experiments, model_versions, predictions
+from core.errors import InvalidRequest
+from core.input_text import Subject, refuse_unusable
 from core.keyed_hash import COMPARISON_SALT, subject_digest, text_digest
 
 Kind = Literal["subject", "text", "prediction"]
@@ -30,6 +33,32 @@ class Selector:
 
     kind: Kind
     value: str
+
+
+_SUBJECTS = TypeAdapter[str](Subject)
+# As /predict reads a text.
+_TEXTS = TypeAdapter[str](
+    Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(refuse_unusable)]
+)
+
+
+def parse_selector(kind: Kind, value: str) -> Selector:
+    """Read what a person names.
+
+    Raises:
+        InvalidRequest: no id looks like that, or no client can have sent that.
+    """
+    if kind == "prediction":
+        try:
+            return Selector(kind, str(UUID(value)))
+        except ValueError as error:
+            raise InvalidRequest(f"{value} is no id of a prediction") from error
+    adapter = _TEXTS if kind == "text" else _SUBJECTS
+    try:
+        return Selector(kind, adapter.validate_python(value))
+    except ValidationError as error:
+        message = error.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(f"the {kind} cannot have been sent: {message}") from error
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,10 @@ class Scenario:
     # are in four of five cases.
     most_called: float | None = None
     seen_from: int | None = None
+
+    @property
+    def is_promised(self) -> bool:
+        return self.most_called is not None or self.seen_from is not None
 
 
 SCENARIOS = (
@@ -90,6 +95,16 @@ class Result:
             return found.low <= self.scenario.most_called
         seen_from = self.scenario.seen_from
         return seen_from is None or self.window < seen_from or found.high >= 0.8
+
+
+def to_json(results: Sequence[Result]) -> dict[str, Any]:
+    """One document of the results of a scenario, which are of different windows."""
+    return {
+        "scenario": results[0].scenario.name,
+        "comparisons": results[0].comparisons,
+        "called_share_by_window": {result.window: result.share for result in results},
+        "is_promise_kept": all(result.is_kept for result in results),
+    }
 
 
 def described_texts(cache: Path, tokenizer: Tokenizer) -> dict[str, Rows]:

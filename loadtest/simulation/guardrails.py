@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,10 @@ class Scenario:
     limits: Guardrails
     most_taken_back: float | None = None  # a share of the rollouts
     median_minutes: float | None = None  # until it is taken back
+
+    @property
+    def is_promised(self) -> bool:
+        return bool(self.most_taken_back or self.median_minutes)
 
 
 AT_1_POINT = Guardrails()
@@ -83,6 +88,17 @@ class Result:
             in_time = wilson_interval(self.in_time, self.rollouts)
             return in_time is not None and in_time.high >= 0.5
         return most is None or self.interval[0] <= most
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario.name,
+            "rollouts": self.rollouts,
+            "taken_back": self.taken_back,
+            "taken_back_share_95": self.interval,
+            "median_minutes": self.median_minutes,
+            "most_minutes_of_90_percent": self.most_minutes_of_90_percent,
+            "is_promise_kept": self.is_kept,
+        }
 
 
 def simulate(

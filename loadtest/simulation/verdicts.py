@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,10 @@ class Scenario:
     name: str
     run: Run
     most_verdicts: float | None = None
+
+    @property
+    def is_promised(self) -> bool:
+        return self.most_verdicts is not None
 
 
 @dataclass(slots=True)
@@ -71,6 +76,17 @@ class Result:
     def within(self, share: float) -> float:
         """The labels with which `share` of the runs had a verdict."""
         return float(np.quantile(self.labels, share, method="higher"))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario.name,
+            "runs": self.runs,
+            "verdicts": self.verdicts,
+            "verdicts_share_95": self.interval,
+            "median_labels": self.within(0.5),
+            "labels_of_80_percent": self.within(0.8),
+            "is_promise_kept": self.is_kept,
+        }
 
 
 def simulate(

@@ -8,7 +8,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from models.files import (
     one_line,
     refuse_adapter,
 )
+from models.registry.held_out import NOT_EVALUATED
 from models.registry.hub import download
 from runners.model_store import InvalidCheckpoint
 
@@ -62,6 +64,17 @@ def fetch(location: str, into: Path) -> Fetched:
     if location.startswith((".", "/", "~")):
         raise InvalidCheckpoint(f"there is no folder {location}")
     return _from_hub(location)
+
+
+def fetch_import(location: str, into: Path) -> Fetched:
+    """Fetch a checkpoint as `fetch` does; the facts say from where and when it was imported."""
+    fetched = fetch(location, into)
+    imported = {
+        "imported_from": location,
+        "imported_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    # An accuracy gate replaces the entry that says that there was none.
+    return replace(fetched, facts={**fetched.facts, **imported, **NOT_EVALUATED})
 
 
 def is_local(location: str) -> bool:

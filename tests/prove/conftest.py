@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.prove import RESULTS_FILE, Result
+from loadtest.bench.proof_record import RESULTS_FILE, Result
 
 
 class Recorder:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from core.paths import ROOT
-from loadtest.image_check import MAX_BYTES
+from loadtest.image.check import MAX_BYTES
 from models.starter.reproduction import (
     MAX_MEAN_DIFFERENCE,
     MAX_REFERENCE_DIFFERENCE,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import ROOT
-from scripts.image import backend
+from loadtest.image.check import backend
 
 TAG = "sentiment:proof"
 

@@ -16,7 +16,7 @@ import yaml
 
 from core.paths import ROOT
 from core.settings import Settings
-from scripts.settings_reference import CHART_SCHEMA, SET_BY_CHART, with_chart_settings
+from core.settings_reference import CHART_SCHEMA, SET_BY_CHART, with_chart_settings
 
 CHART = ROOT / "deploy" / "helm" / "sentiment"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())

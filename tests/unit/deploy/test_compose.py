@@ -14,7 +14,7 @@ import yaml
 
 from core.paths import ROOT
 from core.settings import Settings
-from scripts.settings_reference import SET_BY_COMPOSE, with_passed_settings
+from core.settings_reference import SET_BY_COMPOSE, with_passed_settings
 
 COMPOSE = ROOT / "docker-compose.yml"
 EXAMPLE = ROOT / "deploy" / "compose.env.example"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 
+import orjson
 import pytest
 
-from datafiles.chunks import InvalidInput
-from scoring.journal import CannotResume
+from datafiles.chunks import InvalidInput, Position
+from datafiles.formats import Format
+from scoring.job import require_scored
+from scoring.journal import CannotResume, Progress
+from scoring.pipes import require_stdio
 from tests.unit.scoring.score_rows import files_beside, read_rows, stopped_half_way, write_rows
 from tests.unit.scoring.scorers import score
 
@@ -90,3 +96,52 @@ def test_progress_file_keeps_the_keys_of_earlier_releases(tmp_path: Path) -> Non
         assert progress.keys() == {
             "about", "end", "output_bytes", "rejected_bytes", "scored", "rejected", "is_complete",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "options", "sentence"),
+    [
+        (
+            b"text\n  \n",
+            "in.csv",
+            "--column, --delimiter, --encoding",
+            "the only row was rejected, in",
+        ),
+        (
+            b'{"a":1}\n[]\n',
+            "in.jsonl",
+            "--column, --encoding",
+            "all 2 rows were rejected, the first in",
+        ),
+    ],
+)
+def test_file_without_a_usable_row_is_refused_with_options_of_its_format(
+    tmp_path: Path, content: bytes, name: str, options: str, sentence: str
+) -> None:
+    rejected = tmp_path / "out.csv.rejected.jsonl"
+    rejected.write_bytes(orjson.dumps({"line": 2, "reason": "it is blank"}) + b"\n")
+    out = tmp_path / "out.csv"
+    out.touch()
+    rows = sentence.startswith("all") + 1
+    with pytest.raises(InvalidInput, match=re.escape(f"{sentence} line 2: it is blank")) as refused:
+        require_scored(
+            Progress({}, Position(), rejected=rows), out, rejected, Format.of(Path(name))
+        )
+    assert (refused.value.option, out.exists()) == (options, False)
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "stream", "sentence"),
+    [
+        ("-", "out.csv", "stdin", "stdin is closed"),
+        ("-", "-", "stdin", "stdin is closed"),
+        ("in.csv", "-", "stdout", "stdout is closed"),
+    ],
+)
+def test_closed_stream_is_refused_before_a_model_is_loaded(
+    source: str, out: str, stream: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Python starts where the descriptor is closed.
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(InvalidInput, match=sentence):
+        require_stdio(Path(source), Path(out))

@@ -109,7 +109,6 @@ WITHOUT_REPORT = {
     ("warm-image",),
     # Inside of other commands.
     ("engine-texts",),
-    ("image-contents",),
 }
 
 

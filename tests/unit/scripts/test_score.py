@@ -5,23 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import re
 import signal
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
 import pytest
 from typer.testing import CliRunner
 
-from datafiles.chunks import InvalidInput, Position
-from datafiles.formats import Format
-from scoring.journal import Progress
-from scoring.pipes import require_stdio
 from scripts.cli import app
-from scripts.score import require_scored
 
 
 @pytest.fixture(autouse=True)
@@ -178,55 +170,6 @@ def test_paths_that_cannot_be_used_are_usage_errors(
     assert done.exit_code == 2
     assert f"{sentence} " in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.parquet", "fifo", "in.csv"]
-
-
-@pytest.mark.parametrize(
-    ("content", "name", "options", "sentence"),
-    [
-        (
-            b"text\n  \n",
-            "in.csv",
-            "--column, --delimiter, --encoding",
-            "the only row was rejected, in",
-        ),
-        (
-            b'{"a":1}\n[]\n',
-            "in.jsonl",
-            "--column, --encoding",
-            "all 2 rows were rejected, the first in",
-        ),
-    ],
-)
-def test_file_without_a_usable_row_is_refused_with_options_of_its_format(
-    tmp_path: Path, content: bytes, name: str, options: str, sentence: str
-) -> None:
-    rejected = tmp_path / "out.csv.rejected.jsonl"
-    rejected.write_bytes(orjson.dumps({"line": 2, "reason": "it is blank"}) + b"\n")
-    out = tmp_path / "out.csv"
-    out.touch()
-    rows = sentence.startswith("all") + 1
-    with pytest.raises(InvalidInput, match=re.escape(f"{sentence} line 2: it is blank")) as refused:
-        require_scored(
-            Progress({}, Position(), rejected=rows), out, rejected, Format.of(Path(name))
-        )
-    assert (refused.value.option, out.exists()) == (options, False)
-
-
-@pytest.mark.parametrize(
-    ("source", "out", "stream", "sentence"),
-    [
-        ("-", "out.csv", "stdin", "stdin is closed"),
-        ("-", "-", "stdin", "stdin is closed"),
-        ("in.csv", "-", "stdout", "stdout is closed"),
-    ],
-)
-def test_closed_stream_is_refused_before_a_model_is_loaded(
-    source: str, out: str, stream: str, sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As Python starts where the descriptor is closed.
-    monkeypatch.setattr(sys, stream, None)
-    with pytest.raises(InvalidInput, match=sentence):
-        require_stdio(Path(source), Path(out))
 
 
 def test_stdin_needs_a_format() -> None:

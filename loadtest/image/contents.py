@@ -1,4 +1,4 @@
-"""Print the contents of an image as JSON; `scripts.image` runs this text in a container."""
+"""Print the contents of an image as JSON; `check.py` runs this text in a container."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.settings_reference import ENV_EXAMPLE, SETTINGS_PAGE, env_example, with_table
+from core.settings_reference import ENV_EXAMPLE, SETTINGS_PAGE, env_example, with_table
 
 
 def test_env_example_lists_every_setting() -> None:

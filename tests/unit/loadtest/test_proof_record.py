@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from core.paths import ROOT
-from scripts.prove import NAMES, PROOFS, Result, section, shortened, with_section
+from loadtest.bench.proof_record import NAMES, PROOFS, Result, section, shortened, with_section
 from tests.prove.conftest import Recorder
 
 

@@ -7,7 +7,7 @@ import json
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from scripts.image_sbom import bill_of_materials
+from loadtest.image.bill_of_materials import bill_of_materials
 
 CONTENTS = {
     "packages": {"numpy": "2.4.0"},

@@ -13,7 +13,7 @@ from packageurl import PackageURL
 
 
 def bill_of_materials(image: str, contents: Mapping[str, Any]) -> str:
-    """The document, as JSON, of what scripts/image_contents.py found in the image."""
+    """The document, as JSON, of what loadtest/image/contents.py found in the image."""
     bom = Bom(components=_components(contents))
     root = Component(name=image, type=ComponentType.CONTAINER, bom_ref="image")
     bom.metadata.component = root

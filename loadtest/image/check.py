@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 from rich.console import Console
 
+from core.command_output import CommandFailed
 from core.paths import ROOT
 from loadtest.bench.servers import free_port
 
 BUILD = ROOT / "build"
+BACKENDS = ("docker", "podman", "buildah")
 USER = "1034:1034"
 ENTRYPOINT = "/home/bentoml/bento/env/docker/entrypoint.sh"
 MAX_BYTES = 900_000_000
@@ -30,6 +34,22 @@ CUDA_PREFIXES = ("nvidia-", "cuda-", "triton", "pytorch-triton")
 console = Console(highlight=False)
 
 CommandLine = Callable[..., list[str]]
+
+
+def backend(wanted: str) -> str:
+    """The container engine `wanted`; without one, the first that works.
+
+    Raises:
+        CommandFailed: none does.
+    """
+    candidates = (wanted,) if wanted else BACKENDS
+    for name in candidates:
+        if shutil.which(name):
+            # It fails where only the client is installed, and no daemon runs.
+            info = subprocess.run([name, "info"], capture_output=True, check=False)
+            if info.returncode == 0:
+                return name
+    raise CommandFailed(f"no container engine works: {', '.join(candidates)}")
 
 
 def _cuda_packages(names: Iterable[str]) -> list[str]:
@@ -77,8 +97,9 @@ def running_image(tag: str, engine: str) -> Iterator[CommandLine]:
 
 
 def contents(in_image: CommandLine) -> dict[str, Any]:
-    """The contents of the image, as scripts/image_contents.py finds them inside."""
-    text = (ROOT / "scripts" / "image_contents.py").read_text(encoding="utf-8") + "\nmain()\n"
+    """The contents of the image, as loadtest/image/contents.py finds them inside."""
+    program = Path(__file__).with_name("contents.py")
+    text = program.read_text(encoding="utf-8") + "\nmain()\n"
     output = subprocess.check_output(in_image("python", "-c", text), encoding="utf-8")
     # BentoML's entry point prints lines of its own first.
     found: dict[str, Any] = json.loads(output.splitlines()[-1])

@@ -1,0 +1,1 @@
+"""`make image-check`: what a built image holds, and how it serves."""
