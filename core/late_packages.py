@@ -66,9 +66,10 @@ def run_uv(*options: str, python: str = sys.executable) -> bool:
     return subprocess.run([*command, "--no-deps", *options], check=False).returncode == 0
 
 
-def run_pip(*options: str) -> subprocess.CompletedProcess[str]:
+def run_pip(*options: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
     """Install with pip, which reads its own configuration and shows its progress."""
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--retries", "1", *options]
+    command = [sys.executable, "-m", "pip", "--python", python]
+    command += ["install", "--no-deps", "--retries", "1", *options]
     return subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", check=False)
 
 

@@ -40,20 +40,26 @@ def ensure_torch_packages(folder: Path = REQUIREMENTS, index: str | None = None)
     size = f", about {_DOWNLOAD_MB} MB" if torch else ""
     console.print(f"installing {names} for importing, training or tests{size}")
     for pin in torch:
-        _install_torch(str(pin), index)
+        install_torch(str(pin), index)
     install_lock(lock)
 
 
-def _install_torch(pin: str, index: str | None) -> None:
-    """Install a CPU build of torch, which has the local version "cpu" except on macOS."""
+def install_torch(pin: str, index: str | None = None, python: str = sys.executable) -> None:
+    """Install a CPU build of torch, which has the local version "cpu" except on macOS.
+
+    It goes into the environment of `python`.
+
+    Raises:
+        PackagesUnavailable: it cannot be installed.
+    """
     build = pin if sys.platform == "darwin" else f"{pin}+cpu"
-    pip = run_pip(*(["--index-url", index] if index else []), build)
+    pip = run_pip(*(["--index-url", index] if index else []), build, python=python)
     if pip.returncode == 0:
         return
     if index:
         raise PackagesUnavailable(f"{index} has no {build} for this machine:\n{pip.stderr.strip()}")
     console.print("pip's index has no CPU build of torch; fetching it from pytorch.org")
-    if not run_uv("--torch-backend", "cpu", pin):
+    if not run_uv("--torch-backend", "cpu", pin, python=python):
         raise PackagesUnavailable(
             f"{build} cannot be installed. `sentiment install-torch --index URL` takes it from "
             "another index."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from core.late_packages import REQUIREMENTS, PackagesUnavailable, run_uv
 from core.paths import ROOT
 from loadtest.bench.servers import Server, Site, free_port, running
 from loadtest.traffic import Api
+from models.torch_packages import install_torch
 from runners.cpu import usable_cpus
 
 LITSERVE, LITSERVE_BEST = "litserve", "litserve-bf16"
@@ -29,7 +31,7 @@ _ENVIRONMENTS = ROOT / ".cache" / "peers"
 _PEERS = REQUIREMENTS / "peers"
 # The newest that each supports.
 _PYTHONS = {"infinity": "<3.13", "mlserver": "<3.13"}
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 # As for LitServe: with closed-loop clients a longer wait for a batch to fill only adds latency.
 _BATCH = {"max_batch_size": 32, "max_batch_time": 0.005}
 
@@ -89,28 +91,27 @@ def _mlserver(peer: Peer, where: Site) -> AbstractContextManager[Server]:
     folder.mkdir()
     ports = {name: free_port() for name in ("http_port", "grpc_port", "metrics_port")}
     settings: dict[str, object] = {"host": "127.0.0.1", **ports}
-    weights = str(_weights(where))
-    extra: dict[str, object] = {
-        "task": "text-classification", "pretrained_model": weights, "pretrained_tokenizer": weights,
-    }  # fmt: skip
+    extra: dict[str, object] = {"folder": str(_weights(where)), "dtype": "float32"}
     if peer.at_its_best:
-        extra["model_kwargs"] = {"torch_dtype": "bfloat16"}
-        settings["parallel_workers"] = _workers()
+        settings["parallel_workers"] = workers = _workers()
+        extra |= {"dtype": "bfloat16", "threads": max(1, usable_cpus() // workers)}
     _write(folder / "settings.json", settings)
     _write(
         folder / "model-settings.json",
         {
             "name": "sentiment",
-            "implementation": "mlserver_huggingface.HuggingFaceRuntime",
+            "implementation": "mlserver_app.SentimentRuntime",
             **_BATCH,
             "parameters": {"extra": extra},
         },
     )
+    # MLServer gets this one module, and none of ours that may have a name of its own.
+    shutil.copy(ROOT / "loadtest" / "mlserver_app.py", folder)
     program = _environment_of("mlserver") / "bin" / "mlserver"
     return running(
         peer.name, where.folder, ["start", str(folder)], port=ports["http_port"],
-        ready_path="/v2/models/sentiment/ready", environment=_OFFLINE, program=[str(program)],
-        api=Api.v2,
+        ready_path="/v2/models/sentiment/ready",
+        environment=_OFFLINE | {"PYTHONPATH": str(folder)}, program=[str(program)], api=Api.v2,
     )  # fmt: skip
 
 
@@ -138,11 +139,8 @@ def _environment_of(package: str) -> Path:
     subprocess.run([*make, str(folder)], check=True)
     python = str(folder / "bin" / "python")
     [pin] = [line for line in torch.read_text(encoding="utf-8").splitlines() if "==" in line]
-    is_installed = (
-        # A CPU build, from an index that has one, else from pytorch.org.
-        run_uv(f"{pin}+cpu", python=python) or run_uv("--torch-backend", "cpu", pin, python=python)
-    ) and run_uv("--require-hashes", "-r", str(lock), python=python)
-    if not is_installed:
+    install_torch(pin, python=python)
+    if not run_uv("--require-hashes", "-r", str(lock), python=python):
         raise PackagesUnavailable(f"the packages that {lock} pins cannot be installed")
     done.touch()
     return folder
