@@ -1,0 +1,82 @@
+"""The program of a worker process: BentoML's, without what that imports and never uses there.
+
+A script, not a module to import: the process manager starts it by its path, from any folder
+(serving/supervision). Four tenths of what a runner imported was BentoML's client of its cloud, its
+process manager, its proxy and its builder of images (docs/decisions/0069).
+"""
+
+from __future__ import annotations
+
+import gc
+import runpy
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+BENTOML_WORKER = "_bentoml_impl.worker.service"
+# Each with all that lies in it.
+UNUSED = (
+    "bentoml._internal.cloud",  # httpx, HTTP/2, WebSockets, dateutil, schemas of an API
+    "bentoml._internal.container.generate",  # writes Dockerfiles
+    "_bentoml_impl.server.proxy",  # for services with a command of their own
+    "_bentoml_impl.server.serving",  # the process manager: circus, ZeroMQ, Tornado
+    "uvicorn.supervisors",  # reload and workers of uvicorn's own
+    # Libraries that only BentoML uses: to build Bentos and to move them to other machines.
+    "fsspec",
+    "jinja2",
+)
+
+
+class Unused:
+    """What a module that was left out has by any name."""
+
+    def __init__(self, *_arguments: Any, **_options: Any) -> None:
+        raise RuntimeError(f"serving/worker.py leaves {type(self).__module__} out")
+
+
+class UnusedModule(ModuleType):
+    """Has whatever is imported from it, as long as nobody uses it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (Unused,), {"__module__": self.__name__})
+
+
+class UnusedFinder(MetaPathFinder, Loader):
+    """Makes an `UnusedModule` of each of `UNUSED`."""
+
+    def find_spec(
+        self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if any(name == unused or name.startswith(f"{unused}.") for unused in UNUSED):
+            return ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return UnusedModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is in it."""
+
+
+def main() -> None:
+    """Run BentoML's worker as `python -m` would."""
+    if not sys.flags.safe_path:
+        sys.path[0] = str(Path.cwd())
+    sys.meta_path.insert(0, UnusedFinder())
+    # As `core.gc.paused_gc`, which cannot be imported before BentoML knows where service.py is.
+    gc.disable()
+    import _bentoml_impl.server.app  # noqa: F401
+    import bentoml._internal.service.loader  # noqa: F401
+
+    gc.enable()
+    runpy.run_module(BENTOML_WORKER, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
