@@ -2,7 +2,7 @@
 
 A script, not a module to import: the process manager starts it by its path, from any folder
 (serving/supervision). Four tenths of what a runner imported was BentoML's client of its cloud, its
-process manager, its proxy and its builder of images (docs/decisions/0069).
+process manager and its proxy (docs/decisions/0069).
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ from types import ModuleType
 from typing import Any
 
 BENTOML_WORKER = "_bentoml_impl.worker.service"
-# Each with all that lies in it.
+# Each with all that lies in it. No library that BentoML imports: ours or a user's code may use it.
 UNUSED = (
     "bentoml._internal.cloud",  # httpx, HTTP/2, WebSockets, dateutil, schemas of an API
     "bentoml._internal.container.generate",  # writes Dockerfiles
     "_bentoml_impl.server.proxy",  # for services with a command of their own
     "_bentoml_impl.server.serving",  # the process manager: circus, ZeroMQ, Tornado
     "uvicorn.supervisors",  # reload and workers of uvicorn's own
-    # Libraries that only BentoML uses: to build Bentos and to move them to other machines.
-    "fsspec",
-    "jinja2",
 )
 
 
