@@ -8,6 +8,7 @@ process manager and its proxy (docs/decisions/0069).
 from __future__ import annotations
 
 import gc
+import re
 import runpy
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ UNUSED = (
     "_bentoml_impl.server.serving",  # the process manager: circus, ZeroMQ, Tornado
     "uvicorn.supervisors",  # reload and workers of uvicorn's own
 )
+# BentoML's client of services. Each worker makes one of itself, and the API one of each runner.
+CLIENT = "_bentoml_impl.client"
+RUNNER = re.compile(r"_runner_v\d+$")  # runners/services
 
 
 class Unused:
@@ -33,6 +37,21 @@ class Unused:
 
     def __init__(self, *_arguments: Any, **_options: Any) -> None:
         raise RuntimeError(f"serving/worker.py leaves {type(self).__module__} out")
+
+
+class NoProxy:
+    """The client of itself that BentoML makes in a runner, opens and closes, and nobody calls."""
+
+    to_async = to_sync = None
+
+    def __init__(self, _url: str, **_options: Any) -> None:
+        pass
+
+    async def __aenter__(self) -> NoProxy:
+        return self
+
+    async def close(self) -> None:
+        pass
 
 
 class UnusedModule(ModuleType):
@@ -45,12 +64,15 @@ class UnusedModule(ModuleType):
 
 
 class UnusedFinder(MetaPathFinder, Loader):
-    """Makes an `UnusedModule` of each of `UNUSED`."""
+    """Makes an `UnusedModule` of each of `unused`."""
+
+    def __init__(self, unused: Sequence[str]) -> None:
+        self._unused = unused
 
     def find_spec(
         self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if any(name == unused or name.startswith(f"{unused}.") for unused in UNUSED):
+        if any(name == unused or name.startswith(f"{unused}.") for unused in self._unused):
             return ModuleSpec(name, self, is_package=True)
         return None
 
@@ -58,16 +80,24 @@ class UnusedFinder(MetaPathFinder, Loader):
         return UnusedModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is in it."""
+        if module.__name__ == CLIENT:
+            module.RemoteProxy = NoProxy  # type: ignore[attr-defined]
 
 
 def main() -> None:
     """Run BentoML's worker as `python -m` would."""
     if not sys.flags.safe_path:
         sys.path[0] = str(Path.cwd())
-    sys.meta_path.insert(0, UnusedFinder())
+    # httpx and aiohttp, which the API needs for its own calls.
+    is_runner = any(map(RUNNER.search, sys.argv))
+    sys.meta_path.insert(0, UnusedFinder((*UNUSED, CLIENT) if is_runner else UNUSED))
     # As `core.gc.paused_gc`, which cannot be imported before BentoML knows where service.py is.
     gc.disable()
+    # As `core.absent.absent`: httpx's command line needs rich and pygments.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import httpx  # noqa: F401
+
+    del sys.modules["rich"]
     import _bentoml_impl.server.app  # noqa: F401
     import bentoml._internal.service.loader  # noqa: F401
 

@@ -68,18 +68,17 @@ def main(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="start-")))
             trees = {"now": ROOT}
             if against:
-                trees["before"] = stack.enter_context(checkout(against, folder / "before"))
+                trees["before"] = stack.enter_context(checkout(against, folder / "checkout"))
+            for name in trees:
+                _link_models(folder / name)
             for number in range(rounds + 1):
                 # Which goes first alternates.
                 for name in sorted(trees, reverse=bool(number % 2)):
-                    starts = _start(trees[name], folder / f"{name}-{number}", load_seconds)
-                    # The first start of each compiles what it imports.
+                    starts = _start(trees[name], folder / name, load_seconds)
+                    # The first start of each makes its databases, and compiles what it imports.
                     if number > 0:
                         rows += ({"service": name, "round": number, **row} for row in starts)
-            imports = {
-                name: _dearest_imports(tree, folder / f"{name}-imports")
-                for name, tree in trees.items()
-            }
+            imports = {name: _dearest_imports(tree, folder / name) for name, tree in trees.items()}
     except (NotStarted, subprocess.CalledProcessError) as error:
         console.print(f"[bold red]stopped:[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from error
@@ -96,7 +95,6 @@ def main(
 
 def _start(tree: Path, folder: Path, load_seconds: float) -> list[dict[str, Any]]:
     """A row for each process of one start, and one for all."""
-    _link_models(folder)
     with service_of(tree, folder, **_tags()) as server:
         ready_seconds = server.wait_until_ready()
         started = psutil.Process(server.pid).create_time()
@@ -163,7 +161,6 @@ def _summary(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]
 
 def _dearest_imports(tree: Path, folder: Path) -> dict[str, list[tuple[str, float]]]:
     """Milliseconds of the imports of each role, by package, in one more start."""
-    _link_models(folder)
     site = folder / "site"
     diverted = folder / "imports"
     for each in (site, diverted):
