@@ -93,11 +93,11 @@ def main() -> None:
     sys.meta_path.insert(0, UnusedFinder((*UNUSED, CLIENT) if is_runner else UNUSED))
     # As `core.gc.paused_gc`, which cannot be imported before BentoML knows where service.py is.
     gc.disable()
-    # As `core.absent.absent`: httpx's command line needs rich and pygments.
-    sys.modules["rich"] = None  # type: ignore[assignment]
+    # As `core.absent.absent`: httpx does without its command line, which needs rich and pygments.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     import httpx  # noqa: F401
 
-    del sys.modules["rich"]
+    del sys.modules["httpx._main"]
     import _bentoml_impl.server.app  # noqa: F401
     import bentoml._internal.service.loader  # noqa: F401
 
