@@ -1,7 +1,7 @@
 """The program of a worker process: BentoML's, without what that imports and never uses there.
 
 A script, not a module to import: the process manager starts it by its path, from any folder
-(serving/supervision). Four tenths of what a runner imported was BentoML's client of its cloud, its
+(serving/supervision). A third of what a runner imported was BentoML's client of its cloud, its
 process manager and its proxy (docs/decisions/0069).
 """
 
