@@ -14,14 +14,18 @@ from functools import partial
 from typing import Any
 
 import orjson
-import structlog
-from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
-from structlog.typing import EventDict, Processor
 
 from core import request_context, tracing
+from core.absent import absent
 from core.errors import ServiceError
 from core.printable import printable
 from core.types import LogFormat
+
+# It shows exceptions with rich, which our lines have as text: 6 MiB in each process.
+with absent("rich"):
+    import structlog
+    from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
+    from structlog.typing import EventDict, Processor
 
 # The fields that `extra` may add to a line; other fields are dropped.
 FIELDS = ("method", "endpoint", "status", "duration_ms", "caller")

@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
+from core.paths import ROOT
 from core.request_context import context_of
 from serving.temporary_folders import claim
 from web.json_api import JsonApi
@@ -43,6 +44,8 @@ UNWANTED = frozenset(
 LABELLED_BY_PATH = frozenset({"RunnerTrafficMetricsMiddleware"})
 # The process manager gives a worker a socket as its standard input (serving/watchdog).
 WORKER_STDIN = 0
+BENTOML_WORKER = "_bentoml_impl.worker.service"
+WORKER = ROOT / "serving" / "worker.py"
 
 
 class BentoMiddlewarePatch:
@@ -128,7 +131,15 @@ def json_apis(bento: Any, service: object) -> Mapping[str, JsonApi]:
 def is_worker() -> bool:
     """Whether `bentoml serve` started this process. BentoML does not tell its workers otherwise."""
     spec = sys.modules["__main__"].__spec__
-    return spec is not None and spec.name.startswith("_bentoml_impl.worker")
+    return spec is not None and spec.name == BENTOML_WORKER
+
+
+def lean_worker(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a worker's Python that run BentoML's worker by way of serving/worker.py."""
+    if list(arguments[:2]) != ["-m", BENTOML_WORKER]:
+        return list(arguments)
+    # By its path: a Bento is served from any folder, which may have a `serving` of its own.
+    return [str(WORKER), *arguments[2:]]
 
 
 def process_name() -> str:

@@ -17,7 +17,13 @@ from typing import Any
 
 from circus.exc import ConflictError
 
-from serving.framework import is_worker, reserve_no_port, stop_at_hangup, wrap_arbiter
+from serving.framework import (
+    is_worker,
+    lean_worker,
+    reserve_no_port,
+    stop_at_hangup,
+    wrap_arbiter,
+)
 from serving.machine_check import accept_both_families
 from serving.metrics_folder import MetricsFolder
 from serving.preflight import Address
@@ -81,6 +87,7 @@ def _make(
     }
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
+        watcher.args = lean_worker(watcher.args)
         watcher.respawn = True
         watcher.env.update(environment)
         watcher.graceful_timeout = stop_seconds(_service_names(watcher.args))

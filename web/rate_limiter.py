@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from core import metrics
+from core.absent import absent
 from core.errors import RateLimited
 from core.rate_limits import OFF, LimitName
 from core.redis import REDIS_FAILURES, RedisCircuit
@@ -65,12 +66,14 @@ class RateLimiter:
         self._limits = dict(limits)
         self._max_batch_texts = max_batch_texts
         self._redis = redis
-        self._storage = RedisStorage(
-            "async+redis://",  # unused beside a pool
-            implementation="redispy",
-            key_prefix=KEY_PREFIX,
-            connection_pool=redis.connection_pool,  # type: ignore[arg-type]
-        )
+        # It imports every client that it could use and finds, so also the private Redis's.
+        with absent("valkey"):
+            self._storage = RedisStorage(
+                "async+redis://",  # unused beside a pool
+                implementation="redispy",
+                key_prefix=KEY_PREFIX,
+                connection_pool=redis.connection_pool,  # type: ignore[arg-type]
+            )
         bridge: Any = self._storage.bridge
         bridge.lua_acquire_moving_window = BatchedScript(redis, bridge.lua_acquire_moving_window)
         self._shared = MovingWindowRateLimiter(self._storage)

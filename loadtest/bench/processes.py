@@ -15,6 +15,9 @@ _ROLES = {
     "sentiment_runner_v2": "v2",
     "analytics.log": "shipper",
     "bentoml serve": "supervisor",
+    "scripts.serve": "supervisor",
+    "postgres": "PostgreSQL",
+    "valkey": "Redis",
 }
 Result = TypeVar("Result")
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from runners.engines.lean_openvino import import_openvino
+
 if TYPE_CHECKING:
     import openvino
 
@@ -80,7 +82,7 @@ def openvino_core() -> openvino.Core:
     """
     # The library reads it once, before its first kernel.
     os.environ.setdefault(_CACHED_KERNELS_VARIABLE, str(CACHED_KERNELS))
-    # Imported here because only processes that compute need it.
+    import_openvino()
     import openvino
 
     return openvino.Core()

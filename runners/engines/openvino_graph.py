@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from runners.engines.lean_openvino import import_openvino
 from runners.engines.weights import LAYER_NORM_EPSILON, MASKED, DistilBertWeights, layer_prefix
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class _Builder:
     def __init__(
         self, weights: DistilBertWeights, weight_format: WeightFormat, shared: SharedTensors
     ) -> None:
-        # Imported here because only processes that compute need it.
+        import_openvino()
         from openvino import opset13
 
         self._op: Any = opset13

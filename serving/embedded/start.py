@@ -27,6 +27,7 @@ from analytics.log.shipper_supervisor import LOCK as SHIPPER_LOCK
 from core.own_url import own_url
 from core.paths import DEFAULT_DATA_FOLDER, ROOT
 from core.settings import Settings
+from migrations.newest import is_newest
 from serving.embedded.children import UnusableFolder
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
@@ -36,6 +37,7 @@ LOCK = "lock"
 READY_POLL_SECONDS = 0.1
 # Of loading the models; a service that takes longer has said why.
 READY_SECONDS = 600.0
+_MIGRATED = "the schema is up to date"
 
 console = Console(highlight=False, emoji=False)
 logger = logging.getLogger("bentoml.sentiment")
@@ -96,7 +98,7 @@ def _start_databases(settings: Settings, running: ExitStack) -> Mapping[str, str
     if settings.database_url is None:
         with step("postgresql", f"private, data in {_short(folder / 'postgres')}"):
             url = running.enter_context(embedded_postgres(folder / "postgres", restart=True))
-        migrate(url)
+        _migrate_private(url)
         environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
     if settings.redis_url is None:
         with step("redis", f"private, data in {_short(folder / 'redis')}"):
@@ -133,10 +135,23 @@ def migrate(url: URL) -> None:
     from migrations.upgrade import WAIT_SECONDS, MigrationError, upgrade
 
     try:
-        with step("migrations", "the schema is up to date"):
+        with step("migrations", _MIGRATED):
             upgrade(url, wait_seconds=WAIT_SECONDS, report=_print_line)
     except MigrationError as error:
         raise SystemExit(str(error)) from None
+
+
+def _migrate_private(url: URL) -> None:
+    """Bring the private database to the newest schema, without Alembic where it has it.
+
+    Raises:
+        SystemExit: that is not possible.
+    """
+    started = time.perf_counter()
+    if is_newest(url):
+        _report_step("migrations", _MIGRATED, started)
+    else:
+        migrate(url)
 
 
 def _print_line(line: str) -> None:
@@ -148,6 +163,10 @@ def step(name: str, done: str) -> Iterator[None]:
     started = time.perf_counter()
     with console.status(f"{name}: starting"):
         yield
+    _report_step(name, done, started)
+
+
+def _report_step(name: str, done: str, started: float) -> None:
     seconds = time.perf_counter() - started
     console.print(f"[green]{name:<11}[/] {done} ({seconds:.1f} s)", soft_wrap=True)
 

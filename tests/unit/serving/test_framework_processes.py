@@ -22,12 +22,14 @@ from core.paths import ROOT
 from runners.services import RunnerV1, RunnerV2
 from serving.framework import (
     is_worker,
+    lean_worker,
     make_private_arbiter,
     process_name,
     runner_urls,
     wrap_arbiter,
 )
 from serving.supervision import API_WATCHER
+from serving.worker import UnusedModule
 
 # BentoML's decorator made services of the classes, which its types do not tell.
 RUNNERS: tuple[Any, ...] = (RunnerV1, RunnerV2)
@@ -76,6 +78,37 @@ print(framework.is_worker())
 
 def test_worker_is_known_by_the_module_that_it_runs() -> None:
     assert run_python(WORKER) == "True"
+
+
+LEAN = """
+import sys
+from serving import worker
+sys.argv = ["", "service:SentimentService", "--service-name", "sentiment_runner_v1", "--fd", "0"]
+try:
+    worker.main()
+except OSError as error:  # its standard input is no socket
+    lean = {name for name in sys.modules if type(sys.modules[name]) is worker.UnusedModule}
+    print(sorted(lean & {*worker.UNUSED}) == sorted(worker.UNUSED), "service" in sys.modules)
+    import _bentoml_impl.client
+    print(_bentoml_impl.client.RemoteProxy is worker.NoProxy, "aiohttp" in sys.modules)
+"""
+
+
+def test_runner_loads_the_service_without_what_bentoml_never_uses_there() -> None:
+    """If BentoML no longer imports one of the modules, its name can go."""
+    assert run_python(LEAN).splitlines() == ["True True", "True False"]
+
+
+def test_module_that_was_left_out_fails_when_it_is_used() -> None:
+    client = UnusedModule("bentoml._internal.cloud").BentoCloudClient
+    with pytest.raises(RuntimeError, match=r"leaves bentoml\._internal\.cloud out"):
+        client()
+
+
+def test_worker_starts_by_the_path_of_its_program_and_other_programs_as_they_are() -> None:
+    [program, *rest] = lean_worker(["-m", "_bentoml_impl.worker.service", "service:bento"])
+    assert (Path(program), rest) == (ROOT / "serving" / "worker.py", ["service:bento"])
+    assert lean_worker(["-m", "another"]) == ["-m", "another"]
 
 
 MANAGER = """
@@ -269,6 +302,7 @@ def run_python(program: str, **settings: str) -> str:
         [sys.executable, "-c", program],
         cwd=ROOT,
         env=os.environ | {"BENTOML_DO_NOT_TRACK": "true", **settings},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         check=True,
         text=True,
