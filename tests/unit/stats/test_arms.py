@@ -143,9 +143,9 @@ def test_no_labels_are_no_evidence() -> None:
 
 def labels_needed(v1: float, v2: float, share: float, label_share: float | None) -> int:
     """The labels that decide a test with these accuracies, of which v2 gets `share`."""
-    labelled = round(4_000 * (1 - share)), round(4_000 * share)
-    arms = [ArmOutcomes(n, round(n * p)) for n, p in zip(labelled, (v1, v2), strict=True)]
-    needed = randomised_verdict(*arms, TrafficSplit(0, 0, share, label_share)).more_labels
+    n, m = round(4_000 * (1 - share)), round(4_000 * share)
+    of_v1, of_v2 = ArmOutcomes(n, round(n * v1)), ArmOutcomes(m, round(m * v2))
+    needed = randomised_verdict(of_v1, of_v2, TrafficSplit(0, 0, share, label_share)).more_labels
     assert needed is not None
     return 4_000 + needed.v1 + needed.v2
 
