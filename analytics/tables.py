@@ -105,6 +105,9 @@ experiments = _table(
     Column("first_seen", TIME, nullable=False),
     # The key of its subjects' hashes, for as long as the test runs; NULL is the first key.
     Column("hash_key_id", SmallInteger),
+    # v2's share of the labels, as its verdict expects it (stats/arms.py); NULL in a test from
+    # before, whose verdict does without to its end (docs/decisions/0067).
+    Column("label_share", Double),
     UniqueConstraint("salt", "v2_percent", *_BOTH_MODELS, name="uq_experiments_experiment"),
 )
 

@@ -31,7 +31,7 @@ ADMIN = "key ana"
 GUARDRAILS = "guardrails"
 # With this seed and these shares of labels, the A/B test is near its verdict.
 SEED = 6
-LABELLED: Mapping[Endpoint, float] = {"/predict/ab": 0.4, "/predict/ab-compare": 0.2}
+LABELLED: Mapping[Endpoint, float] = {"/predict/ab": 0.25, "/predict/ab-compare": 0.2}
 LABELLED_OTHERS = 0.01
 # Some clients name a version themselves.
 NAMED_V2_SHARE = 0.1

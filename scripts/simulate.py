@@ -104,6 +104,7 @@ def verdicts(
     seconds: Annotated[float, Option(min=1, help="at most so long, for all scenarios")] = 3_600.0,
     seed: int = 1,
     *,
+    only: Annotated[str, Option(help="scenarios that have this in their name")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Measure how often a verdict of an A/B test is false, and how many labels it needs."""
@@ -112,7 +113,8 @@ def verdicts(
     table = Table("scenario", "runs", "verdicts", "95 %", "median", "80 %", "promise")
     is_kept, document = True, []
     with _progress() as progress:
-        for scenario, advance, until in _timed(list(scenarios()), runs, seconds, progress):
+        chosen = [scenario for scenario in scenarios() if only in scenario.name]
+        for scenario, advance, until in _timed(chosen, runs, seconds, progress):
             found = simulate(scenario, runs, seed, advance, until)
             low, high = found.interval
             table.add_row(

@@ -15,9 +15,10 @@ from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
+from stats.arms import ArmsEvidence
 from stats.convex import upper_end, zero_of_rising
 from stats.outcomes import ArmOutcomes, Interval, PairedOutcomes
-from stats.sequential import log_e_arms, log_threshold
+from stats.sequential import log_threshold
 
 _NODES, _WEIGHTS = leggauss(128)
 # An integrand below e^-40 of its peak is lost to rounding.
@@ -51,12 +52,14 @@ def paired_confidence_sequence(outcomes: PairedOutcomes, alpha: float) -> Interv
     )
 
 
-def arms_confidence_sequence(v1: ArmOutcomes, v2: ArmOutcomes, alpha: float) -> Interval:
+def arms_confidence_sequence(
+    v1: ArmOutcomes, v2: ArmOutcomes, label_share: float | None, alpha: float
+) -> Interval:
     """Accuracy of v2 minus accuracy of v1, each over texts of its own, in [-1, 1].
 
-    The differences against which `log_e_arms` does not speak: the product of both arms' confidence
-    sequences (Robbins 1970; Howard, Ramdas, McAuliffe, Sekhon 2021, Ann. Statist. 49), cut along
-    lines of equal difference. One sequence an arm at alpha / 2 and the union bound would be wider.
+    The differences against which `ArmsEvidence` does not speak: an e-value for each, inverted
+    (Howard, Ramdas, McAuliffe, Sekhon 2021, Ann. Statist. 49). `label_share` is that of v2, as
+    expected before the test.
 
     It covers the true difference at all looks with a probability of at least 1 - alpha, for arms of
     any sizes, if both accuracies stay the same over time. [-1, 1] if an arm has no labels.
@@ -67,11 +70,11 @@ def arms_confidence_sequence(v1: ArmOutcomes, v2: ArmOutcomes, alpha: float) -> 
     limit = log_threshold(alpha)
     if not v1.labelled or not v2.labelled:
         return Interval(-1.0, 1.0)
-    v1_counts, v2_counts = (v1.right, v1.wrong), (v2.right, v2.wrong)
+    evidence = ArmsEvidence((v1.right, v1.wrong), (v2.right, v2.wrong), label_share)
     difference = v2.right / v2.labelled - v1.right / v1.labelled
     return Interval(
-        low=-upper_end(partial(log_e_arms, *v2_counts, *v1_counts), -difference, limit),
-        high=upper_end(partial(log_e_arms, *v1_counts, *v2_counts), difference, limit),
+        low=-upper_end(lambda opposite: evidence.log_e(-opposite), -difference, limit),
+        high=upper_end(evidence.log_e, difference, limit),
     )
 
 

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, stdtrit, xlogy
+from scipy.special import stdtrit
 
 from core.types import ARM_GROUPS
 from stats.arm_metrics import ArmCounts
-from stats.sequential import ARM_CONCENTRATION, log_e_arms, log_threshold
+from stats.arms import ArmsEvidence, log_e_at_most
+from stats.sequential import log_threshold
 from stats.wilson import Numbers, newcombe_bounds, wilson_bounds
 
 Flags = NDArray[np.bool_]
@@ -49,13 +50,15 @@ def failures_exceed(
 
     Both have the axes looks..., group, 2: the texts that failed, and those that were answered. The
     lower end of Newcombe's interval finds large differences within minutes. An e-process
-    (`log_e_arms` with the limit as the difference) finds small ones, at any number of looks. Both
+    (`ArmsEvidence` against the limit) finds small ones, at any number of looks. Both
     are of effective counts: divided by the design effects.
     """
     a, n, b, m = _effective(champion, challenger)
     fast = newcombe_bounds(a, n, b, m, FAST_Z).low > limit
     is_early = challenger.sum(axis=(-2, -1)) <= FAST_TEXTS
-    return np.asarray((fast & is_early) | _exceed_slowly(a, n, b, m, limit))
+    is_seen = np.asarray(fast & is_early)
+    # What is seen already needs no second test.
+    return is_seen | _exceed_slowly(a, np.where(is_seen, 0.0, n), b, m, limit)
 
 
 def failures_jump(
@@ -82,27 +85,24 @@ def _effective(champion: NDArray[np.float64], challenger: NDArray[np.float64]) -
 
 
 def _exceed_slowly(a: Numbers, n: Numbers, b: Numbers, m: Numbers, limit: float) -> Flags:
-    """`a` of `n` failed at the champion, `b` of `m` at the challenger."""
+    """`a` of `n` failed at the champion, `b` of `m` at the challenger; not without texts."""
     threshold = log_threshold(SLOW_ALPHA)
     known = (n > 0) & (m > 0)
     is_above = known & (b * n - a * m > limit * n * m)
     index = np.flatnonzero(is_above)
     a, n, b, m = (values.ravel()[index] for values in (a, n, b, m))
-    # The e-value is the least over the champion's share, so at most that at any share. Most looks
-    # need no search for the least.
-    share = np.clip((a + b - limit * m) / (n + m), 1e-9, 1 - limit - 1e-9)
-    at_most = _log_mixture(a, n, share) + _log_mixture(b, m, share + limit)
+    # Few looks need more than a bound.
+    at_most = log_e_at_most(a, n - a, b, m - b, limit)
     exceeds = np.zeros(is_above.size, dtype=np.bool_)
     for place in np.flatnonzero(at_most >= threshold):
-        log_e = log_e_arms(a[place], n[place] - a[place], b[place], m[place] - b[place], limit)
-        exceeds[index[place]] = log_e >= threshold
+        # The challenger's share of the texts so far stands for its share of those of the step.
+        evidence = ArmsEvidence(
+            (float(a[place]), float(n[place] - a[place])),
+            (float(b[place]), float(m[place] - b[place])),
+            label_share=float(m[place] / (n[place] + m[place])),
+        )
+        exceeds[index[place]] = evidence.log_e(limit) >= threshold
     return exceeds.reshape(is_above.shape)
-
-
-def _log_mixture(count: Numbers, of: Numbers, share: Numbers) -> Numbers:
-    prior, rest = ARM_CONCENTRATION * share, ARM_CONCENTRATION * (1 - share)
-    mixture = betaln(prior + count, rest + of - count) - betaln(prior, rest)
-    return np.asarray(mixture - xlogy(count, share) - xlogy(of - count, 1 - share))
 
 
 def failures_of(arm: ArmCounts) -> NDArray[np.float64]:

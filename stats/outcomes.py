@@ -81,22 +81,27 @@ class ArmOutcomes:
 class TrafficSplit:
     """How many subjects each version got; `v2_share`, in [0, 1], is the configured share.
 
+    `label_share`, in [0, 1], is the share of the labels that v2 was expected to get before the
+    test; None if nobody said (`stats.arms`).
+
     A subject stays with its version, so all its requests are a single draw: a subject counts once.
     A request without a subject is a separate draw.
 
     Raises:
-        ValueError: a count is negative, or `v2_share` lies outside [0, 1].
+        ValueError: a count is negative, or a share lies outside [0, 1].
     """
 
     v1: int
     v2: int
     v2_share: float
+    label_share: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.v1, self.v2) < 0:
             raise ValueError(f"counts cannot be negative: {self}")
-        if not 0 <= self.v2_share <= 1:
-            raise ValueError(f"a share must lie in [0, 1]: {self.v2_share}")
+        for share in (self.v2_share, self.label_share):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"a share must lie in [0, 1]: {share}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ from typing import Any
 
 from scipy.special import chdtrc
 
+from stats.arms import ArmsEvidence
 from stats.confidence_sequence import arms_confidence_sequence
 from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
-from stats.sequential import always_valid_p, log_e_arms, log_e_split, log_threshold
+from stats.sequential import always_valid_p, log_e_split, log_threshold
 from stats.wilson import newcombe_bounds
 
 _ALPHA = 0.05
@@ -26,14 +27,16 @@ def compare_arms(v1: ArmOutcomes, v2: ArmOutcomes, split: TrafficSplit) -> dict[
     valid at every look at once, the others at a single look that was planned beforehand.
     """
     both = v1.labelled > 0 and v2.labelled > 0
-    log_e = log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
+    evidence = ArmsEvidence((v1.right, v1.wrong), (v2.right, v2.wrong), split.label_share)
     return {
         "accuracy_difference": (
             None if v1.accuracy is None or v2.accuracy is None else v2.accuracy - v1.accuracy
         ),
         "accuracy_difference_interval": newcombe_interval(v1, v2),
-        "always_valid_interval": arms_confidence_sequence(v1, v2, _ALPHA) if both else None,
-        "always_valid_p": always_valid_p(log_e) if both else None,
+        "always_valid_interval": (
+            arms_confidence_sequence(v1, v2, split.label_share, _ALPHA) if both else None
+        ),
+        "always_valid_p": always_valid_p(evidence.log_e()) if both else None,
         "split_p": sample_ratio_p_value(split),
         "split_always_valid_p": always_valid_p(log_e_split(split.v1, split.v2, split.v2_share)),
     }

@@ -15,9 +15,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaln, psi, xlogy
-
-from stats.convex import zero_of_rising
+from scipy.special import betaln, xlogy
 
 LogE = NDArray[np.float64]
 
@@ -25,10 +23,6 @@ LogE = NDArray[np.float64]
 # alpha of 0.001, 100 finds a dead arm after 45 subjects, 45/55 after 1,800, 49/51 after 50,000; 2
 # takes 14, 2,100 and 61,000; 10,000 takes 380, 4,500 and 47,000.
 SPLIT_CONCENTRATION = 100.0
-# The same for an arm's accuracy. At 50/50 and an alpha of 0.05, 30 is sure of 85 % against 90 %
-# after 2,400 labels, of 50 % against 80 % after 120, of none against all after 23; 2 takes 3,600,
-# 140 and 9; 100 takes 2,100, 160 and 39. A fixed-sample test with a power of 80 % takes 1,400, 72.
-ARM_CONCENTRATION = 30.0
 
 
 def log_e_discordant(only_v1_right: ArrayLike, only_v2_right: ArrayLike) -> LogE:
@@ -45,55 +39,6 @@ def log_e_discordant(only_v1_right: ArrayLike, only_v2_right: ArrayLike) -> LogE
     """
     b, c = _array(only_v1_right), _array(only_v2_right)
     return _array(betaln(1 + b, 1 + c) + (b + c) * math.log(2))
-
-
-def log_e_arms(
-    v1_right: float, v1_wrong: float, v2_right: float, v2_wrong: float, difference: float = 0.0
-) -> float:
-    """Log of the e-value against "v2's accuracy is that of v1 plus `difference`", in (-1, 1).
-
-    Were p the accuracy of v1, the likelihood ratio of a beta mixture (Robbins 1970) centred at its
-    own accuracy would be the capital of a fair game for each arm, and so would be their product. p
-    is not known: the e-value is the least product that any p gives, so at most that of the true p
-    (an e-process, as in Ramdas, Grünwald, Vovk, Shafer 2023, Stat. Sci. 38). Its log is the least
-    of a function that is jointly convex in p and `difference`.
-
-    The arms may have any sizes, and the arm of the next label may depend on earlier labels. Swapped
-    arms with a negated difference give the same value. Counts may be fractions, but not between 0
-    and 1.
-    """
-    if difference < 0:
-        return log_e_arms(v2_right, v2_wrong, v1_right, v1_wrong, -difference)
-    rest = 1 - difference
-
-    # The accuracies are t (1 - d) and t (1 - d) + d. The error rates are computed separately, so
-    # that neither is rounded to 0.
-    def slope(t: float) -> float:
-        return (
-            _rise(v1_right, rest * t)
-            - _rise(v1_wrong, difference + rest * (1 - t))
-            + _rise(v2_right, difference + rest * t)
-            - _rise(v2_wrong, rest * (1 - t))
-        )
-
-    t = zero_of_rising(slope)
-    return _log_e_arm(v1_right, v1_wrong, rest * t, difference + rest * (1 - t)) + _log_e_arm(
-        v2_right, v2_wrong, difference + rest * t, rest * (1 - t)
-    )
-
-
-def _log_e_arm(right: float, wrong: float, accuracy: float, error: float) -> float:
-    prior_right, prior_wrong = ARM_CONCENTRATION * accuracy, ARM_CONCENTRATION * error
-    mixture = betaln(prior_right + right, prior_wrong + wrong) - betaln(prior_right, prior_wrong)
-    return float(mixture - xlogy(right, accuracy) - xlogy(wrong, error))
-
-
-def _rise(count: float, share: float) -> float:
-    """Slope of the part of `_log_e_arm` for `count`: rising in `share`, 0 for a count of 1."""
-    if not count:
-        return 0.0
-    prior = ARM_CONCENTRATION * share
-    return ARM_CONCENTRATION * float(psi(prior + count) - psi(prior + 1)) - (count - 1) / share
 
 
 def log_e_split(v1: ArrayLike, v2: ArrayLike, v2_share: float) -> LogE:

@@ -7,13 +7,15 @@ the test at the first verdict, and the promised error rate still holds.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable
 
+from scipy.optimize import brentq
+
+from stats.arms import ArmsEvidence
 from stats.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
 from stats.randomised import ALPHA_SPLIT, is_split_mismatched
 from stats.results import LabelsNeeded, Verdict
-from stats.sequential import log_e_arms, log_e_discordant, log_threshold
+from stats.sequential import log_e_discordant, log_threshold
 
 ALPHA = 0.05
 MAX_LABELS = 10**9
@@ -58,7 +60,7 @@ def randomised_verdict(
     alpha: float = ALPHA,
     alpha_split: float = ALPHA_SPLIT,
 ) -> Verdict:
-    """The verdict over two arms, by `log_e_arms`, unless `log_e_split` finds a mismatch.
+    """The verdict over two arms, by `ArmsEvidence`, unless `log_e_split` finds a mismatch.
 
     The probability that it ever, in any number of looks, calls a version better that is not better
     is at most `alpha`. The probability that it ever finds a mismatch in a correct split is at most
@@ -75,9 +77,11 @@ def randomised_verdict(
         return _NO_LABELS
     labelled = v1.labelled + v2.labelled
     further = _further_labels(
-        lambda scale: log_e_arms(
-            v1.right * scale, v1.wrong * scale, v2.right * scale, v2.wrong * scale
-        ),
+        lambda scale: ArmsEvidence(
+            (v1.right * scale, v1.wrong * scale),
+            (v2.right * scale, v2.wrong * scale),
+            split.label_share,
+        ).log_e(),
         labelled,
         limit,
     )
@@ -101,13 +105,20 @@ def _further_labels(log_e_at: Callable[[float], float], labelled: int, limit: fl
     """The number of further labels that reach the limit with the same shares.
 
     None above `MAX_LABELS`. With constant shares, a log e-value is 0 without labels and convex in
-    their number, or a minimum of such functions. So once above the limit it stays above, and
-    bisection finds the smallest number.
+    their number, or a minimum of such functions. So once above the limit it stays above, and nearly
+    on a straight line.
     """
-    further = bisect_left(
-        range(MAX_LABELS + 1), True, key=lambda more: log_e_at(1 + more / labelled) >= limit
-    )
-    return further if further <= MAX_LABELS else None
+
+    def missing(more: float) -> float:
+        return log_e_at(1 + more / labelled) - limit
+
+    if missing(0) >= 0:
+        return 0
+    if missing(MAX_LABELS) < 0:
+        return None
+    further = math.ceil(brentq(missing, 0, MAX_LABELS, xtol=1e-3))
+    # Rounding may have left it just below the limit.
+    return further if missing(further) >= 0 else further + 1
 
 
 def _verdict(facts: str, difference: float, needed: LabelsNeeded | None, effort: str) -> Verdict:

@@ -9,7 +9,13 @@ from sqlalchemy import ColumnElement, Table, func, select
 
 from analytics.reader import AnyRow, Reader
 from analytics.shape import Query
-from analytics.tables import BUCKET_SECONDS, comparison_rollups, model_versions, rollups
+from analytics.tables import (
+    BUCKET_SECONDS,
+    comparison_rollups,
+    experiments,
+    model_versions,
+    rollups,
+)
 from core.types import Version
 from stats.results import Result
 
@@ -41,6 +47,13 @@ async def newest(
         if rows := await reader.select(Query(statement)):
             return rows[0]
     return None
+
+
+async def experiment_of(reader: Reader, experiment_id: int) -> AnyRow:
+    """The split and the models of a test."""
+    chosen = select(experiments).where(experiments.c.id == experiment_id)
+    [experiment] = await reader.select(Query(chosen))
+    return experiment
 
 
 async def models_of(reader: Reader, v1: int, v2: int) -> dict[Version, AnyRow]:

@@ -15,7 +15,7 @@ import anyio.to_thread
 from pydantic import Field
 from sqlalchemy import ColumnElement, Table, func, select
 
-from analytics.ab.common import PAIR, newest
+from analytics.ab.common import PAIR, experiment_of, newest
 from analytics.ab.paired import label_sums, paired_outcomes
 from analytics.reader import AnyRow, Reader
 from analytics.shape import Query
@@ -25,7 +25,7 @@ from core.types import VERSIONS
 from stats.outcomes import ArmOutcomes, Interval, PairedOutcomes
 from stats.results import Result
 
-# Computing an interval takes a millisecond or two.
+# Computing an interval takes a few milliseconds.
 MAX_POINTS = 60
 # The smallest buckets that give no more rows than this to add up.
 MAX_BUCKETS = 240
@@ -64,13 +64,16 @@ async def ab_over_time(reader: Reader, until: datetime) -> AbOverTime:
         _history(
             reader, until, arms,
             identity=(arms.c.experiment_id,),
-            key=(arms.c.version,),
+            key=(arms.c.experiment_id, arms.c.version),
             sums=[whole_sum(arms.c[name]).label(name) for name in ("labelled", "correct")],
         ),
     )  # fmt: skip
+    share = None
+    if randomised:
+        share = (await experiment_of(reader, randomised[0].experiment_id)).label_share
     return AbOverTime(
         paired=await anyio.to_thread.run_sync(_paired_points, paired),
-        randomised=await anyio.to_thread.run_sync(_randomised_points, randomised),
+        randomised=await anyio.to_thread.run_sync(_randomised_points, randomised, share),
     )
 
 
@@ -135,7 +138,7 @@ def _paired_points(rows: Sequence[AnyRow]) -> list[AbPoint]:
     return _points(totals, paired_confidence_sequence)
 
 
-def _randomised_points(rows: Sequence[AnyRow]) -> list[AbPoint]:
+def _randomised_points(rows: Sequence[AnyRow], label_share: float | None) -> list[AbPoint]:
     from stats.confidence_sequence import arms_confidence_sequence
 
     labelled, right = Counter[str](), Counter[str]()
@@ -148,7 +151,7 @@ def _randomised_points(rows: Sequence[AnyRow]) -> list[AbPoint]:
         if labelled.total() > before and all(labelled[version] for version in VERSIONS):
             v1, v2 = (ArmOutcomes(labelled[version], right[version]) for version in VERSIONS)
             difference = v2.right / v2.labelled - v1.right / v1.labelled
-            totals.append((time, labelled.total(), difference, (v1, v2)))
+            totals.append((time, labelled.total(), difference, (v1, v2, label_share)))
     return _points(totals, arms_confidence_sequence)
 
 

@@ -11,14 +11,14 @@ import anyio.to_thread
 from pydantic import Field
 from sqlalchemy import bindparam, select
 
-from analytics.ab.common import Model, models_of, newest
+from analytics.ab.common import Model, experiment_of, models_of, newest
 from analytics.buckets import MINUTE, floor
 from analytics.latency import percentiles_ms
 from analytics.reader import AnyRow, Reader
 from analytics.scope import Scope
-from analytics.shape import AnySelect, Query, Shape, per_shape
+from analytics.shape import AnySelect, Shape, per_shape
 from analytics.subqueries import counts, histograms, rolled_up, sentiment_sums, whole_sum
-from analytics.tables import assignment_rollups, experiments
+from analytics.tables import assignment_rollups
 from analytics.time_range import EARLIEST, TimeRange
 from core.types import SENTIMENTS, VERSIONS, Sentiment, Version
 from stats.outcomes import ArmOutcomes, Interval, TrafficSplit
@@ -68,15 +68,14 @@ async def randomised_comparison(
     latest = await newest(reader, assignment_rollups, until, assignment_rollups.c.experiment_id)
     if latest is None:
         return None
-    chosen = select(experiments).where(experiments.c.id == latest.experiment_id)
-    [experiment] = await reader.select(Query(chosen))
+    experiment = await experiment_of(reader, latest.experiment_id)
     models = await models_of(reader, experiment.v1_model_version_id, experiment.v2_model_version_id)
     beginning = floor(max(since or EARLIEST, experiment.first_seen), MINUTE)
     assigned, traffic = await asyncio.gather(
         _assigned(reader, TimeRange(since or EARLIEST, until), experiment.id),
         _traffic(reader, TimeRange(beginning, until), models),
     )
-    compared = await anyio.to_thread.run_sync(_compare, assigned, traffic, experiment.v2_percent)
+    compared = await anyio.to_thread.run_sync(_compare, assigned, traffic, experiment)
     return RandomisedComparison(
         since=since or beginning, until=until, v2_percent=experiment.v2_percent, **compared
     )
@@ -102,7 +101,7 @@ async def _assigned(
 def _compare(
     assigned: Mapping[Version, tuple[int, ArmOutcomes]],
     traffic: Mapping[Version, dict[str, Any]],
-    v2_percent: float,
+    experiment: AnyRow,
 ) -> dict[str, Any]:
     # In a thread and only now: importing SciPy takes half a second.
     from stats.randomised import compare_arms
@@ -110,7 +109,8 @@ def _compare(
     from stats.wilson import wilson_interval
 
     (v1_subjects, v1), (v2_subjects, v2) = assigned["v1"], assigned["v2"]
-    split = TrafficSplit(v1_subjects, v2_subjects, v2_percent / 100)
+    v2_share, label_share = experiment.v2_percent / 100, experiment.label_share
+    split = TrafficSplit(v1_subjects, v2_subjects, v2_share, label_share)
     arms = {
         version: Arm(
             subjects=subjects,

@@ -78,8 +78,11 @@ class DimensionKeys:
                     "v1_model_version_id": self.weights[test.v1],
                     "v2_model_version_id": self.weights[test.v2],
                 }
-                hash_key = {"hash_key_id": self.hashes.current}
-                key = await self._key(experiments, values, seen, hash_key)
+                of_new = {
+                    "hash_key_id": self.hashes.current,
+                    "label_share": test.split.v2_percent / 100,
+                }
+                key = await self._key(experiments, values, seen, of_new)
                 self.experiment_hash_keys[test] = await self.hashes.of_experiment(self._engine, key)
                 self.experiments[test] = key
                 self._first_seen[test] = seen

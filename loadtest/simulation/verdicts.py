@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stats.sequential import log_e_arms, log_e_discordant, log_e_split, log_threshold
+from stats.arms import ArmsEvidence, log_e_at_most
+from stats.sequential import log_e_discordant, log_e_split, log_threshold
 from stats.verdict import ALPHA
 from stats.wilson import wilson_interval
 
@@ -153,18 +154,25 @@ def clustered(
 
 
 def arms(
-    random: np.random.Generator, *, v1: float, v2: float, v2_share: float, labels: int
-) -> float:
-    """Labels until a verdict over two arms; looks are 2 % of the labels apart, or one."""
+    random: np.random.Generator, *,
+    v1: float, v2: float, v2_share: float, labels: int, label_share: float | None = None,
+) -> float:  # fmt: skip
+    """Labels until a verdict over two arms; looks are 2 % of the labels apart, or one.
+
+    `label_share` is the share that v2 was expected to get, `v2_share` that which it gets.
+    """
     to_v2 = random.random(labels) < v2_share
     right = random.random(labels) < np.where(to_v2, v2, v1)
     of_arms = (~to_v2 & right, ~to_v2 & ~right, to_v2 & right, to_v2 & ~right)
     counts = [np.cumsum(chosen) for chosen in of_arms]
     looks = np.unique(np.geomspace(1, labels, 400).astype(np.int64))
-    looks = looks[(np.diff(looks, prepend=0) > 0)]
-    for look in looks:
-        if log_e_arms(*(int(count[look - 1]) for count in counts)) >= LIMIT:
-            return float(look)
+    v1_right, v1_wrong, v2_right, v2_wrong = (count[looks - 1].astype(float) for count in counts)
+    may_pass = log_e_at_most(v1_right, v1_wrong, v2_right, v2_wrong) >= LIMIT
+    share = v2_share if label_share is None else label_share
+    for at in np.flatnonzero(may_pass):
+        of_v1, of_v2 = (v1_right[at], v1_wrong[at]), (v2_right[at], v2_wrong[at])
+        if ArmsEvidence(of_v1, of_v2, share).log_e() >= LIMIT:
+            return float(looks[at])
     return float("inf")
 
 
@@ -189,18 +197,25 @@ def scenarios(scale: float = 1.0) -> Iterator[Scenario]:
     uneven = {"correlation": UNEVEN}
     yield Scenario("v1 much better with few, v2 with many", pairs(count="first", **uneven), ALPHA)
     yield Scenario("the same, sign of each subject's sum", pairs(count="sign", **uneven))
-    better = {"correlation": 0.0, "wins": 0.625}
-    yield Scenario("10 % to 6 %, a text of each subject", pairs(count="text", **better))
+    wins = {"correlation": 0.0, "wins": 0.625}
+    yield Scenario("10 % to 6 %, a text of each subject", pairs(count="text", **wins))
     run = pairs(count="text", correlation=0.0, discordant=0.12, wins=7 / 12)
     yield Scenario("7 % to 5 %, a text of each subject", run)
-    yield Scenario("10 % to 6 %, 20 texts of each subject", pairs(count="first", **better))
-    for accuracy, share in ((0.5, 0.5), (0.9, 0.5), (0.9, 0.1), (0.99, 0.05)):
+    yield Scenario("10 % to 6 %, 20 texts of each subject", pairs(count="first", **wins))
+    for accuracy, share in ((0.5, 0.5), (0.9, 0.5), (0.9, 0.2), (0.99, 0.05), (0.9, 0.01)):
         run = partial(arms, v1=accuracy, v2=accuracy, v2_share=share, labels=labels)
         yield Scenario(f"arms, {accuracy:.0%} right, {share:.0%} to v2, equal", run, ALPHA)
-    for v1, v2, share in ((0.85, 0.9, 0.5), (0.85, 0.95, 0.1), (0.85, 0.82, 0.05)):
-        # The last one needs ten times as many as the others.
-        run = partial(arms, v1=v1, v2=v2, v2_share=share, labels=labels * (10 if v2 < v1 else 2))
-        yield Scenario(f"arms, {v1:.0%} to {v2:.0%}, {share:.0%} to v2", run)
+    equal = partial(arms, v1=0.9, v2=0.9, labels=labels)
+    run = partial(equal, v2_share=0.5, label_share=0.05)
+    yield Scenario("arms, 90% right, 50% and not 5% to v2, equal", run, ALPHA)
+    better: list[tuple[float, float, float, int]] = [
+        (0.85, 0.9, 0.5, 2), (0.85, 0.95, 0.1, 2), (0.99, 0.995, 0.5, 5), (0.85, 0.82, 0.05, 10),
+    ]  # fmt: skip
+    for v1, v2, share, longer in better:
+        run = partial(arms, v1=v1, v2=v2, v2_share=share, labels=labels * longer)
+        yield Scenario(f"arms, {v1:.1%} to {v2:.1%}, {share:.0%} to v2", run)
+    run = partial(arms, v1=0.85, v2=0.9, v2_share=0.3, label_share=0.5, labels=labels * 2)
+    yield Scenario("arms, 85.0% to 90.0%, 30% and not 50% to v2", run)
     for share in (0.5, 0.05):
         run = partial(split, v2_share=share, subjects=labels)
         yield Scenario(f"correct split, {share:.0%} to v2", run, 0.001)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from analytics.ab.over_time import ab_over_time
 from analytics.ab.report import AbTest
 from analytics.reader import Reader
 from analytics.scope import Scope
@@ -28,6 +29,7 @@ from core.types import (
 from core.uuid7 import new_id
 from loadtest.bench.seed_predictions import seed_history
 from rollout.bucketing import assign
+from stats.outcomes import Interval
 from tests.integration.analytics.ab_history import (
     END,
     START,
@@ -310,3 +312,31 @@ async def test_shadow_is_compared_with_the_stored_prediction(
     paired = (await reply(engine, until=END)).paired
     assert paired is not None
     assert (paired.pairs, paired.labelled, paired.only_v1_right) == (1, 1, 1)
+
+
+async def test_test_from_before_keeps_its_evidence_and_a_new_one_expects_its_split(
+    engine: AsyncEngine,
+) -> None:
+    made = History(seed=10)
+    assigned = [made.assign(f"subject {number}") for number in range(200)]
+    await made.write(engine)
+    await give_at_once(engine, [(p.id, p.sentiment) for p in assigned])
+
+    async def always_valid() -> tuple[Interval, Interval]:
+        test, points = (await reply(engine)).randomised, await ab_over_time(Reader(engine), END)
+        assert test is not None
+        assert test.always_valid_interval is not None
+        last = points.randomised[-1]
+        return test.always_valid_interval, Interval(last.low, last.high)
+
+    async with engine.begin() as connection:
+        stored = await connection.execute(
+            text("SELECT label_share * 100 = v2_percent FROM experiments")
+        )
+        assert stored.scalar_one()
+    new, new_point = await always_valid()
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE experiments SET label_share = NULL"))
+    before, point_before = await always_valid()
+    assert new != before
+    assert (new, before) == (new_point, point_before)

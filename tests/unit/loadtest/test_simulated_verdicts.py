@@ -15,11 +15,12 @@ SHORT = {scenario.name: scenario for scenario in scenarios(scale=0.1)}
 @pytest.mark.parametrize(
     "name",
     ["20 alike texts of a subject, equal", "v1 much better with few, v2 with many",
-     "arms, 90% right, 10% to v2, equal", "correct split, 5% to v2"],
+     "arms, 90% right, 20% to v2, equal", "arms, 99% right, 5% to v2, equal",
+     "arms, 90% right, 50% and not 5% to v2, equal", "correct split, 5% to v2"],
 )  # fmt: skip
 def test_promise_is_kept_in_short_tests(name: str) -> None:
-    found = simulate(SHORT[name], 20, 1, lambda: None, time.monotonic() + 60)
-    assert found.runs == 20
+    found = simulate(SHORT[name], 50, 1, lambda: None, time.monotonic() + 60)
+    assert found.runs == 50
     assert found.is_kept
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.special import betaln, xlogy
 
+from stats.arms import ArmsEvidence
 from stats.outcomes import ArmOutcomes, PairedOutcomes
-from stats.sequential import (
-    ARM_CONCENTRATION,
-    log_e_arms,
-    log_threshold,
-)
+from stats.sequential import log_threshold
 
 LIMIT = log_threshold(0.05)
 BATCHES, BATCH, PEEKS = 6, 50, 10_000
@@ -23,18 +19,10 @@ PAIRS = st.builds(PairedOutcomes, FEW, FEW, FEW, FEW)
 ARMS = st.builds(lambda right, wrong: ArmOutcomes(right + wrong, right), FEW, FEW)
 
 Draws = NDArray[np.bool_]
-Numbers = NDArray[np.float64] | NDArray[np.int64] | float
 
 
-def log_e_of(v1: ArmOutcomes, v2: ArmOutcomes) -> float:
-    return log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
-
-
-def log_e_arm(right: Numbers, wrong: Numbers, accuracy: Numbers) -> NDArray[np.float64]:
-    """One arm's beta-binomial against its accuracy, as SciPy or as an urn would have it."""
-    a, b = ARM_CONCENTRATION * accuracy, ARM_CONCENTRATION * (1 - accuracy)
-    log_likelihood = xlogy(right, accuracy) + xlogy(wrong, 1 - accuracy)
-    return np.asarray(betaln(a + right, b + wrong) - betaln(a, b) - log_likelihood)
+def log_e_of(v1: ArmOutcomes, v2: ArmOutcomes, label_share: float | None) -> float:
+    return ArmsEvidence((v1.right, v1.wrong), (v2.right, v2.wrong), label_share).log_e()
 
 
 def draws(random: np.random.Generator, chance: float) -> Draws:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import betaln, xlogy
 
@@ -33,12 +34,13 @@ def test_paired_sequence_excludes_0_when_the_e_value_passes_its_threshold(
         assert -1 <= made.low <= difference <= made.high <= 1
 
 
-@given(ARMS, ARMS)
+@settings(max_examples=50)
+@given(ARMS, ARMS, st.none() | st.floats(0, 1))
 def test_arms_sequence_excludes_0_when_the_e_value_passes_its_threshold(
-    v1: ArmOutcomes, v2: ArmOutcomes
+    v1: ArmOutcomes, v2: ArmOutcomes, label_share: float | None
 ) -> None:
-    made = arms_confidence_sequence(v1, v2, 0.05)
-    assert (made.low > 0 or made.high < 0) == (log_e_of(v1, v2) > LIMIT)
+    made = arms_confidence_sequence(v1, v2, label_share, 0.05)
+    assert (made.low > 0 or made.high < 0) == (log_e_of(v1, v2, label_share) > LIMIT)
     if v1.labelled and v2.labelled:
         difference = v2.right / v2.labelled - v1.right / v1.labelled
         assert -1 <= made.low <= difference <= made.high <= 1
@@ -54,9 +56,9 @@ def test_swapped_versions_negate_the_sequences(
     )
     for made, turned in (
         (paired_confidence_sequence(pairs, 0.05), paired_confidence_sequence(turned_pairs, 0.05)),
-        (arms_confidence_sequence(v1, v2, 0.05), arms_confidence_sequence(v2, v1, 0.05)),
+        (arms_confidence_sequence(v1, v2, 0.2, 0.05), arms_confidence_sequence(v2, v1, 0.8, 0.05)),
     ):
-        assert (made.low, made.high) == (-turned.high, -turned.low)
+        assert [made.low, made.high] == pytest.approx([-turned.high, -turned.low], abs=1e-9)
 
 
 def test_more_certainty_and_fewer_labels_widen_the_sequences() -> None:
@@ -65,7 +67,7 @@ def test_more_certainty_and_fewer_labels_widen_the_sequences() -> None:
 
     def randomised(scale: int, alpha: float) -> Interval:
         return arms_confidence_sequence(
-            ArmOutcomes(10 * scale, 8 * scale), ArmOutcomes(5 * scale, 4 * scale), alpha
+            ArmOutcomes(10 * scale, 8 * scale), ArmOutcomes(5 * scale, 4 * scale), 1 / 3, alpha
         )
 
     for sequence in (paired, randomised):
@@ -112,7 +114,7 @@ def test_paired_sequence_at_the_ends(outcomes: PairedOutcomes, low: float, high:
 def test_arms_sequence_at_the_ends(
     v1: tuple[int, int], v2: tuple[int, int], low: float, high: float
 ) -> None:
-    made = arms_confidence_sequence(ArmOutcomes(*v1), ArmOutcomes(*v2), 0.05)
+    made = arms_confidence_sequence(ArmOutcomes(*v1), ArmOutcomes(*v2), None, 0.05)
     assert [made.low, made.high] == pytest.approx([low, high], rel=2e-3)
 
 
@@ -123,7 +125,7 @@ def test_arms_sequence_at_the_ends(
 def test_arms_sequence_is_narrower_than_the_union_bound(
     v1: tuple[int, int], v2: tuple[int, int]
 ) -> None:
-    made = arms_confidence_sequence(ArmOutcomes(*v1), ArmOutcomes(*v2), 0.05)
+    made = arms_confidence_sequence(ArmOutcomes(*v1), ArmOutcomes(*v2), 0.5, 0.05)
     first, second = robbins(*v1), robbins(*v2)
     assert made.high - made.low < (second.high - first.low) - (second.low - first.high)
 

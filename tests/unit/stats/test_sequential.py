@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 
 import numpy as np
 import pytest
@@ -19,12 +18,11 @@ from stats.confidence_sequence import (
 from stats.sequential import (
     SPLIT_CONCENTRATION,
     always_valid_p,
-    log_e_arms,
     log_e_discordant,
     log_e_split,
     log_threshold,
 )
-from tests.unit.stats.e_values import COUNTS, FEW, log_e_arm
+from tests.unit.stats.e_values import COUNTS, FEW
 
 
 def test_eight_equal_pairs_are_the_fewest_that_pass_the_threshold() -> None:
@@ -61,37 +59,15 @@ def test_single_subject_in_an_arm_without_a_share_is_a_mismatch(share: float) ->
     assert always_valid_p(log_e_split(right + 1, wrong + 1, share)) == 0
 
 
-def test_arms_e_value_of_two_and_two() -> None:
-    """One half is the likeliest equal accuracy; it gives 1/4 to each arm, the urn a little more."""
-    of_an_arm = (15 / 30) * (16 / 31)
-    assert math.exp(log_e_arms(2, 0, 0, 2)) == pytest.approx((of_an_arm / 0.25) ** 2)
-
-
-@settings(max_examples=40)
-@given(FEW, FEW, FEW, FEW, st.floats(-0.95, 0.95))
-def test_arms_e_value_is_the_least_over_all_accuracies(
-    a: int, b: int, c: int, d: int, difference: float
-) -> None:
-    first = np.linspace(max(0, -difference), min(1, 1 - difference), 5_001)[1:-1]
-    made = log_e_arms(a, b, c, d, difference)
-    on_the_grid = log_e_arm(a, b, first) + log_e_arm(c, d, first + difference)
-    assert made <= on_the_grid.min() + 1e-9
-    assert made == pytest.approx(on_the_grid.min(), abs=0.2)
-
-
 def test_e_value_without_counts_is_1() -> None:
-    assert log_e_discordant(0, 0) == log_e_arms(0, 0, 0, 0) == log_e_split(0, 0, 0.3) == 0
+    assert log_e_discordant(0, 0) == log_e_split(0, 0, 0.3) == 0
     assert always_valid_p(0.0) == 1
     assert always_valid_p(-40.0) == 1
 
 
-@given(COUNTS, COUNTS, COUNTS, COUNTS)
-def test_swapped_versions_have_the_same_evidence(a: int, b: int, c: int, d: int) -> None:
+@given(COUNTS, COUNTS)
+def test_swapped_versions_have_the_same_evidence(a: int, b: int) -> None:
     assert log_e_discordant(a, b) == log_e_discordant(b, a)
-    assert log_e_arms(a, b, c, d) == pytest.approx(log_e_arms(c, d, a, b), abs=1e-4)
-    assert log_e_arms(a, b, c, d) == pytest.approx(log_e_arms(b, a, d, c), abs=1e-4)
-    assert log_e_arms(a, b, c, d, 0.1) == log_e_arms(c, d, a, b, -0.1)
-    assert math.isfinite(log_e_arms(a, b, c, d))
     assert np.isfinite(log_e_discordant(a, b))
     assert np.isfinite(log_e_split(a, b, 0.1))
 
@@ -120,17 +96,6 @@ def test_capital_against_the_true_difference_is_a_fair_game(
             chance *= (1 - lost_share - won_share) ** tied
             expected += chance * math.exp(_log_capital(won, lost, tied, difference))
     assert expected == pytest.approx(1.0, abs=1e-9)
-
-
-@pytest.mark.parametrize(("v1", "v2"), [(0.02, 0.02), (0.5, 0.5), (0.9, 0.9), (0.9, 0.6)])
-def test_arms_e_value_is_at_most_a_fair_game(v1: float, v2: float) -> None:
-    expected = sum(
-        binom.pmf(first, 40, v1)
-        * binom.pmf(second, 20, v2)
-        * math.exp(log_e_arms(first, 40 - first, second, 20 - second, v2 - v1))
-        for first, second in product(range(41), range(21))
-    )
-    assert 0 < expected <= 1
 
 
 def test_discordant_and_split_e_values_are_fair_games() -> None:

@@ -10,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stats.arms import ArmsEvidence
 from stats.outcomes import ArmOutcomes, PairedOutcomes, TrafficSplit
 from stats.randomised import ALPHA_SPLIT
 from stats.results import Finding, LabelsNeeded
-from stats.sequential import log_e_arms, log_e_discordant, log_e_split, log_threshold
+from stats.sequential import log_e_discordant, log_e_split, log_threshold
 from stats.verdict import paired_verdict, randomised_verdict
 
 COUNTS = st.integers(0, 10**9)
 FEW = st.integers(0, 400)
 ARMS = st.builds(lambda right, wrong: ArmOutcomes(right + wrong, right), FEW, FEW)
-EVEN = TrafficSplit(5_000, 5_000, 0.5)
+EVEN = TrafficSplit(5_000, 5_000, 0.5, 0.5)
 NO_LABELS = ArmOutcomes(0, 0)
 OTHER: dict[Finding, Finding] = {
     "v1_better": "v2_better",
@@ -104,7 +105,7 @@ def test_randomised_winner_is_named() -> None:
 
 def test_undecided_arms_report_the_missing_labels_of_each() -> None:
     made = randomised_verdict(
-        ArmOutcomes(900, 810), ArmOutcomes(100, 93), TrafficSplit(9_000, 1_000, 0.1)
+        ArmOutcomes(900, 810), ArmOutcomes(100, 93), TrafficSplit(9_000, 1_000, 0.1, 0.1)
     )
     assert made.finding == "no_difference_yet"
     assert made.more_labels is not None
@@ -113,11 +114,10 @@ def test_undecided_arms_report_the_missing_labels_of_each() -> None:
     assert made.sentence.endswith(
         f"about {v1:,} more labels of v1 and {v2:,} of v2 would settle it."
     )
-    scale = 1 + v2 / 100
     limit = log_threshold(0.05)
-    assert log_e_arms(810 * scale, 90 * scale, 93 * scale, 7 * scale) >= limit
-    scale *= 0.999
-    assert log_e_arms(810 * scale, 90 * scale, 93 * scale, 7 * scale) < limit
+    for scale, is_enough in ((1 + v2 / 100, True), (0.999 * (1 + v2 / 100), False)):
+        of_v1, of_v2 = (810 * scale, 90 * scale), (93 * scale, 7 * scale)
+        assert (ArmsEvidence(of_v1, of_v2, 0.1).log_e() >= limit) is is_enough
 
 
 def test_mismatch_overrides_a_winner() -> None:
@@ -157,7 +157,7 @@ def test_randomised_verdict_follows_the_e_value_and_swaps_with_the_versions(
     v1: ArmOutcomes, v2: ArmOutcomes
 ) -> None:
     made, turned = randomised_verdict(v1, v2, EVEN), randomised_verdict(v2, v1, EVEN)
-    log_e = log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
+    log_e = reached(v1, v2)
     assert (made.finding != "no_difference_yet") == bool(log_e >= log_threshold(0.05))
     assert turned.finding == OTHER[made.finding]
     if made.finding != "no_difference_yet":
@@ -230,7 +230,7 @@ def test_better_version_is_found_in_nearly_all_runs_of_arms() -> None:
 
 
 def reached(v1: ArmOutcomes, v2: ArmOutcomes) -> float:
-    return log_e_arms(v1.right, v1.wrong, v2.right, v2.wrong)
+    return ArmsEvidence((v1.right, v1.wrong), (v2.right, v2.wrong), EVEN.label_share).log_e()
 
 
 def more(arm: ArmOutcomes, labelled: int, right: int) -> ArmOutcomes:
