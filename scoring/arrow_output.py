@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.types import Version
-from datafiles.arrow_types import readable_schema, utc_schema
+from datafiles.arrow_types import is_zoned, readable_schema
 from datafiles.chunks import Columns, Source
 from datafiles.parquet_source import ParquetSource
 from scoring.outputs import Output, Scores, result_names
@@ -81,35 +81,60 @@ def readable(table: pa.Table, text: str) -> pa.Table:
     if text in table.column_names:
         place = table.column_names.index(text)
         table = table.set_column(place, text, table.column(place).cast(pa.string()))
-    out_of_range = _out_of_range(table)
-    try:
-        strings = table.cast(readable_schema(table.schema))
-    except pa.ArrowInvalid:  # a time zone that this machine does not know
-        in_utc = table.cast(utc_schema(table.schema))
-        strings = in_utc.cast(readable_schema(in_utc.schema))
-    for place, (rows, names) in out_of_range.items():
-        column = pc.if_else(rows, names, strings.column(place))
-        strings = strings.set_column(place, strings.field(place), column)
-    return strings
+    for place, column in enumerate(table.columns):
+        if is_zoned(column.type):
+            # Without the offset of a slice, which the parts of lists would not have.
+            parts = [_zoned_strings(pa.concat_arrays([part])) for part in column.chunks]
+            strings = pa.chunked_array(parts or [pa.nulls(0)])
+            table = table.set_column(place, table.field(place).name, strings)
+    return table.cast(readable_schema(table.schema))
 
 
-def _out_of_range(table: pa.Table) -> dict[int, tuple[pa.ChunkedArray, pa.ChunkedArray]]:
-    """The columns with times in a zone that no calendar reaches: which rows, and their values.
+def _zoned_strings(values: pa.Array) -> pa.Array:
+    """Convert times with a zone to strings, also inside lists, structs and maps."""
+    types, kind, is_null = pa.types, values.type, values.is_null()
+    if types.is_timestamp(kind) and kind.tz is not None:
+        return _zoned_times(values)
+    # With the fields as they are, because one that has no nulls has to stay so.
+    if types.is_struct(kind):
+        members = [_zoned_strings(values.field(index)) for index in range(kind.num_fields)]
+        fields = [kind.field(index).with_type(part.type) for index, part in enumerate(members)]
+        return pa.StructArray.from_arrays(members, fields=fields, mask=is_null)
+    if types.is_map(kind):
+        keys, items = _zoned_strings(values.keys), _zoned_strings(values.items)
+        changed = pa.map_(
+            kind.key_field.with_type(keys.type), kind.item_field.with_type(items.type)
+        )
+        return pa.MapArray.from_arrays(values.offsets, keys, items, changed, mask=is_null)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        items = _zoned_strings(values.values)
+        field = kind.value_field.with_type(items.type)
+        if types.is_fixed_size_list(kind):
+            changed = pa.list_(field, kind.list_size)
+            return pa.FixedSizeListArray.from_arrays(items, type=changed, mask=is_null)
+        changed = pa.large_list(field) if types.is_large_list(kind) else pa.list_(field)
+        return type(values).from_arrays(values.offsets, items, type=changed, mask=is_null)
+    return values
+
+
+def _zoned_times(times: pa.Array) -> pa.Array:
+    """Convert times with a zone to strings; those that no calendar reaches, to their values.
 
     A data base's "infinity" is such a time. Arrow makes a wrong date of it; without a zone it
     writes its value, as here.
     """
-    found = {}
-    for place, column in enumerate(table.columns):
-        if pa.types.is_timestamp(column.type) and column.type.tz is not None:
-            units = _UNITS[column.type.unit]
-            numbers = column.cast(pa.int64())
-            # The time of the zone, which is at most a day from UTC, has to be one too.
-            end = min(_LAST_SECOND * units, (1 << 63) - 1 - _DAY_SECONDS * units)
-            rows = pc.or_(pc.greater(numbers, end), pc.less(numbers, -end))
-            if pc.any(rows).as_py():
-                names = pc.binary_join_element_wise(
-                    "<value out of range: ", numbers.cast(pa.string()), ">", ""
-                )
-                found[place] = rows, names
-    return found
+    try:
+        strings = times.cast(pa.string())
+    except pa.ArrowInvalid:  # a zone that this machine does not know
+        strings = times.cast(pa.timestamp(times.type.unit, "UTC")).cast(pa.string())
+    units = _UNITS[times.type.unit]
+    numbers = times.cast(pa.int64())
+    # The time of the zone, which is at most a day from UTC, has to be one too.
+    end = min(_LAST_SECOND * units, (1 << 63) - 1 - _DAY_SECONDS * units)
+    is_out = pc.or_(pc.greater(numbers, end), pc.less(numbers, -end))
+    if not pc.any(is_out).as_py():
+        return strings
+    values = pc.binary_join_element_wise(
+        "<value out of range: ", numbers.cast(pa.string()), ">", ""
+    )
+    return pc.if_else(is_out, values, strings)
