@@ -143,6 +143,22 @@ def _without_refused(chunk: Chunk, scores: Scores) -> tuple[Chunk, Scores]:
     return scored, {version: [results[row] for row in rows] for version, results in scores.items()}
 
 
+def check_scored(scored: int, rejected: int, rejections: Path) -> None:
+    """Refuse a file with rows of which none was scored; `rejections` has the rejected ones.
+
+    Raises:
+        InvalidInput: with the reason of the first row.
+    """
+    if scored or not rejected:
+        return
+    with rejections.open("rb") as file:
+        first = orjson.loads(file.readline())
+    rows = f"all {rejected:,} rows were rejected, the first"
+    if rejected == 1:
+        rows = "the only row was rejected,"
+    raise InvalidInput(f"{rows} in line {first['line']}: {first['reason']}")
+
+
 def _fraction(job: Job, source: Source, progress: Progress) -> float:
     read = source.fraction(progress.end)
     return read if job.limit is None else max(read, min(1.0, progress.end.rows / job.limit))

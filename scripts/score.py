@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import bentoml
-import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +27,12 @@ if TYPE_CHECKING:
     from scoring.journal import Progress
 
 INTERRUPTED = 130
+# What may help where no row of a file could be scored.
+_OPTIONS = {
+    Format.csv: "--column, --delimiter, --encoding",
+    Format.jsonl: "--column, --encoding",
+    Format.parquet: "--column",
+}
 
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
@@ -191,20 +196,13 @@ def require_scored(done: Progress, out: Path, rejected: Path, format_: Format) -
     Raises:
         InvalidInput: all of them were rejected.
     """
-    if done.scored or not done.rejected:
-        return
-    out.unlink()
-    with rejected.open("rb") as file:
-        first = orjson.loads(file.readline())
-    rows = "the only row was rejected,"
-    if done.rejected > 1:
-        rows = f"all {done.rejected:,} rows were rejected, the first"
-    options = {
-        Format.csv: "--column, --delimiter, --encoding",
-        Format.jsonl: "--column, --encoding",
-        Format.parquet: "--column",
-    }
-    raise InvalidInput(f"{rows} in line {first['line']}: {first['reason']}", options[format_])
+    from scoring.job import check_scored
+
+    try:
+        check_scored(done.scored, done.rejected, rejected)
+    except InvalidInput as error:
+        out.unlink()
+        raise InvalidInput(str(error), _OPTIONS[format_]) from error
 
 
 def _output_format(out: Path, source: Format) -> Format:
