@@ -175,5 +175,7 @@ def _addresses(parts: ServerUrl) -> list[tuple[str, int | None]]:
 
 def _listed_host(text: str) -> tuple[tuple[str, int | None], ...]:
     # In a parameter, an IPv6 address needs no brackets.
-    is_whole = text.startswith("/") or (text.count(":") > 1 and not text.startswith("["))
+    is_whole = (
+        not text or text.startswith("/") or (text.count(":") > 1 and not text.startswith("["))
+    )
     return ((text, None),) if is_whole else split_hosts(text, DATABASE_EXAMPLE)
