@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datafiles.chunks import InvalidInput
-from scoring.arrow_output import readable as readable_table
+from datafiles.readable_times import readable as readable_table
 from tests.unit.scoring.scorers import score
 
 MAX, MIN = (1 << 63) - 1, -(1 << 63)
