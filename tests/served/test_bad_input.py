@@ -153,9 +153,7 @@ def test_bad_analytics_queries_are_422(client: httpx.Client, query: dict[str, st
 # Ends of time, and whether each is a time that a query may have.
 EXTREME_TIMES = {
     "0001-01-01T00:00:00Z": True,
-    "0001-01-01T00:00:00-23:59": True,
     "0001-01-01T00:00:00+23:59": False,
-    "9999-12-31T23:59:59Z": True,
     "9999-12-31T23:59:59.999999Z": True,
     "9999-12-31T23:59:59+23:59": True,
     "9999-12-31T23:59:59-23:59": False,
