@@ -36,7 +36,7 @@ def _cover(since: datetime, until: datetime, sizes: list[timedelta]) -> list[Seg
     if not sizes:
         return [Segment(since, until, None)]
     size, smaller = sizes[-1], sizes[:-1]
-    first, last = _ceiling(since, size), floor(until, size)
+    first, last = ceiling(since, size), floor(until, size)
     if first is None or first >= last:
         return _cover(since, until, smaller)
     inside = Segment(first, last, size)
@@ -48,7 +48,8 @@ def floor(time: datetime, size: timedelta) -> datetime:
     return time - (time - EPOCH) % size
 
 
-def _ceiling(time: datetime, size: timedelta) -> datetime | None:
+def ceiling(time: datetime, size: timedelta) -> datetime | None:
+    """The first start of a bucket at or after `time`; None past the year 9999."""
     start = floor(time, size)
     try:
         return start if start == time else start + size

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ASYNC_DRIVER = "postgresql+asyncpg"
 DATABASE_EXAMPLE = "postgresql://user:password@host/db"
+SEVERAL_EXAMPLE = "postgresql://user:password@host1:5432,host2:5432/db"
 REDIS_EXAMPLE = "redis://user:password@host:6379/0"
 
 SSL_MODES = "disable|allow|prefer|require|verify-ca|verify-full"
@@ -167,10 +168,14 @@ def _addresses(parts: ServerUrl) -> list[tuple[str, int | None]]:
             raise ValueError("has another number of ports than of hosts")
         ports *= len(hosts) // len(ports)
         hosts = [(host, port) for (host, _), port in zip(hosts, ports, strict=True)]
+    if len(hosts) > 1 and not all(host for host, _ in hosts):
+        raise ValueError(f"names several hosts, of which one is empty; such as {SEVERAL_EXAMPLE}")
     return hosts
 
 
 def _listed_host(text: str) -> tuple[tuple[str, int | None], ...]:
     # In a parameter, an IPv6 address needs no brackets.
-    is_whole = text.startswith("/") or (text.count(":") > 1 and not text.startswith("["))
+    is_whole = (
+        not text or text.startswith("/") or (text.count(":") > 1 and not text.startswith("["))
+    )
     return ((text, None),) if is_whole else split_hosts(text, DATABASE_EXAMPLE)

@@ -38,16 +38,13 @@ def readable_schema(schema: pa.Schema) -> pa.Schema:
     return with_types(schema, _readable)
 
 
-def utc_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema with UTC for every time zone."""
-    return with_types(
-        schema,
-        lambda type_: (
-            pa.timestamp(type_.unit, "UTC")
-            if pa.types.is_timestamp(type_) and type_.tz is not None
-            else type_
-        ),
-    )
+def is_zoned(type_: pa.DataType) -> bool:
+    """Whether a type is that of times with a zone, or has them inside it."""
+    return bool(_type(type_, _without_zone) != type_)
+
+
+def _without_zone(type_: pa.DataType) -> pa.DataType:
+    return pa.timestamp(type_.unit) if pa.types.is_timestamp(type_) else type_
 
 
 def _readable(type_: pa.DataType) -> pa.DataType:

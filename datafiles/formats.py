@@ -84,7 +84,10 @@ def first_column(chunk: Chunk) -> list[object]:
     columns: Any = chunk.columns
     if isinstance(columns, list):
         return [row[0] for row in columns]
-    values: list[object] = columns.column(0).to_pylist()
+    # Imported here because it needs pyarrow, which has read the file.
+    from datafiles.readable_times import readable
+
+    values: list[object] = readable(columns).column(0).to_pylist()
     return values
 
 

@@ -28,8 +28,18 @@ _NEVER_NULL = (
 _SOFTMAX = "single_label_classification"
 
 
+# What a program wanted of its calls, and not what the model is: with some of these transformers
+# saves no model, or needs a package that serving does not have.
+_OF_A_CALL = frozenset(
+    {"output_attentions", "output_hidden_states", "return_dict", "torchscript"}
+    | {"attn_implementation", "_attn_implementation", "_attn_implementation_internal"}
+)
+
+
 def read_config(folder: Path, options: LabelOptions = NO_OPTIONS) -> dict[str, Any]:
     """Read the config.json of a checkpoint whose outputs are read by `options`, without its nulls.
+
+    Nor has it options of a call, such as whether attentions are wanted.
 
     Raises:
         InvalidCheckpoint: there is none of a model that can be served, or no tokenizer beside it.
@@ -52,7 +62,11 @@ def read_config(folder: Path, options: LabelOptions = NO_OPTIONS) -> dict[str, A
             "was trained with into the folder: tokenizer.save_pretrained()"
         )
     [architecture] = config["architectures"]
-    kept = {name: value for name, value in config.items() if value is not None}
+    kept = {
+        name: value
+        for name, value in config.items()
+        if value is not None and name not in _OF_A_CALL
+    }
     return kept | {"model_type": ARCHITECTURES[architecture].model_type}
 
 

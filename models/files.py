@@ -87,6 +87,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         InvalidCheckpoint: it cannot be read, or holds something else.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InvalidCheckpoint(f"{path.name} is no regular file. Copy the checkpoint again")
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

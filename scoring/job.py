@@ -24,6 +24,13 @@ from datafiles.formats import Format, Input, open_source
 from scoring.journal import Journal, Progress, file_identity
 from scoring.outputs import CsvOutput, JsonOutput, Output, Scores, result_names
 
+# Of a command, where no row could be scored.
+_OPTIONS = {
+    Format.csv: "--column, --delimiter, --encoding",
+    Format.jsonl: "--column, --encoding",
+    Format.parquet: "--column",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -143,6 +150,22 @@ def _without_refused(chunk: Chunk, scores: Scores) -> tuple[Chunk, Scores]:
     return scored, {version: [results[row] for row in rows] for version, results in scores.items()}
 
 
+def check_scored(scored: int, rejected: int, rejections: Path) -> None:
+    """Refuse a file with rows of which none was scored; `rejections` has the rejected ones.
+
+    Raises:
+        InvalidInput: with the reason of the first row.
+    """
+    if scored or not rejected:
+        return
+    with rejections.open("rb") as file:
+        first = orjson.loads(file.readline())
+    rows = f"all {rejected:,} rows were rejected, the first"
+    if rejected == 1:
+        rows = "the only row was rejected,"
+    raise InvalidInput(f"{rows} in line {first['line']}: {first['reason']}")
+
+
 def _fraction(job: Job, source: Source, progress: Progress) -> float:
     read = source.fraction(progress.end)
     return read if job.limit is None else max(read, min(1.0, progress.end.rows / job.limit))
@@ -154,20 +177,11 @@ def require_scored(done: Progress, out: Path, rejected: Path, format_: Format) -
     Raises:
         InvalidInput: all of them were rejected.
     """
-    if done.scored or not done.rejected:
-        return
-    out.unlink()
-    with rejected.open("rb") as file:
-        first = orjson.loads(file.readline())
-    rows = "the only row was rejected,"
-    if done.rejected > 1:
-        rows = f"all {done.rejected:,} rows were rejected, the first"
-    options = {
-        Format.csv: "--column, --delimiter, --encoding",
-        Format.jsonl: "--column, --encoding",
-        Format.parquet: "--column",
-    }
-    raise InvalidInput(f"{rows} in line {first['line']}: {first['reason']}", options[format_])
+    try:
+        check_scored(done.scored, done.rejected, rejected)
+    except InvalidInput as error:
+        out.unlink()
+        raise InvalidInput(str(error), _OPTIONS[format_]) from error
 
 
 def open_job(job: Job) -> tuple[Source, Output]:

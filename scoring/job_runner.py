@@ -20,7 +20,7 @@ from core.jobs import JobState, JobStatus
 from core.private_files import FOLDER_MODE, open_private
 from core.types import Version
 from datafiles.chunks import InvalidInput
-from scoring.job import score_file
+from scoring.job import check_scored, score_file
 from scoring.job_store import JobStore, StoredJob
 from scoring.journal import CannotResume, Progress
 from scoring.spare_scorer import ModelChanged, Runner, SpareScorer
@@ -119,7 +119,8 @@ class _Run:
         restart = False
         while True:
             try:
-                done = await self._score(restart=restart)
+                self._status = await self._score(restart=restart)
+                await asyncio.to_thread(self._check_scored)
             except Exception as error:  # noqa: BLE001  the edge of a job, which others follow
                 if self._job.is_removed:
                     logger.info("job %s was removed while it ran", self._job.request.id)
@@ -132,9 +133,12 @@ class _Run:
                 await asyncio.sleep(self._retry_seconds)
                 restart = isinstance(error, CannotResume)
             else:
-                self._status = replace(done, fraction=1.0)
+                self._status = replace(self._status, fraction=1.0)
                 self._end("done", None)
                 return
+
+    def _check_scored(self) -> None:
+        check_scored(self._status.scored, self._status.rejected, self._job.rejected)
 
     async def _score(self, *, restart: bool) -> JobStatus:
         request = self._job.request

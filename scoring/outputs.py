@@ -65,7 +65,7 @@ class CsvOutput(Output):
         rows: Iterable[Iterable[object]] = columns
         if not isinstance(columns, Sequence):
             # Imported here because it needs pyarrow, which has read the file.
-            from scoring.arrow_output import readable
+            from datafiles.readable_times import readable
 
             table = readable(columns, self._text)
             rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
@@ -92,7 +92,7 @@ class JsonOutput(Output):
     def _objects(self, columns: Columns) -> Iterator[bytes]:
         """The rows as JSON objects, of which those of JSON lines are already."""
         if not isinstance(columns, Sequence):
-            from scoring.arrow_output import readable
+            from datafiles.readable_times import readable
 
             for row in readable(columns, self._text).to_pylist():
                 yield orjson.dumps(_json_value(row), default=_as_string)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scoring.journal import Progress
 
 INTERRUPTED = 130
-
+# What may help where no row of a file could be scored.
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 

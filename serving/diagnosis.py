@@ -109,7 +109,8 @@ def _machine(settings: Settings) -> Iterator[Finding]:
         yield _check("API_KEYS_FILE", partial(key_file_problem, file), file)
     if (env := ROOT / ".env").exists():
         yield _check(".env", partial(secrets_file_problem, env), env)
-    if settings.is_traced:
+    # An exporter that the service does not have sends no traces, and ends the start.
+    if settings.is_traced or settings.otel_traces_exporter:
         yield _check("traces", partial(tracing_problem, settings))
     for subject, problem in sink_checks(settings):
         yield _check(subject, problem)

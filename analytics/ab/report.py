@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from pydantic import Field
 
 from analytics.ab.paired import PairedComparison, paired_comparison
 from analytics.ab.randomised import RandomisedComparison, randomised_comparison
-from analytics.buckets import MINUTE, floor
+from analytics.buckets import MINUTE, ceiling, floor
 from analytics.reader import Reader
 from stats.results import Result
 
@@ -27,7 +27,7 @@ async def ab_test(reader: Reader, since: datetime | None, until: datetime) -> Ab
     Without `since`, each test counts from its beginning, so its verdict holds at every look.
     `since` is moved back and `until` on to a whole minute.
     """
-    until = floor(until - timedelta(microseconds=1), MINUTE) + MINUTE
+    until = ceiling(until, MINUTE) or until
     since = None if since is None else floor(since, MINUTE)
     paired, randomised = await asyncio.gather(
         paired_comparison(reader, since, until), randomised_comparison(reader, since, until)

@@ -109,7 +109,10 @@ def _rows(chunk: Chunk) -> Iterator[Any]:
     columns: Any = chunk.columns
     if isinstance(columns, list):
         return iter(columns)
-    return zip(*(column.to_pylist() for column in columns.columns), strict=True)
+    # Imported here because it needs pyarrow, which has read the file.
+    from datafiles.readable_times import readable
+
+    return zip(*(column.to_pylist() for column in readable(columns).columns), strict=True)
 
 
 def _string(value: object) -> str | None:

@@ -150,6 +150,53 @@ def test_bad_analytics_queries_are_422(client: httpx.Client, query: dict[str, st
     assert problem["errors"]
 
 
+# Ends of time, and whether each is a time that a query may have.
+EXTREME_TIMES = {
+    "0001-01-01T00:00:00Z": True,
+    "0001-01-01T00:00:00+23:59": False,
+    "9999-12-31T23:59:59.999999Z": True,
+    "9999-12-31T23:59:59+23:59": True,
+    "9999-12-31T23:59:59-23:59": False,
+    "2016-12-31T23:59:60Z": False,
+    "10000-01-01T00:00:00Z": False,
+    "-0001-01-01T00:00:00Z": False,
+    "0000-01-01T00:00:00Z": False,
+    "2026-11-27T00:00:00+24:00": False,
+}
+
+
+def test_extreme_time_in_any_query_is_answered_or_refused(unlimited: ServedBento) -> None:
+    first = "0001-01-01T00:00:00Z"
+    with unlimited.client() as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        known = {
+            path: {parameter["name"] for parameter in of["get"].get("parameters", ())}
+            for path, of in paths.items()
+            if "get" in of
+        }
+        asked = [
+            (path, given, is_time)
+            for time, is_time in EXTREME_TIMES.items()
+            for given in (
+                {"since": time},
+                {"since": first, "until": time},
+                {"until": time},
+                {"reference_since": first, "reference_until": time},
+            )
+            for path, names in known.items()
+            if given.keys() <= names
+        ]
+        assert len({path for path, _, _ in asked}) >= 10
+        for path, given, is_time in asked:
+            reply = client.get(path, params=given)
+            allowed = {200, 422} if is_time else {422}
+            assert reply.status_code in allowed, (path, given, reply.text)
+        # All of time; for other endpoints it has too many points, or nothing before it.
+        given = {"since": first, "until": "9999-12-31T23:59:59.999999Z"}
+        for path in ("/analytics/summary", "/analytics/recent", "/analytics/ab"):
+            assert client.get(path, params=given).status_code == 200
+
+
 def test_bad_limit_is_422(client: httpx.Client) -> None:
     for limit in ("0", "501", "x"):
         reply = client.get("/analytics/recent", params={"limit": limit})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,10 @@ from pydantic_core import to_jsonable_python
 
 Format = Literal["json", "csv"]
 CONTENT_TYPE = "text/csv; charset=utf-8"
+# What a spreadsheet would run, by OWASP's list; a number is none. The dashboard's csv_rows.js has
+# the same rule.
+_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?")
 # Tells the OpenAPI document that an endpoint with rows also replies with CSV.
 CSV_REPLY: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}}}
@@ -23,7 +28,8 @@ def csv_response(
 ) -> Response:
     """A header and a line for each row, a model or a mapping (RFC 4180); of none, an empty body.
 
-    A nested field is named with a dot, such as `sentiments.positive`. Null is an empty cell.
+    A nested field is named with a dot, such as `sentiments.positive`. Null is an empty cell. An
+    apostrophe precedes a text that begins like a formula (docs/decisions/0068).
     """
     flat = [dict(_flat(row)) for row in to_jsonable_python(rows)]
     text = io.StringIO()
@@ -40,4 +46,9 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield prefix + name, _cell(value) if isinstance(value, str) else value
+
+
+def _cell(text: str) -> str:
+    is_formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
+    return f"'{text}" if is_formula else text

@@ -198,7 +198,10 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
     @router.get("/{job}/rejected", response_class=FileResponse, responses=_FILE)
     async def job_rejected(request: Request, job: str) -> FileResponse:
         """All rows that were rejected, as JSON lines."""
-        found = await finished(request, job)
+        found = await own(request, job)
+        status = await asyncio.to_thread(found.status)
+        if not status.is_finished:
+            raise JobUnfinished(f"The job may reject further rows: it is {status.state}")
         if not found.rejected.exists():
             raise JobNotFound("The job has rejected no row")
         return _file(found.rejected, MEDIA_TYPES["jsonl"])

@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -121,6 +123,18 @@ def test_time_outside_of_all_years_is_refused_with_its_row(tmp_path: Path, at: s
     file.write_text(f"text,label,labelled_at\nA joy.,positive,{at}\nA joy.,positive,\n")
     labels, [refused] = read_labels(Input(file, Format.csv), NOW)
     assert (len(labels), refused) == (1, (2, f"labelled_at: {at} is none"))
+
+
+def test_times_of_parquet_are_labels_or_refused_with_their_rows(tmp_path: Path) -> None:
+    file = tmp_path / "labels.parquet"
+    microseconds = [0, 253_402_300_800_000_000, 1 << 62, -(1 << 62), -62_135_596_801_000_000, None]
+    for zone in ("UTC", "+23:59", "Nowhere/City"):
+        times = pa.array(microseconds, pa.int64()).cast(pa.timestamp("us", zone))
+        texts = {"text": ["A joy."] * 6, "label": ["positive"] * 6}
+        pq.write_table(pa.table({**texts, "labelled_at": times}), file)
+        labels, refused = read_labels(Input(file, Format.parquet), NOW)
+        assert [given.at for given in labels] == [datetime(1970, 1, 1, tzinfo=UTC), NOW]
+        assert [row.line for row in refused] == [2, 3, 4, 5]
 
 
 def test_number_too_large_for_this_machine_is_refused_with_its_row(tmp_path: Path) -> None:

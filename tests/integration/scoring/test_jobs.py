@@ -468,6 +468,22 @@ async def test_file_that_breaks_off_fails_with_the_reason(
     assert reason in report["reason"]
 
 
+async def test_file_of_which_no_row_could_be_scored_fails_with_the_rows(
+    client: httpx.AsyncClient,
+) -> None:
+    job = await add(client, "id,text\n1,\n2, \n")
+    report = await ended(client, job)
+    assert (report["state"], report["scored"], report["rejected"]) == ("failed", 0, 2)
+    assert report["reason"].startswith("all 2 rows were rejected, the first in line 2: text: ")
+    assert [row["line"] for row in report["rejected_rows"]] == [2, 3]
+    assert (await client.get(f"/jobs/{job}/result")).status_code == 409
+    rejected = await client.get(f"/jobs/{job}/rejected")
+    assert [msgspec.json.decode(line)["line"] for line in rejected.content.splitlines()] == [2, 3]
+    # A file without rows is no fault.
+    empty = await add(client, "id,text\n")
+    assert (await ended(client, empty))["state"] == "done"
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
     """A folder of files, with one beside it that may not be read."""

@@ -66,6 +66,7 @@ def test_every_problem_is_a_line(tmp_path: Path) -> None:
         REDIS_URL="redis://:s3cret@127.0.0.1:9/0",
         MODEL_V1="sentiment-distilbert-v1:none",
         MODEL_V2="other:latest",
+        OTEL_TRACES_EXPORTER="jaeger",
     )
     assert done.returncode == 1
     assert "s3cret" not in done.stdout + done.stderr
@@ -73,6 +74,7 @@ def test_every_problem_is_a_line(tmp_path: Path) -> None:
     told = {line[:16].strip(): line[17:] for line in done.stdout.splitlines()}
     assert told["model v1"].startswith("sentiment-distilbert-v1:none is not in the BentoML model")
     assert told["model v2"].startswith("other:latest is not in the BentoML model store")
+    assert told["traces"] == "OTEL_TRACES_EXPORTER: must be one of otlp, none"
     assert told["settings"] == "ok"
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from sqlalchemy import URL
+from transformers import BertConfig, BertForSequenceClassification
 
 from core.types import EngineName, Sentiment
 from models.importing import import_checkpoint
 from models.labels import LabelOptions, parse_labels
+from models.starter.encoder import TOKENIZER_CONFIG, find_encoder, read_tokenizer
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine
 from runners.model_store import SavedModel
@@ -57,6 +62,54 @@ def test_every_architecture_runs_on_engines_of_16_and_8_bits(
         for engine in (name, REFERENCE)
     )
     assert np.abs(found - expected).mean() < BOUNDS[name]
+
+
+@pytest.fixture
+def real_bert(tmp_path: Path) -> Path:
+    """A trained BERT of 22.7 M parameters and 30,522 word pieces, with classes drawn at random."""
+    package = find_encoder()
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=384,
+        num_hidden_layers=6,
+        num_attention_heads=12,
+        intermediate_size=1_536,
+        vocab_size=30_522,
+        id2label=dict(enumerate(("NEGATIVE", "POSITIVE"))),
+        label2id={"NEGATIVE": 0, "POSITIVE": 1},
+    )
+    network = BertForSequenceClassification(config)
+    trained = load_file(package / "model.safetensors")
+    lacking = network.bert.load_state_dict(
+        {name.removeprefix("bert."): weight for name, weight in trained.items()}, strict=False
+    )
+    assert not [name for name in lacking.missing_keys if not name.startswith("pooler")]
+    with torch.no_grad():
+        network.classifier.weight.normal_(0, 1)
+    network.save_pretrained(tmp_path / "real")
+    read_tokenizer(package).save(str(tmp_path / "real" / "tokenizer.json"))
+    settings = {**TOKENIZER_CONFIG, "tokenizer_class": "BertTokenizer"}
+    (tmp_path / "real" / "tokenizer_config.json").write_text(json.dumps(settings))
+    return tmp_path / "real"
+
+
+def test_real_bert_answers_as_the_pipeline_on_every_engine(
+    real_bert: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    (tmp_path / "models").mkdir()
+    with model_store_at(tmp_path / "models"):
+        model = import_checkpoint(real_bert, "v1", {})
+    found = np.array([list(scores.values()) for scores in scores_of(model, REFERENCE)])
+    expected = np.array(
+        [[scores["NEGATIVE"], scores["POSITIVE"]] for scores in pipeline_scores(real_bert, TEXTS)]
+    )
+    assert expected.std() > 0.05
+    record_property("float32, largest difference", f"{np.abs(found - expected).max():.1e}")
+    assert found == pytest.approx(expected, abs=1e-4)
+    for name, bound in BOUNDS.items():
+        other = np.array([list(scores.values()) for scores in scores_of(model, name)])
+        record_property(f"{name}, mean difference", f"{np.abs(other - found).mean():.1e}")
+        assert np.abs(other - found).mean() < bound
 
 
 @pytest.fixture(scope="module")

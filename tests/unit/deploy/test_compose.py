@@ -111,6 +111,16 @@ def test_every_setting_is_passed_on_or_set() -> None:
     assert set(SERVICES["migrations"]["environment"]) <= SETTINGS
 
 
+def test_size_of_the_cache_is_checked_before_redis_starts() -> None:
+    redis = SERVICES["redis"]
+    assert "${REDIS_MAX_MEMORY:-256mb}" in redis["command"]
+    assert redis["mem_limit"] == "${REDIS_MEMORY:-512m}"
+    # The image refuses a size that is none, once; Redis would be started again for ever.
+    assert SERVICES["migrations"]["environment"]["REDIS_MAX_MEMORY"] is None
+    assert redis["depends_on"] == {"migrations": {"condition": "service_completed_successfully"}}
+    assert {"REDIS_MAX_MEMORY", "REDIS_MEMORY"} <= set(example())
+
+
 def test_traces_have_an_endpoint_only_with_the_ui() -> None:
     lines = EXAMPLE.read_text().splitlines()
     at = lines.index("# COMPOSE_PROFILES=ui")

@@ -9,6 +9,7 @@ from tests.unit.models.spoiling import (
     LFS,
     Spoil,
     config,
+    pipe,
     remove,
     write,
 )
@@ -28,6 +29,7 @@ REFUSED_CONFIGURATIONS: Mapping[str, tuple[Spoil, str]] = {
     "config in folders below": (in_another_folder, "such as checkpoint-1000, checkpoint-500 in it"),
     "broken config": (write("config.json", "{"), "config.json is not valid JSON"),
     "empty config": (write("config.json", ""), "config.json is not valid JSON"),
+    "config that is a pipe": (pipe("config.json"), "config.json is no regular file"),
     "config of a list": (write("config.json", "[]"), "config.json holds no JSON object"),
     "config in UTF-16": (write("config.json", "{}".encode("utf-16")), "is not valid JSON"),
     "deep config": (write("config.json", "[" * 100_000), "config.json is not valid JSON"),

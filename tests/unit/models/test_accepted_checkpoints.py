@@ -137,6 +137,11 @@ SAME_ANSWERS: Mapping[str, Spoil] = {
     "a link to the weights": weights_by_a_link,
     "positions that older releases saved": with_extra("distilbert.embeddings.position_ids"),
     # The configuration.
+    "outputs that are not served": config(
+        output_attentions=True, output_hidden_states=True, return_dict=False, torchscript=True
+    ),
+    "attention of a package": config(_attn_implementation="flash_attention_2"),
+    "attention of another package": config(attn_implementation="kernels-community/flash-attn"),
     "null dropout": config(dropout=None, attention_dropout=None, seq_classif_dropout=None),
     "null switches": config(tie_word_embeddings=None, sinusoidal_pos_embds=None),
     "null quantization": config(quantization_config=None),

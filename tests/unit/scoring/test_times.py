@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from datafiles.chunks import InvalidInput
+from datafiles.readable_times import readable as readable_table
 from tests.unit.scoring.scorers import score
 
 MAX, MIN = (1 << 63) - 1, -(1 << 63)
@@ -88,6 +91,42 @@ def test_value_of_many_digits_or_in_a_list_is_written(
     tmp_path: Path, column: pa.Array, readable: str
 ) -> None:
     assert scored(tmp_path, column, ".csv") == readable
+
+
+OUT = f"<value out of range: {MAX}>"
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "readable"),
+    [
+        (lambda type_: (pa.list_(type_), [MAX, None, MAX]), [OUT, None, OUT]),
+        (lambda type_: (pa.list_(pa.field("x", type_, nullable=False)), [MAX]), [OUT]),
+        (lambda type_: (pa.struct([pa.field("x", type_, nullable=False)]), {"x": MAX}), {"x": OUT}),
+        (lambda type_: (pa.large_list(type_), [MAX, None]), [OUT, None]),
+        (lambda type_: (pa.list_(type_, 2), [None, MAX]), [None, OUT]),
+        (lambda type_: (pa.struct([("a", type_), ("b", pa.int8())]), {"a": MAX}),
+         {"a": OUT, "b": None}),
+        (lambda type_: (pa.map_(pa.string(), type_), [("a", MAX)]), [["a", OUT]]),
+        (lambda type_: (pa.list_(pa.struct([("a", pa.list_(type_))])), [{"a": [MAX]}, None]),
+         [{"a": [OUT]}, None]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("zone", ["UTC", "+23:59", "Asia/Kolkata", "Nowhere/City"])
+@pytest.mark.parametrize("unit", ["ms", "us"])
+def test_time_inside_a_column_that_no_calendar_reaches_is_its_value(
+    tmp_path: Path,
+    wrapped: Callable[..., tuple[pa.DataType, Any]],
+    readable: Any,
+    zone: str,
+    unit: str,
+) -> None:
+    type_, value = wrapped(pa.timestamp(unit, zone))
+    numbers, _ = wrapped(pa.int64())
+    # The null and the second row have the offsets that a slice leaves.
+    column = pa.array([None, value, None], numbers).cast(type_).slice(1)
+    table = pa.table({"text": ["good", "bad"], "c": column})
+    found, missing = readable_table(table, "text").column("c").to_pylist()
+    assert (json.loads(json.dumps(found)), missing) == (readable, None)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

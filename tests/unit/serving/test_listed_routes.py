@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import service
+from core.paths import ROOT
 from core.version import VERSION
 from serving.container import Container, adapter_apis, read_app
 from serving.framework import json_apis
@@ -84,3 +87,14 @@ def test_document_lists_every_route_but_pages_and_files() -> None:
         route = api.route
         statuses = set(document["paths"][route.path]["post"]["responses"])
         assert {str(route.success_status), *map(str, route.problems)} <= statuses
+
+
+def test_fuzz_leaves_no_documented_endpoint_out() -> None:
+    """`make fuzz` reads the document; its configuration says what to expect, and skips nothing."""
+    app = read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready)
+    paths = openapi_document(APIS.values(), app.routes, version=VERSION)["paths"]
+    configuration = tomllib.loads((ROOT / "schemathesis.toml").read_text(encoding="utf-8"))
+    assert configuration.keys() == {"hooks", "checks", "operations"}
+    for operation in configuration["operations"]:
+        assert operation.keys() == {"include-path-regex", "checks"}
+        assert any(re.match(operation["include-path-regex"], path) for path in paths), operation

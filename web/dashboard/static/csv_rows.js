@@ -351,10 +351,11 @@ function firstWrong(line) {
   return line[valid];
 }
 
-// A cell that begins like a formula would be run by a spreadsheet; a number is none.
+// A cell that begins like a formula (OWASP's list) would be run by a spreadsheet; a number is none.
+// web/read_api/csv_rows.py has the same rule.
 const cell = (value) => {
   const text = String(value);
-  const isFormula = /^[=+\-@\t\r]/.test(text) && !/^[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?$/.test(text);
+  const isFormula = /^[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]/.test(text) && !/^[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?$/.test(text);
   return `"${(isFormula ? `'${text}` : text).replaceAll('"', '""')}"`;
 };
 
