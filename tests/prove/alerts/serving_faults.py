@@ -41,12 +41,13 @@ async def runner_dies_and_its_model_is_gone(scene: Scene) -> AsyncIterator[None]
     saved.rename(hidden)
     try:
         runner.kill()
-        async with repeating(predict_with_v2, scene.stack):
+        # A request waits for the runner as long as it may.
+        async with repeating(predict_with_v2, scene.stack, clients=32):
             yield
     finally:
         hidden.rename(saved)
-    async with scene.stack.bento.async_client() as client:
-        await Admin(client).holds("v2", scene.v2)
+        async with scene.stack.bento.async_client() as client:
+            await Admin(client).holds("v2", scene.v2)
 
 
 @contextmanager
