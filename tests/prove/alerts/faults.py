@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,8 @@ async def repeating(
 
     async def repeat(client: httpx.AsyncClient) -> None:
         while True:
-            await send(client)
+            with suppress(httpx.TransportError):
+                await send(client)
             await asyncio.sleep(pause_seconds)
 
     async with stack.bento.async_client() as client:
