@@ -50,9 +50,9 @@ class Prometheus:
     def firing(self) -> set[str]:
         return {name for name, state in self.alerts().items() if state == "firing"}
 
-    def fired(self) -> set[str]:
-        """The names of those that fire, or have fired since the start."""
-        samples = self.query('max_over_time(ALERTS{alertstate="firing"}[1d])')
+    def fired(self, seconds: int) -> set[str]:
+        """The names of those that fire, or have fired in so many seconds, at least one."""
+        samples = self.query(f'max_over_time(ALERTS{{alertstate="firing"}}[{seconds}s])')
         return {sample["metric"]["alertname"] for sample in samples}
 
     def metrics(self) -> set[str]:
