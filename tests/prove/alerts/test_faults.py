@@ -61,12 +61,12 @@ def made_scene(bentoml_home: Path, folder: Path, *, drain_seconds: int = 10) -> 
         yield Scene(stack, home, v2, derived.flipped(), derived.mistaken(), events)
 
 
-async def seconds_until(condition: Callable[[], bool], watching: Prometheus, most: float) -> float:
-    """How long it took until a look at Prometheus found the condition true."""
+async def looks_until(condition: Callable[[], bool], watching: Prometheus, most: float) -> None:
+    """Wait until a look at Prometheus finds the condition true, `most` seconds at most."""
     started = time.monotonic()
     while time.monotonic() - started < most:
         if await asyncio.to_thread(condition):
-            return time.monotonic() - started
+            return
         await asyncio.sleep(LOOK_SECONDS)
     raise AssertionError(f"not within {most:.0f} s; these are: {watching.alerts()}")
 
@@ -98,7 +98,7 @@ async def fires(scene: Scene, fault: Fault, folder: Path, record_property: Recor
     """Make a fault, until all its alerts fire; a Prometheus of its own knows no earlier fault."""
     with prometheus(folder / "prometheus", scene.stack.bento.url) as watching:
         looked = f"count_over_time(up[1m]) >= {LOOKS} and up == 1"
-        await seconds_until(lambda: bool(watching.query(looked)), watching, FIRING_SECONDS)
+        await looks_until(lambda: bool(watching.query(looked)), watching, FIRING_SECONDS)
         # Before its first look it cannot know that the service is there.
         assert watching.firing().isdisjoint(fault.alerts)
         began = time.monotonic()
@@ -107,9 +107,10 @@ async def fires(scene: Scene, fault: Fault, folder: Path, record_property: Recor
             return fault.alerts <= watching.fired(max(1, int(time.monotonic() - began)))
 
         async with fault.made(scene):
-            seconds = await seconds_until(have_fired, watching, FIRING_SECONDS)
+            await looks_until(have_fired, watching, FIRING_SECONDS)
+            seconds = time.monotonic() - began
             record_property(", ".join(sorted(fault.alerts)), f"after {seconds:.0f} s")
         if fault.is_over_soon:
-            await seconds_until(
+            await looks_until(
                 lambda: fault.alerts.isdisjoint(watching.firing()), watching, OVER_SECONDS
             )
