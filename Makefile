@@ -130,7 +130,7 @@ faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROU
 	@$(SENTIMENT) prove faults
 
 .PHONY: prove-alerts
-prove-alerts: $(VENV)/.dev ## Prove the alert rules with promtool, amtool and a real Prometheus
+prove-alerts: $(VENV)/.dev ## Prove with a real fault for each alert, and a real Prometheus, that it fires
 
 .PHONY: prove-dashboard
 prove-dashboard: $(VENV)/.dev $(ASSETS) ## Prove the dashboard in a real Chromium

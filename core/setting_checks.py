@@ -40,7 +40,7 @@ def check_open(settings: Settings) -> None:
     ):
         raise MissingSetting(
             f"HOST={settings.host} lets other machines connect, but API_KEYS is not set. Make a "
-            "key with `python -m scripts.make_key NAME`, or set ALLOW_ANONYMOUS=1"
+            "key with `sentiment make-key NAME`, or set ALLOW_ANONYMOUS=1"
         )
 
 

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
 
     api_keys: ApiKeys | None = Field(
         None,
-        description="API keys and their scopes, as `python -m scripts.make_key` prints them; "
+        description="API keys and their scopes, as `sentiment make-key` prints them; "
         "unset: every client of this machine may use every endpoint",
     )
     api_keys_file: KeyFile | None = Field(

@@ -43,7 +43,7 @@ def _whole_buckets(share: float) -> float:
 def _named_exactly(tag: str) -> str:
     if not _TAG.fullmatch(tag) or tag.endswith(":latest"):
         raise ValueError(
-            "write name:version of a saved model, as `python -m scripts.models list` shows it; "
+            "write name:version of a saved model, as `sentiment models list` shows it; "
             "latest is not allowed, because it may be another model on each machine"
         )
     return tag

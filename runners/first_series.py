@@ -6,6 +6,9 @@ from core import metrics
 from core.metrics import start_at_zero
 from core.types import Version
 
+# The background tasks of a runner's process, as they name themselves.
+BACKGROUND_TASKS = ("EngineChoice", "ModelChange")
+
 
 def start_runner_series(version: Version) -> None:
     """Make every series that the runner of this version counts in."""
@@ -19,4 +22,5 @@ def start_runner_series(version: Version) -> None:
         start_at_zero(metric, [version])
     start_at_zero(metrics.tokens, [version], ["text", "padding"])
     start_at_zero(metrics.model_changes, [version], ["done", "refused"])
+    start_at_zero(metrics.background_failures, BACKGROUND_TASKS)
     metrics.queued_texts.labels(version).set(0)

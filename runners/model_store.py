@@ -68,7 +68,7 @@ def find_model(tag: str) -> SavedModel:
     except bentoml.exceptions.NotFound as error:
         raise bentoml.exceptions.NotFound(
             f"{tag} is not in the BentoML model store. "
-            "Save both versions with: python -m scripts.save_models"
+            "Save both versions with: sentiment save-models"
         ) from error
     except ValueError as error:
         raise bentoml.exceptions.NotFound(
@@ -77,7 +77,7 @@ def find_model(tag: str) -> SavedModel:
     metadata: dict[str, Any] = model.info.metadata
     if "revision" not in metadata:
         raise bentoml.exceptions.NotFound(
-            f"{model.tag} was not saved by python -m scripts.save_models or scripts.models"
+            f"{model.tag} was not saved by `sentiment save-models` or `sentiment models import`"
         )
     return SavedModel(
         tag=str(model.tag),

@@ -98,7 +98,8 @@ def show(tag: Tag, *, as_json: JsonOption = False) -> None:
     """Show the source, lineage, gates and engines of a model."""
     with _errors_as_sentences():
         found = entry(tag, get_settings())
-    emit({**found.summary(), "metadata": found.metadata}, lambda: console.print(entry_view(found)))
+    document = {**found.summary(), "path": str(found.model.folder), "metadata": found.metadata}
+    emit(document, lambda: console.print(entry_view(found)))
 
 
 @app.command()

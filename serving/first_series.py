@@ -12,23 +12,23 @@ from core.redis import Operation
 from core.types import SENTIMENTS, SINK_NAMES, VERSIONS
 from rollout.changes import Action
 from runners.admission import Reason
+from runners.first_series import BACKGROUND_TASKS as RUNNER_TASKS
 from web.idempotency import Result
-from web.routes import PREDICT_LABELS, ROUTES
+from web.routes import PREDICT_LABELS, ROUTES, UNKNOWN
 
 # The tasks and threads of all processes, as they name themselves; a test compares.
 BACKGROUND_TASKS = (
+    *RUNNER_TASKS,
     "CacheSecret",
     "CacheWriter",
     "ContentSampler",
     "DriftWatch",
-    "EngineChoice",
     "FailuresWriter",
     "HashConversion",
     "JobRunner",
     "KeyRing",
     "KeyUse",
     "LivePolicy",
-    "ModelChange",
     "OutboxCleaner",
     "PartitionMaintenance",
     "PredictionLog",
@@ -45,6 +45,8 @@ BACKGROUND_TASKS = (
 )
 # The failures that count against the objectives, and the refusals.
 PREDICT_STATUSES = ("429", "500", "503", "504")
+# Of a path that is no route, of what is no request, and of the prefix without its slash.
+UNKNOWN_STATUSES = ("308", "400", "404", "405", "408", "431", "501", "505")
 
 
 def start_api_series() -> None:
@@ -52,6 +54,7 @@ def start_api_series() -> None:
     for route in ROUTES:
         start_at_zero(metrics.http_requests, [route.path], [str(route.success_status)])
     start_at_zero(metrics.http_requests, PREDICT_LABELS, PREDICT_STATUSES)
+    start_at_zero(metrics.http_requests, [UNKNOWN.path], UNKNOWN_STATUSES)
     start_at_zero(metrics.http_request_duration, PREDICT_LABELS)
     start_at_zero(metrics.timed_out_requests, ["deadline", "body", "headers"])
     start_at_zero(metrics.shed_requests, [*get_args(Reason), "throttle", "event_loop"])

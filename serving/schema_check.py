@@ -12,7 +12,7 @@ from migrations.compatibility import Stamp, known_revisions, read_stamp, scripts
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-MIGRATE = "`sentiment migrate`, or `python -m scripts.migrate` in the image"
+MIGRATE = "`sentiment migrate`"
 
 
 def schema_problem(url: URL, *, is_migrated_by_start: bool) -> str | None:

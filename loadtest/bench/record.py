@@ -39,7 +39,9 @@ RecordOption = Annotated[Path | None, typer.Option("--record", help="a JSON file
 def command_line() -> str:
     """The command of this process, as a user types it."""
     program = Path(sys.argv[0])
-    name = program.name if program.suffix != ".py" else f"python -m scripts.{program.stem}"
+    name = (
+        program.name if program.suffix != ".py" else f"sentiment {program.stem.replace('_', '-')}"
+    )
     return " ".join([name, *map(shlex.quote, sys.argv[1:])])
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from contextlib import AsyncExitStack, ExitStack
 
 import httpx
+from prometheus_client import Counter
+from prometheus_client.parser import text_string_to_metric_families
 
+from core import metrics
+from runners.first_series import BACKGROUND_TASKS as RUNNER_TASKS
+from serving.first_series import BACKGROUND_TASKS
 from tests.served.hosts import (
     APIS,
     NEXT_RUNNER_KEY,
@@ -18,6 +24,7 @@ from tests.served.hosts import (
 )
 from tests.served.stack import assert_unnoticed
 from tests.served.traffic import SPARING
+from tests.serving import ServedBento
 
 ONE, OTHER = RUNNERS["v1"]
 
@@ -52,6 +59,28 @@ def test_api_hosts_share_cache_limits_and_log(hosts: Hosts) -> None:
         assert status["remaining"] == status["limit"] - 3
         feedback = {"prediction_id": first["id"], "label": "neutral"}
         assert other.post("/feedback", json=feedback).status_code == 202
+
+
+def test_each_counter_is_on_the_hosts_that_count_in_it(hosts: Hosts) -> None:
+    counters = {
+        f"{value._name}_total" for value in vars(metrics).values() if isinstance(value, Counter)
+    }
+    of_api, of_runner = (counter_samples(hosts.running[host]) for host in (APIS[0], ONE))
+    assert len(counters) > 25
+    assert counters <= of_api.keys() | of_runner.keys()
+    assert {"model_tokens_total", "model_changes_total"} <= of_runner.keys()
+    # Before anything fails: a series that begins with its first failure shows no increase.
+    assert len(of_runner["background_failures_total"]) == len(RUNNER_TASKS)
+    assert len(of_api["background_failures_total"]) == len(BACKGROUND_TASKS)
+
+
+def counter_samples(host: ServedBento) -> dict[str, list[float]]:
+    """The values of all series of each counter of a host."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for family in text_string_to_metric_families(httpx.get(f"{host.url}/metrics").text):
+        for sample in family.samples:
+            values[sample.name].append(sample.value)
+    return values
 
 
 def test_runner_requires_its_key(hosts: Hosts) -> None:

@@ -54,7 +54,7 @@ def test_start_without_a_model_fails_and_names_the_command(
     message = (
         f"{version}: sentiment-distilbert-{version}:latest is not in the BentoML model store. "
     )
-    assert message + "Save both versions with: python -m scripts.save_models" in done.stderr
+    assert message + "Save both versions with: sentiment save-models" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from monitoring.dashboards.objectives import ERROR_BUDGETS, LATENCY_SECONDS
 from monitoring.dashboards.pages import FOLDER, LOG_BEHIND_SECONDS, dashboards
 from monitoring.tools import MONITORING
 from stats.drift import SIGNIFICANT_PSI
+from tests.prove.alerts.all_faults import FAULTS
 
 # Absolute: a mail or a chat resolves no relative link. The Helm chart puts its own in its place.
 RUNBOOK = "https://sentiment.example/docs/runbook.md"
@@ -33,6 +35,12 @@ CHOSEN = 'namespace=~"$namespace",job=~"$job",instance=~"$instance"'
 OTHERS = ("up", "bentoml_service_request_in_progress")
 
 
+def alerts() -> Iterator[dict[str, Any]]:
+    for path in sorted((MONITORING / "rules").glob("*.yml")):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            yield from (rule for rule in group["rules"] if "alert" in rule)
+
+
 def test_every_alert_has_a_test_and_a_runbook_page() -> None:
     tests = "".join(path.read_text() for path in (MONITORING / "rules" / "tests").glob("*.yml"))
     anchors = {
@@ -40,13 +48,17 @@ def test_every_alert_has_a_test_and_a_runbook_page() -> None:
         for line in (ROOT / "docs" / "runbook.md").read_text().splitlines()
         if line.startswith("## ")
     }
-    for path in (MONITORING / "rules").glob("*.yml"):
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            for rule in (rule for rule in group["rules"] if "alert" in rule):
-                assert f'"{rule["alert"]}"' in tests
-                page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-                assert (page, anchor in anchors) == (RUNBOOK, True), rule["alert"]
-                assert rule["labels"]["severity"] in {"page", "ticket"}
+    for alert in alerts():
+        assert f'"{alert["alert"]}"' in tests
+        page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+        assert (page, anchor in anchors) == (RUNBOOK, True), alert["alert"]
+        assert alert["labels"]["severity"] in {"page", "ticket"}
+
+
+def test_every_alert_has_a_real_fault_that_fires_it() -> None:
+    """`make prove-alerts` makes them happen."""
+    fired = {alert for fault in FAULTS for alert in fault.alerts}
+    assert fired == {alert["alert"] for alert in alerts()}
 
 
 def test_every_selector_of_a_rule_names_the_job() -> None:

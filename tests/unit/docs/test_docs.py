@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,11 @@ FOREIGN = {
 SETTINGS = {name.upper() for name in Settings.model_fields}
 _SETTING = re.compile(r"\b(?P<name>[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b|\b(?P<set>[A-Z][A-Z0-9]+)=")
 _MAKE = re.compile(r"(?:`|^\$ |^| )make (?P<target>[a-z][a-z-]*)(?=[`\s])", re.MULTILINE)
-_SCRIPT = re.compile(r"python -m scripts\.(?P<name>\w+)(?P<rest>[^`|>#\n]*)")
+_COMMAND = re.compile(
+    r"(?:`|^\$ |^ *|bin/|-- )sentiment (?P<name>[a-z][a-z-]+)(?P<rest>[^`|>#\n]*)", re.MULTILINE
+)
+# What was written down at its time.
+RECORDS = (ROOT / "docs" / "decisions", ROOT / "CHANGELOG.md", ROOT / "loadtest" / "README.md")
 
 
 def shown(path: Path) -> str:
@@ -98,14 +101,26 @@ def test_make_help_lists_every_target() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
-def test_every_script_has_its_named_options(path: Path) -> None:
+def test_every_command_has_its_named_options(path: Path) -> None:
     unknown = []
-    for match in _SCRIPT.finditer(path.read_text(encoding="utf-8")):
-        module = ROOT / "scripts" / f"{match['name']}.py"
-        named = [word for word in shlex.split(match["rest"]) if word.startswith("--")]
-        if not module.exists() or set(named) - options(module):
-            unknown.append(match[0])
+    for piece in commands(path.read_text(encoding="utf-8")):
+        for match in _COMMAND.finditer(piece):
+            module = ROOT / "scripts" / f"{match['name'].replace('-', '_')}.py"
+            named = {word for word in match["rest"].split() if re.match(r"--\w", word)}
+            if not module.exists() or {word.partition("=")[0] for word in named} - options(module):
+                unknown.append(match[0])
     assert unknown == []
+
+
+def test_documents_call_every_command_sentiment() -> None:
+    """A user types `sentiment NAME`; `python -m scripts.NAME` is for programs."""
+    named = {
+        shown(path)
+        for path in DOCUMENTS
+        if "python -m scripts." in path.read_text(encoding="utf-8")
+        and not any(path.is_relative_to(record) for record in RECORDS)
+    }
+    assert named == set()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
@@ -137,6 +152,12 @@ def options(module: Path) -> set[str]:
         # A thin command takes its main from a room.
         if isinstance(node, ast.ImportFrom) and node.module and node.names[0].name == "main":
             return options(ROOT / f"{node.module.replace('.', '/')}.py")
+    shared = {
+        option
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("_options")
+        for option in options(ROOT / f"{(node.module or '').replace('.', '/')}.py")
+    }
     literal = {
         node.value
         for node in ast.walk(tree)
@@ -156,4 +177,4 @@ def options(module: Path) -> set[str]:
         if argument.annotation is not None
         if "Option(" in (annotation := ast.unparse(argument.annotation)) or annotation in named
     }
-    return literal | parameters
+    return {"--help", "--json"} | shared | literal | parameters

@@ -143,8 +143,8 @@ def test_target_is_met_missed_or_not_measured(
 
 
 def test_record_says_what_ran_where_and_keeps_every_row() -> None:
-    record = json.loads(as_json(make_record(ALL, "python -m scripts.bench --quick")))
-    assert record["command"] == "python -m scripts.bench --quick"
+    record = json.loads(as_json(make_record(ALL, "sentiment bench --quick")))
+    assert record["command"] == "sentiment bench --quick"
     assert record["date"].endswith("+00:00")
     assert record["machine"]["cores"] >= 1
     assert record["versions"]["bentoml"] == "1.4.39"

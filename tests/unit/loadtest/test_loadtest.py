@@ -87,10 +87,10 @@ def test_run_is_recorded_as_the_last_row_of_the_table() -> None:
         Figures("Aggregated", 2_960, 0, 49.3, 16.0, 1_200.0, None),
         datetime(2026, 11, 24, tzinfo=UTC),
         {"cores": 2, "cpu": "AMD EPYC"},
-        "python -m scripts.loadtest",
+        "sentiment loadtest",
     )
     assert row == (
-        "| 2026-11-24 | 2 cores, AMD EPYC | `python -m scripts.loadtest` "
+        "| 2026-11-24 | 2 cores, AMD EPYC | `sentiment loadtest` "
         "| 2,960 | 0 | 49.3 | 16 | 1,200 | - |"
     )
     before = README.read_text()

@@ -74,6 +74,9 @@ def test_imported_model_is_listed_and_shown_with_its_source(
     shown = registry("show", tag)
     assert all(part in shown for part in ("imported at", "torch 2", "negative, positive"))
     assert "not evaluated" in shown
+    document = json.loads(registry("show", tag, "--json"))
+    assert document["tag"] == tag
+    assert Path(document["path"]) == find_model(tag).folder
 
 
 def test_unknown_tag_is_an_error(registry: Registry) -> None:
@@ -259,7 +262,7 @@ def test_foreign_models_under_our_names_are_skipped(registry: Registry, model_st
     assert "no sentiment model" in registry("list")
     assert "no sentiment model" in registry("verify")
     printed = registry("show", "sentiment-distilbert-v1:theirs", fails=True)
-    assert "was not saved by python -m scripts.save_models" in printed
+    assert "was not saved by `sentiment save-models`" in printed
 
 
 def test_a_missing_file_is_found(registry: Registry, checkpoint: Path) -> None:

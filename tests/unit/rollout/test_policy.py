@@ -81,6 +81,12 @@ def test_invalid_changes_are_refused(fields: dict[str, Any], message: str) -> No
         changes(**fields)
 
 
+@pytest.mark.parametrize("tag", ["sentiment-distilbert-v2:latest", "sentiment-distilbert-v2"])
+def test_tag_that_names_no_one_model_is_refused_with_the_command_that_lists_them(tag: str) -> None:
+    with pytest.raises(ValidationError, match="as `sentiment models list` shows it; latest is not"):
+        RolloutPolicy.model_validate_json(json.dumps({"models": {"v2": tag}}))
+
+
 def test_unset_fields_stay_as_they_are() -> None:
     policy = RolloutPolicy(salt="mine", overrides={"user-1": "v2"})
     new = with_changes(policy, changes(ab_weights={"v1": 90, "v2": 10}), NOW)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
@@ -68,20 +69,27 @@ def test_everything_that_counts_starts_at_zero(started: dict[str, list[list[str]
             assert values == {"0.0"}, metric._name
 
 
-def literal_arguments(name: str) -> set[str]:
-    """The first arguments that are literals, of all calls in the product that end in `name`."""
-    found = set()
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if (
-                    isinstance(node, ast.Call)
-                    and ast.unparse(node.func).endswith(name)
-                    and node.args
-                    and isinstance(node.args[0], ast.Constant)
-                ):
-                    found.add(str(node.args[0].value))
-    return found
+@cache
+def calls() -> list[tuple[str, list[ast.expr]]]:
+    """All calls in the product: what is called, and its arguments by position."""
+    return [
+        (ast.unparse(node.func), node.args)
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and node.args
+    ]
+
+
+def literal_arguments(name: str, position: int = 0) -> set[str]:
+    """The arguments at a position that are literals, of all calls that end in `name`."""
+    return {
+        str(argument.value)
+        for called, arguments in calls()
+        if called.endswith(name)
+        for argument in arguments[position : position + 1]
+        if isinstance(argument, ast.Constant)
+    }
 
 
 def test_background_tasks_are_those_that_name_themselves() -> None:
@@ -99,33 +107,22 @@ def test_background_tasks_are_those_that_name_themselves() -> None:
     assert set(BACKGROUND_TASKS) == classes | named
 
 
-@pytest.mark.parametrize(
-    ("metric", "label"),
-    [
-        ("timed_out_requests", "reason"),
-        ("shed_requests", "reason"),
-        ("shadow_texts", "outcome"),
-        ("rate_limited_requests", "limit"),
-        ("redis_errors", "operation"),
-        ("db_queries", "type"),
-        ("model_comparisons", "agreement"),
-    ],
-)
+COUNTING = {
+    name: value
+    for name, value in vars(metrics).items()
+    if isinstance(value, MetricWrapperBase) and value._type in ("counter", "histogram")
+}
+
+
+@pytest.mark.parametrize("name", [name for name, value in COUNTING.items() if value._labelnames])
 def test_values_that_the_code_counts_are_among_the_first_series(
-    metric: str, label: str, started: dict[str, list[list[str]]]
+    name: str, started: dict[str, list[list[str]]]
 ) -> None:
-    [attribute] = [
-        name for name, value in vars(metrics).items()
-        if isinstance(value, MetricWrapperBase) and value._name == metric
-    ]  # fmt: skip
-    known = {
-        value
-        for _, _, labels in started[metric]
-        for key, value in ast.literal_eval(labels)
-        if key == label
-    }
-    assert literal_arguments(f"{attribute}.labels") <= known
-    assert len(known) > 1
+    metric = COUNTING[name]
+    for position, label in enumerate(metric._labelnames):
+        known = {dict(ast.literal_eval(labels))[label] for _, _, labels in started[metric._name]}
+        assert literal_arguments(f"{name}.labels", position) <= known
+        assert known
 
 
 def test_both_versions_have_their_series(started: dict[str, list[list[str]]]) -> None:
