@@ -90,7 +90,7 @@ def _mlserver(peer: Peer, where: Site) -> AbstractContextManager[Server]:
     folder = where.folder / peer.name
     folder.mkdir()
     ports = {name: free_port() for name in ("http_port", "grpc_port", "metrics_port")}
-    settings: dict[str, object] = {"host": "127.0.0.1", **ports}
+    settings: dict[str, object] = {"host": "127.0.0.1", "metrics_dir": str(folder), **ports}
     extra: dict[str, object] = {"folder": str(_weights(where)), "dtype": "float32"}
     if peer.at_its_best:
         settings["parallel_workers"] = workers = _workers()
