@@ -7,8 +7,9 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection, text
 
-# Both declare their tables, for autogenerate.
+# All three declare their tables, for autogenerate.
 import analytics.tables  # noqa: F401
+import core.admin_log  # noqa: F401
 import rollout.tables  # noqa: F401
 from core.postgres import create_engine, metadata
 from core.settings import get_settings

@@ -25,6 +25,10 @@ _NEVER_NULL = (
     "max_position_embeddings", "n_heads", "n_layers", "num_attention_heads", "num_hidden_layers",
     "vocab_size",
 )  # fmt: skip
+# More than any encoder has. Each layer is made before its weights are looked for, so that a slip of
+# the keyboard would keep an import busy without end.
+_MOST_LAYERS = 1_000
+_LAYERS = ("n_layers", "num_hidden_layers")
 _SOFTMAX = "single_label_classification"
 
 
@@ -154,6 +158,14 @@ def _nulls(config: Mapping[str, Any]) -> str | None:
     return f"{', '.join(found)} is null. Write the value of the training" if found else None
 
 
+def _layers(config: Mapping[str, Any]) -> str | None:
+    for name in _LAYERS:
+        found = config.get(name)
+        if isinstance(found, int) and found > _MOST_LAYERS:
+            return f"{name} is {found:,}, and an encoder has {_MOST_LAYERS:,} at most. Correct it"
+    return None
+
+
 def _class_count(config: Mapping[str, Any]) -> str | None:
     count, names = config.get("num_labels"), config.get("id2label")
     if count is None or not isinstance(names, dict) or count == len(names):
@@ -169,5 +181,6 @@ _RULES: tuple[Callable[[Mapping[str, Any]], str | None], ...] = (
     _own_code,
     _problem_type,
     _nulls,
+    _layers,
     _class_count,
 )

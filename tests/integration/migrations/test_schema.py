@@ -21,7 +21,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import analytics.tables  # noqa: F401  both declare tables
+import analytics.tables  # noqa: F401  all three declare tables
+import core.admin_log  # noqa: F401
 import rollout.tables  # noqa: F401
 from core.paths import ROOT
 from core.postgres import metadata

@@ -68,6 +68,10 @@ REFUSED_CONFIGURATIONS: Mapping[str, tuple[Spoil, str]] = {
     "null heads": (config(n_heads=None), "config.json: n_heads is null"),
     "null activation": (config(activation=None), "config.json: activation is null"),
     "null sizes": (config(dim=None, hidden_dim=None), "config.json: dim, hidden_dim is null"),
+    "a slip in the layers": (config(n_layers=10**9), "n_layers is 1,000,000,000, and an encoder"),
+    "layers by another name": (
+        config(num_hidden_layers=10**12), "num_hidden_layers is 1,000,000,000,000",
+    ),
     "null positions": (config(max_position_embeddings=None), "max_position_embeddings is null"),
     "size of a string": (config(dim="32"), "Field 'dim' expected int, got str"),
     "heads that do not divide": (config(n_heads=3), "n_heads 3 must divide config.dim 32"),
