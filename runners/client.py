@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Sequence
 
 from core import metrics, tracing
@@ -44,6 +45,8 @@ class RunnerClient(Background):
         self.version: Version = version
         self.last_description: RunnerDescription | None = None
         self.ready = False
+        # By time.monotonic; None while it answers.
+        self._down_since: float | None = None
         self._desired = DesiredState()
         self._is_described = asyncio.Event()
         self._refresh_now = asyncio.Event()
@@ -95,7 +98,9 @@ class RunnerClient(Background):
         Raises:
             Overloaded: they would wait too long.
             DeadlineExceeded: they would wait past the deadline of the request.
+            RunnerUnavailable: the runner has been down for as long as a request may take.
         """
+        self._refuse_if_long_down()
         tokens = self._tokens(texts, long_text)
         lane = lane or lane_of(tokens)
         try:
@@ -105,6 +110,16 @@ class RunnerClient(Background):
                 yield
         except AdmissionRejected as error:
             raise error.to_client(self.version) from error
+
+    def _refuse_if_long_down(self) -> None:
+        """Refuse what could only wait in vain, as all have that came since the runner went down.
+
+        A runner that is replaced is back sooner, and requests wait for it.
+        """
+        if self._down_since is None:
+            return
+        if (seconds := time.monotonic() - self._down_since) > self._timeout_seconds:
+            raise RunnerUnavailable(f"Model {self.version} has been down for {seconds:.0f} s")
 
     def _deadline_seconds(self) -> float:
         return min(remaining_seconds(), self._timeout_seconds)
@@ -128,6 +143,7 @@ class RunnerClient(Background):
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
         with tracing.span("classify", attributes):
             results = await self._calls.send(texts, lane, self._deadline_seconds(), long_text)
+        self._down_since = None
         known = self.last_description
         if known is not None and results[0].revision != known.revision:
             self._refresh_now.set()
@@ -155,6 +171,7 @@ class RunnerClient(Background):
                     "runner %s no longer answers: %s", self.version, describe_error(error)
                 )
             self.ready = False
+            self._down_since = self._down_since or time.monotonic()
         except Exception:  # a fault of our own: the background task logs it and asks again
             self.ready = False
             raise
@@ -166,6 +183,7 @@ class RunnerClient(Background):
                     self.version, description.tag, description.engine, description.hosts,
                 )  # fmt: skip
             self.ready = True
+            self._down_since = None
         # Set each time: of the values that the worker processes report, the newest counts.
         metrics.runner_up.labels(self.version).set(self.ready)
 

@@ -64,6 +64,28 @@ async def test_every_failure_of_a_runner_raises_unavailable_until_it_answers_aga
     assert runner.ready
 
 
+async def test_runner_that_stays_down_refuses_at_once_what_could_only_wait_in_vain(
+    backend: FakeBackend,
+) -> None:
+    runner = RunnerClient("v1", backend, BOUNDS, timeout_seconds=0.05)
+    await runner.refresh()
+    backend.error = ConnectionRefusedError()
+    await runner.refresh()
+    # A runner that is replaced is waited for; the wait of this one is that of a request.
+    with pytest.raises((RunnerUnavailable, DeadlineExceeded), match=r"^(?!.*has been down)"):
+        await classify(runner, ["a"])
+    await until(lambda: runner.is_idle)
+    async with asyncio.timeout(5):
+        while True:
+            with pytest.raises((RunnerUnavailable, DeadlineExceeded)) as caught:
+                await classify(runner, ["a"])
+            if "v1 has been down for" in str(caught.value):
+                break
+    backend.error = None
+    await runner.refresh()
+    assert len(await classify(runner, ["a"])) == 1
+
+
 async def test_call_is_repeated_when_its_connection_breaks(backend: FakeBackend) -> None:
     backend.errors = [aiohttp.ServerDisconnectedError()]
     assert len(await classify(client(backend), ["a"])) == 1
