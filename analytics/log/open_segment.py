@@ -43,14 +43,14 @@ class OpenSegment:
             temporary.rename(self.path)
             if durability == "fsync":
                 fsync_folder(folder)
-        except OSError:
+            behind = len(segments(folder)) > MANY_SEGMENTS
+        except OSError:  # as of a folder that somebody deletes meanwhile
             self._file.close()
             temporary.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
             raise
         self._sync = durability == "fsync"
         self.size = 0
-        behind = len(segments(folder)) > MANY_SEGMENTS
         self._due = time.monotonic() + (SEGMENT_SECONDS_BEHIND if behind else SEGMENT_SECONDS)
 
     def append(self, data: bytes) -> None:

@@ -11,5 +11,5 @@ from runners.model_store import find_model
 
 
 def test_missing_model_raises_an_error_that_says_how_to_save_it(model_store: Path) -> None:
-    with pytest.raises(NotFound, match=r"scripts\.save_models"):
+    with pytest.raises(NotFound, match=r"sentiment save-models"):
         find_model("sentiment-distilbert-v2:latest")
