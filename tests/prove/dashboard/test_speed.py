@@ -93,6 +93,25 @@ def hour_of(page: Page) -> datetime:
     return datetime.fromisoformat(page.locator("#traffic .tip").inner_text()[:16])
 
 
+@pytest.mark.parametrize("font_px", [15.3, 16, 16.37, 17.9])
+def test_page_stands_still_whatever_fractions_of_pixels_its_fonts_give(
+    page: Page, font_px: float
+) -> None:
+    """A plot that makes its own panel higher would grow with each picture, for ever."""
+    heights = page.evaluate(
+        """async (font) => {
+            document.documentElement.style.fontSize = `${font}px`;
+            const pictures = async (count) => {
+                for (let one = 0; one < count; one++) await new Promise(requestAnimationFrame);
+                return document.documentElement.scrollHeight;
+            };
+            return [await pictures(30), await pictures(60)];
+        }""",
+        font_px,
+    )
+    assert heights[0] == heights[1]
+
+
 def test_legend_hides_and_shows_a_line(page: Page) -> None:
     entry = page.locator("#traffic .legend button", has_text="v2")
     entry.click()
