@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from core.command_output import JsonOption, emit
+from core.command_output import CommandFailed, JsonOption, emit
 from core.paths import ROOT
 from core.settings import get_settings
 from loadtest.image.check import (
@@ -51,9 +51,7 @@ def build(
     save_missing_models(get_settings())
     # BentoML writes the Dockerfile into TMPDIR; its template has to lie below the working folder.
     BUILD.mkdir(exist_ok=True)
-    environment = os.environ | {"TMPDIR": str(BUILD)}
-    bentoml = [sys.executable, "-m", "bentoml"]
-    subprocess.run([*bentoml, "build"], cwd=ROOT, env=environment, check=True, stdout=sys.stdout)
+    _bentoml("build")
     options = []
     if base_image:
         options += ["--opt", f"build-arg=BASE_IMAGE={base_image}"]
@@ -62,10 +60,25 @@ def build(
     if engine == "buildah":
         # The OCI format has no HEALTHCHECK.
         options += ["--opt", "format=docker", "--opt", "network=host", "--opt", "isolation=chroot"]
-    command = [*bentoml, "containerize", TAG, "--backend", engine, "-t", tag]
-    command += options
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=sys.stdout)
+    _bentoml("containerize", TAG, "--backend", engine, "-t", tag, *options)
     emit({"tag": tag, "container_engine": engine})
+
+
+def _bentoml(*arguments: str) -> None:
+    """Run BentoML's own command; what it prints, and what the container engine says, is shown.
+
+    Raises:
+        CommandFailed: it failed.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-m", "bentoml", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(BUILD)},
+        check=False,
+        stdout=sys.stdout,
+    )
+    if ended.returncode:
+        raise CommandFailed(f"`bentoml {' '.join(arguments)}` failed; the reason is above")
 
 
 @app.command()
