@@ -171,9 +171,10 @@ def test_a_kustomize_tree_with_keda_is_taken_over(
         for scaler in cluster.list("ScaledObject", name)
         if scaler["metadata"]["name"] == "sentiment-runner-v1"
     ]
-    [trigger] = scaler["spec"]["triggers"]
-    assert f'namespace="{name}"' in trigger["metadata"]["query"]
-    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    by_wait, by_load = scaler["spec"]["triggers"]
+    for trigger in (by_wait, by_load):
+        assert f'namespace="{name}"' in trigger["metadata"]["query"]
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
     assert [
         autoscaler["metadata"]["name"]
         for autoscaler in cluster.list("HorizontalPodAutoscaler", name)
