@@ -107,6 +107,25 @@ class Site:
     redis_url: str
 
 
+def configured_models() -> dict[Version, SavedModel]:
+    """The models that the settings name.
+
+    Raises:
+        bentoml.exceptions.NotFound: a version is not in the model store.
+    """
+    return {version: find_model(get_settings().model_tag(version)) for version in VERSIONS}
+
+
+def link_store(home: Path, models: Mapping[Version, SavedModel]) -> None:
+    """Give `home`, a folder, the model store that has `models`."""
+    (home / "models").symlink_to(models["v1"].folder.parent.parent)
+
+
+def tags_of(models: Mapping[Version, SavedModel]) -> dict[str, str]:
+    """The settings of a service that serves `models`."""
+    return {f"MODEL_{version.upper()}": model.tag for version, model in models.items()}
+
+
 @contextmanager
 def site() -> Iterator[Site]:
     """Private databases in a temporary folder, until the block ends, be it by SIGTERM.
@@ -115,7 +134,7 @@ def site() -> Iterator[Site]:
         bentoml.exceptions.NotFound: a version is not in the model store.
     """
     sigterm_as_ctrl_c()
-    models = {version: find_model(get_settings().model_tag(version)) for version in VERSIONS}
+    models = configured_models()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         postgres = stack.enter_context(embedded_postgres(folder / "postgres"))
@@ -129,13 +148,13 @@ def our_service(where: Site, **settings: str) -> Iterator[Server]:
     """Run `bentoml serve` as `make serve` does, without rate limits."""
     # All that is served from one home shares a metrics folder, which each start empties.
     home = Path(tempfile.mkdtemp(prefix="home-", dir=where.folder))
-    (home / "models").symlink_to(where.models["v1"].folder.parent.parent)
+    link_store(home, where.models)
     port = free_port()
     environment = {
         **_environment(home, port),
         "DATABASE_URL": where.postgres.render_as_string(hide_password=False),
         "REDIS_URL": where.redis_url,
-        **{f"MODEL_{version.upper()}": model.tag for version, model in where.models.items()},
+        **tags_of(where.models),
         **settings,
     }
     command = ["bentoml", "serve", "service:SentimentService"]

@@ -21,17 +21,20 @@ import typer
 
 from core.command_output import JsonOption
 from core.paths import ROOT
-from core.settings import get_settings
 from core.signals import sigterm_as_ctrl_c
-from core.types import VERSIONS
 from loadtest.bench.against import checkout
 from loadtest.bench.measure import Load, measure
 from loadtest.bench.processes import of_each_role
 from loadtest.bench.record import RecordOption, write_figures
-from loadtest.bench.servers import NotStarted, service_of
+from loadtest.bench.servers import (
+    NotStarted,
+    configured_models,
+    link_store,
+    service_of,
+    tags_of,
+)
 from loadtest.table import console, make_table
 from loadtest.traffic import Kind
-from runners.model_store import find_model
 
 CLIENTS = 64
 DEAREST = 10
@@ -69,16 +72,21 @@ def main(
             trees = {"now": ROOT}
             if against:
                 trees["before"] = stack.enter_context(checkout(against, folder / "checkout"))
+            models = configured_models()
+            tags = tags_of(models)
             for name in trees:
-                _link_models(folder / name)
+                (folder / name).mkdir()
+                link_store(folder / name, models)
             for number in range(rounds + 1):
                 # Which goes first alternates.
                 for name in sorted(trees, reverse=bool(number % 2)):
-                    starts = _start(trees[name], folder / name, load_seconds)
+                    starts = _start(trees[name], folder / name, tags, load_seconds)
                     # The first start of each makes its databases, and compiles what it imports.
                     if number > 0:
                         rows += ({"service": name, "round": number, **row} for row in starts)
-            imports = {name: _dearest_imports(tree, folder / name) for name, tree in trees.items()}
+            imports = {
+                name: _dearest_imports(tree, folder / name, tags) for name, tree in trees.items()
+            }
     except (NotStarted, subprocess.CalledProcessError) as error:
         console.print(f"[bold red]stopped:[/] {error}", soft_wrap=True)
         raise typer.Exit(1) from error
@@ -93,9 +101,11 @@ def main(
     write_figures(record, {"against": against, "rows": rows, "imports_ms": imports})
 
 
-def _start(tree: Path, folder: Path, load_seconds: float) -> list[dict[str, Any]]:
+def _start(
+    tree: Path, folder: Path, tags: Mapping[str, str], load_seconds: float
+) -> list[dict[str, Any]]:
     """A row for each process of one start, and one for all."""
-    with service_of(tree, folder, **_tags()) as server:
+    with service_of(tree, folder, **tags) as server:
         ready_seconds = server.wait_until_ready()
         started = psutil.Process(server.pid).create_time()
         rows = list(_used(server.pid, started))
@@ -159,7 +169,9 @@ def _summary(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]
     return ["process", *columns.values()], lines
 
 
-def _dearest_imports(tree: Path, folder: Path) -> dict[str, list[tuple[str, float]]]:
+def _dearest_imports(
+    tree: Path, folder: Path, tags: Mapping[str, str]
+) -> dict[str, list[tuple[str, float]]]:
     """Milliseconds of the imports of each role, by package, in one more start."""
     site = folder / "site"
     diverted = folder / "imports"
@@ -170,7 +182,7 @@ def _dearest_imports(tree: Path, folder: Path) -> dict[str, list[tuple[str, floa
     )
     path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
     settings = {"PYTHONPATH": path, "PYTHONPROFILEIMPORTTIME": "1"}
-    with service_of(tree, folder, **_tags(), **settings) as server:
+    with service_of(tree, folder, **tags, **settings) as server:
         server.wait_until_ready()
         roles = of_each_role(server.pid, lambda process: diverted / str(process.pid))
         return {role: _by_package(file) for role, _, file in roles if file.exists()}
@@ -183,18 +195,3 @@ def _by_package(file: Path) -> list[tuple[str, float]]:
         if found := _IMPORT.match(line):
             spent[found[2].partition(".")[0]] += int(found[1])
     return [(package, microseconds / 1_000) for package, microseconds in spent.most_common()]
-
-
-def _link_models(folder: Path) -> None:
-    """A model store in `folder` that is this one's, as `service_of` looks for it."""
-    folder.mkdir()
-    store = find_model(get_settings().model_tag("v1")).folder.parent.parent
-    (folder / "models").symlink_to(store)
-
-
-def _tags() -> dict[str, str]:
-    """The settings of the models that are served."""
-    return {
-        f"MODEL_{version.upper()}": find_model(get_settings().model_tag(version)).tag
-        for version in VERSIONS
-    }
