@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -69,3 +70,18 @@ def make_prediction(
         text_characters=len(text),
         text=text,
     )
+
+
+def made_of(
+    count: int, positives: float, since: datetime, span: timedelta, version: Version = "v1"
+) -> list[Prediction]:
+    """Predictions at random times of a span, of which about so large a share is positive."""
+    numbers = random.Random(3)
+    predictions = []
+    for _ in range(count):
+        said: Sentiment = "positive" if numbers.random() < positives else "negative"
+        other: Sentiment = "negative" if said == "positive" else "positive"
+        scores: dict[Sentiment, float] = {said: 0.9, other: 0.1}
+        created_at = since + span * numbers.random()
+        predictions.append(make_prediction(version=version, scores=scores, created_at=created_at))
+    return predictions

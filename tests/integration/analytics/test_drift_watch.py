@@ -20,8 +20,7 @@ from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
 from core.postgres import create_engine
-from core.types import Prediction, Sentiment
-from tests.integration.predictions import PredictionWriter, make_prediction
+from tests.integration.predictions import PredictionWriter, made_of, make_prediction
 from tests.waiting import until
 
 
@@ -31,23 +30,11 @@ def psi(version: str, feature: str, name: str = "model_drift_psi") -> float:
     return value
 
 
-def made(count: int, positives: float, since: datetime, span: timedelta) -> list[Prediction]:
-    numbers = random.Random(3)
-    predictions = []
-    for _ in range(count):
-        said: Sentiment = "positive" if numbers.random() < positives else "negative"
-        other: Sentiment = "negative" if said == "positive" else "positive"
-        scores: dict[Sentiment, float] = {said: 0.9, other: 0.1}
-        created_at = since + span * numbers.random()
-        predictions.append(make_prediction("A film.", scores=scores, created_at=created_at))
-    return predictions
-
-
 async def test_hour_that_differs_from_its_week_is_exported(engine: AsyncEngine) -> None:
     now = datetime.now(UTC)
     hour = now - timedelta(hours=1)
-    week = made(1_500, 0.7, hour - timedelta(days=6), timedelta(days=6))
-    await PredictionWriter(engine).write([*week, *made(1_500, 0.3, hour, timedelta(hours=1))])
+    week = made_of(1_500, 0.7, hour - timedelta(days=6), timedelta(days=6))
+    await PredictionWriter(engine).write([*week, *made_of(1_500, 0.3, hour, timedelta(hours=1))])
     await measure(Reader(engine), now)
     assert psi("v1", "sentiment") > 0.2 > psi("v1", "sentiment", "model_drift_psi_noise")
     assert psi("v1", "text_characters") < 0.1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from analytics.log.segments import segments
 from core.postgres import create_engine
-from core.types import Prediction, Sentiment
-from tests.integration.predictions import PredictionWriter, make_prediction
+from tests.integration.predictions import PredictionWriter, made_of
 from tests.prove.alerts.faults import Scene, fault
 from tests.served.rollouts import Admin, any_request, requests
 from tests.served.stack import RECOVERY_SECONDS
@@ -33,25 +31,13 @@ async def administering(scene: Scene) -> AsyncIterator[Admin]:
             await admin.holds("v2", scene.v2)
 
 
-def week_before(hour: datetime) -> list[Prediction]:
-    """Mostly positive predictions of v2."""
-    chance = random.Random(3)
-    made = []
-    for _ in range(WEEK_PREDICTIONS):
-        said: Sentiment = "positive" if chance.random() < POSITIVE_SHARE else "negative"
-        other: Sentiment = "negative" if said == "positive" else "positive"
-        scores: dict[Sentiment, float] = {said: 0.9, other: 0.1}
-        created_at = hour - timedelta(days=6) * chance.random()
-        made.append(make_prediction(version="v2", scores=scores, created_at=created_at))
-    return made
-
-
 @fault("TrafficDrifted", is_over_soon=False)
 async def traffic_turns_negative(scene: Scene) -> AsyncIterator[None]:
     """A week that is stored, and this hour's requests; a new log shipper measures at its start."""
     stack = scene.stack
     engine = create_engine(stack.bento.database_url, pool_size=1, timeout_seconds=10)
-    week = week_before(datetime.now(UTC) - timedelta(hours=1))
+    hour, days = datetime.now(UTC) - timedelta(hours=1), timedelta(days=6)
+    week = made_of(WEEK_PREDICTIONS, POSITIVE_SHARE, hour - days, days, version="v2")
     await PredictionWriter(engine).write(week)
     await engine.dispose()
     async with stack.bento.async_client() as client:
