@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy import Integer, bindparam, exists, func, literal_column, select
 
+from analytics.kept_texts import HOW_TO_KEEP, NEEDS_PREDICT, TextState
 from analytics.reader import AnyRow, Reader
 from analytics.review.draw import ReviewDraws
 from analytics.scope import Scope, Window
@@ -19,15 +20,12 @@ from core.uuid7 import id_range
 from stats.results import Result
 
 Reason = Literal["random", "disagreement", "low_confidence", "unusual"]
-TextState = Literal["shown", "not_kept", "needs_scope_predict"]
 # A draw is as good as labelled when this share of it is left: some texts have no right label.
 REFILL_SHARE = 0.2
 NOT_KEPT = (
-    "TEXT_STORAGE keeps no texts, so none can be shown. To keep them for a while, set "
-    "TEXT_STORAGE=full and, say, TEXT_RETENTION_DAYS=7; or find them by their ids in your own "
-    "records, and send labels to /feedback or with `sentiment labels import`."
+    f"TEXT_STORAGE keeps no texts, so none can be shown. {HOW_TO_KEEP}; or find them by their ids "
+    "in your own records, and send labels to /feedback or with `sentiment labels import`."
 )
-NEEDS_PREDICT = "Texts are shown to API keys that may also label: those with the scope predict."
 
 
 class ReviewItem(Result):
