@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -79,7 +80,9 @@ class Shipping:
     def end(self, shipping: subprocess.Popen[str]) -> str:
         """What it wrote to stderr; all is shipped."""
         said, errors = shipping.communicate(timeout=SHIP_SECONDS)
-        assert shipping.returncode == 0, errors[-4000:]
+        # grpc, which gcsfs brings, may abort a process that has ended its work (docs/sinks.md).
+        ends = {0, -signal.SIGABRT} if self._store.name == "gs" else {0}
+        assert shipping.returncode in ends, errors[-4000:]
         assert json.loads(said)["sinks_left"] == {"parquet": 0}
         return errors
 
