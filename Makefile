@@ -172,6 +172,9 @@ prove-checkpoints: $(VENV)/.dev ## Prove that saved checkpoints open in transfor
 .PHONY: prove-clients
 prove-clients: $(VENV)/.dev ## Prove that the clients of KServe, MLServer, MLflow and SageMaker understand the service
 
+.PHONY: prove-sinks
+prove-sinks: $(VENV)/.dev ## Prove that emulators of S3 and GCS and the SDK of CloudEvents get what the sinks hand on
+
 .PHONY: prove-tutorials
 prove-tutorials: $(VENV)/.cluster ## Prove that the commands of docs/tutorials/ print what the pages show
 
@@ -179,7 +182,7 @@ prove-tutorials: $(VENV)/.cluster ## Prove that the commands of docs/tutorials/ 
 prove-arm64: $(VENV)/.dev $(ASSETS) ## Prove that the image for arm64 answers right, emulated; half an hour
 
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-upgrade prove-checkpoints prove-arm64 prove-clients prove-tutorials:
+prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-upgrade prove-checkpoints prove-arm64 prove-clients prove-sinks prove-tutorials:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz
