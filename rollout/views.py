@@ -140,7 +140,7 @@ def steps_view(steps: Sequence[Mapping[str, Any]]) -> RenderableType:
         noticed = (step["error_increase"], step["sentiment_shift"])
         table.add_row(
             f"{step['percent']:g}%", f"{step['challenger_texts']:,}",
-            *("nothing" if least is None else f"from +{100 * least:.1f} points" for least in noticed),
+            *("nothing" if least is None else f"+{100 * least:.1f} points" for least in noticed),
         )  # fmt: skip
     return Group(Text("what the guardrails notice, at the traffic of the last hour:"), table)
 
