@@ -27,7 +27,8 @@ def main(
     seed: Annotated[int, typer.Option()] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="processes that send, each with a seed")] = 2,
     url: Annotated[
-        str | None, typer.Option(help="a running service without rate limits [default: start one]")
+        str | None,
+        typer.Option(help="a running service without rate limits", show_default="start one"),
     ] = None,
 ) -> None:
     """Fuzz the service at --url, or start one without rate limits and fuzz that."""

@@ -152,7 +152,7 @@ def test_stdin_is_scored_to_stdout_with_the_served_model_from_any_folder(
     assert '{"line":3,"reason":"text: ' in printed
     assert "reading the column text of CSV with semicolons, UTF-16" in printed
     assert f"v1: {tag}, revision " in printed
-    assert "stdout: 1 rows scored, 1 rejected" in printed
+    assert "stdout: 1 row scored, 1 rejected" in printed
 
 
 def test_file_of_rejected_rows_fails_with_a_hint(bentoml_home: Path, tmp_path: Path) -> None:

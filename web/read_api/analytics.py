@@ -186,7 +186,7 @@ def analytics_router(reader: Callable[[], Reader], draws: Callable[[], ReviewDra
         )
         return reply if answer == "json" else csv_response("review-queue", _joined(reply.items))
 
-    @router.get("/ab")
+    @router.get("/ab", summary="v2 against v1")
     async def v2_against_v1(since: Since = None, until: Until = None) -> AbTest:
         """Whether v2 is better than v1: the verdicts of both kinds of A/B test, and their numbers.
 

@@ -18,6 +18,7 @@ import pytest
 from core.paths import ROOT
 from scripts.cli import OPERATING, commands
 from tests.http_servers import answering
+from tests.serving import free_port
 
 # Runs each of many command lines as `sentiment` does, those with one environment in one process:
 # importing takes seconds. These packages read no environment when they are imported.
@@ -290,7 +291,9 @@ def refused(stranger: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[
         return argument.replace("FOLDER", str(folder)).replace("URL", stranger)
 
     lines = [[filled_in(argument) for argument in line] for line in REFUSED.values()]
-    return dict(zip(REFUSED, run_all(lines, folder), strict=True))
+    # Not the usual one: whoever has a service there would find its rollout asked to change.
+    unused = str(free_port())
+    return dict(zip(REFUSED, run_all(lines, folder, PORT=unused), strict=True))
 
 
 @pytest.mark.timeout(120)
@@ -299,6 +302,10 @@ def test_broken_input_ends_a_command_with_a_sentence(
     name: str, refused: Mapping[str, Ended]
 ) -> None:
     assert_told(refused[name])
+
+
+def test_url_without_a_scheme_is_told_so(refused: Mapping[str, Ended]) -> None:
+    assert "nonsense has no http:// or https:// before it" in refused["URL without a scheme"].output
 
 
 # What a machine may lack, or have otherwise; and a word of the sentence about it.

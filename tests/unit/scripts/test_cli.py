@@ -131,6 +131,16 @@ def test_every_command_that_reports_takes_json() -> None:
     assert without == WITHOUT_REPORT & {path for path, _ in found}
 
 
+def test_help_shows_all_that_is_written_and_lets_the_terminal_wrap_it() -> None:
+    """Rich takes text in brackets for markup and drops it; Typer keeps single line ends."""
+    for name in commands():
+        for path, command in leaves(load_command(name), (name,)):
+            texts = [command.help, *(getattr(one, "help", None) for one in command.params)]
+            for text in filter(None, texts):
+                assert not re.search(r"\[[a-z/@#]", text), (path, text)
+                assert not re.search(r"[^\n]\n[^\n]", text), (path, text)
+
+
 # Runs many command lines of `sentiment` in one process: importing takes most of a second.
 DRIVER = """
 import json, os, sys
