@@ -18,7 +18,7 @@ from tests.serving import ServedBento
 from tests.waiting import wait_until
 
 CASES = 150
-SOAK_SECONDS = 8.0
+SOAK_SECONDS = 12.0
 
 
 def test_fuzzed_requests_get_documented_answers(unlimited: ServedBento) -> None:

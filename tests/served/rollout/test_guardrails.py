@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import pytest
@@ -18,14 +17,11 @@ from tests.waiting import until
 ROLLBACK_SECONDS = 30.0
 
 
-def challenge(number: int, sentences: int = 0) -> tuple[str, dict[str, Any]]:
-    """Subjects, and texts of which one in three has a word that one of the models cannot take.
-
-    Further `sentences` make inference the most of what a request takes.
-    """
+def challenge(number: int) -> tuple[str, dict[str, Any]]:
+    """Subjects, and texts of which one in three has a word that one of the models cannot take."""
     word = RARE_WORD if number % 3 == 0 else "film"
     text = f"I have seen {number} of them, and this {word} is among the {number % 9} best so far. "
-    text += "What came before it was long, and what came after it was longer still. " * sentences
+    text += "What came before it was long, and what came after it was longer still. " * 4
     if number % 2:
         return "/predict/ab", {"text": text, "subject": f"user-{number}"}
     return "/predict", {"text": text}
@@ -62,8 +58,7 @@ async def test_bad_challenger_is_rolled_back_with_its_reason(
         }
     )
     began = time.monotonic()
-    texts = partial(challenge, sentences=4 if which == "slow" else 0)
-    async with requests(bento, texts, clients=8):
+    async with requests(bento, challenge, clients=8):
         status = await admin.status_when(
             lambda sent: sent["action"] == "guardrail", ROLLBACK_SECONDS
         )
@@ -90,7 +85,7 @@ async def test_good_challenger_advances_by_schedule_and_is_promoted(
     schedule = {"steps": [50, 100], "hold_seconds": 2, "promote": True}
     guardrails = {"min_predictions": 30, "max_latency_ratio": 10}
     await admin.change(changes={"schedule": schedule, "guardrails": guardrails})
-    async with requests(bento, challenge, clients=4) as sent:
+    async with requests(bento, challenge, clients=8) as sent:
         status = await admin.status_when(
             lambda sent: sent["champion"] == "v2" or sent["action"] == "guardrail", 60
         )
