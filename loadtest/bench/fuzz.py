@@ -18,6 +18,7 @@ import httpx
 import typer
 
 from core.paths import ROOT
+from core.signals import sigterm_as_ctrl_c
 from loadtest.bench.servers import our_service, site
 from loadtest.table import console
 
@@ -32,6 +33,8 @@ def main(
     ] = None,
 ) -> None:
     """Fuzz the service at --url, or start one without rate limits and fuzz that."""
+    # Here too: with --url there is no site that sees to it.
+    sigterm_as_ctrl_c()
     with ExitStack() as running:
         if url is None:
             where = running.enter_context(site())

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from core.paths import ROOT
+from tests.commands import run_here
 from tests.served.derived_models import Tags
 from tests.served.rollouts import Admin
 from tests.serving import ServedBento
@@ -23,16 +20,10 @@ def command(bento: ServedBento) -> Command:
     """Runs `scripts.rollout` with arguments; returns its output."""
 
     def run(*arguments: str, fails: bool) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "scripts.rollout", *arguments, "--url", bento.url],
-            cwd=ROOT,
-            # Nothing listens there, and nothing says that it is not for this machine.
-            env=os.environ | {"COLUMNS": "200", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
+        # Nothing listens there, and nothing says that it is not for this machine.
+        proxies = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
+        url = ("--url", bento.url)
+        done = run_here("scripts.rollout", *arguments, *url, COLUMNS="200", **proxies)
         assert (done.returncode != 0) is fails, done.stdout + done.stderr
         if fails:
             assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
