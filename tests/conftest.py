@@ -62,6 +62,7 @@ NEED_MODELS = (
             "image",
             "nginx",
             "pooler",
+            "topology",
             "upgrade",
         )
     ),
