@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.prove.nginx.server import SEVERAL_HOSTS, nginx
@@ -13,6 +14,7 @@ from tests.prove.topology.data_node import data_node
 from tests.prove.topology.network import SUBNET, TESTS_ADDRESS, Network, network
 from tests.served.hosts import Hosts
 from tests.serving import ServedBento
+from tests.waiting import wait_until
 
 APIS = (f"{SUBNET}.11", f"{SUBNET}.12")
 RUNNERS = {"v1": (f"{SUBNET}.21", f"{SUBNET}.22"), "v2": (f"{SUBNET}.31", f"{SUBNET}.32")}
@@ -29,13 +31,18 @@ NAMES = {
     CLIENT: "client",
 }
 PORT = 3000
+# Two probes that miss, of a second each and a second apart, and the time that a busy machine adds.
+NOTICED_SECONDS = 15.0
 # As docs/operations.md has it for several hosts behind nginx.
 REQUEST_TIMEOUT_SECONDS = 8
 SETTINGS = {
     "REQUEST_TIMEOUT_SECONDS": str(REQUEST_TIMEOUT_SECONDS),
     "FORWARDED_ALLOW_IPS": INGRESS,
     "DRAIN_SECONDS": "1",
-    "RATE_LIMIT_ANALYTICS": "off",
+    # They are counted in Redis, and never reached.
+    "RATE_LIMIT_PREDICT": "1000000/minute",
+    "RATE_LIMIT_BATCH": "1000000/minute",
+    "RATE_LIMIT_ANALYTICS": "1000000/minute",
     "TEXT_STORAGE": "full",
     # All nodes share two cores: what is refused for being slow is no matter here.
     "MAX_QUEUE_SECONDS": "30",
@@ -51,8 +58,6 @@ class Topology:
     network: Network
     folder: Path
     url: str  # of nginx
-    # Of all predictions that were asked for with a key.
-    keyed_ids: set[str] = field(default_factory=set)
 
     @property
     def balanced(self) -> ServedBento:
@@ -99,6 +104,16 @@ def topology_in(folder: Path, bentoml_home: Path) -> Iterator[Topology]:
         server = _documented_server(APIS)
         running.enter_context(nginx(folder / "nginx", server, (INGRESS, 80), made.enter(INGRESS)))
         yield Topology(hosts, made, folder, f"http://{INGRESS}")
+
+
+async def until_known(topology: Topology, version: str, count: int) -> None:
+    """Wait until each API node says that it reaches so many runner nodes of a version."""
+
+    def all_know() -> bool:
+        hosts = [topology.hosts.running[api] for api in APIS]
+        return [host.metric("runner_hosts", version=version) for host in hosts] == [count] * 2
+
+    await asyncio.to_thread(wait_until, all_know, NOTICED_SECONDS)
 
 
 def _documented_server(apis: Sequence[str]) -> str:

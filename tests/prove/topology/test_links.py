@@ -12,28 +12,13 @@ import pytest
 
 from tests.prove.topology.load import under_load
 from tests.prove.topology.network import Network
-from tests.prove.topology.nodes import APIS, DATA, RUNNERS, Topology
-from tests.waiting import wait_until
+from tests.prove.topology.nodes import APIS, DATA, RUNNERS, Topology, until_known
 
 Record = Callable[[str, object], None]
-# Two probes that miss, of a second each and a second apart.
-NOTICED_SECONDS = 10.0
-
-
-def known_hosts(topology: Topology, version: str) -> list[float]:
-    """How many runner nodes of a version each API node says that it reaches."""
-    return [topology.hosts.running[api].metric("runner_hosts", version=version) for api in APIS]
 
 
 async def get(url: str) -> httpx.Response:
     return await asyncio.to_thread(httpx.get, url, timeout=20)
-
-
-async def until_known(topology: Topology, version: str, count: int) -> None:
-    def all_know() -> bool:
-        return known_hosts(topology, version) == [count] * len(APIS)
-
-    await asyncio.to_thread(wait_until, all_know, NOTICED_SECONDS)
 
 
 async def test_healthy_nodes_answer_the_load(
@@ -42,6 +27,7 @@ async def test_healthy_nodes_answer_the_load(
     async with under_load(topology, tmp_path) as load:
         await load.counted.answers(200)
     load.assert_unharmed()
+    load.assert_ready_throughout()
     assert load.more_rows == 0
     load.record(record_property)
 
@@ -65,13 +51,14 @@ async def test_runner_node_that_no_packet_reaches_fails_no_request(
         await load.counted.answers(150)
         assert await asyncio.to_thread(topology.hosts.texts_computed, one) > before
     load.assert_unharmed()
+    load.assert_ready_throughout()
     load.record(record_property)
 
 
 async def test_runner_node_behind_a_slow_link_fails_no_request(
     topology: Topology, tmp_path: Path, record_property: Record
 ) -> None:
-    one, other = RUNNERS["v2"]
+    one, other = RUNNERS["v1"]
     computed = topology.hosts.texts_computed
     async with under_load(topology, tmp_path) as load:
         with topology.network.slow(one, delay_ms=100, loss_percent=5):
@@ -80,6 +67,7 @@ async def test_runner_node_behind_a_slow_link_fails_no_request(
             after = [await asyncio.to_thread(computed, each) for each in (one, other)]
         await load.counted.answers(50)
     load.assert_unharmed()
+    load.assert_ready_throughout()
     slow, usual = (late - early for late, early in zip(after, before, strict=True))
     record_property("share of the slow node", f"{slow / (slow + usual):.0%}")
     load.record(record_property)
@@ -102,5 +90,6 @@ async def test_data_node_that_no_packet_reaches_delays_the_log_and_fails_no_pred
             assert (health["database_connected"], health["redis_connected"]) == (False, False)
         await load.counted.answers(50)
     load.assert_unharmed(except_analytics=True)
+    load.assert_ready_throughout()
     record_property("oldest line that waited, s", f"{waiting:.0f}")
     load.record(record_property)
