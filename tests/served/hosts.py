@@ -88,8 +88,7 @@ class Hosts:
             address,
             "sentiment",
             BENTOML_SERVE_RUNNER_MAP=json.dumps(runners),
-            **UNLIMITED,
-            **self.api_settings,
+            **(UNLIMITED | self.api_settings),
         )
 
     def start_all(self) -> None:

@@ -1,14 +1,16 @@
 """Both ends of a runner's stream, with nothing behind it: what is left is the cost of the way.
 
     python -m tests.prove.topology.hop host unix:PATH      (or tcp:ADDRESS:PORT)
-    python -m tests.prove.topology.hop call URL CALLS
+    python -m tests.prove.topology.hop call URL CALLS CALLERS
 
-The host answers each call at once. The caller prints the CPU seconds that its calls took.
+The host says when it listens, and answers each call at once. The caller, which makes so many calls
+at a time, prints the CPU seconds that all of them took.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -24,9 +26,11 @@ from runners.stream import StreamRunner
 from serving.http_protocol import BoundedHttpProtocol
 
 # As the classifier's, of a text of 35 tokens.
-RESULT = Classification("d2c880688693", "openvino-bf16", {"positive": 0.9, "negative": 0.1}, 35)
+RESULT = Classification(
+    "d2c880688693", "openvino-bf16", {"positive": 0.9, "negative": 0.1}, 35, truncated=False
+)
 TEXT = "The film was " + "quite slow but charming after all, " * 4
-CALLERS = 16
+LISTENING = "listening"
 MAX_BYTES = 1_000_000
 
 
@@ -47,18 +51,27 @@ class Echo:
         return answer
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(LISTENING, flush=True)  # noqa: T201  who started it reads it
+
+
 def host(where: str) -> None:
     endpoints = RunnerEndpoints(PlainTextResponse(), lambda: Answers({}, Echo), MAX_BYTES)
+    settings = uvicorn.Config(
+        endpoints, http=BoundedHttpProtocol, interface="asgi3", lifespan="off", log_config=None
+    )
     kind, _, rest = where.partition(":")
-    address, _, port = rest.rpartition(":")
-    listening = {"uds": rest} if kind == "unix" else {"host": address, "port": int(port)}
-    uvicorn.run(
-        endpoints, http=BoundedHttpProtocol, interface="asgi3", lifespan="off", log_config=None,
-        **listening,
-    )  # type: ignore[arg-type]  # fmt: skip
+    if kind == "unix":
+        settings.uds = rest
+    else:
+        settings.host, _, port = rest.rpartition(":")
+        settings.port = int(port)
+    _Server(settings).run()
 
 
-async def call(url: str, calls: int) -> float:
+async def call(url: str, calls: int, callers: int) -> float:
     runner = StreamRunner(url)
 
     async def keep_calling(times: int) -> None:
@@ -67,7 +80,7 @@ async def call(url: str, calls: int) -> float:
 
     await keep_calling(1)  # which opens the stream
     before = time.process_time()
-    await asyncio.gather(*(keep_calling(calls // CALLERS) for _ in range(CALLERS)))
+    await asyncio.gather(*(keep_calling(calls // callers) for _ in range(callers)))
     used = time.process_time() - before
     await runner.close()
     return used
@@ -77,4 +90,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "host":
         host(sys.argv[2])
     else:
-        print(asyncio.run(call(sys.argv[2], int(sys.argv[3]))))  # noqa: T201  its result
+        print(asyncio.run(call(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))  # noqa: T201  its result

@@ -118,7 +118,7 @@ async def until_known(topology: Topology, version: str, count: int) -> None:
 
 def _documented_server(apis: Sequence[str]) -> str:
     """nginx's configuration of the documentation, for these hosts."""
-    server = SEVERAL_HOSTS
+    server: str = SEVERAL_HOSTS
     for number, address in enumerate(apis, 11):
         assert f"10.0.0.{number}:3000" in server
         server = server.replace(f"10.0.0.{number}:3000", f"{address}:{PORT}")

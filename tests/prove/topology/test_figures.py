@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +20,19 @@ from analytics.log.segments import segments
 from core.paths import ROOT
 from loadtest.traffic import Kind, Request, make_traffic
 from tests.database import scalar
+from tests.prove.topology.hop import LISTENING
 from tests.prove.topology.load import nothing_waits
 from tests.prove.topology.nodes import APIS, DATA, INGRESS, RUNNERS, Topology
-from tests.waiting import until, wait_until
+from tests.waiting import until
 
 Record = Callable[[str, object], None]
 ALL_RUNNERS = tuple(itertools.chain(*RUNNERS.values()))
 REQUESTS = 400
 CLIENTS = 8
-IDLE_SECONDS = 5.0
-CALLS, ROUNDS = 8_000, 3
+IDLE_SECONDS, IDLE_SAMPLES = 3.0, 3
+CALLS, ROUNDS = 4_000, 3
+# Alone, each call wakes both ends; those that come at once share wake-ups and packets.
+CALLERS = (1, 16)
 HOP_PORT = 4000
 ESTABLISHED = "01"
 
@@ -70,14 +74,18 @@ async def test_bytes_of_a_request_between_nodes(
 ) -> None:
     await until(lambda: nothing_waits(topology), 30)
     loop = asyncio.get_running_loop()
-    idle, started = await asyncio.to_thread(sent, topology), loop.time()
-    await asyncio.sleep(IDLE_SECONDS)
-    before, idle_seconds = await asyncio.to_thread(sent, topology), loop.time() - started
+    # The quietest of some seconds: what is done now and then is no matter here.
+    rates = []
+    for _ in range(IDLE_SAMPLES):
+        early, started = await asyncio.to_thread(sent, topology), loop.time()
+        await asyncio.sleep(IDLE_SECONDS)
+        late, seconds = await asyncio.to_thread(sent, topology), loop.time() - started
+        rates.append({role: (late[role] - early[role]) / seconds for role in late})
+    idle_rate = min(rates, key=lambda rate: sum(rate.values()))
+    before, started = await asyncio.to_thread(sent, topology), loop.time()
     await send(topology, Kind.distinct, seed=1)
     await until(lambda: nothing_waits(topology), 30)
     after, busy_seconds = await asyncio.to_thread(sent, topology), loop.time() - started
-    busy_seconds -= idle_seconds
-    idle_rate = {role: (before[role] - idle[role]) / idle_seconds for role in before}
     of_one = {
         role: (after[role] - before[role] - idle_rate[role] * busy_seconds) / REQUESTS
         for role in before
@@ -114,7 +122,8 @@ async def test_redis_commands_and_cpu_of_a_request(
             record_property(f"Redis, a request of {kind}", listed)
             record_property("API, CPU ms", f"{(used[0] - cpu[0]) / REQUESTS:.2f}")
             record_property("runners, CPU ms", f"{(used[1] - cpu[1]) / REQUESTS:.2f}")
-            assert sum(by_name.values()) < 5 * REQUESTS
+            # A look-up, a store and a counter at most: the other commands are those of its script.
+            assert sum(by_name.get(name, 0) for name in ("mget", "set", "evalsha")) < 3.1 * REQUESTS
 
 
 def _commands(server: redis.Redis) -> dict[str, int]:
@@ -127,7 +136,7 @@ def _cpu_ms(topology: Topology) -> tuple[float, float]:
 
     def of(address: str) -> float:
         times = [process.cpu_times() for process in topology.hosts.processes(address)]
-        return 1_000 * sum(each.user + each.system for each in times)
+        return 1_000 * float(sum(each.user + each.system for each in times))
 
     return sum(map(of, APIS)), sum(map(of, ALL_RUNNERS))
 
@@ -182,19 +191,21 @@ def test_cpu_of_a_hop(topology: Topology, tmp_path: Path, record_property: Recor
         "TCP, same node": (f"tcp:127.0.0.1:{HOP_PORT}", f"http://127.0.0.1:{HOP_PORT}", runner),
         "TCP, other node": (f"tcp:{runner}:{HOP_PORT + 1}", f"http://{runner}:{HOP_PORT + 1}", api),
     }
-    used: dict[str, list[float]] = {way: [] for way in ways}
+    used: dict[tuple[int, str], list[float]] = defaultdict(list)
     for _ in range(ROUNDS):
         for way, (where, url, caller) in ways.items():
             with _hop_host(topology, where, runner) as process:
-                before = sum(process.cpu_times()[:2])
-                calling = _hop(topology, caller, "call", url, str(CALLS))
-                seconds = float(subprocess.check_output(calling, cwd=ROOT, text=True))
-                seconds += sum(process.cpu_times()[:2]) - before
-                used[way].append(1e6 * seconds / CALLS)
-    costs = {way: median(of) for way, of in used.items()}
-    for way, cost in costs.items():
-        record_property(f"{way}, CPU µs a call", round(cost))
-    assert costs["TCP, other node"] < 3 * costs["Unix socket"]
+                for callers in CALLERS:
+                    before = sum(process.cpu_times()[:2])
+                    calling = _hop(topology, caller, "call", url, str(CALLS), str(callers))
+                    seconds = float(subprocess.check_output(calling, cwd=ROOT, text=True))
+                    seconds += sum(process.cpu_times()[:2]) - before
+                    used[callers, way].append(1e6 * seconds / CALLS)
+    costs = {key: median(of) for key, of in used.items()}
+    for (callers, way), cost in sorted(costs.items()):
+        record_property(f"{way}, {callers} at a time, CPU microseconds a call", round(cost))
+    for callers in CALLERS:
+        assert costs[callers, "TCP, other node"] < 3 * costs[callers, "Unix socket"]
 
 
 def _hop(topology: Topology, node: str, *arguments: str) -> list[str]:
@@ -204,17 +215,14 @@ def _hop(topology: Topology, node: str, *arguments: str) -> list[str]:
 
 @contextmanager
 def _hop_host(topology: Topology, where: str, node: str) -> Iterator[psutil.Process]:
-    started = subprocess.Popen(_hop(topology, node, "host", where), cwd=ROOT)
-    process = psutil.Process(started.pid)
+    started = subprocess.Popen(
+        _hop(topology, node, "host", where), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
     try:
-        wait_until(
-            lambda: any(
-                of.status == "LISTEN" or of.laddr == where.partition(":")[2]
-                for of in process.net_connections(kind="all")
-            ),
-            60,
-        )
-        yield process
+        assert started.stdout.readline().strip() == LISTENING
+        yield psutil.Process(started.pid)
     finally:
         started.terminate()
         started.wait()
+        started.stdout.close()
