@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -40,10 +40,12 @@ ESTABLISHED = "01"
 async def send(topology: Topology, kind: Kind, seed: int) -> None:
     """REQUESTS of a kind, through nginx."""
     made = make_traffic(kind, seed=seed)
+    await send_all(topology, itertools.islice(made.requests, REQUESTS))
+
+
+async def send_all(topology: Topology, made: Iterable[Request]) -> None:
+    requests = iter(list(made))
     async with topology.balanced.async_client() as client:
-        if made.primer:
-            await asyncio.gather(*(answer(client, each) for each in made.primer[:1]))
-        requests = iter(list(itertools.islice(made.requests, REQUESTS)))
 
         async def keep_sending() -> None:
             for request in requests:
@@ -102,26 +104,27 @@ async def test_bytes_of_a_request_between_nodes(
     assert 0 < of_one["runners"] < to_api
 
 
-async def test_redis_commands_and_cpu_of_a_request(
+async def test_redis_commands_and_cpu_time_of_a_request(
     topology: Topology, record_property: Record
 ) -> None:
     with redis.Redis.from_url(topology.hosts.redis_url) as server:
         for kind in (Kind.distinct, Kind.repeated):
+            await send_all(topology, make_traffic(kind, seed=2).primer)
             await until(lambda: nothing_waits(topology), 30)
-            commands, cpu = _commands(server), _cpu_ms(topology)
+            commands, cpu = _commands(server), _cpu_ms(topology, server)
             await send(topology, kind, seed=2)
             by_name = {
                 name: times - commands.get(name, 0)
                 for name, times in _commands(server).items()
                 if times > commands.get(name, 0) and name not in ("info", "ping")
             }
-            used = _cpu_ms(topology)
             listed = ", ".join(
                 f"{times / REQUESTS:.2f} {name.upper()}" for name, times in sorted(by_name.items())
             )
             record_property(f"Redis, a request of {kind}", listed)
-            record_property("API, CPU ms", f"{(used[0] - cpu[0]) / REQUESTS:.2f}")
-            record_property("runners, CPU ms", f"{(used[1] - cpu[1]) / REQUESTS:.2f}")
+            await until(lambda: nothing_waits(topology), 30)
+            for role, late in _cpu_ms(topology, server).items():
+                record_property(f"{role}, CPU ms", f"{(late - cpu[role]) / REQUESTS:.2f}")
             # A look-up, a store and a counter at most: the other commands are those of its script.
             assert sum(by_name.get(name, 0) for name in ("mget", "set", "evalsha")) < 3.1 * REQUESTS
 
@@ -131,14 +134,25 @@ def _commands(server: redis.Redis) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): of["calls"] for name, of in stats.items()}
 
 
-def _cpu_ms(topology: Topology) -> tuple[float, float]:
-    """CPU time of the API nodes and of the runner nodes."""
+def _cpu_ms(topology: Topology, server: redis.Redis) -> dict[str, float]:
+    """CPU time of each role so far."""
+    status = topology.folder / "postgres" / "postmaster.pid"
+    postmaster = psutil.Process(int(status.read_text().split()[0]))
+    redis_cpu = server.info("cpu")
 
-    def of(address: str) -> float:
-        times = [process.cpu_times() for process in topology.hosts.processes(address)]
-        return 1_000 * float(sum(each.user + each.system for each in times))
+    def of(processes: list[psutil.Process]) -> float:
+        # Of sessions that have ended, their parent knows.
+        return 1_000 * float(sum(sum(process.cpu_times()[:4]) for process in processes))
 
-    return sum(map(of, APIS)), sum(map(of, ALL_RUNNERS))
+    def of_nodes(addresses: Sequence[str]) -> float:
+        return sum(of(topology.hosts.processes(address)) for address in addresses)
+
+    return {
+        "API": of_nodes(APIS),
+        "runners": of_nodes(ALL_RUNNERS),
+        "PostgreSQL": of([postmaster, *postmaster.children(recursive=True)]),
+        "Redis": 1_000 * (redis_cpu["used_cpu_sys"] + redis_cpu["used_cpu_user"]),
+    }
 
 
 async def test_connections_of_a_node(topology: Topology, record_property: Record) -> None:
