@@ -163,6 +163,9 @@ prove-nginx: $(VENV)/.dev ## Prove that limits count the clients of a real nginx
 .PHONY: prove-pooler
 prove-pooler: $(VENV)/.dev ## Prove that the service works behind PgBouncer in transaction mode
 
+.PHONY: prove-topology
+prove-topology: $(VENV)/.dev ## Prove, as root, on nodes that are network namespaces, what lost links and nodes do under load
+
 .PHONY: prove-upgrade
 prove-upgrade: $(VENV)/.dev ## Prove that builds replace each other, and machines are lost, without a failed request
 
@@ -182,7 +185,7 @@ prove-tutorials: $(VENV)/.cluster ## Prove that the commands of docs/tutorials/ 
 prove-arm64: $(VENV)/.dev $(ASSETS) ## Prove that the image for arm64 answers right, emulated; half an hour
 
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-upgrade prove-checkpoints prove-arm64 prove-clients prove-sinks prove-tutorials:
+prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-topology prove-upgrade prove-checkpoints prove-arm64 prove-clients prove-sinks prove-tutorials:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz

@@ -63,6 +63,7 @@ NEED_MODELS = (
             "image",
             "nginx",
             "pooler",
+            "topology",
             "upgrade",
         )
     ),
