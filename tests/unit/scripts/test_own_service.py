@@ -28,7 +28,8 @@ def test_command_names_the_url_that_does_not_answer(
     port = str(free_port())
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), PROXY)
     own = {"HOST": host, "PORT": port, "ALLOW_ANONYMOUS": "1", "NO_PROXY": "", "no_proxy": ""}
-    done = run_here(*command, **proxies, **own)
+    module, *arguments = command
+    done = run_here(module, *arguments, **proxies, **own)
     output = done.stdout + done.stderr
     assert done.returncode in (1, 2)
     assert f"http://{address}:{port}" in output
