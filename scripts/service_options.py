@@ -41,5 +41,5 @@ def service_options(
         Path | None, typer.Option(help="file with an API key of the scope admin", dir_okay=False)
     ] = None,
 ) -> None:
-    """Connect to the service; the commands find the client in `context.obj`."""
-    context.obj = connect(url, key_file)
+    """Connect to the service; the commands find the client in `context.obj`, until they end."""
+    context.obj = context.with_resource(connect(url, key_file))
