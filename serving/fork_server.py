@@ -32,8 +32,6 @@ PRELOADED = (
     "web.schemas.admin",
     "web.schemas.predictions",
     # What the libraries import only when they are used.
-    "_bentoml_impl.client",
-    "_bentoml_impl.loader",
     "openvino.opset13",
     "opentelemetry.instrumentation.asgi",
     "sqlalchemy.dialects.postgresql.asyncpg",
@@ -90,7 +88,7 @@ def preload() -> None:
     from runners.engines.lean_openvino import import_openvino
 
     import_openvino()
-    for module in PRELOADED:
+    for module in (worker.CLIENT, *PRELOADED):
         importlib.import_module(module)
     from core.settings import get_settings
 
