@@ -163,6 +163,9 @@ prove-nginx: $(VENV)/.dev ## Prove that limits count the clients of a real nginx
 .PHONY: prove-pooler
 prove-pooler: $(VENV)/.dev ## Prove that the service works behind PgBouncer in transaction mode
 
+.PHONY: prove-topology
+prove-topology: $(VENV)/.dev ## Prove, as root, on nodes that are network namespaces, what lost links and nodes do under load
+
 .PHONY: prove-upgrade
 prove-upgrade: $(VENV)/.dev ## Prove that builds replace each other, and machines are lost, without a failed request
 
@@ -172,6 +175,9 @@ prove-checkpoints: $(VENV)/.dev ## Prove that saved checkpoints open in transfor
 .PHONY: prove-clients
 prove-clients: $(VENV)/.dev ## Prove that the clients of KServe, MLServer, MLflow and SageMaker understand the service
 
+.PHONY: prove-sinks
+prove-sinks: $(VENV)/.dev ## Prove that emulators of S3 and GCS and the SDK of CloudEvents get what the sinks hand on
+
 .PHONY: prove-tutorials
 prove-tutorials: $(VENV)/.cluster ## Prove that the commands of docs/tutorials/ print what the pages show
 
@@ -179,7 +185,7 @@ prove-tutorials: $(VENV)/.cluster ## Prove that the commands of docs/tutorials/ 
 prove-arm64: $(VENV)/.dev $(ASSETS) ## Prove that the image for arm64 answers right, emulated; half an hour
 
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-upgrade prove-checkpoints prove-arm64 prove-clients prove-tutorials:
+prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-topology prove-upgrade prove-checkpoints prove-arm64 prove-clients prove-sinks prove-tutorials:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz

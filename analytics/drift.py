@@ -14,6 +14,7 @@ from pydantic import Field
 
 from analytics.content import sketches_of
 from analytics.feedback.labels import LabelsByVersion, labels_by_version
+from analytics.moved_texts import MovedTexts, moved_texts
 from analytics.reader import Reader
 from analytics.rollups import MeasureName
 from analytics.scope import Scope, Window
@@ -37,13 +38,27 @@ class DriftOfTraffic(Window):
     text_characters: FeatureDrift
     token_count: FeatureDrift
     content: ContentDrift
+    moved_texts: MovedTexts | None = Field(description="null unless the content has drifted")
     estimated_accuracy: dict[Version, EstimatedAccuracy] = Field(
         description="for versions with feedback in the reference; needs no labels of the window"
     )
 
 
-async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTraffic:
-    """Compare sentiments, confidence, lengths and content in `scope` with those in `reference`."""
+async def drift(
+    reader: Reader,
+    scope: Scope,
+    reference: TimeRange,
+    *,
+    texts: int = 0,
+    shows_texts: bool = True,
+) -> DriftOfTraffic:
+    """Compare sentiments, confidence, lengths and content in `scope` with those in `reference`.
+
+    If the content has drifted, `texts` of the texts that moved most are listed.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL is away.
+    """
     before_scope = replace(scope, span=reference)
     middle = reference.since + (reference.until - reference.since) / 2
     halves = TimeRange(reference.since, middle), TimeRange(middle, reference.until)
@@ -58,8 +73,15 @@ async def drift(reader: Reader, scope: Scope, reference: TimeRange) -> DriftOfTr
     compared = await anyio.to_thread.run_sync(
         _compare, before, current, labels, confidence, content
     )
+    moved = None
+    if texts and compared["content"].verdict in ("moderate", "significant"):
+        moved = await moved_texts(reader, scope, content, texts, shows_texts=shows_texts)
     return DriftOfTraffic(
-        **scope.window, reference_since=reference.since, reference_until=reference.until, **compared
+        **scope.window,
+        reference_since=reference.since,
+        reference_until=reference.until,
+        moved_texts=moved,
+        **compared,
     )
 
 

@@ -102,10 +102,12 @@ class HashConversion:
         """Convert the next ids. Only an erasure changes rows of `predictions`, and only deletes."""
         start = start or UUID(int=0)
         end = (await connection.execute(_NEXT_ID, {"start": start, "rows": BATCH_ROWS})).scalar()
-        await connection.execute(_KEY_PREDICTIONS, {"start": start, "end": end or _LAST_ID})
+        batch = {"start": start, "end": end or _LAST_ID}
+        keyed = await connection.execute(_KEY_PREDICTIONS, batch)
         if end is None:
             await _note(connection, "predictions", finished_at=datetime.now(UTC))
-            logger.info("the hashes of earlier releases are keyed")
+            if start.int or keyed.rowcount:  # there were any
+                logger.info("the hashes of earlier releases are keyed")
         else:
             await _note(connection, "predictions", next_id=end)
 

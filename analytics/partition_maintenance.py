@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.erasures import forget_tombstones
 from analytics.partitions import (
+    begin_of_day,
     drop_day,
     has_partition,
     make_partitions,
@@ -95,9 +96,11 @@ class PartitionMaintenance(Background):
                     self._days_without_texts.add(day)
         async with self._engine.begin() as connection:
             if self._retention_days:
-                await forget_tombstones(connection, _begin(today, self._retention_days))
+                await forget_tombstones(
+                    connection, begin_of_day(today, days_ago=self._retention_days)
+                )
             if self._admin_log_days:
-                before = _begin(today, max(self._admin_log_days, MIN_ADMIN_LOG_DAYS))
+                before = begin_of_day(today, days_ago=max(self._admin_log_days, MIN_ADMIN_LOG_DAYS))
                 await connection.execute(
                     delete(admin_actions).where(admin_actions.c.created_at < before)
                 )
@@ -126,8 +129,3 @@ class PartitionMaintenance(Background):
                 if dropped:
                     logger.info("dropped the log of %s", ", ".join(map(str, dropped)))
                 await asyncio.sleep(HOUR_SECONDS)
-
-
-def _begin(today: date, days: int) -> datetime:
-    """The beginning of the day that was so many days ago."""
-    return datetime.combine(today - timedelta(days=days), time(), UTC)

@@ -230,7 +230,7 @@ async def drop_day(connection: AsyncConnection, day: date) -> bool:
         return False
     ids = _ids_of(day)
     first, end = UUID(int=ids.start), UUID(int=ids.stop)
-    start = datetime.combine(day, time(), UTC)
+    start = begin_of_day(day)
     bounds = {"first_id": first, "end_id": end, "start": start, "end": start + _DAY}
     await connection.execute(_LOCK_TIMEOUT)
     for statement in _DELETE_DAY:
@@ -292,7 +292,11 @@ def _range_of(bounds: str) -> range | None:
     return range(UUID(first).int if first else 0, UUID(end).int if end else 1 << 128)
 
 
+def begin_of_day(today: date, *, days_ago: int = 0) -> datetime:
+    return datetime.combine(today - timedelta(days=days_ago), time(), UTC)
+
+
 def _ids_of(day: date) -> range:
     """The ids of a day."""
-    start = datetime.combine(day, time(), UTC)
+    start = begin_of_day(day)
     return range(first_id(start).int, first_id(start + _DAY).int)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Subquery,
     Table,
     bindparam,
+    case,
     cast,
     func,
     literal_column,
@@ -199,7 +200,7 @@ def _labelled_rows(ends: Ends) -> AnySelect:
     )
     is_right = latest.c.label == predictions.c.sentiment
     is_ordinary = func.coalesce(review_items.c.labelled_before, literal_column("true"))
-    weight = literal_column("1.0") / review_items.c.probability
+    weight = case((review_items.c.counts, literal_column("1.0") / review_items.c.probability))
 
     def zero_if_none(summed: ColumnElement[Any]) -> ColumnElement[Any]:
         return func.coalesce(summed, literal_column("0"))

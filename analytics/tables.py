@@ -259,7 +259,8 @@ feedback = _table(
 )
 
 # What the review queue drew from: the `pool` newest predictions of a version in a range of time, of
-# which each had one chance. `rate` is that of the part that is uniformly random.
+# which each had one chance. `rate` is that of the part that is uniformly random. `open_block` has
+# too few items yet, and gets those of the next small draw.
 review_draws = _table(
     "review_draws",
     Column("id", BigInteger, Identity(), primary_key=True),
@@ -267,12 +268,15 @@ review_draws = _table(
     *_required(TIME, "drawn_at", "since", "until"),
     Column("pool", Integer, nullable=False),
     Column("rate", Double, nullable=False),
+    Column("open_block", BigInteger),
     _one_of("version", VERSIONS),
     Index(None, "version", "until"),
 )
 
 # The drawn predictions. `is_random`: it belongs to the uniformly random part. `labelled_before`: it
 # had a label already, which counts among the ordinary ones too. They are shown by `position`.
+# `counts`: its label is in the sums of `label_rollups`, as that of each item of its `block`
+# (analytics/review/blocks.py); a build of an earlier release draws into no block.
 review_items = _table(
     "review_items",
     Column("prediction_id", Uuid, primary_key=True),
@@ -281,6 +285,8 @@ review_items = _table(
     Column("probability", Double, nullable=False),
     *_required(Boolean, "is_random", "labelled_before"),
     Column("position", Double, nullable=False),
+    Column("block", BigInteger, index=True),
+    Column("counts", Boolean, nullable=False, server_default=text("true")),
     CheckConstraint("probability > 0 AND probability <= 1", name="probability"),
 )
 

@@ -28,8 +28,10 @@ def main(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)]) -> 
     """Compare v1 and v2 on the texts of FILE."""
     lines = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]
     test = asyncio.run(_compare(lines))
-    for name in ("pairs", "only_v1_right", "only_v2_right", "always_valid_interval"):
-        print(f"{name:>22}  {test[name]}")
+    for name in ("pairs", "only_v1_right", "only_v2_right"):
+        print(f"{name:>22}  {test[name]:,}")
+    if interval := test["always_valid_interval"]:
+        print(f"{'always_valid_interval':>22}  {interval['low']:+.2%} to {interval['high']:+.2%}")
     print(f"{'verdict':>22}  {test['verdict']['sentence']}")
 
 

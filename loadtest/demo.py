@@ -76,7 +76,7 @@ def policies_until(now: datetime) -> list[PolicyRecord]:
         timedelta(days=9, hours=14),
         "guardrail",
         "latency: v2 takes longer than 49 ms, 1.3 times the 38 ms (p95) of v1, for 31.4% of 412 "
-        "computed answers; 5 % are allowed",
+        "computed answers; 5% are allowed",
         rolled_back(history.policy),
         author=GUARDRAILS,
     )

@@ -187,7 +187,14 @@ def link_needed_files(folder: Path, into: Path) -> WeightFiles:
     Raises:
         InvalidCheckpoint: it is an adapter; a file is missing, empty or only a pointer to one.
     """
-    names = {path.name for path in folder.iterdir() if path.is_file() or _leads_nowhere(path)}
+    names = set()
+    for path in folder.iterdir():
+        if path.is_dir() and path.name in {*CHECKPOINT_FILES, *SMALL_FILES}:
+            raise InvalidCheckpoint(
+                f"{path.name} is a folder, not a file. Copy the checkpoint again"
+            )
+        if path.is_file() or _leads_nowhere(path):
+            names.add(path.name)
     for name in needed_files(names):
         path = folder / name
         if _leads_nowhere(path):

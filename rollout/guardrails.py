@@ -109,7 +109,7 @@ def _latency(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
         f"{rollout.challenger} takes longer than {slow.limit:.0f} ms, "
         f"{limits.max_latency_ratio:g} times the {slow.quantile:.0f} ms (p95) of "
         f"{rollout.champion}, for {slow.challenger_share:.1%} of {arms.challenger.computed:,} "
-        "computed answers; 5 % are allowed"
+        "computed answers; 5% are allowed"
     )
     if min(arm.computed for arm in arms) < limits.min_predictions:
         # Answers of the cache take no time worth comparing, and a rollout must not wait for others.

@@ -16,6 +16,16 @@ COLOUR_OF_STATE = {"pass": "green", "pending": "yellow", "fail": "red"}
 BAR_CELLS = 20
 # What a change writes down beside what an operator changes.
 _BOOKKEEPING = ("progress", "model_generations")
+_ACTIONS = {
+    "set": "changed",
+    "promote": "promoted",
+    "roll_back": "rolled back",
+    "next_step": "next step",
+    "reload": "model loaded",
+    "guardrail": "rolled back",
+}
+# Those who change a policy without being asked.
+_AUTHORS = {"guardrails": "a guardrail", "schedule": "its schedule", "settings": "the settings"}
 
 
 def status_view(
@@ -35,8 +45,7 @@ def _head(rollout: Mapping[str, Any]) -> Text:
     when = datetime.fromisoformat(rollout["created_at"])
     head = Text(f"policy {rollout['policy_version']}", style="bold")
     head.append(
-        f"  {rollout['action']} by {rollout['author']}, {when:%Y-%m-%d %H:%M:%S} UTC: "
-        f"{rollout['reason']}",
+        f"  {_done(rollout)}, {when:%Y-%m-%d %H:%M:%S} UTC: {rollout['reason']}",
         style="not bold",
     )
     if rollout["frozen"]:
@@ -53,8 +62,8 @@ def _versions(rollout: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]
         of_predict = weights[version] if weights else 100 * (role == "champion")
         shadow = policy["shadow_percent"] if role == "challenger" else 0
         table.add_row(
-            version, role, f"{policy['ab_weights'][version]:g} %", f"{of_predict:g} %",
-            f"{shadow:g} %" if shadow else "",
+            version, role, f"{policy['ab_weights'][version]:g}%", f"{of_predict:g}%",
+            f"{shadow:g}%" if shadow else "",
         )  # fmt: skip
     return table
 
@@ -81,7 +90,7 @@ def _schedule(rollout: Mapping[str, Any], now: datetime) -> Text:
     text = Text(f"schedule   {_aim(schedule)}\n          ")
     for number, percent in enumerate(schedule["steps"]):
         style = "bold reverse" if number == current else "dim" if number > current else ""
-        text.append(f" {percent:g} % ", style)
+        text.append(f" {percent:g}% ", style)
     left = (datetime.fromisoformat(rollout["step_ends"]) - now).total_seconds()
     held = min(1.0, max(0.0, 1 - left / schedule["hold_seconds"]))
     done = round(held * BAR_CELLS)
@@ -100,8 +109,8 @@ def plan_view(policy: Mapping[str, Any]) -> RenderableType:
     schedule, guardrails = policy["schedule"], policy["guardrails"] or {}
     limits = ", ".join(f"{name} {_as_text(value)}" for name, value in guardrails.items())
     steps = ", ".join(f"{step:g}" for step in schedule["steps"])
-    shadow = f"; shadow {policy['shadow_percent']:g} %"
-    return Text(f"schedule: {steps} % {_aim(schedule)}{shadow}\nguardrails: {limits or 'none'}")
+    shadow = f"; shadow {policy['shadow_percent']:g}%"
+    return Text(f"schedule: {steps}% {_aim(schedule)}{shadow}\nguardrails: {limits or 'none'}")
 
 
 def _guardrails(guardrails: Sequence[Mapping[str, Any]]) -> Table:
@@ -124,27 +133,29 @@ def changes_table(changes: Sequence[Mapping[str, Any]]) -> RenderableType:
     return table
 
 
-def steps_table(steps: Sequence[Mapping[str, Any]]) -> Table:
+def steps_view(steps: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The smallest differences that the guardrails notice in each step."""
     table = Table("step", "texts", "errors", "sentiments", box=None, pad_edge=False)
     for step in steps:
         noticed = (step["error_increase"], step["sentiment_shift"])
         table.add_row(
-            f"{step['percent']:g} %", f"{step['challenger_texts']:,}",
-            *("none" if least is None else f"from +{100 * least:.1f} points" for least in noticed),
+            f"{step['percent']:g}%", f"{step['challenger_texts']:,}",
+            *("nothing" if least is None else f"+{100 * least:.1f} points" for least in noticed),
         )  # fmt: skip
-    return table
+    return Group(Text("what the guardrails notice, at the traffic of the last hour:"), table)
 
 
 def history_view(policies: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The policies with author, time, reason and changes."""
+    if not policies:
+        return Text("Nothing was changed yet: the settings are the policy.")
     return Group(*(_entry(policy) for policy in policies))
 
 
 def _entry(policy: Mapping[str, Any]) -> RenderableType:
     when = datetime.fromisoformat(policy["created_at"])
     head = Text(f"policy {policy['policy_version']}", style="bold")
-    head.append(f"  {when:%Y-%m-%d %H:%M:%S} UTC  {policy['action']} by {policy['author']}", "")
+    head.append(f"  {when:%Y-%m-%d %H:%M:%S} UTC  {_done(policy)}", "")
     table = Table(Column(no_wrap=True), Column(overflow="fold"), box=None, show_header=False)
     table.add_row("", Text(policy["reason"]))
     for field, before, after in _shown(policy["changes"]):
@@ -166,7 +177,15 @@ def _shown(changes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any, Any
             yield f"{change['field']}.{name}", old.get(name), new.get(name)
 
 
+def _done(policy: Mapping[str, Any]) -> str:
+    """What was done, and by whom."""
+    action = _ACTIONS.get(policy["action"], policy["action"])
+    return f"{action} by {_AUTHORS.get(policy['author'], policy['author'])}"
+
+
 def _as_text(value: object) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, list):
         return ", ".join(map(_as_text, value))
     if isinstance(value, float):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from core import metrics, tracing
 from core.background import Background
+from core.counted import counted
 from core.errors import RunnerUnavailable, describe_error
 from core.request_context import remaining_seconds
 from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
@@ -179,8 +180,9 @@ class RunnerClient(Background):
             self._apply(description)
             if not self.ready:
                 logger.info(
-                    "runner %s is ready: model %s on %s, on %d hosts",
-                    self.version, description.tag, description.engine, description.hosts,
+                    "runner %s is ready: model %s on %s, on %s",
+                    self.version, description.tag, description.engine,
+                    counted(description.hosts, "host"),
                 )  # fmt: skip
             self.ready = True
             self._down_since = None

@@ -10,7 +10,7 @@ from typing import Any
 
 import bentoml
 
-from core.types import ENGINE_NAMES, EngineName, Sentiment, Version
+from core.types import ENGINE_NAMES, VERSIONS, EngineName, Sentiment, Version
 from runners.engines.speeds import Speeds, speeds_of
 
 REVISION_CHARACTERS = 12
@@ -56,6 +56,13 @@ def model_name(version: Version) -> str:
     return f"sentiment-distilbert-{version}"
 
 
+def _hint(tag: str) -> str:
+    """What to do about a tag that is not in the store."""
+    if tag in {f"{model_name(version)}:latest" for version in VERSIONS}:
+        return "Save both versions with: sentiment save-models"
+    return "`sentiment models list` shows the models that are"
+
+
 def find_model(tag: str) -> SavedModel:
     """Find `tag` in the BentoML model store.
 
@@ -67,8 +74,7 @@ def find_model(tag: str) -> SavedModel:
         model = bentoml.models.get(tag)
     except bentoml.exceptions.NotFound as error:
         raise bentoml.exceptions.NotFound(
-            f"{tag} is not in the BentoML model store. "
-            "Save both versions with: sentiment save-models"
+            f"{tag} is not in the BentoML model store. {_hint(tag)}"
         ) from error
     except ValueError as error:
         raise bentoml.exceptions.NotFound(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from core.counted import counted
 from scoring.job import Report
 from scoring.journal import Progress
 
@@ -20,7 +21,7 @@ _COLUMNS = (TextColumn("scoring"), BarColumn(), TextColumn("{task.description}")
 
 def counts(progress: Progress) -> str:
     rejected = f", {progress.rejected:,} rejected" if progress.rejected else ""
-    return f"{progress.scored:,} rows scored{rejected}"
+    return f"{counted(progress.scored, 'row')} scored{rejected}"
 
 
 @contextmanager

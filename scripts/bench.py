@@ -36,7 +36,7 @@ def main(
         bool, typer.Option("--quick", help="take two minutes instead of half an hour")
     ] = False,
     only: Annotated[list[Part] | None, typer.Option(help="measure this part; repeatable")] = None,
-    name: Annotated[str, typer.Option(help="name of the record [default: today's date]")] = "",
+    name: Annotated[str, typer.Option(help="name of the record", show_default="today's date")] = "",
     folder: Annotated[Path, typer.Option(help="folder of the record")] = RESULTS,
     as_json: JsonOption = False,
 ) -> None:

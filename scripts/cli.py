@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -55,7 +56,16 @@ def load_command(name: str) -> Any:
         app.command()(module.main)
     command = typer.main.get_command(app)
     command.name = name
+    _join_lines(command)
     return command
+
+
+def _join_lines(command: Any) -> None:
+    """Let the terminal wrap each paragraph of the help: Typer keeps the lines of the source."""
+    if command.help:
+        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help)
+    for inner in getattr(command, "commands", {}).values():
+        _join_lines(inner)
 
 
 class ScriptGroup(TyperGroup):

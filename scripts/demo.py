@@ -23,7 +23,10 @@ LOCK = "demo.lock"
 
 def main(
     *,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: PORT]")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="the port to listen on", show_default="PORT"),
+    ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Delete its data and exit.")] = False,
 ) -> None:
     """Serve a fortnight of invented traffic until Ctrl-C.

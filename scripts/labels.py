@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 SHOWN_FAULTS = 20
 
 SinceOption = Annotated[str, Option("--since", help="ISO 8601 with an offset, or as in 7d")]
-UntilOption = Annotated[str | None, Option("--until", help="as --since [default: now]")]
+UntilOption = Annotated[str | None, Option("--until", help="as --since", show_default="now")]
 
 
 @app.callback()

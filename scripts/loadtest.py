@@ -27,7 +27,7 @@ REACH_SECONDS = 10.0
 
 def main(
     *,
-    host: Annotated[str, typer.Option(help="the service [default: this machine, PORT]")] = "",
+    host: Annotated[str, typer.Option(help="the service", show_default="this machine, PORT")] = "",
     users: Annotated[int, typer.Option(min=1, max=headless.MAX_USERS)] = 100,
     seconds: Annotated[float, typer.Option(min=1, max=headless.MAX_SECONDS)] = 60.0,
     loop: Annotated[

@@ -37,7 +37,7 @@ def main() -> None:
 def retry(
     *,
     folder: Annotated[
-        Path | None, Option(help="the spool [default: DATA_FOLDER/spool]", file_okay=False)
+        Path | None, Option(help="the spool", show_default="DATA_FOLDER/spool", file_okay=False)
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

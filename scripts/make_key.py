@@ -23,7 +23,7 @@ def main(
     name: Annotated[str, typer.Argument(help="the client; rate limits count by this name")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help=f"any of {', '.join(KEY_SCOPES)}; repeatable [default: predict]"),
+        typer.Option(help=f"any of {', '.join(KEY_SCOPES)}; repeatable", show_default="predict"),
     ] = None,
     limit: Annotated[
         list[str] | None,

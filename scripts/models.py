@@ -1,4 +1,4 @@
-"""List, show, compare, import, export and verify saved models."""
+"""List, show, compare, import, export, verify and delete saved models."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from core.command_output import JsonOption, emit, fail, note, slow_step
+from core.counted import counted
 from core.late_packages import PackagesUnavailable
 from core.settings import get_settings
 from core.types import Version
@@ -63,11 +64,11 @@ HeldOut = Annotated[
 ]
 Delimiter = Annotated[
     str | None,
-    typer.Option(help="of a CSV file of --held-out, such as ';' or tab [default: found]"),
+    typer.Option(help="of a CSV file of --held-out, such as ';' or tab", show_default="found"),
 ]
 Encoding = Annotated[
     str | None,
-    typer.Option(help="of the file of --held-out, such as cp1252 [default: UTF-8 or UTF-16]"),
+    typer.Option(help="of the file of --held-out, such as cp1252", show_default="UTF-8 or UTF-16"),
 ]
 
 
@@ -170,7 +171,7 @@ def import_model(  # noqa: PLR0917  typer makes options of these; no caller pass
     ] = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="the most tokens of a text [default: 512; 2,048 for ModernBERT]"),
+        typer.Option(help="the most tokens of a text", show_default="512; 2,048 for ModernBERT"),
     ] = None,
     *,
     as_json: JsonOption = False,
@@ -254,7 +255,7 @@ def verify_models(
     emit({tag: [finding._asdict() for finding in findings] for tag, findings in found.items()})
     wrong = [item for findings in found.values() for item in findings]
     if problems := sum(item.problem is not None and not item.skipped for item in wrong):
-        fail(f"{problems} problems; import or save those models again")
+        fail(f"{counted(problems, 'problem')}; import or save those models again")
 
 
 def _verify(entry: Entry) -> list[Finding]:
@@ -284,7 +285,7 @@ IgnoreHistory = Annotated[
 
 @app.command(name="delete")
 def delete_models(
-    tags: Annotated[list[str], typer.Argument(metavar="TAG...", help="exact tags")],
+    tags: Annotated[list[str], typer.Argument(metavar="TAG", help="exact tags")],
     *,
     yes: Yes = False,
     dry_run: DryRun = False,

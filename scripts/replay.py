@@ -29,17 +29,17 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     since: Annotated[
         str | None,
         Option(
-            help="2026-01-31T12:00:00Z, or relative to now: 30m, 24h, 7d [default: 24 hours before "
-            "--until]"
+            help="2026-01-31T12:00:00Z, or relative to now: 30m, 24h, 7d",
+            show_default="24 hours before --until",
         ),
     ] = None,
-    until: Annotated[str | None, Option(help="as --since [default: now]")] = None,
+    until: Annotated[str | None, Option(help="as --since", show_default="now")] = None,
     version: Annotated[
-        Version | None, Option(help="what this version served [default: both]")
+        Version | None, Option(help="what this version served", show_default="both")
     ] = None,
     endpoint: Annotated[
         list[str] | None,
-        Option(help="what this endpoint served; may be repeated [default: all but shadow]"),
+        Option(help="what this endpoint served; may be repeated", show_default="all but shadow"),
     ] = None,
     limit: Annotated[
         int, Option(min=1, max=1_000_000, help="different texts at most; of more, a sample")

@@ -17,7 +17,7 @@ from typer import Argument, Option
 from core.command_output import JsonOption, console, emit, fail, note, slow_step
 from core.errors import describe_error
 from core.types import Version
-from rollout.views import changes_table, history_view, plan_view, status_view, steps_table
+from rollout.views import changes_table, history_view, plan_view, status_view, steps_view
 from scripts.running import run_command
 from scripts.service_options import ServiceGroup, service_options
 from web.service_client import ServiceClient
@@ -101,15 +101,16 @@ def start(
     route: Annotated[
         list[str] | None,
         Option(
-            help="an endpoint whose traffic moves; repeatable [default: /predict and /predict/ab]"
+            help="an endpoint whose traffic moves; repeatable",
+            show_default="/predict and /predict/ab",
         ),
     ] = None,
     guardrail: Annotated[
         list[str] | None,
         Option(
             metavar="NAME=VALUE",
-            help="a limit, such as max_latency_ratio=1.5; repeatable [default: those of the active "
-            "policy, else of docs/rollout.md]",
+            help="a limit, such as max_latency_ratio=1.5; repeatable",
+            show_default="those of the active policy, else of docs/rollout.md",
         ),
     ] = None,
     shadow: Annotated[
@@ -167,7 +168,9 @@ def roll_back(
     *,
     to: Annotated[
         int | None,
-        Option(help="an earlier policy, with its models [default: all traffic to the champion]"),
+        Option(
+            help="an earlier policy, with its models", show_default="all traffic to the champion"
+        ),
     ] = None,
     dry_run: DryRun = False,
     as_json: JsonOption = False,
@@ -250,12 +253,12 @@ def _change(service: ServiceClient, change: dict[str, Any], reason: str, *, dry_
         made = f"Policy {outcome['policy_version']} follows"
         new = "Another policy would follow" if dry_run else made
         moved = outcome["subjects_moved_percent"]
-        console.print(f"{new} policy {base}; {moved:g} % of subjects move")
+        console.print(f"{new} policy {base}; {moved:g}% of subjects move")
         console.print(changes_table(outcome["changes"]))
         if outcome["policy"]["schedule"] is not None and "schedule" in change.get("changes", ()):
             console.print(plan_view(outcome["policy"]))
         if outcome.get("steps"):  # services of earlier releases do not say
-            console.print(steps_table(outcome["steps"]))
+            console.print(steps_view(outcome["steps"]))
 
     emit(outcome, show)
 

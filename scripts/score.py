@@ -38,7 +38,7 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     versions: Annotated[str, typer.Option(help="v1, v2, or both")] = "v1,v2",
     keep: Annotated[
         str | None,
-        typer.Option("--id", help="columns of IN to write, with commas [default: all]"),
+        typer.Option("--id", help="columns of IN to write, with commas", show_default="all"),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="read at most this many rows")] = None,
     restart: Annotated[
@@ -53,11 +53,13 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
     ] = None,
     to: Annotated[Format | None, typer.Option(help="format of OUT, whatever its name is")] = None,
     delimiter: Annotated[
-        str | None, typer.Option(help="of a CSV file, such as ';' or tab [default: found]")
+        str | None, typer.Option(help="of a CSV file, such as ';' or tab", show_default="found")
     ] = None,
     encoding: Annotated[
         str | None,
-        typer.Option(help="of a text file, such as cp1252 [default: UTF-8, or UTF-16 if found]"),
+        typer.Option(
+            help="of a text file, such as cp1252", show_default="UTF-8, or UTF-16 if found"
+        ),
     ] = None,
     long_text: Annotated[
         LongText,

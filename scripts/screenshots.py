@@ -24,7 +24,9 @@ console = Console(highlight=False)
 
 
 def main(
-    url: Annotated[str | None, typer.Option(help="the service [default: HOST and PORT]")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="the service", show_default="HOST and PORT")
+    ] = None,
     time_range: Annotated[str, typer.Option("--range", help="1h, 6h, 24h, 7d or 30d")] = "7d",
 ) -> None:
     """Write a picture for each width and theme; `sentiment demo` serves what they show."""

@@ -34,7 +34,8 @@ class ServiceGroup(TyperGroup):
 def service_options(
     context: typer.Context,
     url: Annotated[
-        str | None, typer.Option(help="the service [default: this machine's, at HOST and PORT]")
+        str | None,
+        typer.Option(help="the service", show_default="this machine's, at HOST and PORT"),
     ] = None,
     key_file: Annotated[
         Path | None, typer.Option(help="file with an API key of the scope admin", dir_okay=False)

@@ -73,7 +73,9 @@ def drift(
 
     folder = find_model(get_settings().model_tag("v1")).folder
     described = described_texts(DEFAULT_CACHE, Tokenizer.from_file(str(folder / "tokenizer.json")))
-    table = Table("called drift, of windows of", *map("{:,}".format, WINDOWS), "promise")
+    largest = f"others in moved texts of {WINDOWS[-1]:,}"
+    windows = map("{:,}".format, WINDOWS)
+    table = Table("called drift, of windows of", *windows, largest, "promise")
     is_kept, document = True, []
     with _progress() as progress:
         for scenario in SCENARIOS:
@@ -92,7 +94,9 @@ def drift(
             ]
             kept = all(one.is_kept for one in found)
             promise = _promise(is_promised=scenario.is_promised, is_kept=kept)
-            table.add_row(scenario.name, *(f"{one.share:.1%}" for one in found), promise)
+            others = found[-1].share_of_others
+            moved = "" if others is None else f"{others:.0%}"
+            table.add_row(scenario.name, *(f"{one.share:.1%}" for one in found), moved, promise)
             is_kept &= kept
             document.append(to_json(found))
     _end(document, table, is_kept=is_kept)

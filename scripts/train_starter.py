@@ -28,7 +28,7 @@ console = Console()
 def main(
     version: Annotated[str, typer.Option(help="Which recipe to run: v1 or v2.")],
     output: Annotated[
-        Path | None, typer.Option(help="Folder for the adapter [default: the committed one].")
+        Path | None, typer.Option(help="Folder for the adapter", show_default="the committed one")
     ] = None,
     cache: Annotated[
         Path, typer.Option(help="Folder for downloaded packages.", show_default=False)

@@ -12,6 +12,8 @@ from core.errors import describe_error
 from core.settings import Settings
 
 TIMEOUT_SECONDS = 5.0
+# To import the package of a store takes seconds, and so does its first attempt to reach one.
+STORE_SECONDS = 20.0
 _REFUSALS = {
     401: "the endpoint refuses LOG_EVENTS_TOKEN",
     403: "the endpoint forbids it with this LOG_EVENTS_TOKEN",
@@ -52,7 +54,7 @@ def parquet_problem(url: str) -> str | None:
     from analytics.log.sinks.parquet import try_folder
 
     try:
-        asyncio.run(asyncio.wait_for(try_folder(url), TIMEOUT_SECONDS))
+        asyncio.run(asyncio.wait_for(try_folder(url), STORE_SECONDS))
     except TimeoutError:
         return f"LOG_PARQUET_URL: {url} does not answer in time"
     except OSError as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtri
 
-from stats.content import CONTENT_FEATURES, PAIRS, SKETCH_VALUES
+from stats.content import CONTENT_FEATURES, PAIRS, SKETCH_VALUES, ContentFeature
 from stats.drift import FALSE_ALARMS
 from stats.results import ContentDrift, DriftVerdict, MovedFeature
 
@@ -23,6 +23,8 @@ _LEAST_DEVIATIONS = np.array([0.05, 0.1, 0.2, 0.05, 0.05, 0.02, 0.02, 0.02])
 # With fewer texts, the covariance is worth nothing.
 _FEWEST_TEXTS = 20
 _FEATURES = len(CONTENT_FEATURES)
+# A feature is named beside a text if it adds this share of the text's contribution.
+_NAMED_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def content_drift(reference: Texts, current: Texts) -> ContentDrift:
             features=[],
         )
     degrees = sum(counts) - 2
-    covariance = (reference.scatter + current.scatter) / degrees + np.diag(_LEAST_DEVIATIONS**2)
+    covariance = _pooled_covariance(reference, current)
     moved = current.means - reference.means
     distance = float(moved @ np.linalg.solve(covariance, moved))
     scale = _FEATURES * degrees / (degrees - _FEATURES + 1) * (1 / counts[0] + 1 / counts[1])
@@ -89,6 +91,49 @@ def content_drift(reference: Texts, current: Texts) -> ContentDrift:
             for number in np.argsort(-np.abs(shifts))
         ],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What a text adds to the distance of two windows, and the features that add most of it."""
+
+    text: int  # its place
+    contribution: float
+    features: list[ContentFeature]
+
+
+def largest_contributions(
+    reference: Texts, current: Texts, features: Sequence[Sequence[float]], limit: int
+) -> list[Contribution]:
+    """The texts with the `limit` largest positive contributions, the largest first.
+
+    `features` has a row for each text. A contribution is (x - m)' S^-1 d, the value of Fisher's
+    linear discriminant (Fisher 1936) from the mean m of the reference. Its mean over all texts of
+    the current window is the distance d' S^-1 d.
+    """
+    moved = current.means - reference.means
+    direction = np.linalg.solve(_pooled_covariance(reference, current), moved)
+    parts = (np.array(features) - reference.means) * direction
+    sums = parts.sum(axis=1)
+    return [
+        Contribution(
+            text=int(place),
+            contribution=float(sums[place]),
+            features=[
+                CONTENT_FEATURES[number]
+                for number in np.argsort(-parts[place])
+                if parts[place, number] >= _NAMED_SHARE * sums[place]
+            ],
+        )
+        for place in np.argsort(-sums, kind="stable")[:limit]
+        if sums[place] > 0
+    ]
+
+
+def _pooled_covariance(reference: Texts, current: Texts) -> NDArray[np.float64]:
+    degrees = reference.count + current.count - 2
+    pooled: NDArray[np.float64] = (reference.scatter + current.scatter) / degrees
+    return pooled + np.diag(_LEAST_DEVIATIONS**2)
 
 
 def _verdict(distance: float, noise: float) -> DriftVerdict:

@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import cache
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,9 +40,9 @@ LONGEST_GROUPS = (
     "integration/models/test_starter.py", "unit/scripts/test_broken_input.py",
     "unit/runners/test_fastest.py", "unit/serving/test_connection_bounds.py",
     "unit/models/test_encoders.py", "unit/models/test_accepted_checkpoints.py",
-    "served/rollout", "unlimited", "served", "served/test_faults.py", "served/test_launcher.py",
-    "served/test_failing_databases.py", "served/test_start.py", "served/test_many_hosts.py",
-    "served/test_written_by_deae1b3.py", "served/test_outages.py",
+    "stack", "served/rollout", "unlimited", "served", "served/test_launcher.py",
+    "served/test_start.py", "served/test_many_hosts.py", "served/test_written_by_deae1b3.py",
+    "served/test_outages.py",
 )  # fmt: skip
 RUN = pytest.StashKey[TestRun]()
 # How long an example takes says how busy the machine is.
@@ -62,6 +63,7 @@ NEED_MODELS = (
             "image",
             "nginx",
             "pooler",
+            "topology",
             "upgrade",
         )
     ),
@@ -70,7 +72,12 @@ NEED_MODELS = (
 
 def _path(item: pytest.Item) -> PurePath:
     """The file of a test, from tests/ on."""
-    return item.path.relative_to(Path(__file__).parent)
+    return _in_tests(item.path)
+
+
+@cache
+def _in_tests(path: Path) -> PurePath:
+    return path.relative_to(Path(__file__).parent)
 
 
 def _is_served(item: pytest.Item) -> bool:
@@ -80,10 +87,10 @@ def _is_served(item: pytest.Item) -> bool:
 def _group(item: pytest.Item) -> str:
     """The tests that one worker runs in a row, because they share a served Bento or a file.
 
-    Tests of `served` and `unlimited` count what their own requests add to its metrics.
+    Tests of a served Bento count what their own requests add to its metrics.
     """
     fixtures = getattr(item, "fixturenames", ())
-    shared = [name for name in ("served", "unlimited") if name in fixtures]
+    shared = [name for name in ("served", "unlimited", "stack") if name in fixtures]
     if shared:
         return shared[0]
     # A folder in served/ has a Bento of its own.
@@ -108,8 +115,8 @@ def _positions(groups: Mapping[pytest.Item, str]) -> Mapping[str, float]:
     }
 
 
-def _is_alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None
+def _is_marked(item: pytest.Item, name: str) -> bool:
+    return item.get_closest_marker(name) is not None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -149,8 +156,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     groups = {item: _group(item) for item in items}
     positions = _positions(groups)
 
-    def order(item: pytest.Item) -> tuple[float, str, bool]:
-        return positions[groups[item]], str(item.path.parent), _is_alone(item)
+    def order(item: pytest.Item) -> tuple[float, str, bool, bool]:
+        folder, marks = str(item.path.parent), (_is_marked(item, "alone"), _is_marked(item, "last"))
+        return positions[groups[item]], folder, *marks
 
     items.sort(key=order)
     for item in items:
@@ -197,7 +205,7 @@ def _save_models_for(config: pytest.Config, ids: Sequence[str]) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Hold a test back while another one runs alone; the wait is no part of its timeout."""
-    with beside_others(alone=_is_alone(item)):
+    with beside_others(alone=_is_marked(item, "alone")):
         return (yield)
 
 

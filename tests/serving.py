@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,13 +85,14 @@ def serve(
     role: str = "",
     bento: Path | None = None,
     build: Path = ROOT,
+    enter: Sequence[str] = (),
     **settings: str,
 ) -> Iterator[ServedBento]:
     """Run `bentoml serve` until the block ends, on a free port unless it is given.
 
     `role` is the name of a service of which this host serves nothing but it; `bento` is the folder
     of a built one, which is served instead of what is here, and `build` the folder of another
-    checkout.
+    checkout. `enter` is a command that becomes another one, elsewhere.
     """
     port = port or free_port()
     # All that is served from one home shares a metrics folder, which each start empties. So this
@@ -114,7 +115,7 @@ def serve(
         command = ["-m", "bentoml_cli._internal.start", "start-http-server", "--service-name", role]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, *command, str(bento or "service:SentimentService")],
+            [*enter, sys.executable, *command, str(bento or "service:SentimentService")],
             cwd=bento.parent if bento else build,
             env=environment,
             stdout=output,

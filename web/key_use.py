@@ -16,6 +16,8 @@ from core.redis import REDIS_FAILURES, RedisCircuit
 # A hash of Unix times by `ApiKey.id`. It is lost with the Redis.
 NAME = "sentiment-key-use"
 WRITE_SECONDS = 10.0
+# The last uses of keys that are no longer valid go after so long.
+KEPT_SECONDS = 400 * 86_400
 
 
 class KeyUse(Background):
@@ -37,6 +39,8 @@ class KeyUse(Background):
         try:
             with self._circuit.calling("key_use"):
                 shared = await self._redis.hgetall(NAME)
+                if forgotten := self._forgotten(shared):
+                    await self._redis.hdel(NAME, *forgotten)
         except REDIS_FAILURES:
             pass
         for key in self._keys.keys:
@@ -44,6 +48,12 @@ class KeyUse(Background):
             if other is not None:
                 times[key.id] = max(other, times.get(key.id, other))
         return times
+
+    def _forgotten(self, shared: Mapping[bytes | str, bytes | str]) -> list[bytes | str]:
+        """The entries of keys that are not valid and have not been used for `KEPT_SECONDS`."""
+        valid = {key.id.encode() for key in self._keys.keys}
+        before = time.time() - KEPT_SECONDS
+        return [id_ for id_, at in shared.items() if id_ not in valid and (_time(at) or 0) < before]
 
     def _own(self) -> dict[str, float]:
         used = self._keys.last_used

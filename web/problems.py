@@ -34,6 +34,7 @@ class ProblemMiddleware:
         context = context_of(scope)
         held: Message | None = None  # the start of a framework's error response
         started = False
+        complete = False
 
         async def send_problem(problem: Problem) -> None:
             body = problem_body(problem, scope["path"], context.id)
@@ -41,7 +42,7 @@ class ProblemMiddleware:
             await send_response(send, problem.status, body, content_type, problem.headers)
 
         async def replace_or_send(message: Message) -> None:
-            nonlocal held, started
+            nonlocal held, started, complete
             if message["type"] == "http.response.start" and _is_replaced(scope, message):
                 held = message
             elif held is None:
@@ -52,11 +53,17 @@ class ProblemMiddleware:
                 started = True
                 headers = Headers(raw=held["headers"])
                 await send_problem(_framework_problem(held["status"], scope, headers))
+            is_body = message["type"] == "http.response.body"
+            complete = complete or (is_body and not message.get("more_body", False))
 
         try:
             await self._app(scope, receive, replace_or_send)
         except Exception as error:  # the edge of the service: nothing else would answer the client
             context.error = error
+            if complete:
+                # Starlette raises what it has answered. The server would close the connection,
+                # which the answer did not say.
+                return
             if started:
                 raise
             if not isinstance(error, ServiceError):

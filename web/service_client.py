@@ -69,6 +69,8 @@ def connect(url: str | None, key_file: Path | None) -> ServiceClient:
     settings = get_settings()
     headers = {"Authorization": f"Bearer {_key(key_file)}"} if key_file else {}
     base_url = url or own_url(settings.host, settings.port)
+    if not base_url.startswith(("http://", "https://")):
+        raise CommandFailed(f"{base_url} has no http:// or https:// before it; set --url")
     try:
         return ServiceClient(
             base_url=base_url,
@@ -85,7 +87,8 @@ def _key(file: Path) -> str:
     try:
         key = file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeError) as error:
-        raise CommandFailed(f"{file} cannot be read ({describe_error(error)})") from error
+        reason = error.strerror if isinstance(error, OSError) else describe_error(error)
+        raise CommandFailed(f"{file} cannot be read: {reason}") from error
     if not key.isascii() or not key.isprintable() or not key or " " in key:
         raise CommandFailed(f"{file} holds no API key: it must be one line of ASCII")
     return key

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import case, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -78,7 +78,7 @@ async def labelled_rows(
             model_versions.c.revision,
             predictions.c.sentiment,
             predictions.c.confidence,
-            review_items.c.probability,
+            case((review_items.c.counts, review_items.c.probability)),
         )
         .join_from(latest, predictions, predictions.c.id == latest.c.prediction_id)
         .join(model_versions, model_versions.c.id == predictions.c.model_version_id)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from analytics import sql
 from analytics.log.segments import begun_at, segments
+from analytics.review.blocks import count_full_blocks
 from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import predictions
 from core.errors import DatabaseUnavailable, PredictionNotFound
@@ -82,7 +83,9 @@ async def store_labels(
     # The lock keeps two labels of one prediction in order, so that each sees the one before it.
     await connection.execute(WRITERS_LOCK)
     parameters = {"ids": ids, "labels": sentiments, "times": times}
-    return (await connection.execute(_STORE_LABELS, parameters)).rowcount
+    stored = (await connection.execute(_STORE_LABELS, parameters)).rowcount
+    await count_full_blocks(connection, ids)
+    return stored
 
 
 def _is_young(prediction_id: UUID) -> bool:

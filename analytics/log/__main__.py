@@ -75,7 +75,12 @@ async def _run(settings: Settings) -> None:
     sinks.start()
     shipper = Shipper(
         settings.spool_folder(),
-        LogWriter(writing, settings.hash_keys(), sinks.outbox),
+        LogWriter(
+            writing,
+            settings.hash_keys(),
+            sinks.outbox,
+            text_days=settings.text_retention_days,
+        ),
         poll_seconds=settings.log_flush_seconds,
     )
     try:

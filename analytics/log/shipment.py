@@ -126,7 +126,8 @@ async def ship_folder(
         reading = create_engine(database_url, pool_size=1, timeout_seconds=DATABASE_TIMEOUT_SECONDS)
         sinks = None if settings is None else Sinks(settings, spool, reading, keeps_others=True)
         outbox = None if sinks is None else sinks.outbox
-        writer = _WatchedWriter(LogWriter(engine, hash_keys, outbox))
+        text_days = 0 if settings is None else settings.text_retention_days
+        writer = _WatchedWriter(LogWriter(engine, hash_keys, outbox, text_days=text_days))
         try:
             await _ship(spool, writer, wait_seconds)
             if sinks is not None:

@@ -17,7 +17,7 @@ from analytics.log.dimension_keys import DimensionKeys
 from analytics.log.records import ComparisonRecord
 from analytics.log.sinks.outbox import Outbox
 from analytics.log.sinks.rows import stored_ids
-from analytics.partitions import make_partitions
+from analytics.partitions import begin_of_day, make_partitions
 from analytics.rollups import KEEP_PARTITIONS, WRITERS_LOCK
 from analytics.tables import model_versions
 from core.postgres import timed
@@ -72,13 +72,20 @@ class LogWriter:
     """
 
     def __init__(
-        self, engine: AsyncEngine, hash_keys: Sequence[bytes] = (), outbox: Outbox | None = None
+        self,
+        engine: AsyncEngine,
+        hash_keys: Sequence[bytes] = (),
+        outbox: Outbox | None = None,
+        *,
+        text_days: int = 0,
     ) -> None:
         """`hash_keys`: the keys of LOG_HASH_KEY, newest first; without, PostgreSQL keeps one.
 
         `outbox` gets the ids of the predictions that were not stored before, if there are sinks.
+        A text is not stored if it comes when those of its day have expired, after `text_days`.
         """
         self._engine = engine
+        self._text_days = text_days
         self._outbox = outbox
         self._keys = DimensionKeys(engine, hash_keys)
 
@@ -100,10 +107,23 @@ class LogWriter:
             await self._keys.resolve_pairs(predictions, comparisons)
             async with timed("copy"), self._engine.begin() as connection:
                 await self._keys.confirm(connection)
-                new = await store(connection, self._keys, predictions, comparisons, failures)
+                new = await store(
+                    connection,
+                    self._keys,
+                    predictions,
+                    comparisons,
+                    failures,
+                    texts_since=self._texts_since(),
+                )
                 if new and self._outbox is not None:
                     await self._outbox.append(*await stored_ids(connection, predictions))
                 return new
+
+    def _texts_since(self) -> datetime | None:
+        """The begin of the first day whose texts are kept; None: all are."""
+        if not self._text_days:
+            return None
+        return begin_of_day(datetime.now(UTC).date(), days_ago=self._text_days)
 
     async def check(self) -> None:
         """Store a prediction without fault, and roll it back.
@@ -145,14 +165,18 @@ async def store(
     predictions: Sequence[Prediction],
     comparisons: Sequence[ComparisonRecord] = (),
     failures: Sequence[Failure] = (),
+    *,
+    texts_since: datetime | None = None,
 ) -> int:
     """Write the batch in the connection's transaction; `keys` has resolved it.
+
+    Texts of predictions from before `texts_since` are left out.
 
     Returns the number of predictions that were not stored before.
     """
     # Two tries of a repeated request have the same ids; the first counts.
     by_id = {prediction.id: prediction for prediction in reversed(predictions)}
-    rows = [_prediction_row(prediction, keys) for prediction in by_id.values()]
+    rows = [_prediction_row(prediction, keys, texts_since) for prediction in by_id.values()]
     await connection.execute(KEEP_PARTITIONS)
     await _copy_to_staging(connection, "predictions", PREDICTION_COLUMNS, rows)
     await connection.execute(WRITERS_LOCK)
@@ -221,8 +245,11 @@ async def _key_rows_of_earlier_releases(
         await connection.execute(_KEY_ASSIGNMENTS, subjects)
 
 
-def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, ...]:
+def _prediction_row(
+    prediction: Prediction, keys: DimensionKeys, texts_since: datetime | None
+) -> tuple[Any, ...]:
     """A row in the order of `PREDICTION_COLUMNS`."""
+    keeps_text = texts_since is None or prediction.created_at >= texts_since
     assignment, digest = prediction.assignment, prediction.text_sha256
     subject = prediction.hashed_subject
     hashes, has_hash = keys.hashes, digest is not None or subject is not None
@@ -232,7 +259,7 @@ def _prediction_row(prediction: Prediction, keys: DimensionKeys) -> tuple[Any, .
     subject_hash_key = hash_key if test is None else keys.experiment_hash_keys[test]
     return (
         *_own_name_values(prediction),
-        prediction.text or None,
+        (prediction.text or None) if keeps_text else None,
         keys.models[prediction.model],
         # NULL is a class that the checkpoint does not have.
         *map(prediction.scores.get, SENTIMENTS),

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics import sql
 from analytics.reader import Reader
+from analytics.review.blocks import BLOCK_ITEMS, count_full_blocks
 from analytics.rollups import WRITERS_LOCK
 from analytics.scope import Scope
 from analytics.shape import AnySelect, Shape, per_shape
@@ -23,6 +24,8 @@ from core.uuid7 import id_range
 from stats.histogram import TOKEN_COUNT, Counts
 
 DRAW_SIZE = 100
+# An item waits for its label so long: what nobody wanted to label is not asked for ever.
+WAITS = timedelta(days=7)
 # After a draw from a large pool, so that labels are not spent on the predictions of a few seconds.
 SPACING = timedelta(minutes=5)
 POOL_ROWS = 20_000
@@ -54,9 +57,18 @@ class ReviewDraws:
     """Draws samples of predictions; a prediction has one chance, however often is drawn."""
 
     def __init__(
-        self, engine: AsyncEngine, *, size: int = DRAW_SIZE, spacing: timedelta = SPACING
+        self,
+        engine: AsyncEngine,
+        *,
+        size: int = DRAW_SIZE,
+        spacing: timedelta = SPACING,
+        waits: timedelta = WAITS,
     ) -> None:
-        """`size` is the mean size of a draw; `spacing` lies between two draws of a version."""
+        """`size` is the mean size of a draw; `spacing` lies between two draws of a version.
+
+        What has no label `waits` after its draw is not asked for any more.
+        """
+        self.waits = waits
         self._engine = engine
         self._reader = Reader(engine)
         self._size = size
@@ -108,10 +120,15 @@ class ReviewDraws:
                         "narrow_margin": NARROW_MARGIN,
                         "unusual_token_counts": unusual,
                         "drawn_at": now,
+                        "block_items": BLOCK_ITEMS,
                     },
                 )
             ).one_or_none()
-        return 0 if row is None else int(row.items)
+            if row is None or not row.items:
+                return 0
+            # Some had labels before.
+            await count_full_blocks(connection, row.items)
+        return len(row.items)
 
     async def _unusual(self, scope: Scope) -> list[int]:
         """The lengths in tokens that are more frequent than in the time before the scope."""

@@ -7,27 +7,31 @@ from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
-from sqlalchemy import Integer, bindparam, exists, func, literal_column, select
+from sqlalchemy import Integer, and_, bindparam, exists, func, literal_column, select
 
+from analytics.kept_texts import HOW_TO_KEEP, NEEDS_PREDICT, TextState
 from analytics.reader import AnyRow, Reader
 from analytics.review.draw import ReviewDraws
 from analytics.scope import Scope, Window
 from analytics.shape import Query
-from analytics.tables import feedback, model_versions, predictions, review_items
+from analytics.tables import (
+    feedback,
+    model_versions,
+    predictions,
+    review_draws,
+    review_items,
+)
 from core.types import SENTIMENTS, VERSIONS, Endpoint, Sentiment, Version
 from core.uuid7 import id_range
 from stats.results import Result
 
 Reason = Literal["random", "disagreement", "low_confidence", "unusual"]
-TextState = Literal["shown", "not_kept", "needs_scope_predict"]
 # A draw is as good as labelled when this share of it is left: some texts have no right label.
 REFILL_SHARE = 0.2
 NOT_KEPT = (
-    "TEXT_STORAGE keeps no texts, so none can be shown. To keep them for a while, set "
-    "TEXT_STORAGE=full and, say, TEXT_RETENTION_DAYS=7; or find them by their ids in your own "
-    "records, and send labels to /feedback or with `sentiment labels import`."
+    f"TEXT_STORAGE keeps no texts, so none can be shown. {HOW_TO_KEEP}; or find them by their ids "
+    "in your own records, and send labels to /feedback or with `sentiment labels import`."
 )
-NEEDS_PREDICT = "Texts are shown to API keys that may also label: those with the scope predict."
 
 
 class ReviewItem(Result):
@@ -55,7 +59,10 @@ class ReviewQueue(Window):
     """Predictions without a label, in random order (docs/statistics.md)."""
 
     items: list[ReviewItem]
-    waiting: int = Field(description="predictions that wait for a label, also those not listed")
+    waiting: int = Field(
+        description="predictions that wait for a label, also those not listed; a week after they "
+        "were chosen they no longer do"
+    )
     labelled: int = Field(description="predictions of the queue that have a label")
     texts: TextState = Field(description="whether texts are shown")
     note: str | None = Field(description="why texts are not shown, and what to do; else null")
@@ -75,13 +82,16 @@ _BOUNDS = (
     predictions.c.created_at >= bindparam("since"),
     predictions.c.created_at < bindparam("until"),
 )
-_JOINED = review_items.join(predictions, predictions.c.id == review_items.c.prediction_id).join(
-    model_versions, model_versions.c.id == predictions.c.model_version_id
+_WAITS = and_(~_IS_LABELLED, review_draws.c.drawn_at > bindparam("drawn_after"))
+_JOINED = (
+    review_items.join(predictions, predictions.c.id == review_items.c.prediction_id)
+    .join(model_versions, model_versions.c.id == predictions.c.model_version_id)
+    .join(review_draws, review_draws.c.id == review_items.c.draw_id)
 )
 _COUNTS = (
     select(
         model_versions.c.version,
-        func.count().filter(~_IS_LABELLED).label("waiting"),
+        func.count().filter(_WAITS).label("waiting"),
         func.count().filter(_IS_LABELLED).label("labelled"),
     )
     .select_from(_JOINED)
@@ -104,7 +114,7 @@ _WAITING = (
         (literal_column("1.0") / review_items.c.probability).label("weight"),
     )
     .select_from(_JOINED)
-    .where(*_RANGE, *_BOUNDS, _OF_VERSION, ~_IS_LABELLED)
+    .where(*_RANGE, *_BOUNDS, _OF_VERSION, _WAITS)
     # Random, so that labels of a part of the queue stand for all of it.
     .order_by(review_items.c.position)
     .limit(bindparam("limit", type_=Integer))
@@ -131,6 +141,7 @@ async def review_queue(
     low, high = id_range(since, until)
     parameters = {
         "since": since, "until": until, "low": low, "high": high, "version": scope.version,
+        "drawn_after": now - draws.waits,
     }  # fmt: skip
     counts = await _counts(reader, parameters)
     if limit:

@@ -66,27 +66,49 @@ chosen AS (
 ),
 drawn AS MATERIALIZED (
     SELECT
-        *, least(1, rate * importance) AS probability,
+        *, row_number() OVER (ORDER BY position) - 1 AS place, count(*) OVER () AS items
+    FROM (
+        SELECT
+            *, random() AS position, least(1, rate * importance) AS probability,
+            EXISTS (SELECT FROM feedback WHERE prediction_id = tried.id) AS is_labelled
+        FROM (SELECT *, random() AS chance FROM weighed CROSS JOIN chosen) AS tried
+        WHERE chance < least(1, rate * importance)
+    ) AS drawn
+),
+-- The items of a large draw are in blocks of their own, each of at least `block_items`. Those of a
+-- small one join the items of small draws before.
+blocks AS MATERIALIZED (
+    SELECT
+        1 + greatest(
+            (SELECT max(block) FROM review_items), (SELECT max(open_block) FROM review_draws), 0
+        ) AS first_new,
         (
-            SELECT feedback.label FROM feedback
-            WHERE prediction_id = tried.id ORDER BY feedback.id DESC LIMIT 1
-        ) AS label
-    FROM (SELECT *, random() AS chance FROM weighed CROSS JOIN chosen) AS tried
-    WHERE chance < least(1, rate * importance)
+            SELECT last.open_block
+            FROM (
+                SELECT open_block FROM review_draws
+                WHERE version = :version ORDER BY until DESC, id DESC LIMIT 1
+            ) AS last
+            WHERE (SELECT count(*) FROM review_items WHERE block = last.open_block) < :block_items
+        ) AS open
 ),
 draw AS (
-    INSERT INTO review_draws (version, drawn_at, since, until, pool, rate)
+    INSERT INTO review_draws (version, drawn_at, since, until, pool, rate, open_block)
     SELECT
         :version, :drawn_at,
         CASE WHEN count(*) < :rows THEN :since ELSE min(created_at) END,
-        :until, count(*), min(rate)
+        :until, count(*), min(rate),
+        (
+            SELECT CASE WHEN max(drawn.items) < :block_items THEN coalesce(open, first_new) ELSE open END
+            FROM blocks LEFT JOIN drawn ON true GROUP BY open, first_new
+        )
     FROM pool CROSS JOIN chosen
     HAVING count(*) > 0
     RETURNING id, pool
 ),
 items AS (
     INSERT INTO review_items (
-        prediction_id, draw_id, reasons, probability, is_random, labelled_before, position
+        prediction_id, draw_id, reasons, probability, is_random, labelled_before, position,
+        block, counts
     )
     SELECT
         drawn.id, draw.id,
@@ -96,32 +118,13 @@ items AS (
             CASE WHEN is_unusual THEN 'unusual' END,
             CASE WHEN chance < rate THEN 'random' END
         ], NULL),
-        probability, chance < rate, label IS NOT NULL, random()
-    FROM drawn CROSS JOIN draw
+        probability, chance < rate, is_labelled, position,
+        CASE
+            WHEN items < :block_items THEN coalesce(open, first_new)
+            ELSE first_new + place * (items / :block_items) / items
+        END,
+        false
+    FROM drawn CROSS JOIN draw CROSS JOIN blocks
     RETURNING prediction_id
-),
--- The labels that were there before the draw are part of the sample.
-added_to_labels AS (
-    INSERT INTO label_rollups AS known (
-        bucket_seconds, bucket, model_version_id, confidence_bin, labelled, correct, confidence_sum,
-        sampled, weight, weight_correct, weight_confidence, weight_squares
-    )
-    SELECT
-        seconds, date_bin(make_interval(secs => seconds), created_at, TIMESTAMPTZ 'epoch'),
-        model_version_id,
-        least(floor(greatest(confidence::double precision, 0) * 50), 49)::smallint,
-        0, 0, 0,
-        count(*), sum(1 / probability),
-        coalesce(sum(1 / probability) FILTER (WHERE label = sentiment), 0),
-        sum(confidence / probability), sum(1 / (probability * probability))
-    FROM drawn CROSS JOIN (VALUES (60), (3600), (86400)) AS sizes (seconds)
-    WHERE label IS NOT NULL
-    GROUP BY 1, 2, 3, 4
-    ON CONFLICT ON CONSTRAINT pk_label_rollups DO UPDATE SET
-        sampled = known.sampled + excluded.sampled,
-        weight = known.weight + excluded.weight,
-        weight_correct = known.weight_correct + excluded.weight_correct,
-        weight_confidence = known.weight_confidence + excluded.weight_confidence,
-        weight_squares = known.weight_squares + excluded.weight_squares
 )
-SELECT pool, (SELECT count(*) FROM items) AS items FROM draw
+SELECT pool, (SELECT array_agg(prediction_id) FROM items) AS items FROM draw

@@ -2,7 +2,8 @@
 -- label of a prediction that was compared is the label of both predictions. A label that equals the
 -- one before, or whose prediction is unknown, changes nothing. All parts of the statement see the
 -- tables as they were before it.
--- The label of a prediction that the review queue drew counts with its weight, apart from the others.
+-- The label of a prediction that the review queue drew counts with its weight, apart from the others,
+-- as soon as its block does (count_review_blocks.sql).
 -- A test and the other prediction of a comparison get it only if it belongs to the uniformly random
 -- part: nobody chose it for what it is. If the prediction had a label before it was drawn, its label
 -- counts among the others too.
@@ -34,7 +35,7 @@ changed AS (
         SELECT
             p.id, p.created_at, p.model_version_id, p.sentiment, p.confidence,
             p.experiment_id, p.subject_key, labelled.label, labelled.at AS given_at,
-            1 / item.probability AS weight,
+            CASE WHEN item.counts THEN 1 / item.probability END AS weight,
             coalesce(item.labelled_before, true) AS is_ordinary,
             coalesce(item.labelled_before OR item.is_random, true) AS counts_in_tests,
             (

@@ -18,6 +18,7 @@ import httpx
 import typer
 
 from core.paths import ROOT
+from core.signals import sigterm_as_ctrl_c
 from loadtest.bench.servers import our_service, site
 from loadtest.table import console
 
@@ -27,10 +28,13 @@ def main(
     seed: Annotated[int, typer.Option()] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="processes that send, each with a seed")] = 2,
     url: Annotated[
-        str | None, typer.Option(help="a running service without rate limits [default: start one]")
+        str | None,
+        typer.Option(help="a running service without rate limits", show_default="start one"),
     ] = None,
 ) -> None:
     """Fuzz the service at --url, or start one without rate limits and fuzz that."""
+    # Here too: with --url there is no site that sees to it.
+    sigterm_as_ctrl_c()
     with ExitStack() as running:
         if url is None:
             where = running.enter_context(site())

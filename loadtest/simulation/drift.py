@@ -24,13 +24,15 @@ from models.starter.sources import (
     read_rated_snippets,
 )
 from stats.content import describe
-from stats.content_drift import Texts, content_drift
+from stats.content_drift import Texts, content_drift, largest_contributions
 from stats.wilson import wilson_interval
 
 REFERENCE_TEXTS = 2_400
 WINDOWS = (30, 100, 300, 1_000)
 # Of each source; the products are the fewest that a reference and a window are drawn from.
 _MOST_TEXTS = 4_000
+# Of a window with drift, the texts that moved most.
+_LISTED = 10
 _SPACE_BEFORE_MARK = re.compile(r"\s+([.,!?;:)'])")
 _NOT_PROSE = re.compile(r"[@#]\w+|https?://\S+|``|''")
 
@@ -80,6 +82,16 @@ class Result:
     window: int
     comparisons: int
     called: int
+    # Of the windows that were called: how many of the texts that moved most there were, and how
+    # many of them are of the other source.
+    listed: int
+    listed_others: int
+
+    @property
+    def share_of_others(self) -> float | None:
+        """Of the texts that moved most; None without any, or without another source."""
+        is_mixed = 0 < self.scenario.share < 1
+        return self.listed_others / self.listed if self.listed and is_mixed else None
 
     @property
     def share(self) -> float:
@@ -103,6 +115,9 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
         "scenario": results[0].scenario.name,
         "comparisons": results[0].comparisons,
         "called_share_by_window": {result.window: result.share for result in results},
+        "share_of_others_in_moved_texts_by_window": {
+            result.window: result.share_of_others for result in results
+        },
         "is_promise_kept": all(result.is_kept for result in results),
     }
 
@@ -150,7 +165,7 @@ def simulate(
     on_comparison: Callable[[], None] = lambda: None, reference: int = REFERENCE_TEXTS,
 ) -> Result:  # fmt: skip
     """Draw windows, and count those that are called drift."""
-    random, called = np.random.default_rng(seed), 0
+    random, called, listed, listed_others = np.random.default_rng(seed), 0, 0, 0
     usual = described[scenario.reference]
     others = round(window * scenario.share)
     for _ in range(comparisons):
@@ -159,7 +174,11 @@ def simulate(
         if scenario.other is not None:
             other = described[scenario.other]
             now = np.concatenate([now, other[random.permutation(len(other))[:others]]])
-        found = content_drift(texts_of(drawn[:reference]), texts_of(now))
-        called += found.verdict in ("moderate", "significant")
+        before, current = texts_of(drawn[:reference]), texts_of(now)
+        if content_drift(before, current).verdict in ("moderate", "significant"):
+            called += 1
+            moved = largest_contributions(before, current, now.tolist(), _LISTED)
+            listed += len(moved)
+            listed_others += sum(one.text >= window - others for one in moved)
         on_comparison()
-    return Result(scenario, window, comparisons, called)
+    return Result(scenario, window, comparisons, called, listed, listed_others)

@@ -68,10 +68,25 @@ class AccuracyGate:
                 raise InvalidCheckpoint(
                     f"the model may be less accurate than {self.against_tag} by {-low:.2%}, and "
                     f"{self.margin:.2%} is allowed: on {texts:,} held-out texts the "
-                    f"difference is {compared.difference:+.2%} (95 % interval {low:+.2%} to "
+                    f"difference is {compared.difference:+.2%} (95% interval {low:+.2%} to "
                     f"{high:+.2%}){'; more texts may decide it' if high >= -self.margin else ''}"
                 )
         return {"gates": {"accuracy": figures}}
+
+
+def held_out_sentence(figures: Mapping[str, Any]) -> str:
+    """What the gate measured, as its metadata has it."""
+    told = (
+        f"right on {figures['accuracy']:.2%} of {figures['texts']:,} held-out texts "
+        f"({figures['source']})"
+    )
+    if "against" not in figures:
+        return told
+    low, high = figures["difference_interval"]
+    return (
+        f"{told}, {figures['difference']:+.2%} against {figures['against']} "
+        f"(95% interval {low:+.2%} to {high:+.2%}; {figures['margin']:.2%} may be lost)"
+    )
 
 
 @dataclass(frozen=True, slots=True)

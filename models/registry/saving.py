@@ -30,6 +30,7 @@ from models.export.build import ENGINES_WITH_FILES, BuildProgress, EnginePlan, b
 from models.export.gate import GateReport
 from models.files import CHECKPOINT_FILES, read_json_object
 from models.labels import NO_OPTIONS, LabelOptions, outputs_of
+from models.registry.held_out import held_out_sentence
 from models.registry.sources import Fetched, fetch, is_local
 from models.starter.build import build_starter
 from models.starter.card import StarterError, adapter_digest
@@ -259,7 +260,11 @@ class _Bar:
         outputs = outputs_of(read_json_object(model.folder / CONFIG_FILE))
         if not outputs.named:
             console.print(f"    its outputs: {outputs}", soft_wrap=True)
-        print_engines(bentoml.models.get(model.tag).info.metadata)
+        metadata: Mapping[str, Any] = bentoml.models.get(model.tag).info.metadata
+        accuracy = metadata.get("gates", {}).get("accuracy")
+        if isinstance(accuracy, Mapping):
+            console.print(f"    {held_out_sentence(accuracy)}", soft_wrap=True)
+        print_engines(metadata)
         return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from models.registry.catalogue import Entry
-from models.registry.held_out import SideBySide
+from models.registry.held_out import SideBySide, held_out_sentence
 from models.registry.removal import Verdict
 
 _MIB = 1 << 20
@@ -45,15 +46,23 @@ def entry_view(entry: Entry) -> RenderableType:
         {
             "model": model.tag,
             "configured as": ", ".join(entry.configured_as) or "-",
-            "saved": f"{entry.created:%Y-%m-%d %H:%M:%S} UTC",
+            "saved": _time(entry.created),
             "revision": f"{model.revision} (SHA-256 of the weights)",
             "labels": ", ".join(model.labels),
             "tokens at most": model.max_tokens,
             "size": f"{entry.size_bytes / _MIB:.0f} MiB",
-            **{name: value for name, value in metadata.items() if name not in _SHOWN_ELSEWHERE},
+            **{
+                name: _time(datetime.fromisoformat(value)) if name == "imported_at" else value
+                for name, value in metadata.items()
+                if name not in _SHOWN_ELSEWHERE and value != {}
+            },
         }
     )
     return Group(facts, Text(), _gates(metadata), Text(), _engines(metadata))
+
+
+def _time(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def removal_view(verdicts: Sequence[Verdict], *, dry_run: bool) -> RenderableType:
@@ -111,7 +120,7 @@ def comparison_view(
     summary = Text(
         f"{texts:,} texts: they agree on {compared.agreement:.2%}, probabilities differ by "
         f"{compared.mean_difference:.4f} on average.\nAccuracy of the second minus the first: "
-        f"{compared.difference:+.2%} (95 % interval {low:+.2%} to {high:+.2%}): {compared.verdict}."
+        f"{compared.difference:+.2%} (95% interval {low:+.2%} to {high:+.2%}): {compared.verdict}."
     )
     parts: list[RenderableType] = [table, Text(), summary]
     if examples and compared.differing:
@@ -152,7 +161,7 @@ def _plain(value: object) -> str:
 def _gates(metadata: Mapping[str, Any]) -> RenderableType:
     accuracy = metadata.get("gates", {}).get("accuracy")
     if isinstance(accuracy, Mapping):
-        return Text(f"accuracy gate: {_plain(accuracy)}")
+        return Text(f"accuracy gate: {held_out_sentence(accuracy)}")
     return Text(f"accuracy gate: {accuracy or 'not evaluated'}")
 
 

@@ -1,10 +1,10 @@
-"""A service that is spread over machines, each a loopback address with processes of its own."""
+"""A service that is spread over machines, each an address with processes of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,11 +28,16 @@ NEXT_RUNNER_KEY = "of-these-hosts-from-tomorrow-on"
 APIS = ("127.0.1.1", "127.0.1.2")
 RUNNERS = {"v1": ("127.0.2.1", "127.0.2.2"), "v2": ("127.0.3.1", "127.0.3.2")}
 RECOVERY_SECONDS = 30.0
+UNLIMITED = {"RATE_LIMIT_PREDICT": "off", "RATE_LIMIT_BATCH": "off", "LOCAL_CACHE_ENTRIES": "0"}
 
 
 @dataclass
 class Hosts:
-    """Two that serve the API and two for each version; one PostgreSQL, one Redis."""
+    """Some that serve the API and some for each version; one PostgreSQL, one Redis.
+
+    They are loopback addresses, unless `enter` says which command runs another on the machine that
+    has an address.
+    """
 
     bentoml_home: Path
     folder: Path
@@ -40,9 +45,13 @@ class Hosts:
     database_url: URL
     redis_url: str
     build: Path = ROOT  # what hosts that start from now on run
+    settings: dict[str, str] = field(default_factory=dict)
     api_settings: dict[str, str] = field(default_factory=dict)
     running: dict[str, ServedBento] = field(default_factory=dict)
     stacks: dict[str, ExitStack] = field(default_factory=dict)
+    apis: Sequence[str] = APIS
+    runners: Mapping[str, Sequence[str]] = field(default_factory=lambda: RUNNERS)
+    enter: Callable[[str], Sequence[str]] = lambda _: ()
 
     def start(self, address: str, role: str, **settings: str) -> None:
         folder = self.folder / address
@@ -59,8 +68,10 @@ class Hosts:
                 role=role,
                 bento=None,
                 build=self.build,
+                enter=self.enter(address),
                 RUNNER_KEY=RUNNER_KEY,
                 RUNNER_KEY_ALSO_ACCEPTED=NEXT_RUNNER_KEY,
+                **self.settings,
                 **settings,
             )
         )
@@ -71,21 +82,24 @@ class Hosts:
     def start_api(self, address: str) -> None:
         runners = {
             f"sentiment_runner_{version}": ",".join(f"http://{each}:{self.port}" for each in hosts)
-            for version, hosts in RUNNERS.items()
+            for version, hosts in self.runners.items()
         }
         self.start(
             address,
             "sentiment",
             BENTOML_SERVE_RUNNER_MAP=json.dumps(runners),
-            RATE_LIMIT_PREDICT="off",
-            RATE_LIMIT_BATCH="off",
-            LOCAL_CACHE_ENTRIES="0",
-            **self.api_settings,
+            **(UNLIMITED | self.api_settings),
         )
+
+    def start_all(self) -> None:
+        runners = [(version, each) for version, of in self.runners.items() for each in of]
+        with ThreadPoolExecutor() as side_by_side:
+            list(side_by_side.map(lambda each: self.start_runner(*each), runners))
+            list(side_by_side.map(self.start_api, self.apis))
 
     def stop(self) -> None:
         with ThreadPoolExecutor() as side_by_side:
-            for role in (APIS, [each for of in RUNNERS.values() for each in of]):
+            for role in (self.apis, [each for of in self.runners.values() for each in of]):
                 # One that did not start is not there.
                 started = [self.stacks[address] for address in role if address in self.stacks]
                 list(side_by_side.map(ExitStack.close, started))
@@ -118,10 +132,7 @@ def hosts_in(folder: Path, bentoml_home: Path, **api_settings: str) -> Iterator[
         )
         # The APIs, which started last, end first.
         running.callback(hosts.stop)
-        runners = [(version, each) for version, addresses in RUNNERS.items() for each in addresses]
-        with ThreadPoolExecutor() as side_by_side:
-            list(side_by_side.map(lambda each: hosts.start_runner(*each), runners))
-            list(side_by_side.map(hosts.start_api, APIS))
+        hosts.start_all()
         yield hosts
 
 
@@ -131,7 +142,7 @@ async def traffic_of_all(hosts: Hosts, stack: AsyncExitStack, pace: Pace = FULL)
 
 async def stored_is_what_was_acknowledged(hosts: Hosts, sent: list[Traffic]) -> None:
     """Each once, whichever host acknowledged it."""
-    await until(lambda: not any(segments(hosts.spool(api)) for api in APIS), RECOVERY_SECONDS)
+    await until(lambda: not any(segments(hosts.spool(api)) for api in hosts.apis), RECOVERY_SECONDS)
     rows = await asyncio.to_thread(fetch, hosts.database_url, "SELECT id::text FROM predictions")
     acknowledged = [each for of in sent for each in of.acknowledged]
     assert len(acknowledged) == len(set(acknowledged))

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from core.paths import ROOT
+from tests.database import scalar
 from tests.documents import Block, Section, anchors, sections
 from tests.serving import ServedBento
 from tests.waiting import wait_until
@@ -40,12 +41,15 @@ SUFFIXES = {"sh": "sh", "python": "py", "js": "mjs"}
 
 @pytest.fixture(scope="module")
 def labelled(served: ServedBento) -> ServedBento:
-    """A service whose log has one comparison, with its label."""
+    """A service whose log has one comparison, with its label, and a prediction without one."""
     with served.client() as client:
         compared = client.post("/predict/ab-compare", json={"text": "Asked first."}).json()
         for prediction in compared["predictions"].values():
             # On a busy machine the reply is 503 until the prediction is in PostgreSQL.
             wait_until(partial(accepts_label, client, prediction["id"]), seconds=60)
+        last = client.post("/predict", json={"text": "Asked last."}).json()["id"]
+    stored = f"SELECT count(*) FROM predictions WHERE id = '{last}'"
+    wait_until(lambda: scalar(served.database_url, stored) == 1, seconds=60)
     return served
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +14,8 @@ import pytest
 
 from analytics.log.segments import segments
 from tests.processes import metrics_folder_of
-from tests.served.stack import RECOVERY_SECONDS, Stack, stack_in, without_disk
-from tests.served.traffic import CLIENTS
+from tests.served.stack import RECOVERY_SECONDS, Stack, without_disk
+from tests.served.traffic import CLIENTS, FULL, traffic
 from tests.waiting import until
 
 STOP_SECONDS = 30.0
@@ -112,7 +111,7 @@ async def test_killed_api_worker_breaks_only_its_open_requests(stack: Stack) -> 
 
 
 async def test_job_of_killed_api_workers_goes_on_where_it_was(stack: Stack) -> None:
-    rows = 1_400
+    rows = 1_100  # a chunk has 1,024
     content = "id,text\n" + "".join(f"{row},A film of {row} words.\n" for row in range(rows))
 
     async with stack.bento.async_client() as client:
@@ -198,19 +197,31 @@ async def test_all_workers_killed_at_once_lose_no_acknowledged_prediction(stack:
     await stack.stored_is_what_was_acknowledged(sent)
 
 
-@pytest.fixture
-def stack_to_stop(bentoml_home: Path, tmp_path: Path) -> Iterator[Stack]:
-    with stack_in(tmp_path, bentoml_home) as made:
-        yield made
+async def predictions_of_every_endpoint(client: httpx.AsyncClient) -> list[str]:
+    """Ask each endpoint that predicts, once; the ids."""
+    body = {"text": "Asked just before the end."}
+    one, subject, batch, compared = [
+        (await client.post(path, json=body)).raise_for_status().json()
+        for path, body in (
+            ("/predict", body),
+            ("/predict/ab", body),
+            ("/predict/batch", {"texts": ["Asked with another.", "Another."]}),
+            ("/predict/ab-compare", body),
+        )
+    ]
+    several = [*batch["predictions"], *compared["predictions"].values()]
+    return [each["id"] for each in (one, subject, *several)]
 
 
-async def test_sigterm_under_load_finishes_open_requests(stack_to_stop: Stack) -> None:
-    bento = stack_to_stop.bento
-    async with stack_to_stop.traffic() as sent:
+@pytest.mark.last
+async def test_sigterm_under_load_finishes_open_requests_and_stores_all(stack: Stack) -> None:
+    process = stack.bento.process
+    async with stack.bento.async_client() as client, traffic(stack.bento, FULL) as sent:
+        sent.acknowledged += await predictions_of_every_endpoint(client)
         sent.stopping = True  # what is under way is to be answered
-        bento.process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(STOP_SECONDS):
-            assert await asyncio.to_thread(bento.process.wait) == 0
+            assert await asyncio.to_thread(process.wait) == 0
     assert (sent.refusals, sent.broken) == ([], 0)
-    assert segments(stack_to_stop.spool) == []
-    await stack_to_stop.stored_is_what_was_acknowledged(sent)
+    assert segments(stack.spool) == []
+    await stack.stored_is_what_was_acknowledged(sent)

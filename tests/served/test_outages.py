@@ -115,12 +115,3 @@ def test_redis_and_postgresql_outages_fail_no_prediction(
             assert scalar(bento.database_url, count) == made
             assert scalar(bento.database_url, ids) == made
     assert "predictions left" not in bento.log.read_text(encoding="utf-8")
-
-
-def test_sigterm_writes_spooled_predictions_to_postgresql(breakable: Breakable) -> None:
-    bento = breakable.bento
-    with bento.client() as client:
-        made = post_all(client, "just before the end")
-    bento.process.terminate()
-    assert bento.process.wait(30) == 0
-    assert scalar(bento.database_url, "SELECT count(*) FROM predictions") == made

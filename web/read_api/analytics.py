@@ -139,12 +139,27 @@ def analytics_router(reader: Callable[[], Reader], draws: Callable[[], ReviewDra
 
     @router.get("/drift")
     async def drift_of_traffic(
-        scope: ChosenScope, reference_since: Since = None, reference_until: Until = None
+        request: Request,
+        scope: ChosenScope,
+        reference_since: Since = None,
+        reference_until: Until = None,
+        texts: Annotated[
+            int, Query(ge=0, le=50, description="how many of the texts that moved most are listed")
+        ] = 5,
     ) -> DriftOfTraffic:
-        """Whether sentiment, confidence or lengths have drifted from a reference window."""
+        """Whether sentiment, confidence, lengths or content have drifted from a reference window.
+
+        If the content has, the texts that moved most are listed, where TEXT_STORAGE keeps texts.
+        """
         now = datetime.now(UTC)
         reference = reference_range(reference_since, reference_until, scope.span, now)
-        return await drift(reader(), scope, reference)
+        return await drift(
+            reader(),
+            scope,
+            reference,
+            texts=texts,
+            shows_texts=context_of(request.scope).may_label,
+        )
 
     @router.get("/review-queue", response_model=ReviewQueue, responses=CSV_REPLY)
     async def what_to_label_next(
@@ -171,7 +186,7 @@ def analytics_router(reader: Callable[[], Reader], draws: Callable[[], ReviewDra
         )
         return reply if answer == "json" else csv_response("review-queue", _joined(reply.items))
 
-    @router.get("/ab")
+    @router.get("/ab", summary="v2 against v1")
     async def v2_against_v1(since: Since = None, until: Until = None) -> AbTest:
         """Whether v2 is better than v1: the verdicts of both kinds of A/B test, and their numbers.
 

@@ -28,6 +28,10 @@ def create_read_app(*routers: APIRouter) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     for router in routers:
+        for route in router.routes:
+            if isinstance(route, APIRoute) and not route.summary:
+                # FastAPI's own would have a capital at each word.
+                route.summary = route.name.replace("_", " ").capitalize()
         app.include_router(router, dependencies=[Depends(_refuse_unknown_parameters)])
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -23,7 +23,7 @@ class KeyParts(Protocol):
 def keys_router(parts: Callable[[], KeyParts]) -> APIRouter:
     router = APIRouter(prefix="/admin/keys", tags=["admin"])
 
-    @router.get("")
+    @router.get("", summary="API keys")
     async def api_keys() -> KeyList:
         """The API keys that are valid now, and when each was last used."""
         times = await parts().key_use.last_used()

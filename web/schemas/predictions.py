@@ -18,6 +18,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 from typing_extensions import TypeIs
 
 from core.errors import FieldError, InvalidRequest, MalformedRequest, RequestError
@@ -76,6 +77,7 @@ def request_error(error: ValidationError, model: type[BaseModel]) -> RequestErro
     if any(detail["type"] == "json_invalid" for detail in details):
         reason = details[0]["msg"].removeprefix("Invalid JSON: ")
         return MalformedRequest(f"The body is not valid JSON: {reason}")
+    faults = [detail for detail in details if not _follows(detail, details)]
     return invalid_fields(
         [
             (
@@ -84,9 +86,18 @@ def request_error(error: ValidationError, model: type[BaseModel]) -> RequestErro
                 if detail["type"] == "extra_forbidden"
                 else detail["msg"],
             )
-            for detail in details[:MAX_FAULTS]
+            for detail in faults[:MAX_FAULTS]
         ],
-        unlisted=max(0, len(details) - MAX_FAULTS),
+        unlisted=max(0, len(faults) - MAX_FAULTS),
+    )
+
+
+def _follows(detail: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is too short only because pydantic does not count its invalid items."""
+    place = detail["loc"]
+    is_short = detail["type"] == "too_short"
+    return is_short and any(
+        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in others
     )
 
 

@@ -19,6 +19,7 @@ from uuid import uuid4
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from analytics.log.sinks.delivery import Delivered, SinkUnavailable
@@ -29,6 +30,8 @@ from core.types import SENTIMENTS, SinkName
 
 # As many as PostgreSQL gets at once.
 BATCH_PREDICTIONS = 20_000
+# Some packages of object stores wait for ever, and all try again and again by themselves.
+PUT_SECONDS = 60.0
 # A put of an object store is there whole or not at all.
 _WHOLE_PUT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
 _TEXT = pa.string()
@@ -61,9 +64,11 @@ class ParquetSink:
     batch_predictions = BATCH_PREDICTIONS
     keeps_batches = True
 
-    def __init__(self, url: str, *, batch_seconds: float) -> None:
+    def __init__(self, url: str, *, batch_seconds: float, put_seconds: float = PUT_SECONDS) -> None:
+        """An object store that has not taken a file after `put_seconds` is asked again later."""
         self.batch_seconds = batch_seconds
         self._url = url
+        self._put_seconds = put_seconds
         self._writing: asyncio.Future[None] | None = None
 
     async def deliver(self, name: str, rows: Sequence[Row]) -> Delivered:
@@ -73,6 +78,10 @@ class ParquetSink:
         self._writing = _in_thread(partial(self._write, name, rows))
         try:
             await asyncio.shield(self._writing)
+        except TimeoutError:
+            raise SinkUnavailable(
+                f"the store has not taken a file within {self._put_seconds:g} s"
+            ) from None
         except OSError as error:
             raise SinkUnavailable(
                 f"the folder cannot be written to: {describe_error(error)}"
@@ -85,7 +94,7 @@ class ParquetSink:
         pass
 
     def _write(self, name: str, rows: Sequence[Row]) -> None:
-        folder = Folder(self._url)
+        folder = Folder(self._url, put_seconds=self._put_seconds)
         hours: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             hours[f"{row['created_at']:date=%Y-%m-%d/hour=%H}"].append(row)
@@ -96,15 +105,18 @@ class ParquetSink:
 class Folder:
     """A folder by its URL; files in it are written whole or not at all."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, put_seconds: float = PUT_SECONDS) -> None:
         """Raises whatever the file system of the URL raises."""
         self._fs, self._root = fsspec.core.url_to_fs(url)
+        # Of `fsspec.asyn.sync`, by which the packages of object stores are called.
+        is_async = isinstance(self._fs, AsyncFileSystem)
+        self._limit = {"timeout": put_seconds} if is_async else {}
 
     def put(self, path: str, content: pa.Buffer) -> None:
         target = str(PurePosixPath(self._root) / path)
         protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else self._fs.protocol
         if not _WHOLE_PUT.isdisjoint(protocols):
-            self._fs.pipe_file(target, content.to_pybytes())
+            self._fs.pipe_file(target, content.to_pybytes(), **self._limit)
             return
         folder, _, name = target.rpartition("/")
         temporary = f"{folder}/.{name}.new"
@@ -112,7 +124,7 @@ class Folder:
         if isinstance(self._fs, LocalFileSystem):
             _put_local(target, temporary, content)
         else:
-            self._fs.pipe_file(temporary, content.to_pybytes())
+            self._fs.pipe_file(temporary, content.to_pybytes(), **self._limit)
             self._fs.mv(temporary, target)
 
     def remove(self, path: str) -> None:

@@ -20,6 +20,8 @@ from typer.testing import CliRunner, Result
 
 from analytics.feedback.store import store_labels
 from analytics.hash_keys import HashKeys, add_key
+from analytics.log.records import to_record
+from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.privacy.erase import Actor, Erasure, erase, find
 from analytics.privacy.export import export_data
@@ -275,6 +277,22 @@ async def test_retention_of_each_kind(engine: AsyncEngine, database_url: URL) ->
     assert await rows(engine, "SELECT text FROM predictions ORDER BY id DESC") == [("0",), (None,)]
     assert await rows(engine, "SELECT reason FROM admin_actions ORDER BY 1") == [("30",), ("366",)]
     assert len(await rows(engine, "SELECT 1 FROM erasures")) == 1
+
+
+async def test_text_that_comes_when_those_of_its_day_have_expired_is_not_stored(
+    engine: AsyncEngine,
+) -> None:
+    """A spool may be shipped days later, when the texts of its day have been removed."""
+    now = datetime.now(UTC)
+    made = [make_prediction(f"{age}", created_at=now - timedelta(days=age)) for age in (3, 1, 0)]
+    maintenance = PartitionMaintenance(engine, retention_days=30, text_days=2)
+    await PredictionWriter(engine).write([made[0]])
+    await maintenance.run(now.date())
+    late = [make_prediction("late", created_at=made[0].created_at), *made[1:]]
+    await LogWriter(engine, text_days=2).write([to_record(one, "full") for one in late])
+    await maintenance.run(now.date())
+    stored = await rows(engine, "SELECT text, text_sha256 IS NOT NULL FROM predictions ORDER BY id")
+    assert stored == [(None, True), (None, True), ("1", True), ("0", True)]
 
 
 # The command.

@@ -188,6 +188,91 @@ async def test_labels_of_the_queue_count_by_their_weights_and_apart(
     assert sums.weight == pytest.approx(weight)
 
 
+async def sampled_labels(engine: AsyncEngine) -> int:
+    """How many labels of the queue the rollups have, and the rows at the ends of a range."""
+    [sums] = await rows(
+        engine,
+        "SELECT coalesce(sum(sampled), 0) AS sampled FROM label_rollups WHERE bucket_seconds = 60",
+    )
+    # Of a range within a minute, the rows themselves are read.
+    [counted] = await rows(
+        engine,
+        "SELECT count(*) AS labels FROM review_items WHERE counts"
+        " AND prediction_id IN (SELECT prediction_id FROM feedback)",
+    )
+    assert sums.sampled == counted.labels
+    return int(sums.sampled)
+
+
+async def test_reported_mistakes_of_a_draw_that_nobody_labels_do_not_count(
+    engine: AsyncEngine, many: list[Prediction]
+) -> None:
+    queue = await ask(engine, ReviewDraws(engine))
+    store = FeedbackStore(engine, NO_SPOOL)
+    for item in queue.items[::3]:
+        await store.add(item.prediction_id, "negative")
+    assert await sampled_labels(engine) == 0
+    assert (await confidence(Reader(engine), Scope(DAY))).versions[0].calibration is None
+    # Somebody labels the queue after all, from its beginning, and finds most of them right.
+    for item in queue.items[: len(queue.items) // 2]:
+        await store.add(item.prediction_id, "positive")
+    some = await sampled_labels(engine)
+    assert len(queue.items) / 4 < some <= len(queue.items) / 2 + 10
+    for item in queue.items:
+        await store.add(item.prediction_id, "positive")
+    assert await sampled_labels(engine) == len(queue.items)
+    [version] = (await confidence(Reader(engine), Scope(DAY))).versions
+    assert version.calibration is not None
+    assert (version.calibration.count, version.calibration.accuracy) == (len(queue.items), 1)
+
+
+async def test_labels_of_small_draws_count_once_their_block_is_nearly_full(
+    engine: AsyncEngine,
+) -> None:
+    draws, store, made = ReviewDraws(engine), FeedbackStore(engine, NO_SPOOL), []
+    counted = []
+    for number in range(8):
+        # Of each three, one has a label before it is drawn, and one gets none.
+        three = [made_at(600 - 60 * number - step) for step in range(3)]
+        await PredictionWriter(engine).write(three)
+        await store.add(three[0].id, "negative")
+        await ask(engine, draws, NOW - timedelta(seconds=540 - 60 * number))
+        await store.add(three[1].id, "positive")
+        made += three
+        counted.append(await sampled_labels(engine))
+    assert counted == [0] * 8
+    [blocks] = await rows(
+        engine,
+        "SELECT array_agg(n ORDER BY n) AS sizes FROM"
+        " (SELECT count(*) AS n FROM review_items GROUP BY block) AS by_block",
+    )
+    assert blocks.sizes == [3, 21]
+    # 14 of the first block's 21 items have a label, and 17 are needed.
+    for number, last in enumerate(made[2:9:3], start=15):
+        await store.add(last.id, "positive")
+        assert await sampled_labels(engine) == (number if number >= 17 else 0)
+    # From now on, each label of the block counts at once.
+    await store.add(made[11].id, "positive")
+    await store.add(made[11].id, "negative")
+    assert await sampled_labels(engine) == 18
+
+
+async def test_prediction_that_nobody_labels_for_a_week_is_not_asked_for_any_more(
+    engine: AsyncEngine,
+) -> None:
+    draws = ReviewDraws(engine)
+    await PredictionWriter(engine).write([made_at(20 + number) for number in range(60)])
+    span = TimeRange(NOW - timedelta(days=30), NOW + timedelta(days=30))
+    first = await review_queue(Reader(engine), draws, Scope(span), 200, NOW)
+    assert first.waiting == len(first.items) == 60
+    later = NOW + timedelta(days=8)
+    await PredictionWriter(engine).write([made_at(20 - 8 * 86_400)])
+    queue = await review_queue(Reader(engine), draws, Scope(span), 200, later)
+    # The old ones do not keep the queue from drawing.
+    assert (queue.waiting, len(queue.items)) == (1, 1)
+    assert queue.items[0].prediction_id not in {item.prediction_id for item in first.items}
+
+
 async def test_disagreement_brings_a_prediction_in_and_its_label_stays_out_of_the_test(
     engine: AsyncEngine,
 ) -> None:

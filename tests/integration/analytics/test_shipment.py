@@ -27,6 +27,7 @@ from core.paths import ROOT
 from core.types import Failure, ModelVersion, Prediction
 from core.uuid7 import new_id
 from serving.embedded.postgres import embedded_postgres
+from tests.commands import Ended, run_here
 from tests.database import fetch, scalar
 from tests.integration.predictions import make_prediction
 from tests.waiting import wait_until
@@ -64,19 +65,18 @@ def ship(folder: Path, url: URL, wait_seconds: float = WAIT_SECONDS) -> Shipment
     return asyncio.run(ship_folder(folder, url, (), wait_seconds=wait_seconds))
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "scripts.cli", "log", "ship", str(folder), *options]
+def command(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "scripts.cli", "log", "ship", str(folder)]
 
 
 def environment(url: URL) -> dict[str, str]:
     return os.environ | {"DATABASE_URL": url.render_as_string(hide_password=False)}
 
 
-def run(folder: Path, url: URL, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *options),
-        cwd=ROOT, env=environment(url), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def run(folder: Path, url: URL, *options: str) -> Ended:
+    database_url = url.render_as_string(hide_password=False)
+    arguments = ("log", "ship", str(folder), *options)
+    return run_here("scripts.cli", *arguments, DATABASE_URL=database_url)
 
 
 # Each writes a spool, and returns what is to come of it: predictions in PostgreSQL; then stored,

@@ -19,7 +19,7 @@ from core.redis import RedisCircuit, connect
 from tests.serving import free_port
 from tests.waiting import until
 from web.access import AccessMiddleware
-from web.key_use import NAME, WRITE_SECONDS, KeyUse
+from web.key_use import KEPT_SECONDS, NAME, WRITE_SECONDS, KeyUse
 from web.problems import ProblemMiddleware
 from web.rate_limiter import RateLimiter
 from web.read_api.app import create_read_app
@@ -139,6 +139,14 @@ async def test_key_has_limits_of_its_own(redis: Redis) -> None:
     reply = await one.get("/admin/keys", ADMIN)
     assert reply.status_code == 200
     assert reply.headers["ratelimit-policy"] == '"admin";q=100;w=60'
+
+
+async def test_last_use_of_a_revoked_key_is_forgotten_in_the_end(redis: Redis) -> None:
+    now = datetime.now(UTC).timestamp()
+    old = now - KEPT_SECONDS - 60
+    await redis.hset(NAME, mapping={SHOP_KEY.id: old, ADMIN_KEY.id: old, "0123456789ab": now - 60})
+    assert await worker(redis, ADMIN_KEY).key_use.last_used() == {ADMIN_KEY.id: old}
+    assert set(await redis.hkeys(NAME)) == {ADMIN_KEY.id.encode(), b"0123456789ab"}
 
 
 async def test_admin_sees_the_last_use_in_any_process_and_no_secret(

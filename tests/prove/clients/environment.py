@@ -26,9 +26,9 @@ def newest_python(newest_minor: int) -> str:
     raise LookupError(f"there is no python3.{OLDEST_MINOR} to python3.{newest_minor} on the path")
 
 
-def make_environment(folder: Path, packages: Sequence[str], newest_minor: int) -> Path:
-    """Install `packages` into a new environment; its Python."""
-    subprocess.run([newest_python(newest_minor), "-m", "venv", "--without-pip", folder], check=True)
+def make_environment(folder: Path, packages: Sequence[str], interpreter: str) -> Path:
+    """Install `packages` into a new environment of an interpreter; its Python."""
+    subprocess.run([interpreter, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "pip", "install", "-q", "--python", python, *packages], check=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.prove.clients.environment import make_environment, run_program
+from tests.prove.clients.environment import make_environment, newest_python, run_program
 from tests.serving import ServedBento
 
 TEXTS = ["A wonderful, moving film.", "Dull, endless and badly acted."]
@@ -44,7 +44,9 @@ def see(
 
     def see(name: str) -> dict[str, Any]:
         client = CLIENTS[name]
-        python = make_environment(tmp_path / name, client.packages, client.newest_minor)
+        python = make_environment(
+            tmp_path / name, client.packages, newest_python(client.newest_minor)
+        )
         version = subprocess.run([python, "--version"], check=True, capture_output=True, text=True)
         record_property(client.packages[0], f"with {version.stdout.strip()}")
         return run_program(python, name, unlimited.url)

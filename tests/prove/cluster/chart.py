@@ -136,6 +136,27 @@ VALUE_SETS: dict[str, Values] = {
         "ship": {"claim": "data-sentiment-4"},
         "database": {"ca": {"secret": "postgresql-ca"}},
     },
+    "a claim to ship, and sinks": {
+        "ship": {"claim": "data-sentiment-4"},
+        "config": {
+            "LOG_EVENTS_URL": "https://events.example/predictions",
+            "LOG_PARQUET_URL": "s3://bucket/log",
+            "LOG_SINK_MAX_PREDICTIONS": 500000,
+        },
+        "api": {
+            "extraEnv": [
+                {
+                    "name": "LOG_EVENTS_TOKEN",
+                    "valueFrom": {"secretKeyRef": {"name": "events", "key": "token"}},
+                },
+                {
+                    "name": "LOG_HASH_KEY",
+                    "valueFrom": {"secretKeyRef": {"name": "hashes", "key": "key"}},
+                },
+            ]
+        },
+        "networkPolicy": {"extraEgress": [{"ports": [{"port": 443, "protocol": "TCP"}]}]},
+    },
     "another name": {"fullnameOverride": "reviews"},
 }
 

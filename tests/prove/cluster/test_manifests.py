@@ -222,6 +222,8 @@ def test_no_secret_is_written_down(values: Values) -> None:
     manifests = render(values)
     assert not by_name(manifests, "Secret")
     plain = {"ALLOW_ANONYMOUS", "API_KEYS_FILE", "PGSSLROOTCERT", "OTEL_EXPORTER_OTLP_HEADERS"}
+    # The schema refuses secrets in `config`, which the Job of `ship` has in its environment.
+    plain |= {*CONFIG, *values.get("config", {})}
     for workload in by_name(manifests, "StatefulSet", "Deployment", "Job").values():
         for container in workload["spec"]["template"]["spec"]["containers"]:
             for variable in container["env"]:
@@ -283,6 +285,27 @@ def test_a_left_claim_is_shipped_by_the_image_as_the_user_of_the_api() -> None:
     assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
     [claim] = [volume for volume in spec["volumes"] if volume["name"] == "data"]
     assert claim["persistentVolumeClaim"] == {"claimName": "data-sentiment-4"}
+
+
+def test_a_left_claim_is_handed_to_the_sinks_of_the_api() -> None:
+    values = VALUE_SETS["a claim to ship, and sinks"]
+    manifests = render(values)
+    pod = by_name(manifests, "Job")["ship-data-sentiment-4"]["spec"]["template"]
+    [container] = pod["spec"]["containers"]
+    environment = {item["name"]: item.get("value", item) for item in container["env"]}
+    assert len(environment) == len(container["env"])
+    assert environment["DATA_FOLDER"] == "/data"
+    assert environment["LOG_EVENTS_URL"] == "https://events.example/predictions"
+    assert environment["LOG_PARQUET_URL"] == "s3://bucket/log"
+    assert environment["LOG_SINK_MAX_PREDICTIONS"] == "500000"
+    secrets = values["api"]["extraEnv"]
+    assert [environment["LOG_EVENTS_TOKEN"], environment["LOG_HASH_KEY"]] == secrets
+    # The role that may write to the store is that of the API.
+    assert pod["spec"]["serviceAccountName"] == PODS["sentiment"]["spec"]["serviceAccountName"]
+    policy = by_name(manifests, "NetworkPolicy")["sentiment-ship"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    assert ports == {53, 443, 5432, 6432}
 
 
 def test_the_migration_needs_nothing_of_its_release() -> None:

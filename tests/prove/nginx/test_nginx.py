@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import re
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,23 +9,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from core.paths import ROOT
+from tests.prove.nginx.server import ONE_HOST, nginx
 from tests.serving import Serve, free_port
-from tests.waiting import wait_until
 
 NAME = "sentiment.example"
-PAGE = (ROOT / "docs" / "operations.md").read_text()
-SERVER = re.search(r"```nginx\n(.*?)```", PAGE, re.DOTALL)
-MAIN = """
-user {user}; daemon off; pid {folder}/pid; error_log stderr;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  {server}
-}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +20,6 @@ def behind_nginx(
     serve_own: Serve, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
     """The URL of nginx, and the service's log."""
-    assert SERVER is not None
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program is not None, "install nginx"
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     with serve_own(
         "nginx",
@@ -49,22 +27,10 @@ def behind_nginx(
         ALLOWED_HOSTS=NAME,
         RATE_LIMIT_PREDICT="3/minute",
     ) as bento:
-        server = SERVER[1].replace("127.0.0.1:3000", urlsplit(bento.url).netloc)
+        server = ONE_HOST.replace("127.0.0.1:3000", urlsplit(bento.url).netloc)
         server = server.replace("listen 80;", f"listen 127.0.0.1:{port};")
-        configuration = folder / "nginx.conf"
-        configuration.write_text(MAIN.format(user=getpass.getuser(), folder=folder, server=server))
-        nginx = subprocess.Popen([program, "-p", str(folder), "-c", str(configuration)])
-        try:
-            wait_until(lambda: _accepts(port))
+        with nginx(folder, server, ("127.0.0.1", port)):
             yield f"http://127.0.0.1:{port}", bento.log
-        finally:
-            nginx.terminate()
-            nginx.wait()
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def client(url: str, address: str, **headers: str) -> httpx.Client:

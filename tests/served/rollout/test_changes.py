@@ -19,7 +19,7 @@ from tests.serving import ServedBento
 from tests.waiting import until, wait_until
 
 # In the suite; the command `make faults` takes the others.
-REQUESTS, THOROUGH_REQUESTS = 1_200, 10_000
+REQUESTS, THOROUGH_REQUESTS = 800, 10_000
 POLICY_CHANGES, THOROUGH_POLICY_CHANGES = 6, 20
 RELOADS, THOROUGH_RELOADS = 4, 10
 
@@ -149,7 +149,7 @@ async def test_restored_policy_gets_its_traffic_when_its_model_is_loaded(
         (champion_is_v1, "v1", tags.v1),
         (champion_is_v2, "v2", tags.v2),
     ):
-        async with requests(bento, without_version) as sent:
+        async with requests(bento, without_version, clients=3) as sent:
             await until(lambda: len(sent.answered) >= 50, seconds=60)
             await admin.change(action="roll_back", to_version=to_version)
             await admin.holds("v2", tag)

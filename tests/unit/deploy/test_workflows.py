@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 from core.paths import ROOT
+from core.version import VERSION
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ISSUE_TEMPLATES = ROOT / ".github" / "ISSUE_TEMPLATE"
@@ -95,12 +98,39 @@ def test_tag_is_published_only_after_every_check() -> None:
         "permissions": {"contents": "read"},
         "uses": "./.github/workflows/check.yml",
     }
-    assert (image["publish"]["if"], image["publish"]["needs"]) == (tag, ["check", "image"])
+    assert (image["publish"]["if"], image["publish"]["needs"]) == (tag, ["tag", "check", "image"])
     assert image["manifest"]["needs"] == "publish"
     for name in set(image) - PUBLISHING:
         assert not any(
             "docker push" in step.get("run", "") for step in image[name].get("steps", [])
         )
+
+
+@pytest.mark.parametrize(
+    ("tag", "heading", "says"),
+    [
+        (f"v{VERSION}", f"## {VERSION} (2026-11-28)", ""),
+        ("v9.9.9", f"## {VERSION} (2026-11-28)", "the tag is v9.9.9, the version of pyproject"),
+        (f"v{VERSION}", f"## {VERSION} (not yet tagged)", "CHANGELOG.md has no section"),
+    ],
+)
+def test_tag_is_that_of_the_version_and_of_a_dated_section(
+    tmp_path: Path, tag: str, heading: str, says: str
+) -> None:
+    check = jobs(ROOT / ".github" / "workflows" / "image.yml")["tag"]["steps"][-1]["run"]
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n")
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", check],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "TAG": tag},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode != 0) is bool(says), done.stdout + done.stderr
+    assert done.stdout.startswith(says)
+    assert bool(done.stdout) is bool(says)
 
 
 def test_pull_request_that_changes_the_image_rebuilds_it() -> None:

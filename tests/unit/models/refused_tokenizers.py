@@ -13,6 +13,7 @@ from tests.unit.models.spoiling import (
     LFS,
     Spoil,
     both,
+    folder,
     remove,
     rename,
     tokenizer,
@@ -44,6 +45,7 @@ REFUSED_TOKENIZERS: Mapping[str, tuple[Spoil, str]] = {
     "no tokenizer": (remove("tokenizer.json", "vocab.txt"), "it has no tokenizer, none of"),
     "broken tokenizer": (write("tokenizer.json", "{"), "tokenizer.json is not valid JSON"),
     "tokenizer by Git LFS": (write("tokenizer.json", LFS), "tokenizer.json is a pointer of Git"),
+    "tokenizer that is a folder": (folder("tokenizer.json"), "tokenizer.json is a folder, not a"),
     "broken settings": (write("tokenizer_config.json", "{"), "tokenizer_config.json is not valid"),
     "settings of a list": (write("tokenizer_config.json", "[]"), "tokenizer_config.json holds no"),
     "a normaliser without its table": (

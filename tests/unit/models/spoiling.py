@@ -62,6 +62,16 @@ def pipe(name: str) -> Spoil:
     return spoil
 
 
+def folder(name: str) -> Spoil:
+    """A folder in the place of a file."""
+
+    def spoil(checkpoint: Path) -> None:
+        (checkpoint / name).unlink()
+        (checkpoint / name).mkdir()
+
+    return spoil
+
+
 def remove(*names: str) -> Spoil:
     def spoil(folder: Path) -> None:
         for name in names:

@@ -83,6 +83,7 @@ def test_unknown_tag_is_an_error(registry: Registry) -> None:
     for command in ("show", "verify"):
         printed = registry(command, "sentiment-distilbert-v2:absent", fails=True)
         assert "is not in the BentoML model store" in printed
+        assert "`sentiment models list` shows the models that are" in printed
 
 
 def test_exported_model_is_imported_unchanged(
@@ -134,7 +135,10 @@ def test_import_below_the_minimum_accuracy_leaves_no_trace(
         printed = registry.take(checkpoint, *more, fails=True)
         assert f"the model is right on {accuracy:.2%} of 256 held-out texts" in printed
         assert bentoml.models.list() == []
-    registry.take(checkpoint, "--held-out", held_out, "--min-accuracy", str(accuracy))
+    printed = registry.take(checkpoint, "--held-out", held_out, "--min-accuracy", str(accuracy))
+    told = f"right on {accuracy:.2%} of 256 held-out texts (held-out.jsonl)"
+    assert told in printed
+    assert told in registry("show", only_tag())
     assert json.loads(registry("list", "--json"))[0]["accuracy"] == accuracy
 
 

@@ -210,11 +210,16 @@ def test_engine_that_was_the_fastest_and_cannot_be_loaded_is_skipped(
 
 
 @pytest.mark.alone
-async def test_runner_measures_once_and_keeps_the_figures(
-    model: SavedModel, settings: Settings
+async def test_runners_of_one_host_measure_once_and_keep_the_figures(
+    model: SavedModel, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     names = saved_engines(model)
-    fastest = await find_fastest(model.tag, settings)
+    # Two runners of one host, one after the other: the second waits for the figures of the first.
+    fastest, second = await asyncio.gather(*(find_fastest(model.tag, settings) for _ in range(2)))
+    assert fastest == second
+    measured = [line for line in caplog.records if "texts a second" in line.getMessage()]
+    assert len(measured) == 1
     file = SpeedsFile(settings.data_folder, model.revision)
     speeds = file.read()
     assert set(speeds) == set(names)
@@ -273,16 +278,6 @@ async def test_data_folder_that_cannot_be_written_costs_the_figures_alone(
     settings.data_folder.write_text("no folder")
     assert await find_fastest(model.tag, settings) in saved_engines(model)
     assert f"speeds-{model.revision}.json cannot be written: " in caplog.text
-
-
-async def test_runners_of_one_host_measure_one_after_the_other(
-    model: SavedModel, settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    first, second = await asyncio.gather(*(find_fastest(model.tag, settings) for _ in range(2)))
-    assert first == second
-    measured = [line for line in caplog.records if "texts a second" in line.getMessage()]
-    assert len(measured) == 1
 
 
 def answer_otherwise(folder: Path) -> None:

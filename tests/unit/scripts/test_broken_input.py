@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -16,8 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from core.paths import ROOT
-from scripts.cli import OPERATING, commands
+from scripts.cli import commands
 from tests.http_servers import answering
+from tests.serving import free_port
 
 # Runs each of many command lines as `sentiment` does, those with one environment in one process:
 # importing takes seconds. These packages read no environment when they are imported.
@@ -117,19 +119,14 @@ def assert_told(ended: Ended, code: int | None = None) -> None:
     assert ended.output.strip(), ended
 
 
-GROUPS = {
-    "operate": [*OPERATING],
-    "develop": [name for name in commands() if name not in OPERATING],
-}
+WRONG = (["--no-such-option"], ["superfluous", "superfluous"], ["\udcff", "[bold]"], ["--", ""])
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("group", GROUPS)
-def test_wrong_arguments_of_every_command_are_usage_errors(group: str, tmp_path: Path) -> None:
-    wrong = [["--no-such-option"], ["superfluous", "superfluous"], ["\udcff", "[bold]"], ["--", ""]]
-    lines = [[name, *arguments] for name in GROUPS[group] for arguments in wrong]
+@pytest.mark.parametrize("name", commands())
+def test_wrong_arguments_of_every_command_are_usage_errors(name: str, refused: Refused) -> None:
     takes_anything = {("make-key", "\udcff"), ("make-key", "--")}
-    for ended in run_all(lines, tmp_path):
+    for ended in refused.misused[name]:
         assert_told(ended, None if tuple(ended.line[:2]) in takes_anything else 2)
 
 
@@ -235,6 +232,13 @@ REFUSED: Mapping[str, Sequence[str]] = {
 }
 
 
+class Refused(NamedTuple):
+    """How command lines ended: those of `REFUSED` by name, and those with `WRONG` by command."""
+
+    broken: Mapping[str, Ended]
+    misused: Mapping[str, Sequence[Ended]]
+
+
 class Stranger(BaseHTTPRequestHandler):
     """A server that is no service of ours: its answer depends on the first part of the path."""
 
@@ -277,7 +281,8 @@ def stranger() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def refused(stranger: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Ended]:
+def refused(stranger: str, tmp_path_factory: pytest.TempPathFactory) -> Refused:
+    """All in one process, because they import the same packages."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "empty").touch()
     (folder / "bytes").write_bytes(bytes(range(256)) * 20)
@@ -289,16 +294,26 @@ def refused(stranger: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[
     def filled_in(argument: str) -> str:
         return argument.replace("FOLDER", str(folder)).replace("URL", stranger)
 
-    lines = [[filled_in(argument) for argument in line] for line in REFUSED.values()]
-    return dict(zip(REFUSED, run_all(lines, folder), strict=True))
+    broken = [[filled_in(argument) for argument in line] for line in REFUSED.values()]
+    misused = [[name, *arguments] for name in commands() for arguments in WRONG]
+    # Not the usual one: whoever has a service there would find its rollout asked to change.
+    ended = run_all([*broken, *misused], folder, PORT=str(free_port()))
+    by_command = iter(ended[len(broken) :])
+    return Refused(
+        dict(zip(REFUSED, ended, strict=False)),
+        {name: list(itertools.islice(by_command, len(WRONG))) for name in commands()},
+    )
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", REFUSED)
-def test_broken_input_ends_a_command_with_a_sentence(
-    name: str, refused: Mapping[str, Ended]
-) -> None:
-    assert_told(refused[name])
+def test_broken_input_ends_a_command_with_a_sentence(name: str, refused: Refused) -> None:
+    assert_told(refused.broken[name])
+
+
+def test_url_without_a_scheme_is_told_so(refused: Refused) -> None:
+    printed = refused.broken["URL without a scheme"].output
+    assert "nonsense has no http:// or https:// before it" in printed
 
 
 # What a machine may lack, or have otherwise; and a word of the sentence about it.

@@ -9,9 +9,9 @@ import runpy
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -26,7 +26,6 @@ RUNNABLE = sorted(
     if "__main__" in path.read_text() and path.stem != "cli"
 )
 MAX_HELP_SECONDS = 1.0
-BOTH_WAYS = [pytest.param(way, id=way) for way in ("python -m scripts.NAME", "sentiment NAME")]
 # Reports each effect that a program has outside itself, as Python audits it.
 AUDIT = """
 import os, sys
@@ -131,36 +130,59 @@ def test_every_command_that_reports_takes_json() -> None:
     assert without == WITHOUT_REPORT & {path for path, _ in found}
 
 
-# Runs many command lines of `sentiment` in one process: importing takes most of a second.
+def test_help_shows_all_that_is_written_and_lets_the_terminal_wrap_it() -> None:
+    """Rich takes text in brackets for markup and drops it; Typer keeps single line ends."""
+    for name in commands():
+        for path, command in leaves(load_command(name), (name,)):
+            texts = [command.help, *(getattr(one, "help", None) for one in command.params)]
+            for text in filter(None, texts):
+                assert not re.search(r"\[[a-z/@#]", text), (path, text)
+                assert not re.search(r"[^\n]\n[^\n]", text), (path, text)
+
+
+# Runs many command lines in one process: importing takes most of a second. Each is a module and its
+# arguments, as for `python -m`; what it prints and how it ended is a line of JSON. The effects of
+# an import are reported where the first command imports it.
 DRIVER = """
-import json, os, sys
+import contextlib, io, json, os, runpy, sys
 
-from scripts.cli import main
-
-for line in json.loads(sys.argv.pop()):
-    sys.argv = ["sentiment", *line]
+for module, *arguments in json.loads(sys.argv.pop()):
+    printed = io.StringIO()
+    sys.argv = [module, *arguments]
+    sys.modules.pop(module, None)
     try:
-        main()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
-        code = end.code
-    sys.stdout.flush()
-    os.write(1, f"ENDED {code}\\n".encode())
+        code = end.code or 0
+    os.write(1, f"{json.dumps([code, printed.getvalue()])}\\n".encode())
 """
+
+
+class Ended(NamedTuple):
+    code: object
+    output: str
+
+
+def run_all(lines: Sequence[Sequence[str]], folder: Path) -> list[Ended]:
+    """Run the command lines in one process, in `folder`; none may have an effect."""
+    done = run(["-c", DRIVER, json.dumps(lines)], folder)
+    assert done.returncode == 0, done.stderr
+    assert "EFFECT" not in done.stderr, done.stderr
+    made = [path for path in folder.rglob("*") if path.is_file()]
+    assert made == [folder / "audit" / "sitecustomize.py"]
+    ended = [Ended(*json.loads(line)) for line in done.stdout.splitlines()]
+    assert len(ended) == len(lines)
+    return ended
 
 
 @pytest.mark.timeout(120)
 def test_help_of_every_command_prints_usage_and_has_no_effect(tmp_path: Path) -> None:
-    lines = [[*typed("sentiment NAME", name).split()[1:], "--help"] for name in RUNNABLE]
-    done = run(["-c", DRIVER, json.dumps(lines)], tmp_path)
-    assert done.returncode == 0, done.stderr
-    outputs = re.split(r"^ENDED (?:0|None)\n", done.stdout, flags=re.MULTILINE)
-    assert outputs.pop() == ""
-    for name, output in zip(RUNNABLE, outputs, strict=True):
-        assert f"sage: {typed('sentiment NAME', name)}" in output
-    assert "EFFECT" not in done.stderr, done.stderr
-    made = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert made == [tmp_path / "audit" / "sitecustomize.py"]
+    lines = [[*arguments_of("sentiment NAME", name)[1:], "--help"] for name in RUNNABLE]
+    for name, ended in zip(RUNNABLE, run_all(lines, tmp_path), strict=True):
+        assert ended.code == 0
+        assert f"sage: {typed('sentiment NAME', name)}" in ended.output
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
@@ -176,16 +198,29 @@ def test_help_of_every_script_prints_usage(
     assert f"sage: {typed('python -m scripts.NAME', name)}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["migrate", "serve", "warm_image", "audit", "dashboards"])
-@pytest.mark.parametrize("way", BOTH_WAYS)
+REFUSING = [
+    (way, name)
+    for way in ("python -m scripts.NAME", "sentiment NAME")
+    for name in ("migrate", "serve", "warm_image", "audit", "dashboards")
+]
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str], Ended]:
+    """How each of `REFUSING` ended that got an argument which it does not know."""
+    lines = [[*arguments_of(way, name)[1:], "--no-such-option"] for way, name in REFUSING]
+    return dict(zip(REFUSING, run_all(lines, tmp_path_factory.mktemp("refused")), strict=True))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("way", "name"), REFUSING)
 def test_unknown_argument_is_a_usage_error_without_effect(
-    name: str, way: str, tmp_path: Path
+    way: str, name: str, refused: Mapping[tuple[str, str], Ended]
 ) -> None:
-    done = run([*arguments_of(way, name), "--no-such-option"], tmp_path)
-    assert done.returncode == 2
-    assert "--no-such-option" in done.stderr
-    assert re.search("usage: ", done.stderr, re.IGNORECASE)
-    assert "EFFECT" not in done.stderr
+    code, output = refused[way, name]
+    assert code == 2
+    assert "--no-such-option" in output
+    assert re.search("usage: ", output, re.IGNORECASE)
 
 
 def test_unknown_command_is_a_usage_error(tmp_path: Path) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from core.paths import ROOT
+from tests.commands import run_here
 from tests.serving import free_port
 
 # Nothing listens there; who connects to it gets another error than from a port of its own.
@@ -31,16 +27,9 @@ def test_command_names_the_url_that_does_not_answer(
 ) -> None:
     port = str(free_port())
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), PROXY)
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=os.environ
-        | proxies
-        | {"HOST": host, "PORT": port, "ALLOW_ANONYMOUS": "1", "NO_PROXY": "", "no_proxy": ""},
-        check=False,
-        capture_output=True,
-        encoding="utf-8",
-    )
+    own = {"HOST": host, "PORT": port, "ALLOW_ANONYMOUS": "1", "NO_PROXY": "", "no_proxy": ""}
+    module, *arguments = command
+    done = run_here(module, *arguments, **proxies, **own)
     output = done.stdout + done.stderr
     assert done.returncode in (1, 2)
     assert f"http://{address}:{port}" in output

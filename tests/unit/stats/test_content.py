@@ -11,7 +11,7 @@ import pytest
 from loadtest.simulation.drift import Rows, Scenario, simulate, texts_of
 from models.starter.reproduction import TEXTS_FILE
 from stats.content import CONTENT_FEATURES, SKETCH_VALUES, ContentSketch, describe
-from stats.content_drift import Texts, content_drift
+from stats.content_drift import Texts, content_drift, largest_contributions
 
 GERMAN = (
     "Der Film war viel zu lang und leider auch nicht besonders spannend.",
@@ -75,6 +75,25 @@ def test_windows_of_nothing_have_no_distance() -> None:
     )  # fmt: skip
 
 
+def test_contributions_of_the_texts_of_a_window_have_the_distance_as_mean() -> None:
+    random = np.random.default_rng(7)
+    before, now = random.normal(0, 1, (2, 400, len(CONTENT_FEATURES)))
+    now[:30, 5] += 5
+    drift = content_drift(texts_of(before), texts_of(now))
+    found = largest_contributions(texts_of(before), texts_of(now), now.tolist(), 400)
+    direction = np.linalg.solve(
+        (np.cov(before.T) + np.cov(now.T)) / 2
+        + np.diag([0.05, 0.1, 0.2, 0.05, 0.05, 0.02, 0.02, 0.02]) ** 2,
+        now.mean(axis=0) - before.mean(axis=0),
+    )
+    sums = (now - before.mean(axis=0)) @ direction
+    assert sums.mean() == pytest.approx(drift.distance)
+    assert [one.text for one in found] == np.argsort(-sums)[: (sums > 0).sum()].tolist()
+    assert found[0].contribution == pytest.approx(sums.max())
+    assert {one.text for one in found[:10]} <= set(range(30))
+    assert found[0].features[0] == "digits"
+
+
 @pytest.fixture(scope="module")
 def described() -> dict[str, Rows]:
     """The 300 texts of the golden sets, and German; a word of German has twice as many tokens."""
@@ -98,3 +117,10 @@ def test_texts_without_drift_are_seldom_called_drift(
 def test_part_in_another_language_is_seen(described: dict[str, Rows]) -> None:
     scenario = Scenario("German", "english", "german", 0.2)
     assert simulate(scenario, described, 100, comparisons=20, seed=6, reference=200).share == 1
+
+
+def test_texts_that_moved_most_are_those_in_another_language(described: dict[str, Rows]) -> None:
+    english, german = described["english"], described["german"]
+    now = np.concatenate([english[200:280], german[:20]])
+    found = largest_contributions(texts_of(english[:200]), texts_of(now), now.tolist(), 10)
+    assert [one.text for one in found if one.text < 80] == []

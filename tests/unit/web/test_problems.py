@@ -183,6 +183,18 @@ async def test_a_crash_after_a_success_began_is_left_to_the_server() -> None:
         await call(half)
 
 
+async def test_a_crash_after_a_whole_answer_keeps_the_connection() -> None:
+    """The server closes the connection of what is raised, which the answer did not say."""
+
+    async def whole(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"Internal Server Error"})
+        raise RuntimeError("as Starlette raises what it has answered")
+
+    start, body = await call(whole)
+    assert (start["status"], orjson.loads(body["body"])["status"]) == (500, 500)
+
+
 async def test_an_error_is_gone_with_its_request() -> None:
     """What only the garbage collector finds makes pauses in a flood."""
     alive: WeakSet[RateLimited] = WeakSet()

@@ -150,6 +150,16 @@ def test_every_fault_is_told_with_its_place() -> None:
     assert caught.value.detail.endswith("and 1 more")
 
 
+def test_a_list_of_invalid_items_is_not_called_too_short() -> None:
+    schedule = {"steps": [5], "hold_seconds": 60, "routes": ["/nope"]}
+    asked = {"action": "set", "reason": "x", "base_version": 0, "changes": {"schedule": schedule}}
+    with pytest.raises(InvalidRequest) as refused:
+        parse(RolloutRequest, json.dumps(asked).encode())
+    assert [error.field for error in refused.value.problem().errors] == [
+        "changes.schedule.routes.0"
+    ]
+
+
 def test_a_misspelt_field_is_told_with_those_that_there_are() -> None:
     with pytest.raises(InvalidRequest) as caught:
         PredictRequest.parse(b'{"text": "ok", "vesrion": "v1"}')

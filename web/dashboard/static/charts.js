@@ -1,9 +1,10 @@
 // Charts, drawn by uPlot in the colours of the page. Without uPlot the page has its numbers still.
 
 import { el } from "./dom.js";
-import { NONE, day, hour, minute } from "./format.js";
+import { NONE, clock as second, day, hour, minute } from "./format.js";
 
 const LEAST_HEIGHT = 150;
+const MINUTE_SECONDS = 60;
 const DAY_SECONDS = 86_400;
 const drawn = new Map();
 let uPlot = null;
@@ -45,7 +46,8 @@ export function chart(where, { times, xRange, series, format, label, range = nul
   const axis = { stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: `11px ${getComputedStyle(document.body).fontFamily}` };
   const options = {
     ...size(canvas),
-    padding: [8, 12, 0, 0],
+    // On the right, half of the last mark of the axis.
+    padding: [8, 26, 0, 0],
     legend: { show: false },
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1_000), "Etc/UTC"),
     scales: {
@@ -104,5 +106,6 @@ const alone = (values) => values.flatMap((value, index) =>
   ((value ?? null) !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null ? [index] : []));
 
 function marks(_, ticks, __, ___, step) {
-  return ticks.map((seconds) => (step >= DAY_SECONDS || seconds % DAY_SECONDS === 0 ? day : hour)(seconds * 1_000));
+  const written = step < MINUTE_SECONDS ? second : hour;
+  return ticks.map((seconds) => (step >= DAY_SECONDS || seconds % DAY_SECONDS === 0 ? day : written)(seconds * 1_000));
 }

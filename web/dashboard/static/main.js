@@ -108,7 +108,7 @@ function showFault(id, problem) {
     body(id).replaceChildren(el("p", { class: "dim" }, "This needs an API key."));
     return;
   }
-  const hint = problem.status === 429 ? " It goes on by itself." : "";
+  const hint = problem.status === 429 ? ". It goes on by itself." : "";
   body(id).replaceChildren(el("p", { class: "fault", role: "alert" }, `${problem.message}${hint}`));
   if (!(problem instanceof Problem)) reportError(problem);
 }

@@ -1,19 +1,22 @@
 {{/*
 The pod of a Job that needs the database: .container is its name, .args what it runs, .claim a claim of a spool, or "".
-It uses no object of the release, which may not be there yet.
+It uses no object of the release, which may not be there yet, or no more. One with a spool has the settings of the API,
+which is how it knows the sinks and LOG_HASH_KEY; if there are sinks, it has the API's role too.
 */}}
 {{- define "sentiment.databaseJobPod" -}}
 {{- $root := .root -}}
 metadata:
   labels:
-    # The network policy of the migration is that of both.
-    app.kubernetes.io/name: {{ include "sentiment.name" $root }}-migrate
+    app.kubernetes.io/name: {{ include "sentiment.name" $root }}-{{ .container }}
     app.kubernetes.io/part-of: sentiment
 spec:
   # Its pod, and so its log, stays when it has failed.
   restartPolicy: Never
-  {{- with $root.Values.migration.serviceAccountName }}
-  serviceAccountName: {{ . }}
+  {{- $hasSinks := or $root.Values.config.LOG_PARQUET_URL $root.Values.config.LOG_EVENTS_URL }}
+  {{- if and .claim $hasSinks }}
+  serviceAccountName: {{ include "sentiment.serviceAccount" $root }}
+  {{- else if $root.Values.migration.serviceAccountName }}
+  serviceAccountName: {{ $root.Values.migration.serviceAccountName }}
   {{- end }}
   automountServiceAccountToken: false
   {{- include "sentiment.pullSecrets" $root | nindent 2 }}
@@ -36,6 +39,15 @@ spec:
       env:
         {{- include "sentiment.secretEnv" (dict "root" $root "variable" "DATABASE_URL" "reference" .databaseUrl) | nindent 8 }}
         {{- include "sentiment.databaseCaEnv" $root | nindent 8 }}
+        {{- if .claim }}
+        {{- range $setting, $value := $root.Values.config }}
+        - { name: {{ $setting }}, value: {{ include "sentiment.text" $value | quote }} }
+        {{- end }}
+        - { name: DATA_FOLDER, value: /data }
+        {{- with $root.Values.api.extraEnv }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+        {{- end }}
       securityContext: {{- include "sentiment.containerSecurity" $root | nindent 8 }}
       resources: {{- toYaml $root.Values.migration.resources | nindent 8 }}
       volumeMounts:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fsspec.asyn import AsyncFileSystem
 
 from analytics.log.sinks.parquet import SCHEMA, ParquetSink
 from core.keyed_hash import text_digest
@@ -157,6 +160,33 @@ async def test_an_object_store_gets_whole_files(log: SinkLog) -> None:
     with store.open(file, "rb") as opened:
         assert sorted(pq.read_table(opened)["id"].to_pylist()) == sorted(ids)
     store.rm("/bucket", recursive=True)
+
+
+class StuckStore(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """An object store whose package waits for ever, until it is set free."""
+
+    protocol = "az"
+    is_free = False
+    taken: ClassVar[list[str]] = []
+
+    async def _pipe_file(self, path: str, *_content: object) -> None:
+        if not StuckStore.is_free:
+            await asyncio.Event().wait()
+        StuckStore.taken.append(path)
+
+
+async def test_a_store_that_never_answers_is_asked_again(
+    log: SinkLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsspec.register_implementation("az", StuckStore, clobber=True)
+    sink = ParquetSink("az://bucket/log", batch_seconds=0, put_seconds=0.2)
+    delivery = log.delivery(sink)
+    await log.store(3)
+    async with log.delivering(delivery):
+        await until(lambda: "the store has not taken a file within 0.2 s" in caplog.text)
+        StuckStore.is_free = True
+        await until(lambda: delivery.waiting == 0)
+    assert len(StuckStore.taken) == 1
 
 
 async def test_a_few_predictions_wait_for_a_larger_file(log: SinkLog, tmp_path: Path) -> None:

@@ -10,22 +10,28 @@ const HOW = "Send texts to /predict/ab with subjects, or to /predict/ab-compare,
 export function render(where, { test, over, champion }) {
   if (!test.paired && !test.randomised) return where.replaceChildren(empty(`Nothing to compare yet. ${HOW}`));
   // The test of the traffic split first: it is about what the clients get.
-  const kinds = [["randomised", "Subjects split between the versions", arms], ["paired", "The same texts to both", pairs]];
-  where.replaceChildren(el("div", { class: "halves" }, kinds.map(([kind, title, rows]) => {
+  const isThere = ([kind]) => test[kind];
+  const tests = KINDS.filter(isThere).map(([kind, title, rows]) => {
     const comparison = test[kind];
-    if (!comparison) return el("div", {}, el("h3", {}, title), empty("No such test yet."));
     return el("div", { class: "test" }, el("h3", {}, title),
       el("p", { class: `verdict ${comparison.verdict.finding}` }, comparison.verdict.sentence),
       missing(comparison),
       el("p", { class: "next" }, el("b", {}, "Next: "), nextStep(comparison, champion)),
       el("div", { class: "chart short", "data-interval": kind }), rows(comparison));
-  })));
+  });
+  const absent = KINDS.filter((kind) => !isThere(kind)).map(([, title, , way]) => el("p", { class: "dim" }, `${title}: no such test yet. ${way}`));
+  where.replaceChildren(el("div", { class: tests.length > 1 ? "halves" : "" }, tests), ...absent);
   for (const [kind, series] of Object.entries(over)) {
     const box = where.querySelector(`[data-interval="${kind}"]`);
     if (box && series.length) interval(box, series, test[kind]);
     else box?.replaceChildren(empty("No labels yet."));
   }
 }
+
+const KINDS = [
+  ["randomised", "Subjects split between the versions", arms, "Send texts to /predict/ab with subjects."],
+  ["paired", "The same texts to both", pairs, "Send texts to /predict/ab-compare."],
+];
 
 const labelledOf = (comparison) => comparison.labelled ?? VERSIONS.reduce((sum, version) => sum + comparison.arms[version].labelled, 0);
 export const missingOf = ({ verdict, arms: of }) => (verdict.more_labels && (of ? verdict.more_labels.v1 + verdict.more_labels.v2 : verdict.more_labels.v2));

@@ -7,6 +7,7 @@ const FEATURES = [["sentiment", "Sentiment"], ["confidence", "Confidence"], ["te
 const MEANS = { tokens_per_word: "tokens a word", words: "log of words a text", word_length: "letters a word", accented_letters: "share of accented letters", other_scripts: "share of letters of other scripts", digits: "share of digits", capitals: "share of capitals", punctuation: "share of punctuation" };
 // An interval that says nothing is not shown.
 const TOO_WIDE = 0.3;
+const SHOWN_CHARACTERS = 160;
 const SAYS = { too_few: ["dim", "too few to tell"], stable: ["good", "stable"], moderate: ["warn", "moderate"], significant: ["bad", "significant"] };
 
 export function render(where, drift) {
@@ -24,7 +25,24 @@ export function render(where, drift) {
       + "A PSI from 0.1 is moderate, from 0.2 significant; of the content, a distance from 0.03 and from 0.1."),
     ...(["moderate", "significant"].includes(content.verdict) ? [el("p", { class: "dim" },
       `What moved most of the content: ${content.features.slice(0, 3).map((one) => `${MEANS[one.name]} from ${number(one.reference)} to ${number(one.current)}`).join(", ")}`)] : []),
+    ...movedTexts(drift.moved_texts),
     ...Object.entries(drift.estimated_accuracy).filter(([, one]) => one.high - one.low < TOO_WIDE).map(([version, one]) => el("p", { class: "dim" },
       `${version}: about ${probability(one.accuracy)} right (${probability(one.low)} to ${probability(one.high)}), estimated without labels of this period.${one.caveat ? ` Do not trust it: ${one.caveat}` : ""}`)),
   );
+}
+
+function movedTexts(moved) {
+  if (!moved) return [];
+  const head = el("p", {}, "The texts that moved most");
+  if (moved.texts !== "shown") return [head, el("p", { class: "dim" }, moved.note)];
+  return [head, table([
+    { name: "Text", of: ({ text }) => shortened([...text]), class: "text" },
+    { name: "By", of: ({ features }) => features.map((name) => MEANS[name]).join(", "), class: "wrap" },
+    { name: "Adds", of: ({ contribution }) => number(contribution), number: true },
+  ], moved.items, "The texts that moved most"),
+  el("p", { class: "dim" }, `Of ${plural(moved.sample, "kept text")} of this period. What a text adds is, on average, the distance.`)];
+}
+
+function shortened(characters) {
+  return characters.length <= SHOWN_CHARACTERS ? characters.join("") : `${characters.slice(0, SHOWN_CHARACTERS).join("")}…`;
 }

@@ -6,7 +6,7 @@ import { count, duration, minute, percent } from "../format.js";
 export const SHOWN = 6;
 const STATES = { pass: ["good", "pass"], pending: ["dim", "pending"], fail: ["bad", "fail"] };
 const ACTIONS = {
-  set: "set", promote: "promoted", roll_back: "rolled back", next_step: "next step", reload: "model loaded", guardrail: "rolled back by a guardrail",
+  set: "changed", promote: "promoted", roll_back: "rolled back", next_step: "next step", reload: "model loaded", guardrail: "rolled back by a guardrail",
 };
 
 // `change` asks for an action and its reason, and does it.

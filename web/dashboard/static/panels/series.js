@@ -6,6 +6,8 @@ import { milliseconds, percent, rate } from "../format.js";
 
 const SENTIMENTS = ["positive", "neutral", "negative"];
 const NOTHING = "No predictions in this range. Try a text below, or choose a longer range.";
+// The first in which the busiest bucket has at least one prediction names the axis.
+const RATES = [["second", 1], ["minute", 60], ["hour", 3_600]];
 const BUCKET_SECONDS = { minute: 60, hour: 3_600, day: 86_400 };
 
 // Every bucket of the range, so that one without predictions is a gap.
@@ -23,12 +25,16 @@ const versionsOf = (points) => [...new Set(points.map((point) => point.version))
 export function traffic(where, series) {
   if (!series.points.length) return where.replaceChildren(empty(NOTHING));
   const { times, xRange, at } = byTime(series);
+  const title = where.closest("section").querySelector("h2");
+  const busiest = Math.max(...series.points.map((point) => point.per_second));
+  const [unit, seconds] = RATES.find(([, size]) => busiest * size >= 1) ?? RATES.at(-1);
+  title.textContent = `Predictions a ${unit}`;
   chart(where, {
     times, xRange,
-    label: "Predictions a second over time, by version",
+    label: `Predictions a ${unit} over time, by version`,
     format: rate,
     series: versionsOf(series.points).map((version) => ({
-      label: version, colour: version, values: times.map((time) => at(time, version)?.per_second ?? 0),
+      label: version, colour: version, values: times.map((time) => seconds * (at(time, version)?.per_second ?? 0)),
     })),
   });
 }
