@@ -26,7 +26,7 @@ _process_id = os.getpid()
 if FOLDER is None and _named != UNOPENED:
     values.ValueClass = values.MutexValue
 else:
-    values.MmapedDict = UnopenedDict if FOLDER is None else ReservedMmapedDict  # type: ignore[attr-defined]
+    values.MmapedDict = UnopenedDict if FOLDER is None else ReservedMmapedDict  # type: ignore[attr-defined,assignment]
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _process_id)  # type: ignore[no-untyped-call]
 
 

@@ -155,12 +155,12 @@ def fork_orphan() -> int:
         return 0
     os.close(answer)
     _, status = os.waitpid(parent, 0)
-    number = os.read(numbers, 4)
+    written = os.read(numbers, 4)
     os.close(numbers)
-    if not number:
+    if not written:
         code = os.waitstatus_to_exitcode(status)
         raise OSError(code, os.strerror(code))
-    return int.from_bytes(number, "big")
+    return int.from_bytes(written, "big")
 
 
 def become_worker(request: Request, descriptors: list[int]) -> None:

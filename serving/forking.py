@@ -37,7 +37,7 @@ class NoForkServer(Exception):
     """The fork server cannot fork; says why."""
 
 
-class ForkedWorker(psutil.Process):
+class ForkedWorker(psutil.Process):  # type: ignore[misc]
     """A child that another process made, with what the process manager asks of a `Popen`."""
 
     stdout = stderr = None
