@@ -10,9 +10,13 @@ from core.gc import paused_gc
 with paused_gc():
     import bentoml
 
+    from core.setting_checks import settings_for_serving
+
+    # First: some modules read limits when they are imported. What cannot work is told in one line.
+    settings = settings_for_serving()
+
     from core.errors import TextTooLong
     from core.request_context import caller
-    from core.setting_checks import settings_for_serving
     from core.types import LongText, Sentiment, Version
     from runners.services import RunnerV1, RunnerV2
     from serving.process import ServingProcess
@@ -33,7 +37,6 @@ with paused_gc():
 if TYPE_CHECKING:
     from runners.transport import RunnerApi
 
-settings = settings_for_serving()
 process = ServingProcess(settings, {"v1": RunnerV1, "v2": RunnerV2})
 
 

@@ -15,20 +15,30 @@ from pathlib import Path
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, values
 
 from core.metrics_files import read_families
-from core.metrics_map import ReservedMmapedDict
+from core.metrics_map import UNOPENED, ReservedMmapedDict, UnopenedDict
 
 _named = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 # The folder of the metrics of all processes; None in a process that keeps its own in memory. An
 # operator's shell may name a folder that is not there, for another program.
 FOLDER = Path(_named) if _named and Path(_named).is_dir() else None
-if FOLDER is None:
+# Asking the kernel for it at every increment took 8 % of a cached request.
+_process_id = os.getpid()
+if FOLDER is None and _named != UNOPENED:
     values.ValueClass = values.MutexValue
 else:
-    # A worker is started, never forked, so its process id never changes. Without this, every
-    # increment asks the kernel for it, which took 8 % of a cached request.
-    _pid = os.getpid()
+    values.MmapedDict = UnopenedDict if FOLDER is None else ReservedMmapedDict  # type: ignore[attr-defined,assignment]
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _process_id)  # type: ignore[no-untyped-call]
+
+
+def open_files(folder: Path) -> None:
+    """Count from now on in files of this process, which was forked from one with `UNOPENED`.
+
+    Every value is moved there when one of them is used next, because the process is another one.
+    """
+    global FOLDER, _process_id
+    FOLDER, _process_id = folder, os.getpid()
     values.MmapedDict = ReservedMmapedDict  # type: ignore[attr-defined]
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)  # type: ignore[no-untyped-call]
+
 
 CONFIDENCE_BUCKETS = (0.34, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 TOKEN_BUCKETS = (16, 32, 64, 128, 192, 256, 384, 512, 1_024, 2_048, 4_096, 8_192)

@@ -20,6 +20,10 @@ INITIAL_BYTES = 1 << 16
 # Of a file: how much of it is used, and padding.
 _HEADER = struct.Struct("ii")
 
+# In the place of the folder: this process counts nothing, but those that it forks will. No folder
+# has this path.
+UNOPENED = "/dev/null/unopened"
+
 _Mapped: Any = MmapedDict  # it has no types
 
 
@@ -86,3 +90,19 @@ class ReservedMmapedDict(_Mapped):  # type: ignore[misc]
     def close(self) -> None:
         if self._f is not None:
             super().close()
+
+
+class UnopenedDict:
+    """The values of a process with `UNOPENED`: no file, and every value is 0."""
+
+    def __init__(self, filename: str) -> None:
+        pass
+
+    def read_value(self, _key: str) -> tuple[float, float]:
+        return 0.0, 0.0
+
+    def write_value(self, _key: str, _value: float, _timestamp: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

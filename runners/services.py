@@ -21,8 +21,6 @@ from runners.first_series import start_runner_series
 from runners.lanes import Lane
 from runners.model_store import find_model
 
-_settings = settings_for_serving()
-
 CONFIG: dict[str, Any] = {
     # OMP: idle OpenMP threads of torch would spin and keep the CPU from the other runner's threads.
     # Tokenizers: a batch is tokenised on the core that then computes it. A variable of the
@@ -54,11 +52,12 @@ class SentimentRunner:
         # Imported here because only a runner's process needs it; the others only look up services.
         from runners.slot import slot_of
 
-        if _settings.is_traced:
+        settings = settings_for_serving()
+        if settings.is_traced:
             start_tracing(
-                f"{_settings.otel_service_name}-runner-{self.version}", _settings.traces_endpoint
+                f"{settings.otel_service_name}-runner-{self.version}", settings.traces_endpoint
             )
-        slot = self._slot = slot_of(self.version, _settings)
+        slot = self._slot = slot_of(self.version, settings)
         _answers[self.version] = answers_of(self, lambda: slot.batcher)
         start_runner_series(self.version)
         heartbeat.watch_compute(self._slot.progress)

@@ -142,6 +142,11 @@ def lean_worker(arguments: Sequence[str]) -> list[str]:
     return [str(WORKER), *arguments[2:]]
 
 
+def is_lean_worker(arguments: Sequence[str]) -> bool:
+    """Whether these are the arguments of a Python that `lean_worker` returned."""
+    return list(arguments[:1]) == [str(WORKER)]
+
+
 def process_name() -> str:
     """The service of this process, with its number beyond the first; for log lines."""
     from bentoml._internal.context import server_context
@@ -219,6 +224,16 @@ def reserve_no_port() -> None:
 
     unused: Any = lambda **_options: nullcontext(0)  # noqa: E731  it has no types to agree with
     utils.reserve_free_port = unused
+
+
+def start_workers_by(start: Callable[..., Any]) -> None:
+    """Make BentoML's process manager start processes by `start`, which gets a `Popen`'s arguments.
+
+    It has to return what the manager asks of a `psutil.Popen`.
+    """
+    from circus import process
+
+    process.Popen = start
 
 
 def wrap_arbiter(wrapper: Callable[..., Any]) -> None:

@@ -11,16 +11,21 @@ import functools
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 from circus.exc import ConflictError
 
+from serving.forking import ForkedWorker, ForkServer, NoForkServer, fork_server
 from serving.framework import (
+    is_lean_worker,
     is_worker,
     lean_worker,
     reserve_no_port,
+    start_workers_by,
     stop_at_hangup,
     wrap_arbiter,
 )
@@ -63,6 +68,10 @@ def _make(
     before: Preparation,
     **options: Any,
 ) -> Any:
+    for watcher in watchers:
+        watcher.args = lean_worker(watcher.args)
+    # Its imports go on while `before` starts the databases.
+    forks = _fork_server(watchers, is_reloading=bool(options.get("plugins")))
     services = {name for watcher in watchers for name in _service_names(watcher.args)}
     sockets = options.get("sockets", ())
     for tcp in sockets:
@@ -87,7 +96,6 @@ def _make(
     }
     api = [watcher for watcher in watchers if watcher.name == API_WATCHER]
     for watcher in watchers:
-        watcher.args = lean_worker(watcher.args)
         watcher.respawn = True
         watcher.env.update(environment)
         watcher.graceful_timeout = stop_seconds(_service_names(watcher.args))
@@ -99,6 +107,9 @@ def _make(
     arbiter = make(watchers, **{"check_delay": CHECK_SECONDS, **options})
     watchdog = Watchdog()
     arbiter.sockets[SOCKET_NAME] = watchdog.socket
+    if forks is not None:
+        forks.wait_until_ready()
+        start_workers_by(functools.partial(_start, forks, watchdog.socket.fileno()))
     check, checked_at = arbiter.manage_watchers, time.monotonic()
 
     def check_and_watch() -> Awaitable[None] | None:
@@ -111,6 +122,28 @@ def _make(
 
     arbiter.manage_watchers = check_and_watch
     return arbiter
+
+
+def _fork_server(watchers: Sequence[Any], *, is_reloading: bool) -> ForkServer | None:
+    """What forks the workers; None for a single one, or if they may have to import another code."""
+    workers = sum(watcher.numprocesses for watcher in watchers if is_lean_worker(watcher.args))
+    return fork_server() if workers > 1 and not is_reloading else None
+
+
+def _start(
+    forks: ForkServer,
+    stdin: int,
+    command: Sequence[str],
+    *,
+    cwd: str,
+    env: Mapping[str, str],
+    **options: Any,
+) -> psutil.Popen | ForkedWorker:
+    """Start a process of the manager; `stdin` is the one that its watcher names."""
+    if is_lean_worker(command[1:]):
+        with suppress(NoForkServer):
+            return forks.start_worker(command, stdin=stdin, folder=cwd, environment=env)
+    return psutil.Popen(command, cwd=cwd, env=env, **options)
 
 
 def _processes(watchers: Sequence[Any]) -> list[tuple[str, int]]:

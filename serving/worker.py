@@ -1,8 +1,8 @@
 """The program of a worker process: BentoML's, without what that imports and never uses there.
 
-A script, not a module to import: the process manager starts it by its path, from any folder
-(serving/supervision). A third of what a runner imported was BentoML's client of its cloud, its
-process manager and its proxy (docs/decisions/0069).
+The process manager starts it by its path, from any folder, where the fork server does not fork the
+worker (serving/supervision). A third of what a runner imported was BentoML's client of its cloud,
+its process manager and its proxy (docs/decisions/0069).
 """
 
 from __future__ import annotations
@@ -89,10 +89,26 @@ def main() -> None:
     if not sys.flags.safe_path:
         sys.path[0] = str(Path.cwd())
     # httpx and aiohttp, which the API needs for its own calls.
-    is_runner = any(map(RUNNER.search, sys.argv))
-    sys.meta_path.insert(0, UnusedFinder((*UNUSED, CLIENT) if is_runner else UNUSED))
+    leave_out((*UNUSED, CLIENT) if is_runner() else UNUSED)
     # As `core.gc.paused_gc`, which cannot be imported before BentoML knows where service.py is.
     gc.disable()
+    import_bentoml()
+    gc.enable()
+    run()
+
+
+def is_runner() -> bool:
+    """Whether the arguments of this process are those of a runner."""
+    return any(map(RUNNER.search, sys.argv))
+
+
+def leave_out(unused: Sequence[str]) -> None:
+    """Make `UnusedModule`s of `unused`, which nothing has imported yet."""
+    sys.meta_path.insert(0, UnusedFinder(unused))
+
+
+def import_bentoml() -> None:
+    """Import what BentoML's worker needs before it loads the service."""
     # As `core.absent.absent`: httpx does without its command line, which needs rich and pygments.
     sys.modules["httpx._main"] = None  # type: ignore[assignment]
     import httpx  # noqa: F401
@@ -101,7 +117,9 @@ def main() -> None:
     import _bentoml_impl.server.app  # noqa: F401
     import bentoml._internal.service.loader  # noqa: F401
 
-    gc.enable()
+
+def run() -> None:
+    """Run BentoML's worker with the arguments of this process."""
     runpy.run_module(BENTOML_WORKER, run_name="__main__", alter_sys=True)
 
 

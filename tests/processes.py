@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 
 
@@ -24,3 +26,9 @@ def child_that_runs(root: psutil.Process, name: str) -> psutil.Process:
     """The only one of them."""
     [found] = children_that_run(root, name)
     return found
+
+
+def metrics_folder_of(worker: psutil.Process) -> Path:
+    """The folder in which a process of a service keeps its metrics."""
+    [folder] = {Path(file.path).parent for file in worker.open_files() if file.path.endswith(".db")}
+    return folder

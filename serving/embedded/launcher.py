@@ -7,9 +7,7 @@ import sys
 
 from core.paths import ROOT
 from core.setting_checks import settings_for_serving
-from serving.embedded.start import migrate
-from serving.embedded.starters import save_missing_models
-from serving.preflight import check_addresses, check_machine
+from serving.forking import fork_server
 
 
 def launch() -> None:
@@ -19,6 +17,12 @@ def launch() -> None:
         SystemExit: with the exit code.
     """
     settings = settings_for_serving()
+    # A worker's imports go on beside those below and the start of the databases.
+    fork_server()
+    from serving.embedded.start import migrate
+    from serving.embedded.starters import save_missing_models
+    from serving.preflight import check_addresses, check_machine
+
     os.chdir(ROOT)
     check_machine(settings)
     check_addresses([(settings.host, settings.port)])

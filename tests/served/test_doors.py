@@ -11,6 +11,8 @@ import httpx
 import psutil
 import pytest
 
+from core.types import VERSIONS
+from tests.processes import child_that_runs
 from tests.serving import ServedBento
 
 ACCEPTS = 0x1_0000  # SO_ACCEPTCON in /proc/net/unix
@@ -52,6 +54,13 @@ def test_service_listens_on_its_port_and_on_sockets_of_its_user_alone(served: Se
     assert [folder.name.rsplit("-", 1)[0] for folder in folders] == ["bentoml-uds", "circus"]
     assert sorted(Path(path).name for path in paths if "circus-" in path) == ["control", "events"]
     assert len(paths) == 4
+    forks = child_that_runs(manager, "fork_server.py")
+    assert listening_unix_sockets(forks) == set()
+    # A worker that outlives another would keep its requests.
+    for version in VERSIONS:
+        runner = child_that_runs(manager, f"sentiment_runner_{version}")
+        assert len(listening_unix_sockets(runner)) == 1
+        assert runner.net_connections("inet") == []
     for folder in folders:
         found = folder.stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, manager.uids().real)

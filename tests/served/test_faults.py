@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from analytics.log.segments import segments
+from tests.processes import metrics_folder_of
 from tests.served.stack import RECOVERY_SECONDS, Stack, without_disk
 from tests.served.traffic import CLIENTS, FULL, traffic
 from tests.waiting import until
@@ -56,6 +56,21 @@ async def test_killed_runner_fails_no_request(stack: Stack) -> None:
     assert sent.broken == 0
     assert sent.slowest_seconds < RECOVERY_SECONDS
     await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def test_killed_fork_server_is_named_once_and_workers_start_without_it(stack: Stack) -> None:
+    [forks] = stack.workers("fork_server.py")
+    async with stack.traffic() as sent:
+        forks.kill()
+        for version in ("v1", "v2"):
+            [runner] = stack.workers(f"sentiment_runner_{version}")
+            runner.kill()
+            await until(
+                gone_and_back(stack, f"sentiment_runner_{version}", runner), RECOVERY_SECONDS
+            )
+        await sent.answers(100)
+    assert (sent.refusals, sent.broken) == ([], 0)
+    assert stack.bento.log.read_text().count("the fork server is lost") == 1
 
 
 async def test_hanging_runner_is_replaced_and_fails_no_request(stack: Stack) -> None:
@@ -131,7 +146,7 @@ async def test_killed_shipper_fails_no_request(stack: Stack) -> None:
 async def test_metrics_of_killed_processes_are_merged(stack: Stack) -> None:
     """Also those that a process left torn; and no process stays in progress for ever."""
     [runner] = stack.workers("sentiment_runner_v1")
-    folder = Path(runner.environ()["PROMETHEUS_MULTIPROC_DIR"])
+    folder = metrics_folder_of(runner)
     (folder / f"counter_{NO_PROCESS}.db").touch()
     (folder / f"histogram_{NO_PROCESS}.db").write_bytes(b"\xff" * 100)
     batches = stack.bento.metric("model_batch_texts_count", version="v1")

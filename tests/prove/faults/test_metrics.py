@@ -12,6 +12,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.processes import metrics_folder_of
 from tests.served.stack import RECOVERY_SECONDS, Stack, stack_in
 from tests.served.traffic import traffic
 from tests.waiting import until
@@ -53,7 +54,7 @@ async def test_sixty_kills_of_a_runner_leave_no_files_and_no_requests_in_progres
     stack: Stack, record_property: Callable[[str, object], None]
 ) -> None:
     [runner] = stack.workers("sentiment_runner_v1")
-    folder = Path(runner.environ()["PROMETHEUS_MULTIPROC_DIR"])
+    folder = metrics_folder_of(runner)
     async with traffic(stack.bento) as sent:
         await sent.answers(300)
     before = median_ms(stack.bento.url)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.forking import ForkedWorker, ForkServer
+from serving.framework import WORKER
+from tests.waiting import wait_until
+
+# A service whose import writes down what its process is, and ends it.
+PROBE = """
+import json, os, random, signal, sys, tempfile, threading
+from pathlib import Path
+
+import openvino, sqlalchemy
+from core import metrics
+from core.settings import get_settings
+from serving.framework import WORKER_STDIN, is_worker
+
+metrics.cache_hits.inc()
+facts = {
+    "is worker": is_worker(),
+    "arguments": sys.argv[1:],
+    "path": sys.path[0],
+    "folder": os.getcwd(),
+    "environment": dict(os.environ),
+    "descriptors": sorted(int(each.name) for each in Path("/proc/self/fd").iterdir()),
+    "sockets": [os.fstat(number).st_ino for number in (WORKER_STDIN, int(os.environ["FD"]))],
+    "parent": os.getppid(),
+    "session": os.getsid(0) == os.getpid(),
+    "threads": threading.active_count(),
+    "temporary": tempfile.gettempdir(),
+    "data": str(get_settings().data_folder),
+    "signals": [signal.getsignal(number) is signal.SIG_DFL for number in (15, 1)],
+    "random": random.random(),
+    "metrics": sorted(each.name for each in metrics.FOLDER.iterdir()),
+    "command": Path("/proc/self/cmdline").read_bytes().decode().rstrip(chr(0)),
+}
+Path("facts.partial").write_text(json.dumps(facts))
+Path("facts.partial").rename("facts-" + os.environ["FD"])
+if os.environ.get("WAITS"):
+    signal.pause()
+raise SystemExit(7)
+"""
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[ForkServer]:
+    server = ForkServer()
+    server.wait_until_ready()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start(forks: ForkServer, tmp_path: Path) -> Iterator[Callable[..., ForkedWorker]]:
+    (tmp_path / "probe.py").write_text(PROBE)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "temporary").mkdir()
+    beats, stdin = socket.socketpair()
+    served = socket.create_server(("127.0.0.1", 0))
+
+    def start_worker(number: int, **environment: str) -> ForkedWorker:
+        os.dup2(served.fileno(), number)
+        try:
+            return forks.start_worker(
+                command(number),
+                stdin=stdin.fileno(),
+                folder=str(tmp_path),
+                environment={
+                    "FD": str(number),
+                    "DATA_FOLDER": str(tmp_path / "data"),
+                    "TMPDIR": str(tmp_path / "temporary"),
+                    "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
+                    "INODES": f"{os.fstat(stdin.fileno()).st_ino} {os.fstat(number).st_ino}",
+                    **environment,
+                },
+            )
+        finally:
+            os.close(number)
+
+    with beats, stdin, served:
+        yield start_worker
+
+
+def command(number: int) -> list[str]:
+    return [sys.executable, str(WORKER), "probe:Probe", "--fd", str(number), "--args", "{}"]
+
+
+def facts_of(folder: Path, number: int, worker: ForkedWorker) -> dict[str, Any]:
+    file = folder / f"facts-{number}"
+    wait_until(lambda: file.exists() or worker.poll() is not None)
+    facts: dict[str, Any] = json.loads(file.read_text())
+    return facts
+
+
+def test_forked_worker_is_what_a_started_one_is_and_inherits_nothing_else(
+    start: Callable[..., ForkedWorker], tmp_path: Path
+) -> None:
+    # By numbers that are taken, and that are free, in the fork server.
+    workers = {number: start(number) for number in (40, 41)}
+    for number, worker in workers.items():
+        facts = facts_of(tmp_path, number, worker)
+        environment = facts["environment"]
+        assert facts["is worker"]
+        assert facts["arguments"] == command(number)[2:]
+        assert facts["command"].split() == command(number)
+        assert [facts["path"], facts["folder"]] == [str(tmp_path)] * 2
+        assert facts["descriptors"][:4] == [0, 1, 2, 3]  # the last one lists the folder
+        assert facts["sockets"] == [int(inode) for inode in environment["INODES"].split()]
+        assert (facts["parent"], facts["session"], facts["threads"]) == (os.getpid(), True, 1)
+        assert facts["temporary"] == str(tmp_path / "temporary")
+        assert facts["data"] == str(tmp_path / "data")
+        assert facts["signals"] == [True, True]
+        assert f"counter_{worker.pid}.db" in facts["metrics"]
+        assert "PATH" not in environment
+        assert worker.wait() == 7
+        assert worker.poll() == 7
+    randoms = {facts_of(tmp_path, number, worker)["random"] for number, worker in workers.items()}
+    assert len(randoms) == 2
+
+
+def test_killed_worker_tells_its_signal_and_leaves_the_fork_server(
+    start: Callable[..., ForkedWorker], tmp_path: Path
+) -> None:
+    worker = start(40, WAITS="1")
+    facts_of(tmp_path, 40, worker)
+    assert worker.poll() is None
+    worker.kill()
+    wait_until(lambda: worker.poll() is not None)
+    assert worker.poll() == -signal.SIGKILL
+    assert start(41).wait() == 7
