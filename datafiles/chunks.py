@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -97,8 +97,11 @@ class Source(Protocol):
         """The format as it was found, for people."""
         ...
 
-    def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
-        """Read the chunks from `start` on, up to `limit` rows of the file."""
+    def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
+        """Read the chunks from `start` on, up to `limit` rows of the file.
+
+        The file is open until they are all read, or closed.
+        """
         ...
 
     def fraction(self, position: Position) -> float:

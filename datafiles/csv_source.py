@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from datafiles.chunks import (
     CheckText,
@@ -72,7 +72,7 @@ class CsvSource(RecordSource):
         blanks = " and blanks" if self._skips_blanks else ""
         return f"CSV with {by}{blanks}, {self._file.description}"
 
-    def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
+    def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
         return super().chunks(max(start, self._data, key=lambda position: position.offset), limit)
 
     def _read_header(self, file: TextFile, *, has_sep: bool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,7 +70,7 @@ class ParquetSource:
         rows = sum(self._groups)
         return position.rows / rows if rows else 1.0
 
-    def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
+    def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
         end = sum(self._groups) if limit is None else min(limit, sum(self._groups))
         row = start.rows
         tables = self._tables(start.rows)

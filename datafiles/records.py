@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ class RecordSource(ABC):
     def fraction(self, position: Position) -> float:
         return self._file.fraction(position.offset)
 
-    def chunks(self, start: Position, limit: int | None) -> Iterator[Chunk]:
+    def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
         with self._file.open(start.offset) as file:
             lines = Lines(self._file, file, start)
             rows, chunk_start = start.rows, start.offset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -83,10 +84,11 @@ def score_file(scorer: ChunkScorer, job: Job, report: Report) -> Progress:
             if not journal.progress.output_bytes:
                 journal.append(output.head(), b"", journal.progress)
             report(journal.progress, _fraction(job, source, journal.progress))
-            chunks = source.chunks(journal.progress.end, job.limit)
-            for chunk, scores in _scored(chunks, scorer):
-                _append(journal, output, chunk, scores)
-                report(journal.progress, _fraction(job, source, journal.progress))
+            # Closed at once where a scorer fails or the job is removed, and not when collected.
+            with closing(source.chunks(journal.progress.end, job.limit)) as chunks:
+                for chunk, scores in _scored(chunks, scorer):
+                    _append(journal, output, chunk, scores)
+                    report(journal.progress, _fraction(job, source, journal.progress))
         journal.finish(_conversion(job))
         return journal.progress
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.serving import Serve
 
-# Writes a line for each name that a process asks DNS for, and for its own start.
+# Writes a line for each name that a process asks DNS for, and for its own start or fork.
 AUDIT = """
 import os, sys
 
@@ -20,9 +20,12 @@ def audit(event, arguments):
         os.write(file, f"('name', {{arguments[0]!r}})\\n".encode())
 
 sys.addaudithook(audit)
+os.register_at_fork(after_in_child=begin)
+begin()
 """
-# The manager, an API process, two runners and the log shipper.
-PROCESSES = 5
+# The manager, the fork server and the log shipper; an API process and two runners, each with the
+# process that forked it.
+PROCESSES = 9
 
 
 def test_served_bento_asks_dns_for_nothing_but_its_databases(
