@@ -13,7 +13,9 @@ AUDIT = """
 import os, sys
 
 file = os.open({file!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-os.write(file, f"('process', {{os.getpid()}})\\n".encode())
+
+def begin():
+    os.write(file, f"('process', {{os.getpid()}})\\n".encode())
 
 def audit(event, arguments):
     if event in ("socket.getaddrinfo", "socket.gethostbyname"):
