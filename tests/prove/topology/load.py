@@ -20,7 +20,13 @@ from loadtest.headless import FIGURES
 from loadtest.outcome import Outcome
 from loadtest.traffic import BATCH, COMPARE, PREDICT
 from tests.database import fetch, scalar
-from tests.prove.topology.nodes import APIS, CLIENT, REQUEST_TIMEOUT_SECONDS, Topology
+from tests.prove.topology.nodes import (
+    APIS,
+    CLIENT,
+    INGRESS,
+    REQUEST_TIMEOUT_SECONDS,
+    Topology,
+)
 from tests.served.hosts import RECOVERY_SECONDS
 from tests.served.traffic import Pace, Traffic, traffic
 from tests.waiting import until
@@ -35,6 +41,10 @@ MAX_REPEATS = 30
 SLOWEST_SECONDS = 10.0 + REQUEST_TIMEOUT_SECONDS
 # Texts of a request of tests/served/traffic and of `sentiment loadtest`, each a row of the log.
 ROWS = {PREDICT: 1, BATCH: 4, COMPARE: 2}
+# The kernel waits longer each time before it sends again; twice as long as a cut is enough.
+ARRIVAL_SECONDS = 60.0
+# Of include/net/tcp_states.h: closed by this end, and not everything is acknowledged.
+FIN_WAIT_1 = "04"
 _numbers = itertools.count()
 
 
@@ -121,6 +131,7 @@ async def under_load(topology: Topology, folder: Path) -> AsyncIterator[Load]:
     At the end each acknowledged prediction is stored, once; of the others only those that nginx
     had to send to a second host.
     """
+    await until(lambda: nothing_is_on_its_way(topology), ARRIVAL_SECONDS)
     await until(lambda: nothing_waits(topology), RECOVERY_SECONDS)
     rows, tries = await asyncio.to_thread(_rows, topology), len(topology.tries())
     async with AsyncExitStack() as running:
@@ -167,6 +178,16 @@ async def _start_loadtest(topology: Topology, folder: Path) -> asyncio.subproces
         "--host", topology.url, "--users", str(USERS), "--seconds", str(LOADTEST_SECONDS),
         "--folder", str(folder), cwd=ROOT,
     )  # fmt: skip
+
+
+def nothing_is_on_its_way(topology: Topology) -> bool:
+    """Whether no node still has to get what nginx sent it before it gave up.
+
+    A request to a node that was cut arrives when the kernel sends it again, after the cut, and is
+    answered and stored then: a row of the load before.
+    """
+    table = topology.network.nodes[INGRESS].run("cat", "/proc/net/tcp")
+    return not any(line.split()[3] == FIN_WAIT_1 for line in table.splitlines()[1:])
 
 
 def nothing_waits(topology: Topology) -> bool:
