@@ -186,7 +186,7 @@ def become_worker(request: Request, descriptors: list[int]) -> None:
     sys.argv = request.arguments[1:]
     if not sys.flags.safe_path:
         sys.path[0] = request.folder
-    metrics.open_files(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+    metrics.open_files(Path(request.environment["PROMETHEUS_MULTIPROC_DIR"]))
     if worker.is_runner():
         sys.modules[worker.CLIENT].RemoteProxy = worker.NoProxy  # type: ignore[attr-defined]
     gc.enable()
