@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+
+from core.paths import ROOT
+from tests.waiting import wait_until
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -32,3 +39,24 @@ def metrics_folder_of(worker: psutil.Process) -> Path:
     """The folder in which a process of a service keeps its metrics."""
     [folder] = {Path(file.path).parent for file in worker.open_files() if file.path.endswith(".db")}
     return folder
+
+
+def assert_sigterm_to_fuzz_ends_all(
+    *arguments: str, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run `scripts.fuzz`, end it once it sends requests, and see that nothing of it is left."""
+    run = subprocess.Popen(
+        [sys.executable, "-m", "scripts.fuzz", *arguments],
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    this = psutil.Process(run.pid)
+    try:
+        wait_until(lambda: children_that_run(this, "schemathesis.cli") != [], seconds=60)
+        started = this.children(recursive=True)
+    finally:
+        run.send_signal(signal.SIGTERM)
+        try:
+            run.wait(60)
+        finally:
+            run.kill()  # one that has ended is left alone
+    wait_until(lambda: not any(process.is_running() for process in started), seconds=10)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from core.paths import ROOT
-from tests.processes import child_that_runs, children_that_run
+from tests.processes import assert_sigterm_to_fuzz_ends_all, child_that_runs
 from tests.served.launched import Launched, environment_without_urls, processes_using
 from tests.serving import environment_of
 from tests.waiting import wait_until
@@ -91,24 +91,8 @@ def test_sigterm_to_fuzz_ends_the_service_that_it_started(
     bentoml_home: Path, tmp_path: Path
 ) -> None:
     shared = tmp_path / "shared"
-    run = subprocess.Popen(
-        [sys.executable, "-m", "scripts.fuzz"],
-        cwd=ROOT,
-        env=environment_of(bentoml_home, DATA_FOLDER=str(shared)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    this = psutil.Process(run.pid)
-    try:
-        wait_until(lambda: children_that_run(this, "schemathesis.cli") != [], seconds=60)
-        started = this.children(recursive=True)
-    finally:
-        run.send_signal(signal.SIGTERM)
-        try:
-            run.wait(60)
-        finally:
-            run.kill()  # one that has ended is left alone
-    wait_until(lambda: not any(process.is_running() for process in started), seconds=10)
+    environment = environment_of(bentoml_home, DATA_FOLDER=str(shared))
+    assert_sigterm_to_fuzz_ends_all(environment=environment)
     # Two runs at once would ship each other's predictions, each to its own database.
     assert not shared.exists()
 
