@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 from core.paths import ROOT
+from loadtest.ports import free_port
 from tests.run import killed_temporary_folder
 
 START_SECONDS = 90.0
@@ -150,13 +150,6 @@ def environment_of(home: Path, **settings: str) -> dict[str, str]:
         "TMPDIR": killed_temporary_folder(),
         **settings,
     }
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

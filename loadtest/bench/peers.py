@@ -18,7 +18,8 @@ from pathlib import Path
 
 from core.late_packages import REQUIREMENTS, PackagesUnavailable, run_uv
 from core.paths import ROOT
-from loadtest.bench.servers import Server, Site, free_port, running
+from loadtest.bench.servers import Server, Site, running
+from loadtest.ports import free_port
 from loadtest.traffic import Api
 from models.torch_packages import install_torch
 from runners.cpu import usable_cpus

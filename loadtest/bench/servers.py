@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from core.settings import get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
 from loadtest.bench.processes import processes
+from loadtest.ports import free_port
 from loadtest.traffic import Api
 from migrations.upgrade import upgrade
 from runners.model_store import SavedModel, find_model
@@ -255,10 +255,3 @@ def running(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

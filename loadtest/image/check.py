@@ -17,7 +17,7 @@ from rich.console import Console
 
 from core.command_output import CommandFailed
 from core.paths import ROOT
-from loadtest.bench.servers import free_port
+from loadtest.ports import free_port
 
 BUILD = ROOT / "build"
 BACKENDS = ("docker", "podman", "buildah")

@@ -15,12 +15,13 @@ from sqlalchemy import URL
 
 from analytics.log.segments import segments
 from core.paths import ROOT
+from loadtest.ports import free_port
 from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.database import fetch
 from tests.served.traffic import FULL, Pace, Traffic, traffic
-from tests.serving import ServedBento, free_port, serve
+from tests.serving import ServedBento, serve
 from tests.waiting import until
 
 RUNNER_KEY = "of-these-hosts"

@@ -16,8 +16,8 @@ from typing import Self
 import psutil
 
 from core.paths import ROOT
+from loadtest.ports import free_port
 from tests.run import killed_temporary_folder
-from tests.serving import free_port
 
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from analytics.log.segments import segments
+from loadtest.ports import free_port
 from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
@@ -22,7 +23,7 @@ from tests.database import fetch, scalar
 from tests.processes import children_that_run
 from tests.served.cable import Cable
 from tests.served.traffic import FULL, Pace, Traffic, traffic
-from tests.serving import ServedBento, free_port, serve
+from tests.serving import ServedBento, serve
 from tests.waiting import until
 
 RECOVERY_SECONDS = 30.0

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import URL
 
 from core.api_keys import make_api_key
+from loadtest.ports import free_port
 from tests.database import run_sql, scalar
 from tests.processes import child_that_runs, command_of
 from tests.run import killed_temporary_folder
@@ -24,7 +25,6 @@ from tests.served.launched import (
     environment_without_urls,
     processes_using,
 )
-from tests.serving import free_port
 from tests.waiting import wait_until
 
 

@@ -19,8 +19,9 @@ import pytest
 from analytics.log.segments import new_segment
 from core.paths import ROOT
 from core.types import VERSIONS
+from loadtest.ports import free_port
 from tests.served.launched import START_SECONDS, Launched, environment_without_urls
-from tests.serving import environment_of, free_port, link_models
+from tests.serving import environment_of, link_models
 from tests.waiting import wait_until
 
 WHOLE = ["-m", "bentoml", "serve", "service:SentimentService"]

@@ -22,7 +22,7 @@ from cache.prediction_cache import (
 )
 from core.redis import connect
 from core.types import Classification
-from tests.serving import free_port
+from loadtest.ports import free_port
 from tests.unit.fakes import classification
 
 cache_key = CacheKeys(bytes(32)).key

@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from core.errors import DatabaseUnavailable
 from core.paths import ROOT
 from core.postgres import READ_ONLY_SECONDS, connected, create_engine, reading
+from loadtest.ports import free_port
 from tests.database import run_sql
-from tests.serving import free_port
 
 
 def queries(query_type: str) -> float:

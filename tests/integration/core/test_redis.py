@@ -15,9 +15,9 @@ from cache.keys import CacheKeys
 from cache.prediction_cache import PredictionCache
 from core.errors import RateLimited
 from core.redis import FAILURES, RedisCircuit, connect
+from loadtest.ports import free_port
 from serving.embedded.redis import embedded_redis
 from tests.served.cable import Cable
-from tests.serving import free_port
 from tests.unit.fakes import classification
 from web.rate_limiter import KEY_PREFIX, RateLimiter
 

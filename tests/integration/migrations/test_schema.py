@@ -26,10 +26,10 @@ import core.admin_log  # noqa: F401
 import rollout.tables  # noqa: F401
 from core.paths import ROOT
 from core.postgres import metadata
+from loadtest.ports import free_port
 from migrations.compatibility import PYPROJECT, known_revisions, read_stamp, scripts
 from migrations.upgrade import DatabaseUnreachable, UnknownSchema, upgrade
 from tests.database import fetch, run_sql
-from tests.serving import free_port
 
 
 def difference(connection: Connection) -> list[object]:

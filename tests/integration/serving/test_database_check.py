@@ -11,12 +11,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import URL
 
+from loadtest.ports import free_port
 from migrations.upgrade import DatabaseUnreachable, RefusedMigration, upgrade
 from serving.database_check import database_problem, version_problem
 from tests.database import run_sql
 from tests.integration.migrations.test_schema import refusing_server
 from tests.served.cable import Cable
-from tests.serving import free_port
 
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 Restrict = Callable[..., URL]

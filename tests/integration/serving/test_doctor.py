@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.paths import ROOT
 from core.settings import Settings
+from loadtest.ports import free_port
 from migrations.compatibility import Stamp
 from serving.clock_check import clock_problem
 from serving.model_check import examine_model
 from serving.schema_check import schema_fault, schema_problem
-from tests.serving import free_port
 from tests.store import model_store_at
 from tests.written_by_deae1b3 import TAGS, copy_model_store
 

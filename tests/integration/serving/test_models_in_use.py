@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.command_output import CommandFailed
 from core.settings import Settings
+from loadtest.ports import free_port
 from rollout.policy import Models, RolloutPolicy
 from rollout.record import STORED, PolicyRecord
 from rollout.store import PolicyStore
 from serving.models_in_use import models_in_use
-from tests.serving import free_port
 from tests.store import model_store_at
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

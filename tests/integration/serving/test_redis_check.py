@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from loadtest.ports import free_port
 from serving.embedded.redis import _program
 from serving.redis_check import redis_problem
-from tests.serving import free_port
 from tests.waiting import wait_until
 
 

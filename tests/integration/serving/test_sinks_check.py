@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.settings import Settings
+from loadtest.ports import free_port
 from serving.sinks_check import events_problem, parquet_problem, sink_checks
 from tests.http_servers import answering
-from tests.serving import free_port
 from tests.unit.core.settings_of import settings
 
 

@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 
 from core.errors import LogUnavailable, PredictionNotFound, RunnerUnavailable, ServiceError
 from core.redis import connect
+from loadtest.ports import free_port
 from serving.embedded.redis import embedded_redis
 from tests.integration.web.keyed_service import SECONDS, Service
-from tests.serving import free_port
 from tests.unit.fakes import counter
 from web.idempotency import KEY_PREFIX, MAX_ANSWER_BYTES
 

@@ -16,7 +16,7 @@ from core.api_keys import ApiKey, hash_key, make_api_key
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
 from core.redis import RedisCircuit, connect
-from tests.serving import free_port
+from loadtest.ports import free_port
 from tests.waiting import until
 from web.access import AccessMiddleware
 from web.key_use import KEPT_SECONDS, NAME, WRITE_SECONDS, KeyUse

@@ -17,7 +17,7 @@ from core.errors import RateLimited
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
 from core.redis import connect
-from tests.serving import free_port
+from loadtest.ports import free_port
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
 from web.rate_limiter import RateLimiter

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import yaml
 
+from loadtest.ports import free_port
 from monitoring.tools import MONITORING, tool
-from tests.serving import free_port
 
 START_SECONDS = 30.0
 # The windows of rules are written for a look every 15 s. An hour is a minute, five minutes are five

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
+from loadtest.ports import free_port
 from tests.prove.cluster.programs import program
-from tests.serving import free_port
 from tests.waiting import wait_until
 
 TOKEN = "of-this-proof-alone"

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from loadtest.ports import free_port
 from tests.prove.nginx.server import ONE_HOST, nginx
-from tests.serving import Serve, free_port
+from tests.serving import Serve
 
 NAME = "sentiment.example"
 

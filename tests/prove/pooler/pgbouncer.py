@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from loadtest.ports import free_port
 from tests.served.cable import Cable
-from tests.serving import free_port
 from tests.waiting import wait_until
 
 # PgBouncer refuses to be root.

@@ -13,8 +13,8 @@ from pathlib import Path
 from socket import create_connection
 
 from core.paths import ROOT
+from loadtest.ports import free_port
 from tests.prove.clients.environment import make_environment
-from tests.serving import free_port
 from tests.waiting import wait_until
 
 PACKAGES = (

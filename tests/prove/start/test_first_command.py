@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from loadtest.ports import free_port
 from tests.prove.start.machine import MACHINES, Machine, machine, stop
 from tests.prove.start.package_index import PackageIndex, package_index
-from tests.serving import free_port
 
 MAX_SECONDS = 60.0
 MAX_BYTES = 1_300_000_000

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from core.paths import ROOT
+from loadtest.ports import free_port
 from tests.prove.tutorials.page import is_as_shown, steps
 from tests.prove.tutorials.terminal import terminal
 from tests.run import killed_temporary_folder
-from tests.serving import free_port
 
 FOLDER = ROOT / "docs" / "tutorials"
 PAGES = sorted(path.stem for path in FOLDER.glob("*.md"))

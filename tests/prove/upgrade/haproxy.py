@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.serving import free_port
+from loadtest.ports import free_port
 from tests.waiting import wait_until
 
 # It asks each host five times a second whether it is ready, and believes the second answer.

@@ -11,12 +11,12 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 
 from core.types import Classification
+from loadtest.ports import free_port
 from runners import wire
 from runners.endpoints import Answers, RunnerEndpoints, RunnerKeyMiddleware
 from runners.lanes import Lane
 from runners.stream import StreamRunner
 from serving.http_protocol import BoundedHttpProtocol
-from tests.serving import free_port
 from tests.unit.runners.streams import FakeQueue
 from tests.waiting import until
 

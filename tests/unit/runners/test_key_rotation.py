@@ -16,12 +16,12 @@ from starlette.responses import PlainTextResponse
 
 from core.settings import Settings
 from core.types import Classification
+from loadtest.ports import free_port
 from runners import wire
 from runners.endpoints import Answers, RunnerEndpoints, RunnerKeyMiddleware
 from runners.hosts import RunnerHosts
 from runners.stream import StreamRunner
 from serving.http_protocol import BoundedHttpProtocol
-from tests.serving import free_port
 from tests.unit.fakes import runner_description
 from tests.unit.runners.streams import FakeQueue
 from tests.waiting import until

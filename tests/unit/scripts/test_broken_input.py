@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from core.paths import ROOT
+from loadtest.ports import free_port
 from scripts.cli import commands
 from tests.http_servers import answering
-from tests.serving import free_port
 
 # Runs each of many command lines as `sentiment` does, those with one environment in one process:
 # importing takes seconds. These packages read no environment when they are imported.

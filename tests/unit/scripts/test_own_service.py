@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from loadtest.ports import free_port
 from tests.commands import run_here
-from tests.serving import free_port
 
 # Nothing listens there; who connects to it gets another error than from a port of its own.
 PROXY = "http://127.0.0.1:9"

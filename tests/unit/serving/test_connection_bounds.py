@@ -16,9 +16,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
+from loadtest.ports import free_port
 from serving.connection import MAX_HEADER_BYTES
 from serving.http_protocol import BoundedHttpProtocol
-from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.body import DRAIN_BYTES, JsonBodyReader

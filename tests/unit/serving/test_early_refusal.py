@@ -14,8 +14,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from core.asgi import send_response
+from loadtest.ports import free_port
 from serving.http_protocol import BoundedHttpProtocol
-from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.body import DRAIN_BYTES, JsonBodyReader

@@ -13,9 +13,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 
+from loadtest.ports import free_port
 from serving.connection import MAX_HEADER_BYTES
 from serving.http_protocol import BoundedHttpProtocol, use_bounded_protocol
-from tests.serving import free_port
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.response_headers import CorsHeaders

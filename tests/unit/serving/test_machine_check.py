@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.ports import free_port
 from serving.machine_check import (
     address_problem,
     bentoml_home_problem,
@@ -17,7 +18,6 @@ from serving.machine_check import (
     secrets_file_problem,
     temporary_folder_problem,
 )
-from tests.serving import free_port
 
 READ_ONLY = Path("/proc")  # where not even root can make a folder
 

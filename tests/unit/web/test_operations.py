@@ -13,7 +13,7 @@ from core import metrics
 from core.key_ring import KeyRing
 from core.redis import connect
 from core.types import RunnerDescription, SinkName, Version
-from tests.serving import free_port
+from loadtest.ports import free_port
 from tests.unit.fakes import counter, runner_description
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
