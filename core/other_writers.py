@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -61,6 +62,8 @@ def _ways(file: Path) -> Iterator[tuple[Path, Path]]:
         if not path.is_symlink():
             break
         path = Path(os.path.abspath(path.parent / path.readlink()))  # noqa: PTH100
+    else:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
     resolved = file.resolve()
     for entry, folder in pairwise((resolved, *resolved.parents)):
         yield folder, entry
