@@ -117,10 +117,12 @@ class Network:
 
 
 @contextmanager
-def network(names: dict[str, str]) -> Iterator[Network]:
+def network(
+    names: dict[str, str], tests_addresses: Sequence[str] = (TESTS_ADDRESS,)
+) -> Iterator[Network]:
     """A network with a node for each address; `names` says what each is called.
 
-    This process has TESTS_ADDRESS in it.
+    This process has `tests_addresses` in it.
     """
     assert os.geteuid() == 0, "network namespaces need root"
     for program, package in PROGRAMS.items():
@@ -139,7 +141,8 @@ def network(names: dict[str, str]) -> Iterator[Network]:
             node.run("ip", "link", "set", "eth0", "up")
         own = f"proof{os.getpid()}"
         _plug(switch, "tests", own, str(os.getpid()))
-        for command in (f"address add {TESTS_ADDRESS}/24 dev {own}", f"link set {own} up"):
+        added = [f"address add {address}/24 dev {own}" for address in tests_addresses]
+        for command in (*added, f"link set {own} up"):
             subprocess.run(["ip", *command.split()], check=True, timeout=10)
         yield Network(switch, dict(zip(names, nodes, strict=True)))
     finally:
