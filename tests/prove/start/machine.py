@@ -87,7 +87,8 @@ def machine(suite: str) -> Iterator[Machine]:
         options = ["--variant=minbase", f"--include={_PACKAGES}"]
         with (MACHINES / f"{suite}.log").open("w") as log:
             subprocess.run(["debootstrap", *options, suite, root], check=True, stdout=log)
-        subprocess.run(["chroot", root, "/usr/sbin/useradd", "--uid", _USER, "user"], check=True)
+        useradd = ["/usr/sbin/useradd", "--create-home", "--uid", _USER, "user"]
+        subprocess.run(["chroot", root, *useradd], check=True)
         (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         complete.write_text(_PACKAGES)
     home = Path(tempfile.mkdtemp(dir=root / "home"))
