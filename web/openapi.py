@@ -47,7 +47,7 @@ BENTO_ROUTES = {
 # What each kind of endpoint can answer besides its 2xx.
 _POST_PROBLEMS = (400, 408, 413, 415, 422, 429, 500, 503, 504)
 _GET_PROBLEMS = (422, 500)
-_ANALYTICS_PROBLEMS = (422, 429, 500, 503)
+_DATABASE_PROBLEMS = (422, 500, 503)
 
 
 def openapi_document(
@@ -65,7 +65,9 @@ def openapi_document(
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             route = listed_route(method.upper(), path)
-            problems = _ANALYTICS_PROBLEMS if route.queries_database else _GET_PROBLEMS
+            problems = _DATABASE_PROBLEMS if route.queries_database else _GET_PROBLEMS
+            if route.limit is not None:
+                problems = (*problems, 429)
             operation["responses"].update(_problem_replies(path, (*problems, *route.problems)))
     for api in sorted(post_apis, key=lambda api: ROUTES.index(api.route)):
         document["paths"].setdefault(api.route.path, {})["post"] = _operation(api)

@@ -99,13 +99,13 @@ ROUTES = (
         *("POST", JOBS_PATH, "predict", "predict"),
         traced=True,
         success_status=201,
-        problems=(400, 408, 413, 415, 429, 507),
+        problems=(400, 408, 413, 415, 507),
     ),
-    Route("DELETE", _JOB, "predict", "predict", success_status=204, problems=(404, 429)),
-    Route("GET", JOBS_PATH, "predict", "predict", traced=True, problems=(429,)),
-    Route("GET", _JOB, "predict", "predict", problems=(404, 429)),
+    Route("DELETE", _JOB, "predict", "predict", success_status=204, problems=(404,)),
+    Route("GET", JOBS_PATH, "predict", "predict", traced=True),
+    Route("GET", _JOB, "predict", "predict", problems=(404,)),
     *(
-        Route("GET", f"{_JOB}/{name}", "predict", "predict", problems=(404, 409, 416, 429))
+        Route("GET", f"{_JOB}/{name}", "predict", "predict", problems=(404, 409, 416))
         for name in _JOB_FILES
     ),
     *(

@@ -17,6 +17,7 @@ import httpx
 from sqlalchemy import URL
 
 from core.paths import ROOT
+from core.rate_limits import LIMIT_NAMES, OFF
 from core.settings import get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, Version
@@ -200,9 +201,7 @@ def _environment(home: Path, port: int) -> dict[str, str]:
         "PORT": str(port),
         # So that each user of the load is a client of its own.
         "FORWARDED_ALLOW_IPS": "127.0.0.1",
-        "RATE_LIMIT_PREDICT": "off",
-        "RATE_LIMIT_BATCH": "off",
-        "RATE_LIMIT_ANALYTICS": "off",
+        **{f"RATE_LIMIT_{limit.upper()}": OFF for limit in LIMIT_NAMES},
     }
 
 

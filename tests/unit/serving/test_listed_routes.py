@@ -98,3 +98,15 @@ def test_fuzz_leaves_no_documented_endpoint_out() -> None:
     for operation in configuration["operations"]:
         assert operation.keys() == {"include-path-regex", "checks"}
         assert any(re.match(operation["include-path-regex"], path) for path in paths), operation
+
+
+def test_document_has_429_where_a_limit_is_and_nowhere_else() -> None:
+    app = read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready)
+    document = openapi_document(APIS.values(), app.routes, version=VERSION)
+    documented = {
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if "429" in operation["responses"]
+    }
+    assert documented == {(route.method, route.path) for route in ROUTES if route.limit is not None}

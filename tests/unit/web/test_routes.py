@@ -211,7 +211,7 @@ def test_statuses_of_the_post_routes() -> None:
         **dict.fromkeys(PREDICTING - {*INFER_PATHS}, (200, ())),
         **dict.fromkeys(INFER_PATHS, (200, (404,))),
         "/feedback": (202, (404,)),
-        "/jobs": (201, (400, 408, 413, 415, 429, 507)),
+        "/jobs": (201, (400, 408, 413, 415, 507)),
         "/admin/rollout": (200, (404, 409)),
         "/admin/models/reload": (200, (404, 409)),
     }
