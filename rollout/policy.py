@@ -24,7 +24,9 @@ MAX_STEPS = 20
 # One of the 10,000 buckets.
 SMALLEST_SHARE = 0.01
 
-_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*:[a-z0-9][a-z0-9._-]*")
+# BentoML takes no other name or version.
+_PART = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
+_TAG = re.compile(f"{_PART}:{_PART}")
 
 Share = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Route = Literal["/predict", "/predict/ab"]

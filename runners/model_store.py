@@ -76,7 +76,8 @@ def find_model(tag: str) -> SavedModel:
         raise bentoml.exceptions.NotFound(
             f"{tag} is not in the BentoML model store. {_hint(tag)}"
         ) from error
-    except ValueError as error:
+    # BentoML's own error is for a tag with a version, ValueError for one without.
+    except (ValueError, bentoml.exceptions.BentoMLException) as error:
         raise bentoml.exceptions.NotFound(
             f"'{tag}' is no tag of a model; write name:version, as `sentiment models list` shows it"
         ) from error

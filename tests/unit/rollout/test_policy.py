@@ -81,7 +81,13 @@ def test_invalid_changes_are_refused(fields: dict[str, Any], message: str) -> No
         changes(**fields)
 
 
-@pytest.mark.parametrize("tag", ["sentiment-distilbert-v2:latest", "sentiment-distilbert-v2"])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("sentiment-distilbert-v2:latest", "sentiment-distilbert-v2", "model-:1", "model:1."),
+        *(f"{'m' * 64}:1", f"model:{'1' * 64}"),
+    ],
+)
 def test_tag_that_names_no_one_model_is_refused_with_the_command_that_lists_them(tag: str) -> None:
     with pytest.raises(ValidationError, match="as `sentiment models list` shows it; latest is not"):
         RolloutPolicy.model_validate_json(json.dumps({"models": {"v2": tag}}))
