@@ -45,6 +45,8 @@ LABELLED_BY_PATH = frozenset({"RunnerTrafficMetricsMiddleware"})
 # The process manager gives a worker a socket as its standard input (serving/watchdog).
 WORKER_STDIN = 0
 BENTOML_WORKER = "_bentoml_impl.worker.service"
+# How often a process manager that is busy is told again to stop.
+STOP_RETRY_SECONDS = 0.05
 WORKER = ROOT / "serving" / "worker.py"
 
 
@@ -213,6 +215,25 @@ def stop_at_hangup() -> None:
     handler: Any = SysHandler
     is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     handler.handle_hup = handler.handle_winch if is_ignored else handler.handle_term
+
+
+def stop_when_busy() -> None:
+    """Make BentoML's process manager stop also if it is told while it replaces a worker.
+
+    It does one thing at a time, and would forget a signal to stop that comes meanwhile.
+    """
+    from circus.exc import ConflictError
+    from circus.sighandler import SysHandler
+
+    def stop(controller: Any) -> None:
+        try:
+            controller.arbiter.stop()
+        except ConflictError:
+            if not controller.arbiter._stopping:  # noqa: SLF001  circus has no other name for it
+                controller.loop.call_later(STOP_RETRY_SECONDS, stop, controller)
+
+    handler: Any = SysHandler
+    handler.quit = lambda self: self.controller.loop.add_callback_from_signal(stop, self.controller)
 
 
 def reserve_no_port() -> None:

@@ -27,6 +27,7 @@ from serving.framework import (
     reserve_no_port,
     start_workers_by,
     stop_at_hangup,
+    stop_when_busy,
     wrap_arbiter,
 )
 from serving.machine_check import accept_both_families
@@ -56,6 +57,7 @@ def supervise(*, stop_seconds: StopSeconds, before: Preparation) -> None:
     """
     if not is_worker():
         stop_at_hangup()
+        stop_when_busy()
         reserve_no_port()
         wrap_arbiter(functools.partial(_make, stop_seconds=stop_seconds, before=before))
 

@@ -1,1 +1,1 @@
-"""Proof: a real dockerd starts every service of docker-compose.yml, and the data stays."""
+"""Proof: a real dockerd starts docker-compose.yml, with what COMPOSE_PROFILES adds; data stays."""

@@ -15,7 +15,12 @@ import psutil
 import pytest
 
 from core.paths import ROOT
-from tests.processes import assert_sigterm_to_fuzz_ends_all, child_that_runs
+from serving.forking import FORK_SECONDS
+from tests.processes import (
+    assert_sigterm_to_fuzz_ends_all,
+    child_that_runs,
+    children_that_run,
+)
 from tests.served.launched import Launched, environment_without_urls, processes_using
 from tests.serving import environment_of
 from tests.waiting import wait_until
@@ -54,6 +59,60 @@ def test_sigterm_ends_a_service_with_a_hanging_worker(
         child_that_runs(psutil.Process(launched.process.pid), name).suspend()
         assert launched.stop(signal.SIGTERM) == 0
         assert processes_using(tmp_path / "data", environment["PORT"]) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_end_of_a_service_with_a_stopped_fork_server_leaves_nothing(
+    number: signal.Signals, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with Launched(environment, tmp_path / "log", ["bentoml", "serve"]) as launched:
+        launched.wait_until_ready()
+        manager = psutil.Process(launched.process.pid)
+        forks = child_that_runs(manager, "fork_server.py")
+        forks.suspend()
+        # The process manager waits for it, in vain, when the end comes.
+        child_that_runs(manager, "sentiment_runner_v1").kill()
+        time.sleep(FORK_SECONDS / 3)
+        launched.stop(number)
+        wait_until(lambda: processes_using(tmp_path / "data", environment["PORT"]) == [], 30)
+
+
+@pytest.mark.parametrize("is_stopped_at_start", [False, True], ids=["later", "at the start"])
+def test_workers_start_without_a_stopped_fork_server(
+    is_stopped_at_start: bool, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with Launched(environment, tmp_path / "log", ["bentoml", "serve"]) as launched:
+        manager = psutil.Process(launched.process.pid)
+        if is_stopped_at_start:
+            wait_until(lambda: children_that_run(manager, "fork_server.py") != [])
+        else:
+            launched.wait_until_ready()
+        forks = child_that_runs(manager, "fork_server.py")
+        forks.suspend()
+        if not is_stopped_at_start:
+            child_that_runs(manager, "sentiment_runner_v1").kill()
+            wait_until(lambda: "the fork server is lost" in launched.output(), FORK_SECONDS + 10)
+        launched.wait_until_ready()
+        wait_until(lambda: is_ready(launched.url), 60)
+        assert httpx.post(f"{launched.url}/predict", json={"text": "a"}).status_code == 200
+        assert launched.output().count("the fork server is lost") == 1
+        assert launched.stop(signal.SIGTERM) == 0
+        assert processes_using(tmp_path / "data", environment["PORT"]) == []
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 0.05, 0.3, 1.0])
+def test_kill_beside_a_worker_that_was_just_forked_leaves_nothing(
+    seconds: float, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with Launched(environment, tmp_path / "log", ["bentoml", "serve"]) as launched:
+        launched.wait_until_ready()
+        manager = psutil.Process(launched.process.pid)
+        before = set(manager.children(recursive=True))
+        child_that_runs(manager, "sentiment_runner_v1").kill()
+        wait_until(lambda: bool(set(manager.children(recursive=True)) - before))
+        time.sleep(seconds)  # the age is the condition
+        launched.stop(signal.SIGKILL)
+        wait_until(lambda: processes_using(tmp_path / "data", environment["PORT"]) == [], 20)
 
 
 @pytest.mark.parametrize("prefix", [[], ["nohup"]], ids=["plain", "nohup"])

@@ -16,7 +16,8 @@ from core.paths import ROOT
 from tests.prove.docker import IMAGE, docker, logs, provide_image
 from tests.waiting import wait_until
 
-DEPLOY: dict[str, Any] = tomllib.loads((ROOT / "railway.toml").read_text())["deploy"]
+FILE: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "railway.toml").read_text())
+DEPLOY = FILE["deploy"]
 PORT = "8080"
 PASSWORD = "of-this-proof-alone"
 POSTGRES, REDIS = "postgres:17.6-bookworm", "redis:7.4.2-bookworm"
@@ -96,8 +97,18 @@ class Project:
             docker("rm", "-f", "-v", container)
 
 
+def build_deployed_image() -> str:
+    """Build what railway.toml names, as Railway does; return its name."""
+    name = "sentiment-railway:proof"
+    dockerfile = ROOT / FILE["build"]["dockerfilePath"]
+    variable = f"SENTIMENT_IMAGE={IMAGE}"
+    build = ("build", "-f", str(dockerfile), "--build-arg", variable, "-t", name)
+    docker(*build, str(dockerfile.parent))
+    return name
+
+
 @contextmanager
-def project(service: str = IMAGE) -> Iterator[Project]:
+def project(service: str) -> Iterator[Project]:
     """The network and both databases for the image `service`, until the block ends."""
     for image in (POSTGRES, REDIS):
         provide_image(image)

@@ -12,7 +12,14 @@ import httpx
 import pytest
 
 from tests.prove.docker import IMAGE, docker
-from tests.prove.railway.project import DEPLOY, PORT, Deployment, Project, project
+from tests.prove.railway.project import (
+    DEPLOY,
+    PORT,
+    Deployment,
+    Project,
+    build_deployed_image,
+    project,
+)
 from tests.waiting import wait_until
 
 SHIPPED_SECONDS = 20.0
@@ -20,7 +27,7 @@ SHIPPED_SECONDS = 20.0
 
 @pytest.fixture(scope="module")
 def railway() -> Iterator[Project]:
-    with project() as made:
+    with project(build_deployed_image()) as made:
         made.run_pre_deploy_command()
         yield made
 

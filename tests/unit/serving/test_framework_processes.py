@@ -272,6 +272,33 @@ def test_bentomls_manager_restarts_its_workers_at_sighup_and_ours_stops() -> Non
     assert run_python(HANGUP) == "restarts its workers stops"
 
 
+BUSY = """
+import os, signal
+from circus.util import synchronized
+from tornado import gen
+from serving.framework import make_private_arbiter, stop_when_busy
+
+@synchronized("manage_watchers")
+@gen.coroutine
+def replace_a_worker(arbiter):
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield gen.sleep(0.2)
+    print("replaced", end=" ", flush=True)
+
+signal.alarm(10)
+stop_when_busy()
+arbiter = make_private_arbiter([], check_delay=-1)
+with arbiter.exit_stack:
+    arbiter.loop.add_callback(replace_a_worker, arbiter)
+    arbiter.start()
+print("stopped")
+"""
+
+
+def test_manager_stops_that_is_told_while_it_replaces_a_worker() -> None:
+    assert run_python(BUSY) == "replaced stopped"
+
+
 INHERITED = """
 import os, sys
 from serving.framework import close_inherited_sockets
