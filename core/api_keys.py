@@ -95,7 +95,10 @@ def parse_limits(text: str) -> dict[LimitName, str]:
                 "must have limits such as predict=1000/minute+batch=off; limits are "
                 f"{', '.join(LIMIT_NAMES)}"
             )
-        limits[name] = check_rate(match["rate"])
+        try:
+            limits[name] = check_rate(match["rate"])
+        except ValueError as error:
+            raise ValueError(f"has a rate of {name} that {error}") from error
     return limits
 
 

@@ -33,14 +33,16 @@ def main(
     as_json: JsonOption = False,
 ) -> None:
     """Print a new key for NAME and its entry, from which nobody can find the key."""
-    requested = set(scope or ["predict"])
+    requested = dict.fromkeys(scope or ["predict"])
     scopes: list[KeyScope] = [known for known in KEY_SCOPES if known in requested]
-    if len(scopes) != len(requested):
-        raise typer.BadParameter(f"scopes are {', '.join(KEY_SCOPES)}")
+    unknown = [each for each in requested if each not in KEY_SCOPES]
+    if unknown:
+        message = f"{unknown[0]!r} is not known; scopes are {', '.join(KEY_SCOPES)}"
+        raise typer.BadParameter(message, param_hint="--scope")
     try:
         limits = parse_limits("+".join(limit)) if limit else {}
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint="--limit") from None
     key, api_key = make_api_key(name, scopes, limits)
     if not name.isprintable() or not _is_readable(api_key):
         raise typer.BadParameter(

@@ -148,6 +148,27 @@ def test_without_texts_the_page_says_how_to_keep_them(page: Page, seen: Seen) ->
     assert seen.complaints == []
 
 
+def test_texts_that_are_not_kept_are_never_asked_about(
+    open_page: Callable[..., Page],
+    locked: tuple[ServedBento, str, str],
+    queue: Callable[[], dict[str, Any]],
+) -> None:
+    bento, key, _ = locked
+    page = open_labels(open_page, bento, key)
+
+    def without_texts(route: Route) -> None:
+        reply = route.fetch()
+        found = reply.json()
+        for item in found["items"]:
+            item["text"] = None
+        route.fulfill(response=reply, json=found)
+
+    page.route("**/analytics/review-queue*", without_texts)
+    page.reload()
+    expect(page.locator("#item")).to_contain_text("are not kept", timeout=SHOWN_MS)
+    expect(page.locator("#answers").get_by_role("button")).to_have_text(["Ask again"])
+
+
 def test_label_page_works_behind_a_path_prefix(behind_proxy: Page, seen: Seen) -> None:
     behind_proxy.goto("http://proxy.test/models/sentiment/dashboard/label.html")
     expect(behind_proxy.locator("#status")).to_contain_text("waiting", timeout=SHOWN_MS)

@@ -102,8 +102,9 @@ def test_make_key_prints_the_key_and_its_entry() -> None:
 def test_make_key_refuses_invalid_names_and_scopes() -> None:
     for arguments, named in (
         (["a:b"], "a name must be"),
-        (["shop", "--scope", "everything"], "scopes are"),
-        (["shop", "--limit", "all=1/minute"], "limits are"),
+        (["shop", "--scope", "everything"], "for --scope: 'everything' is not known; scopes are"),
+        (["shop", "--limit", "all=1/minute"], "for --limit: must have limits such as"),
+        (["shop", "--limit", "batch=off", "--limit", "predict=9/min"], "rate of predict that must"),
     ):
         refused = subprocess.run(
             [sys.executable, "-m", "scripts.make_key", *arguments],

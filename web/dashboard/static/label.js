@@ -17,6 +17,7 @@ const MOST_SKIPPED = 500;
 const WHY = {
   disagreement: "the versions disagree", low_confidence: "low confidence", unusual: "unusual length", random: "at random",
 };
+const WITHOUT_TEXT = "The texts of these predictions are not kept (any more). Label them by their ids, with `sentiment labels import` or /feedback.";
 const $ = (id) => document.getElementById(id);
 
 let current = state.read();
@@ -31,11 +32,18 @@ const skipped = () => JSON.parse(sessionStorage.getItem(SKIPPED) ?? "[]");
 async function load() {
   await attempt(async () => {
     const seen = new Set(skipped());
-    const limit = Math.min(AT_A_TIME + seen.size, AT_MOST);
-    const queue = await get("analytics/review-queue", { ...state.span(current), version: current.version, limit });
-    items = queue.items.filter((one) => !seen.has(one.prediction_id));
-    waiting = queue.waiting - (queue.items.length - items.length);
+    const ask = (limit) => get("analytics/review-queue", { ...state.span(current), version: current.version, limit });
+    // Nobody can label a text that is not kept: it is from before TEXT_STORAGE=full, or has expired.
+    const canShow = (one) => one.text !== null && !seen.has(one.prediction_id);
+    const first = Math.min(AT_A_TIME + seen.size, AT_MOST);
+    let queue = await ask(first);
+    if (!queue.note && queue.items.length === first && first < AT_MOST && !queue.items.some(canShow)) queue = await ask(AT_MOST);
+    const unseen = queue.items.filter((one) => !seen.has(one.prediction_id));
+    items = unseen.filter(canShow);
+    waiting = queue.waiting - (queue.items.length - unseen.length);
     if (queue.note && queue.items.length) return showIds(queue);
+    if (unseen.length && !items.length) return showIds({ items: unseen, note: WITHOUT_TEXT });
+    waiting -= unseen.length - items.length;
     show();
   });
 }
