@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL
 
 TIMEOUT_SECONDS = 5.0
 
@@ -22,15 +18,16 @@ def newest_revision() -> str:
     return max(name.stem.partition("_")[0] for name in names)
 
 
-def is_newest(url: URL) -> bool:
-    """Whether the schema is this release's; also False if that cannot be found out."""
+def is_newest(url: str) -> bool:
+    """Whether the schema at the URL of a private database is this release's.
+
+    Also False if that cannot be found out.
+    """
     import asyncpg
 
     async def revision() -> object:
         connection = await asyncpg.connect(
-            host=url.query["host"],
-            user=url.username,
-            database=url.database,
+            url.replace("+asyncpg", "", 1),
             timeout=TIMEOUT_SECONDS,
             command_timeout=TIMEOUT_SECONDS,
         )

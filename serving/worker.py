@@ -20,12 +20,15 @@ from typing import Any
 
 BENTOML_WORKER = "_bentoml_impl.worker.service"
 # Each with all that lies in it. No library that BentoML imports: ours or a user's code may use it.
-UNUSED = (
+UNUSED_ANYWHERE = (
     "bentoml._internal.cloud",  # httpx, HTTP/2, WebSockets, dateutil, schemas of an API
     "bentoml._internal.container.generate",  # writes Dockerfiles
     "_bentoml_impl.server.proxy",  # for services with a command of their own
-    "_bentoml_impl.server.serving",  # the process manager: circus, ZeroMQ, Tornado
     "uvicorn.supervisors",  # reload and workers of uvicorn's own
+)
+UNUSED = (
+    *UNUSED_ANYWHERE,
+    "_bentoml_impl.server.serving",  # the process manager: circus, ZeroMQ, Tornado
 )
 # BentoML's client of services. Each worker makes one of itself, and the API one of each runner.
 CLIENT = "_bentoml_impl.client"

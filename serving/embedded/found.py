@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import pwd
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import SecretStr
-from sqlalchemy import URL
 
 from core.settings import Settings
 from serving.embedded import postgres, redis
 from serving.embedded.children import short_socket_folder, works_in
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 
 class OtherUser(PermissionError):

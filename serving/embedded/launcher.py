@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+from core.gc import paused_gc
 from core.paths import ROOT
 from core.setting_checks import settings_for_serving
 from serving.forking import fork_server
+from serving.worker import UNUSED_ANYWHERE, leave_out
 
 
 def launch() -> None:
@@ -19,21 +21,26 @@ def launch() -> None:
     settings = settings_for_serving()
     # A worker's imports go on beside those below and the start of the databases.
     fork_server()
-    from serving.embedded.start import migrate
-    from serving.embedded.starters import save_missing_models
-    from serving.preflight import check_addresses, check_machine
+    with paused_gc():
+        from serving.preflight import check_addresses, check_machine
 
-    os.chdir(ROOT)
-    check_machine(settings)
-    check_addresses([(settings.host, settings.port)])
+        os.chdir(ROOT)
+        check_machine(settings)
+        check_addresses([(settings.host, settings.port)])
+        leave_out(UNUSED_ANYWHERE)
+        from serving.embedded.start import migrate
+        from serving.embedded.starters import save_missing_models
+
     # `bentoml serve` itself does what goes with private databases.
     if settings.has_database_urls:
         save_missing_models(settings)
     if settings.database_url is not None:
         migrate(settings.sqlalchemy_url())
-    # Imported here: it takes a second, which a wrong setting should not cost.
-    from bentoml_cli.cli import cli
+    with paused_gc():
+        # Imported here: it takes a second, which a wrong setting should not cost. The other
+        # commands of BentoML import its cloud.
+        from bentoml_cli.serve import serve_command
 
     # A worker asks for the same module as the command of BentoML.
     sys.path.insert(0, str(ROOT))
-    cli.main(["serve", "service:SentimentService"], prog_name="bentoml")
+    serve_command.main(["serve", "service:SentimentService"], prog_name="bentoml")

