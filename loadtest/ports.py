@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from itertools import chain
 
 # Below what systems give outgoing connections. A port of those can be another process's before
 # the server that it was chosen for listens. Browsers refuse port 10080.
@@ -18,7 +19,8 @@ def free_port() -> int:
     Raises:
         OSError: all of them are in use.
     """
-    for port in _random.sample(_PORTS, len(_PORTS)):
+    first = _random.randrange(len(_PORTS))
+    for port in chain(_PORTS[first:], _PORTS[:first]):
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))
