@@ -26,9 +26,9 @@ from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.database import run_sql
-from tests.run import END_SECONDS, TestRun, beside_others, run_folder, saved_models
+from tests.run import END_SECONDS, TestRun, Turns, run_folder, saved_models
 from tests.scheduling import GroupScheduling, publish_groups
-from tests.served.hosts import Hosts, hosts_in
+from tests.served.hosts import RUNNERS, Hosts, hosts_in
 from tests.serving import Serve, ServedBento, serve
 
 TEMPLATE = "migrated"
@@ -44,7 +44,7 @@ LONGEST_GROUPS = (
     "served/test_start.py", "served/test_many_hosts.py", "served/test_written_by_deae1b3.py",
     "served/test_outages.py",
 )  # fmt: skip
-RUN = pytest.StashKey[TestRun]()
+RUN, TURNS = pytest.StashKey[TestRun](), pytest.StashKey[Turns]()
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
@@ -133,6 +133,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until the tests are collected
+    config.stash[TURNS] = Turns()
     if hasattr(config, "workerinput"):
         return  # the controller of pytest-xdist has made the run
     # No proxy of the machine is asked for what runs here.
@@ -203,9 +204,12 @@ def _save_models_for(config: pytest.Config, ids: Sequence[str]) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     """Hold a test back while another one runs alone; the wait is no part of its timeout."""
-    with beside_others(alone=_is_marked(item, "alone")):
+    next_alone = nextitem is not None and _is_marked(nextitem, "alone")
+    with item.config.stash[TURNS].turn(alone=_is_marked(item, "alone"), next_alone=next_alone):
         return (yield)
 
 
@@ -377,6 +381,7 @@ def unlimited(serve_own: Serve) -> Iterator[ServedBento]:
 
 @pytest.fixture(scope="module")
 def hosts(bentoml_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """A service of six hosts, for the tests of a module."""
-    with hosts_in(tmp_path_factory.mktemp("hosts"), bentoml_home) as made:
+    """A service of five hosts, for the tests of a module, which break none of v2."""
+    runners = RUNNERS | {"v2": RUNNERS["v2"][:1]}
+    with hosts_in(tmp_path_factory.mktemp("hosts"), bentoml_home, runners) as made:
         yield made

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -107,22 +107,43 @@ def saved_models() -> Path:
     return _home(folder)
 
 
-@contextmanager
-def beside_others(*, alone: bool) -> Iterator[None]:
-    """Run one test: `alone` waits until no other worker runs a test, and holds them back.
+class Turns:
+    """Lets the tests of all workers run beside each other, or one worker's alone.
 
-    The first lock is a turnstile. Each test passes it before it starts, and a test that runs alone
-    holds it, so that it waits for one test of each worker and not until a worker has none left.
+    A test that is to run alone waits until no other worker runs one, and holds them back. Those of
+    one worker that follow each other wait once: until the others' tests end, cores are idle.
     """
-    with (
-        (run_folder() / "turnstile.lock").open("w") as turnstile,
-        (run_folder() / "running.lock").open("w") as running,
-    ):
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+        self._is_alone = False
+
+    @contextmanager
+    def turn(self, *, alone: bool, next_alone: bool) -> Iterator[None]:
+        """Run one test, after which the next of this worker runs alone or not."""
+        if not self._is_alone:
+            self._take(alone=alone)
+        try:
+            yield
+        finally:
+            self._is_alone = alone and next_alone
+            if not self._is_alone:
+                self._held.close()
+
+    def _take(self, *, alone: bool) -> None:
+        """Take the locks.
+
+        The first is a turnstile. Each test passes it before it starts, and a test that runs alone
+        holds it, so that it waits for one test of each worker and not until a worker has none left.
+        """
+        turnstile, running = (
+            self._held.enter_context((run_folder() / f"{name}.lock").open("w"))
+            for name in ("turnstile", "running")
+        )
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         if not alone:
             fcntl.flock(turnstile, fcntl.LOCK_UN)
-        yield
 
 
 def killed_temporary_folder() -> str:

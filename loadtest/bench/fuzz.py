@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Annotated
@@ -21,6 +22,8 @@ from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
 from loadtest.bench.servers import our_service, site
 from loadtest.table import console
+
+PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
 
 def main(
@@ -44,11 +47,12 @@ def main(
         raise typer.Exit(fuzz(url, cases=cases, seed=seed, jobs=jobs))
 
 
-def fuzz(url: str, *, cases: int, seed: int, jobs: int = 1) -> int:
+def fuzz(url: str, *, cases: int, seed: int, jobs: int = 1, phases: Sequence[str] = PHASES) -> int:
     """Rounds of schemathesis until so many cases were sent, or one of them found something.
 
-    An operation with few inputs gives fewer cases than are asked for, so their number is only known
-    when a round is over. Returns its exit status; 0 if nothing was found.
+    An operation with few inputs gives fewer cases than are asked for, and the boundaries of all
+    values in the phase `coverage` thousands more, so their number is only known when a round is
+    over. Returns its exit status; 0 if nothing was found.
     """
     paths = httpx.get(f"{url}/openapi.json", trust_env=False).json()["paths"]
     operations = sum(len(methods) for methods in paths.values())
@@ -56,7 +60,8 @@ def fuzz(url: str, *, cases: int, seed: int, jobs: int = 1) -> int:
     while sent < cases and not status:
         # Half of the cases come from operations alone, half from sequences of them.
         examples = max(1, (cases - sent) // operations // 2 // jobs)
-        status, generated = _round(url, examples=examples, seeds=range(seed, seed + jobs))
+        options = ("--phases", ",".join(phases), "--max-examples", str(examples))
+        status, generated = _round(url, options, seeds=range(seed, seed + jobs))
         if not generated:
             return status or 1
         sent, seed = sent + generated, seed + jobs
@@ -64,22 +69,22 @@ def fuzz(url: str, *, cases: int, seed: int, jobs: int = 1) -> int:
     return status
 
 
-def _round(url: str, *, examples: int, seeds: range) -> tuple[int, int]:
+def _round(url: str, options: Sequence[str], *, seeds: range) -> tuple[int, int]:
     """One round; returns the first exit status other than 0, or 0, and the number of cases."""
     with ThreadPoolExecutor(len(seeds)) as threads, ExitStack() as on_the_way_out:
         processes = []
         for seed in seeds:
-            processes.append(_start(url, examples=examples, seed=seed))
+            processes.append(_start(url, options, seed=seed))
             on_the_way_out.callback(processes[-1].terminate)
         ended = list(threads.map(_follow, processes, seeds))
     return next((status for status, _ in ended if status), 0), sum(cases for _, cases in ended)
 
 
-def _start(url: str, *, examples: int, seed: int) -> subprocess.Popen[str]:
+def _start(url: str, options: Sequence[str], *, seed: int) -> subprocess.Popen[str]:
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "schemathesis.toml"),
         "run", f"{url}/openapi.json", "--url", url,
-        "--max-examples", str(examples), "--seed", str(seed),
+        "--seed", str(seed), *options,
     ]  # fmt: skip
     environment = os.environ | {"NO_COLOR": "1", "NO_PROXY": "*", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(

@@ -123,14 +123,21 @@ class Hosts:
 
 
 @contextmanager
-def hosts_in(folder: Path, bentoml_home: Path, **api_settings: str) -> Iterator[Hosts]:
+def hosts_in(
+    folder: Path,
+    bentoml_home: Path,
+    runners: Mapping[str, Sequence[str]] = RUNNERS,
+    /,
+    **api_settings: str,
+) -> Iterator[Hosts]:
     with ExitStack() as running:
         database_url = running.enter_context(embedded_postgres(folder / "postgres"))
         redis_url = running.enter_context(embedded_redis(folder / "redis", max_memory="64mb"))
         upgrade(database_url)
         hosts = Hosts(
-            bentoml_home, folder, free_port(), database_url, redis_url, api_settings=api_settings
-        )
+            bentoml_home, folder, free_port(), database_url, redis_url, api_settings=api_settings,
+            runners=runners,
+        )  # fmt: skip
         # The APIs, which started last, end first.
         running.callback(hosts.stop)
         hosts.start_all()

@@ -15,7 +15,7 @@ import httpx
 from core.types import Version
 from tests.serving import ServedBento
 
-CLIENTS = 6
+CLIENTS = 4
 # Of a client after a reply: clients that never rest would take both cores from the tests beside.
 PAUSE_SECONDS = 0.1
 # How long a change may take to be everywhere.

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 
 import httpx
 import psutil
@@ -43,42 +43,6 @@ def open_to_others(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
 
 
-def test_starts_stop_all_processes_keep_the_data_and_ask_no_other_host(
-    bentoml_home: Path, tmp_path: Path
-) -> None:
-    proxy = SilentProxy()
-    temporary = Path(mkdtemp())  # a short one
-    environment = environment_without_urls(
-        bentoml_home,
-        DATA_FOLDER=str(tmp_path / "data"),
-        TMPDIR=str(temporary),
-        **proxy.environment,
-    )
-    port = environment["PORT"]
-    leave_open_data(tmp_path / "data")
-
-    with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
-        first.wait_until_ready()
-        assert f"{first.url}/dashboard (docs: {first.url}/docs)" in first.output()
-        body = {"text": "Kept over a restart."}
-        prediction = httpx.post(f"{first.url}/predict", json=body).json()
-        assert prediction["cache_hit"] is False
-        assert first.stop(signal.SIGTERM) == 0, first.output()
-        assert "Traceback" not in first.output()
-        assert processes_using(tmp_path / "data", port) == []
-
-    with Launched(environment, tmp_path / "second", ["bentoml", "serve"]) as second:
-        second.wait_until_ready()
-        assert recent_ids(second.url) == [prediction["id"]]
-        assert second.stop(signal.SIGINT) == 0
-        assert "Traceback" not in second.output()
-        assert processes_using(tmp_path / "data", port) == []
-    assert proxy.first_request() == b""
-    assert open_to_others(tmp_path / "data") == []
-    assert list(temporary.iterdir()) == []
-    temporary.rmdir()
-
-
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A folder of temporary files whose path is short enough for sockets."""
@@ -86,50 +50,80 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_killed_start_leaves_no_process_and_the_next_start_has_the_data_to_itself(
+def test_data_outlasts_a_stop_and_a_kill_of_starts_that_leave_no_process_and_ask_no_other_host(
     bentoml_home: Path, tmp_path: Path, temporary: Path
 ) -> None:
+    proxy, data = SilentProxy(), tmp_path / "data"
     environment = environment_without_urls(
-        bentoml_home, DATA_FOLDER=str(tmp_path / "data"), TMPDIR=str(temporary)
+        bentoml_home, DATA_FOLDER=str(data), TMPDIR=str(temporary), **proxy.environment
     )
-    with Launched(environment, tmp_path / "first") as first:
+    leave_open_data(data)
+
+    with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
         first.wait_until_ready()
-        prediction = httpx.post(f"{first.url}/predict", json={"text": "Kept."}).json()
-        family = psutil.Process(first.process.pid).children(recursive=True)
-        commands = [" ".join(command_of(process)) for process in family]
-        for expected in ("postgres", "valkey-server", "sentiment_runner_v1", "analytics.log"):
-            assert any(expected in command for command in commands)
-        # Nothing but SIGKILL ends a process that is stopped.
-        child_that_runs(psutil.Process(first.process.pid), "sentiment_runner_v2").suspend()
-        first.process.kill()
-        assert psutil.wait_procs(family, timeout=10)[1] == []
+        assert f"{first.url}/dashboard (docs: {first.url}/docs)" in first.output()
+        predictions = [predict(first.url, "Kept over a stop.")]
+        assert first.stop(signal.SIGTERM) == 0, first.output()
+        assert "Traceback" not in first.output()
+    assert processes_using(data, environment["PORT"]) == []
+    assert list(temporary.iterdir()) == []
+
+    with Launched(environment, tmp_path / "second") as second:
+        second.wait_until_ready()
+        assert recent_ids(second.url) == predictions
+        predictions.insert(0, predict(second.url, "Kept over a kill."))
+        kill_that_leaves_no_process(second)
     left = set(temporary.iterdir())
     kinds = {path.name.rpartition("-")[0] for path in left}
     assert kinds == {"bentoml-uds", "circus", "metrics", "workers"}
+
     # At once, on the same port.
-    with Launched(environment, tmp_path / "second") as second:
-        second.wait_until_ready()
-        own = set(temporary.iterdir())
-        assert own & left == set()
-        # It may have waited in the spool.
-        wait_until(lambda: prediction["id"] in recent_ids(second.url))
-        # A second start on the same data would stop the first one's databases when it ends.
-        other = environment | {"PORT": str(free_port())}
-        with Launched(other, tmp_path / "third") as third:
-            assert third.process.wait(STOP_SECONDS) == 1
-            assert "another `make serve`" in third.output()
+    with Launched(environment, tmp_path / "third", ["bentoml", "serve"]) as third:
+        third.wait_until_ready()
+        own = set(temporary.iterdir()) - left
+        # The last one may have waited in the spool.
+        wait_until(lambda: recent_ids(third.url) == predictions)
+        refuse_another_start(environment, tmp_path)
         assert own <= set(temporary.iterdir())
-        # Nor may another database get what the first one's clients are told is stored.
-        nowhere = {
-            "DATABASE_URL": "postgresql://a@127.0.0.1:1/a",
-            "REDIS_URL": "redis://127.0.0.1:1",
-        }
-        with Launched(other | nowhere, tmp_path / "fourth", ["bentoml", "serve"]) as fourth:
-            assert fourth.process.wait(STOP_SECONDS) == 1
-            assert "with databases of its own; stop it, or set DATA_FOLDER" in fourth.output()
-        assert second.stop(signal.SIGHUP) == 0  # its terminal has closed
-        assert processes_using(tmp_path / "data", environment["PORT"]) == []
-        assert own & set(temporary.iterdir()) == set()
+        assert third.stop(signal.SIGINT) == 0
+        assert "Traceback" not in third.output()
+    assert processes_using(data, environment["PORT"]) == []
+    assert own & set(temporary.iterdir()) == set()
+    assert proxy.first_request() == b""
+    assert open_to_others(data) == []
+
+
+def kill_that_leaves_no_process(launched: Launched) -> None:
+    family = psutil.Process(launched.process.pid).children(recursive=True)
+    commands = [" ".join(command_of(process)) for process in family]
+    for expected in ("postgres", "valkey-server", "sentiment_runner_v1", "analytics.log"):
+        assert any(expected in command for command in commands)
+    # Nothing but SIGKILL ends a process that is stopped.
+    child_that_runs(psutil.Process(launched.process.pid), "sentiment_runner_v2").suspend()
+    launched.process.kill()
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+def refuse_another_start(environment: dict[str, str], folder: Path) -> None:
+    """Start two more on the data of a service that runs, each of which ends at once."""
+    # It would stop the first one's databases when it ends.
+    other = environment | {"PORT": str(free_port())}
+    with Launched(other, folder / "same") as same:
+        assert same.process.wait(STOP_SECONDS) == 1
+        assert "another `make serve`" in same.output()
+    # Nor may another database get what the first one's clients are told is stored.
+    nowhere = {"DATABASE_URL": "postgresql://a@127.0.0.1:1/a", "REDIS_URL": "redis://127.0.0.1:1"}
+    with Launched(other | nowhere, folder / "nowhere", ["bentoml", "serve"]) as elsewhere:
+        assert elsewhere.process.wait(STOP_SECONDS) == 1
+        assert "with databases of its own; stop it, or set DATA_FOLDER" in elsewhere.output()
+
+
+def predict(url: str, text: str) -> str:
+    """The id of a prediction that no cache answers."""
+    prediction = httpx.post(f"{url}/predict", json={"text": text}).json()
+    assert prediction["cache_hit"] is False
+    id_: str = prediction["id"]
+    return id_
 
 
 def recent_ids(url: str) -> list[str]:

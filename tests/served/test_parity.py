@@ -27,12 +27,12 @@ TEXTS = [
 EIGHT_BIT_TOLERANCE = 0.05
 
 
-@pytest.fixture(params=["v1", "v2"])
+@pytest.fixture(scope="module", params=["v1", "v2"])
 def model(request: pytest.FixtureRequest, bentoml_home: Path) -> SavedModel:
     return saved_model(bentoml_home, request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(model: SavedModel) -> list[dict[str, Any]]:
     from transformers import pipeline
 

@@ -64,7 +64,7 @@ def test_killed_and_interrupted_scoring_writes_the_same_file(
 ) -> None:
     source, out, whole = tmp_path / "in.csv", tmp_path / "out.csv", tmp_path / "whole.csv"
     # Short ones: what is read and written is the same, and less is computed.
-    texts = [text[:40] for text in itertools.islice(texts_of(Kind.sentences, seed=3), ROWS)]
+    texts = [text[:16] for text in itertools.islice(texts_of(Kind.sentences, seed=3), ROWS)]
     texts[7] = texts[2_000] = "  "
     texts[9] = "one of the longest films that I have seen. " * 110
     with source.open("w", newline="") as file:

@@ -20,7 +20,12 @@ from analytics.log.segments import new_segment
 from core.paths import ROOT
 from core.types import VERSIONS
 from loadtest.ports import free_port
-from tests.served.launched import START_SECONDS, Launched, environment_without_urls
+from tests.served.launched import (
+    START_SECONDS,
+    Launched,
+    environment_without_urls,
+    processes_using,
+)
 from tests.serving import environment_of, link_models
 from tests.waiting import wait_until
 
@@ -153,7 +158,8 @@ def test_built_bento_serves_predictions_and_the_dashboard_from_any_folder(
                 reply = client.post("/predict", json={"text": "A joy.", "version": model})
                 assert (reply.status_code, reply.json()["model_version"]) == (200, model)
             assert client.get("/dashboard").status_code == 200
-        assert launched.stop(signal.SIGTERM) == 0
+        assert launched.stop(signal.SIGHUP) == 0  # its terminal has closed
+        assert processes_using(data, environment["PORT"]) == []
         assert f"data in {data / 'sentiment'}" in launched.output()
         assert f"{spool} holds predictions that are not stored" in launched.output()
     # The image has the Bento without the private servers.

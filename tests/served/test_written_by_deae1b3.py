@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import URL
 
 from tests.serving import serve
@@ -25,6 +26,12 @@ from tests.written_by_deae1b3 import (
 
 WHOLE_SPAN = {"since": "2026-03-01T00:00:00Z", "until": "2026-03-05T00:00:00Z"}
 SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BentoML home with the models, and this release's engines for them."""
+    return refresh_model_store(copy_model_store(tmp_path_factory.mktemp("deae1b3") / "store"))
 
 
 def revision(tag: str) -> str:
@@ -45,10 +52,9 @@ def answer(client: httpx.Client, path: str, **body: str) -> dict[str, Any]:
 
 
 def test_service_continues_from_the_data_of_deae1b3(
-    postgres_server: URL, redis_database: Callable[[], str], tmp_path: Path
+    store: Path, postgres_server: URL, redis_database: Callable[[], str], tmp_path: Path
 ) -> None:
     data = copy_data_folder(tmp_path / "data")
-    store = refresh_model_store(copy_model_store(tmp_path / "store"))
     with (
         serve(
             store,
@@ -109,6 +115,7 @@ def test_service_continues_from_the_data_of_deae1b3(
 
 
 def test_service_without_postgresql_promotes_the_model_of_its_policy_file(
+    store: Path,
     named_database: Callable[[str], URL],
     redis_database: Callable[[], str],
     tmp_path: Path,
@@ -117,7 +124,7 @@ def test_service_without_postgresql_promotes_the_model_of_its_policy_file(
     shutil.rmtree(data / "models")  # so that the runners start with the configured models
     with (
         serve(
-            refresh_model_store(copy_model_store(tmp_path / "store")),
+            store,
             named_database("unused").set(query={"host": str(tmp_path)}),
             redis_database(),
             log=tmp_path / "log",

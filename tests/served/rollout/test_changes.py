@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from functools import partial
 from typing import Any
@@ -19,9 +20,10 @@ from tests.serving import ServedBento
 from tests.waiting import until, wait_until
 
 # In the suite; the command `make faults` takes the others.
-REQUESTS, THOROUGH_REQUESTS = 800, 10_000
+REQUESTS, THOROUGH_REQUESTS = 400, 10_000
 POLICY_CHANGES, THOROUGH_POLICY_CHANGES = 6, 20
 RELOADS, THOROUGH_RELOADS = 4, 10
+ROLL_BACKS, THOROUGH_ROLL_BACKS = 2, 6
 
 
 async def test_no_request_fails_while_policies_and_models_change(
@@ -133,7 +135,7 @@ async def test_unusable_model_is_refused_and_the_reason_is_shown(
 
 
 async def test_restored_policy_gets_its_traffic_when_its_model_is_loaded(
-    bento: ServedBento, admin: Admin, tags: Tags
+    bento: ServedBento, admin: Admin, tags: Tags, *, thorough: bool
 ) -> None:
     held = (await admin.model("v2"))["revision"]
     await admin.change(changes={"champion": "v2"})
@@ -144,11 +146,11 @@ async def test_restored_policy_gets_its_traffic_when_its_model_is_loaded(
     await admin.reload("v2", tags.v1)
     await admin.holds("v2", tags.v1)
     champion_is_v1 = (await admin.status())["policy_version"]
-    for to_version, champion, tag in (
-        (champion_is_v2, "v2", tags.v2),
-        (champion_is_v1, "v1", tags.v1),
-        (champion_is_v2, "v2", tags.v2),
-    ):
+    there_and_back = itertools.cycle(
+        [(champion_is_v2, "v2", tags.v2), (champion_is_v1, "v1", tags.v1)]
+    )
+    roll_backs = THOROUGH_ROLL_BACKS if thorough else ROLL_BACKS
+    for to_version, champion, tag in itertools.islice(there_and_back, roll_backs):
         async with requests(bento, without_version, clients=3) as sent:
             await until(lambda: len(sent.answered) >= 50, seconds=60)
             await admin.change(action="roll_back", to_version=to_version)
