@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 
 from core.otlp import check_otlp
+from core.own_url import is_own_url
 from core.settings import MissingSetting, Settings, SettingsError, get_settings
 
 
@@ -28,20 +29,26 @@ def settings_for_serving() -> Settings:
 
 
 def check_open(settings: Settings) -> None:
-    """Check that an open service either listens on loopback or allows anonymous clients.
+    """Check that a service without keys is for this machine alone, or allows anonymous clients.
 
     Raises:
         MissingSetting: neither is the case.
     """
-    if (
-        settings.is_open
-        and not settings.allow_anonymous
-        and not ip_address(settings.host).is_loopback
-    ):
+    if settings.is_open and not settings.allow_anonymous and (way := _way_in(settings)):
         raise MissingSetting(
-            f"HOST={settings.host} lets other machines connect, but API_KEYS is not set. Make a "
+            f"{way} lets other machines connect, but API_KEYS is not set. Make a "
             "key with `sentiment make-key NAME`, or set ALLOW_ANONYMOUS=1"
         )
+
+
+def _way_in(settings: Settings) -> str | None:
+    """The setting by which clients of other machines reach the service; None: they do not."""
+    if not ip_address(settings.host).is_loopback:
+        return f"HOST={settings.host}"
+    # Names that a proxy on this machine hands on.
+    if others := [name for name in settings.allowed_hosts if not is_own_url(f"http://{name}")]:
+        return f"ALLOWED_HOSTS={','.join(others)}"
+    return None
 
 
 def check_runner_keys(settings: Settings) -> None:

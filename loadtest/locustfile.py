@@ -9,8 +9,8 @@ Each user is a client of its own, with rate limits of its own, and asks once eve
   them, a quarter again): how many of the users there are, and with `--loop open` the rate.
 
 On this machine X-Forwarded-For distinguishes the users, if the service trusts this machine as a
-proxy (FORWARDED_ALLOW_IPS=127.0.0.1); wherever LOADTEST_API_KEYS has API keys (several with commas
-between them), they do.
+proxy (FORWARDED_ALLOW_IPS=127.0.0.1) and admits them (ALLOW_ANONYMOUS=1); wherever
+LOADTEST_API_KEYS has API keys (several with commas between them), they do.
 """
 
 from __future__ import annotations

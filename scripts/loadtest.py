@@ -59,7 +59,7 @@ def main(
         elif not get_settings().forwarded_allow_ips:
             console.print(
                 "[yellow]all users share one client's rate limit, unless the service was started "
-                "with FORWARDED_ALLOW_IPS=127.0.0.1[/]"
+                "with FORWARDED_ALLOW_IPS=127.0.0.1 and ALLOW_ANONYMOUS=1[/]"
             )
     with console.status(f"{users} users send to {host} for {seconds:g} s"):
         try:

@@ -14,7 +14,7 @@ from core.errors import Forbidden, MalformedRequest, Unauthorized
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
 from core.request_context import RequestContext, context_of
-from web.forwarded import client_name
+from web.forwarded import LOOPBACK, UNKNOWN, client_name
 from web.routes import route_of
 
 if TYPE_CHECKING:
@@ -56,9 +56,11 @@ class AccessMiddleware:
             context = context_of(scope)
             route = route_of(scope["method"], scope["path"])
             client = scope.get("client")
-            context.address = client_name(client[0]) if client else "unknown"
+            context.address = client_name(client[0]) if client else UNKNOWN
             context.caller = context.address
-            if route.scope is not None and (key := self._authenticate(scope, route.scope)):
+            if route.scope is not None and (
+                key := self._authenticate(scope, route.scope, context.address)
+            ):
                 context.caller = f"key {key.name}"
                 context.limits = key.limits
                 context.is_admin = key.allows("admin")
@@ -68,9 +70,11 @@ class AccessMiddleware:
                 await self._limit(context, route.limit)
         await self._app(scope, receive, send)
 
-    def _authenticate(self, scope: Scope, needed: KeyScope) -> ApiKey | None:
-        """The key of a request; None if the service has no keys."""
-        if self._loopback_only and not came_over_loopback(scope):
+    def _authenticate(self, scope: Scope, needed: KeyScope, address: str) -> ApiKey | None:
+        """The key of a request from `address`; None if the service has no keys."""
+        # A proxy on this machine comes over loopback, and its clients do not.
+        is_own = came_over_loopback(scope) and address in (LOOPBACK, UNKNOWN)
+        if self._loopback_only and not is_own:
             raise Forbidden(
                 "Without API keys this service answers its own machine only; its operator can set "
                 "API_KEYS, or ALLOW_ANONYMOUS=1"

@@ -20,6 +20,8 @@ MAX_ENTRY_LENGTH = 80
 CLIENT_PREFIX_BITS = 64
 # All clients on this machine.
 LOOPBACK = "127.0.0.1"
+# A client without an address, as at a Unix socket.
+UNKNOWN = "unknown"
 
 Address = IPv4Address | IPv6Address
 
@@ -118,7 +120,7 @@ def client_name(host: str) -> str:
     """
     address = parse_address(host)
     if address is None:
-        return "unknown"
+        return UNKNOWN
     if address.is_loopback:
         return LOOPBACK
     if address.version == 4:

@@ -201,6 +201,7 @@ def _environment(home: Path, port: int) -> dict[str, str]:
         "PORT": str(port),
         # So that each user of the load is a client of its own.
         "FORWARDED_ALLOW_IPS": "127.0.0.1",
+        "ALLOW_ANONYMOUS": "1",
         **{f"RATE_LIMIT_{limit.upper()}": OFF for limit in LIMIT_NAMES},
     }
 

@@ -89,7 +89,8 @@ def behind(
 def http(
     keys: tuple[ApiKey, ...] = KEYS, limiter: FakeLimiter | None = None, app: ASGIApp = tell_caller
 ) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(behind(app, keys, limiter), client=("10.0.0.7", 1))
+    layers = behind(app, keys, limiter, allow_anonymous=not keys)
+    transport = httpx.ASGITransport(layers, client=("10.0.0.7", 1))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
@@ -157,6 +158,22 @@ async def test_without_keys_other_machines_are_admitted_only_if_a_setting_says_s
             assert (await client.get(path)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("client", "status"),
+    [("127.0.0.1", 200), ("::1", 200), ("8.8.8.8", 403), ("2001:db8::7", 403), ("10.0.0.7", 403)],
+)
+async def test_without_keys_a_client_that_a_proxy_names_is_another_machine(
+    client: str, status: int
+) -> None:
+    """A proxy on this machine comes over loopback; `client` is what it says of whom it serves."""
+    transport = httpx.ASGITransport(behind(tell_caller), client=(client, 0))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:3000") as http:
+        for path in CLOSED:
+            assert (await http.get(path)).status_code == status
+        for path in OPEN_PATHS:
+            assert (await http.get(path)).status_code == 200
+
+
 async def test_open_paths_need_no_key() -> None:
     async with http() as client:
         for path in OPEN_PATHS:
@@ -216,7 +233,8 @@ async def test_caller_without_a_key_is_its_address(peer: Scope, caller: str) -> 
         return None
 
     limiter = FakeLimiter()
-    await AccessMiddleware(app, KeyRing(), lambda: limiter)(scope, receive_nothing, send_nothing)
+    access = AccessMiddleware(app, KeyRing(), lambda: limiter, allow_anonymous=True)
+    await access(scope, receive_nothing, send_nothing)
     assert context_of(scope).caller == context_of(scope).address == caller
 
 

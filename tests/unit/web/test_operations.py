@@ -73,7 +73,7 @@ class FakeProbes:
 
 def client(probes: Probes) -> httpx.AsyncClient:
     app = create_read_app(operations_router(lambda: probes, lambda: {"openapi": "x"}))
-    access = AccessMiddleware(app, KeyRing(), lambda: probes.limiter)
+    access = AccessMiddleware(app, KeyRing(), lambda: probes.limiter, allow_anonymous=True)
     transport = httpx.ASGITransport(ProblemMiddleware(access), client=("10.0.0.9", 1))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
