@@ -62,6 +62,8 @@ class BoundedConnection(AnsweringConnection):
 
     header_timeout_seconds = 10.0
     keep_alive_seconds = 75
+    # More would take the files that the log needs. The latest one is closed.
+    max_connections = 65_536
 
     _reading = _Reading.FIRST
     _timer: asyncio.TimerHandle | None = None
@@ -92,6 +94,8 @@ class BoundedConnection(AnsweringConnection):
         super().connection_made(transport)
         self.flow = _Flow(transport, self)
         self._start_timer()
+        if len(self.connections) > self.max_connections:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

@@ -104,6 +104,7 @@ def use_bounded_protocol(
     *,
     header_timeout_seconds: float,
     keep_alive_seconds: int,
+    max_connections: int,
     shedder: LoadShedder | None = None,
     path_prefix: str = "",
     cors_origins: tuple[str, ...] = (),
@@ -111,6 +112,7 @@ def use_bounded_protocol(
     """Make every server that this process starts from now on speak this protocol."""
     BoundedHttpProtocol.header_timeout_seconds = header_timeout_seconds
     BoundedHttpProtocol.keep_alive_seconds = keep_alive_seconds
+    BoundedHttpProtocol.max_connections = max_connections
     BoundedHttpProtocol.shedder = shedder
     BoundedHttpProtocol.cors = CorsHeaders(cors_origins)
     BoundedHttpProtocol.targets = RequestTargets(path_prefix)

@@ -25,6 +25,7 @@ from core.version import VERSION
 from runners.services import answers, check_models
 from serving.accepting import accept_in_bursts
 from serving.draining import Draining
+from serving.file_limit import max_connections, raise_file_limit
 from serving.framework import (
     WORKER_STDIN,
     LazyApp,
@@ -76,6 +77,7 @@ class ServingProcess:
         self.shedder = LoadShedder(PREDICT_PATHS, full=lambda: self.container.full)
         if is_worker():
             end_with_parent()
+            raise_file_limit()
             heartbeat.start(WORKER_STDIN)
             close_inherited_sockets()
             read_torn_metrics()
@@ -91,6 +93,7 @@ class ServingProcess:
         use_bounded_protocol(
             header_timeout_seconds=settings.body_timeout_seconds,
             keep_alive_seconds=settings.keep_alive_seconds,
+            max_connections=max_connections(),
             shedder=self.shedder,
             path_prefix=settings.path_prefix,
             cors_origins=settings.cors_origins,

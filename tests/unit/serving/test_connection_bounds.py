@@ -26,6 +26,7 @@ from web.body import DRAIN_BYTES, JsonBodyReader
 TIMEOUT_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 1
 WAIT_SECONDS = 8.0
+MAX_CONNECTIONS = 100
 MIB = 2**20
 READER = JsonBodyReader(DRAIN_BYTES, WAIT_SECONDS)
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -39,6 +40,7 @@ class Hurried(BoundedHttpProtocol):
     header_timeout_seconds = TIMEOUT_SECONDS
     keep_alive_seconds = KEEP_ALIVE_SECONDS
     send_timeout_seconds = TIMEOUT_SECONDS
+    max_connections = MAX_CONNECTIONS
 
 
 @dataclass
@@ -570,3 +572,30 @@ async def test_body_of_another_coding_than_chunks_is_not_read(
     expected = [b"200", b"200"] if status == 200 else [str(status).encode()]
     assert STATUS.findall(reply) == [b"200"] * (before != b"") + expected
     assert site.bodies == [b"{}"] * ((before == WITH_BODY) + (status == 200))
+
+
+async def test_connection_past_the_bound_is_closed_and_one_after_it_is_answered(site: Site) -> None:
+    open_ones = [await site.connect() for _ in range(MAX_CONNECTIONS)]
+    refused, _writer = await site.connect()
+    assert await refused.read() == b""
+    reader, writer = open_ones.pop()
+    writer.write(GET)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    await writer.wait_closed()
+
+    async def answered() -> bool:
+        reader, writer = await site.connect()
+        writer.write(GET)
+        try:
+            return (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        except ConnectionResetError:
+            return False
+        finally:
+            writer.close()
+
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not await answered():
+        assert time.monotonic() < deadline
+    for _, writer in open_ones:
+        writer.close()

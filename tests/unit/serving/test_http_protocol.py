@@ -205,13 +205,17 @@ async def test_script_of_a_listed_website_can_read_a_refusal_of_the_parser(
 
 def test_servers_speak_it_from_then_on() -> None:
     protocol = BoundedHttpProtocol
-    settings = ("header_timeout_seconds", "keep_alive_seconds", "shedder", "targets", "cors")
+    settings = (
+        *("header_timeout_seconds", "keep_alive_seconds", "max_connections", "shedder"),
+        *("targets", "cors"),
+    )
     before = HTTP_PROTOCOLS["auto"], {name: getattr(protocol, name) for name in settings}
     shedder = LoadShedder({"/predict"})
     try:
         use_bounded_protocol(
             header_timeout_seconds=3.0,
             keep_alive_seconds=60,
+            max_connections=7,
             shedder=shedder,
             path_prefix="/below",
             cors_origins=("https://shop.example",),
@@ -219,7 +223,7 @@ def test_servers_speak_it_from_then_on() -> None:
         config = uvicorn.Config(PlainTextResponse("ok"), log_config=None)
         config.load()
         assert config.http_protocol_class is protocol
-        assert [getattr(protocol, name) for name in settings[:3]] == [3.0, 60, shedder]
+        assert [getattr(protocol, name) for name in settings[:4]] == [3.0, 60, 7, shedder]
         assert protocol.targets.inner(b"/below/predict") == b"/predict"
         assert protocol.cors.of([(b"origin", b"https://shop.example")])
     finally:

@@ -1,0 +1,31 @@
+"""A worker asks for the files that it may have, and keeps some from its connections."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from core.paths import ROOT
+from serving.file_limit import FILES_PER_CONNECTION, MAX_FILES, RESERVED_FILES
+
+PROGRAM = """
+import resource, sys
+from serving.file_limit import max_connections, raise_file_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+raise_file_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], max_connections())
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed"), [(256, 512, 512), (512, 512, 512), (100, 100, 100)]
+)
+def test_limit_is_raised_as_far_as_allowed_and_connections_get_their_part(
+    soft: int, hard: int, allowed: int
+) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(soft), str(hard)]
+    limit, connections = map(int, subprocess.check_output(command, cwd=ROOT, text=True).split())
+    assert limit == min(allowed, MAX_FILES)
+    assert connections == max(1, (limit - RESERVED_FILES) // FILES_PER_CONNECTION)
