@@ -576,8 +576,9 @@ async def test_body_of_another_coding_than_chunks_is_not_read(
 
 async def test_connection_past_the_bound_is_closed_and_one_after_it_is_answered(site: Site) -> None:
     open_ones = [await site.connect() for _ in range(MAX_CONNECTIONS)]
-    refused, _writer = await site.connect()
+    refused, writer = await site.connect()
     assert await refused.read() == b""
+    writer.close()
     reader, writer = open_ones.pop()
     writer.write(GET)
     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
