@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from core import metrics
 from core.rate_limits import LimitName
@@ -70,9 +70,7 @@ class Probes(Protocol):
     async def cache_size(self) -> int | None: ...
 
 
-def operations_router(
-    probes: Callable[[], Probes], openapi: Callable[[], dict[str, Any]]
-) -> APIRouter:
+def operations_router(probes: Callable[[], Probes], openapi: Callable[[], bytes]) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     @router.get("/health", responses={503: {"model": Health, "description": "No model answers"}})
@@ -119,8 +117,8 @@ def operations_router(
         return RateLimitStatus(**fields)
 
     @router.get("/openapi.json", include_in_schema=False)
-    async def openapi_document() -> JSONResponse:
-        return JSONResponse(openapi())
+    async def openapi_document() -> Response:
+        return Response(openapi(), media_type="application/json")
 
     @router.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

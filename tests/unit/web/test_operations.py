@@ -72,7 +72,7 @@ class FakeProbes:
 
 
 def client(probes: Probes) -> httpx.AsyncClient:
-    app = create_read_app(operations_router(lambda: probes, lambda: {"openapi": "x"}))
+    app = create_read_app(operations_router(lambda: probes, lambda: b'{"openapi": "x"}'))
     access = AccessMiddleware(app, KeyRing(), lambda: probes.limiter, allow_anonymous=True)
     transport = httpx.ASGITransport(ProblemMiddleware(access), client=("10.0.0.9", 1))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
