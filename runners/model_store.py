@@ -71,15 +71,17 @@ def find_model(tag: str) -> SavedModel:
             message says how to save one.
     """
     try:
-        model = bentoml.models.get(tag)
-    except bentoml.exceptions.NotFound as error:
-        raise bentoml.exceptions.NotFound(
-            f"{tag} is not in the BentoML model store. {_hint(tag)}"
-        ) from error
+        bentoml.Tag.from_taglike(tag)
     # BentoML's own error is for a tag with a version, ValueError for one without.
     except (ValueError, bentoml.exceptions.BentoMLException) as error:
         raise bentoml.exceptions.NotFound(
             f"'{tag}' is no tag of a model; write name:version, as `sentiment models list` shows it"
+        ) from error
+    try:
+        model = bentoml.models.get(tag)
+    except bentoml.exceptions.NotFound as error:
+        raise bentoml.exceptions.NotFound(
+            f"{tag} is not in the BentoML model store. {_hint(tag)}"
         ) from error
     metadata: dict[str, Any] = model.info.metadata
     if "revision" not in metadata:

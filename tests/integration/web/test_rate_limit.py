@@ -148,7 +148,7 @@ async def test_the_answer_past_the_limit_is_a_problem_with_retry_after(
     routes = [Route(path, endpoint, methods=["POST"]) for path in ("/predict/batch", "/free")]
     limited = AccessMiddleware(Starlette(routes=routes), KeyRing(), lambda: limiter)
     app = RequestMiddleware(ProblemMiddleware(limited))
-    transport = httpx.ASGITransport(app, client=("10.0.0.1", 1))
+    transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         replies = [await http.post("/predict/batch") for _ in range(3)]
         assert (await http.post("/free")).status_code == 200
