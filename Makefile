@@ -7,7 +7,9 @@ SHELL := /bin/bash
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(BIN)/uv pip
+# Not the configuration of this folder or of one above, where others may be able to write (core/late_packages.py).
+UV_CONFIG := $(firstword $(wildcard $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/uv/uv.toml /etc/uv/uv.toml))
+UV := $(BIN)/uv $(if $(UV_CONFIG),--config-file $(UV_CONFIG),--no-config) pip
 # For every platform, and for every Python from the oldest that the project supports.
 COMPILE = $(UV) compile -q --universal --python-version 3.11 --no-header --override requirements/overrides.txt
 # Every command of scripts/, from any folder: `sentiment --help` lists them.

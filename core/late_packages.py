@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -62,15 +63,33 @@ def install_lock(lock: Path) -> None:
 
 def run_uv(*options: str, python: str = sys.executable) -> bool:
     """Whether uv, which shows its progress, could install into the environment of `python`."""
-    command = [sys.executable, "-m", "uv", "pip", "install", "--python", python]
+    command = [*_module("uv"), *_uv_configuration(), "pip", "install", "--python", python]
     return subprocess.run([*command, "--no-deps", *options], check=False).returncode == 0
 
 
 def run_pip(*options: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
     """Install with pip, which reads its own configuration and shows its progress."""
-    command = [sys.executable, "-m", "pip", "--python", python]
+    command = [*_module("pip"), "--python", python]
     command += ["install", "--no-deps", "--retries", "1", *options]
     return subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+
+
+def _module(name: str) -> list[str]:
+    """A command that runs an installed module, and none of the same name in the current folder."""
+    return [sys.executable, "-P", "-m", name]
+
+
+def _uv_configuration() -> list[str]:
+    """The options that make uv read the user's or the system's configuration, and no other.
+
+    By itself it also reads that of the current folder and of each one above. Whoever can write
+    there could name a cache with packages of their own in it.
+    """
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    for file in (user / "uv" / "uv.toml", Path("/etc/uv/uv.toml")):
+        if file.is_file():
+            return ["--config-file", str(file)]
+    return ["--no-config"]
 
 
 def _is_meant(pin: Requirement) -> bool:

@@ -44,8 +44,8 @@ def main(*, as_json: JsonOption = False) -> None:
 def _report(lock: Path) -> list[dict[str, Any]]:
     """pip-audit's report on each package of `lock`; empty if it reached no advisories."""
     command = [
-        sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--disable-pip", "--no-deps",
-        "--format", "json", "--progress-spinner", "off", "--timeout", "10",
+        sys.executable, "-P", "-m", "pip_audit", "--requirement", str(lock), "--disable-pip",
+        "--no-deps", "--format", "json", "--progress-spinner", "off", "--timeout", "10",
     ]  # fmt: skip
     try:
         done = subprocess.run(

@@ -62,7 +62,7 @@ def fetch(package: Package, cache: Path) -> Path:
         kind = "--no-binary=:all:" if package.source_only else "--only-binary=:all:"
         options = ["--quiet", "--no-deps", kind, "--dest", str(cache), package.requirement]
         download = subprocess.run(
-            [sys.executable, "-m", "pip", "download", *options],
+            [sys.executable, "-P", "-m", "pip", "download", *options],
             capture_output=True,
             encoding="utf-8",
             check=False,

@@ -123,11 +123,6 @@ def _processes_in(folder: Path, name: str) -> list[psutil.Process]:
     ]
 
 
-def private(path: str, flags: int) -> int:
-    """Open a file that only its owner may read, for `open(opener=...)`."""
-    return os.open(path, flags, 0o600)
-
-
 def start(
     program: Program,
     arguments: Sequence[str],

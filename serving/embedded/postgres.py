@@ -16,17 +16,17 @@ from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote_plus
 
 from core.atomic_file import write_atomically
+from core.private_files import open_private
 from serving.embedded.account import Account, NoAccount, own_name, server_account
 from serving.embedded.children import (
     Program,
     UnusableFolder,
     logger,
     owned,
-    private,
     running,
     socket_folder,
     start,
@@ -157,7 +157,7 @@ def _make_cluster(folder: Path, account: Account | None) -> None:
     if account:
         os.chown(new, account.uid, account.gid)
     log = folder.with_name(f"{folder.name}.initdb.log")
-    with open(log, "wb", opener=private) as output:
+    with open(log, "wb", opener=open_private) as output:
         arguments = [*INITDB, f"--pgdata={new}"]
         process = start(
             _program("initdb"), arguments, folder=new, output=output.fileno(), account=account
@@ -188,12 +188,24 @@ def _start(
     arguments = ["-D", str(folder)]
     for name, value in {**options, "unix_socket_permissions": "0600"}.items():
         arguments += ["-c", f"{name}={value}"]
-    with open(folder / "log", "ab", opener=private) as output:
+    with _opened_log(folder / "log") as output:
         begins = output.tell()
         process = start(program, arguments, folder=folder, output=output.fileno(), account=account)
     with stopped_unless_ready(program, process, STOP_SIGNALS):
         _wait_until_ready(process, folder, begins)
     return process
+
+
+def _opened_log(log: Path) -> BinaryIO:
+    """A log to append to, in a folder that may be another account's, while this is root.
+
+    Raises:
+        UnusableFolder: it cannot be written, or leads elsewhere.
+    """
+    try:
+        return open(log, "ab", opener=open_private)
+    except OSError as error:
+        raise UnusableFolder(f"{log} is no file to write to ({error.strerror})") from error
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path, begins: int) -> None:

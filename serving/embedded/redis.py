@@ -16,11 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+from core.private_files import open_private
 from serving.embedded.children import (
     Program,
     UnusableFolder,
     owned,
-    private,
     running,
     socket_folder,
     start,
@@ -102,7 +102,7 @@ def _start(program: Program, folder: Path, path: Path, max_memory: str) -> subpr
     }
     log = folder / "valkey.log"
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    with open(log, "ab", opener=private) as output:
+    with open(log, "ab", opener=open_private) as output:
         process = start(program, arguments, folder=folder, output=output.fileno())
     with stopped_unless_ready(program, process, STOP_SIGNALS):
         _wait_until_ready(process, path, log)

@@ -23,7 +23,7 @@ from core.paths import ROOT
 from serving.embedded.account import server_account
 from serving.embedded.children import UnusableFolder
 from serving.embedded.found import OtherUser, find_postgres, find_redis
-from serving.embedded.postgres import embedded_postgres
+from serving.embedded.postgres import VERSION, embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.database import run_sql, scalar
 from tests.waiting import wait_until
@@ -182,6 +182,23 @@ def test_new_cluster_stops_no_postgres_that_names_its_folder(tmp_path: Path) -> 
             assert scalar(url, "SELECT 1") == 1
         assert stranger.poll() is None
         stranger.kill()
+
+
+@pytest.mark.parametrize("makes", [Path.symlink_to, lambda log, _: os.mkfifo(log)])
+def test_log_that_is_no_file_is_not_written(
+    makes: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    """Who runs the server owns its folder, and is another user where root starts the service."""
+    target, folder = tmp_path / "of_root", tmp_path / "postgres"
+    folder.mkdir()
+    (folder / "PG_VERSION").write_text(VERSION)
+    makes(folder / "log", target)
+    with (
+        pytest.raises(UnusableFolder, match="log is no file to write to"),
+        embedded_postgres(folder),
+    ):
+        raise AssertionError
+    assert not target.exists()
 
 
 def test_killed_owner_leaves_no_server(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
