@@ -14,14 +14,33 @@ def find_column(name: str, names: Sequence[str]) -> int:
     Raises:
         InvalidInput: there is no such column, or more than one.
     """
-    found = [index for index, known in enumerate(names) if known == name]
-    found = found or [index for index, known in enumerate(names) if _bare(known) == _bare(name)]
-    if not found:
-        known = f"the columns are: {', '.join(names)}" if any(names) else "no column has a name"
-        raise InvalidInput(f"no column {name}; {known}", "--column")
-    if len(found) > 1:
-        raise InvalidInput(_several(name, found))
-    return found[0]
+    return find_columns([name], names)[0]
+
+
+def find_columns(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The index of each of the `wanted` columns, as `find_column` has it; of many in many.
+
+    Raises:
+        InvalidInput: a column is not there, or more than once.
+    """
+    exact, bare = _places(names), _places([_bare(name) for name in names])
+    indices = []
+    for name in wanted:
+        found = exact.get(name) or bare.get(_bare(name))
+        if not found:
+            known = f"the columns are: {', '.join(names)}" if any(names) else "no column has a name"
+            raise InvalidInput(f"no column {name}; {known}", "--column")
+        if len(found) > 1:
+            raise InvalidInput(_several(name, found))
+        indices.append(found[0])
+    return indices
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        places.setdefault(name, []).append(index)
+    return places
 
 
 def require_distinct(names: Sequence[str]) -> None:

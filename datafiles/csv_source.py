@@ -15,7 +15,7 @@ from datafiles.chunks import (
     UnusableRow,
     checked_text,
 )
-from datafiles.columns import find_column, require_distinct
+from datafiles.columns import find_column, find_columns, require_distinct
 from datafiles.lines import Lines
 from datafiles.records import Record, RecordSource
 from datafiles.text_file import TextFile
@@ -62,7 +62,7 @@ class CsvSource(RecordSource):
         self.column = header[self._text]
         if keep is None:
             require_distinct(header)
-        kept = range(len(header)) if keep is None else [find_column(name, header) for name in keep]
+        kept = range(len(header)) if keep is None else find_columns(keep, header)
         self._kept = list(kept)
         self.names = [header[index] for index in self._kept]
 
@@ -174,7 +174,7 @@ def _detected(sample: str, wanted: Sequence[str], suffix: str) -> str:
 
     def fits(delimiter: str) -> bool:
         try:
-            return all(find_column(name, headers[delimiter]) >= 0 for name in wanted)
+            return len(find_columns(wanted, headers[delimiter])) == len(wanted)
         except InvalidInput:
             return False
 

@@ -20,7 +20,7 @@ from datafiles.chunks import (
     UnusableRow,
     checked_text,
 )
-from datafiles.columns import find_column, require_distinct
+from datafiles.columns import find_column, find_columns, require_distinct
 
 _READ_BYTES = 1 << 20
 # Spark writes its times in this form. In nanoseconds, as Arrow reads them otherwise, 9999-12-31 is
@@ -51,11 +51,13 @@ class ParquetSource:
             raise InvalidInput(f"it has values that cannot be read: {_line(error)}") from error
         except (pa.ArrowException, OSError) as error:
             raise InvalidInput(f"not a Parquet file: {_line(error)}") from error
-        self.column = schema.names[find_column(column, schema.names)]
+        names = schema.names
+        self.column = names[find_column(column, names)]
         if keep is None:
-            require_distinct(schema.names)
-        kept = schema.names if keep is None else keep
-        self.names: Sequence[str] = [schema.names[find_column(name, schema.names)] for name in kept]
+            require_distinct(names)
+            self.names: Sequence[str] = names
+        else:
+            self.names = [names[index] for index in find_columns(keep, names)]
         self._read_columns = list(dict.fromkeys((*self.names, self.column)))
         try:
             self._plain = plain_schema(pa.schema([schema.field(n) for n in self._read_columns]))
