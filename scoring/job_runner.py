@@ -35,6 +35,8 @@ POLL_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 # The status on disk is at most so old.
 STATUS_SECONDS = 0.5
+# A job in which so many processes died, one after the other and without progress, has failed.
+MAX_ATTEMPTS = 3
 # A job for which the disk has no room tries again after this time.
 RETRY_SECONDS = 30.0
 NEEDS_PYARROW = (
@@ -150,10 +152,19 @@ class _Run:
     async def run(self, *, restart: bool) -> _Outcome:
         """Run the job until it has ended, is removed, or has to wait."""
         started_at = self._status.started_at or datetime.now(UTC)
-        self._status = replace(self._status, started_at=started_at)
+        if self._status.attempts >= MAX_ATTEMPTS:
+            self._end("failed", f"The service died of it {MAX_ATTEMPTS} times, and did not get on")
+            return _Outcome.ended
+        attempts = self._status.attempts + 1
+        self._status = replace(self._status, started_at=started_at, attempts=attempts)
+        self._write()
         try:
             self._status = await self._score(restart=restart)
             await asyncio.to_thread(self._check_scored)
+        except asyncio.CancelledError:  # the process stops as it should
+            self._status = replace(self._status, attempts=0)
+            self._write()
+            raise
         except Exception as error:  # noqa: BLE001  the edge of a job, which others follow
             if self._job.is_removed:
                 logger.info("job %s was removed while it ran", self._job.request.id)
@@ -213,9 +224,12 @@ class _Run:
         self._check_removed()
         self._store.check_room()
         self._store.check_share(self._job.request.owner)
+        before = self._status.scored, self._status.rejected
+        gets_on = (progress.scored, progress.rejected) != before
         self._status = replace(
             self._status,
             state="running",
+            attempts=0 if gets_on else self._status.attempts,
             reason=None,
             fraction=fraction,
             scored=progress.scored,
@@ -226,8 +240,8 @@ class _Run:
             self._job.write_status(self._status)
 
     def _wait(self, reason: str) -> None:
-        if self._status.reason != reason:
-            self._status = replace(self._status, state="waiting", reason=reason)
+        if self._status.reason != reason or self._status.attempts:
+            self._status = replace(self._status, state="waiting", attempts=0, reason=reason)
             self._write()
 
     def _end(self, state: JobState, reason: str | None) -> None:

@@ -282,7 +282,13 @@ def _result_in(folder: Path, request: JobRequest) -> Path:
 
 def _job_of(request: JobRequest, source: Path, out: Path, *, restart: bool) -> Job:
     return Job(
-        Input(source, Format(request.from_format), request.encoding, request.delimiter),
+        Input(
+            source,
+            Format(request.from_format),
+            request.encoding,
+            request.delimiter,
+            is_strange=request.path is None,
+        ),
         out,
         Format(request.to_format),
         request.column,

@@ -496,6 +496,32 @@ async def test_job_that_waits_lets_others_go_first(
     assert (await ended(client, waits))["state"] == "done"
 
 
+async def test_job_of_which_processes_die_has_failed_after_three(tmp_path: Path) -> None:
+    service = JobService(tmp_path / "jobs")
+    async with service.client() as client:
+        job = await add(client)
+        stored = service.jobs.find(job)
+        # As the third process left it.
+        stored.write_status(JobStatus("running", attempts=3))
+        service.runner.start()
+        report = await ended(client, job)
+        assert (report["state"], report["scored"]) == ("failed", 0)
+        assert "died of it 3 times" in report["reason"]
+    await service.runner.stop()
+
+
+async def test_service_that_stops_in_time_does_not_count_against_a_job(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    job = await add(client)
+    await service.v1.entered.wait()
+    assert service.jobs.find(job).status().attempts == 1
+    service.v1.gate.set()
+    await ended(client, job)
+    assert service.jobs.find(job).status().attempts == 0
+
+
 async def test_callers_take_turns(tmp_path: Path) -> None:
     service = JobService(tmp_path / "jobs")
     async with service.client("ann") as ann, service.client("bob") as bob:
