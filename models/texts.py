@@ -17,6 +17,7 @@ from datafiles.formats import (
     needs_pyarrow,
     open_source,
 )
+from datafiles.pipes import as_regular_file
 from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
 from models.label_names import SENTIMENT_OF_LABEL
 from models.starter.datasets import RATED_DOMAINS, split_documents
@@ -109,8 +110,9 @@ def read_labelled(
     # A repeated text could both calibrate an engine and be in its gate.
     found: dict[str, LabelledText] = {}
     try:
-        for text, label in _rows(Input(path, _format(path), encoding, delimiter)):
-            found.setdefault(text, LabelledText(text, label))
+        with as_regular_file(path) as file:
+            for text, label in _rows(Input(file, _format(path), encoding, delimiter)):
+                found.setdefault(text, LabelledText(text, label))
     except OSError as error:
         raise InvalidTexts(f"{path} cannot be used: {error.strerror or error}") from error
     except InvalidInput as error:

@@ -127,8 +127,8 @@ def _sentiments(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
         rollout.limits.max_sentiment_drift,
     )
     sentence = (
-        f"the sentiments of {rollout.challenger} ({_mix(arms.challenger)}) are at least "
-        f"{least:.3f} (PSI) from those of {rollout.champion} ({_mix(arms.champion)}); "
+        f"the sentiments of {rollout.challenger} ({_mix(arms.challenger, arms)}) are at least "
+        f"{least:.3f} (PSI) from those of {rollout.champion} ({_mix(arms.champion, arms)}); "
         f"{allowed:g} is allowed"
     )
     if f"{rollout.challenger}_better" in rollout.measured.findings:
@@ -137,13 +137,22 @@ def _sentiments(rollout: _Rollout, stratum: StratumCounts) -> _Finding:
     return "fail" if state == "pass" and least > allowed else state, sentence
 
 
-def _mix(arm: ArmCounts) -> str:
-    totals = [sum(column) for column in zip(*arm.outcome_table(), strict=True)][: len(SENTIMENTS)]
+def _mix(arm: ArmCounts, arms: _Arms) -> str:
+    """The shares of the sentiments that either arm has, because not every model has neutral."""
+    totals = _sentiment_totals(arm)
     answered = max(sum(totals), 1)
-    return ", ".join(
+    known = [max(pair) for pair in zip(*map(_sentiment_totals, arms), strict=True)]
+    shares = [
         f"{total / answered:.0%} {sentiment}"
-        for sentiment, total in zip(SENTIMENTS, totals, strict=True)
-    )
+        for sentiment, total, most in zip(SENTIMENTS, totals, known, strict=True)
+        if most
+    ]
+    return ", ".join(shares) or "no answers"
+
+
+def _sentiment_totals(arm: ArmCounts) -> list[int]:
+    """Answers of each sentiment, in the order of SENTIMENTS."""
+    return [sum(column) for column in zip(*arm.outcome_table(), strict=True)][: len(SENTIMENTS)]
 
 
 def _agreement(rollout: _Rollout) -> _Finding:

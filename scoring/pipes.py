@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.private_files import make_private
 from datafiles.chunks import InvalidInput
+from datafiles.pipes import as_regular_file
 
 STDIO = Path("-")
 
@@ -33,18 +33,12 @@ def as_files(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
 
     A path that names a regular file stays as it is.
     """
-    with tempfile.TemporaryDirectory(prefix="sentiment-score-") as folder:
-        if source == STDIO or not source.is_file():
-            copied = Path(folder) / "in"
-            make_private(copied)
-            with copied.open("wb") as file:
-                if source == STDIO:
-                    shutil.copyfileobj(sys.stdin.buffer, file)
-                else:
-                    with source.open("rb") as pipe:
-                        shutil.copyfileobj(pipe, file)
-            source = copied
-        yield source, Path(folder) / "out" if out == STDIO else out
+    given = sys.stdin.buffer if source == STDIO else source
+    with (
+        as_regular_file(given) as read,
+        tempfile.TemporaryDirectory(prefix="sentiment-score-") as folder,
+    ):
+        yield read, Path(folder) / "out" if out == STDIO else out
 
 
 def write_out(out: Path, rejected: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,6 +241,25 @@ def test_held_out_file_that_is_read_wrong_names_the_option(
     path.write_bytes(content)
     with pytest.raises(InvalidTexts, match=sentence):
         read_labelled(path, 1, encoding=named.get("encoding"), delimiter=named.get("delimiter"))
+
+
+def test_labelled_texts_of_a_pipe_are_read_from_its_start(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("\n".join(LINES),))
+    writer.start()
+    texts = read_labelled(pipe, ENOUGH)
+    writer.join()
+    assert texts[0] == LabelledText("Text 0.", LABELS[0])
+    assert len(texts) == ENOUGH
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none.jsonl", "No such file or directory"), (".", "Is a directory")]
+)
+def test_path_without_a_file_is_refused(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(InvalidTexts, match=f"cannot be used: {reason}$"):
+        read_labelled(tmp_path / name, 1)
 
 
 def test_option_is_not_named_where_a_command_lacks_it(tmp_path: Path) -> None:

@@ -106,6 +106,23 @@ def test_guardrail_fails_for_its_own_reason(found: RolloutMetrics, name: str, te
     assert text in result.sentence
 
 
+@pytest.mark.parametrize(
+    ("challenger", "champion", "named"),
+    [
+        (arm((30, 0, 70)), arm((40, 0, 60)), "(30% negative, 70% positive)"),
+        (arm((30, 0, 70)), arm((40, 10, 50)), "(30% negative, 0% neutral, 70% positive)"),
+        (arm((40, 10, 50)), arm((30, 0, 70)), "(30% negative, 0% neutral, 70% positive)"),
+        (NOTHING, NOTHING, "(no answers)"),
+    ],
+)
+def test_sentence_names_the_sentiments_that_either_version_has(
+    challenger: ArmCounts, champion: ArmCounts, named: str
+) -> None:
+    results = evaluate("v1", Guardrails(), measured(challenger, champion))
+    [sentence] = [result.sentence for result in results if result.name == "sentiments"]
+    assert named in sentence
+
+
 ONE_GROUP = {3: 40}  # 40 failures of a single subject
 BUSY_SUBJECT = {OUTCOMES * 5: 400}
 

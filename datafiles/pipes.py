@@ -1,0 +1,33 @@
+"""A pipe as a regular file, because readers of files go back in them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+from core.private_files import make_private
+
+
+@contextmanager
+def as_regular_file(source: Path | BinaryIO) -> Iterator[Path]:
+    """Copy a stream, or a pipe such as a shell's `<(...)`, to a private temporary file.
+
+    A path that names a regular file stays as it is.
+
+    Raises:
+        OSError: there is nothing to read at the path.
+    """
+    if isinstance(source, Path) and source.is_file():
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="sentiment-pipe-") as folder:
+        copied = Path(folder) / "in"
+        make_private(copied)
+        opened = source.open("rb") if isinstance(source, Path) else nullcontext(source)
+        with opened as stream, copied.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+        yield copied
