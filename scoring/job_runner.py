@@ -25,7 +25,7 @@ from core.private_files import FOLDER_MODE, open_private
 from core.types import Version
 from datafiles.chunks import InvalidInput
 from scoring.job import check_scored, score_file
-from scoring.job_store import JobStore, ShareUsed, StoredJob
+from scoring.job_store import JobStore, StoredJob
 from scoring.journal import CannotResume, Progress
 from scoring.spare_scorer import ModelChanged, Runner, SpareScorer
 
@@ -47,6 +47,10 @@ NEEDS_PYARROW = (
 
 class JobRemoved(Exception):
     """The job was removed while it ran."""
+
+
+class ShareUsed(Exception):
+    """The jobs of the caller may use no more of the disk; the message says what to do."""
 
 
 class JobRunner(Background):
@@ -223,7 +227,8 @@ class _Run:
         """Called in the thread of the job after each chunk."""
         self._check_removed()
         self._store.check_room()
-        self._store.check_share(self._job.request.owner)
+        if fault := self._store.share_fault(self._job.request.owner):
+            raise ShareUsed(fault)
         before = self._status.scored, self._status.rejected
         gets_on = (progress.scored, progress.rejected) != before
         self._status = replace(
@@ -264,8 +269,6 @@ class _Run:
 def _why_it_waits(error: Exception) -> str | None:
     """Why a job has to be tried again; None: it has failed."""
     match error:
-        case ShareUsed():
-            return None  # it would keep what it has written, and wait for itself
         case UnavailableError():
             return error.detail
         case ModelChanged() | CannotResume(changed=("models",)):
@@ -280,7 +283,7 @@ def _why_it_failed(error: Exception, job: StoredJob) -> str:
         case InvalidInput() | InvalidRequest():
             return str(error)
         case ShareUsed():
-            return error.detail
+            return str(error)
         case CannotResume():
             return "The file was changed after the job had begun"
         case ModuleNotFoundError():

@@ -42,10 +42,6 @@ SHOWN_REJECTED_ROWS = 100
 CALLER_SHARE = 0.5
 
 
-class ShareUsed(StorageFull):
-    """The jobs of one caller may use no more of the disk."""
-
-
 @dataclass(frozen=True, slots=True)
 class StoredJob:
     """A job on disk."""
@@ -156,7 +152,8 @@ class JobStore:
             ModuleNotFoundError: pyarrow is not installed, and the file needs it.
             OSError: it cannot be stored.
         """
-        self.check_share(request.owner)
+        if fault := self.share_fault(request.owner):
+            raise StorageFull(fault, retry_after_seconds=60)
         source = upload or self.resolve(request.path or "")
         folder = (upload or self.new_upload()).parent
         try:
@@ -234,22 +231,18 @@ class JobStore:
                 retry_after_seconds=60,
             )
 
-    def check_share(self, owner: str) -> None:
-        """Check that the jobs of a caller leave room for those of others.
-
-        Raises:
-            ShareUsed: they may use no more of the disk.
-        """
+    def share_fault(self, owner: str) -> str | None:
+        """Why a caller may use no more of the disk; None: the others have room."""
         most = int(self._max_bytes * CALLER_SHARE)
         if sum(map(_size, self._files())) <= most:
-            return  # as do those of any caller
+            return None  # nor does any other caller use more
         own = [job.folder for job in self.jobs() if job.request.owner == owner]
-        if sum(_size(file) for folder in own for file in folder.glob("*")) > most:
-            raise ShareUsed(
-                f"All jobs of a caller may use {most:,} bytes of this host; delete jobs that have "
-                "ended, or wait until they are removed",
-                retry_after_seconds=60,
-            )
+        if sum(_size(file) for folder in own for file in folder.glob("*")) <= most:
+            return None
+        return (
+            f"All jobs of a caller may use {most:,} bytes of this host; delete jobs that have "
+            "ended, or wait until they are removed"
+        )
 
     def sweep(self) -> None:
         """Remove jobs that ended long ago, and what dead processes have left."""

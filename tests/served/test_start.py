@@ -97,8 +97,9 @@ def only_line(command: list[str], environment: dict[str, str], folder: Path = RO
         cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1
-    [line] = (done.stdout + done.stderr).splitlines()
-    return line
+    lines = (done.stdout + done.stderr).splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
 
 
 def test_reload_serves_a_changed_file_from_the_same_databases(
