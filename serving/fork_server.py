@@ -66,8 +66,11 @@ def main() -> None:
     if os.getppid() != supervisor:
         return
     preload()
-    channel.send(READY)
-    forked = serve(channel)
+    try:
+        channel.send(READY)
+        forked = serve(channel)
+    except ConnectionError:
+        return  # the supervisor ended before it read that
     if forked is not None:
         channel.close()
         become_worker(*forked)
@@ -128,7 +131,7 @@ def serve(channel: socket.socket) -> tuple[Request, list[int]] | None:
             channel.send(json.dumps(reply).encode())
             if "process" in reply:
                 os.write(may_start, b"1")
-        except BrokenPipeError:
+        except ConnectionError:
             return None  # the supervisor has given up
         finally:
             os.close(may_start)

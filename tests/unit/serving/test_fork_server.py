@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from serving.forking import ForkedWorker, ForkServer
+from serving.forking import PROGRAM, ForkedWorker, ForkServer
 from serving.framework import WORKER
 from tests.waiting import wait_until
 
@@ -138,3 +140,18 @@ def test_killed_worker_tells_its_signal_and_leaves_the_fork_server(
     wait_until(lambda: worker.poll() is not None)
     assert worker.poll() == -signal.SIGKILL
     assert start(41).wait() == 7
+
+
+def test_fork_server_whose_supervisor_fails_before_it_is_ready_ends_without_a_word() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(theirs.fileno()), " " * 200],
+            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+    # It says that it is ready, and nobody reads it.
+    select.select([ours], [], [])
+    ours.close()
+    output, _ = process.communicate()
+    assert (process.returncode, output) == (0, b"")
