@@ -45,6 +45,8 @@ class JobStatus(msgspec.Struct, frozen=True):
     reason: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    # Begun since a row was last scored or rejected; more than one if processes have died of it.
+    attempts: int = 0
 
     @property
     def is_finished(self) -> bool:

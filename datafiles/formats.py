@@ -66,12 +66,16 @@ _ENDINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file of rows, and how to read it; None is found in the file."""
+    """A file of rows, and how to read it; None is found in the file.
+
+    `is_strange`: it is a stranger's, and must not take more memory than files have to.
+    """
 
     path: Path
     format: Format
     encoding: str | None = None
     delimiter: str | None = None
+    is_strange: bool = False
 
 
 def needs_pyarrow(source: Input) -> bool:
@@ -118,7 +122,7 @@ def open_source(
         # Imported here because only this needs pyarrow, which a command may have to install.
         from datafiles.parquet_source import ParquetSource
 
-        return ParquetSource(source.path, column, keep, check)
+        return ParquetSource(source.path, column, keep, check, is_bounded=source.is_strange)
     file = TextFile(source.path, source.encoding, always_utf=source.format is Format.jsonl)
     if source.format is Format.csv:
         return CsvSource(file, column, keep, source.delimiter, check)

@@ -21,6 +21,7 @@ from datafiles.chunks import (
     checked_text,
 )
 from datafiles.columns import find_column, find_columns, require_distinct
+from datafiles.parquet_pages import rows_at_once
 
 _READ_BYTES = 1 << 20
 # Spark writes its times in this form. In nanoseconds, as Arrow reads them otherwise, 9999-12-31 is
@@ -39,19 +40,23 @@ class ParquetSource:
         column: str,
         keep: Sequence[str] | None,
         check: CheckText = checked_text,
+        *,
+        is_bounded: bool = False,
     ) -> None:
         self._path = path
         self._check = check
         try:
             with pq.ParquetFile(path, coerce_int96_timestamp_unit=_INT96_UNIT) as file:
                 schema, metadata = file.schema_arrow, file.metadata
+                names = schema.names
                 groups = map(metadata.row_group, range(metadata.num_row_groups))
                 self._groups = [group.num_rows for group in groups]
         except pa.ArrowNotImplementedError as error:
             raise InvalidInput(f"it has values that cannot be read: {_line(error)}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidInput("the name of a column is not in UTF-8") from error
         except (pa.ArrowException, OSError) as error:
             raise InvalidInput(f"not a Parquet file: {_line(error)}") from error
-        names = schema.names
         self.column = names[find_column(column, names)]
         if keep is None:
             require_distinct(names)
@@ -59,6 +64,9 @@ class ParquetSource:
         else:
             self.names = [names[index] for index in find_columns(keep, names)]
         self._read_columns = list(dict.fromkeys((*self.names, self.column)))
+        self._rows_at_once = CHUNK_ROWS
+        if is_bounded:
+            self._rows_at_once = rows_at_once(path, metadata, self._read_columns, CHUNK_ROWS)
         try:
             self._plain = plain_schema(pa.schema([schema.field(n) for n in self._read_columns]))
         except ValueError as error:
@@ -78,7 +86,7 @@ class ParquetSource:
         tables = self._tables(start.rows)
         pending = pa.table([])
         while row < end:
-            size = min(CHUNK_ROWS, end - row)
+            size = min(self._rows_at_once, end - row)
             while pending.num_rows < size:
                 try:
                     table = next(tables).select(self._read_columns)
@@ -109,7 +117,7 @@ class ParquetSource:
         ) as file:
             groups = list(range(group, len(self._groups)))
             for batch in file.iter_batches(
-                CHUNK_ROWS, row_groups=groups, columns=self._read_columns, use_threads=False
+                self._rows_at_once, row_groups=groups, columns=self._read_columns, use_threads=False
             ):
                 if start < batch.num_rows:
                     yield pa.Table.from_batches([batch.slice(start)])

@@ -6,11 +6,15 @@ import asyncio
 import errno
 import fcntl
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from enum import Enum
 from functools import partial
+from typing import NamedTuple
+from uuid import UUID
 
 from msgspec.structs import replace
 
@@ -21,7 +25,7 @@ from core.private_files import FOLDER_MODE, open_private
 from core.types import Version
 from datafiles.chunks import InvalidInput
 from scoring.job import check_scored, score_file
-from scoring.job_store import JobStore, StoredJob
+from scoring.job_store import JobStore, ShareUsed, StoredJob
 from scoring.journal import CannotResume, Progress
 from scoring.spare_scorer import ModelChanged, Runner, SpareScorer
 
@@ -31,6 +35,8 @@ POLL_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 # The status on disk is at most so old.
 STATUS_SECONDS = 0.5
+# A job in which so many processes died, one after the other and without progress, has failed.
+MAX_ATTEMPTS = 3
 # A job for which the disk has no room tries again after this time.
 RETRY_SECONDS = 30.0
 NEEDS_PYARROW = (
@@ -44,8 +50,9 @@ class JobRemoved(Exception):
 
 
 class JobRunner(Background):
-    """Scores the oldest job that has not ended.
+    """Scores the oldest job that has not ended; callers with several jobs take turns.
 
+    A job that has to wait, such as for room on the disk, is tried again later, after others.
     The process that holds the lock of the folder runs jobs; when it dies, another one goes on where
     the journal of the job stands.
     """
@@ -63,6 +70,8 @@ class JobRunner(Background):
         self._runners = runners
         self._retry_seconds = retry_seconds
         self._swept_at = -SWEEP_SECONDS
+        self._last_owner: str | None = None
+        self._retries: dict[UUID, _Retry] = {}
 
     def start(self) -> None:
         """Open the lock, and start the task. Raises OSError: the folder cannot be written to."""
@@ -83,16 +92,46 @@ class JobRunner(Background):
                 await asyncio.sleep(self._poll_seconds)
 
     async def _run_next(self) -> bool:
-        """Run the oldest job that has not ended; returns whether there was one."""
+        """Run a job until it ends or has to wait; returns whether there was one to run."""
         if time.monotonic() - self._swept_at >= SWEEP_SECONDS:
             self._swept_at = time.monotonic()
             await asyncio.to_thread(self._store.sweep)
-        for job in await asyncio.to_thread(self._store.jobs):
-            status = await asyncio.to_thread(job.status)
-            if not status.is_finished:
-                await _Run(self._store, job, self._runners, self._retry_seconds).run()
-                return True
+        jobs = await asyncio.to_thread(self._store.jobs)
+        ids = {job.request.id for job in jobs}
+        self._retries = {id_: retry for id_, retry in self._retries.items() if id_ in ids}
+        # The caller whose job ran last comes after the others.
+        for job in sorted(jobs, key=lambda job: job.request.owner == self._last_owner):
+            id_ = job.request.id
+            retry = self._retries.get(id_, _NO_RETRY)
+            if time.monotonic() < retry.at or (await asyncio.to_thread(job.status)).is_finished:
+                continue
+            self._last_owner = job.request.owner
+            outcome = await _Run(self._store, job, self._runners).run(restart=retry.restart)
+            if outcome is _Outcome.ended:
+                self._retries.pop(id_, None)
+            else:
+                at = time.monotonic() + self._retry_seconds
+                self._retries[id_] = _Retry(at, restart=outcome is _Outcome.restarts)
+            return True
         return False
+
+
+class _Outcome(Enum):
+    """What became of a job that ran."""
+
+    ended = "it has ended, or was removed"
+    waits = "it goes on later"
+    restarts = "it begins again later"
+
+
+class _Retry(NamedTuple):
+    """When a job that waits is tried again, on the monotonic clock, and how."""
+
+    at: float
+    restart: bool
+
+
+_NO_RETRY = _Retry(-math.inf, restart=False)
 
 
 class _Run:
@@ -103,39 +142,44 @@ class _Run:
         store: JobStore,
         job: StoredJob,
         runners: Mapping[Version, Runner],
-        retry_seconds: float,
     ) -> None:
         self._store = store
         self._job = job
         self._runners = runners
-        self._retry_seconds = retry_seconds
         self._status = job.status()
         self._written_at = 0.0
 
-    async def run(self) -> None:
-        """Run the job until it has ended, or is removed."""
+    async def run(self, *, restart: bool) -> _Outcome:
+        """Run the job until it has ended, is removed, or has to wait."""
         started_at = self._status.started_at or datetime.now(UTC)
-        self._status = replace(self._status, started_at=started_at)
-        restart = False
-        while True:
-            try:
-                self._status = await self._score(restart=restart)
-                await asyncio.to_thread(self._check_scored)
-            except Exception as error:  # noqa: BLE001  the edge of a job, which others follow
-                if self._job.is_removed:
-                    logger.info("job %s was removed while it ran", self._job.request.id)
-                    return
-                reason = _why_it_waits(error)
-                if reason is None:
-                    self._end("failed", _why_it_failed(error, self._job))
-                    return
+        if self._status.attempts >= MAX_ATTEMPTS:
+            self._end("failed", f"The service died of it {MAX_ATTEMPTS} times, and did not get on")
+            return _Outcome.ended
+        attempts = self._status.attempts + 1
+        self._status = replace(self._status, started_at=started_at, attempts=attempts)
+        self._write()
+        try:
+            self._status = await self._score(restart=restart)
+            await asyncio.to_thread(self._check_scored)
+        except asyncio.CancelledError:  # the process stops as it should
+            self._status = replace(self._status, attempts=0)
+            self._write()
+            raise
+        except Exception as error:  # noqa: BLE001  the edge of a job, which others follow
+            if self._job.is_removed:
+                logger.info("job %s was removed while it ran", self._job.request.id)
+                return _Outcome.ended
+            reason = _why_it_waits(error)
+            if reason is not None:
                 self._wait(reason)
-                await asyncio.sleep(self._retry_seconds)
-                restart = isinstance(error, CannotResume)
-            else:
-                self._status = replace(self._status, fraction=1.0)
-                self._end("done", None)
-                return
+                return _Outcome.restarts if isinstance(error, CannotResume) else _Outcome.waits
+            if isinstance(error, ShareUsed):
+                await asyncio.to_thread(self._job.drop_output)
+            self._end("failed", _why_it_failed(error, self._job))
+            return _Outcome.ended
+        self._status = replace(self._status, fraction=1.0)
+        self._end("done", None)
+        return _Outcome.ended
 
     def _check_scored(self) -> None:
         check_scored(self._status.scored, self._status.rejected, self._job.rejected)
@@ -179,9 +223,13 @@ class _Run:
         """Called in the thread of the job after each chunk."""
         self._check_removed()
         self._store.check_room()
+        self._store.check_share(self._job.request.owner)
+        before = self._status.scored, self._status.rejected
+        gets_on = (progress.scored, progress.rejected) != before
         self._status = replace(
             self._status,
             state="running",
+            attempts=0 if gets_on else self._status.attempts,
             reason=None,
             fraction=fraction,
             scored=progress.scored,
@@ -192,8 +240,8 @@ class _Run:
             self._job.write_status(self._status)
 
     def _wait(self, reason: str) -> None:
-        if self._status.reason != reason:
-            self._status = replace(self._status, state="waiting", reason=reason)
+        if self._status.reason != reason or self._status.attempts:
+            self._status = replace(self._status, state="waiting", attempts=0, reason=reason)
             self._write()
 
     def _end(self, state: JobState, reason: str | None) -> None:
@@ -216,6 +264,8 @@ class _Run:
 def _why_it_waits(error: Exception) -> str | None:
     """Why a job has to be tried again; None: it has failed."""
     match error:
+        case ShareUsed():
+            return None  # it would keep what it has written, and wait for itself
         case UnavailableError():
             return error.detail
         case ModelChanged() | CannotResume(changed=("models",)):
@@ -229,6 +279,8 @@ def _why_it_failed(error: Exception, job: StoredJob) -> str:
     match error:
         case InvalidInput() | InvalidRequest():
             return str(error)
+        case ShareUsed():
+            return error.detail
         case CannotResume():
             return "The file was changed after the job had begun"
         case ModuleNotFoundError():

@@ -38,6 +38,12 @@ UPLOAD, GONE = ".upload-", ".gone-"
 # An upload that has not grown for so long is left over from a process that died.
 LEFT_OVER_SECONDS = 3_600.0
 SHOWN_REJECTED_ROWS = 100
+# All jobs of one caller may use this part of what all jobs may.
+CALLER_SHARE = 0.5
+
+
+class ShareUsed(StorageFull):
+    """The jobs of one caller may use no more of the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,11 @@ class StoredJob:
     @property
     def is_removed(self) -> bool:
         return not self.folder.exists()
+
+    def drop_output(self) -> None:
+        """Remove what the job has written beside its request and its status."""
+        for file in self.folder.glob(f"{self.result.name}*"):
+            file.unlink(missing_ok=True)
 
     def report(self) -> JobReport:
         status = self.status()
@@ -141,10 +152,11 @@ class JobStore:
         Raises:
             InvalidInput: the file cannot be scored.
             InvalidRequest: there is no such file.
-            StorageFull: jobs may use no more of the disk.
+            StorageFull: jobs, or those of this caller, may use no more of the disk.
             ModuleNotFoundError: pyarrow is not installed, and the file needs it.
             OSError: it cannot be stored.
         """
+        self.check_share(request.owner)
         source = upload or self.resolve(request.path or "")
         folder = (upload or self.new_upload()).parent
         try:
@@ -222,6 +234,23 @@ class JobStore:
                 retry_after_seconds=60,
             )
 
+    def check_share(self, owner: str) -> None:
+        """Check that the jobs of a caller leave room for those of others.
+
+        Raises:
+            ShareUsed: they may use no more of the disk.
+        """
+        most = int(self._max_bytes * CALLER_SHARE)
+        if sum(map(_size, self._files())) <= most:
+            return  # as do those of any caller
+        own = [job.folder for job in self.jobs() if job.request.owner == owner]
+        if sum(_size(file) for folder in own for file in folder.glob("*")) > most:
+            raise ShareUsed(
+                f"All jobs of a caller may use {most:,} bytes of this host; delete jobs that have "
+                "ended, or wait until they are removed",
+                retry_after_seconds=60,
+            )
+
     def sweep(self) -> None:
         """Remove jobs that ended long ago, and what dead processes have left."""
         oldest_end = datetime.now(UTC) - self._retention
@@ -253,7 +282,13 @@ def _result_in(folder: Path, request: JobRequest) -> Path:
 
 def _job_of(request: JobRequest, source: Path, out: Path, *, restart: bool) -> Job:
     return Job(
-        Input(source, Format(request.from_format), request.encoding, request.delimiter),
+        Input(
+            source,
+            Format(request.from_format),
+            request.encoding,
+            request.delimiter,
+            is_strange=request.path is None,
+        ),
         out,
         Format(request.to_format),
         request.column,

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.errors import Overloaded
+from core.errors import Overloaded, RunnerUnavailable
 from core.request_context import context_of
 from core.types import Classification, LongText, RunnerDescription, Version
 from runners.lanes import Lane
@@ -40,11 +40,14 @@ class FakeRunner:
         self.gate.set()
         self.entered = asyncio.Event()
         self.overloads = 0
+        self.is_down = False
         self.lanes: set[Lane | None] = set()
         self.modes: set[LongText] = set()
         self.sizes: list[int] = []
 
     async def wait_until_described(self) -> RunnerDescription:
+        if self.is_down:
+            raise RunnerUnavailable(f"Model {self.version} is down")
         return runner_description(self.version, self.revision)
 
     @contextlib.contextmanager

@@ -452,6 +452,88 @@ async def test_jobs_that_use_all_of_their_room_wait(tmp_path: Path) -> None:
     await service.runner.stop()
 
 
+async def test_job_past_the_share_of_its_caller_fails_and_keeps_no_one_waiting(
+    tmp_path: Path,
+) -> None:
+    service = JobService(tmp_path / "jobs", max_bytes=1_000_000)
+    async with service.client("ann") as ann, service.client("bob") as bob:
+        # A small file, of which each row is rejected with a longer line.
+        large = await add(ann, gzip.compress(b"text\n" + b'""\n' * 50_000), versions="v1")
+        small = await add(bob)
+        service.runner.start()
+        report = await ended(ann, large)
+        assert report["state"] == "failed"
+        assert "may use 500,000 bytes" in report["reason"]
+        assert (await ended(bob, small))["state"] == "done"
+        assert {file.name for file in (service.jobs.folder / large).iterdir()} == {
+            "job.json", "status.json",
+        }  # fmt: skip
+        assert (await ended(ann, await add(ann)))["state"] == "done"
+    await service.runner.stop()
+
+
+async def test_caller_whose_jobs_use_their_share_is_refused_and_others_are_not(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    job = await add(client)
+    await ended(client, job)
+    (service.jobs.folder / job / "result.csv").write_bytes(bytes(6_000_000))
+    refused = await client.post("/jobs", content=ROWS, headers=CSV)
+    assert (refused.status_code, refused.headers["retry-after"]) == (507, "60")
+    assert "of a caller" in refused.json()["detail"]
+    async with service.client("bob") as bob:
+        assert (await ended(bob, await add(bob)))["state"] == "done"
+
+
+async def test_job_that_waits_lets_others_go_first(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v2.is_down = True
+    waits = await add(client)
+    assert (await ended(client, waits, "waiting"))["reason"] == "Model v2 is down"
+    assert (await ended(client, await add(client, versions="v1")))["state"] == "done"
+    service.v2.is_down = False
+    assert (await ended(client, waits))["state"] == "done"
+
+
+async def test_job_of_which_processes_die_has_failed_after_three(tmp_path: Path) -> None:
+    service = JobService(tmp_path / "jobs")
+    async with service.client() as client:
+        job = await add(client)
+        stored = service.jobs.find(job)
+        # As the third process left it.
+        stored.write_status(JobStatus("running", attempts=3))
+        service.runner.start()
+        report = await ended(client, job)
+        assert (report["state"], report["scored"]) == ("failed", 0)
+        assert "died of it 3 times" in report["reason"]
+    await service.runner.stop()
+
+
+async def test_service_that_stops_in_time_does_not_count_against_a_job(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    job = await add(client)
+    await service.v1.entered.wait()
+    assert service.jobs.find(job).status().attempts == 1
+    service.v1.gate.set()
+    await ended(client, job)
+    assert service.jobs.find(job).status().attempts == 0
+
+
+async def test_callers_take_turns(tmp_path: Path) -> None:
+    service = JobService(tmp_path / "jobs")
+    async with service.client("ann") as ann, service.client("bob") as bob:
+        of_ann = [await add(ann) for _ in range(3)]
+        of_bob = await add(bob)
+        service.runner.start()
+        reports = [await ended(ann, job) for job in of_ann]
+        of_bob_at = (await ended(bob, of_bob))["finished_at"]
+        assert reports[0]["finished_at"] < of_bob_at < reports[1]["finished_at"]
+    await service.runner.stop()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(gzip.compress(LONG.encode())[:4_000], "gzip")],

@@ -1,0 +1,97 @@
+"""A stranger's Parquet file takes a bounded amount of memory, whatever it says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datafiles.chunks import InvalidInput, Position
+from datafiles.parquet_pages import MAX_BATCH_BYTES, MAX_PAGES_BYTES
+from datafiles.parquet_source import ParquetSource
+
+ROWS = 3_000
+TABLE = pa.table(
+    {
+        "text": [f"text {row}" for row in range(ROWS)],
+        "a.b": list(range(ROWS)),
+        "pair": [{"left": row, "right": None} for row in range(ROWS)],
+    }
+)
+
+
+def bounded(path: Path) -> ParquetSource:
+    return ParquetSource(path, "text", None, is_bounded=True)
+
+
+def texts(source: ParquetSource) -> list[str]:
+    return [text for chunk in source.chunks(Position(), None) for text in chunk.texts]
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_usual_file_is_read_as_without_bounds(
+    compression: str, version: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(
+        TABLE, path, compression=compression, data_page_version=version, row_group_size=1_000,
+        data_page_size=1_000,
+    )  # fmt: skip
+    assert (
+        texts(bounded(path))
+        == texts(ParquetSource(path, "text", None))
+        == list(map(str, TABLE["text"]))
+    )
+
+
+def test_small_file_with_a_huge_page_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    texts = pa.array(["a" * (MAX_PAGES_BYTES + 1)])
+    pq.write_table(
+        pa.table({"text": texts}), path, compression="zstd", use_dictionary=False,
+        write_statistics=False,
+    )  # fmt: skip
+    assert path.stat().st_size < 20_000
+    with pytest.raises(InvalidInput, match="pages have more than 256 MiB"):
+        bounded(path)
+
+
+def test_value_that_each_row_repeats_is_decoded_for_few_rows_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    value = "a" * 1_000_000
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), [value])
+    pq.write_table(pa.table({"text": repeated}), path, compression="zstd")
+    chunk = next(bounded(path).chunks(Position(), None))
+    assert 0 < chunk.end.rows * len(value) <= MAX_BATCH_BYTES
+
+
+def test_lists_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": ["a"], "list": [[1, 2]]}), path)
+    with pytest.raises(InvalidInput, match=r"list\.list\.element holds lists.*--id"):
+        bounded(path)
+    assert texts(ParquetSource(path, "text", ["text"], is_bounded=True)) == ["a"]
+    assert texts(ParquetSource(path, "text", None)) == ["a"]
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=4))))
+def test_changed_bytes_are_read_or_refused(
+    changes: list[tuple[int, bytes]], tmp_path: Path
+) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(TABLE.slice(0, 20), path, compression="none", store_schema=False)
+    content = bytearray(path.read_bytes())
+    for place, new in changes:
+        at = place % len(content)
+        content[at : at + len(new)] = new
+    path.write_bytes(content)
+    try:
+        texts(bounded(path))
+    except InvalidInput as error:
+        assert str(error)
