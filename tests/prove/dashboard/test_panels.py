@@ -6,9 +6,10 @@ import re
 import urllib.parse
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Page, Route, expect
 
-from tests.prove.dashboard.pages import SHOWN_MS, shown
+from tests.prove.dashboard.pages import SHOWN_MS, WIDTHS, shown
 from tests.serving import ServedBento
 
 
@@ -67,6 +68,36 @@ def test_empty_range_shows_a_hint(open_page: Callable[..., Page], site: ServedBe
     page = shown(open_page(f"{site.url}/dashboard?{query}"))
     expect(page.locator("#traffic")).to_contain_text("Try a text below, or choose a longer range")
     expect(page.locator("#recent")).to_contain_text("No predictions in this range")
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_texts_that_moved_are_shown_whole_beside_charts_of_their_usual_height(
+    open_page: Callable[..., Page], site: ServedBento, width: int
+) -> None:
+    def with_moved_texts(route: Route) -> None:
+        drift = route.fetch().json()
+        item = {
+            "prediction_id": "01a220ca-9aed-7d1e-93c1-1c4db66829c3",
+            "created_at": drift["until"],
+            "model_version": "v1",
+            "text": "NO ANSWER from them since Tuesday, and NOBODY at the counter. " * 3,
+            "contribution": 7.25,
+            "features": ["tokens_per_word", "accented_letters", "other_scripts"],
+        }
+        moved = {"sample": 400, "items": [item] * 5, "texts": "shown", "note": None}
+        route.fulfill(json=drift | {"moved_texts": moved})
+
+    page = open_page("about:blank", width=width)
+    page.route("**/analytics/drift*", with_moved_texts)
+    page.goto(f"{site.url}/dashboard")
+    shown(page)
+    table = page.get_by_role("region", name="The texts that moved most, table")
+    expect(table).to_contain_text("7.25")
+    assert table.evaluate("(table) => table.scrollWidth <= table.clientWidth")
+    heights = page.locator(".plot .chart").evaluate_all(
+        "(all) => all.map((one) => one.clientHeight)"
+    )
+    assert max(heights) < 400
 
 
 def test_unreachable_service_is_shown_in_each_panel(page: Page) -> None:

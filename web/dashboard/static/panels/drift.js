@@ -8,13 +8,14 @@ const MEANS = { tokens_per_word: "tokens a word", words: "log of words a text", 
 // An interval that says nothing is not shown.
 const TOO_WIDE = 0.3;
 const SHOWN_CHARACTERS = 160;
+const MOVED = "The texts that moved most";
 const SAYS = { too_few: ["dim", "too few to tell"], stable: ["good", "stable"], moderate: ["warn", "moderate"], significant: ["bad", "significant"] };
 
 export function render(where, drift) {
   const { content } = drift;
   const rows = [...FEATURES.map(([field, name]) => ({ name, ...drift[field] })),
     { name: "Content", psi: content.distance, psi_noise: content.noise, verdict: content.verdict }];
-  where.replaceChildren(
+  const told = [
     table([
       { name: "Feature", of: (row) => row.name },
       { name: "PSI", of: (row) => number(row.psi), number: true },
@@ -25,21 +26,20 @@ export function render(where, drift) {
       + "A PSI from 0.1 is moderate, from 0.2 significant; of the content, a distance from 0.03 and from 0.1."),
     ...(["moderate", "significant"].includes(content.verdict) ? [el("p", { class: "dim" },
       `What moved most of the content: ${content.features.slice(0, 3).map((one) => `${MEANS[one.name]} from ${number(one.reference)} to ${number(one.current)}`).join(", ")}`)] : []),
-    ...movedTexts(drift.moved_texts),
     ...Object.entries(drift.estimated_accuracy).filter(([, one]) => one.high - one.low < TOO_WIDE).map(([version, one]) => el("p", { class: "dim" },
       `${version}: about ${probability(one.accuracy)} right (${probability(one.low)} to ${probability(one.high)}), estimated without labels of this period.${one.caveat ? ` Do not trust it: ${one.caveat}` : ""}`)),
-  );
+  ];
+  const moved = drift.moved_texts;
+  if (moved?.texts === "shown") where.replaceChildren(el("div", { class: "halves moved" }, el("div", {}, ...told), el("div", {}, ...movedTexts(moved))));
+  else where.replaceChildren(...told, ...(moved ? [el("p", {}, MOVED), el("p", { class: "dim" }, moved.note)] : []));
 }
 
 function movedTexts(moved) {
-  if (!moved) return [];
-  const head = el("p", {}, "The texts that moved most");
-  if (moved.texts !== "shown") return [head, el("p", { class: "dim" }, moved.note)];
-  return [head, table([
+  return [el("p", {}, MOVED), table([
     { name: "Text", of: ({ text }) => shortened([...text]), class: "text" },
     { name: "By", of: ({ features }) => features.map((name) => MEANS[name]).join(", "), class: "wrap" },
     { name: "Adds", of: ({ contribution }) => number(contribution), number: true },
-  ], moved.items, "The texts that moved most"),
+  ], moved.items, MOVED),
   el("p", { class: "dim" }, `Of ${plural(moved.sample, "kept text")} of this period. What a text adds is, on average, the distance.`)];
 }
 
