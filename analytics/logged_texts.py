@@ -127,8 +127,11 @@ class LoggedTexts:
 
     @property
     def different_texts(self) -> int:
-        """Of the selection; an unbiased estimate if the texts are a sample (Bar-Yossef 2002)."""
-        return round(len(self.texts) / self.sampled_share)
+        """Of the selection; an estimate if the texts are a sample (Bar-Yossef 2002).
+
+        There are no more of them than predictions, which are counted.
+        """
+        return min(round(len(self.texts) / self.sampled_share), self.predictions)
 
 
 class _Sample:

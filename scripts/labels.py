@@ -50,7 +50,10 @@ def export(
     from datafiles.chunks import InvalidInput
     from datafiles.formats import Format
     from datafiles.row_writer import write_rows
+    from scoring.paths import output_problem
 
+    if problem := output_problem(file):
+        raise typer.BadParameter(problem, param_hint="FILE")
     span = parse_span(since, until)
     try:
         format_ = Format.of_output(file)

@@ -226,6 +226,7 @@ async def test_sample_has_all_predictions_of_its_texts(engine: AsyncEngine) -> N
         digests = sorted(int.from_bytes(text_digest(of)) for of in asked)
         share = digests[limit] / 2**256 if limit < len(asked) else 1
         assert found.sampled_share == pytest.approx(share)
+        assert found.different_texts <= len(made)
     assert whole.different_texts == len(asked)
 
 

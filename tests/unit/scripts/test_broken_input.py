@@ -181,6 +181,7 @@ REFUSED: Mapping[str, Sequence[str]] = {
     "negative number to keep": ["models", "prune", "--keep", "-1"],
     "export without a database": ["privacy", "export", "--text", "x"],
     "erasure without a database": ["privacy", "erase", "--text", "x", "--yes", "--json"],
+    "labels into no folder": ["labels", "export", "FOLDER/missing/x.csv"],
     "shipping without a spool": ["log", "ship", "FOLDER"],
     "shipping of a file": ["log", "ship", "FOLDER/empty"],
     "score into stdout twice": ["score", "FOLDER/half.json", "-", "--json"],
@@ -309,6 +310,10 @@ def refused(stranger: str, tmp_path_factory: pytest.TempPathFactory) -> Refused:
 @pytest.mark.parametrize("name", REFUSED)
 def test_broken_input_ends_a_command_with_a_sentence(name: str, refused: Refused) -> None:
     assert_told(refused.broken[name])
+
+
+def test_folder_of_labels_that_is_missing_is_told_before_any_is_read(refused: Refused) -> None:
+    assert "there is no folder" in refused.broken["labels into no folder"].output
 
 
 def test_url_without_a_scheme_is_told_so(refused: Refused) -> None:

@@ -59,3 +59,25 @@ def test_e_values_equal_likelihood_ratios_of_scipy(first: int, second: int) -> N
     assert float(log_e_discordant(first, second)) == pytest.approx(np.log(whole), abs=1e-7)
     split = betabinom.logpmf(second, n, 10, 90) - binom.logpmf(second, n, 0.1)
     assert float(log_e_split(first, second, 0.1)) == pytest.approx(split, abs=CLOSE)
+
+
+# What `beta_binomial_log_mixture` of confseq 0.0.11 (Howard et al. 2021) returns,
+# two-sided. Its package needs a compiler and Boost, so its results stand here. For x of n with a
+# share q: s = x - qn, v = q (1 - q) n, g = q, h = 1 - q, v_opt = rho (l + log(1 + l)) with
+# l = 2 log(1 / 0.05), and rho = 0.75 (q = 0.5) or 9.09 (q = 0.1).
+OF_CONFSEQ = [
+    # v1, v2, q = 0.5, q = 0.1
+    (3, 9, 0.359189262905443, 2.2673215070934),
+    (46, 20, 3.29897129937196, 4.46574126771987),
+    (93, 182, 12.0238988143986, 200.375958443043),
+    (8, 46, 12.659680240171, 37.6312057033242),
+    (1_500, 1_400, -2.03681518608346, 1337.91194352531),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "discordant", "split"), OF_CONFSEQ)
+def test_e_values_equal_those_of_confseq(
+    first: int, second: int, discordant: float, split: float
+) -> None:
+    assert float(log_e_discordant(first, second)) == pytest.approx(discordant, abs=CLOSE)
+    assert float(log_e_split(first, second, 0.1)) == pytest.approx(split, abs=CLOSE)
