@@ -86,6 +86,8 @@ def _uv_configuration() -> list[str]:
     there could name a cache with packages of their own in it.
     """
     user = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    if not user.is_absolute():  # it would lie in the current folder
+        user = Path("~/.config").expanduser()
     for file in (user / "uv" / "uv.toml", Path("/etc/uv/uv.toml")):
         if file.is_file():
             return ["--config-file", str(file)]
