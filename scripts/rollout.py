@@ -83,7 +83,7 @@ def set_policy(
     except OSError as error:
         fail(f"CHANGES cannot be read: {describe_error(error)}")
     except (ValueError, RecursionError) as error:
-        fail(f"CHANGES is not JSON: {error}")
+        fail(f"CHANGES is not JSON: {error}{'' if file else '; @FILE reads it from a file'}")
     if not isinstance(fields, dict):
         fail('CHANGES must be a JSON object, such as {"shadow_percent": 10}')
     _change(context.obj, {"action": "set", "changes": fields}, reason, dry_run=dry_run)

@@ -158,6 +158,7 @@ REFUSED: Mapping[str, Sequence[str]] = {
     "missing file of changes": ["rollout", "set", "@FOLDER/missing", "-m", "x"],
     "file of changes of bytes": ["rollout", "set", "@FOLDER/bytes", "-m", "x"],
     "folder of changes": ["rollout", "set", "@FOLDER", "-m", "x"],
+    "file of changes without its mark": ["rollout", "set", "FOLDER/half.json", "-m", "x"],
     "half a file of changes": ["rollout", "set", "@FOLDER/half.json", "-m", "x"],
     "steps that are no numbers": ["rollout", "start", "--steps", "a", "-m", "x"],
     "route that is none": ["rollout", "start", "--route", "x", "-m", "x"],
@@ -314,6 +315,11 @@ def test_broken_input_ends_a_command_with_a_sentence(name: str, refused: Refused
 
 def test_folder_of_labels_that_is_missing_is_told_before_any_is_read(refused: Refused) -> None:
     assert "there is no folder" in refused.broken["labels into no folder"].output
+
+
+def test_file_of_changes_without_its_mark_is_told_of_it(refused: Refused) -> None:
+    assert "@FILE" in refused.broken["file of changes without its mark"].output
+    assert "@FILE" not in refused.broken["half a file of changes"].output
 
 
 def test_url_without_a_scheme_is_told_so(refused: Refused) -> None:
