@@ -90,6 +90,9 @@ class ParquetSource:
             while pending.num_rows < size:
                 try:
                     table = next(tables).select(self._read_columns)
+                except StopIteration:
+                    message = f"the rows after row {row + pending.num_rows:,} are not in the file"
+                    raise InvalidInput(message) from None
                 except (pa.ArrowException, OSError) as error:
                     message = f"the rows after row {row + pending.num_rows:,} cannot be read"
                     raise InvalidInput(f"{message}: {_line(error)}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from datafiles.chunks import InvalidInput, Position
@@ -28,8 +28,8 @@ def bounded(path: Path) -> ParquetSource:
     return ParquetSource(path, "text", None, is_bounded=True)
 
 
-def texts(source: ParquetSource) -> list[str]:
-    return [text for chunk in source.chunks(Position(), None) for text in chunk.texts]
+def texts(source: ParquetSource, limit: int | None = None) -> list[str]:
+    return [text for chunk in source.chunks(Position(), limit) for text in chunk.texts]
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -80,6 +80,8 @@ def test_lists_are_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Fewer rows in a page than the table of contents says.
+@example(changes=[(1605, b"\x01")])
 @given(changes=st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=4))))
 def test_changed_bytes_are_read_or_refused(
     changes: list[tuple[int, bytes]], tmp_path: Path
@@ -92,6 +94,6 @@ def test_changed_bytes_are_read_or_refused(
         content[at : at + len(new)] = new
     path.write_bytes(content)
     try:
-        texts(bounded(path))
+        texts(bounded(path), ROWS)  # a file may say that it has any number of rows
     except InvalidInput as error:
         assert str(error)
