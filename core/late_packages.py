@@ -63,8 +63,13 @@ def install_lock(lock: Path) -> None:
 
 def run_uv(*options: str, python: str = sys.executable) -> bool:
     """Whether uv, which shows its progress, could install into the environment of `python`."""
-    command = [*_module("uv"), *_uv_configuration(), "pip", "install", "--python", python]
+    command = [*uv_command(), "pip", "install", "--python", python]
     return subprocess.run([*command, "--no-deps", *options], check=False).returncode == 0
+
+
+def uv_command() -> list[str]:
+    """uv, which takes neither code nor configuration from the current folder."""
+    return [*_module("uv"), *_uv_configuration()]
 
 
 def run_pip(*options: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:

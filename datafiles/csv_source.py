@@ -174,9 +174,10 @@ def _detected(sample: str, wanted: Sequence[str], suffix: str) -> str:
 
     def fits(delimiter: str) -> bool:
         try:
-            return len(find_columns(wanted, headers[delimiter])) == len(wanted)
+            find_columns(wanted, headers[delimiter])
         except InvalidInput:
             return False
+        return True
 
     return next(filter(fits, order), max(order, key=lambda d: max(1, len(headers[d]))))
 

@@ -226,8 +226,8 @@ class _Run:
     def _report(self, progress: Progress, fraction: float) -> None:
         """Called in the thread of the job after each chunk."""
         self._check_removed()
-        self._store.check_room()
-        if fault := self._store.share_fault(self._job.request.owner):
+        used = self._store.check_room()
+        if fault := self._store.share_fault(self._job.request.owner, used):
             raise ShareUsed(fault)
         before = self._status.scored, self._status.rejected
         gets_on = (progress.scored, progress.rejected) != before

@@ -152,7 +152,7 @@ class JobStore:
             ModuleNotFoundError: pyarrow is not installed, and the file needs it.
             OSError: it cannot be stored.
         """
-        if fault := self.share_fault(request.owner):
+        if fault := self.share_fault(request.owner, self.check_room()):
             raise StorageFull(fault, retry_after_seconds=60)
         source = upload or self.resolve(request.path or "")
         folder = (upload or self.new_upload()).parent
@@ -218,23 +218,25 @@ class JobStore:
                     return file
         raise invalid_field("path", "is no file in one of the folders that JOB_FOLDERS allows")
 
-    def check_room(self, more_bytes: int = 0) -> None:
-        """Check the room for more bytes of jobs.
+    def check_room(self, more_bytes: int = 0) -> int:
+        """Check the room for more bytes of jobs; returns how many bytes they have.
 
         Raises:
             StorageFull: jobs may use no more of the disk.
         """
-        if sum(map(_size, self._files())) + more_bytes > self._max_bytes:
+        used = sum(map(_size, self._files()))
+        if used + more_bytes > self._max_bytes:
             raise StorageFull(
                 f"All jobs of this host may use {self._max_bytes:,} bytes; delete jobs that have "
                 "ended, or wait until they are removed",
                 retry_after_seconds=60,
             )
+        return used
 
-    def share_fault(self, owner: str) -> str | None:
-        """Why a caller may use no more of the disk; None: the others have room."""
+    def share_fault(self, owner: str, used: int) -> str | None:
+        """Why a caller may use no more of the `used` bytes of all jobs; None: others have room."""
         most = int(self._max_bytes * CALLER_SHARE)
-        if sum(map(_size, self._files())) <= most:
+        if used <= most:
             return None  # nor does any other caller use more
         own = [job.folder for job in self.jobs() if job.request.owner == owner]
         if sum(_size(file) for folder in own for file in folder.glob("*")) <= most:

@@ -10,13 +10,12 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.late_packages import REQUIREMENTS, PackagesUnavailable, run_uv
+from core.late_packages import REQUIREMENTS, PackagesUnavailable, run_uv, uv_command
 from core.paths import ROOT
 from loadtest.bench.servers import Server, Site, running
 from loadtest.ports import free_port
@@ -136,7 +135,7 @@ def _environment_of(package: str) -> Path:
     done = folder / ".done"
     if done.exists():
         return folder
-    make = [sys.executable, "-m", "uv", "venv", "--clear", "--python", _PYTHONS[package]]
+    make = [*uv_command(), "venv", "--clear", "--python", _PYTHONS[package]]
     subprocess.run([*make, str(folder)], check=True)
     python = str(folder / "bin" / "python")
     [pin] = [line for line in torch.read_text(encoding="utf-8").splitlines() if "==" in line]

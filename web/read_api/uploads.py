@@ -27,7 +27,7 @@ class UploadBounds(NamedTuple):
 
 
 async def receive_file(
-    request: Request, file: Path, bounds: UploadBounds, check_room: Callable[[int], None]
+    request: Request, file: Path, bounds: UploadBounds, check_room: Callable[[int], object]
 ) -> None:
     """Write the body of a request to `file`.
 
@@ -50,7 +50,7 @@ async def receive_file(
 
 
 async def _receive(
-    request: Request, file: BinaryIO, bounds: UploadBounds, check_room: Callable[[int], None]
+    request: Request, file: BinaryIO, bounds: UploadBounds, check_room: Callable[[int], object]
 ) -> None:
     parts: list[bytes] = []
     waiting = received = checked = 0

@@ -47,6 +47,11 @@ def endpoints(routes: Iterable[Any]) -> set[tuple[str, str]]:
     return found
 
 
+def whole_document() -> dict[str, Any]:
+    app = read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready)
+    return openapi_document(APIS.values(), app.routes, version=VERSION)
+
+
 def test_every_endpoint_is_listed_and_every_listed_route_is_an_endpoint() -> None:
     read = endpoints(read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready).routes)
     posts = {("POST", api.route.path) for api in APIS.values()}
@@ -68,8 +73,7 @@ def test_bentoml_serves_the_paths_that_are_left_to_it() -> None:
 
 
 def test_document_lists_every_route_but_pages_and_files() -> None:
-    app = read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready)
-    document = openapi_document(APIS.values(), app.routes, version=VERSION)
+    document = whole_document()
     documented = {
         (method.upper(), path)
         for path, operations in document["paths"].items()
@@ -91,8 +95,7 @@ def test_document_lists_every_route_but_pages_and_files() -> None:
 
 def test_fuzz_leaves_no_documented_endpoint_out() -> None:
     """`make fuzz` reads the document; its configuration says what to expect, and skips nothing."""
-    app = read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready)
-    paths = openapi_document(APIS.values(), app.routes, version=VERSION)["paths"]
+    paths = whole_document()["paths"]
     configuration = tomllib.loads((ROOT / "schemathesis.toml").read_text(encoding="utf-8"))
     assert configuration.keys() == {"hooks", "checks", "operations"}
     for operation in configuration["operations"]:
@@ -101,8 +104,7 @@ def test_fuzz_leaves_no_documented_endpoint_out() -> None:
 
 
 def test_document_has_429_where_a_limit_is_and_nowhere_else() -> None:
-    app = read_app(NO_CONTAINER, APIS.values(), VERSION, never_ready)
-    document = openapi_document(APIS.values(), app.routes, version=VERSION)
+    document = whole_document()
     documented = {
         (method.upper(), path)
         for path, operations in document["paths"].items()

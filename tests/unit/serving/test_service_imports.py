@@ -8,18 +8,23 @@ import sys
 from core.paths import ROOT
 
 
-def test_service_import_loads_no_library_that_only_the_api_needs() -> None:
-    heavy = ("sqlalchemy", "asyncpg", "fastapi", "redis", "scipy", "torch")
-    statement = f"import sys, service; print([name for name in {heavy} if name in sys.modules])"
+def printed_by(program: str) -> str:
+    """What a program prints in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", statement],
+        [sys.executable, "-c", program],
         cwd=ROOT,
         capture_output=True,
         check=True,
         text=True,
         timeout=60,
     )
-    assert done.stdout.strip() == "[]"
+    return done.stdout.strip()
+
+
+def test_service_import_loads_no_library_that_only_the_api_needs() -> None:
+    heavy = ("sqlalchemy", "asyncpg", "fastapi", "redis", "scipy", "torch")
+    statement = f"import sys, service; print([name for name in {heavy} if name in sys.modules])"
+    assert printed_by(statement) == "[]"
 
 
 def test_supervisor_imports_no_library_that_only_its_workers_and_migrations_need() -> None:
@@ -42,12 +47,4 @@ from serving.embedded.redis import _program
 _program()
 print([name for name in {heavy} if name in sys.modules])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout.strip() == "[]"
+    assert printed_by(program) == "[]"
