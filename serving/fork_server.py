@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ PRELOADED = (
     "serving.process",
     "web.schemas.admin",
     "web.schemas.predictions",
+    "analytics.log.__main__",  # the shipper is forked from an API process
     # What the libraries import only when they are used.
     "openvino.opset13",
     "opentelemetry.instrumentation.asgi",
@@ -38,6 +40,8 @@ PRELOADED = (
     "uvicorn.lifespan.on",
     "uvicorn.protocols.websockets.auto",
 )
+# What `ps` shows of a process that waits to be a log shipper.
+STANDBY = (sys.executable, "log-shipper-standby")
 READY = b"ready"
 MAX_REQUEST_BYTES = 1 << 20
 
@@ -169,11 +173,20 @@ def fork_orphan() -> int:
 def become_worker(request: Request, descriptors: list[int]) -> None:
     """Make this process what a worker is that was started, and run it."""
     from core import metrics
+    from core.standby import fork_standby
     from serving import worker
 
     if os.getppid() != request.supervisor:
         os._exit(1)  # it has ended
     os.setsid()
+    os.environ.clear()
+    os.environ.update(request.environment)
+    time.tzset()
+    tempfile.tempdir = None
+    sys.argv = request.arguments[1:]
+    if not worker.is_runner() and fork_standby():
+        become_shipper(descriptors)
+        return
     stdin, served = descriptors
     os.dup2(stdin, 0)
     os.close(stdin)
@@ -181,12 +194,7 @@ def become_worker(request: Request, descriptors: list[int]) -> None:
         os.dup2(served, request.socket_number)
         os.close(served)
     os.chdir(request.folder)
-    os.environ.clear()
-    os.environ.update(request.environment)
-    time.tzset()
-    tempfile.tempdir = None
     set_command_line(request.arguments)
-    sys.argv = request.arguments[1:]
     if not sys.flags.safe_path:
         sys.path[0] = request.folder
     metrics.open_files(Path(request.environment["PROMETHEUS_MULTIPROC_DIR"]))
@@ -196,7 +204,25 @@ def become_worker(request: Request, descriptors: list[int]) -> None:
     worker.run()
 
 
-def set_command_line(arguments: list[str]) -> None:
+def become_shipper(descriptors: list[int]) -> None:
+    """Wait until the API process that forked this one needs a log shipper, and be that."""
+    from analytics.log import __main__ as shipper
+    from analytics.log.shipper_supervisor import COMMAND
+    from core import metrics
+    from core.standby import wait_until_taken
+
+    for descriptor in descriptors:
+        os.close(descriptor)
+    os.chdir(ROOT)
+    set_command_line(STANDBY)
+    wait_until_taken()
+    set_command_line(COMMAND)
+    metrics.open_files(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+    gc.enable()
+    shipper.main()
+
+
+def set_command_line(arguments: Sequence[str]) -> None:
     """Show `arguments` as the command line of this process, cut to the length of the present one.
 
     The kernel shows what is in the memory of the arguments, whose last byte is not 0 then, up to

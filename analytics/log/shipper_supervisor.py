@@ -17,6 +17,7 @@ from core import metrics
 from core.background import Background
 from core.paths import ROOT
 from core.private_files import open_private
+from core.standby import Standby, take_standby
 
 logger = logging.getLogger("bentoml.sentiment.log")
 
@@ -39,7 +40,7 @@ class ShipperSupervisor(Background):
     def __init__(self, folder: Path, *, has_sinks: bool = False) -> None:
         self._folder = folder
         self._has_sinks = has_sinks
-        self._process: Process | None = None
+        self._process: Process | Standby | None = None
         self._is_draining = False
 
     async def drain(self, timeout_seconds: float) -> bool:
@@ -87,7 +88,9 @@ class ShipperSupervisor(Background):
 
     async def _run_shipper(self, lock: FolderLock) -> None:
         """Run the shipper until it ends, or until another process has the lock."""
-        process = await asyncio.create_subprocess_exec(*COMMAND, cwd=ROOT, stdin=PIPE)
+        process = take_standby() or await asyncio.create_subprocess_exec(
+            *COMMAND, cwd=ROOT, stdin=PIPE
+        )
         self._process = process
         ended = asyncio.ensure_future(process.wait())
         try:

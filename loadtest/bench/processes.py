@@ -14,6 +14,7 @@ _ROLES = {
     "sentiment_runner_v1": "v1",
     "sentiment_runner_v2": "v2",
     "analytics.log": "shipper",
+    "log-shipper-standby": "shipper",
     "fork_server.py": "fork server",
     "bentoml serve": "supervisor",
     "scripts.serve": "supervisor",

@@ -44,8 +44,8 @@ def test_service_listens_on_its_port_and_on_sockets_of_its_user_alone(served: Se
         if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM
     }
     # A process that outlives the others would keep the port.
-    for shipper in (process for process in family if "analytics.log" in process.cmdline()):
-        assert shipper.net_connections("inet") == []
+    shipper = child_that_runs(manager, "analytics.log")
+    assert shipper.net_connections("inet") == []
     url = urlsplit(served.url)
     assert tcp == {(url.hostname, url.port)}
     paths = {path for process in family for path in listening_unix_sockets(process)}

@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from analytics.log.shipper_supervisor import COMMAND
+from core.paths import ROOT
+from serving.fork_server import STANDBY
 from serving.forking import PROGRAM, ForkedWorker, ForkServer
 from serving.framework import WORKER
 from tests.waiting import wait_until
 
 # A service whose import writes down what its process is, and ends it.
 PROBE = """
-import json, os, random, signal, sys, tempfile, threading
+import json, os, random, signal, sys, tempfile, threading, time
 from pathlib import Path
 
 import openvino, sqlalchemy
@@ -50,6 +54,19 @@ Path("facts.partial").write_text(json.dumps(facts))
 Path("facts.partial").rename("facts-" + os.environ["FD"])
 if os.environ.get("WAITS"):
     signal.pause()
+if os.environ.get("SHIPS"):
+    import asyncio
+    from core.standby import take_standby
+
+    shipper = take_standby()
+    assert take_standby() is None
+    Path("shipper").write_text(str(shipper.pid))
+    while not Path("end").exists():
+        time.sleep(0.01)
+    if os.environ["SHIPS"] == "killed":
+        shipper.kill()
+    shipper.stdin.close()
+    raise SystemExit(asyncio.run(shipper.wait()) % 256)
 raise SystemExit(7)
 """
 
@@ -70,11 +87,11 @@ def start(forks: ForkServer, tmp_path: Path) -> Iterator[Callable[..., ForkedWor
     beats, stdin = socket.socketpair()
     served = socket.create_server(("127.0.0.1", 0))
 
-    def start_worker(number: int, **environment: str) -> ForkedWorker:
+    def start_worker(number: int, *options: str, **environment: str) -> ForkedWorker:
         os.dup2(served.fileno(), number)
         try:
             return forks.start_worker(
-                command(number),
+                [*command(number), *options],
                 stdin=stdin.fileno(),
                 folder=str(tmp_path),
                 environment={
@@ -155,3 +172,40 @@ def test_fork_server_whose_supervisor_fails_before_it_is_ready_ends_without_a_wo
     ours.close()
     output, _ = process.communicate()
     assert (process.returncode, output) == (0, b"")
+
+
+@pytest.mark.parametrize(("ending", "status"), [("asked", 0), ("killed", 256 - signal.SIGKILL)])
+def test_log_shipper_of_a_forked_worker_is_forked_too_and_ends_when_it_is(
+    start: Callable[..., ForkedWorker], tmp_path: Path, ending: str, status: int
+) -> None:
+    worker = start(40, SHIPS=ending, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    file = tmp_path / "shipper"
+    wait_until(lambda: file.exists() and bool(file.read_text()))
+    shipper = psutil.Process(int(file.read_text()))
+    assert shipper.ppid() == worker.pid
+    wait_until(lambda: shipper.cmdline() == list(COMMAND))
+    wait_until(lambda: bool([*(tmp_path / "metrics").glob(f"*_{shipper.pid}.db")]))
+    assert shipper.cwd() == str(ROOT)
+    assert shipper.net_connections() == []  # of the worker's sockets
+    (tmp_path / "end").touch()
+    assert worker.wait() == status
+
+
+def test_log_shipper_that_no_worker_needed_ends_with_its_worker(
+    start: Callable[..., ForkedWorker], tmp_path: Path
+) -> None:
+    worker = start(40, WAITS="1")
+    facts_of(tmp_path, 40, worker)
+    [waiting] = worker.children()
+    wait_until(lambda: waiting.cmdline() == list(STANDBY))
+    assert waiting.net_connections() == []
+    worker.kill()
+    wait_until(lambda: not waiting.is_running())
+
+
+def test_runner_forks_no_log_shipper(start: Callable[..., ForkedWorker], tmp_path: Path) -> None:
+    worker = start(40, "--service-name", "sentiment_runner_v1", WAITS="1")
+    facts_of(tmp_path, 40, worker)
+    assert worker.children() == []
+    worker.kill()
+    worker.wait()
