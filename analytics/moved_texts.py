@@ -14,7 +14,7 @@ from sqlalchemy import ARRAY, Integer, Uuid, bindparam, func, select, true
 
 from analytics.buckets import EPOCH, SMALLEST_FIRST
 from analytics.content import MOST_CHARACTERS
-from analytics.kept_texts import HOW_TO_KEEP, NEEDS_PREDICT, TextState
+from analytics.kept_texts import HOW_TO_KEEP, NEEDS_FEEDBACK, TextState
 from analytics.reader import AnyRow, Reader
 from analytics.scope import Scope
 from analytics.shape import AnySelect, Query, Shape, per_shape
@@ -117,14 +117,14 @@ async def moved_texts(
     sample, items = await anyio.to_thread.run_sync(_largest, rows, sketches, limit)
     texts: TextState = "not_kept"
     if sample:
-        texts = "shown" if shows_texts else "needs_scope_predict"
+        texts = "shown" if shows_texts else "needs_scope_feedback"
     if not shows_texts:
         items = [item.model_copy(update={"text": None}) for item in items]
     return MovedTexts(
         sample=sample,
         items=items,
         texts=texts,
-        note={"shown": None, "not_kept": NOT_KEPT, "needs_scope_predict": NEEDS_PREDICT}[texts],
+        note={"shown": None, "not_kept": NOT_KEPT, "needs_scope_feedback": NEEDS_FEEDBACK}[texts],
     )
 
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from core.rate_limits import LIMIT_NAMES, LimitName, check_rate
 
-KeyScope = Literal["predict", "analytics", "admin"]
+KeyScope = Literal["predict", "feedback", "analytics", "admin"]
 
 KEY_SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
 EXAMPLE = "shop:predict:<sha256>,ops:predict+analytics:<sha256>:predict=1000/minute"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 1_024
 # A chunk of so many bytes has fewer rows, so that little is in memory.
 CHUNK_BYTES = 4 << 20
+# Blank lines count here too, so that whoever waits for a chunk never waits for long.
+CHUNK_LINES = 1 << 16
+# Of a request: more than any file has, and few enough for every counter.
+MAX_ROWS = 10**12
 RAW_CHARACTERS = 1_000
 
 

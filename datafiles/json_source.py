@@ -15,7 +15,7 @@ from datafiles.chunks import (
     checked_text,
 )
 from datafiles.columns import find_column
-from datafiles.lines import Lines
+from datafiles.lines import MAX_SKIPPED_BYTES, Lines
 from datafiles.records import Record, RecordSource
 from datafiles.text_file import TextFile
 
@@ -23,6 +23,8 @@ from datafiles.text_file import TextFile
 Members = Mapping[str, msgspec.Raw]
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
+# Among so many lines has to be one that tells the columns.
+MAX_LINES_BEFORE = 1 << 20
 
 
 class JsonSource(RecordSource):
@@ -69,6 +71,8 @@ class JsonSource(RecordSource):
                 try:
                     if not (line := lines.next_line()):
                         return []
+                    if lines.number > MAX_LINES_BEFORE or lines.offset > MAX_SKIPPED_BYTES:
+                        raise InvalidInput(f"none of its first {lines.number - 1:,} lines is a row")
                     members = self._parsed(line.strip())
                     self._text(members)
                 except UnusableRow:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import BinaryIO, NamedTuple
 
-from datafiles.chunks import RAW_CHARACTERS, Position, UnusableRow
+from datafiles.chunks import RAW_CHARACTERS, InvalidInput, Position, UnusableRow
 from datafiles.text_file import TextFile
 
 MAX_LINE_BYTES = 1 << 20
+# The rest of a longer line is skipped, but not for ever: a little compressed data may be a line of
+# many gigabytes.
+MAX_SKIPPED_BYTES = 1 << 28
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -78,6 +81,10 @@ class Lines:
         while part and not part.endswith(b"\n"):
             part = self._file.readline(MAX_LINE_BYTES)
             length += len(part)
+            if length > MAX_SKIPPED_BYTES:
+                raise InvalidInput(
+                    f"line {self.number + 1:,} has more than {MAX_SKIPPED_BYTES:,} bytes"
+                )
         if self.offset == 0:
             # Tools that add one to a file that has one already leave two.
             while content.startswith(_BOM):

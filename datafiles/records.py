@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 from datafiles.chunks import (
     CHUNK_BYTES,
+    CHUNK_LINES,
     CHUNK_ROWS,
     Chunk,
+    InvalidInput,
     Position,
     Rejection,
     UnusableRow,
 )
 from datafiles.lines import Lines
 from datafiles.text_file import TextFile
+
+# One after the other. A spreadsheet has 1,048,576 rows, all of which it may write; a few megabytes
+# of compressed line ends would keep a reader busy for hours.
+MAX_BLANK_LINES = 1 << 21
+_END = object()
 
 
 class Record(NamedTuple):
@@ -41,30 +47,38 @@ class RecordSource(ABC):
     def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
         with self._file.open(start.offset) as file:
             lines = Lines(self._file, file, start)
-            rows, chunk_start = start.rows, start.offset
+            rows, last, blank_lines = start.rows, start, 0
             usable: list[tuple[int, Record]] = []
             rejected: list[Rejection] = []
-            left = None if limit is None else max(0, limit - rows)
-            for record in islice(self._records(lines), left):
-                rows += 1
+            records = self._records(lines)
+            while (limit is None or rows < limit) and (record := next(records, _END)) is not _END:
+                if record is None:
+                    blank_lines += 1
+                    _check_blank_lines(blank_lines, lines.number)
+                else:
+                    blank_lines, rows = 0, rows + 1
                 if isinstance(record, Rejection):
                     rejected.append(record)
-                else:
+                elif isinstance(record, Record):
                     usable.append((lines.first, record))
-                is_full = len(usable) + len(rejected) == CHUNK_ROWS
-                if is_full or lines.offset - chunk_start > CHUNK_BYTES:
-                    yield _chunk(usable, rejected, Position(lines.offset, lines.number, rows))
-                    usable, rejected, chunk_start = [], [], lines.offset
+                if (
+                    rows - last.rows == CHUNK_ROWS
+                    or lines.offset - last.offset > CHUNK_BYTES
+                    or lines.number - last.line >= CHUNK_LINES
+                ):
+                    last = Position(lines.offset, lines.number, rows)
+                    yield _chunk(usable, rejected, last)
+                    usable, rejected = [], []
             if usable or rejected:
                 yield _chunk(usable, rejected, Position(lines.offset, lines.number, rows))
 
-    def _records(self, lines: Lines) -> Iterator[Record | Rejection]:
+    def _records(self, lines: Lines) -> Iterator[Record | Rejection | None]:
+        """The rows, and None for each blank line."""
         read = self._reader(lines)
         while True:
             lines.begin_record()
             try:
-                if (record := read()) is not None:
-                    yield record
+                yield read()
             except StopIteration:
                 return
             except UnusableRow as error:
@@ -80,6 +94,15 @@ class RecordSource(ABC):
 
         It raises StopIteration at the end, and can be called again after it raised UnusableRow.
         """
+
+
+def _check_blank_lines(count: int, line: int) -> None:
+    """Raises InvalidInput: there are more than any program writes."""
+    if count > MAX_BLANK_LINES:
+        raise InvalidInput(
+            f"it has more than {MAX_BLANK_LINES:,} blank lines one after the other, up to"
+            f" line {line:,}"
+        )
 
 
 def _chunk(usable: list[tuple[int, Record]], rejected: list[Rejection], end: Position) -> Chunk:

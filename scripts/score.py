@@ -16,7 +16,7 @@ from core.late_packages import REQUIREMENTS, PackagesUnavailable, ensure_package
 from core.settings import Settings, SettingsError, get_settings
 from core.signals import sigterm_as_ctrl_c
 from core.types import VERSIONS, LongText, Version
-from datafiles.chunks import InvalidInput
+from datafiles.chunks import MAX_ROWS, InvalidInput
 from datafiles.formats import PYARROW_MB, Format, Input
 from runners.engines.choice import EngineUnavailable
 from scripts.failures import os_error_line
@@ -40,7 +40,9 @@ def main(  # noqa: PLR0917  typer makes options of these; no caller passes them 
         str | None,
         typer.Option("--id", help="columns of IN to write, with commas", show_default="all"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="read at most this many rows")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ROWS, help="read at most this many rows")
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="score again from the first row and replace OUT")
     ] = False,

@@ -64,7 +64,7 @@ class AccessMiddleware:
                 context.caller = f"key {key.name}"
                 context.limits = key.limits
                 context.is_admin = key.allows("admin")
-                context.may_label = key.allows("predict")
+                context.may_label = key.allows("feedback")
             context.is_trial = route.predicts and _is_trial(scope)
             if route.limit is not None:
                 await self._limit(context, route.limit)

@@ -51,7 +51,8 @@ class Route:
     @property
     def is_repeatable(self) -> bool:
         """Whether an Idempotency-Key makes a repeat of a request harmless."""
-        return self.method == "POST" and self.scope == "predict" and self.path != JOBS_PATH
+        scopes = ("predict", "feedback")
+        return self.method == "POST" and self.scope in scopes and self.path != JOBS_PATH
 
     @property
     def queries_database(self) -> bool:
@@ -93,7 +94,7 @@ ROUTES = (
         media_types=("application/json", "text/csv", "application/jsonlines"),
     ),
     Route(
-        "POST", "/feedback", "predict", "predict", traced=True, success_status=202, problems=(404,)
+        "POST", "/feedback", "feedback", "predict", traced=True, success_status=202, problems=(404,)
     ),
     Route(
         *("POST", JOBS_PATH, "predict", "predict"),

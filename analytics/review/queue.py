@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy import Integer, and_, bindparam, exists, func, literal_column, select
 
-from analytics.kept_texts import HOW_TO_KEEP, NEEDS_PREDICT, TextState
+from analytics.kept_texts import HOW_TO_KEEP, NEEDS_FEEDBACK, TextState
 from analytics.reader import AnyRow, Reader
 from analytics.review.draw import ReviewDraws
 from analytics.scope import Scope, Window
@@ -157,14 +157,14 @@ async def review_queue(
     is_kept = any(row.text is not None for row in rows)
     texts: TextState = "not_kept"
     if is_kept or not rows:
-        texts = "shown" if shows_texts else "needs_scope_predict"
+        texts = "shown" if shows_texts else "needs_scope_feedback"
     return ReviewQueue(
         **scope.window,
         items=[_item(row, shows_text=shows_texts) for row in rows],
         waiting=sum(row.waiting for row in counts.values()),
         labelled=sum(row.labelled for row in counts.values()),
         texts=texts,
-        note={"shown": None, "not_kept": NOT_KEPT, "needs_scope_predict": NEEDS_PREDICT}[texts],
+        note={"shown": None, "not_kept": NOT_KEPT, "needs_scope_feedback": NEEDS_FEEDBACK}[texts],
     )
 
 

@@ -233,7 +233,7 @@ def test_one_openapi_document_lists_every_endpoint(client: httpx.Client) -> None
         assert problem in operation["responses"]["422"]["content"]
         parameters = {(each["in"], each["name"]) for each in operation["parameters"]}
         headers = {("header", "X-Request-Timeout-Ms")}
-        if route.scope == "predict":
+        if route.is_repeatable:
             headers.add(("header", "Idempotency-Key"))
         if route.predicts:
             headers.add(("header", "X-Sentiment-Source"))

@@ -26,6 +26,7 @@ from core.jobs import JobFormat, JobReport, JobRequest, JobStatus
 from core.request_context import RequestContext, context_of
 from core.types import LongText
 from core.uuid7 import new_id
+from datafiles.chunks import MAX_ROWS
 from web.idempotency import KEY_HEADER, KEY_PATTERN, OTHER_REQUEST, RESULT_HEADER, key_of
 from web.read_api.job_options import FORMATS, MEDIA_TYPES, format_of, versions_of
 from web.read_api.uploads import UploadBounds, receive_file
@@ -115,7 +116,7 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         id_: Annotated[
             str | None, Query(alias="id", description="columns of the result; default: all")
         ] = None,
-        limit: Annotated[int | None, Query(ge=1)] = None,
+        limit: Annotated[int | None, Query(ge=1, le=MAX_ROWS)] = None,
         delimiter: Annotated[str | None, Query(max_length=3)] = None,
         encoding: Annotated[str | None, Query(max_length=40)] = None,
         long_text: Annotated[

@@ -101,7 +101,7 @@ async def test_texts_are_not_shown_to_keys_that_may_not_label(engine: AsyncEngin
     await write_drift(engine, "full")
     moved = (await read(engine, shows_texts=False)).moved_texts
     assert moved is not None
-    assert (moved.texts, {item.text for item in moved.items}) == ("needs_scope_predict", {None})
+    assert (moved.texts, {item.text for item in moved.items}) == ("needs_scope_feedback", {None})
     assert len(moved.items) == STRANGE_TEXTS
 
 

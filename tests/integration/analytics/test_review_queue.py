@@ -146,7 +146,7 @@ async def test_texts_are_shown_to_keys_that_may_label(engine: AsyncEngine) -> No
     queue = await ask(engine, ReviewDraws(engine))
     assert (queue.items[0].text, queue.texts, queue.note) == ("A film of 20 s ago.", "shown", None)
     hidden = await ask(engine, ReviewDraws(engine), shows_texts=False)
-    assert (hidden.items[0].text, hidden.texts) == (None, "needs_scope_predict")
+    assert (hidden.items[0].text, hidden.texts) == (None, "needs_scope_feedback")
 
 
 async def test_labels_of_the_queue_count_by_their_weights_and_apart(

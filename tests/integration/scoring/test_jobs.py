@@ -132,6 +132,7 @@ async def test_file_is_read_and_written_as_the_request_says(
         (ROWS, {"Content-Type": "application/vnd.apache.parquet"}, {}, 422, "file: "),
         ("text,sentiment_v1\na,b\n", CSV, {}, 422, "result columns"),
         ("x" * (MAX_UPLOAD + 1), CSV, {}, 413, "A file may have at most 200,000 bytes"),
+        (ROWS, CSV, {"limit": str(2**63)}, 422, "limit: "),
         (ROWS, CSV, {"path": "reviews.csv"}, 422, "path: is no file in one of the folders"),
     ],
 )

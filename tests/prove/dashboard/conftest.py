@@ -40,8 +40,9 @@ def locked(
 ) -> Iterator[tuple[ServedBento, str, str]]:
     """With keys, one that may do all that the page does and one that may not; and with texts."""
     (key, entry), (other, other_entry) = (
-        make_api_key("ana", ["predict", "analytics"]), make_api_key("shop", ["predict"]),
-    )  # fmt: skip
+        make_api_key("ana", ["predict", "feedback", "analytics"]),
+        make_api_key("shop", ["predict"]),
+    )
     api_keys = f"{entry.entry()},{other_entry.entry()}"
     # A test asks every twentieth of a second until predictions can be drawn.
     often = "10000/minute"

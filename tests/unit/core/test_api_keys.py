@@ -82,7 +82,7 @@ def test_invalid_line_of_a_file_is_named_and_the_others_count() -> None:
 def test_admin_scope_allows_every_scope() -> None:
     admin = ApiKey("root", frozenset({"admin"}), hash_key("a"))
     shop = ApiKey("shop", frozenset({"predict"}), hash_key("b"))
-    assert [admin.allows(scope) for scope in KEY_SCOPES] == [True] * 3
+    assert [admin.allows(scope) for scope in KEY_SCOPES] == [True] * 4
     assert [scope for scope in KEY_SCOPES if shop.allows(scope)] == ["predict"]
 
 

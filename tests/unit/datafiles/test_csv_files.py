@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 
+from datafiles.chunks import CHUNK_LINES, InvalidInput, Position
+from datafiles.formats import Format, Input, open_source
+from datafiles.records import MAX_BLANK_LINES
 from tests.unit.datafiles.csv_files import CSV_FILES, CsvFile, Refused, read
 
 
@@ -17,3 +21,24 @@ def test_csv_file_is_read_right_or_refused(tmp_path: Path, file: CsvFile) -> Non
         assert file.right.sentence in answer.sentence
     else:
         assert answer == file.right
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r", "\r\n"])
+def test_blank_lines_end_a_chunk_so_that_its_reader_can_stop(tmp_path: Path, line_end: str) -> None:
+    file = tmp_path / "in.csv"
+    blank_lines = line_end * 2 * CHUNK_LINES
+    file.write_text(f"text{line_end}first{line_end}{blank_lines}last{line_end}", newline="")
+    source = open_source(Input(file, Format.csv), "text", None)
+    chunks = list(source.chunks(Position(), None))
+    assert [chunk.texts for chunk in chunks] == [["first"], [], ["last"]]
+    # Where one ends the next begins.
+    again = list(source.chunks(chunks[1].end, None))
+    assert [(chunk.texts, chunk.end) for chunk in again] == [(["last"], chunks[2].end)]
+
+
+def test_file_with_more_blank_lines_than_a_spreadsheet_has_rows_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "in.csv.gz"
+    file.write_bytes(gzip.compress(b"text\nfirst\n" + b"\n" * (MAX_BLANK_LINES + 1)))
+    source = open_source(Input(file, Format.csv), "text", None)
+    with pytest.raises(InvalidInput, match="2,097,152 blank lines one after the other"):
+        list(source.chunks(Position(), None))

@@ -24,6 +24,7 @@ from web.routes import POST_PATHS, PREDICT_PATHS, ROUTES
 KEYS = (
     ApiKey("shop", frozenset({"predict"}), hash_key("shop-key")),
     ApiKey("shop", frozenset({"predict"}), hash_key("the next shop-key")),
+    ApiKey("labeller", frozenset({"feedback"}), hash_key("labeller-key")),
     ApiKey("ops", frozenset({"analytics"}), hash_key("ops-key")),
     ApiKey("root", frozenset({"admin"}), hash_key("root-key"), {"batch": "off"}),
 )
@@ -196,8 +197,9 @@ async def test_caller_without_a_known_key_is_refused_with_401(headers: dict[str,
 @pytest.mark.parametrize(
     ("key", "allowed"),
     [
-        ("shop-key", {*PREDICT_PATHS, "/feedback", "/jobs", "/rate-limit/status"}),
-        ("the next shop-key", {*PREDICT_PATHS, "/feedback", "/jobs", "/rate-limit/status"}),
+        ("shop-key", {*PREDICT_PATHS, "/jobs", "/rate-limit/status"}),
+        ("the next shop-key", {*PREDICT_PATHS, "/jobs", "/rate-limit/status"}),
+        ("labeller-key", {"/feedback"}),
         ("ops-key", {*ANALYTICS_PATHS, "/metrics", "/cache/stats"}),
         ("root-key", ALL),
     ],

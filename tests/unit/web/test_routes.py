@@ -110,6 +110,8 @@ def expected_scope(path: str) -> str | None:
         return None
     if path in ADMIN:
         return "admin"
+    if path == "/feedback":
+        return "feedback"
     if path in {*POST_LIMITS, *MODEL_GETS, *JOB_GETS, "/rate-limit/status", "/models", "/v2"}:
         return "predict"
     return "analytics"

@@ -11,8 +11,8 @@ export function start({ done }) {
   const told = el("p", { id: "key-fault", class: "fault", role: "alert" });
   const form = el("form", { method: "dialog", id: "key-form" },
     el("h2", { id: "key-title" }, "This service asks for an API key"),
-    el("p", {}, "One with the scope ", el("code", {}, "analytics"), "; with ", el("code", {}, "predict"), " for trying and labelling texts, and ",
-      el("code", {}, "admin"), " for the rollout. It stays in this tab, and is never in an address."),
+    el("p", {}, "One with the scope ", el("code", {}, "analytics"), "; with ", el("code", {}, "predict"), " for trying texts, ",
+      el("code", {}, "feedback"), " for labelling them, and ", el("code", {}, "admin"), " for the rollout. It stays in this tab, and is never in an address."),
     el("label", { for: "key" }, "API key"), input, told,
     el("div", { class: "row" }, el("button", { class: "primary", type: "submit" }, "Use it")));
   const dialog = el("dialog", { id: "key-dialog", "aria-labelledby": "key-title" }, form);
