@@ -13,6 +13,7 @@ from core.api_keys import ApiKey, find_key, parse_key_file
 from core.background import Background
 from core.errors import describe_error
 from core.other_writers import check_replaceable, writers
+from core.private_files import open_followed
 
 logger = logging.getLogger("bentoml.sentiment.keys")
 
@@ -92,10 +93,10 @@ def read_key_file(file: Path) -> bytes:
     """Read a file of keys.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no file.
         ValueError: other users of the machine could add keys to it, or it is too large.
     """
-    with file.open("rb") as opened:
+    with open(file, "rb", opener=open_followed) as opened:
         if who := writers(os.fstat(opened.fileno())):
             raise ValueError(f"{file} can be written by {who}")
         check_replaceable(file)

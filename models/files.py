@@ -18,6 +18,10 @@ from runners.model_store import REVISION_CHARACTERS, InvalidCheckpoint
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_SETTINGS = "tokenizer_config.json"
+# In config.json of an imported model: the hash of how its weights are read.
+READING = "sentiment_reading"
+# What config.json says of itself, and not of the answers.
+_ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 # What a model is made of; the other files of a saved one are made from these.
 CHECKPOINT_FILES = (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_SETTINGS, "vocab.txt")
 # At least one of these makes a tokenizer.
@@ -65,15 +69,34 @@ class WeightFiles:
 def revision_of(folder: Path) -> str:
     """The first characters of the hash of the weights in `folder`.
 
-    Where config.json says which sentiment the outputs are, the hash is of that too: the same
-    weights read otherwise give other answers, which a cache must not mix.
+    Where config.json says which sentiment the outputs are, or how an import found the weights to
+    be read, the hash is of that too: the same weights read otherwise give other answers, which no
+    cache and no A/B test may mix.
     """
     digest = sha256(folder / WEIGHTS_FILE)
-    outputs = read_json_object(folder / CONFIG_FILE).get(SAVED_OUTPUTS)
+    config = read_json_object(folder / CONFIG_FILE)
+    outputs, reading = config.get(SAVED_OUTPUTS), config.get(READING)
     if outputs is not None:
-        read = f"{digest} {json.dumps(outputs, sort_keys=True)}"
-        digest = hashlib.sha256(read.encode()).hexdigest()
+        digest = _sha256(f"{digest} {json.dumps(outputs, sort_keys=True)}")
+    if reading is not None:
+        digest = _sha256(f"{digest} {reading}")
     return digest[:REVISION_CHARACTERS]
+
+
+def reading_of(folder: Path, max_tokens: int) -> str:
+    """The hash of what the answers of the weights in `folder` depend on beside the weights.
+
+    That is config.json, with the names of the labels, the tokenizer, and the window.
+    """
+    config = read_json_object(folder / CONFIG_FILE)
+    for name in (READING, *_ABOUT_THE_FILE):
+        config.pop(name, None)
+    parts = (json.dumps(config, sort_keys=True), sha256(folder / TOKENIZER_FILE), str(max_tokens))
+    return _sha256(" ".join(parts))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def one_line(error: BaseException) -> str:

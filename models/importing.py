@@ -25,7 +25,7 @@ from models.architectures import USUAL_WINDOW
 from models.checkpoint import AcceptanceGate, MakeEngines, prepare, save_prepared, token_limit
 from models.configuration import read_config
 from models.export.generic import export_graph
-from models.files import WeightFiles, link_needed_files, one_line
+from models.files import READING, WeightFiles, link_needed_files, one_line, reading_of
 from models.labels import NO_OPTIONS, SAVED_OUTPUTS, LabelOptions, Outputs, outputs_of
 from models.loaded_weights import check_loaded
 from models.tokenizer import write_tokenizer
@@ -81,7 +81,7 @@ def import_checkpoint(
         write_tokenizer(
             linked, prepared, vocabulary=int(network.config.vocab_size), max_tokens=window
         )
-        _complete_config(prepared, network, outputs)
+        _complete_config(prepared, network, outputs, window)
         if not is_distilbert(prepared):
             _export(network, prepared)
         tokenizer = AutoTokenizer.from_pretrained(prepared, local_files_only=True)
@@ -133,8 +133,10 @@ def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:
     return network
 
 
-def _complete_config(folder: Path, network: PreTrainedModel, outputs: Outputs) -> None:
-    """Write into config.json the sizes that transformers leaves out, and what the outputs are."""
+def _complete_config(
+    folder: Path, network: PreTrainedModel, outputs: Outputs, max_tokens: int
+) -> None:
+    """Write into config.json the sizes that transformers leaves out, and how outputs are read."""
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     for name in ("max_position_embeddings", "pad_token_id"):
         if (value := getattr(network.config, name, None)) is not None:
@@ -144,6 +146,11 @@ def _complete_config(folder: Path, network: PreTrainedModel, outputs: Outputs) -
     config.pop(SAVED_OUTPUTS, None)
     if not outputs.named:
         config[SAVED_OUTPUTS] = outputs.as_config()
+    _write_config(folder, config)
+    _write_config(folder, {**config, READING: reading_of(folder, max_tokens)})
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     (folder / CONFIG_FILE).write_text(
         json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )

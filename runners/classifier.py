@@ -13,6 +13,7 @@ from core.types import Classification
 from runners.engines.engine import Engine
 from runners.model_store import SavedModel
 from runners.packing import MAX_BATCH_TOKENS, pack
+from runners.panics import panics_as_errors
 from runners.windows import overlap_of, unread
 
 WARM_UP_TEXTS = ("Warm.", "A sentence of the usual length, to touch every code path. " * 4)
@@ -59,8 +60,14 @@ class Classifier:
         return [results[row] for row in range(len(encodings))]
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Tokenise `texts`; each is truncated to the model's token limit."""
-        return self._tokenizer.encode_batch(list(texts))
+        """Tokenise `texts`; each is truncated to the model's token limit.
+
+        Raises:
+            TokenizerFailed: the tokenizer fails on one of them, as a regular expression that
+                backtracks without end does.
+        """
+        with panics_as_errors():
+            return self._tokenizer.encode_batch(list(texts))
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         """Compute one padded batch; each stream may call it from its own thread."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from datafiles.formats import Format, Input, open_source
 
 _LABELS: dict[str, Sentiment] = {name: name for name in SENTIMENTS}
 Row = Mapping[str, object]
+FIRST_YEAR = 1970
 _OPTIONAL = ("prediction_id", "text", "labelled_at")
 
 
@@ -101,6 +102,9 @@ def _time(value: str) -> datetime:
     time = datetime.fromisoformat(value)
     if time.tzinfo is None:
         raise ValueError("a time needs an offset")
+    # PostgreSQL's driver takes the first and the last time of Python for its infinities.
+    if not FIRST_YEAR <= time.year < MAXYEAR:
+        raise ValueError("no label was given then")
     return time.astimezone(UTC)
 
 

@@ -42,6 +42,7 @@ from runners.engines.choice import ONNX_FILE, REFERENCE, runnable_engines
 from runners.engines.weights import CONFIG_FILE, is_distilbert
 from runners.golden_set import check, read_golden_set
 from runners.model_store import InvalidCheckpoint, SavedModel, model_name
+from runners.panics import TokenizerFailed, panics_as_errors
 
 console = Console(emoji=False)
 
@@ -178,8 +179,9 @@ def save_checkpoint(
 @contextmanager
 def _naming(origin: str) -> Iterator[None]:
     try:
-        yield
-    except InvalidCheckpoint as error:
+        with panics_as_errors():
+            yield
+    except (InvalidCheckpoint, TokenizerFailed) as error:
         raise InvalidCheckpoint(f"{origin} cannot be imported: {error}") from error
 
 

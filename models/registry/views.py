@@ -47,7 +47,7 @@ def entry_view(entry: Entry) -> RenderableType:
             "model": model.tag,
             "configured as": ", ".join(entry.configured_as) or "-",
             "saved": _time(entry.created),
-            "revision": f"{model.revision} (SHA-256 of the weights)",
+            "revision": f"{model.revision} (SHA-256 of the weights and how they are read)",
             "labels": ", ".join(model.labels),
             "tokens at most": model.max_tokens,
             "size": f"{entry.size_bytes / _MIB:.0f} MiB",

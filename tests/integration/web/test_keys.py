@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -114,6 +115,22 @@ async def test_file_that_is_gone_or_open_to_all_changes_nothing_and_opens_nothin
         file.write_text("")
         await until(lambda: names(one) == [])
         assert (await one.get("/admin/keys", ADMIN)).status_code == 401
+
+
+async def test_pipe_in_the_place_of_the_file_changes_nothing_and_keeps_no_one_waiting(
+    redis: Redis, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{ADMIN_KEY.entry()}\n")
+    one = worker(redis, file=file)
+    async with one.serving():
+        file.unlink()
+        os.mkfifo(file)
+        one.keys.refresh(file)
+        assert names(one) == ["root"]
+        file.unlink()
+        file.write_text("")
+        await until(lambda: names(one) == [])
 
 
 async def test_half_of_a_file_that_is_being_written_revokes_nothing(

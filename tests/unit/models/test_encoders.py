@@ -24,6 +24,7 @@ from models.importing import import_checkpoint, logits_of
 from models.labels import LabelOptions, parse_labels
 from runners.classifier import Classifier, softmax
 from runners.engines.choice import ONNX_FILE, REFERENCE, EngineUnavailable, load_engine
+from runners.integrity import sha256
 from runners.model_store import InvalidCheckpoint, SavedModel, find_model
 from scripts import models
 from tests.unit.checkpoints import tiny_checkpoint
@@ -179,6 +180,24 @@ def test_same_weights_read_otherwise_are_another_revision(
         for given in ("a=negative,b=positive", "a=positive,b=negative", "b=positive,a=neg")
     }
     assert len(revisions) == 2
+
+
+def test_weights_whose_labels_window_or_tokenizer_were_mended_are_another_revision(
+    model_store: Path, tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint(tmp_path / "hub", ("negative", "positive"))
+    swapped = tiny_checkpoint(tmp_path / "swapped", ("positive", "negative"))
+    cased = tiny_checkpoint(tmp_path / "cased", ("negative", "positive"))
+    settings = json.loads((cased / "tokenizer_config.json").read_text())
+    (cased / "tokenizer_config.json").write_text(json.dumps({**settings, "do_lower_case": False}))
+    (cased / "tokenizer.json").unlink(missing_ok=True)
+    assert len({sha256(each / "model.safetensors") for each in (folder, swapped, cased)}) == 1
+    again, *others = (
+        import_checkpoint(each, "v1", {}, max_tokens=most).revision
+        for each, most in ((folder, None), (folder, 16), (swapped, None), (cased, None))
+    )
+    assert import_checkpoint(folder, "v1", {}).revision == again
+    assert len({again, *others}) == 4
 
 
 def test_numbered_classes_that_no_file_names_are_read_by_the_option(

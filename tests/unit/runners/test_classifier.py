@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from runners.classifier import Classifier, softmax
 from runners.engines.choice import REFERENCE, load_engine
 from runners.model_store import SavedModel, find_model
 from runners.packing import MAX_BATCH_TEXTS
+from runners.panics import TokenizerFailed
 from tests.unit.checkpoints import TWO_LABELS, tiny_checkpoint
 
 LOGITS = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=4)
@@ -50,6 +52,21 @@ def test_text_past_the_token_limit_is_truncated_and_marked(
     assert (whole.truncated, whole.token_count) == (False, 16)
     assert (cut.truncated, cut.token_count) == (True, 16)
     assert cut.scores == pytest.approx(whole.scores, abs=1e-6)
+
+
+def test_text_on_which_the_tokenizer_panics_is_an_error_of_its_call_alone(
+    model_store: Path, tmp_path: Path
+) -> None:
+    model = import_checkpoint(tiny_checkpoint(tmp_path / "hub"), "v1", {})
+    file = find_model(model.tag).folder / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    # A pattern that backtracks without end on the letters of the text.
+    pattern = {"type": "Split", "pattern": {"Regex": "(z+)+q"}, "behavior": "Isolated"}
+    file.write_text(json.dumps({**settings, "pre_tokenizer": {**pattern, "invert": False}}))
+    infer = classifier(find_model(model.tag)).infer
+    with pytest.raises(TokenizerFailed, match="the tokenizer fails on a text"):
+        infer(["good film", f"1 {'z' * 40}"])
+    assert len(infer(["good film"])) == 1
 
 
 @given(LOGITS)
