@@ -243,6 +243,17 @@ async def test_part_of_a_result_is_sent_by_range(client: httpx.AsyncClient) -> N
     assert past.status_code == 416
 
 
+@pytest.mark.parametrize("wanted", ["bytes=" + "9" * 5_000 + "-", "rows=1-2", "bytes", "bytes=3-1"])
+async def test_range_that_cannot_be_read_is_told_what_can(
+    client: httpx.AsyncClient, wanted: str
+) -> None:
+    job = await add(client)
+    await ended(client, job)
+    reply = await client.get(f"/jobs/{job}/result", headers={"Range": wanted})
+    assert (reply.status_code, reply.headers["content-type"]) == (400, "application/problem+json")
+    assert reply.json()["detail"] == "Range names bytes, as bytes=0-99, bytes=100- or bytes=-100"
+
+
 @pytest.mark.parametrize(("long_text", "scored"), [(None, 2), ("windows", 2), ("refuse", 1)])
 async def test_long_texts_are_read_as_the_job_says(
     service: JobService, client: httpx.AsyncClient, long_text: str | None, scored: int
