@@ -7,13 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serving.forking import PROGRAM, ForkedWorker, ForkServer
+from serving.forking import FORK_SECONDS, PROGRAM, ForkedWorker, ForkServer, NoForkServer
 from serving.framework import WORKER
 from tests.waiting import wait_until
 
@@ -155,3 +156,16 @@ def test_fork_server_whose_supervisor_fails_before_it_is_ready_ends_without_a_wo
     ours.close()
     output, _ = process.communicate()
     assert (process.returncode, output) == (0, b"")
+
+
+@pytest.mark.last
+def test_stopped_fork_server_is_not_waited_for(
+    start: Callable[..., ForkedWorker], forks: ForkServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the supervisor waits, it neither sees dead workers nor heeds signals."""
+    forks._process.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(NoForkServer):
+        start(40)
+    assert time.monotonic() - started < FORK_SECONDS / 2
+    assert "the fork server is lost (TimeoutError: it is stopped)" in caplog.text
