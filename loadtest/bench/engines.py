@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -83,8 +82,7 @@ def worker(model: SavedModel, engine: str) -> Iterator[Call]:
         EngineUnavailable: it cannot be loaded.
         BrokenProcessPool: its process crashed, in this call or a later one.
     """
-    # A session of its own, so that Ctrl-C reaches it once, from here.
-    with own_process(os.setsid) as process:
+    with own_process() as process:
         process.submit(_load, model, engine).result()
         yield lambda method, *arguments: process.submit(_call, method, *arguments).result()
 

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+
+from core.signals import end_with_parent
 
 _SAFE_PATH = "PYTHONSAFEPATH"
 
 
 @contextmanager
-def own_process(initializer: Callable[[], object] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A process that begins anew, and imports nothing from the current folder."""
+def own_process() -> Iterator[ProcessPoolExecutor]:
+    """A process that begins anew, imports nothing from the current folder, and ends with this one.
+
+    Ctrl-C reaches it from here alone.
+    """
     with safe_path():
-        process = ProcessPoolExecutor(1, get_context("spawn"), initializer=initializer)
+        process = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
     with process:
         with safe_path():
             process.submit(os.getpid).result()
         yield process
+
+
+def _begin() -> None:
+    os.setsid()
+    end_with_parent()
 
 
 @contextmanager
