@@ -139,7 +139,7 @@ class ForkServer:
     def _is_stopped(self) -> bool:
         """Whether a signal has stopped it, so that it would not answer however long one waits."""
         with suppress(psutil.Error):
-            return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+            return bool(psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED)
         return False
 
     def _give_up(self, error: OSError) -> None:
