@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from core.private_files import FOLDER_MODE, open_private
+from core.private_files import FOLDER_MODE, open_new
 
 
-def write_atomically(file: Path, content: bytes, *, sync: bool = False) -> None:
+def write_atomically(
+    file: Path, content: bytes, *, sync: bool = False, owner: tuple[int, int] | None = None
+) -> None:
     """Replace the content of `file`, or leave the file as it was. Only its owner may read it.
 
-    With `sync`, the new content survives a power cut.
+    With `sync`, the new content survives a power cut. `owner` is another user and group to give
+    the file to.
 
     Raises:
         OSError: the new content could not be written; the old file is still there.
@@ -20,7 +23,9 @@ def write_atomically(file: Path, content: bytes, *, sync: bool = False) -> None:
     # One temporary file per process: several processes may write the same file.
     new = file.with_suffix(f".{os.getpid()}")
     try:
-        with open(new, "wb", opener=open_private) as opened:
+        with open_new(new) as opened:
+            if owner is not None:
+                os.fchown(opened.fileno(), *owner)
             opened.write(content)
             if sync:
                 opened.flush()

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -35,12 +36,43 @@ def open_private(path: str, flags: int) -> int:
     """Open a file that only its owner may read, for `open(opener=...)`; it may exist already.
 
     Raises:
-        OSError: it cannot be opened, or is a link, which another user may have put there.
+        OSError: it cannot be opened, or is a link or a second name of a file, which another user
+            may have put there.
     """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
-    if os.fstat(descriptor).st_uid == os.geteuid():
-        os.fchmod(descriptor, FILE_MODE)
+    added = os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags & ~os.O_TRUNC | added, FILE_MODE)
+    try:
+        status = os.fstat(descriptor)
+        _check_names(path, status)
+        if status.st_uid == os.geteuid():
+            os.fchmod(descriptor, FILE_MODE)
+        if flags & os.O_TRUNC:
+            os.ftruncate(descriptor, 0)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def _check_names(path: str, status: os.stat_result) -> None:
+    """Refuse a second name of a file, in a folder where another user may have given it.
+
+    Where fs.protected_hardlinks is 0, anybody can do so to any file.
+    """
+    folder = Path(path).parent.stat()
+    is_shared = folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if status.st_nlink > 1 and (is_shared or folder.st_uid not in (0, os.geteuid())):
+        raise OSError(errno.EMLINK, "it has another name too", path)
+
+
+def open_new(file: Path) -> BinaryIO:
+    """A new file that only its owner may read, in the place of what has its name.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    file.unlink(missing_ok=True)  # another user may have put it there, to read what comes into it
+    return open(file, "xb", opener=open_private)
 
 
 def make_private(file: Path) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import orjson
 
-from core.private_files import open_private
+from core.private_files import open_new
 from datafiles.formats import Format
 
 Row = Sequence[str | None]
@@ -32,7 +32,7 @@ def write_rows(path: Path, format_: Format, names: Sequence[str], rows: Iterable
     # One file per process: two may write the same one.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb", opener=open_private) as file:
+        with open_new(partial) as file:
             written = write[format_](file, names, rows, "\t" if path.suffix == ".tsv" else ",")
         partial.replace(path)
     finally:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
@@ -19,15 +18,14 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from core.background import Background
-from core.errors import InvalidRequest, UnavailableError
 from core.jobs import JobState, JobStatus
 from core.private_files import FOLDER_MODE, open_private
 from core.types import Version
-from datafiles.chunks import InvalidInput
 from scoring.job import check_scored, score_file
+from scoring.job_faults import JobRemoved, ShareUsed, StepsAside, why_it_failed, why_it_waits
 from scoring.job_store import JobStore, StoredJob
 from scoring.journal import CannotResume, Progress
-from scoring.spare_scorer import ModelChanged, Runner, SpareScorer
+from scoring.spare_scorer import Runner, SpareScorer
 
 logger = logging.getLogger("bentoml.sentiment.jobs")
 
@@ -37,24 +35,14 @@ SWEEP_SECONDS = 60.0
 STATUS_SECONDS = 0.5
 # A job in which so many processes died, one after the other and without progress, has failed.
 MAX_ATTEMPTS = 3
+# After so long, and the rest of its chunk, a job lets those of other callers go on.
+TURN_SECONDS = 60.0
 # A job for which the disk has no room tries again after this time.
 RETRY_SECONDS = 30.0
-NEEDS_PYARROW = (
-    "Parquet and zstd need pyarrow, which this service does not have; its operator can install "
-    "requirements/score.lock"
-)
-
-
-class JobRemoved(Exception):
-    """The job was removed while it ran."""
-
-
-class ShareUsed(Exception):
-    """The jobs of the caller may use no more of the disk; the message says what to do."""
 
 
 class JobRunner(Background):
-    """Scores the oldest job that has not ended; callers with several jobs take turns.
+    """Scores the oldest job of the caller who has waited the longest, for one turn.
 
     A job that has to wait, such as for room on the disk, is tried again later, after others.
     The process that holds the lock of the folder runs jobs; when it dies, another one goes on where
@@ -68,13 +56,16 @@ class JobRunner(Background):
         *,
         poll_seconds: float = POLL_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
+        turn_seconds: float = TURN_SECONDS,
     ) -> None:
         self._store = store
         self._poll_seconds = poll_seconds
         self._runners = runners
         self._retry_seconds = retry_seconds
+        self._turn_seconds = turn_seconds
         self._swept_at = -SWEEP_SECONDS
-        self._last_owner: str | None = None
+        # When each caller with jobs had the last turn, on the monotonic clock.
+        self._turns: dict[str, float] = {}
         self._retries: dict[UUID, _Retry] = {}
 
     def start(self) -> None:
@@ -96,22 +87,24 @@ class JobRunner(Background):
                 await asyncio.sleep(self._poll_seconds)
 
     async def _run_next(self) -> bool:
-        """Run a job until it ends or has to wait; returns whether there was one to run."""
+        """Run a job until it ends, waits or steps aside; returns whether there was one to run."""
         if time.monotonic() - self._swept_at >= SWEEP_SECONDS:
             self._swept_at = time.monotonic()
             await asyncio.to_thread(self._store.sweep)
         jobs = await asyncio.to_thread(self._store.jobs)
         ids = {job.request.id for job in jobs}
         self._retries = {id_: retry for id_, retry in self._retries.items() if id_ in ids}
-        # The caller whose job ran last comes after the others.
-        for job in sorted(jobs, key=lambda job: job.request.owner == self._last_owner):
-            id_ = job.request.id
-            retry = self._retries.get(id_, _NO_RETRY)
-            if time.monotonic() < retry.at or (await asyncio.to_thread(job.status)).is_finished:
+        owners = {job.request.owner for job in jobs}
+        self._turns = {owner: at for owner, at in self._turns.items() if owner in owners}
+        for job in sorted(jobs, key=lambda job: self._turns.get(job.request.owner, -math.inf)):
+            if not await asyncio.to_thread(self._is_ready, job):
                 continue
-            self._last_owner = job.request.owner
-            outcome = await _Run(self._store, job, self._runners).run(restart=retry.restart)
-            if outcome is _Outcome.ended:
+            id_, owner = job.request.id, job.request.owner
+            retry = self._retries.get(id_, _NO_RETRY)
+            self._turns[owner] = time.monotonic()
+            run = _Run(self._store, job, self._runners, partial(self._steps_aside, owner))
+            outcome = await run.run(restart=retry.restart)
+            if outcome in (_Outcome.ended, _Outcome.steps_aside):
                 self._retries.pop(id_, None)
             else:
                 at = time.monotonic() + self._retry_seconds
@@ -119,11 +112,23 @@ class JobRunner(Background):
             return True
         return False
 
+    def _is_ready(self, job: StoredJob) -> bool:
+        retry = self._retries.get(job.request.id, _NO_RETRY)
+        return time.monotonic() >= retry.at and not job.status().is_finished
+
+    def _steps_aside(self, owner: str) -> bool:
+        """Whether the turn of this caller is over; called in the thread of the job."""
+        if time.monotonic() - self._turns[owner] < self._turn_seconds:
+            return False
+        others = [job for job in self._store.jobs() if job.request.owner != owner]
+        return any(map(self._is_ready, others))
+
 
 class _Outcome(Enum):
     """What became of a job that ran."""
 
     ended = "it has ended, or was removed"
+    steps_aside = "it goes on after others"
     waits = "it goes on later"
     restarts = "it begins again later"
 
@@ -146,15 +151,17 @@ class _Run:
         store: JobStore,
         job: StoredJob,
         runners: Mapping[Version, Runner],
+        steps_aside: Callable[[], bool],
     ) -> None:
         self._store = store
         self._job = job
         self._runners = runners
+        self._steps_aside = steps_aside
         self._status = job.status()
         self._written_at = 0.0
 
     async def run(self, *, restart: bool) -> _Outcome:
-        """Run the job until it has ended, is removed, or has to wait."""
+        """Run the job until it has ended, is removed, steps aside, or has to wait."""
         started_at = self._status.started_at or datetime.now(UTC)
         if self._status.attempts >= MAX_ATTEMPTS:
             self._end("failed", f"The service died of it {MAX_ATTEMPTS} times, and did not get on")
@@ -173,13 +180,16 @@ class _Run:
             if self._job.is_removed:
                 logger.info("job %s was removed while it ran", self._job.request.id)
                 return _Outcome.ended
-            reason = _why_it_waits(error)
+            if isinstance(error, StepsAside):
+                self._wait("The jobs of other callers have their turn")
+                return _Outcome.steps_aside
+            reason = why_it_waits(error)
             if reason is not None:
                 self._wait(reason)
                 return _Outcome.restarts if isinstance(error, CannotResume) else _Outcome.waits
             if isinstance(error, ShareUsed):
                 await asyncio.to_thread(self._job.drop_output)
-            self._end("failed", _why_it_failed(error, self._job))
+            self._end("failed", why_it_failed(error, self._job.request.id))
             return _Outcome.ended
         self._status = replace(self._status, fraction=1.0)
         self._end("done", None)
@@ -243,6 +253,8 @@ class _Run:
         if fraction == 1.0 or time.monotonic() - self._written_at >= STATUS_SECONDS:
             self._written_at = time.monotonic()
             self._job.write_status(self._status)
+        if gets_on and self._steps_aside():
+            raise StepsAside
 
     def _wait(self, reason: str) -> None:
         if self._status.reason != reason or self._status.attempts:
@@ -264,34 +276,6 @@ class _Run:
                 self._job.write_status(self._status)
         except OSError as error:
             logger.warning("the status of a job cannot be written: %s", error.strerror)
-
-
-def _why_it_waits(error: Exception) -> str | None:
-    """Why a job has to be tried again; None: it has failed."""
-    match error:
-        case UnavailableError():
-            return error.detail
-        case ModelChanged() | CannotResume(changed=("models",)):
-            return "A model was replaced, and the job begins again with the new one"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):
-            return "The disk is full"
-    return None
-
-
-def _why_it_failed(error: Exception, job: StoredJob) -> str:
-    match error:
-        case InvalidInput() | InvalidRequest():
-            return str(error)
-        case ShareUsed():
-            return str(error)
-        case CannotResume():
-            return "The file was changed after the job had begun"
-        case ModuleNotFoundError():
-            return NEEDS_PYARROW
-        case OSError():
-            return f"A file cannot be read or written: {error.strerror or error}"
-    logger.error("job %s failed", job.request.id, exc_info=error)
-    return "An unexpected error; it has been logged"
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -26,6 +26,8 @@ from web.problems import problem_body
 from web.routes import UNKNOWN
 
 MAX_HEADER_BYTES = 65_536
+# httptools splits none that is longer.
+MAX_TARGET_BYTES = 65_535
 # The parser gets so much at a time. It cannot stop within, and the shortest request has 18 bytes.
 PIECE_BYTES = 4_096
 _UPGRADE_TOKENS = frozenset({b"upgrade", b"http2-settings"})
@@ -55,9 +57,9 @@ class _Flow(FlowControl):
 class BoundedConnection(AnsweringConnection):
     """Ends a connection that is too slow, sends too much, or does not take its answers.
 
-    Headers that are too slow get a 408, and headers, trailers or chunks without content that are
-    too long a 431. A connection ends without an answer if it sends nothing, stops within a body,
-    goes on with a body that is refused, or takes no byte of an answer.
+    Headers that are too slow get a 408, a target that is too long a 414, and headers, trailers or
+    chunks without content that are too long a 431. Without an answer a connection ends if it sends
+    nothing, stops within a body, goes on with a refused one, or takes no byte of an answer.
     """
 
     header_timeout_seconds = 10.0
@@ -125,6 +127,14 @@ class BoundedConnection(AnsweringConnection):
         self._reading = _Reading.HEADERS
         self._stop_timer()
         self._unset_keepalive_if_required()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MAX_TARGET_BYTES:
+            self._refused_head = RefusedHead(
+                414, f"The target of a request may have at most {MAX_TARGET_BYTES:,} bytes"
+            )
+            raise self._refused_head
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reading is not _Reading.HEADERS:

@@ -10,7 +10,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 
@@ -26,6 +28,8 @@ PROGRAM = ROOT / "serving" / "fork_server.py"
 # Its imports take 2 s of a core; a machine may be busy.
 READY_SECONDS = 60.0
 FORK_SECONDS = 10.0
+# Between the looks at one that has not answered: nobody watches the workers meanwhile.
+LOOK_SECONDS = 0.5
 MAX_REPLY_BYTES = 1_000
 # The memory of its command line is that of its workers, whose own are longer.
 _ROOM = " " * 2_000
@@ -71,7 +75,7 @@ class ForkServer:
                     "OPENBLAS_NUM_THREADS": "1",
                 },
             )
-        self._channel.settimeout(FORK_SECONDS)
+        self._channel.settimeout(LOOK_SECONDS)
         atexit.register(self.close)
 
     def wait_until_ready(self) -> None:
@@ -118,10 +122,25 @@ class ForkServer:
         atexit.unregister(self.close)
 
     def _receive(self, seconds: float) -> bytes:
-        self._channel.settimeout(seconds)
-        if message := self._channel.recv(MAX_REPLY_BYTES):
-            return message
-        raise ConnectionResetError("it has ended")
+        ends = time.monotonic() + seconds
+        while True:
+            try:
+                message = self._channel.recv(MAX_REPLY_BYTES)
+            except TimeoutError:
+                if self._is_stopped():
+                    raise TimeoutError("it is stopped") from None
+                if time.monotonic() > ends:
+                    raise
+            else:
+                if message:
+                    return message
+                raise ConnectionResetError("it has ended")
+
+    def _is_stopped(self) -> bool:
+        """Whether a signal has stopped it, so that it would not answer however long one waits."""
+        with suppress(psutil.Error):
+            return bool(psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED)
+        return False
 
     def _give_up(self, error: OSError) -> None:
         logger.warning(

@@ -125,6 +125,8 @@ def _framework_problem(status: int, scope: Scope, headers: Headers) -> Problem:
         if status == 405:
             kept["allow"] = allowed
     match status:
+        case 400 if scope["method"] in ("GET", "HEAD") and "range" in Headers(scope=scope):
+            detail = "Range names bytes, as bytes=0-99, bytes=100- or bytes=-100"
         case 404 if scope["path"].startswith(MODELS_FOLDER):
             return ModelNotFound().problem()
         case 404:

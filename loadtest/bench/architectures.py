@@ -9,8 +9,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.types import EngineName
+from loadtest.bench.own_process import own_process
 from runners.engines.choice import load_engine
 from runners.engines.engine import Engine
 from runners.model_store import SavedModel
@@ -66,7 +65,7 @@ def main() -> None:
 
 def _alone(function: Any, *arguments: object) -> Any:
     """Call a function in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    with own_process() as process:
         return process.submit(function, *arguments).result()
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +21,7 @@ from rich.table import Table
 
 from core.settings import get_settings
 from core.types import VERSIONS, EngineName
+from loadtest.bench.own_process import own_process
 from loadtest.bench.plan import Plan
 from loadtest.traffic import Kind, texts_of
 from runners.classifier import Classifier
@@ -83,8 +82,7 @@ def worker(model: SavedModel, engine: str) -> Iterator[Call]:
         EngineUnavailable: it cannot be loaded.
         BrokenProcessPool: its process crashed, in this call or a later one.
     """
-    # A session of its own, so that Ctrl-C reaches it once, from here.
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=os.setsid) as process:
+    with own_process() as process:
         process.submit(_load, model, engine).result()
         yield lambda method, *arguments: process.submit(_call, method, *arguments).result()
 

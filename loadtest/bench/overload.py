@@ -15,6 +15,7 @@ import typer
 import uvloop
 
 from core.command_output import JsonOption
+from loadtest.bench.own_process import safe_path
 from loadtest.bench.processes import cpu_seconds, of_each_role, resident_mib, sampled
 from loadtest.bench.record import RecordOption, write_figures
 from loadtest.bench.servers import Server, our_service, site
@@ -187,7 +188,8 @@ def _figures(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
 def _taking(cores: float) -> Iterator[None]:
     """A process that computes so much of the time, in pieces as short as those of a load."""
     process = multiprocessing.get_context("spawn").Process(target=_take, args=(cores,))
-    process.start()
+    with safe_path():
+        process.start()
     try:
         yield
     finally:

@@ -46,13 +46,12 @@ def find_postgres(folder: Path) -> URL | None:
     lock = folder.with_name(f"{folder.name}.lock")
     try:
         owner = lock.stat().st_uid
-        lines = (folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        lines = postgres.status_lines(folder)
     except PermissionError as error:
         raise OtherUser(f"{folder} is another user's; {_RUN_AS} that user") from error
     except OSError:
         return None
-    # Its last line says "ready" once it accepts connections; the fifth is the folder of its socket.
-    if len(lines) < 8 or lines[7].strip() != "ready" or not _is_alive(lines[0], folder):
+    if not lines or not _is_alive(lines[0], folder):
         return None
     # It lets in the user alone that started it, also not root.
     if owner != os.geteuid():

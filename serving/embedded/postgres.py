@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote_plus
 
 from core.atomic_file import write_atomically
-from core.private_files import open_private
+from core.private_files import open_private, open_regular
 from serving.embedded.account import Account, NoAccount, own_name, server_account
 from serving.embedded.children import (
     Program,
@@ -48,6 +48,8 @@ INITDB = (
     "--no-instructions", "--auth=peer", "--encoding=UTF8", f"--username={ROLE}", "--locale=C",
     "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
 )  # fmt: skip
+# Of what tells why a start fails, or how far it is.
+MAX_BYTES = 65_536
 POLL_SECONDS = 0.02
 # A start that takes longer probably recovers from a crash, which may take minutes.
 USUAL_SECONDS = 2.0
@@ -139,9 +141,10 @@ def _is_cluster(folder: Path) -> bool:
     """
     version = folder / "PG_VERSION"
     if version.exists():
-        if (found := version.read_text(encoding="utf-8").strip()) != VERSION:
+        if (found := _content(version).strip()) != VERSION:
+            maker = found if found.isdecimal() else "of another kind"
             raise UnusableFolder(
-                f"PostgreSQL {found} made {folder}, and this is {VERSION}; set DATA_FOLDER"
+                f"PostgreSQL {maker} made {folder}, and this is {VERSION}; set DATA_FOLDER"
             )
         return True
     if folder.exists() and any(folder.iterdir()):
@@ -157,24 +160,22 @@ def _make_cluster(folder: Path, account: Account | None) -> None:
     if account:
         os.chown(new, account.uid, account.gid)
     log = folder.with_name(f"{folder.name}.initdb.log")
-    with open(log, "wb", opener=open_private) as output:
+    with open(log, "w+b", opener=open_private) as output:
         arguments = [*INITDB, f"--pgdata={new}"]
         process = start(
             _program("initdb"), arguments, folder=new, output=output.fileno(), account=account
         )
         if process.wait() != 0:
-            raise UnusableFolder(f"PostgreSQL cannot be set up in {folder}: {_reason(log)}")
+            raise UnusableFolder(f"PostgreSQL cannot be set up in {folder}: {_reason(output)}")
     log.unlink()
     new.rename(folder)
 
 
 def _let_in(owner: str, folder: Path, account: Account | None) -> None:
     """Let only `owner` connect, also to a cluster that let everybody in."""
+    to = (account.uid, account.gid) if account else None
     for name, text in (("pg_hba.conf", HBA), ("pg_ident.conf", IDENT.format(user=owner))):
-        file = folder / name
-        write_atomically(file, text.encode())
-        if account:
-            os.chown(file, account.uid, account.gid, follow_symlinks=False)
+        write_atomically(folder / name, text.encode(), owner=to)
 
 
 def _start(
@@ -191,28 +192,30 @@ def _start(
     with _opened_log(folder / "log") as output:
         begins = output.tell()
         process = start(program, arguments, folder=folder, output=output.fileno(), account=account)
-    with stopped_unless_ready(program, process, STOP_SIGNALS):
-        _wait_until_ready(process, folder, begins)
+        with stopped_unless_ready(program, process, STOP_SIGNALS):
+            _wait_until_ready(process, folder, output, begins)
     return process
 
 
 def _opened_log(log: Path) -> BinaryIO:
-    """A log to append to, in a folder that may be another account's, while this is root.
+    """A log to append to and read, in a folder that may be another account's, while this is root.
 
     Raises:
         UnusableFolder: it cannot be written, or leads elsewhere.
     """
     try:
-        return open(log, "ab", opener=open_private)
+        return open(log, "a+b", opener=open_private)
     except OSError as error:
         raise UnusableFolder(f"{log} is no file to write to ({error.strerror})") from error
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path, begins: int) -> None:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], folder: Path, log: BinaryIO, begins: int
+) -> None:
     slow = time.monotonic() + USUAL_SECONDS
-    while not _is_ready(folder / "postmaster.pid", process.pid):
+    while not _is_ready(folder, process.pid):
         if process.poll() is not None:
-            reason = _reason(folder / "log", begins)
+            reason = _reason(log, begins)
             raise UnusableFolder(f"PostgreSQL cannot be started on {folder}: {reason}")
         if time.monotonic() > slow:
             logger.warning(
@@ -224,16 +227,38 @@ def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path, begins: in
         time.sleep(POLL_SECONDS)
 
 
-def _is_ready(status: Path, pid: int) -> bool:
+def _is_ready(folder: Path, pid: int) -> bool:
+    return status_lines(folder)[:1] == [str(pid)]
+
+
+def status_lines(folder: Path) -> list[str]:
+    """The lines of `postmaster.pid`, once PostgreSQL accepts connections; before, none.
+
+    The first is the number of the process, the fifth the folder of its socket.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
-        lines = status.read_text(encoding="utf-8").splitlines()
+        lines = _content(folder / "postmaster.pid").splitlines()
     except FileNotFoundError:
-        return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        return []
+    return lines if len(lines) >= 8 and lines[7].strip() == "ready" else []
 
 
-def _reason(log: Path, begins: int = 0) -> str:
+def _content(file: Path) -> str:
+    """What a small file has that its owner, who may be another user, has put there.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    with open(file, "rb", opener=open_regular) as opened:
+        return opened.read(MAX_BYTES).decode(errors="replace")
+
+
+def _reason(log: BinaryIO, begins: int = 0) -> str:
     """The last line of a log that tells of an error, else its last line."""
-    lines = log.read_bytes()[begins:].decode(errors="replace").splitlines() or ["no reason given"]
+    log.seek(max(begins, log.seek(0, os.SEEK_END) - MAX_BYTES))
+    lines = log.read(MAX_BYTES).decode(errors="replace").splitlines() or ["no reason given"]
     fatal = [line for line in lines if "FATAL:" in line or "error:" in line]
     return [*lines, *fatal][-1].strip()

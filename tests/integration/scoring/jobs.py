@@ -17,7 +17,7 @@ from core.errors import Overloaded, RunnerUnavailable
 from core.request_context import context_of
 from core.types import Classification, LongText, RunnerDescription, Version
 from runners.lanes import Lane
-from scoring.job_runner import JobRunner
+from scoring.job_runner import TURN_SECONDS, JobRunner
 from scoring.job_store import JobStore
 from tests.unit.fakes import classification, runner_description
 from web.problems import ProblemMiddleware
@@ -83,7 +83,12 @@ class JobService:
     """One API process with its folder of jobs."""
 
     def __init__(
-        self, folder: Path, *, input_folders: Sequence[Path] = (), max_bytes: int = 10_000_000
+        self,
+        folder: Path,
+        *,
+        input_folders: Sequence[Path] = (),
+        max_bytes: int = 10_000_000,
+        turn_seconds: float = TURN_SECONDS,
     ) -> None:
         self.jobs = JobStore(
             folder,
@@ -94,7 +99,9 @@ class JobService:
         self.upload_bounds = UploadBounds(MAX_UPLOAD, 0.5)
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2")
         runners: dict[Version, FakeRunner] = {"v1": self.v1, "v2": self.v2}
-        self.runner = JobRunner(self.jobs, runners, poll_seconds=0.02, retry_seconds=0.05)
+        self.runner = JobRunner(
+            self.jobs, runners, poll_seconds=0.02, retry_seconds=0.05, turn_seconds=turn_seconds
+        )
         self.app = ProblemMiddleware(_with_caller(create_read_app(jobs_router(lambda: self))))
 
     def client(self, caller: str = "ann") -> httpx.AsyncClient:

@@ -9,7 +9,7 @@ import os
 import resource
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -242,6 +242,17 @@ async def test_part_of_a_result_is_sent_by_range(client: httpx.AsyncClient) -> N
     assert (part.status_code, part.content) == (206, whole[10:20])
     past = await client.get(f"/jobs/{job}/result", headers={"Range": "bytes=99999-"})
     assert past.status_code == 416
+
+
+@pytest.mark.parametrize("wanted", ["bytes=" + "9" * 5_000 + "-", "rows=1-2", "bytes", "bytes=3-1"])
+async def test_range_that_cannot_be_read_is_told_what_can(
+    client: httpx.AsyncClient, wanted: str
+) -> None:
+    job = await add(client)
+    await ended(client, job)
+    reply = await client.get(f"/jobs/{job}/result", headers={"Range": wanted})
+    assert (reply.status_code, reply.headers["content-type"]) == (400, "application/problem+json")
+    assert reply.json()["detail"] == "Range names bytes, as bytes=0-99, bytes=100- or bytes=-100"
 
 
 @pytest.mark.parametrize(("long_text", "scored"), [(None, 2), ("windows", 2), ("refuse", 1)])
@@ -532,6 +543,25 @@ async def test_callers_take_turns(tmp_path: Path) -> None:
         reports = [await ended(ann, job) for job in of_ann]
         of_bob_at = (await ended(bob, of_bob))["finished_at"]
         assert reports[0]["finished_at"] < of_bob_at < reports[1]["finished_at"]
+    await service.runner.stop()
+
+
+async def test_long_job_steps_aside_for_other_callers_and_goes_on(tmp_path: Path) -> None:
+    service = JobService(tmp_path / "jobs", turn_seconds=0)
+    callers = ("ann", "bob", "cid")
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(service.client(name)) for name in callers]
+        jobs = [await add(clients[0], LONG), await add(clients[1], LONG), await add(clients[2])]
+        service.runner.start()
+        reports = [await ended(*of) for of in zip(clients, jobs, strict=True)]
+        alone = await add(clients[2], LONG)
+        reports.append(await ended(clients[2], alone))
+        assert [report["scored"] for report in reports] == [3_000, 3_000, 2, 3_000]
+        ends = [report["finished_at"] for report in reports]
+        assert ends[2] < ends[0] < ends[1] < ends[3]
+        results = [await clients[0].get(f"/jobs/{jobs[0]}/result")]
+        results.append(await clients[2].get(f"/jobs/{alone}/result"))
+        assert results[0].text == results[1].text
     await service.runner.stop()
 
 

@@ -13,11 +13,26 @@ from sqlalchemy import URL
 from core.paths import ROOT
 from tests.serving import environment_of
 
-LIBRARIES = ("alembic", "bentoml", "pip", "sqlalchemy", "uv")
+LIBRARIES = ("alembic", "bentoml", "numpy", "pip", "pydantic", "sqlalchemy", "typer", "uv")
 INSTALL = """
 from core.late_packages import run_pip, run_uv
 assert run_uv("--dry-run", "packaging")
 assert run_pip("--dry-run", "packaging").returncode == 0
+"""
+
+BENCHMARK = f"""
+import sys; sys.path.append({str(ROOT)!r})
+from multiprocessing import get_context
+from time import sleep
+from loadtest.bench.own_process import own_process, safe_path
+if __name__ == "__main__":
+    with own_process() as process:
+        process.submit(sleep, 0).result()
+    with safe_path():
+        alone = get_context("spawn").Process(target=sleep, args=(0,))
+        alone.start()
+    alone.join()
+    assert alone.exitcode == 0
 """
 
 
@@ -30,6 +45,8 @@ def planted(tmp_path: Path) -> Path:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('planted')")
         (tmp_path / package / "__main__.py").write_text("raise SystemExit('planted')")
+    for module in sys.stdlib_module_names.difference(LIBRARIES, rooms):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('planted')")
     (tmp_path / "uv.toml").write_text("planted")
     below = tmp_path / "below"
     below.mkdir()
@@ -60,3 +77,15 @@ def test_command_imports_nothing_from_there(
 def test_packages_are_installed_without_configuration_from_there(planted: Path, place: str) -> None:
     driver = f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n{INSTALL}"
     subprocess.run([sys.executable, "-P", "-c", driver], cwd=planted / place, check=True)
+
+
+def test_process_of_a_benchmark_imports_nothing_from_there(
+    planted: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A command is a script in a folder of its own, as this one is."""
+    script = tmp_path_factory.mktemp("bin") / "sentiment"
+    script.write_text(BENCHMARK)
+    done = subprocess.run(
+        [sys.executable, script], cwd=planted, check=False, capture_output=True, encoding="utf-8"
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -19,6 +19,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from core.atomic_file import write_atomically
 from core.paths import ROOT
 from serving.embedded.account import server_account
 from serving.embedded.children import UnusableFolder
@@ -184,7 +185,13 @@ def test_new_cluster_stops_no_postgres_that_names_its_folder(tmp_path: Path) -> 
         stranger.kill()
 
 
-@pytest.mark.parametrize("makes", [Path.symlink_to, lambda log, _: os.mkfifo(log)])
+def _second_name(log: Path, target: Path) -> None:
+    log.parent.chmod(0o777)  # as if it were another user's
+    target.write_text("precious", encoding="utf-8")
+    log.hardlink_to(target)
+
+
+@pytest.mark.parametrize("makes", [Path.symlink_to, lambda log, _: os.mkfifo(log), _second_name])
 def test_log_that_is_no_file_is_not_written(
     makes: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
@@ -198,7 +205,36 @@ def test_log_that_is_no_file_is_not_written(
         embedded_postgres(folder),
     ):
         raise AssertionError
-    assert not target.exists()
+    assert not target.exists() or target.read_text() == "precious"
+
+
+def _link_to_a_secret(file: Path) -> None:
+    file.symlink_to(file.parent / "secret")
+
+
+@pytest.mark.parametrize("makes", [_link_to_a_secret, os.mkfifo])
+@pytest.mark.parametrize("name", ["PG_VERSION", "postmaster.pid"])
+def test_file_that_leads_elsewhere_is_not_read(
+    makes: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("secret\n" * 7 + "ready")
+    makes(tmp_path / name)
+    if name == "PG_VERSION":
+        with pytest.raises(UnusableFolder, match="cannot be used") as refusal:
+            embedded_postgres(tmp_path).__enter__()
+        assert "secret" not in str(refusal.value)
+    else:
+        (tmp_path.parent / f"{tmp_path.name}.lock").touch()
+        assert find_postgres(tmp_path) is None
+
+
+def test_configuration_is_written_to_no_file_that_was_there(tmp_path: Path) -> None:
+    """The server's account may have guessed what the new file is called at first."""
+    target, file = tmp_path / "of_root", tmp_path / "pg_hba.conf"
+    target.write_text("precious")
+    file.with_suffix(f".{os.getpid()}").hardlink_to(target)
+    write_atomically(file, b"new", owner=(os.geteuid(), os.getegid()))
+    assert (target.read_text(), file.read_text()) == ("precious", "new")
 
 
 def test_killed_owner_leaves_no_server(tmp_path: Path, owner: subprocess.Popen[str]) -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from core.paths import ROOT
-from serving.forking import FORK_SECONDS
+from serving.forking import FORK_SECONDS, LOOK_SECONDS
 from tests.processes import (
     assert_sigterm_to_fuzz_ends_all,
     child_that_runs,
@@ -70,9 +70,9 @@ def test_end_of_a_service_with_a_stopped_fork_server_leaves_nothing(
         manager = psutil.Process(launched.process.pid)
         forks = child_that_runs(manager, "fork_server.py")
         forks.suspend()
-        # The process manager waits for it, in vain, when the end comes.
+        # The process manager waits for it, in vain, or has just given it up when the end comes.
         child_that_runs(manager, "sentiment_runner_v1").kill()
-        time.sleep(FORK_SECONDS / 3)
+        time.sleep(LOOK_SECONDS)
         launched.stop(number)
         wait_until(lambda: processes_using(tmp_path / "data", environment["PORT"]) == [], 30)
 

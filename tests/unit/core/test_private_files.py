@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from core.atomic_file import write_atomically
-from core.private_files import close_to_others, make_private, open_private
+from core.private_files import close_to_others, make_private, open_new, open_private
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,33 @@ def test_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         make_private(tmp_path / "link")
     assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize("flags", ["ab", "wb"])
+def test_second_name_that_others_may_have_given_is_not_written(tmp_path: Path, flags: str) -> None:
+    """Without fs.protected_hardlinks anybody can give one to a file that they cannot even read."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    target.chmod(0o644)
+    for folder_mode, refused in ((0o777, True), (0o700, False)):
+        shared = tmp_path / f"{folder_mode:o}"
+        shared.mkdir(folder_mode)
+        (shared / "log").hardlink_to(target)
+        with pytest.raises(OSError, match="another name") if refused else nullcontext():
+            open(shared / "log", flags, opener=open_private).close()
+        assert (mode(target) == 0o644) == refused
+        assert (target.read_text() == "precious") == (refused or flags == "ab")
+
+
+def test_new_file_takes_nothing_over_from_the_one_before(tmp_path: Path) -> None:
+    target, new = tmp_path / "target", tmp_path / "new"
+    target.write_text("precious")
+    for make in (new.hardlink_to, new.symlink_to):
+        make(target)
+        with open_new(new) as file:
+            file.write(b"content")
+        assert (target.read_text(), new.read_text()) == ("precious", "content")
+        new.unlink()
 
 
 def test_file_that_another_user_has_made_is_not_written(tmp_path: Path) -> None:

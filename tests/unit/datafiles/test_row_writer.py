@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +23,15 @@ def test_file_of_rows_is_for_its_owner_alone(tmp_path: Path, format_: Format) ->
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_link_of_another_user_is_replaced(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    victim, file = tmp_path / "victim", tmp_path / "rows.csv"
     victim.write_text("kept")
-    (tmp_path / f".rows.csv.{os.getpid()}.partial").symlink_to(victim)
-    with pytest.raises(OSError, match=r"rows\.csv"):
-        write_rows(tmp_path / "rows.csv", Format.csv, ["text"], [["a text"]])
-    assert victim.read_text() == "kept"
+    link(tmp_path / f".rows.csv.{os.getpid()}.partial", victim)
+    write_rows(file, Format.csv, ["text"], [["a text"]])
+    assert (victim.read_text(), file.read_text()) == ("kept", "text\na text\n")
 
 
 def test_two_processes_that_write_a_file_disturb_no_rows(tmp_path: Path) -> None:

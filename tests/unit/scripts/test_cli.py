@@ -120,6 +120,13 @@ def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
         yield from leaves(inner, (*path, name))
 
 
+def test_no_command_adds_a_folder_to_import_from() -> None:
+    before = [*sys.path]
+    for name in commands():
+        load_command(name)
+    assert sys.path == before
+
+
 def test_every_command_that_reports_takes_json() -> None:
     found = [leaf for name in commands() for leaf in leaves(load_command(name), (name,))]
     without = {

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
 from loadtest.ports import free_port
-from serving.connection import MAX_HEADER_BYTES
+from serving.connection import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from serving.http_protocol import BoundedHttpProtocol
 from tests.unit.fakes import counter
 from tests.waiting import until
@@ -179,6 +179,21 @@ async def test_trailers_without_end_get_a_431(site: Site) -> None:
         site, READS + CHUNKED + b"0\r\n", *lines, pause_seconds=0.001
     )
     assert reply.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("before", [b"", GET])
+@pytest.mark.parametrize("beyond", [0, 1, 3_000])
+async def test_target_beyond_the_bound_gets_a_414(site: Site, before: bytes, beyond: int) -> None:
+    line = b"GET /" + b"a" * (MAX_TARGET_BYTES - 1 + beyond) + b" HTTP/1.1\r\n"
+    counted = counter("http_requests_total", endpoint="other", status="414")
+    reply = await answered_until_the_end(
+        site, before + line + b"Connection: close\r\nHost: test\r\n\r\n"
+    )
+    last = b"414" if beyond else b"200"
+    assert STATUS.findall(reply) == [b"200"] * bool(before) + [last]
+    is_counted = counter("http_requests_total", endpoint="other", status="414") - counted
+    assert is_counted == bool(beyond)
+    assert (b"may have at most 65,535 bytes" in reply) == bool(beyond)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from analytics.log.shipper_supervisor import COMMAND
 from core.paths import ROOT
 from serving.fork_server import STANDBY
-from serving.forking import PROGRAM, ForkedWorker, ForkServer
+from serving.forking import FORK_SECONDS, PROGRAM, ForkedWorker, ForkServer, NoForkServer
 from serving.framework import WORKER
 from tests.waiting import wait_until
 
@@ -209,3 +210,16 @@ def test_runner_forks_no_log_shipper(start: Callable[..., ForkedWorker], tmp_pat
     assert worker.children() == []
     worker.kill()
     worker.wait()
+
+
+@pytest.mark.last
+def test_stopped_fork_server_is_not_waited_for(
+    start: Callable[..., ForkedWorker], forks: ForkServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the supervisor waits, it neither sees dead workers nor heeds signals."""
+    forks._process.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(NoForkServer):
+        start(40)
+    assert time.monotonic() - started < FORK_SECONDS / 2
+    assert "the fork server is lost (TimeoutError: it is stopped)" in caplog.text
