@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -44,6 +47,18 @@ async def test_dry_start_shows_the_change_and_makes_none(admin: Admin, command: 
     output = await command("start", "--steps", "10,100", "--hold", "900", "--dry-run", "-m", "try")
     assert f"Another policy would follow policy {before}; 40% of subjects move" in output
     assert (await admin.status())["policy_version"] == before
+
+
+def test_watched_status_ends_as_done_by_ctrl_c(bento: ServedBento) -> None:
+    command = [sys.executable, "-m", "scripts.rollout", "status", "--watch", "--url", bento.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as watch:
+        assert watch.stdout is not None
+        try:
+            while "challenger" not in watch.stdout.readline():
+                assert watch.poll() is None
+        finally:
+            watch.send_signal(signal.SIGINT)
+        assert watch.wait(10) == 0
 
 
 async def test_next_step_of_a_started_schedule_sets_its_weight(
