@@ -27,6 +27,10 @@ SinkName = Literal["events", "parquet"]
 
 VERSIONS: tuple[Version, ...] = get_args(Version)
 SENTIMENTS: tuple[Sentiment, ...] = get_args(Sentiment)
+# The names of the sentiments in files of labels and in checkpoints, in lower case.
+SENTIMENT_OF_LABEL: dict[str, Sentiment] = {
+    name: sentiment for sentiment in SENTIMENTS for name in (sentiment, sentiment[:3])
+}
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 GONE_ENGINES: tuple[GoneEngine, ...] = get_args(GoneEngine)
 PREDICT_ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)

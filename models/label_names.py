@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import re
 
-from core.types import SENTIMENTS, Sentiment
+from core.types import SENTIMENT_OF_LABEL, Sentiment
 
-# The names that checkpoints give the sentiments, in lower case.
-SENTIMENT_OF_LABEL: dict[str, Sentiment] = {
-    name: sentiment for sentiment in SENTIMENTS for name in (sentiment, sentiment[:3])
-}
 _SENTIMENT_OF_STARS: dict[int, Sentiment] = {
     1: "negative", 2: "negative", 3: "neutral", 4: "positive", 5: "positive"
 }  # fmt: skip

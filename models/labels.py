@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.types import SENTIMENTS, Sentiment
-from models.label_names import SENTIMENT_OF_LABEL, sentiment_of, stars_of
+from core.types import SENTIMENT_OF_LABEL, SENTIMENTS, Sentiment
+from models.label_names import sentiment_of, stars_of
 from runners.model_store import InvalidCheckpoint
 
 # The entry of a saved config.json that holds the outputs when the names alone do not tell them.

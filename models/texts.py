@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.input_text import refuse_unusable
 from core.late_packages import REQUIREMENTS, ensure_packages
-from core.types import Sentiment
+from core.types import SENTIMENT_OF_LABEL, Sentiment
 from datafiles.chunks import InvalidInput, Position, UnusableRow
 from datafiles.formats import (
     PYARROW_MB,
@@ -19,7 +19,6 @@ from datafiles.formats import (
 )
 from datafiles.pipes import as_regular_file
 from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
-from models.label_names import SENTIMENT_OF_LABEL
 from models.starter.datasets import RATED_DOMAINS, split_documents
 from models.starter.examples import Example, share_of
 from models.starter.overlap import without_duplicates

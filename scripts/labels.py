@@ -11,6 +11,7 @@ import typer
 from typer import Argument, Option
 
 from core.command_output import INCOMPLETE, JsonOption, console, emit, fail, note
+from core.counted import counted
 from core.types import Version
 from scripts.running import run_command
 from scripts.time_range_options import parse_span
@@ -65,7 +66,7 @@ def export(
         return [row async for row in labelled_rows(engine, span, version)]
 
     written = write_rows(file, format_, COLUMNS, _run(run))
-    emit({"labels": written}, lambda: console.print(f"{written} labels are in {file}"))
+    emit({"labels": written}, lambda: console.print(f"{file} has {counted(written, 'label')}"))
 
 
 @app.command("import")
@@ -105,9 +106,8 @@ def import_(
     faults = sorted([*refused, *imported.refused])
 
     def show() -> None:
-        console.print(
-            f"{imported.labelled} predictions have a label of {file}, {imported.changed} new"
-        )
+        labelled = counted(imported.labelled, "prediction")
+        console.print(f"{file} has the labels of {labelled}, {imported.changed} of them new")
         for fault in faults[:SHOWN_FAULTS]:
             note(f"line {fault.line}: {fault.reason}")
         if len(faults) > SHOWN_FAULTS:

@@ -10,11 +10,10 @@ from uuid import UUID
 import orjson
 
 from analytics.feedback.labelled_sets import GivenLabel, Refused
-from core.types import SENTIMENTS, Sentiment
+from core.types import SENTIMENT_OF_LABEL, Sentiment
 from datafiles.chunks import Chunk, InvalidInput, Position, UnusableRow, checked_text
 from datafiles.formats import Format, Input, open_source
 
-_LABELS: dict[str, Sentiment] = {name: name for name in SENTIMENTS}
 Row = Mapping[str, object]
 FIRST_YEAR = 1970
 _OPTIONAL = ("prediction_id", "text", "labelled_at")
@@ -34,7 +33,7 @@ def read_labels(source: Input, now: datetime) -> tuple[list[GivenLabel], list[Re
         refused += [Refused(fault.line, fault.reason) for fault in chunk.rejected]
         for line, label, row in zip(chunk.lines, chunk.texts, _rows(chunk), strict=True):
             try:
-                labels.append(_given(line, _LABELS[label], members(row), now))
+                labels.append(_given(line, SENTIMENT_OF_LABEL[label], members(row), now))
             except UnusableRow as error:
                 refused.append(Refused(line, str(error)))
     return labels, refused
@@ -72,8 +71,8 @@ def _has_column(source: Input, name: str) -> bool:
 
 def _label(value: object) -> str:
     label = str(value).strip().lower() if value is not None else ""
-    if label not in _LABELS:
-        known = ", ".join(_LABELS)
+    if label not in SENTIMENT_OF_LABEL:
+        known = ", ".join(SENTIMENT_OF_LABEL)
         raise UnusableRow(f"label: {label[:100] or 'it is empty'}; known are {known}")
     return label
 

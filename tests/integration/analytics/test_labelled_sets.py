@@ -108,13 +108,29 @@ async def test_bad_rows_are_refused_with_reasons_and_the_others_are_stored(
     done = await import_labels(engine, HashKeys(), labels, SPAN)
     assert (done.labelled, done.changed) == (2, 2)
     assert {fault.line: fault.reason for fault in [*refused, *done.refused]} == {
-        3: "label: great; known are negative, neutral, positive",
+        3: "label: great; known are negative, neg, neutral, neu, positive, pos",
         4: "prediction_id: 17 is none",
         5: "it has no prediction_id and no text",
         6: f"there is no prediction {unknown}",
         7: "labelled_at: 2026-03-01 12:00 is none",
     }
     assert [row[2] for row in await exported(engine)] == ["2026-03-02T12:00:00+00:00"] * 2
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.binary(), pa.large_string()])
+def test_labels_may_be_short_and_in_any_case_in_every_format(
+    tmp_path: Path, type_: pa.DataType
+) -> None:
+    written = [" Positive", "NEG", "neu ", "pos"]
+    (tmp_path / "labels.csv").write_text("text,label\n" + "".join(f"A,{w}\n" for w in written))
+    lines = [json.dumps({"text": "A", "label": word}) for word in written]
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+    words = pa.array(written).cast(type_)
+    pq.write_table(pa.table({"text": ["A"] * 4, "label": words}), tmp_path / "labels.parquet")
+    for format_ in Format.csv, Format.jsonl, Format.parquet:
+        labels, refused = read_labels(Input(tmp_path / f"labels.{format_}", format_), NOW)
+        read = [label.label for label in labels]
+        assert (read, refused) == (["positive", "negative", "neutral", "positive"], [])
 
 
 # The driver writes the first and the last time of Python as infinities.

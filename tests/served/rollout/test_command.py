@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
+from select import select
 
 import pytest
 
+from core.paths import ROOT
 from tests.commands import run_here
 from tests.served.derived_models import Tags
 from tests.served.rollouts import Admin
@@ -44,6 +50,25 @@ async def test_dry_start_shows_the_change_and_makes_none(admin: Admin, command: 
     output = await command("start", "--steps", "10,100", "--hold", "900", "--dry-run", "-m", "try")
     assert f"Another policy would follow policy {before}; 40% of subjects move" in output
     assert (await admin.status())["policy_version"] == before
+
+
+def test_watched_status_ends_as_done_by_ctrl_c(bento: ServedBento) -> None:
+    # A shell may have started the tests with `&`, which lets what they start ignore SIGINT.
+    heeding = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    heeding += "runpy.run_module('scripts.rollout', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", heeding, "status", "--watch", "--url", bento.url]
+    ours, theirs = os.openpty()
+    seen = b""
+    with subprocess.Popen(command, stdout=theirs, cwd=ROOT) as watch:
+        os.close(theirs)
+        try:
+            while b"challenger" not in seen and select([ours], [], [], 30)[0]:
+                seen += os.read(ours, 4_096)
+        finally:
+            watch.send_signal(signal.SIGINT)
+        assert watch.wait(10) == 0
+    os.close(ours)
+    assert b"challenger" in seen
 
 
 async def test_next_step_of_a_started_schedule_sets_its_weight(

@@ -17,6 +17,7 @@ import yaml
 from core.paths import ROOT
 from core.settings import Settings
 from core.settings_reference import CHART_SCHEMA, SET_BY_CHART, with_chart_settings
+from runners.hosts import RESOLVE_EVERY_SECONDS, RESOLVE_TIMEOUT_SECONDS
 
 CHART = ROOT / "deploy" / "helm" / "sentiment"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -182,3 +183,9 @@ def test_secrets_have_the_names_of_their_settings() -> None:
     }
     # METRICS_KEY is no setting: Prometheus presents it.
     assert keys - {""} - {"METRICS_KEY"} <= SET_BY_CHART
+
+
+def test_runner_stays_until_the_api_has_found_the_one_after_it() -> None:
+    match = re.search(r"minReadySeconds: (\d+)", TEMPLATES["runners.yaml"])
+    assert match is not None
+    assert int(match[1]) >= RESOLVE_EVERY_SECONDS + RESOLVE_TIMEOUT_SECONDS

@@ -86,6 +86,30 @@ def test_all_are_bounded_and_watched(name: str) -> None:
     assert ("restart" in service) is True
 
 
+def sized(size: str) -> int:
+    """The bytes of a size of docker: its units are powers of two."""
+    match = VARIABLE.fullmatch(size)
+    number, unit = re.fullmatch(r"(\d+)([mg])", match["rest"] if match else size).groups()  # type: ignore[union-attr]
+    return int(number) << {"m": 20, "g": 30}[unit]
+
+
+def test_guide_tells_what_the_parts_may_take() -> None:
+    guide = " ".join((ROOT / "docs" / "deploy" / "compose.md").read_text().split())
+    limits = {name: sized(service["mem_limit"]) for name, service in SERVICES.items()}
+    ui = sum(limits.pop(name) for name in UI)
+    stay = sum(limit for name, limit in limits.items() if name not in ONE_SHOTS)
+    assert f"{stay / 2**30:g} GiB of memory" in guide
+    assert f"{ui / 2**30:g} GiB more" in guide
+    [metrics] = (
+        option.partition("=")[2]
+        for option in SERVICES["prometheus"]["command"]
+        if option.startswith("--storage.tsdb.retention.size")
+    )
+    assert f"{metrics.removesuffix('GB')} GB of metrics" in guide
+    spool = Settings(_env_file=None).log_max_bytes
+    assert f"{spool / 2**30:g} GiB of spool" in guide
+
+
 def test_no_secret_has_a_default() -> None:
     text = COMPOSE.read_text()
     found = {match["name"]: (match["kind"], match["rest"]) for match in VARIABLE.finditer(text)}

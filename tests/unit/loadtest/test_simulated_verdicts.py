@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from loadtest.simulation.verdicts import Result, Scenario, scenarios, simulate
+from stats.verdict import ALPHA
 
 SHORT = {scenario.name: scenario for scenario in scenarios(scale=0.1)}
 
@@ -22,6 +24,12 @@ def test_promise_is_kept_in_short_tests(name: str) -> None:
     found = simulate(SHORT[name], 50, 1, lambda: None, time.monotonic() + 60)
     assert found.runs == 50
     assert found.is_kept
+
+
+def test_way_of_counting_that_breaks_the_promise_is_found() -> None:
+    uneven = [scenario for scenario in scenarios(scale=0.1) if "sign of each" in scenario.name][-1]
+    promised = replace(uneven, most_verdicts=ALPHA)
+    assert not simulate(promised, 50, 1, lambda: None, time.monotonic() + 60).is_kept
 
 
 def test_better_version_is_found_with_one_text_of_each_subject() -> None:

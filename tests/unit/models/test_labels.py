@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.types import SENTIMENTS, Sentiment
-from models.label_names import SENTIMENT_OF_LABEL
+from core.types import SENTIMENT_OF_LABEL, SENTIMENTS, Sentiment
 from models.labels import (
     NO_OPTIONS,
     SAVED_OUTPUTS,
