@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cache
@@ -47,6 +48,8 @@ LONGEST_GROUPS = (
 # Fixtures whose tests one worker runs.
 SHARED = ("served", "unlimited", "stack", "torch_imported")
 RUN, TURNS = pytest.StashKey[TestRun](), pytest.StashKey[Turns]()
+# What takes seconds to import, of what the collection has imported.
+IMPORTED = pytest.StashKey[set[str]]()
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
@@ -179,6 +182,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[IMPORTED] = {"torch", "transformers"} & sys.modules.keys()
     # What was imported and collected stays, and no collection of garbage need look at it.
     gc.freeze()
     gc.enable()
