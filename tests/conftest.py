@@ -6,9 +6,11 @@ import gc
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,14 +39,17 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TIMEOUT_SECONDS = {"unit": 30, "integration": 60, "served": 600, "prove": 600}
 # The first of the served ones and of the others, so that no worker ends long before the others.
 LONGEST_GROUPS = (
-    "integration/models/test_starter.py", "unit/scripts/test_broken_input.py",
-    "unit/runners/test_fastest.py", "unit/serving/test_connection_bounds.py",
-    "unit/models/test_encoders.py", "unit/models/test_accepted_checkpoints.py",
+    "torch_imported", "unit/scripts/test_broken_input.py",
+    "unit/serving/test_connection_bounds.py",
     "stack", "served/rollout", "unlimited", "served", "served/test_launcher.py",
     "served/test_start.py", "served/test_many_hosts.py", "served/test_written_by_deae1b3.py",
     "served/test_outages.py",
 )  # fmt: skip
+# Fixtures whose tests one worker runs.
+SHARED = ("served", "unlimited", "stack", "torch_imported")
 RUN, TURNS = pytest.StashKey[TestRun](), pytest.StashKey[Turns]()
+# What takes seconds to import, of what the collection has imported.
+IMPORTED = pytest.StashKey[set[str]]()
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
@@ -85,12 +90,12 @@ def _is_served(item: pytest.Item) -> bool:
 
 
 def _group(item: pytest.Item) -> str:
-    """The tests that one worker runs in a row, because they share a served Bento or a file.
+    """The tests that one worker runs in a row, because they share a Bento, imports or a file.
 
     Tests of a served Bento count what their own requests add to its metrics.
     """
     fixtures = getattr(item, "fixturenames", ())
-    shared = [name for name in ("served", "unlimited", "stack") if name in fixtures]
+    shared = [name for name in SHARED if name in fixtures]
     if shared:
         return shared[0]
     # A folder in served/ has a Bento of its own.
@@ -110,7 +115,7 @@ def _positions(groups: Mapping[pytest.Item, str]) -> Mapping[str, float]:
     others = [group for group in ordered if not is_served[group]]
     served = [group for group in ordered if is_served[group]]
     return {group: float(number) for number, group in enumerate(others)} | {
-        group: len(others) * (0.1 + 0.8 * number / len(served))
+        group: (len(others) or 1) * (0.1 + 0.8 * number / len(served))
         for number, group in enumerate(served)
     }
 
@@ -143,7 +148,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     folder = TemporaryDirectory(prefix="test-run-")
     config.add_cleanup(folder.cleanup)
-    config.stash[RUN] = TestRun(Path(folder.name))
+    config.stash[RUN] = run = TestRun(Path(folder.name))
+    if not _is_proof(config):  # some of those fetch what they need
+        run.trust_one_certificate()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -164,8 +171,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     items.sort(key=order)
     for item in items:
         folder = _path(item).parts[0]
-        # A unit test's own time counts: its fixtures may import torch, which takes seconds.
-        timeout = pytest.mark.timeout(TIMEOUT_SECONDS[folder], func_only=folder == "unit")
+        # There a test's own time counts: its fixtures may import torch, which takes seconds.
+        own = folder == "unit" or groups[item] == "torch_imported"
+        timeout = pytest.mark.timeout(TIMEOUT_SECONDS[folder], func_only=own)
         item.add_marker(timeout)
         if _is_served(item):
             item.add_marker(pytest.mark.no_cover)
@@ -174,6 +182,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[IMPORTED] = {"torch", "transformers"} & sys.modules.keys()
     # What was imported and collected stays, and no collection of garbage need look at it.
     gc.freeze()
     gc.enable()
@@ -314,6 +323,12 @@ def redis_database(redis_server: str) -> Callable[[], str]:
     """Hands out the URLs of logical databases that nothing else uses."""
     numbers = itertools.count(1)
     return lambda: redis_server.replace("?db=0", f"?db={next(numbers)}")
+
+
+@pytest.fixture(scope="session")
+def torch_imported() -> None:
+    """For tests of torch and transformers: one worker runs them, as the import takes seconds."""
+    import_module("models.importing")
 
 
 @pytest.fixture(scope="session")

@@ -26,10 +26,11 @@ NO_PROCESS = 1 << 23
 
 
 def gone_and_back(stack: Stack, of: str, killed: psutil.Process) -> Callable[[], bool]:
-    return lambda: (
-        any(one.pid != killed.pid for one in stack.workers(of))
-        and not any(one.pid == killed.pid for one in stack.workers(of))
-    )
+    def condition() -> bool:
+        numbers = {one.pid for one in stack.workers(of)}
+        return bool(numbers) and killed.pid not in numbers
+
+    return condition
 
 
 async def job_once(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import BertTokenizer, DistilBertConfig, DistilBertForSequenceClassification
+from core.types import Version
+from runners.model_store import SavedModel
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "very", "."]
 TWO_LABELS = ("NEGATIVE", "POSITIVE")
@@ -15,6 +16,9 @@ def tiny_checkpoint(
     folder: Path, labels: tuple[str, ...] = TWO_LABELS, *, seed: int = 0, max_tokens: int = 64
 ) -> Path:
     """Write a DistilBERT of 32 dimensions and one layer to `folder`."""
+    import torch
+    from transformers import BertTokenizer, DistilBertConfig, DistilBertForSequenceClassification
+
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     config = DistilBertConfig(
@@ -34,3 +38,12 @@ def tiny_checkpoint(
         vocab={word: index for index, word in enumerate(WORDS)}, model_max_length=max_tokens
     ).save_pretrained(folder)
     return folder
+
+
+def import_checkpoint(
+    folder: Path, version: Version, facts: dict[str, Any], *arguments: Any, **options: Any
+) -> SavedModel:
+    """That of models/importing.py, whose imports take seconds and few workers need."""
+    from models import importing
+
+    return importing.import_checkpoint(folder, version, facts, *arguments, **options)

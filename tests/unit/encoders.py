@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from models.importing import import_checkpoint
 from runners.model_store import SavedModel
 from tests.store import model_store_at
+from tests.unit.checkpoints import import_checkpoint
 
 # Latin, Cyrillic, Greek, Arabic, Han and Devanagari letters, and others; long and short.
 TEXTS = (
@@ -124,6 +121,13 @@ def tiny_encoder(
     folder: Path, model_type: str, labels: tuple[str, ...] = ("NEGATIVE", "NEUTRAL", "POSITIVE")
 ) -> Path:
     """Write a checkpoint of an architecture, whose tokenizer knows the letters of `TEXTS`."""
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
+
     encoder = ENCODERS[model_type]
     tokenizer = _tokenizer(encoder)
     numbers = {name: tokenizer.token_to_id(mark) for name, mark in encoder.marks.items()}
@@ -157,6 +161,8 @@ def tiny_encoder(
 
 def pipeline_scores(folder: Path, texts: tuple[str, ...]) -> list[dict[str, float]]:
     """The probabilities of the pipeline of transformers, by the names of config.json."""
+    import transformers
+
     answers = transformers.pipeline("text-classification", model=str(folder), top_k=None)(
         list(texts), truncation=True
     )

@@ -11,15 +11,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-import torch
-from peft import PeftModel
 from safetensors.numpy import load_file
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-)
 
 from core.paths import ROOT
 from core.types import VERSIONS, EngineName, Version
@@ -42,16 +34,12 @@ from models.starter.reproduction import (
     recorded_gates,
     reproduce_engines,
 )
-from models.starter.torch_classifier import (
-    load_starter,
-    training_tokenizer,
-    untrained_classifier,
-)
-from models.starter.training import positive_probabilities
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine, runnable_engines
 from runners.engines.weights import WEIGHTS_FILE
 from runners.model_store import InvalidCheckpoint
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 MAX_ADAPTER_BYTES = 3_000_000
 LAYOUT = {
@@ -92,6 +80,11 @@ def test_both_versions_are_committed() -> None:
 
 def test_conversion_of_the_encoder_is_exact() -> None:
     """BERT of the packaged weights, and DistilBERT of the renamed ones, in torch."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from models.starter.torch_classifier import training_tokenizer, untrained_classifier
+
     encoder = find_encoder()
     packaged = {
         name.removeprefix("bert."): torch.from_numpy(weight)
@@ -118,6 +111,10 @@ def test_conversion_of_the_encoder_is_exact() -> None:
 
 @pytest.mark.parametrize("version", starter_versions())
 def test_merged_weights_are_those_of_peft(version: str, folders: dict[str, Path]) -> None:
+    from peft import PeftModel
+
+    from models.starter.torch_classifier import untrained_classifier
+
     classifier = untrained_classifier(find_encoder())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of PEFT, for the next transformers
@@ -196,6 +193,9 @@ def test_engines_were_judged_on_the_committed_weights(
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_recorded_scores_are_those_of_torch(version: Version, folders: dict[str, Path]) -> None:
+    from models.starter.torch_classifier import load_starter
+    from models.starter.training import positive_probabilities
+
     recorded = recorded_gates(version)
     assert recorded is not None
     texts = [labelled.text for labelled in committed_texts()[1]]
@@ -284,6 +284,8 @@ def test_folder_has_the_hugging_face_layout_in_float32(built: Path) -> None:
 
 
 def test_auto_classes_load_the_folder(built: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     classifier = AutoModelForSequenceClassification.from_pretrained(built)
     tokenizer = AutoTokenizer.from_pretrained(built)
     assert classifier.config.id2label == {0: "NEGATIVE", 1: "POSITIVE"}
@@ -295,6 +297,9 @@ def test_auto_classes_load_the_folder(built: Path) -> None:
 
 
 def test_unmistakable_sentences_are_classified_right(built: Path) -> None:
+    from models.starter.torch_classifier import load_starter
+    from models.starter.training import positive_probabilities
+
     probabilities = positive_probabilities(*load_starter(built), [*POSITIVE, *NEGATIVE])
     positive, negative = probabilities[: len(POSITIVE)], probabilities[len(POSITIVE) :]
     assert min(positive) > 0.8

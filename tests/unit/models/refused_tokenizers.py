@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import BertTokenizer
-
 from models.files import SENTENCEPIECE_FILES
 from tests.unit.checkpoints import WORDS
 from tests.unit.models.spoiling import (
@@ -37,6 +35,8 @@ FROM_THE_LEFT = {
 
 
 def add_a_word(folder: Path) -> None:
+    from transformers import BertTokenizer
+
     vocabulary = {word: index for index, word in enumerate([*WORDS, "wonderful"])}
     BertTokenizer(vocab=vocabulary, model_max_length=64).save_pretrained(folder)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
-import torch
 
 from tests.unit.models.spoiling import (
     LFS,
@@ -62,7 +62,18 @@ def of_data_parallel(tensors: Tensors) -> Tensors:
 
 
 def torch_file(content: object) -> Spoil:
-    return lambda folder: torch.save(content, folder / "pytorch_model.bin")
+    def spoil(folder: Path) -> None:
+        import torch
+
+        torch.save(content, folder / "pytorch_model.bin")
+
+    return spoil
+
+
+def pickled_model(folder: Path) -> None:
+    import torch
+
+    torch_file({"model": torch.nn.Linear(1, 1)})(folder)
 
 
 REFUSED_WEIGHTS: Mapping[str, tuple[Spoil, str]] = {
@@ -129,7 +140,7 @@ REFUSED_WEIGHTS: Mapping[str, tuple[Spoil, str]] = {
         "its weights are inside another module or a record of the training (epoch)",
     ),
     "a pickled model": (
-        both(remove(WEIGHTS), torch_file({"model": torch.nn.Linear(1, 1)})),
+        both(remove(WEIGHTS), pickled_model),
         "pytorch_model.bin holds Python objects beside weights, and an import runs none",
     ),
     "a pickle of arrays": (

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -122,6 +121,8 @@ def in_halves(folder: Path) -> None:
 
 def in_pickled_halves(folder: Path) -> None:
     """Cut the weights into two files of torch.save() and an index."""
+    import torch
+
     tensors = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
     _write_shards(
@@ -134,6 +135,8 @@ def in_pickled_halves(folder: Path) -> None:
 
 def pickled(folder: Path) -> None:
     """Write the weights as torch.save() does."""
+    import torch
+
     tensors = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
     torch.save(

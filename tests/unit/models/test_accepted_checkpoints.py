@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from core.types import Classification
-from models.importing import import_checkpoint
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine
 from runners.model_store import SavedModel
 from tests.store import model_store_at
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
 from tests.unit.models.spoiling import (
     SHARDS,
     WEIGHTS,
@@ -38,6 +35,8 @@ from tests.unit.models.spoiling import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("torch_imported")
+
 TEXTS = ["good film", "A very very BAD film.", "good [SEP] bad", "a " * 100]
 
 
@@ -47,6 +46,8 @@ def classifier(model: SavedModel) -> Classifier:
 
 def with_other_weights(folder: Path) -> None:
     """Write weights of the second kind that are not those of the first."""
+    import torch
+
     tensors = load_file(folder / WEIGHTS)
     torch.save(
         {name: torch.zeros(tensor.shape) for name, tensor in tensors.items()},
@@ -268,6 +269,8 @@ TOKENS: Mapping[str, tuple[Spoil, str, list[int]]] = {
 def test_text_becomes_the_tokens_of_tokenizer_json_here_and_in_transformers(
     model_store: Path, tmp_path: Path, spoil: Spoil, text: str, ids: list[int]
 ) -> None:
+    from transformers import AutoTokenizer
+
     folder = tiny_checkpoint(tmp_path / "hub")
     spoil(folder)
     model = import_checkpoint(folder, "v1", {})
@@ -286,6 +289,9 @@ def test_tokenizer_json_is_saved_as_it_is(model_store: Path, tmp_path: Path) -> 
 def test_saved_checkpoint_opens_in_transformers_with_the_served_answers(
     model_store: Path, tmp_path: Path
 ) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     folder = tiny_checkpoint(tmp_path / "hub")
     tokenizer(normalizer=CASED)(folder)
     served = classifier(model := import_checkpoint(folder, "v1", {}))

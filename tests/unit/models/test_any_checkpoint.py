@@ -9,15 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.importing import import_checkpoint
 from runners.model_store import InvalidCheckpoint
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
 from tests.unit.models.spoiling import (
     WEIGHTS,
     Spoil,
     edit,
     write,
 )
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),

@@ -10,17 +10,16 @@ from typing import Any
 
 import bentoml
 import pytest
-import torch
-from transformers import BertTokenizer, DistilBertForSequenceClassification
 
 from core.types import EngineName
 from models.export.build import BuildProgress, EnginePlan, build_engines
 from models.export.gate import MIN_TEXTS, EngineTexts, LabelledText
-from models.importing import import_checkpoint
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine, runnable_engines, saved_engines
 from runners.model_store import SavedModel
-from tests.unit.checkpoints import WORDS, tiny_checkpoint
+from tests.unit.checkpoints import WORDS, import_checkpoint, tiny_checkpoint
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 FACTS = {"source": "test", "held_out_accuracy": {}}
 INT8: EngineName = "onnxruntime-int8"
@@ -38,6 +37,9 @@ def some_texts() -> EngineTexts:
 
 def sure_checkpoint(folder: Path) -> Path:
     """A tiny checkpoint that finds every text positive."""
+    import torch
+    from transformers import DistilBertForSequenceClassification
+
     tiny_checkpoint(folder)
     network = DistilBertForSequenceClassification.from_pretrained(folder)
     with torch.no_grad():
@@ -48,6 +50,9 @@ def sure_checkpoint(folder: Path) -> Path:
 
 def wavering_checkpoint(folder: Path) -> Path:
     """A tiny checkpoint that is sure of each text, on grounds that rounding to 8 bits shakes."""
+    import torch
+    from transformers import BertTokenizer, DistilBertForSequenceClassification
+
     tiny_checkpoint(folder)
     network = DistilBertForSequenceClassification.from_pretrained(folder)
     tokenize = BertTokenizer.from_pretrained(folder)

@@ -12,11 +12,12 @@ from safetensors.numpy import load_file
 
 from core.types import EngineName
 from models.export.gate import GateReport
-from models.importing import import_checkpoint
 from runners.classifier import Classifier
 from runners.integrity import differences
 from runners.model_store import SavedModel, find_model
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 FACTS = {"source": "test", "held_out_accuracy": {"movies": 0.5}}
 WEIGHTS = "model.safetensors"

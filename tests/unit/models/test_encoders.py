@@ -13,23 +13,23 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
-from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
 from core.types import EngineName, Sentiment
 from models.checkpoint import prepare
 from models.export.build import EnginePlan, build_engines, make_engine
 from models.export.gate import EngineTexts, LabelledText
-from models.importing import import_checkpoint, logits_of
 from models.labels import LabelOptions, parse_labels
 from runners.classifier import Classifier, softmax
 from runners.engines.choice import ONNX_FILE, REFERENCE, EngineUnavailable, load_engine
 from runners.integrity import sha256
 from runners.model_store import InvalidCheckpoint, SavedModel, find_model
 from scripts import models
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
 from tests.unit.encoders import TEXTS, imported_encoder, pipeline_scores, tiny_encoder
 from tests.unit.models.spoiling import Spoil, config, edit, remove, tokenizer
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 # One of each tokenizer, positions of each kind. `make prove-checkpoints` has all architectures.
 SOME = ("bert", "deberta-v2", "modernbert", "roberta")
@@ -89,6 +89,10 @@ def test_rows_do_not_depend_on_the_padding_beside_them(
 
 
 def test_whole_window_answers_as_transformers(imported: tuple[Path, SavedModel]) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    from models.importing import logits_of
+
     checkpoint, model = imported
     network = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     assert model.max_tokens == (1_024 if network.config.model_type == "modernbert" else 64)

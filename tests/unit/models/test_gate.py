@@ -18,6 +18,8 @@ from runners.classifier import Classifier
 from runners.model_store import SavedModel
 from tests.unit.checkpoints import WORDS, tiny_checkpoint
 
+pytestmark = pytest.mark.usefixtures("torch_imported")
+
 # A text is its number in binary, good for one and bad for zero, and up to four words more.
 DIGITS = 12
 GOOD = WORDS.index("good")

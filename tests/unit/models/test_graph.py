@@ -11,23 +11,22 @@ from typing import Any, Literal
 import numpy as np
 import openvino
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from models.export.onnx_graph import OnnxGraph
-from models.importing import Ids, logits_of
 from runners.engines.engine import OnnxEngine
 from runners.engines.openvino_graph import WeightFormat, build_graph
 from runners.engines.weights import DistilBertWeights, UnreadableWeights
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 VOCABULARY = 50
 MAX_TOKENS = 48
 CORE = openvino.Core()
 
+Ids = NDArray[np.int64]
 Infer = Callable[[Ids, Ids], NDArray[np.float32]]
 Activation = Literal["gelu", "relu", "gelu_new", "gelu_pytorch_tanh"]
 
@@ -44,6 +43,9 @@ def network(
     seed: int = 0,
 ) -> Any:
     """A random classifier, with weights so large that every part of it changes the logits."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
     config = DistilBertConfig(
         vocab_size=VOCABULARY,
         dim=heads * head_size,
@@ -67,6 +69,12 @@ def network(
     return model
 
 
+def logits_of(model: Any, ids: Ids, mask: Ids) -> NDArray[np.float32]:
+    from models import importing
+
+    return importing.logits_of(model, ids, mask)
+
+
 def batch(lengths: list[int], *, seed: int = 0) -> tuple[Ids, Ids]:
     """Random ids and the mask of rows of `lengths` tokens; padding too has ids, to be ignored."""
     ids = np.random.default_rng(seed).integers(VOCABULARY, size=(len(lengths), max(lengths)))
@@ -82,6 +90,8 @@ def saved(model: Any) -> Iterator[Path]:
 
 def save(model: Any, folder: Path) -> None:
     """As `save_pretrained`, without its progress bars."""
+    from safetensors.torch import save_file
+
     save_file(model.state_dict(), folder / "model.safetensors")
     (folder / "config.json").write_text(model.config.to_json_string())
 
@@ -162,6 +172,8 @@ def test_sinusoidal_positions_are_taken_over() -> None:
 
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_every_part_of_the_model_is_in_the_logits(engine: str) -> None:
+    import torch
+
     # A layer of each kind: the last, and one before it.
     model = network(heads=2, head_size=4, layers=2)
     ids, mask = batch([20, 7])
@@ -185,6 +197,8 @@ def test_every_part_of_the_model_is_in_the_logits(engine: str) -> None:
 
 def test_eight_bit_weights_are_the_nearest_multiples() -> None:
     """On activations that are not quantized, only the weights differ."""
+    import torch
+
     model = network(heads=2, head_size=8, layers=2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -198,6 +212,8 @@ def test_eight_bit_weights_are_the_nearest_multiples() -> None:
 
 
 def test_a_row_of_zeros_stays_zero_in_eight_bits() -> None:
+    import torch
+
     model = network(heads=2, head_size=8, layers=1)
     with torch.no_grad():
         model.classifier.weight.zero_()

@@ -11,9 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from safetensors.torch import save_file
-from torch import manual_seed
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from models.export.int8_onnx import add_product, write_int8_onnx
 from models.export.onnx_graph import OnnxGraph
@@ -28,6 +25,8 @@ from models.export.quantization import (
 )
 from runners.engines.engine import OnnxEngine
 from runners.engines.weights import DistilBertWeights
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 ROWS = 200
 Matrix = NDArray[np.float32]
@@ -119,6 +118,10 @@ def test_a_row_scaled_product_is_near_its_original(*, follows_gelu: bool) -> Non
 
 def classifier(folder: Path) -> DistilBertWeights:
     """A random classifier, large enough for its products to have outliers."""
+    from safetensors.torch import save_file
+    from torch import manual_seed
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
     manual_seed(0)
     config = DistilBertConfig(
         vocab_size=60, dim=64, n_heads=2, n_layers=2, hidden_dim=96, max_position_embeddings=48,

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models.importing import import_checkpoint
 from models.registry.saving import Engines, save_checkpoint
 from models.registry.sources import Fetched
 from runners.model_store import InvalidCheckpoint
 from scripts import models
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
 from tests.unit.models.refused_configurations import REFUSED_CONFIGURATIONS
 from tests.unit.models.refused_tokenizers import REFUSED_TOKENIZERS
 from tests.unit.models.refused_weights import REFUSED_WEIGHTS
@@ -21,6 +20,8 @@ from tests.unit.models.spoiling import (
     Spoil,
     tokenizer,
 )
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 REFUSED = {**REFUSED_CONFIGURATIONS, **REFUSED_WEIGHTS, **REFUSED_TOKENIZERS}
 

@@ -19,6 +19,8 @@ from runners.model_store import find_model
 from scripts import models
 from tests.unit.checkpoints import tiny_checkpoint
 
+pytestmark = pytest.mark.usefixtures("torch_imported")
+
 runner = CliRunner()
 
 

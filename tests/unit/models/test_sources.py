@@ -34,6 +34,8 @@ from tests.unit.models.spoiling import (
     write,
 )
 
+pytestmark = pytest.mark.usefixtures("torch_imported")
+
 SMALL = ["config.json", "tokenizer.json", "vocab.txt", "tokenizer_config.json"]
 BIN_SHARDS = [f"pytorch_model{shard}.bin" for shard in SHARDS]
 TENSOR_SHARDS = [f"model{shard}.safetensors" for shard in SHARDS]

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.importing import import_checkpoint
 from runners.classifier import Classifier, softmax
 from runners.engines.choice import REFERENCE, load_engine
 from runners.model_store import SavedModel, find_model
 from runners.packing import MAX_BATCH_TEXTS
 from runners.panics import TokenizerFailed
-from tests.unit.checkpoints import TWO_LABELS, tiny_checkpoint
+from tests.unit.checkpoints import TWO_LABELS, import_checkpoint, tiny_checkpoint
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 LOGITS = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=4)
 

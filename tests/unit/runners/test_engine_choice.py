@@ -14,7 +14,6 @@ import pytest
 
 from core.paths import ROOT
 from core.types import ENGINE_NAMES, EngineName
-from models.importing import import_checkpoint
 from runners.engines.choice import (
     ONNX_FILE,
     ONNX_INT8_FILE,
@@ -28,7 +27,9 @@ from runners.engines.choice import (
 )
 from runners.engines.weights import WEIGHTS_FILE
 from runners.model_store import SavedModel, find_model
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 IDS = np.array([[2, 5, 7, 3], [2, 6, 3, 0]])
 MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])

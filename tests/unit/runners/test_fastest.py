@@ -17,7 +17,6 @@ from core.settings import Settings
 from core.types import EngineName
 from core.version import VERSION
 from models.export.gate import GateReport
-from models.importing import import_checkpoint
 from runners.classifier import Classifier
 from runners.cpu import cpu_identity
 from runners.engines.choice import (
@@ -40,8 +39,10 @@ from runners.engines.timing import time_engine
 from runners.golden_set import FILE
 from runners.model_store import SavedModel, find_model
 from runners.slot import slot_of
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
 from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 BF16: EngineName = "openvino-bf16"
 RECHECKED: EngineName = "openvino-int8-bf16"

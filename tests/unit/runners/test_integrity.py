@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from core.settings import Settings
-from models.importing import import_checkpoint
 from runners.integrity import ModelDamaged
 from runners.loading import load
 from runners.model_store import find_model
-from tests.unit.checkpoints import tiny_checkpoint
+from tests.unit.checkpoints import import_checkpoint, tiny_checkpoint
+
+pytestmark = pytest.mark.usefixtures("torch_imported")
 
 
 @pytest.fixture

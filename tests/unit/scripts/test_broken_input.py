@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import socket
@@ -10,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, NamedTuple
@@ -21,8 +21,9 @@ from loadtest.ports import free_port
 from scripts.cli import commands
 from tests.http_servers import answering
 
-# Runs each of many command lines as `sentiment` does, those with one environment in one process:
-# importing takes seconds. These packages read no environment when they are imported.
+# Runs each of many command lines as `sentiment` does, and those of several environments in one
+# process where no import reads what differs: importing takes seconds. The packages that are
+# imported before the processes are forked read no environment.
 DRIVER = """
 import contextlib, io, json, os, sys
 
@@ -30,9 +31,13 @@ import alembic.command, asyncpg, httpx, psutil, pydantic_settings, redis.asyncio
 import sqlalchemy.ext.asyncio, typer
 assert not {"bentoml", "core", "prometheus_client", "scripts"} & {*sys.modules}
 
-def run(lines):
+def run(environment, lines):
+    os.environ.clear()
+    os.environ.update(environment)
+    from core.settings import get_settings
     from scripts.cli import main
 
+    get_settings.cache_clear()
     for line in lines:
         output, code = io.StringIO(), 0
         sys.argv = ["sentiment", *line]
@@ -46,12 +51,11 @@ def run(lines):
                     code = 1
         print(json.dumps([line, code, output.getvalue()]), flush=True)
 
-for environment, lines in json.load(sys.stdin):
+for environments, lines in json.load(sys.stdin):
     process = os.fork()
     if process == 0:
-        os.environ.clear()
-        os.environ.update(environment)
-        run(lines)
+        for environment in environments:
+            run(environment, lines)
         sys.exit()
     os.waitpid(process, 0)
 """
@@ -87,19 +91,21 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
 
 
 def run_all(lines: Sequence[Sequence[str]], folder: Path, **settings: str) -> list[Ended]:
-    return run_in_each([settings], lines, folder)
+    return run_in_each([[settings]], lines, folder)
 
 
 def run_in_each(
-    surroundings: Sequence[Mapping[str, str]], lines: Sequence[Sequence[str]], folder: Path
+    processes: Sequence[Sequence[Mapping[str, str]]], lines: Sequence[Sequence[str]], folder: Path
 ) -> list[Ended]:
-    """Run the command lines in the first surroundings, then in the next ones."""
-    environments = [environment(folder, **settings) for settings in surroundings]
+    """Run the command lines in the first surroundings of the first process, then in the next."""
+    environments = [
+        [environment(folder, **settings) for settings in surroundings] for surroundings in processes
+    ]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         cwd=folder,
         # Python reads its language and the encoding of its output when it starts.
-        env=environments[0],
+        env=environments[0][0],
         input=json.dumps([(environment_, lines) for environment_ in environments]),
         capture_output=True,
         encoding="ascii",
@@ -107,7 +113,8 @@ def run_in_each(
         check=False,
     )
     ended = [Ended(*json.loads(line)) for line in done.stdout.splitlines() if line[:2] == "[["]
-    assert len(ended) == len(lines) * len(environments), (done.stdout[-2_000:], done.stderr)
+    expected = len(lines) * sum(map(len, environments))
+    assert len(ended) == expected, (done.stdout[-2_000:], done.stderr)
     return ended
 
 
@@ -303,7 +310,7 @@ def refused(stranger: str, tmp_path_factory: pytest.TempPathFactory) -> Refused:
     by_command = iter(ended[len(broken) :])
     return Refused(
         dict(zip(REFUSED, ended, strict=False)),
-        {name: list(itertools.islice(by_command, len(WRONG))) for name in commands()},
+        {name: list(islice(by_command, len(WRONG))) for name in commands()},
     )
 
 
@@ -350,17 +357,32 @@ SURROUNDINGS: Mapping[str, tuple[Mapping[str, str], str]] = {
 }  # fmt: skip
 
 
+# What Python, or a package, reads once.
+READ: Mapping[str, set[str]] = {
+    "at start": {"LANG", "LC_ALL"},
+    "at import": {
+        *("BENTOML_CONFIG", "COLUMNS", "TERM"),
+        *("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"),
+    },
+}
+
+
 @pytest.fixture(scope="module")
 def surrounded(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Ended, Ended]]:
     """How `doctor` and another command ended in each of the surroundings."""
     folder = tmp_path_factory.mktemp("surroundings")
     lines = [["doctor"], ["rollout", "status"]]
-    own = [name for name, (settings, _) in SURROUNDINGS.items() if "LANG" in settings]
-    others = [name for name in SURROUNDINGS if name not in own]
+    names: dict[str, list[str]] = {kind: [] for kind in ("at start", "at import", "later")}
+    for name, (settings, _) in SURROUNDINGS.items():
+        names[next((kind for kind, of in READ.items() if of & {*settings}), "later")].append(name)
+    # The processes of each program, with the surroundings of each process.
+    programs = [[[name]] for name in names["at start"]]
+    programs.append([names["later"], *([name] for name in names["at import"])])
     ended: dict[str, tuple[Ended, Ended]] = {}
-    for names in (others, *([name] for name in own)):
-        run = iter(run_in_each([SURROUNDINGS[name][0] for name in names], lines, folder))
-        ended |= dict(zip(names, zip(run, run, strict=True), strict=True))
+    for processes in programs:
+        settings_of = [[SURROUNDINGS[name][0] for name in of] for of in processes]
+        run = iter(run_in_each(settings_of, lines, folder))
+        ended |= dict(zip(chain(*processes), zip(run, run, strict=True), strict=True))
     return ended
 
 
