@@ -12,7 +12,7 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from core.command_output import JsonOption, emit
-from core.late_packages import PackagesUnavailable
+from core.late_packages import REQUIREMENTS, PackagesUnavailable, ensure_packages
 from core.paths import ROOT
 from core.signals import sigterm_as_ctrl_c
 from loadtest.bench.measure import MeasurementFailed
@@ -27,6 +27,8 @@ from runners.engines.choice import EngineUnavailable
 from scripts.running import run_command
 
 RESULTS = ROOT / "loadtest" / "results"
+# The download of what `bench.lock` adds to a service.
+PACKAGES_MB = 25
 ENGINE_FAILURES = (BrokenProcessPool, EngineUnavailable, bentoml.exceptions.NotFound)
 
 
@@ -46,6 +48,7 @@ def main(
     total = sum(plan.steps()[part] for part in parts)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
+        ensure_packages(REQUIREMENTS / "bench.lock", "charts and the peers", PACKAGES_MB)
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("", total=total)
 
