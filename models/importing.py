@@ -81,7 +81,12 @@ def import_checkpoint(
         write_tokenizer(
             linked, prepared, vocabulary=int(network.config.vocab_size), max_tokens=window
         )
-        _complete_config(prepared, network, outputs, window)
+        # A model that an earlier release exported keeps the revision that it has there.
+        is_as_exported = "parent" in facts and READING not in config
+        is_read_anew = options != NO_OPTIONS or max_tokens is not None
+        _complete_config(prepared, network, outputs)
+        if is_read_anew or not is_as_exported:
+            _note_reading(prepared, window)
         if not is_distilbert(prepared):
             _export(network, prepared)
         tokenizer = AutoTokenizer.from_pretrained(prepared, local_files_only=True)
@@ -133,10 +138,8 @@ def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:
     return network
 
 
-def _complete_config(
-    folder: Path, network: PreTrainedModel, outputs: Outputs, max_tokens: int
-) -> None:
-    """Write into config.json the sizes that transformers leaves out, and how outputs are read."""
+def _complete_config(folder: Path, network: PreTrainedModel, outputs: Outputs) -> None:
+    """Write into config.json the sizes that transformers leaves out, and what the outputs are."""
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     for name in ("max_position_embeddings", "pad_token_id"):
         if (value := getattr(network.config, name, None)) is not None:
@@ -144,10 +147,17 @@ def _complete_config(
     # transformers leaves out two names that are numbers.
     config["id2label"] = {str(number): name for number, name in enumerate(outputs.names)}
     config.pop(SAVED_OUTPUTS, None)
+    config.pop(READING, None)
     if not outputs.named:
         config[SAVED_OUTPUTS] = outputs.as_config()
     _write_config(folder, config)
-    _write_config(folder, {**config, READING: reading_of(folder, max_tokens)})
+
+
+def _note_reading(folder: Path, max_tokens: int) -> None:
+    """Make how the weights are read a part of the model's revision."""
+    reading = reading_of(folder, max_tokens)
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    _write_config(folder, {**config, READING: reading})
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,17 @@ def server(folder: Path, *options: str) -> Iterator[str]:
     path = folder / "r.sock"
     command = [_program().binary, "--port", "0", "--unixsocket", path, "--dir", folder, *options]
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) as process:
-        wait_until(path.exists, 10)
-        yield f"unix://{path}"
-        process.kill()
+        try:
+            wait_until(lambda: _accepts(path), 10)
+            yield f"unix://{path}"
+        finally:
+            process.kill()
+
+
+def _accepts(path: Path) -> bool:
+    """Whether it listens: the file is there before."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def test_redis_with_every_right_has_no_problem_and_keeps_nothing_of_the_check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import bentoml
@@ -12,6 +11,7 @@ from safetensors.numpy import load_file
 
 from core.types import EngineName
 from models.export.gate import GateReport
+from models.files import revision_of
 from runners.classifier import Classifier
 from runners.integrity import differences
 from runners.model_store import SavedModel, find_model
@@ -27,7 +27,7 @@ def test_a_saved_checkpoint_is_found_with_its_facts(model_store: Path, tmp_path:
     saved = import_checkpoint(tiny_checkpoint(tmp_path / "hub"), "v1", FACTS)
     found = find_model("sentiment-distilbert-v1:latest")
     assert found.tag == saved.tag == f"sentiment-distilbert-v1:{saved.revision}"
-    assert found.revision == hashlib.sha256((found.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+    assert found.revision == saved.revision == revision_of(found.folder)
     assert (found.labels, found.max_tokens) == (("negative", "positive"), 64)
     assert (found.folder / "tokenizer.json").is_file()
     metadata = bentoml.models.get(found.tag).info.metadata
