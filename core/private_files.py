@@ -59,9 +59,11 @@ def _check_names(path: str, status: os.stat_result) -> None:
 
     Where fs.protected_hardlinks is 0, anybody can do so to any file.
     """
+    if status.st_nlink <= 1:
+        return
     folder = Path(path).parent.stat()
     is_shared = folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if status.st_nlink > 1 and (is_shared or folder.st_uid not in (0, os.geteuid())):
+    if is_shared or folder.st_uid not in (0, os.geteuid()):
         raise OSError(errno.EMLINK, "it has another name too", path)
 
 

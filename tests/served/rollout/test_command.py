@@ -53,10 +53,7 @@ async def test_dry_start_shows_the_change_and_makes_none(admin: Admin, command: 
 
 
 def test_watched_status_ends_as_done_by_ctrl_c(bento: ServedBento) -> None:
-    # A shell may have started the tests with `&`, which lets what they start ignore SIGINT.
-    heeding = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    heeding += "runpy.run_module('scripts.rollout', run_name='__main__', alter_sys=True)"
-    command = [sys.executable, "-c", heeding, "status", "--watch", "--url", bento.url]
+    command = [sys.executable, "-m", "scripts.rollout", "status", "--watch", "--url", bento.url]
     ours, theirs = os.openpty()
     seen = b""
     with subprocess.Popen(command, stdout=theirs, cwd=ROOT) as watch:
