@@ -84,7 +84,11 @@ class ServingProcess:
             self._configure_logs()
         else:
             check_temporary_folder()
-        supervise(stop_seconds=self._stop_seconds, before=self._before_workers)
+        supervise(
+            accept_seconds=self._accept_seconds,
+            stop_seconds=self._stop_seconds,
+            before=self._before_workers,
+        )
 
     def install(self, bento: Any) -> None:
         """Put the middleware around the service and its runners, and bound the HTTP servers."""
@@ -179,6 +183,9 @@ class ServingProcess:
 
     def _has_api(self, services: Set[str]) -> bool:
         return bool(services - {runner.name for runner in self._runners.values()})
+
+    def _accept_seconds(self, services: Set[str]) -> float:
+        return self._settings.drain_seconds if self._has_api(services) else 0.0
 
     def _stop_seconds(self, services: Set[str]) -> float:
         """The time that a worker with these services has to stop."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import shutil
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import suppress
@@ -38,6 +39,8 @@ from serving.watchdog import SOCKET_NAME, Watchdog
 
 CHECK_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.05
+# A server looks every 0.1 s whether it has to stop, and then accepts nothing more.
+SERVER_STOP_SECONDS = 0.3
 # BentoML names the processes of the service itself so, and a runner's with a suffix.
 API_WATCHER = "service"
 
@@ -45,28 +48,34 @@ API_WATCHER = "service"
 # what the workers' environment has to add.
 Preparation = Callable[[Set[str], Sequence[Address]], Mapping[str, str]]
 
-# Gets the names of a worker's services, and returns the time from SIGTERM until it is killed.
-StopSeconds = Callable[[Set[str]], float]
+# Gets the names of a worker's services, and returns a time from SIGTERM on.
+Seconds = Callable[[Set[str]], float]
 
 
-def supervise(*, stop_seconds: StopSeconds, before: Preparation) -> None:
+def supervise(*, accept_seconds: Seconds, stop_seconds: Seconds, before: Preparation) -> None:
     """Replace dead and hanging workers; stop the API first; kill slow ones.
 
-    `before` runs before the first worker starts. service.py calls this at import, before its
-    processes are made; in a worker it does nothing.
+    A worker accepts connections for `accept_seconds` after SIGTERM, and is killed after
+    `stop_seconds`. `before` runs before the first worker starts. service.py calls this at import,
+    before its processes are made; in a worker it does nothing.
     """
     if not is_worker():
         stop_at_hangup()
         stop_when_busy()
         reserve_no_port()
-        wrap_arbiter(functools.partial(_make, stop_seconds=stop_seconds, before=before))
+        wrap_arbiter(
+            functools.partial(
+                _make, accept_seconds=accept_seconds, stop_seconds=stop_seconds, before=before
+            )
+        )
 
 
 def _make(
     make: Any,
     watchers: Sequence[Any],
     *,
-    stop_seconds: StopSeconds,
+    accept_seconds: Seconds,
+    stop_seconds: Seconds,
     before: Preparation,
     **options: Any,
 ) -> Any:
@@ -123,7 +132,34 @@ def _make(
         return _check_if_idle(check)
 
     arbiter.manage_watchers = check_and_watch
+    arbiter.stop = _then_refuse(
+        [tcp for tcp in sockets if not tcp.path],
+        accept_seconds(services) + SERVER_STOP_SECONDS,
+        arbiter.stop,
+    )
     return arbiter
+
+
+def _then_refuse(
+    sockets: Sequence[socket.socket], seconds: float, stop: Callable[[], Awaitable[None]]
+) -> Callable[[], Awaitable[None]]:
+    """`stop`, and in `seconds` refuse what still connects.
+
+    This process holds the sockets open to its end, and what connected would wait until then.
+    """
+
+    def stop_and_refuse() -> Awaitable[None]:
+        stopping = stop()
+        asyncio.get_running_loop().call_later(seconds, _refuse_connections, sockets)
+        return stopping
+
+    return stop_and_refuse
+
+
+def _refuse_connections(sockets: Sequence[socket.socket]) -> None:
+    for listening in sockets:
+        with suppress(OSError):  # it does not listen any more
+            listening.shutdown(socket.SHUT_RDWR)
 
 
 def _fork_server(watchers: Sequence[Any], *, is_reloading: bool) -> ForkServer | None:

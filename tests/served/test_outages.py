@@ -110,6 +110,8 @@ def test_redis_and_postgresql_outages_fail_no_prediction(
         bento.process.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
             bento.process.wait(4)
+        with pytest.raises(httpx.ConnectError):  # no wait for an end that is far
+            httpx.get(f"{bento.url}/livez")
         with embedded_postgres(tmp_path / "postgres"):
             assert bento.process.wait(RECOVERY_SECONDS) == 0
             assert scalar(bento.database_url, count) == made
