@@ -1,10 +1,11 @@
-"""Leaves out a package that another one imports only if it is there."""
+"""Leaves out packages that another one imports and does not need."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 
 @contextmanager
@@ -22,3 +23,21 @@ def absent(package: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[package]
+
+
+@contextmanager
+def empty(*packages: str) -> Iterator[None]:
+    """Make `packages` empty until the block ends, for who imports them and uses nothing of them.
+
+    Those that were imported before stay. A later import has what is in them.
+    """
+    new = {package: ModuleType(package) for package in packages if package not in sys.modules}
+    sys.modules.update(new)
+    try:
+        yield
+    finally:
+        for package, module in new.items():
+            del sys.modules[package]
+            parent, _, name = package.rpartition(".")
+            if getattr(sys.modules.get(parent), name, None) is module:
+                delattr(sys.modules[parent], name)

@@ -101,6 +101,7 @@ class OpenVinoEngine:
         *,
         streams: int,
         precision: Precision,
+        cached_shapes: int = CACHED_SHAPES,
     ) -> None:
         self.name = name
         model = openvino_core().compile_model(
@@ -113,7 +114,7 @@ class OpenVinoEngine:
                 "DYNAMIC_QUANTIZATION_GROUP_SIZE": QUANTIZATION_GROUP_SIZE,
                 # Two runners would otherwise pin their threads to the same cores.
                 "ENABLE_CPU_PINNING": False,
-                "CPU_RUNTIME_CACHE_CAPACITY": CACHED_SHAPES,
+                "CPU_RUNTIME_CACHE_CAPACITY": cached_shapes,
             },
         )
         # Each request serves one thread at a time; a batch takes a free one.

@@ -36,8 +36,7 @@ def openvino_graph(
         for operation in graph.get_ordered_ops():
             if operation.get_type_name() == "MatMul":
                 _hold_in_8_bits(operation)
-    # Other weights stay mapped from their file. Copies in float16, as of the graph that is built
-    # here, took 320 MiB more for a BERT of the base size, and were no faster.
+    # Other weights stay mapped from their file.
     return graph
 
 

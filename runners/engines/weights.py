@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,11 @@ DISTILBERT: Final = "distilbert"
 LAYER_NORM_EPSILON: Final = 1e-12
 # Added to the attention scores of padding: exp() of it is 0 in float32, as of minus infinity.
 MASKED: Final = -10_000.0
+
+# The names that safetensors has for what numpy can hold; others are shown as they are.
+_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+# The file begins with the length of its table of contents, in bytes.
+_LENGTH_BYTES = 8
 
 # The names that checkpoints give an activation, and the approximation of GELU that each means.
 ACTIVATIONS: Final = {
@@ -47,7 +53,7 @@ class DistilBertWeights:
             self.layers = int(config["n_layers"])
             self.heads = int(config["n_heads"])
             activation = str(config.get("activation", "gelu"))
-            self._file = safe_open(folder / WEIGHTS_FILE, "numpy")
+            self._tensors = _map_file(folder / WEIGHTS_FILE)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UnreadableWeights(f"{folder.name} cannot be read: {error}") from error
         if activation not in ACTIVATIONS:
@@ -66,13 +72,41 @@ class DistilBertWeights:
         Raises:
             UnreadableWeights: there is none of this name, or it is not in float32.
         """
-        try:
-            tensor: NDArray[np.float32] = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
-        except SafetensorError as error:
-            raise UnreadableWeights(f"{WEIGHTS_FILE} has no {name}") from error
-        if tensor.dtype != np.float32:
-            raise UnreadableWeights(f"{name} is {tensor.dtype}, not float32")
-        return tensor
+        return self.map(name).copy()
+
+    def map(self, name: str) -> NDArray[np.float32]:
+        """One tensor, mapped from the file: its pages are read when they are used.
+
+        Raises:
+            UnreadableWeights: there is none of this name, or it is not in float32.
+        """
+        if name not in self._tensors:
+            raise UnreadableWeights(f"{WEIGHTS_FILE} has no {name}")
+        dtype, shape, content = self._tensors[name]
+        if dtype != "F32":
+            raise UnreadableWeights(f"{name} is {_DTYPES.get(dtype, dtype)}, not float32")
+        values = np.frombuffer(content, np.float32)
+        return (values if values.flags.aligned else values.copy()).reshape(shape)
+
+
+def _map_file(path: Path) -> dict[str, tuple[str, list[int], memoryview]]:
+    """The type, shape and bytes of each tensor of a safetensors file.
+
+    Raises:
+        OSError, SafetensorError: the file cannot be read, or is damaged.
+    """
+    with safe_open(path, "numpy"):  # checks the table of contents
+        pass
+    with path.open("rb") as file:
+        # A copy as far as somebody writes to it: OpenVINO shares no array that it could not.
+        mapping = memoryview(mmap(file.fileno(), 0, access=ACCESS_COPY))
+    start = _LENGTH_BYTES + int.from_bytes(mapping[:_LENGTH_BYTES], "little")
+    table = json.loads(bytes(mapping[_LENGTH_BYTES:start]))
+    table.pop("__metadata__", None)
+    return {
+        name: (tensor["dtype"], tensor["shape"], mapping[start:][slice(*tensor["data_offsets"])])
+        for name, tensor in table.items()
+    }
 
 
 def is_distilbert(folder: Path) -> bool:
