@@ -26,15 +26,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.postgres import create_engine
 from core.urls import asyncpg_url
 from migrations.upgrade import upgrade
-from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
+from tests.clusters import MIGRATED, postgres_in
 from tests.database import run_sql
 from tests.run import END_SECONDS, TestRun, Turns, run_folder, saved_models
 from tests.scheduling import GroupScheduling, publish_groups
 from tests.served.hosts import RUNNERS, Hosts, hosts_in
 from tests.serving import Serve, ServedBento, serve
 
-TEMPLATE = "migrated"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A test that waits for the saved models waits for minutes on a slow machine.
 TIMEOUT_SECONDS = {"unit": 30, "integration": 60, "served": 600, "prove": 600}
@@ -267,15 +266,16 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[URL]:
     if url := pytestconfig.getoption("postgres"):
         yield asyncpg_url(url)
         return
-    with TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "data") as url:
+    with TemporaryDirectory() as folder, postgres_in(Path(folder) / "data") as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres_server: URL) -> URL:
+def template_database(pytestconfig: pytest.Config, postgres_server: URL) -> URL:
     """A database at the newest schema, to be copied by each test that wants one."""
-    run_sql(postgres_server, f"CREATE DATABASE {TEMPLATE}")
-    upgrade(postgres_server.set(database=TEMPLATE))
+    if pytestconfig.getoption("postgres"):
+        run_sql(postgres_server, f"CREATE DATABASE {MIGRATED}")
+        upgrade(postgres_server.set(database=MIGRATED))
     return postgres_server
 
 
@@ -284,7 +284,7 @@ def named_database(template_database: URL) -> Callable[[str], URL]:
     """Makes a migrated database of a name, for a whole run."""
 
     def make(name: str) -> URL:
-        run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
         return template_database.set(database=name)
 
     return make
@@ -294,7 +294,7 @@ def named_database(template_database: URL) -> Callable[[str], URL]:
 def database_url(template_database: URL) -> Iterator[URL]:
     """A fresh, migrated database for one test."""
     name = f"test_{uuid4().hex}"
-    run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
     yield template_database.set(database=name)
     run_sql(template_database, f"DROP DATABASE {name} WITH (FORCE)")
 
