@@ -109,11 +109,11 @@ def _positions(groups: Mapping[pytest.Item, str]) -> Mapping[str, float]:
     Served groups start among the others, which compute little and wait much. The first has to wait
     for the saved models, and short groups of others are the last.
     """
-    is_served = {group: _is_served(item) for item, group in groups.items()}
-    longest = [group for group in LONGEST_GROUPS if group in is_served]
-    ordered = dict.fromkeys([*longest, *is_served])
-    others = [group for group in ordered if not is_served[group]]
-    served = [group for group in ordered if is_served[group]]
+    with_others = {group for item, group in groups.items() if not _is_served(item)}
+    found = dict.fromkeys(groups.values())
+    ordered = dict.fromkeys([*(group for group in LONGEST_GROUPS if group in found), *found])
+    others = [group for group in ordered if group in with_others]
+    served = [group for group in ordered if group not in with_others]
     return {group: float(number) for number, group in enumerate(others)} | {
         group: (len(others) or 1) * (0.1 + 0.8 * number / len(served))
         for number, group in enumerate(served)
@@ -167,9 +167,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     groups = {item: _group(item) for item in items}
     positions = _positions(groups)
 
-    def order(item: pytest.Item) -> tuple[float, str, bool, bool]:
+    def order(item: pytest.Item) -> tuple[float, bool, str, bool, bool]:
         folder, marks = str(item.path.parent), (_is_marked(item, "alone"), _is_marked(item, "last"))
-        return positions[groups[item]], folder, *marks
+        # Of a group with others, those that need the saved models are the last.
+        return positions[groups[item]], _is_served(item), folder, *marks
 
     items.sort(key=order)
     for item in items:

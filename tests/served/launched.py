@@ -166,3 +166,15 @@ def predict(url: str, text: str) -> str:
 def recent_ids(url: str) -> list[str]:
     rows = httpx.get(f"{url}/analytics/recent").json()["predictions"]
     return [row["id"] for row in rows]
+
+
+def only_line(command: list[str], environment: dict[str, str], folder: Path = ROOT) -> str:
+    """The whole output of a start that fails at once."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    lines = (done.stdout + done.stderr).splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
