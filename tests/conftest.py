@@ -43,7 +43,6 @@ LONGEST_GROUPS = (
     "unit/serving/test_connection_bounds.py",
     "stack", "served/rollout", "unlimited", "served", "served/test_launcher.py",
     "served/test_start.py", "served/test_many_hosts.py", "served/test_written_by_deae1b3.py",
-    "served/test_outages.py",
 )  # fmt: skip
 # Fixtures whose tests one worker runs.
 SHARED = ("served", "unlimited", "stack", "torch_imported")
