@@ -126,8 +126,7 @@ dashboards: $(VENV)/.dev ## Write the Grafana dashboards
 faults: $(VENV)/.dev ## Kill, stop, starve and cut everything under traffic, ROUNDS times (3), then prove-faults
 	@for round in $$(seq $(ROUNDS)); do \
 		$(BIN)/pytest -q -rP -p no:cacheprovider --thorough tests/served/test_faults.py \
-			tests/served/test_failing_databases.py tests/served/test_outages.py \
-			tests/served/rollout/test_changes.py || exit 1; \
+			tests/served/test_failing_databases.py tests/served/rollout/test_changes.py || exit 1; \
 	done
 	@$(SENTIMENT) prove faults
 

@@ -26,15 +26,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.postgres import create_engine
 from core.urls import asyncpg_url
 from migrations.upgrade import upgrade
-from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
+from tests.clusters import MIGRATED, postgres_in
 from tests.database import run_sql
 from tests.run import END_SECONDS, TestRun, Turns, run_folder, saved_models
 from tests.scheduling import GroupScheduling, publish_groups
 from tests.served.hosts import RUNNERS, Hosts, hosts_in
 from tests.serving import Serve, ServedBento, serve
 
-TEMPLATE = "migrated"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A test that waits for the saved models waits for minutes on a slow machine.
 TIMEOUT_SECONDS = {"unit": 30, "integration": 60, "served": 600, "prove": 600}
@@ -44,7 +43,6 @@ LONGEST_GROUPS = (
     "unit/serving/test_connection_bounds.py",
     "stack", "served/rollout", "unlimited", "served", "served/test_launcher.py",
     "served/test_start.py", "served/test_many_hosts.py", "served/test_written_by_deae1b3.py",
-    "served/test_outages.py",
 )  # fmt: skip
 # Fixtures whose tests one worker runs.
 SHARED = ("served", "unlimited", "stack", "torch_imported")
@@ -110,11 +108,11 @@ def _positions(groups: Mapping[pytest.Item, str]) -> Mapping[str, float]:
     Served groups start among the others, which compute little and wait much. The first has to wait
     for the saved models, and short groups of others are the last.
     """
-    is_served = {group: _is_served(item) for item, group in groups.items()}
-    longest = [group for group in LONGEST_GROUPS if group in is_served]
-    ordered = dict.fromkeys([*longest, *is_served])
-    others = [group for group in ordered if not is_served[group]]
-    served = [group for group in ordered if is_served[group]]
+    with_others = {group for item, group in groups.items() if not _is_served(item)}
+    found = dict.fromkeys(groups.values())
+    ordered = dict.fromkeys([*(group for group in LONGEST_GROUPS if group in found), *found])
+    others = [group for group in ordered if group in with_others]
+    served = [group for group in ordered if group not in with_others]
     return {group: float(number) for number, group in enumerate(others)} | {
         group: (len(others) or 1) * (0.1 + 0.8 * number / len(served))
         for number, group in enumerate(served)
@@ -168,9 +166,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     groups = {item: _group(item) for item in items}
     positions = _positions(groups)
 
-    def order(item: pytest.Item) -> tuple[float, str, bool, bool]:
+    def order(item: pytest.Item) -> tuple[float, bool, str, bool, bool]:
         folder, marks = str(item.path.parent), (_is_marked(item, "alone"), _is_marked(item, "last"))
-        return positions[groups[item]], folder, *marks
+        # Of a group with others, those that need the saved models are the last.
+        return positions[groups[item]], _is_served(item), folder, *marks
 
     items.sort(key=order)
     for item in items:
@@ -267,15 +266,16 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[URL]:
     if url := pytestconfig.getoption("postgres"):
         yield asyncpg_url(url)
         return
-    with TemporaryDirectory() as folder, embedded_postgres(Path(folder) / "data") as url:
+    with TemporaryDirectory() as folder, postgres_in(Path(folder) / "data") as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres_server: URL) -> URL:
+def template_database(pytestconfig: pytest.Config, postgres_server: URL) -> URL:
     """A database at the newest schema, to be copied by each test that wants one."""
-    run_sql(postgres_server, f"CREATE DATABASE {TEMPLATE}")
-    upgrade(postgres_server.set(database=TEMPLATE))
+    if pytestconfig.getoption("postgres"):
+        run_sql(postgres_server, f"CREATE DATABASE {MIGRATED}")
+        upgrade(postgres_server.set(database=MIGRATED))
     return postgres_server
 
 
@@ -284,7 +284,7 @@ def named_database(template_database: URL) -> Callable[[str], URL]:
     """Makes a migrated database of a name, for a whole run."""
 
     def make(name: str) -> URL:
-        run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
         return template_database.set(database=name)
 
     return make
@@ -294,7 +294,7 @@ def named_database(template_database: URL) -> Callable[[str], URL]:
 def database_url(template_database: URL) -> Iterator[URL]:
     """A fresh, migrated database for one test."""
     name = f"test_{uuid4().hex}"
-    run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    run_sql(template_database, f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
     yield template_database.set(database=name)
     run_sql(template_database, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -16,9 +16,8 @@ from sqlalchemy import URL
 from analytics.log.segments import segments
 from core.paths import ROOT
 from loadtest.ports import free_port
-from migrations.upgrade import upgrade
-from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
+from tests.clusters import MIGRATED, postgres_in
 from tests.database import fetch
 from tests.served.traffic import FULL, Pace, Traffic, traffic
 from tests.serving import ServedBento, serve
@@ -131,9 +130,9 @@ def hosts_in(
     **api_settings: str,
 ) -> Iterator[Hosts]:
     with ExitStack() as running:
-        database_url = running.enter_context(embedded_postgres(folder / "postgres"))
+        server = running.enter_context(postgres_in(folder / "postgres"))
+        database_url = server.set(database=MIGRATED)
         redis_url = running.enter_context(embedded_redis(folder / "redis", max_memory="64mb"))
-        upgrade(database_url)
         hosts = Hosts(
             bentoml_home, folder, free_port(), database_url, redis_url, api_settings=api_settings,
             runners=runners,

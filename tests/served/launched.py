@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+import httpx
 import psutil
 
 from core.paths import ROOT
 from loadtest.ports import free_port
+from tests.processes import child_that_runs, command_of
 from tests.run import killed_temporary_folder
 
 START_SECONDS = 90.0
@@ -125,3 +127,54 @@ class SilentProxy:
                 return b""
             with connection:
                 return connection.recv(1_000)
+
+
+def leave_open_data(folder: Path) -> None:
+    """Data that others may read, as an earlier release left it."""
+    for name in ("spool", "models"):
+        (folder / name).mkdir(parents=True)
+        (folder / name).chmod(0o755)
+    rejected = folder / "spool" / "rejected.jsonl"
+    rejected.write_text("")
+    rejected.chmod(0o644)
+
+
+def open_to_others(folder: Path) -> list[Path]:
+    """What other users may read or write in a folder; they may pass through the folder itself."""
+    return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
+
+
+def kill_that_leaves_no_process(launched: Launched) -> None:
+    family = psutil.Process(launched.process.pid).children(recursive=True)
+    commands = [" ".join(command_of(process)) for process in family]
+    for expected in ("postgres", "valkey-server", "sentiment_runner_v1", "analytics.log"):
+        assert any(expected in command for command in commands)
+    # Nothing but SIGKILL ends a process that is stopped.
+    child_that_runs(psutil.Process(launched.process.pid), "sentiment_runner_v2").suspend()
+    launched.process.kill()
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+def predict(url: str, text: str) -> str:
+    """The id of a prediction that no cache answers."""
+    prediction = httpx.post(f"{url}/predict", json={"text": text}).json()
+    assert prediction["cache_hit"] is False
+    id_: str = prediction["id"]
+    return id_
+
+
+def recent_ids(url: str) -> list[str]:
+    rows = httpx.get(f"{url}/analytics/recent").json()["predictions"]
+    return [row["id"] for row in rows]
+
+
+def only_line(command: list[str], environment: dict[str, str], folder: Path = ROOT) -> str:
+    """The whole output of a start that fails at once."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    lines = (done.stdout + done.stderr).splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]

@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import httpx
 
 from core.types import Version
+from tests.served.derived_models import RARE_WORD
 from tests.serving import ServedBento
+from tests.waiting import until
 
 CLIENTS = 4
 # Of a client after a reply: clients that never rest would take both cores from the tests beside.
 PAUSE_SECONDS = 0.1
 # How long a change may take to be everywhere.
 GRACE_SECONDS = 2.0
+ROLLBACK_SECONDS = 30.0
+# The others are not what is tried.
+LAX = {"min_predictions": 30, "max_latency_ratio": 100, "max_sentiment_drift": 10}
 
 _numbers = itertools.count()
 
@@ -186,3 +192,51 @@ class Timeline:
             for (start, entry), end in zip(self.entries, ends, strict=True)
             if start <= ended and end + GRACE_SECONDS >= began
         ]
+
+
+def challenge(number: int) -> tuple[str, dict[str, Any]]:
+    """Subjects, and texts of which one in three has a word that one of the models cannot take."""
+    word = RARE_WORD if number % 3 == 0 else "film"
+    text = f"I have seen {number} of them, and this {word} is among the {number % 9} best so far. "
+    text += "What came before it was long, and what came after it was longer still."
+    if number % 2:
+        return "/predict/ab", {"text": text, "subject": f"user-{number}"}
+    return "/predict", {"text": text}
+
+
+async def assert_rolled_back(
+    bento: ServedBento,
+    admin: Admin,
+    tag: str,
+    reason: str,
+    limits: Mapping[str, float] = MappingProxyType({}),
+    *,
+    shadow_percent: int = 0,
+) -> None:
+    """Challenge v1 with a model; see that the guardrails take it back for the reason."""
+    await admin.reload("v2", tag)
+    await admin.holds("v2", tag)
+    await admin.change(
+        changes={
+            "schedule": {"steps": [50], "hold_seconds": 3_600},
+            "guardrails": {**LAX, **limits},
+            "shadow_percent": shadow_percent,
+        }
+    )
+    began = time.monotonic()
+    async with requests(bento, challenge):
+        status = await admin.status_when(
+            lambda sent: sent["action"] == "guardrail", ROLLBACK_SECONDS
+        )
+    print(f"{tag}: taken back after {time.monotonic() - began:.1f} s: {status['reason']}")  # noqa: T201
+    assert status["author"] == "guardrails"
+    assert status["reason"].startswith(reason)
+    assert (status["policy"]["ab_weights"], status["policy"]["schedule"]) == (
+        {"v1": 100, "v2": 0}, None,
+    )  # fmt: skip
+    assert bento.metric("rollout_changes_total", action="guardrail") >= 1
+    async with requests(bento, challenge) as sent:
+        await asyncio.sleep(GRACE_SECONDS)
+        sent.answered.clear()
+        await until(lambda: len(sent.answered) >= 50, seconds=30)
+    assert {one.version for one in sent.answered} == {"v1"}

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ import psutil
 
 from analytics.log.segments import segments
 from loadtest.ports import free_port
-from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
+from tests.clusters import MIGRATED, postgres_in
 from tests.database import fetch, scalar
 from tests.processes import children_that_run
 from tests.served.cable import Cable
@@ -27,6 +27,8 @@ from tests.serving import ServedBento, serve
 from tests.waiting import until
 
 RECOVERY_SECONDS = 30.0
+# Of silence, with room for a check that comes late.
+HANGING_SECONDS = 12.0
 # A third of the time that a request has; on a quiet machine it is 0.5 to 3.5 s.
 SLOWEST_SECONDS = 10.0
 # No file of the service may grow past this; a prediction is some 400 bytes.
@@ -99,9 +101,9 @@ def stack_in(
         postgres, redis = folder / "postgres", folder / "redis"
         running_postgres = running.enter_context(ExitStack())
         running_redis = running.enter_context(ExitStack())
-        database_url = running_postgres.enter_context(embedded_postgres(postgres))
+        server = running_postgres.enter_context(postgres_in(postgres))
+        database_url = server.set(database=MIGRATED)
         redis_url = running_redis.enter_context(embedded_redis(redis, max_memory=MAX_MEMORY))
-        upgrade(database_url)
         to_postgres = Cable(Path(str(database_url.query["host"])) / SOCKET)
         running.enter_context(to_postgres.listening(folder / SOCKET))
         to_redis, cable_port = Cable(Path(urlsplit(redis_url).path)), free_port()
@@ -165,6 +167,16 @@ def set_largest_file(process: psutil.Process, soft_limit: str) -> None:
     except (psutil.NoSuchProcess, subprocess.CalledProcessError):
         if process.is_running():
             raise
+
+
+def gone_and_back(stack: Stack, of: str, killed: psutil.Process) -> Callable[[], bool]:
+    """Whether there is another process with `of` in its command line, and not that one."""
+
+    def condition() -> bool:
+        numbers = {one.pid for one in stack.workers(of)}
+        return bool(numbers) and killed.pid not in numbers
+
+    return condition
 
 
 def assert_unnoticed(sent: Traffic) -> None:

@@ -1,4 +1,7 @@
-"""Processes are killed and stopped under traffic: what was acknowledged is stored, each once."""
+"""Processes are killed and stopped under traffic: what was acknowledged is stored, each once.
+
+tests/prove/faults kills and stops more of them.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,13 @@ import pytest
 
 from analytics.log.segments import segments
 from tests.processes import metrics_folder_of
-from tests.served.stack import RECOVERY_SECONDS, Stack, without_disk
+from tests.served.stack import HANGING_SECONDS, RECOVERY_SECONDS, Stack, gone_and_back, without_disk
 from tests.served.traffic import CLIENTS, FULL, traffic
 from tests.waiting import until
 
 STOP_SECONDS = 30.0
-# Of silence, with room for a check that comes late.
-HANGING_SECONDS = 12.0
 # Linux' numbers end below.
 NO_PROCESS = 1 << 23
-
-
-def gone_and_back(stack: Stack, of: str, killed: psutil.Process) -> Callable[[], bool]:
-    def condition() -> bool:
-        numbers = {one.pid for one in stack.workers(of)}
-        return bool(numbers) and killed.pid not in numbers
-
-    return condition
 
 
 async def job_once(
@@ -59,21 +52,6 @@ async def test_killed_runner_fails_no_request(stack: Stack) -> None:
     await stack.stored_is_what_was_acknowledged(sent)
 
 
-async def test_killed_fork_server_is_named_once_and_workers_start_without_it(stack: Stack) -> None:
-    [forks] = stack.workers("fork_server.py")
-    async with stack.traffic() as sent:
-        forks.kill()
-        for version in ("v1", "v2"):
-            [runner] = stack.workers(f"sentiment_runner_{version}")
-            runner.kill()
-            await until(
-                gone_and_back(stack, f"sentiment_runner_{version}", runner), RECOVERY_SECONDS
-            )
-        await sent.answers(100)
-    assert (sent.refusals, sent.broken) == ([], 0)
-    assert stack.bento.log.read_text().count("the fork server is lost") == 1
-
-
 async def test_hanging_runner_is_replaced_and_fails_no_request(stack: Stack) -> None:
     async with stack.traffic() as sent:
         [runner] = stack.workers("sentiment_runner_v1")
@@ -83,31 +61,6 @@ async def test_hanging_runner_is_replaced_and_fails_no_request(stack: Stack) -> 
         await sent.answers(100)
     assert (sent.refusals, sent.broken) == ([], 0)
     assert sent.slowest_seconds < RECOVERY_SECONDS
-    await stack.stored_is_what_was_acknowledged(sent)
-
-
-async def test_hanging_api_worker_is_replaced(stack: Stack) -> None:
-    async with stack.traffic() as sent:
-        [worker, _] = stack.workers("--service-name sentiment --backlog")
-        worker.suspend()
-        await until(
-            gone_and_back(stack, "--service-name sentiment --backlog", worker), HANGING_SECONDS
-        )
-        await sent.answers(300)
-    assert sent.broken <= CLIENTS
-    await stack.stored_is_what_was_acknowledged(sent)
-
-
-async def test_killed_api_worker_breaks_only_its_open_requests(stack: Stack) -> None:
-    async with stack.traffic() as sent:
-        [worker, _] = stack.workers("--service-name sentiment --backlog")
-        worker.kill()
-        await sent.answers(300)
-        await until(
-            lambda: len(stack.workers("--service-name sentiment --backlog")) == 2, RECOVERY_SECONDS
-        )
-    assert sent.refusals == []
-    assert sent.broken <= CLIENTS
     await stack.stored_is_what_was_acknowledged(sent)
 
 
@@ -132,16 +85,6 @@ async def test_job_of_killed_api_workers_goes_on_where_it_was(stack: Stack) -> N
     assert (status["scored"], status["rejected"]) == (rows, 0)
     ids = [line.split(",")[0] for line in result.text.splitlines()]
     assert ids == ["id", *map(str, range(rows))]
-
-
-async def test_killed_shipper_fails_no_request(stack: Stack) -> None:
-    async with stack.traffic() as sent:
-        [shipper] = stack.workers("analytics.log")
-        shipper.kill()
-        await sent.answers(100)
-        await until(gone_and_back(stack, "analytics.log", shipper), RECOVERY_SECONDS)
-    assert (sent.refusals, sent.broken) == ([], 0)
-    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_metrics_of_killed_processes_are_merged(stack: Stack) -> None:
@@ -212,6 +155,21 @@ async def predictions_of_every_endpoint(client: httpx.AsyncClient) -> list[str]:
     ]
     several = [*batch["predictions"], *compared["predictions"].values()]
     return [each["id"] for each in (one, subject, *several)]
+
+
+@pytest.mark.last  # later workers would start slowly
+async def test_runner_starts_without_a_killed_fork_server_and_fails_no_request(
+    stack: Stack,
+) -> None:
+    [forks] = stack.workers("fork_server.py")
+    [runner] = stack.workers("sentiment_runner_v1")
+    async with stack.traffic() as sent:
+        forks.kill()
+        runner.kill()
+        await until(gone_and_back(stack, "sentiment_runner_v1", runner), RECOVERY_SECONDS)
+        await sent.answers(100)
+    assert (sent.refusals, sent.broken) == ([], 0)
+    assert stack.bento.log.read_text().count("the fork server is lost") == 1
 
 
 @pytest.mark.last

@@ -1,46 +1,28 @@
-"""Every start with the private databases stops all that it started, and keeps the data."""
+"""A start with the private databases, as `make serve` makes it; tests/prove/faults ends more."""
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import httpx
-import psutil
 import pytest
-from sqlalchemy import URL
 
-from core.api_keys import make_api_key
 from loadtest.ports import free_port
-from tests.database import run_sql, scalar
-from tests.processes import child_that_runs, command_of
-from tests.run import killed_temporary_folder
 from tests.served.launched import (
     STOP_SECONDS,
     Launched,
     SilentProxy,
     environment_without_urls,
+    kill_that_leaves_no_process,
+    leave_open_data,
+    open_to_others,
+    predict,
     processes_using,
+    recent_ids,
 )
 from tests.waiting import wait_until
-
-
-def leave_open_data(folder: Path) -> None:
-    """Data that others may read, as an earlier release left it."""
-    for name in ("spool", "models"):
-        (folder / name).mkdir(parents=True)
-        (folder / name).chmod(0o755)
-    rejected = folder / "spool" / "rejected.jsonl"
-    rejected.write_text("")
-    rejected.chmod(0o644)
-
-
-def open_to_others(folder: Path) -> list[Path]:
-    """What other users may read or write in a folder; they may pass through the folder itself."""
-    return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
 
 
 @pytest.fixture
@@ -50,7 +32,7 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_data_outlasts_a_stop_and_a_kill_of_starts_that_leave_no_process_and_ask_no_other_host(
+def test_data_outlasts_a_kill_of_a_start_that_leaves_no_process_and_asks_no_other_host(
     bentoml_home: Path, tmp_path: Path, temporary: Path
 ) -> None:
     proxy, data = SilentProxy(), tmp_path / "data"
@@ -62,124 +44,23 @@ def test_data_outlasts_a_stop_and_a_kill_of_starts_that_leave_no_process_and_ask
     with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
         first.wait_until_ready()
         assert f"{first.url}/dashboard (docs: {first.url}/docs)" in first.output()
-        predictions = [predict(first.url, "Kept over a stop.")]
-        assert first.stop(signal.SIGTERM) == 0, first.output()
-        assert "Traceback" not in first.output()
-    assert processes_using(data, environment["PORT"]) == []
-    assert list(temporary.iterdir()) == []
-
-    with Launched(environment, tmp_path / "second") as second:
-        second.wait_until_ready()
-        assert recent_ids(second.url) == predictions
-        predictions.insert(0, predict(second.url, "Kept over a kill."))
-        kill_that_leaves_no_process(second)
+        predictions = [predict(first.url, "Kept over a kill.")]
+        kill_that_leaves_no_process(first)
     left = set(temporary.iterdir())
-    kinds = {path.name.rpartition("-")[0] for path in left}
-    assert kinds == {"bentoml-uds", "circus", "metrics", "workers"}
 
     # At once, on the same port.
-    with Launched(environment, tmp_path / "third", ["bentoml", "serve"]) as third:
-        third.wait_until_ready()
+    with Launched(environment, tmp_path / "second", ["bentoml", "serve"]) as second:
+        second.wait_until_ready()
         own = set(temporary.iterdir()) - left
-        # The last one may have waited in the spool.
-        wait_until(lambda: recent_ids(third.url) == predictions)
-        refuse_another_start(environment, tmp_path)
+        # It may have waited in the spool.
+        wait_until(lambda: recent_ids(second.url) == predictions)
+        with Launched(environment | {"PORT": str(free_port())}, tmp_path / "other") as other:
+            assert other.process.wait(STOP_SECONDS) == 1
+            assert "another `make serve`" in other.output()
         assert own <= set(temporary.iterdir())
-        assert third.stop(signal.SIGINT) == 0
-        assert "Traceback" not in third.output()
+        assert second.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in second.output()
     assert processes_using(data, environment["PORT"]) == []
     assert own & set(temporary.iterdir()) == set()
     assert proxy.first_request() == b""
     assert open_to_others(data) == []
-
-
-def kill_that_leaves_no_process(launched: Launched) -> None:
-    family = psutil.Process(launched.process.pid).children(recursive=True)
-    commands = [" ".join(command_of(process)) for process in family]
-    for expected in ("postgres", "valkey-server", "sentiment_runner_v1", "analytics.log"):
-        assert any(expected in command for command in commands)
-    # Nothing but SIGKILL ends a process that is stopped.
-    child_that_runs(psutil.Process(launched.process.pid), "sentiment_runner_v2").suspend()
-    launched.process.kill()
-    assert psutil.wait_procs(family, timeout=10)[1] == []
-
-
-def refuse_another_start(environment: dict[str, str], folder: Path) -> None:
-    """Start two more on the data of a service that runs, each of which ends at once."""
-    # It would stop the first one's databases when it ends.
-    other = environment | {"PORT": str(free_port())}
-    with Launched(other, folder / "same") as same:
-        assert same.process.wait(STOP_SECONDS) == 1
-        assert "another `make serve`" in same.output()
-    # Nor may another database get what the first one's clients are told is stored.
-    nowhere = {"DATABASE_URL": "postgresql://a@127.0.0.1:1/a", "REDIS_URL": "redis://127.0.0.1:1"}
-    with Launched(other | nowhere, folder / "nowhere", ["bentoml", "serve"]) as elsewhere:
-        assert elsewhere.process.wait(STOP_SECONDS) == 1
-        assert "with databases of its own; stop it, or set DATA_FOLDER" in elsewhere.output()
-
-
-def predict(url: str, text: str) -> str:
-    """The id of a prediction that no cache answers."""
-    prediction = httpx.post(f"{url}/predict", json={"text": text}).json()
-    assert prediction["cache_hit"] is False
-    id_: str = prediction["id"]
-    return id_
-
-
-def recent_ids(url: str) -> list[str]:
-    rows = httpx.get(f"{url}/analytics/recent").json()["predictions"]
-    return [row["id"] for row in rows]
-
-
-def test_launcher_with_database_urls_starts_no_database_and_watches_its_keys(
-    bentoml_home: Path, tmp_path: Path, postgres_server: URL, redis_database: Callable[[], str]
-) -> None:
-    run_sql(postgres_server, "CREATE DATABASE launched")
-    database_url = postgres_server.set(database="launched", drivername="postgres")
-    key, entry = make_api_key("shop", ["predict"])
-    keys = tmp_path / "keys"
-    keys.touch()
-    environment = os.environ | {
-        "API_KEYS_FILE": str(keys),
-        "API_WORKERS": "2",
-        "RATE_LIMIT_PREDICT": "off",
-        "BENTOML_HOME": str(bentoml_home),
-        "BENTOML_DO_NOT_TRACK": "true",
-        "DATA_FOLDER": str(tmp_path / "data"),
-        "DATABASE_URL": database_url.render_as_string(hide_password=False),
-        "REDIS_URL": redis_database(),
-        "HOST": "127.0.0.1",
-        "PORT": str(free_port()),
-        "TMPDIR": killed_temporary_folder(),
-    }
-    with Launched(environment, tmp_path / "log") as launched:
-        launched.wait_until_ready()
-        statuses: list[int] = []
-
-        def answers(status: int) -> bool:
-            """Whether ten connections in a row, which either worker accepts, get this status."""
-            headers = {"Authorization": f"Bearer {key}"}
-            last = [
-                httpx.post(f"{launched.url}/predict", json={"text": "a"}, headers=headers)
-                for _ in range(10)
-            ]
-            statuses.extend(reply.status_code for reply in last)
-            return all(reply.status_code == status for reply in last)
-
-        assert answers(401)
-        keys.write_text(entry.entry())
-        wait_until(lambda: answers(200))
-        keys.write_text("")
-        wait_until(lambda: answers(401))
-        unset = {"DATABASE_URL", "REDIS_URL"}
-        other = {name: environment[name] for name in environment.keys() - unset}
-        other["PORT"] = str(free_port())
-        with Launched(other, tmp_path / "other", ["bentoml", "serve"]) as private:
-            assert private.process.wait(STOP_SECONDS) == 1
-            assert "with another database; stop it, or set DATA_FOLDER" in private.output()
-        assert launched.stop(signal.SIGINT) == 0
-    made = {path.name for path in (tmp_path / "data").iterdir()}
-    # The lock is the other start's.
-    expected = {"spool", "spool.key", "cache.key", "models", "rollout.json", "jobs", "lock"}
-    assert made == expected
-    assert scalar(database_url, "SELECT count(*) FROM predictions") == statuses.count(200)

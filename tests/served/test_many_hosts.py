@@ -7,6 +7,7 @@ from collections import defaultdict
 from contextlib import AsyncExitStack, ExitStack
 
 import httpx
+import pytest
 from prometheus_client import Counter
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -98,13 +99,13 @@ def test_runner_requires_its_key(hosts: Hosts) -> None:
         assert reply.status_code == 415  # it is let in, and sends no message
 
 
+@pytest.mark.last
 async def test_stopped_runner_host_fails_no_request(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
         sent = await traffic_of_all(hosts, stack, SPARING)
         await asyncio.to_thread(hosts.stacks.pop(OTHER).close)  # SIGTERM, and its end
         for each in sent:
             await each.answers(100)
-        await asyncio.to_thread(hosts.start_runner, "v1", OTHER)
     for each in sent:
         assert_unnoticed(each)
     await stored_is_what_was_acknowledged(hosts, sent)

@@ -33,7 +33,7 @@ def model(request: pytest.FixtureRequest, bentoml_home: Path) -> SavedModel:
 
 
 @pytest.fixture(scope="module")
-def expected(model: SavedModel) -> list[dict[str, Any]]:
+def expected(model: SavedModel, torch_imported: None) -> list[dict[str, Any]]:
     from transformers import pipeline
 
     classify = pipeline("text-classification", model=str(model.folder), device="cpu")

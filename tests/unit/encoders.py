@@ -106,8 +106,9 @@ ENCODERS: Mapping[str, TinyEncoder] = {
     "modernbert": TinyEncoder(
         byte_pairs, _BERT, _BERT_ORDER,
         _SIZES | {
-            "num_hidden_layers": 4, "max_position_embeddings": 1_024, "local_attention": 16,
-            "global_attn_every_n_layers": 3,
+            # The first layer attends to all, the second to what is near.
+            "max_position_embeddings": 1_024, "local_attention": 16,
+            "global_attn_every_n_layers": 2,
         },
         window=1_024,
     ),

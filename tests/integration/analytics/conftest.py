@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from migrations.upgrade import upgrade
-from serving.embedded.postgres import embedded_postgres
+from tests.clusters import MIGRATED, postgres_in
 
 
 @pytest.fixture
@@ -18,6 +17,5 @@ def own_postgres(tmp_path: Path) -> Iterator[tuple[ExitStack, Path, URL]]:
     """A PostgreSQL that a test may stop: its exit stack, folder and URL."""
     folder = tmp_path / "postgres"
     with ExitStack() as running:
-        url = running.enter_context(embedded_postgres(folder))
-        upgrade(url)
+        url = running.enter_context(postgres_in(folder)).set(database=MIGRATED)
         yield running, folder, url

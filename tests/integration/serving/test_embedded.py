@@ -26,6 +26,7 @@ from serving.embedded.children import UnusableFolder
 from serving.embedded.found import OtherUser, find_postgres, find_redis
 from serving.embedded.postgres import VERSION, embedded_postgres
 from serving.embedded.redis import embedded_redis
+from tests.clusters import new_cluster, postgres_in
 from tests.database import run_sql, scalar
 from tests.waiting import wait_until
 
@@ -45,6 +46,7 @@ with embedded_postgres(folder / "postgres"), embedded_redis(folder / "redis", ma
 @pytest.fixture
 def owner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that runs both servers in `tmp_path`."""
+    new_cluster(tmp_path / "postgres")
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -90,7 +92,7 @@ def test_postgres_keeps_its_data(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
 def test_postgres_of_another_user_is_not_used_but_named(tmp_path: Path) -> None:
     folder = tmp_path / "postgres"
-    with embedded_postgres(folder):
+    with postgres_in(folder):
         os.chown(folder.with_name("postgres.lock"), 12_345, -1)
         with pytest.raises(OtherUser, match="user 12345; run the command as that user"):
             find_postgres(folder)
@@ -128,7 +130,7 @@ def test_socket_of_a_folder_with_a_long_path_is_reachable_until_the_server_stops
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / ("long" * 30)
-    with embedded_postgres(folder / "postgres") as url:
+    with postgres_in(folder / "postgres") as url:
         assert scalar(url, "SELECT 1") == 1
         assert find_postgres(folder / "postgres") == url
     assert find_postgres(folder / "postgres") is None
@@ -145,7 +147,7 @@ def test_socket_of_a_folder_with_a_long_path_is_reachable_until_the_server_stops
 def test_two_clusters_and_two_caches_run_at_once(tmp_path: Path) -> None:
     with ExitStack() as running:
         for name in ("one", "two"):
-            url = running.enter_context(embedded_postgres(tmp_path / name / "postgres"))
+            url = running.enter_context(postgres_in(tmp_path / name / "postgres"))
             assert scalar(url, "SELECT count(*) FROM pg_stat_activity WHERE usename IS NULL")
             cache = running.enter_context(
                 embedded_redis(tmp_path / name / "redis", max_memory="32mb")
@@ -157,7 +159,7 @@ def test_two_clusters_and_two_caches_run_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["stranger", "", "12", "word\n"])
 def test_stale_pid_file_stops_no_stranger(tmp_path: Path, content: str) -> None:
     folder = tmp_path / "postgres"
-    with embedded_postgres(folder) as url:
+    with postgres_in(folder) as url:
         run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
         running = (folder / "postmaster.pid").read_text().splitlines(keepends=True)
     with subprocess.Popen(as_server(folder, "sleep", "600")) as stranger:
@@ -318,7 +320,7 @@ def test_cluster_that_trusted_everybody_is_closed_in_place(tmp_path: Path) -> No
 
 async def test_other_users_get_into_neither_server(tmp_path: Path) -> None:
     with (
-        embedded_postgres(tmp_path / "postgres") as url,
+        postgres_in(tmp_path / "postgres") as url,
         embedded_redis(tmp_path / "redis", max_memory="32mb") as cache,
     ):
         sockets = Path(str(url.query["host"]))
@@ -403,7 +405,7 @@ def test_long_recovery_is_waited_for_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "postgres"
-    with embedded_postgres(folder) as url:
+    with postgres_in(folder) as url:
         run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
     (folder / "recovery.signal").touch()
     with (folder / "postgresql.auto.conf").open("a") as settings:
@@ -415,7 +417,7 @@ def test_long_recovery_is_waited_for_and_said(
 
 def test_server_that_ends_is_started_again_with_its_data(tmp_path: Path) -> None:
     with (
-        embedded_postgres(tmp_path / "postgres", restart=True) as url,
+        embedded_postgres(new_cluster(tmp_path / "postgres"), restart=True) as url,
         embedded_redis(tmp_path / "redis", max_memory="32mb", restart=True) as redis_url,
         Redis.from_url(redis_url) as redis,
     ):

@@ -25,6 +25,24 @@ from tests.serving import ServedBento, serve
 from tests.store import model_store_at
 from tests.unit.encoders import ENCODERS, TEXTS, imported_encoder, pipeline_scores, tiny_encoder
 
+# The suite runs these with some of the architectures, and here `imported` has them all.
+from tests.unit.models.test_encoders import (
+    test_engine_for_distilbert_alone_is_left_out_with_a_reason as test_engine_for_distilbert_alone,
+)
+from tests.unit.models.test_encoders import (
+    test_rows_do_not_depend_on_the_padding_beside_them as test_rows_do_not_depend_on_the_padding,
+)
+from tests.unit.models.test_encoders import (
+    test_saved_encoder_is_prepared_again_without_torch_and_needs_its_graph as test_saved_encoder,
+)
+from tests.unit.models.test_encoders import (
+    test_whole_window_answers_as_transformers as test_whole_window,
+)
+
+__all__ = [
+    "test_engine_for_distilbert_alone", "test_rows_do_not_depend_on_the_padding",
+    "test_saved_encoder", "test_whole_window",
+]  # fmt: skip
 Scores = Mapping[Sentiment, float]
 BOUNDS: dict[EngineName, float] = {"openvino-bf16": 0.03, "openvino-int8": 0.06}
 

@@ -45,6 +45,20 @@ async def test_hanging_runner_host_fails_no_request(hosts: Hosts) -> None:
     await stored_is_what_was_acknowledged(hosts, sent)
 
 
+async def test_stopped_runner_host_that_comes_back_fails_no_request(hosts: Hosts) -> None:
+    async with AsyncExitStack() as stack:
+        sent = await traffic_of_all(hosts, stack)
+        await asyncio.to_thread(hosts.stacks.pop(OTHER).close)  # SIGTERM, and its end
+        for each in sent:
+            await each.answers(100)
+        await asyncio.to_thread(hosts.start_runner, "v1", OTHER)
+        for each in sent:
+            await each.answers(50)
+    for each in sent:
+        assert_unnoticed(each)
+    await stored_is_what_was_acknowledged(hosts, sent)
+
+
 async def test_api_host_without_power_loses_no_acknowledged_prediction(hosts: Hosts) -> None:
     killed = APIS[0]
     async with AsyncExitStack() as stack:

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from sqlalchemy import URL
 
-from migrations.upgrade import upgrade
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
+from tests.clusters import MIGRATED, postgres_in
 from tests.database import scalar
 from tests.serving import ServedBento, serve
 from tests.waiting import wait_until
@@ -36,13 +36,12 @@ def breakable(bentoml_home: Path, tmp_path: Path) -> Iterator[Breakable]:
     with ExitStack() as stack:
         postgres = stack.enter_context(ExitStack())
         redis = stack.enter_context(ExitStack())
-        database_url: URL = postgres.enter_context(embedded_postgres(tmp_path / "postgres"))
+        server: URL = postgres.enter_context(postgres_in(tmp_path / "postgres"))
         redis_url = redis.enter_context(embedded_redis(tmp_path / "redis", max_memory="64mb"))
-        upgrade(database_url)
         bento = stack.enter_context(
             serve(
                 bentoml_home,
-                database_url,
+                server.set(database=MIGRATED),
                 redis_url,
                 log=tmp_path / "log",
                 # What Redis had is to be seen missing, not answered for by the process's own cache.
