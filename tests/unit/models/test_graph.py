@@ -182,7 +182,7 @@ def test_every_part_of_the_model_is_in_the_logits(engine: str) -> None:
 
     def infer() -> NDArray[np.float32]:
         with saved(model) as folder:
-            return (onnx(folder) if engine == "onnx" else compiled(folder, "float16"))(ids, mask)
+            return (onnx(folder) if engine == "onnx" else compiled(folder, "float32"))(ids, mask)
 
     before = infer()
     with torch.no_grad():
