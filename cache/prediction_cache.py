@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -19,7 +19,7 @@ from cache.write_behind import WriteBehind
 from core import metrics
 from core.coalescing import CallDropped, Coalescer
 from core.redis import MAX_WAIT_SECONDS, REDIS_FAILURES, ROUND_TRIPS, WRONG_SERVER, RedisCircuit
-from core.types import Classification
+from core.types import Classification, Sentiment
 
 logger = logging.getLogger("bentoml.sentiment.cache")
 
@@ -69,10 +69,13 @@ class PredictionCache:
         self._circuit = circuit or RedisCircuit()
         self._logged_at = -math.inf
 
-    async def lookup(self, keys: Sequence[str]) -> list[Classification | None]:
+    async def lookup(
+        self, keys: Sequence[str], sentiments: Collection[Sentiment] | None = None
+    ) -> list[Classification | None]:
         """Look up the cached classification of each key; `None` for a miss.
 
-        It takes one round trip to Redis, or none if the local cache has all of them.
+        `sentiments` are those of the model; an answer with others is a miss. It takes one round
+        trip to Redis, or none if the local cache has all of them.
         """
         found = [self._local.get(key) for key in keys]
         absent = [index for index, local in enumerate(found) if local is None]
@@ -81,7 +84,9 @@ class PredictionCache:
             values = await self._fetch(requested)
             for index, key, value in zip(absent, requested, values, strict=True):
                 # Another request may have stored it meanwhile; Redis gets it a moment later.
-                classification = found[index] = self._decode(key, value) or self._local.get(key)
+                classification = found[index] = self._decode(
+                    key, value, sentiments
+                ) or self._local.get(key)
                 if classification is not None:
                     self._remember(key, classification)
         hits = sum(classification is not None for classification in found)
@@ -152,11 +157,13 @@ class PredictionCache:
             return False
         return True
 
-    def _decode(self, key: str, value: bytes | str | None) -> Classification | None:
+    def _decode(
+        self, key: str, value: bytes | str | None, sentiments: Collection[Sentiment] | None
+    ) -> Classification | None:
         if value is None:
             return None
         try:
-            return decode(key, value)
+            return decode(key, value, sentiments)
         except ValueError as error:
             # Another program wrote this key.
             metrics.cache_invalid_values.inc()
@@ -167,7 +174,9 @@ class PredictionCache:
         return None
 
 
-def decode(key: str, value: bytes | str) -> Classification:
+def decode(
+    key: str, value: bytes | str, sentiments: Collection[Sentiment] | None = None
+) -> Classification:
     """Decode and check the value of a key.
 
     Raises:
@@ -182,6 +191,8 @@ def decode(key: str, value: bytes | str) -> Classification:
         raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from error
     if classification.revision != revision_of(key):
         raise ValueError("it is of other weights than its key")
+    if sentiments is not None and classification.scores.keys() != set(sentiments):
+        raise ValueError("its sentiments are not those of the model")
     if not classification.windows:
         raise ValueError("no window of its text was computed")
     if abs(math.fsum(classification.scores.values()) - 1) > MAX_SUM_ERROR:

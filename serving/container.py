@@ -103,8 +103,12 @@ class Container:
                 "admin": settings.rate_limit_admin,
             },
         )
+        self.cache_keys = CacheKeys()
         self.repeated = IdempotentAnswers(
-            self.redis, seconds=settings.idempotency_seconds, circuit=circuit
+            self.redis,
+            seconds=settings.idempotency_seconds,
+            circuit=circuit,
+            secret=lambda: self.cache_keys.secret,
         )
         self.key_use = KeyUse(keys, self.redis, circuit)
         self.cache = PredictionCache(
@@ -113,7 +117,6 @@ class Container:
             local_entries=settings.local_cache_entries,
             circuit=circuit,
         )
-        self.cache_keys = CacheKeys()
         self.cache_secret = CacheSecret(
             self.cache_keys,
             self.engine,

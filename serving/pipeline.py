@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Protocol
@@ -29,6 +29,7 @@ from core.types import (
     ModelVersion,
     Prediction,
     RunnerDescription,
+    Sentiment,
     Version,
 )
 from core.uuid7 import new_id
@@ -56,7 +57,9 @@ class Runner(Protocol):
 
 
 class Cache(Protocol):
-    async def lookup(self, keys: Sequence[str]) -> list[Classification | None]: ...
+    async def lookup(
+        self, keys: Sequence[str], sentiments: Collection[Sentiment] | None
+    ) -> list[Classification | None]: ...
 
     def store(self, classifications: Mapping[str, Classification]) -> None: ...
 
@@ -228,7 +231,8 @@ class PredictionPipeline:
             self._cache_keys.key(version, description.revision, text, long_text) for text in texts
         ]
         with tracing.span("cache.lookup", {"texts": len(keys)}):
-            cached = dict(zip(keys, await self._cache.lookup(keys), strict=True))
+            found_values = await self._cache.lookup(keys, description.labels)
+            cached = dict(zip(keys, found_values, strict=True))
         # A cached answer to a part of the text does not tell how long the text is.
         hits = {
             key: found

@@ -84,6 +84,8 @@ class StoredAnswer(msgspec.Struct, frozen=True):
     body: bytes
     content_type: str
     headers: dict[str, str] = {}
+    # An HMAC of all this and of the request, by a key that Redis does not have.
+    seal: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,23 @@ class KeyedRequest:
     def lock(self) -> str:
         return f"{self.name}:lock"
 
+    def seal(self, answer: StoredAnswer, secret: bytes) -> StoredAnswer:
+        """The answer with the seal of this service for this request."""
+        plain = msgspec.structs.replace(answer, seal=b"")
+        said = b"\0".join((KEY_PREFIX.encode(), self.digest, self.fingerprint))
+        seal = hmac.digest(secret, said + msgspec.json.encode(plain), "sha256")
+        return msgspec.structs.replace(answer, seal=seal)
+
+    def opened(self, value: bytes | str, secret: bytes) -> Answer | None:
+        """A stored answer; None if this service has not stored it for this request."""
+        try:
+            stored = msgspec.json.decode(value, type=StoredAnswer)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        if not hmac.compare_digest(stored.seal, self.seal(stored, secret).seal):
+            return None
+        return Answer(stored.body, stored.content_type, stored.headers)
+
 
 class _Try(NamedTuple):
     """One try of a request, which holds its lock."""
@@ -134,10 +153,12 @@ class IdempotentAnswers:
         *,
         seconds: int,
         circuit: RedisCircuit,
+        secret: Callable[[], bytes],
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        """Keep each answer for `seconds`."""
+        """Keep each answer for `seconds`, sealed by a `secret` that may change."""
         self._redis = redis
+        self._secret = secret
         self._lease_seconds = lease_seconds
         self._seconds = seconds
         self._circuit = circuit
@@ -176,8 +197,7 @@ class IdempotentAnswers:
                 await self._release(request, begun, error)
             raise
         stored = None
-        # A value of another program, which came in between, cannot be decoded.
-        with suppress(*REDIS_FAILURES, msgspec.MsgspecError, UnicodeError):
+        with suppress(*REDIS_FAILURES):
             stored = await self._store(request, begun, computed)
         result: Result = "not-stored" if stored is None else "stored"
         context.response_headers[_RESULT_HEADER] = _count(result)
@@ -206,19 +226,24 @@ class IdempotentAnswers:
             is_first, (known, answer), _, _, holder = await pipeline.execute()
             try:
                 first = msgspec.json.decode(known, type=Begun)
-                stored = msgspec.json.decode(answer, type=StoredAnswer) if answer else None
             except (msgspec.MsgspecError, UnicodeError, RecursionError):
                 await self._redis.delete(request.name, request.lock)
                 return None
         has_lock = holder in (token, token.encode())
         if first.fingerprint != request.fingerprint:
-            if has_lock and stored is None:
+            if has_lock and not answer:
                 with self._circuit.calling("idempotency"):
                     await self._redis.eval(_DELETE_OWN, 1, request.lock, token)
             _count("other-request")
             raise InvalidRequest(OTHER_REQUEST)
-        if stored is not None:
-            return Answer(stored.body, stored.content_type, stored.headers)
+        if answer:
+            stored = request.opened(answer, self._secret())
+            if stored is not None:
+                return stored
+            # Another program stored it, or a service with another secret. It is computed again,
+            # with the same ids.
+            with self._circuit.calling("idempotency"):
+                await self._redis.hdel(request.name, "answer")
         if not has_lock:
             _count("in-progress")
             raise RequestInProgress(
@@ -235,9 +260,8 @@ class IdempotentAnswers:
         Raises:
             REDIS_FAILURES: Redis is away, or refuses the commands.
         """
-        value = msgspec.json.encode(
-            StoredAnswer(answer.body, answer.content_type, dict(answer.headers or {}))
-        )
+        plain = StoredAnswer(answer.body, answer.content_type, dict(answer.headers or {}))
+        value = msgspec.json.encode(request.seal(plain, self._secret()))
         if len(value) > MAX_ANSWER_BYTES:
             await self._release(request, begun, None)
             return None
@@ -249,8 +273,10 @@ class IdempotentAnswers:
             pipeline.expire(request.name, self._seconds)
             pipeline.eval(_DELETE_OWN, 1, request.lock, begun.token)
             _, _, held, *_ = await pipeline.execute()
-        stored = msgspec.json.decode(held, type=StoredAnswer)
-        return Answer(stored.body, stored.content_type, stored.headers)
+            stored = request.opened(held, self._secret())
+            if stored is None:  # it came in between
+                await self._redis.hset(request.name, "answer", value)
+        return stored or answer
 
     async def _release(
         self, request: KeyedRequest, begun: _Try, error: BaseException | None

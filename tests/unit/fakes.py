@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from core.types import (
     ModelVersion,
     Prediction,
     RunnerDescription,
+    Sentiment,
     Version,
 )
 from core.uuid7 import new_id
@@ -109,7 +110,9 @@ class FakeCache:
         self.lookups: list[list[str]] = []
         self.stores: list[list[str]] = []
 
-    async def lookup(self, keys: Sequence[str]) -> list[Classification | None]:
+    async def lookup(
+        self, keys: Sequence[str], _sentiments: Collection[Sentiment] | None
+    ) -> list[Classification | None]:
         self.lookups.append(list(keys))
         return [self.content.get(key) for key in keys]
 

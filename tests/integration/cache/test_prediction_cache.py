@@ -110,6 +110,20 @@ async def test_value_that_is_no_answer_is_a_miss_is_counted_and_is_deleted(
     assert await redis.exists(*KEYS[:2]) == 1
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [{"neutral": 1.0}, {"positive": 1.0}, {"negative": 0.5, "positive": 0.5, "neutral": 0}],
+)
+async def test_answer_with_sentiments_that_the_model_lacks_is_a_miss_and_is_deleted(
+    cache: PredictionCache, redis: Redis, scores: dict[str, float]
+) -> None:
+    await redis.mset({KEYS[0]: changed(scores=scores), KEYS[1]: changed()})
+    found = await cache.lookup(KEYS[:2], ("negative", "positive"))
+    assert [each is None for each in found] == [True, False]
+    await cache.stop()
+    assert await redis.exists(*KEYS[:2]) == 1
+
+
 async def test_answer_replaces_a_value_that_is_none(cache: PredictionCache, redis: Redis) -> None:
     await redis.set(KEYS[0], changed(token_count=2**31))
     assert await cache.lookup(KEYS[:1]) == [None]

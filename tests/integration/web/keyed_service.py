@@ -45,7 +45,9 @@ class Reply(msgspec.Struct):
 class Service:
     """The app of one process: it answers with an id, and with how many calls it has had."""
 
-    def __init__(self, redis: Redis, *, lease_seconds: float = 5.0) -> None:
+    def __init__(
+        self, redis: Redis, *, lease_seconds: float = 5.0, secret: bytes = bytes(32)
+    ) -> None:
         self.errors: list[BaseException] = []  # of the next calls
         self.calls = 0
         self.entered = asyncio.Event()
@@ -54,7 +56,11 @@ class Service:
         self.reply_text = ""
         self.is_killed = False  # once a request is recorded
         answers = IdempotentAnswers(
-            redis, seconds=SECONDS, circuit=RedisCircuit(), lease_seconds=lease_seconds
+            redis,
+            seconds=SECONDS,
+            circuit=RedisCircuit(),
+            secret=lambda: secret,
+            lease_seconds=lease_seconds,
         )
         apis = {
             path: JsonApi(Route("POST", path, scope), path, "", PredictRequest, Any, self._call)  # type: ignore[arg-type]

@@ -365,6 +365,80 @@ async def test_value_of_another_program_costs_the_promise_once(
         assert reply.headers[RESULT] == "stored"
 
 
+def forged(**changes: object) -> bytes:
+    answer = {"body": "e30=", "content_type": "application/json", "headers": {}, "seal": ""}
+    return msgspec.json.encode(answer | changes)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"x", b"{}", b"\xff", b"[" * 100_000, forged(),
+        forged(seal="eA=="), forged(seal=None), forged(body="!!"), forged(body=5),
+        forged(content_type="text/html", body="PHNjcmlwdD4="), forged(headers=[1]),
+        forged(content_type="text/plain\r\nset-cookie: a=b", headers={"x\r\nx": "1\r\n\r\n"}),
+        forged(headers={"set-cookie": "a=b", "access-control-allow-origin": "*"}),
+        forged(body="A" * 4_000_000),
+    ],
+)  # fmt: skip
+async def test_answer_that_the_service_did_not_store_is_replaced_and_keeps_its_id(
+    redis: Redis, service: Service, client: httpx.AsyncClient, value: bytes
+) -> None:
+    headers = keyed()
+    first = await client.post("/predict", json={"text": "good"}, headers=headers)
+    [name] = [name async for name in redis.scan_iter()]
+    await redis.hset(name, "answer", value)
+    second, third = [
+        await client.post("/predict", json={"text": "good"}, headers=headers) for _ in range(2)
+    ]
+    assert (second.status_code, second.headers[RESULT]) == (200, "stored")
+    assert second.json()["id"] == first.json()["id"]
+    assert (third.content, third.headers[RESULT]) == (second.content, "replayed")
+    assert service.calls == 2
+
+
+@pytest.mark.parametrize("changes", [{"X-Caller": "bob"}, {"Idempotency-Key": "other"}])
+async def test_answer_to_another_request_is_not_replayed(
+    redis: Redis, service: Service, client: httpx.AsyncClient, changes: dict[str, str]
+) -> None:
+    headers = keyed("one")
+    await client.post("/predict", json={"text": "good"}, headers=headers)
+    [one] = [name async for name in redis.scan_iter()]
+    await client.post("/predict", json={"text": "good"}, headers=headers | changes)
+    [other] = [name async for name in redis.scan_iter() if name != one]
+    moved = await redis.hget(one, "answer")
+    assert moved
+    await redis.hset(other, "answer", moved)
+    reply = await client.post("/predict", json={"text": "good"}, headers=headers | changes)
+    assert (reply.json()["call"], reply.headers[RESULT]) == (3, "stored")
+
+
+async def test_answer_sealed_by_another_secret_is_computed_again_with_its_id(
+    redis: Redis, client: httpx.AsyncClient
+) -> None:
+    headers = keyed()
+    first = await client.post("/predict", json={"text": "good"}, headers=headers)
+    async with Service(redis, secret=b"another").client() as replica:
+        reply = await replica.post("/predict", json={"text": "good"}, headers=headers)
+    assert (reply.json()["id"], reply.headers[RESULT]) == (first.json()["id"], "stored")
+
+
+async def test_answer_that_is_forged_during_the_request_is_replaced(
+    redis: Redis, service: Service, client: httpx.AsyncClient
+) -> None:
+    headers = keyed()
+    service.gate.clear()
+    request = asyncio.create_task(client.post("/predict", json={"text": "good"}, headers=headers))
+    await service.entered.wait()
+    [name] = [name async for name in redis.scan_iter() if not name.endswith(b":lock")]
+    await redis.hset(name, "answer", forged())
+    service.gate.set()
+    first = await request
+    again = await client.post("/predict", json={"text": "good"}, headers=headers)
+    assert (again.content, again.headers[RESULT]) == (first.content, "replayed")
+    assert service.calls == 1
+
+
 async def test_redis_holds_neither_key_nor_text_nor_caller_and_all_of_it_expires(
     redis: Redis, service: Service, client: httpx.AsyncClient
 ) -> None:
@@ -384,7 +458,7 @@ async def test_redis_holds_neither_key_nor_text_nor_caller_and_all_of_it_expires
     content = repr([name, await redis.hgetall(name)])
     assert not any(word in content for word in ("read", "a-key-of-ann", "shop"))
     stored = msgspec.json.decode((await redis.hgetall(name))[b"answer"])
-    assert sorted(stored) == ["body", "content_type", "headers"]
+    assert sorted(stored) == ["body", "content_type", "headers", "seal"]
 
 
 @pytest.mark.parametrize("outcome", ["answered", "too large", "failed"])

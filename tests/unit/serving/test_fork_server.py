@@ -51,8 +51,9 @@ facts = {
     "metrics": sorted(each.name for each in metrics.FOLDER.iterdir()),
     "command": Path("/proc/self/cmdline").read_bytes().decode().rstrip(chr(0)),
 }
-Path("facts.partial").write_text(json.dumps(facts))
-Path("facts.partial").rename("facts-" + os.environ["FD"])
+partial = Path("partial-" + os.environ["FD"])
+partial.write_text(json.dumps(facts))
+partial.rename("facts-" + os.environ["FD"])
 if os.environ.get("WAITS"):
     signal.pause()
 if os.environ.get("SHIPS"):
