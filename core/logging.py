@@ -29,6 +29,8 @@ with absent("rich"):
 
 # The fields that `extra` may add to a line; other fields are dropped.
 FIELDS = ("method", "endpoint", "status", "duration_ms", "caller")
+# Libraries quote what a peer sent: hundreds of kilobytes, if it is no HTTP.
+MAX_VALUE_CHARACTERS = 4_000
 # Loggers with handlers of their own, which are removed.
 _FOREIGN_LOGGERS = ("bentoml", "uvicorn.error", "circus")
 # Exceptions whose message never quotes a client: it is ours, or the operating system's.
@@ -51,7 +53,11 @@ def configure_logs(level: str, log_format: LogFormat, component: Callable[[], st
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 partial(_add_context, component),
             ],
-            processors=[ProcessorFormatter.remove_processors_meta, *_renderer(as_text=as_text)],
+            processors=[
+                ProcessorFormatter.remove_processors_meta,
+                _short_values,
+                *_renderer(as_text=as_text),
+            ],
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -74,6 +80,16 @@ def _renderer(*, as_text: bool) -> list[Processor]:
         _first_fields_first,
         structlog.processors.JSONRenderer(lambda event, **_: orjson.dumps(event, str).decode()),
     ]
+
+
+def _short_values(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Cut long messages; the lines of an exception are ours, and their number is bounded."""
+    return {
+        name: f"{value[:MAX_VALUE_CHARACTERS]} (cut from {len(value):,} characters)"
+        if name != "exception" and isinstance(value, str) and len(value) > MAX_VALUE_CHARACTERS
+        else value
+        for name, value in event.items()
+    }
 
 
 def _printable_line(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -112,7 +128,9 @@ def describe_traceback(error: BaseException) -> Iterator[str]:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         name = f"{type(current).__module__}.{type(current).__qualname__}"
-        message = f": {current}" if isinstance(current, _SAFE_MESSAGES) else ""
+        message = (
+            f": {current}"[:MAX_VALUE_CHARACTERS] if isinstance(current, _SAFE_MESSAGES) else ""
+        )
         yield name.removeprefix("builtins.") + message
         for frame in traceback.extract_tb(current.__traceback__):
             yield f"  {frame.filename}:{frame.lineno} in {frame.name}"

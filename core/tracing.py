@@ -51,7 +51,11 @@ def make_exporter(endpoint: str | None) -> OTLPSpanExporter:
     import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+    from core.bodiless_adapter import BodilessAdapter
+
     session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, BodilessAdapter())
     # The SDK's own endpoint is on this machine, which no proxy of the environment can know.
     session.trust_env = endpoint is not None and not is_own_url(endpoint)
     return OTLPSpanExporter(endpoint=endpoint, session=session)

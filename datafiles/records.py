@@ -19,9 +19,10 @@ from datafiles.chunks import (
 from datafiles.lines import Lines
 from datafiles.text_file import TextFile
 
-# One after the other. A spreadsheet has 1,048,576 rows, all of which it may write; a few megabytes
-# of compressed line ends would keep a reader busy for hours.
+# A spreadsheet has 1,048,576 rows, all of which it may write; some people leave lines between rows.
+# A few megabytes of compressed line ends would keep a reader busy for hours.
 MAX_BLANK_LINES = 1 << 21
+BLANK_LINES_OF_A_ROW = 100
 _END = object()
 
 
@@ -54,9 +55,9 @@ class RecordSource(ABC):
             while (limit is None or rows < limit) and (record := next(records, _END)) is not _END:
                 if record is None:
                     blank_lines += 1
-                    _check_blank_lines(blank_lines, lines.number)
+                    _check_blank_lines(blank_lines, rows - start.rows, lines.number)
                 else:
-                    blank_lines, rows = 0, rows + 1
+                    rows += 1
                 if isinstance(record, Rejection):
                     rejected.append(record)
                 elif isinstance(record, Record):
@@ -96,13 +97,11 @@ class RecordSource(ABC):
         """
 
 
-def _check_blank_lines(count: int, line: int) -> None:
+def _check_blank_lines(count: int, rows: int, line: int) -> None:
     """Raises InvalidInput: there are more than any program writes."""
-    if count > MAX_BLANK_LINES:
-        raise InvalidInput(
-            f"it has more than {MAX_BLANK_LINES:,} blank lines one after the other, up to"
-            f" line {line:,}"
-        )
+    allowed = MAX_BLANK_LINES + BLANK_LINES_OF_A_ROW * rows
+    if count > allowed:
+        raise InvalidInput(f"it has more than {allowed:,} blank lines, up to line {line:,}")
 
 
 def _chunk(usable: list[tuple[int, Record]], rejected: list[Rejection], end: Position) -> Chunk:

@@ -114,6 +114,26 @@ def test_lines_below_the_level_are_not_logged() -> None:
     assert len(logged("ERROR").splitlines()) == 1
 
 
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_what_a_peer_sent_fills_no_log(form: str) -> None:
+    program = """
+import logging
+from core.logging import configure_logs
+configure_logs("INFO", FORM, lambda: "api")
+logger = logging.getLogger("bentoml.sentiment")
+logger.warning("runner v1 failed: %s", 400_000 * "\\xff")
+try:
+    raise OSError(400_000 * "x")
+except OSError:
+    logger.exception("failed")
+""".replace("FORM", repr(form))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout) < 10_000
+    assert "cut from 400,018 characters" in done.stdout
+
+
 def test_traceback_shows_messages_of_the_service_and_the_system() -> None:
     try:
         try:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
@@ -126,3 +127,30 @@ def test_trace_parent_survives_a_round_trip() -> None:
 )
 def test_invalid_trace_headers_raise_no_error(headers: list[tuple[bytes, bytes]]) -> None:
     tracing.parent_from_headers(headers)
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Answers with a body that does not end until the client leaves."""
+
+    is_left = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(bytes(1 << 16))
+        except OSError:
+            self.is_left.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_answer_of_a_collector_without_an_end_is_not_read() -> None:
+    with answering(collector := ThreadingHTTPServer(("127.0.0.1", 0), Endless)):
+        url = url_of("127.0.0.1", collector.server_address[1])
+        exporter = tracing.make_exporter(f"{url}/v1/traces")
+        assert exporter.export([]) is SpanExportResult.SUCCESS
+        assert Endless.is_left.wait(5)
