@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,24 @@ def forks() -> Iterator[ForkServer]:
     server.close()
 
 
+@contextmanager
+def at_number(served: socket.socket, number: int) -> Iterator[None]:
+    """A copy of a socket at this number, which another file of this process may have."""
+    try:
+        kept = os.dup(number)
+    except OSError:  # none has it
+        kept = -1
+    os.dup2(served.fileno(), number)
+    try:
+        yield
+    finally:
+        if kept < 0:
+            os.close(number)
+        else:
+            os.dup2(kept, number, inheritable=False)
+            os.close(kept)
+
+
 @pytest.fixture
 def start(forks: ForkServer, tmp_path: Path) -> Iterator[Callable[..., ForkedWorker]]:
     (tmp_path / "probe.py").write_text(PROBE)
@@ -90,8 +109,7 @@ def start(forks: ForkServer, tmp_path: Path) -> Iterator[Callable[..., ForkedWor
     served = socket.create_server(("127.0.0.1", 0))
 
     def start_worker(number: int, *options: str, **environment: str) -> ForkedWorker:
-        os.dup2(served.fileno(), number)
-        try:
+        with at_number(served, number):
             return forks.start_worker(
                 [*command(number), *options],
                 stdin=stdin.fileno(),
@@ -105,8 +123,6 @@ def start(forks: ForkServer, tmp_path: Path) -> Iterator[Callable[..., ForkedWor
                     **environment,
                 },
             )
-        finally:
-            os.close(number)
 
     with beats, stdin, served:
         yield start_worker
