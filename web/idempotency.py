@@ -12,9 +12,9 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from secrets import token_hex
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
 from starlette.types import Scope
@@ -50,6 +50,8 @@ KEY_PREFIX = "sentiment-idempotency"
 MAX_ANSWER_BYTES = 1 << 20
 # A process that is killed holds its keys until the deadline of the request, and so much longer.
 LEASE_SECONDS = 5.0
+# How far the clocks of two hosts may differ.
+_SKEW = timedelta(minutes=10)
 _KEY = re.compile(rb'(?P<quote>"?)(?P<key>[!#-+\--\[\]-~]{1,255})(?P=quote)')
 _HEADER = KEY_HEADER.lower().encode()
 _RESULT_HEADER = RESULT_HEADER.lower().encode()
@@ -76,7 +78,7 @@ Result = Literal["stored", "replayed", "not-stored", "in-progress", "other-reque
 class Begun(msgspec.Struct, frozen=True):
     """The first try of a request: when it came, and the HMAC of what it said."""
 
-    at: datetime
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
     fingerprint: bytes
 
 
@@ -224,9 +226,8 @@ class IdempotentAnswers:
             # The client may have sent the commands twice: its own lock is no other's.
             pipeline.get(request.lock)
             is_first, (known, answer), _, _, holder = await pipeline.execute()
-            try:
-                first = msgspec.json.decode(known, type=Begun)
-            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            first = self._first_try(known, begun.at)
+            if first is None:
                 await self._redis.delete(request.name, request.lock)
                 return None
         has_lock = holder in (token, token.encode())
@@ -251,6 +252,19 @@ class IdempotentAnswers:
             )
         encoded = known if isinstance(known, bytes) else known.encode()
         return _Try(first, encoded, bool(is_first), token)
+
+    def _first_try(self, known: bytes | str, now: datetime) -> Begun | None:
+        """A decoded first try; None if it is none, or of a time when the key was not kept yet.
+
+        The ids of predictions have this time, and the log has no room for those of other years.
+        Each try keeps the key for longer, so the first one may be older than one such time.
+        """
+        try:
+            first = msgspec.json.decode(known, type=Begun)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return None
+        oldest = now - _SKEW - 2 * timedelta(seconds=self._seconds)
+        return first if oldest <= first.at <= now + _SKEW else None
 
     async def _store(self, request: KeyedRequest, begun: _Try, answer: Answer) -> Answer | None:
         """Store an answer; returns the one that holds, which another try may have stored before.

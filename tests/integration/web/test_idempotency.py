@@ -343,6 +343,8 @@ async def test_full_redis_costs_the_promise_and_not_the_answer(
     [
         {"begun": "x"}, {"begun": "{}"}, {"begun": b"\xff"}, {"begun": "[" * 100_000},
         {"begun": '{"at": 1, "fingerprint": "eA=="}'}, "no hash",
+        *({"begun": f'{{"at": "{at}", "fingerprint": "eA=="}}'}
+          for at in ("1971-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-11-28T00:00:00")),
     ],
 )  # fmt: skip
 async def test_value_of_another_program_costs_the_promise_once(
