@@ -96,21 +96,21 @@ class JobRunner(Background):
         self._retries = {id_: retry for id_, retry in self._retries.items() if id_ in ids}
         owners = {job.request.owner for job in jobs}
         self._turns = {owner: at for owner, at in self._turns.items() if owner in owners}
-        for job in sorted(jobs, key=lambda job: self._turns.get(job.request.owner, -math.inf)):
-            if not await asyncio.to_thread(self._is_ready, job):
-                continue
-            id_, owner = job.request.id, job.request.owner
-            retry = self._retries.get(id_, _NO_RETRY)
-            self._turns[owner] = time.monotonic()
-            run = _Run(self._store, job, self._runners, partial(self._steps_aside, owner))
-            outcome = await run.run(restart=retry.restart)
-            if outcome in (_Outcome.ended, _Outcome.steps_aside):
-                self._retries.pop(id_, None)
-            else:
-                at = time.monotonic() + self._retry_seconds
-                self._retries[id_] = _Retry(at, restart=outcome is _Outcome.restarts)
-            return True
-        return False
+        jobs.sort(key=lambda job: self._turns.get(job.request.owner, -math.inf))
+        job = await asyncio.to_thread(lambda: next(filter(self._is_ready, jobs), None))
+        if job is None:
+            return False
+        id_, owner = job.request.id, job.request.owner
+        retry = self._retries.get(id_, _NO_RETRY)
+        self._turns[owner] = time.monotonic()
+        run = _Run(self._store, job, self._runners, partial(self._steps_aside, owner))
+        outcome = await run.run(restart=retry.restart)
+        if outcome in (_Outcome.ended, _Outcome.steps_aside):
+            self._retries.pop(id_, None)
+        else:
+            at = time.monotonic() + self._retry_seconds
+            self._retries[id_] = _Retry(at, restart=outcome is _Outcome.restarts)
+        return True
 
     def _is_ready(self, job: StoredJob) -> bool:
         retry = self._retries.get(job.request.id, _NO_RETRY)

@@ -18,10 +18,11 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -48,6 +49,8 @@ class StoredJob:
 
     folder: Path
     request: JobRequest
+    # The last status of a job that had ended when it was read: it has no other after that.
+    ended: JobStatus | None = None
 
     @property
     def upload(self) -> Path:
@@ -65,6 +68,8 @@ class StoredJob:
         return self.result.with_name(self.result.name + suffix)
 
     def status(self) -> JobStatus:
+        if self.ended is not None:
+            return self.ended
         try:
             return msgspec.json.decode((self.folder / "status.json").read_bytes(), type=JobStatus)
         except (FileNotFoundError, msgspec.MsgspecError):
@@ -108,6 +113,14 @@ class StoredJob:
         return rows
 
 
+class _Known(NamedTuple):
+    """A folder as it was read; `mark` changes when a file comes into it or goes."""
+
+    mark: tuple[int, int]
+    job: StoredJob
+    ended_bytes: int | None  # of a job that has ended
+
+
 class JobStore:
     """Makes, finds and removes jobs. Its methods block, and may be called in any thread."""
 
@@ -124,6 +137,8 @@ class JobStore:
         self._input_folders = input_folders
         self._max_bytes = max_bytes
         self._retention = retention
+        # By the names of folders. Jobs are looked at each second, and thousands may have ended.
+        self._known: dict[str, _Known] = {}
 
     def new_upload(self) -> Path:
         """Make an empty file for an upload, in a folder of its own.
@@ -191,11 +206,16 @@ class JobStore:
 
     def jobs(self) -> list[StoredJob]:
         """All jobs, the oldest first."""
-        folders: list[Path] = []
-        with suppress(FileNotFoundError):
-            folders = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
-        found = [job for folder in folders if (job := self._read(folder)) is not None]
-        return sorted(found, key=lambda job: job.request.created_at)
+        known = {}
+        for entry, mark in self._folders():
+            before = self._known.get(entry.name)
+            if before is not None and before.mark == mark:
+                known[entry.name] = before
+            elif (job := self._read(Path(entry.path))) is not None:
+                ended_bytes = None if job.ended is None else _bytes_in(entry.path)
+                known[entry.name] = _Known(mark, job, ended_bytes)
+        self._known = known
+        return sorted((each.job for each in known.values()), key=lambda job: job.request.created_at)
 
     def remove(self, job: StoredJob) -> None:
         """Remove a job with all its files. A job that runs notices it, and stops."""
@@ -224,7 +244,7 @@ class JobStore:
         Raises:
             StorageFull: jobs may use no more of the disk.
         """
-        used = sum(map(_size, self._files()))
+        used = sum(self._bytes_of(entry, mark) for entry, mark in self._folders(hidden=True))
         if used + more_bytes > self._max_bytes:
             raise StorageFull(
                 f"All jobs of this host may use {self._max_bytes:,} bytes; delete jobs that have "
@@ -262,13 +282,28 @@ class JobStore:
     def _read(self, folder: Path) -> StoredJob | None:
         try:
             content = (folder / "job.json").read_bytes()
-            return StoredJob(folder, msgspec.json.decode(content, type=JobRequest))
+            job = StoredJob(folder, msgspec.json.decode(content, type=JobRequest))
         except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
             return None
+        status = job.status()
+        return replace(job, ended=status) if status.is_finished else job
 
-    def _files(self) -> Iterator[Path]:
-        for folder, _, names in os.walk(self.folder):
-            yield from (Path(folder) / name for name in names)
+    def _folders(
+        self, *, hidden: bool = False
+    ) -> Iterator[tuple[os.DirEntry[str], tuple[int, int]]]:
+        """The folders of jobs with their marks; `hidden` also those of uploads and removed jobs."""
+        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                if hidden or not entry.name.startswith("."):
+                    with suppress(FileNotFoundError):
+                        found = entry.stat(follow_symlinks=False)
+                        yield entry, (found.st_ino, found.st_mtime_ns)
+
+    def _bytes_of(self, entry: os.DirEntry[str], mark: tuple[int, int]) -> int:
+        known = self._known.get(entry.name)
+        if known is not None and known.mark == mark and known.ended_bytes is not None:
+            return known.ended_bytes
+        return _bytes_in(entry.path)
 
 
 def _result_in(folder: Path, request: JobRequest) -> Path:
@@ -293,6 +328,13 @@ def _job_of(request: JobRequest, source: Path, out: Path, *, restart: bool) -> J
         restart,
         request.long_text,
     )
+
+
+def _bytes_in(path: str) -> int:
+    """The size of a file, or of all files in a folder."""
+    if not os.path.isdir(path):  # noqa: PTH112  a Path for each would take as long as the rest
+        return _size(Path(path))
+    return sum(_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
 def _size(file: Path) -> int:

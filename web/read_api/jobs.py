@@ -36,6 +36,8 @@ from web.schemas.jobs import JobList, JobReply
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A caller may have so many jobs that have not ended.
 MAX_UNFINISHED = 20
+# And so many in all: each has files of its own until it is removed, however small it is.
+MAX_KEPT = 1_000
 NEEDS_PYARROW = (
     "needs pyarrow (Parquet, zstd), which this service does not have; its operator can install "
     "requirements/score.lock"
@@ -258,10 +260,15 @@ def _find_same(jobs: Jobs, request: JobRequest) -> StoredJob | None:
 
 
 def _check_number(jobs: Jobs, owner: str) -> None:
-    unfinished = [
-        job for job in jobs.jobs() if job.request.owner == owner and not job.status().is_finished
-    ]
+    own = [job for job in jobs.jobs() if job.request.owner == owner]
+    unfinished = [job for job in own if not job.status().is_finished]
     if len(unfinished) >= MAX_UNFINISHED:
         raise RateLimited(
             f"A caller may have {MAX_UNFINISHED} jobs that have not ended", retry_after_seconds=60
+        )
+    if len(own) >= MAX_KEPT:
+        raise StorageFull(
+            f"A caller may have {MAX_KEPT:,} jobs; delete some that have ended, or wait until they "
+            "are removed",
+            retry_after_seconds=60,
         )

@@ -7,12 +7,14 @@ import gzip
 import io
 import os
 import resource
+import shutil
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -22,7 +24,7 @@ import pytest
 from core.jobs import JobStatus
 from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
 from tests.waiting import until
-from web.read_api.jobs import MAX_UNFINISHED
+from web.read_api.jobs import MAX_KEPT, MAX_UNFINISHED
 
 CSV = {"Content-Type": "text/csv"}
 ROWS = "id,text\n1,good film\n2,\n3,a bad one\n"
@@ -321,6 +323,39 @@ async def test_caller_with_too_many_unfinished_jobs_is_429(
     service.v1.gate.set()
 
 
+async def test_caller_with_too_many_ended_jobs_is_507_until_one_is_deleted(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    first = await add(client)
+    await ended(client, first)
+    folder = service.jobs.folder
+    request = msgspec.json.decode((folder / first / "job.json").read_bytes())
+    for _ in range(MAX_KEPT - 1):
+        id_ = str(uuid4())
+        shutil.copytree(folder / first, folder / id_)
+        (folder / id_ / "job.json").write_bytes(msgspec.json.encode(request | {"id": id_}))
+    reply = await client.post("/jobs", content=ROWS, headers=CSV)
+    assert (reply.status_code, reply.headers["retry-after"]) == (507, "60")
+    assert "A caller may have 1,000 jobs" in reply.json()["detail"]
+    async with service.client("bob") as bob:
+        assert (await bob.post("/jobs", content=ROWS, headers=CSV)).status_code == 201
+    assert (await client.delete(f"/jobs/{first}")).status_code == 204
+    assert (await ended(client, await add(client)))["state"] == "done"
+
+
+async def test_job_that_was_deleted_and_made_again_is_the_new_one(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    for content, scored in ((ROWS, 2), ("text\na\nb\nc\n", 3)):
+        reply = await client.post(
+            "/jobs", content=content, headers=CSV | {"Idempotency-Key": "same"}
+        )
+        report = await ended(client, reply.json()["id"])
+        assert (report["state"], report["scored"]) == ("done", scored)
+        assert [job.status().scored for job in service.jobs.jobs()] == [scored]
+        assert (await client.delete(f"/jobs/{report['id']}")).status_code == 204
+
+
 async def test_deleted_job_stops_and_the_next_one_runs(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
@@ -489,7 +524,7 @@ async def test_caller_whose_jobs_use_their_share_is_refused_and_others_are_not(
 ) -> None:
     job = await add(client)
     await ended(client, job)
-    (service.jobs.folder / job / "result.csv").write_bytes(bytes(6_000_000))
+    (service.jobs.folder / job / "result.csv.rest").write_bytes(bytes(6_000_000))
     refused = await client.post("/jobs", content=ROWS, headers=CSV)
     assert (refused.status_code, refused.headers["retry-after"]) == (507, "60")
     assert "of a caller" in refused.json()["detail"]
