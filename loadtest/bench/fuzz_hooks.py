@@ -31,7 +31,10 @@ def filter_body(_context: Any, body: Any) -> bool:
     if (
         body.get("on_error") == "skip"
         and isinstance(texts, list)
-        and not all(isinstance(text, str) and _USABLE.search(text) for text in texts)
+        and not all(
+            isinstance(text, str) and _USABLE.search(text) and len(text) <= MAX_TEXT_CHARACTERS
+            for text in texts
+        )
     ):
         return False
     texts = [body.get("text"), *(texts if isinstance(texts, list) else ())]
