@@ -71,7 +71,7 @@ class InferenceRequest(RequestBody):
     model_config = example(
         inputs=[{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Great value."]}]
     )
-    id: str | None = Field(None, description="comes back in the reply")
+    id: str | None = Field(None, max_length=1_000, description="comes back in the reply")
     model_name: str | None = Field(
         None, description="that of the path, as KServe's client repeats it"
     )

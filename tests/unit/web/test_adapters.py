@@ -153,6 +153,7 @@ async def test_inference_is_a_batch_of_the_version_in_its_path(
         (b"{", 400, "not valid JSON"),
         (b"[]", 422, "should be an object"),
         (b"\xff\xfe\x00", 400, "is not valid"),
+        (infer(id="x" * 1_001), 422, "id: String should have at most 1000 characters"),
         (infer(datatype="FP32"), 422, "inputs.0.datatype: Input should be 'BYTES'"),
         (infer(name="x"), 422, "inputs.0.name: Input should be 'text'"),
         (infer(shape=[2]), 422, "inputs.0.shape: [2] does not fit 1 texts"),
