@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
@@ -318,7 +319,7 @@ def test_cluster_that_trusted_everybody_is_closed_in_place(tmp_path: Path) -> No
         assert scalar(url, rules) == "local peer"
 
 
-async def test_other_users_get_into_neither_server(tmp_path: Path) -> None:
+def test_other_users_get_into_neither_server(tmp_path: Path) -> None:
     with (
         postgres_in(tmp_path / "postgres") as url,
         embedded_redis(tmp_path / "redis", max_memory="32mb") as cache,
@@ -328,7 +329,7 @@ async def test_other_users_get_into_neither_server(tmp_path: Path) -> None:
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         # The kernel's answer decides, not the name that a client gives.
         with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match="Peer"):
-            await asyncpg.connect(host=str(sockets), user="somebody", database="postgres")
+            asyncio.run(asyncpg.connect(host=str(sockets), user="somebody", database="postgres"))
 
 
 def test_folders_on_the_way_keep_their_modes(tmp_path: Path) -> None:
