@@ -103,6 +103,8 @@ class PredictionCache:
     async def _mget(self, keys: list[str], _timeout_seconds: float) -> list[bytes | str | None]:
         with self._circuit.calling("lookup"):
             values: list[bytes | str | None] = await self._redis.mget(keys)
+            if not isinstance(values, list) or len(values) != len(keys):
+                raise ValueError("its answer to MGET has not a value for each key")
         return values
 
     def _remember(self, key: str, classification: Classification) -> None:

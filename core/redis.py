@@ -105,10 +105,13 @@ class RedisCircuit:
             with self._breaker:
                 try:
                     yield
-                except RuntimeError as error:
-                    # uvloop raises it when the connection breaks right before a write. redis-py
-                    # converts asyncio's error in that case, but not uvloop's.
-                    raise RedisConnectionError(str(error)) from error
+                except (RuntimeError, ValueError) as error:
+                    # uvloop raises RuntimeError when the connection breaks right before a write;
+                    # redis-py converts asyncio's error in that case, but not uvloop's. Nor does it
+                    # convert the ValueError of a reply that is no protocol of Redis.
+                    raise RedisConnectionError(describe_error(error)[:MAX_LOGGED_CHARACTERS]) from (
+                        error
+                    )
         except REDIS_FAILURES as error:
             metrics.redis_errors.labels(operation).inc()
             if _is_outage(type(error), error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -172,3 +173,29 @@ async def test_redis_without_hello_caches_and_limits(
         await users.limits("ann")
     assert errors("lookup") + errors("store") + errors("rate_limit") == before
     await redis.acl_deluser("old")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"$abc\r\n",
+        b"$-5\r\n",
+        b"+\xff\xfe\r\n",
+        b":5\r\n",
+        b"$-1\r\n",
+        b"*0\r\n",
+        b"+" + 200_000 * b"a",
+    ],
+)
+async def test_server_that_speaks_no_redis_costs_hits_and_no_error(reply: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            writer.write(reply)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = connect(f"redis://127.0.0.1:{port}", timeout_seconds=0.5)
+        cache = PredictionCache(client, ttl_seconds=100)
+        assert await cache.lookup([cache_key("v1", "r1", "one")]) == [None]
+        await client.aclose()

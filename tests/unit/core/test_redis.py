@@ -120,17 +120,25 @@ async def test_circuit_tries_again_after_its_rest() -> None:
 def test_other_errors_do_not_open_the_circuit() -> None:
     circuit = RedisCircuit()
     for _ in range(2 * FAILURES):
-        with pytest.raises(ValueError, match="ours"):
-            call(circuit, ValueError("ours"))
+        with pytest.raises(LookupError, match="ours"):
+            call(circuit, LookupError("ours"))
     call(circuit)
 
 
-def test_closed_transport_counts_as_a_failure_of_redis() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to perform operation; the handler is closed"),
+        ValueError("invalid literal for int() with base 10: b'abc'"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    ],
+)
+def test_closed_transport_and_no_protocol_count_as_failures_of_redis(error: Exception) -> None:
     before = failures()
     circuit = RedisCircuit()
     for _ in range(FAILURES):
-        with pytest.raises(REDIS_FAILURES, match="the handler is closed"):
-            call(circuit, RuntimeError("unable to perform operation; the handler is closed"))
+        with pytest.raises(REDIS_FAILURES, match=type(error).__name__):
+            call(circuit, error)
     with pytest.raises(RedisDown):
         call(circuit)
     assert failures() - before == FAILURES + 1
