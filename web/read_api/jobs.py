@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -104,6 +106,8 @@ class JobParts(Protocol):
 
 def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
     router = APIRouter(prefix=JOBS_PATH, tags=["jobs"])
+    # Of each caller, in this process.
+    arriving: Counter[str] = Counter()
 
     @router.post("", status_code=201, openapi_extra=_BODY)
     async def add_job(
@@ -149,8 +153,9 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         if id_of_key:
             response.headers[RESULT_HEADER] = "replayed" if stored else "stored"
         if stored is None:
-            await asyncio.to_thread(_check_number, parts().jobs, context.caller)
-            await _store(parts(), request, job)
+            with _arrival(arriving, context.caller):
+                await asyncio.to_thread(_check_number, parts().jobs, context.caller)
+                await _store(parts(), request, job)
             # Another request with the same key may have stored its job first.
             stored = await asyncio.to_thread(_find_same, parts().jobs, job)
             if stored is None:
@@ -257,6 +262,26 @@ def _find_same(jobs: Jobs, request: JobRequest) -> StoredJob | None:
     if replace(found.request, created_at=request.created_at) != request:
         raise InvalidRequest(OTHER_REQUEST)
     return found
+
+
+@contextmanager
+def _arrival(arriving: Counter[str], caller: str) -> Iterator[None]:
+    """Count an upload while it comes: each may take as long as its client likes.
+
+    Raises:
+        RateLimited: as many of this caller are under way as it may have jobs.
+    """
+    if arriving[caller] >= MAX_UNFINISHED:
+        raise RateLimited(
+            f"A caller may send {MAX_UNFINISHED} files at a time", retry_after_seconds=60
+        )
+    arriving[caller] += 1
+    try:
+        yield
+    finally:
+        arriving[caller] -= 1
+        if not arriving[caller]:
+            del arriving[caller]
 
 
 def _check_number(jobs: Jobs, owner: str) -> None:

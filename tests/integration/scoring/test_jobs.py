@@ -323,6 +323,31 @@ async def test_caller_with_too_many_unfinished_jobs_is_429(
     service.v1.gate.set()
 
 
+async def test_caller_with_too_many_uploads_under_way_is_429_and_others_are_not(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"text\n"
+        await goes_on.wait()
+        yield b"good\n"
+
+    uploads = [
+        asyncio.create_task(client.post("/jobs", content=stalling(), headers=CSV))
+        for _ in range(MAX_UNFINISHED)
+    ]
+    folder = service.jobs.folder
+    await until(lambda: len(list(folder.glob(".upload-*"))) == MAX_UNFINISHED)
+    reply = await client.post("/jobs", content=ROWS, headers=CSV)
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
+    assert len(list(folder.glob(".upload-*"))) == MAX_UNFINISHED
+    async with service.client("bob") as bob:
+        assert (await bob.post("/jobs", content=ROWS, headers=CSV)).status_code == 201
+    goes_on.set()
+    assert {reply.status_code for reply in await asyncio.gather(*uploads)} == {201}
+
+
 async def test_caller_with_too_many_ended_jobs_is_507_until_one_is_deleted(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
