@@ -109,9 +109,8 @@ class RedisCircuit:
                     # uvloop raises RuntimeError when the connection breaks right before a write;
                     # redis-py converts asyncio's error in that case, but not uvloop's. Nor does it
                     # convert the ValueError of a reply that is no protocol of Redis.
-                    raise RedisConnectionError(describe_error(error)[:MAX_LOGGED_CHARACTERS]) from (
-                        error
-                    )
+                    reason = describe_error(error)[:MAX_LOGGED_CHARACTERS]
+                    raise RedisConnectionError(reason) from error
         except REDIS_FAILURES as error:
             metrics.redis_errors.labels(operation).inc()
             if _is_outage(type(error), error):

@@ -259,7 +259,7 @@ class JobStore:
         if used <= most:
             return None  # nor does any other caller use more
         own = [job.folder for job in self.jobs() if job.request.owner == owner]
-        if sum(_size(file) for folder in own for file in folder.glob("*")) <= most:
+        if sum(_bytes_in(str(folder)) for folder in own) <= most:
             return None
         return (
             f"All jobs of a caller may use {most:,} bytes of this host; delete jobs that have "

@@ -58,7 +58,7 @@ class Runner(Protocol):
 
 class Cache(Protocol):
     async def lookup(
-        self, keys: Sequence[str], sentiments: Collection[Sentiment] | None
+        self, keys: Sequence[str], sentiments: Collection[Sentiment]
     ) -> list[Classification | None]: ...
 
     def store(self, classifications: Mapping[str, Classification]) -> None: ...

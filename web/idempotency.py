@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 from starlette.types import Scope
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from core.redis import RedisCircuit
+
+T = TypeVar("T")
 
 KEY_HEADER = "Idempotency-Key"
 RESULT_HEADER = "Idempotency-Result"
@@ -125,11 +127,8 @@ class KeyedRequest:
 
     def opened(self, value: bytes | str, secret: bytes) -> Answer | None:
         """A stored answer; None if this service has not stored it for this request."""
-        try:
-            stored = msgspec.json.decode(value, type=StoredAnswer)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return None
-        if not hmac.compare_digest(stored.seal, self.seal(stored, secret).seal):
+        stored = _decoded(value, StoredAnswer)
+        if stored is None or not hmac.compare_digest(stored.seal, self.seal(stored, secret).seal):
             return None
         return Answer(stored.body, stored.content_type, stored.headers)
 
@@ -259,12 +258,9 @@ class IdempotentAnswers:
         The ids of predictions have this time, and the log has no room for those of other years.
         Each try keeps the key for longer, so the first one may be older than one such time.
         """
-        try:
-            first = msgspec.json.decode(known, type=Begun)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return None
+        first = _decoded(known, Begun)
         oldest = now - _SKEW - 2 * timedelta(seconds=self._seconds)
-        return first if oldest <= first.at <= now + _SKEW else None
+        return first if first is not None and oldest <= first.at <= now + _SKEW else None
 
     async def _store(self, request: KeyedRequest, begun: _Try, answer: Answer) -> Answer | None:
         """Store an answer; returns the one that holds, which another try may have stored before.
@@ -306,6 +302,14 @@ class IdempotentAnswers:
             names.append(request.name)
         with self._circuit.calling("idempotency"):
             await self._redis.eval(_DELETE_OWN, len(names), *names, begun.token)
+
+
+def _decoded(value: bytes | str, kind: type[T]) -> T | None:
+    """A value of Redis; None if it is of another program."""
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def _count(result: Result) -> bytes:

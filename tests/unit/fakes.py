@@ -111,7 +111,7 @@ class FakeCache:
         self.stores: list[list[str]] = []
 
     async def lookup(
-        self, keys: Sequence[str], _sentiments: Collection[Sentiment] | None
+        self, keys: Sequence[str], _sentiments: Collection[Sentiment]
     ) -> list[Classification | None]:
         self.lookups.append(list(keys))
         return [self.content.get(key) for key in keys]
