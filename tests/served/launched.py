@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import httpx
@@ -142,6 +144,25 @@ def leave_open_data(folder: Path) -> None:
 def open_to_others(folder: Path) -> list[Path]:
     """What other users may read or write in a folder; they may pass through the folder itself."""
     return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
+
+
+@contextmanager
+def watched_start(bentoml_home: Path, folder: Path) -> Iterator[tuple[dict[str, str], Path]]:
+    """The environment of starts on data that others may read, and their folder of temporary files.
+
+    In the end the data are closed, no process uses them, and no start has asked another host.
+    """
+    proxy, data = SilentProxy(), folder / "data"
+    # The path of temporary files is short enough for sockets.
+    with TemporaryDirectory(prefix="t-") as temporary:
+        environment = environment_without_urls(
+            bentoml_home, DATA_FOLDER=str(data), TMPDIR=temporary, **proxy.environment
+        )
+        leave_open_data(data)
+        yield environment, Path(temporary)
+        assert processes_using(data, environment["PORT"]) == []
+        assert proxy.first_request() == b""
+        assert open_to_others(data) == []
 
 
 def kill_that_leaves_no_process(launched: Launched) -> None:

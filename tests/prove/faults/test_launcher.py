@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
-import pytest
 from sqlalchemy import URL
 
 from core.api_keys import make_api_key
@@ -19,66 +17,48 @@ from tests.run import killed_temporary_folder
 from tests.served.launched import (
     STOP_SECONDS,
     Launched,
-    SilentProxy,
-    environment_without_urls,
     kill_that_leaves_no_process,
-    leave_open_data,
-    open_to_others,
     predict,
     processes_using,
     recent_ids,
+    watched_start,
 )
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def temporary() -> Iterator[Path]:
-    """A folder of temporary files whose path is short enough for sockets."""
-    with TemporaryDirectory(prefix="t-") as folder:
-        yield Path(folder)
-
-
 def test_data_outlasts_a_stop_and_a_kill_of_starts_that_leave_no_process_and_ask_no_other_host(
-    bentoml_home: Path, tmp_path: Path, temporary: Path
+    bentoml_home: Path, tmp_path: Path
 ) -> None:
-    proxy, data = SilentProxy(), tmp_path / "data"
-    environment = environment_without_urls(
-        bentoml_home, DATA_FOLDER=str(data), TMPDIR=str(temporary), **proxy.environment
-    )
-    leave_open_data(data)
+    with watched_start(bentoml_home, tmp_path) as (environment, temporary):
+        with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
+            first.wait_until_ready()
+            assert f"{first.url}/dashboard (docs: {first.url}/docs)" in first.output()
+            predictions = [predict(first.url, "Kept over a stop.")]
+            assert first.stop(signal.SIGTERM) == 0, first.output()
+            assert "Traceback" not in first.output()
+        assert processes_using(Path(environment["DATA_FOLDER"]), environment["PORT"]) == []
+        assert list(temporary.iterdir()) == []
 
-    with Launched(environment, tmp_path / "first", ["scripts.serve"]) as first:
-        first.wait_until_ready()
-        assert f"{first.url}/dashboard (docs: {first.url}/docs)" in first.output()
-        predictions = [predict(first.url, "Kept over a stop.")]
-        assert first.stop(signal.SIGTERM) == 0, first.output()
-        assert "Traceback" not in first.output()
-    assert processes_using(data, environment["PORT"]) == []
-    assert list(temporary.iterdir()) == []
+        with Launched(environment, tmp_path / "second") as second:
+            second.wait_until_ready()
+            assert recent_ids(second.url) == predictions
+            predictions.insert(0, predict(second.url, "Kept over a kill."))
+            kill_that_leaves_no_process(second)
+        left = set(temporary.iterdir())
+        kinds = {path.name.rpartition("-")[0] for path in left}
+        assert kinds == {"bentoml-uds", "circus", "metrics", "workers"}
 
-    with Launched(environment, tmp_path / "second") as second:
-        second.wait_until_ready()
-        assert recent_ids(second.url) == predictions
-        predictions.insert(0, predict(second.url, "Kept over a kill."))
-        kill_that_leaves_no_process(second)
-    left = set(temporary.iterdir())
-    kinds = {path.name.rpartition("-")[0] for path in left}
-    assert kinds == {"bentoml-uds", "circus", "metrics", "workers"}
-
-    # At once, on the same port.
-    with Launched(environment, tmp_path / "third", ["bentoml", "serve"]) as third:
-        third.wait_until_ready()
-        own = set(temporary.iterdir()) - left
-        # The last one may have waited in the spool.
-        wait_until(lambda: recent_ids(third.url) == predictions)
-        refuse_another_start(environment, tmp_path)
-        assert own <= set(temporary.iterdir())
-        assert third.stop(signal.SIGINT) == 0
-        assert "Traceback" not in third.output()
-    assert processes_using(data, environment["PORT"]) == []
-    assert own & set(temporary.iterdir()) == set()
-    assert proxy.first_request() == b""
-    assert open_to_others(data) == []
+        # At once, on the same port.
+        with Launched(environment, tmp_path / "third", ["bentoml", "serve"]) as third:
+            third.wait_until_ready()
+            own = set(temporary.iterdir()) - left
+            # The last one may have waited in the spool.
+            wait_until(lambda: recent_ids(third.url) == predictions)
+            refuse_another_start(environment, tmp_path)
+            assert own <= set(temporary.iterdir())
+            assert third.stop(signal.SIGINT) == 0
+            assert "Traceback" not in third.output()
+        assert own & set(temporary.iterdir()) == set()
 
 
 def refuse_another_start(environment: dict[str, str], folder: Path) -> None:
