@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,16 @@ def children_that_run(root: psutil.Process, name: str) -> list[psutil.Process]:
     """The descendants that have `name` in their command lines."""
     family = root.children(recursive=True)
     return [process for process in family if name in " ".join(command_of(process))]
+
+
+def children_in(folder: Path) -> list[psutil.Process]:
+    """The children of this process that work in a folder, or below it."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # one of another test, which has ended
+            if Path(child.cwd()).is_relative_to(folder):
+                found.append(child)
+    return found
 
 
 def child_that_runs(root: psutil.Process, name: str) -> psutil.Process:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -152,8 +154,7 @@ async def test_spool_that_cannot_be_written_is_not_ready_without_a_request(stack
 
     before = await asyncio.to_thread(failures)
     async with stack.bento.async_client() as client:
-        await asyncio.to_thread(shutil.rmtree, stack.spool, ignore_errors=True)
-        stack.spool.touch()  # no folder can be made here, not even by root
+        await asyncio.to_thread(put_a_file_in_place_of, stack.spool)
         await until_status(client, "/readyz", 503)
         health = await client.get("/health")
         assert (health.status_code, health.json()["log_writable"]) == (503, False)
@@ -169,6 +170,14 @@ async def test_spool_that_cannot_be_written_is_not_ready_without_a_request(stack
         await sent.answers(100)
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)
+
+
+def put_a_file_in_place_of(folder: Path) -> None:
+    """No folder can be made there then, not even by root; until then the service makes it again."""
+    while not folder.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileExistsError):
+            folder.touch(exist_ok=False)
 
 
 async def until_status(client: httpx.AsyncClient, path: str, status: int) -> None:

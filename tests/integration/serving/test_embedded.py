@@ -29,6 +29,7 @@ from serving.embedded.postgres import VERSION, embedded_postgres
 from serving.embedded.redis import embedded_redis
 from tests.clusters import new_cluster, postgres_in
 from tests.database import run_sql, scalar
+from tests.processes import children_in
 from tests.waiting import wait_until
 
 # What another process would do with the folder that is its argument.
@@ -267,9 +268,7 @@ def test_servers_that_hang_are_ended_after_a_killed_owner_and_with_ours(
     ):
         assert scalar(url, "SELECT 1") == 1
         assert not any(server.is_running() for server in servers)
-        # The databases of the suite are children of this process too.
-        children = psutil.Process().children()
-        own = [child for child in children if Path(child.cwd()).is_relative_to(tmp_path)]
+        own = children_in(tmp_path)
         assert len(own) == 2
         for server in own:
             server.suspend()
@@ -423,11 +422,7 @@ def test_server_that_ends_is_started_again_with_its_data(tmp_path: Path) -> None
         Redis.from_url(redis_url) as redis,
     ):
         run_sql(url, "CREATE TABLE kept AS SELECT 7 AS value")
-        servers = [
-            child
-            for child in psutil.Process().children()
-            if child.cwd() in (str(tmp_path / "postgres"), str(tmp_path / "redis"))
-        ]
+        servers = children_in(tmp_path)
         assert {server.name() for server in servers} == {"postgres", "valkey-server"}
         for server in servers:
             server.kill()
