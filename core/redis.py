@@ -33,6 +33,9 @@ REST_SECONDS = 2
 RECOVERY_SECONDS = 10.0
 # asyncio raises its own TimeoutError and OSError where redis-py does not wrap them.
 REDIS_FAILURES = (RedisError, OSError, TimeoutError)
+# What redis-py does not convert: uvloop's RuntimeError when the connection breaks right before a
+# write, and the errors of a reply that is no protocol of Redis, or of another type than expected.
+NO_REDIS = (RuntimeError, ValueError, TypeError, AttributeError)
 # Answers of a replica, which was the primary when the connection was made.
 WRONG_SERVER = (ReadOnlyError, MasterDownError)
 # A refusal that repeats is logged again after this time.
@@ -105,10 +108,7 @@ class RedisCircuit:
             with self._breaker:
                 try:
                     yield
-                except (RuntimeError, ValueError) as error:
-                    # uvloop raises RuntimeError when the connection breaks right before a write;
-                    # redis-py converts asyncio's error in that case, but not uvloop's. Nor does it
-                    # convert the ValueError of a reply that is no protocol of Redis.
+                except NO_REDIS as error:
                     reason = describe_error(error)[:MAX_LOGGED_CHARACTERS]
                     raise RedisConnectionError(reason) from error
         except REDIS_FAILURES as error:

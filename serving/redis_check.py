@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from cache.keys import PREFIX
 from core.errors import describe_error
 
 if TYPE_CHECKING:
-    from redis import Redis
+    from redis.asyncio import Redis
 
 TIMEOUT_SECONDS = 2.0
 CHECK_KEY = f"{PREFIX}check"
@@ -34,33 +35,35 @@ def redis_fault(url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> str | 
     Raises:
         UnusableRedis: the fault is none that heals.
     """
+    return asyncio.run(_reached(url, timeout_seconds))
+
+
+async def _reached(url: str, timeout_seconds: float) -> str | None:
     # Imported here: the manager of the processes needs it for a moment only.
-    from redis import Redis
-    from redis.backoff import NoBackoff
-    from redis.exceptions import RedisError, ResponseError
-    from redis.retry import Retry
+    from redis.exceptions import ResponseError
 
-    client: Redis = Redis.from_url(
-        url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        protocol=2,  # as core/redis.py does
-        retry=Retry(NoBackoff(), 0),
-    )
+    from core.redis import NO_REDIS, REDIS_FAILURES, connect
+
+    client = connect(url, timeout_seconds=timeout_seconds)
     try:
-        return _fault(client, ResponseError)
-    except (RedisError, OSError) as error:
-        return f"Redis at REDIS_URL cannot be reached: {describe_error(error)}"
+        # A server that sends a byte now and then would keep the client of a command for ever.
+        async with asyncio.timeout(2 * timeout_seconds):
+            return await _fault(client, ResponseError)
+    except UnusableRedis:
+        raise
+    except (*REDIS_FAILURES, *NO_REDIS, LookupError) as error:
+        reason = describe_error(error)
     finally:
-        client.close()
+        await client.aclose()
+    return f"Redis at REDIS_URL cannot be reached: {reason}"
 
 
-def _fault(client: Redis, response_error: type[Exception]) -> str | None:
+async def _fault(client: Redis, response_error: type[Exception]) -> str | None:
     from web.rate_limiter import KEY_PREFIX
 
     try:
-        cluster: dict[str, Any] = client.info("cluster")
-        replication: dict[str, Any] = client.info("replication")
+        cluster: dict[str, Any] = await client.info("cluster")
+        replication: dict[str, Any] = await client.info("replication")
     except response_error:
         cluster, replication = {}, {}  # the user may not ask; the commands below tell
     if cluster.get("cluster_enabled"):
@@ -70,7 +73,7 @@ def _fault(client: Redis, response_error: type[Exception]) -> str | None:
         )
     if replication.get("role") in ("slave", "replica"):
         return "Redis at REDIS_URL is a replica, which stores nothing; name the primary"
-    calls: dict[str, Callable[[], object]] = {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "SET": lambda: client.set(CHECK_KEY, b"1", ex=1),
         "MGET": lambda: client.mget([CHECK_KEY]),
         "DEL": lambda: client.delete(CHECK_KEY),
@@ -78,12 +81,15 @@ def _fault(client: Redis, response_error: type[Exception]) -> str | None:
         "SCAN": lambda: client.scan(match=CHECK_KEY),
         "EVAL": lambda: client.eval(SCRIPT, 1, f"{KEY_PREFIX}:check", "1"),
     }
+    replies: dict[str, object] = {}
     for command, call in calls.items():
         try:
-            call()
+            replies[command] = await call()
         except response_error as error:
             return (
                 f"Redis at REDIS_URL refuses {command}, which the cache or the limits need: "
                 f"{describe_error(error)}"
             )
+    if replies["EVAL"] != 1:
+        raise ValueError("its replies are not those of Redis")
     return None

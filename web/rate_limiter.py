@@ -101,6 +101,9 @@ class RateLimiter:
             return await self._state_after(item, name, client, cost)
         self._remembered.pop(item.key_for(name, client), None)
         state = await self._state(item, name, client)
+        if state.remaining >= cost and await self._local.hit(item, name, client, cost=cost):
+            # Room has come since, or Redis contradicts itself, as one that answers nothing does.
+            return await _state_of(self._local, item, name, client)
         wait_seconds = max(1, round(state.reset_in_seconds + 0.5))
         metrics.rate_limited.labels(name).inc()
         counted = "texts" if name == "batch" else "requests"
@@ -133,13 +136,10 @@ class RateLimiter:
         return known
 
     async def _state(self, item: RateLimitItem, name: LimitName, client: str) -> LimitState:
-        async def stats(limiter: MovingWindowRateLimiter) -> WindowStats:
-            found = await limiter.get_window_stats(item, name, client)
-            _check_stats(item, found)
-            return found
+        async def stats(limiter: MovingWindowRateLimiter) -> LimitState:
+            return await _state_of(limiter, item, name, client)
 
-        left = await self._ask(item, name, client, stats)
-        return LimitState(item.amount, item.get_expiry(), left.remaining, left.reset_time)
+        return await self._ask(item, name, client, stats)
 
     async def _hit(self, item: RateLimitItem, name: LimitName, client: str, cost: int) -> bool:
         async def hit(limiter: MovingWindowRateLimiter) -> bool:
@@ -179,6 +179,14 @@ class RateLimiter:
         except REDIS_FAILURES:
             return False
         return True
+
+
+async def _state_of(
+    limiter: MovingWindowRateLimiter, item: RateLimitItem, name: LimitName, client: str
+) -> LimitState:
+    left = await limiter.get_window_stats(item, name, client)
+    _check_stats(item, left)
+    return LimitState(item.amount, item.get_expiry(), left.remaining, left.reset_time)
 
 
 def _check_stats(item: RateLimitItem, stats: WindowStats) -> None:

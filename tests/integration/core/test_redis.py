@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from core.errors import RateLimited
 from core.redis import FAILURES, RedisCircuit, connect
 from loadtest.ports import free_port
 from serving.embedded.redis import embedded_redis
+from serving.redis_check import redis_problem
 from tests.served.cable import Cable
 from tests.unit.fakes import classification
 from web.rate_limiter import KEY_PREFIX, RateLimiter
@@ -175,27 +176,67 @@ async def test_redis_without_hello_caches_and_limits(
     await redis.acl_deluser("old")
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        b"$abc\r\n",
-        b"$-5\r\n",
-        b"+\xff\xfe\r\n",
-        b":5\r\n",
-        b"$-1\r\n",
-        b"*0\r\n",
-        b"+" + 200_000 * b"a",
-    ],
-)
-async def test_server_that_speaks_no_redis_costs_hits_and_no_error(reply: bytes) -> None:
+@asynccontextmanager
+async def liar(reply: bytes, *, pause_seconds: float = 0.0) -> AsyncIterator[str]:
+    """A server that answers whatever it gets with `reply`, again and again if it pauses."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(1 << 16):
-            writer.write(reply)
-        writer.close()
+        with closing(writer), suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                writer.write(reply)
+                while pause_seconds and not writer.is_closing():
+                    await asyncio.sleep(pause_seconds)
+                    writer.write(reply)
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        client = connect(f"redis://127.0.0.1:{port}", timeout_seconds=0.5)
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+LIES = [
+    b"$abc\r\n",
+    b"$-5\r\n",
+    b"+\xff\xfe\r\n",
+    b":5\r\n",
+    b"$-1\r\n",
+    b"*0\r\n",
+    b"*1\r\n" * 20_000,
+    b"+" + 200_000 * b"a",
+]
+
+
+@pytest.mark.parametrize("reply", LIES)
+async def test_server_that_speaks_no_redis_costs_hits_and_no_error(reply: bytes) -> None:
+    async with liar(reply) as url:
+        client = connect(url, timeout_seconds=0.5)
         cache = PredictionCache(client, ttl_seconds=100)
         assert await cache.lookup([cache_key("v1", "r1", "one")]) == [None]
+        size = await cache.size()
+        assert size is None or size >= 0
         await client.aclose()
+
+
+@pytest.mark.parametrize("reply", LIES)
+async def test_server_that_speaks_no_redis_refuses_nobody_wrongly(reply: bytes) -> None:
+    async with liar(reply) as url, users_of(url) as users:
+        for client in ("ann", "ben"):
+            await users.limiter.check("predict", client)
+            state = await users.limiter.state("predict", client)
+            assert state is not None
+            assert 0 <= state.remaining <= 3
+
+
+async def test_server_that_answers_nothing_leaves_the_limits_to_the_process() -> None:
+    async with liar(b"$-1\r\n") as url, users_of(url) as users:
+        await users.limits("ann")
+
+
+@pytest.mark.parametrize(("reply", "pause_seconds"), [*((lie, 0.0) for lie in LIES), (b"$", 0.05)])
+async def test_check_of_a_server_that_speaks_no_redis_ends_with_one_line(
+    reply: bytes, pause_seconds: float
+) -> None:
+    async with liar(reply, pause_seconds=pause_seconds) as url:
+        problem = await asyncio.to_thread(redis_problem, url, timeout_seconds=0.5)
+    assert problem is not None
+    assert problem.startswith("Redis at REDIS_URL cannot be reached: ")
+    assert "\n" not in problem
+    assert len(problem) < 500

@@ -131,6 +131,7 @@ def test_other_errors_do_not_open_the_circuit() -> None:
         RuntimeError("unable to perform operation; the handler is closed"),
         ValueError("invalid literal for int() with base 10: b'abc'"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        TypeError("'>' not supported between instances of 'NoneType' and 'int'"),
     ],
 )
 def test_closed_transport_and_no_protocol_count_as_failures_of_redis(error: Exception) -> None:
