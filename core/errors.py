@@ -35,6 +35,8 @@ from dataclasses import asdict, dataclass, field
 from http.client import responses
 from typing import Any, ClassVar
 
+from core.printable import printable
+
 PROBLEM_CONTENT_TYPE = "application/problem+json"
 
 
@@ -216,7 +218,7 @@ def describe_error(error: BaseException) -> str:
 
     Only for errors whose text does not quote the text of a client.
     """
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     name = type(error).__name__
     return f"{name}: {text}" if text else name
 

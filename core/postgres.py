@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from core import metrics
 from core.errors import DatabaseUnavailable
+from core.printable import printable
 
 # The tables of every room.
 metadata = MetaData(
@@ -81,6 +82,7 @@ _TUNING = {
 _READ_ONLY_SETTINGS = ("in_hot_standby", "default_transaction_read_only")
 # Reading works in such a session, so it is replaced at intervals, not at each use.
 READ_ONLY_SECONDS = 2.0
+MAX_LOGGED_CHARACTERS = 1_000
 # The home of users without one, as Debian calls it.
 NO_HOME = "/nonexistent"
 _IS_POOLED = "is_pooled"
@@ -90,8 +92,7 @@ _CONNECTED_AT = "connected_at"
 def describe_failure(error: BaseException) -> str:
     """A database failure as one line of a log, without the statement and the rows it quotes."""
     cause = _cause_of(error)
-    message = cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause
-    return f"{type(cause).__name__}: {message}"
+    return f"{type(cause).__name__}: {_message_of(cause)}"
 
 
 def failure_reason(error: BaseException) -> str:
@@ -99,8 +100,15 @@ def failure_reason(error: BaseException) -> str:
     cause = _cause_of(error)
     if isinstance(cause, TimeoutError) and not str(cause):
         return "no answer in time"
-    message = cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause
-    return " ".join(str(message).split()) or type(cause).__name__
+    return _message_of(cause) or type(cause).__name__
+
+
+def _message_of(cause: BaseException) -> str:
+    """What it says, in one line of bounded length: the server chooses the words."""
+    message = str(cause.args[0] if isinstance(cause, asyncpg.PostgresError) else cause)
+    if len(message) > MAX_LOGGED_CHARACTERS:
+        message = f"{message[:MAX_LOGGED_CHARACTERS]} …"
+    return printable(" ".join(message.split()))
 
 
 def _cause_of(error: BaseException) -> BaseException:

@@ -17,6 +17,7 @@ from rich.markup import escape
 from core.errors import describe_error
 from core.own_url import own_url
 from core.paths import ROOT
+from core.printable import printable
 from core.setting_checks import check_open, check_sinks
 from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
@@ -65,7 +66,7 @@ def report(findings: Iterable[Finding]) -> list[Finding]:
         found.append(finding)
         subject, problem, state = finding
         colour, text = ("green", state) if problem is None else ("bold red", problem)
-        text = text.removeprefix(f"{subject}: ")
+        text = printable(text.removeprefix(f"{subject}: "))
         console.print(f"[{colour}]{subject:<16}[/] {escape(text)}", soft_wrap=True)
     return found
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -189,3 +192,22 @@ def test_wait_is_for_what_passes_and_has_a_bound(code: str, is_late: bool) -> No
             upgrade(url, wait_seconds=0.2, report=lines.append)
     assert len(lines) == is_late
     assert "secret" not in "".join(lines)
+
+
+def test_reason_of_a_server_is_cut_and_steers_no_terminal() -> None:
+    with refusing_server("99999", "\x1b]0;title\x07" + 50_000 * "x") as port:
+        url = f"postgresql+asyncpg://ann:secret@127.0.0.1:{port}/sentiment"
+        ended = subprocess.run(
+            [sys.executable, "-m", "scripts.doctor"],
+            env=os.environ | {"DATABASE_URL": url, "REDIS_URL": "redis://127.0.0.1:1/0"},
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+    shown = ended.stdout + ended.stderr
+    assert ended.returncode == 1, shown
+    assert "title" in shown
+    assert "\x1b" not in shown
+    assert shown.count("x") < 1_500
+    assert "secret" not in shown
