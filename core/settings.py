@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     ab_v2_percent: float = Field(50.0, ge=0, le=100)
     """percent of the subjects of /predict/ab that get v2; a rollout may change it"""
     ab_salt: str = "ab-1"
-    """salt of the A/B split; another salt assigns every subject anew"""
+    """salt of the A/B split; another assigns every subject anew; a secret from strangers"""
 
     max_batch_texts: int = Field(100, ge=1, le=10_000)
     """most texts in one /predict/batch"""

@@ -28,13 +28,19 @@ def new_subject_key() -> bytes:
 
 
 def assign_subject(
-    policy: RolloutPolicy, subject: str | None, new_key: Callable[[], bytes] = new_subject_key
+    policy: RolloutPolicy,
+    subject: str | None,
+    new_key: Callable[[], bytes] = new_subject_key,
+    *,
+    is_trial: bool = False,
 ) -> Bucket:
     """Assign a subject of /predict/ab; every request without a subject is assigned anew.
 
-    `new_key` gives its key. A subject with an override takes part in no experiment.
+    `new_key` gives its key. A subject with an override takes part in no experiment. A trial does
+    not tell the version of the subject: who knew it before could send those of one version alone,
+    and ruin the test.
     """
-    split = Split(policy.salt, policy.ab_weights.v2)
+    split = Split(f"trial {policy.salt}" if is_trial else policy.salt, policy.ab_weights.v2)
     key = new_key() if subject is None else subject_digest(subject, split.salt)
     if subject is not None and (override := policy.overrides.get(subject)) is not None:
         return Bucket(override, key, None)

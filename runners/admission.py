@@ -15,7 +15,6 @@ from typing import Literal
 
 from core import metrics
 from core.errors import DeadlineExceeded, Overloaded
-from core.types import Version
 from runners.lanes import LANES, Lane
 
 Reason = Literal["queue_time", "queue_size", "deadline"]
@@ -49,19 +48,23 @@ class AdmissionRejected(Exception):
         self.lane: Lane = lane
         self.wait_seconds = wait_seconds
 
-    def to_client(self, version: Version) -> Overloaded | DeadlineExceeded:
-        """The error that the client of the refused request gets."""
+    def to_client(self) -> Overloaded | DeadlineExceeded:
+        """The error that the client of the refused request gets.
+
+        It does not name the version: nothing is recorded, and who could ask for free which version
+        a subject gets could ruin an A/B test by sending those of one version alone.
+        """
         metrics.shed_requests.labels(self.reason).inc()
         retry_after_seconds = max(1, math.ceil(self.wait_seconds))
         if self.reason == "deadline":
             # Not Overloaded, which makes the load shedder refuse other clients: a client that
             # allows a millisecond must not be able to do that.
             return DeadlineExceeded(
-                f"Model {version} would not have answered in time",
+                "The model would not have answered in time",
                 retry_after_seconds=retry_after_seconds,
             )
         return Overloaded(
-            f"Model {version} has too much to do; try again",
+            "The model has too much to do; try again",
             retry_after_seconds=retry_after_seconds,
             of_large=self.lane == "bulk",
         )

@@ -61,7 +61,7 @@ class RunnerCalls:
         except RUNNER_FAILURES as error:
             if lane == "bulk" and time.monotonic() >= deadline:
                 # The deadline is the request's own, which may be a millisecond: no runner failed.
-                raise DeadlineExceeded(f"Model {self._version} did not answer in time") from error
+                raise DeadlineExceeded("The model did not answer in time") from error
             logger.warning("runner %s failed: %s", self._version, describe_error(error))
             message = f"Model {self._version} cannot answer now; try again"
             raise RunnerUnavailable(message) from error

@@ -110,7 +110,7 @@ class RunnerClient(Background):
             ):
                 yield
         except AdmissionRejected as error:
-            raise error.to_client(self.version) from error
+            raise error.to_client() from error
 
     def _refuse_if_long_down(self) -> None:
         """Refuse what could only wait in vain, as all have that came since the runner went down.

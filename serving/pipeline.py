@@ -149,7 +149,7 @@ class PredictionPipeline:
             LogUnavailable: the prediction cannot be recorded.
         """
         started = time.perf_counter()
-        bucket = assign_subject(self._policy(), subject, _new_subject_key)
+        bucket = assign_subject(self._policy(), subject, _new_subject_key, is_trial=is_trial())
         group = None if bucket.split is None else arm_group(bucket.subject_key)
         [prediction] = await self._predict(
             [text], bucket.version, "/predict/ab", started, long_text, group=group

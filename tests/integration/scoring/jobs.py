@@ -58,7 +58,7 @@ class FakeRunner:
         self.lanes.add(lane)
         if self.overloads and texts:
             self.overloads -= 1
-            raise Overloaded("Model v1 has too much to do; try again")
+            raise Overloaded("The model has too much to do; try again")
         yield
 
     async def classify(

@@ -402,7 +402,7 @@ async def test_job_waits_for_a_model_and_goes_on(
     job = await add(client)
     report = await ended(client, job, "waiting", "done")
     assert (report["state"], report["reason"]) == (
-        "waiting", "Model v1 has too much to do; try again",
+        "waiting", "The model has too much to do; try again",
     )  # fmt: skip
     report = await ended(client, job)
     assert (report["state"], report["reason"]) == ("done", None)

@@ -142,7 +142,7 @@ async def test_request_past_the_bound_is_refused_with_a_time_to_try_again(
     await asyncio.sleep(0)
     before = counter("shed_requests_total", reason="queue_size")
     assert runner.is_full
-    with pytest.raises(Overloaded, match="v1 has too much to do") as caught:
+    with pytest.raises(Overloaded, match="The model has too much to do") as caught:
         await classify(runner, ["x"])
     assert caught.value.retry_after_seconds == 1
     assert counter("shed_requests_total", reason="queue_size") == before + 1
@@ -183,7 +183,7 @@ async def test_request_with_less_time_than_the_wait_is_refused_at_once(
     before = counter("shed_requests_total", reason="deadline")
     async with deadline_in(0.001):
         with (
-            pytest.raises(DeadlineExceeded, match="v1 would not have answered in time"),
+            pytest.raises(DeadlineExceeded, match="The model would not have answered in time"),
             polling.admit(["x"]),
         ):
             pass

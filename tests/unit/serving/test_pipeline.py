@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -314,6 +315,21 @@ async def test_an_overridden_subject_is_in_no_experiment(setup: Setup) -> None:
     other = await setup.path.predict_ab("text", "user-2")
     assert (mine.version, mine.assignment) == ("v2", None)
     assert (other.version, other.assignment is None) == ("v1", False)
+
+
+async def test_trial_does_not_tell_the_version_of_a_subject_but_of_an_override(
+    setup: Setup,
+) -> None:
+    setup.policy = RolloutPolicy(overrides={"tester": "v2"})
+    subjects = [f"user-{number}" for number in range(200)]
+    real = [(await setup.path.predict_ab("text", subject)).version for subject in subjects]
+    enter(RequestContext("a", is_trial=True))
+    tried = [(await setup.path.predict_ab("text", subject)).version for subject in subjects]
+    again = [(await setup.path.predict_ab("text", subject)).version for subject in subjects]
+    assert tried == again
+    # Five standard deviations around a half.
+    assert 64 <= sum(map(operator.eq, real, tried)) <= 136
+    assert (await setup.path.predict_ab("text", "tester")).version == "v2"
 
 
 @pytest.mark.parametrize("is_trial", [True, False])
