@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
@@ -44,7 +44,15 @@ def segments(folder: Path) -> list[Path]:
 
 
 def begun_at(segment: Path) -> datetime:
-    return time_of(UUID(segment.stem))
+    """The time in its name; of a file that somebody named or copied here, its last change."""
+    try:
+        return time_of(UUID(segment.stem))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return datetime.fromtimestamp(segment.lstat().st_mtime, UTC)
+    except FileNotFoundError:  # shipped meanwhile
+        return datetime.now(UTC)
 
 
 def size_bytes(paths: Iterable[Path]) -> int:

@@ -21,7 +21,7 @@ from analytics.log.rejected import (
     rejected_bytes,
     set_aside,
 )
-from analytics.log.segments import new_segment, remove_temporary, segments
+from analytics.log.segments import begun_at, new_segment, remove_temporary, segments
 from analytics.log.shipper import MAX_BATCH_PREDICTIONS, OVERDUE_SECONDS, Shipper
 from analytics.log.spool import Spool
 from analytics.log.unshipped import spool_id
@@ -68,6 +68,20 @@ async def test_a_closed_spool_is_shipped_whole_and_deleted(
     assert (writer.taken, writer.batches) == (made, 1)
     assert segments(tmp_path) == []
     assert counter("prediction_log_stored_total") - before == 100
+
+
+@pytest.mark.parametrize("name", ["copy of a segment", "ffffffff-ffff-4fff-bfff-ffffffffffff"])
+async def test_segment_with_a_name_of_somebody_else_is_shipped(
+    tmp_path: Path, spool: Spool, writer: FakeWriter, name: str
+) -> None:
+    made = record("a")
+    await spool.append(encode(Entry((made,))))
+    await spool.close()
+    [segment] = segments(tmp_path)
+    copied = segment.rename(tmp_path / f"{name}{segment.suffix}")
+    assert timedelta() <= datetime.now(UTC) - begun_at(copied) < timedelta(minutes=1)
+    await ship(tmp_path, writer)
+    assert (writer.taken, segments(tmp_path)) == ([made], [])
 
 
 def has_taken_more(writer: FakeWriter, than: int) -> bool:
