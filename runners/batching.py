@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -23,9 +23,13 @@ from core import metrics, tracing
 from core.heartbeat import Work
 from core.types import Classification, LongText, Version
 from runners.cpu import lower_priority
-from runners.lanes import Lane
+from runners.lanes import LANES, Lane
 from runners.queue import Call, Entry, TextQueue
 from runners.windows import windows_of
+
+# While requests come, one stream is free of bulk work: a text waits for no batch of long texts, and
+# the version that has more bulk work to do, such as a job's, does not look slower in a rollout.
+QUIET_SECONDS = 10.0
 
 
 class Model(Protocol):
@@ -51,6 +55,7 @@ class TokenBatcher:
         self._abandoned = 0
         self._closing = False
         self._draining = False
+        self._bulk_streams = 0
         self._changed = threading.Condition()
         self._works: dict[int, tuple[int | None, float, float]] = {}
         self._threads = [
@@ -160,8 +165,9 @@ class TokenBatcher:
             busy += time.monotonic() - began
             self._works[thread] = None, 0.0, busy
             with self._changed:
-                while not (self._queue or self._closing or self._draining):
-                    self._changed.wait()
+                while not (self._closing or self._draining or self._queue.has_work(self._lanes())):
+                    # For a call, or until bulk work may take every stream.
+                    self._changed.wait(QUIET_SECONDS if self._queue else None)
                 if self._closing or (self._draining and not self._queue):
                     return
             began = time.monotonic()
@@ -173,6 +179,16 @@ class TokenBatcher:
             batch = self._take()
             if batch:
                 self._compute(batch)
+            if _is_bulk(batch):
+                with self._changed:
+                    self._bulk_streams -= 1
+                    self._changed.notify()
+
+    def _lanes(self) -> Collection[Lane]:
+        """The lanes that one more stream may take a batch of; all of a model with one stream."""
+        is_quiet = time.monotonic() - self._queue.interactive_at > QUIET_SECONDS
+        leaves_one = self._bulk_streams < max(1, len(self._threads) - 1)
+        return LANES if leaves_one or is_quiet or self._draining else ("interactive",)
 
     def _next_call(self) -> Call | None:
         with self._changed:
@@ -210,8 +226,9 @@ class TokenBatcher:
     def _take(self) -> list[Entry]:
         now = time.monotonic()
         with self._changed:
-            batch = self._queue.take(now)
+            batch = self._queue.take(now, self._lanes())
             self._count()
+            self._bulk_streams += _is_bulk(batch)
         for entry in batch:
             metrics.queue_wait.labels(self._version).observe(now - entry.call.submitted)
         if tracing.is_on():
@@ -250,6 +267,10 @@ class TokenBatcher:
                 entry.call.results[entry.row] = result
                 entry.call.missing -= 1
         _finish([(call, self._results(call)) for call in calls if not call.missing])
+
+
+def _is_bulk(batch: Sequence[Entry]) -> bool:
+    return bool(batch) and all(entry.call.lane == "bulk" for entry in batch)
 
 
 def _finish(outcomes: Sequence[tuple[Call, list[Classification] | Exception]]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from opentelemetry.trace import SpanContext
@@ -86,6 +87,7 @@ class TextQueue:
         self._entries: list[Entry] = []
         self._next_number = 0
         self._swept = 0.0
+        self.interactive_at = -math.inf  # when the last interactive call came
         self.abandoned = 0  # texts that were dropped because no caller waited for them
 
     def __bool__(self) -> bool:
@@ -94,6 +96,14 @@ class TextQueue:
     def __len__(self) -> int:
         """How many texts wait in both lanes, tokenised or not."""
         return sum(lane.texts for lane in self._lanes.values())
+
+    def has_work(self, lanes: Collection[Lane]) -> bool:
+        """Whether a call can be tokenised, or a batch of one of these lanes be taken."""
+        return any(
+            (queue.calls and queue.tokenised < LOOKAHEAD_TEXTS)
+            or (queue.tokenised and lane in lanes)
+            for lane, queue in self._lanes.items()
+        )
 
     def waiting(self, lane: Lane) -> int:
         """How many texts wait in `lane`."""
@@ -107,6 +117,8 @@ class TextQueue:
             self._sweep_entries(now)
         if self._is_full(call):
             return False
+        if call.lane == "interactive":
+            self.interactive_at = now
         lane = self._lanes[call.lane]
         lane.calls.append(call)
         lane.texts += len(call.texts)
@@ -158,17 +170,17 @@ class TextQueue:
         """Forget a call that could not be tokenised."""
         self._remove(call, call.rows)
 
-    def take(self, now: float) -> list[Entry]:
-        """Take the next batch out of the queue.
+    def take(self, now: float, lanes: Collection[Lane] = LANES) -> list[Entry]:
+        """Take the next batch out of the queue; it may be empty.
 
-        It holds the first text of the lane whose turn it is, and the texts of either lane that are
-        closest to it in length.
+        It holds the first text of the one of `lanes` whose turn it is, and the texts of either lane
+        that are closest to it in length.
         """
         self._sweep_entries(now)
         entries = self._entries
-        if not entries:
+        if not any(self._lanes[lane].tokenised for lane in lanes):
             return []
-        start, end = neighbourhood([entry.tokens for entry in entries], self._first())
+        start, end = neighbourhood([entry.tokens for entry in entries], self._first(lanes))
         batch = entries[start:end]
         self._entries = entries[:start] + entries[end:]
         for entry in batch:
@@ -176,12 +188,12 @@ class TextQueue:
             self._remove(entry.call, 1)
         return batch
 
-    def _first(self) -> int:
+    def _first(self, lanes: Collection[Lane]) -> int:
         indices = list(range(len(self._entries)))
         for _ in LANES:
             lane = LANES[self._turn]
             self._turn = (self._turn + 1) % len(LANES)
-            if self._lanes[lane].tokenised:
+            if lane in lanes and self._lanes[lane].tokenised:
                 indices = [i for i in indices if self._entries[i].call.lane == lane]
                 break
         return min(indices, key=lambda index: self._entries[index].number)

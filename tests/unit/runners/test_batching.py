@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from runners.packing import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, MIN_FILL, fits
 from runners.queue import LOOKAHEAD_TEXTS
 from tests.unit.fakes import counter
-from tests.unit.runners.echo import PLENTY, Echo, batching, busy, classify, length, queued, text
+from tests.unit.runners.echo import (
+    PLENTY,
+    WAIT_SECONDS,
+    Echo,
+    batching,
+    busy,
+    classify,
+    length,
+    queued,
+    text,
+)
 
 CALLS = st.lists(
     st.lists(st.integers(1, 600) | st.integers(1, 40), min_size=1, max_size=25), max_size=12
@@ -148,3 +158,34 @@ async def test_long_text_is_not_starved_by_a_stream_of_short_ones() -> None:
         await asyncio.gather(*calls)
     assert text(2, 8) in batches[0]
     assert batches[1] == [long]
+
+
+async def test_bulk_work_leaves_a_stream_to_requests_that_come() -> None:
+    model, long = Echo(permits=0), [text(number, 400) for number in (1, 2, 3)]
+    with batching(model, streams=2) as batcher:
+        first = await busy(batcher, model)
+        bulk = asyncio.create_task(
+            batcher.classify(long, timeout_seconds=WAIT_SECONDS, lane="bulk")
+        )
+        assert await model.next_batch() == long[:1]
+        # Who has waited longest gets the permit.
+        model.permits.release()
+        assert await first == [text(0, 1)]
+        second = await queued(batcher, text(4, 5))
+        assert await model.next_batch() == [text(4, 5)]
+        model.permits.release(PLENTY)
+        assert await second == [text(4, 5)]
+        assert [each.revision for each in await bulk] == long
+
+
+async def test_bulk_work_takes_every_stream_while_no_request_comes() -> None:
+    model, long = Echo(permits=0), [text(number, 400) for number in (1, 2)]
+    with batching(model, streams=2) as batcher:
+        bulk = asyncio.create_task(
+            batcher.classify(long, timeout_seconds=WAIT_SECONDS, lane="bulk")
+        )
+        assert sorted([await model.next_batch(), await model.next_batch()]) == [
+            [one] for one in long
+        ]
+        model.permits.release(PLENTY)
+        await bulk
