@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from analytics.ab.report import AbTest, ab_test
+from analytics.agreement import shadow_agreement
 from analytics.arms import latencies, outcomes
 from analytics.reader import Histograms, Reader
 from analytics.scope import Scope
@@ -29,8 +30,8 @@ async def arm_metrics(
     """Read both versions in the same windows. Raises `DatabaseUnavailable`."""
     spans = TimeRange(query.since, query.until), TimeRange(query.lately, query.now)
     step, lately = await asyncio.gather(*(_arms(reader, span, revisions) for span in spans))
-    test = await ab_test(reader, None, query.now)
-    compared, agreed, findings = _of_these_weights(test, revisions)
+    compared, agreed = await shadow_agreement(reader, spans[0], revisions)
+    findings = _of_these_weights(await ab_test(reader, None, query.now), revisions)
     strata = tuple(
         StratumCounts(_of_stratum(step, of, champion), _of_stratum(lately, of, champion))
         for of in query.strata
@@ -64,19 +65,14 @@ def _of_stratum(arms: Arms, stratum: Stratum, champion: Version) -> dict[Version
     }
 
 
-def _of_these_weights(
-    test: AbTest, revisions: Mapping[Version, str]
-) -> tuple[int, int, tuple[str, ...]]:
-    """Texts compared, those on which both agreed, and what the A/B tests found."""
-    compared = agreed = 0
+def _of_these_weights(test: AbTest, revisions: Mapping[Version, str]) -> tuple[str, ...]:
+    """What the A/B tests found."""
     findings = []
     paired, randomised = test.paired, test.randomised
     if paired and all(paired.models[name].revision == revisions[name] for name in VERSIONS):
-        compared = paired.pairs
-        agreed = sum(row.texts for row in paired.table if row.v1 == row.v2)
         findings.append(paired.verdict.finding)
     if randomised and all(
         randomised.arms[name].model.revision == revisions[name] for name in VERSIONS
     ):
         findings.append(randomised.verdict.finding)
-    return compared, agreed, tuple(findings)
+    return tuple(findings)

@@ -161,9 +161,10 @@ def _agreement(rollout: _Rollout) -> _Finding:
     agreed, compared = rollout.measured.agreed, rollout.measured.compared
     required = rollout.limits.min_agreement
     if not compared:
-        return "pass", "no text was classified by both versions"
+        return "pass", "there is no shadow traffic, which both versions classify"
     sentence = (
-        f"both versions agree on {agreed:,} of {compared:,} texts; {required:.0%} are required"
+        f"both versions agree on {agreed:,} of {compared:,} texts of shadow traffic; "
+        f"{required:.0%} are required"
     )
     share = wilson_interval(agreed, compared, CONFIDENCE)
     is_low = share is not None and share.high < required

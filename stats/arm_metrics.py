@@ -92,7 +92,7 @@ class StratumCounts:
 
 @dataclass(frozen=True, slots=True)
 class RolloutMetrics:
-    """The strata, the texts that both versions classified, and the findings of the A/B tests."""
+    """The strata, the texts of shadow traffic, and the findings of the A/B tests."""
 
     strata: tuple[StratumCounts, ...]
     compared: int

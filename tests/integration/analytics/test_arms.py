@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,13 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.arm_metrics import arm_metrics
 from analytics.reader import Reader
+from core.keyed_hash import text_digest
 from core.types import (
     ARM_GROUPS,
     PREDICT_ENDPOINTS,
     SENTIMENTS,
     VERSIONS,
+    Comparison,
     Endpoint,
     Failure,
+    ModelVersion,
     Prediction,
     Sentiment,
     Version,
@@ -139,3 +143,39 @@ async def test_identical_challenger_is_kept_beside_a_job_of_the_champion(
     found = await arm_metrics(Reader(engine), query, "v1", REVISIONS)
     assert sum(counts.texts for counts in found.strata[0].step.values()) == 800
     assert {result.state for result in evaluate("v1", Guardrails(), found)} == {"pass"}
+
+
+async def test_agreement_is_that_of_shadow_traffic_of_these_weights_since_the_step(
+    engine: AsyncEngine,
+) -> None:
+    writer = PredictionWriter(engine)
+
+    async def compare(
+        text: str, at: datetime, said: Sequence[Sentiment], endpoints: Sequence[Endpoint]
+    ) -> None:
+        pair = [
+            replace(assigned(None, sentiment, at, version, endpoint=endpoint, text=text),
+                text_sha256=text_digest(text))
+            for version, sentiment, endpoint in zip(VERSIONS, said, endpoints, strict=True)
+        ]  # fmt: skip
+        if text.startswith("before a reload"):
+            old = ModelVersion("v2", "an older revision", "fake")
+            pair[1] = replace(pair[1], model=old)
+        await writer.write(pair, [Comparison(new_id(at), at, *pair)])
+
+    same: list[Sentiment] = ["positive", "positive"]
+    differ: list[Sentiment] = ["positive", "negative"]
+    shadow: list[list[Endpoint]] = [["/predict", "shadow"], ["shadow", "/predict"]]
+    chosen: list[Endpoint] = ["/predict/ab-compare", "/predict/ab-compare"]
+    later = START + timedelta(seconds=100)
+    for number in range(20):
+        await compare(f"chosen by a client {number}", later, differ, chosen)
+        await compare(f"before the step {number}", START, differ, shadow[0])
+        await compare(f"before a reload {number}", later, differ, shadow[0])
+        await compare("again and again", later, differ, shadow[0])
+        await compare(f"drawn {number}", later, differ if number < 3 else same, shadow[number % 2])
+    span = EvidenceQuery(
+        (), START + timedelta(seconds=50), START + timedelta(seconds=200), later, later
+    )
+    found = await arm_metrics(Reader(engine), span, "v1", REVISIONS)
+    assert (found.compared, found.agreed) == (21, 17)
