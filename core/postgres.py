@@ -70,13 +70,20 @@ def is_missing_right(error: BaseException) -> bool:
     return isinstance(_cause_of(error), asyncpg.InsufficientPrivilegeError)
 
 
+# Each is an SQL expression.
 _TUNING = {
     # A query groups some 100,000 rollup bins: compiling it takes longer than running it, and its
     # groups fit into memory.
-    "jit": "off",
-    "work_mem": "32MB",
+    "jit": "'off'",
+    "work_mem": "'32MB'",
     # Starting parallel workers takes longer than they save in these queries.
-    "max_parallel_workers_per_gather": "0",
+    "max_parallel_workers_per_gather": "'0'",
+    # What is committed is deleted from the spool, and labels are acknowledged: without waiting for
+    # the disk, a crash of the server would lose them. Whoever waits for replicas goes on to.
+    "synchronous_commit": (
+        "CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local' "
+        "ELSE current_setting('synchronous_commit') END"
+    ),
 }
 # Settings that PostgreSQL reports without being asked, since version 14.
 _READ_ONLY_SETTINGS = ("in_hot_standby", "default_transaction_read_only")
@@ -219,7 +226,7 @@ def _set_for_transaction(connection: Connection) -> None:
 
 
 def _set_config(is_local: str) -> str:
-    values = (f"set_config('{name}', '{value}', {is_local})" for name, value in _TUNING.items())
+    values = (f"set_config('{name}', {value}, {is_local})" for name, value in _TUNING.items())
     return f"SELECT {', '.join(values)}"
 
 

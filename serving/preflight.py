@@ -109,7 +109,7 @@ def _check_databases(settings: Settings) -> None:
         raise SystemExit(str(error)) from None
     for fault in faults:
         if fault is not None:
-            logger.error("%s; the service starts without it", fault)
+            logger.error("%s; the service starts all the same", fault)
 
 
 def _end_with(problem: str | None) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -186,6 +186,30 @@ async def settings(connection: AsyncConnection) -> list[str]:
 async def test_connection_has_the_settings_of_the_service(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         assert await settings(connection) == ["off", "32MB", "0", "UTC"]
+
+
+@pytest.mark.parametrize(
+    ("configured", "used"), [("off", "local"), ("remote_write", "remote_write")]
+)
+@pytest.mark.parametrize("is_pooled", [False, True])
+async def test_commit_waits_for_the_disk_whatever_the_database_says(
+    database_url: URL, configured: str, used: str, *, is_pooled: bool
+) -> None:
+    """What was committed is deleted from the spool, so a crash of the server must not lose it."""
+    database = database_url.database
+    await asyncio.to_thread(
+        run_sql, database_url, f"ALTER DATABASE {database} SET synchronous_commit = {configured}"
+    )
+    async with AsyncExitStack() as between:
+        url = database_url
+        if is_pooled:
+            server = Path(str(url.query["host"])) / ".s.PGSQL.5432"
+            port = await between.enter_async_context(pooler(server))
+            url = url.set(query={}, host="127.0.0.1", port=port)
+        engine = create_engine(url, pool_size=1, timeout_seconds=5)
+        async with engine.begin() as connection:
+            assert await connection.scalar(text("SHOW synchronous_commit")) == used
+        await engine.dispose()
 
 
 async def test_behind_a_pooler_nothing_outlives_a_transaction(database_url: URL) -> None:

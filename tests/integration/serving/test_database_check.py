@@ -17,9 +17,11 @@ from sqlalchemy import URL
 from loadtest.ports import free_port
 from migrations.upgrade import DatabaseUnreachable, RefusedMigration, upgrade
 from serving.database_check import database_problem, version_problem
-from tests.database import run_sql
+from tests.clusters import MIGRATED, postgres_in
+from tests.database import run_sql, scalar
 from tests.integration.migrations.test_schema import refusing_server
 from tests.served.cable import Cable
+from tests.waiting import wait_until
 
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 Restrict = Callable[..., URL]
@@ -211,3 +213,17 @@ def test_reason_of_a_server_is_cut_and_steers_no_terminal() -> None:
     assert "\x1b" not in shown
     assert shown.count("x") < 1_500
     assert "secret" not in shown
+
+
+def test_server_that_does_not_wait_for_its_disk_is_named(
+    template_database: URL, tmp_path: Path
+) -> None:
+    del template_database  # whose cluster is copied
+    with postgres_in(tmp_path / "cluster") as server:
+        url = server.set(database=MIGRATED)
+        assert database_problem(url) is None
+        run_sql(url, "ALTER SYSTEM SET fsync = off")
+        run_sql(url, "SELECT pg_reload_conf()")
+        wait_until(lambda: scalar(url, "SHOW fsync") == "off", 10)
+        problem = database_problem(url)
+    assert "fsync is off" in (problem or "")
