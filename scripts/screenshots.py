@@ -29,7 +29,11 @@ def main(
     ] = None,
     time_range: Annotated[str, typer.Option("--range", help="1h, 6h, 24h, 7d or 30d")] = "7d",
 ) -> None:
-    """Write a picture for each width and theme; `sentiment demo` serves what they show."""
+    """Write a picture for each width and theme.
+
+    `RATE_LIMIT_ANALYTICS=off sentiment demo` serves what they show: six dashboards ask for more in
+    a minute than the default allows, and each would wait for its turn.
+    """
     settings = get_settings()
     base = url or f"http://{settings.host}:{settings.port}"
     FOLDER.mkdir(exist_ok=True)
