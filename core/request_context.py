@@ -118,6 +118,11 @@ async def deadline_in(seconds: float) -> AsyncIterator[None]:
             _deadline.reset(token)
 
 
+def forget_deadline() -> None:
+    """Let the current task, and those that it starts, go on past the deadline of the request."""
+    _deadline.set(math.inf)
+
+
 def remaining_seconds() -> float:
     """Seconds until the deadline of the current request; infinite if it has none."""
     return _deadline.get() - asyncio.get_running_loop().time()

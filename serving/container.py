@@ -226,6 +226,7 @@ class Container:
         await self.content_sampler.stop()
         await self.rollout_controller.stop()
         await self.live_policy.stop()
+        await self.pipeline.stop()
         for runner in self.runners.values():
             await runner.stop()
         await self.partition_maintenance.stop()

@@ -107,6 +107,7 @@ class PredictionPipeline:
         self._policy = policy
         self._shadow = shadow
         self._sample = sample
+        self._assigned: set[asyncio.Task[Prediction]] = set()
         self._single_flight = SingleFlight[Classification](on_join=metrics.cache_joins.inc)
 
     async def predict(
@@ -144,11 +145,35 @@ class PredictionPipeline:
     ) -> Prediction:
         """Predict `text` with the version assigned to `subject`; recorded with its test.
 
+        Once assigned, it is computed and recorded, although its client may leave or its deadline
+        pass meanwhile. A test without those that one version took too long for would be about
+        others than were assigned, and a client could choose them by its deadlines.
+
         Raises:
             RunnerUnavailable: the runner of that version cannot answer. Nothing is recorded.
             LogUnavailable: the prediction cannot be recorded.
         """
+        answering = asyncio.create_task(self._predict_assigned(text, subject, long_text))
+        self._assigned.add(answering)
+        answering.add_done_callback(self._forget)
+        return await asyncio.shield(answering)
+
+    def _forget(self, answering: asyncio.Task[Prediction]) -> None:
+        self._assigned.discard(answering)
+        if not answering.cancelled():
+            answering.exception()  # who has left does not want to know it
+
+    async def stop(self) -> None:
+        """Give up the predictions of clients that have left."""
+        for answering in self._assigned:
+            answering.cancel()
+        await asyncio.gather(*self._assigned, return_exceptions=True)
+
+    async def _predict_assigned(
+        self, text: str, subject: str | None, long_text: LongText | None
+    ) -> Prediction:
         started = time.perf_counter()
+        request_context.forget_deadline()
         bucket = assign_subject(self._policy(), subject, _new_subject_key, is_trial=is_trial())
         group = None if bucket.split is None else arm_group(bucket.subject_key)
         [prediction] = await self._predict(

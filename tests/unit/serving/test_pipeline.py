@@ -29,6 +29,7 @@ from core.uuid7 import time_of
 from rollout.bucketing import assign
 from rollout.policy import RolloutPolicy, Weights
 from tests.unit.fakes import Setup, classification, counter
+from tests.waiting import until
 
 
 def classified(prediction: Prediction) -> Classification:
@@ -133,6 +134,41 @@ async def test_a_subject_is_recorded_with_its_test(setup: Setup) -> None:
     assert all(
         p.version == assign(p.assignment.subject_key, 50) for p in predictions if p.assignment
     )
+
+
+async def test_subject_counts_in_its_test_although_its_client_left_or_its_deadline_passed(
+    setup: Setup,
+) -> None:
+    """Else a client chose by its deadlines whom a test is about: those whose version is fast."""
+    runners = {"v1": setup.v1, "v2": setup.v2}
+    for runner in runners.values():
+        runner.gate.clear()
+    subjects = [f"subject {number}" for number in range(10)]
+
+    async def ask(subject: str) -> None:
+        async with request_context.deadline_in(0.01):
+            await setup.path.predict_ab(f"text of {subject}", subject)
+
+    late = await asyncio.gather(*map(ask, subjects), return_exceptions=True)
+    assert {type(each) for each in late} == {TimeoutError}
+    left = asyncio.create_task(setup.path.predict_ab("text", "who leaves"))
+    await asyncio.sleep(0)
+    left.cancel()
+    assert setup.log.predictions == []
+    for runner in runners.values():
+        runner.gate.set()
+    await until(lambda: len(setup.log.predictions) == 11)
+    assert all(each.assignment is not None for each in setup.log.predictions)
+
+
+async def test_stop_gives_up_the_predictions_of_clients_that_left(setup: Setup) -> None:
+    for runner in (setup.v1, setup.v2):
+        runner.gate.clear()
+    left = asyncio.create_task(setup.path.predict_ab("text", "who leaves"))
+    await asyncio.sleep(0)
+    left.cancel()
+    await setup.path.stop()
+    assert setup.log.predictions == []
 
 
 async def test_without_a_subject_each_request_is_its_own(setup: Setup) -> None:
