@@ -50,6 +50,18 @@ def check_replaceable(file: Path) -> None:
             raise ValueError(f"{folder} lets {who} replace {name}")
 
 
+def check_own_folder(folder: Path) -> None:
+    """Check a folder that is written to without looking at what lies in it.
+
+    Raises:
+        ValueError: other users may make entries in it, or replace it; the message says who.
+        OSError: a folder cannot be looked at.
+    """
+    if who := writers(folder.stat()):
+        raise ValueError(f"{who} may write to {folder}")
+    check_replaceable(folder)
+
+
 def _ways(file: Path) -> Iterator[tuple[Path, Path]]:
     """Each folder with the entry in it that leads to the file.
 

@@ -9,6 +9,7 @@ from functools import partial
 import httpx
 
 from core.errors import describe_error
+from core.other_writers import check_own_folder
 from core.settings import Settings
 
 TIMEOUT_SECONDS = 5.0
@@ -51,7 +52,7 @@ def events_problem(settings: Settings) -> str | None:
 def parquet_problem(url: str) -> str | None:
     """Describe why no file can be made in LOG_PARQUET_URL, by making one; else None."""
     # It needs pyarrow, which the settings have been checked for.
-    from analytics.log.sinks.parquet import try_folder
+    from analytics.log.sinks.parquet import local_folder, try_folder
 
     try:
         asyncio.run(asyncio.wait_for(try_folder(url), STORE_SECONDS))
@@ -61,4 +62,9 @@ def parquet_problem(url: str) -> str | None:
         return f"LOG_PARQUET_URL: {url} cannot be written to: {describe_error(error)}"
     except Exception as error:  # noqa: BLE001  each store has errors of its own
         return f"LOG_PARQUET_URL: {url} cannot be used ({type(error).__name__})"
+    if (folder := local_folder(url)) is not None:
+        try:
+            check_own_folder(folder)
+        except ValueError as error:
+            return f"LOG_PARQUET_URL: {error}, and would get the files by a link or a folder there"
     return None

@@ -124,5 +124,8 @@ def _log(
         message += " for %(caller)s"
     arguments = fields
     if isinstance(error, ServiceError):  # one of ours, whose message says enough
-        arguments, message, error = {**fields, "reason": str(error)}, message + ": %(reason)s", None
+        # A refusal names what it refuses, such as a field: a text by mistake. The reply has it.
+        is_told = status >= 500 or route.audited
+        reason = str(error) if is_told else type(error).__name__
+        arguments, message, error = {**fields, "reason": reason}, message + ": %(reason)s", None
     logger.log(level, message, arguments, exc_info=error, extra=fields)

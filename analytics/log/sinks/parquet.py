@@ -136,6 +136,12 @@ async def try_folder(url: str) -> None:
     await _in_thread(partial(_try_folder, url))
 
 
+def local_folder(url: str) -> Path | None:
+    """The folder on this machine that a URL or path names; None for that of a store."""
+    fs, root = fsspec.core.url_to_fs(url)
+    return Path(root) if isinstance(fs, LocalFileSystem) else None
+
+
 def _try_folder(url: str) -> None:
     folder, path = Folder(url), f".check-{uuid4()}"
     folder.put(path, pa.py_buffer(b""))

@@ -57,6 +57,19 @@ def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
     assert found.startswith(f"LOG_PARQUET_URL: file://{file}/below cannot be written to: ")
 
 
+def test_folder_in_which_others_may_write_is_named(tmp_path: Path) -> None:
+    folder, above = tmp_path / "above" / "parquet", tmp_path / "above"
+    folder.mkdir(parents=True)
+    for open_to_all, mode in ((folder, 0o1777), (above, 0o777)):
+        open_to_all.chmod(mode)
+        found = parquet_problem(f"file://{folder}")
+        assert found is not None
+        assert found.startswith("LOG_PARQUET_URL: ")
+        assert "every user of this machine" in found
+        open_to_all.chmod(0o755)
+    assert parquet_problem(f"file://{folder}") is None
+
+
 def test_only_configured_sinks_are_checked(tmp_path: Path) -> None:
     assert list(sink_checks(settings())) == []
     both = settings(log_events_url="http://a.example/", log_parquet_url=str(tmp_path))

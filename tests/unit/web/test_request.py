@@ -132,7 +132,10 @@ async def test_request_is_one_log_line_at_the_level_that_it_matters(
     assert vars(line)["endpoint"] == "other"
     # Where it was raised matters only if the code did not foresee it.
     assert (line.exc_info or (None, None))[1] is (error if status == 500 else None)
-    assert line.message.endswith(": no") is isinstance(error, ServiceError)
+    # What a request is refused for may be words of its text; the reply says it.
+    is_told = isinstance(error, ServiceError) and status >= 500
+    assert line.message.endswith(": no") is is_told
+    assert line.message.endswith(": PredictionNotFound") is (status == 404)
     assert "secret" not in caplog.text
     # An unaudited request is logged without its caller.
     assert "caller" not in vars(line)
