@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from core.command_output import CommandFailed
 from core.settings import get_settings
 from serving.embedded.postgres import embedded_postgres
 from serving.embedded.redis import embedded_redis
@@ -41,7 +42,13 @@ def start_databases(folder: Path, running: ExitStack, *, max_memory: str) -> dic
 
 
 def remove_data(folder: Path, *, quiet: bool = False) -> None:
-    """Remove the folder of a demonstration, and say so."""
+    """Remove the folder of a demonstration, and say so.
+
+    Raises:
+        CommandFailed: a link is in its place, and what it leads to is somebody else's.
+    """
+    if folder.is_symlink():
+        raise CommandFailed(f"{folder} is a link; remove it, or name another DATA_FOLDER")
     if folder.exists():
         shutil.rmtree(folder)
         if not quiet:

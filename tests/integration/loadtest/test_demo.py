@@ -98,3 +98,9 @@ def test_one_command_removes_the_demonstration_and_nothing_else(tmp_path: Path) 
     ]
     assert kept.is_dir()
     assert not (tmp_path / "demo").exists()
+    (tmp_path / "demo").symlink_to(kept)
+    refused = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, kept.is_dir()) == (1, True)
+    assert "is a link; remove it" in refused.stderr
