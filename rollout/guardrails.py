@@ -182,7 +182,10 @@ def _accuracy(rollout: _Rollout) -> _Finding:
 
 def _split(rollout: _Rollout) -> _Finding:
     if "sample_ratio_mismatch" in rollout.measured.findings:
-        return "fail", "subjects are not split as the weights say, according to /analytics/ab"
+        return "fail", (
+            "subjects are not split as the weights say, according to /analytics/ab; "
+            "another salt begins another test"
+        )
     return "pass", "subjects are split as the weights say"
 
 
