@@ -70,19 +70,33 @@ async def drift(
             *(labels_by_version(reader, replace(scope, span=half)) for half in halves),
         ),
     )
-    compared = await anyio.to_thread.run_sync(
-        _compare, before, current, labels, confidence, content
-    )
+    features = await anyio.to_thread.run_sync(_compare, before, current, content)
+    estimated = await anyio.to_thread.run_sync(_estimate, labels, confidence, features["sentiment"])
     moved = None
-    if texts and compared["content"].verdict in ("moderate", "significant"):
+    if texts and features["content"].verdict in ("moderate", "significant"):
         moved = await moved_texts(reader, scope, content, texts, shows_texts=shows_texts)
     return DriftOfTraffic(
         **scope.window,
         reference_since=reference.since,
         reference_until=reference.until,
         moved_texts=moved,
-        **compared,
+        estimated_accuracy=estimated,
+        **features,
     )
+
+
+async def drift_of_features(reader: Reader, scope: Scope, reference: TimeRange) -> dict[str, Any]:
+    """The drift of each feature by its name, and of `content`: `drift` without the rest.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL is away.
+    """
+    scopes = replace(scope, span=reference), scope
+    ((before, _), (current, _)), content = await asyncio.gather(
+        asyncio.gather(*(_profile(reader, one) for one in scopes)),
+        asyncio.gather(*(sketches_of(reader, one) for one in scopes)),
+    )
+    return await anyio.to_thread.run_sync(_compare, before, current, content)
 
 
 @per_shape
@@ -103,25 +117,27 @@ async def _profile(reader: Reader, scope: Scope) -> tuple[Profile, dict[Version,
 
 
 def _compare(
-    before: Profile,
-    current: Profile,
-    labels: Sequence[LabelsByVersion],
-    confidence: Mapping[Version, Counts],
-    content: Sequence[Sequence[bytes]],
+    before: Profile, current: Profile, content: Sequence[Sequence[bytes]]
 ) -> dict[str, Any]:
-    """The drift of each feature by its name, of `content`, and `estimated_accuracy`.
-
-    `labels` are those of the reference, of its first half and of its second.
-    """
     # In a thread and only now: importing SciPy takes half a second.
     from stats.content_drift import Texts, content_drift
     from stats.drift import drift_report
-    from stats.estimated_accuracy import ConfidenceBin, caveat_of, estimate_accuracy
 
-    report: dict[str, Any] = {
-        **drift_report(before, current),
-        "content": content_drift(*map(Texts.of, content)),
-    }
+    return {**drift_report(before, current), "content": content_drift(*map(Texts.of, content))}
+
+
+def _estimate(
+    labels: Sequence[LabelsByVersion],
+    confidence: Mapping[Version, Counts],
+    sentiment: FeatureDrift,
+) -> dict[Version, EstimatedAccuracy]:
+    """`labels` are those of the reference, of its first half and of its second."""
+    from stats.estimated_accuracy import (  # imports SciPy
+        ConfidenceBin,
+        caveat_of,
+        estimate_accuracy,
+    )
+
     estimates = {}
     for version in labels[0]:
         reference, earlier, later = (_at_middles(part.get(version, {})) for part in labels)
@@ -133,9 +149,9 @@ def _compare(
             },
         )
         if estimate is not None:
-            caveat = caveat_of(estimate, earlier, later, report["sentiment"])
+            caveat = caveat_of(estimate, earlier, later, sentiment)
             estimates[version] = estimate.model_copy(update={"caveat": caveat})
-    return {**report, "estimated_accuracy": estimates}
+    return estimates
 
 
 def _at_middles(bins: Mapping[int, LabelledBin]) -> dict[int, LabelledBin]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from analytics.drift import DriftOfTraffic, drift
+from analytics.drift import drift_of_features
 from analytics.reader import Reader
 from analytics.scope import Scope
 from analytics.time_range import TimeRange
 from core import metrics
+from core.absent import empty
 from core.errors import DatabaseUnavailable
 from core.types import VERSIONS, Version
 
@@ -24,6 +27,7 @@ POLL_SECONDS = 300.0
 
 async def watch_drift(reader: Reader) -> None:
     """Measure every five minutes; of several processes, the newest measurement counts."""
+    await asyncio.to_thread(_import_scipy)
     while True:
         try:
             await measure(reader, datetime.now(UTC))
@@ -37,17 +41,26 @@ async def measure(reader: Reader, now: datetime) -> None:
     since = now - CURRENT
     for version in VERSIONS:
         scope = Scope(TimeRange(since, now), version)
-        _export(version, await drift(reader, scope, TimeRange(since - REFERENCE, since)))
+        reference = TimeRange(since - REFERENCE, since)
+        _export(version, await drift_of_features(reader, scope, reference))
 
 
-def _export(version: Version, report: DriftOfTraffic) -> None:
+def _import_scipy() -> None:
+    """Import it without what it copies from NumPy and nothing here uses: 4 MiB, 0.3 s."""
+    import numpy as np  # noqa: F401
+
+    with empty("numpy.f2py", "numpy.testing"):
+        import stats.drift  # noqa: F401
+
+
+def _export(version: Version, features: Mapping[str, Any]) -> None:
     for name in ("sentiment", "confidence", "text_characters", "token_count"):
-        feature = getattr(report, name)
+        feature = features[name]
         is_known = feature.verdict != "too_few"
         metrics.drift_psi.labels(version, name).set(feature.psi if is_known else math.nan)
         noise = feature.psi_noise if is_known else math.nan
         metrics.drift_psi_noise.labels(version, name).set(noise)
-    content = report.content
+    content = features["content"]
     is_known = content.verdict != "too_few"
     for metric, value in (
         (metrics.drift_psi, content.distance),

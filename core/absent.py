@@ -29,10 +29,15 @@ def absent(package: str) -> Iterator[None]:
 def empty(*packages: str) -> Iterator[None]:
     """Make `packages` empty until the block ends, for who imports them and uses nothing of them.
 
-    Those that were imported before stay. A later import has what is in them.
+    Those that were imported before stay. A later import has what is in them. Import the parents
+    before: some look for what they lack at each access (PEP 562), and would never find it.
     """
     new = {package: ModuleType(package) for package in packages if package not in sys.modules}
     sys.modules.update(new)
+    for package, module in new.items():
+        parent, _, name = package.rpartition(".")
+        if parent in sys.modules:
+            setattr(sys.modules[parent], name, module)
     try:
         yield
     finally:

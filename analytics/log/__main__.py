@@ -15,11 +15,9 @@ import signal
 import sys
 from functools import partial
 
-from core.absent import empty
 from core.gc import paused_gc
 
-# SciPy copies the names of NumPy, and so imports these, which nothing here uses: 7 MiB.
-with paused_gc(), empty("numpy.f2py", "numpy.testing"):
+with paused_gc():
     from analytics.drift_watch import watch_drift
     from analytics.hash_conversion import HashConversion
     from analytics.log.shipper import Shipper

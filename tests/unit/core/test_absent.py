@@ -32,7 +32,8 @@ def test_package_that_was_imported_before_stays() -> None:
             "from runners.engines.lean_openvino import import_openvino; import_openvino()",
             "openvino.tools",
         ),
-        ("import analytics.log.__main__", "numpy.f2py"),
+        ("from analytics.drift_watch import _import_scipy; _import_scipy()", "numpy.f2py"),
+        ("from analytics.drift_watch import _import_scipy; _import_scipy()", "numpy.testing"),
     ],
 )
 def test_package_is_left_out_and_can_be_imported_later(statement: str, package: str) -> None:
