@@ -1,4 +1,4 @@
-"""How often both versions agree on texts of shadow traffic, which the service chose itself.
+"""How often both versions agree on texts of shadow traffic, which the service draws itself.
 
 A client that compares texts of its choice by /predict/ab-compare may choose those on which the
 versions differ: such comparisons are evidence of an A/B test, but not of a rollout's guardrail.
@@ -19,9 +19,10 @@ from analytics.time_range import TimeRange
 from core.types import VERSIONS, Version
 from core.uuid7 import id_range
 
-# The newest comparisons that are looked at: an agreement of 20,000 texts is known to a percent.
+# The newest comparisons that are looked at, those of clients among them.
 MAX_COMPARISONS = 20_000
-# A shadow follows its prediction within seconds, so both are in this time and the range.
+# A shadow follows its prediction within seconds. That of a repeated request may have the id of its
+# first try, and does not count if that is older.
 _EARLIER = timedelta(hours=1)
 
 
@@ -30,12 +31,16 @@ async def shadow_agreement(
 ) -> tuple[int, int]:
     """The texts of shadow traffic that these revisions classified, each once; those they agree on.
 
+    They are those among the newest `MAX_COMPARISONS`.
+
     Raises:
         DatabaseUnavailable: PostgreSQL cannot answer.
     """
     low, high = id_range(span.since, span.until)
     earliest, _ = id_range(span.since - _EARLIER, span.until)
-    bounds = {"low": low, "high": high, "earliest": earliest}
+    bounds = {
+        "low": low, "high": high, "earliest": earliest, "since": span.since, "until": span.until,
+    }  # fmt: skip
     of = {f"{version}_revision": revisions[version] for version in VERSIONS}
     [row] = await reader.select(Query(_STATEMENT, bounds | of))
     return int(row.texts), int(row.agreed)
@@ -43,7 +48,12 @@ async def shadow_agreement(
 
 _recent = (
     select(comparisons.c.id, comparisons.c.v1_prediction_id, comparisons.c.v2_prediction_id)
-    .where(comparisons.c.id >= bindparam("low"), comparisons.c.id < bindparam("high"))
+    .where(
+        comparisons.c.id >= bindparam("low"),
+        comparisons.c.id < bindparam("high"),
+        comparisons.c.created_at >= bindparam("since"),
+        comparisons.c.created_at < bindparam("until"),
+    )
     .order_by(comparisons.c.id.desc())
     .limit(MAX_COMPARISONS)
     .subquery("recent")
@@ -61,8 +71,8 @@ _texts = (
     .join(_v1_model, _v1_model.c.id == _v1.c.model_version_id)
     .join(_v2_model, _v2_model.c.id == _v2.c.model_version_id)
     .where(
-        _v1.c.id >= bindparam("earliest"),
-        _v2.c.id >= bindparam("earliest"),
+        *(one.c.id >= bindparam("earliest") for one in (_v1, _v2)),
+        *(one.c.id < bindparam("high") for one in (_v1, _v2)),
         or_(*(one.c.endpoint == literal_column("'shadow'") for one in (_v1, _v2))),
         _v1_model.c.revision == bindparam("v1_revision"),
         _v2_model.c.revision == bindparam("v2_revision"),

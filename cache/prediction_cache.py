@@ -105,6 +105,8 @@ class PredictionCache:
             values: list[bytes | str | None] = await self._redis.mget(keys)
             if not isinstance(values, list) or len(values) != len(keys):
                 raise ValueError("its answer to MGET has not a value for each key")
+            if not all(isinstance(value, bytes | str | None) for value in values):
+                raise ValueError("its answer to MGET has values that are no strings")
         return values
 
     def _remember(self, key: str, classification: Classification) -> None:

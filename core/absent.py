@@ -29,8 +29,8 @@ def absent(package: str) -> Iterator[None]:
 def empty(*packages: str) -> Iterator[None]:
     """Make `packages` empty until the block ends, for who imports them and uses nothing of them.
 
-    Those that were imported before stay. A later import has what is in them. Import the parents
-    before: some look for what they lack at each access (PEP 562), and would never find it.
+    Those that were imported before stay. A later import has what is in them. Import their parents
+    before the block: NumPy looks up such a name at each access, and would import it again.
     """
     new = {package: ModuleType(package) for package in packages if package not in sys.modules}
     sys.modules.update(new)

@@ -35,7 +35,9 @@ RECOVERY_SECONDS = 10.0
 REDIS_FAILURES = (RedisError, OSError, TimeoutError)
 # What redis-py does not convert: uvloop's RuntimeError when the connection breaks right before a
 # write, and the errors of a reply that is no protocol of Redis, or of another type than expected.
-NO_REDIS = (RuntimeError, ValueError, TypeError, AttributeError)
+NO_REDIS = (
+    RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError,
+)  # fmt: skip
 # Answers of a replica, which was the primary when the connection was made.
 WRONG_SERVER = (ReadOnlyError, MasterDownError)
 # A refusal that repeats is logged again after this time.

@@ -48,7 +48,16 @@ class Model(Protocol):
 class TokenBatcher:
     """Computes the texts of many calls together, on `streams` threads of its own."""
 
-    def __init__(self, model: Model, version: Version, queue: TextQueue, *, streams: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        version: Version,
+        queue: TextQueue,
+        *,
+        streams: int,
+        quiet_seconds: float = QUIET_SECONDS,
+    ) -> None:
+        """`quiet_seconds` after the last request, bulk work may take every stream."""
         self._model = model
         self._version: Version = version
         self._queue = queue
@@ -56,6 +65,7 @@ class TokenBatcher:
         self._closing = False
         self._draining = False
         self._bulk_streams = 0
+        self._quiet_seconds = quiet_seconds
         self._changed = threading.Condition()
         self._works: dict[int, tuple[int | None, float, float]] = {}
         self._threads = [
@@ -167,7 +177,7 @@ class TokenBatcher:
             with self._changed:
                 while not (self._closing or self._draining or self._queue.has_work(self._lanes())):
                     # For a call, or until bulk work may take every stream.
-                    self._changed.wait(QUIET_SECONDS if self._queue else None)
+                    self._changed.wait(self._quiet_seconds if self._queue else None)
                 if self._closing or (self._draining and not self._queue):
                     return
             began = time.monotonic()
@@ -186,7 +196,7 @@ class TokenBatcher:
 
     def _lanes(self) -> Collection[Lane]:
         """The lanes that one more stream may take a batch of; all of a model with one stream."""
-        is_quiet = time.monotonic() - self._queue.interactive_at > QUIET_SECONDS
+        is_quiet = time.monotonic() - self._queue.interactive_at > self._quiet_seconds
         leaves_one = self._bulk_streams < max(1, len(self._threads) - 1)
         return LANES if leaves_one or is_quiet or self._draining else ("interactive",)
 

@@ -1,7 +1,7 @@
 """Two lanes, interactive and bulk, of which neither starves the other.
 
-While both have texts waiting, each gets every other batch of a runner. Within a lane the order is
-first come, first served.
+While both have texts waiting, they take turns at a runner's batches; but bulk work leaves one
+stream to the other lane (runners/batching.py). Within a lane the order is first come, first served.
 """
 
 from __future__ import annotations

@@ -73,8 +73,6 @@ async def _problem_of(connection: AsyncConnection) -> str | None:
         return "it is a replica, which stores nothing; name the primary"
     if await value("current_setting('default_transaction_read_only')") == "on":
         return "its sessions are read-only (default_transaction_read_only), so nothing is stored"
-    if await value("current_setting('fsync')") == "off":
-        return "fsync is off, so that a crash of its machine loses what it has stored; set it to on"
     role = await value("quote_ident(current_user)")
     if not await value("has_database_privilege(current_database(), 'TEMP')"):
         return (
@@ -82,7 +80,10 @@ async def _problem_of(connection: AsyncConnection) -> str | None:
             "stored; run GRANT TEMPORARY ON DATABASE "
             f"{await value('quote_ident(current_database())')} TO {role}"
         )
-    return await _missing_right(connection, str(role))
+    problem = await _missing_right(connection, str(role))
+    if problem is None and await value("current_setting('fsync')") == "off":
+        return "fsync is off, so that a crash of its machine loses what it has stored; set it to on"
+    return problem
 
 
 def version_problem(number: int, version: object) -> str | None:

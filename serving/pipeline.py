@@ -76,6 +76,10 @@ class Log(Protocol):
     ) -> None: ...
 
 
+# How long a stop waits for predictions whose clients have left.
+STOP_SECONDS = 2.0
+
+
 class PredictionPipeline:
     """Answers texts; every endpoint is this pipeline with other arguments.
 
@@ -145,36 +149,34 @@ class PredictionPipeline:
     ) -> Prediction:
         """Predict `text` with the version assigned to `subject`; recorded with its test.
 
-        Once assigned, it is computed and recorded, although its client may leave or its deadline
+        A subject of a test is answered and recorded, although its client may leave or its deadline
         pass meanwhile. A test without those that one version took too long for would be about
         others than were assigned, and a client could choose them by its deadlines.
 
         Raises:
             RunnerUnavailable: the runner of that version cannot answer. Nothing is recorded.
             LogUnavailable: the prediction cannot be recorded.
+            TextTooLong: the text is too long, and `long_text` is `refuse`. Nothing is recorded.
         """
-        answering = asyncio.create_task(self._predict_assigned(text, subject, long_text))
+        started = time.perf_counter()
+        bucket = assign_subject(self._policy(), subject, _new_subject_key, is_trial=is_trial())
+        if bucket.split is None or is_trial():
+            return await self._predict_bucket(text, bucket, started, long_text)
+        answering = asyncio.create_task(self._predict_to_the_end(text, bucket, started, long_text))
         self._assigned.add(answering)
         answering.add_done_callback(self._forget)
         return await asyncio.shield(answering)
 
-    def _forget(self, answering: asyncio.Task[Prediction]) -> None:
-        self._assigned.discard(answering)
-        if not answering.cancelled():
-            answering.exception()  # who has left does not want to know it
-
-    async def stop(self) -> None:
-        """Give up the predictions of clients that have left."""
-        for answering in self._assigned:
-            answering.cancel()
-        await asyncio.gather(*self._assigned, return_exceptions=True)
-
-    async def _predict_assigned(
-        self, text: str, subject: str | None, long_text: LongText | None
+    async def _predict_to_the_end(
+        self, text: str, bucket: Bucket, started: float, long_text: LongText | None
     ) -> Prediction:
-        started = time.perf_counter()
+        """For a task of its own, whose context is a copy of the request's."""
         request_context.forget_deadline()
-        bucket = assign_subject(self._policy(), subject, _new_subject_key, is_trial=is_trial())
+        return await self._predict_bucket(text, bucket, started, long_text)
+
+    async def _predict_bucket(
+        self, text: str, bucket: Bucket, started: float, long_text: LongText | None
+    ) -> Prediction:
         group = None if bucket.split is None else arm_group(bucket.subject_key)
         [prediction] = await self._predict(
             [text], bucket.version, "/predict/ab", started, long_text, group=group
@@ -182,6 +184,19 @@ class PredictionPipeline:
         prediction = replace(prediction, assignment=self._assignment(prediction, bucket))
         await self._record([prediction])
         return prediction
+
+    def _forget(self, answering: asyncio.Task[Prediction]) -> None:
+        self._assigned.discard(answering)
+        if not answering.cancelled():
+            answering.exception()  # who has left does not want to know it
+
+    async def stop(self, wait_seconds: float = STOP_SECONDS) -> None:
+        """Wait for the predictions of clients that have left, and then give them up."""
+        if self._assigned:
+            _, late = await asyncio.wait(self._assigned, timeout=wait_seconds)
+            for answering in late:
+                answering.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _assignment(self, prediction: Prediction, bucket: Bucket) -> Assignment | None:
         """The A/B test of a prediction; None while the other version has never been up."""
@@ -267,6 +282,8 @@ class PredictionPipeline:
         text_of_miss = {key: text for key, text in zip(keys, texts, strict=True) if key not in hits}
 
         async def compute(missing: Sequence[str]) -> Mapping[str, Classification]:
+            # Others may wait for it too. Once nobody does, it is cancelled.
+            request_context.forget_deadline()
             text_of_key = {key: text_of_miss[key_of_flight(key)] for key in missing}
             return await self._compute(version, text_of_key, long_text)
 

@@ -51,7 +51,7 @@ async def _reached(url: str, timeout_seconds: float) -> str | None:
             return await _fault(client, ResponseError)
     except UnusableRedis:
         raise
-    except (*REDIS_FAILURES, *NO_REDIS, LookupError) as error:
+    except (*REDIS_FAILURES, *NO_REDIS) as error:
         reason = describe_error(error)
     finally:
         await client.aclose()

@@ -65,6 +65,6 @@ def parquet_problem(url: str) -> str | None:
     if (folder := local_folder(url)) is not None:
         try:
             check_own_folder(folder)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return f"LOG_PARQUET_URL: {error}, and would get the files by a link or a folder there"
     return None

@@ -101,9 +101,12 @@ class RateLimiter:
             return await self._state_after(item, name, client, cost)
         self._remembered.pop(item.key_for(name, client), None)
         state = await self._state(item, name, client)
-        if state.remaining >= cost and await self._local.hit(item, name, client, cost=cost):
-            # Room has come since, or Redis contradicts itself, as one that answers nothing does.
-            return await _state_of(self._local, item, name, client)
+        if state.remaining >= cost:
+            if await self._hit(item, name, client, cost):  # room has come since
+                return await self._state_after(item, name, client, cost)
+            # Redis contradicts itself, as one does that answers nothing.
+            if await self._local.hit(item, name, client, cost=cost):
+                return await _state_of(self._local, item, name, client)
         wait_seconds = max(1, round(state.reset_in_seconds + 0.5))
         metrics.rate_limited.labels(name).inc()
         counted = "texts" if name == "batch" else "requests"

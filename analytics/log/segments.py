@@ -45,10 +45,9 @@ def segments(folder: Path) -> list[Path]:
 
 def begun_at(segment: Path) -> datetime:
     """The time in its name; of a file that somebody named or copied here, its last change."""
-    try:
-        return time_of(UUID(segment.stem))
-    except (ValueError, OverflowError):
-        pass
+    with contextlib.suppress(ValueError):
+        if (named := UUID(segment.stem)).version == 7:
+            return time_of(named)
     try:
         return datetime.fromtimestamp(segment.lstat().st_mtime, UTC)
     except FileNotFoundError:  # shipped meanwhile

@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from analytics.log.records import ComparisonRecord
 from cache.keys import CacheKeys
 from core.errors import DeadlineExceeded, LogUnavailable, Overloaded, RunnerUnavailable
+from core.request_context import remaining_seconds
 from core.types import (
     ARM_GROUPS,
     Classification,
@@ -63,6 +64,7 @@ class FakeRunner:
     def __init__(self, version: Version = "v1", revision: str = "r1") -> None:
         self.calls: list[list[str]] = []
         self.modes: list[LongText] = []
+        self.seconds_left: list[float] = []
         self.answers: dict[str, Classification] = {}
         self.fails = False
         self.starting = False
@@ -95,6 +97,7 @@ class FakeRunner:
     async def classify(self, texts: Sequence[str], long_text: LongText) -> list[Classification]:
         self.calls.append(list(texts))
         self.modes.append(long_text)
+        self.seconds_left.append(remaining_seconds())
         self.entered.set()
         await self.gate.wait()
         if self.fails:

@@ -70,7 +70,7 @@ async def test_a_closed_spool_is_shipped_whole_and_deleted(
     assert counter("prediction_log_stored_total") - before == 100
 
 
-@pytest.mark.parametrize("name", ["copy of a segment", "ffffffff-ffff-4fff-bfff-ffffffffffff"])
+@pytest.mark.parametrize("name", ["copy of a segment", "cafecafe-cafe-4aaa-8aaa-cafecafecafe"])
 async def test_segment_with_a_name_of_somebody_else_is_shipped(
     tmp_path: Path, spool: Spool, writer: FakeWriter, name: str
 ) -> None:

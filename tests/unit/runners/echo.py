@@ -84,8 +84,11 @@ class Echo:
 
 
 @contextmanager
-def batching(model: Echo, *, streams: int = 1, max_queued: int = PLENTY) -> Iterator[TokenBatcher]:
-    batcher = TokenBatcher(model, "v1", TextQueue(max_queued, MANY_TOKENS), streams=streams)
+def batching(
+    model: Echo, *, streams: int = 1, max_queued: int = PLENTY, quiet_seconds: float = 100.0
+) -> Iterator[TokenBatcher]:
+    queue = TextQueue(max_queued, MANY_TOKENS)
+    batcher = TokenBatcher(model, "v1", queue, streams=streams, quiet_seconds=quiet_seconds)
     try:
         yield batcher
     finally:

@@ -6,9 +6,13 @@ import asyncio
 import itertools
 import time
 
+import pytest
+from bentoml.exceptions import ServiceUnavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.types import Classification
+from runners.batching import TokenBatcher
 from runners.packing import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, MIN_FILL, fits
 from runners.queue import LOOKAHEAD_TEXTS
 from tests.unit.fakes import counter
@@ -160,14 +164,20 @@ async def test_long_text_is_not_starved_by_a_stream_of_short_ones() -> None:
     assert batches[1] == [long]
 
 
+def bulk(batcher: TokenBatcher, texts: list[str]) -> asyncio.Task[list[Classification]]:
+    return asyncio.create_task(batcher.classify(texts, timeout_seconds=WAIT_SECONDS, lane="bulk"))
+
+
+# Each is alone in its batch.
+LONG = [text(number, 400) for number in (1, 2, 3)]
+
+
 async def test_bulk_work_leaves_a_stream_to_requests_that_come() -> None:
-    model, long = Echo(permits=0), [text(number, 400) for number in (1, 2, 3)]
+    model = Echo(permits=0)
     with batching(model, streams=2) as batcher:
         first = await busy(batcher, model)
-        bulk = asyncio.create_task(
-            batcher.classify(long, timeout_seconds=WAIT_SECONDS, lane="bulk")
-        )
-        assert await model.next_batch() == long[:1]
+        work = bulk(batcher, LONG)
+        assert await model.next_batch() == LONG[:1]
         # Who has waited longest gets the permit.
         model.permits.release()
         assert await first == [text(0, 1)]
@@ -175,17 +185,60 @@ async def test_bulk_work_leaves_a_stream_to_requests_that_come() -> None:
         assert await model.next_batch() == [text(4, 5)]
         model.permits.release(PLENTY)
         assert await second == [text(4, 5)]
-        assert [each.revision for each in await bulk] == long
+        assert [each.revision for each in await work] == LONG
 
 
-async def test_bulk_work_takes_every_stream_while_no_request_comes() -> None:
-    model, long = Echo(permits=0), [text(number, 400) for number in (1, 2)]
-    with batching(model, streams=2) as batcher:
-        bulk = asyncio.create_task(
-            batcher.classify(long, timeout_seconds=WAIT_SECONDS, lane="bulk")
-        )
-        assert sorted([await model.next_batch(), await model.next_batch()]) == [
-            [one] for one in long
-        ]
+@pytest.mark.parametrize("streams", [1, 2])
+async def test_bulk_work_takes_every_stream_while_no_request_comes(streams: int) -> None:
+    model = Echo(permits=0)
+    with batching(model, streams=streams) as batcher:
+        work = bulk(batcher, LONG)
+        begun = [await model.next_batch() for _ in range(streams)]
+        assert sorted(begun) == [[one] for one in LONG[:streams]]
         model.permits.release(PLENTY)
-        await bulk
+        await work
+
+
+async def test_bulk_work_takes_the_only_stream_in_turn_with_requests() -> None:
+    model = Echo(permits=0)
+    with batching(model, streams=1) as batcher:
+        first = await busy(batcher, model)
+        work = bulk(batcher, LONG)
+        model.permits.release(PLENTY)
+        await first
+        assert [each.revision for each in await work] == LONG
+
+
+async def test_bulk_work_takes_the_last_stream_some_time_after_the_last_request() -> None:
+    model = Echo(permits=0)
+    with batching(model, streams=2, quiet_seconds=0.05) as batcher:
+        first = await busy(batcher, model)
+        work = bulk(batcher, LONG)
+        assert await model.next_batch() == LONG[:1]
+        model.permits.release()
+        await first
+        assert await model.next_batch() == LONG[1:2]
+        model.permits.release(PLENTY)
+        await work
+
+
+@pytest.mark.parametrize("end", ["drain", "close"])
+async def test_batcher_ends_while_bulk_work_is_held_back(end: str) -> None:
+    model = Echo(permits=0)
+    with batching(model, streams=2) as batcher:
+        first = await busy(batcher, model)
+        work = bulk(batcher, LONG)
+        assert await model.next_batch() == LONG[:1]
+        model.permits.release()
+        await first
+        # One stream is at bulk work, and the other waits beside the rest of it.
+        ending = asyncio.create_task(asyncio.to_thread(getattr(batcher, end)))
+        if end == "drain":
+            assert await model.next_batch() == LONG[1:2]
+        model.permits.release(PLENTY)
+        await ending
+        if end == "drain":
+            assert [each.revision for each in await work] == LONG
+        else:
+            with pytest.raises(ServiceUnavailable):
+                await work

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import operator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -161,14 +162,63 @@ async def test_subject_counts_in_its_test_although_its_client_left_or_its_deadli
     assert all(each.assignment is not None for each in setup.log.predictions)
 
 
-async def test_stop_gives_up_the_predictions_of_clients_that_left(setup: Setup) -> None:
+@pytest.mark.parametrize("is_late", [True, False])
+async def test_stop_waits_a_while_for_the_predictions_of_clients_that_left(
+    setup: Setup, *, is_late: bool
+) -> None:
     for runner in (setup.v1, setup.v2):
         runner.gate.clear()
     left = asyncio.create_task(setup.path.predict_ab("text", "who leaves"))
     await asyncio.sleep(0)
     left.cancel()
+    stopping = asyncio.create_task(setup.path.stop(0.05 if is_late else 10.0))
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    if is_late:
+        await stopping
+    for runner in (setup.v1, setup.v2):
+        runner.gate.set()
+    await stopping
+    assert len(setup.log.predictions) == (0 if is_late else 1)
+
+
+@pytest.mark.parametrize("is_trial", [True, False])
+async def test_only_a_subject_of_a_test_is_answered_although_its_client_left(
+    setup: Setup, *, is_trial: bool
+) -> None:
+    setup.policy = RolloutPolicy(salt="salt", overrides={"user-1": "v1"})
+    enter(RequestContext("a", is_trial=is_trial))
+    setup.v1.gate.clear()
+    setup.v2.gate.clear()
+    left = asyncio.create_task(setup.path.predict_ab("text", "anybody" if is_trial else "user-1"))
+    await asyncio.sleep(0.01)
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    setup.v1.gate.set()
+    setup.v2.gate.set()
     await setup.path.stop()
     assert setup.log.predictions == []
+    assert setup.cache.content == {}
+
+
+async def test_subject_is_recorded_although_its_text_was_begun_for_a_client_in_haste(
+    setup: Setup,
+) -> None:
+    setup.policy = RolloutPolicy(salt="salt", ab_weights=Weights(v1=100, v2=0))
+    setup.v1.gate.clear()
+
+    async def hurry() -> None:
+        async with request_context.deadline_in(0.05):
+            await setup.path.predict(["same"], "v1", "/predict")
+
+    hasty = asyncio.create_task(hurry())
+    await setup.v1.entered.wait()
+    joined = asyncio.create_task(setup.path.predict_ab("same", "ana"))
+    with pytest.raises(TimeoutError):
+        await hasty
+    setup.v1.gate.set()
+    assert (await joined).text == "same"
+    assert setup.v1.seconds_left == [math.inf]
 
 
 async def test_without_a_subject_each_request_is_its_own(setup: Setup) -> None:
