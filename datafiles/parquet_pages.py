@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from datafiles.chunks import InvalidInput
 
-# Of the largest page of each column, together: these are in memory at the same time.
-MAX_PAGES_BYTES = 256 << 20
+# Of the largest page of each column, together: these are in memory at the same time. pyarrow takes
+# six times as much to decode one value of that size.
+MAX_PAGES_BYTES = 128 << 20
 # Of the rows that are decoded at a time, if each holds the largest value that it can.
 MAX_BATCH_BYTES = 64 << 20
 _USUAL_HEADER_BYTES = 1 << 12

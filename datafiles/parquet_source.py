@@ -21,9 +21,13 @@ from datafiles.chunks import (
     checked_text,
 )
 from datafiles.columns import find_column, find_columns, require_distinct
+from datafiles.lines import MAX_LINE_BYTES
 from datafiles.parquet_pages import rows_at_once
 
 _READ_BYTES = 1 << 20
+# Of an upload, in all rows that are too large themselves: a file of kilobytes can repeat a value of
+# megabytes, and to decode it takes time each time.
+MAX_REFUSED_BYTES = 256 << 20
 # Spark writes its times in this form. In nanoseconds, as Arrow reads them otherwise, 9999-12-31 is
 # a day of 1816.
 _INT96_UNIT = "us"
@@ -65,6 +69,8 @@ class ParquetSource:
             self.names = [names[index] for index in find_columns(keep, names)]
         self._read_columns = list(dict.fromkeys((*self.names, self.column)))
         self._rows_at_once = CHUNK_ROWS
+        self._is_bounded = is_bounded
+        self._refused_bytes = 0
         if is_bounded:
             self._rows_at_once = rows_at_once(path, metadata, self._read_columns, CHUNK_ROWS)
         try:
@@ -130,20 +136,40 @@ class ParquetSource:
         texts: list[str] = []
         usable: list[int] = []
         rejected: list[Rejection] = []
-        faults = _faults(table)
+        faults = self._too_large(table, before) | _faults(table)
         # As bytes, because one text that is not UTF-8 would end the conversion of all.
         for index, value in enumerate(table.column(self.column).cast(pa.binary()).to_pylist()):
             try:
                 texts.append(self._text(value, faults.get(index)))
                 usable.append(index)
             except UnusableRow as error:
-                raw = (value or b"").decode("utf-8", "replace")[:RAW_CHARACTERS]
+                beginning = (value or b"")[: 4 * RAW_CHARACTERS]
+                raw = beginning.decode("utf-8", "replace")[:RAW_CHARACTERS]
                 rejected.append(Rejection(before + index + 1, str(error), raw))
         columns = table.select(self.names)
         if rejected:
             columns = columns.take(pa.array(usable, pa.int64()))
         end = Position(rows=before + table.num_rows)
         return Chunk(texts, [before + row + 1 for row in usable], columns, rejected, end)
+
+    def _too_large(self, table: pa.Table, before: int) -> dict[int, str]:
+        """The rows of an upload that are larger than a line of a text file may be, and why."""
+        if not self._is_bounded or table.nbytes <= MAX_LINE_BYTES:
+            return {}
+        sizes = ((row, table.slice(row, 1).nbytes) for row in range(table.num_rows))
+        large = {row: size for row, size in sizes if size > MAX_LINE_BYTES}
+        self._refused_bytes += sum(large.values())
+        if self._refused_bytes > MAX_REFUSED_BYTES:
+            raise InvalidInput(
+                f"up to row {before + max(large) + 1:,} its rows of more than {MAX_LINE_BYTES:,} "
+                f"bytes have more than {MAX_REFUSED_BYTES >> 20} MiB together; choose columns by "
+                "--id",
+                "--id",
+            )
+        return {
+            row: f"the row has {size:,} bytes; at most {MAX_LINE_BYTES:,} are allowed"
+            for row, size in large.items()
+        }
 
     def _text(self, value: bytes | None, fault: str | None) -> str:
         if fault is not None:

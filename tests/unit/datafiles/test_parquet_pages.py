@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from datafiles.chunks import InvalidInput, Position
+from datafiles.lines import MAX_LINE_BYTES
 from datafiles.parquet_pages import MAX_BATCH_BYTES, MAX_PAGES_BYTES
 from datafiles.parquet_source import ParquetSource
 
@@ -57,7 +58,7 @@ def test_small_file_with_a_huge_page_is_refused_before_it_is_read(tmp_path: Path
         write_statistics=False,
     )  # fmt: skip
     assert path.stat().st_size < 20_000
-    with pytest.raises(InvalidInput, match="pages have more than 256 MiB"):
+    with pytest.raises(InvalidInput, match="pages have more than 128 MiB"):
         bounded(path)
 
 
@@ -68,6 +69,41 @@ def test_value_that_each_row_repeats_is_decoded_for_few_rows_at_a_time(tmp_path:
     pq.write_table(pa.table({"text": repeated}), path, compression="zstd")
     chunk = next(bounded(path).chunks(Position(), None))
     assert 0 < chunk.end.rows * len(value) <= MAX_BATCH_BYTES
+
+
+def test_row_that_is_larger_than_a_line_may_be_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    page = ["a page", "\x01" * (MAX_LINE_BYTES + 1), "x" * (MAX_LINE_BYTES // 2)]
+    inner = [{"left": "y" * MAX_LINE_BYTES}, None, None]
+    for columns, refused in (
+        ({"text": ["one", "two", "three"], "page": page}, [2]),
+        ({"text": ["one", "two", "three"], "page": page, "inner": inner}, [1, 2]),
+        ({"text": ["one", page[1], "three"]}, [2]),
+    ):
+        pq.write_table(pa.table(columns), path)
+        chunks = list(bounded(path).chunks(Position(), None))
+        rejected = [one for chunk in chunks for one in chunk.rejected]
+        assert [one.line for one in rejected] == refused
+        assert all("at most 1,048,576 are allowed" in one.reason for one in rejected)
+        assert sum(len(chunk.texts) for chunk in chunks) == 3 - len(refused)
+        # The operator's own file may have such rows, but no such text.
+        of_operator = ParquetSource(path, "text", None)
+        assert len(texts(of_operator)) == (3 if "page" in columns else 2)
+
+
+def test_huge_value_that_each_row_repeats_ends_the_file_soon(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    huge = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), ["b" * (90 << 20)])
+    table = pa.table({"text": ["a"] * 2_000, "huge": huge})
+    pq.write_table(table, path, compression="zstd", use_dictionary=True)
+    assert path.stat().st_size < 100_000
+    chunks = bounded(path).chunks(Position(), None)
+    for _ in range(2):
+        chunk = next(chunks)
+        assert (len(chunk.rejected), len(chunk.texts), len(chunk.columns)) == (1, 0, 0)
+    with pytest.raises(InvalidInput, match=r"up to row 3 .*more than 256 MiB together.*--id"):
+        next(chunks)
+    assert texts(ParquetSource(path, "text", ["text"], is_bounded=True), 5) == ["a"] * 5
 
 
 def test_lists_are_refused_with_what_to_do(tmp_path: Path) -> None:
