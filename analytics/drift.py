@@ -30,6 +30,9 @@ from stats.results import ContentDrift, EstimatedAccuracy, FeatureDrift
 _MEASURES: tuple[MeasureName, ...] = ("confidence", "text_characters", "token_count")
 
 
+_Distributions = tuple[Profile, dict[Version, Counts]]
+
+
 class DriftOfTraffic(Window):
     reference_since: datetime
     reference_until: datetime
@@ -62,9 +65,8 @@ async def drift(
     before_scope = replace(scope, span=reference)
     middle = reference.since + (reference.until - reference.since) / 2
     halves = TimeRange(reference.since, middle), TimeRange(middle, reference.until)
-    ((before, _), (current, confidence)), content, labels = await asyncio.gather(
-        asyncio.gather(_profile(reader, before_scope), _profile(reader, scope)),
-        asyncio.gather(sketches_of(reader, before_scope), sketches_of(reader, scope)),
+    (((before, _), (current, confidence)), content), labels = await asyncio.gather(
+        _read(reader, before_scope, scope),
         asyncio.gather(
             labels_by_version(reader, before_scope),
             *(labels_by_version(reader, replace(scope, span=half)) for half in halves),
@@ -91,12 +93,20 @@ async def drift_of_features(reader: Reader, scope: Scope, reference: TimeRange) 
     Raises:
         DatabaseUnavailable: PostgreSQL is away.
     """
-    scopes = replace(scope, span=reference), scope
-    ((before, _), (current, _)), content = await asyncio.gather(
+    ((before, _), (current, _)), content = await _read(
+        reader, replace(scope, span=reference), scope
+    )
+    return await anyio.to_thread.run_sync(_compare, before, current, content)
+
+
+async def _read(
+    reader: Reader, *scopes: Scope
+) -> tuple[list[_Distributions], list[Sequence[bytes]]]:
+    """The profile of each scope, and the sketches of its texts."""
+    return await asyncio.gather(
         asyncio.gather(*(_profile(reader, one) for one in scopes)),
         asyncio.gather(*(sketches_of(reader, one) for one in scopes)),
     )
-    return await anyio.to_thread.run_sync(_compare, before, current, content)
 
 
 @per_shape
@@ -104,7 +114,7 @@ def _histograms(shape: Shape) -> AnySelect:
     return histograms(shape, *_MEASURES, by=("measure", "version"))
 
 
-async def _profile(reader: Reader, scope: Scope) -> tuple[Profile, dict[Version, Counts]]:
+async def _profile(reader: Reader, scope: Scope) -> _Distributions:
     """The distributions, and that of the confidence by version."""
     sentiments, binned = await asyncio.gather(
         sentiment_counts(reader, scope), reader.histograms(_histograms(scope))

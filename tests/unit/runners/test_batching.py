@@ -172,15 +172,23 @@ def bulk(batcher: TokenBatcher, texts: list[str]) -> asyncio.Task[list[Classific
 LONG = [text(number, 400) for number in (1, 2, 3)]
 
 
+async def bulk_after_a_request(
+    batcher: TokenBatcher, model: Echo
+) -> asyncio.Task[list[Classification]]:
+    """Begin bulk work beside a request on the other of two streams, and answer the request."""
+    request = await busy(batcher, model)
+    work = bulk(batcher, LONG)
+    assert await model.next_batch() == LONG[:1]
+    # Who has waited longest gets the permit.
+    model.permits.release()
+    assert await request == [text(0, 1)]
+    return work
+
+
 async def test_bulk_work_leaves_a_stream_to_requests_that_come() -> None:
     model = Echo(permits=0)
     with batching(model, streams=2) as batcher:
-        first = await busy(batcher, model)
-        work = bulk(batcher, LONG)
-        assert await model.next_batch() == LONG[:1]
-        # Who has waited longest gets the permit.
-        model.permits.release()
-        assert await first == [text(0, 1)]
+        work = await bulk_after_a_request(batcher, model)
         second = await queued(batcher, text(4, 5))
         assert await model.next_batch() == [text(4, 5)]
         model.permits.release(PLENTY)
@@ -212,11 +220,7 @@ async def test_bulk_work_takes_the_only_stream_in_turn_with_requests() -> None:
 async def test_bulk_work_takes_the_last_stream_some_time_after_the_last_request() -> None:
     model = Echo(permits=0)
     with batching(model, streams=2, quiet_seconds=0.05) as batcher:
-        first = await busy(batcher, model)
-        work = bulk(batcher, LONG)
-        assert await model.next_batch() == LONG[:1]
-        model.permits.release()
-        await first
+        work = await bulk_after_a_request(batcher, model)
         assert await model.next_batch() == LONG[1:2]
         model.permits.release(PLENTY)
         await work
@@ -226,11 +230,7 @@ async def test_bulk_work_takes_the_last_stream_some_time_after_the_last_request(
 async def test_batcher_ends_while_bulk_work_is_held_back(end: str) -> None:
     model = Echo(permits=0)
     with batching(model, streams=2) as batcher:
-        first = await busy(batcher, model)
-        work = bulk(batcher, LONG)
-        assert await model.next_batch() == LONG[:1]
-        model.permits.release()
-        await first
+        work = await bulk_after_a_request(batcher, model)
         # One stream is at bulk work, and the other waits beside the rest of it.
         ending = asyncio.create_task(asyncio.to_thread(getattr(batcher, end)))
         if end == "drain":
