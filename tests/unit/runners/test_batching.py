@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 from bentoml.exceptions import ServiceUnavailable
@@ -27,6 +29,7 @@ from tests.unit.runners.echo import (
     queued,
     text,
 )
+from tests.waiting import until
 
 CALLS = st.lists(
     st.lists(st.integers(1, 600) | st.integers(1, 40), min_size=1, max_size=25), max_size=12
@@ -164,6 +167,17 @@ async def test_long_text_is_not_starved_by_a_stream_of_short_ones() -> None:
     assert batches[1] == [long]
 
 
+class Divided(Echo):
+    """Has no permits: bulk work waits for `permits`, and requests for `requests`."""
+
+    def __init__(self) -> None:
+        super().__init__(permits=0)
+        self.requests = threading.Semaphore(0)
+
+    def permits_of(self, batch: Sequence[str]) -> threading.Semaphore:
+        return self.permits if batch[0] in LONG else self.requests
+
+
 def bulk(batcher: TokenBatcher, texts: list[str]) -> asyncio.Task[list[Classification]]:
     return asyncio.create_task(batcher.classify(texts, timeout_seconds=WAIT_SECONDS, lane="bulk"))
 
@@ -173,24 +187,24 @@ LONG = [text(number, 400) for number in (1, 2, 3)]
 
 
 async def bulk_after_a_request(
-    batcher: TokenBatcher, model: Echo
+    batcher: TokenBatcher, model: Divided
 ) -> asyncio.Task[list[Classification]]:
     """Begin bulk work beside a request on the other of two streams, and answer the request."""
     request = await busy(batcher, model)
     work = bulk(batcher, LONG)
     assert await model.next_batch() == LONG[:1]
-    # Who has waited longest gets the permit.
-    model.permits.release()
+    model.requests.release()
     assert await request == [text(0, 1)]
     return work
 
 
 async def test_bulk_work_leaves_a_stream_to_requests_that_come() -> None:
-    model = Echo(permits=0)
+    model = Divided()
     with batching(model, streams=2) as batcher:
         work = await bulk_after_a_request(batcher, model)
         second = await queued(batcher, text(4, 5))
         assert await model.next_batch() == [text(4, 5)]
+        model.requests.release()
         model.permits.release(PLENTY)
         assert await second == [text(4, 5)]
         assert [each.revision for each in await work] == LONG
@@ -218,7 +232,7 @@ async def test_bulk_work_takes_the_only_stream_in_turn_with_requests() -> None:
 
 
 async def test_bulk_work_takes_the_last_stream_some_time_after_the_last_request() -> None:
-    model = Echo(permits=0)
+    model = Divided()
     with batching(model, streams=2, quiet_seconds=0.05) as batcher:
         work = await bulk_after_a_request(batcher, model)
         assert await model.next_batch() == LONG[1:2]
@@ -226,15 +240,28 @@ async def test_bulk_work_takes_the_last_stream_some_time_after_the_last_request(
         await work
 
 
+def is_refused(batcher: TokenBatcher) -> bool:
+    """Whether the batcher takes no more calls."""
+    try:
+        batcher.submit(
+            [text(0, 1)], timeout_seconds=WAIT_SECONDS, lane="interactive", trace=None
+        ).cancel()
+    except ServiceUnavailable:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("end", ["drain", "close"])
 async def test_batcher_ends_while_bulk_work_is_held_back(end: str) -> None:
-    model = Echo(permits=0)
+    model = Divided()
     with batching(model, streams=2) as batcher:
         work = await bulk_after_a_request(batcher, model)
         # One stream is at bulk work, and the other waits beside the rest of it.
         ending = asyncio.create_task(asyncio.to_thread(getattr(batcher, end)))
         if end == "drain":
             assert await model.next_batch() == LONG[1:2]
+        await until(lambda: is_refused(batcher))
+        model.requests.release(PLENTY)
         model.permits.release(PLENTY)
         await ending
         if end == "drain":
