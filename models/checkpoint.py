@@ -21,7 +21,8 @@ from models.files import TOKENIZER_SETTINGS, read_json_object, revision_of
 from models.labels import outputs_of
 from runners.classifier import Classifier
 from runners.engines.choice import REFERENCE, load_engine, saved_engines
-from runners.engines.speeds import Speeds, add_figures, speeds_here
+from runners.engines.sizes import sizes_of
+from runners.engines.speeds import Speeds, add_figures, speeds_here, speeds_of
 from runners.engines.timing import time_engines
 from runners.engines.weights import UnreadableWeights
 from runners.golden_set import write_golden_set
@@ -74,8 +75,8 @@ def save_prepared(
     The metadata holds `facts` (source, base, training_data, licence, held_out_accuracy), the facts
     that `acceptance_gate` adds, and the figures of every engine of `make_engines`. Without it the
     model has its reference engine alone. With `timed` it holds how fast they are on this CPU, which
-    takes about a second each. The store is written last, so a rejected checkpoint leaves
-    no trace there.
+    takes about a second each, unless a model of the same sizes has it. The store is written last,
+    so a rejected checkpoint leaves no trace there.
 
     Raises:
         InvalidCheckpoint: `acceptance_gate` rejected it.
@@ -148,12 +149,21 @@ def token_limit(folder: Path, config: Mapping[str, Any], most: int | None = None
 
 
 def _speeds(model: SavedModel, passed: Iterable[EngineName]) -> Speeds:
-    """Time the reference and the engines that passed, of those that this machine runs."""
+    """How fast the reference and the engines that passed are, of those that this machine runs.
+
+    They are timed, unless a model of the same sizes was when it was saved.
+    """
     offered = replace(model, engines=(REFERENCE, *passed))
+    names, sizes = saved_engines(offered), sizes_of(model.folder)
+    for stored in bentoml.models.list():
+        speeds = speeds_of(stored.info.metadata)
+        known = speeds.here() if speeds is not None and speeds.sizes == sizes else {}
+        if all(known.get(name) for name in names):
+            return speeds_here({name: known[name] for name in names}, sizes)
     timed: dict[EngineName, list[float]] = {}
-    for name, figures, _problem in time_engines(offered, saved_engines(offered)):
+    for name, figures, _problem in time_engines(offered, names):
         add_figures(timed, name, figures)
-    return speeds_here(timed)
+    return speeds_here(timed, sizes)
 
 
 def _put_into_store(

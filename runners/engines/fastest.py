@@ -20,6 +20,7 @@ from core.private_files import FOLDER_MODE, open_private
 from core.settings import Settings
 from core.types import GONE_ENGINES, EngineName
 from runners.engines.choice import saved_engines
+from runners.engines.sizes import sizes_of
 from runners.engines.speeds import EngineSpeeds, SpeedsFile, add_figures, fastest_engine
 from runners.model_store import SavedModel, find_model
 
@@ -68,8 +69,11 @@ def saved_speeds(model: SavedModel) -> EngineSpeeds:
 
 
 def known_speeds(model: SavedModel, data_folder: Path) -> EngineSpeeds:
-    """What was measured on this CPU: when the model was saved, or later by a runner."""
-    return {**saved_speeds(model), **SpeedsFile(data_folder, model.revision).read()}
+    """What was measured on this CPU: when the model was saved, or later by a runner.
+
+    The runner may have measured another model of the same sizes.
+    """
+    return {**saved_speeds(model), **SpeedsFile(data_folder, sizes_of(model.folder)).read()}
 
 
 async def find_fastest(tag: str, settings: Settings) -> EngineName | None:
@@ -93,7 +97,7 @@ async def find_fastest(tag: str, settings: Settings) -> EngineName | None:
             if not timed:
                 return None
             speeds = {**speeds, **timed}
-            SpeedsFile(settings.data_folder, model.revision).save(speeds)
+            SpeedsFile(settings.data_folder, sizes_of(model.folder)).save(speeds)
             logger.info("%s: texts a second by batch are %s", tag, _as_text(timed))
     return fastest_engine(names, speeds)
 

@@ -32,12 +32,16 @@ EngineSpeeds = Mapping[EngineName, Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
-    """The speeds of engines, and where they were measured: by which release, on which CPU."""
+    """The speeds of engines, and where they were measured: by which release, on which CPU.
+
+    They are those of every model of the same `sizes` (`sizes_of`).
+    """
 
     release: str
     cpu: str
     # Also of engines that this release does not know.
     texts_per_second: dict[str, list[Figure]]
+    sizes: str = ""
 
     def here(self) -> EngineSpeeds:
         """The figures, if this release measured them on such a CPU; else none."""
@@ -46,10 +50,10 @@ class Speeds:
         return self.texts_per_second  # type: ignore[return-value]
 
 
-def speeds_here(texts_per_second: EngineSpeeds) -> Speeds:
+def speeds_here(texts_per_second: EngineSpeeds, sizes: str) -> Speeds:
     """Figures that this release just measured on this CPU."""
     figures = {str(name): list(values) for name, values in texts_per_second.items()}
-    return Speeds(VERSION, cpu_identity(), figures)
+    return Speeds(VERSION, cpu_identity(), figures, sizes)
 
 
 def speeds_of(metadata: Mapping[str, Any]) -> Speeds | None:
@@ -85,10 +89,14 @@ def add_figures(
 
 
 class SpeedsFile:
-    """The speeds of a model's engines that a runner of this host measured; it goes on without."""
+    """The speeds of the engines of models of one size, as a runner of this host measured them.
 
-    def __init__(self, data_folder: Path, revision: str) -> None:
-        self.path = data_folder / "models" / f"speeds-{revision}.json"
+    A runner goes on without it.
+    """
+
+    def __init__(self, data_folder: Path, sizes: str) -> None:
+        self._sizes = sizes
+        self.path = data_folder / "models" / f"speeds-{sizes}.json"
 
     def read(self) -> EngineSpeeds:
         """Read the figures of this release on this CPU; none if there are none, or unreadable."""
@@ -102,6 +110,8 @@ class SpeedsFile:
 
     def save(self, texts_per_second: EngineSpeeds) -> None:
         try:
-            write_atomically(self.path, msgspec.json.encode(speeds_here(texts_per_second)))
+            write_atomically(
+                self.path, msgspec.json.encode(speeds_here(texts_per_second, self._sizes))
+            )
         except OSError as error:
             logger.warning("%s cannot be written: %s", self.path.name, describe_error(error))

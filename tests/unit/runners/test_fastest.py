@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import bentoml
 import pytest
 
 from core.settings import Settings
-from core.types import EngineName
+from core.types import EngineName, Version
 from core.version import VERSION
 from models.export.gate import GateReport
 from runners.classifier import Classifier
@@ -27,6 +28,7 @@ from runners.engines.choice import (
     saved_engines,
 )
 from runners.engines.fastest import find_fastest, known_speeds, time_in_process
+from runners.engines.sizes import sizes_of
 from runners.engines.speeds import (
     SHAPES,
     Speeds,
@@ -105,13 +107,16 @@ QUICK: dict[EngineName, list[float]] = {
 }
 
 
+HERE = speeds_here(QUICK, "a size")
+
+
 @pytest.mark.parametrize(
     ("speeds", "is_known"),
     [
-        (speeds_here(QUICK), True),
+        (HERE, True),
         (None, False),
-        (replace(speeds_here(QUICK), cpu="another CPU"), False),
-        (replace(speeds_here(QUICK), release="0.0.1"), False),
+        (replace(HERE, cpu="another CPU"), False),
+        (replace(HERE, release="0.0.1"), False),
     ],
     ids=["this CPU", "not measured", "another CPU", "another release"],
 )
@@ -125,8 +130,8 @@ def test_figures_of_a_model_count_on_the_cpu_and_release_that_measured_them(
 def test_figures_of_this_host_come_before_those_of_the_model(
     model: SavedModel, tmp_path: Path
 ) -> None:
-    saved = saved_with(model, speeds_here(QUICK))
-    SpeedsFile(tmp_path, model.revision).save({BF16: equal(999)})
+    saved = saved_with(model, HERE)
+    SpeedsFile(tmp_path, sizes_of(model.folder)).save({BF16: equal(999)})
     assert known_speeds(saved, tmp_path) == {**QUICK, BF16: equal(999)}
 
 
@@ -221,7 +226,7 @@ async def test_runners_of_one_host_measure_once_and_keep_the_figures(
     assert fastest == second
     measured = [line for line in caplog.records if "texts a second" in line.getMessage()]
     assert len(measured) == 1
-    file = SpeedsFile(settings.data_folder, model.revision)
+    file = SpeedsFile(settings.data_folder, sizes_of(model.folder))
     speeds = file.read()
     assert set(speeds) == set(names)
     assert all(len(figures) == len(SHAPES) for figures in speeds.values())
@@ -239,20 +244,53 @@ def test_model_that_is_saved_timed_has_the_figures_of_its_engines(
     assert set(known_speeds(saved, tmp_path)) == set(saved_engines(saved))
 
 
+def note_speeds(tag: str, **speeds: object) -> None:
+    """Change what the metadata of a saved model say of speeds."""
+    saved = bentoml.models.get(tag)
+    metadata: dict[str, Any] = saved.info.metadata
+    metadata = {**metadata, "speeds": {**metadata.get("speeds", {}), **speeds}}
+    with bentoml.models.create(tag, metadata=metadata) as again:
+        shutil.copytree(saved.path, again.path, dirs_exist_ok=True)
+        bentoml.models.delete(tag)
+
+
+@pytest.mark.parametrize(
+    ("second", "noted", "is_timed_anew"),
+    [
+        ({"labels": ("POSITIVE", "NEGATIVE")}, {}, False),
+        ({"max_tokens": 32}, {}, True),
+        ({}, {"cpu": "another CPU"}, True),
+        ({}, {"texts_per_second": {BF16: [], REFERENCE: equal(1)}}, True),
+    ],
+    ids=["same sizes", "other sizes", "another CPU", "an engine failed"],
+)
+def test_model_of_the_sizes_of_a_timed_one_gets_its_figures(
+    model_store: Path,
+    tmp_path: Path,
+    second: dict[str, Any],
+    noted: dict[str, Any],
+    is_timed_anew: bool,
+) -> None:
+    def save(version: Version, **differences: Any) -> SavedModel:
+        folder = tiny_checkpoint(tmp_path / version, **differences)
+        engines: dict[EngineName, GateReport] = {BF16: PASSED}
+        return import_checkpoint(folder, version, {}, lambda _model, _base: engines, timed=True)
+
+    first = save("v1")
+    planted = {name: equal(number) for number, name in enumerate(saved_engines(first), 1)}
+    note_speeds(first.tag, **{"texts_per_second": planted, **noted})
+    assert (known_speeds(save("v2", seed=1, **second), tmp_path) != planted) == is_timed_anew
+
+
 async def test_figures_of_the_model_are_enough_on_the_same_cpu(
     model: SavedModel, settings: Settings
 ) -> None:
-    info = bentoml.models.get(model.tag)
-    metadata: dict[str, Any] = {
-        **info.info.metadata,
-        "speeds": {"release": VERSION, "cpu": cpu_identity(), "texts_per_second": QUICK},
-    }
-    bentoml.models.delete(model.tag)
-    with bentoml.models.create(model.tag, metadata=metadata):
-        pass
-    assert find_model(model.tag).speeds == speeds_here(QUICK)
+    note_speeds(
+        model.tag, release=VERSION, cpu=cpu_identity(), texts_per_second=QUICK, sizes="a size"
+    )
+    assert find_model(model.tag).speeds == HERE
     assert await find_fastest(model.tag, settings) == REFERENCE
-    assert not SpeedsFile(settings.data_folder, model.revision).path.exists()
+    assert not SpeedsFile(settings.data_folder, sizes_of(model.folder)).path.exists()
 
 
 @pytest.mark.parametrize("engine", [REFERENCE, BF16])
@@ -278,7 +316,7 @@ async def test_data_folder_that_cannot_be_written_costs_the_figures_alone(
 ) -> None:
     settings.data_folder.write_text("no folder")
     assert await find_fastest(model.tag, settings) in saved_engines(model)
-    assert f"speeds-{model.revision}.json cannot be written: " in caplog.text
+    assert f"speeds-{sizes_of(model.folder)}.json cannot be written: " in caplog.text
 
 
 def answer_otherwise(folder: Path) -> None:
@@ -327,7 +365,7 @@ async def test_runner_changes_to_the_fastest_engine_while_it_answers(
     fastest = REFERENCE if slower != REFERENCE else slower
     slot = await asyncio.to_thread(slot_of, "v1", settings)
     assert slot.description.engine == slower
-    SpeedsFile(settings.data_folder, model.revision).save(QUICK)
+    SpeedsFile(settings.data_folder, sizes_of(model.folder)).save(QUICK)
     is_over = asyncio.Event()
 
     async def call() -> set[str]:
