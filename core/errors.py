@@ -267,6 +267,10 @@ class DatabaseUnavailable(UnavailableError):
     """PostgreSQL is down or slow, or all connections are in use."""
 
 
+class MetricsGone(UnavailableError):
+    """The files of the metrics were removed while the service runs."""
+
+
 class LogUnavailable(UnavailableError):
     """The spool of the prediction log, or its disk, is full."""
 

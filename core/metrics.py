@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric, values
 
+from core.errors import MetricsGone
 from core.metrics_files import read_families
 from core.metrics_map import UNOPENED, ReservedMmapedDict, UnopenedDict
 
@@ -262,8 +263,19 @@ def start_at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
 
 
 def families() -> list[Metric]:
-    """Every metric, over all processes of this service."""
-    return list(REGISTRY.collect()) if FOLDER is None else read_families(FOLDER)
+    """Every metric, over all processes of this service.
+
+    Raises:
+        MetricsGone: somebody removed their files.
+    """
+    return list(REGISTRY.collect()) if FOLDER is None else _read(FOLDER)
+
+
+def _read(folder: Path, types: frozenset[str] | None = None) -> list[Metric]:
+    if not folder.is_dir():
+        # An empty reply would look like a service that is idle.
+        raise MetricsGone(f"the folder of the metrics, {folder.name}, is gone: restart the service")
+    return read_families(folder, types)
 
 
 def by_label(label: str, *names: str) -> list[dict[str, float]]:
@@ -271,7 +283,7 @@ def by_label(label: str, *names: str) -> list[dict[str, float]]:
     if FOLDER is None:
         families = REGISTRY.collect()
     else:
-        families = read_families(FOLDER, frozenset({"counter", "gauge"}))
+        families = _read(FOLDER, frozenset({"counter", "gauge"}))
     found: dict[str, dict[str, float]] = {name: {} for name in names}
     for family in families:
         for sample in family.samples:
@@ -286,7 +298,7 @@ def totals(*names: str) -> list[float]:
         return [REGISTRY.get_sample_value(name) or 0.0 for name in names]
     samples = {
         sample.name: sample.value
-        for family in read_families(FOLDER, frozenset({"counter", "gauge"}))
+        for family in _read(FOLDER, frozenset({"counter", "gauge"}))
         for sample in family.samples
         if not sample.labels
     }

@@ -27,6 +27,9 @@ def claim(folder: Path) -> None:
     """Mark a folder as needed until this process ends; on a full disk it stays without the mark."""
     new = folder / f"{OWNER}.new"
     with suppress(OSError):
+        # `systemd-tmpfiles` removes what is ten days old, but nothing below a locked folder.
+        fcntl.flock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+    with suppress(OSError):
         # It stays open, and so locked, as long as this process runs.
         descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         fcntl.flock(descriptor, fcntl.LOCK_EX)

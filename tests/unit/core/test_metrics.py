@@ -89,6 +89,18 @@ def test_folder_of_another_program_is_not_used(name: str, tmp_path: Path) -> Non
     assert in_a_process(tmp_path / name, statement) == "[2.0]"
 
 
+def test_folder_that_goes_while_serving_is_an_error_and_no_idle_service(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics-x"
+    folder.mkdir()
+    # What is counted afterwards has no place either, and fails no request.
+    after = "shutil.rmtree(metrics.FOLDER); metrics.cache_hits.inc()"
+    for read in ("families()", "totals('cache_hits_total')", "by_label('x', 'y')"):
+        folder.mkdir(exist_ok=True)
+        tried = f"try: metrics.{read}\nexcept metrics.MetricsGone as error: print(error)"
+        said = in_a_process(folder, f"import shutil; {after}\n{tried}")
+        assert said == "the folder of the metrics, metrics-x, is gone: restart the service"
+
+
 WHOLE = [("first_total", 1.0), ("second_total", 2.0)]
 
 

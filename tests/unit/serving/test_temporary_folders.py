@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -39,6 +40,14 @@ def claimed_by_another(folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def lock(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(opened)
+
+
 def made(folder: Path) -> Path:
     folder.mkdir(mode=0o700)
     (folder / "sub").mkdir()
@@ -53,6 +62,8 @@ def test_folder_of_a_killed_process_is_removed_and_of_a_living_one_kept(
     folder = made(tmp_path / f"{prefix}x1")
     with claimed_by_another(folder) as process:
         assert stat.S_IMODE((folder / OWNER).stat().st_mode) == 0o600
+        with pytest.raises(BlockingIOError):
+            lock(folder)  # as programs do that clean /tmp of what is old
         for _ in range(2):
             remove_abandoned(tmp_path)
         assert (folder / "sub/file").exists()
