@@ -7,6 +7,19 @@ from collections.abc import Sequence
 
 from datafiles.chunks import InvalidInput
 
+# A name takes half a kilobyte while it is looked for, and many callers may upload at a time.
+MAX_COLUMNS = 10_000
+
+
+def require_few(names: Sequence[str]) -> None:
+    """Check that a file has no more columns than are read.
+
+    Raises:
+        InvalidInput: it has more than `MAX_COLUMNS`.
+    """
+    if len(names) > MAX_COLUMNS:
+        raise InvalidInput(f"{len(names):,} columns; at most {MAX_COLUMNS:,} are read")
+
 
 def find_column(name: str, names: Sequence[str]) -> int:
     """The index of the column `name`, or else of the only one that differs in case or spaces.

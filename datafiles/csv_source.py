@@ -15,7 +15,7 @@ from datafiles.chunks import (
     UnusableRow,
     checked_text,
 )
-from datafiles.columns import find_column, find_columns, require_distinct
+from datafiles.columns import find_column, find_columns, require_distinct, require_few
 from datafiles.lines import Lines
 from datafiles.records import Record, RecordSource
 from datafiles.text_file import TextFile
@@ -91,6 +91,7 @@ class CsvSource(RecordSource):
             self._data = Position(lines.offset, lines.number)
         if not header:
             raise InvalidInput("a CSV file must begin with the names of its columns")
+        require_few(header)
         if "\0" in "".join(header):
             raise InvalidInput("its header has NUL characters, so it is no text file")
         if header[0].lstrip().startswith("{"):
@@ -174,6 +175,7 @@ def _detected(sample: str, wanted: Sequence[str], suffix: str) -> str:
 
     def fits(delimiter: str) -> bool:
         try:
+            require_few(headers[delimiter])
             find_columns(wanted, headers[delimiter])
         except InvalidInput:
             return False

@@ -14,7 +14,7 @@ from datafiles.chunks import (
     UnusableRow,
     checked_text,
 )
-from datafiles.columns import find_column
+from datafiles.columns import find_column, require_few
 from datafiles.lines import MAX_SKIPPED_BYTES, Lines
 from datafiles.records import Record, RecordSource
 from datafiles.text_file import TextFile
@@ -77,7 +77,9 @@ class JsonSource(RecordSource):
                     self._text(members)
                 except UnusableRow:
                     continue
-                return list(members)
+                names = list(members)
+                require_few(names)
+                return names
 
     def _reader(self, lines: Lines) -> Callable[[], Record | None]:
         return map(self._record, iter(lines.next_line, b"")).__next__

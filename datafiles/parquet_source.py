@@ -20,7 +20,7 @@ from datafiles.chunks import (
     UnusableRow,
     checked_text,
 )
-from datafiles.columns import find_column, find_columns, require_distinct
+from datafiles.columns import find_column, find_columns, require_distinct, require_few
 from datafiles.lines import MAX_LINE_BYTES
 from datafiles.parquet_pages import rows_at_once
 
@@ -61,6 +61,7 @@ class ParquetSource:
             raise InvalidInput("the name of a column is not in UTF-8") from error
         except (pa.ArrowException, OSError) as error:
             raise InvalidInput(f"not a Parquet file: {_line(error)}") from error
+        require_few(names)
         self.column = names[find_column(column, names)]
         if keep is None:
             require_distinct(names)
