@@ -110,7 +110,10 @@ def test_confidence_histogram_counts_each_prediction(
 def test_drift_of_few_predictions_has_no_verdict(
     client: httpx.Client, predicted: Predicted
 ) -> None:
-    drift = read(client, "drift", predicted)
+    # Their own: three of one sentiment that nobody got before are drift.
+    now = datetime.now(UTC).isoformat()
+    reference = {"reference_since": predicted.since, "reference_until": now}
+    drift = read(client, "drift", predicted, **reference)
     assert drift["sentiment"]["current_count"] == 3
     assert drift["sentiment"]["verdict"] == "too_few"
 
