@@ -33,13 +33,19 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 
-CLASSIFY_PATH = "/classify"
+CLASSIFY_PATH, DESCRIBE_PATH, LOAD_PATH = "/classify", "/describe", "/load"
 
 _CONTENT_TYPE = wire.CONTENT_TYPE.encode()
 _KEY_HEADER = wire.KEY_HEADER.lower().encode()
 # Requests without a body that BentoML would read.
 _BODILESS = frozenset({"GET", "HEAD"})
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+_PATHS = OPEN_PATHS | {CLASSIFY_PATH, DESCRIBE_PATH, LOAD_PATH, wire.STREAM_PATH}
+
+
+def path_label(path: str) -> str:
+    """The label of a path in metrics: a caller without a key may ask for any."""
+    return path if path in _PATHS else "other"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ class BentoMiddlewarePatch:
     before the first request.
     """
 
-    def __init__(self, app: ASGIApp, template: Callable[[str], str] | None = None) -> None:
-        """`template` makes a metric label of a path."""
+    def __init__(self, app: ASGIApp, template: Callable[[str], str]) -> None:
+        """`template` makes a metric label, of a closed set, of a path."""
         self._app = app
         self._template = template
 
@@ -75,7 +75,7 @@ class BentoMiddlewarePatch:
         while not isinstance(layer, BentoMiddlewarePatch):
             while type(layer.app).__name__ in UNWANTED:
                 layer.app = layer.app.app
-            if self._template is not None and type(layer.app).__name__ in LABELLED_BY_PATH:
+            if type(layer.app).__name__ in LABELLED_BY_PATH:
                 layer.app = _Templated(layer.app, self._template)
                 layer = layer.app
             layer = layer.app

@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from core.key_ring import KeyRing
 from core.settings import Settings
-from runners.endpoints import Answers, RunnerEndpoints, RunnerKeyMiddleware
+from runners.endpoints import Answers, RunnerEndpoints, RunnerKeyMiddleware, path_label
 from runners.wire import SHARED_CALL_BYTES
 from serving.framework import BentoMiddlewarePatch
 from web.access import AccessMiddleware
@@ -81,7 +81,7 @@ def api_layers(
 def runner_layers(settings: Settings, answers: Callable[[], Answers]) -> list[Middleware]:
     """The layers around a runner, outermost first; `answers` gives what answers for it."""
     return [
-        Middleware(BentoMiddlewarePatch),
+        Middleware(BentoMiddlewarePatch, template=path_label),
         # Before the body is read.
         Middleware(RunnerKeyMiddleware, keys=settings.accepted_runner_keys),
         # In front of BentoML's dispatch, which would unpickle a body.

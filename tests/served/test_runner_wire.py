@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,3 +154,18 @@ def test_call_of_ten_thousand_texts_ends_at_its_timeout(runner: ServedBento) -> 
     reply = post(runner, "/classify", body, wire.CONTENT_TYPE)
     assert (reply.status_code, "not done in 1.0 s" in reply.text) == (503, True), reply.text
     assert time.monotonic() - began < 10
+
+
+def test_callers_cannot_make_series_of_metrics(runner: ServedBento) -> None:
+    """The labels are paths, and a caller without a key may ask for any."""
+
+    def paths() -> set[str]:
+        return set(re.findall(r'endpoint="([^"]*)"', httpx.get(f"{runner.url}/metrics").text))
+
+    asked = ["/zzz", "/livez/zzz", "/classify/zzz", "/%7A%0A", "//zzz", "/metrics/zzz", "/zzz?zzz"]
+    for path in asked:
+        assert httpx.get(f"{runner.url}{path}").status_code == 404
+        assert post(runner, path, b"", wire.CONTENT_TYPE).status_code == 404
+        httpx.request("ZZZ", f"{runner.url}{path}")
+    assert "other" in paths()
+    assert paths() <= {"/classify", "/describe", "/load", "/livez", "/readyz", "/stream", "other"}

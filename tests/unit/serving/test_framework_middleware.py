@@ -58,7 +58,7 @@ async def test_bentomls_timeout_is_taken_out_and_all_else_stays() -> None:
         middleware=[
             Middleware(GZipMiddleware),
             Middleware(TimeoutMiddleware, timeout=60),
-            Middleware(BentoMiddlewarePatch),
+            Middleware(BentoMiddlewarePatch, template=str),
         ]
     )
     await start_and_stop(app)
