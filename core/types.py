@@ -101,7 +101,8 @@ class RunnerDescription:
     tag: Name  # in the model store
     observed_generation: Generation  # of the last desired model that was loaded or refused
     loading: DesiredModel | None
-    load_error: str | None  # why the last desired model was not loaded
+    # Why the last desired model was not loaded.
+    load_error: Annotated[str, Meta(max_length=2_000)] | None
     converged: bool  # every host has observed the same generation
     # Runners of earlier releases do not say these.
     max_tokens: Count | None = None  # longer texts are truncated

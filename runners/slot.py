@@ -29,6 +29,9 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 # Errors with messages of ours, which are safe to show. Of others only the type is shown.
 _SHOWN_ERRORS = (NotFound, EngineUnavailable, ModelDamaged, GoldenCheckFailed)
 
+# The API takes twice as many.
+_MAX_REASON_CHARACTERS = 1_000
+
 # The service is ready by then, and a first start has ended.
 _CHOOSE_AFTER_SECONDS = 10.0
 
@@ -183,7 +186,7 @@ class Slot:
         """Log why a model is refused; returns the part that is safe to show."""
         logger.error("%s: %s is refused", self._version, tag, exc_info=error)
         reason = str(error) if isinstance(error, _SHOWN_ERRORS) else type(error).__name__
-        return f"{tag}: {reason}"
+        return f"{tag}: {reason}"[:_MAX_REASON_CHARACTERS]
 
     def _describe(self, description: RunnerDescription, **changes: Any) -> None:
         self.description = replace(description, **changes)

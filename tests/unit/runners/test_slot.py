@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from bentoml.exceptions import NotFound
 
-from core.types import DesiredModel
+from core.types import DesiredModel, RunnerDescription
+from runners import wire
 from runners.chosen_model import ChosenModel
 from runners.loading import GoldenCheckFailed
 from tests.unit.fakes import counter
@@ -83,7 +84,9 @@ async def test_calls_before_the_change_are_answered_by_the_previous_model(
             "m:2: its answers to 3 of 24 texts",
         ),
         (ValueError("/secret/path"), "m:2: ValueError"),
+        (NotFound("x" * 100_000), f"m:2: {'x' * 900}"),
     ],
+    ids=["absent", "other answers", "unexpected", "a long reason"],
 )
 async def test_model_that_cannot_serve_is_refused_and_the_current_one_goes_on(
     store: Store, chosen: ChosenModel, error: Exception, message: str
@@ -96,6 +99,7 @@ async def test_model_that_cannot_serve_is_refused_and_the_current_one_goes_on(
     assert slot.description.load_error is not None
     assert slot.description.load_error.startswith(message)
     assert "secret" not in slot.description.load_error
+    wire.decode(wire.encode(slot.description), RunnerDescription)
     assert (await revision_of(slot), slot.description.tag) == ("m:1", "m:1")
     assert counter("model_changes_total", version="v1", outcome="refused") == before + 1
     assert counter("model_change_refused", version="v1") == 1

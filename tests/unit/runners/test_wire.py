@@ -41,7 +41,7 @@ DESCRIPTIONS = st.builds(
     tag=NAMES,
     observed_generation=NUMBERS,
     loading=st.none() | DESIRED,
-    load_error=st.none() | st.text(),
+    load_error=st.none() | st.text(max_size=2_000),
     converged=st.booleans(),
 )
 CLASSIFY = {
@@ -255,6 +255,7 @@ def test_result_of_wrong_type_or_range_is_refused(field: str, value: object) -> 
         ("loading", "m:2"),
         ("loading", {"tag": "m:2"}),
         ("load_error", 5),
+        ("load_error", "x" * 2_001),
         ("converged", None),
     ],
 )
