@@ -23,6 +23,7 @@ ServiceError
     |-- RunnerUnavailable   503
     |-- Overloaded          503
     |-- DatabaseUnavailable 503
+    |-- MetricsGone         503
     |-- LogUnavailable      503
     |-- DeadlineExceeded    504
     `-- StorageFull         507

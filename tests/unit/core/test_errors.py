@@ -17,6 +17,7 @@ from core.errors import (
     JobUnfinished,
     LogUnavailable,
     MalformedRequest,
+    MetricsGone,
     MisdirectedRequest,
     ModelNotFound,
     Overloaded,
@@ -62,6 +63,7 @@ EXPECTED: dict[type[ServiceError], tuple[int, dict[str, str]]] = {
     Overloaded: (503, RETRY),
     DatabaseUnavailable: (503, RETRY),
     LogUnavailable: (503, RETRY),
+    MetricsGone: (503, RETRY),
     DeadlineExceeded: (504, RETRY),
     StorageFull: (507, RETRY),
 }
