@@ -155,15 +155,24 @@ def _speeds(model: SavedModel, passed: Iterable[EngineName]) -> Speeds:
     """
     offered = replace(model, engines=(REFERENCE, *passed))
     names, sizes = saved_engines(offered), sizes_of(model.folder)
+    timed = stored_speeds(sizes, names)
+    if not timed:
+        for name, figures, _problem in time_engines(offered, names):
+            add_figures(timed, name, figures)
+    return speeds_here(timed, sizes)
+
+
+def stored_speeds(sizes: str, names: Iterable[EngineName]) -> dict[EngineName, list[float]]:
+    """The speeds of engines of a model in the store of these sizes, timed on this CPU.
+
+    None if there is none that has them all: an engine that failed there is to be tried again.
+    """
     for stored in bentoml.models.list():
         speeds = speeds_of(stored.info.metadata)
         known = speeds.here() if speeds is not None and speeds.sizes == sizes else {}
         if all(known.get(name) for name in names):
-            return speeds_here({name: known[name] for name in names}, sizes)
-    timed: dict[EngineName, list[float]] = {}
-    for name, figures, _problem in time_engines(offered, names):
-        add_figures(timed, name, figures)
-    return speeds_here(timed, sizes)
+            return {name: list(known[name]) for name in names}
+    return {}
 
 
 def _put_into_store(

@@ -15,6 +15,7 @@ from scripts.failures import failures_as_lines
 
 def run_command(command: typer.Typer | Callable[..., Any], prog_name: str | None = None) -> None:
     """Run a command with the arguments of this process; its failure is one line."""
+    _open_closed_streams()
     if os.environ.get("COLUMNS") == "0":
         del os.environ["COLUMNS"]  # rich would print nothing into so narrow a terminal
     for stream in (sys.stdout, sys.stderr):
@@ -29,6 +30,22 @@ def run_command(command: typer.Typer | Callable[..., Any], prog_name: str | None
                 typer.run(command)
     finally:
         _flush()
+
+
+def _open_closed_streams() -> None:
+    """Make those of the standard streams /dev/null that were closed, as `>&-` has it.
+
+    Python has None for them, and the next file that is opened gets the number of one: what another
+    library or a child writes to it would come into that file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            # Of a file that was opened meanwhile the number stays.
+            is_free = null == number
+            os.set_inheritable(null, is_free)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(null, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _flush() -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import bentoml
 import pytest
 
 from core.settings import Settings
-from core.types import EngineName, Version
+from core.types import EngineName
 from core.version import VERSION
+from models.checkpoint import stored_speeds
 from models.export.gate import GateReport
 from runners.classifier import Classifier
 from runners.cpu import cpu_identity
@@ -254,32 +255,45 @@ def note_speeds(tag: str, **speeds: object) -> None:
         bentoml.models.delete(tag)
 
 
-@pytest.mark.parametrize(
-    ("second", "noted", "is_timed_anew"),
-    [
-        ({"labels": ("POSITIVE", "NEGATIVE")}, {}, False),
-        ({"max_tokens": 32}, {}, True),
-        ({}, {"cpu": "another CPU"}, True),
-        ({}, {"texts_per_second": {BF16: [], REFERENCE: equal(1)}}, True),
-    ],
-    ids=["same sizes", "other sizes", "another CPU", "an engine failed"],
-)
 def test_model_of_the_sizes_of_a_timed_one_gets_its_figures(
-    model_store: Path,
-    tmp_path: Path,
-    second: dict[str, Any],
-    noted: dict[str, Any],
-    is_timed_anew: bool,
+    model: SavedModel, tmp_path: Path
 ) -> None:
-    def save(version: Version, **differences: Any) -> SavedModel:
-        folder = tiny_checkpoint(tmp_path / version, **differences)
-        engines: dict[EngineName, GateReport] = {BF16: PASSED}
-        return import_checkpoint(folder, version, {}, lambda _model, _base: engines, timed=True)
+    note_speeds(model.tag, **asdict(speeds_here(QUICK, sizes_of(model.folder))))
+    folder = tiny_checkpoint(tmp_path / "second", ("POSITIVE", "NEGATIVE"), seed=1)
+    engines: dict[EngineName, GateReport] = {BF16: PASSED}
+    second = import_checkpoint(folder, "v2", {}, lambda _model, _reference: engines, timed=True)
+    assert known_speeds(second, tmp_path) == {BF16: QUICK[BF16], REFERENCE: QUICK[REFERENCE]}
 
-    first = save("v1")
-    planted = {name: equal(number) for number, name in enumerate(saved_engines(first), 1)}
-    note_speeds(first.tag, **{"texts_per_second": planted, **noted})
-    assert (known_speeds(save("v2", seed=1, **second), tmp_path) != planted) == is_timed_anew
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        {"sizes": "others"},
+        {"cpu": "another CPU"},
+        {"release": "0.0.1"},
+        {"texts_per_second": {**QUICK, BF16: []}},
+        {"texts_per_second": {REFERENCE: equal(1)}},
+    ],
+    ids=["other sizes", "another CPU", "another release", "an engine failed", "an engine less"],
+)
+def test_figures_of_other_sizes_or_of_elsewhere_are_no_figures_of_a_model(
+    model: SavedModel, differences: dict[str, Any]
+) -> None:
+    sizes = sizes_of(model.folder)
+    note_speeds(model.tag, **asdict(speeds_here(QUICK, sizes)) | differences)
+    assert stored_speeds(sizes, [BF16, REFERENCE]) == {}
+
+
+def test_sizes_are_those_of_what_takes_time(tmp_path: Path) -> None:
+    folders = {
+        "first": tiny_checkpoint(tmp_path / "first"),
+        "other weights": tiny_checkpoint(tmp_path / "weights", ("bad", "good", "no"), seed=1),
+        "another window": tiny_checkpoint(tmp_path / "window", max_tokens=32),
+        "none": tmp_path,
+    }
+    sizes = {name: sizes_of(folder) for name, folder in folders.items()}
+    assert sizes["first"] == sizes["other weights"]
+    assert len(set(sizes.values())) == 3
 
 
 async def test_figures_of_the_model_are_enough_on_the_same_cpu(
