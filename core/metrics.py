@@ -199,6 +199,10 @@ log_recorded = Counter(
 log_stored = Counter(
     "prediction_log_stored_total", "Predictions shipped to PostgreSQL, each counted once"
 )
+log_repeated = Counter(
+    "prediction_log_repeated_total",
+    "Predictions shipped that PostgreSQL had: of shadow traffic, of repeated requests, of a kill",
+)
 log_dropped = Counter(
     "prediction_log_dropped_total", "Predictions that were dropped because the spool was full"
 )

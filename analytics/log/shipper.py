@@ -173,8 +173,9 @@ class Shipper:
                     raise _Refused(describe_failure(error)) from error
                 if attempt.retry_state.attempt_number > 1:
                     logger.info("PostgreSQL stores predictions again")
-        # Of lines that a killed shipper has stored already, none counts again.
+        # Of lines that a killed shipper has stored already, none counts again as stored.
         metrics.log_stored.inc(stored)
+        metrics.log_repeated.inc(len(predictions) - stored)
 
     async def _reject(self, line: bytes, reason: str) -> None:
         """Set a line aside for the operator, however long the disk refuses it."""

@@ -145,17 +145,20 @@ def _log_stats(sinks: Sequence[SinkName]) -> LogStats:
         *(
             f"prediction_log_{name}"
             for name in (
-                *("recorded_total", "stored_total", "dropped_total", "rejected_total"),
+                *("recorded_total", "stored_total", "repeated_total"),
+                *("dropped_total", "rejected_total"),
                 *("spool_bytes", "rejected_bytes", "max_bytes", "spool_age_seconds"),
             )
         )
     )
-    recorded, stored, dropped, rejected, waiting_bytes, rejected_bytes, max_bytes = map(int, counts)
+    recorded, stored, repeated, dropped, rejected, *sizes = map(int, counts)
+    waiting_bytes, rejected_bytes, max_bytes = sizes
     return LogStats(
         # A prediction that is stored has been recorded: by an earlier start, or by a process that
         # was killed before it could count it.
         recorded=max(recorded, stored),
         stored=stored,
+        repeated=repeated,
         dropped=dropped,
         rejected=rejected,
         waiting_bytes=waiting_bytes,

@@ -77,12 +77,16 @@ class SinkStats(BaseModel):
 
 class LogStats(BaseModel):
     recorded: int = Field(
-        description="predictions on local disk, of all workers since the start; never fewer than "
-        "`stored`"
+        description="predictions written to local disk, of all workers since the start; never "
+        "fewer than `stored`"
     )
     stored: int = Field(
         description="predictions that reached PostgreSQL, each once, also those that an earlier "
         "start had recorded"
+    )
+    repeated: int = Field(
+        description="predictions that PostgreSQL had when they reached it: one that shadow traffic "
+        "compared is recorded again with its comparison, and so is that of a repeated request"
     )
     dropped: int
     rejected: int = Field(

@@ -94,7 +94,7 @@ async def test_lines_that_a_killed_shipper_had_stored_are_counted_once(
     made = [record(str(number)) for number in range(10)]
     for prediction in made:
         await spool.append(encode(Entry((prediction,))))
-    before = counter("prediction_log_stored_total")
+    before, repeated = (counter(f"prediction_log_{name}_total") for name in ("stored", "repeated"))
     # Each reads the segment from its beginning, and ends before it may delete it.
     for _ in range(3):
         shipping = asyncio.create_task(
@@ -105,6 +105,7 @@ async def test_lines_that_a_killed_shipper_had_stored_are_counted_once(
         await asyncio.gather(shipping, return_exceptions=True)
     assert len(writer.taken) == 30
     assert counter("prediction_log_stored_total") - before == 10
+    assert counter("prediction_log_repeated_total") - repeated == 20
 
 
 async def test_a_running_shipper_ships_what_the_spool_appends(
