@@ -176,6 +176,9 @@ prove-checkpoints: $(VENV)/.dev ## Prove that saved checkpoints open in transfor
 .PHONY: prove-clients
 prove-clients: $(VENV)/.dev ## Prove that the clients of KServe, MLServer, MLflow and SageMaker understand the service
 
+.PHONY: prove-scoring
+prove-scoring: $(VENV)/.dev ## Prove that files of any size take no more memory, and that a Ray cluster loses no row
+
 .PHONY: prove-sinks
 prove-sinks: $(VENV)/.dev ## Prove that emulators of S3 and GCS and the SDK of CloudEvents get what the sinks hand on
 
@@ -186,7 +189,7 @@ prove-tutorials: $(VENV)/.cluster ## Prove that the commands of docs/tutorials/ 
 prove-arm64: $(VENV)/.dev $(ASSETS) ## Prove that the image for arm64 answers right, emulated; half an hour
 
 # The latest result of each is in docs/proofs.md.
-prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-topology prove-upgrade prove-checkpoints prove-arm64 prove-clients prove-sinks prove-tutorials:
+prove-alerts prove-dashboard prove-faults prove-image prove-start prove-cluster prove-compose prove-railway prove-nginx prove-pooler prove-topology prove-upgrade prove-checkpoints prove-arm64 prove-clients prove-scoring prove-sinks prove-tutorials:
 	@$(SENTIMENT) prove $(@:prove-%=%)
 
 .PHONY: fuzz
