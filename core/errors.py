@@ -257,11 +257,18 @@ class RunnerUnavailable(UnavailableError):
 
 
 class Overloaded(UnavailableError):
-    """Too many requests to answer in time; `of_large`: too many large requests."""
+    """Too many requests to answer in time.
 
-    def __init__(self, detail: str, *, of_large: bool = False, **options: int) -> None:
+    `of_large`: too many large requests. `of_caller`: too many of this caller's, so that it says
+    nothing of the model.
+    """
+
+    def __init__(
+        self, detail: str, *, of_large: bool = False, of_caller: bool = False, **options: int
+    ) -> None:
         super().__init__(detail, **options)
         self.of_large = of_large
+        self.of_caller = of_caller
 
 
 class DatabaseUnavailable(UnavailableError):

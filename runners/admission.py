@@ -2,6 +2,9 @@
 
 By Little's law the wait is the backlog divided by the throughput. Each API process counts its own
 requests and measures the throughput that they get, so the processes need not know of each other.
+
+Where several callers ask, none of them gets more than half of a lane: what one has waiting must
+not be why another is refused (docs/decisions/0076).
 """
 
 from __future__ import annotations
@@ -17,7 +20,11 @@ from core import metrics
 from core.errors import DeadlineExceeded, Overloaded
 from runners.lanes import LANES, Lane
 
-Reason = Literal["queue_time", "queue_size", "deadline"]
+Reason = Literal["queue_time", "queue_size", "caller_share", "deadline"]
+
+# Of a lane, for one caller, while another one has asked lately.
+CALLER_SHARE = 0.5
+OTHERS_SECONDS = 10.0
 
 # With fewer tokens outstanding the runner may be idle between two answers, and the tokens that come
 # back a second would say nothing about how many it can compute.
@@ -63,10 +70,14 @@ class AdmissionRejected(Exception):
                 "The model would not have answered in time",
                 retry_after_seconds=retry_after_seconds,
             )
+        of_caller = self.reason == "caller_share"
         return Overloaded(
-            "The model has too much to do; try again",
+            "As many of your requests wait for the model as may; try again"
+            if of_caller
+            else "The model has too much to do; try again",
             retry_after_seconds=retry_after_seconds,
             of_large=self.lane == "bulk",
+            of_caller=of_caller,
         )
 
 
@@ -121,6 +132,41 @@ class _Backlog:
     texts: int = 0
     tokens: int = 0
 
+    def add(self, texts: int, tokens: int) -> None:
+        self.texts += texts
+        self.tokens += tokens
+
+
+class _Callers:
+    """The backlog of each caller in a lane, and whether several of them ask."""
+
+    def __init__(self) -> None:
+        # Of those alone of whom something waits.
+        self._backlogs: dict[str, _Backlog] = {}
+        # When the newest two callers asked last.
+        self._asked_at: dict[str, float] = {}
+
+    def ask(self, caller: str, now: float) -> bool:
+        """Note that a caller asks; whether another one did in the last `OTHERS_SECONDS`."""
+        self._asked_at.pop(caller, None)
+        others = list(self._asked_at.values())
+        self._asked_at[caller] = now
+        if len(self._asked_at) > 2:
+            del self._asked_at[next(iter(self._asked_at))]
+        return any(now - asked_at < OTHERS_SECONDS for asked_at in others)
+
+    def __len__(self) -> int:
+        return len(self._backlogs)
+
+    def backlog(self, caller: str) -> _Backlog:
+        return self._backlogs.get(caller) or _Backlog()
+
+    def add(self, caller: str, texts: int, tokens: int) -> None:
+        backlog = self._backlogs.setdefault(caller, _Backlog())
+        backlog.add(texts, tokens)
+        if not backlog.texts:
+            del self._backlogs[caller]
+
 
 class Admission:
     """Counts the texts of this process that a runner has not answered yet.
@@ -130,22 +176,31 @@ class Admission:
 
     def __init__(self, bounds: QueueBounds, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds = bounds
+        self._clock = clock
         self._backlogs = {lane: _Backlog() for lane in LANES}
+        self._callers = {lane: _Callers() for lane in LANES}
         self.throughput = ThroughputEstimator(clock)
 
     def wait_seconds(self, lane: Lane) -> float:
         """How long a request that joins `lane` now would wait; 0 while that is unknown."""
+        return self._seconds_of(self._backlogs[lane].tokens, lane)
+
+    def _seconds_of(self, tokens: int, lane: Lane) -> float:
         tokens_per_second = self.throughput.tokens_per_second
         if not tokens_per_second:
             return 0.0
-        backlog = self._backlogs[lane]
         is_alone = all(not self._backlogs[other].texts for other in LANES if other != lane)
-        return backlog.tokens / tokens_per_second * (1 if is_alone else len(LANES))
+        return tokens / tokens_per_second * (1 if is_alone else len(LANES))
 
     @property
     def is_idle(self) -> bool:
         """Whether no text is outstanding."""
         return not any(backlog.texts for backlog in self._backlogs.values())
+
+    @property
+    def waiting_callers(self) -> int:
+        """Of how many callers something waits, in all lanes."""
+        return sum(len(callers) for callers in self._callers.values())
 
     def is_full(self, lane: Lane) -> bool:
         """Whether even the shortest text would be refused, whatever its deadline."""
@@ -156,30 +211,51 @@ class Admission:
 
     @contextmanager
     def admit(
-        self, lane: Lane, *, texts: int, tokens: int, deadline_seconds: float
+        self,
+        lane: Lane,
+        *,
+        texts: int,
+        tokens: int,
+        deadline_seconds: float,
+        caller: str | None = None,
     ) -> Iterator[None]:
         """Count a request as outstanding until the block ends.
 
-        A lane that is empty takes any request.
+        A lane that is empty takes any request. What has no `caller` is work of the service itself.
 
         Raises:
             AdmissionRejected: it would wait past its deadline or longer than the lane allows, or
-                its lane holds too many texts or tokens.
+                its lane holds too many texts or tokens, or too many of its caller's.
         """
-        backlog = self._backlogs[lane]
+        backlog, callers = self._backlogs[lane], self._callers[lane]
+        has_others = caller is not None and callers.ask(caller, self._clock())
         if backlog.texts:
+            if caller is not None and has_others:
+                self._check_share(lane, callers.backlog(caller), texts, tokens)
             self._check(lane, texts, tokens, deadline_seconds)
-        backlog.texts += texts
-        backlog.tokens += tokens
+        backlog.add(texts, tokens)
+        if caller is not None:
+            callers.add(caller, texts, tokens)
         if self._outstanding() >= SATURATED_TOKENS:
             self.throughput.begin()
         try:
             yield
         finally:
-            backlog.texts -= texts
-            backlog.tokens -= tokens
+            backlog.add(-texts, -tokens)
+            if caller is not None:
+                callers.add(caller, -texts, -tokens)
             if self._outstanding() < SATURATED_TOKENS:
                 self.throughput.end()
+
+    def _check_share(self, lane: Lane, own: _Backlog, texts: int, tokens: int) -> None:
+        """Check what the caller has waiting; the first request of each is always let in."""
+        seconds = self._seconds_of(own.tokens, lane)
+        if own.texts and (
+            own.texts + texts > CALLER_SHARE * self._bounds.texts
+            or own.tokens + tokens > CALLER_SHARE * self._bounds.tokens
+            or seconds > CALLER_SHARE * self._bounds.seconds[lane]
+        ):
+            raise AdmissionRejected("caller_share", lane, seconds)
 
     def _check(self, lane: Lane, texts: int, tokens: int, deadline_seconds: float) -> None:
         backlog = self._backlogs[lane]

@@ -12,7 +12,7 @@ from core import metrics, tracing
 from core.background import Background
 from core.counted import counted
 from core.errors import RunnerUnavailable, describe_error
-from core.request_context import remaining_seconds
+from core.request_context import current, remaining_seconds
 from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
 from runners.admission import Admission, AdmissionRejected, QueueBounds
 from runners.calls import RunnerCalls
@@ -106,7 +106,11 @@ class RunnerClient(Background):
         lane = lane or lane_of(tokens)
         try:
             with self._admission.admit(
-                lane, texts=len(texts), tokens=tokens, deadline_seconds=self._deadline_seconds()
+                lane,
+                texts=len(texts),
+                tokens=tokens,
+                deadline_seconds=self._deadline_seconds(),
+                caller=None if (context := current()) is None else context.caller,
             ):
                 yield
         except AdmissionRejected as error:

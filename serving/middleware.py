@@ -15,7 +15,7 @@ from runners.wire import SHARED_CALL_BYTES
 from serving.framework import BentoMiddlewarePatch
 from web.access import AccessMiddleware
 from web.body import JsonBodyReader
-from web.forwarded import ForwardedMiddleware
+from web.forwarded import ForwardedMiddleware, Proxies
 from web.head import HeadMiddleware
 from web.json_api import JsonApiMiddleware, PostApi
 from web.origin import OriginMiddleware
@@ -35,6 +35,7 @@ def api_layers(
     shedder: LoadShedder,
     *,
     keys: KeyRing,
+    proxies: Proxies,
     limiter: Callable[[], RateLimiter],
     apis: Callable[[], Mapping[str, PostApi]],
     repeated: Callable[[], IdempotentAnswers],
@@ -52,7 +53,7 @@ def api_layers(
         # Before anything that costs: a flood must be cheap to refuse.
         Middleware(LoadSheddingMiddleware, shedder=shedder),
         # Before all that asks for the client.
-        Middleware(ForwardedMiddleware, trusted=settings.forwarded_allow_ips),
+        Middleware(ForwardedMiddleware, proxies=proxies),
         # Around every answer: all of them are counted, logged, traced, and carry the headers.
         Middleware(RequestMiddleware, stopping=stopping),
         # Around all that raises, so that every error gets the one shape.

@@ -294,8 +294,9 @@ class PredictionPipeline:
             with self._runners[version].admit(new, long_text) if new else nullcontext():
                 computed = await self._single_flight.get(list(flights), compute)
         except Exception as error:
-            # No model failed where a shadow gave way to others, or where a client had little time.
-            gave_way = endpoint == "shadow" and isinstance(error, Overloaded)
+            # No model failed where a shadow gave way to others, where a client had little time, or
+            # where too many requests of one caller waited.
+            gave_way = isinstance(error, Overloaded) and (endpoint == "shadow" or error.of_caller)
             if not gave_way and not isinstance(error, DeadlineExceeded) and not is_trial():
                 model = ModelVersion(version, description.revision, description.engine)
                 self._log.record_failure(model, endpoint, len(texts), group)

@@ -46,6 +46,8 @@ from serving.preflight import (
     prepare_api,
 )
 from serving.supervision import supervise
+from web.access import likely_caller
+from web.forwarded import Proxies
 from web.routes import PREDICT_PATHS
 from web.shedding import LoadShedder
 
@@ -74,7 +76,12 @@ class ServingProcess:
         self._apis: Mapping[str, PostApi] = {}
         self.read_app = LazyApp()
         self.draining = Draining(settings.drain_seconds)
-        self.shedder = LoadShedder(PREDICT_PATHS, full=lambda: self.container.full)
+        self._proxies = Proxies(settings.forwarded_allow_ips)
+        self.shedder = LoadShedder(
+            PREDICT_PATHS,
+            full=lambda: self.container.full,
+            caller=functools.partial(likely_caller, keys=self._keys, proxies=self._proxies),
+        )
         if is_worker():
             end_with_parent()
             raise_file_limit()
@@ -106,6 +113,7 @@ class ServingProcess:
             settings,
             self.shedder,
             keys=self._keys,
+            proxies=self._proxies,
             limiter=lambda: self.container.limiter,
             apis=lambda: self._apis,
             repeated=lambda: self.container.repeated,

@@ -14,7 +14,7 @@ from core.errors import Forbidden, MalformedRequest, Unauthorized
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
 from core.request_context import RequestContext, context_of
-from web.forwarded import LOOPBACK, UNKNOWN, client_name
+from web.forwarded import LOOPBACK, UNKNOWN, Proxies, client_name
 from web.routes import route_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class AccessMiddleware:
             if route.scope is not None and (
                 key := self._authenticate(scope, route.scope, context.address)
             ):
-                context.caller = f"key {key.name}"
+                context.caller = _named(key)
                 context.limits = key.limits
                 context.is_admin = key.allows("admin")
                 context.may_label = key.allows("feedback")
@@ -107,6 +107,20 @@ class AccessMiddleware:
 
         await charge(1)
         context.charge = charge
+
+
+def likely_caller(scope: Scope, keys: KeyRing, proxies: Proxies) -> str:
+    """Who sent a request that is not let in yet: its key, if that is known, or else its address."""
+    if keys.is_required and (sent := _sent_key(scope)) is not None and (key := keys.find(sent)):
+        return _named(key)
+    client = proxies.read(scope).client
+    if client is not None:
+        return client_name(str(client))
+    return client_name(scope["client"][0]) if scope.get("client") else UNKNOWN
+
+
+def _named(key: ApiKey) -> str:
+    return f"key {key.name}"
 
 
 def _is_trial(scope: Scope) -> bool:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,27 +27,29 @@ UNKNOWN = "unknown"
 Address = IPv4Address | IPv6Address
 
 
-class ForwardedMiddleware:
-    """Replaces the peer of a request by the client that a trusted proxy names.
+class Forwarded(NamedTuple):
+    """What a trusted proxy says of a request; None where it says nothing, or none is trusted."""
+
+    client: Address | None = None
+    scheme: str | None = None
+
+
+class Proxies:
+    """Those that are trusted to say who sent a request.
 
     Only X-Forwarded-For and X-Forwarded-Proto of trusted peers count. Each proxy appends the
     address that it sees, so that the entries are read from the right: the first one that is not
     itself a trusted proxy is the client. What stands left of it, the client may have invented.
     """
 
-    def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
+    def __init__(self, trusted: Sequence[str]) -> None:
         """`trusted` are addresses and networks; `*` trusts every peer, but no further hop."""
-        self._app = app
         self._any_peer = ANY_PEER in trusted
         self._networks = [ip_network(entry) for entry in trusted if entry != ANY_PEER]
         self._warned = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            self._find_client(scope)
-        await self._app(scope, receive, send)
-
-    def _find_client(self, scope: Scope) -> None:
+    def read(self, scope: Scope) -> Forwarded:
+        """Read the headers of a request as it came."""
         entries: list[bytes] = []
         scheme = b""
         for name, value in scope["headers"]:
@@ -55,16 +58,13 @@ class ForwardedMiddleware:
             elif name == b"x-forwarded-proto":
                 scheme = value.rpartition(b",")[2].strip().lower()
         if not entries and not scheme:
-            return
+            return Forwarded()
         peer = parse_address(scope["client"][0]) if scope.get("client") else None
         if not self._any_peer and not (peer and self._is_trusted(peer)):
             self._warn(peer)
-            return
-        if scheme in (b"http", b"https"):
-            scope["scheme"] = scheme.decode()
+            return Forwarded()
         client = self._first_untrusted(b",".join(entries).decode("latin-1"))
-        if client is not None:
-            scope["client"] = (str(client), 0)
+        return Forwarded(client, scheme.decode() if scheme in (b"http", b"https") else None)
 
     def _first_untrusted(self, forwarded: str) -> Address | None:
         client = None
@@ -90,6 +90,23 @@ class ForwardedMiddleware:
             "ALLOWED_HOSTS to the names under which clients reach it",
             peer or "a client without an address",
         )
+
+
+class ForwardedMiddleware:
+    """Replaces the peer of a request by the client that a trusted proxy names."""
+
+    def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            client, scheme = self._proxies.read(scope)
+            if scheme is not None:
+                scope["scheme"] = scheme
+            if client is not None:
+                scope["client"] = (str(client), 0)
+        await self._app(scope, receive, send)
 
 
 def parse_address(text: str) -> Address | None:

@@ -8,7 +8,8 @@ Two conditions cause it.
 * The models refuse most of what is admitted. Then, as in the adaptive throttling of "Site
   Reliability Engineering" (Beyer et al., 2016, chapter 21), as many requests are admitted as were
   answered recently, and half as many again. Cached texts are answered however busy the models
-  are, so where many texts are cached, all requests are admitted.
+  are, so where many texts are cached, all requests are admitted. These are divided among the
+  callers by max-min fairness: who sends little is refused nothing on account of who sends much.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
 from prometheus_client import Counter
@@ -41,6 +42,10 @@ ADMITTED_PER_ANSWERED = 1.5
 # How long requests count, and how long after the last refusal by a model throttling ends.
 MEMORY_SECONDS = 1.0
 QUIET_SECONDS = 3.0
+# Callers are counted in so many buckets, by a hash that nobody outside knows.
+BUCKETS = 128
+# How often the callers' shares are computed, which takes 50 us.
+SHARES_SECONDS = 0.05
 
 
 class EventLoopLagMonitor:
@@ -86,42 +91,87 @@ class EventLoopLagMonitor:
 
 
 class Throttle:
-    """Counts requests and answers, the last second most of all."""
+    """Counts requests by caller, and answers, the last second most of all."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
-        self._requests = 0.0
+        self._requests = [0.0] * BUCKETS
+        self._total = 0.0
         self._accepted = 0.0
-        self._decayed_at = 0.0
+        self._decayed_at = -math.inf
         self._refused_at = -math.inf
+        # A caller with more requests than this is refused what is above it.
+        self._share = math.inf
+        self._next_total = 0.0
 
-    def refuses(self, now: float) -> bool:
-        """Count a request that arrives now; whether to refuse it."""
-        decay = math.exp((self._decayed_at - now) / MEMORY_SECONDS)
-        self._decayed_at = now
-        self._accepted *= decay
-        self._requests = self._requests * decay + 1
-        if now - self._refused_at > QUIET_SECONDS:
-            return False
-        futile = (self._requests - ADMITTED_PER_ANSWERED * self._accepted) / (self._requests + 1)
-        return self._chance() < futile
+    def is_active(self, now: float) -> bool:
+        """Whether a model had no time lately."""
+        return now - self._refused_at <= QUIET_SECONDS
 
-    def accepted(self) -> None:
+    def refuses(self, now: float, caller: str = "") -> bool:
+        """Count a request that arrives now, while it is active; whether to refuse it."""
+        if now - self._decayed_at > SHARES_SECONDS or self._total >= self._next_total:
+            self._decay(now)
+            self._share = fair_share(self._requests, ADMITTED_PER_ANSWERED * self._accepted)
+            self._next_total = 2 * self._total + 1  # a burst is noticed before the time is over
+        bucket = hash(caller) % BUCKETS
+        self._requests[bucket] += 1
+        self._total += 1
+        above_share = 1 - self._share / self._requests[bucket]
+        # Of the very first ones none is refused.
+        return self._chance() < above_share * self._total / (self._total + 1)
+
+    def accepted(self, now: float) -> None:
+        if now - self._decayed_at > MEMORY_SECONDS:
+            self._decay(now)
         self._accepted += 1
 
     def refused(self, now: float) -> None:
         """Record that a model has no time."""
         self._refused_at = now
 
+    def _decay(self, now: float) -> None:
+        decay = math.exp((self._decayed_at - now) / MEMORY_SECONDS)
+        self._decayed_at = now
+        self._accepted *= decay
+        self._requests = [count * decay for count in self._requests]
+        self._total = sum(self._requests)
+
+
+def fair_share(counts: Sequence[float], admitted: float) -> float:
+    """The most requests of a caller so that all callers together have `admitted`.
+
+    `counts` are those of each caller before its next request. Who has fewer than the share gets all
+    of them (max-min fairness; Bertsekas and Gallager, 1992, "Data Networks", 6.5). Infinite if all
+    are admitted.
+    """
+    left, remaining = admitted, sum(count / (count + 1) for count in counts)
+    for count in sorted(counts):
+        share = left / remaining if remaining > 0 else math.inf
+        if count + 1 > share:
+            return share
+        left -= count
+        remaining -= count / (count + 1)
+    return math.inf
+
 
 class LoadShedder:
     """Decides which requests for `paths` are admitted; all others always are."""
 
-    def __init__(self, paths: Collection[str], full: Callable[[], bool] = lambda: False) -> None:
-        """`full`: whether a text that is not in the cache would be refused further in."""
+    def __init__(
+        self,
+        paths: Collection[str],
+        full: Callable[[], bool] = lambda: False,
+        caller: Callable[[Scope], str] = lambda _scope: "",
+    ) -> None:
+        """`full`: whether a text that is not in the cache would be refused further in.
+
+        `caller` names who sent a request, which has not been let in yet.
+        """
         self.paths = frozenset(paths)
         self.lag_monitor = EventLoopLagMonitor()
         self._full = full
+        self._caller = caller
         self._throttle = Throttle()
 
     def admit(self, scope: Scope) -> bool:
@@ -134,7 +184,7 @@ class LoadShedder:
             self._throttle.refused(now)
         if self.lag_monitor.is_overloaded(now):
             reason = "event_loop"
-        elif self._throttle.refuses(now):
+        elif self._throttle.is_active(now) and self._throttle.refuses(now, self._caller(scope)):
             reason = "throttle"
         else:
             context_of(scope).admitted = True
@@ -145,10 +195,11 @@ class LoadShedder:
     def record_answer(self, error: Exception | None) -> None:
         """Record how an admitted request ended."""
         # Large requests have a queue of their own, which says nothing of that of small ones.
+        now = asyncio.get_running_loop().time()
         if isinstance(error, Overloaded) and not error.of_large:
-            self._throttle.refused(asyncio.get_running_loop().time())
+            self._throttle.refused(now)
         else:
-            self._throttle.accepted()
+            self._throttle.accepted(now)
 
 
 class LoadSheddingMiddleware:

@@ -69,6 +69,7 @@ class FakeRunner:
         self.fails = False
         self.starting = False
         self.overloaded = False
+        self.has_too_many_of_caller = False
         self.too_slow = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -90,6 +91,8 @@ class FakeRunner:
         assert long_text in {"truncate", "windows", "refuse"}
         if self.overloaded:
             raise Overloaded("told to be overloaded")
+        if self.has_too_many_of_caller:
+            raise Overloaded("told that too many are the caller's", of_caller=True)
         if self.too_slow:
             raise DeadlineExceeded("told to be too slow")
         yield

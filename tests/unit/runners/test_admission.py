@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.admission import SATURATED_TOKENS, Admission, AdmissionRejected, QueueBounds
+from runners.admission import (
+    OTHERS_SECONDS,
+    SATURATED_TOKENS,
+    Admission,
+    AdmissionRejected,
+    QueueBounds,
+)
 from runners.lanes import INTERACTIVE_TOKENS, LANES, Lane, estimated_tokens, lane_of
 
 BOUNDS = QueueBounds(texts=100, tokens=100_000, seconds={"interactive": 1.0, "bulk": 5.0})
@@ -33,11 +39,18 @@ class Runner:
         self.waiting: list[tuple[int, ExitStack]] = []
 
     def submit(
-        self, tokens: int, lane: Lane = "interactive", deadline_seconds: float = math.inf
+        self,
+        tokens: int,
+        lane: Lane = "interactive",
+        deadline_seconds: float = math.inf,
+        *,
+        caller: str | None = None,
     ) -> None:
         admission = ExitStack()
         admission.enter_context(
-            self.admission.admit(lane, texts=1, tokens=tokens, deadline_seconds=deadline_seconds)
+            self.admission.admit(
+                lane, texts=1, tokens=tokens, deadline_seconds=deadline_seconds, caller=caller
+            )
         )
         self.waiting.append((tokens, admission))
 
@@ -125,6 +138,75 @@ def test_full_lane_leaves_the_other_open_with_half_of_the_throughput(measured: R
     measured.submit(100)
     measured.submit(100)
     assert measured.admission.wait_seconds("interactive") == pytest.approx(0.04, rel=0.05)
+
+
+def fill(runner: Runner, caller: str | None, tokens: int = 200) -> str:
+    """Submit requests of a caller until one is refused; why it is."""
+    for _ in range(1_000):
+        try:
+            runner.submit(tokens, caller=caller)
+        except AdmissionRejected as error:
+            return error.reason
+    raise AssertionError("none is refused")
+
+
+def test_a_caller_gets_half_of_a_lane_that_others_ask_for_too(measured: Runner) -> None:
+    measured.submit(100, caller="other")
+    assert fill(measured, "much") == "caller_share"
+    assert measured.admission.wait_seconds("interactive") == pytest.approx(0.53, rel=0.1)
+    assert not measured.admission.is_full("interactive")
+    # All that waits of it, and others find room.
+    measured.submit(1_000, caller="other")
+    measured.submit(1_000, caller="third")
+
+
+def test_a_caller_alone_gets_all_of_a_lane(measured: Runner) -> None:
+    # What the service computes for itself is no other caller.
+    measured.submit(100, caller=None)
+    assert fill(measured, "only") == "queue_time"
+
+
+def test_a_caller_who_asked_long_ago_leaves_its_half(measured: Runner) -> None:
+    measured.submit(100, caller="gone")
+    measured.clock.now += OTHERS_SECONDS
+    assert fill(measured, "now") == "queue_time"
+    measured.answer()
+    assert fill(measured, "now") == "queue_time"
+
+
+def test_work_of_the_service_is_no_callers(measured: Runner) -> None:
+    for caller in ("one", "other"):
+        measured.submit(100, caller=caller)
+    assert fill(measured, None) == "queue_time"
+
+
+def test_half_of_the_texts_and_tokens_are_one_callers() -> None:
+    runner = Runner(QueueBounds(texts=10, tokens=1_000, seconds=BOUNDS.seconds))
+    runner.submit(1, caller="other")
+    assert fill(runner, "texts", 1) == "caller_share"
+    assert len(runner.waiting) == 1 + 5
+    runner.answer()
+    assert fill(runner, "tokens", 101) == "caller_share"
+    assert len(runner.waiting) == 4
+    # Larger than its half: if nothing of it waits.
+    runner.answer()
+    runner.submit(1, caller="other")
+    runner.submit(900, caller="large")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 60_000)), max_size=60), st.data())
+def test_nothing_is_kept_of_callers_whose_requests_have_ended(
+    requests: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    runner = Runner()
+    for caller, tokens in requests:
+        with suppress(AdmissionRejected):
+            runner.submit(tokens, caller=caller)
+        if data.draw(st.booleans()):
+            runner.answer(1)
+    runner.answer()
+    assert runner.admission.is_idle
+    assert runner.admission.waiting_callers == 0
 
 
 def test_estimate_follows_a_runner_that_slows_down(measured: Runner) -> None:

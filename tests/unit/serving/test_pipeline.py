@@ -109,6 +109,13 @@ async def test_a_client_that_has_too_little_time_is_no_failure_of_the_model(setu
     assert setup.log.failures == []
 
 
+async def test_a_client_that_asks_for_too_much_is_no_failure_of_the_model(setup: Setup) -> None:
+    setup.v1.has_too_many_of_caller = True
+    with pytest.raises(Overloaded):
+        await setup.path.predict(["new"], "v1", "/predict")
+    assert setup.log.failures == []
+
+
 async def test_versions_do_not_share_answers(setup: Setup) -> None:
     [v1] = await setup.path.predict(["same"], "v1", "/predict")
     [v2] = await setup.path.predict(["same"], "v2", "/predict")

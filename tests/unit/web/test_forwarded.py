@@ -7,7 +7,7 @@ import logging
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from web.forwarded import MAX_HOPS, ForwardedMiddleware, client_name, parse_address
+from web.forwarded import MAX_HOPS, ForwardedMiddleware, Proxies, client_name, parse_address
 
 PROXY = "10.0.0.2"
 
@@ -40,7 +40,7 @@ async def nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
 
 
 def trusting(*trusted: str) -> ForwardedMiddleware:
-    return ForwardedMiddleware(nothing, trusted)
+    return ForwardedMiddleware(nothing, Proxies(trusted))
 
 
 @pytest.mark.parametrize(

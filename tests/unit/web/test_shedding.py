@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -30,6 +32,7 @@ from web.shedding import (
     LoadShedder,
     LoadSheddingMiddleware,
     Throttle,
+    fair_share,
 )
 
 
@@ -80,17 +83,30 @@ async def test_busy_loop_is_noticed() -> None:
 
 
 def flood(throttle: Throttle, per_second: int, capacity: int, now: float, seconds: float) -> int:
-    """How many are admitted, of which the model answers those that wait for a second at most."""
-    admitted, waiting = 0, 0.0
-    for number in range(int(per_second * seconds)):
-        at = now + number / per_second
-        waiting = max(0.0, waiting - capacity / per_second)
-        if throttle.refuses(at):
+    """How many of one caller are admitted."""
+    return flood_of(throttle, {"": per_second}, capacity, now, seconds).total()
+
+
+def flood_of(
+    throttle: Throttle, per_second: Mapping[str, float], capacity: int, now: float, seconds: float
+) -> Counter[str]:
+    """How many of each are admitted; the model answers those that wait for a second at most."""
+    draw = random.Random(1)
+    requests = sorted(
+        (now + (number + draw.random()) / rate, caller)
+        for caller, rate in per_second.items()
+        for number in range(int(rate * seconds))
+    )
+    admitted, waiting, before = Counter[str](), 0.0, now
+    for at, caller in requests:
+        waiting = max(0.0, waiting - capacity * (at - before))
+        before = at
+        if throttle.is_active(at) and throttle.refuses(at, caller):
             continue
-        admitted += 1
+        admitted[caller] += 1
         if waiting < capacity:
             waiting += 1
-            throttle.accepted()
+            throttle.accepted(at)
         else:
             throttle.refused(at)
     return admitted
@@ -111,15 +127,48 @@ def test_everything_is_admitted_that_can_be_answered(per_second: int, spare: int
     assert flood(Throttle(), per_second, per_second + spare, 0.0, 1.0) == per_second
 
 
+def test_caller_who_sends_much_is_refused_and_those_who_send_little_are_not() -> None:
+    throttle = Throttle(random.Random(0).random)
+    callers = {"much": 2_000.0, **{f"little {number}": 10.0 for number in range(5)}}
+    flood_of(throttle, callers, 200, 0.0, 2.0)
+    admitted = flood_of(throttle, callers, 200, 2.0, 5.0)
+    assert all(admitted[caller] >= 49 for caller in callers if caller != "much")
+    # The rest is left to it.
+    assert 5 * 150 < admitted["much"] < 5 * 200 * (ADMITTED_PER_ANSWERED + 0.5)
+
+
+@pytest.mark.parametrize("callers", [1, 10, 100, 1_000, 5_000])
+def test_flood_of_many_callers_is_refused_as_that_of_one(callers: int) -> None:
+    throttle = Throttle(random.Random(0).random)
+    each = dict.fromkeys(map(str, range(callers)), 5_000 / callers)
+    flood_of(throttle, each, 200, 0.0, 2.0)
+    admitted = flood_of(throttle, each, 200, 2.0, 3.0).total()
+    assert 3 * 200 < admitted < 3 * 200 * (ADMITTED_PER_ANSWERED + 0.7)
+
+
+@given(
+    st.lists(st.floats(0, 1e4), min_size=1, max_size=50),
+    st.floats(0, 1e5),
+)
+def test_shares_admit_as_many_as_they_may_and_no_caller_more_than_another_who_wants_more(
+    counts: list[float], admitted: float
+) -> None:
+    share = fair_share(counts, admitted)
+    let_in = [count * min(1.0, share / (count + 1)) for count in counts]
+    assert sum(let_in) == pytest.approx(min(admitted, sum(counts)), rel=1e-6, abs=1e-6)
+    by_count = sorted(zip(counts, let_in, strict=True))
+    assert all(few[1] <= many[1] + 1e-6 for few, many in pairwise(by_count))
+
+
 def test_throttle_stays_open_where_the_cache_answers_many() -> None:
     throttle = Throttle(random.Random(0).random)
     refused = 0
     for number in range(4_000):
         now = number / 1_000
-        if throttle.refuses(now):
+        if throttle.is_active(now) and throttle.refuses(now):
             refused += 1
         elif number % 10 < 7:
-            throttle.accepted()
+            throttle.accepted(now)
         else:
             throttle.refused(now)
     assert refused < 40
