@@ -17,15 +17,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from prometheus_client import CollectorRegistry, multiprocess
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
 from core.paths import ROOT
 from core.request_context import context_of
+from core.shared_rendering import SharedRendering
 from serving.temporary_folders import claim
 from web.json_api import JsonApi
 from web.routes import listed_route
@@ -44,6 +49,7 @@ UNWANTED = frozenset(
 LABELLED_BY_PATH = frozenset({"RunnerTrafficMetricsMiddleware"})
 # The process manager gives a worker a socket as its standard input (serving/watchdog).
 WORKER_STDIN = 0
+METRICS_PATH = "/metrics"
 BENTOML_WORKER = "_bentoml_impl.worker.service"
 # How often a process manager that is busy is told again to stop.
 STOP_RETRY_SECONDS = 0.05
@@ -53,8 +59,9 @@ WORKER = ROOT / "serving" / "worker.py"
 class BentoMiddlewarePatch:
     """Takes `UNWANTED` and redirects out of BentoML, and lets `LABELLED_BY_PATH` see templates.
 
-    BentoML has no setting for either. Its layers lie outside this middleware, which changes them
-    before the first request.
+    It also has all who ask for /metrics at a time share a rendering: one takes 10 to 100 ms of the
+    interpreter, and nothing limits them. BentoML has no setting for any of it. Its layers lie
+    outside this middleware, which changes them before the first request.
     """
 
     def __init__(self, app: ASGIApp, template: Callable[[str], str]) -> None:
@@ -66,7 +73,12 @@ class BentoMiddlewarePatch:
         if scope["type"] == "lifespan":
             self._change(scope["app"].middleware_stack)
             # Its redirects lead to http: and to the root, whatever proxy lies in front.
-            scope["app"].router.redirect_slashes = False
+            router = scope["app"].router
+            router.redirect_slashes = False
+            router.routes[:] = [
+                shared_metrics() if getattr(route, "path", None) == METRICS_PATH else route
+                for route in router.routes
+            ]
         elif scope["type"] == "http" and (path := context_of(scope).path) is not None:
             scope["path"] = path
         await self._app(scope, receive, send)
@@ -79,6 +91,25 @@ class BentoMiddlewarePatch:
                 layer.app = _Templated(layer.app, self._template)
                 layer = layer.app
             layer = layer.app
+
+
+def render_metrics() -> bytes:
+    """The metrics of all processes, with whatever files killed ones have left.
+
+    BentoML's collector, prometheus_client's, raises at a file that is empty or torn.
+    """
+    everything: Any = SimpleNamespace(collect=metrics.families)
+    return generate_latest(everything)
+
+
+def shared_metrics() -> Route:
+    """The route of /metrics."""
+    rendering = SharedRendering(render_metrics)
+
+    async def endpoint(_request: Request) -> Response:
+        return Response(await rendering.get(), media_type=CONTENT_TYPE_LATEST)
+
+    return Route(METRICS_PATH, endpoint)
 
 
 class _Templated:
@@ -185,23 +216,6 @@ def close_inherited_sockets() -> None:
                 inherited.close()
             else:
                 inherited.detach()
-
-
-class MetricsCollector:
-    """Reads the metrics of all processes for one reply of /metrics."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        # BentoML asks twice for a reply: it sorts the first answer and sends the second.
-        self.collect = functools.cache(metrics.families)
-        registry.register(self)
-
-
-def read_torn_metrics() -> None:
-    """Make BentoML's /metrics answer whatever files killed processes have left.
-
-    Its collector, prometheus_client's, raises at a file that is empty or torn.
-    """
-    multiprocess.MultiProcessCollector = MetricsCollector  # type: ignore[assignment,misc]
 
 
 def stop_at_hangup() -> None:

@@ -33,7 +33,6 @@ from serving.framework import (
     is_worker,
     json_apis,
     process_name,
-    read_torn_metrics,
     runner_urls,
 )
 from serving.http_protocol import use_bounded_protocol
@@ -87,7 +86,6 @@ class ServingProcess:
             raise_file_limit()
             heartbeat.start(WORKER_STDIN)
             close_inherited_sockets()
-            read_torn_metrics()
             self._configure_logs()
         else:
             check_temporary_folder()

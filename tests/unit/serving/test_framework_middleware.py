@@ -32,6 +32,7 @@ from core.paths import ROOT
 from runners.services import RunnerV1, RunnerV2
 from serving.framework import (
     LABELLED_BY_PATH,
+    METRICS_PATH,
     UNWANTED,
     BentoMiddlewarePatch,
 )
@@ -75,6 +76,27 @@ def test_services_are_built_with_the_layers_that_the_patch_changes() -> None:
     for bento in (service.bento, *RUNNERS):
         names = [layer.cls.__name__ for layer in bento.to_asgi(is_main=False).user_middleware]
         assert set(names) >= {*UNWANTED, *LABELLED_BY_PATH, BentoMiddlewarePatch.__name__}
+
+
+async def test_metrics_of_services_are_rendered_for_all_who_ask_at_a_time() -> None:
+    """BentoML renders them for each, in as many threads."""
+    for bento in (service.bento, *RUNNERS):
+        app = bento.to_asgi(is_main=False)
+        assert [getattr(route, "path", "") for route in app.routes].count(METRICS_PATH) == 1
+    routes = [Route(METRICS_PATH, tell_path), Route("/{anything:path}", tell_path)]
+    app = Starlette(routes=routes, middleware=[Middleware(BentoMiddlewarePatch, template=str)])
+    await start_and_stop(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        replies = await asyncio.gather(*(http.get(METRICS_PATH) for _ in range(20)))
+        assert (await http.head(METRICS_PATH)).status_code == 200
+        assert (await http.get("/other")).text == "/other"
+    assert {reply.headers["content-type"] for reply in replies} == {
+        "text/plain; version=1.0.0; charset=utf-8"
+    }
+    # The first began alone, and the others shared the second.
+    assert len({reply.text for reply in replies}) <= 2
+    assert all("# TYPE python_info gauge" in reply.text for reply in replies)
 
 
 class RunnerTrafficMetricsMiddleware:
@@ -239,11 +261,7 @@ async def test_every_gauge_is_combined_in_a_way_that_is_known() -> None:
 
 
 def test_metrics_answer_with_an_empty_file_and_in_order(metrics_folder: Path) -> None:
-    code = (
-        "from serving.framework import read_torn_metrics; read_torn_metrics()\n"
-        "from bentoml._internal.server.metrics.prometheus import PrometheusClient\n"
-        "print(PrometheusClient().generate_latest().decode())"
-    )
+    code = "from serving.framework import render_metrics\nprint(render_metrics().decode())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=60
     )

@@ -1,0 +1,93 @@
+"""One rendering serves all who asked before it began, and seldom runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from core.shared_rendering import SharedRendering
+from tests.waiting import until
+
+SECONDS = 0.02
+
+
+class Document:
+    """Counts its renderings, and lets each wait until it is told."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self.free = threading.Event()
+
+    def render(self) -> bytes:
+        self.begun += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        number = self.begun
+        assert self.free.wait(10)
+        time.sleep(SECONDS)
+        self.at_once -= 1
+        return str(number).encode()
+
+
+@pytest.fixture
+def document() -> Iterator[Document]:
+    document = Document()
+    yield document
+    document.free.set()
+
+
+async def test_all_who_ask_while_one_renders_share_the_next(document: Document) -> None:
+    rendering = SharedRendering(document.render)
+    first = asyncio.create_task(rendering.get())
+    await until(lambda: document.begun == 1)
+    others = [asyncio.create_task(rendering.get()) for _ in range(50)]
+    await asyncio.sleep(0)
+    document.free.set()
+    # None gets what was begun before it asked.
+    assert [await first, *await asyncio.gather(*others)] == [b"1", *[b"2"] * 50]
+    assert (document.begun, document.most_at_once) == (2, 1)
+
+
+async def test_rendering_takes_a_fifth_of_the_time(document: Document) -> None:
+    document.free.set()
+    rendering = SharedRendering(document.render)
+    began = time.monotonic()
+    for _ in range(5):
+        await rendering.get()
+    assert time.monotonic() - began > (5 + 4 * 4) * SECONDS
+    # The first after a pause begins at once.
+    await asyncio.sleep(4 * SECONDS + 0.5)
+    before = document.begun
+    waiting = asyncio.create_task(rendering.get())
+    await until(lambda: document.begun > before, seconds=SECONDS * 4)
+    await waiting
+
+
+async def test_who_leaves_ends_it_for_nobody_else(document: Document) -> None:
+    rendering = SharedRendering(document.render)
+    leaving, staying = (asyncio.create_task(rendering.get()) for _ in range(2))
+    await until(lambda: document.begun == 1)
+    leaving.cancel()
+    document.free.set()
+    assert await staying == b"1"
+
+
+async def test_failure_is_raised_to_all_who_wait_and_does_not_stay() -> None:
+    fails = True
+
+    def render() -> bytes:
+        if fails:
+            raise ZeroDivisionError
+        return b"well"
+
+    rendering = SharedRendering(render)
+    results = await asyncio.gather(*(rendering.get() for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [ZeroDivisionError] * 3
+    fails = False
+    assert await rendering.get() == b"well"
