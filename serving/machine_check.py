@@ -10,13 +10,14 @@ import re
 import socket
 import stat
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from core.api_keys import parse_key_file
 from core.errors import describe_error
 from core.key_ring import read_key_file
-from core.other_writers import EVERYBODY, check_replaceable, writers
+from core.other_writers import EVERYBODY, check_replaceable, replacers, writers
 from core.setting_checks import check_tracing
 from core.settings import Settings, SettingsError
 
@@ -116,6 +117,29 @@ def temporary_folder_problem() -> str | None:
             f"TMPDIR: {folder} is too long for the sockets of the workers, whose addresses have "
             f"{MAX_SOCKET_BYTES} bytes; set TMPDIR=/tmp"
         )
+    if who := _strangers(folder):
+        return (
+            f"TMPDIR: {folder} lets {who} replace the sockets of the workers, and so read and answer "
+            f"predictions; `chmod +t {folder}`, or set TMPDIR to a folder of your own"
+        )
+    return None
+
+
+def _strangers(folder: Path) -> str | None:
+    """Name the users who may replace what this process makes in a folder and who use it.
+
+    A volume of Kubernetes lets everybody, and only this service is there.
+    """
+    trusted = {0, os.geteuid()}
+    with suppress(OSError):
+        if (owner := folder.stat().st_uid) not in trusted:
+            return f"its owner, user {owner},"
+        if who := replacers(folder, os.geteuid()):
+            with os.scandir(folder) as entries:
+                if any(
+                    entry.stat(follow_symlinks=False).st_uid not in trusted for entry in entries
+                ):
+                    return who
     return None
 
 
