@@ -27,6 +27,9 @@ STARTING_POLL_SECONDS = 0.1
 READY_POLL_SECONDS = 1.0
 FIRST_DESCRIPTION_SECONDS = 5.0
 
+# A runner on another host names its model, and a series of metrics is never given back.
+MOST_NAMED = 1_000
+
 
 class RunnerClient(Background):
     """The client of one version's runner.
@@ -53,6 +56,8 @@ class RunnerClient(Background):
         self._refresh_now = asyncio.Event()
         self._runner = runner
         self._timeout_seconds = timeout_seconds
+        # The revisions and engines that have a series of metrics.
+        self._named: set[tuple[str, str]] = set()
         self._admission = Admission(bounds)
         self._calls = RunnerCalls(version, runner, timeout_seconds=timeout_seconds)
 
@@ -196,11 +201,19 @@ class RunnerClient(Background):
     def _apply(self, description: RunnerDescription) -> None:
         before, self.last_description = self.last_description, description
         if before is not None:
-            metrics.revision_info.labels(self.version, before.revision, before.engine).set(0)
-        metrics.revision_info.labels(self.version, description.revision, description.engine).set(1)
+            self._set_info(before, 0)
+        self._set_info(description, 1)
         if description.tokens_per_second:
             self._admission.throughput.seed(description.tokens_per_second)
         self._is_described.set()
+
+    def _set_info(self, described: RunnerDescription, value: int) -> None:
+        names = (described.revision, described.engine)
+        if len(self._named) < MOST_NAMED:
+            self._named.add(names)
+        elif names not in self._named:
+            names = ("other", "other")
+        metrics.revision_info.labels(self.version, *names).set(value)
 
     async def _run(self) -> None:
         while True:

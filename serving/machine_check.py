@@ -119,8 +119,8 @@ def temporary_folder_problem() -> str | None:
         )
     if who := _strangers(folder):
         return (
-            f"TMPDIR: {folder} lets {who} replace the sockets of the workers, and so read and answer "
-            f"predictions; `chmod +t {folder}`, or set TMPDIR to a folder of your own"
+            f"TMPDIR: {folder} lets {who} replace the sockets of the workers, and so read and "
+            f"answer predictions; `chmod +t {folder}`, or set TMPDIR to a folder of your own"
         )
     return None
 

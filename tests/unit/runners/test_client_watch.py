@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from core import metrics
 from core.errors import RunnerUnavailable
 from core.types import DesiredModel
-from runners.client import READY_POLL_SECONDS, RunnerClient
+from runners.client import MOST_NAMED, READY_POLL_SECONDS, RunnerClient
 from tests.unit.fakes import counter, runner_description
 from tests.unit.runners.backends import FakeBackend, classify, client, until
 
@@ -81,6 +82,26 @@ async def test_new_revision_replaces_the_old_one_in_the_metric(backend: FakeBack
         for revision in ("r", "r2")
     ]
     assert values == [0, 1]
+
+
+async def test_runner_that_names_another_revision_each_time_makes_no_series_without_end(
+    backend: FakeBackend,
+) -> None:
+    runner = client(backend)
+    for number in range(MOST_NAMED + 50):
+        backend.revision = f"flapping {number}"
+        await runner.refresh()
+    series = {
+        sample.labels["revision"]
+        for sample in next(iter(metrics.revision_info.collect())).samples
+        if sample.labels["revision"].startswith("flapping ")
+    }
+    assert len(series) == MOST_NAMED
+    assert counter("model_revision_info", version="v1", revision="other", engine="other") == 1
+    backend.revision = "flapping 7"
+    await runner.refresh()
+    known = {"version": "v1", "revision": "flapping 7", "engine": "fake"}
+    assert counter("model_revision_info", **known) == 1
 
 
 async def test_new_engine_replaces_the_old_one_in_the_metric(backend: FakeBackend) -> None:
