@@ -89,12 +89,14 @@ def import_(
     from analytics.hash_keys import HashKeys
     from datafiles.chunks import InvalidInput
     from datafiles.formats import Format, Input, needs_pyarrow
+    from datafiles.pipes import as_regular_file
 
     span = parse_span(since, until)
     try:
-        source = Input(file, Format.of(file))
-        _need_pyarrow(wanted=needs_pyarrow(source))
-        labels, refused = read_labels(source, datetime.now(UTC))
+        with as_regular_file(file) as regular:
+            source = Input(regular, Format.of(file))
+            _need_pyarrow(wanted=needs_pyarrow(source))
+            labels, refused = read_labels(source, datetime.now(UTC))
     except (InvalidInput, OSError) as error:
         fail(f"{file} cannot be used: {error}")
 

@@ -17,20 +17,27 @@ from datafiles.formats import Format, Input, open_source
 Row = Mapping[str, object]
 FIRST_YEAR = 1970
 _OPTIONAL = ("prediction_id", "text", "labelled_at")
+# All are in memory, half a gigabyte of them. People label fewer.
+MOST_ROWS = 1_000_000
 
 
-def read_labels(source: Input, now: datetime) -> tuple[list[GivenLabel], list[Refused]]:
+def read_labels(
+    source: Input, now: datetime, *, most_rows: int = MOST_ROWS
+) -> tuple[list[GivenLabel], list[Refused]]:
     """The usable rows of a file, and the others with their reasons; `now` is the time of those
     without `labelled_at`.
 
     Raises:
-        InvalidInput: the file cannot be read, or has no column of labels, or of ids or texts.
+        InvalidInput: the file cannot be read, or has no column of labels, or of ids or texts, or
+            more than `most_rows`.
     """
     labels: list[GivenLabel] = []
     refused: list[Refused] = []
     chunks, members = _open(source)
     for chunk in chunks:
         refused += [Refused(fault.line, fault.reason) for fault in chunk.rejected]
+        if len(labels) + len(refused) + len(chunk.lines) > most_rows:
+            raise InvalidInput(f"it has more than {most_rows:,} rows; cut it into smaller files")
         for line, label, row in zip(chunk.lines, chunk.texts, _rows(chunk), strict=True):
             try:
                 labels.append(_given(line, SENTIMENT_OF_LABEL[label], members(row), now))

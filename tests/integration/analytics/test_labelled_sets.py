@@ -173,3 +173,11 @@ def test_file_without_ids_and_texts_is_refused(tmp_path: Path) -> None:
     file.write_text("label\npositive\n")
     with pytest.raises(InvalidInput, match="no column prediction_id, and no column text"):
         read_labels(Input(file, Format.csv), NOW)
+
+
+@pytest.mark.parametrize("last", ["positive", "no label"])
+def test_file_of_more_rows_than_are_read_is_refused(tmp_path: Path, last: str) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("text,label\na,positive\nb,negative\n" + f"c,{last}\n")
+    with pytest.raises(InvalidInput, match="more than 2 rows; cut it into smaller files"):
+        read_labels(Input(file, Format.csv), NOW, most_rows=2)
