@@ -15,8 +15,7 @@ from runners.wire import SHARED_CALL_BYTES
 from serving.framework import BentoMiddlewarePatch
 from web.access import AccessMiddleware
 from web.body import JsonBodyReader
-from web.forwarded import ForwardedMiddleware, Proxies
-from web.head import HeadMiddleware
+from web.forwarded import Proxies
 from web.json_api import JsonApiMiddleware, PostApi
 from web.origin import OriginMiddleware
 from web.problems import ProblemMiddleware
@@ -52,8 +51,6 @@ def api_layers(
         *([Middleware(CORSMiddleware, **cors_options(origins))] if origins else []),
         # Before anything that costs: a flood must be cheap to refuse.
         Middleware(LoadSheddingMiddleware, shedder=shedder),
-        # Before all that asks for the client.
-        Middleware(ForwardedMiddleware, proxies=proxies),
         # Around every answer: all of them are counted, logged, traced, and carry the headers.
         Middleware(RequestMiddleware, stopping=stopping),
         # Around all that raises, so that every error gets the one shape.
@@ -64,9 +61,10 @@ def api_layers(
             AccessMiddleware,
             keys=keys,
             limiter=limiter,
+            proxies=proxies,
             allow_anonymous=settings.allow_anonymous,
         ),
-        # It answers the POSTs instead of BentoML's dispatch.
+        # Innermost: it answers the POSTs instead of BentoML's dispatch.
         Middleware(
             JsonApiMiddleware,
             apis=apis,
@@ -74,8 +72,6 @@ def api_layers(
             timeout_seconds=settings.request_timeout_seconds,
             repeated=repeated,
         ),
-        # Innermost: no POST comes as far.
-        Middleware(HeadMiddleware),
     ]
 
 

@@ -28,7 +28,8 @@ _SOURCE_HEADER = SOURCE_HEADER.lower().encode()
 
 
 class AccessMiddleware:
-    """401 without a known key, 403 without the scope, 429 past the limit.
+    """Finds out who sends a request: 401 without a known key, 403 without the scope, 429 past the
+    limit.
 
     Without keys, this machine may ask for everything; other machines only if `allow_anonymous`,
     whichever address the server listens on. Nothing is computed for a request before it is counted.
@@ -42,17 +43,20 @@ class AccessMiddleware:
         app: ASGIApp,
         keys: KeyRing,
         limiter: Callable[[], RateLimiter],
+        proxies: Proxies | None = None,
         *,
         allow_anonymous: bool = False,
     ) -> None:
         self._app = app
         self._keys = keys
         self._limiter = limiter
+        self._proxies = proxies or Proxies(())
         self._loopback_only = not keys.is_required and not allow_anonymous
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ServiceError, which ProblemMiddleware renders."""
         if scope["type"] == "http":
+            self._proxies.apply(scope)
             context = context_of(scope)
             route = route_of(scope["method"], scope["path"])
             client = scope.get("client")

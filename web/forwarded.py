@@ -8,7 +8,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 logger = logging.getLogger("bentoml.sentiment")
 
@@ -66,6 +66,14 @@ class Proxies:
         client = self._first_untrusted(b",".join(entries).decode("latin-1"))
         return Forwarded(client, scheme.decode() if scheme in (b"http", b"https") else None)
 
+    def apply(self, scope: Scope) -> None:
+        """Replace the peer of a request, and its scheme, by what a trusted proxy says."""
+        client, scheme = self.read(scope)
+        if scheme is not None:
+            scope["scheme"] = scheme
+        if client is not None:
+            scope["client"] = (str(client), 0)
+
     def _first_untrusted(self, forwarded: str) -> Address | None:
         client = None
         for entry in reversed(forwarded.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
@@ -90,23 +98,6 @@ class Proxies:
             "ALLOWED_HOSTS to the names under which clients reach it",
             peer or "a client without an address",
         )
-
-
-class ForwardedMiddleware:
-    """Replaces the peer of a request by the client that a trusted proxy names."""
-
-    def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
-        self._app = app
-        self._proxies = proxies
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            client, scheme = self._proxies.read(scope)
-            if scheme is not None:
-                scope["scheme"] = scheme
-            if client is not None:
-                scope["client"] = (str(client), 0)
-        await self._app(scope, receive, send)
 
 
 def parse_address(text: str) -> Address | None:

@@ -100,7 +100,11 @@ class JsonApi:
 
 
 class JsonApiMiddleware:
-    """Answers POSTs to the routes that are the keys of `apis`; the framework answers the rest."""
+    """Answers POSTs to the routes that are the keys of `apis`; the framework answers the rest.
+
+    It gets HEAD as GET, and the server leaves out the body (RFC 9110, 9.3.2): FastAPI would answer
+    with 405, and monitors and link checkers send it first.
+    """
 
     def __init__(
         self,
@@ -121,6 +125,8 @@ class JsonApiMiddleware:
         is_post = scope["type"] == "http" and scope["method"] == "POST"
         api = self._apis().get(scope["path"]) if is_post else None
         if api is None:
+            if scope["type"] == "http" and scope["method"] == "HEAD":
+                scope = {**scope, "method": "GET"}
             await self._app(scope, receive, send)
             return
         check_parameters(scope.get("query_string", b""), ())

@@ -43,7 +43,7 @@ ADMITTED_PER_ANSWERED = 1.5
 MEMORY_SECONDS = 1.0
 QUIET_SECONDS = 3.0
 # Callers are counted in so many buckets, by a hash that nobody outside knows.
-BUCKETS = 128
+BUCKETS = 256
 # How often the callers' shares are computed, which takes 50 us.
 SHARES_SECONDS = 0.05
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -141,29 +142,35 @@ def test_what_another_user_has_planted_in_an_open_data_folder_is_named(
     assert problem.startswith(f"DATA_FOLDER: {planted} belongs to user ")
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of temporary files, whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize(
     ("mode", "is_refused"), [(0o1777, False), (0o777, True), (0o702, True), (0o755, False)]
 )
 def test_temporary_folder_in_which_others_may_replace_sockets_is_refused_if_they_use_it(
-    tmp_path: Path, mode: int, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+    temporary: Path, mode: int, is_refused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    tmp_path.chmod(mode)
-    (tmp_path / "a file").touch()
+    temporary.chmod(mode)
+    (temporary / "a file").touch()
     # As a volume of Kubernetes is.
     assert temporary_folder_problem() is None
     is_refused |= os.geteuid() != 0  # then the folder becomes theirs as well
-    _give(tmp_path / "a file", 65_534, monkeypatch)
+    _give(temporary / "a file", 65_534, monkeypatch)
     problem = temporary_folder_problem()
     assert (problem is not None) is is_refused
     assert problem is None or "replace the sockets of the workers" in problem
 
 
 def test_temporary_folder_of_another_user_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    _give(tmp_path, 65_534, monkeypatch)
+    _give(temporary, 65_534, monkeypatch)
     assert "lets its owner, user " in str(temporary_folder_problem())
 
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 import logging
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from web.forwarded import MAX_HOPS, ForwardedMiddleware, Proxies, client_name, parse_address
+from web.forwarded import MAX_HOPS, Proxies, client_name, parse_address
 
 PROXY = "10.0.0.2"
 
 
-async def receive_nothing() -> Message:
-    raise AssertionError
-
-
-async def send_nothing(_message: Message) -> None:
-    raise AssertionError
-
-
-async def seen(
-    layer: ForwardedMiddleware, peer: str | None, *values: str, proto: str | None = None
+def seen(
+    proxies: Proxies, peer: str | None, *values: str, proto: str | None = None
 ) -> tuple[str | None, str]:
     """The client and the scheme that the app sees."""
     headers = [(b"x-forwarded-for", value.encode()) for value in values]
@@ -31,16 +23,12 @@ async def seen(
         "type": "http", "scheme": "http", "headers": headers,
         "client": None if peer is None else (peer, 5_000),
     }  # fmt: skip
-    await layer(scope, receive_nothing, send_nothing)
+    proxies.apply(scope)
     return (scope["client"] and scope["client"][0]), scope["scheme"]
 
 
-async def nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    return None
-
-
-def trusting(*trusted: str) -> ForwardedMiddleware:
-    return ForwardedMiddleware(nothing, Proxies(trusted))
+def trusting(*trusted: str) -> Proxies:
+    return Proxies(trusted)
 
 
 @pytest.mark.parametrize(
@@ -73,17 +61,17 @@ def trusting(*trusted: str) -> ForwardedMiddleware:
         (("10.0.0.0/8",), PROXY, ["evil, 10.0.0.3"], "10.0.0.3"),
     ],
 )
-async def test_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
+def test_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
     trusted: tuple[str, ...], peer: str | None, values: list[str], client: str | None
 ) -> None:
-    assert (await seen(trusting(*trusted), peer, *values))[0] == client
+    assert seen(trusting(*trusted), peer, *values)[0] == client
 
 
-async def test_entries_are_read_up_to_a_number_of_hops() -> None:
+def test_entries_are_read_up_to_a_number_of_hops() -> None:
     hops = ["198.51.100.1", *["10.0.0.3"] * 10_000]
-    assert (await seen(trusting("10.0.0.0/8"), PROXY, ",".join(hops)))[0] == "10.0.0.3"
+    assert seen(trusting("10.0.0.0/8"), PROXY, ",".join(hops))[0] == "10.0.0.3"
     hops = ["198.51.100.1", *["10.0.0.3"] * (MAX_HOPS - 1)]
-    assert (await seen(trusting("10.0.0.0/8"), PROXY, ",".join(hops)))[0] == "198.51.100.1"
+    assert seen(trusting("10.0.0.0/8"), PROXY, ",".join(hops))[0] == "198.51.100.1"
 
 
 @pytest.mark.parametrize(
@@ -95,20 +83,20 @@ async def test_entries_are_read_up_to_a_number_of_hops() -> None:
         ("10.0.0.3", "https", "http"),
     ],
 )
-async def test_scheme_is_that_of_a_trusted_proxy(peer: str, proto: str, scheme: str) -> None:
-    assert (await seen(trusting(PROXY), peer, proto=proto))[1] == scheme
+def test_scheme_is_that_of_a_trusted_proxy(peer: str, proto: str, scheme: str) -> None:
+    assert seen(trusting(PROXY), peer, proto=proto)[1] == scheme
 
 
-async def test_first_header_of_an_untrusted_peer_is_warned_of_once(
+def test_first_header_of_an_untrusted_peer_is_warned_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     layer = trusting(PROXY)
     with caplog.at_level(logging.WARNING):
-        await seen(layer, PROXY, "203.0.113.9")
-        await seen(layer, "10.0.0.3")
+        seen(layer, PROXY, "203.0.113.9")
+        seen(layer, "10.0.0.3")
         assert caplog.messages == []
-        await seen(layer, "10.0.0.3", "203.0.113.9")
-        await seen(layer, "10.0.0.4", "203.0.113.9")
+        seen(layer, "10.0.0.3", "203.0.113.9")
+        seen(layer, "10.0.0.4", "203.0.113.9")
     [message] = caplog.messages
     assert message.startswith("10.0.0.3 sends")
     assert "FORWARDED_ALLOW_IPS" in message

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from web.head import HeadMiddleware
+from web.body import JsonBodyReader
+from web.idempotency import IdempotentAnswers
+from web.json_api import JsonApiMiddleware
+
+
+def layer(app: ASGIApp) -> JsonApiMiddleware:
+    """One without POSTs."""
+    return JsonApiMiddleware(app, dict, JsonBodyReader(1_000, 1.0), 1.0, no_repeats)
+
+
+def no_repeats() -> IdempotentAnswers:
+    raise AssertionError("nothing is repeated")
 
 
 async def nothing() -> Message:
@@ -25,7 +36,7 @@ async def test_app_sees_head_as_get_and_the_server_does_not(method: str, seen: s
         methods.append(scope["method"])
 
     scope: Scope = {"type": "http", "method": method, "path": "/health", "headers": []}
-    await HeadMiddleware(app)(scope, nothing, drop)
+    await layer(app)(scope, nothing, drop)
     assert methods == [seen]
     # By this the server knows that the body is to be left out.
     assert scope["method"] == method
@@ -37,5 +48,5 @@ async def test_other_scopes_pass() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
 
-    await HeadMiddleware(app)({"type": "lifespan"}, nothing, drop)
+    await layer(app)({"type": "lifespan"}, nothing, drop)
     assert seen == [{"type": "lifespan"}]
