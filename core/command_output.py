@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
+from io import TextIOWrapper
 from threading import Timer
 from typing import Annotated, Any, NoReturn, TextIO
 
@@ -34,6 +35,10 @@ class CommandFailed(RuntimeError):
     """What the user asked for cannot be done; the message says why, in one line."""
 
 
+class ClosedStream(TextIOWrapper):
+    """What a command writes to in place of a standard stream that was closed."""
+
+
 class CommandConsole(Console):
     """Prints text in lines of its own length, so that paths can be copied; tables fit the width."""
 
@@ -52,7 +57,7 @@ _document_file: ContextVar[TextIO | None] = ContextVar("document_file", default=
 
 def _divert_stdout(context: typer.Context, wanted: bool) -> bool:
     if wanted and not context.resilient_parsing:
-        if sys.stdout is None:
+        if isinstance(sys.stdout, ClosedStream):
             fail("stdout is closed, so --json has nowhere to print")
         token = _document_file.set(sys.stdout)
         context.call_on_close(lambda: _document_file.reset(token))

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from core.command_output import ClosedStream
 from scripts.failures import failures_as_lines
 
 
@@ -44,8 +45,8 @@ def _open_closed_streams() -> None:
             # Of a file that was opened meanwhile the number stays.
             is_free = null == number
             os.set_inheritable(null, is_free)
-            mode = "w" if number else "r"
-            setattr(sys, name, open(null, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+            opened = open(null, "wb" if number else "rb", closefd=False)  # noqa: SIM115
+            setattr(sys, name, ClosedStream(opened, encoding="utf-8"))
 
 
 def _flush() -> None:
