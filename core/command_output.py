@@ -36,7 +36,7 @@ class CommandFailed(RuntimeError):
 
 
 class ClosedStream(TextIOWrapper):
-    """What a command writes to in place of a standard stream that was closed."""
+    """Stands for a standard stream that was closed, and keeps nothing."""
 
 
 class CommandConsole(Console):

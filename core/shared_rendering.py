@@ -14,7 +14,8 @@ _PAUSE = 4
 class SharedRendering:
     """Renders in a thread, once at a time, and seldom enough to leave the process to others.
 
-    However many ask, what each gets was begun after it asked.
+    However many ask, what each gets was begun after it asked. A Coalescer chooses who shares a call
+    when it makes it; here they join until the rendering begins, also during the pause before it.
     """
 
     def __init__(self, render: Callable[[], bytes]) -> None:

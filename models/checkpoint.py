@@ -165,7 +165,7 @@ def _speeds(model: SavedModel, passed: Iterable[EngineName]) -> Speeds:
 def stored_speeds(sizes: str, names: Iterable[EngineName]) -> dict[EngineName, list[float]]:
     """The speeds of engines of a model in the store of these sizes, timed on this CPU.
 
-    None if there is none that has them all: an engine that failed there is to be tried again.
+    Empty if there is none that has them all: an engine that failed there is to be tried again.
     """
     for stored in bentoml.models.list():
         speeds = speeds_of(stored.info.metadata)

@@ -12,16 +12,12 @@ from textwrap import shorten
 from typing import Any
 
 from models.labels import SAVED_OUTPUTS
-from runners.engines.weights import CONFIG_FILE, WEIGHTS_FILE
+from runners.engines.weights import ABOUT_THE_FILE, CONFIG_FILE, READING, WEIGHTS_FILE
 from runners.integrity import sha256
 from runners.model_store import REVISION_CHARACTERS, InvalidCheckpoint
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_SETTINGS = "tokenizer_config.json"
-# In config.json of an imported model: the hash of how its weights are read.
-READING = "sentiment_reading"
-# What config.json says of itself, and not of the answers.
-_ABOUT_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 # What a model is made of; the other files of a saved one are made from these.
 CHECKPOINT_FILES = (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_SETTINGS, "vocab.txt")
 # At least one of these makes a tokenizer.
@@ -89,7 +85,7 @@ def reading_of(folder: Path, max_tokens: int) -> str:
     That is config.json, with the names of the labels, the tokenizer, and the window.
     """
     config = read_json_object(folder / CONFIG_FILE)
-    for name in (READING, *_ABOUT_THE_FILE):
+    for name in (READING, *ABOUT_THE_FILE):
         config.pop(name, None)
     parts = (json.dumps(config, sort_keys=True), sha256(folder / TOKENIZER_FILE), str(max_tokens))
     return _sha256(" ".join(parts))

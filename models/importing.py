@@ -25,14 +25,14 @@ from models.architectures import USUAL_WINDOW
 from models.checkpoint import AcceptanceGate, MakeEngines, prepare, save_prepared, token_limit
 from models.configuration import read_config
 from models.export.generic import export_graph
-from models.files import READING, WeightFiles, link_needed_files, one_line, reading_of
+from models.files import WeightFiles, link_needed_files, one_line, reading_of
 from models.labels import NO_OPTIONS, SAVED_OUTPUTS, LabelOptions, Outputs, outputs_of
 from models.loaded_weights import check_loaded
 from models.tokenizer import write_tokenizer
 from runners.classifier import Classifier
 from runners.engines.choice import ONNX_FILE
 from runners.engines.engine import Engine
-from runners.engines.weights import CONFIG_FILE, WEIGHTS_FILE, is_distilbert
+from runners.engines.weights import CONFIG_FILE, READING, WEIGHTS_FILE, is_distilbert
 from runners.golden_set import TEXTS
 from runners.model_store import InvalidCheckpoint, SavedModel
 

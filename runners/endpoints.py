@@ -33,14 +33,12 @@ logger = logging.getLogger("bentoml.sentiment.runner")
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 
-CLASSIFY_PATH, DESCRIBE_PATH, LOAD_PATH = "/classify", "/describe", "/load"
-
 _CONTENT_TYPE = wire.CONTENT_TYPE.encode()
 _KEY_HEADER = wire.KEY_HEADER.lower().encode()
 # Requests without a body that BentoML would read.
 _BODILESS = frozenset({"GET", "HEAD"})
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
-_PATHS = OPEN_PATHS | {CLASSIFY_PATH, DESCRIBE_PATH, LOAD_PATH, wire.STREAM_PATH}
+_PATHS = OPEN_PATHS | {*wire.CALL_PATHS, wire.STREAM_PATH}
 
 
 def path_label(path: str) -> str:
@@ -195,11 +193,12 @@ def _values(scope: Scope, name: bytes) -> list[bytes]:
 
 def _span(scope: Scope) -> AbstractContextManager[object]:
     """The span of a traced call, part of the trace of the request that caused it."""
-    if not tracing.is_on() or scope["path"] != CLASSIFY_PATH:
+    if not tracing.is_on() or scope["path"] != wire.CLASSIFY_PATH:
         return nullcontext()
-    attributes = {"http.request.method": "POST", "http.route": CLASSIFY_PATH}
+    path = wire.CLASSIFY_PATH
+    attributes = {"http.request.method": "POST", "http.route": path}
     parent = tracing.parent_from_headers(scope["headers"])
-    return tracing.span(f"POST {CLASSIFY_PATH}", attributes, kind=SpanKind.SERVER, parent=parent)
+    return tracing.span(f"POST {path}", attributes, kind=SpanKind.SERVER, parent=parent)
 
 
 async def _send(send: Send, status: int, text: str) -> None:

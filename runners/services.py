@@ -15,8 +15,9 @@ from core.setting_checks import settings_for_serving
 from core.settings import Settings
 from core.tracing import start_tracing, stop_tracing
 from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
+from runners import wire
 from runners.chosen_model import chosen_model
-from runners.endpoints import CLASSIFY_PATH, Answers, answers_of
+from runners.endpoints import Answers, answers_of
 from runners.first_series import start_runner_series
 from runners.lanes import Lane
 from runners.model_store import find_model
@@ -69,7 +70,7 @@ class SentimentRunner:
         heartbeat.watch_loop(asyncio.get_running_loop())
         self._slot.choose_engine()
 
-    @bentoml.api(route=CLASSIFY_PATH)
+    @bentoml.api(route=wire.CLASSIFY_PATH)
     async def classify(
         self,
         texts: list[str],
@@ -82,12 +83,12 @@ class SentimentRunner:
             texts, timeout_seconds=timeout_seconds, lane=lane, long_text=long_text
         )
 
-    @bentoml.api
+    @bentoml.api(route=wire.DESCRIBE_PATH)
     async def describe(self) -> RunnerDescription:
         """The `RunnerDescription` of the model that is loaded."""
         return self._slot.description
 
-    @bentoml.api
+    @bentoml.api(route=wire.LOAD_PATH)
     async def load(self, desired: DesiredModel) -> RunnerDescription:
         """Begin to load another model, unless this generation was requested before."""
         self._slot.request_load(desired)

@@ -90,7 +90,7 @@ class HttpRunner:
         connect: Callable[..., aiohttp.BaseConnector] = aiohttp.TCPConnector
         if parts.scheme in ("unix", "file"):
             base, connect = "http://runner", partial(aiohttp.UnixConnector, unquote(parts.path))
-        self._routes = {route: URL(base + route) for route in ("/classify", "/describe", "/load")}
+        self._routes = {route: URL(base + route) for route in wire.CALL_PATHS}
         self._headers = {"Content-Type": wire.CONTENT_TYPE}
         if key is not None:
             self._headers[wire.KEY_HEADER] = key
@@ -112,7 +112,9 @@ class HttpRunner:
         if timeout_seconds <= 0:
             raise TimeoutError
         call = wire.Classify(texts, timeout_seconds, lane, long_text)
-        reply = await self._post(self._calls, "/classify", call, wire.Results, timeout_seconds)
+        reply = await self._post(
+            self._calls, wire.CLASSIFY_PATH, call, wire.Results, timeout_seconds
+        )
         results = reply.results
         if len(results) != len(texts):
             raise BadReply(f"{len(results)} results came back for {len(texts)} texts")
@@ -120,11 +122,13 @@ class HttpRunner:
 
     async def describe(self) -> RunnerDescription:
         """Get the description of the host."""
-        return await self._post(self._control, "/describe", wire.Describe(), RunnerDescription)
+        return await self._post(
+            self._control, wire.DESCRIBE_PATH, wire.Describe(), RunnerDescription
+        )
 
     async def load(self, desired: DesiredModel) -> RunnerDescription:
         """Have the host begin to load another model."""
-        return await self._post(self._control, "/load", desired, RunnerDescription)
+        return await self._post(self._control, wire.LOAD_PATH, desired, RunnerDescription)
 
     async def close(self) -> None:
         """Close all connections; calls in flight end with an error."""

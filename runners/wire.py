@@ -32,6 +32,8 @@ MAX_TEXTS = 10_000
 MAX_TEXT_CHARACTERS = 200_000
 # A call over HTTP of a release that shared calls: 64 texts of 5,000 characters of four bytes.
 SHARED_CALL_BYTES = 1_500_000
+# Of the calls over HTTP.
+CLASSIFY_PATH, DESCRIBE_PATH, LOAD_PATH = CALL_PATHS = "/classify", "/describe", "/load"
 # Of a stream's handshake: `GET /stream` with `Upgrade: sentiment-runner/1`.
 STREAM_PATH = "/stream"
 STREAM_PROTOCOL = f"sentiment-runner/{WIRE_VERSION}"

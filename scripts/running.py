@@ -53,8 +53,7 @@ def _flush() -> None:
     """Write what is buffered, here: at its end Python would print a traceback of a failure."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             # `| head` has read enough.

@@ -14,7 +14,7 @@ from core.errors import Forbidden, MalformedRequest, Unauthorized
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
 from core.request_context import RequestContext, context_of
-from web.forwarded import LOOPBACK, UNKNOWN, Proxies, client_name
+from web.forwarded import LOOPBACK, UNKNOWN, Proxies, client_name, peer_name
 from web.routes import route_of
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class AccessMiddleware:
             self._proxies.apply(scope)
             context = context_of(scope)
             route = route_of(scope["method"], scope["path"])
-            client = scope.get("client")
-            context.address = client_name(client[0]) if client else UNKNOWN
+            context.address = peer_name(scope)
             context.caller = context.address
             if route.scope is not None and (
                 key := self._authenticate(scope, route.scope, context.address)
@@ -118,9 +117,7 @@ def likely_caller(scope: Scope, keys: KeyRing, proxies: Proxies) -> str:
     if keys.is_required and (sent := _sent_key(scope)) is not None and (key := keys.find(sent)):
         return _named(key)
     client = proxies.read(scope).client
-    if client is not None:
-        return client_name(str(client))
-    return client_name(scope["client"][0]) if scope.get("client") else UNKNOWN
+    return peer_name(scope) if client is None else client_name(str(client))
 
 
 def _named(key: ApiKey) -> str:

@@ -119,6 +119,11 @@ def parse_address(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def peer_name(scope: Scope) -> str:
+    """The name of the peer of a request, which is the client once a proxy's word is applied."""
+    return client_name(scope["client"][0]) if scope.get("client") else UNKNOWN
+
+
 @lru_cache(maxsize=4_096)
 def client_name(host: str) -> str:
     """What limits count and the audit log names: an IPv4 address, or a /64 of IPv6.

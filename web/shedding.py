@@ -118,7 +118,7 @@ class Throttle:
         self._requests[bucket] += 1
         self._total += 1
         above_share = 1 - self._share / self._requests[bucket]
-        # Of the very first ones none is refused.
+        # The fewer there were, the less they tell.
         return self._chance() < above_share * self._total / (self._total + 1)
 
     def accepted(self, now: float) -> None:

@@ -73,7 +73,11 @@ def known_speeds(model: SavedModel, data_folder: Path) -> EngineSpeeds:
 
     The runner may have measured another model of the same sizes.
     """
-    return {**saved_speeds(model), **SpeedsFile(data_folder, sizes_of(model.folder)).read()}
+    return {**saved_speeds(model), **_speeds_file(model, data_folder).read()}
+
+
+def _speeds_file(model: SavedModel, data_folder: Path) -> SpeedsFile:
+    return SpeedsFile(data_folder, sizes_of(model.folder))
 
 
 async def find_fastest(tag: str, settings: Settings) -> EngineName | None:
@@ -97,7 +101,7 @@ async def find_fastest(tag: str, settings: Settings) -> EngineName | None:
             if not timed:
                 return None
             speeds = {**speeds, **timed}
-            SpeedsFile(settings.data_folder, sizes_of(model.folder)).save(speeds)
+            _speeds_file(model, settings.data_folder).save(speeds)
             logger.info("%s: texts a second by batch are %s", tag, _as_text(timed))
     return fastest_engine(names, speeds)
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from runners.engines.weights import CONFIG_FILE
+from runners.engines.weights import ABOUT_THE_FILE, CONFIG_FILE, READING
 
 # Of a config.json: what names outputs or tokens, or tells of the file. What is not known to cost no
 # time makes another size.
 _WITHOUT_COST = frozenset(
-    {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "sentiment_reading"}
+    {READING, *ABOUT_THE_FILE}
     | {"id2label", "label2id", "vocab_size"}
     | {"bos_token_id", "cls_token_id", "eos_token_id", "pad_token_id", "sep_token_id"}
 )

@@ -13,6 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
+# In config.json of an imported model: the hash of how its weights are read.
+READING: Final = "sentiment_reading"
+# What config.json says of itself, and not of the answers.
+ABOUT_THE_FILE: Final = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 DISTILBERT: Final = "distilbert"
 LAYER_NORM_EPSILON: Final = 1e-12
 # Added to the attention scores of padding: exp() of it is 0 in float32, as of minus infinity.
