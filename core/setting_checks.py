@@ -18,14 +18,23 @@ def settings_for_serving() -> Settings:
     """
     try:
         settings = get_settings()
-        check_open(settings)
-        check_runner_keys(settings)
+        check_together(settings)
         check_tracing(settings)
-        check_sinks(settings)
-        settings.hash_keys()
     except SettingsError as error:
         raise SystemExit(str(error)) from None
     return settings
+
+
+def check_together(settings: Settings) -> None:
+    """Check what a start checks of its settings beyond each by itself, but for traces.
+
+    Raises:
+        SettingsError: they cannot work together, or a file that one names has no keys.
+    """
+    check_open(settings)
+    check_runner_keys(settings)
+    check_sinks(settings)
+    settings.hash_keys()
 
 
 def check_open(settings: Settings) -> None:

@@ -31,6 +31,7 @@ _UNITS = {
 # Valkey itself needs a megabyte, and could evict nothing below. Its 0 means no bound at all.
 MIN_MEMORY_BYTES = 2_000_000
 MAX_MEMORY_BYTES = 1 << 50
+MIN_RUNNER_KEY_LENGTH = 16
 
 
 def _checked_by(check: Callable[[str], object]) -> AfterValidator:
@@ -95,6 +96,15 @@ def _check_header_value(key: str) -> None:
     if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", key):
         raise ValueError(
             "must be printable ASCII without spaces around it, because a header carries it"
+        )
+
+
+def _check_runner_key(key: str) -> None:
+    _check_header_value(key)
+    if len(key) < MIN_RUNNER_KEY_LENGTH:
+        raise ValueError(
+            f"must have at least {MIN_RUNNER_KEY_LENGTH} characters, as `openssl rand -hex 24` "
+            "makes them, because other machines can guess a shorter one"
         )
 
 
@@ -202,7 +212,7 @@ EventsUrl = Annotated[SecretStr, _checked_by(_check_events_url)]
 EventsToken = Annotated[SecretStr, _checked_by(_check_header_value)]
 EventsSource = Annotated[str, AfterValidator(_check_events_source)]
 ParquetUrl = Annotated[str, AfterValidator(_check_parquet_url)]
-RunnerKey = Annotated[SecretStr, _checked_by(_check_header_value)]
+RunnerKey = Annotated[SecretStr, _checked_by(_check_runner_key)]
 HashKey = Annotated[SecretStr, _checked_by(parse_hash_keys)]
 Host = Annotated[str, AfterValidator(_check_host)]
 KeyFile = Annotated[Path, AfterValidator(_beside_service)]

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     allow_anonymous: bool = False
     """1 allows other machines to connect although there are no API keys"""
     runner_key: RunnerKey | None = None
-    """secret between the API and runners on other machines; the same on all of them"""
+    """secret between the API and runners on other machines, alike on all; at least 16 characters"""
     runner_key_also_accepted: RunnerKey | None = None
     """a second key that runners accept, while RUNNER_KEY is replaced by another"""
     cors_origins: CorsOrigins = ()

@@ -59,6 +59,8 @@ def has_private_databases() -> bool:
 
 def data_folder_problem(folder: Path) -> str | None:
     """Describe why DATA_FOLDER, or a folder of the service in it, cannot be written; else None."""
+    if folder == Path(folder.anchor):
+        return f"DATA_FOLDER: {folder} is the system's; set it to a folder of this service alone"
     try:
         # The private PostgreSQL, if it is another user's, has to enter it.
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)

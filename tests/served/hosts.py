@@ -23,7 +23,7 @@ from tests.served.traffic import FULL, Pace, Traffic, traffic
 from tests.serving import ServedBento, serve
 from tests.waiting import until
 
-RUNNER_KEY = "of-these-hosts"
+RUNNER_KEY = "of-these-hosts-until-today"
 NEXT_RUNNER_KEY = "of-these-hosts-from-tomorrow-on"
 APIS = ("127.0.1.1", "127.0.1.2")
 RUNNERS = {"v1": ("127.0.2.1", "127.0.2.2"), "v2": ("127.0.3.1", "127.0.3.2")}

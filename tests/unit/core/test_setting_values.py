@@ -181,9 +181,17 @@ def test_time_for_the_log_is_bounded(value: str) -> None:
 
 
 def test_runner_key_may_have_spaces_inside() -> None:
-    key = settings(runner_key="two words").runner_key
+    key = settings(runner_key="of two words or of more").runner_key
     assert key is not None
-    assert key.get_secret_value() == "two words"
+    assert key.get_secret_value() == "of two words or of more"
+
+
+@pytest.mark.parametrize("name", ["runner_key", "runner_key_also_accepted"])
+def test_runner_key_that_can_be_guessed_is_refused_and_not_shown(name: str) -> None:
+    with pytest.raises(ValidationError, match="at least 16 characters") as caught:
+        settings(**{name: "fifteen-letters"})
+    assert "fifteen" not in str(caught.value)
+    assert getattr(settings(**{name: "fifteen-letters-"}), name) is not None
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from core.setting_checks import check_runner_keys
 from core.settings import InvalidSetting, MissingSetting, Settings, get_settings
 from tests.unit.core.settings_of import URL, settings
 
+OLD, NEW = "of-the-pods-of-today", "of-the-pods-of-tomorrow"
+
 
 def test_secrets_appear_in_no_repr() -> None:
     parsed = settings(database_url=URL, redis_url="redis://:hunter2@h/0")
@@ -106,10 +108,10 @@ def test_env_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     ("key", "also_accepted", "sent", "accepted"),
     [
         (None, None, None, ()),
-        ("old", None, "old", ("old",)),
-        ("old", "new", "old", ("old", "new")),
-        ("new", "old", "new", ("new", "old")),
-        ("a,b", None, "a,b", ("a,b",)),
+        (OLD, None, OLD, (OLD,)),
+        (OLD, NEW, OLD, (OLD, NEW)),
+        (NEW, OLD, NEW, (NEW, OLD)),
+        (f"{OLD},{NEW}", None, f"{OLD},{NEW}", (f"{OLD},{NEW}",)),
     ],
 )
 def test_api_sends_one_runner_key_and_runners_accept_two(
@@ -128,7 +130,7 @@ def test_api_process_has_time_for_its_clients_its_requests_and_its_log() -> None
 
 def test_second_runner_key_alone_is_refused() -> None:
     with pytest.raises(MissingSetting, match="RUNNER_KEY is not set, but RUNNER_KEY_ALSO_ACCEPTED"):
-        check_runner_keys(settings(runner_key_also_accepted="k"))
+        check_runner_keys(settings(runner_key_also_accepted=NEW))
 
 
 @pytest.mark.parametrize(
@@ -143,8 +145,8 @@ def test_white_space_line_ends_and_quotes_around_a_value_do_not_count(
 ) -> None:
     values = {
         "DATABASE_URL": URL, "REDIS_URL": "redis://:hunter2@h/0", "LOG_LEVEL": "DEBUG",
-        "HOST": "127.0.0.2", "PORT": "4000", "RUNNER_KEY": "two words", "MKLDNN_ENABLE": "0",
-        "MODEL_V1": "mine:1", "AB_V2_PERCENT": "12.5", "CORS_ORIGINS": "https://a.example",
+        "HOST": "127.0.0.2", "PORT": "4000", "RUNNER_KEY": "of two or more words",
+        "MKLDNN_ENABLE": "0", "MODEL_V1": "mine:1", "AB_V2_PERCENT": "12.5", "CORS_ORIGINS": "https://a.example",
         "REDIS_MAX_MEMORY": "64mb", "DATA_FOLDER": "/data", "TEXT_STORAGE": "full",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
     }  # fmt: skip

@@ -27,7 +27,8 @@ from tests.unit.runners.streams import FakeQueue
 from tests.waiting import until
 
 # RUNNER_KEY and RUNNER_KEY_ALSO_ACCEPTED of all pods, before the first update and after each.
-STEPS = [("old", None), ("old", "new"), ("new", "old"), ("new", None)]
+OLD, NEW = "of-the-pods-of-today", "of-the-pods-of-tomorrow"
+STEPS = [(OLD, None), (OLD, NEW), (NEW, OLD), (NEW, None)]
 RESULT = Classification("r", "e", {"positive": 1.0}, 3, truncated=False)
 
 

@@ -50,6 +50,10 @@ def test_folder_that_cannot_be_written_is_named_with_the_user(
         assert reason in problem or name == "BENTOML_HOME"
 
 
+def test_root_of_the_file_system_is_no_data_folder() -> None:
+    assert "DATA_FOLDER: / is the system's" in str(data_folder_problem(Path("/")))
+
+
 @pytest.mark.parametrize("name", ["", "spool"])
 def test_file_in_place_of_a_folder_is_named(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "data"
