@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -29,7 +30,7 @@ from models.files import WeightFiles, link_needed_files, one_line, reading_of
 from models.labels import NO_OPTIONS, SAVED_OUTPUTS, LabelOptions, Outputs, outputs_of
 from models.loaded_weights import check_loaded
 from models.tokenizer import write_tokenizer
-from runners.classifier import Classifier
+from runners.classifier import Classifier, encode, read_tokenizer
 from runners.engines.choice import ONNX_FILE
 from runners.engines.engine import Engine
 from runners.engines.weights import CONFIG_FILE, READING, WEIGHTS_FILE, is_distilbert
@@ -87,13 +88,17 @@ def import_checkpoint(
         _complete_config(prepared, network, outputs)
         if is_read_anew or not is_as_exported:
             _note_reading(prepared, window)
+        # Before the export, which takes a minute for some models.
+        _compare_tokenizers(
+            AutoTokenizer.from_pretrained(prepared, local_files_only=True),
+            read_tokenizer(prepared, window),
+            window,
+        )
         if not is_distilbert(prepared):
             _export(network, prepared)
-        tokenizer = AutoTokenizer.from_pretrained(prepared, local_files_only=True)
         model = prepare(prepared, version)
 
         def accept(reference: Classifier) -> Mapping[str, Any]:
-            _compare_tokenizers(tokenizer, reference, model.max_tokens)
             _compare_logits(network, reference.engine, model.max_tokens)
             return acceptance_gate(reference) if acceptance_gate else {}
 
@@ -178,11 +183,11 @@ def _export(network: PreTrainedModel, folder: Path) -> None:
 
 
 def _compare_tokenizers(
-    original: PreTrainedTokenizerBase, served: Classifier, max_tokens: int
+    original: PreTrainedTokenizerBase, served: Tokenizer, max_tokens: int
 ) -> None:
     """Compare with the tokenizer that transformers makes of the files that are saved."""
     texts = [*TEXTS, f"A good {' '.join(original.all_special_tokens)}film."]
-    for text, encoding in zip(texts, served.encode(texts), strict=True):
+    for text, encoding in zip(texts, encode(served, texts), strict=True):
         if any(encoding.type_ids):
             raise InvalidCheckpoint(
                 "its tokenizer gives tokens of a single text another type than 0 (post_processor), "

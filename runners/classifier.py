@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,26 @@ from runners.windows import overlap_of, unread
 WARM_UP_TEXTS = ("Warm.", "A sentence of the usual length, to touch every code path. " * 4)
 
 
+def read_tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
+    """The tokenizer of a model, which cuts a text into windows of `max_tokens`."""
+    tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # The first window of a long text does not depend on the overlap with the next one.
+    tokenizer.enable_truncation(max_tokens, stride=overlap_of(max_tokens))
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
+    """Tokenise `texts`.
+
+    Raises:
+        TokenizerFailed: the tokenizer fails on one of them, as a regular expression that
+            backtracks without end does.
+    """
+    with panics_as_errors():
+        return tokenizer.encode_batch(list(texts))
+
+
 class Classifier:
     """A saved model on an engine: tokenises, computes, and names the classes."""
 
@@ -26,10 +47,7 @@ class Classifier:
         self._model = model
         self._to_scores = _scores_of(model)
         self.engine = engine
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(model.folder / "tokenizer.json"))
-        # The first window of a long text does not depend on the overlap with the next one.
-        self._tokenizer.enable_truncation(model.max_tokens, stride=overlap_of(model.max_tokens))
-        self._tokenizer.no_padding()
+        self._tokenizer = read_tokenizer(model.folder, model.max_tokens)
 
     @property
     def max_tokens(self) -> int:
@@ -63,11 +81,9 @@ class Classifier:
         """Tokenise `texts`; each is truncated to the model's token limit.
 
         Raises:
-            TokenizerFailed: the tokenizer fails on one of them, as a regular expression that
-                backtracks without end does.
+            TokenizerFailed: the tokenizer fails on one of them.
         """
-        with panics_as_errors():
-            return self._tokenizer.encode_batch(list(texts))
+        return encode(self._tokenizer, texts)
 
     def compute(self, encodings: Sequence[Encoding]) -> list[Classification]:
         """Compute one padded batch; each stream may call it from its own thread."""
