@@ -32,7 +32,10 @@ from runners.engines.fastest import time_in_process
 from runners.engines.speeds import SHAPES, fastest_engine
 from runners.model_store import SavedModel, find_model
 
+# torch in float32, one batch at a time on all cores, as transformers runs it.
 REFERENCE = "reference"
+# What the peers compute with at their best: a batch at a time on each core.
+TORCH_BF16 = "torch-bf16"
 _SHAPE_SECONDS = 5.0
 
 Ids = NDArray[np.int64]
@@ -47,7 +50,7 @@ def measure_engines(
     """A row for each size, engine, shape and round, with the reference's figures beside it."""
     for size, model in models.items():
         with worker(model, REFERENCE) as reference:
-            for engine in saved_engines(model):
+            for engine in (*saved_engines(model), TORCH_BF16):
                 step(f"engines: {size} size, {engine}")
                 with worker(model, engine) as measured:
                     for row in _take_turns(plan, reference, measured):
@@ -105,8 +108,8 @@ class LoadedEngine:
         self._model = model
         self._streams = 1 if name == REFERENCE else usable_cpus()
         self._engine: Engine = (
-            Reference(model)
-            if name == REFERENCE
+            Torch(model, name, threads=usable_cpus() // self._streams)
+            if name in (REFERENCE, TORCH_BF16)
             else load_engine(model, cast("EngineName", name), streams=self._streams)
         )
 
@@ -156,21 +159,21 @@ class LoadedEngine:
         return 100 * sets / (time.perf_counter() - started)
 
 
-class Reference:
-    """transformers in float32: one batch at a time on all cores."""
+class Torch:
+    """A model as transformers runs it, in float32 or bf16."""
 
-    name = REFERENCE
-
-    def __init__(self, model: SavedModel) -> None:
+    def __init__(self, model: SavedModel, name: str, threads: int) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        torch.set_num_threads(usable_cpus())
-        self._torch = torch
+        torch.set_num_threads(threads)
+        self.name, self._torch = name, torch
         self._network = AutoModelForSequenceClassification.from_pretrained(
-            model.folder, local_files_only=True, dtype=torch.float32
+            model.folder,
+            local_files_only=True,
+            dtype=torch.bfloat16 if name == TORCH_BF16 else torch.float32,
         ).eval()
 
     def infer(self, input_ids: Ids, attention_mask: Ids) -> NDArray[np.float32]:
@@ -178,7 +181,7 @@ class Reference:
             logits: NDArray[np.float32] = self._network(
                 input_ids=self._torch.from_numpy(input_ids),
                 attention_mask=self._torch.from_numpy(attention_mask),
-            ).logits.numpy()
+            ).logits.float().numpy()
         return logits
 
 
