@@ -78,22 +78,6 @@ def test_every_problem_is_a_line(tmp_path: Path) -> None:
     assert told["settings"] == "ok"
 
 
-@pytest.mark.parametrize(
-    ("setting", "told"),
-    [
-        ({"RUNNER_KEY_ALSO_ACCEPTED": "of-the-pods-of-tomorrow"}, "RUNNER_KEY is not set"),
-        ({"LOG_HASH_KEY_FILE": "/dev/zero"}, "LOG_HASH_KEY_FILE=/dev/zero: "),
-        ({"HOST": "0.0.0.0"}, "API_KEYS is not set"),
-    ],
-)
-def test_settings_that_end_a_start_are_a_problem(
-    setting: dict[str, str], told: str, tmp_path: Path
-) -> None:
-    done = doctor(tmp_path, **setting)
-    assert done.returncode == 1
-    assert told in done.stdout
-
-
 def test_service_that_runs_at_the_address_is_no_problem(tmp_path: Path) -> None:
     """Another program is one, which the check of addresses tells."""
     reply = b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{"model_loaded": true}'

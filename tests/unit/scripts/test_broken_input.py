@@ -347,6 +347,8 @@ SURROUNDINGS: Mapping[str, tuple[Mapping[str, str], str]] = {
     "open to all": ({"HOST": "0.0.0.0"}, "API_KEYS"),
     "tag that is none": ({"MODEL_V1": "../x"}, "'../x' is no tag of a model"),
     "keys in no form": ({"API_KEYS": "x"}, "API_KEYS: "),
+    "second key alone": ({"RUNNER_KEY_ALSO_ACCEPTED": "x" * 16}, "RUNNER_KEY is not set"),
+    "file without keys": ({"LOG_HASH_KEY_FILE": "/dev/zero"}, "LOG_HASH_KEY_FILE=/dev/zero: "),
     "engine that is none": ({"ENGINE": "x"}, "ENGINE: "),
     "metrics of another program": ({"PROMETHEUS_MULTIPROC_DIR": "/missing"}, "PostgreSQL"),
     "old name of the same": ({"prometheus_multiproc_dir": "/missing"}, "PostgreSQL"),
