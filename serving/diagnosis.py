@@ -23,6 +23,7 @@ from core.settings import Settings, SettingsError, get_settings
 from core.types import VERSIONS, Version
 from serving.clock_check import clock_problem
 from serving.database_check import database_problem
+from serving.file_limit import file_limit_problem
 from serving.machine_check import (
     address_problem,
     bentoml_home_problem,
@@ -92,6 +93,7 @@ def diagnose() -> Iterator[Finding]:
 def _machine(settings: Settings) -> Iterator[Finding]:
     data = settings.data_folder
     yield _check("user", partial(user_problem, settings))
+    yield _check("open files", file_limit_problem)
     yield _check("DATA_FOLDER", lambda: data_folder_problem(data) or _space_problem(data), data)
     yield _check("BENTOML_HOME", bentoml_home_problem)
     yield _check(

@@ -10,7 +10,17 @@ MAX_FILES = 65_536
 RESERVED_FILES = 256
 # A connection has its socket, and a file for the body of an upload.
 FILES_PER_CONNECTION = 2
+# With fewer, a runner would close the connections of the API.
+MIN_FILES = 2 * RESERVED_FILES
 _FILES = resource.RLIMIT_NOFILE
+
+
+def file_limit_problem() -> str | None:
+    """Describe why a process of the service may have too few files open; else None."""
+    _, most = _limits()
+    if most >= MIN_FILES:
+        return None
+    return f"a process may have {most} files open, and needs {MIN_FILES}; raise `ulimit -n`"
 
 
 def raise_file_limit() -> None:

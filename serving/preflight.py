@@ -13,6 +13,7 @@ from core.paths import ROOT
 from core.private_files import close_to_others
 from core.settings import Settings, SettingsError
 from serving.database_check import UnusableDatabase, database_fault
+from serving.file_limit import file_limit_problem
 from serving.machine_check import (
     address_problem,
     bentoml_home_problem,
@@ -58,6 +59,7 @@ def check_machine(settings: Settings) -> None:
     Raises:
         SystemExit: one of them cannot be used.
     """
+    _end_with(file_limit_problem())
     check_temporary_folder()
     _end_with(bentoml_home_problem())
     _end_with(tracing_problem(settings))

@@ -29,3 +29,24 @@ def test_limit_is_raised_as_far_as_allowed_and_connections_get_their_part(
     limit, connections = map(int, subprocess.check_output(command, cwd=ROOT, text=True).split())
     assert limit == min(allowed, MAX_FILES)
     assert connections == max(1, (limit - RESERVED_FILES) // FILES_PER_CONNECTION)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "told"),
+    [
+        (64, 256, "a process may have 256 files open, and needs 512; raise `ulimit -n`\n"),
+        (511, 511, "a process may have 511 files open, and needs 512; raise `ulimit -n`\n"),
+        (64, 512, "None\n"),
+    ],
+)
+def test_limit_under_which_runners_close_the_connections_of_the_api_is_a_problem(
+    soft: int, hard: int, told: str
+) -> None:
+    program = """
+import resource, sys
+from serving.file_limit import file_limit_problem
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+print(file_limit_problem())
+"""
+    command = [sys.executable, "-c", program, str(soft), str(hard)]
+    assert subprocess.check_output(command, cwd=ROOT, text=True) == told
