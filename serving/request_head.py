@@ -8,6 +8,9 @@ VERSIONS = ("1.0", "1.1")
 _SCHEMES = (b"http", b"https")
 # Of two, a proxy in front may have checked the other one.
 _ONCE = (b"authorization", b"content-type", b"idempotency-key")
+# Of any size that the parser counts up to. Python reads no number of thousands of digits, which
+# the parser takes if most are leading zeros.
+_MOST_LENGTH_DIGITS = 19
 
 Header = tuple[bytes, bytes]
 
@@ -25,7 +28,8 @@ def check_head(version: str, target: bytes, headers: Collection[Header]) -> None
 
     Raises:
         RefusedHead: the version is another one, the target has a fragment, HTTP/1.0 has a
-            Transfer-Encoding (RFC 9112, 6.1), or a header that has one value comes twice.
+            Transfer-Encoding (RFC 9112, 6.1), a header that has one value comes twice, or a
+            Content-Length has more digits than any length.
     """
     if version not in VERSIONS:
         # The parser takes a line without a version for HTTP/0.9.
@@ -36,6 +40,10 @@ def check_head(version: str, target: bytes, headers: Collection[Header]) -> None
         raise RefusedHead(400, "The target of a request has no fragment")
     if version == "1.0" and any(name == b"transfer-encoding" for name, _ in headers):
         raise RefusedHead(400, "HTTP/1.0 has no Transfer-Encoding")
+    if any(
+        name == b"content-length" and len(value) > _MOST_LENGTH_DIGITS for name, value in headers
+    ):
+        raise RefusedHead(400, f"A Content-Length has at most {_MOST_LENGTH_DIGITS} digits")
     names = [name for name, _ in headers]
     for name in _ONCE:
         if names.count(name) > 1:

@@ -166,11 +166,12 @@ def _options(scope: Scope) -> tuple[float, list[bytes]]:
     keys: list[bytes] = []
     for name, value in scope["headers"]:
         if name == _TIMEOUT_HEADER and seconds == math.inf:
-            if not value.isdigit() or not 0 < len(value.lstrip(b"0")) <= _MAX_DIGITS:
+            digits = value.lstrip(b"0")  # Python makes no number of thousands of zeros
+            if not value.isdigit() or not 0 < len(digits) <= _MAX_DIGITS:
                 raise MalformedRequest(
                     f"{TIMEOUT_HEADER} is a whole number of milliseconds, 1 to {MAX_TIMEOUT_MS:,}"
                 )
-            seconds = int(value) / 1_000
+            seconds = int(digits) / 1_000
         elif name == _KEY_HEADER:
             keys.append(value)
     return seconds, keys

@@ -407,6 +407,9 @@ async def test_request_line_is_answered_or_ends_the_connection(
         (b"Content-Length: 2 2", 400),
         (b"Content-Length:", 400),
         (b"Content-Length: 18446744073709551618", 400),
+        (b"Content-Length: " + b"2".zfill(20), 400),
+        # Python makes no number of so many digits.
+        (b"Content-Length: " + b"2".zfill(5_000), 400),
         (b"Content-Length: 2\r\nTransfer-Encoding: chunked", 400),
         (b"Transfer-Encoding: chunked\r\nContent-Length: 2", 400),
         (b"Transfer-Encoding: \x0bchunked", 400),
@@ -423,6 +426,13 @@ async def test_ambiguous_header_ends_the_connection(site: Site, lines: bytes, st
     reply = await answered_until_the_end(site, READS + lines + b"\r\n\r\n{}" + GET)
     assert STATUS.findall(reply) == [str(status).encode()]
     assert site.bodies == []
+
+
+async def test_leading_zeros_of_a_length_do_not_count(site: Site) -> None:
+    lines = b"Content-Length: " + b"2".zfill(19) + b"\r\nConnection: close\r\n\r\n"
+    reply = await answered_until_the_end(site, READS + lines + b"{}")
+    assert STATUS.findall(reply) == [b"200"]
+    assert site.bodies == [b"{}"]
 
 
 @pytest.mark.parametrize("blanks", [b"", b" ", b"\t", b" \t  "])
