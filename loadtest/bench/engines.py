@@ -178,10 +178,14 @@ class Torch:
 
     def infer(self, input_ids: Ids, attention_mask: Ids) -> NDArray[np.float32]:
         with self._torch.inference_mode():
-            logits: NDArray[np.float32] = self._network(
-                input_ids=self._torch.from_numpy(input_ids),
-                attention_mask=self._torch.from_numpy(attention_mask),
-            ).logits.float().numpy()
+            logits: NDArray[np.float32] = (
+                self._network(
+                    input_ids=self._torch.from_numpy(input_ids),
+                    attention_mask=self._torch.from_numpy(attention_mask),
+                )
+                .logits.float()
+                .numpy()
+            )
         return logits
 
 
