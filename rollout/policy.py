@@ -12,6 +12,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
+    StrictInt,
     StringConstraints,
     model_validator,
 )
@@ -28,7 +30,9 @@ SMALLEST_SHARE = 0.01
 _PART = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
 _TAG = re.compile(f"{_PART}:{_PART}")
 
-Share = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+# Neither a text nor `true`, which would be a share of 1.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=100)]
 Route = Literal["/predict", "/predict/ab"]
 
 
@@ -101,20 +105,20 @@ class Guardrails(_Document):
     beyond chance (docs/rollout.md).
     """
 
-    min_predictions: Annotated[int, Field(ge=10, le=1_000_000)] = 30
-    max_error_rate_increase: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    min_predictions: Annotated[StrictInt, Field(ge=10, le=1_000_000)] = 30
+    max_error_rate_increase: Annotated[Number, Field(ge=0, le=1)] = 0.01
     """how far the challenger's share of unanswered texts may exceed the champion's"""
-    max_latency_ratio: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = Field(
+    max_latency_ratio: Annotated[Number, Field(ge=1, le=100)] = Field(
         1.3,
         description="95th percentile latency of the challenger's computed answers, as a multiple "
         "of the champion's",
     )
-    max_sentiment_drift: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.02
+    max_sentiment_drift: Annotated[Number, Field(gt=0, le=10)] = 0.02
     """Population Stability Index of the challenger's sentiments against the champion's: 0.04 for
     a share of 0.6 against 0.5"""
-    min_agreement: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.8
+    min_agreement: Annotated[Number, Field(ge=0, le=1)] = 0.8
     """share of the compared texts on which both versions agree"""
-    judge_accuracy: bool = True
+    judge_accuracy: StrictBool = True
     """a verdict of /analytics/ab against the challenger fails the guardrail"""
 
 
@@ -123,11 +127,11 @@ class Schedule(_Document):
 
     steps: Annotated[tuple[Percent, ...], Field(min_length=1, max_length=MAX_STEPS)]
     """percent for the challenger, each step larger than the one before"""
-    hold_seconds: Annotated[int, Field(ge=1, le=30 * 86_400)]
+    hold_seconds: Annotated[StrictInt, Field(ge=1, le=30 * 86_400)]
     """how long each step has to hold"""
     routes: Annotated[tuple[Route, ...], Field(min_length=1)] = ("/predict/ab",)
     """the endpoints whose traffic the schedule sets"""
-    promote: bool = False
+    promote: StrictBool = False
     """whether the challenger becomes champion after the last step"""
 
     @model_validator(mode="after")
@@ -142,7 +146,7 @@ class Schedule(_Document):
 class Progress(_Document):
     """The current step of a schedule."""
 
-    step: Annotated[int, Field(ge=0)]
+    step: Annotated[StrictInt, Field(ge=0)]
     started: AwareDatetime  # when the schedule began
     since: AwareDatetime  # when this step began
 

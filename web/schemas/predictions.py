@@ -44,7 +44,7 @@ def example(**fields: JsonValue) -> ConfigDict:
 class RequestBody(bentoml.IODescriptor):
     """A JSON body whose faults are told as our own errors, not as the framework's."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @property
     def cost(self) -> int:

@@ -1,4 +1,4 @@
-"""A query parameter that a route does not have is refused."""
+"""A query parameter that a route does not have, or that comes twice, is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from web.query import check_parameters
     [
         (b"", []),
         (b"since=1h", []),
-        (b"since=1h&since=2h&version=v1", []),
+        (b"since=1h&version=v1", []),
         (b"&&since=1h&", []),
         (b"since", []),
         (b"sinec=1h", ["sinec"]),
@@ -40,3 +40,17 @@ def test_unknown_parameters_are_named(query: bytes, unknown: list[str]) -> None:
 def test_route_without_parameters_says_so() -> None:
     with pytest.raises(InvalidRequest, match="this route has none"):
         check_parameters(b"version=v1", ())
+
+
+@pytest.mark.parametrize(
+    ("query", "repeated"),
+    [
+        (b"since=1h&since=2h&version=v1", ["since"]),
+        (b"since=1h&since=1h", ["since"]),
+        (b"version=v1&since=&%73ince=1h&version=v2", ["version", "since"]),
+    ],
+)
+def test_parameter_that_comes_twice_is_named(query: bytes, repeated: list[str]) -> None:
+    with pytest.raises(InvalidRequest, match="must be there once") as caught:
+        check_parameters(query, {"since", "version"})
+    assert [error.field for error in caught.value.problem().errors or []] == repeated

@@ -104,6 +104,13 @@ def test_field_of_another_action_is_refused(
         parse(RolloutRequest, body)
 
 
+@pytest.mark.parametrize("version", [True, "1", 1.0, [1]])
+def test_version_of_a_policy_is_an_integer_and_nothing_like_it(version: object) -> None:
+    body = json.dumps({"base_version": version, "reason": "x"}).encode()
+    with pytest.raises(InvalidRequest, match="valid integer"):
+        parse(RolloutRequest, body)
+
+
 # All of these below U+0600, and some of the others.
 IGNORABLE = "\u00ad\u034f\u200b\ufeff\u3164"
 
