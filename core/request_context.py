@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -22,6 +23,12 @@ REQUEST_ID_HEADER = b"x-request-id"
 _SCOPE_KEY = "sentiment"
 # Anything else could forge a line of a log, or make it long.
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Admitted(NamedTuple):
+    """How the load shedder counts a request that it let in."""
+
+    bucket: int | None = None  # of its caller; None: it is not counted
 
 
 @dataclass(slots=True)
@@ -38,7 +45,7 @@ class RequestContext:
     may_label: bool = True
     # Those that the API key has for itself.
     limits: Mapping[LimitName, str] = field(default_factory=dict)
-    admitted: bool = False  # by the load shedder
+    admitted: Admitted | None = None  # by the load shedder
     error: Exception | None = None  # that the request ended with
     # As the client sent it, while BentoML's metrics see its template instead.
     path: str | None = None

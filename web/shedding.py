@@ -5,11 +5,12 @@ Two conditions cause it.
 * The event loop is overloaded. A queue in front of a loop shows in the lag of its timers. As in
   CoDel (Nichols and Jacobson, 2012) a moment of lag, which any machine has, is allowed; lag that
   stays is a queue that does not empty by itself.
-* The models refuse most of what is admitted. Then, as in the adaptive throttling of "Site
-  Reliability Engineering" (Beyer et al., 2016, chapter 21), as many requests are admitted as were
-  answered recently, and half as many again. Cached texts are answered however busy the models
-  are, so where many texts are cached, all requests are admitted. These are divided among the
-  callers by max-min fairness: who sends little is refused nothing on account of who sends much.
+* The models refuse most of what a caller has admitted. Then, as in the adaptive throttling of
+  "Site Reliability Engineering" (Beyer et al., 2016, chapter 21), as many requests of this caller
+  are admitted as were answered recently, and half as many again. Cached texts are answered however
+  busy the models are, so where many texts are cached, all requests are admitted. Each caller is
+  judged by its own answers: requests differ in what they cost, and a count over all callers would
+  refuse who asks little, because somebody else asks much.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import cache
 
 from prometheus_client import Counter
@@ -26,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core import metrics
 from core.asgi import send_response
 from core.errors import Overloaded
-from core.request_context import context_of
+from core.request_context import Admitted, context_of
 from web.problems import problem_body, problem_content_type
 from web.response_headers import SECURITY_HEADERS
 from web.routes import route_of
@@ -37,15 +38,19 @@ BEAT_SECONDS = 0.02
 LAG_SECONDS = 0.1
 PATIENCE_SECONDS = 0.2
 RECOVERY_SECONDS = 1.0
-# Requests admitted for each request answered.
+# Requests of a caller admitted for each that was answered.
 ADMITTED_PER_ANSWERED = 1.5
 # How long requests count, and how long after the last refusal by a model throttling ends.
-MEMORY_SECONDS = 1.0
+MEMORY_SECONDS = 5.0
 QUIET_SECONDS = 3.0
 # Callers are counted in so many buckets, by a hash that nobody outside knows.
 BUCKETS = 256
-# How often the callers' shares are computed, which takes 50 us.
-SHARES_SECONDS = 0.05
+# Who has not asked lately begins with so many requests, all answered: the first ones, which may
+# fall into a moment without room, say little.
+FIRST_REQUESTS = 5.0
+# Of the requests of a caller that are under way so many count as answered, for one who sends
+# several at once. Of a flood, thousands are under way before the first is refused.
+MOST_PRESUMED = 16.0
 
 
 class EventLoopLagMonitor:
@@ -91,68 +96,57 @@ class EventLoopLagMonitor:
 
 
 class Throttle:
-    """Counts requests by caller, and answers, the last second most of all."""
+    """Counts requests and answers of each caller, the last seconds most of all."""
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
-        self._requests = [0.0] * BUCKETS
-        self._total = 0.0
-        self._accepted = 0.0
-        self._decayed_at = -math.inf
+        self._asked = [0.0] * BUCKETS
+        self._answered = [0.0] * BUCKETS
+        self._under_way = [0.0] * BUCKETS
+        self._decayed_at = [-math.inf] * BUCKETS
         self._refused_at = -math.inf
-        # A caller with more requests than this is refused what is above it.
-        self._share = math.inf
-        self._next_total = 0.0
 
     def is_active(self, now: float) -> bool:
         """Whether a model had no time lately."""
         return now - self._refused_at <= QUIET_SECONDS
 
-    def refuses(self, now: float, caller: str = "") -> bool:
-        """Count a request that arrives now, while it is active; whether to refuse it."""
-        if now - self._decayed_at > SHARES_SECONDS or self._total >= self._next_total:
-            self._decay(now)
-            self._share = fair_share(self._requests, ADMITTED_PER_ANSWERED * self._accepted)
-            self._next_total = 2 * self._total + 1  # a burst is noticed before the time is over
-        bucket = hash(caller) % BUCKETS
-        self._requests[bucket] += 1
-        self._total += 1
-        above_share = 1 - self._share / self._requests[bucket]
-        # The fewer there were, the less they tell.
-        return self._chance() < above_share * self._total / (self._total + 1)
+    def admit(self, now: float, caller: str = "", *, full: bool = False) -> Admitted | None:
+        """Count a request that arrives now, while it is active; None if it is refused.
 
-    def accepted(self, now: float) -> None:
-        if now - self._decayed_at > MEMORY_SECONDS:
-            self._decay(now)
-        self._accepted += 1
+        `full`: whether the models would refuse it, unless its text is cached.
+        """
+        bucket = hash(caller) % BUCKETS
+        self._decay(bucket, now)
+        asked, answered = self._asked[bucket], self._answered[bucket]
+        if not full:
+            answered += min(self._under_way[bucket], MOST_PRESUMED)
+        self._asked[bucket] += 1
+        if self._chance() < (asked - ADMITTED_PER_ANSWERED * answered) / (asked + 1):
+            return None
+        self._under_way[bucket] += 1
+        return Admitted(bucket)
+
+    def record(self, now: float, admitted: Admitted, *, answered: bool) -> None:
+        """Record how an admitted request ended: a model had no time, or it was answered."""
+        if not answered:
+            self.refused(now)
+        if admitted.bucket is not None:
+            self._decay(admitted.bucket, now)
+            self._answered[admitted.bucket] += answered
+            self._under_way[admitted.bucket] = max(0.0, self._under_way[admitted.bucket] - 1)
 
     def refused(self, now: float) -> None:
         """Record that a model has no time."""
         self._refused_at = now
 
-    def _decay(self, now: float) -> None:
-        decay = math.exp((self._decayed_at - now) / MEMORY_SECONDS)
-        self._decayed_at = now
-        self._accepted *= decay
-        self._requests = [count * decay for count in self._requests]
-        self._total = sum(self._requests)
-
-
-def fair_share(counts: Sequence[float], admitted: float) -> float:
-    """The most requests of a caller so that all callers together have `admitted`.
-
-    `counts` are those of each caller before its next request. Who has fewer than the share gets all
-    of them (max-min fairness; Bertsekas and Gallager, 1992, "Data Networks", 6.5). Infinite if all
-    are admitted.
-    """
-    left, remaining = admitted, sum(count / (count + 1) for count in counts)
-    for count in sorted(counts):
-        share = left / remaining if remaining > 0 else math.inf
-        if count + 1 > share:
-            return share
-        left -= count
-        remaining -= count / (count + 1)
-    return math.inf
+    def _decay(self, bucket: int, now: float) -> None:
+        decay = math.exp((self._decayed_at[bucket] - now) / MEMORY_SECONDS)
+        self._decayed_at[bucket] = now
+        # What never ends here, such as a request without a valid key, is forgotten too.
+        for counts in (self._asked, self._answered, self._under_way):
+            counts[bucket] *= decay
+        if self._asked[bucket] < 1:
+            self._asked[bucket] = self._answered[bucket] = FIRST_REQUESTS
 
 
 class LoadShedder:
@@ -179,27 +173,26 @@ class LoadShedder:
 
         The caller answers a refused request with `shed_response`.
         """
-        now = asyncio.get_running_loop().time()
-        if self._full():
+        now, admitted = asyncio.get_running_loop().time(), Admitted()
+        if full := self._full():
             self._throttle.refused(now)
         if self.lag_monitor.is_overloaded(now):
-            reason = "event_loop"
-        elif self._throttle.is_active(now) and self._throttle.refuses(now, self._caller(scope)):
-            reason = "throttle"
-        else:
-            context_of(scope).admitted = True
-            return True
-        _shed(reason).inc()
-        return False
+            _shed("event_loop").inc()
+            return False
+        if self._throttle.is_active(now):
+            counted = self._throttle.admit(now, self._caller(scope), full=full)
+            if counted is None:
+                _shed("throttle").inc()
+                return False
+            admitted = counted
+        context_of(scope).admitted = admitted
+        return True
 
-    def record_answer(self, error: Exception | None) -> None:
+    def record_answer(self, admitted: Admitted, error: Exception | None) -> None:
         """Record how an admitted request ended."""
         # Large requests have a queue of their own, which says nothing of that of small ones.
-        now = asyncio.get_running_loop().time()
-        if isinstance(error, Overloaded) and not error.of_large:
-            self._throttle.refused(now)
-        else:
-            self._throttle.accepted(now)
+        has_no_time = isinstance(error, Overloaded) and not error.of_large
+        self._throttle.record(asyncio.get_running_loop().time(), admitted, answered=not has_no_time)
 
 
 class LoadSheddingMiddleware:
@@ -217,9 +210,9 @@ class LoadSheddingMiddleware:
             await self._app(scope, receive, send)
             return
         context = context_of(scope)
-        if context.admitted or self._shedder.admit(scope):
+        if context.admitted is not None or self._shedder.admit(scope):
             await self._app(scope, receive, send)
-            self._shedder.record_answer(context.error)
+            self._shedder.record_answer(context.admitted or Admitted(), context.error)
         else:
             body, headers = shed_response(scope, scope["path"])
             content_type = problem_content_type(scope["path"])
