@@ -23,6 +23,9 @@ from serving.forking import FORK_SECONDS, PROGRAM, ForkedWorker, ForkServer, NoF
 from serving.framework import WORKER
 from tests.waiting import wait_until
 
+# Of sockets that workers serve. Higher than the files of this process: one of them is the channel
+# to the fork server, which a socket at its number would replace.
+FIRST, SECOND = 240, 241
 # A service whose import writes down what its process is, and ends it.
 PROBE = """
 import json, os, random, signal, sys, tempfile, threading, time
@@ -143,7 +146,7 @@ def test_forked_worker_is_what_a_started_one_is_and_inherits_nothing_else(
     start: Callable[..., ForkedWorker], tmp_path: Path
 ) -> None:
     # By numbers that are taken, and that are free, in the fork server.
-    workers = {number: start(number) for number in (40, 41)}
+    workers = {number: start(number) for number in (FIRST, SECOND)}
     for number, worker in workers.items():
         facts = facts_of(tmp_path, number, worker)
         environment = facts["environment"]
@@ -168,13 +171,13 @@ def test_forked_worker_is_what_a_started_one_is_and_inherits_nothing_else(
 def test_killed_worker_tells_its_signal_and_leaves_the_fork_server(
     start: Callable[..., ForkedWorker], tmp_path: Path
 ) -> None:
-    worker = start(40, WAITS="1")
-    facts_of(tmp_path, 40, worker)
+    worker = start(FIRST, WAITS="1")
+    facts_of(tmp_path, FIRST, worker)
     assert worker.poll() is None
     worker.kill()
     wait_until(lambda: worker.poll() is not None)
     assert worker.poll() == -signal.SIGKILL
-    assert start(41).wait() == 7
+    assert start(SECOND).wait() == 7
 
 
 def test_fork_server_whose_supervisor_fails_before_it_is_ready_ends_without_a_word() -> None:
@@ -196,7 +199,7 @@ def test_fork_server_whose_supervisor_fails_before_it_is_ready_ends_without_a_wo
 def test_log_shipper_of_a_forked_worker_is_forked_too_and_ends_when_it_is(
     start: Callable[..., ForkedWorker], tmp_path: Path, ending: str, status: int
 ) -> None:
-    worker = start(40, SHIPS=ending, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    worker = start(FIRST, SHIPS=ending, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     file = tmp_path / "shipper"
     wait_until(lambda: file.exists() and bool(file.read_text()))
     shipper = psutil.Process(int(file.read_text()))
@@ -212,8 +215,8 @@ def test_log_shipper_of_a_forked_worker_is_forked_too_and_ends_when_it_is(
 def test_log_shipper_that_no_worker_needed_ends_with_its_worker(
     start: Callable[..., ForkedWorker], tmp_path: Path
 ) -> None:
-    worker = start(40, WAITS="1")
-    facts_of(tmp_path, 40, worker)
+    worker = start(FIRST, WAITS="1")
+    facts_of(tmp_path, FIRST, worker)
     [waiting] = worker.children()
     wait_until(lambda: waiting.cmdline() == list(STANDBY))
     assert waiting.net_connections() == []
@@ -222,8 +225,8 @@ def test_log_shipper_that_no_worker_needed_ends_with_its_worker(
 
 
 def test_runner_forks_no_log_shipper(start: Callable[..., ForkedWorker], tmp_path: Path) -> None:
-    worker = start(40, "--service-name", "sentiment_runner_v1", WAITS="1")
-    facts_of(tmp_path, 40, worker)
+    worker = start(FIRST, "--service-name", "sentiment_runner_v1", WAITS="1")
+    facts_of(tmp_path, FIRST, worker)
     assert worker.children() == []
     worker.kill()
     worker.wait()
@@ -237,6 +240,6 @@ def test_stopped_fork_server_is_not_waited_for(
     forks._process.send_signal(signal.SIGSTOP)
     started = time.monotonic()
     with pytest.raises(NoForkServer):
-        start(40)
+        start(FIRST)
     assert time.monotonic() - started < FORK_SECONDS / 2
     assert "the fork server is lost (TimeoutError: it is stopped)" in caplog.text
