@@ -1,4 +1,8 @@
-"""The line that a command prints instead of a traceback."""
+"""The line that a command prints instead of a traceback.
+
+What reads the settings and looks at the machine is imported by a failure: it is half of what a
+command's `--help` would import.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,6 @@ from pathlib import Path
 
 from core.command_output import CommandFailed
 from core.errors import describe_error
-from core.settings import SettingsError
-from serving.machine_check import bentoml_home, bentoml_home_problem, temporary_folder_problem
 
 
 @contextmanager
@@ -26,6 +28,8 @@ def failures_as_lines() -> Iterator[None]:
 
 def failure_line(error: Exception) -> str:
     """Describe why a command failed; what nobody expected gets a file with the traceback."""
+    from core.settings import SettingsError
+
     # BentoML's own are about its configuration: what it finds wrong in a model is caught.
     is_told = isinstance(error, SettingsError | CommandFailed)
     is_told = is_told or type(error).__module__.startswith("bentoml.")
@@ -54,6 +58,8 @@ def failure_line(error: Exception) -> str:
 
 def os_error_line(error: OSError) -> str | None:
     """Describe an error of the system by its file; None: it has neither a file nor a reason."""
+    from serving.machine_check import bentoml_home_problem, temporary_folder_problem
+
     # A file may be the number of one that is open.
     file = None if isinstance(error.filename, int) else error.filename
     cause = None
@@ -66,6 +72,8 @@ def os_error_line(error: OSError) -> str | None:
 
 
 def _is_in_bentoml_home(file: str) -> bool:
+    from serving.machine_check import bentoml_home
+
     try:
         home = bentoml_home()
     except RuntimeError:
