@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -23,12 +22,6 @@ REQUEST_ID_HEADER = b"x-request-id"
 _SCOPE_KEY = "sentiment"
 # Anything else could forge a line of a log, or make it long.
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
-
-class Admitted(NamedTuple):
-    """How the load shedder counts a request that it let in."""
-
-    bucket: int | None = None  # of its caller; None: it is not counted
 
 
 @dataclass(slots=True)
@@ -45,7 +38,9 @@ class RequestContext:
     may_label: bool = True
     # Those that the API key has for itself.
     limits: Mapping[LimitName, str] = field(default_factory=dict)
-    admitted: Admitted | None = None  # by the load shedder
+    admitted: bool = False  # by the load shedder
+    # Where the load shedder counts the caller of an admitted request; None: it does not.
+    bucket: int | None = None
     error: Exception | None = None  # that the request ended with
     # As the client sent it, while BentoML's metrics see its template instead.
     path: str | None = None

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core import metrics
 from core.asgi import send_response
 from core.errors import Overloaded
-from core.request_context import Admitted, context_of
+from core.request_context import context_of
 from web.problems import problem_body, problem_content_type
 from web.response_headers import SECURITY_HEADERS
 from web.routes import route_of
@@ -110,10 +110,11 @@ class Throttle:
         """Whether a model had no time lately."""
         return now - self._refused_at <= QUIET_SECONDS
 
-    def admit(self, now: float, caller: str = "", *, full: bool = False) -> Admitted | None:
-        """Count a request that arrives now, while it is active; None if it is refused.
+    def admit(self, now: float, caller: str = "", *, full: bool = False) -> int | None:
+        """Count a request that arrives now, while it is active.
 
-        `full`: whether the models would refuse it, unless its text is cached.
+        Returns the bucket for `record`, or None if the request is refused. `full`: whether the
+        models would refuse it, unless its text is cached.
         """
         bucket = hash(caller) % BUCKETS
         self._decay(bucket, now)
@@ -124,16 +125,19 @@ class Throttle:
         if self._chance() < (asked - ADMITTED_PER_ANSWERED * answered) / (asked + 1):
             return None
         self._under_way[bucket] += 1
-        return Admitted(bucket)
+        return bucket
 
-    def record(self, now: float, admitted: Admitted, *, answered: bool) -> None:
-        """Record how an admitted request ended: a model had no time, or it was answered."""
+    def record(self, now: float, bucket: int | None, *, answered: bool) -> None:
+        """Record how an admitted request ended: a model had no time, or it was answered.
+
+        Without a bucket it was not counted, because it came while the throttle was not active.
+        """
         if not answered:
             self.refused(now)
-        if admitted.bucket is not None:
-            self._decay(admitted.bucket, now)
-            self._answered[admitted.bucket] += answered
-            self._under_way[admitted.bucket] = max(0.0, self._under_way[admitted.bucket] - 1)
+        if bucket is not None:
+            self._decay(bucket, now)
+            self._answered[bucket] += answered
+            self._under_way[bucket] = max(0.0, self._under_way[bucket] - 1)
 
     def refused(self, now: float) -> None:
         """Record that a model has no time."""
@@ -173,26 +177,25 @@ class LoadShedder:
 
         The caller answers a refused request with `shed_response`.
         """
-        now, admitted = asyncio.get_running_loop().time(), Admitted()
+        now, context = asyncio.get_running_loop().time(), context_of(scope)
         if full := self._full():
             self._throttle.refused(now)
         if self.lag_monitor.is_overloaded(now):
             _shed("event_loop").inc()
             return False
         if self._throttle.is_active(now):
-            counted = self._throttle.admit(now, self._caller(scope), full=full)
-            if counted is None:
+            context.bucket = self._throttle.admit(now, self._caller(scope), full=full)
+            if context.bucket is None:
                 _shed("throttle").inc()
                 return False
-            admitted = counted
-        context_of(scope).admitted = admitted
+        context.admitted = True
         return True
 
-    def record_answer(self, admitted: Admitted, error: Exception | None) -> None:
+    def record_answer(self, bucket: int | None, error: Exception | None) -> None:
         """Record how an admitted request ended."""
         # Large requests have a queue of their own, which says nothing of that of small ones.
         has_no_time = isinstance(error, Overloaded) and not error.of_large
-        self._throttle.record(asyncio.get_running_loop().time(), admitted, answered=not has_no_time)
+        self._throttle.record(asyncio.get_running_loop().time(), bucket, answered=not has_no_time)
 
 
 class LoadSheddingMiddleware:
@@ -210,9 +213,9 @@ class LoadSheddingMiddleware:
             await self._app(scope, receive, send)
             return
         context = context_of(scope)
-        if context.admitted is not None or self._shedder.admit(scope):
+        if context.admitted or self._shedder.admit(scope):
             await self._app(scope, receive, send)
-            self._shedder.record_answer(context.admitted or Admitted(), context.error)
+            self._shedder.record_answer(context.bucket, context.error)
         else:
             body, headers = shed_response(scope, scope["path"])
             content_type = problem_content_type(scope["path"])

@@ -47,7 +47,7 @@ def test_scope_has_one_context_and_another_scope_another() -> None:
 def test_new_context_has_an_id_and_nothing_else() -> None:
     context = context_of({"type": "http", "path": "/predict", "headers": []})
     assert context == RequestContext(context.id)
-    assert (context.caller, context.admitted, context.error) == ("unknown", None, None)
+    assert (context.caller, context.admitted, context.error) == ("unknown", False, None)
     assert (context.path, context.response_headers, context.charge) == (None, {}, None)
 
 

@@ -146,8 +146,9 @@ def test_white_space_line_ends_and_quotes_around_a_value_do_not_count(
     values = {
         "DATABASE_URL": URL, "REDIS_URL": "redis://:hunter2@h/0", "LOG_LEVEL": "DEBUG",
         "HOST": "127.0.0.2", "PORT": "4000", "RUNNER_KEY": "of two or more words",
-        "MKLDNN_ENABLE": "0", "MODEL_V1": "mine:1", "AB_V2_PERCENT": "12.5", "CORS_ORIGINS": "https://a.example",
-        "REDIS_MAX_MEMORY": "64mb", "DATA_FOLDER": "/data", "TEXT_STORAGE": "full",
+        "MKLDNN_ENABLE": "0", "MODEL_V1": "mine:1", "AB_V2_PERCENT": "12.5",
+        "CORS_ORIGINS": "https://a.example", "REDIS_MAX_MEMORY": "64mb",
+        "DATA_FOLDER": "/data", "TEXT_STORAGE": "full",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
     }  # fmt: skip
     for name, value in values.items():

@@ -12,11 +12,15 @@ from serving.file_limit import FILES_PER_CONNECTION, MAX_FILES, RESERVED_FILES
 
 PROGRAM = """
 import resource, sys
-from serving.file_limit import max_connections, raise_file_limit
+from serving.file_limit import file_limit_problem, max_connections, raise_file_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
-raise_file_limit()
-print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], max_connections())
 """
+
+
+def printed(statements: str, soft: int, hard: int) -> str:
+    """What a process prints that begins with these limits."""
+    command = [sys.executable, "-c", PROGRAM + statements, str(soft), str(hard)]
+    return subprocess.check_output(command, cwd=ROOT, text=True)
 
 
 @pytest.mark.parametrize(
@@ -25,8 +29,8 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], max_connections())
 def test_limit_is_raised_as_far_as_allowed_and_connections_get_their_part(
     soft: int, hard: int, allowed: int
 ) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(soft), str(hard)]
-    limit, connections = map(int, subprocess.check_output(command, cwd=ROOT, text=True).split())
+    found = "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], max_connections())"
+    limit, connections = map(int, printed(f"raise_file_limit()\n{found}", soft, hard).split())
     assert limit == min(allowed, MAX_FILES)
     assert connections == max(1, (limit - RESERVED_FILES) // FILES_PER_CONNECTION)
 
@@ -42,11 +46,4 @@ def test_limit_is_raised_as_far_as_allowed_and_connections_get_their_part(
 def test_limit_under_which_runners_close_the_connections_of_the_api_is_a_problem(
     soft: int, hard: int, told: str
 ) -> None:
-    program = """
-import resource, sys
-from serving.file_limit import file_limit_problem
-resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
-print(file_limit_problem())
-"""
-    command = [sys.executable, "-c", program, str(soft), str(hard)]
-    assert subprocess.check_output(command, cwd=ROOT, text=True) == told
+    assert printed("print(file_limit_problem())", soft, hard) == told

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
-from core.request_context import Admitted, context_of
+from core.request_context import context_of
 from tests.unit.fakes import counter
 from web.problems import ProblemMiddleware
 from web.routes import ERROR_TEXT_PREFIXES, JSON_ERROR_PREFIX, PREDICT_PATHS, route_of
@@ -119,15 +119,16 @@ def flood_of(
         else:
             left *= 1 - served / total
             total -= served
-        ticket = throttle.admit(at, caller) if throttle.is_active(at) else Admitted()
-        if ticket is None:
+        is_active = throttle.is_active(at)
+        bucket = throttle.admit(at, caller) if is_active else None
+        if is_active and bucket is None:
             continue
         admitted[caller] += 1
         answered = waiting[caller] * left < most and total < capacity
         if answered:
             waiting[caller] += costs.get(caller, 1.0) / left
             total += costs.get(caller, 1.0)
-        throttle.record(at, ticket, answered=answered)
+        throttle.record(at, bucket, answered=answered)
     return admitted
 
 
@@ -183,11 +184,12 @@ def test_throttle_stays_open_where_the_cache_answers_many() -> None:
     refused = 0
     for number in range(4_000):
         now = number / 1_000
-        ticket = throttle.admit(now) if throttle.is_active(now) else Admitted()
-        if ticket is None:
+        is_active = throttle.is_active(now)
+        bucket = throttle.admit(now) if is_active else None
+        if is_active and bucket is None:
             refused += 1
         else:
-            throttle.record(now, ticket, answered=number % 10 < 7)
+            throttle.record(now, bucket, answered=number % 10 < 7)
     assert refused < 40
 
 
@@ -273,7 +275,7 @@ async def test_request_that_the_protocol_admitted_is_not_decided_again() -> None
     """It is counted once, and answered although the shedder would refuse it now."""
 
     async def admitted(scope: Scope, receive: Receive, send: Send) -> None:
-        context_of(scope).admitted = Admitted()
+        context_of(scope).admitted = True
         await LoadSheddingMiddleware(app, overloaded())(scope, receive, send)
 
     transport = httpx.ASGITransport(admitted)
@@ -284,10 +286,10 @@ async def test_request_that_the_protocol_admitted_is_not_decided_again() -> None
 async def test_admitted_request_says_so_in_its_context_and_a_refused_one_does_not() -> None:
     scope: Scope = {"type": "http"}
     assert LoadShedder(PREDICT_PATHS).admit(scope)
-    assert context_of(scope).admitted is not None
+    assert context_of(scope).admitted
     refused: Scope = {"type": "http"}
     assert not overloaded().admit(refused)
-    assert context_of(refused).admitted is None
+    assert not context_of(refused).admitted
 
 
 async def test_it_sheds_if_models_have_no_time_and_for_no_other_error() -> None:
