@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from core.other_writers import writers
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def open_regular(path: str, flags: int) -> int:
@@ -62,7 +66,7 @@ def _check_names(path: str, status: os.stat_result) -> None:
     if status.st_nlink <= 1:
         return
     folder = Path(path).parent.stat()
-    is_shared = folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    is_shared = folder.st_mode & _OTHERS_WRITE
     if is_shared or folder.st_uid not in (0, os.geteuid()):
         raise OSError(errno.EMLINK, "it has another name too", path)
 
@@ -106,3 +110,17 @@ def close_to_others(path: Path) -> None:
     if path.is_dir():
         for entry in path.iterdir():
             close_to_others(entry)
+
+
+def keep_entries(folder: Path) -> None:
+    """Take the right of other users to replace what is in a folder of this user.
+
+    What another user owns stays as it is; so does a mount point, and a folder that is shared on
+    purpose, as /tmp is: it has the sticky bit. Some file systems keep the rights that they have.
+    """
+    status = folder.stat()
+    if os.path.ismount(folder) or status.st_uid != os.geteuid() or status.st_mode & stat.S_ISVTX:
+        return
+    if writers(status) is not None:
+        with suppress(OSError):
+            folder.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)

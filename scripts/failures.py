@@ -58,7 +58,7 @@ def failure_line(error: Exception) -> str:
 
 def os_error_line(error: OSError) -> str | None:
     """Describe an error of the system by its file; None: it has neither a file nor a reason."""
-    from serving.machine_check import bentoml_home_problem, temporary_folder_problem
+    from serving.folder_check import bentoml_home_problem, temporary_folder_problem
 
     # A file may be the number of one that is open.
     file = None if isinstance(error.filename, int) else error.filename
@@ -72,7 +72,7 @@ def os_error_line(error: OSError) -> str | None:
 
 
 def _is_in_bentoml_home(file: str) -> bool:
-    from serving.machine_check import bentoml_home
+    from serving.folder_check import bentoml_home
 
     try:
         home = bentoml_home()

@@ -24,14 +24,17 @@ from core.types import VERSIONS, Version
 from serving.clock_check import clock_problem
 from serving.database_check import database_problem
 from serving.file_limit import file_limit_problem
-from serving.machine_check import (
-    address_problem,
+from serving.folder_check import (
     bentoml_home_problem,
     data_folder_problem,
+    data_folder_warning,
+    temporary_folder_problem,
+)
+from serving.machine_check import (
+    address_problem,
     has_private_databases,
     key_file_problem,
     secrets_file_problem,
-    temporary_folder_problem,
     tracing_problem,
     user_problem,
 )
@@ -94,7 +97,11 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     data = settings.data_folder
     yield _check("user", partial(user_problem, settings))
     yield _check("open files", file_limit_problem)
-    yield _check("DATA_FOLDER", lambda: data_folder_problem(data) or _space_problem(data), data)
+    yield _check(
+        "DATA_FOLDER",
+        lambda: data_folder_problem(data) or data_folder_warning(data) or _space_problem(data),
+        data,
+    )
     yield _check("BENTOML_HOME", bentoml_home_problem)
     yield _check(
         "temporary files",

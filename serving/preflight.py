@@ -10,18 +10,21 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from core.paths import ROOT
-from core.private_files import close_to_others
+from core.private_files import close_to_others, keep_entries
 from core.settings import Settings, SettingsError
 from serving.database_check import UnusableDatabase, database_fault
 from serving.file_limit import file_limit_problem
-from serving.machine_check import (
-    address_problem,
+from serving.folder_check import (
     bentoml_home_problem,
     data_folder_problem,
+    data_folder_warning,
+    temporary_folder_problem,
+)
+from serving.machine_check import (
+    address_problem,
     has_private_databases,
     key_file_problem,
     secrets_file_problem,
-    temporary_folder_problem,
     tracing_problem,
     user_problem,
 )
@@ -71,13 +74,18 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
     Raises:
         SystemExit: the API could not work.
     """
-    _end_with(data_folder_problem(settings.data_folder))
+    data = settings.data_folder
+    _end_with(data_folder_problem(data))
+    keep_entries(data)
+    if problem := data_folder_warning(data):
+        # The folders of some systems, such as those of Windows in WSL, have these rights always.
+        logger.warning("%s", problem)
     for name in PRIVATE_DATA:
-        close_to_others(settings.data_folder / name)
+        close_to_others(data / name)
     if settings.api_keys_file is not None:
         _end_with(key_file_problem(settings.api_keys_file))
     if problem := secrets_file_problem(ROOT / ".env"):
-        # The files of some systems, such as a Windows folder in WSL, have these rights always.
+        # As above: in WSL, the files of Windows have these rights.
         logger.warning("%s", problem)
     has_private = has_private_databases()
     if not has_private:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.machine_check import DATABASE_ACCOUNT as NAME
+from serving.folder_check import DATABASE_ACCOUNT as NAME
 
 # Each lets a process enter folders that are closed to it; containers seldom grant the first.
 CAPABILITIES = {"dac_read_search": 2, "dac_override": 1}

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from core.atomic_file import write_atomically
-from core.private_files import close_to_others, make_private, open_new, open_private
+from core.private_files import (
+    close_to_others,
+    keep_entries,
+    make_private,
+    open_new,
+    open_private,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +118,28 @@ def test_mount_point_keeps_its_mode() -> None:
     before = mode(mount_point)
     close_to_others(mount_point)
     assert mode(mount_point) == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"),
+    [(0o777, 0o755), (0o703, 0o701), (0o711, 0o711), (0o700, 0o700), (0o1777, 0o1777)],
+)
+def test_others_lose_the_right_to_replace_entries_unless_the_folder_is_a_shared_one(
+    tmp_path: Path, mode: int, kept: int
+) -> None:
+    tmp_path.chmod(mode)
+    keep_entries(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == kept
+
+
+def test_folder_of_another_user_or_a_mount_point_keeps_its_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "ismount", lambda _: True)
+        keep_entries(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 65_534)
+        keep_entries(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o777
