@@ -13,11 +13,12 @@ All API processes of the host read these files. One of them writes the status: s
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -28,7 +29,7 @@ from uuid import UUID
 import msgspec
 
 from core.atomic_file import write_atomically
-from core.errors import JobNotFound, StorageFull, invalid_field
+from core.errors import JobNotFound, RateLimited, ServiceError, StorageFull, invalid_field
 from core.jobs import JobReport, JobRequest, JobStatus, RejectedRow
 from core.private_files import FOLDER_MODE, make_private
 from core.uuid7 import new_id
@@ -41,6 +42,10 @@ LEFT_OVER_SECONDS = 3_600.0
 SHOWN_REJECTED_ROWS = 100
 # All jobs of one caller may use this part of what all jobs may.
 CALLER_SHARE = 0.5
+# A caller may have so many jobs that have not ended.
+MAX_UNFINISHED = 20
+# And so many in all: each has files of its own until it is removed, however small it is.
+MAX_KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +169,10 @@ class JobStore:
             InvalidInput: the file cannot be scored.
             InvalidRequest: there is no such file.
             StorageFull: jobs, or those of this caller, may use no more of the disk.
+            RateLimited: too many of this caller's have not ended.
             ModuleNotFoundError: pyarrow is not installed, and the file needs it.
             OSError: it cannot be stored.
         """
-        if fault := self.share_fault(request.owner, self.check_room()):
-            raise StorageFull(fault, retry_after_seconds=60)
         source = upload or self.resolve(request.path or "")
         folder = (upload or self.new_upload()).parent
         try:
@@ -183,14 +187,34 @@ class JobStore:
         write_atomically(folder / "job.json", msgspec.json.encode(request))
         _sync(folder / "job.json")
         _sync(folder)
+        stored = self.folder / str(request.id)
         try:
-            folder.rename(self.folder / str(request.id))
+            # Those that other requests add at the same time, in any process, count as well.
+            with self._locked():
+                if not stored.exists():
+                    self.check_number(request.owner)
+                    if fault := self.share_fault(request.owner, self.check_room()):
+                        raise StorageFull(fault, retry_after_seconds=60)
+                folder.rename(stored)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
             # The same request came twice at once, with an Idempotency-Key.
             shutil.rmtree(folder, ignore_errors=True)
+        except ServiceError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         _sync(self.folder)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other threads and processes from adding a job meanwhile."""
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def find(self, id_: str) -> StoredJob:
         """The job of an id.
@@ -252,6 +276,26 @@ class JobStore:
                 retry_after_seconds=60,
             )
         return used
+
+    def check_number(self, owner: str) -> None:
+        """Check that a caller may have one more job.
+
+        Raises:
+            RateLimited: too many of its jobs have not ended.
+            StorageFull: it has too many in all.
+        """
+        own = [job for job in self.jobs() if job.request.owner == owner]
+        if sum(not job.status().is_finished for job in own) >= MAX_UNFINISHED:
+            raise RateLimited(
+                f"A caller may have {MAX_UNFINISHED} jobs that have not ended",
+                retry_after_seconds=60,
+            )
+        if len(own) >= MAX_KEPT:
+            raise StorageFull(
+                f"A caller may have {MAX_KEPT:,} jobs; delete some that have ended, or wait until "
+                "they are removed",
+                retry_after_seconds=60,
+            )
 
     def share_fault(self, owner: str, used: int) -> str | None:
         """Why a caller may use no more of the `used` bytes of all jobs; None: others have room."""

@@ -36,10 +36,8 @@ from web.routes import JOBS_PATH
 from web.schemas.jobs import JobList, JobReply
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# A caller may have so many jobs that have not ended.
-MAX_UNFINISHED = 20
-# And so many in all: each has files of its own until it is removed, however small it is.
-MAX_KEPT = 1_000
+# A caller may send so many files at a time, to each API process.
+MAX_ARRIVING = 20
 NEEDS_PYARROW = (
     "needs pyarrow (Parquet, zstd), which this service does not have; its operator can install "
     "requirements/score.lock"
@@ -87,6 +85,8 @@ class Jobs(Protocol):
     def drop_upload(self, upload: Path) -> None: ...
 
     def check_room(self, more_bytes: int = 0) -> object: ...
+
+    def check_number(self, owner: str) -> None: ...
 
     def add(self, request: JobRequest, upload: Path | None) -> None: ...
 
@@ -154,7 +154,7 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
             response.headers[RESULT_HEADER] = "replayed" if stored else "stored"
         if stored is None:
             with _arrival(arriving, context.caller):
-                await asyncio.to_thread(_check_number, parts().jobs, context.caller)
+                await asyncio.to_thread(parts().jobs.check_number, context.caller)
                 await _store(parts(), request, job)
             # Another request with the same key may have stored its job first.
             stored = await asyncio.to_thread(_find_same, parts().jobs, job)
@@ -271,9 +271,9 @@ def _arrival(arriving: Counter[str], caller: str) -> Iterator[None]:
     Raises:
         RateLimited: as many of this caller are under way as it may have jobs.
     """
-    if arriving[caller] >= MAX_UNFINISHED:
+    if arriving[caller] >= MAX_ARRIVING:
         raise RateLimited(
-            f"A caller may send {MAX_UNFINISHED} files at a time", retry_after_seconds=60
+            f"A caller may send {MAX_ARRIVING} files at a time", retry_after_seconds=60
         )
     arriving[caller] += 1
     try:
@@ -282,18 +282,3 @@ def _arrival(arriving: Counter[str], caller: str) -> Iterator[None]:
         arriving[caller] -= 1
         if not arriving[caller]:
             del arriving[caller]
-
-
-def _check_number(jobs: Jobs, owner: str) -> None:
-    own = [job for job in jobs.jobs() if job.request.owner == owner]
-    unfinished = [job for job in own if not job.status().is_finished]
-    if len(unfinished) >= MAX_UNFINISHED:
-        raise RateLimited(
-            f"A caller may have {MAX_UNFINISHED} jobs that have not ended", retry_after_seconds=60
-        )
-    if len(own) >= MAX_KEPT:
-        raise StorageFull(
-            f"A caller may have {MAX_KEPT:,} jobs; delete some that have ended, or wait until they "
-            "are removed",
-            retry_after_seconds=60,
-        )

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.jobs import JobStatus
+from scoring.job_store import MAX_KEPT, MAX_UNFINISHED
 from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
 from tests.waiting import until
-from web.read_api.jobs import MAX_KEPT, MAX_UNFINISHED
+from web.read_api.jobs import MAX_ARRIVING
 
 CSV = {"Content-Type": "text/csv"}
 ROWS = "id,text\n1,good film\n2,\n3,a bad one\n"
@@ -323,6 +324,32 @@ async def test_caller_with_too_many_unfinished_jobs_is_429(
     service.v1.gate.set()
 
 
+async def test_uploads_that_end_at_the_same_time_give_no_more_jobs_than_a_caller_may_have(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    service.v1.gate.clear()
+    for _ in range(MAX_UNFINISHED - 2):
+        await add(client)
+    goes_on = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"text\n"
+        await goes_on.wait()
+        yield b"good\n"
+
+    uploads = [
+        asyncio.create_task(client.post("/jobs", content=stalling(), headers=CSV)) for _ in range(9)
+    ]
+    folder = service.jobs.folder
+    await until(lambda: len(list(folder.glob(".upload-*"))) == 9)
+    goes_on.set()
+    codes = sorted(reply.status_code for reply in await asyncio.gather(*uploads))
+    assert codes == [201] * 2 + [429] * 7
+    assert len((await client.get("/jobs")).json()["jobs"]) == MAX_UNFINISHED
+    assert not list(folder.glob(".upload-*"))
+    service.v1.gate.set()
+
+
 async def test_caller_with_too_many_uploads_under_way_is_429_and_others_are_not(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
@@ -335,13 +362,13 @@ async def test_caller_with_too_many_uploads_under_way_is_429_and_others_are_not(
 
     uploads = [
         asyncio.create_task(client.post("/jobs", content=stalling(), headers=CSV))
-        for _ in range(MAX_UNFINISHED)
+        for _ in range(MAX_ARRIVING)
     ]
     folder = service.jobs.folder
-    await until(lambda: len(list(folder.glob(".upload-*"))) == MAX_UNFINISHED)
+    await until(lambda: len(list(folder.glob(".upload-*"))) == MAX_ARRIVING)
     reply = await client.post("/jobs", content=ROWS, headers=CSV)
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "60")
-    assert len(list(folder.glob(".upload-*"))) == MAX_UNFINISHED
+    assert len(list(folder.glob(".upload-*"))) == MAX_ARRIVING
     async with service.client("bob") as bob:
         assert (await bob.post("/jobs", content=ROWS, headers=CSV)).status_code == 201
     goes_on.set()
