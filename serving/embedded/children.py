@@ -171,10 +171,12 @@ def running(
     signals: StopSignals,
     *,
     restart: bool,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Run a server that `begin` starts until the block ends; see `stop` for `signals`.
 
-    With `restart`, a server that ends meanwhile is started again.
+    With `restart`, a server that ends meanwhile is started again, and one that somebody else has
+    asked to stop, as `is_stopping` tells, does not wait for its clients to leave.
     """
     process, ending = begin(), threading.Event()
 
@@ -182,7 +184,9 @@ def running(
         nonlocal process
         while not ending.wait(WATCH_SECONDS):
             if process.poll() is None:
-                continue
+                if not is_stopping():
+                    continue
+                stop(program, process, signals)
             logger.error("the private %s has ended, and is started again", program.title)
             try:
                 _end_leftover(folder, program)

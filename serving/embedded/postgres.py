@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,7 +102,16 @@ def _run(folder: Path, stack: ExitStack, *, restart: bool) -> Path:
     uid = account.uid if account else os.geteuid()
     sockets = stack.enter_context(socket_folder(folder, SOCKET, uid))
     begin = partial(_start, program, folder, sockets, account)
-    stack.enter_context(running(program, folder, begin, STOP_SIGNALS, restart=restart))
+    stack.enter_context(
+        running(
+            program,
+            folder,
+            begin,
+            STOP_SIGNALS,
+            restart=restart,
+            is_stopping=partial(_is_stopping, folder),
+        )
+    )
     return sockets
 
 
@@ -231,6 +240,16 @@ def _is_ready(folder: Path, pid: int) -> bool:
     return status_lines(folder)[:1] == [str(pid)]
 
 
+def _is_stopping(folder: Path) -> bool:
+    """Whether PostgreSQL lets nobody in any more.
+
+    At a SIGTERM it does so until its clients leave, and connection pools never do.
+    """
+    with suppress(OSError):
+        return _status(_pid_file_lines(folder)) == "stopping"
+    return False
+
+
 def status_lines(folder: Path) -> list[str]:
     """The lines of `postmaster.pid`, once PostgreSQL accepts connections; before, none.
 
@@ -239,11 +258,19 @@ def status_lines(folder: Path) -> list[str]:
     Raises:
         OSError: it cannot be read.
     """
+    lines = _pid_file_lines(folder)
+    return lines if _status(lines) == "ready" else []
+
+
+def _pid_file_lines(folder: Path) -> list[str]:
     try:
-        lines = _content(folder / "postmaster.pid").splitlines()
+        return _content(folder / "postmaster.pid").splitlines()
     except FileNotFoundError:
         return []
-    return lines if len(lines) >= 8 and lines[7].strip() == "ready" else []
+
+
+def _status(lines: Sequence[str]) -> str:
+    return lines[7].strip() if len(lines) >= 8 else ""
 
 
 def _content(file: Path) -> str:

@@ -431,6 +431,22 @@ def test_server_that_ends_is_started_again_with_its_data(tmp_path: Path) -> None
         wait_until(lambda: answers(redis.ping), 30)
 
 
+def test_postgres_that_waits_for_its_clients_to_leave_is_started_again(tmp_path: Path) -> None:
+    """A SIGTERM lets nobody in until the last client has left, and a pool never does."""
+    with (
+        embedded_postgres(new_cluster(tmp_path / "postgres"), restart=True) as url,
+        asyncio.Runner() as runner,
+    ):
+        host = str(url.query["host"])
+        client = runner.run(asyncpg.connect(host=host, user="postgres", database="postgres"))
+        [server] = children_in(tmp_path)
+        server.terminate()
+        _, left = psutil.wait_procs([server], timeout=30)
+        assert not left
+        wait_until(lambda: answers(lambda: scalar(url, "SELECT 7") == 7), 30)
+        client.terminate()
+
+
 def answers(ask: Callable[[], object]) -> bool:
     """Whether a server that may be starting answers."""
     try:
