@@ -6,11 +6,12 @@ import asyncio
 import math
 import platform
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
 from starlette.types import Scope
 
@@ -22,6 +23,17 @@ REQUEST_ID_HEADER = b"x-request-id"
 _SCOPE_KEY = "sentiment"
 # Anything else could forge a line of a log, or make it long.
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Charge(Protocol):
+    """Counts `cost` more against a caller's limit."""
+
+    async def __call__(self, cost: int, *, refuses: bool = True) -> None:
+        """Unless it `refuses`, it counts as much of `cost` as is left.
+
+        Raises:
+            RateLimited: so much is not left; nothing is counted.
+        """
 
 
 @dataclass(slots=True)
@@ -47,8 +59,10 @@ class RequestContext:
     response_headers: dict[bytes, bytes] = field(default_factory=dict)
     # A text that a person tries out: it is not recorded, and has rate limits of its own.
     is_trial: bool = False
-    # Counts so much more against the caller's limit; None without a limit.
-    charge: Callable[[int], Awaitable[None]] | None = None
+    # Counts more against the caller's limit; None without a limit.
+    charge: Charge | None = None
+    # Of the body, also of one that is refused: as many as were received, or decoded.
+    body_bytes: int = 0
     # With an Idempotency-Key that the service remembers.
     repeatable: Repeatable | None = None
 

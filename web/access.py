@@ -99,9 +99,10 @@ class AccessMiddleware:
         limiter = self._limiter()
         client = f"{context.caller}, {PLAYGROUND}" if context.is_trial else context.caller
 
-        async def charge(cost: int) -> None:
+        async def charge(cost: int, *, refuses: bool = True) -> None:
+            count = limiter.check if refuses else limiter.take
             try:
-                state = await limiter.check(limit, client, cost, context.limits)
+                state = await count(limit, client, cost, context.limits)
             except Exception:
                 state = await limiter.state(limit, client, context.limits)
                 _add_headers(context, limit, state)

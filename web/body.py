@@ -18,7 +18,7 @@ from core.errors import (
     ServiceError,
     UnsupportedMedia,
 )
-from core.request_context import context_of
+from core.request_context import RequestContext, context_of
 from web.body_budget import BodyBudget, HeldBody
 from web.content_coding import content_coding, decode
 from web.json_text import is_plain, to_utf8
@@ -43,7 +43,7 @@ class JsonBodyReader:
     async def read(
         self, scope: Scope, receive: Receive, media_types: Collection[str] = (JSON_CONTENT_TYPE,)
     ) -> bytes:
-        """The whole body of a request, decoded, in UTF-8.
+        """The whole body of a request, decoded, in UTF-8; its context gets the bytes that it took.
 
         Raises:
             UnsupportedMedia: the request does not say that its body is of one of `media_types`.
@@ -57,13 +57,23 @@ class JsonBodyReader:
         if length > self._max_bytes:
             await self._drain(receive)
             raise self._too_large()
-        with self._budget.body_of(context_of(scope).caller) as held:
+        context = context_of(scope)
+        with self._budget.body_of(context.caller) as held:
             body = await self._receive(receive, held)
+            context.body_bytes = len(body)
             if coding is not None:
-                body = await decode(body, coding, self._max_bytes)
+                body = await self._decoded(body, coding, context)
         if is_json and (";" in content_type or not is_plain(body)):
             body = to_utf8(body, content_type)
         return body
+
+    async def _decoded(self, body: bytes, coding: str, context: RequestContext) -> bytes:
+        decoded = bytearray()
+        try:
+            await decode(body, coding, self._max_bytes, decoded)
+        finally:
+            context.body_bytes = max(len(body), len(decoded))
+        return bytes(decoded)
 
     async def _receive(self, receive: Receive, held: HeldBody) -> bytes:
         refusal: ServiceError

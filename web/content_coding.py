@@ -104,14 +104,13 @@ def content_coding(header: bytes) -> str | None:
     return codings[0]
 
 
-async def decode(body: bytes, coding: str, max_bytes: int) -> bytes:
-    """Decode a body of one of `CODINGS`.
+async def decode(body: bytes, coding: str, max_bytes: int, decoded: bytearray) -> None:
+    """Decode a body of one of `CODINGS` into `decoded`, which is empty.
 
     Raises:
         BodyTooLarge: it has more than `max_bytes` when decoded.
         MalformedRequest: it is damaged, incomplete, or not of this coding.
     """
-    decoded = bytearray()
     steps = _steps(body, coding)
     try:
         if not _extend(decoded, steps, min(STEP_BYTES, max_bytes)):
@@ -120,7 +119,6 @@ async def decode(body: bytes, coding: str, max_bytes: int) -> bytes:
         raise MalformedRequest(f"The body is not valid {coding}") from error
     if len(decoded) > max_bytes:
         raise BodyTooLarge(f"A request body may have at most {max_bytes:,} bytes when decoded")
-    return bytes(decoded)
 
 
 def _extend(decoded: bytearray, steps: Iterator[bytes], max_bytes: int) -> bool:

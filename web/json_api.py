@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
 from core.asgi import Answer, ClientDisconnected, cancelled_on_disconnect, send_response
-from core.errors import DeadlineExceeded, MalformedRequest
-from core.request_context import context_of, deadline_in
+from core.errors import DeadlineExceeded, MalformedRequest, RateLimited, RequestError
+from core.request_context import RequestContext, context_of, deadline_in
+from core.text_limits import MAX_TEXT_CHARACTERS
 from web.body import JsonBodyReader
 from web.idempotency import KEY_HEADER, IdempotentAnswers, KeyedRequest, key_of
 from web.query import check_parameters
@@ -30,6 +31,12 @@ from web.schemas.predictions import RequestBody
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 MAX_TIMEOUT_MS = 999_999_999
+# A body counts as a text for so many bytes. None of a valid one has more, with any escapes: a
+# character takes 12 at most.
+BYTES_OF_TEXT = max(65_536, 12 * MAX_TEXT_CHARACTERS)
+# And one that is refused for so many: a caller that sends nothing else must not keep the process
+# busy.
+BYTES_OF_REFUSED = 4_096
 _TIMEOUT_HEADER = TIMEOUT_HEADER.lower().encode()
 _KEY_HEADER = KEY_HEADER.lower().encode()
 _MAX_DIGITS = len(str(MAX_TIMEOUT_MS))
@@ -130,11 +137,19 @@ class JsonApiMiddleware:
             await self._app(scope, receive, send)
             return
         check_parameters(scope.get("query_string", b""), ())
-        body = await self._body_reader.read(scope, receive, api.route.media_types)
-        request: ParsedRequest = api.parse(body, scope)
+        bill = _Bill(context_of(scope))
+        try:
+            body = await self._body_reader.read(scope, receive, api.route.media_types)
+            await bill.add_size()
+            request: ParsedRequest = api.parse(body, scope)
+        except RateLimited:
+            raise
+        except RequestError:
+            await bill.add_refused()
+            raise
         timeout_seconds, keys = _options(scope)
         timeout_seconds = min(self._timeout_seconds, timeout_seconds)
-        compute = partial(_compute, api, request, scope, receive, timeout_seconds)
+        compute = partial(_compute, api, request, bill, receive, timeout_seconds)
         try:
             if keys and api.route.is_repeatable:
                 keyed = KeyedRequest.of(scope, key_of(keys), body)
@@ -146,12 +161,41 @@ class JsonApiMiddleware:
         await send_response(send, api.route.success_status, *answer)
 
 
+class _Bill:
+    """What a request counts against its caller's limit: more than 1 if it takes more to answer."""
+
+    def __init__(self, context: RequestContext) -> None:
+        self._context = context
+        self._counted = 1  # when it was let in
+
+    async def add(self, cost: int, *, refuses: bool = True) -> None:
+        """Raise the whole count to `cost`.
+
+        Raises:
+            RateLimited: so much is not left.
+        """
+        charge, more = self._context.charge, cost - self._counted
+        if charge is not None and more > 0:
+            self._counted = cost
+            await charge(more, refuses=refuses)
+
+    async def add_size(self) -> None:
+        """Count the bytes, before they are parsed; no more than valid texts count that have them.
+
+        Raises:
+            RateLimited: so much is not left.
+        """
+        await self.add(self._context.body_bytes // BYTES_OF_TEXT)
+
+    async def add_refused(self) -> None:
+        """Count the bytes of a body that was decoded, or parsed, in vain."""
+        await self.add(self._context.body_bytes // BYTES_OF_REFUSED, refuses=False)
+
+
 async def _compute(
-    api: PostApi, request: ParsedRequest, scope: Scope, receive: Receive, timeout_seconds: float
+    api: PostApi, request: ParsedRequest, bill: _Bill, receive: Receive, timeout_seconds: float
 ) -> Answer:
-    charge = context_of(scope).charge
-    if charge is not None and request.cost > 1:
-        await charge(request.cost - 1)
+    await bill.add(request.cost)
     try:
         async with cancelled_on_disconnect(receive), deadline_in(timeout_seconds):
             return await api.answer(request)

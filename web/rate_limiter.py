@@ -116,6 +116,22 @@ class RateLimiter:
             retry_after_seconds=wait_seconds,
         )
 
+    async def take(
+        self, name: LimitName, client: str, cost: int, own: Mapping[LimitName, str] = NO_LIMITS
+    ) -> LimitState | None:
+        """Count `cost`, or as much of it as is left; returns what is left then, None if it is off.
+
+        Another request may take the rest in between: then nothing is counted.
+        """
+        item = self._item(name, own)
+        if item is None:
+            return None
+        state = await self._state(item, name, client)
+        if (taken := min(cost, state.remaining)) and await self._hit(item, name, client, taken):
+            self._remembered.pop(item.key_for(name, client), None)
+            state.remaining -= taken
+        return state
+
     async def state(
         self, name: LimitName, client: str, own: Mapping[LimitName, str] = NO_LIMITS
     ) -> LimitState | None:

@@ -79,6 +79,22 @@ async def test_a_batch_counts_by_its_texts(redis: Redis) -> None:
         await one.check("batch", "ann", 1)
 
 
+async def test_what_is_taken_without_a_refusal_is_at_most_what_is_left(redis: Redis) -> None:
+    limiter = RateLimiter(redis, LIMITS)
+    await limiter.check("predict", "ann")
+    left = []
+    for cost in (1, 1_000, 1_000):
+        state = await limiter.take("predict", "ann", cost)
+        assert state is not None
+        left.append(state.remaining)
+    assert left == [1, 0, 0]
+    with pytest.raises(RateLimited):
+        await limiter.check("predict", "ann")
+    other = await limiter.check("predict", "bob")
+    assert other is not None
+    assert other.remaining == 2
+
+
 async def test_what_is_left_is_told_without_asking_each_time(redis: Redis) -> None:
     limiter, elsewhere = RateLimiter(redis, LIMITS), RateLimiter(redis, LIMITS)
     left = []

@@ -51,6 +51,13 @@ class FakeLimiter(RateLimiter):
         self.counted.append((name, client, cost))
         return await self.state(name, client)
 
+    async def take(
+        self, name: LimitName, client: str, cost: int, own: Mapping[LimitName, str] = NO_LIMITS
+    ) -> LimitState | None:
+        state = await self.state(name, client, own)
+        left = cost if state is None else min(cost, state.remaining)
+        return await self.check(name, client, left, own)
+
     async def state(
         self, name: LimitName, client: str, own: Mapping[LimitName, str] = NO_LIMITS
     ) -> LimitState | None:
@@ -300,6 +307,22 @@ async def test_charge_counts_more_against_the_same_limit() -> None:
     assert fits.headers.get_list("ratelimit") == ['"batch";r=2;t=7']
     assert too_many.status_code == 429
     assert too_many.headers.get_list("ratelimit") == ['"batch";r=1;t=7']
+
+
+async def test_charge_that_refuses_nothing_counts_what_is_left() -> None:
+    limiter = FakeLimiter(10)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        charge = context_of(scope).charge
+        assert charge is not None
+        await charge(7, refuses=False)
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    async with http((), limiter, app) as client:
+        replies = [await client.post("/predict/batch") for _ in range(3)]
+    assert limiter.counted == [("batch", "10.0.0.7", cost) for cost in (1, 7, 1, 1)]
+    assert [reply.status_code for reply in replies] == [200, 200, 429]
+    assert replies[1].headers.get_list("ratelimit") == ['"batch";r=0;t=7']
 
 
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/log/stats"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -15,10 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import RateLimited, RunnerUnavailable
 from core.request_context import context_of
+from core.text_limits import MAX_TEXT_CHARACTERS
 from core.types import LongText, Version
 from tests.unit.fakes import counter, no_repeats
 from web.body import JsonBodyReader
-from web.json_api import JsonApi, JsonApiMiddleware
+from web.json_api import BYTES_OF_REFUSED, BYTES_OF_TEXT, JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
 from web.routes import POST_PATHS, Route
 from web.schemas.predictions import BatchRequest, PredictRequest, RequestBody
@@ -90,9 +93,12 @@ APIS = {path: json_api(path, call) for path, call in CALLS.items()}
 
 
 def serving(
-    apis: Mapping[str, JsonApi], app: ASGIApp = framework, timeout_seconds: float = 0.05
+    apis: Mapping[str, JsonApi],
+    app: ASGIApp = framework,
+    timeout_seconds: float = 0.05,
+    max_body_bytes: int = MAX_BODY_BYTES,
 ) -> ASGIApp:
-    reader = JsonBodyReader(MAX_BODY_BYTES, WAIT_SECONDS)
+    reader = JsonBodyReader(max_body_bytes, WAIT_SECONDS)
     return ProblemMiddleware(
         JsonApiMiddleware(app, lambda: apis, reader, timeout_seconds, no_repeats)
     )
@@ -213,7 +219,8 @@ async def test_further_texts_of_a_request_are_charged_before_the_api_is_called()
         reached.append(texts)
         return Reply(said="")
 
-    async def charge(cost: int) -> None:
+    async def charge(cost: int, *, refuses: bool = True) -> None:
+        assert refuses
         charged.append(cost)
         if cost > 2:
             raise RateLimited("too many texts")
@@ -231,6 +238,55 @@ async def test_further_texts_of_a_request_are_charged_before_the_api_is_called()
     # The first text of each was counted before.
     assert charged == [2, 3]
     assert reached == [["x"], ["x"] * 3]
+
+
+async def test_bytes_of_a_body_are_charged_and_those_of_a_refused_one_more() -> None:
+    """One that costs much to read, and is refused, must not count as one text."""
+    charged: list[tuple[int, bool]] = []
+
+    async def batch(texts: list[str], **_fields: object) -> Reply:
+        return Reply(said=str(len(texts)))
+
+    async def charge(cost: int, *, refuses: bool = True) -> None:
+        charged.append((cost, refuses))
+        if refuses and cost > 20:
+            raise RateLimited("too many texts")
+
+    apis = {"/batch": json_api("/batch", batch, BatchRequest)}
+    inner = serving(apis, max_body_bytes=40 * BYTES_OF_TEXT)
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).charge = charge
+        await inner(scope, receive, send)
+
+    async def charges(
+        content: bytes, coding: str = "identity"
+    ) -> tuple[int, list[tuple[int, bool]]]:
+        charged.clear()
+        headers = {"content-type": "application/json", "content-encoding": coding}
+        reply = await client.post("/batch", content=content, headers=headers)
+        return reply.status_code, [*charged]
+
+    text = "x" * (MAX_TEXT_CHARACTERS + 1)
+    faulty = json.dumps({"texts": [text] * 100}).encode()
+    blank, larger = (b'{"texts": ["x"' + b" " * n * BYTES_OF_TEXT + b"]}" for n in (10, 30))
+    transport = httpx.ASGITransport(limited)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        expected = [
+            (len(faulty) // BYTES_OF_TEXT - 1, True),
+            (len(faulty) // BYTES_OF_REFUSED - len(faulty) // BYTES_OF_TEXT, False),
+        ]
+        assert await charges(faulty) == (422, expected)
+        assert await charges(gzip.compress(faulty), "gzip") == (422, expected)
+        assert await charges(blank) == (200, [(9, True)])
+        assert await charges(b"{" * 3 * BYTES_OF_REFUSED) == (400, [(2, False)])
+        assert await charges(b"{") == (400, [])
+        # What is past the limit by its size is not parsed, and counts for nothing more.
+        assert await charges(larger) == (429, [(29, True)])
+        assert await charges(gzip.compress(bytes(50 * BYTES_OF_TEXT)), "gzip") == (
+            413,
+            [(41 * BYTES_OF_TEXT // BYTES_OF_REFUSED - 1, False)],
+        )
 
 
 async def test_lifespan_passes_through() -> None:
