@@ -4,7 +4,8 @@ Two conditions cause it.
 
 * The event loop is overloaded. A queue in front of a loop shows in the lag of its timers. As in
   CoDel (Nichols and Jacobson, 2012) a moment of lag, which any machine has, is allowed; lag that
-  stays is a queue that does not empty by itself.
+  stays is a queue that does not empty by itself. Callers that took little of the loop lately are
+  let in all the same, unless it lags for long: others are why it lags.
 * The models refuse most of what a caller has admitted. Then, as in the adaptive throttling of
   "Site Reliability Engineering" (Beyer et al., 2016, chapter 21), as many requests of this caller
   are admitted as were answered recently, and half as many again. Cached texts are answered however
@@ -27,7 +28,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core import metrics
 from core.asgi import send_response
 from core.errors import Overloaded
-from core.request_context import context_of
+from core.request_context import RequestContext, context_of
+from web.loop_use import BUCKETS, LoopUse, bucket_of
 from web.problems import problem_body, problem_content_type
 from web.response_headers import SECURITY_HEADERS
 from web.routes import route_of
@@ -38,13 +40,13 @@ BEAT_SECONDS = 0.02
 LAG_SECONDS = 0.1
 PATIENCE_SECONDS = 0.2
 RECOVERY_SECONDS = 1.0
+# A loop that is later than that refuses everybody.
+MOST_LAG_SECONDS = 2.0
 # Requests of a caller admitted for each that was answered.
 ADMITTED_PER_ANSWERED = 1.5
 # How long requests count, and how long after the last refusal by a model throttling ends.
 MEMORY_SECONDS = 5.0
 QUIET_SECONDS = 3.0
-# Callers are counted in so many buckets, by a hash that nobody outside knows.
-BUCKETS = 256
 # Who has not asked lately begins with so many requests, all answered: the first ones, which may
 # fall into a moment without room, say little.
 FIRST_REQUESTS = 5.0
@@ -90,9 +92,9 @@ class EventLoopLagMonitor:
             self._overloaded &= now - self._late_until < RECOVERY_SECONDS
         self._due = now + BEAT_SECONDS
 
-    def is_overloaded(self, now: float) -> bool:
-        """Whether a request that arrives now is to be refused."""
-        return self._overloaded and now - self._due > LAG_SECONDS
+    def is_overloaded(self, now: float, lag_seconds: float = LAG_SECONDS) -> bool:
+        """Whether a request that arrives now finds a loop that stays late, and now is by more."""
+        return self._overloaded and now - self._due > lag_seconds
 
 
 class Throttle:
@@ -116,7 +118,7 @@ class Throttle:
         Returns the bucket for `record`, or None if the request is refused. `full`: whether the
         models would refuse it, unless its text is cached.
         """
-        bucket = hash(caller) % BUCKETS
+        bucket = bucket_of(caller)
         self._decay(bucket, now)
         asked, answered = self._asked[bucket], self._answered[bucket]
         if not full:
@@ -171,6 +173,7 @@ class LoadShedder:
         self._full = full
         self._caller = caller
         self._throttle = Throttle()
+        self._loop_use = LoopUse()
 
     def admit(self, scope: Scope) -> bool:
         """Decide once for a request for one of `paths`, before the service sees it.
@@ -180,7 +183,10 @@ class LoadShedder:
         now, context = asyncio.get_running_loop().time(), context_of(scope)
         if full := self._full():
             self._throttle.refused(now)
-        if self.lag_monitor.is_overloaded(now):
+        if self.lag_monitor.is_overloaded(now) and (
+            self.lag_monitor.is_overloaded(now, MOST_LAG_SECONDS)
+            or not self._loop_use.is_light(now, self._caller(scope))
+        ):
             _shed("event_loop").inc()
             return False
         if self._throttle.is_active(now):
@@ -191,11 +197,13 @@ class LoadShedder:
         context.admitted = True
         return True
 
-    def record_answer(self, bucket: int | None, error: Exception | None) -> None:
+    def record_answer(self, context: RequestContext) -> None:
         """Record how an admitted request ended."""
+        now, error = asyncio.get_running_loop().time(), context.error
         # Large requests have a queue of their own, which says nothing of that of small ones.
         has_no_time = isinstance(error, Overloaded) and not error.of_large
-        self._throttle.record(asyncio.get_running_loop().time(), bucket, answered=not has_no_time)
+        self._throttle.record(now, context.bucket, answered=not has_no_time)
+        self._loop_use.add(now, context.caller, context.body_bytes)
 
 
 class LoadSheddingMiddleware:
@@ -215,7 +223,7 @@ class LoadSheddingMiddleware:
         context = context_of(scope)
         if context.admitted or self._shedder.admit(scope):
             await self._app(scope, receive, send)
-            self._shedder.record_answer(context.bucket, context.error)
+            self._shedder.record_answer(context)
         else:
             body, headers = shed_response(scope, scope["path"])
             content_type = problem_content_type(scope["path"])

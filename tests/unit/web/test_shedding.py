@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
-from core.request_context import context_of
+from core.request_context import RequestContext, context_of
 from tests.unit.fakes import counter
 from web.problems import ProblemMiddleware
 from web.routes import ERROR_TEXT_PREFIXES, JSON_ERROR_PREFIX, PREDICT_PATHS, route_of
@@ -25,6 +25,7 @@ from web.shedding import (
     ADMITTED_PER_ANSWERED,
     BEAT_SECONDS,
     LAG_SECONDS,
+    MOST_LAG_SECONDS,
     PATIENCE_SECONDS,
     QUIET_SECONDS,
     RECOVERY_SECONDS,
@@ -263,6 +264,23 @@ async def test_shed_request_gets_a_problem_like_any_other_and_is_counted(path: s
     }
     assert counter("shed_requests_total", reason="event_loop") == before + 1
     assert counter("http_requests_total", endpoint=endpoint, status="503") == counted + 1
+
+
+@pytest.mark.parametrize(
+    ("lag_seconds", "admitted"), [(0.5, ["light"]), (MOST_LAG_SECONDS + 0.5, [])]
+)
+async def test_late_loop_refuses_who_keeps_it_busy_and_others_only_if_it_is_very_late(
+    lag_seconds: float, admitted: list[str]
+) -> None:
+    shedder = LoadShedder(PREDICT_PATHS, caller=lambda scope: str(scope["caller"]))
+    for caller, body_bytes in (("heavy", 40_000_000), ("light", 200)):
+        shedder.record_answer(RequestContext("1", caller=caller, body_bytes=body_bytes))
+    now = asyncio.get_running_loop().time()
+    beats(shedder.lag_monitor, now - lag_seconds - 2.0, LAG_SECONDS + 0.1, 1.8)
+    callers = [
+        caller for caller in ("heavy", "light") if shedder.admit({"type": "http", "caller": caller})
+    ]
+    assert callers == admitted
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics", "/feedback"])
