@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from starlette.types import Receive, Scope
 
@@ -20,7 +21,8 @@ from core.errors import (
 )
 from core.request_context import RequestContext, context_of
 from web.body_budget import BodyBudget, HeldBody
-from web.content_coding import content_coding, decode
+from web.body_turns import Turns
+from web.content_coding import STEP_BYTES, Turn, content_coding, decode
 from web.json_text import is_plain, to_utf8
 
 # A client that still sends does not read the answer, and gets a reset if the server hangs up. So
@@ -39,17 +41,23 @@ class JsonBodyReader:
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
         self._budget = BodyBudget(BUDGET_BODIES * max_bytes)
+        self._turns = Turns()
 
-    async def read(
+    @asynccontextmanager
+    async def reading(
         self, scope: Scope, receive: Receive, media_types: Collection[str] = (JSON_CONTENT_TYPE,)
-    ) -> bytes:
+    ) -> AsyncIterator[bytes]:
         """The whole body of a request, decoded, in UTF-8; its context gets the bytes that it took.
+
+        It is to be parsed before the block ends, in which no other large body is: between two of
+        them the event loop answers others.
 
         Raises:
             UnsupportedMedia: the request does not say that its body is of one of `media_types`.
             UnsupportedCoding: the body is compressed in another way than the service decodes.
             BodyTooLarge: the body is, or says it is, larger than the limit.
-            Overloaded: all bodies that come now take too much memory together.
+            Overloaded: all bodies that come now take too much memory together, or too many of the
+                caller wait for their turn.
             BodyTooSlow: the body took longer than the time-out to arrive.
             MalformedRequest: the client hung up before it had sent all, or it cannot be decoded.
         """
@@ -58,19 +66,25 @@ class JsonBodyReader:
             await self._drain(receive)
             raise self._too_large()
         context = context_of(scope)
-        with self._budget.body_of(context.caller) as held:
+        async with AsyncExitStack() as stack:
+            held = stack.enter_context(self._budget.body_of(context.caller))
             body = await self._receive(receive, held)
             context.body_bytes = len(body)
+            turn = partial(stack.enter_async_context, self._turns.of(context.caller))
             if coding is not None:
-                body = await self._decoded(body, coding, context)
-        if is_json and (";" in content_type or not is_plain(body)):
-            body = to_utf8(body, content_type)
-        return body
+                body = await self._decoded(body, coding, context, turn)
+            elif len(body) > STEP_BYTES:
+                await turn()
+            if is_json and (";" in content_type or not is_plain(body)):
+                body = to_utf8(body, content_type)
+            yield body
 
-    async def _decoded(self, body: bytes, coding: str, context: RequestContext) -> bytes:
+    async def _decoded(
+        self, body: bytes, coding: str, context: RequestContext, turn: Turn
+    ) -> bytes:
         decoded = bytearray()
         try:
-            await decode(body, coding, self._max_bytes, decoded)
+            await decode(body, coding, self._max_bytes, decoded, turn)
         finally:
             context.body_bytes = max(len(body), len(decoded))
         return bytes(decoded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ STEP_BYTES = 65_536
 MAX_PARTS = 100
 # The largest window of a zstd body (RFC 9659) is 8 MiB. A frame may ask for 2 GiB of memory.
 ZSTD_WINDOW_LOG = 23
+# Waits until a large body may be worked on.
+Turn = Callable[[], Awaitable[object]]
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
@@ -104,8 +106,16 @@ def content_coding(header: bytes) -> str | None:
     return codings[0]
 
 
-async def decode(body: bytes, coding: str, max_bytes: int, decoded: bytearray) -> None:
+async def decode(
+    body: bytes,
+    coding: str,
+    max_bytes: int,
+    decoded: bytearray,
+    turn: Turn,
+) -> None:
     """Decode a body of one of `CODINGS` into `decoded`, which is empty.
+
+    One of more than `STEP_BYTES` waits for its turn.
 
     Raises:
         BodyTooLarge: it has more than `max_bytes` when decoded.
@@ -114,6 +124,7 @@ async def decode(body: bytes, coding: str, max_bytes: int, decoded: bytearray) -
     steps = _steps(body, coding)
     try:
         if not _extend(decoded, steps, min(STEP_BYTES, max_bytes)):
+            await turn()
             await asyncio.to_thread(_extend, decoded, steps, max_bytes)
     except (zlib.error, _zstd().ZstdError) as error:
         raise MalformedRequest(f"The body is not valid {coding}") from error

@@ -139,9 +139,9 @@ class JsonApiMiddleware:
         check_parameters(scope.get("query_string", b""), ())
         bill = _Bill(context_of(scope))
         try:
-            body = await self._body_reader.read(scope, receive, api.route.media_types)
-            await bill.add_size()
-            request: ParsedRequest = api.parse(body, scope)
+            async with self._body_reader.reading(scope, receive, api.route.media_types) as body:
+                await bill.add_size()
+                request: ParsedRequest = api.parse(body, scope)
         except RateLimited:
             raise
         except RequestError:

@@ -34,8 +34,9 @@ def reading(limit: int) -> httpx.AsyncClient:
     reader = JsonBodyReader(limit, WAIT_SECONDS)
 
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-        body = await reader.read(scope, receive)
-        await Response(orjson.dumps(len(body)))(scope, receive, send)
+        async with reader.reading(scope, receive) as body:
+            length = len(body)
+        await Response(orjson.dumps(length))(scope, receive, send)
 
     transport = httpx.ASGITransport(ProblemMiddleware(echo))
     return httpx.AsyncClient(transport=transport, base_url="http://test")
@@ -98,7 +99,8 @@ async def test_type_is_one_of_those_that_the_route_declares() -> None:
     }  # fmt: skip
     reader = JsonBodyReader(10, WAIT_SECONDS)
     body = Body(part(4, more=False))
-    assert await reader.read(scope, body.receive, ("text/csv", "application/json")) == b"aaaa"
+    async with reader.reading(scope, body.receive, ("text/csv", "application/json")) as found:
+        assert found == b"aaaa"
 
 
 async def test_body_of_another_type_is_refused_unread() -> None:
@@ -136,7 +138,8 @@ async def read(
     if not any(name == b"content-type" for name, _ in headers):
         headers = [*headers, (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
-    return await JsonBodyReader(10, seconds).read(scope, body.receive)
+    async with JsonBodyReader(10, seconds).reading(scope, body.receive) as found:
+        return found
 
 
 @pytest.mark.parametrize(
@@ -247,7 +250,11 @@ class Sender:
             "headers": [(name.encode(), value.encode()) for name, value in types.items()],
         }
         context_of(scope).caller = caller
-        self.reading = asyncio.ensure_future(reader.read(scope, self._messages.get))
+        self.reading = asyncio.ensure_future(self._read(reader, scope))
+
+    async def _read(self, reader: JsonBodyReader, scope: Scope) -> bytes:
+        async with reader.reading(scope, self._messages.get) as body:
+            return body
 
     async def send(self, length: int, *, more: bool = True) -> None:
         message = {"type": "http.request", "body": b"a" * length, "more_body": more}

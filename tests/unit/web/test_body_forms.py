@@ -59,7 +59,8 @@ def http() -> httpx.AsyncClient:
     reader = JsonBodyReader(MAX_BYTES, WAIT_SECONDS)
 
     async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-        request = PredictRequest.parse(await reader.read(scope, receive))
+        async with reader.reading(scope, receive) as body:
+            request = PredictRequest.parse(body)
         await send_response(send, 200, json.dumps(request.text).encode())
 
     transport = httpx.ASGITransport(ProblemMiddleware(echo))
@@ -246,12 +247,16 @@ async def test_refused_coding_names_those_that_are_decoded(http: httpx.AsyncClie
     assert reply.headers["accept-encoding"] == ", ".join(CODINGS)
 
 
+async def at_once() -> None:
+    """The turn of a body that waits for no other."""
+
+
 async def test_bomb_takes_no_more_memory_than_a_body_may() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     tracemalloc.start()
     try:
         with pytest.raises(RequestError):
-            await decode(bomb, "gzip", 1_000_000, bytearray())
+            await decode(bomb, "gzip", 1_000_000, bytearray(), at_once)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -270,7 +275,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 async def test_any_bytes_up_to_the_limit_come_back(coding: str, size: int) -> None:
     for content in (bytes(size), os.urandom(size)):
         decoded = bytearray()
-        await decode(COMPRESS[coding](content), coding, max(size, 1), decoded)
+        await decode(COMPRESS[coding](content), coding, max(size, 1), decoded, at_once)
         assert decoded == content
 
 
@@ -285,12 +290,12 @@ async def test_damaged_body_is_refused_and_never_breaks_the_decoder(
     compressed = bytearray(COMPRESS[coding](content))
     decoded = bytearray()
     if damage is None:
-        await decode(bytes(compressed), coding, 200, decoded)
+        await decode(bytes(compressed), coding, 200, decoded, at_once)
         assert decoded == content
         return
     compressed[damage[0] % len(compressed)] = damage[1]
     with suppress(RequestError):
-        await decode(bytes(compressed), coding, 200, decoded)
+        await decode(bytes(compressed), coding, 200, decoded, at_once)
 
 
 @given(content=st.binary(max_size=40), parameters=st.text(max_size=40))
