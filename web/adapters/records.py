@@ -11,7 +11,7 @@ import orjson
 
 from core.errors import MalformedRequest, invalid_field
 from web.adapters.api import MAX_TEXTS
-from web.json_values import MAX_VALUES, has_too_many_values
+from web.json_values import MAX_VALUES, has_too_many_cells, has_too_many_lines, has_too_many_values
 
 TEXT_COLUMN = "text"
 
@@ -40,6 +40,8 @@ def _text(body: bytes) -> str:
 
 def csv_texts(body: bytes) -> list[object]:
     """The texts of the column `text`, or of the only column where no header names one."""
+    if has_too_many_cells(body):
+        raise invalid_field("body", f"holds more than {MAX_VALUES:,} cells")
     reader = csv.reader(io.StringIO(_text(body), newline=""), strict=True)
     try:
         # A header, and one text too many, are enough to refuse the rest.
@@ -57,6 +59,8 @@ def csv_texts(body: bytes) -> list[object]:
 def json_lines(body: bytes) -> list[object]:
     if has_too_many_values(body):
         raise invalid_field("body", f"holds more than {MAX_VALUES:,} values")
+    if has_too_many_lines(body):
+        raise invalid_field("body", f"holds more than {MAX_VALUES:,} lines")
     lines = [line for line in _text(body).split("\n") if line.strip()]
     if len(lines) > MAX_TEXTS:
         raise invalid_field("lines", f"may be at most {MAX_TEXTS:,}")

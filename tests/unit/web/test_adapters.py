@@ -105,6 +105,21 @@ def infer(texts: Any = ("good",), **changes: Any) -> dict[str, Any]:
     return {"inputs": [tensor], **rest}
 
 
+@pytest.mark.parametrize(
+    ("media_type", "body", "counted"),
+    [
+        ("text/csv", b"text\n" + b"\n" * 30_000, "cells"),
+        ("application/jsonlines", b"\n" * 30_000, "lines"),
+    ],
+)
+async def test_records_of_too_many_empty_lines_are_refused_unparsed(
+    http: httpx.AsyncClient, media_type: str, body: bytes, counted: str
+) -> None:
+    reply = await http.post("/invocations", content=body, headers={"content-type": media_type})
+    assert reply.status_code == 422
+    assert f"holds more than 20,000 {counted}" in reply.text
+
+
 def strings(*texts: bytes) -> bytes:
     return b"".join(struct.pack("<I", len(text)) + text for text in texts)
 

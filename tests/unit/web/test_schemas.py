@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 import unicodedata
@@ -18,7 +20,7 @@ from core.gc import paused_gc
 from core.input_text import MAX_SUBJECT_CHARACTERS
 from core.text_limits import MAX_TEXT_CHARACTERS
 from core.uuid7 import new_id
-from web.json_values import has_too_many_values
+from web.json_values import MAX_VALUES, has_too_many_cells, has_too_many_values
 from web.schemas.admin import ReloadRequest, RolloutRequest
 from web.schemas.predictions import (
     AbCompareRequest,
@@ -309,6 +311,45 @@ def test_faults_that_are_not_listed_are_counted() -> None:
 def test_values_are_counted_outside_strings_alone(value: Any) -> None:
     strings = ["[{,\\" * 10_000, value]
     assert not has_too_many_values(json.dumps(strings).encode())
+
+
+def test_thousands_of_faults_are_counted_and_not_described() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        PredictRequest.parse(json.dumps({str(number): 1 for number in range(2_000)}).encode())
+    assert refused.value.detail == (
+        "The request breaks a rule: body: breaks the rules in 2,001 places"
+    )
+
+
+CELLS = st.text(st.sampled_from('a,"\n é'), max_size=8)
+
+
+@given(
+    st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=20),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_cells_are_counted_outside_quotes_alone(
+    rows: list[list[str]], is_quoted: bool, end: str
+) -> None:
+    written = io.StringIO()
+    if is_quoted:
+        csv.writer(written, quoting=csv.QUOTE_ALL, lineterminator=end).writerows(rows)
+    else:
+        csv.writer(written, lineterminator=end).writerows(rows)
+    body = written.getvalue().encode()
+    cells = sum(map(len, rows))
+    few = b'"' + b",\r\n" * 15_000 + b'"\r\n'
+    assert not has_too_many_cells(few + body)
+    missing = MAX_VALUES - 1 - cells  # those of `few`, and as many as there is room for
+    full = few + body + f"a{end}".encode() * missing
+    assert not has_too_many_cells(full)
+    assert has_too_many_cells(full + b"a\n")
+
+
+@pytest.mark.parametrize("piece", [b"\n", b"\r", b",", b'"",', b'"a"\r', b'a"b,', b" \n"])
+def test_bodies_of_empty_rows_or_cells_have_too_many(piece: bytes) -> None:
+    assert has_too_many_cells(b"text\n" + piece * (MAX_VALUES + 1))
 
 
 def test_refusal_keeps_nothing_of_the_body() -> None:
