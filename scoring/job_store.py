@@ -4,7 +4,7 @@
     <id>/status.json   how far it is
     <id>/input         the uploaded file, until the job has ended
     <id>/result.csv    the output, with the files of scoring/journal.py beside it
-    .upload-…/         an upload that has not come whole
+    .upload-…/         an upload that has not come whole; the name has a hash of its caller's
     .gone-…/           a job that is being removed
 
 All API processes of the host read these files. One of them writes the status: see job_runner.py.
@@ -16,11 +16,13 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -145,15 +147,15 @@ class JobStore:
         # By the names of folders. Jobs are looked at each second, and thousands may have ended.
         self._known: dict[str, _Known] = {}
 
-    def new_upload(self) -> Path:
-        """Make an empty file for an upload, in a folder of its own.
+    def new_upload(self, owner: str) -> Path:
+        """Make an empty file for an upload of a caller, in a folder of its own.
 
         Raises:
-            StorageFull: jobs may use no more of the disk.
+            StorageFull: jobs, or those of this caller, may use no more of the disk.
             OSError: it cannot be made.
         """
-        self.check_room()
-        folder = self.folder / f"{UPLOAD}{new_id(datetime.now(UTC))}"
+        self.check_room(owner=owner)
+        folder = self.folder / f"{_uploads_of(owner)}{new_id(datetime.now(UTC))}"
         folder.mkdir(FOLDER_MODE, parents=True)
         upload = folder / "input"
         make_private(upload)
@@ -174,7 +176,7 @@ class JobStore:
             OSError: it cannot be stored.
         """
         source = upload or self.resolve(request.path or "")
-        folder = (upload or self.new_upload()).parent
+        folder = (upload or self.new_upload(request.owner)).parent
         try:
             open_job(_job_of(request, source, _result_in(folder, request), restart=False))
         except Exception:
@@ -193,8 +195,7 @@ class JobStore:
             with self._locked():
                 if not stored.exists():
                     self.check_number(request.owner)
-                    if fault := self.share_fault(request.owner, self.check_room()):
-                        raise StorageFull(fault, retry_after_seconds=60)
+                    self.check_room(owner=request.owner)
                 folder.rename(stored)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
@@ -262,11 +263,13 @@ class JobStore:
                     return file
         raise invalid_field("path", "is no file in one of the folders that JOB_FOLDERS allows")
 
-    def check_room(self, more_bytes: int = 0) -> int:
-        """Check the room for more bytes of jobs; returns how many bytes they have.
+    def check_room(self, more_bytes: int = 0, *, owner: str | None = None) -> int:
+        """Check the room for more bytes, of the uploads and jobs of `owner` if that is given.
+
+        Returns how many bytes there are.
 
         Raises:
-            StorageFull: jobs may use no more of the disk.
+            StorageFull: jobs, or those of `owner`, may use no more of the disk.
         """
         used = sum(self._bytes_of(entry, mark) for entry, mark in self._folders(hidden=True))
         if used + more_bytes > self._max_bytes:
@@ -275,6 +278,10 @@ class JobStore:
                 "ended, or wait until they are removed",
                 retry_after_seconds=60,
             )
+        if owner is not None and used + more_bytes > self._most_of_caller:
+            own = more_bytes + self._bytes_of_jobs(owner) + self._bytes_of_uploads(owner)
+            if own > self._most_of_caller:
+                raise StorageFull(self._no_share, retry_after_seconds=60)
         return used
 
     def check_number(self, owner: str) -> None:
@@ -298,16 +305,31 @@ class JobStore:
             )
 
     def share_fault(self, owner: str, used: int) -> str | None:
-        """Why a caller may use no more of the `used` bytes of all jobs; None: others have room."""
-        most = int(self._max_bytes * CALLER_SHARE)
-        if used <= most:
+        """Why a caller's jobs may use no more of the `used` bytes of all; None: others have room.
+
+        Its uploads do not count, which would end its jobs.
+        """
+        if used <= self._most_of_caller:
             return None  # nor does any other caller use more
+        return self._no_share if self._bytes_of_jobs(owner) > self._most_of_caller else None
+
+    def _bytes_of_jobs(self, owner: str) -> int:
         own = [job.folder for job in self.jobs() if job.request.owner == owner]
-        if sum(_bytes_in(str(folder)) for folder in own) <= most:
-            return None
+        return sum(_bytes_in(str(folder)) for folder in own)
+
+    def _bytes_of_uploads(self, owner: str) -> int:
+        own = self.folder.glob(f"{_uploads_of(owner)}*")
+        return sum(_bytes_in(str(folder)) for folder in own)
+
+    @property
+    def _most_of_caller(self) -> int:
+        return int(self._max_bytes * CALLER_SHARE)
+
+    @property
+    def _no_share(self) -> str:
         return (
-            f"All jobs of a caller may use {most:,} bytes of this host; delete jobs that have "
-            "ended, or wait until they are removed"
+            f"All jobs of a caller may use {self._most_of_caller:,} bytes of this host; delete "
+            "jobs that have ended, or wait until they are removed"
         )
 
     def sweep(self) -> None:
@@ -324,7 +346,11 @@ class JobStore:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _read(self, folder: Path) -> StoredJob | None:
+        """The job in a folder; None without one, or if another user may have put it there."""
         try:
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                return None
             content = (folder / "job.json").read_bytes()
             job = StoredJob(folder, msgspec.json.decode(content, type=JobRequest))
         except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
@@ -348,6 +374,11 @@ class JobStore:
         if known is not None and known.mark == mark and known.ended_bytes is not None:
             return known.ended_bytes
         return _bytes_in(entry.path)
+
+
+def _uploads_of(owner: str) -> str:
+    """How the names of the folders of a caller's uploads begin."""
+    return f"{UPLOAD}{blake2b(owner.encode(), digest_size=8).hexdigest()}-"
 
 
 def _result_in(folder: Path, request: JobRequest) -> Path:

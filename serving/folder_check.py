@@ -49,17 +49,13 @@ def data_folder_problem(folder: Path) -> str | None:
     for path in (folder, *(folder / name for name in DATA)):
         if problem := _owner_problem(path):
             return f"DATA_FOLDER: {problem}"
-    if not _is_ours(folder) and (problem := data_folder_warning(folder)):
-        return problem
+    # The start takes the right from a folder of its own.
+    if folder.stat().st_uid != os.geteuid() and (problem := _open_problem(folder)):
+        return f"DATA_FOLDER: {problem}"
     for path in (folder, folder / SPOOL):
         if problem := _write_problem(path):
             return f"DATA_FOLDER: {problem}"
     return None
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether this process's user has made a file or folder."""
-    return path.stat().st_uid == os.geteuid()
 
 
 def data_folder_warning(folder: Path) -> str | None:
@@ -69,20 +65,32 @@ def data_folder_warning(folder: Path) -> str | None:
     owner of a mount point decides about it: a volume of Kubernetes lets everybody, and only this
     service is there.
     """
+    if problem := _open_problem(folder):
+        return f"DATA_FOLDER: {problem}"
     if os.path.ismount(folder):
         return None
+    if (owner := folder.stat().st_uid) not in (0, os.geteuid()):
+        return (
+            f"DATA_FOLDER: {folder} belongs to user {owner}, who can replace what is in it; give "
+            f"it to {this_user()}"
+        )
     try:
-        if who := replacers(folder, os.geteuid()):
-            return (
-                f"DATA_FOLDER: {folder} lets {who} replace what is in it; `chmod go-w {folder}`, "
-                "or set it to a folder of this service alone"
-            )
         check_replaceable(folder)
     except ValueError as error:
         return f"DATA_FOLDER: {error}"
     except OSError:
         return None  # whoever cannot look at a folder on the way is told so elsewhere
     return None
+
+
+def _open_problem(folder: Path) -> str | None:
+    """Describe who beside its owner may replace what is in a folder; None: nobody."""
+    if os.path.ismount(folder) or (who := replacers(folder, os.geteuid())) is None:
+        return None
+    return (
+        f"{folder} lets {who} replace what is in it; `chmod go-w {folder}`, or set it to a folder "
+        "of this service alone"
+    )
 
 
 def bentoml_home() -> Path | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -80,11 +81,11 @@ class StoredJob(Protocol):
 class Jobs(Protocol):
     """The jobs of this host; every method blocks."""
 
-    def new_upload(self) -> Path: ...
+    def new_upload(self, owner: str) -> Path: ...
 
     def drop_upload(self, upload: Path) -> None: ...
 
-    def check_room(self, more_bytes: int = 0) -> object: ...
+    def check_room(self, more_bytes: int = 0, *, owner: str | None = None) -> object: ...
 
     def check_number(self, owner: str) -> None: ...
 
@@ -221,8 +222,9 @@ async def _store(parts: JobParts, request: Request, job: JobRequest) -> None:
     upload = None
     try:
         if job.path is None:
-            upload = await asyncio.to_thread(parts.jobs.new_upload)
-            await receive_file(request, upload, parts.upload_bounds, parts.jobs.check_room)
+            upload = await asyncio.to_thread(parts.jobs.new_upload, job.owner)
+            check_room = partial(parts.jobs.check_room, owner=job.owner)
+            await receive_file(request, upload, parts.upload_bounds, check_room)
         await asyncio.to_thread(parts.jobs.add, job, upload)
     except BaseException as error:
         if upload is not None:

@@ -395,6 +395,32 @@ async def test_caller_with_too_many_ended_jobs_is_507_until_one_is_deleted(
     assert (await ended(client, await add(client)))["state"] == "done"
 
 
+@pytest.mark.parametrize("planted", ["folder", "link"])
+async def test_job_that_another_user_has_put_there_is_none(
+    service: JobService,
+    client: httpx.AsyncClient,
+    planted: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its files may be links to those of the service's user."""
+    job = await add(client)
+    await ended(client, job)
+    folder = service.jobs.folder / job
+    folder.rename(tmp_path / "elsewhere")
+    if planted == "link":
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        shutil.copytree(tmp_path / "elsewhere", folder)
+    if planted == "folder" and os.geteuid() == 0:
+        os.chown(folder, 65_534, 65_534)
+    elif planted == "folder":
+        monkeypatch.setattr(os, "geteuid", lambda: 65_534)
+    for path in (f"/jobs/{job}", f"/jobs/{job}/result"):
+        assert (await client.get(path)).status_code == 404
+    assert job not in [each["id"] for each in (await client.get("/jobs")).json()["jobs"]]
+
+
 async def test_job_that_was_deleted_and_made_again_is_the_new_one(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
@@ -569,6 +595,18 @@ async def test_job_past_the_share_of_its_caller_fails_and_keeps_no_one_waiting(
         }  # fmt: skip
         assert (await ended(ann, await add(ann)))["state"] == "done"
     await service.runner.stop()
+
+
+async def test_uploads_that_still_come_count_in_the_share_of_their_caller(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    for _ in range(2):
+        service.jobs.new_upload("ann").write_bytes(bytes(2_600_000))
+    refused = await client.post("/jobs", content=ROWS, headers=CSV)
+    assert (refused.status_code, refused.headers["retry-after"]) == (507, "60")
+    assert "All jobs of a caller may use 5,000,000 bytes" in refused.json()["detail"]
+    async with service.client("bob") as bob:
+        assert (await bob.post("/jobs", content=ROWS, headers=CSV)).status_code == 201
 
 
 async def test_caller_whose_jobs_use_their_share_is_refused_and_others_are_not(
@@ -748,8 +786,8 @@ async def test_sweep_removes_old_results_and_what_dead_processes_left(
     stored = service.jobs.find(old)
     long_ago = datetime.now(UTC) - timedelta(hours=2)
     stored.write_status(JobStatus("done", 1.0, finished_at=long_ago))
-    upload = service.jobs.new_upload()
-    growing = service.jobs.new_upload()
+    upload = service.jobs.new_upload("ann")
+    growing = service.jobs.new_upload("ann")
     for path in (upload, upload.parent):
         os.utime(path, (0, 0))
     service.jobs.sweep()

@@ -57,7 +57,8 @@ class Site:
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["path"]:
             case "/read":
-                self.bodies.append(await READER.read(scope, receive))
+                async with READER.reading(scope, receive) as body:
+                    self.bodies.append(body)
                 self.headers.append(scope["headers"])
                 self.running += 1
                 try:

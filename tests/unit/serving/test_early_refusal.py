@@ -66,7 +66,8 @@ class Site:
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.gate.wait()
-        self.bodies.append(await READER.read(scope, receive))
+        async with READER.reading(scope, receive) as body:
+            self.bodies.append(body)
         await send_response(send, 200, b"{}")
 
     async def talk(self, *parts: bytes, pause_seconds: float = 0.0) -> bytes:

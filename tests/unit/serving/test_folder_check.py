@@ -197,6 +197,16 @@ def test_data_folder_whose_entries_others_may_replace_is_named_and_refused_if_it
     assert (data_folder_problem(data) is not None) is is_warned
 
 
+def test_owner_of_a_data_folder_that_is_not_ours_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    _give(data, 65_534, monkeypatch)
+    assert data_folder_problem(data) is None  # the operator has chosen it
+    assert f"{data} belongs to user " in str(data_folder_warning(data))
+
+
 def test_folder_on_the_way_in_which_others_may_replace_data_is_named(tmp_path: Path) -> None:
     data = tmp_path / "open" / "data"
     data.mkdir(parents=True)
