@@ -20,6 +20,7 @@ from core import metrics
 from core.coalescing import CallDropped, Coalescer
 from core.redis import MAX_WAIT_SECONDS, REDIS_FAILURES, ROUND_TRIPS, WRONG_SERVER, RedisCircuit
 from core.types import Classification, Sentiment
+from core.unreadable import UNREADABLE
 
 logger = logging.getLogger("bentoml.sentiment.cache")
 
@@ -190,7 +191,7 @@ def decode(
         raise ValueError(f"it has {len(value):,} bytes")
     try:
         classification = msgspec.json.decode(value, type=Classification)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         # msgspec quotes an unknown word.
         raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from error
     if classification.revision != revision_of(key):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import orjson
 
+from core.unreadable import UNREADABLE
 from datafiles.chunks import (
     CheckText,
     InvalidInput,
@@ -112,7 +113,7 @@ class JsonSource(RecordSource):
             return _MEMBERS.decode(line)
         except msgspec.ValidationError:
             raise UnusableRow("not a JSON object") from None
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise UnusableRow(f"invalid JSON: {_reason(line, error)}") from None
 
     def _text(self, members: Members) -> str:
@@ -152,7 +153,7 @@ def _string(value: msgspec.Raw | None) -> str | None:
 def _decoded(raw: bytes) -> object:
     try:
         return _ANY.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         # Such as 1e999, which is JSON but too large for a number of this machine.
         raise UnusableRow(f"invalid JSON: {_reason(raw, error)}") from None
 

@@ -49,7 +49,7 @@ class ChosenModel:
             return choice if saved["configured"] == self._configured else None
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             self._log("read", error)
             return None
 

@@ -79,6 +79,8 @@ def read_golden_set(folder: Path) -> GoldenSet | None:
         saved: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except RecursionError as error:
+        raise ValueError(f"{file.name} is nested too deeply") from error
     try:
         return {answer["text"]: dict(answer["scores"]) for answer in saved}
     except (KeyError, TypeError) as error:

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from core.types import Classification, DesiredModel, LongText, RunnerDescription
+from core.unreadable import UNREADABLE
 from runners.lanes import Lane
 
 WIRE_VERSION = 1
@@ -38,8 +39,6 @@ CLASSIFY_PATH, DESCRIBE_PATH, LOAD_PATH = CALL_PATHS = "/classify", "/describe",
 STREAM_PATH = "/stream"
 STREAM_PROTOCOL = f"sentiment-runner/{WIRE_VERSION}"
 _MAX_REASON_CHARACTERS = 200
-# Text that is not UTF-8 raises UnicodeError, and nesting that is too deep RecursionError.
-_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
 Texts = Annotated[
@@ -202,7 +201,7 @@ def decode_stream_reply(body: bytes) -> StreamReply:
 def _read(read: Callable[[bytes], T], body: bytes) -> T:
     try:
         return read(body)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # msgspec quotes an unknown word, of any length; the other errors quote what was sent.
         is_quotable = isinstance(error, msgspec.DecodeError)
         reason = str(error)[:_MAX_REASON_CHARACTERS] if is_quotable else type(error).__name__

@@ -34,6 +34,7 @@ from core.atomic_file import write_atomically
 from core.errors import JobNotFound, RateLimited, ServiceError, StorageFull, invalid_field
 from core.jobs import JobReport, JobRequest, JobStatus, RejectedRow
 from core.private_files import FOLDER_MODE, make_private
+from core.unreadable import UNREADABLE
 from core.uuid7 import new_id
 from datafiles.formats import Format, Input
 from scoring.job import Job, open_job
@@ -79,7 +80,7 @@ class StoredJob:
             return self.ended
         try:
             return msgspec.json.decode((self.folder / "status.json").read_bytes(), type=JobStatus)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (*UNREADABLE, FileNotFoundError):
             return JobStatus()
 
     def write_status(self, status: JobStatus) -> None:
@@ -115,7 +116,7 @@ class StoredJob:
             return ()
         rows = []
         for line in lines:
-            with suppress(msgspec.MsgspecError):  # the last line may be half written
+            with suppress(*UNREADABLE):  # the last line may be half written
                 rows.append(msgspec.json.decode(line, type=RejectedRow))
         return rows
 
@@ -353,7 +354,7 @@ class JobStore:
                 return None
             content = (folder / "job.json").read_bytes()
             job = StoredJob(folder, msgspec.json.decode(content, type=JobRequest))
-        except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
+        except (*UNREADABLE, FileNotFoundError, NotADirectoryError):
             return None
         status = job.status()
         return replace(job, ended=status) if status.is_finished else job

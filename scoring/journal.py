@@ -26,6 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from core.private_files import make_private
+from core.unreadable import UNREADABLE
 from datafiles.chunks import Position
 
 _RESTART = "use --restart to begin again"
@@ -136,7 +137,7 @@ class Journal(AbstractContextManager["Journal"]):
     def _read(self, identity: dict[str, Any]) -> Progress:
         try:
             progress = msgspec.json.decode(self._progress_file.read_bytes(), type=Progress)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise CannotResume(f"{self._progress_file} cannot be read; {_RESTART}") from error
         if progress.identity != identity:
             names = {*identity, *progress.identity}

@@ -83,7 +83,7 @@ def _held(settings: Settings) -> Iterator[tuple[str, str]]:
             tags = [saved.get(name) for name in ("serves", "substitute", "tag")]
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise CommandFailed(f"{file} names what serves, and cannot be read: {error}") from error
         for tag in tags:
             if isinstance(tag, str):

@@ -32,6 +32,7 @@ from core.errors import (
 )
 from core.repeatable import Repeatable
 from core.request_context import context_of
+from core.unreadable import UNREADABLE
 
 if TYPE_CHECKING:
     # Not for the processes of the runners: it comes with redis.
@@ -308,7 +309,7 @@ def _decoded(value: bytes | str, kind: type[T]) -> T | None:
     """A value of Redis; None if it is of another program."""
     try:
         return msgspec.json.decode(value, type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

@@ -70,5 +70,5 @@ def encode(entry: Entry) -> bytes:
 
 
 def decode(line: bytes) -> Entry:
-    """The entry of a line. Raises msgspec.MsgspecError: `encode` did not write the line."""
+    """The entry of a line. Raises one of UNREADABLE: `encode` did not write it."""
     return _decoder.decode(line)

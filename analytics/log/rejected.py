@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-import msgspec
 import orjson
 
 from analytics.log.records import decode
@@ -28,6 +27,7 @@ from analytics.log.segments import (
 )
 from core.atomic_file import fsync_folder
 from core.private_files import open_private, open_regular
+from core.unreadable import UNREADABLE
 
 REJECTED = "rejected.jsonl"
 # A lock of its own, because `put_back` replaces the file.
@@ -124,7 +124,7 @@ def _readable_line(row: bytes) -> bytes | None:
     try:
         line: bytes = orjson.loads(row)["line"].encode("latin-1")
         decode(line)
-    except (ValueError, TypeError, LookupError, AttributeError, msgspec.MsgspecError):
+    except (*UNREADABLE, ValueError, TypeError, LookupError, AttributeError):
         return None
     return line + b"\n"
 

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
-import msgspec
-
 from analytics.log.records import Entry, decode
 from core.errors import describe_error
 from core.private_files import open_regular
+from core.unreadable import UNREADABLE
 from core.uuid7 import new_id, time_of
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -137,7 +136,7 @@ class SpoolReader:
         for line in data[:whole].split(b"\n")[:-1]:
             try:
                 chunk.entries.append(decode(line))
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 chunk.unreadable.append(line)
         if complete:
             if len(data) > whole:
@@ -188,7 +187,7 @@ def count_predictions(file: IO[bytes]) -> int:
     """The number of predictions from the file's position to its end."""
     count = 0
     for line in file:
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(*UNREADABLE):
             count += len(decode(line).predictions)
     return count
 

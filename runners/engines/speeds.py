@@ -14,6 +14,7 @@ import msgspec
 from core.atomic_file import write_atomically
 from core.errors import describe_error
 from core.types import EngineName
+from core.unreadable import UNREADABLE
 from core.version import VERSION
 from runners.cpu import cpu_identity
 
@@ -104,7 +105,7 @@ class SpeedsFile:
             return msgspec.json.decode(self.path.read_bytes(), type=Speeds).here()
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError) as error:
+        except (*UNREADABLE, OSError) as error:
             logger.warning("%s cannot be read: %s", self.path.name, describe_error(error))
             return {}
 

@@ -100,6 +100,8 @@ def _start(program: Program, folder: Path, path: Path, max_memory: str) -> subpr
         # A snapshot that cannot be written keeps no server of a dead owner alive.
         "shutdown-on-sigterm": "force",
     }
+    # Somebody may have deleted it, which costs the cache alone.
+    folder.mkdir(mode=0o700, exist_ok=True)
     log = folder / "valkey.log"
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     with open(log, "ab", opener=open_private) as output:

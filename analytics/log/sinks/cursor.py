@@ -10,6 +10,7 @@ import msgspec
 from analytics.log.sinks.outbox import FOLDER, Outbox, Position
 from core.atomic_file import write_atomically
 from core.types import SinkName
+from core.unreadable import UNREADABLE
 
 _SUFFIX = ".json"
 
@@ -54,7 +55,7 @@ class Cursor:
             with suppress(OSError):  # PostgreSQL is shipped all the same
                 self.save(self.next)
             return
-        except (msgspec.MsgspecError, OSError):  # somebody has written into it
+        except (*UNREADABLE, OSError):  # somebody has written into it
             self.next = outbox.beginning()
             return
         self.next = state.next if outbox.has(state.next) else outbox.beginning()

@@ -25,6 +25,7 @@ from core.atomic_file import fsync_folder
 from core.errors import describe_error
 from core.private_files import FOLDER_MODE, open_private, open_regular
 from core.types import SinkName
+from core.unreadable import UNREADABLE
 from core.uuid7 import new_id
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -209,7 +210,7 @@ class Outbox:
                 if not line.endswith(b"\n"):
                     return  # it is being written, or its process died: it was not committed
                 start, offset = offset, offset + len(line)
-                with suppress(msgspec.MsgspecError):
+                with suppress(*UNREADABLE):
                     record = _decoder.decode(line)
                     number = record.number + len(record.ids)
                     yield Found(

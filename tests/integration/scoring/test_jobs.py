@@ -421,6 +421,20 @@ async def test_job_that_another_user_has_put_there_is_none(
     assert job not in [each["id"] for each in (await client.get("/jobs")).json()["jobs"]]
 
 
+@pytest.mark.parametrize("content", [b"{", b'{"a":' * 9_000, b'{"state": "\xff"}'])
+async def test_damaged_files_of_a_job_stop_no_other(
+    service: JobService, client: httpx.AsyncClient, content: bytes
+) -> None:
+    damaged = [await add(client) for _ in range(2)]
+    for job in damaged:
+        await ended(client, job)
+    (service.jobs.folder / damaged[0] / "job.json").write_bytes(content)
+    (service.jobs.folder / damaged[1] / "status.json").write_bytes(content)
+    assert (await client.get(f"/jobs/{damaged[0]}")).status_code == 404
+    assert (await client.get(f"/jobs/{damaged[1]}")).status_code == 200
+    assert (await ended(client, await add(client)))["state"] == "done"
+
+
 async def test_job_that_was_deleted_and_made_again_is_the_new_one(
     service: JobService, client: httpx.AsyncClient
 ) -> None:

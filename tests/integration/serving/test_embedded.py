@@ -431,6 +431,19 @@ def test_server_that_ends_is_started_again_with_its_data(tmp_path: Path) -> None
         wait_until(lambda: answers(redis.ping), 30)
 
 
+def test_redis_whose_folder_is_gone_is_started_again(tmp_path: Path) -> None:
+    folder = tmp_path / "redis"
+    with (
+        embedded_redis(folder, max_memory="32mb", restart=True) as url,
+        Redis.from_url(url) as redis,
+    ):
+        [server] = children_in(tmp_path)
+        shutil.rmtree(folder)
+        server.kill()
+        wait_until(lambda: answers(redis.ping), 30)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_postgres_that_waits_for_its_clients_to_leave_is_started_again(tmp_path: Path) -> None:
     """A SIGTERM lets nobody in until the last client has left, and a pool never does."""
     with (

@@ -12,7 +12,13 @@ import pytest
 from analytics.log.open_segment import Durability
 from analytics.log.records import encode
 from analytics.log.rejected import REJECTED, put_back, set_aside
-from analytics.log.segments import SEGMENT_BYTES, SpoolReader, segments, size_bytes
+from analytics.log.segments import (
+    SEGMENT_BYTES,
+    SpoolReader,
+    count_predictions,
+    segments,
+    size_bytes,
+)
 from analytics.log.spool import Spool, SpoolFull, WhenFull
 from tests.unit.analytics.spools import PLENTY, entry, texts
 from tests.unit.fakes import counter
@@ -160,11 +166,16 @@ async def test_an_unreadable_line_does_not_stop_the_others(
     tmp_path: Path, make_spool: MakeSpool
 ) -> None:
     spool = make_spool()
-    for line in (encode(entry("one")), b'{"predictions": 7}\n', b"\0\0\n", encode(entry("two"))):
+    deep = b'{"predictions":' * 9_000
+    damaged = [b'{"predictions": 7}', b"\0\0", deep, b'{"predictions": "\xff"}', b"\xff"]
+    for line in (encode(entry("one")), *(line + b"\n" for line in damaged), encode(entry("two"))):
         await spool.append(line)
     chunk = SpoolReader(tmp_path).read(1_000)
     assert texts(chunk.entries) == ["one", "two"]
-    assert chunk.unreadable == [b'{"predictions": 7}', b"\0\0"]
+    assert chunk.unreadable == damaged
+    [segment] = segments(tmp_path)
+    with segment.open("rb") as file:
+        assert count_predictions(file) == 2
 
 
 async def test_a_segment_of_unreadable_lines_can_be_dropped(

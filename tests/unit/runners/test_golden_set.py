@@ -101,7 +101,7 @@ def test_file_with_the_old_name_is_read_where_only_that_exists(saved: Path) -> N
 
 
 @pytest.mark.parametrize("file", [FILE, OLD_FILE])
-@pytest.mark.parametrize("content", ["", "{", "[1]", '[{"text": "x"}]', "7"])
+@pytest.mark.parametrize("content", ["", "{", "[1]", '[{"text": "x"}]', "7", "[" * 9_000])
 def test_damaged_golden_set_is_an_error(tmp_path: Path, content: str, file: str) -> None:
     (tmp_path / file).write_text(content)
     with pytest.raises(ValueError):  # noqa: PT011  that of json, or our own

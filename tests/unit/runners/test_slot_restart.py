@@ -114,7 +114,9 @@ def test_choice_is_ignored_once_another_model_is_configured(tmp_path: Path) -> N
     assert ChosenModel(file, "m:3").read() is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"tag": "m:2"}', '{"tag": 1, "number": "x"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"tag": "m:2"}', '{"tag": 1, "number": "x"}', '{"a":' * 9_000]
+)
 def test_damaged_file_counts_as_no_choice(tmp_path: Path, content: str) -> None:
     file = tmp_path / "v1.json"
     file.write_text(content)

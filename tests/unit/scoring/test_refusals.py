@@ -42,9 +42,10 @@ def test_damaged_files_cannot_be_resumed(tmp_path: Path) -> None:
         with pytest.raises(CannotResume, match="is shorter than"):
             score(source, out)
         partial.write_bytes(whole)
-        out.with_name("out.csv.progress").write_text("{")
-        with pytest.raises(CannotResume, match="cannot be read; use --restart"):
-            score(source, out)
+        for content in (b"{", b'{"a":' * 9_000, b'{"a": "\xff"}'):
+            out.with_name("out.csv.progress").write_bytes(content)
+            with pytest.raises(CannotResume, match="cannot be read; use --restart"):
+                score(source, out)
 
 
 def test_existing_output_is_not_overwritten(tmp_path: Path) -> None:

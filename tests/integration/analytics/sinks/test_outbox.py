@@ -167,11 +167,14 @@ async def test_half_a_record_of_a_killed_shipper_is_passed_over(
     assert await handed(log, tmp_path) == sorted(ids)
 
 
-async def test_a_damaged_cursor_delivers_again_and_ends_no_process(log: SinkLog) -> None:
+@pytest.mark.parametrize("content", [b"{", b'{"a":' * 9_000, b'{"a": "\xff"}'])
+async def test_a_damaged_cursor_delivers_again_and_ends_no_process(
+    log: SinkLog, content: bytes
+) -> None:
     with receiver() as received:
         log.delivery(events_sink(received.url))
         ids = await log.store(2)
-        (log.outbox.folder / "events.json").write_text("{")
+        (log.outbox.folder / "events.json").write_bytes(content)
         log.restart()
         await log.finish(log.delivery(events_sink(received.url)))
     assert sorted(received.ids) == sorted(ids)
