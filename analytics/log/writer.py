@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -25,6 +26,7 @@ from core.types import SENTIMENTS, Failure, ModelVersion, Prediction
 from core.uuid7 import new_id, time_of
 
 _INSERT_PREDICTIONS = sql.load("insert_predictions")
+_COUNT_PRESENT = sql.load("count_present")
 _ASSIGN_SUBJECTS = sql.load("assign_subjects")
 _INSERT_COMPARISONS = sql.load("insert_comparisons")
 _INSERT_FAILURES = sql.load("insert_failures")
@@ -61,6 +63,10 @@ _CHECKED_MODEL = ModelVersion("v1", "check", "check")
 _CHECKED_KEY = -1
 
 _own_name_values = attrgetter(*_OWN_NAME)
+
+
+class NotInserted(RuntimeError):
+    """PostgreSQL has left out rows that it did not have."""
 
 
 class LogWriter:
@@ -194,6 +200,8 @@ async def store(
     await make_partitions(connection, days)
     await connection.execute(_WITHOUT_NESTED_LOOPS)
     new = (await connection.execute(_INSERT_PREDICTIONS)).scalar() or 0
+    if new < len(by_id.keys() - erased):
+        await _check_present(connection, sorted(by_id.keys() - erased))
     if any(prediction.assignment is not None for prediction in predictions):
         await connection.execute(_ASSIGN_SUBJECTS)
     if comparisons:
@@ -206,6 +214,21 @@ async def store(
         await _copy_to_staging(connection, "failures", FAILURE_COLUMNS, counts)
         await connection.execute(_INSERT_FAILURES)
     return int(new)
+
+
+async def _check_present(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Check that predictions which an insert left out were there before.
+
+    Raises:
+        NotInserted: some were not.
+    """
+    bounds = {"ids": ids, "first": ids[0], "last": ids[-1]}
+    missing = len(ids) - (await connection.scalar(_COUNT_PRESENT, bounds) or 0)
+    if missing:
+        raise NotInserted(
+            f"PostgreSQL inserts {missing:,} predictions without an error, and does not have them; "
+            "a trigger or a rule of the table predictions leaves rows out"
+        )
 
 
 def _checked_prediction(now: datetime) -> Prediction:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.hash_keys import FIRST_KEY, HashKeys
 from analytics.log.records import Entry, TextStorage, encode, to_record
+from analytics.log.writer import NotInserted
 from core.postgres import DATABASE_FAILURES, create_engine, is_value_failure
 from core.types import VERSIONS, Assignment, Comparison, Experiment, Split
 from core.uuid7 import new_id
@@ -119,6 +120,35 @@ async def test_two_tries_of_a_request_in_one_batch_are_stored_and_counted_once(
         engine, "SELECT sum(subjects) AS n FROM assignment_rollups WHERE bucket_seconds = 86400"
     )
     assert assigned["n"] == 1
+
+
+async def test_rows_that_a_trigger_leaves_out_do_not_count_as_stored_before(
+    engine: AsyncEngine,
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "CREATE FUNCTION leave_out() RETURNS trigger LANGUAGE plpgsql AS "
+                "'BEGIN IF NEW.latency_ms = 77 THEN RETURN NULL; END IF; RETURN NEW; END'"
+            )
+        )
+        await connection.execute(
+            text(
+                "CREATE TRIGGER leaves_out BEFORE INSERT ON predictions "
+                "FOR EACH ROW EXECUTE FUNCTION leave_out()"
+            )
+        )
+    writer = PredictionWriter(engine)
+    first, other = make_prediction("one"), make_prediction("two")
+    await writer.write([first])
+    left_out = make_prediction("three", latency_ms=77)
+    with pytest.raises(NotInserted, match="inserts 1 predictions without an error"):
+        await writer.write([first, other, left_out])
+    assert [row["id"] for row in await rows(engine)] == [first.id]
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TRIGGER leaves_out ON predictions"))
+    await writer.write([first, other, left_out])
+    assert len(await rows(engine)) == 3
 
 
 async def test_a_batch_with_a_bad_row_stores_nothing(engine: AsyncEngine) -> None:
