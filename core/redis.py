@@ -43,6 +43,8 @@ WRONG_SERVER = (ReadOnlyError, MasterDownError)
 # A refusal that repeats is logged again after this time.
 REFUSAL_LOG_SECONDS = 600.0
 MAX_LOGGED_CHARACTERS = 300
+# What redis-py says if all connections are in use for as long as one may be waited for.
+POOL_IS_BUSY = "No connection available."
 
 Operation = Literal["lookup", "store", "size", "ping", "rate_limit", "key_use", "idempotency"]
 COMMANDS: dict[Operation, str] = {
@@ -82,6 +84,10 @@ class RedisDown(RedisError):
     """The circuit is open: Redis has just failed several times."""
 
 
+class AllConnectionsBusy(RedisError):
+    """A command waited too long for a connection, which says nothing of Redis."""
+
+
 class RedisCircuit:
     """The circuit breaker of a process and its Redis: an outage costs microseconds, no time-outs.
 
@@ -110,6 +116,10 @@ class RedisCircuit:
             with self._breaker:
                 try:
                     yield
+                except RedisConnectionError as error:
+                    if str(error) == POOL_IS_BUSY:
+                        raise AllConnectionsBusy(POOL_IS_BUSY) from error
+                    raise
                 except NO_REDIS as error:
                     reason = describe_error(error)[:MAX_LOGGED_CHARACTERS]
                     raise RedisConnectionError(reason) from error
@@ -147,13 +157,17 @@ class RedisCircuit:
         kind = (operation, type(error).__name__ + str(error).partition(" ")[0])
         if kind not in self._refused:
             self._refused[kind] = None
+            does = "has no time for" if isinstance(error, AllConnectionsBusy) else "refuses"
             logger.error(
-                "Redis refuses %s, and the service goes on without it: %s",
+                "Redis %s %s, and the service goes on without it: %s",
+                does,
                 COMMANDS[operation],
                 describe_error(error)[:MAX_LOGGED_CHARACTERS],
             )
 
 
 def _is_outage(_kind: type[BaseException], error: BaseException) -> bool:
-    is_refusal = isinstance(error, ResponseError) and not isinstance(error, WRONG_SERVER)
+    is_refusal = isinstance(error, ResponseError | AllConnectionsBusy) and not isinstance(
+        error, WRONG_SERVER
+    )
     return isinstance(error, REDIS_FAILURES) and not is_refusal

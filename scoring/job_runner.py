@@ -23,9 +23,10 @@ from core.private_files import FOLDER_MODE, open_private
 from core.types import Version
 from scoring.job import check_scored, score_file
 from scoring.job_faults import JobRemoved, ShareUsed, StepsAside, why_it_failed, why_it_waits
-from scoring.job_store import JobStore, StoredJob
+from scoring.job_store import JobStore
 from scoring.journal import CannotResume, Progress
 from scoring.spare_scorer import Runner, SpareScorer
+from scoring.stored_job import StoredJob
 
 logger = logging.getLogger("bentoml.sentiment.jobs")
 

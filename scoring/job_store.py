@@ -20,10 +20,9 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -32,93 +31,22 @@ import msgspec
 
 from core.atomic_file import write_atomically
 from core.errors import JobNotFound, RateLimited, ServiceError, StorageFull, invalid_field
-from core.jobs import JobReport, JobRequest, JobStatus, RejectedRow
+from core.jobs import JobRequest
 from core.private_files import FOLDER_MODE, make_private
 from core.unreadable import UNREADABLE
 from core.uuid7 import new_id
-from datafiles.formats import Format, Input
-from scoring.job import Job, open_job
+from scoring.job import open_job
+from scoring.stored_job import StoredJob, job_of, result_in
 
 UPLOAD, GONE = ".upload-", ".gone-"
 # An upload that has not grown for so long is left over from a process that died.
 LEFT_OVER_SECONDS = 3_600.0
-SHOWN_REJECTED_ROWS = 100
 # All jobs of one caller may use this part of what all jobs may.
 CALLER_SHARE = 0.5
 # A caller may have so many jobs that have not ended.
 MAX_UNFINISHED = 20
 # And so many in all: each has files of its own until it is removed, however small it is.
 MAX_KEPT = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class StoredJob:
-    """A job on disk."""
-
-    folder: Path
-    request: JobRequest
-    # The last status of a job that had ended when it was read: it has no other after that.
-    ended: JobStatus | None = None
-
-    @property
-    def upload(self) -> Path:
-        return self.folder / "input"
-
-    @property
-    def result(self) -> Path:
-        return _result_in(self.folder, self.request)
-
-    @property
-    def rejected(self) -> Path:
-        return self._beside(".rejected.jsonl")
-
-    def _beside(self, suffix: str) -> Path:
-        return self.result.with_name(self.result.name + suffix)
-
-    def status(self) -> JobStatus:
-        if self.ended is not None:
-            return self.ended
-        try:
-            return msgspec.json.decode((self.folder / "status.json").read_bytes(), type=JobStatus)
-        except (*UNREADABLE, FileNotFoundError):
-            return JobStatus()
-
-    def write_status(self, status: JobStatus) -> None:
-        write_atomically(self.folder / "status.json", msgspec.json.encode(status))
-
-    def to_score(self, source: Path, *, restart: bool) -> Job:
-        """The job for scoring/job.py; `source` is the file."""
-        return _job_of(self.request, source, self.result, restart=restart)
-
-    @property
-    def has_result(self) -> bool:
-        """Whether the output is whole."""
-        return self.result.exists() and not self._beside(".progress").exists()
-
-    @property
-    def is_removed(self) -> bool:
-        return not self.folder.exists()
-
-    def drop_output(self) -> None:
-        """Remove what the job has written beside its request and its status."""
-        for file in self.folder.glob(f"{self.result.name}*"):
-            file.unlink(missing_ok=True)
-
-    def report(self) -> JobReport:
-        status = self.status()
-        return JobReport(self.request, status, self._rejected_rows() if status.rejected else ())
-
-    def _rejected_rows(self) -> Sequence[RejectedRow]:
-        try:
-            with self.rejected.open("rb") as file:
-                lines = list(islice(file, SHOWN_REJECTED_ROWS))
-        except FileNotFoundError:
-            return ()
-        rows = []
-        for line in lines:
-            with suppress(*UNREADABLE):  # the last line may be half written
-                rows.append(msgspec.json.decode(line, type=RejectedRow))
-        return rows
 
 
 class _Known(NamedTuple):
@@ -179,7 +107,7 @@ class JobStore:
         source = upload or self.resolve(request.path or "")
         folder = (upload or self.new_upload(request.owner)).parent
         try:
-            open_job(_job_of(request, source, _result_in(folder, request), restart=False))
+            open_job(job_of(request, source, result_in(folder, request), restart=False))
         except Exception:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -380,30 +308,6 @@ class JobStore:
 def _uploads_of(owner: str) -> str:
     """How the names of the folders of a caller's uploads begin."""
     return f"{UPLOAD}{blake2b(owner.encode(), digest_size=8).hexdigest()}-"
-
-
-def _result_in(folder: Path, request: JobRequest) -> Path:
-    return folder / f"result.{request.to_format}"
-
-
-def _job_of(request: JobRequest, source: Path, out: Path, *, restart: bool) -> Job:
-    return Job(
-        Input(
-            source,
-            Format(request.from_format),
-            request.encoding,
-            request.delimiter,
-            is_strange=request.path is None,
-        ),
-        out,
-        Format(request.to_format),
-        request.column,
-        request.versions,
-        request.keep,
-        request.limit,
-        restart,
-        request.long_text,
-    )
 
 
 def _bytes_in(path: str) -> int:

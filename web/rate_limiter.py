@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -75,10 +76,13 @@ class RateLimiter:
                 connection_pool=redis.connection_pool,  # type: ignore[arg-type]
             )
         bridge: Any = self._storage.bridge
-        bridge.lua_acquire_moving_window = BatchedScript(redis, bridge.lua_acquire_moving_window)
+        for script in ("lua_acquire_moving_window", "lua_moving_window"):
+            setattr(bridge, script, BatchedScript(redis, getattr(bridge, script)))
         self._shared = MovingWindowRateLimiter(self._storage)
         self._local = MovingWindowRateLimiter(MemoryStorage())
         self._circuit = circuit or RedisCircuit()
+        # Of spoilt keys, under way.
+        self._deletions: dict[str, asyncio.Future[bool]] = {}
         self._remembered: TTLCache[str, LimitState] = TTLCache(
             REMEMBERED_CLIENTS, REMEMBERED_SECONDS
         )
@@ -192,6 +196,14 @@ class RateLimiter:
         return await question(self._local)
 
     async def _delete(self, key: str) -> bool:
+        """Delete a key once for all that found it spoilt: the window of the first is another's."""
+        deletion = self._deletions.get(key)
+        if deletion is None:
+            deletion = self._deletions[key] = asyncio.ensure_future(self._delete_now(key))
+            deletion.add_done_callback(lambda _: self._deletions.pop(key, None))
+        return await asyncio.shield(deletion)
+
+    async def _delete_now(self, key: str) -> bool:
         try:
             with self._circuit.calling("rate_limit"):
                 await self._redis.delete(self._storage.bridge.prefixed_key(key))

@@ -203,6 +203,11 @@ class LoadShedder:
         # Large requests have a queue of their own, which says nothing of that of small ones.
         has_no_time = isinstance(error, Overloaded) and not error.of_large
         self._throttle.record(now, context.bucket, answered=not has_no_time)
+        self.record_use(context)
+
+    def record_use(self, context: RequestContext) -> None:
+        """Record that a request has ended, which may have been for any path."""
+        now = asyncio.get_running_loop().time()
         self._loop_use.add(now, context.caller, context.body_bytes)
 
 
@@ -217,11 +222,14 @@ class LoadSheddingMiddleware:
         self._shedder = shedder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in self._shedder.paths:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         context = context_of(scope)
-        if context.admitted or self._shedder.admit(scope):
+        if scope["path"] not in self._shedder.paths:
+            await self._app(scope, receive, send)
+            self._shedder.record_use(context)
+        elif context.admitted or self._shedder.admit(scope):
             await self._app(scope, receive, send)
             self._shedder.record_answer(context)
         else:

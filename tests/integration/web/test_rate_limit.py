@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from starlette.routing import Route
 from core.errors import RateLimited
 from core.key_ring import KeyRing
 from core.rate_limits import LimitName
-from core.redis import connect
+from core.redis import MAX_CONNECTIONS, connect
 from loadtest.ports import free_port
 from web.access import AccessMiddleware
 from web.problems import ProblemMiddleware
@@ -63,6 +64,41 @@ async def test_requests_at_once_get_exactly_the_limit(redis: Redis) -> None:
     )
     refused = [one for one in outcomes if isinstance(one, BaseException)]
     assert [type(one) for one in refused] == [RateLimited] * 30
+
+
+@pytest.mark.usefixtures("redis")
+async def test_thousands_of_requests_at_once_get_exactly_the_limit(redis_server: str) -> None:
+    redis = connect(redis_server, timeout_seconds=0.2)
+    limiter = RateLimiter(redis, {"predict": "10/minute"})
+    errors = counter("redis_errors_total", operation="rate_limit")
+    outcomes = await asyncio.gather(
+        *(limiter.check("predict", "ann") for _ in range(4_000)), return_exceptions=True
+    )
+    await redis.aclose()
+    assert sum(isinstance(each, RateLimited) for each in outcomes) == 4_000 - 10
+    assert counter("redis_errors_total", operation="rate_limit") == errors
+
+
+@pytest.mark.usefixtures("redis")
+async def test_connections_that_are_all_in_use_are_no_outage(
+    redis_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis = connect(redis_server, timeout_seconds=0.05)
+    limiter = RateLimiter(redis, {"predict": "10/minute"})
+    pool: Any = redis.connection_pool
+    held = [await pool.get_connection() for _ in range(MAX_CONNECTIONS)]
+    for _ in range(5):
+        await limiter.check("predict", "ann")
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("Redis has no time for EVALSHA, and the service goes on without it: ")
+    for connection in held:
+        await pool.release(connection)
+    state = await limiter.check("predict", "ben")
+    elsewhere = await RateLimiter(redis, {"predict": "10/minute"}).check("predict", "ben")
+    await redis.aclose()
+    assert state is not None
+    assert elsewhere is not None
+    assert (state.remaining, elsewhere.remaining) == (9, 8)
 
 
 async def test_a_batch_counts_by_its_texts(redis: Redis) -> None:

@@ -283,6 +283,15 @@ async def test_late_loop_refuses_who_keeps_it_busy_and_others_only_if_it_is_very
     assert callers == admitted
 
 
+async def test_requests_for_other_paths_count_as_use_of_the_loop() -> None:
+    shedder = LoadShedder(PREDICT_PATHS, caller=lambda _scope: "predicts")
+    await ask(shedder, app, "/livez", 100)
+    shedder.record_answer(RequestContext("1", caller="predicts"))
+    now = asyncio.get_running_loop().time()
+    beats(shedder.lag_monitor, now - 2.5, LAG_SECONDS + 0.1, 1.8)
+    assert shedder.admit({"type": "http"})
+
+
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics", "/feedback"])
 async def test_other_paths_are_never_shed(path: str) -> None:
     [reply] = await ask(overloaded(), app, path)
