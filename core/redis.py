@@ -23,6 +23,8 @@ from core.errors import describe_error
 logger = logging.getLogger("bentoml.sentiment.redis")
 
 MAX_CONNECTIONS = 32
+# Longer than a command may take: a burst of requests is no reason to go without Redis.
+MAX_CONNECTION_WAIT_SECONDS = 2.0
 # Two commands of a kind run at once; calls that arrive meanwhile share the next one. The client
 # limits each command; a call that waits longer than MAX_WAIT_SECONDS for its turn goes without.
 ROUND_TRIPS = Bounds(calls=2, call_items=500, waiting_items=50_000)
@@ -58,8 +60,12 @@ COMMANDS: dict[Operation, str] = {
 }
 
 
-def connect(url: str, *, timeout_seconds: float) -> Redis:
+def connect(
+    url: str, *, timeout_seconds: float, wait_seconds: float = MAX_CONNECTION_WAIT_SECONDS
+) -> Redis:
     """Make a client of `url`, which connects with its first command.
+
+    A command waits for `wait_seconds` at most until one of the connections is free.
 
     redis-py by default retries a failed command three times with up to 10 s of waiting, which a
     request cannot afford. One immediate retry stays: it replaces a connection that the server
@@ -69,7 +75,7 @@ def connect(url: str, *, timeout_seconds: float) -> Redis:
         url,
         # A command beyond this number waits for a connection; it does not count as an outage.
         max_connections=MAX_CONNECTIONS,
-        timeout=timeout_seconds,
+        timeout=wait_seconds,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         # Version 3 begins with HELLO, which old servers, proxies and renamed commands lack.

@@ -83,7 +83,7 @@ async def test_thousands_of_requests_at_once_get_exactly_the_limit(redis_server:
 async def test_connections_that_are_all_in_use_are_no_outage(
     redis_server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    redis = connect(redis_server, timeout_seconds=0.05)
+    redis = connect(redis_server, timeout_seconds=5, wait_seconds=0.05)
     limiter = RateLimiter(redis, {"predict": "10/minute"})
     pool: Any = redis.connection_pool
     held = [await pool.get_connection() for _ in range(MAX_CONNECTIONS)]
