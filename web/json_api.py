@@ -34,9 +34,6 @@ MAX_TIMEOUT_MS = 999_999_999
 # A body counts as a text for so many bytes. None of a valid one has more, with any escapes: a
 # character takes 12 at most.
 BYTES_OF_TEXT = max(65_536, 12 * MAX_TEXT_CHARACTERS)
-# And one that is refused for so many: a caller that sends nothing else must not keep the process
-# busy.
-BYTES_OF_REFUSED = 4_096
 _TIMEOUT_HEADER = TIMEOUT_HEADER.lower().encode()
 _KEY_HEADER = KEY_HEADER.lower().encode()
 _MAX_DIGITS = len(str(MAX_TIMEOUT_MS))
@@ -145,7 +142,7 @@ class JsonApiMiddleware:
         except RateLimited:
             raise
         except RequestError:
-            await bill.add_refused()
+            await bill.add_size(refuses=False)  # of a body that was decoded in vain
             raise
         timeout_seconds, keys = _options(scope)
         timeout_seconds = min(self._timeout_seconds, timeout_seconds)
@@ -179,17 +176,13 @@ class _Bill:
             self._counted = cost
             await charge(more, refuses=refuses)
 
-    async def add_size(self) -> None:
+    async def add_size(self, *, refuses: bool = True) -> None:
         """Count the bytes, before they are parsed; no more than valid texts count that have them.
 
         Raises:
             RateLimited: so much is not left.
         """
-        await self.add(self._context.body_bytes // BYTES_OF_TEXT)
-
-    async def add_refused(self) -> None:
-        """Count the bytes of a body that was decoded, or parsed, in vain."""
-        await self.add(self._context.body_bytes // BYTES_OF_REFUSED, refuses=False)
+        await self.add(self._context.body_bytes // BYTES_OF_TEXT, refuses=refuses)
 
 
 async def _compute(

@@ -21,7 +21,7 @@ from core.text_limits import MAX_TEXT_CHARACTERS
 from core.types import LongText, Version
 from tests.unit.fakes import counter, no_repeats
 from web.body import JsonBodyReader
-from web.json_api import BYTES_OF_REFUSED, BYTES_OF_TEXT, JsonApi, JsonApiMiddleware
+from web.json_api import BYTES_OF_TEXT, JsonApi, JsonApiMiddleware
 from web.problems import ProblemMiddleware
 from web.routes import POST_PATHS, Route
 from web.schemas.predictions import BatchRequest, PredictRequest, RequestBody
@@ -240,7 +240,7 @@ async def test_further_texts_of_a_request_are_charged_before_the_api_is_called()
     assert reached == [["x"], ["x"] * 3]
 
 
-async def test_bytes_of_a_body_are_charged_and_those_of_a_refused_one_more() -> None:
+async def test_bytes_of_a_body_are_charged_whether_it_is_refused_or_not() -> None:
     """One that costs much to read, and is refused, must not count as one text."""
     charged: list[tuple[int, bool]] = []
 
@@ -272,20 +272,16 @@ async def test_bytes_of_a_body_are_charged_and_those_of_a_refused_one_more() -> 
     blank, larger = (b'{"texts": ["x"' + b" " * n * BYTES_OF_TEXT + b"]}" for n in (10, 30))
     transport = httpx.ASGITransport(limited)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        expected = [
-            (len(faulty) // BYTES_OF_TEXT - 1, True),
-            (len(faulty) // BYTES_OF_REFUSED - len(faulty) // BYTES_OF_TEXT, False),
-        ]
+        expected = [(len(faulty) // BYTES_OF_TEXT - 1, True)]
         assert await charges(faulty) == (422, expected)
         assert await charges(gzip.compress(faulty), "gzip") == (422, expected)
         assert await charges(blank) == (200, [(9, True)])
-        assert await charges(b"{" * 3 * BYTES_OF_REFUSED) == (400, [(2, False)])
         assert await charges(b"{") == (400, [])
         # What is past the limit by its size is not parsed, and counts for nothing more.
         assert await charges(larger) == (429, [(29, True)])
         assert await charges(gzip.compress(bytes(50 * BYTES_OF_TEXT)), "gzip") == (
             413,
-            [(41 * BYTES_OF_TEXT // BYTES_OF_REFUSED - 1, False)],
+            [(40, False)],
         )
 
 
