@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
 
 from starlette.types import Receive, Scope
 
@@ -70,7 +69,10 @@ class JsonBodyReader:
             held = stack.enter_context(self._budget.body_of(context.caller))
             body = await self._receive(receive, held)
             context.body_bytes = len(body)
-            turn = partial(stack.enter_async_context, self._turns.of(context.caller))
+
+            async def turn() -> None:
+                await stack.enter_async_context(self._turns.of(context.caller))
+
             if coding is not None:
                 body = await self._decoded(body, coding, context, turn)
             elif len(body) > STEP_BYTES:

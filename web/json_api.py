@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import metrics
 from core.asgi import Answer, ClientDisconnected, cancelled_on_disconnect, send_response
-from core.errors import DeadlineExceeded, MalformedRequest, RateLimited, RequestError
+from core.errors import DeadlineExceeded, MalformedRequest, RequestError
 from core.request_context import RequestContext, context_of, deadline_in
 from core.text_limits import MAX_TEXT_CHARACTERS
 from web.body import JsonBodyReader
@@ -139,8 +139,6 @@ class JsonApiMiddleware:
             async with self._body_reader.reading(scope, receive, api.route.media_types) as body:
                 await bill.add_size()
                 request: ParsedRequest = api.parse(body, scope)
-        except RateLimited:
-            raise
         except RequestError:
             await bill.add_size(refuses=False)  # of a body that was decoded in vain
             raise
@@ -173,7 +171,7 @@ class _Bill:
         """
         charge, more = self._context.charge, cost - self._counted
         if charge is not None and more > 0:
-            self._counted = cost
+            self._counted = cost  # also if it is refused: it is asked for once
             await charge(more, refuses=refuses)
 
     async def add_size(self, *, refuses: bool = True) -> None:

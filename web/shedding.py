@@ -203,10 +203,10 @@ class LoadShedder:
         # Large requests have a queue of their own, which says nothing of that of small ones.
         has_no_time = isinstance(error, Overloaded) and not error.of_large
         self._throttle.record(now, context.bucket, answered=not has_no_time)
-        self.record_use(context)
+        self._loop_use.add(now, context.caller, context.body_bytes)
 
     def record_use(self, context: RequestContext) -> None:
-        """Record that a request has ended, which may have been for any path."""
+        """Record that a request for another path has ended."""
         now = asyncio.get_running_loop().time()
         self._loop_use.add(now, context.caller, context.body_bytes)
 

@@ -324,6 +324,13 @@ async def test_caller_with_too_many_unfinished_jobs_is_429(
     service.v1.gate.set()
 
 
+async def stalling(goes_on: asyncio.Event) -> AsyncIterator[bytes]:
+    """An upload that comes whole when the test says so."""
+    yield b"text\n"
+    await goes_on.wait()
+    yield b"good\n"
+
+
 async def test_uploads_that_end_at_the_same_time_give_no_more_jobs_than_a_caller_may_have(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
@@ -331,14 +338,9 @@ async def test_uploads_that_end_at_the_same_time_give_no_more_jobs_than_a_caller
     for _ in range(MAX_UNFINISHED - 2):
         await add(client)
     goes_on = asyncio.Event()
-
-    async def stalling() -> AsyncIterator[bytes]:
-        yield b"text\n"
-        await goes_on.wait()
-        yield b"good\n"
-
     uploads = [
-        asyncio.create_task(client.post("/jobs", content=stalling(), headers=CSV)) for _ in range(9)
+        asyncio.create_task(client.post("/jobs", content=stalling(goes_on), headers=CSV))
+        for _ in range(9)
     ]
     folder = service.jobs.folder
     await until(lambda: len(list(folder.glob(".upload-*"))) == 9)
@@ -354,14 +356,8 @@ async def test_caller_with_too_many_uploads_under_way_is_429_and_others_are_not(
     service: JobService, client: httpx.AsyncClient
 ) -> None:
     goes_on = asyncio.Event()
-
-    async def stalling() -> AsyncIterator[bytes]:
-        yield b"text\n"
-        await goes_on.wait()
-        yield b"good\n"
-
     uploads = [
-        asyncio.create_task(client.post("/jobs", content=stalling(), headers=CSV))
+        asyncio.create_task(client.post("/jobs", content=stalling(goes_on), headers=CSV))
         for _ in range(MAX_ARRIVING)
     ]
     folder = service.jobs.folder
