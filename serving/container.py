@@ -19,6 +19,7 @@ from analytics.content import ContentSampler
 from analytics.feedback.store import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.rejected import has_rejected_lately
+from analytics.log.segments import is_overdue
 from analytics.log.seal import SpoolSeal
 from analytics.log.shipper_supervisor import ShipperSupervisor
 from analytics.log.spool import Spool
@@ -279,6 +280,9 @@ class Container:
 
     async def log_rejects(self) -> bool:
         return await asyncio.to_thread(has_rejected_lately, self._spool_folder)
+
+    async def log_overdue(self) -> bool:
+        return await asyncio.to_thread(is_overdue, self._spool_folder)
 
     async def database_connected(self) -> bool:
         return await connected(self.engine)

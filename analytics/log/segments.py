@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
@@ -29,6 +29,9 @@ logger = logging.getLogger("bentoml.sentiment.log")
 _SUFFIX = ".ndjson"
 # The shipper deletes whole segments, so short ones free their space soon.
 SEGMENT_BYTES = 8 << 20
+# A spool whose oldest segment is older does not keep up: it is about a second old while PostgreSQL
+# takes what it is sent.
+OVERDUE_SECONDS = 10.0
 # Marks a segment that its process has not locked yet.
 TEMP_SUFFIX = ".new"
 
@@ -51,6 +54,17 @@ def begun_at(segment: Path) -> datetime:
         return datetime.fromtimestamp(segment.lstat().st_mtime, UTC)
     except FileNotFoundError:  # shipped meanwhile
         return datetime.now(UTC)
+
+
+def oldest_age(folder: Path) -> timedelta:
+    """The time since the oldest segment was begun; zero if there is none."""
+    waiting = segments(folder)
+    return max(timedelta(), datetime.now(UTC) - begun_at(waiting[0])) if waiting else timedelta()
+
+
+def is_overdue(folder: Path) -> bool:
+    """Whether the folder's oldest segment has waited too long for PostgreSQL."""
+    return oldest_age(folder).total_seconds() > OVERDUE_SECONDS
 
 
 def size_bytes(paths: Iterable[Path]) -> int:

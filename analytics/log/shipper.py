@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +16,14 @@ from analytics.log.records import ComparisonRecord, Entry, encode, parts
 from analytics.log.rejected import REJECTED, rejected_bytes, set_aside
 from analytics.log.seal import FILE as SEAL_FILE
 from analytics.log.seal import Seals
-from analytics.log.segments import Chunk, SpoolReader, begun_at, segments, size_bytes
+from analytics.log.segments import (
+    OVERDUE_SECONDS,
+    Chunk,
+    SpoolReader,
+    oldest_age,
+    segments,
+    size_bytes,
+)
 from analytics.log.unshipped import Unshipped, spool_id
 from core import metrics, tracing
 from core.background import run_in_background
@@ -33,9 +39,6 @@ MAX_RETRY_SECONDS = 5.0
 # With the longest pause between retries, about one log line a minute.
 LOG_EVERY_ATTEMPTS = 15
 GAUGE_SECONDS = 1.0
-# A spool whose oldest segment is older does not keep up: it is about a second old while PostgreSQL
-# answers.
-OVERDUE_SECONDS = 10.0
 MAX_LINKS = 128
 # A process that writes lines puts a key that is gone back within a second.
 SEAL_SECONDS = 2.0
@@ -186,15 +189,14 @@ class Shipper:
         logger.error("a line of the log is set aside in %s: %s", self._folder / REJECTED, reason)
 
     def _set_gauges(self) -> None:
-        waiting = segments(self._folder)
-        metrics.log_spool_bytes.set(size_bytes(waiting))
+        metrics.log_spool_bytes.set(size_bytes(segments(self._folder)))
         metrics.log_rejected_bytes.set(rejected_bytes(self._folder))
-        age = datetime.now(UTC) - begun_at(waiting[0]) if waiting else timedelta()
-        metrics.log_spool_age.set(max(0.0, age.total_seconds()))
+        age_seconds = oldest_age(self._folder).total_seconds()
+        metrics.log_spool_age.set(age_seconds)
         if self._spool_id is None:
             self._spool_id = spool_id(self._folder)
-        is_overdue = age.total_seconds() > OVERDUE_SECONDS
-        metrics.log_overdue.labels(self._spool_id).set(self._unshipped.count() if is_overdue else 0)
+        overdue = self._unshipped.count() if age_seconds > OVERDUE_SECONDS else 0
+        metrics.log_overdue.labels(self._spool_id).set(overdue)
 
     async def _keep_gauges(self) -> None:
         """Set the spool's gauges for ever, also while a batch waits for PostgreSQL."""

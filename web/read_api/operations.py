@@ -63,6 +63,8 @@ class Probes(Protocol):
 
     async def log_rejects(self) -> bool: ...
 
+    async def log_overdue(self) -> bool: ...
+
     async def database_connected(self) -> bool: ...
 
     async def redis_connected(self) -> bool: ...
@@ -193,8 +195,11 @@ def _sink_stats(sinks: Sequence[SinkName]) -> dict[SinkName, SinkStats]:
 
 
 async def health_report(probes: Probes) -> Health:
-    database_connected, redis_connected, log_rejects = await asyncio.gather(
-        probes.database_connected(), probes.redis_connected(), probes.log_rejects()
+    database_connected, redis_connected, log_rejects, log_overdue = await asyncio.gather(
+        probes.database_connected(),
+        probes.redis_connected(),
+        probes.log_rejects(),
+        probes.log_overdue(),
     )
     ready = [runner.ready for runner in probes.runners.values()]
     if not any(ready) or not probes.log_writable:
@@ -204,6 +209,7 @@ async def health_report(probes: Probes) -> Health:
         and database_connected
         and redis_connected
         and not log_rejects
+        and not log_overdue
         and not _is_refused(probes)
     ):
         status = "ok"
@@ -214,6 +220,7 @@ async def health_report(probes: Probes) -> Health:
         model_loaded=all(ready),
         log_writable=probes.log_writable,
         log_rejects=log_rejects,
+        log_overdue=log_overdue,
         database_connected=database_connected,
         redis_connected=redis_connected,
         versions={version: _runner_health(runner) for version, runner in probes.runners.items()},

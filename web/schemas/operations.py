@@ -52,6 +52,9 @@ class Health(BaseModel):
     log_rejects: bool = Field(
         description="true: lines of the log were set aside in the last hour; `sentiment log retry`"
     )
+    log_overdue: bool = Field(
+        description="true: predictions have waited on local disk for more than ten seconds"
+    )
     database_connected: bool
     redis_connected: bool
     versions: dict[Version, RunnerHealth]

@@ -21,8 +21,15 @@ from analytics.log.rejected import (
     rejected_bytes,
     set_aside,
 )
-from analytics.log.segments import begun_at, new_segment, remove_temporary, segments
-from analytics.log.shipper import MAX_BATCH_PREDICTIONS, OVERDUE_SECONDS, Shipper
+from analytics.log.segments import (
+    OVERDUE_SECONDS,
+    begun_at,
+    is_overdue,
+    new_segment,
+    remove_temporary,
+    segments,
+)
+from analytics.log.shipper import MAX_BATCH_PREDICTIONS, Shipper
 from analytics.log.spool import Spool
 from analytics.log.unshipped import spool_id
 from core.types import Prediction
@@ -183,12 +190,15 @@ async def test_predictions_count_as_overdue_once_the_oldest_has_waited_too_long(
     )
     await until(lambda: len(writer.errors) < 1_000)
     assert overdue() == 0
+    assert not is_overdue(tmp_path)
     old = new_segment(tmp_path, now - timedelta(seconds=OVERDUE_SECONDS + 1))
     old.write_bytes(encode(Entry((record("old"), record("old, too")))))
     await until(lambda: overdue() == 3)
+    assert is_overdue(tmp_path)
     writer.errors = []
     await until(lambda: len(writer.taken) == 3)
     await until(lambda: overdue() == 0)
+    assert not is_overdue(tmp_path)
     shipping.cancel()
     await asyncio.wait([shipping])
 

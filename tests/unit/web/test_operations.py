@@ -46,6 +46,7 @@ class FakeProbes:
     redis: bool = True
     log_writable: bool = True
     log_stores_all: bool = True
+    log_keeps_up: bool = True
     sinks: tuple[SinkName, ...] = field(init=False, default=())
     runners: Mapping[Version, FakeRunner] = field(init=False)
     limiter: RateLimiter = field(init=False)
@@ -60,6 +61,9 @@ class FakeProbes:
 
     async def log_rejects(self) -> bool:
         return not self.log_stores_all
+
+    async def log_overdue(self) -> bool:
+        return not self.log_keeps_up
 
     async def database_connected(self) -> bool:
         return self.database
@@ -85,6 +89,7 @@ def client(probes: Probes) -> httpx.AsyncClient:
         (["database"], "degraded", 200),
         (["redis"], "degraded", 200),
         (["log_stores_all"], "degraded", 200),
+        (["log_keeps_up"], "degraded", 200),
         (["log_writable"], "unavailable", 503),
         (["v1"], "degraded", 200),
         (["v2", "database", "redis"], "degraded", 200),
@@ -102,6 +107,7 @@ async def test_health_is_503_only_when_nothing_can_be_predicted(
     assert body["status"] == status
     assert body["model_loaded"] is (probes.v1 and probes.v2)
     assert body["log_rejects"] is not probes.log_stores_all
+    assert body["log_overdue"] is not probes.log_keeps_up
     assert body["database_connected"] is probes.database
     assert body["redis_connected"] is probes.redis
     assert {version: one["ready"] for version, one in body["versions"].items()} == {
