@@ -63,6 +63,8 @@ class RequestContext:
     charge: Charge | None = None
     # Of the body, also of one that is refused: as many as were received, or decoded.
     body_bytes: int = 0
+    # Whether the client allows less time than the service does.
+    has_own_deadline: bool = False
     # With an Idempotency-Key that the service remembers.
     repeatable: Repeatable | None = None
 

@@ -19,8 +19,8 @@ from analytics.content import ContentSampler
 from analytics.feedback.store import FeedbackStore
 from analytics.log.prediction_log import PredictionLog
 from analytics.log.rejected import has_rejected_lately
-from analytics.log.segments import is_overdue
 from analytics.log.seal import SpoolSeal
+from analytics.log.segments import is_overdue
 from analytics.log.shipper_supervisor import ShipperSupervisor
 from analytics.log.spool import Spool
 from analytics.partition_maintenance import PartitionMaintenance

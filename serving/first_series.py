@@ -56,7 +56,7 @@ def start_api_series() -> None:
     start_at_zero(metrics.http_requests, PREDICT_LABELS, PREDICT_STATUSES)
     start_at_zero(metrics.http_requests, [UNKNOWN.path], UNKNOWN_STATUSES)
     start_at_zero(metrics.http_request_duration, PREDICT_LABELS)
-    start_at_zero(metrics.timed_out_requests, ["deadline", "body", "headers"])
+    start_at_zero(metrics.timed_out_requests, ["deadline", "client_deadline", "body", "headers"])
     start_at_zero(metrics.shed_requests, [*get_args(Reason), "throttle", "event_loop"])
     start_at_zero(metrics.rate_limited, LIMIT_NAMES)
     start_at_zero(metrics.predictions, SENTIMENTS, VERSIONS)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -134,7 +134,8 @@ class JsonApiMiddleware:
             await self._app(scope, receive, send)
             return
         check_parameters(scope.get("query_string", b""), ())
-        bill = _Bill(context_of(scope))
+        context = context_of(scope)
+        bill = _Bill(context)
         try:
             async with self._body_reader.reading(scope, receive, api.route.media_types) as body:
                 await bill.add_size()
@@ -142,13 +143,14 @@ class JsonApiMiddleware:
         except RequestError:
             await bill.add_size(refuses=False)  # of a body that was decoded in vain
             raise
-        timeout_seconds, keys = _options(scope)
-        timeout_seconds = min(self._timeout_seconds, timeout_seconds)
-        compute = partial(_compute, api, request, bill, receive, timeout_seconds)
+        allowed_seconds, keys = _options(scope)
+        deadline = _Deadline.earlier_of(self._timeout_seconds, allowed_seconds)
+        context.has_own_deadline = deadline.is_clients
+        compute = partial(_compute, api, request, bill, receive, deadline)
         try:
             if keys and api.route.is_repeatable:
                 keyed = KeyedRequest.of(scope, key_of(keys), body)
-                answer = await self._repeated().answer(scope, keyed, compute, timeout_seconds)
+                answer = await self._repeated().answer(scope, keyed, compute, deadline.seconds)
             else:
                 answer = await compute()
         except ClientDisconnected:
@@ -183,16 +185,26 @@ class _Bill:
         await self.add(self._context.body_bytes // BYTES_OF_TEXT, refuses=refuses)
 
 
+class _Deadline(NamedTuple):
+    seconds: float
+    is_clients: bool  # rather than the service's
+
+    @classmethod
+    def earlier_of(cls, service_seconds: float, client_seconds: float) -> Self:
+        return cls(min(service_seconds, client_seconds), client_seconds < service_seconds)
+
+
 async def _compute(
-    api: PostApi, request: ParsedRequest, bill: _Bill, receive: Receive, timeout_seconds: float
+    api: PostApi, request: ParsedRequest, bill: _Bill, receive: Receive, deadline: _Deadline
 ) -> Answer:
     await bill.add(request.cost)
     try:
-        async with cancelled_on_disconnect(receive), deadline_in(timeout_seconds):
+        async with cancelled_on_disconnect(receive), deadline_in(deadline.seconds):
             return await api.answer(request)
     except TimeoutError as error:
-        metrics.timed_out_requests.labels("deadline").inc()
-        raise DeadlineExceeded(f"The answer took longer than {timeout_seconds:g} s") from error
+        reason = "client_deadline" if deadline.is_clients else "deadline"
+        metrics.timed_out_requests.labels(reason).inc()
+        raise DeadlineExceeded(f"The answer took longer than {deadline.seconds:g} s") from error
 
 
 def _options(scope: Scope) -> tuple[float, list[bytes]]:

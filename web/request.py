@@ -105,7 +105,9 @@ def _log(
     method: str, context: RequestContext, route: Route, status: int, duration_seconds: float
 ) -> None:
     error = context.error
-    if status < 500 or isinstance(error, Overloaded) or route.path in PROBE_PATHS:
+    # A metric counts these, and a client can have thousands of them.
+    is_counted = isinstance(error, Overloaded) or (status == 504 and context.has_own_deadline)
+    if status < 500 or is_counted or route.path in PROBE_PATHS:
         level = logging.INFO if route.audited else logging.DEBUG
     else:
         level = logging.ERROR if status == 500 else logging.WARNING

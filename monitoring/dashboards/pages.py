@@ -90,7 +90,7 @@ OVERVIEW = page(
           note="503. docs/decisions/0015 tells the reasons"),
     panel("Past a rate limit", "reqps", rates("rate_limited_requests_total", "limit"), note="429"),
     panel("Timed out", "reqps", rates("timed_out_requests_total", "reason"),
-          note="deadline: 504; body and headers: 408"),
+          note="deadline and client_deadline: 504; body and headers: 408"),
     Row("How full it is"),
     panel("Requests in progress", "short",
           by("sum", "bentoml_service_request_in_progress", "service_name")),

@@ -164,16 +164,18 @@ async def test_api_past_its_deadline_is_stopped(http: httpx.AsyncClient) -> None
 
 
 async def test_client_may_shorten_the_deadline_and_not_extend_it(http: httpx.AsyncClient) -> None:
-    for requested, applied in (
-        ("1", "0.001"),
-        ("0020", "0.02"),
-        ("20".zfill(5_000), "0.02"),
-        ("999999999", "0.05"),
+    for requested, applied, reason in (
+        ("1", "0.001", "client_deadline"),
+        ("0020", "0.02", "client_deadline"),
+        ("20".zfill(5_000), "0.02", "client_deadline"),
+        ("999999999", "0.05", "deadline"),
     ):
+        before = counter("timed_out_requests_total", reason=reason)
         headers = {"X-Request-Timeout-Ms": requested}
         reply = await http.post("/endless", json={"text": "good"}, headers=headers)
         assert reply.status_code == 504
         assert reply.json()["detail"] == f"The answer took longer than {applied} s"
+        assert counter("timed_out_requests_total", reason=reason) - before == 1
 
 
 @pytest.mark.parametrize("requested", ["", "0", "-1", "1.5", "1e3", "soon", "9" * 5_000])

@@ -107,6 +107,16 @@ def failing_with(status: int, error: Exception | None) -> ASGIApp:
     return app
 
 
+async def test_deadline_of_the_clients_own_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        context_of(scope).has_own_deadline = True
+        await failing_with(504, DeadlineExceeded("no"))(scope, receive, send)
+
+    caplog.set_level("DEBUG", "bentoml.sentiment.request")
+    await request(app, "/predict")
+    assert [line.levelname for line in caplog.records] == ["DEBUG"]
+
+
 @pytest.mark.parametrize(
     ("status", "error", "level"),
     [
