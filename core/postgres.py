@@ -6,6 +6,7 @@ for one transaction only. So nothing that the service does in a session may outl
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -89,6 +90,8 @@ _TUNING = {
 _READ_ONLY_SETTINGS = ("in_hot_standby", "default_transaction_read_only")
 # Reading works in such a session, so it is replaced at intervals, not at each use.
 READ_ONLY_SECONDS = 2.0
+# A monitor waits no longer than five seconds for an answer to /health.
+PING_SECONDS = 2.0
 MAX_LOGGED_CHARACTERS = 1_000
 # The home of users without one, as Debian calls it.
 NO_HOME = "/nonexistent"
@@ -279,9 +282,9 @@ async def reading(
 
 
 async def connected(engine: AsyncEngine) -> bool:
-    """Whether PostgreSQL answers."""
+    """Whether PostgreSQL answers within `PING_SECONDS`."""
     try:
-        async with timed("ping"), engine.connect():
+        async with timed("ping"), asyncio.timeout(PING_SECONDS), engine.connect():
             return True
     except DATABASE_FAILURES:
         return False

@@ -71,6 +71,10 @@ from web.read_api.rollout import rollout_router
 from web.read_api.uploads import UploadBounds
 
 
+# Enough for a guardrail's query, a partition's and the policy's at once.
+MAX_OWN_CONNECTIONS = 3
+
+
 class Container:
     """Holds every part of an API process; made on its event loop, when serving starts."""
 
@@ -87,11 +91,15 @@ class Container:
         self.redis = connect(
             settings.redis_connection_url(), timeout_seconds=settings.redis_timeout_seconds
         )
-        self.engine = create_engine(
+        make_engine = partial(
+            create_engine,
             settings.sqlalchemy_url(),
-            pool_size=settings.database_pool_size,
             timeout_seconds=settings.database_timeout_seconds,
         )
+        # Apart from what clients ask for, however many wait for it: the policy, the guardrails.
+        own = min(MAX_OWN_CONNECTIONS, settings.database_pool_size // 2)
+        self.own_engine = make_engine(pool_size=own)
+        self.client_engine = make_engine(pool_size=settings.database_pool_size - own)
         circuit = RedisCircuit()
         self.limiter = RateLimiter(
             self.redis,
@@ -120,7 +128,7 @@ class Container:
         )
         self.cache_secret = CacheSecret(
             self.cache_keys,
-            self.engine,
+            self.own_engine,
             settings.hash_keys(),
             settings.data_folder / CACHE_SECRET_FILE,
         )
@@ -142,15 +150,15 @@ class Container:
         )
         self.shipper = ShipperSupervisor(settings.spool_folder(), has_sinks=bool(settings.sinks))
         self.partition_maintenance = PartitionMaintenance(
-            self.engine,
+            self.own_engine,
             retention_days=settings.log_retention_days,
             text_days=settings.text_retention_days,
             admin_log_days=settings.admin_log_retention_days,
         )
-        self.reader = Reader(self.engine)
-        self.review_draws = ReviewDraws(self.engine)
+        self.reader = Reader(self.client_engine)
+        self.review_draws = ReviewDraws(self.client_engine)
         self.feedback = FeedbackStore(
-            self.engine,
+            self.client_engine,
             settings.spool_folder(),
             request_seconds=settings.request_timeout_seconds,
         )
@@ -168,7 +176,7 @@ class Container:
             )
             for version, runner in runners.items()
         }
-        policies = PolicyStore(self.engine)
+        policies = PolicyStore(self.own_engine)
         self.live_policy = LivePolicy(
             policies,
             configured_policy(settings),
@@ -176,7 +184,10 @@ class Container:
             on_policy=self._set_desired_models,
         )
         self.rollout_controller = RolloutController(
-            self.live_policy, policies, partial(arm_metrics, self.reader), self._revisions
+            self.live_policy,
+            policies,
+            partial(arm_metrics, Reader(self.own_engine)),
+            self._revisions,
         )
         self.rollout = RolloutAdmin(
             self.live_policy, policies, self.rollout_controller, model_problem=self._model_problem
@@ -192,7 +203,7 @@ class Container:
         self.job_runner = JobRunner(self.jobs, self.runners)
         self.upload_bounds = UploadBounds(settings.job_upload_bytes, settings.body_timeout_seconds)
         self.content_sampler = ContentSampler(
-            self.engine, texts_per_second=settings.content_texts_per_second
+            self.own_engine, texts_per_second=settings.content_texts_per_second
         )
         self.pipeline = PredictionPipeline(
             self.runners,
@@ -239,7 +250,8 @@ class Container:
         await self.key_use.stop()
         await self.keys.stop()
         await self.redis.aclose()
-        await self.engine.dispose()
+        await self.client_engine.dispose()
+        await self.own_engine.dispose()
 
     async def _ask_challenger(self, prediction: Prediction) -> None:
         await self.pipeline.shadow(prediction)
@@ -285,7 +297,7 @@ class Container:
         return await asyncio.to_thread(is_overdue, self._spool_folder)
 
     async def database_connected(self) -> bool:
-        return await connected(self.engine)
+        return await connected(self.own_engine)
 
     async def redis_connected(self) -> bool:
         return await self.cache.connected()

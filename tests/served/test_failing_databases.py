@@ -12,6 +12,7 @@ import psutil
 from redis.asyncio import Redis
 
 from analytics.log.segments import segments
+from tests.database import run_sql
 from tests.served.stack import Stack, assert_unnoticed, stopped, without_disk
 from tests.waiting import until
 
@@ -82,6 +83,22 @@ async def test_slow_postgresql_fails_no_prediction(stack: Stack) -> None:
             await sent.answers(200)
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def test_analytics_that_take_long_leave_connections_to_the_service(stack: Stack) -> None:
+    lock = "DO $$ BEGIN LOCK TABLE rollups; PERFORM pg_sleep(6); END $$"
+    async with stack.bento.async_client() as client:
+        locking = asyncio.create_task(asyncio.to_thread(run_sql, stack.bento.database_url, lock))
+        asked = [asyncio.create_task(client.get("/analytics/summary")) for _ in range(24)]
+        health = []
+        while not locking.done():
+            health.append((await client.get("/health")).json())
+            await asyncio.sleep(0.1)
+        await locking
+        await asyncio.gather(*asked)
+    assert len(health) > 30
+    assert [one for one in health if one["rollout"]["frozen"]] == []
+    assert [one for one in health if not one["database_connected"]] == []
 
 
 async def test_broken_database_connections_fail_no_prediction(stack: Stack) -> None:

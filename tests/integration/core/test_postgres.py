@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.errors import DatabaseUnavailable
 from core.paths import ROOT
-from core.postgres import READ_ONLY_SECONDS, connected, create_engine, reading
+from core.postgres import PING_SECONDS, READ_ONLY_SECONDS, connected, create_engine, reading
 from loadtest.ports import free_port
 from tests.database import run_sql
 
@@ -107,6 +107,22 @@ async def test_connected_is_true_only_for_a_living_server(
     assert await connected(engine) is True
     assert await connected(dead) is False
     assert queries("ping") - before == 2
+
+
+async def test_server_that_hangs_is_not_connected_and_soon(database_url: URL) -> None:
+    accepted = []
+    hanging = await asyncio.start_server(
+        lambda reader, writer: accepted.append((reader, writer)), "127.0.0.1", 0
+    )
+    host, port = hanging.sockets[0].getsockname()
+    url = database_url.set(host=host, port=port, query={"ssl": "disable"})
+    engine = create_engine(url, pool_size=1, timeout_seconds=60)
+    async with asyncio.timeout(PING_SECONDS + 2):
+        assert await connected(engine) is False
+    assert len(accepted) == 1
+    accepted[0][1].close()
+    hanging.close()
+    await engine.dispose()
 
 
 @asynccontextmanager
