@@ -288,7 +288,7 @@ class Settings(BaseSettings):
     log_drain_seconds: float = Field(10.0, ge=0, le=3_600)
     """after SIGTERM, longest time in which the spool is shipped; what is left stays on disk"""
     database_pool_size: int = Field(5, ge=2, le=1_000)
-    """PostgreSQL connections of each API process; it keeps half, at most 3, from clients' queries"""
+    """PostgreSQL connections of each API process, which keeps half of them, at most 3, to itself"""
     database_timeout_seconds: float = Field(5.0, gt=0, le=3_600)
     """longest wait for a connection or an analytics query"""
 

@@ -70,7 +70,6 @@ from web.read_api.ping import ping_router
 from web.read_api.rollout import rollout_router
 from web.read_api.uploads import UploadBounds
 
-
 # Enough for a guardrail's query, a partition's and the policy's at once.
 MAX_OWN_CONNECTIONS = 3
 
