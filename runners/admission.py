@@ -82,7 +82,12 @@ class AdmissionRejected(Exception):
 
 
 class ThroughputEstimator:
-    """Estimates the tokens a second of a saturated runner; recent seconds weigh most."""
+    """Estimates the tokens a second of a saturated runner; recent seconds weigh most.
+
+    An estimate that is too low, of a moment in which the machine was busy, lets too few requests in
+    to saturate the runner again. So what the answers show that come while it is not saturated
+    raises the estimate: a runner computes at least the tokens of a call in the time of that call.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -113,12 +118,15 @@ class ThroughputEstimator:
             self._last = None
             self._ended_at = self._clock()
 
-    def add(self, tokens: int) -> None:
-        """Count the tokens of an answer that came back."""
+    def add(self, tokens: int, seconds: float) -> None:
+        """Count the tokens of an answer that came back, `seconds` after it was asked for."""
         now = self._clock()
         if self._last is None:
             if now - self._ended_at < SAME_CALL_SECONDS:
                 self._tokens += tokens
+            elif self._seconds and tokens * self._seconds > self._tokens * seconds > 0:
+                self._seconds = SEED_SECONDS
+                self._tokens = tokens / seconds * SEED_SECONDS
             return
         elapsed = now - self._last
         decay = math.exp(-elapsed / MEMORY_SECONDS)

@@ -151,13 +151,14 @@ class RunnerClient(Background):
         tokens = self._tokens(texts, long_text)
         lane = lane or lane_of(tokens)
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
+        started = time.perf_counter()
         with tracing.span("classify", attributes):
             results = await self._calls.send(texts, lane, self._deadline_seconds(), long_text)
         self._down_since = None
         known = self.last_description
         if known is not None and results[0].revision != known.revision:
             self._refresh_now.set()
-        self._admission.throughput.add(tokens)
+        self._admission.throughput.add(tokens, time.perf_counter() - started)
         return results
 
     def set_desired(self, desired: DesiredModel, as_of: float) -> None:

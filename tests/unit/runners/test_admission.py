@@ -33,7 +33,10 @@ class Clock:
 class Runner:
     """Computes the admitted texts, first come first served, at a constant speed."""
 
-    def __init__(self, bounds: QueueBounds = BOUNDS) -> None:
+    def __init__(
+        self, bounds: QueueBounds = BOUNDS, tokens_per_second: float = TOKENS_PER_SECOND
+    ) -> None:
+        self.tokens_per_second = tokens_per_second
         self.clock = Clock()
         self.admission = Admission(bounds, self.clock)
         self.waiting: list[tuple[int, ExitStack]] = []
@@ -56,8 +59,8 @@ class Runner:
 
     def answer(self, count: int | None = None) -> None:
         for tokens, admission in self.waiting[:count]:
-            self.clock.now += tokens / TOKENS_PER_SECOND
-            self.admission.throughput.add(tokens)
+            self.clock.now += (seconds := tokens / self.tokens_per_second)
+            self.admission.throughput.add(tokens, seconds)
             admission.close()
         del self.waiting[:count]
 
@@ -284,6 +287,25 @@ def test_seed_counts_until_the_throughput_is_measured() -> None:
     assert runner.admission.wait_seconds("interactive") == pytest.approx(0.2, rel=0.1)
 
 
+@pytest.mark.parametrize("tokens", [12, 500])
+def test_runner_that_was_slow_for_a_moment_soon_takes_what_it_can_compute(tokens: int) -> None:
+    """With the estimate of that moment one text would fill the lane, which would stay so."""
+    runner = Runner(tokens_per_second=200)
+    for _ in range(5):
+        runner.submit(SATURATED_TOKENS, caller="ann")
+    runner.answer()
+    runner.submit(500, caller="ann")
+    with pytest.raises(AdmissionRejected):
+        runner.submit(12, caller="bob")
+    runner.answer()
+    runner.tokens_per_second = TOKENS_PER_SECOND
+    runner.submit(tokens, caller="ann")
+    runner.answer()
+    for _ in range(4):
+        runner.submit(500, caller="ann")
+    runner.submit(12, caller="bob")
+
+
 def test_answers_of_one_call_all_count_although_the_first_ends_the_saturation() -> None:
     runner = Runner()
     for _ in range(100):
@@ -292,7 +314,7 @@ def test_answers_of_one_call_all_count_although_the_first_ends_the_saturation() 
         runner.clock.now += 11 * 200 / TOKENS_PER_SECOND
         for tokens, admission in runner.waiting:
             runner.clock.now += 0.0001
-            runner.admission.throughput.add(tokens)
+            runner.admission.throughput.add(tokens, 11 * 200 / TOKENS_PER_SECOND)
             admission.close()
         runner.waiting.clear()
         runner.clock.now += 1.0
