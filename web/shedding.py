@@ -11,7 +11,9 @@ Two conditions cause it.
   are admitted as were answered recently, and half as many again. Cached texts are answered however
   busy the models are, so where many texts are cached, all requests are admitted. Each caller is
   judged by its own answers: requests differ in what they cost, and a count over all callers would
-  refuse who asks little, because somebody else asks much.
+  refuse who asks little, because somebody else asks much. Nobody is refused while all ask for
+  little, nor whoever asks for far less than the others: a model may refuse most of a few requests
+  that come at the wrong moment, and with so many answered, hardly any would be let in again.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from core import metrics
 from core.asgi import send_response
 from core.errors import Overloaded
 from core.request_context import RequestContext, context_of
-from web.loop_use import BUCKETS, LoopUse, bucket_of
+from web.caller_use import BUCKETS, CallerUse, bucket_of
 from web.problems import problem_body, problem_content_type
 from web.response_headers import SECURITY_HEADERS
 from web.routes import route_of
@@ -44,6 +46,11 @@ RECOVERY_SECONDS = 1.0
 MOST_LAG_SECONDS = 2.0
 # Requests of a caller admitted for each that was answered.
 ADMITTED_PER_ANSWERED = 1.5
+# To let in so few requests of all callers costs the loop next to nothing: some hundredths of it.
+FEW_PER_SECOND = 20.0
+# Less than this part of the mean is far less: of a flood from many addresses, chance makes some
+# counters hold twice as many of them as others.
+FAR_LESS = 0.2
 # How long requests count, and how long after the last refusal by a model throttling ends.
 MEMORY_SECONDS = 5.0
 QUIET_SECONDS = 3.0
@@ -53,6 +60,10 @@ FIRST_REQUESTS = 5.0
 # Of the requests of a caller that are under way so many count as answered, for one who sends
 # several at once. Of a flood, thousands are under way before the first is refused.
 MOST_PRESUMED = 16.0
+
+
+# To decode and parse so many bytes takes about as long as the rest of a request, a millisecond.
+BYTES_OF_REQUEST = 32_768
 
 
 class EventLoopLagMonitor:
@@ -107,6 +118,7 @@ class Throttle:
         self._under_way = [0.0] * BUCKETS
         self._decayed_at = [-math.inf] * BUCKETS
         self._refused_at = -math.inf
+        self._use = CallerUse()
 
     def is_active(self, now: float) -> bool:
         """Whether a model had no time lately."""
@@ -124,7 +136,13 @@ class Throttle:
         if not full:
             answered += min(self._under_way[bucket], MOST_PRESUMED)
         self._asked[bucket] += 1
-        if self._chance() < (asked - ADMITTED_PER_ANSWERED * answered) / (asked + 1):
+        self._use.add(now, caller)
+        asks_little = self._use.per_second(now) < FEW_PER_SECOND or self._use.is_light(
+            now, caller, FAR_LESS
+        )
+        if not asks_little and self._chance() < (asked - ADMITTED_PER_ANSWERED * answered) / (
+            asked + 1
+        ):
             return None
         self._under_way[bucket] += 1
         return bucket
@@ -173,7 +191,7 @@ class LoadShedder:
         self._full = full
         self._caller = caller
         self._throttle = Throttle()
-        self._loop_use = LoopUse()
+        self._loop_use = CallerUse()
 
     def admit(self, scope: Scope) -> bool:
         """Decide once for a request for one of `paths`, before the service sees it.
@@ -203,12 +221,16 @@ class LoadShedder:
         # Large requests have a queue of their own, which says nothing of that of small ones.
         has_no_time = isinstance(error, Overloaded) and not error.of_large
         self._throttle.record(now, context.bucket, answered=not has_no_time)
-        self._loop_use.add(now, context.caller, context.body_bytes)
+        self._loop_use.add(now, context.caller, _loop_use(context))
 
     def record_use(self, context: RequestContext) -> None:
         """Record that a request for another path has ended."""
         now = asyncio.get_running_loop().time()
-        self._loop_use.add(now, context.caller, context.body_bytes)
+        self._loop_use.add(now, context.caller, _loop_use(context))
+
+
+def _loop_use(context: RequestContext) -> float:
+    return 1 + context.body_bytes / BYTES_OF_REQUEST
 
 
 class LoadSheddingMiddleware:

@@ -24,6 +24,7 @@ from web.routes import ERROR_TEXT_PREFIXES, JSON_ERROR_PREFIX, PREDICT_PATHS, ro
 from web.shedding import (
     ADMITTED_PER_ANSWERED,
     BEAT_SECONDS,
+    FEW_PER_SECOND,
     LAG_SECONDS,
     MOST_LAG_SECONDS,
     PATIENCE_SECONDS,
@@ -170,6 +171,26 @@ def test_little_is_admitted_whatever_the_requests_of_another_caller_cost(
     assert flood_of(throttle, callers, 200, 4.0, 20.0, costs=costs)["short"] == 40
 
 
+@pytest.mark.parametrize("rate", [4.0, 40.0, 2_000.0])
+def test_little_is_admitted_although_the_models_refuse_most_of_it(rate: float) -> None:
+    throttle = Throttle(random.Random(0).random)
+    sent = sorted(
+        (number / each, caller)
+        for caller, each in {"little": 4.0, "other": rate}.items()
+        for number in range(int(20 * each))
+    )
+    refused = Counter[str]()
+    for number, (at, caller) in enumerate(sent):
+        is_active = throttle.is_active(at)
+        bucket = throttle.admit(at, caller, full=True) if is_active else None
+        if is_active and bucket is None:
+            refused[caller] += 1
+        else:
+            throttle.record(at, bucket, answered=number % 4 == 0)
+    assert refused["little"] == 0
+    assert (refused["other"] > 0) is (rate > FEW_PER_SECOND)
+
+
 @pytest.mark.parametrize("callers", [1, 10, 100, 1_000, 5_000])
 def test_flood_of_many_callers_is_refused_as_that_of_one(callers: int) -> None:
     throttle = Throttle(random.Random(0).random)
@@ -198,14 +219,14 @@ async def test_full_models_shed_before_any_request_was_refused() -> None:
     random.seed(0)
 
     def admitted(shedder: LoadShedder) -> int:
-        return sum(shedder.admit({"type": "http"}) for _ in range(200))
+        return sum(shedder.admit({"type": "http"}) for _ in range(1_000))
 
-    assert admitted(LoadShedder(PREDICT_PATHS, full=lambda: False)) == 200
+    assert admitted(LoadShedder(PREDICT_PATHS, full=lambda: False)) == 1_000
     before = counter("shed_requests_total", reason="throttle")
-    # All of the first few, and fewer and fewer as nothing is answered.
+    # All of the first, which are few a second, and fewer and fewer as nothing is answered.
     passed = admitted(LoadShedder(PREDICT_PATHS, full=lambda: True))
-    assert 0 < passed < 40
-    assert counter("shed_requests_total", reason="throttle") - before == 200 - passed
+    assert 0 < passed < 200
+    assert counter("shed_requests_total", reason="throttle") - before == 1_000 - passed
 
 
 async def test_full_models_do_not_matter_where_the_cache_answers() -> None:
