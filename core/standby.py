@@ -9,25 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 
 _START = b"\n"
 _waiting: list[Standby] = []
 
 
 class Standby:
-    """The parent's handle, with what `ShipperSupervisor` asks of a process of asyncio."""
+    """The parent's handle, with what `ShipperSupervisor` asks of a process of asyncio.
 
-    def __init__(self, number: int, stdin: int) -> None:
+    `end` is the parent's end of a socket whose other end is the child's standard input.
+    """
+
+    def __init__(self, number: int, stdin: socket.socket) -> None:
         self.pid = number
-        self.stdin = Pipe(stdin)
+        self.end = stdin
         self.returncode: int | None = None
 
     def start(self) -> bool:
         """Let it go on; False if it has ended meanwhile."""
         try:
-            os.write(self.stdin.number, _START)
+            self.end.send(_START)
         except BrokenPipeError:
-            self.stdin.close()
+            self.end.close()
             self._reap(os.WNOHANG)
             return False
         return True
@@ -57,38 +61,26 @@ class Standby:
         return self.returncode or 0
 
 
-class Pipe:
-    """The end that the parent writes to; the child's end is its standard input."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def close(self) -> None:
-        if self.number >= 0:
-            os.close(self.number)
-            self.number = -1
-
-
 def fork_standby() -> bool:
     """Fork a process that is to wait; returns True in it.
 
     Returns False in the parent, also if there are too many processes or no memory: then
     `take_standby` has none.
     """
-    theirs, ours = os.pipe()
+    ours, theirs = socket.socketpair()
     try:
         number = os.fork()
     except OSError:
-        os.close(theirs)
-        os.close(ours)
+        theirs.close()
+        ours.close()
         return False
     if number:
-        os.close(theirs)
+        theirs.close()
         _waiting.append(Standby(number, ours))
         return False
-    os.close(ours)
-    os.dup2(theirs, 0)
-    os.close(theirs)
+    ours.close()
+    os.dup2(theirs.fileno(), 0)
+    theirs.close()
     return True
 
 

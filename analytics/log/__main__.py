@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 
 from core.gc import paused_gc
@@ -21,6 +22,7 @@ with paused_gc():
     from analytics.drift_watch import watch_drift
     from analytics.hash_conversion import HashConversion
     from analytics.log.shipper import Shipper
+    from analytics.log.shipper_supervisor import BEAT_SECONDS
     from analytics.log.sinks.configured import Sinks
     from analytics.log.writer import LogWriter
     from analytics.reader import Reader
@@ -57,6 +59,7 @@ def main() -> None:
 
 async def _run(settings: Settings) -> None:
     stopping = asyncio.Event()
+    os.set_blocking(sys.stdin.fileno(), False)
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _on_input, stopping)
     # Two pools, so that the writer never waits for the others.
     writing, reading = (
@@ -68,6 +71,7 @@ async def _run(settings: Settings) -> None:
     others = (
         run_in_background("DriftWatch", partial(watch_drift, Reader(reading))),
         run_in_background("HashConversion", HashConversion(reading).run),
+        run_in_background("Heartbeat", _beat),
     )
     if settings.is_traced:
         start_tracing(f"{settings.otel_service_name}-log-shipper", settings.traces_endpoint)
@@ -100,6 +104,14 @@ async def _run(settings: Settings) -> None:
         await asyncio.gather(*others, return_exceptions=True)
         await reading.dispose()
         await writing.dispose()
+
+
+async def _beat() -> None:
+    """Show the parent that this process goes on, as long as its event loop does."""
+    while True:
+        with suppress(OSError):  # the parent has ended, is stopped, or gave it no socket
+            os.write(sys.stdin.fileno(), b".")
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 def _on_input(stopping: asyncio.Event) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ from core import metrics
 from core.background import Background
 from core.paths import ROOT
 from core.private_files import open_private
+from core.silence import Activity, Silence
 from core.standby import Standby, take_standby
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -28,19 +30,23 @@ LOCK_POLL_SECONDS = 1.0
 LOCK_CHECK_SECONDS = 0.2
 RESTART_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.02
+# The shipper writes something to its standard input, a socket, once in so many seconds.
+BEAT_SECONDS = 1.0
 
 
 class ShipperSupervisor(Background):
     """Starts the shipper and restarts it, unless another process does so for the same folder.
 
     The shipper is a process of its own, so that a backlog of an hour does not slow requests. It
-    ends when its standard input closes, and so with this process, even if that is killed.
+    ends when its standard input closes, and so with this process, even if that is killed. One that
+    hangs is killed.
     """
 
     def __init__(self, folder: Path, *, has_sinks: bool = False) -> None:
         self._folder = folder
         self._has_sinks = has_sinks
         self._process: Process | Standby | None = None
+        self._end: socket.socket | None = None
         self._is_draining = False
 
     async def drain(self, timeout_seconds: float) -> bool:
@@ -72,8 +78,8 @@ class ShipperSupervisor(Background):
     async def _end_process(self, timeout_seconds: float) -> None:
         """Let the shipper end by itself, which hands on what waits for sinks."""
         self._is_draining = True
-        if self._process is not None and self._process.stdin is not None and timeout_seconds > 0:
-            self._process.stdin.close()
+        if self._process is not None and self._end is not None and timeout_seconds > 0:
+            self._end.shutdown(socket.SHUT_WR)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), timeout_seconds)
 
@@ -88,15 +94,18 @@ class ShipperSupervisor(Background):
 
     async def _run_shipper(self, lock: FolderLock) -> None:
         """Run the shipper until it ends, or until another process has the lock."""
-        process = take_standby() or await asyncio.create_subprocess_exec(
-            *COMMAND, cwd=ROOT, stdin=PIPE
-        )
-        self._process = process
+        process, end = await _started()
+        self._process, self._end = process, end
+        heart = _Heart(process.pid, end)
         ended = asyncio.ensure_future(process.wait())
         try:
             while not ended.done():
                 if not lock.acquire():
                     logger.error("%s was deleted; another process ships the spool", self._folder)
+                    return
+                if heart.has_stopped():
+                    logger.error("the shipper (process %d) hangs and is started again", process.pid)
+                    metrics.background_failures.labels("ShipperProcess").inc()
                     return
                 await asyncio.wait({ended}, timeout=LOCK_CHECK_SECONDS)
             if self._is_draining:
@@ -104,10 +113,52 @@ class ShipperSupervisor(Background):
             logger.error("the shipper ended with exit code %d and is started again", ended.result())
             metrics.background_failures.labels("ShipperProcess").inc()
         finally:
-            self._process = None
+            self._process = self._end = None
             if process.returncode is None:
                 process.kill()  # the next shipper ships again what this one has not confirmed
             await ended
+            end.close()
+
+
+async def _started() -> tuple[Process | Standby, socket.socket]:
+    """A shipper, and the socket whose other end is its standard input."""
+    if (standby := take_standby()) is not None:
+        return standby, standby.end
+    end, stdin = socket.socketpair()
+    with stdin:
+        try:
+            process = await asyncio.create_subprocess_exec(*COMMAND, cwd=ROOT, stdin=stdin.fileno())
+        except BaseException:
+            end.close()
+            raise
+    return process, end
+
+
+class _Heart:
+    """Tells a shipper that hangs from one that is busy, or waits for a core."""
+
+    def __init__(self, process: int, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._activity = Activity(process)
+        self._has_beaten = False
+        self._silence = Silence()
+        self._looked_at = time.monotonic()
+
+    def has_stopped(self) -> bool:
+        """Whether it has been silent for too long, since its first beat."""
+        elapsed = time.monotonic() - self._looked_at
+        if elapsed < BEAT_SECONDS:
+            return False
+        self._looked_at += elapsed
+        active = max(self._activity.since_last_call().values(), default=0.0)
+        with suppress(OSError):
+            if self._end.recv(1_024):
+                self._has_beaten, self._silence = True, Silence()
+                return False
+        if self._has_beaten:
+            self._silence.add(elapsed, active)
+        return self._silence.is_over
 
 
 class FolderLock:

@@ -13,7 +13,14 @@ from redis.asyncio import Redis
 
 from analytics.log.segments import segments
 from tests.database import run_sql
-from tests.served.stack import Stack, assert_unnoticed, stopped, without_disk
+from tests.served.stack import (
+    HANGING_SECONDS,
+    RECOVERY_SECONDS,
+    Stack,
+    assert_unnoticed,
+    stopped,
+    without_disk,
+)
 from tests.waiting import until
 
 
@@ -163,6 +170,17 @@ async def test_deleted_spool_folder_loses_no_prediction_and_keeps_one_shipper(
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)
     assert len(stack.workers("analytics.log")) == 1
+
+
+async def test_shipper_that_hangs_is_replaced_and_loses_no_prediction(stack: Stack) -> None:
+    async with stack.traffic() as sent:
+        [shipper] = stack.workers("analytics.log")
+        shipper.suspend()
+        await until(lambda: not shipper.is_running(), HANGING_SECONDS)
+        await until(lambda: len(stack.workers("analytics.log")) == 1, RECOVERY_SECONDS)
+        await sent.answers(50)
+    assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
 
 
 async def test_spool_that_cannot_be_written_is_not_ready_without_a_request(stack: Stack) -> None:

@@ -71,7 +71,7 @@ if os.environ.get("SHIPS"):
         time.sleep(0.01)
     if os.environ["SHIPS"] == "killed":
         shipper.kill()
-    shipper.stdin.close()
+    shipper.end.close()
     raise SystemExit(asyncio.run(shipper.wait()) % 256)
 raise SystemExit(7)
 """
