@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import MAXYEAR, UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from datafiles.formats import Format, Input, open_source
 
 Row = Mapping[str, object]
 FIRST_YEAR = 1970
+_CLOCKS_APART = timedelta(days=1)
 _OPTIONAL = ("prediction_id", "text", "labelled_at")
 # All are in memory, half a gigabyte of them. People label fewer.
 MOST_ROWS = 1_000_000
@@ -93,7 +95,7 @@ def _given(line: int, label: Sentiment, row: Row, now: datetime) -> GivenLabel:
         _parsed("prediction_id", UUID, id_) if id_ else None,
         checked_text(text) if text and not id_ else None,
         label,
-        _parsed("labelled_at", _time, at) if at else now,
+        _parsed("labelled_at", partial(_time, now), at) if at else now,
     )
 
 
@@ -104,12 +106,13 @@ def _parsed(name: str, parse: Callable[[str], Any], value: str) -> Any:
         raise UnusableRow(f"{name}: {value[:100]} is none") from None
 
 
-def _time(value: str) -> datetime:
+def _time(now: datetime, value: str) -> datetime:
     time = datetime.fromisoformat(value)
     if time.tzinfo is None:
         raise ValueError("a time needs an offset")
-    # PostgreSQL's driver takes the first and the last time of Python for its infinities.
-    if not FIRST_YEAR <= time.year < MAXYEAR:
+    # PostgreSQL's driver takes the first time of Python for an infinity. A label of a time to come
+    # would be newer than all corrections; the clocks of two machines may be apart.
+    if time.year < FIRST_YEAR or time > now + _CLOCKS_APART:
         raise ValueError("no label was given then")
     return time.astimezone(UTC)
 

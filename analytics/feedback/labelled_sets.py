@@ -108,7 +108,10 @@ def _written(value: object) -> str | None:
 async def import_labels(
     engine: AsyncEngine, hashes: HashKeys, labels: Sequence[GivenLabel], span: TimeRange
 ) -> Imported:
-    """Give the labels to their predictions; one that a prediction has already changes nothing.
+    """Give the labels to their predictions.
+
+    One that a prediction has already changes nothing, and neither does one that is older than the
+    label that counts, as of a set that was written before somebody corrected it.
 
     A label of a text is that of its predictions in `span`: all have to be read for it. The last row
     of a prediction counts.
@@ -144,9 +147,23 @@ async def import_labels(
     given = [(id_, label, at) for id_, (label, at) in chosen.items()]
     changed = 0
     for start in range(0, len(given), _ROWS_AT_A_TIME):
+        rows = given[start : start + _ROWS_AT_A_TIME]
         async with engine.begin() as connection:
-            changed += await store_labels(connection, given[start : start + _ROWS_AT_A_TIME])
+            labelled_at = await _labelled_at(connection, [id_ for id_, _, _ in rows])
+            if newer := [row for row in rows if row[2] >= labelled_at.get(row[0], row[2])]:
+                changed += await store_labels(connection, newer)
     return Imported(len(given), changed, refused)
+
+
+async def _labelled_at(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, datetime]:
+    """When the label that counts was given, of those predictions that have one."""
+    latest = (
+        select(feedback.c.prediction_id, feedback.c.created_at)
+        .ext(distinct_on(feedback.c.prediction_id))
+        .where(feedback.c.prediction_id.in_(ids))
+        .order_by(feedback.c.prediction_id, feedback.c.id.desc())
+    )
+    return dict((await connection.execute(latest)).tuples().all())
 
 
 async def _known(connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:

@@ -13,7 +13,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.feedback.label_file import read_labels
-from analytics.feedback.labelled_sets import COLUMNS, import_labels, labelled_rows
+from analytics.feedback.labelled_sets import (
+    COLUMNS,
+    GivenLabel,
+    Imported,
+    import_labels,
+    labelled_rows,
+)
 from analytics.feedback.store import FeedbackStore
 from analytics.hash_keys import HashKeys
 from analytics.time_range import TimeRange
@@ -63,13 +69,34 @@ async def test_exported_labels_come_back_exactly(
     file = tmp_path / f"labels.{format_}"
     assert write_rows(file, format_, COLUMNS, before) == 3
 
-    labels, refused = read_labels(Input(file, format_), NOW)
+    labels, refused = read_labels(Input(file, format_), datetime.now(UTC))
     same = await import_labels(engine, HashKeys(), labels, SPAN)
     assert (refused, same) == ([], (3, 0, []))
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM feedback"))
     assert await import_labels(engine, HashKeys(), labels, SPAN) == (3, 3, [])
     assert await exported(engine) == before
+
+
+async def test_older_label_of_a_file_does_not_replace_a_newer_one(
+    engine: AsyncEngine, made: list[Prediction]
+) -> None:
+    async def give(label: Sentiment, at: datetime) -> Imported:
+        row = GivenLabel(1, made[0].id, None, label, at)
+        return await import_labels(engine, HashKeys(), [row], SPAN)
+
+    async def counting() -> str | None:
+        [label] = [row[1] for row in await exported(engine) if row[0] == str(made[0].id)]
+        return label
+
+    exported_at, corrected_at = NOW - timedelta(hours=2), NOW - timedelta(hours=1)
+    assert await give("positive", exported_at) == (1, 1, [])
+    assert await give("negative", corrected_at) == (1, 1, [])
+    assert await give("positive", exported_at) == (1, 0, [])
+    assert await counting() == "negative"
+    # Somebody changed the row of an export, and left its time.
+    assert await give("neutral", corrected_at) == (1, 1, [])
+    assert await counting() == "neutral"
 
 
 @pytest.mark.parametrize("text_storage", ["full", "hash", "none"])
@@ -138,6 +165,7 @@ def test_labels_may_be_short_and_in_any_case_in_every_format(
     "at",
     [
         *("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+00:00"),
+        *("2050-01-01T00:00:00+00:00",),
         *("9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.999999+00:00"),
     ],
 )
