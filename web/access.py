@@ -118,7 +118,7 @@ def likely_caller(scope: Scope, keys: KeyRing, proxies: Proxies) -> str:
     if keys.is_required and (sent := _sent_key(scope)) is not None and (key := keys.find(sent)):
         return _named(key)
     client = proxies.read(scope).client
-    return peer_name(scope) if client is None else client_name(str(client))
+    return peer_name(scope) if client is None else client_name(client)
 
 
 def _named(key: ApiKey) -> str:

@@ -23,6 +23,8 @@ CLIENT_PREFIX_BITS = 64
 LOOPBACK = "127.0.0.1"
 # A client without an address, as at a Unix socket.
 UNKNOWN = "unknown"
+# A client that a trusted proxy on this machine does not name: it is not on this machine.
+HIDDEN = "hidden"
 
 Address = IPv4Address | IPv6Address
 
@@ -30,7 +32,7 @@ Address = IPv4Address | IPv6Address
 class Forwarded(NamedTuple):
     """What a trusted proxy says of a request; None where it says nothing, or none is trusted."""
 
-    client: Address | None = None
+    client: str | None = None  # its address, or `HIDDEN`
     scheme: str | None = None
 
 
@@ -52,19 +54,27 @@ class Proxies:
         """Read the headers of a request as it came."""
         entries: list[bytes] = []
         scheme = b""
+        is_forwarded = False
         for name, value in scope["headers"]:
             if name == b"x-forwarded-for":
                 entries.append(value)
             elif name == b"x-forwarded-proto":
                 scheme = value.rpartition(b",")[2].strip().lower()
-        if not entries and not scheme:
+            elif name == b"forwarded":
+                is_forwarded = True
+        if not entries and not scheme and not is_forwarded:
             return Forwarded()
         peer = parse_address(scope["client"][0]) if scope.get("client") else None
         if not self._any_peer and not (peer and self._is_trusted(peer)):
-            self._warn(peer)
+            if entries or scheme:
+                self._warn(peer)
             return Forwarded()
-        client = self._first_untrusted(b",".join(entries).decode("latin-1"))
-        return Forwarded(client, scheme.decode() if scheme in (b"http", b"https") else None)
+        client, is_named = self._first_untrusted(b",".join(entries).decode("latin-1"))
+        if not is_named and (entries or is_forwarded) and _is_own_machine(client or peer):
+            told: str | None = HIDDEN
+        else:
+            told = None if client is None else str(client)
+        return Forwarded(told, scheme.decode() if scheme in (b"http", b"https") else None)
 
     def apply(self, scope: Scope) -> None:
         """Replace the peer of a request, and its scheme, by what a trusted proxy says."""
@@ -72,18 +82,19 @@ class Proxies:
         if scheme is not None:
             scope["scheme"] = scheme
         if client is not None:
-            scope["client"] = (str(client), 0)
+            scope["client"] = (client, 0)
 
-    def _first_untrusted(self, forwarded: str) -> Address | None:
+    def _first_untrusted(self, forwarded: str) -> tuple[Address | None, bool]:
+        """The last address that can be believed, and whether it can be the client's."""
         client = None
         for entry in reversed(forwarded.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
             hop = parse_address(entry)
             if hop is None:
-                break  # the proxy before it vouches for nothing that can be read
+                return client, False  # the proxy before it vouches for nothing that can be read
             client = hop
             if not self._is_trusted(hop):
                 break
-        return client
+        return client, client is not None
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
@@ -98,6 +109,11 @@ class Proxies:
             "ALLOWED_HOSTS to the names under which clients reach it",
             peer or "a client without an address",
         )
+
+
+def _is_own_machine(address: Address | None) -> bool:
+    """Whether an address, or a Unix socket, which has none, is this machine's."""
+    return address is None or address.is_loopback
 
 
 def parse_address(text: str) -> Address | None:
@@ -131,6 +147,8 @@ def client_name(host: str) -> str:
     A client of IPv6 may choose among 2^64 addresses, and one on this machine among 2^24 of the
     loopback network. Each would have limits of its own.
     """
+    if host == HIDDEN:
+        return HIDDEN
     address = parse_address(host)
     if address is None:
         return UNKNOWN

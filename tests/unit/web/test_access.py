@@ -168,7 +168,14 @@ async def test_without_keys_other_machines_are_admitted_only_if_a_setting_says_s
 
 @pytest.mark.parametrize(
     ("client", "status"),
-    [("127.0.0.1", 200), ("::1", 200), ("8.8.8.8", 403), ("2001:db8::7", 403), ("10.0.0.7", 403)],
+    [
+        ("127.0.0.1", 200),
+        ("::1", 200),
+        ("8.8.8.8", 403),
+        ("2001:db8::7", 403),
+        ("10.0.0.7", 403),
+        ("hidden", 403),
+    ],
 )
 async def test_without_keys_a_client_that_a_proxy_names_is_another_machine(
     client: str, status: int

@@ -7,7 +7,7 @@ import logging
 import pytest
 from starlette.types import Scope
 
-from web.forwarded import MAX_HOPS, Proxies, client_name, parse_address
+from web.forwarded import HIDDEN, MAX_HOPS, Proxies, client_name, parse_address
 
 PROXY = "10.0.0.2"
 
@@ -59,12 +59,29 @@ def trusting(*trusted: str) -> Proxies:
         ((PROXY,), PROXY, [""], PROXY),
         ((PROXY,), PROXY, ["x" * 50_000], PROXY),
         (("10.0.0.0/8",), PROXY, ["evil, 10.0.0.3"], "10.0.0.3"),
+        # Somebody behind a proxy on this machine, who is not on this machine.
+        (("127.0.0.1",), "127.0.0.1", ["unknown"], HIDDEN),
+        (("127.0.0.1",), "127.0.0.1", ["203.0.113.9, "], HIDDEN),
+        (("127.0.0.1",), "127.0.0.1", ["_hidden, 127.0.0.1"], HIDDEN),
+        (("::1",), "::1", ["garbage"], HIDDEN),
+        (("*",), None, ["unknown"], HIDDEN),
+        # And somebody who is.
+        (("127.0.0.1",), "127.0.0.1", ["127.0.0.1"], "127.0.0.1"),
     ],
 )
 def test_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
     trusted: tuple[str, ...], peer: str | None, values: list[str], client: str | None
 ) -> None:
     assert seen(trusting(*trusted), peer, *values)[0] == client
+
+
+def test_client_behind_a_proxy_that_sends_forwarded_alone_is_hidden() -> None:
+    scope: Scope = {
+        "type": "http", "scheme": "http", "headers": [(b"forwarded", b"for=203.0.113.9")],
+        "client": ("127.0.0.1", 5_000),
+    }  # fmt: skip
+    trusting("127.0.0.1").apply(scope)
+    assert client_name(scope["client"][0]) == HIDDEN
 
 
 def test_entries_are_read_up_to_a_number_of_hops() -> None:
