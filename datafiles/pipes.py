@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ def as_regular_file(source: Path | BinaryIO) -> Iterator[Path]:
     A path that names a regular file stays as it is.
 
     Raises:
-        OSError: there is nothing to read at the path.
+        OSError: there is nothing to read at the path, or it is a device, which may have no end.
     """
     if isinstance(source, Path) and source.is_file():
         yield source
         return
+    if isinstance(source, Path) and (source.is_char_device() or source.is_block_device()):
+        raise OSError(errno.ENODEV, "it is a device, and neither a file nor a pipe", str(source))
     with tempfile.TemporaryDirectory(prefix="sentiment-pipe-") as folder:
         copied = Path(folder) / "in"
         make_private(copied)

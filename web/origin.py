@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,6 +14,7 @@ from web.forwarded import parse_address
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 _SAME_SITE = (b"same-origin", b"none")
 _WITHOUT_HOST = ("0.9", "1.0")
+_HOST = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<name>[^:\[\]]+))(?::[0-9]{0,5})?")
 
 
 class OriginMiddleware:
@@ -75,6 +77,8 @@ class OriginMiddleware:
 
 def _is_one_of(hosts: Collection[str], host: bytes, scope: Scope) -> bool:
     name = _without_port(host.decode("latin-1"))
+    if name is None:
+        return False
     if name in hosts or name == "localhost":
         return True
     address = parse_address(name)
@@ -86,7 +90,8 @@ def _is_one_of(hosts: Collection[str], host: bytes, scope: Scope) -> bool:
     return address.is_loopback or (server is not None and address == parse_address(server[0]))
 
 
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].removesuffix(".")
+def _without_port(host: str) -> str | None:
+    """The name or the address in a Host header; None if it is none (RFC 9110, 7.2)."""
+    if (parts := _HOST.fullmatch(host)) is None:
+        return None
+    return parts["address"] or parts["name"].removesuffix(".")

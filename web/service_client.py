@@ -26,10 +26,13 @@ class ServiceClient(httpx.Client):
         """The JSON object, with `field` in it, of a reply with success or the status `accepts`.
 
         Raises:
-            CommandFailed: the service does not answer, or refuses; the message has its reason.
+            CommandFailed: the service does not answer, or refuses; the message has its reason. Or
+                the content holds half a surrogate pair, which UTF-8 does not have.
         """
         try:
             reply = self.request(method, path, **content)
+        except UnicodeEncodeError as error:
+            raise CommandFailed(f"it cannot be sent: {describe_error(error)}") from error
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise CommandFailed(f"{self.base_url} does not answer ({reason}); set --url") from error

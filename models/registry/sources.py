@@ -144,7 +144,9 @@ def _from_bentoml(location: str, into: Path) -> Fetched:
     """Unpack a file that `export` wrote into `into`, not into this machine's store."""
     try:
         with _temporary_files_in(into):
-            model = bentoml.models.import_model(location, _model_store=ModelStore(into))
+            # BentoML takes a path that is not absolute as one from the root.
+            file = str(Path(location).expanduser().absolute())
+            model = bentoml.models.import_model(file, _model_store=ModelStore(into))
     except Exception as error:
         # BentoML raises exceptions of its own, and those of the archive's and YAML's libraries.
         raise InvalidCheckpoint(

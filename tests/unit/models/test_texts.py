@@ -255,7 +255,12 @@ def test_labelled_texts_of_a_pipe_are_read_from_its_start(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("none.jsonl", "No such file or directory"), (".", "Is a directory")]
+    ("name", "reason"),
+    [
+        ("none.jsonl", "No such file or directory"),
+        (".", "Is a directory"),
+        ("/dev/zero", "it is a device, and neither a file nor a pipe"),
+    ],
 )
 def test_path_without_a_file_is_refused(tmp_path: Path, name: str, reason: str) -> None:
     with pytest.raises(InvalidTexts, match=f"cannot be used: {reason}$"):

@@ -162,6 +162,8 @@ REFUSED: Mapping[str, Sequence[str]] = {
     "changes that are no JSON": ["rollout", "set", "{", "-m", "x"],
     "changes that are a list": ["rollout", "set", "[]", "-m", "x"],
     "changes nested too deep": ["rollout", "set", "[" * 100_000, "-m", "x"],
+    "changes that UTF-8 does not have": ["rollout", "set", r'{"salt": "\ud800"}', "-m", "x"],
+    "reason of odd bytes": ["rollout", "set", "{}", "-m", "\udcff"],
     "missing file of changes": ["rollout", "set", "@FOLDER/missing", "-m", "x"],
     "file of changes of bytes": ["rollout", "set", "@FOLDER/bytes", "-m", "x"],
     "folder of changes": ["rollout", "set", "@FOLDER", "-m", "x"],
