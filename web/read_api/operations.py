@@ -210,6 +210,7 @@ async def health_report(probes: Probes) -> Health:
         and redis_connected
         and not log_rejects
         and not log_overdue
+        and not probes.live_policy.is_frozen
         and not _is_refused(probes)
     ):
         status = "ok"

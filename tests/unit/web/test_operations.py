@@ -116,6 +116,12 @@ async def test_health_is_503_only_when_nothing_can_be_predicted(
     }
 
 
+async def test_policy_that_postgresql_does_not_confirm_is_degraded() -> None:
+    probes = FakeProbes()
+    probes.live_policy.is_frozen = True
+    assert (await health_report(probes)).status == "degraded"
+
+
 async def test_runner_that_holds_another_model_than_it_should_is_degraded() -> None:
     probes = FakeProbes()
     refused = replace(LOADED, load_error="m:9 is not in the BentoML model store")
