@@ -67,6 +67,11 @@ class JobRunner(Background):
         self._swept_at = -SWEEP_SECONDS
         # When each caller with jobs had the last turn, on the monotonic clock.
         self._turns: dict[str, float] = {}
+        # For how long the jobs of callers ran, where that is more than of the one who ran last. As
+        # in start-time fair queueing (Goyal et al., 1996) who comes begins there; but nobody has to
+        # wait for longer than a turn, however long it ran alone.
+        self._ran_seconds: dict[str, float] = {}
+        self._least_seconds = 0.0
         self._retries: dict[UUID, _Retry] = {}
 
     def start(self) -> None:
@@ -97,21 +102,33 @@ class JobRunner(Background):
         self._retries = {id_: retry for id_, retry in self._retries.items() if id_ in ids}
         owners = {job.request.owner for job in jobs}
         self._turns = {owner: at for owner, at in self._turns.items() if owner in owners}
-        jobs.sort(key=lambda job: self._turns.get(job.request.owner, -math.inf))
+        least = self._least_seconds
+        self._ran_seconds = {
+            owner: min(ran, least + self._turn_seconds)
+            for owner, ran in self._ran_seconds.items()
+            if ran > least
+        }
+        jobs.sort(key=lambda job: self._place(job.request.owner))
         job = await asyncio.to_thread(lambda: next(filter(self._is_ready, jobs), None))
         if job is None:
             return False
         id_, owner = job.request.id, job.request.owner
         retry = self._retries.get(id_, _NO_RETRY)
+        self._least_seconds, _ = self._place(owner)
         self._turns[owner] = time.monotonic()
         run = _Run(self._store, job, self._runners, partial(self._steps_aside, owner))
         outcome = await run.run(restart=retry.restart)
+        self._ran_seconds[owner] = self._least_seconds + time.monotonic() - self._turns[owner]
         if outcome in (_Outcome.ended, _Outcome.steps_aside):
             self._retries.pop(id_, None)
         else:
             at = time.monotonic() + self._retry_seconds
             self._retries[id_] = _Retry(at, restart=outcome is _Outcome.restarts)
         return True
+
+    def _place(self, owner: str) -> tuple[float, float]:
+        """The place of a caller's jobs in the queue: whose jobs ran the least come first."""
+        return self._ran_seconds.get(owner, self._least_seconds), self._turns.get(owner, -math.inf)
 
     def _is_ready(self, job: StoredJob) -> bool:
         retry = self._retries.get(job.request.id, _NO_RETRY)

@@ -41,6 +41,7 @@ class FakeRunner:
         self.entered = asyncio.Event()
         self.overloads = 0
         self.is_down = False
+        self.pause_seconds = 0.0
         self.lanes: set[Lane | None] = set()
         self.modes: set[LongText] = set()
         self.sizes: list[int] = []
@@ -67,6 +68,7 @@ class FakeRunner:
         self.modes.add(long_text)
         self.entered.set()
         await self.gate.wait()
+        await asyncio.sleep(self.pause_seconds)
         self.lanes.add(lane)
         self.sizes.append(len(texts))
         answers = [classification(text, self.revision) for text in texts]

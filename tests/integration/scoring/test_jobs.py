@@ -700,6 +700,25 @@ async def test_long_job_steps_aside_for_other_callers_and_goes_on(tmp_path: Path
     await service.runner.stop()
 
 
+async def test_short_jobs_wait_for_one_turn_of_a_long_one_and_not_each_for_another(
+    tmp_path: Path,
+) -> None:
+    service = JobService(tmp_path / "jobs", turn_seconds=0.3)
+    service.v1.pause_seconds = 0.5
+    async with service.client("ann") as ann, service.client("bob") as bob:
+        long = await add(ann, LONG, versions="v1")
+        service.runner.start()
+        await service.v1.entered.wait()
+        first, *others = [await add(bob, versions="v2") for _ in range(5)]
+        await ended(bob, first)
+        before = len(service.v1.sizes)
+        for job in others:
+            await ended(bob, job)
+        assert len(service.v1.sizes) == before
+        assert (await ended(ann, long))["scored"] == 3_000
+    await service.runner.stop()
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(gzip.compress(LONG.encode())[:4_000], "gzip")],
