@@ -25,6 +25,7 @@ BACKGROUND_TASKS = (
     "DriftWatch",
     "FailuresWriter",
     "HashConversion",
+    "Heartbeat",
     "JobRunner",
     "KeyRing",
     "KeyUse",

@@ -163,7 +163,8 @@ async def _labelled_at(connection: AsyncConnection, ids: Sequence[UUID]) -> dict
         .where(feedback.c.prediction_id.in_(ids))
         .order_by(feedback.c.prediction_id, feedback.c.id.desc())
     )
-    return dict((await connection.execute(latest)).tuples().all())
+    rows = await connection.execute(latest)
+    return {row.prediction_id: row.created_at for row in rows}
 
 
 async def _known(connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:

@@ -19,7 +19,6 @@ import pytest
 
 from tests.database import fetch, scalar
 from tests.serving import ServedBento
-from tests.waiting import wait_until
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -276,22 +275,3 @@ def test_feedback_on_an_unknown_prediction_is_404(
     assert reply.status_code == 404
     assert reply.headers["content-type"] == "application/problem+json"
     assert scalar(served.database_url, "SELECT count(*) FROM feedback") == before
-
-
-def test_failed_request_is_logged_by_id_without_its_text(
-    served: ServedBento, client: httpx.Client
-) -> None:
-    texts = [f"What nobody else is to read, {number}. " * 50 for number in range(100)]
-    headers = {"X-Request-Id": "told-once", "X-Request-Timeout-Ms": "1"}
-    reply = client.post("/predict/batch", json={"texts": texts}, headers=headers)
-    assert reply.status_code == 504
-    assert reply.headers["x-request-id"] == reply.json()["request_id"] == "told-once"
-    # What writes the log does not keep the reply waiting.
-    wait_until(lambda: '"told-once"' in served.log.read_text())
-    lines = [json.loads(line) for line in served.log.read_text().splitlines()]
-    [line] = [line for line in lines if line.get("request_id") == "told-once"]
-    assert (line["level"], line["endpoint"], line["status"]) == ("warning", "/predict/batch", 504)
-    assert {"sentiment:1", "sentiment_runner_v1:1", "serve"} <= {
-        line["component"] for line in lines
-    }
-    assert "nobody else" not in served.log.read_text()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.served.collector import Collector, Seen, collecting
 from tests.serving import STOP_SECONDS, Serve, ServedBento
-from tests.waiting import until
+from tests.waiting import until, wait_until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
@@ -169,6 +169,26 @@ async def test_unsampled_request_exports_no_span(traced: ServedBento, collector:
     assert refused.attributes["http.response.status_code"] == 422
     assert collector.of_trace("0af7651916cd43dd8448eb211c80319c") == []
     assert "/readyz" not in str(collector.spans)
+
+
+def test_failed_request_is_logged_by_id_without_its_text(
+    traced: ServedBento,
+) -> None:
+    texts = [f"What nobody else is to read, {number}. " * 50 for number in range(100)]
+    headers = {"X-Request-Id": "told-once", "X-Request-Timeout-Ms": "1"}
+    with traced.client() as client:
+        reply = client.post("/predict/batch", json={"texts": texts}, headers=headers)
+    assert reply.status_code == 504
+    assert reply.headers["x-request-id"] == reply.json()["request_id"] == "told-once"
+    # What writes the log does not keep the reply waiting.
+    wait_until(lambda: '"told-once"' in traced.log.read_text())
+    lines = [json.loads(line) for line in traced.log.read_text().splitlines()]
+    [line] = [line for line in lines if line.get("request_id") == "told-once"]
+    assert (line["level"], line["endpoint"], line["status"]) == ("debug", "/predict/batch", 504)
+    assert {"sentiment:1", "sentiment_runner_v1:1", "serve"} <= {
+        line["component"] for line in lines
+    }
+    assert "nobody else" not in traced.log.read_text()
 
 
 @pytest.mark.last
