@@ -60,8 +60,6 @@ FIRST_REQUESTS = 5.0
 # Of the requests of a caller that are under way so many count as answered, for one who sends
 # several at once. Of a flood, thousands are under way before the first is refused.
 MOST_PRESUMED = 16.0
-
-
 # To decode and parse so many bytes takes about as long as the rest of a request, a millisecond.
 BYTES_OF_REQUEST = 32_768
 
@@ -140,9 +138,8 @@ class Throttle:
         asks_little = self._use.per_second(now) < FEW_PER_SECOND or self._use.is_light(
             now, caller, FAR_LESS
         )
-        if not asks_little and self._chance() < (asked - ADMITTED_PER_ANSWERED * answered) / (
-            asked + 1
-        ):
+        refused = (asked - ADMITTED_PER_ANSWERED * answered) / (asked + 1)
+        if not asks_little and self._chance() < refused:
             return None
         self._under_way[bucket] += 1
         return bucket
