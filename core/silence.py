@@ -38,6 +38,27 @@ class Silence:
         self._without_progress += elapsed
 
 
+class Pulse:
+    """The silence of another process, which beats once a second."""
+
+    def __init__(self, process: int) -> None:
+        self._silence = Silence()
+        self._activity = Activity(process)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process hangs."""
+        return self._silence.is_over
+
+    def add(self, elapsed: float, *, has_beaten: bool) -> None:
+        """Add `elapsed` seconds, in which it has beaten, or has not."""
+        active = max(self._activity.since_last_call().values(), default=0.0)
+        if has_beaten:
+            self._silence = Silence()
+        else:
+            self._silence.add(elapsed, active)
+
+
 class Activity:
     """The activity of a process' threads, from one call to the next."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from core.heartbeat import BEAT
-from core.silence import Activity, Silence
+from core.silence import Pulse
 
 logger = logging.getLogger("bentoml.sentiment")
 
@@ -50,7 +50,7 @@ class Watchdog:
         self._beats.setblocking(False)
         workers.setblocking(False)
         self.socket = HeartbeatSocket(workers, self._beats)
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, Pulse] = {}
 
     def check(self, workers: Iterable[tuple[str, int]], elapsed: float) -> None:
         """Kill the silent ones of `workers`, each a name and the number of a child process.
@@ -58,16 +58,16 @@ class Watchdog:
         A worker is watched from its first beat on. `elapsed` are the seconds since the last call.
         """
         beaten = self._receive()
-        watched: dict[int, _Watched] = {}
+        watched: dict[int, Pulse] = {}
         for name, process in workers:
             worker = self._watched.get(process)
             if worker is None and process in beaten:
-                worker = _Watched(process)
+                worker = Pulse(process)
             if worker is None:
                 continue
             watched[process] = worker
             worker.add(elapsed, has_beaten=process in beaten)
-            if worker.silence.is_over:
+            if worker.is_over:
                 logger.error("%s (process %d) hangs: it is killed and started again", name, process)
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
@@ -80,18 +80,3 @@ class Watchdog:
             while beats := self._beats.recv(BEAT.size * 1_000):
                 beaten.update(process for (process,) in BEAT.iter_unpack(beats))
         return beaten
-
-
-class _Watched:
-    """A worker whose heart has beaten."""
-
-    def __init__(self, process: int) -> None:
-        self.silence = Silence()
-        self._activity = Activity(process)
-
-    def add(self, elapsed: float, *, has_beaten: bool) -> None:
-        active = max(self._activity.since_last_call().values(), default=0.0)
-        if has_beaten:
-            self.silence = Silence()
-        else:
-            self.silence.add(elapsed, active)

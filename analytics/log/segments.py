@@ -11,9 +11,9 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
@@ -56,15 +56,16 @@ def begun_at(segment: Path) -> datetime:
         return datetime.now(UTC)
 
 
-def oldest_age(folder: Path) -> timedelta:
-    """The time since the oldest segment was begun; zero if there is none."""
-    waiting = segments(folder)
-    return max(timedelta(), datetime.now(UTC) - begun_at(waiting[0])) if waiting else timedelta()
+def oldest_seconds(waiting: Sequence[Path]) -> float:
+    """The time since the first of these segments was begun; 0 if there is none."""
+    if not waiting:
+        return 0.0
+    return max(0.0, (datetime.now(UTC) - begun_at(waiting[0])).total_seconds())
 
 
 def is_overdue(folder: Path) -> bool:
     """Whether the folder's oldest segment has waited too long for PostgreSQL."""
-    return oldest_age(folder).total_seconds() > OVERDUE_SECONDS
+    return oldest_seconds(segments(folder)) > OVERDUE_SECONDS
 
 
 def size_bytes(paths: Iterable[Path]) -> int:

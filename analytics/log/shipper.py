@@ -20,7 +20,7 @@ from analytics.log.segments import (
     OVERDUE_SECONDS,
     Chunk,
     SpoolReader,
-    oldest_age,
+    oldest_seconds,
     segments,
     size_bytes,
 )
@@ -189,9 +189,10 @@ class Shipper:
         logger.error("a line of the log is set aside in %s: %s", self._folder / REJECTED, reason)
 
     def _set_gauges(self) -> None:
-        metrics.log_spool_bytes.set(size_bytes(segments(self._folder)))
+        waiting = segments(self._folder)
+        metrics.log_spool_bytes.set(size_bytes(waiting))
         metrics.log_rejected_bytes.set(rejected_bytes(self._folder))
-        age_seconds = oldest_age(self._folder).total_seconds()
+        age_seconds = oldest_seconds(waiting)
         metrics.log_spool_age.set(age_seconds)
         if self._spool_id is None:
             self._spool_id = spool_id(self._folder)

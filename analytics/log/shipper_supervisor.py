@@ -18,7 +18,7 @@ from core import metrics
 from core.background import Background
 from core.paths import ROOT
 from core.private_files import open_private
-from core.silence import Activity, Silence
+from core.silence import Pulse
 from core.standby import Standby, take_standby
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -140,9 +140,8 @@ class _Heart:
     def __init__(self, process: int, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
-        self._activity = Activity(process)
-        self._has_beaten = False
-        self._silence = Silence()
+        self._process = process
+        self._pulse: Pulse | None = None  # before the first beat
         self._looked_at = time.monotonic()
 
     def has_stopped(self) -> bool:
@@ -151,14 +150,15 @@ class _Heart:
         if elapsed < BEAT_SECONDS:
             return False
         self._looked_at += elapsed
-        active = max(self._activity.since_last_call().values(), default=0.0)
+        has_beaten = False
         with suppress(OSError):
-            if self._end.recv(1_024):
-                self._has_beaten, self._silence = True, Silence()
-                return False
-        if self._has_beaten:
-            self._silence.add(elapsed, active)
-        return self._silence.is_over
+            has_beaten = bool(self._end.recv(1_024))
+        if self._pulse is None and has_beaten:
+            self._pulse = Pulse(self._process)
+        if self._pulse is None:
+            return False
+        self._pulse.add(elapsed, has_beaten=has_beaten)
+        return self._pulse.is_over
 
 
 class FolderLock:
