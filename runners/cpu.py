@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ Result = TypeVar("Result")
 # of a millisecond, and inference gets the rest, which is nearly all. At equal priority, answers
 # from the cache and refusals waited for batches.
 NICENESS = 15
+LOWEST_NICENESS = 19
 
 # The lines of /proc/cpuinfo that tell a kind of CPU from others, on x86 and on ARM. The clock and
 # the number of the core are not among them.
@@ -128,6 +130,19 @@ def lower_priority() -> None:
     """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def take_idle_time() -> None:
+    """Let this thread, and the threads that it starts, run while nothing else wants the core.
+
+    The lowest niceness alone would take 30 % of a core from the threads of an engine, whose
+    priority is low as well.
+    """
+    os.nice(LOWEST_NICENESS)
+    if sys.platform == "linux":
+        # A sandbox such as gVisor knows no such class.
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def at_low_priority(function: Callable[[], Result]) -> Result:

@@ -26,8 +26,9 @@ from runners.model_store import SavedModel, find_model
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
-# It takes some seconds. The limit ends the process of an engine that hangs.
-_LIMIT_SECONDS = 30.0
+# It takes some seconds, and more on a busy machine. The limit ends the process of an engine that
+# hangs.
+_LIMIT_SECONDS = 120.0
 _LOCK_SECONDS = 0.5
 _PROGRAM = "runners.engines.timing"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -95,3 +96,17 @@ def test_threads_started_at_low_priority_leave_the_priority_of_the_caller() -> N
     before = niceness()
     assert at_low_priority(niceness_of_a_new_thread) == max(before, NICENESS)
     assert niceness() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a class")
+def test_threads_of_a_process_that_takes_idle_time_take_it_too() -> None:
+    program = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+from runners.cpu import take_idle_time
+take_idle_time()
+with ThreadPoolExecutor(1) as pool:
+    print(pool.submit(os.sched_getscheduler, 0).result() == os.SCHED_IDLE)
+"""
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "True\n"
