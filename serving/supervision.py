@@ -36,6 +36,7 @@ from serving.metrics_folder import MetricsFolder
 from serving.preflight import Address
 from serving.temporary_folders import claim, make_workers_folder, remove_abandoned
 from serving.watchdog import SOCKET_NAME, Watchdog
+from serving.worker_ends import WorkerEnds
 
 CHECK_SECONDS = 1.0
 STOP_POLL_SECONDS = 0.05
@@ -116,7 +117,7 @@ def _make(
         if watcher not in api:
             watcher.kill_processes = _after(api, watcher.kill_processes)
     arbiter = make(watchers, **{"check_delay": CHECK_SECONDS, **options})
-    watchdog = Watchdog()
+    watchdog, ends = Watchdog(), WorkerEnds()
     arbiter.sockets[SOCKET_NAME] = watchdog.socket
     if forks is not None:
         forks.wait_until_ready()
@@ -126,6 +127,12 @@ def _make(
     def check_and_watch() -> Awaitable[None] | None:
         nonlocal checked_at
         before, checked_at = checked_at, time.monotonic()
+        ends.tell(
+            (watcher.name, process)
+            for watcher in watchers
+            if watcher.is_active()
+            for process in watcher.processes
+        )
         workers = _processes(watchers)
         watchdog.check(workers, checked_at - before)
         metrics.merge_dead({process for _, process in workers})

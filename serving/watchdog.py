@@ -68,7 +68,7 @@ class Watchdog:
             watched[process] = worker
             worker.add(elapsed, has_beaten=process in beaten)
             if worker.is_over:
-                logger.error("%s (process %d) hangs: it is killed and started again", name, process)
+                logger.error("%s (process %d) hangs: it is killed", name, process)
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
         self._watched = watched
