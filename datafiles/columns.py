@@ -9,6 +9,9 @@ from datafiles.chunks import InvalidInput
 
 # A name takes half a kilobyte while it is looked for, and many callers may upload at a time.
 MAX_COLUMNS = 10_000
+# Of names in a message; a stranger's file may have thousands, or one of a megabyte.
+SHOWN_NAMES = 20
+SHOWN_CHARACTERS = 100
 
 
 def require_few(names: Sequence[str]) -> None:
@@ -19,6 +22,18 @@ def require_few(names: Sequence[str]) -> None:
     """
     if len(names) > MAX_COLUMNS:
         raise InvalidInput(f"{len(names):,} columns; at most {MAX_COLUMNS:,} are read")
+
+
+def shown(name: str) -> str:
+    """A name for a message, cut if it is very long."""
+    return name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message: the first ones, and how many there are besides."""
+    more = len(names) - SHOWN_NAMES
+    rest = f" and {more:,} more" if more > 0 else ""
+    return ", ".join(map(shown, names[:SHOWN_NAMES])) + rest
 
 
 def find_column(name: str, names: Sequence[str]) -> int:
@@ -41,8 +56,8 @@ def find_columns(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
     for name in wanted:
         found = exact.get(name) or bare.get(_bare(name))
         if not found:
-            known = f"the columns are: {', '.join(names)}" if any(names) else "no column has a name"
-            raise InvalidInput(f"no column {name}; {known}", "--column")
+            known = f"the columns are: {listed(names)}" if any(names) else "no column has a name"
+            raise InvalidInput(f"no column {shown(name)}; {known}", "--column")
         if len(found) > 1:
             raise InvalidInput(_several(name, found))
         indices.append(found[0])
@@ -70,8 +85,8 @@ def require_distinct(names: Sequence[str]) -> None:
 
 
 def _several(name: str, found: Sequence[int]) -> str:
-    places = " and ".join(str(index + 1) for index in found)
-    return f"columns {places} have {f'the same name: {name}' if name else 'no name'}"
+    places = " and ".join(str(index + 1) for index in found[:SHOWN_NAMES])
+    return f"columns {places} have {f'the same name: {shown(name)}' if name else 'no name'}"
 
 
 def _bare(name: str) -> str:

@@ -15,7 +15,7 @@ from datafiles.chunks import (
     UnusableRow,
     checked_text,
 )
-from datafiles.columns import find_column, require_few
+from datafiles.columns import find_column, listed, require_few, shown
 from datafiles.lines import MAX_SKIPPED_BYTES, Lines
 from datafiles.records import Record, RecordSource
 from datafiles.text_file import TextFile
@@ -123,11 +123,9 @@ class JsonSource(RecordSource):
             _find(name, members)
         if self._keep is None:
             if duplicates := self._added.intersection(members):
-                raise UnusableRow(f"already has result columns: {', '.join(sorted(duplicates))}")
+                raise UnusableRow(f"already has result columns: {listed(sorted(duplicates))}")
             if self.names and (extra := members.keys() - set(self.names)):
-                raise UnusableRow(
-                    f"has members that the first row lacks: {', '.join(sorted(extra))}"
-                )
+                raise UnusableRow(f"has members that the first row lacks: {listed(sorted(extra))}")
         return self._check(_decoded(bytes(members[column])))
 
 
@@ -139,7 +137,7 @@ def _find(name: str, members: Members) -> str:
     try:
         return names[find_column(name, names)]
     except InvalidInput:
-        raise UnusableRow(f"the member {name} is missing") from None
+        raise UnusableRow(f"the member {shown(name)} is missing") from None
 
 
 def _string(value: msgspec.Raw | None) -> str | None:

@@ -16,6 +16,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from datafiles.chunks import InvalidInput
+from datafiles.columns import shown
+from datafiles.lines import MAX_LINE_BYTES
 
 # Of the largest page of each column, together: these are in memory at the same time. pyarrow takes
 # six times as much to decode one value of that size.
@@ -86,7 +88,7 @@ def rows_at_once(path: Path, metadata: pq.FileMetaData, columns: Sequence[str], 
 def _leaves(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
     """The indices of what the columns are stored as; a struct is several."""
     names = set(columns)
-    leaves = []
+    leaves, characters = [], 0
     for index in range(metadata.num_columns):
         leaf = metadata.schema.column(index)
         try:
@@ -97,11 +99,18 @@ def _leaves(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
             continue
         if leaf.max_repetition_level > 0:
             raise InvalidInput(
-                f"{path} holds lists, which are not read from an upload; choose other columns "
-                "by --id",
+                f"{shown(path)} holds lists, which are not read from an upload; choose other "
+                "columns by --id",
                 "--id",
             )
         leaves.append(index)
+        characters += len(path)
+        if characters > MAX_LINE_BYTES:
+            raise InvalidInput(
+                f"the names of its columns have more than {MAX_LINE_BYTES:,} characters together; "
+                "choose columns by --id",
+                "--id",
+            )
     return leaves
 
 

@@ -20,7 +20,7 @@ from datafiles.chunks import (
     UnusableRow,
     checked_text,
 )
-from datafiles.columns import find_column, find_columns, require_distinct, require_few
+from datafiles.columns import find_column, find_columns, require_distinct, require_few, shown
 from datafiles.lines import MAX_LINE_BYTES
 from datafiles.parquet_pages import rows_at_once
 
@@ -81,7 +81,9 @@ class ParquetSource:
         self.schema = pa.schema([self._plain.field(name) for name in self.names])
         type_ = self._plain.field(self.column).type
         if not _can_hold_text(type_):
-            raise InvalidInput(f"the column {self.column} holds {type_}, no texts", "--column")
+            raise InvalidInput(
+                f"the column {shown(self.column)} holds {type_}, no texts", "--column"
+            )
 
     def fraction(self, position: Position) -> float:
         rows = sum(self._groups)
@@ -178,7 +180,7 @@ class ParquetSource:
         try:
             return self._check(None if value is None else value.decode())
         except UnicodeDecodeError:
-            raise UnusableRow(f"column {self.column}: not in UTF-8") from None
+            raise UnusableRow(f"column {shown(self.column)}: not in UTF-8") from None
 
 
 def _can_hold_text(type_: pa.DataType) -> bool:
@@ -207,7 +209,9 @@ def _fault(row: pa.Table) -> str | None:
         try:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
-            return f"column {name}: {'not in UTF-8' if 'UTF8' in str(error) else _line(error)}"
+            return (
+                f"column {shown(name)}: {'not in UTF-8' if 'UTF8' in str(error) else _line(error)}"
+            )
     return None
 
 

@@ -34,14 +34,14 @@ class ArrowOutput(Output):
     def head(self) -> bytes:
         return bytes(pa.schema([*self._schema, *self._fields]).serialize())
 
-    def rows(self, columns: Columns, scores: Scores) -> bytes:
+    def rows(self, columns: Columns, scores: Scores) -> Iterator[bytes]:
         table = columns
         if not isinstance(table, pa.Table):
             by_column = [[row[i] for row in table] for i in range(len(self._schema))]
             table = pa.table(by_column, self._schema)
         for field, values in zip(self._fields, self.results(scores), strict=True):
             table = table.append_column(field, pa.array(values, field.type))
-        return b"".join(bytes(batch.serialize()) for batch in table.combine_chunks().to_batches())
+        yield from (bytes(batch.serialize()) for batch in table.combine_chunks().to_batches())
 
 
 def write_parquet(stream: Path, target: Path) -> None:

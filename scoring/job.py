@@ -48,6 +48,11 @@ class Job:
     long_text: LongText = "truncate"
 
 
+# Of a chunk of an upload; usual outputs have no more than three times `CHUNK_BYTES`. So a job does
+# not fill the disk between two looks at the room that it has.
+MAX_CHUNK_OUTPUT_BYTES = 64 * CHUNK_BYTES
+
+
 class ClusterFailed(RuntimeError):
     """The cluster cannot be reached, or no node can score."""
 
@@ -82,12 +87,12 @@ def score_file(scorer: ChunkScorer, job: Job, report: Report) -> Progress:
     with Journal(job.out, _job_identity(job, scorer.identities), restart=job.restart) as journal:
         if not journal.progress.is_complete:
             if not journal.progress.output_bytes:
-                journal.append(output.head(), b"", journal.progress)
+                journal.append([output.head()], (), journal.progress)
             report(journal.progress, _fraction(job, source, journal.progress))
             # Closed at once where a scorer fails or the job is removed, and not when collected.
             with closing(source.chunks(journal.progress.end, job.limit)) as chunks:
                 for chunk, scores in _scored(chunks, scorer):
-                    _append(journal, output, chunk, scores)
+                    _append(journal, output, chunk, scores, job.source)
                     report(journal.progress, _fraction(job, source, journal.progress))
         journal.finish(_conversion(job))
         return journal.progress
@@ -105,12 +110,13 @@ def _scored(chunks: Iterator[Chunk], scorer: ChunkScorer) -> Iterator[tuple[Chun
         yield last, wait()
 
 
-def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> None:
+def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores, source: Input) -> None:
     before = journal.progress
     chunk, scores = _without_refused(chunk, scores)
+    rows = output.rows(chunk.columns, scores)
     journal.append(
-        output.rows(chunk.columns, scores),
-        b"".join(orjson.dumps(asdict(rejection)) + b"\n" for rejection in chunk.rejected),
+        _bounded(rows, chunk) if source.is_strange else rows,
+        (orjson.dumps(asdict(rejection)) + b"\n" for rejection in chunk.rejected),
         Progress(
             before.identity,
             chunk.end,
@@ -118,6 +124,21 @@ def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores) -> N
             rejected=before.rejected + len(chunk.rejected),
         ),
     )
+
+
+def _bounded(rows: Iterator[bytes], chunk: Chunk) -> Iterator[bytes]:
+    """The rows, unless they are very many times as large as in a stranger's file."""
+    written = 0
+    for row in rows:
+        written += len(row)
+        if written > MAX_CHUNK_OUTPUT_BYTES:
+            raise InvalidInput(
+                f"up to row {chunk.end.rows:,} its output takes more than "
+                f"{MAX_CHUNK_OUTPUT_BYTES >> 20} MiB for {len(chunk.texts):,} rows; choose columns "
+                "by --id, or shorter names of columns",
+                "--id",
+            )
+        yield row
 
 
 def _without_refused(chunk: Chunk, scores: Scores) -> tuple[Chunk, Scores]:

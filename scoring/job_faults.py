@@ -28,7 +28,7 @@ class StepsAside(Exception):
 
 
 class ShareUsed(Exception):
-    """The jobs of the caller may use no more of the disk; the message says what to do."""
+    """The job may use no more of the disk; the message says what to do."""
 
 
 def why_it_waits(error: Exception) -> str | None:

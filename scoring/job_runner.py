@@ -205,8 +205,9 @@ class _Run:
             if reason is not None:
                 self._wait(reason)
                 return _Outcome.restarts if isinstance(error, CannotResume) else _Outcome.waits
-            if isinstance(error, ShareUsed):
-                await asyncio.to_thread(self._job.drop_output)
+            drops_all = isinstance(error, ShareUsed)
+            drop = self._job.drop_output if drops_all else self._job.drop_unfinished
+            await asyncio.to_thread(drop)
             self._end("failed", why_it_failed(error, self._job.request.id))
             return _Outcome.ended
         self._status = replace(self._status, fraction=1.0)
@@ -254,9 +255,7 @@ class _Run:
     def _report(self, progress: Progress, fraction: float) -> None:
         """Called in the thread of the job after each chunk."""
         self._check_removed()
-        used = self._store.check_room()
-        if fault := self._store.share_fault(self._job.request.owner, used):
-            raise ShareUsed(fault)
+        self._store.check_growth(self._job.request.owner)
         before = self._status.scored, self._status.rejected
         gets_on = (progress.scored, progress.rejected) != before
         self._status = replace(

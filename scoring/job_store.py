@@ -36,6 +36,7 @@ from core.private_files import FOLDER_MODE, make_private
 from core.unreadable import UNREADABLE
 from core.uuid7 import new_id
 from scoring.job import open_job
+from scoring.job_faults import ShareUsed
 from scoring.stored_job import StoredJob, job_of, result_in
 
 UPLOAD, GONE = ".upload-", ".gone-"
@@ -192,26 +193,38 @@ class JobStore:
                     return file
         raise invalid_field("path", "is no file in one of the folders that JOB_FOLDERS allows")
 
-    def check_room(self, more_bytes: int = 0, *, owner: str | None = None) -> int:
+    def check_room(self, more_bytes: int = 0, *, owner: str | None = None) -> None:
         """Check the room for more bytes, of the uploads and jobs of `owner` if that is given.
-
-        Returns how many bytes there are.
 
         Raises:
             StorageFull: jobs, or those of `owner`, may use no more of the disk.
         """
-        used = sum(self._bytes_of(entry, mark) for entry, mark in self._folders(hidden=True))
-        if used + more_bytes > self._max_bytes:
-            raise StorageFull(
-                f"All jobs of this host may use {self._max_bytes:,} bytes; delete jobs that have "
-                "ended, or wait until they are removed",
-                retry_after_seconds=60,
-            )
-        if owner is not None and used + more_bytes > self._most_of_caller:
+        used = self._used_bytes() + more_bytes
+        if used > self._max_bytes:
+            raise StorageFull(self._no_room, retry_after_seconds=60)
+        if owner is not None and used > self._most_of_caller:
             own = more_bytes + self._bytes_of_jobs(owner) + self._bytes_of_uploads(owner)
             if own > self._most_of_caller:
                 raise StorageFull(self._no_share, retry_after_seconds=60)
-        return used
+
+    def check_growth(self, owner: str) -> None:
+        """Check that a job of a caller, which runs, may go on. Its uploads do not end its jobs.
+
+        Raises:
+            ShareUsed: it has to end: the jobs of its caller use all that they may, or those that
+                have not ended use all there is, so that each would wait for the others for ever.
+            StorageFull: it can go on when others are removed.
+        """
+        used = self._used_bytes()
+        if used <= self._most_of_caller:
+            return  # nor does any caller use more
+        if self._bytes_of_jobs(owner) > self._most_of_caller:
+            raise ShareUsed(self._no_share)
+        if used > self._max_bytes:
+            unfinished = [job for job in self.jobs() if not job.status().is_finished]
+            if sum(_bytes_in(str(job.folder)) for job in unfinished) > self._max_bytes:
+                raise ShareUsed(self._no_room)
+            raise StorageFull(self._no_room, retry_after_seconds=60)
 
     def check_number(self, owner: str) -> None:
         """Check that a caller may have one more job.
@@ -233,14 +246,8 @@ class JobStore:
                 retry_after_seconds=60,
             )
 
-    def share_fault(self, owner: str, used: int) -> str | None:
-        """Why a caller's jobs may use no more of the `used` bytes of all; None: others have room.
-
-        Its uploads do not count, which would end its jobs.
-        """
-        if used <= self._most_of_caller:
-            return None  # nor does any other caller use more
-        return self._no_share if self._bytes_of_jobs(owner) > self._most_of_caller else None
+    def _used_bytes(self) -> int:
+        return sum(self._bytes_of(entry, mark) for entry, mark in self._folders(hidden=True))
 
     def _bytes_of_jobs(self, owner: str) -> int:
         own = [job.folder for job in self.jobs() if job.request.owner == owner]
@@ -253,6 +260,13 @@ class JobStore:
     @property
     def _most_of_caller(self) -> int:
         return int(self._max_bytes * CALLER_SHARE)
+
+    @property
+    def _no_room(self) -> str:
+        return (
+            f"All jobs of this host may use {self._max_bytes:,} bytes; delete jobs that have "
+            "ended, or wait until they are removed"
+        )
 
     @property
     def _no_share(self) -> str:

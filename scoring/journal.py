@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -94,15 +94,14 @@ class Journal(AbstractContextManager["Journal"]):
             with suppress(OSError):
                 file.close()
 
-    def append(self, output: bytes, rejects: bytes, progress: Progress) -> None:
+    def append(self, output: Iterable[bytes], rejects: Iterable[bytes], progress: Progress) -> None:
         """Append to both files, and save `progress` with their new sizes."""
-        for file, content in zip(self._files, (output, rejects), strict=True):
-            file.write(content)
-            file.flush()
-            if content:
-                os.fsync(file.fileno())
-        output_bytes = self.progress.output_bytes + len(output)
-        rejected_bytes = self.progress.rejected_bytes + len(rejects)
+        written = [
+            _append(file, pieces)
+            for file, pieces in zip(self._files, (output, rejects), strict=True)
+        ]
+        output_bytes = self.progress.output_bytes + written[0]
+        rejected_bytes = self.progress.rejected_bytes + written[1]
         self._save(replace(progress, output_bytes=output_bytes, rejected_bytes=rejected_bytes))
 
     def finish(self, convert: Callable[[Path, Path], None] | None) -> None:
@@ -171,6 +170,15 @@ class Journal(AbstractContextManager["Journal"]):
         new.write_bytes(msgspec.json.encode(progress))
         _rename(new, self._progress_file)
         self.progress = progress
+
+
+def _append(file: BinaryIO, pieces: Iterable[bytes]) -> int:
+    """Append to a file, which is on the disk then; the bytes."""
+    written = sum(map(file.write, pieces))
+    file.flush()
+    if written:
+        os.fsync(file.fileno())
+    return written
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -27,7 +27,11 @@ def result_names(versions: Sequence[Version]) -> list[str]:
 
 
 class Output(ABC):
-    """Formats chunks as bytes to append; `names` are the columns of the input."""
+    """Formats chunks as bytes to append; `names` are the columns of the input.
+
+    A chunk is formatted row by row: a few megabytes of it may become gigabytes, as each row of JSON
+    lines repeats the names of all columns.
+    """
 
     def __init__(
         self, names: Sequence[str], versions: Sequence[Version], text: str, delimiter: str
@@ -44,7 +48,7 @@ class Output(ABC):
         return b""
 
     @abstractmethod
-    def rows(self, columns: Columns, scores: Scores) -> bytes: ...
+    def rows(self, columns: Columns, scores: Scores) -> Iterator[bytes]: ...
 
     def results(self, scores: Scores) -> list[Sequence[object]]:
         """The columns that are added."""
@@ -59,9 +63,9 @@ class Output(ABC):
 
 class CsvOutput(Output):
     def head(self) -> bytes:
-        return self._csv([[*self._names, *self._added]])
+        return b"".join(self._csv([[*self._names, *self._added]]))
 
-    def rows(self, columns: Columns, scores: Scores) -> bytes:
+    def rows(self, columns: Columns, scores: Scores) -> Iterator[bytes]:
         rows: Iterable[Iterable[object]] = columns
         if not isinstance(columns, Sequence):
             # Imported here because it needs pyarrow, which has read the file.
@@ -75,19 +79,19 @@ class CsvOutput(Output):
             for row, added in zip(rows, results, strict=True)
         )
 
-    def _csv(self, rows: Iterable[Sequence[object]]) -> bytes:
-        lines = _Lines()
-        csv.writer(lines, delimiter=self._delimiter).writerows(rows)
-        return "".join(lines.rows).encode()
+    def _csv(self, rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
+        line = _Line()
+        writer = csv.writer(line, delimiter=self._delimiter)
+        for row in rows:
+            writer.writerow(row)
+            yield line.row.encode()
 
 
 class JsonOutput(Output):
-    def rows(self, columns: Columns, scores: Scores) -> bytes:
+    def rows(self, columns: Columns, scores: Scores) -> Iterator[bytes]:
         results = zip(*self.results(scores), strict=True)
-        return b"".join(
-            _with_members(row, dict(zip(self._added, added, strict=True)))
-            for row, added in zip(self._objects(columns), results, strict=True)
-        )
+        for row, added in zip(self._objects(columns), results, strict=True):
+            yield _with_members(row, dict(zip(self._added, added, strict=True)))
 
     def _objects(self, columns: Columns) -> Iterator[bytes]:
         """The rows as JSON objects, of which those of JSON lines are already."""
@@ -109,18 +113,17 @@ def _with_members(row: bytes, members: Mapping[str, object]) -> bytes:
     return row.removesuffix(b"}").rstrip() + b"," + orjson.dumps(members)[1:] + b"\n"
 
 
-class _Lines:
-    """The file that a CSV writer writes to: each row with a line feed at its end.
+class _Line:
+    """The file that a CSV writer writes to: its last row, with a line feed at the end.
 
     The writer itself ends rows with CR LF, because it quotes only line ends that it writes: before
     Python 3.13 it would leave a lone CR in a field unquoted, which ends a row for many readers.
     """
 
-    def __init__(self) -> None:
-        self.rows: list[str] = []
+    row = ""
 
     def write(self, row: str) -> None:
-        self.rows.append(row.removesuffix("\r\n") + "\n")
+        self.row = row.removesuffix("\r\n") + "\n"
 
 
 def _csv_value(value: object) -> str:

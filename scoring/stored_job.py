@@ -72,6 +72,11 @@ class StoredJob:
         for file in self.folder.glob(f"{self.result.name}*"):
             file.unlink(missing_ok=True)
 
+    def drop_unfinished(self) -> None:
+        """Remove the output of a job that has failed, but not what it tells of its rows."""
+        for suffix in (".partial", ".converting", ".progress"):
+            self._beside(suffix).unlink(missing_ok=True)
+
     def report(self) -> JobReport:
         status = self.status()
         return JobReport(self.request, status, self._rejected_rows() if status.rejected else ())

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from core.paths import ROOT
 from datafiles.chunks import CHUNK_ROWS
 from datafiles.formats import Format
-from tests.unit.scoring.memory import peaks_mib
+from tests.unit.scoring.memory import peak_mib, peaks_mib
 from tests.unit.scoring.score_rows import (
     BAD,
     FORMATS,
@@ -116,3 +116,12 @@ def test_four_times_the_rows_take_no_more_memory(tmp_path: Path) -> None:
     """`make prove-scoring` tries the other formats."""
     few, many = peaks_mib(tmp_path, Format.csv)
     assert many < few + 15
+
+
+def test_names_that_each_row_repeats_take_no_memory(tmp_path: Path) -> None:
+    source = tmp_path / "wide.csv"
+    names = ",".join(f"{number:\x01>800}" for number in range(1_000))
+    source.write_text(f"text,{names}\n" + f"good{',' * 1_000}\n" * 40, encoding="utf-8")
+    to_csv, to_json = (peak_mib(source, tmp_path / f"out.{suffix}") for suffix in ("csv", "jsonl"))
+    assert (tmp_path / "out.jsonl").stat().st_size > 150_000_000
+    assert to_json < to_csv + 50

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import httpx
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -587,10 +588,12 @@ async def test_jobs_that_use_all_of_their_room_wait(tmp_path: Path) -> None:
     await service.runner.stop()
 
 
+@pytest.mark.parametrize("max_bytes", [1_000_000, 600_000])
 async def test_job_past_the_share_of_its_caller_fails_and_keeps_no_one_waiting(
-    tmp_path: Path,
+    tmp_path: Path, max_bytes: int
 ) -> None:
-    service = JobService(tmp_path / "jobs", max_bytes=1_000_000)
+    """Also if a chunk takes it past the room of all at once."""
+    service = JobService(tmp_path / "jobs", max_bytes=max_bytes)
     async with service.client("ann") as ann, service.client("bob") as bob:
         # A small file, of which each row is rejected with a longer line.
         large = await add(ann, gzip.compress(b"text\n" + b'""\n' * 50_000), versions="v1")
@@ -598,12 +601,55 @@ async def test_job_past_the_share_of_its_caller_fails_and_keeps_no_one_waiting(
         service.runner.start()
         report = await ended(ann, large)
         assert report["state"] == "failed"
-        assert "may use 500,000 bytes" in report["reason"]
+        assert f"All jobs of a caller may use {max_bytes // 2:,} bytes" in report["reason"]
         assert (await ended(bob, small))["state"] == "done"
         assert {file.name for file in (service.jobs.folder / large).iterdir()} == {
             "job.json", "status.json",
         }  # fmt: skip
         assert (await ended(ann, await add(ann)))["state"] == "done"
+    await service.runner.stop()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+async def test_upload_whose_output_repeats_long_names_in_each_row_fails(
+    tmp_path: Path, kind: str
+) -> None:
+    service = JobService(tmp_path / "jobs", max_bytes=10_000_000_000)
+    names = [f"{number:\x01>5200}" for number in range(9)]
+    if kind == "csv":
+        content = gzip.compress(f"text,{','.join(names)}\n".encode() + b"good,,,,,,,,,\n" * 1_000)
+    else:
+        file = io.BytesIO()
+        columns = {"text": ["good"] * 1_000} | dict.fromkeys(names, [""] * 1_000)
+        pq.write_table(pa.table(columns), file, store_schema=False)
+        content = file.getvalue()
+    async with service.client() as client:
+        job = await add(client, content, to="jsonl", **{"from": kind})
+        service.runner.start()
+        report = await ended(client, job)
+        assert report["state"] == "failed"
+        assert "up to row 1,000 its output takes more than 256 MiB" in report["reason"]
+        used = sum(file.stat().st_size for file in (service.jobs.folder / job).iterdir())
+        assert used < 10_000
+    await service.runner.stop()
+
+
+async def test_jobs_that_wait_for_each_others_room_do_not_wait_for_ever(tmp_path: Path) -> None:
+    service = JobService(tmp_path / "jobs", max_bytes=1_000_000)
+    # All but one are rejected, each with a line of 88 bytes.
+    rows = gzip.compress(b"text\ngood\n" + b'""\n' * 4_500)
+    jobs = {}
+    for caller in ("ann", "bob", "cem"):
+        async with service.client(caller) as client:
+            jobs[caller] = await add(client, rows, versions="v1")
+            # As if it had written so much in an earlier turn.
+            (service.jobs.folder / jobs[caller] / "result.csv.partial").write_bytes(bytes(400_000))
+    service.runner.start()
+    states = []
+    for caller, job in jobs.items():
+        async with service.client(caller) as client:
+            states.append((await ended(client, job))["state"])
+    assert sorted(states) == ["done", "done", "failed"]
     await service.runner.stop()
 
 

@@ -20,6 +20,11 @@ def peaks_mib(folder: Path, format_: Format) -> list[int]:
     for rows in ROWS:
         source, out = (folder / f"{name}-{rows}.{format_}" for name in ("in", "out"))
         write_rows(source, ["a text of some length, as many are " * 5] * rows)
-        command = [sys.executable, "-m", "tests.unit.scoring.scorers", str(source), str(out)]
-        peaks.append(int(subprocess.check_output(command, cwd=ROOT)) >> 10)
+        peaks.append(peak_mib(source, out))
     return peaks
+
+
+def peak_mib(source: Path, out: Path) -> int:
+    """The peak of a process that scores one file."""
+    command = [sys.executable, "-m", "tests.unit.scoring.scorers", str(source), str(out)]
+    return int(subprocess.check_output(command, cwd=ROOT)) >> 10
