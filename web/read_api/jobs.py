@@ -32,6 +32,7 @@ from core.uuid7 import new_id
 from datafiles.chunks import MAX_ROWS
 from web.idempotency import KEY_HEADER, KEY_PATTERN, OTHER_REQUEST, RESULT_HEADER, key_of
 from web.read_api.job_options import FORMATS, MEDIA_TYPES, format_of, versions_of
+from web.read_api.open_file import OpenFileResponse
 from web.read_api.uploads import UploadBounds, receive_file
 from web.routes import JOBS_PATH
 from web.schemas.jobs import JobList, JobReply
@@ -239,7 +240,7 @@ async def _store(parts: JobParts, request: Request, job: JobRequest) -> None:
 
 
 def _file(path: Path, media_type: str) -> FileResponse:
-    return FileResponse(path, media_type=media_type, filename=path.name)
+    return OpenFileResponse(path, media_type=media_type, filename=path.name)
 
 
 def _may_see(context: RequestContext, job: StoredJob) -> bool:

@@ -21,12 +21,15 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from starlette.types import Message, Scope
 
 from core.jobs import JobStatus
 from scoring.job_store import MAX_KEPT, MAX_UNFINISHED
 from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
 from tests.waiting import until
+from web.problems import ProblemMiddleware
 from web.read_api.jobs import MAX_ARRIVING
+from web.read_api.open_file import OpenFileResponse
 
 CSV = {"Content-Type": "text/csv"}
 ROWS = "id,text\n1,good film\n2,\n3,a bad one\n"
@@ -632,6 +635,45 @@ async def test_upload_whose_output_repeats_long_names_in_each_row_fails(
         used = sum(file.stat().st_size for file in (service.jobs.folder / job).iterdir())
         assert used < 10_000
     await service.runner.stop()
+
+
+async def test_result_that_is_deleted_while_it_is_sent_comes_whole(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    job = await add(client, LONG)
+    await ended(client, job)
+    whole = (await client.get(f"/jobs/{job}/result")).content
+    parts: list[bytes] = []
+    deleted = False
+
+    async def send(message: Message) -> None:
+        nonlocal deleted
+        if message["type"] == "http.response.start":
+            assert message["status"] == 200
+            assert (await client.delete(f"/jobs/{job}")).status_code == 204
+            deleted = True
+        else:
+            parts.append(message["body"])
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scope: Scope = {
+        "type": "http", "method": "GET", "path": f"/jobs/{job}/result", "query_string": b"",
+        "headers": [(b"x-caller", b"ann"), (b"host", b"test")],
+    }  # fmt: skip
+    await service.app(scope, receive, send)
+    assert deleted
+    assert b"".join(parts) == whole
+    assert (await client.get(f"/jobs/{job}/result")).status_code == 404
+
+
+async def test_result_that_is_gone_when_it_is_opened_is_none(tmp_path: Path) -> None:
+    response = OpenFileResponse(tmp_path / "gone", media_type="text/csv")
+    transport = httpx.ASGITransport(ProblemMiddleware(response))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        assert (await http.get("/")).status_code == 404
 
 
 async def test_jobs_that_wait_for_each_others_room_do_not_wait_for_ever(tmp_path: Path) -> None:
