@@ -11,6 +11,9 @@ _ONCE = (b"authorization", b"content-type", b"idempotency-key")
 # Of any size that the parser counts up to. Python reads no number of thousands of digits, which
 # the parser takes if most are leading zeros.
 _MOST_LENGTH_DIGITS = 19
+# To take a query apart costs some microseconds for each, also where nobody reads it.
+MAX_PARAMETERS = 100
+MAX_ESCAPES = 5_000
 
 Header = tuple[bytes, bytes]
 
@@ -24,12 +27,12 @@ class RefusedHead(ValueError):
 
 
 def check_head(version: str, target: bytes, headers: Collection[Header]) -> None:
-    """Refuse a head that a proxy in front may have read in another way.
+    """Refuse a head that a proxy in front may have read in another way, or that costs much.
 
     Raises:
-        RefusedHead: the version is another one, the target has a fragment, HTTP/1.0 has a
-            Transfer-Encoding (RFC 9112, 6.1), a header that has one value comes twice, or a
-            Content-Length has more digits than any length.
+        RefusedHead: the version is another one, the target has a fragment, or more parameters or
+            escapes than are read, HTTP/1.0 has a Transfer-Encoding (RFC 9112, 6.1), a header that
+            has one value comes twice, or a Content-Length has more digits than any length.
     """
     if version not in VERSIONS:
         # The parser takes a line without a version for HTTP/0.9.
@@ -38,6 +41,12 @@ def check_head(version: str, target: bytes, headers: Collection[Header]) -> None
         raise RefusedHead(505, "This service speaks HTTP/1.1")
     if b"#" in target:
         raise RefusedHead(400, "The target of a request has no fragment")
+    if target.count(b"&") >= MAX_PARAMETERS or target.count(b"%") > MAX_ESCAPES:
+        raise RefusedHead(
+            414,
+            f"The target of a request may have at most {MAX_PARAMETERS} parameters and "
+            f"{MAX_ESCAPES:,} escapes",
+        )
     if version == "1.0" and any(name == b"transfer-encoding" for name, _ in headers):
         raise RefusedHead(400, "HTTP/1.0 has no Transfer-Encoding")
     if any(

@@ -8,9 +8,6 @@ from urllib.parse import parse_qsl
 
 from web.schemas.predictions import invalid_fields
 
-# A query with more is not read to its end; the first ones are refused already.
-MAX_PARAMETERS = 100
-
 
 def check_parameters(query: bytes, known: Collection[str]) -> None:
     """Check the raw `query` of a request against the names that its route knows.
@@ -21,7 +18,7 @@ def check_parameters(query: bytes, known: Collection[str]) -> None:
     """
     if not query:
         return
-    pairs = parse_qsl("&".join(query.decode("latin-1").split("&")[:MAX_PARAMETERS]), True)
+    pairs = parse_qsl(query.decode("latin-1"), True)
     names = Counter(name for name, _ in pairs)
     if unknown := [name for name in names if name not in known]:
         says = f"known are {', '.join(sorted(known))}" if known else "this route has none"

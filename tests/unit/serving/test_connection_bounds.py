@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
 from loadtest.ports import free_port
-from serving.connection import MAX_HEADER_BYTES, MAX_TARGET_BYTES
+from serving.connection import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 from serving.http_protocol import BoundedHttpProtocol
+from serving.request_head import MAX_ESCAPES, MAX_PARAMETERS
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.body import DRAIN_BYTES, JsonBodyReader
@@ -194,7 +195,39 @@ async def test_target_beyond_the_bound_gets_a_414(site: Site, before: bytes, bey
     assert STATUS.findall(reply) == [b"200"] * bool(before) + [last]
     is_counted = counter("http_requests_total", endpoint="other", status="414") - counted
     assert is_counted == bool(beyond)
-    assert (b"may have at most 65,535 bytes" in reply) == bool(beyond)
+    assert (b"may have at most 16,384 bytes" in reply) == bool(beyond)
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        (b"&".join([b"a=%41"] * MAX_PARAMETERS), b"200"),
+        (b"&" * MAX_PARAMETERS, b"414"),
+        (b"%" * MAX_ESCAPES, b"200"),
+        (b"a=" + b"%" * (MAX_ESCAPES + 1), b"414"),
+    ],
+)
+async def test_query_that_is_dear_to_take_apart_gets_a_414(
+    site: Site, query: bytes, status: bytes
+) -> None:
+    head = b"GET /?" + query + b" HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    assert STATUS.findall(await answered_until_the_end(site, head)) == [status]
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 3_000])
+async def test_more_headers_than_are_read_get_a_431(site: Site, beyond: int) -> None:
+    headers = b"".join(b"X-%d: 1\r\n" % number for number in range(MAX_HEADERS - 2 + beyond))
+    head = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n" + headers + b"\r\n"
+    reply = await answered_until_the_end(site, head)
+    assert STATUS.findall(reply) == [b"431" if beyond else b"200"]
+
+
+async def test_cookies_are_not_read(site: Site) -> None:
+    cookies = b"Cookie: a=b\r\n" * (2 * MAX_HEADERS)
+    request = READS + b"Connection: close\r\n" + cookies + b"Content-Length: 2\r\n\r\n{}"
+    assert STATUS.findall(await answered_until_the_end(site, request)) == [b"200"]
+    [headers] = site.headers
+    assert b"cookie" not in dict(headers)
 
 
 @pytest.mark.parametrize(
