@@ -137,10 +137,12 @@ class ThroughputEstimator:
 
 @dataclass(slots=True)
 class _Backlog:
+    requests: int = 0  # of callers
     texts: int = 0
     tokens: int = 0
 
-    def add(self, texts: int, tokens: int) -> None:
+    def add(self, requests: int, texts: int, tokens: int) -> None:
+        self.requests += requests
         self.texts += texts
         self.tokens += tokens
 
@@ -157,11 +159,19 @@ class _Callers:
     def ask(self, caller: str, now: float) -> bool:
         """Note that a caller asks; whether another one did in the last `OTHERS_SECONDS`."""
         self._asked_at.pop(caller, None)
-        others = list(self._asked_at.values())
+        has_others = self.has_others(caller, now)
         self._asked_at[caller] = now
         if len(self._asked_at) > 2:
             del self._asked_at[next(iter(self._asked_at))]
-        return any(now - asked_at < OTHERS_SECONDS for asked_at in others)
+        return has_others
+
+    def has_others(self, caller: str, now: float) -> bool:
+        """Whether another caller asked in the last `OTHERS_SECONDS`."""
+        return any(
+            now - asked_at < OTHERS_SECONDS
+            for other, asked_at in self._asked_at.items()
+            if other != caller
+        )
 
     def __len__(self) -> int:
         return len(self._backlogs)
@@ -169,9 +179,9 @@ class _Callers:
     def backlog(self, caller: str) -> _Backlog:
         return self._backlogs.get(caller) or _Backlog()
 
-    def add(self, caller: str, texts: int, tokens: int) -> None:
+    def add(self, caller: str, requests: int, texts: int, tokens: int) -> None:
         backlog = self._backlogs.setdefault(caller, _Backlog())
-        backlog.add(texts, tokens)
+        backlog.add(requests, texts, tokens)
         if not backlog.texts:
             del self._backlogs[caller]
 
@@ -210,11 +220,35 @@ class Admission:
         """Of how many callers something waits, in all lanes."""
         return sum(len(callers) for callers in self._callers.values())
 
+    @property
+    def waiting_requests(self) -> int:
+        """How many requests of callers wait, in all lanes."""
+        return sum(backlog.requests for backlog in self._backlogs.values())
+
     def is_full(self, lane: Lane) -> bool:
         """Whether even the shortest text would be refused, whatever its deadline."""
         texts = self._backlogs[lane].texts
         return texts >= self._bounds.texts or (
             texts > 0 and self.wait_seconds(lane) > self._bounds.seconds[lane]
+        )
+
+    def room(self, lane: Lane, caller: str) -> float:
+        """How many requests of a caller would be let in, if they are like those that wait."""
+        room, callers = self._left(self._backlogs[lane], lane), self._callers[lane]
+        if callers.has_others(caller, self._clock()):
+            room = min(room, self._left(callers.backlog(caller), lane, CALLER_SHARE))
+        return room
+
+    def _left(self, backlog: _Backlog, lane: Lane, share: float = 1.0) -> float:
+        used = self._used(backlog, lane)
+        return max(backlog.requests, 1) * (share / used - 1) if used else math.inf
+
+    def _used(self, backlog: _Backlog, lane: Lane) -> float:
+        """The part of a lane that a backlog takes."""
+        return max(
+            backlog.texts / self._bounds.texts,
+            backlog.tokens / self._bounds.tokens,
+            self._seconds_of(backlog.tokens, lane) / self._bounds.seconds[lane],
         )
 
     @contextmanager
@@ -241,17 +275,18 @@ class Admission:
             if caller is not None and has_others:
                 self._check_share(lane, callers.backlog(caller), texts, tokens)
             self._check(lane, texts, tokens, deadline_seconds)
-        backlog.add(texts, tokens)
+        requests = 0 if caller is None else 1
+        backlog.add(requests, texts, tokens)
         if caller is not None:
-            callers.add(caller, texts, tokens)
+            callers.add(caller, requests, texts, tokens)
         if self._outstanding() >= SATURATED_TOKENS:
             self.throughput.begin()
         try:
             yield
         finally:
-            backlog.add(-texts, -tokens)
+            backlog.add(-requests, -texts, -tokens)
             if caller is not None:
-                callers.add(caller, -texts, -tokens)
+                callers.add(caller, -requests, -texts, -tokens)
             if self._outstanding() < SATURATED_TOKENS:
                 self.throughput.end()
 

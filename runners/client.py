@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from core import metrics, tracing
 from core.background import Background
@@ -87,6 +87,15 @@ class RunnerClient(Background):
     def is_full(self) -> bool:
         """Whether `admit` would refuse a single text."""
         return self._admission.is_full("interactive")
+
+    def room(self, caller: str) -> float:
+        """How many small requests of a caller `admit` would let in."""
+        return self._admission.room("interactive", caller)
+
+    @property
+    def waiting_requests(self) -> int:
+        """How many requests of callers wait for the model in this process."""
+        return self._admission.waiting_requests
 
     @property
     def is_idle(self) -> bool:
@@ -225,3 +234,13 @@ class RunnerClient(Background):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(READY_POLL_SECONDS):
                         await self._refresh_now.wait()
+
+
+def have_room(runners: Collection[RunnerClient], caller: str, under_way: int) -> bool:
+    """Whether one more small request of a caller would be let in by every one of `runners`.
+
+    Of the requests of all callers `under_way` in this process, those that wait for no model yet
+    take room too.
+    """
+    unseen = under_way - sum(runner.waiting_requests for runner in runners)
+    return max(unseen, 0) < min(runner.room(caller) for runner in runners)

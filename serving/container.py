@@ -43,7 +43,7 @@ from rollout.shadow import Shadow
 from rollout.store import PolicyStore
 from rollout.traffic import Traffic
 from runners.admission import QueueBounds
-from runners.client import RunnerClient
+from runners.client import RunnerClient, have_room
 from runners.model_store import load_problem
 from runners.transport import RunnerApi
 from scoring.job_runner import JobRunner
@@ -284,6 +284,10 @@ class Container:
     def full(self) -> bool:
         """Whether a model has so many texts waiting that it refuses more."""
         return any(runner.is_full for runner in self.runners.values())
+
+    def has_room(self, caller: str, under_way: int) -> bool:
+        """Whether the models would take one more small request, with so many under way."""
+        return have_room(self.runners.values(), caller, under_way)
 
     @property
     def log_writable(self) -> bool:

@@ -13,7 +13,9 @@ Two conditions cause it.
   judged by its own answers: requests differ in what they cost, and a count over all callers would
   refuse who asks little, because somebody else asks much. Nobody is refused while all ask for
   little, nor whoever asks for far less than the others: a model may refuse most of a few requests
-  that come at the wrong moment, and with so many answered, hardly any would be let in again.
+  that come at the wrong moment, and with so many answered, hardly any would be let in again. Nor
+  is a request for which the models have room just now: after a moment in which few were answered,
+  half as many again fill the models in half a minute only.
 """
 
 from __future__ import annotations
@@ -57,9 +59,6 @@ QUIET_SECONDS = 3.0
 # Who has not asked lately begins with so many requests, all answered: the first ones, which may
 # fall into a moment without room, say little.
 FIRST_REQUESTS = 5.0
-# Of the requests of a caller that are under way so many count as answered, for one who sends
-# several at once. Of a flood, thousands are under way before the first is refused.
-MOST_PRESUMED = 16.0
 # To decode and parse so many bytes takes about as long as the rest of a request, a millisecond.
 BYTES_OF_REQUEST = 32_768
 
@@ -113,7 +112,6 @@ class Throttle:
         self._chance = chance
         self._asked = [0.0] * BUCKETS
         self._answered = [0.0] * BUCKETS
-        self._under_way = [0.0] * BUCKETS
         self._decayed_at = [-math.inf] * BUCKETS
         self._refused_at = -math.inf
         self._use = CallerUse()
@@ -122,27 +120,22 @@ class Throttle:
         """Whether a model had no time lately."""
         return now - self._refused_at <= QUIET_SECONDS
 
-    def admit(self, now: float, caller: str = "", *, full: bool = False) -> int | None:
+    def admit(self, now: float, caller: str = "", *, has_room: bool = False) -> int | None:
         """Count a request that arrives now, while it is active.
 
-        Returns the bucket for `record`, or None if the request is refused. `full`: whether the
-        models would refuse it, unless its text is cached.
+        Returns the bucket for `record`, or None if the request is refused. `has_room`: whether the
+        models have room for it, so that it is not.
         """
         bucket = bucket_of(caller)
         self._decay(bucket, now)
         asked, answered = self._asked[bucket], self._answered[bucket]
-        if not full:
-            answered += min(self._under_way[bucket], MOST_PRESUMED)
         self._asked[bucket] += 1
         self._use.add(now, caller)
         asks_little = self._use.per_second(now) < FEW_PER_SECOND or self._use.is_light(
             now, caller, FAR_LESS
         )
         refused = (asked - ADMITTED_PER_ANSWERED * answered) / (asked + 1)
-        if not asks_little and self._chance() < refused:
-            return None
-        self._under_way[bucket] += 1
-        return bucket
+        return None if not (has_room or asks_little) and self._chance() < refused else bucket
 
     def record(self, now: float, bucket: int | None, *, answered: bool) -> None:
         """Record how an admitted request ended: a model had no time, or it was answered.
@@ -154,7 +147,6 @@ class Throttle:
         if bucket is not None:
             self._decay(bucket, now)
             self._answered[bucket] += answered
-            self._under_way[bucket] = max(0.0, self._under_way[bucket] - 1)
 
     def refused(self, now: float) -> None:
         """Record that a model has no time."""
@@ -163,8 +155,7 @@ class Throttle:
     def _decay(self, bucket: int, now: float) -> None:
         decay = math.exp((self._decayed_at[bucket] - now) / MEMORY_SECONDS)
         self._decayed_at[bucket] = now
-        # What never ends here, such as a request without a valid key, is forgotten too.
-        for counts in (self._asked, self._answered, self._under_way):
+        for counts in (self._asked, self._answered):
             counts[bucket] *= decay
         if self._asked[bucket] < 1:
             self._asked[bucket] = self._answered[bucket] = FIRST_REQUESTS
@@ -177,16 +168,20 @@ class LoadShedder:
         self,
         paths: Collection[str],
         full: Callable[[], bool] = lambda: False,
+        has_room: Callable[[str, int], bool] = lambda _caller, _under_way: False,
         caller: Callable[[Scope], str] = lambda _scope: "",
     ) -> None:
         """`full`: whether a text that is not in the cache would be refused further in.
 
+        `has_room`: whether one of a caller would be let in, with so many requests under way.
         `caller` names who sent a request, which has not been let in yet.
         """
         self.paths = frozenset(paths)
         self.lag_monitor = EventLoopLagMonitor()
         self._full = full
+        self._has_room = has_room
         self._caller = caller
+        self._under_way = 0
         self._throttle = Throttle()
         self._loop_use = CallerUse()
 
@@ -205,20 +200,27 @@ class LoadShedder:
             _shed("event_loop").inc()
             return False
         if self._throttle.is_active(now):
-            context.bucket = self._throttle.admit(now, self._caller(scope), full=full)
+            caller = self._caller(scope)
+            has_room = not full and self._has_room(caller, self._under_way)
+            context.bucket = self._throttle.admit(now, caller, has_room=has_room)
             if context.bucket is None:
                 _shed("throttle").inc()
                 return False
         context.admitted = True
+        self._under_way += 1
         return True
 
     def record_answer(self, context: RequestContext) -> None:
-        """Record how an admitted request ended."""
+        """Record how an admitted request was answered."""
         now, error = asyncio.get_running_loop().time(), context.error
         # Large requests have a queue of their own, which says nothing of that of small ones.
         has_no_time = isinstance(error, Overloaded) and not error.of_large
         self._throttle.record(now, context.bucket, answered=not has_no_time)
         self._loop_use.add(now, context.caller, _loop_use(context))
+
+    def record_end(self) -> None:
+        """Record that an admitted request has ended, answered or not."""
+        self._under_way -= 1
 
     def record_use(self, context: RequestContext) -> None:
         """Record that a request for another path has ended."""
@@ -249,8 +251,11 @@ class LoadSheddingMiddleware:
             await self._app(scope, receive, send)
             self._shedder.record_use(context)
         elif context.admitted or self._shedder.admit(scope):
-            await self._app(scope, receive, send)
-            self._shedder.record_answer(context)
+            try:
+                await self._app(scope, receive, send)
+                self._shedder.record_answer(context)
+            finally:
+                self._shedder.record_end()
         else:
             body, headers = shed_response(scope, scope["path"])
             content_type = problem_content_type(scope["path"])

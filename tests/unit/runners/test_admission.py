@@ -163,6 +163,30 @@ def test_a_caller_gets_half_of_a_lane_that_others_ask_for_too(measured: Runner) 
     measured.submit(1_000, caller="third")
 
 
+@given(st.integers(1, 400), st.integers(0, 60), st.integers(1, 60), st.sampled_from(["", "a", "b"]))
+def test_room_is_how_many_requests_like_those_that_wait_are_let_in(
+    tokens: int, of_others: int, own: int, others: str
+) -> None:
+    runner = Runner()
+    runner.admission.throughput.seed(TOKENS_PER_SECOND)
+    with suppress(AdmissionRejected):
+        for caller, count in ((others or "me", of_others), ("me", own)):
+            for _ in range(count):
+                runner.submit(tokens, caller=caller)
+    room = runner.admission.room("interactive", "me")
+    before = runner.admission.waiting_requests
+    assert before == len(runner.waiting)
+    fill(runner, "me", tokens)
+    assert len(runner.waiting) - before == pytest.approx(max(room, 0.0), abs=1.01)
+
+
+def test_lane_in_which_nothing_waits_has_room_without_end(measured: Runner) -> None:
+    assert measured.admission.room("interactive", "me") == math.inf
+    measured.submit(1, caller=None)
+    assert measured.admission.waiting_requests == 0
+    assert 0 < measured.admission.room("interactive", "me") < math.inf
+
+
 def test_a_caller_alone_gets_all_of_a_lane(measured: Runner) -> None:
     # What the service computes for itself is no other caller.
     measured.submit(100, caller=None)

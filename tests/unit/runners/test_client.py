@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -10,9 +11,9 @@ import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 
 from core.errors import DeadlineExceeded, Overloaded, RunnerUnavailable
-from core.request_context import deadline_in
+from core.request_context import RequestContext, deadline_in, enter
 from runners.admission import QueueBounds
-from runners.client import RunnerClient
+from runners.client import RunnerClient, have_room
 from runners.lanes import INTERACTIVE_TOKENS
 from tests.unit.fakes import counter
 from tests.unit.runners.backends import BOUNDS, WAIT_SECONDS, FakeBackend, classify, client, until
@@ -152,6 +153,26 @@ async def test_request_past_the_bound_is_refused_with_a_time_to_try_again(
     assert not runner.is_full
     backend.hangs = False
     await classify(runner, ["x"])
+
+
+async def test_requests_that_no_model_has_seen_take_room_too(backend: FakeBackend) -> None:
+    busy, idle = client(backend), client(backend)
+    assert have_room([busy, idle], "me", 10_000)
+    with contextlib.ExitStack() as waiting:
+        context = RequestContext("1", caller="me")
+        enter(context)
+        for _ in range(BOUNDS.texts - 5):
+            waiting.enter_context(busy.admit(["x"]))
+        under_way = BOUNDS.texts - 5
+        assert have_room([busy, idle], "me", under_way)
+        assert have_room([busy, idle], "me", under_way + 4)
+        assert not have_room([busy, idle], "me", under_way + 5)
+        # Both wait for one request that is compared.
+        waiting.enter_context(idle.admit(["x"]))
+        assert have_room([busy, idle], "me", under_way)
+        for _ in range(5):
+            waiting.enter_context(busy.admit(["x"]))
+        assert not have_room([busy, idle], "me", 0)
 
 
 async def test_admitted_texts_count_before_they_are_classified(backend: FakeBackend) -> None:

@@ -182,7 +182,7 @@ def test_little_is_admitted_although_the_models_refuse_most_of_it(rate: float) -
     refused = Counter[str]()
     for number, (at, caller) in enumerate(sent):
         is_active = throttle.is_active(at)
-        bucket = throttle.admit(at, caller, full=True) if is_active else None
+        bucket = throttle.admit(at, caller) if is_active else None
         if is_active and bucket is None:
             refused[caller] += 1
         else:
@@ -235,6 +235,67 @@ async def test_full_models_do_not_matter_where_the_cache_answers() -> None:
     shedder = LoadShedder(PREDICT_PATHS, full=lambda: True)
     replies = await ask(shedder, app, "/predict", 500)
     assert sum(reply.text == "in" for reply in replies) > 450
+
+
+def test_who_has_room_is_let_in_although_few_were_answered() -> None:
+    throttle = Throttle(random.Random(0).random)
+    for number in range(4_000):
+        throttle.admit(number / 1_000)
+    refused = [throttle.admit(4.0, has_room=number % 2 == 0) is None for number in range(100)]
+    assert not any(refused[::2])
+    assert all(refused[1::2])
+
+
+class _Left(Exception):
+    """The client has left."""
+
+
+@pytest.mark.parametrize("error", [None, Overloaded("no time"), _Left(), asyncio.CancelledError()])
+async def test_requests_under_way_are_those_that_have_not_ended(
+    error: BaseException | None,
+) -> None:
+    seen: list[tuple[str, int]] = []
+    full = False
+
+    def has_room(caller: str, under_way: int) -> bool:
+        seen.append((caller, under_way))
+        return False
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        await released.wait()
+        if error is not None:
+            raise error
+        await app(scope, receive, send)
+
+    released = asyncio.Event()
+    shedder = LoadShedder({"/"}, lambda: full, has_room, lambda _scope: "someone")
+    inner = ProblemMiddleware(wait) if isinstance(error, Overloaded) else wait
+    layer = LoadSheddingMiddleware(inner, shedder)
+    replies: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        replies.append(message)
+
+    async def begin(count: int) -> list[asyncio.Task[None]]:
+        scopes: list[Scope] = [
+            {"type": "http", "method": "POST", "path": "/", "headers": []} for _ in range(count)
+        ]
+        tasks = [asyncio.ensure_future(layer(scope, receive, send)) for scope in scopes]
+        await asyncio.sleep(0)
+        return tasks
+
+    full = True
+    tasks = await begin(1)
+    full = False
+    tasks += await begin(2)
+    assert seen == [("someone", 1), ("someone", 2)]  # it is not asked while the models are full
+    released.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await begin(1)
+    assert seen[-1] == ("someone", 0)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
