@@ -30,7 +30,7 @@ class TrimmedSource(PydanticBaseSettingsSource):
         return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
-        values = {name: _trimmed(value) for name, value in self._source().items()}
+        values = {name: trimmed(value) for name, value in self._source().items()}
         fields = self.settings_cls.model_fields
         return {
             name: _spelled(value, fields[name].annotation) if name in fields else value
@@ -56,7 +56,8 @@ def _choices(annotation: Any) -> Iterator[str]:
             yield from _choices(part)
 
 
-def _trimmed(value: Any) -> Any:
+def trimmed(value: Any) -> Any:
+    """A value without what shells, editors and Docker leave around it."""
     if not isinstance(value, str):
         return value
     text = value.strip().removeprefix("\ufeff").strip()

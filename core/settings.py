@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
-from core.paths import DEFAULT_DATA_FOLDER, ROOT, resolve_data_folder
+from core.env_file import ENCODING, ENV_FILE, env_file_problem, is_read_already
+from core.paths import DEFAULT_DATA_FOLDER, resolve_data_folder
 from core.setting_sources import TrimmedSource
 from core.setting_types import (
     AllowedHosts,
@@ -56,8 +57,8 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=ROOT / ".env",
-        env_file_encoding="utf-8-sig",  # editors of Windows put a mark before the first name
+        env_file=ENV_FILE,
+        env_file_encoding=ENCODING,
         env_ignore_empty=True,
         extra="ignore",
         allow_inf_nan=False,
@@ -77,8 +78,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment, then `.env`; both without the white space around a value."""
         del file_secret_settings
-        files = (TrimmedSource(settings_cls, source) for source in (env_settings, dotenv_settings))
-        return (init_settings, *files)
+        read = (env_settings,) if is_read_already() else (env_settings, dotenv_settings)
+        return (init_settings, *(TrimmedSource(settings_cls, source) for source in read))
 
     database_url: DatabaseUrl | None = None
     """URL of PostgreSQL; unset: the start makes a private PostgreSQL, but not in the image"""
@@ -436,10 +437,12 @@ def get_settings() -> Settings:
         SettingsError: the environment or `.env` has a value that is not allowed, or `.env` cannot
             be read.
     """
+    if not is_read_already() and (problem := env_file_problem()):
+        raise SettingsError(f"{ENV_FILE} cannot be read: {problem}")
     try:
         return Settings()
     except ValidationError as error:
         raise InvalidSetting(error) from None
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"{ROOT / '.env'} cannot be read: {reason}") from None
+        raise SettingsError(f"{ENV_FILE} cannot be read: {reason}") from None

@@ -14,9 +14,9 @@ import httpx
 from rich.console import Console
 from rich.markup import escape
 
+from core.env_file import ENV_FILE
 from core.errors import describe_error
 from core.own_url import own_url
-from core.paths import ROOT
 from core.printable import printable
 from core.setting_checks import check_together
 from core.settings import Settings, SettingsError, get_settings
@@ -117,7 +117,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     if settings.api_keys_file is not None:
         file = settings.api_keys_file
         yield _check("API_KEYS_FILE", partial(key_file_problem, file), file)
-    if (env := ROOT / ".env").exists():
+    if (env := ENV_FILE).exists():
         yield _check(".env", partial(secrets_file_problem, env), env)
     # An exporter that the service does not have sends no traces, and ends the start.
     if settings.is_traced or settings.otel_traces_exporter:

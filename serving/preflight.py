@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from core.paths import ROOT
+from core.env_file import ENV_FILE
 from core.private_files import close_to_others, keep_entries
 from core.settings import Settings, SettingsError
 from serving.database_check import UnusableDatabase, database_fault
@@ -84,7 +84,7 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
         close_to_others(data / name)
     if settings.api_keys_file is not None:
         _end_with(key_file_problem(settings.api_keys_file))
-    if problem := secrets_file_problem(ROOT / ".env"):
+    if problem := secrets_file_problem(ENV_FILE):
         # As above: in WSL, the files of Windows have these rights.
         logger.warning("%s", problem)
     has_private = has_private_databases()

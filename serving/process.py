@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 
 from core import metrics
+from core.env_file import environment_of_workers
 from core.gc import freeze_gc
 from core.heartbeat import heartbeat
 from core.key_ring import KeyRing
@@ -79,6 +80,7 @@ class ServingProcess:
         self.shedder = LoadShedder(
             PREDICT_PATHS,
             full=lambda: self.container.full,
+            has_room=self._has_room,
             caller=functools.partial(likely_caller, keys=self._keys, proxies=self._proxies),
         )
         if is_worker():
@@ -94,6 +96,9 @@ class ServingProcess:
             stop_seconds=self._stop_seconds,
             before=self._before_workers,
         )
+
+    def _has_room(self, caller: str, under_way: int) -> bool:
+        return self.container.has_room(caller, under_way)
 
     def install(self, bento: Any) -> None:
         """Put the middleware around the service and its runners, and bound the HTTP servers."""
@@ -207,7 +212,7 @@ class ServingProcess:
         has_api = self._has_api(services)
         environment = prepare_api(self._settings, addresses[-1]) if has_api else {}
         check_models(services, self._settings)
-        return environment
+        return {**environment_of_workers(Settings.model_fields), **environment}
 
 
 def _is_local(runner_url: str) -> bool:

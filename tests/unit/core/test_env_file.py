@@ -1,0 +1,100 @@
+"""A start reads `.env`, or says why it cannot; its processes have the same settings for good."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from core.env_file import ENCODING, READ_ALREADY, env_file_problem, environment_of_workers
+from core.settings import Settings
+
+NAMES = Settings.model_fields
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / ".env"
+
+
+def test_a_missing_file_and_a_readable_one_are_no_problem(file: Path) -> None:
+    assert env_file_problem(file) is None
+    file.write_text("", encoding="utf-8")
+    assert env_file_problem(file) is None
+    link = file.with_name("link")
+    link.symlink_to(file)
+    assert env_file_problem(link) is None
+
+
+def test_what_cannot_be_read_is_named_and_not_taken_for_no_file(file: Path) -> None:
+    file.symlink_to(file.with_name("gone"))
+    assert env_file_problem(file) == "it is a link that leads nowhere"
+    file.unlink()
+    file.symlink_to(file)
+    assert env_file_problem(file) == "Too many levels of symbolic links"
+    file.unlink()
+    os.mkfifo(file)
+    assert env_file_problem(file) == "it is no regular file"
+    file.unlink()
+    file.mkdir()
+    assert env_file_problem(file) == "it is no regular file"
+
+
+def test_workers_get_the_settings_that_their_environment_lacks(file: Path) -> None:
+    file.write_text("AB_SALT=of-file\nPORT=4000\nhost='::'\nOTHER=1\nAPI_WORKERS=2\n", ENCODING)
+    environment = {"port": "5000", "API_WORKERS": " "}
+    assert environment_of_workers(NAMES, environment, file) == {
+        READ_ALREADY: "1", "AB_SALT": "of-file", "HOST": "::", "API_WORKERS": "2",
+    }  # fmt: skip
+
+
+def test_a_process_of_a_start_reads_no_file_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AB_SALT", raising=False)
+    file.write_text("AB_SALT=changed\n", encoding="utf-8")
+    assert Settings(_env_file=file).ab_salt == "changed"
+    monkeypatch.setenv(READ_ALREADY, "1")
+    assert Settings(_env_file=file).ab_salt != "changed"
+    assert environment_of_workers(NAMES, {READ_ALREADY: "1"}, file) == {READ_ALREADY: "1"}
+
+
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from(["AB_SALT", "ab_salt", "Otel_Service_Name", "PORT", "CORS_ORIGINS"]),
+        st.sampled_from(["", " ", "''", "5", "'a b'", '"c"', "${AB_SALT}x", "é", "https://a.b"]),
+    ),
+    max_size=5,
+)
+
+
+@hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LINES, LINES)
+def test_workers_have_the_settings_that_the_start_has(
+    file: Path, given_lines: list[tuple[str, str]], lines: list[tuple[str, str]]
+) -> None:
+    file.write_text("".join(f"{name}={value}\n" for name, value in lines), ENCODING)
+
+    def read(environment: dict[str, str]) -> dict[str, object] | str:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in list(os.environ):
+                if name.lower() in NAMES:
+                    patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            try:
+                return Settings(_env_file=file).model_dump()
+            except ValueError as error:
+                return str(error)
+
+    environment = {name.upper(): value for name, value in given_lines}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AB_SALT", raising=False)  # what a line may name
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        of_workers = environment | environment_of_workers(NAMES, environment, file)
+    assert read(of_workers) == read(environment)
