@@ -88,6 +88,8 @@ class BoundedConnection(AnsweringConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Of the body, since the server took it last.
+        self._chunks: list[bytes] = []
         self.timeout_keep_alive = self.keep_alive_seconds
         if isinstance(self.app, ProxyHeadersMiddleware):
             self.app = self.app.app  # web/forwarded finds the client instead
@@ -184,10 +186,18 @@ class BoundedConnection(AnsweringConnection):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        # A client may send thousands of chunks of a byte each, and each call of the server costs.
         self._progress = True
-        super().on_body(body)
+        self._chunks.append(body)
+
+    def _pass_body_on(self) -> None:
+        if self._chunks:
+            body = b"".join(self._chunks)
+            self._chunks.clear()
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._pass_body_on()
         if not self._upgrades:
             self._end_message()
             super().on_message_complete()
@@ -250,6 +260,7 @@ class BoundedConnection(AnsweringConnection):
                 self._end(self._refused_head.status, str(self._refused_head))
             else:
                 self.send_400_response("Invalid HTTP request received.")
+        self._pass_body_on()
         if not self.transport.is_closing() and self._last_answer is None:
             self._count(len(piece))
 

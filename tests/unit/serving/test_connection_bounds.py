@@ -164,6 +164,15 @@ async def test_endless_bytes_end_the_connection(
     assert site.headers == []
 
 
+async def test_body_in_chunks_of_a_byte_comes_whole_and_not_byte_by_byte(site: Site) -> None:
+    content = b'{"text": "' + b"x" * 30_000 + b'"}'
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in content)
+    second = READS + b"Connection: close\r\n" + b"Content-Length: 2\r\n\r\n{}"
+    reply = await answered_until_the_end(site, READS + CHUNKED + chunks + b"0\r\n\r\n" + second)
+    assert STATUS.findall(reply) == [b"200", b"200"]
+    assert site.bodies == [content, b"{}"]
+
+
 async def test_trailers_within_the_bound_are_dropped(site: Site) -> None:
     trailer = b"X-Late: " + b"x" * 1_000 + b"\r\n"
     request = READS + b"Connection: close\r\n" + CHUNKED + b"2\r\n{}\r\n0\r\n" + 20 * trailer
