@@ -6,6 +6,7 @@ waits for a core, and Linux counts that time. So no load makes a healthy thread 
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,19 +15,26 @@ SILENT_SECONDS = 7.0
 NO_PROGRESS_SECONDS = 60.0
 # A machine or a container that was suspended must not look like a thread that hangs.
 MAX_STEP_SECONDS = 2.0
+# Of a process that has not beaten yet: it imports, and may wait long for a disk.
+STARTING_SECONDS = 60.0
 
 
 class Silence:
     """Adds up the silence of a thread or a process, in steps of about a second."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, limit: float = SILENT_SECONDS, limit_at_work: float = NO_PROGRESS_SECONDS
+    ) -> None:
+        """The limits, in seconds, of silence, and of work or waiting for a core in vain."""
+        self._limits = limit, limit_at_work
         self.seconds = 0.0
         self._without_progress = 0.0
 
     @property
     def is_over(self) -> bool:
         """Whether it has lasted so long that the thread or the process hangs."""
-        return self.seconds > SILENT_SECONDS or self._without_progress > NO_PROGRESS_SECONDS
+        limit, limit_at_work = self._limits
+        return self.seconds > limit or self._without_progress > limit_at_work
 
     def add(self, elapsed: float, active: float) -> None:
         """Add `elapsed` seconds, of which it was active for `active`.
@@ -39,10 +47,11 @@ class Silence:
 
 
 class Pulse:
-    """The silence of another process, which beats once a second."""
+    """The silence of another process, which beats once a second from some time on."""
 
     def __init__(self, process: int) -> None:
-        self._silence = Silence()
+        self._silence = Silence(STARTING_SECONDS, math.inf)
+        self._has_beaten = False
         self._activity = Activity(process)
 
     @property
@@ -52,8 +61,11 @@ class Pulse:
 
     def add(self, elapsed: float, *, has_beaten: bool) -> None:
         """Add `elapsed` seconds, in which it has beaten, or has not."""
-        active = max(self._activity.since_last_call().values(), default=0.0)
+        # Of a kernel that does not count, a process that starts may be at work all the time.
+        unknown = 0.0 if self._has_beaten else elapsed
+        active = max(self._activity.since_last_call().values(), default=unknown)
         if has_beaten:
+            self._has_beaten = True
             self._silence = Silence()
         else:
             self._silence.add(elapsed, active)

@@ -55,17 +55,12 @@ class Watchdog:
     def check(self, workers: Iterable[tuple[str, int]], elapsed: float) -> None:
         """Kill the silent ones of `workers`, each a name and the number of a child process.
 
-        A worker is watched from its first beat on. `elapsed` are the seconds since the last call.
+        `elapsed` are the seconds since the last call. A worker that has not beaten yet has longer.
         """
         beaten = self._receive()
         watched: dict[int, Pulse] = {}
         for name, process in workers:
-            worker = self._watched.get(process)
-            if worker is None and process in beaten:
-                worker = Pulse(process)
-            if worker is None:
-                continue
-            watched[process] = worker
+            watched[process] = worker = self._watched.get(process) or Pulse(process)
             worker.add(elapsed, has_beaten=process in beaten)
             if worker.is_over:
                 logger.error("%s (process %d) hangs: it is killed", name, process)
