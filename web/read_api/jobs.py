@@ -40,6 +40,8 @@ from web.schemas.jobs import JobList, JobReply
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A caller may send so many files at a time, to each API process.
 MAX_ARRIVING = 20
+# A caller may not have more; those of all callers may be very many.
+MAX_LISTED = 1_000
 NEEDS_PYARROW = (
     "needs pyarrow (Parquet, zstd), which this service does not have; its operator can install "
     "requirements/score.lock"
@@ -168,12 +170,8 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
     @router.get("")
     async def list_jobs(request: Request) -> JobList:
         """The caller's jobs on this host; for the scope admin, those of all callers."""
-        context = context_of(request.scope)
-
-        def reports() -> list[JobReport]:
-            return [job.report() for job in parts().jobs.jobs() if _may_see(context, job)]
-
-        return JobList(jobs=[JobReply.of(job) for job in await asyncio.to_thread(reports)])
+        jobs = await asyncio.to_thread(_listed, parts().jobs, context_of(request.scope))
+        return JobList(jobs=jobs)
 
     async def own(request: Request, job: str) -> StoredJob:
         found = await asyncio.to_thread(parts().jobs.find, job)
@@ -217,6 +215,13 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         return _file(found.rejected, MEDIA_TYPES["jsonl"])
 
     return router
+
+
+def _listed(jobs: Jobs, context: RequestContext) -> list[JobReply]:
+    own = [job for job in jobs.jobs() if _may_see(context, job)]
+    # Without the rows that they have rejected, of which each may have 600 kB.
+    reports = (JobReport(job.request, job.status()) for job in own[-MAX_LISTED:])
+    return [JobReply.of(report) for report in reports]
 
 
 async def _store(parts: JobParts, request: Request, job: JobRequest) -> None:

@@ -33,7 +33,7 @@ class JobReply(BaseModel):
     versions: list[Version]
     from_format: JobFormat
     to_format: JobFormat
-    rejected_rows: list[RejectedRowReply] = Field(description="the first 100")
+    rejected_rows: list[RejectedRowReply] = Field(description="the first 100; in a list none")
 
     @classmethod
     def of(cls, job: JobReport) -> JobReply:
@@ -62,4 +62,4 @@ class JobReply(BaseModel):
 
 
 class JobList(BaseModel):
-    jobs: list[JobReply] = Field(description="the oldest first")
+    jobs: list[JobReply] = Field(description="the newest 1,000, the oldest of them first")

@@ -65,6 +65,8 @@ async def test_uploaded_file_is_scored_and_its_rejected_rows_have_reasons(
     assert (report["state"], report["progress"], report["reason"]) == ("done", 1.0, None)
     assert (report["scored"], report["rejected"]) == (2, 1)
     [row] = report["rejected_rows"]
+    [listed] = (await client.get("/jobs")).json()["jobs"]
+    assert listed == {**report, "rejected_rows": []}
     assert (row["line"], row["raw"]) == (3, "2,")
     assert row["reason"].startswith("text: ")
     result = await client.get(f"/jobs/{job}/result")
