@@ -20,15 +20,16 @@ from runners.engines.weights import CONFIG_FILE
 from runners.model_store import InvalidCheckpoint
 
 # They decide what is computed. A null in another place is as good as nothing.
-_NEVER_NULL = (
-    "activation", "dim", "hidden_act", "hidden_dim", "hidden_size", "intermediate_size",
-    "max_position_embeddings", "n_heads", "n_layers", "num_attention_heads", "num_hidden_layers",
-    "vocab_size",
+_SIZES = (
+    "dim", "hidden_dim", "hidden_size", "intermediate_size", "max_position_embeddings", "n_heads",
+    "n_layers", "num_attention_heads", "num_hidden_layers", "vocab_size",
 )  # fmt: skip
+_NEVER_NULL = ("activation", "hidden_act", *_SIZES)
 # More than any encoder has. Each layer is made before its weights are looked for, so that a slip of
 # the keyboard would keep an import busy without end.
 _MOST_LAYERS = 1_000
 _LAYERS = ("n_layers", "num_hidden_layers")
+_SHOWN_CHARACTERS = 100
 _SOFTMAX = "single_label_classification"
 
 
@@ -158,6 +159,15 @@ def _nulls(config: Mapping[str, Any]) -> str | None:
     return f"{', '.join(found)} is null. Write the value of the training" if found else None
 
 
+def _sizes(config: Mapping[str, Any]) -> str | None:
+    for name in _SIZES:
+        found = config.get(name, 1)
+        if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+            shown = str(found)[:_SHOWN_CHARACTERS]
+            return f"{name} is {shown}, and a size is a whole number above 0. Correct it"
+    return None
+
+
 def _layers(config: Mapping[str, Any]) -> str | None:
     for name in _LAYERS:
         found = config.get(name)
@@ -181,6 +191,7 @@ _RULES: tuple[Callable[[Mapping[str, Any]], str | None], ...] = (
     _own_code,
     _problem_type,
     _nulls,
+    _sizes,
     _layers,
     _class_count,
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +39,8 @@ SETTINGS_OF_EVERY_TOKENIZER: dict[str, Any] = {
     "model_input_names": ["input_ids", "attention_mask"],
     "tokenizer_class": "PreTrainedTokenizerFast",
 }
+# Of the characters that a normaliser makes of one.
+_MOST_GROWTH = 64
 
 
 def write_tokenizer(folder: Path, into: Path, *, vocabulary: int, max_tokens: int) -> None:
@@ -88,8 +92,10 @@ def _read(folder: Path, settings: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
     content = read_json_object(folder / TOKENIZER_FILE)
     _refuse_incomplete_template(content.get("post_processor"))
     _refuse_empty_map(content.get("normalizer"))
+    _refuse_growth(_growth(content.get("normalizer")))
     try:
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        _try_characters(tokenizer)
         before = tokenizer.get_added_tokens_decoder().keys()
         _add_declared_tokens(tokenizer, folder, settings)
     except (InvalidCheckpoint, KeyboardInterrupt, SystemExit):
@@ -115,6 +121,43 @@ def _refuse_empty_map(normalizer: Any) -> None:
     parts = normalizer.get("normalizers")
     for part in parts if isinstance(parts, list) else ():
         _refuse_empty_map(part)
+
+
+def _growth(normalizer: Any) -> float:
+    """How many characters a normaliser can make of one by replacing, at most.
+
+    What a regular expression matches may be a single one.
+    """
+    if not isinstance(normalizer, dict):
+        return 1.0
+    parts = normalizer.get("normalizers")
+    growth = math.prod(map(_growth, parts)) if isinstance(parts, list) else 1.0
+    content, pattern = normalizer.get("content"), normalizer.get("pattern")
+    if isinstance(content, str):
+        replaced = pattern.get("String") if isinstance(pattern, dict) else pattern
+        growth *= max(1.0, len(content) / (len(replaced) if isinstance(replaced, str) else 1))
+    return growth
+
+
+def _try_characters(tokenizer: Tokenizer) -> None:
+    """Normalise each character of Unicode, for a table does not tell what it holds."""
+    normalizer = tokenizer.normalizer
+    if normalizer is None or "Precompiled" not in repr(normalizer):
+        return
+    characters = (chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+    _refuse_growth(max(len(normalizer.normalize_str(character)) for character in characters))
+
+
+def _refuse_growth(growth: float) -> None:
+    """Refuse a normaliser with which a short text could take all memory of a runner.
+
+    Of Unicode's own normal forms the longest has 18 characters.
+    """
+    if growth > _MOST_GROWTH:
+        raise InvalidCheckpoint(
+            f"{TOKENIZER_FILE} has a normaliser that makes {growth:,.0f} characters of one; at "
+            f"most {_MOST_GROWTH} are taken. Save the tokenizer again without it"
+        )
 
 
 def _build(folder: Path) -> Tokenizer:

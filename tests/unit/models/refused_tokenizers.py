@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,25 @@ FROM_THE_LEFT = {
 }  # fmt: skip
 
 
+def replacing(pattern: Mapping[str, str], content: str) -> Mapping[str, object]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def multiplying(times: int) -> str:
+    """A table of SentencePiece that makes so many letters of an "a".
+
+    A double array (github.com/s-yata/darts-clone): the root, its child "a", and the value of that,
+    which is where the replacement begins.
+    """
+    units = [0] * 256
+    units[0] = 1 << 10  # the offset to the children: 1
+    units[1 ^ ord("a")] = ord("a") | 1 << 8 | 2 << 10  # its label; it has a value, at offset 2
+    units[1 ^ ord("a") ^ 2] = 1 << 31  # the value 0
+    trie = b"".join(unit.to_bytes(4, "little") for unit in units)
+    table = len(trie).to_bytes(4, "little") + trie + b"b" * times + b"\0"
+    return b64encode(table).decode()
+
+
 def add_a_word(folder: Path) -> None:
     from transformers import BertTokenizer
 
@@ -62,6 +82,22 @@ REFUSED_TOKENIZERS: Mapping[str, tuple[Spoil, str]] = {
             }
         ),
         "tokenizer.json has a normaliser without its table",
+    ),
+    "a normaliser that multiplies": (
+        tokenizer(
+            normalizer={
+                "type": "Sequence",
+                "normalizers": [
+                    replacing({"String": "a"}, "a" * 9), {"type": "Lowercase"},
+                    replacing({"Regex": "[a-z]"}, "b" * 8),
+                ],
+            }
+        ),
+        "tokenizer.json has a normaliser that makes 72 characters of one; at most 64 are taken",
+    ),
+    "a normaliser whose table multiplies": (
+        tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": multiplying(65)}),
+        "tokenizer.json has a normaliser that makes 65 characters of one; at most 64 are taken",
     ),
     "unknown normaliser": (
         tokenizer(normalizer={"type": "Martian"}), "tokenizer.json has a part that this release"
