@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 1_024
 # A chunk of so many bytes has fewer rows, so that little is in memory.
 CHUNK_BYTES = 4 << 20
+# To score a chunk takes a minute at most, also of long texts, two models and a slow core: so long
+# do other jobs wait for its end. A thousand texts of a usual length have less.
+CHUNK_TEXT_BYTES = 256 << 10
 # Blank lines count here too, so that whoever waits for a chunk never waits for long.
 CHUNK_LINES = 1 << 16
 # Of a request: more than any file has, and few enough for every counter.

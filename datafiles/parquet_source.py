@@ -6,11 +6,13 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datafiles.arrow_types import plain_schema
 from datafiles.chunks import (
     CHUNK_ROWS,
+    CHUNK_TEXT_BYTES,
     RAW_CHARACTERS,
     CheckText,
     Chunk,
@@ -111,9 +113,17 @@ class ParquetSource:
             except pa.ArrowException as error:  # such as a list_view
                 message = f"the rows after row {row:,} have values that cannot be read"
                 raise InvalidInput(f"{message}: {_line(error)}") from error
-            yield self._chunk(table, row)
+            size = self._rows_of_a_chunk(table)
+            yield self._chunk(table.slice(0, size), row)
             pending = pending.slice(size)
             row += size
+
+    def _rows_of_a_chunk(self, table: pa.Table) -> int:
+        """How many of the rows have the texts of a chunk together, one at least."""
+        lengths = pc.binary_length(table.column(self.column).cast(pa.binary()))
+        total = pc.cumulative_sum(pc.fill_null(lengths, 0).cast(pa.int64()))
+        rows: int = min(table.num_rows, pc.sum(pc.less_equal(total, CHUNK_TEXT_BYTES)).as_py() + 1)
+        return rows
 
     def _tables(self, start: int) -> Iterator[pa.Table]:
         """Read the rows from `start` on, in tables of at most a chunk."""

@@ -10,6 +10,7 @@ from datafiles.chunks import (
     CHUNK_BYTES,
     CHUNK_LINES,
     CHUNK_ROWS,
+    CHUNK_TEXT_BYTES,
     Chunk,
     InvalidInput,
     Position,
@@ -48,7 +49,7 @@ class RecordSource(ABC):
     def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
         with self._file.open(start.offset) as file:
             lines = Lines(self._file, file, start)
-            rows, last, blank_lines = start.rows, start, 0
+            rows, last, blank_lines, text_bytes = start.rows, start, 0, 0
             usable: list[tuple[int, Record]] = []
             rejected: list[Rejection] = []
             records = self._records(lines)
@@ -62,14 +63,16 @@ class RecordSource(ABC):
                     rejected.append(record)
                 elif isinstance(record, Record):
                     usable.append((lines.first, record))
+                    text_bytes += len(record.text.encode())
                 if (
                     rows - last.rows == CHUNK_ROWS
                     or lines.offset - last.offset > CHUNK_BYTES
+                    or text_bytes > CHUNK_TEXT_BYTES
                     or lines.number - last.line >= CHUNK_LINES
                 ):
                     last = Position(lines.offset, lines.number, rows)
                     yield _chunk(usable, rejected, last)
-                    usable, rejected = [], []
+                    usable, rejected, text_bytes = [], [], 0
             if usable or rejected:
                 yield _chunk(usable, rejected, Position(lines.offset, lines.number, rows))
 

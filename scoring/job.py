@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -50,6 +51,7 @@ class Job:
 
 # Of a chunk of an upload; usual outputs have no more than three times `CHUNK_BYTES`. So a job does
 # not fill the disk between two looks at the room that it has.
+CHECKED_BYTES = 8 << 20
 MAX_CHUNK_OUTPUT_BYTES = 64 * CHUNK_BYTES
 
 
@@ -74,8 +76,12 @@ class ChunkScorer(Protocol):
 Report = Callable[[Progress, float], None]
 
 
-def score_file(scorer: ChunkScorer, job: Job, report: Report) -> Progress:
+def score_file(
+    scorer: ChunkScorer, job: Job, report: Report, check_disk: Callable[[], None] = lambda: None
+) -> Progress:
     """Score a file, or the rest of it after an interrupted run of the same job.
+
+    `check_disk` may stop it by an error, also within a chunk.
 
     Raises:
         InvalidInput: the file cannot be scored.
@@ -91,8 +97,11 @@ def score_file(scorer: ChunkScorer, job: Job, report: Report) -> Progress:
             report(journal.progress, _fraction(job, source, journal.progress))
             # Closed at once where a scorer fails or the job is removed, and not when collected.
             with closing(source.chunks(journal.progress.end, job.limit)) as chunks:
-                for chunk, scores in _scored(chunks, scorer):
-                    _append(journal, output, chunk, scores, job.source)
+                for read, all_scores in _scored(chunks, scorer):
+                    chunk, scores = _without_refused(read, all_scores)
+                    rows = output.rows(chunk.columns, scores)
+                    most = MAX_CHUNK_OUTPUT_BYTES if job.source.is_strange else math.inf
+                    _append(journal, _checked(rows, chunk, most, check_disk), chunk)
                     report(journal.progress, _fraction(job, source, journal.progress))
         journal.finish(_conversion(job))
         return journal.progress
@@ -110,12 +119,10 @@ def _scored(chunks: Iterator[Chunk], scorer: ChunkScorer) -> Iterator[tuple[Chun
         yield last, wait()
 
 
-def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores, source: Input) -> None:
+def _append(journal: Journal, rows: Iterator[bytes], chunk: Chunk) -> None:
     before = journal.progress
-    chunk, scores = _without_refused(chunk, scores)
-    rows = output.rows(chunk.columns, scores)
     journal.append(
-        _bounded(rows, chunk) if source.is_strange else rows,
+        rows,
         (orjson.dumps(asdict(rejection)) + b"\n" for rejection in chunk.rejected),
         Progress(
             before.identity,
@@ -126,18 +133,23 @@ def _append(journal: Journal, output: Output, chunk: Chunk, scores: Scores, sour
     )
 
 
-def _bounded(rows: Iterator[bytes], chunk: Chunk) -> Iterator[bytes]:
-    """The rows, unless they are very many times as large as in a stranger's file."""
-    written = 0
+def _checked(
+    rows: Iterator[bytes], chunk: Chunk, most: float, check_disk: Callable[[], None]
+) -> Iterator[bytes]:
+    """The output of a chunk, unless it has very many times as many bytes, or fills the disk."""
+    written = checked = 0
     for row in rows:
         written += len(row)
-        if written > MAX_CHUNK_OUTPUT_BYTES:
+        if written > most:
             raise InvalidInput(
                 f"up to row {chunk.end.rows:,} its output takes more than "
                 f"{MAX_CHUNK_OUTPUT_BYTES >> 20} MiB for {len(chunk.texts):,} rows; choose columns "
                 "by --id, or shorter names of columns",
                 "--id",
             )
+        if written - checked >= CHECKED_BYTES:
+            checked = written
+            check_disk()
         yield row
 
 

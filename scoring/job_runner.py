@@ -237,7 +237,7 @@ class _Run:
         )
         job = self._job.to_score(source, restart=restart)
         scoring = asyncio.get_running_loop().run_in_executor(
-            None, partial(score_file, scorer, job, self._report)
+            None, partial(score_file, scorer, job, self._report, self._store.check_disk)
         )
         try:
             done = await asyncio.shield(scoring)

@@ -46,6 +46,10 @@ LEFT_OVER_SECONDS = 3_600.0
 CALLER_SHARE = 0.5
 # A caller may have so many jobs that have not ended.
 MAX_UNFINISHED = 20
+# Jobs leave so much of a disk to others, or this part of a small one: without room for the
+# prediction log every prediction is refused.
+KEPT_FREE_BYTES = 512 << 20
+KEPT_FREE_PART = 8
 # And so many in all: each has files of its own until it is removed, however small it is.
 MAX_KEPT = 1_000
 
@@ -68,12 +72,18 @@ class JobStore:
         input_folders: Sequence[Path] = (),
         max_bytes: int,
         retention: timedelta,
+        kept_free_bytes: int = KEPT_FREE_BYTES,
+        kept_free_part: int = KEPT_FREE_PART,
     ) -> None:
-        """`max_bytes` bounds all files of all jobs; `retention` is the time from a job's end."""
+        """`max_bytes` bounds all files of all jobs; `retention` is the time from a job's end.
+
+        Of the disk `kept_free_bytes` are left to others, or one part of `kept_free_part`.
+        """
         self.folder = folder
         self._input_folders = input_folders
         self._max_bytes = max_bytes
         self._retention = retention
+        self._kept_free = kept_free_bytes, kept_free_part
         # By the names of folders. Jobs are looked at each second, and thousands may have ended.
         self._known: dict[str, _Known] = {}
 
@@ -84,6 +94,7 @@ class JobStore:
             StorageFull: jobs, or those of this caller, may use no more of the disk.
             OSError: it cannot be made.
         """
+        self.folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         self.check_room(owner=owner)
         folder = self.folder / f"{_uploads_of(owner)}{new_id(datetime.now(UTC))}"
         folder.mkdir(FOLDER_MODE, parents=True)
@@ -198,7 +209,9 @@ class JobStore:
 
         Raises:
             StorageFull: jobs, or those of `owner`, may use no more of the disk.
+            OSError: as `check_disk`.
         """
+        self.check_disk()
         used = self._used_bytes() + more_bytes
         if used > self._max_bytes:
             raise StorageFull(self._no_room, retry_after_seconds=60)
@@ -207,6 +220,17 @@ class JobStore:
             if own > self._most_of_caller:
                 raise StorageFull(self._no_share, retry_after_seconds=60)
 
+    def check_disk(self) -> None:
+        """Check that the disk has room beside jobs, for the prediction log and PostgreSQL.
+
+        Raises:
+            OSError: ENOSPC, it has little.
+        """
+        disk = shutil.disk_usage(self.folder)
+        kept_bytes, part = self._kept_free
+        if disk.free < min(kept_bytes, disk.total // part):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+
     def check_growth(self, owner: str) -> None:
         """Check that a job of a caller, which runs, may go on. Its uploads do not end its jobs.
 
@@ -214,7 +238,9 @@ class JobStore:
             ShareUsed: it has to end: the jobs of its caller use all that they may, or those that
                 have not ended use all there is, so that each would wait for the others for ever.
             StorageFull: it can go on when others are removed.
+            OSError: as `check_disk`.
         """
+        self.check_disk()
         used = self._used_bytes()
         if used <= self._most_of_caller:
             return  # nor does any caller use more

@@ -18,7 +18,7 @@ from core.request_context import context_of
 from core.types import Classification, LongText, RunnerDescription, Version
 from runners.lanes import Lane
 from scoring.job_runner import TURN_SECONDS, JobRunner
-from scoring.job_store import JobStore
+from scoring.job_store import KEPT_FREE_BYTES, KEPT_FREE_PART, JobStore
 from tests.unit.fakes import classification, runner_description
 from web.problems import ProblemMiddleware
 from web.read_api.app import create_read_app
@@ -91,12 +91,15 @@ class JobService:
         input_folders: Sequence[Path] = (),
         max_bytes: int = 10_000_000,
         turn_seconds: float = TURN_SECONDS,
+        kept_free_part: int = KEPT_FREE_PART,
     ) -> None:
         self.jobs = JobStore(
             folder,
             input_folders=input_folders,
             max_bytes=max_bytes,
             retention=timedelta(hours=1),
+            kept_free_bytes=KEPT_FREE_BYTES if kept_free_part == KEPT_FREE_PART else 1 << 60,
+            kept_free_part=kept_free_part,
         )
         self.upload_bounds = UploadBounds(MAX_UPLOAD, 0.5)
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2")

@@ -573,6 +573,24 @@ async def test_disk_that_takes_no_more_makes_a_job_wait_and_refuses_uploads(
     assert not list(service.jobs.folder.glob(".upload-*"))
 
 
+async def test_jobs_leave_room_on_the_disk_to_the_prediction_log(tmp_path: Path) -> None:
+    """Where most of a disk is kept free, it is full for jobs when others can still write."""
+    before, service = JobService(tmp_path / "jobs"), JobService(tmp_path / "jobs", kept_free_part=1)
+    async with before.client() as client:
+        job = await add(client)
+    service.runner.start()
+    async with service.client() as client:
+        report = await ended(client, job, "waiting")
+        assert report["reason"] == "The disk is full"
+        refused = await client.post("/jobs", content=ROWS, headers=CSV)
+        assert (refused.status_code, refused.json()["detail"]) == (507, "The disk is full")
+    await service.runner.stop()
+    before.runner.start()
+    async with before.client() as client:
+        assert (await ended(client, job))["state"] == "done"
+    await before.runner.stop()
+
+
 async def test_jobs_that_use_all_of_their_room_wait(tmp_path: Path) -> None:
     service = JobService(tmp_path / "jobs", max_bytes=1_000_000)
     service.runner.start()
