@@ -127,15 +127,16 @@ def _make(
     def check_and_watch() -> Awaitable[None] | None:
         nonlocal checked_at
         before, checked_at = checked_at, time.monotonic()
+        workers = _processes(watchers)
+        watchdog.check(workers, checked_at - before)
+        metrics.merge_dead({process for _, process in workers})
+        # Last: the check waits for the ended ones, and nothing is known of them any more.
         ends.tell(
             (watcher.name, process)
             for watcher in watchers
             if watcher.is_active()
             for process in watcher.processes
         )
-        workers = _processes(watchers)
-        watchdog.check(workers, checked_at - before)
-        metrics.merge_dead({process for _, process in workers})
         return _check_if_idle(check)
 
     arbiter.manage_watchers = check_and_watch
