@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -144,13 +144,13 @@ class JsonApiMiddleware:
             await bill.add_size(refuses=False)  # of a body that was decoded in vain
             raise
         allowed_seconds, keys = _options(scope)
-        deadline = _Deadline.earlier_of(self._timeout_seconds, allowed_seconds)
-        context.has_own_deadline = deadline.is_clients
-        compute = partial(_compute, api, request, bill, receive, deadline)
+        timeout_seconds = min(self._timeout_seconds, allowed_seconds)
+        context.has_own_deadline = allowed_seconds < self._timeout_seconds
+        compute = partial(_compute, api, request, bill, receive, timeout_seconds)
         try:
             if keys and api.route.is_repeatable:
                 keyed = KeyedRequest.of(scope, key_of(keys), body)
-                answer = await self._repeated().answer(scope, keyed, compute, deadline.seconds)
+                answer = await self._repeated().answer(scope, keyed, compute, timeout_seconds)
             else:
                 answer = await compute()
         except ClientDisconnected:
@@ -162,7 +162,7 @@ class _Bill:
     """What a request counts against its caller's limit: more than 1 if it takes more to answer."""
 
     def __init__(self, context: RequestContext) -> None:
-        self._context = context
+        self.context = context
         self._counted = 1  # when it was let in
 
     async def add(self, cost: int, *, refuses: bool = True) -> None:
@@ -171,7 +171,7 @@ class _Bill:
         Raises:
             RateLimited: so much is not left.
         """
-        charge, more = self._context.charge, cost - self._counted
+        charge, more = self.context.charge, cost - self._counted
         if charge is not None and more > 0:
             self._counted = cost  # also if it is refused: it is asked for once
             await charge(more, refuses=refuses)
@@ -182,29 +182,20 @@ class _Bill:
         Raises:
             RateLimited: so much is not left.
         """
-        await self.add(self._context.body_bytes // BYTES_OF_TEXT, refuses=refuses)
-
-
-class _Deadline(NamedTuple):
-    seconds: float
-    is_clients: bool  # rather than the service's
-
-    @classmethod
-    def earlier_of(cls, service_seconds: float, client_seconds: float) -> Self:
-        return cls(min(service_seconds, client_seconds), client_seconds < service_seconds)
+        await self.add(self.context.body_bytes // BYTES_OF_TEXT, refuses=refuses)
 
 
 async def _compute(
-    api: PostApi, request: ParsedRequest, bill: _Bill, receive: Receive, deadline: _Deadline
+    api: PostApi, request: ParsedRequest, bill: _Bill, receive: Receive, timeout_seconds: float
 ) -> Answer:
     await bill.add(request.cost)
     try:
-        async with cancelled_on_disconnect(receive), deadline_in(deadline.seconds):
+        async with cancelled_on_disconnect(receive), deadline_in(timeout_seconds):
             return await api.answer(request)
     except TimeoutError as error:
-        reason = "client_deadline" if deadline.is_clients else "deadline"
+        reason = "client_deadline" if bill.context.has_own_deadline else "deadline"
         metrics.timed_out_requests.labels(reason).inc()
-        raise DeadlineExceeded(f"The answer took longer than {deadline.seconds:g} s") from error
+        raise DeadlineExceeded(f"The answer took longer than {timeout_seconds:g} s") from error
 
 
 def _options(scope: Scope) -> tuple[float, list[bytes]]:
