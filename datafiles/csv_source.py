@@ -16,7 +16,7 @@ from datafiles.chunks import (
     checked_text,
 )
 from datafiles.columns import find_column, find_columns, require_distinct, require_few
-from datafiles.lines import Lines
+from datafiles.lines import MAX_LINE_BYTES, Lines
 from datafiles.records import Record, RecordSource
 from datafiles.text_file import TextFile
 
@@ -26,6 +26,10 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 _SEP = re.compile(r'"?sep=(.)"?\r*(?:\n|\r|$)', re.IGNORECASE)
 # Names that people write for characters that a shell eats.
 _NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+
+
+# Of a whole process. A record has a bound already, and a field may be all of it.
+csv.field_size_limit(MAX_LINE_BYTES)
 
 
 class CsvSource(RecordSource):

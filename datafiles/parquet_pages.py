@@ -24,6 +24,12 @@ from datafiles.lines import MAX_LINE_BYTES
 MAX_PAGES_BYTES = 128 << 20
 # Of the rows that are decoded at a time, if each holds the largest value that it can.
 MAX_BATCH_BYTES = 64 << 20
+# Of the table of contents at the end of a file. pyarrow reads it whole, and takes thirteen times as
+# much for it, or more if somebody made it so.
+MAX_CONTENTS_BYTES = 4 << 20
+# The length of the table, and the mark of a Parquet file.
+_END_BYTES = 8
+_MARK = b"PAR1"
 _USUAL_HEADER_BYTES = 1 << 12
 # A header may hold the smallest and the largest value of its page.
 _MAX_HEADER_BYTES = 1 << 20
@@ -48,6 +54,24 @@ class _Kind(IntEnum):
     double = 7
     binary = 8
     struct = 12
+
+
+def check_contents(path: Path) -> None:
+    """Check the size of the table of contents, before it is read.
+
+    Raises:
+        InvalidInput: it is too large.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        end = file.read(_END_BYTES)
+    length = int.from_bytes(end[:4], "little")
+    if end[4:] == _MARK and length > MAX_CONTENTS_BYTES:
+        raise InvalidInput(
+            f"its table of contents has {length:,} bytes; of an upload at most "
+            f"{MAX_CONTENTS_BYTES:,} are read. Write it with fewer columns, or larger row groups"
+        )
 
 
 def rows_at_once(path: Path, metadata: pq.FileMetaData, columns: Sequence[str], most: int) -> int:

@@ -24,7 +24,7 @@ from datafiles.chunks import (
 )
 from datafiles.columns import find_column, find_columns, require_distinct, require_few, shown
 from datafiles.lines import MAX_LINE_BYTES
-from datafiles.parquet_pages import rows_at_once
+from datafiles.parquet_pages import check_contents, rows_at_once
 
 _READ_BYTES = 1 << 20
 # Of an upload, in all rows that are too large themselves: a file of kilobytes can repeat a value of
@@ -52,6 +52,8 @@ class ParquetSource:
         self._path = path
         self._check = check
         try:
+            if is_bounded:
+                check_contents(path)
             with pq.ParquetFile(path, coerce_int96_timestamp_unit=_INT96_UNIT) as file:
                 schema, metadata = file.schema_arrow, file.metadata
                 names = schema.names

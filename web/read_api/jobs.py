@@ -112,6 +112,7 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
     router = APIRouter(prefix=JOBS_PATH, tags=["jobs"])
     # Of each caller, in this process.
     arriving: Counter[str] = Counter()
+    opening = asyncio.Lock()
 
     @router.post("", status_code=201, openapi_extra=_BODY)
     async def add_job(
@@ -159,7 +160,7 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         if stored is None:
             with _arrival(arriving, context.caller):
                 await asyncio.to_thread(parts().jobs.check_number, context.caller)
-                await _store(parts(), request, job)
+                await _store(parts(), request, job, opening)
             # Another request with the same key may have stored its job first.
             stored = await asyncio.to_thread(_find_same, parts().jobs, job)
             if stored is None:
@@ -224,14 +225,16 @@ def _listed(jobs: Jobs, context: RequestContext) -> list[JobReply]:
     return [JobReply.of(report) for report in reports]
 
 
-async def _store(parts: JobParts, request: Request, job: JobRequest) -> None:
+async def _store(parts: JobParts, request: Request, job: JobRequest, opening: asyncio.Lock) -> None:
     upload = None
     try:
         if job.path is None:
             upload = await asyncio.to_thread(parts.jobs.new_upload, job.owner)
             check_room = partial(parts.jobs.check_room, owner=job.owner)
             await receive_file(request, upload, parts.upload_bounds, check_room)
-        await asyncio.to_thread(parts.jobs.add, job, upload)
+        # A file of some megabytes may take hundreds of them to open.
+        async with opening:
+            await asyncio.to_thread(parts.jobs.add, job, upload)
     except BaseException as error:
         if upload is not None:
             await asyncio.to_thread(parts.jobs.drop_upload, upload)

@@ -44,3 +44,10 @@ def test_file_with_more_blank_lines_than_a_spreadsheet_has_rows_is_refused(tmp_p
     source = open_source(Input(file, Format.csv), "text", None)
     with pytest.raises(InvalidInput, match=r"more than 2,097,\d52 blank lines, up to line 2,097,"):
         list(source.chunks(Position(), None))
+
+
+def test_field_may_take_all_of_a_line(tmp_path: Path) -> None:
+    file, large = tmp_path / "in.csv", "x" * 900_000
+    file.write_text(f"text,other\ngood,{large}\n", encoding="utf-8")
+    [chunk] = open_source(Input(file, Format.csv), "text", None).chunks(Position(), None)
+    assert (chunk.texts, chunk.columns, chunk.rejected) == (["good"], [["good", large]], [])

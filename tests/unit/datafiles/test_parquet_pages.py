@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datafiles.chunks import InvalidInput, Position
 from datafiles.lines import MAX_LINE_BYTES
-from datafiles.parquet_pages import MAX_BATCH_BYTES, MAX_PAGES_BYTES
+from datafiles.parquet_pages import MAX_BATCH_BYTES, MAX_CONTENTS_BYTES, MAX_PAGES_BYTES
 from datafiles.parquet_source import ParquetSource
 
 ROWS = 3_000
@@ -48,6 +48,26 @@ def test_usual_file_is_read_as_without_bounds(
         == texts(ParquetSource(path, "text", None))
         == list(map(str, TABLE["text"]))
     )
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_large_table_of_contents_is_refused_before_it_is_read(more: int, tmp_path: Path) -> None:
+    path, length = tmp_path / "in.parquet", MAX_CONTENTS_BYTES + more
+    path.write_bytes(b"PAR1" + b"x" * length + length.to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(InvalidInput) as refused:
+        bounded(path)
+    says = "its table of contents has 4,194,305 bytes" if more else "not a Parquet file"
+    assert str(refused.value).startswith(says)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"\xff" * 100])
+def test_what_is_no_parquet_file_is_not_said_to_have_contents(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.parquet"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"^not a Parquet file"):
+        bounded(path)
 
 
 def test_small_file_with_a_huge_page_is_refused_before_it_is_read(tmp_path: Path) -> None:
