@@ -1,4 +1,7 @@
-"""The only reader of the environment: every setting, its type, its default and its meaning."""
+"""The only reader of settings: each one, its type, its default and its meaning.
+
+`env_file` finds what is beside the environment.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class JobStore:
         self.folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         self.check_room(owner=owner)
         folder = self.folder / f"{_uploads_of(owner)}{new_id(datetime.now(UTC))}"
-        folder.mkdir(FOLDER_MODE, parents=True)
+        folder.mkdir(FOLDER_MODE)
         upload = folder / "input"
         make_private(upload)
         return upload

@@ -140,12 +140,11 @@ class _Heart:
     def __init__(self, process: int, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
-        self._process = process
-        self._pulse: Pulse | None = None  # before the first beat
+        self._pulse = Pulse(process)
         self._looked_at = time.monotonic()
 
     def has_stopped(self) -> bool:
-        """Whether it has been silent for too long, since its first beat."""
+        """Whether it has been silent for too long."""
         elapsed = time.monotonic() - self._looked_at
         if elapsed < BEAT_SECONDS:
             return False
@@ -153,10 +152,6 @@ class _Heart:
         has_beaten = False
         with suppress(OSError):
             has_beaten = bool(self._end.recv(1_024))
-        if self._pulse is None and has_beaten:
-            self._pulse = Pulse(self._process)
-        if self._pulse is None:
-            return False
         self._pulse.add(elapsed, has_beaten=has_beaten)
         return self._pulse.is_over
 
