@@ -36,7 +36,7 @@ from tests.serving import Serve, ServedBento, serve
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A test that waits for the saved models waits for minutes on a slow machine.
-TIMEOUT_SECONDS = {"unit": 30, "integration": 60, "served": 600, "prove": 600}
+TIMEOUT_SECONDS = {"unit": 30, "integration": 180, "served": 600, "prove": 600}
 # The first of the served ones and of the others, so that no worker ends long before the others.
 LONGEST_GROUPS = (
     "torch_imported", "unit/scripts/test_broken_input.py",
@@ -301,7 +301,8 @@ def database_url(template_database: URL) -> Iterator[URL]:
 
 @pytest.fixture
 async def engine(database_url: URL) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url, pool_size=5, timeout_seconds=5)
+    # Long: the disk of a busy machine may stand still for seconds, which no test here is about.
+    engine = create_engine(database_url, pool_size=5, timeout_seconds=30)
     yield engine
     await engine.dispose()
 
