@@ -237,7 +237,7 @@ class _Run:
         )
         job = self._job.to_score(source, restart=restart)
         scoring = asyncio.get_running_loop().run_in_executor(
-            None, partial(score_file, scorer, job, self._report, self._store.check_disk)
+            None, partial(score_file, scorer, job, self._report, self._store.room.check_disk)
         )
         try:
             done = await asyncio.shield(scoring)
@@ -255,7 +255,7 @@ class _Run:
     def _report(self, progress: Progress, fraction: float) -> None:
         """Called in the thread of the job after each chunk."""
         self._check_removed()
-        self._store.check_growth(self._job.request.owner)
+        self._store.room.check_growth(self._job.request.owner)
         before = self._status.scored, self._status.rejected
         gets_on = (progress.scored, progress.rejected) != before
         self._status = replace(

@@ -46,6 +46,8 @@ from runners.admission import QueueBounds
 from runners.client import RunnerClient, have_room
 from runners.model_store import load_problem
 from runners.transport import RunnerApi
+from scoring.job_folders import JobFolders
+from scoring.job_room import JobRoom
 from scoring.job_runner import JobRunner
 from scoring.job_store import JobStore
 from serving.cache_secret import FILE as CACHE_SECRET_FILE
@@ -193,10 +195,11 @@ class Container:
         )
         self.traffic = Traffic(lambda: self.live_policy.record, self._is_held)
         self.shadow = Shadow(self._ask_challenger)
+        job_folders = JobFolders(settings.data_folder / "jobs")
         self.jobs = JobStore(
-            settings.data_folder / "jobs",
+            job_folders,
+            JobRoom(job_folders, max_bytes=settings.job_max_bytes),
             input_folders=settings.job_folders,
-            max_bytes=settings.job_max_bytes,
             retention=timedelta(hours=settings.job_retention_hours),
         )
         self.job_runner = JobRunner(self.jobs, self.runners)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,7 +20,6 @@ from core.errors import (
     InvalidRequest,
     JobNotFound,
     JobUnfinished,
-    RateLimited,
     StorageFull,
     invalid_field,
 )
@@ -33,13 +31,11 @@ from datafiles.chunks import MAX_ROWS
 from web.idempotency import KEY_HEADER, KEY_PATTERN, OTHER_REQUEST, RESULT_HEADER, key_of
 from web.read_api.job_options import FORMATS, MEDIA_TYPES, format_of, versions_of
 from web.read_api.open_file import OpenFileResponse
-from web.read_api.uploads import UploadBounds, receive_file
+from web.read_api.uploads import Arrivals, UploadBounds, receive_file
 from web.routes import JOBS_PATH
 from web.schemas.jobs import JobList, JobReply
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# A caller may send so many files at a time, to each API process.
-MAX_ARRIVING = 20
 # A caller may not have more; those of all callers may be very many.
 MAX_LISTED = 1_000
 NEEDS_PYARROW = (
@@ -81,18 +77,23 @@ class StoredJob(Protocol):
     def report(self) -> JobReport: ...
 
 
+class JobRoom(Protocol):
+    def check_bytes(self, more_bytes: int = 0, *, owner: str | None = None) -> object: ...
+
+    def check_number(self, owner: str) -> None: ...
+
+
 class Jobs(Protocol):
     """The jobs of this host; every method blocks."""
+
+    @property
+    def room(self) -> JobRoom: ...
 
     def new_upload(self, owner: str) -> Path: ...
 
     def drop_upload(self, upload: Path) -> None: ...
 
-    def check_room(self, more_bytes: int = 0, *, owner: str | None = None) -> object: ...
-
-    def check_number(self, owner: str) -> None: ...
-
-    def add(self, request: JobRequest, upload: Path | None) -> None: ...
+    def add(self, request: JobRequest, upload: Path) -> bool: ...
 
     def jobs(self) -> Sequence[StoredJob]: ...
 
@@ -110,9 +111,7 @@ class JobParts(Protocol):
 
 def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
     router = APIRouter(prefix=JOBS_PATH, tags=["jobs"])
-    # Of each caller, in this process.
-    arriving: Counter[str] = Counter()
-    opening = asyncio.Lock()
+    arrivals = Arrivals()
 
     @router.post("", status_code=201, openapi_extra=_BODY)
     async def add_job(
@@ -154,17 +153,10 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
             path=path,
             long_text=long_text,
         )
-        stored = await asyncio.to_thread(_find_same, parts().jobs, job) if id_of_key else None
+        found = await asyncio.to_thread(_find_same, parts().jobs, job) if id_of_key else None
+        stored, is_new = (found, False) if found else await _store(parts(), request, job, arrivals)
         if id_of_key:
-            response.headers[RESULT_HEADER] = "replayed" if stored else "stored"
-        if stored is None:
-            with _arrival(arriving, context.caller):
-                await asyncio.to_thread(parts().jobs.check_number, context.caller)
-                await _store(parts(), request, job, opening)
-            # Another request with the same key may have stored its job first.
-            stored = await asyncio.to_thread(_find_same, parts().jobs, job)
-            if stored is None:
-                raise JobNotFound
+            response.headers[RESULT_HEADER] = "stored" if is_new else "replayed"
         response.headers["location"] = f"jobs/{job.id}"
         return JobReply.of(await asyncio.to_thread(stored.report))
 
@@ -225,26 +217,40 @@ def _listed(jobs: Jobs, context: RequestContext) -> list[JobReply]:
     return [JobReply.of(report) for report in reports]
 
 
-async def _store(parts: JobParts, request: Request, job: JobRequest, opening: asyncio.Lock) -> None:
-    upload = None
-    try:
-        if job.path is None:
-            upload = await asyncio.to_thread(parts.jobs.new_upload, job.owner)
-            check_room = partial(parts.jobs.check_room, owner=job.owner)
-            await receive_file(request, upload, parts.upload_bounds, check_room)
-        # A file of some megabytes may take hundreds of them to open.
-        async with opening:
-            await asyncio.to_thread(parts.jobs.add, job, upload)
-    except BaseException as error:
-        if upload is not None:
+async def _store(
+    parts: JobParts, request: Request, job: JobRequest, arrivals: Arrivals
+) -> tuple[StoredJob, bool]:
+    """The stored job; False: it is of another request with the same key, which came first."""
+    with arrivals.counted(job.owner), _refusals():
+        await asyncio.to_thread(parts.jobs.room.check_number, job.owner)
+        upload = await asyncio.to_thread(parts.jobs.new_upload, job.owner)
+        try:
+            if job.path is None:
+                check_bytes = partial(parts.jobs.room.check_bytes, owner=job.owner)
+                await receive_file(request, upload, parts.upload_bounds, check_bytes)
+            async with arrivals.opening:
+                is_new = await asyncio.to_thread(parts.jobs.add, job, upload)
+        finally:
             await asyncio.to_thread(parts.jobs.drop_upload, upload)
-        if isinstance(error, ModuleNotFoundError):
-            raise invalid_field("file", NEEDS_PYARROW) from error
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    stored = await asyncio.to_thread(_find_same, parts.jobs, job)
+    if stored is None:
+        raise JobNotFound
+    return stored, is_new
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What a caller reads where a job cannot be stored."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise invalid_field("file", NEEDS_PYARROW) from error
+    except OSError as error:
+        if error.errno in _NO_ROOM:
             raise StorageFull("The disk is full", retry_after_seconds=60) from error
-        if isinstance(error, ValueError):  # it cannot be read as the request says
-            raise invalid_field("file", str(error)) from error
         raise
+    except ValueError as error:  # it cannot be read as the request says
+        raise invalid_field("file", str(error)) from error
 
 
 def _file(path: Path, media_type: str) -> FileResponse:
@@ -273,23 +279,3 @@ def _find_same(jobs: Jobs, request: JobRequest) -> StoredJob | None:
     if replace(found.request, created_at=request.created_at) != request:
         raise InvalidRequest(OTHER_REQUEST)
     return found
-
-
-@contextmanager
-def _arrival(arriving: Counter[str], caller: str) -> Iterator[None]:
-    """Count an upload while it comes: each may take as long as its client likes.
-
-    Raises:
-        RateLimited: as many of this caller are under way as it may have jobs.
-    """
-    if arriving[caller] >= MAX_ARRIVING:
-        raise RateLimited(
-            f"A caller may send {MAX_ARRIVING} files at a time", retry_after_seconds=60
-        )
-    arriving[caller] += 1
-    try:
-        yield
-    finally:
-        arriving[caller] -= 1
-        if not arriving[caller]:
-            del arriving[caller]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -11,12 +13,14 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from core import metrics
-from core.errors import BodyTooLarge, BodyTooSlow, MalformedRequest
+from core.errors import BodyTooLarge, BodyTooSlow, MalformedRequest, RateLimited
 from core.private_files import open_private
 
 WRITE_BYTES = 1 << 20
 # The room for all jobs is checked again after so many bytes.
 CHECK_BYTES = 16 << 20
+# A caller may send so many files at a time, to each API process.
+MAX_ARRIVING = 20
 
 
 class UploadBounds(NamedTuple):
@@ -26,8 +30,36 @@ class UploadBounds(NamedTuple):
     pause_seconds: float
 
 
+class Arrivals:
+    """The files that are being sent to this process."""
+
+    def __init__(self) -> None:
+        # One at a time: a file of some megabytes may take hundreds of them to open.
+        self.opening = asyncio.Lock()
+        self._callers: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, caller: str) -> Iterator[None]:
+        """Count a file while it comes: each may take as long as its client likes.
+
+        Raises:
+            RateLimited: as many of this caller are under way as it may have jobs.
+        """
+        if self._callers[caller] >= MAX_ARRIVING:
+            raise RateLimited(
+                f"A caller may send {MAX_ARRIVING} files at a time", retry_after_seconds=60
+            )
+        self._callers[caller] += 1
+        try:
+            yield
+        finally:
+            self._callers[caller] -= 1
+            if not self._callers[caller]:
+                del self._callers[caller]
+
+
 async def receive_file(
-    request: Request, file: Path, bounds: UploadBounds, check_room: Callable[[int], object]
+    request: Request, file: Path, bounds: UploadBounds, check_bytes: Callable[[int], object]
 ) -> None:
     """Write the body of a request to `file`.
 
@@ -35,22 +67,22 @@ async def receive_file(
         BodyTooLarge: the body is, or says it is, larger than `bounds` allow.
         BodyTooSlow: the client made a longer pause.
         MalformedRequest: the client hung up.
-        StorageFull: `check_room` has no room for it.
+        StorageFull: `check_bytes` has no room for it.
         OSError: it cannot be written.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit():
         _check_size(int(announced), bounds)
-        await asyncio.to_thread(check_room, int(announced))
+        await asyncio.to_thread(check_bytes, int(announced))
     opened = await asyncio.to_thread(_open, file)
     try:
-        await _receive(request, opened, bounds, check_room)
+        await _receive(request, opened, bounds, check_bytes)
     finally:
         await asyncio.to_thread(opened.close)
 
 
 async def _receive(
-    request: Request, file: BinaryIO, bounds: UploadBounds, check_room: Callable[[int], object]
+    request: Request, file: BinaryIO, bounds: UploadBounds, check_bytes: Callable[[int], object]
 ) -> None:
     parts: list[bytes] = []
     waiting = received = checked = 0
@@ -71,7 +103,7 @@ async def _receive(
             waiting += len(part)
         if received - checked >= CHECK_BYTES:
             checked = received
-            await asyncio.to_thread(check_room, waiting)
+            await asyncio.to_thread(check_bytes, waiting)
         if waiting >= WRITE_BYTES or part is None:
             await asyncio.to_thread(file.write, b"".join(parts))
             parts.clear()

@@ -17,8 +17,10 @@ from core.errors import Overloaded, RunnerUnavailable
 from core.request_context import context_of
 from core.types import Classification, LongText, RunnerDescription, Version
 from runners.lanes import Lane
+from scoring.job_folders import JobFolders
+from scoring.job_room import KEPT_FREE_BYTES, KEPT_FREE_PART, JobRoom
 from scoring.job_runner import TURN_SECONDS, JobRunner
-from scoring.job_store import KEPT_FREE_BYTES, KEPT_FREE_PART, JobStore
+from scoring.job_store import JobStore
 from tests.unit.fakes import classification, runner_description
 from web.problems import ProblemMiddleware
 from web.read_api.app import create_read_app
@@ -93,13 +95,15 @@ class JobService:
         turn_seconds: float = TURN_SECONDS,
         kept_free_part: int = KEPT_FREE_PART,
     ) -> None:
-        self.jobs = JobStore(
-            folder,
-            input_folders=input_folders,
+        folders = JobFolders(folder)
+        room = JobRoom(
+            folders,
             max_bytes=max_bytes,
-            retention=timedelta(hours=1),
             kept_free_bytes=KEPT_FREE_BYTES if kept_free_part == KEPT_FREE_PART else 1 << 60,
             kept_free_part=kept_free_part,
+        )
+        self.jobs = JobStore(
+            folders, room, input_folders=input_folders, retention=timedelta(hours=1)
         )
         self.upload_bounds = UploadBounds(MAX_UPLOAD, 0.5)
         self.v1, self.v2 = FakeRunner("v1"), FakeRunner("v2")

@@ -24,12 +24,12 @@ import pytest
 from starlette.types import Message, Scope
 
 from core.jobs import JobStatus
-from scoring.job_store import MAX_KEPT, MAX_UNFINISHED
+from scoring.job_room import MAX_KEPT, MAX_UNFINISHED
 from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
 from tests.waiting import until
 from web.problems import ProblemMiddleware
-from web.read_api.jobs import MAX_ARRIVING
 from web.read_api.open_file import OpenFileResponse
+from web.read_api.uploads import MAX_ARRIVING
 
 CSV = {"Content-Type": "text/csv"}
 ROWS = "id,text\n1,good film\n2,\n3,a bad one\n"
@@ -185,6 +185,8 @@ async def test_upload_repeated_with_its_idempotency_key_is_the_same_job(
     assert {reply.status_code for reply in replies} == {201}
     [job] = {reply.json()["id"] for reply in replies}
     assert replies[-1].headers["idempotency-result"] == "replayed"
+    results = [reply.headers["idempotency-result"] for reply in replies]
+    assert sorted(results) == ["replayed"] * 4 + ["stored"]
     assert [listed["id"] for listed in (await client.get("/jobs")).json()["jobs"]] == [job]
     assert not list(service.jobs.folder.glob(".upload-*"))
     other = await client.post("/jobs", content=ROWS, headers=headers, params={"limit": "1"})
