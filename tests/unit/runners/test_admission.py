@@ -293,6 +293,17 @@ def test_estimated_tokens_are_within_the_limits_of_the_model(texts: list[str]) -
     assert 2 * len(texts) <= estimated_tokens(texts) <= 512 * len(texts)
 
 
+@pytest.mark.parametrize(("text", "tokens"), [
+    # As the vocabulary of uncased DistilBERT has them.
+    ("I have seen this film twice and it was rather good, although the ending was slow. ", 18),
+    ("这部电影我看了两遍。非常好。虽然结局有点慢。", 22),
+    ("Я видел этот фильм дважды, и он был довольно хорош, хотя конец был медленным. ", 63),
+    ("이 영화를 두 번 봤는데 꽤 좋았습니다. ", 19),
+])  # fmt: skip
+def test_estimate_is_within_a_half_of_the_tokens_in_any_script(text: str, tokens: int) -> None:
+    assert 0.5 < estimated_tokens([text * 20], None, "windows") / (20 * tokens) < 1.5
+
+
 def test_request_of_more_than_two_batches_is_bulk() -> None:
     assert lane_of(estimated_tokens(["x" * 5_000])) == "interactive"
     assert lane_of(INTERACTIVE_TOKENS + 1) == "bulk"
