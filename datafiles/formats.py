@@ -12,6 +12,7 @@ from datafiles.chunks import CheckText, Chunk, InvalidInput, Source, checked_tex
 from datafiles.csv_source import CsvSource
 from datafiles.json_source import JsonSource
 from datafiles.text_file import TextFile, compression_of
+from datafiles.watched import Watch, not_watched
 
 # As Linux on x86 downloads it.
 PYARROW_MB = 55
@@ -68,7 +69,8 @@ _ENDINGS = {
 class Input:
     """A file of rows, and how to read it; None is found in the file.
 
-    `is_strange`: it is a stranger's, and must not take more memory than files have to.
+    `is_strange`: it is a stranger's, and must not take more memory than files have to. `watch` is
+    called while it is read.
     """
 
     path: Path
@@ -76,6 +78,7 @@ class Input:
     encoding: str | None = None
     delimiter: str | None = None
     is_strange: bool = False
+    watch: Watch = not_watched
 
 
 def needs_pyarrow(source: Input) -> bool:
@@ -122,8 +125,15 @@ def open_source(
         # Imported here because only this needs pyarrow, which a command may have to install.
         from datafiles.parquet_source import ParquetSource
 
-        return ParquetSource(source.path, column, keep, check, is_bounded=source.is_strange)
-    file = TextFile(source.path, source.encoding, always_utf=source.format is Format.jsonl)
+        return ParquetSource(
+            source.path, column, keep, check, is_bounded=source.is_strange, watch=source.watch
+        )
+    file = TextFile(
+        source.path,
+        source.encoding,
+        always_utf=source.format is Format.jsonl,
+        watch=source.watch,
+    )
     if source.format is Format.csv:
         return CsvSource(file, column, keep, source.delimiter, check)
     return JsonSource(file, column, keep, added, check, as_lines=as_lines)

@@ -24,8 +24,8 @@ from datafiles.text_file import TextFile
 Members = Mapping[str, msgspec.Raw]
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder()
-# Among so many lines has to be one that tells the columns.
-MAX_LINES_BEFORE = 1 << 20
+# Among so many lines has to be one that tells the columns; to look at them takes half a second.
+MAX_LINES_BEFORE = 1 << 16
 
 
 class JsonSource(RecordSource):

@@ -25,6 +25,7 @@ from datafiles.chunks import (
 from datafiles.columns import find_column, find_columns, require_distinct, require_few, shown
 from datafiles.lines import MAX_LINE_BYTES
 from datafiles.parquet_pages import check_contents, rows_at_once
+from datafiles.watched import Watch, not_watched
 
 _READ_BYTES = 1 << 20
 # Of an upload, in all rows that are too large themselves: a file of kilobytes can repeat a value of
@@ -48,8 +49,10 @@ class ParquetSource:
         check: CheckText = checked_text,
         *,
         is_bounded: bool = False,
+        watch: Watch = not_watched,
     ) -> None:
         self._path = path
+        self._watch = watch
         self._check = check
         try:
             if is_bounded:
@@ -143,6 +146,7 @@ class ParquetSource:
             for batch in file.iter_batches(
                 self._rows_at_once, row_groups=groups, columns=self._read_columns, use_threads=False
             ):
+                self._watch()
                 if start < batch.num_rows:
                     yield pa.Table.from_batches([batch.slice(start)])
                 start = max(0, start - batch.num_rows)

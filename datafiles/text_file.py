@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import json
 import re
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from datafiles.chunks import InvalidInput
+from datafiles.gunzip import Gunzip
+from datafiles.watched import Watch, WatchedFile, not_watched
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -64,11 +65,19 @@ class TextFile:
         InvalidInput: the file is of another kind, or has another encoding.
     """
 
-    def __init__(self, path: Path, encoding: str | None, *, always_utf: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        encoding: str | None,
+        *,
+        always_utf: bool,
+        watch: Watch = not_watched,
+    ) -> None:
         self.path = path
+        self._watch = watch
         self._compression = compression_of(path)
         self._bytes = path.stat().st_size
-        self._raw: BinaryIO | None = None
+        self._raw: WatchedFile | None = None
         with self._opened() as file:
             sample = file.read(SAMPLE_BYTES)
         if kind := _other_kind(sample):
@@ -110,24 +119,25 @@ class TextFile:
             with io.BufferedReader(_Converted(file, self._convert())) as converted:
                 while offset and (skipped := len(converted.read(min(offset, SAMPLE_BYTES)))):
                     offset -= skipped
+                    self._watch()
                 yield converted
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
-        with self.path.open("rb") as file:
-            self._raw = file
+        with io.BufferedReader(WatchedFile(self.path, self._watch), _BLOCK_BYTES) as file:
+            self._raw = file.raw
             try:
                 yield self._decompressed(file)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            except (EOFError, zlib.error) as error:
                 raise InvalidInput(f"its {self._compression} data is damaged: {error}") from error
             except OSError as error:
                 if self._compression == "zstd" and error.errno is None:
                     raise InvalidInput(f"its zstd data is damaged: {error}") from error
                 raise
 
-    def _decompressed(self, file: BinaryIO) -> BinaryIO:
+    def _decompressed(self, file: io.BufferedReader[WatchedFile]) -> BinaryIO:
         if self._compression == "gzip":
-            return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+            return io.BufferedReader(Gunzip(file), _BLOCK_BYTES)
         if self._compression == "zstd":
             # Imported here because only this needs it, and a command may have to install it.
             import pyarrow as pa

@@ -34,6 +34,10 @@ POLL_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 # The status on disk is at most so old.
 STATUS_SECONDS = 0.5
+# Within a chunk, between two looks at whether the job was removed.
+CHECK_SECONDS = 0.5
+# A chunk may be read for so long after the turn of its job: usual ones take a hundredth of it.
+READING_SECONDS = 10.0
 # A job in which so many processes died, one after the other and without progress, has failed.
 MAX_ATTEMPTS = 3
 # After so long, and the rest of its chunk, a job lets those of other callers go on.
@@ -177,6 +181,8 @@ class _Run:
         self._steps_aside = steps_aside
         self._status = job.status()
         self._written_at = 0.0
+        self._checked_at = self._reading_since = time.monotonic()
+        self._is_stopping = False
 
     async def run(self, *, restart: bool) -> _Outcome:
         """Run the job until it has ended, is removed, steps aside, or has to wait."""
@@ -235,7 +241,7 @@ class _Run:
             waiting=self._wait,
             long_text=request.long_text,
         )
-        job = self._job.to_score(source, restart=restart)
+        job = self._job.to_score(source, self._check_watched, restart=restart)
         scoring = asyncio.get_running_loop().run_in_executor(
             None, partial(score_file, scorer, job, self._report, self._store.room.check_disk)
         )
@@ -244,6 +250,7 @@ class _Run:
             return replace(self._status, scored=done.scored, rejected=done.rejected)
         except asyncio.CancelledError:
             # The process stops: the journal is whole after each chunk.
+            self._is_stopping = True
             scorer.stop()
             await asyncio.gather(scoring, return_exceptions=True)
             raise
@@ -251,6 +258,20 @@ class _Run:
     def _check_removed(self) -> None:
         if self._job.is_removed:
             raise JobRemoved
+
+    def _check_watched(self) -> None:
+        """Called in the thread of the job while its file is read, which may take long in a chunk.
+
+        The next turn begins with the same chunk.
+        """
+        if self._is_stopping:
+            raise StepsAside
+        now = time.monotonic()
+        if now - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = now
+            self._check_removed()
+            if now - self._reading_since >= READING_SECONDS and self._steps_aside():
+                raise StepsAside
 
     def _report(self, progress: Progress, fraction: float) -> None:
         """Called in the thread of the job after each chunk."""
@@ -272,6 +293,7 @@ class _Run:
             self._job.write_status(self._status)
         if gets_on and self._steps_aside():
             raise StepsAside
+        self._reading_since = time.monotonic()
 
     def _wait(self, reason: str) -> None:
         if self._status.reason != reason or self._status.attempts:

@@ -27,6 +27,7 @@ from core.errors import invalid_field
 from core.jobs import JobRequest
 from core.private_files import FOLDER_MODE, make_private
 from core.uuid7 import new_id
+from datafiles.watched import opening_watch
 from scoring.job import open_job
 from scoring.job_folders import GONE, JobFolders, uploads_of
 from scoring.job_room import JobRoom
@@ -96,7 +97,7 @@ class JobStore:
         """
         source = upload if request.path is None else self.resolve(request.path)
         folder = upload.parent
-        open_job(job_of(request, source, result_in(folder, request), restart=False))
+        open_job(job_of(request, source, result_in(folder, request), opening_watch()))
         if request.path is None:
             _sync(upload)
         else:

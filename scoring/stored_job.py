@@ -14,6 +14,7 @@ from core.atomic_file import write_atomically
 from core.jobs import JobReport, JobRequest, JobStatus, RejectedRow
 from core.unreadable import UNREADABLE
 from datafiles.formats import Format, Input
+from datafiles.watched import Watch
 from scoring.job import Job
 
 SHOWN_REJECTED_ROWS = 100
@@ -54,9 +55,9 @@ class StoredJob:
     def write_status(self, status: JobStatus) -> None:
         write_atomically(self.folder / "status.json", msgspec.json.encode(status))
 
-    def to_score(self, source: Path, *, restart: bool) -> Job:
-        """The job for scoring/job.py; `source` is the file."""
-        return job_of(self.request, source, self.result, restart=restart)
+    def to_score(self, source: Path, watch: Watch, *, restart: bool) -> Job:
+        """The job for scoring/job.py; `source` is the file, `watch` is called while it is read."""
+        return job_of(self.request, source, self.result, watch, restart=restart)
 
     @property
     def has_result(self) -> bool:
@@ -98,7 +99,9 @@ def result_in(folder: Path, request: JobRequest) -> Path:
     return folder / f"result.{request.to_format}"
 
 
-def job_of(request: JobRequest, source: Path, out: Path, *, restart: bool) -> Job:
+def job_of(
+    request: JobRequest, source: Path, out: Path, watch: Watch, *, restart: bool = False
+) -> Job:
     return Job(
         Input(
             source,
@@ -106,6 +109,7 @@ def job_of(request: JobRequest, source: Path, out: Path, *, restart: bool) -> Jo
             request.encoding,
             request.delimiter,
             is_strange=request.path is None,
+            watch=watch,
         ),
         out,
         Format(request.to_format),

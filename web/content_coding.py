@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from core.errors import BodyTooLarge, MalformedRequest, UnsupportedCoding
+from core.inflate import GZIP, RAW, ZLIB, Inflate
 
 # Input and output of a step, which takes about 0.1 ms. A larger body is decoded in a thread.
 STEP_BYTES = 65_536
@@ -19,7 +20,6 @@ MAX_PARTS = 100
 ZSTD_WINDOW_LOG = 23
 # Waits until a large body may be worked on.
 Turn = Callable[[], Awaitable[object]]
-_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 class Decoder(Protocol):
@@ -37,31 +37,10 @@ class Decoder(Protocol):
     def unused_data(self) -> bytes: ...
 
 
-class _Inflate:
-    """zlib's decompressor, with the interface of the others."""
-
-    def __init__(self, window_bits: int) -> None:
-        self._inflate = zlib.decompressobj(window_bits)
-        self.needs_input = True
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        piece = self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
-        self.needs_input = len(piece) < max_length and not self._inflate.unconsumed_tail
-        return piece
-
-    @property
-    def eof(self) -> bool:
-        return self._inflate.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inflate.unused_data
-
-
 def _deflate(body: bytes) -> Decoder:
     """HTTP's deflate has zlib's frame (RFC 9110, 8.4.1.2); some clients leave it out."""
     has_frame = body[0] & 0x0F == zlib.DEFLATED and int.from_bytes(body[:2]) % 31 == 0
-    return _Inflate(_ZLIB if has_frame else _RAW)
+    return Inflate(ZLIB if has_frame else RAW)
 
 
 def _zstd() -> ModuleType:
@@ -81,7 +60,7 @@ def _zstd_decoder(_body: bytes) -> Decoder:
 
 
 _DECODERS: dict[str, Callable[[bytes], Decoder]] = {
-    "gzip": lambda _body: _Inflate(_GZIP),
+    "gzip": lambda _body: Inflate(GZIP),
     "deflate": _deflate,
     "zstd": _zstd_decoder,
 }

@@ -228,7 +228,7 @@ async def _store(
             if job.path is None:
                 check_bytes = partial(parts.jobs.room.check_bytes, owner=job.owner)
                 await receive_file(request, upload, parts.upload_bounds, check_bytes)
-            async with arrivals.opening:
+            async with arrivals.opening(job.owner):
                 is_new = await asyncio.to_thread(parts.jobs.add, job, upload)
         finally:
             await asyncio.to_thread(parts.jobs.drop_upload, upload)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -34,9 +34,10 @@ class Arrivals:
     """The files that are being sent to this process."""
 
     def __init__(self) -> None:
-        # One at a time: a file of some megabytes may take hundreds of them to open.
-        self.opening = asyncio.Lock()
         self._callers: Counter[str] = Counter()
+        # A file of some megabytes may take hundreds of them to open, and a second or two.
+        self._opening = asyncio.Lock()
+        self._own: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @contextmanager
     def counted(self, caller: str) -> Iterator[None]:
@@ -56,6 +57,16 @@ class Arrivals:
             self._callers[caller] -= 1
             if not self._callers[caller]:
                 del self._callers[caller]
+                self._own.pop(caller, None)
+
+    @asynccontextmanager
+    async def opening(self, caller: str) -> AsyncIterator[None]:
+        """Open one file at a time; a caller waits for one of each other caller, however many come.
+
+        It is within `counted`.
+        """
+        async with self._own[caller], self._opening:
+            yield
 
 
 async def receive_file(
