@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from core.charsets import charset
 from datafiles.chunks import InvalidInput
 from datafiles.gunzip import Gunzip
 from datafiles.watched import Watch, WatchedFile, not_watched
@@ -24,7 +25,12 @@ SAMPLE_BYTES = 1 << 20
 UTF_8 = "utf-8"
 BOM = "\ufeff"
 _BLOCK_BYTES = 1 << 16
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    # A frame to be skipped (RFC 8878, 3.1.2), as pzstd begins a file.
+    **{bytes((0x50 + number, 0x2A, 0x4D, 0x18)): "zstd" for number in range(16)},
+}
 _OTHERS = {
     b"PAR1": "a Parquet file",
     b"PK\x03\x04": "a ZIP archive or a spreadsheet",
@@ -41,6 +47,11 @@ _TAR_OFFSET = 257
 _SWAPPED = bytes.maketrans(b"\r\n", b"\n\r")
 _QUOTED = re.compile(r'"[^"]*"')
 _LINE_END = re.compile(r"\r*\n|\r")
+# One of them tells the order of the bytes; without it, the lowest comes first.
+_MARKS = {
+    "utf_16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    "utf_32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+}
 # Stands for bytes that are not in the encoding. In UTF-8 it is not valid either, so the reader of
 # rows finds it. UTF-16 can hold it, which is as wrong there.
 _MARK = "\udc80"
@@ -83,7 +94,9 @@ class TextFile:
         if kind := _other_kind(sample):
             inside = f", compressed with {self._compression}" if self._compression else ""
             raise InvalidInput(f"it is {kind}{inside}")
-        self.encoding = _checked(encoding) if encoding else _detected(sample, always_utf=always_utf)
+        self.encoding = (
+            _checked(encoding, sample) if encoding else _detected(sample, always_utf=always_utf)
+        )
         # A character or a line may be cut at the end of the sample.
         decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
         self.sample = decoder.decode(sample, final=len(sample) < SAMPLE_BYTES).lstrip(BOM)
@@ -205,14 +218,18 @@ class _Converted(io.RawIOBase):
         return size
 
 
-def _checked(encoding: str) -> str:
-    try:
-        name = codecs.lookup(encoding).name
-        b"text".decode(name)
-        codecs.getincrementaldecoder(name)("replace").decode(b"text")
-    except (LookupError, UnicodeError):
-        raise InvalidInput(f"no encoding of text is named {encoding}", "--encoding") from None
-    return UTF_8 if name == "utf-8-sig" else name
+def _checked(encoding: str, sample: bytes) -> str:
+    """Python's name of the encoding that a file is said to have."""
+    name = charset(encoding)
+    if name is None:
+        raise InvalidInput(
+            f"no encoding that is read is named {encoding}; convert the file to UTF-8", "--encoding"
+        )
+    if name in ("utf_8", "utf_8_sig"):
+        return UTF_8
+    if name in _MARKS and not sample.startswith(_MARKS[name]):
+        name += "_le"
+    return codecs.lookup(name).name
 
 
 def _detected(sample: bytes, *, always_utf: bool) -> str:

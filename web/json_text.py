@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import codecs
 from email.message import Message
-from encodings.aliases import aliases
 from json import detect_encoding
 
+from core.charsets import UNICODE, charset
 from core.errors import MalformedRequest, UnsupportedMedia
 
-# Supersets of ASCII, by the names of Python's modules. Others have escape sequences (UTF-7,
-# ISO-2022), or are no encodings of text (base64, zip).
-_CHARSETS = frozenset(
-    {
-        *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
-        *(f"cp{page}" for page in (*range(1250, 1259), 437, 850, 866, 874, 932, 949)),
-        *("koi8_r", "koi8_u", "big5", "euc_jp", "gb18030"),
-    }
-)
+# JSON is written in ASCII, and these are no supersets of it.
+_NOT_ASCII = frozenset({
+    *(f"cp{page}" for page in ("037", 273, 424, 500, 864, 875, 1026, 1140)),
+    "shift_jis_2004", "shift_jisx0213",
+})  # fmt: skip
 # The larger set that senders mean, as browsers read them
 # (https://encoding.spec.whatwg.org/#names-and-labels).
 _SUPERSETS = {
@@ -28,7 +24,6 @@ _SUPERSETS = {
     "gb2312": "gb18030",
     "gbk": "gb18030",
     "tis_620": "cp874",
-    "windows_31j": "cp932",
 }
 NOT_UTF8 = (
     "The body is not valid JSON: it is not UTF-8; send UTF-8, or name its charset in the "
@@ -85,12 +80,9 @@ def _charset(content_type: str) -> str:
     header = Message()
     header["Content-Type"] = content_type
     label = header.get_content_charset("utf-8")
-    # Not codecs.lookup, which remembers every label that it does not know.
-    name = label.replace("-", "_")
-    name = aliases.get(name, name)
-    name = _SUPERSETS.get(name, name)
-    if name in _CHARSETS:
-        return name
-    if name in ("utf_8", "utf_16", "utf_32"):  # all three would have been recognised
+    name = charset(label)
+    if name in UNICODE:  # it would have been recognised
         raise MalformedRequest(NOT_UTF8)
+    if name is not None and name not in _NOT_ASCII:
+        return _SUPERSETS.get(name, name)
     raise UnsupportedMedia(f"The service does not read the charset {label[:40]}; send UTF-8")

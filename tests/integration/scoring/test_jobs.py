@@ -136,6 +136,8 @@ async def test_file_is_read_and_written_as_the_request_says(
         (ROWS, CSV, {"to": "xlsx"}, 422, "to"),
         (ROWS, CSV, {"limit": "0"}, 422, "limit"),
         (ROWS, CSV, {"encoding": "klingon"}, 422, "klingon"),
+        ("id,te+AGEAYQ", CSV, {"encoding": "utf-7"}, 422, "utf-7"),
+        ("id,text\n1,\\N{AAAA", CSV, {"encoding": "unicode_escape"}, 422, "unicode_escape"),
         ("", CSV, {}, 422, "file: "),
         (b"PK\x03\x04" + bytes(100), CSV, {}, 422, "file: "),
         (ROWS, {"Content-Type": "application/vnd.apache.parquet"}, {}, 422, "file: "),

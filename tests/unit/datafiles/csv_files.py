@@ -183,8 +183,16 @@ CSV_FILES = {
     "Cyrillic, named": CsvFile(
         "text\n\u0436\u0444\n".encode("cp1251"), texts("\u0436\u0444"), encoding="cp1251"
     ),
+    "UTF-16, named": CsvFile(GERMAN.encode("utf-16"), GERMAN_ROWS, encoding="UTF-16"),
+    "UTF-16 without a mark, named": CsvFile(
+        GERMAN.encode("utf-16-le"), GERMAN_ROWS, encoding="utf-16"
+    ),
+    "UTF-32, named": CsvFile(GERMAN.encode("utf-32"), GERMAN_ROWS, encoding="utf-32"),
+    "UTF-7, whose sequences need not end": CsvFile(
+        b"text\n+AGE-\n", Refused("no encoding that is read is named utf-7"), encoding="utf-7"
+    ),
     "an unknown encoding": CsvFile(
-        b"text\ngood\n", Refused("no encoding of text is named klingon"), encoding="klingon"
+        b"text\ngood\n", Refused("no encoding that is read is named klingon"), encoding="klingon"
     ),
     "a broken row in UTF-8": CsvFile(
         "text\nGröße\nCafé\n".encode() + b"\xe9\nfine\n",

@@ -59,6 +59,11 @@ def test_members_one_after_another_are_all_read(
     assert rows_of(tmp_path, "in.csv.gz", packed)[0] == ["one", "two", "three"]
 
 
+def test_frame_to_be_skipped_before_the_first_row_is_skipped(tmp_path: Path) -> None:
+    skipped = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    assert rows_of(tmp_path, "in.csv", skipped + zstd(CONTENT))[0] == ["Größe", "a\nb"]
+
+
 @pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 @pytest.mark.parametrize("cut", [-1, -10, 200])
 def test_file_that_was_cut_is_refused(
