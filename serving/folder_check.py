@@ -26,6 +26,14 @@ DATA = (
     "rollout.json",
     "spool.key",
 )
+# Everybody looks for other things there (Filesystem Hierarchy Standard, 3).
+SYSTEM = frozenset(
+    Path("/", name)
+    for name in (
+        "", "bin", "boot", "dev", "etc", "home", "lib", "lib64", "root", "run", "sbin", "tmp",
+        "usr", "usr/bin", "usr/lib", "usr/local", "usr/share", "var", "var/lib",
+    )
+)  # fmt: skip
 # It runs the private PostgreSQL, and owns its data, where root starts the service.
 DATABASE_ACCOUNT = "pgserver"
 # BentoML's model store and what it makes beside it at each start.
@@ -39,7 +47,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def data_folder_problem(folder: Path) -> str | None:
     """Describe why DATA_FOLDER, or a folder of the service in it, cannot be written; else None."""
-    if folder == Path(folder.anchor):
+    if folder.resolve() in SYSTEM:
         return f"DATA_FOLDER: {folder} is the system's; set it to a folder of this service alone"
     try:
         # The private PostgreSQL, if it is another user's, has to enter it.

@@ -46,8 +46,9 @@ def test_folder_that_cannot_be_written_is_named_with_the_user(
         assert reason in problem or name == "BENTOML_HOME"
 
 
-def test_root_of_the_file_system_is_no_data_folder() -> None:
-    assert "DATA_FOLDER: / is the system's" in str(data_folder_problem(Path("/")))
+@pytest.mark.parametrize("folder", ["/", "/etc", "/usr/../var", "/root"])
+def test_folder_of_the_system_is_no_data_folder(folder: str) -> None:
+    assert f"DATA_FOLDER: {folder} is the system's" in f"{data_folder_problem(Path(folder))}"
 
 
 @pytest.mark.parametrize("name", ["", "spool"])
