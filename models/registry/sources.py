@@ -23,6 +23,7 @@ from models.files import (
     one_line,
     refuse_adapter,
 )
+from models.registry.archive import check_archive
 from models.registry.held_out import NOT_EVALUATED
 from models.registry.hub import download
 from runners.model_store import InvalidCheckpoint
@@ -145,8 +146,11 @@ def _from_bentoml(location: str, into: Path) -> Fetched:
     try:
         with _temporary_files_in(into):
             # BentoML takes a path that is not absolute as one from the root.
-            file = str(Path(location).expanduser().absolute())
-            model = bentoml.models.import_model(file, _model_store=ModelStore(into))
+            file = Path(location).expanduser().absolute()
+            check_archive(file, into)
+            model = bentoml.models.import_model(str(file), _model_store=ModelStore(into))
+    except InvalidCheckpoint:
+        raise
     except Exception as error:
         # BentoML raises exceptions of its own, and those of the archive's and YAML's libraries.
         raise InvalidCheckpoint(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
 import os
 import shutil
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -118,6 +121,38 @@ def test_exported_model_is_imported_unchanged(
 def test_a_source_that_gives_nothing_says_why(registry: Registry, source: str, says: str) -> None:
     assert says in registry.take(source, fails=True)
     assert bentoml.models.list() == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ([1 << 45], "unpacks to more than 35,184,372,088,832 bytes, twice, for which"),
+        ([0] * 1_200, "has more than 1,000 files"),
+    ],
+)
+def test_archive_that_has_no_room_is_refused_before_it_is_unpacked(
+    registry: Registry, tmp_path: Path, sizes: list[int], says: str
+) -> None:
+    file = tmp_path / "bomb.bentomodel"
+    with lzma.open(file, "wb") as packed:
+        for number, size in enumerate(sizes):
+            member = tarfile.TarInfo(f"file{number}")
+            member.size = size
+            packed.write(member.tobuf(tarfile.GNU_FORMAT))
+    assert says in registry.take(file, fails=True)
+    assert bentoml.models.list() == []
+
+
+def test_archive_with_a_name_outside_of_it_writes_nothing_there(
+    registry: Registry, tmp_path: Path
+) -> None:
+    file = tmp_path / "outside.bentomodel"
+    with tarfile.open(file, "w:xz") as archive:
+        for name in ("../outside", "../../outside", str(tmp_path / "outside")):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    assert "is no exported model" in registry.take(file, fails=True)
+    assert {path.name for path in tmp_path.iterdir()} >= {file.name}
+    assert not list(tmp_path.parent.rglob("outside"))
 
 
 def test_labels_that_are_no_sentiments_are_refused(registry: Registry, tmp_path: Path) -> None:
