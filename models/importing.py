@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from core.temporary_folders import scratch_folder
 from core.types import Version
 from models.architectures import USUAL_WINDOW
 from models.checkpoint import AcceptanceGate, MakeEngines, prepare, save_prepared, token_limit
@@ -68,8 +68,8 @@ def import_checkpoint(
     """
     config = read_config(folder, options)
     outputs = outputs_of(config, options)
-    with tempfile.TemporaryDirectory() as temporary:
-        linked, prepared = Path(temporary) / "linked", Path(temporary) / "prepared"
+    with scratch_folder() as temporary:
+        linked, prepared = temporary / "linked", temporary / "prepared"
         linked.mkdir()
         weights = link_needed_files(folder, linked)
         # transformers takes no null where it expects a number.

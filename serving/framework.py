@@ -31,7 +31,7 @@ from core import metrics
 from core.paths import ROOT
 from core.request_context import context_of
 from core.shared_rendering import SharedRendering
-from serving.temporary_folders import claim
+from core.temporary_folders import claim
 from web.json_api import JsonApi
 from web.routes import listed_route
 

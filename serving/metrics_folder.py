@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from core.metrics_files import has_open, merge_dead
-from serving.temporary_folders import claim
+from core.temporary_folders import claim
 
 logger = logging.getLogger("bentoml.sentiment")
 

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 from circus.exc import ConflictError
 
+from core.temporary_folders import claim, make_workers_folder, remove_abandoned
 from serving.forking import ForkedWorker, ForkServer, NoForkServer, fork_server
 from serving.framework import (
     is_lean_worker,
@@ -34,7 +35,6 @@ from serving.framework import (
 from serving.machine_check import accept_both_families
 from serving.metrics_folder import MetricsFolder
 from serving.preflight import Address
-from serving.temporary_folders import claim, make_workers_folder, remove_abandoned
 from serving.watchdog import SOCKET_NAME, Watchdog
 from serving.worker_ends import WorkerEnds
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import bentoml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from core.temporary_folders import scratch_folder
 from core.types import VERSIONS, Version
 from models.architectures import USUAL_WINDOW
 from models.checkpoint import (
@@ -110,8 +110,7 @@ def save_starter(
         InvalidTexts: the file of texts cannot be used.
         StarterError: it cannot be made.
     """
-    with _saving(version, "starter") as progress, tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with _saving(version, "starter") as progress, scratch_folder() as folder:
         facts = {
             "source": str(Source.starter),
             "adapter_sha256": adapter_digest(version),
@@ -155,8 +154,8 @@ def save_checkpoint(
         InvalidTexts: the file of texts cannot be used.
         PackagesUnavailable: torch or transformers is absent and cannot be installed.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        fetched = fetch_into(Path(temporary)) if is_local(origin) else None
+    with scratch_folder() as temporary:
+        fetched = fetch_into(temporary) if is_local(origin) else None
         if fetched is not None:
             with _naming(origin):
                 check_files(fetched.folder, options)
@@ -167,7 +166,7 @@ def save_checkpoint(
 
         with _saving(version, origin) as progress:
             make_engines = None if engines is Engines.reference else _gate(engines, texts, progress)
-            fetched = fetched or fetch_into(Path(temporary))
+            fetched = fetched or fetch_into(temporary)
             with _naming(origin):
                 model = import_checkpoint(
                     fetched.folder, version, fetched.facts, make_engines, acceptance_gate,
@@ -200,7 +199,7 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
     }
     latest = Path(stored.path).parent / "latest"
     newest = latest.read_text(encoding="utf-8")
-    with _saving(version, str(stored.tag)) as progress, tempfile.TemporaryDirectory() as copy:
+    with _saving(version, str(stored.tag)) as progress, scratch_folder() as copy:
         kept: tuple[str, ...] = CHECKPOINT_FILES
         if not is_distilbert(Path(stored.path)):
             # Only an import exports it, and it refers to the weights.
@@ -214,7 +213,7 @@ def refresh(tag: str, *, texts: Path | None = None) -> SavedModel:
         except StarterError as error:
             console.print(f"{tag} gets the float32 engine only, without texts to judge by: {error}")
         same = partial(_check_golden_set, Path(stored.path))
-        prepared = prepare(Path(copy), version)
+        prepared = prepare(copy, version)
         model = progress.done(save_prepared(prepared, facts, make_engines, same))
     # A model that is saved becomes the latest, which the settings may name.
     latest.write_text(newest, encoding="utf-8")
@@ -272,7 +271,9 @@ class _Bar:
 
 @contextmanager
 def _saving(version: Version, origin: str) -> Iterator[_Bar]:
-    """Show a bar while a model is saved."""
+    """Show a bar while a model is saved; a line, where there is no terminal."""
+    if not console.is_terminal:
+        console.print(f"{version}: preparing ({origin}), for up to some minutes", soft_wrap=True)
     with Progress(*COLUMNS, console=console, transient=True) as progress:
         yield _Bar(progress, version, origin)
 

@@ -10,7 +10,7 @@ import bentoml
 from core.paths import ROOT
 from core.settings import Settings
 from core.types import VERSIONS, Version
-from runners.model_store import InvalidCheckpoint, is_current
+from runners.model_store import InvalidCheckpoint, is_current, model_name
 
 
 def save_missing_models(settings: Settings) -> None:
@@ -32,11 +32,17 @@ def save_missing_models(settings: Settings) -> None:
 
 
 def _is_saved(version: Version, settings: Settings) -> bool:
-    """Whether the store has this version; a starter model of an older release does not count."""
+    """Whether the store has this version; a starter model of an older release does not count.
+
+    Another than the newest is somebody's choice: if it is absent, no starter takes its place.
+    """
     from models.starter.card import adapter_digest
 
+    tag = settings.model_tag(version)
+    if tag != f"{model_name(version)}:latest":
+        return True
     try:
-        metadata = bentoml.models.get(settings.model_tag(version)).info.metadata
+        metadata = bentoml.models.get(tag).info.metadata
     except bentoml.exceptions.NotFound:
         return False
     # A model that the user imported has no such metadata, and only the user replaces it.

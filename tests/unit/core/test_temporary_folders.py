@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,18 @@ from pathlib import Path
 import pytest
 
 from core.paths import ROOT
-from serving.temporary_folders import OWNER, PREFIXES, claim, remove_abandoned
+from core.temporary_folders import (
+    OWNER,
+    PREFIXES,
+    claim,
+    remove_abandoned,
+    scratch_folder,
+)
 
 CLAIM = """
 import sys
 from pathlib import Path
-from serving.temporary_folders import claim
+from core.temporary_folders import claim
 claim(Path(sys.argv[1]))
 print("claimed", flush=True)
 sys.stdin.read()
@@ -134,3 +141,34 @@ def test_folder_of_another_name_is_kept(tmp_path: Path, name: str) -> None:
 def test_folder_that_cannot_be_read_is_no_error(tmp_path: Path) -> None:
     remove_abandoned(tmp_path / "absent")
     claim(tmp_path / "absent")
+
+
+HOLD = """
+import sys
+from core.temporary_folders import scratch_folder
+with scratch_folder() as folder:
+    (folder / "weights").write_bytes(bytes(1_000))
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_scratch_folder_of_a_killed_process_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        other = Path(process.stdout.readline().strip())
+        with scratch_folder() as own:
+            assert list(own.iterdir()) == []
+            assert (other / "weights").exists()
+            process.kill()
+            process.wait()
+            with scratch_folder():
+                assert not other.exists()
+                assert own.exists()
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,6 @@
-"""The folders of temporary files that a start makes, and those that killed starts have left.
+"""The folders of temporary files that a process makes, and those that killed ones have left.
 
-Each is removed at the end of its start. A start that was killed removes nothing, so the next one
+Each is removed at the end of its process. One that was killed removes nothing, so the next start
 does it. A folder is removed only if a file in it says that this service made it, and if the lock on
 that file, which the kernel takes from a process that ends, is free.
 """
@@ -13,27 +13,53 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.private_files import FILE_MODE, open_regular
 
 OWNER = "sentiment-owner"
-# Sockets of workers (BentoML makes it) and of the process manager, metrics, and temporary files.
-PREFIXES = ("bentoml-uds-", "circus-", "metrics-", "workers-")
+SCRATCH = "sentiment-scratch-"
+# Sockets of workers (BentoML makes it) and of the process manager, metrics, and temporary files, of
+# the workers and of a model that is saved.
+PREFIXES = ("bentoml-uds-", "circus-", "metrics-", "workers-", SCRATCH)
 
 
-def claim(folder: Path) -> None:
-    """Mark a folder as needed until this process ends; on a full disk it stays without the mark."""
+def claim(folder: Path) -> list[int]:
+    """Mark a folder as needed until this process ends; on a full disk it stays without the mark.
+
+    Returns the descriptors that hold the locks, while they are open.
+    """
     new = folder / f"{OWNER}.new"
+    held = []
     with suppress(OSError):
         # `systemd-tmpfiles` removes what is ten days old, but nothing below a locked folder.
-        fcntl.flock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+        held.append(os.open(folder, os.O_RDONLY | os.O_CLOEXEC))
+        fcntl.flock(held[-1], fcntl.LOCK_SH)
     with suppress(OSError):
-        # It stays open, and so locked, as long as this process runs.
-        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        held.append(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        fcntl.flock(held[-1], fcntl.LOCK_EX)
         new.rename(folder / OWNER)  # nobody finds it without its lock
+    return held
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for large temporary files, and in it none but this process's.
+
+    Those that killed processes have left are removed before.
+    """
+    remove_abandoned()
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
+        held = claim(Path(folder))
+        try:
+            content = Path(folder, "content")
+            content.mkdir()
+            yield content
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
 
 
 def make_workers_folder() -> Path:
