@@ -102,11 +102,13 @@ def _end_leftover(folder: Path, program: Program) -> None:
                     "stop it, or set DATA_FOLDER"
                 )
             process.send_signal(program.stop_signal)
-            process.resume()  # a stopped process acts on no signal
             logger.warning(
                 "%s (process %d), which lost its parent, runs on %s; it is stopped first",
                 program.title, process.pid, folder,
             )  # fmt: skip
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()  # a stopped process acts on no signal, and its parent waits for it
     _, left = psutil.wait_procs(processes, LEFTOVER_SECONDS)
     if left:
         raise UnusableFolder(

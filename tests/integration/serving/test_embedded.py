@@ -296,14 +296,22 @@ def test_servers_whose_folders_are_gone_end_with_their_owner(
     wait_until(lambda: not any(server.is_running() for server in servers), 15)
 
 
-def test_postgres_that_an_earlier_version_left_is_stopped(tmp_path: Path) -> None:
-    """The earlier version's server did not end with a killed launcher."""
+@pytest.mark.parametrize("hangs", [False, True])
+def test_postgres_that_an_earlier_version_left_is_stopped(tmp_path: Path, *, hangs: bool) -> None:
+    """The earlier version's server did not end with a killed launcher. One of it may hang."""
     folder = tmp_path / "postgres"
     make_cluster_that_trusts_everybody(folder)
     command = [program_of_wheel("postgres"), "-D", str(folder), "-h", "", "-k", str(folder)]
     with subprocess.Popen(as_server(folder, *command), stderr=subprocess.DEVNULL) as left:
         status = folder / "postmaster.pid"
         wait_until(lambda: status.exists() and "ready" in status.read_text())
+        if hangs:
+            [writer] = [
+                child
+                for child in psutil.Process(left.pid).children(recursive=True)
+                if "walwriter" in " ".join(child.cmdline())
+            ]
+            writer.suspend()
         with embedded_postgres(folder) as url:
             assert left.wait(10) == 0
             assert scalar(url, "SELECT 1") == 1
