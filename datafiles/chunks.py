@@ -21,6 +21,8 @@ CHUNK_BYTES = 4 << 20
 # To score a chunk takes a minute at most, also of long texts, two models and a slow core: so long
 # do other jobs wait for its end. A thousand texts of a usual length have less.
 CHUNK_TEXT_BYTES = 256 << 10
+# Where all of a long text is read, of whose characters each may be a token.
+CHUNK_WINDOWS_BYTES = 64 << 10
 # Blank lines count here too, so that whoever waits for a chunk never waits for long.
 CHUNK_LINES = 1 << 16
 # Of a request: more than any file has, and few enough for every counter.
@@ -104,9 +106,12 @@ class Source(Protocol):
         """The format as it was found, for people."""
         ...
 
-    def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
+    def chunks(
+        self, start: Position, limit: int | None, text_bytes: int = CHUNK_TEXT_BYTES
+    ) -> Generator[Chunk, None, None]:
         """Read the chunks from `start` on, up to `limit` rows of the file.
 
+        A chunk ends with the text that takes it past `text_bytes`.
         The file is open until they are all read, or closed.
         """
         ...

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from datafiles.chunks import (
+    CHUNK_TEXT_BYTES,
     CheckText,
     Chunk,
     InvalidInput,
@@ -76,8 +77,11 @@ class CsvSource(RecordSource):
         blanks = " and blanks" if self._skips_blanks else ""
         return f"CSV with {by}{blanks}, {self._file.description}"
 
-    def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
-        return super().chunks(max(start, self._data, key=lambda position: position.offset), limit)
+    def chunks(
+        self, start: Position, limit: int | None, text_bytes: int = CHUNK_TEXT_BYTES
+    ) -> Generator[Chunk, None, None]:
+        start = max(start, self._data, key=lambda position: position.offset)
+        return super().chunks(start, limit, text_bytes)
 
     def _read_header(self, file: TextFile, *, has_sep: bool) -> list[str]:
         """Read the names of the columns; the rows begin after them."""

@@ -96,7 +96,9 @@ class ParquetSource:
         rows = sum(self._groups)
         return position.rows / rows if rows else 1.0
 
-    def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
+    def chunks(
+        self, start: Position, limit: int | None, text_bytes: int = CHUNK_TEXT_BYTES
+    ) -> Generator[Chunk, None, None]:
         end = sum(self._groups) if limit is None else min(limit, sum(self._groups))
         row = start.rows
         tables = self._tables(start.rows)
@@ -118,16 +120,16 @@ class ParquetSource:
             except pa.ArrowException as error:  # such as a list_view
                 message = f"the rows after row {row:,} have values that cannot be read"
                 raise InvalidInput(f"{message}: {_line(error)}") from error
-            size = self._rows_of_a_chunk(table)
+            size = self._rows_of_a_chunk(table, text_bytes)
             yield self._chunk(table.slice(0, size), row)
             pending = pending.slice(size)
             row += size
 
-    def _rows_of_a_chunk(self, table: pa.Table) -> int:
+    def _rows_of_a_chunk(self, table: pa.Table, text_bytes: int) -> int:
         """How many of the rows have the texts of a chunk together, one at least."""
         lengths = pc.binary_length(table.column(self.column).cast(pa.binary()))
         total = pc.cumulative_sum(pc.fill_null(lengths, 0).cast(pa.int64()))
-        rows: int = min(table.num_rows, pc.sum(pc.less_equal(total, CHUNK_TEXT_BYTES)).as_py() + 1)
+        rows: int = min(table.num_rows, pc.sum(pc.less_equal(total, text_bytes)).as_py() + 1)
         return rows
 
     def _tables(self, start: int) -> Iterator[pa.Table]:

@@ -46,10 +46,12 @@ class RecordSource(ABC):
     def fraction(self, position: Position) -> float:
         return self._file.fraction(position.offset)
 
-    def chunks(self, start: Position, limit: int | None) -> Generator[Chunk, None, None]:
+    def chunks(
+        self, start: Position, limit: int | None, text_bytes: int = CHUNK_TEXT_BYTES
+    ) -> Generator[Chunk, None, None]:
         with self._file.open(start.offset) as file:
             lines = Lines(self._file, file, start)
-            rows, last, blank_lines, text_bytes = start.rows, start, 0, 0
+            rows, last, blank_lines, of_texts = start.rows, start, 0, 0
             usable: list[tuple[int, Record]] = []
             rejected: list[Rejection] = []
             records = self._records(lines)
@@ -63,16 +65,16 @@ class RecordSource(ABC):
                     rejected.append(record)
                 elif isinstance(record, Record):
                     usable.append((lines.first, record))
-                    text_bytes += len(record.text.encode())
+                    of_texts += len(record.text.encode())
                 if (
                     rows - last.rows == CHUNK_ROWS
                     or lines.offset - last.offset > CHUNK_BYTES
-                    or text_bytes > CHUNK_TEXT_BYTES
+                    or of_texts > text_bytes
                     or lines.number - last.line >= CHUNK_LINES
                 ):
                     last = Position(lines.offset, lines.number, rows)
                     yield _chunk(usable, rejected, last)
-                    usable, rejected, text_bytes = [], [], 0
+                    usable, rejected, of_texts = [], [], 0
             if usable or rejected:
                 yield _chunk(usable, rejected, Position(lines.offset, lines.number, rows))
 

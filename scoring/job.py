@@ -16,6 +16,8 @@ from core.types import LongText, Version
 from datafiles.chunks import (
     CHUNK_BYTES,
     CHUNK_ROWS,
+    CHUNK_TEXT_BYTES,
+    CHUNK_WINDOWS_BYTES,
     RAW_CHARACTERS,
     Chunk,
     InvalidInput,
@@ -96,7 +98,9 @@ def score_file(
                 journal.append([output.head()], (), journal.progress)
             report(journal.progress, _fraction(job, source, journal.progress))
             # Closed at once where a scorer fails or the job is removed, and not when collected.
-            with closing(source.chunks(journal.progress.end, job.limit)) as chunks:
+            text_bytes = CHUNK_WINDOWS_BYTES if job.long_text == "windows" else CHUNK_TEXT_BYTES
+            rest = source.chunks(journal.progress.end, job.limit, text_bytes)
+            with closing(rest) as chunks:
                 for read, all_scores in _scored(chunks, scorer):
                     chunk, scores = _without_refused(read, all_scores)
                     rows = output.rows(chunk.columns, scores)

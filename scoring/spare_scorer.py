@@ -94,7 +94,7 @@ class SpareScorer:
 
     async def _score_by(self, version: Version, texts: Sequence[str]) -> list[Classification]:
         scores: list[Classification] = []
-        for piece in pieces(texts):
+        for piece in pieces(texts, self._long_text):
             scores += await self._score_piece(version, piece)
         return scores
 
@@ -121,12 +121,12 @@ class SpareScorer:
             await asyncio.sleep(POLL_SECONDS)
 
 
-def pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+def pieces(texts: Sequence[str], long_text: LongText) -> Iterator[Sequence[str]]:
     """Cut texts, in their order, into pieces of at most `PIECE_TOKENS`, or of one text."""
     piece: list[str] = []
     tokens = 0
     for text in texts:
-        more = estimated_tokens([text])
+        more = estimated_tokens([text], long_text=long_text)
         if piece and (tokens + more > PIECE_TOKENS or len(piece) == PIECE_TEXTS):
             yield piece
             piece, tokens = [], 0

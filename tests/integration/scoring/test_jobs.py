@@ -812,6 +812,19 @@ async def test_long_job_steps_aside_for_other_callers_and_goes_on(tmp_path: Path
     await service.runner.stop()
 
 
+async def test_job_that_reads_all_of_long_texts_asks_for_few_at_a_time(
+    service: JobService, client: httpx.AsyncClient
+) -> None:
+    text = "x" * 5_000
+    content = "id,text\n" + "".join(f"{number},{text}\n" for number in range(30))
+    truncated = await ended(client, await add(client, content, versions="v1"))
+    assert (truncated["scored"], service.v1.sizes.copy()) == (30, [4] * 7 + [2])
+    service.v1.sizes.clear()
+    whole = await ended(client, await add(client, content, versions="v1", long_text="windows"))
+    # Of 1,252 tokens each, by estimate; a piece has 2,048.
+    assert (whole["scored"], service.v1.sizes) == (30, [1] * 30)
+
+
 async def test_short_jobs_wait_for_one_turn_of_a_long_one_and_not_each_for_another(
     tmp_path: Path,
 ) -> None:
