@@ -57,8 +57,11 @@ def rollout_router(parts: Callable[[], Rollout]) -> APIRouter:
         """Who changed what, when and why."""
         # One more, which the oldest of the page is compared with.
         records = list(await parts().rollout.history(limit + 1, before))
-        next_before = records[limit - 1].version if len(records) > limit else None
-        if next_before is None:
+        is_last = len(records) <= limit and not (
+            records and await parts().rollout.history(1, records[-1].version)
+        )
+        next_before = None if is_last else records[-2].version
+        if is_last:
             records.append(parts().live_policy.configured)
         return RolloutHistory(
             policies=[

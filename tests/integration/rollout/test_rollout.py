@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -30,6 +33,8 @@ from tests.database import run_sql
 from tests.unit.fakes import counter
 from tests.unit.rollout.test_guardrails import arm, measured
 from tests.waiting import until
+from web.read_api.app import create_read_app
+from web.read_api.rollout import rollout_router
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HALF = {"base_version": 0, "author": "ana", "reason": "half of them"}
@@ -192,6 +197,31 @@ async def test_roll_back_to_an_earlier_policy_restores_roles_and_models(
         (3, "roll_back"), (2, "promote"), (1, "reload"),
     ]  # fmt: skip
     assert [record.version for record in await admin.history(10, before=2)] == [1]
+
+
+async def test_history_of_many_overrides_comes_in_small_pages(machine: Machine) -> None:
+    for version in range(1, 21):
+        overrides = {f"{version} {number} ".ljust(200, "é"): VERSIONS[0] for number in range(1_000)}
+        policy = RolloutPolicy(overrides=overrides)
+        await machine.store.append(
+            PolicyRecord(version, NOW, "ana", "set", "everybody by name", policy)
+        )
+    parts = SimpleNamespace(live_policy=machine.live, rollout=machine.admin)
+    app = create_read_app(rollout_router(lambda: parts))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        versions: list[int] = []
+        sizes: list[int] = []
+        page: dict[str, Any] = {"next_before": None}
+        while page["next_before"] is not None or not versions:
+            before = {} if page["next_before"] is None else {"before": page["next_before"]}
+            reply = await client.get("/admin/rollout/history", params={"limit": 200, **before})
+            page = reply.json()
+            versions += [entry["policy_version"] for entry in page["policies"]]
+            sizes.append(len(reply.content))
+    assert versions == [*range(20, 0, -1)]
+    assert len(sizes) > 3
+    assert max(sizes) < 4_000_000
 
 
 async def test_model_that_is_not_saved_leaves_no_policy_behind(machine: Machine) -> None:
