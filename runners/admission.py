@@ -26,6 +26,9 @@ Reason = Literal["queue_time", "queue_size", "caller_share", "deadline"]
 CALLER_SHARE = 0.5
 OTHERS_SECONDS = 10.0
 
+# A request of more tokens is sent piece by piece (runners/client.py), so that those of others come
+# in between: others wait for so many of it at a time. On two cores that is about a second.
+AHEAD_TOKENS = 8_192
 # With fewer tokens outstanding the runner may be idle between two answers, and the tokens that come
 # back a second would say nothing about how many it can compute.
 SATURATED_TOKENS = 2_048
@@ -140,11 +143,13 @@ class _Backlog:
     requests: int = 0  # of callers
     texts: int = 0
     tokens: int = 0
+    ahead_tokens: int = 0  # those which a request of another waits for
 
     def add(self, requests: int, texts: int, tokens: int) -> None:
         self.requests += requests
         self.texts += texts
         self.tokens += tokens
+        self.ahead_tokens += max(-AHEAD_TOKENS, min(AHEAD_TOKENS, tokens))
 
 
 class _Callers:
@@ -201,7 +206,7 @@ class Admission:
 
     def wait_seconds(self, lane: Lane) -> float:
         """How long a request that joins `lane` now would wait; 0 while that is unknown."""
-        return self._seconds_of(self._backlogs[lane].tokens, lane)
+        return self._seconds_of(self._backlogs[lane].ahead_tokens, lane)
 
     def _seconds_of(self, tokens: int, lane: Lane) -> float:
         tokens_per_second = self.throughput.tokens_per_second
@@ -247,8 +252,8 @@ class Admission:
         """The part of a lane that a backlog takes."""
         return max(
             backlog.texts / self._bounds.texts,
-            backlog.tokens / self._bounds.tokens,
-            self._seconds_of(backlog.tokens, lane) / self._bounds.seconds[lane],
+            backlog.ahead_tokens / self._bounds.tokens,
+            self._seconds_of(backlog.ahead_tokens, lane) / self._bounds.seconds[lane],
         )
 
     @contextmanager
@@ -305,7 +310,7 @@ class Admission:
         wait_seconds = self.wait_seconds(lane)
         if backlog.texts + texts > self._bounds.texts:
             raise AdmissionRejected("queue_size", lane, wait_seconds)
-        if backlog.tokens + tokens > self._bounds.tokens:
+        if backlog.ahead_tokens + min(tokens, AHEAD_TOKENS) > self._bounds.tokens:
             raise AdmissionRejected("queue_size", lane, wait_seconds)
         if wait_seconds > self._bounds.seconds[lane]:
             raise AdmissionRejected("queue_time", lane, wait_seconds)

@@ -14,10 +14,10 @@ from core.counted import counted
 from core.errors import RunnerUnavailable, describe_error
 from core.request_context import current, remaining_seconds
 from core.types import Classification, DesiredModel, LongText, RunnerDescription, Version
-from runners.admission import Admission, AdmissionRejected, QueueBounds
+from runners.admission import AHEAD_TOKENS, Admission, AdmissionRejected, QueueBounds
 from runners.calls import RunnerCalls
 from runners.desired_state import DesiredState
-from runners.lanes import Lane, estimated_tokens, lane_of
+from runners.lanes import Lane, estimated_tokens, lane_of, pieces
 from runners.transport import RUNNER_FAILURES, RunnerApi
 
 logger = logging.getLogger("bentoml.sentiment.runner")
@@ -26,6 +26,8 @@ DESCRIBE_TIMEOUT_SECONDS = 2.0
 STARTING_POLL_SECONDS = 0.1
 READY_POLL_SECONDS = 1.0
 FIRST_DESCRIPTION_SECONDS = 5.0
+# Of a request of many tokens: one piece is computed while another waits.
+SENDERS = 2
 
 # A runner on another host names its model, and a series of metrics is never given back.
 MOST_NAMED = 1_000
@@ -160,14 +162,45 @@ class RunnerClient(Background):
         tokens = self._tokens(texts, long_text)
         lane = lane or lane_of(tokens)
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
-        started = time.perf_counter()
         with tracing.span("classify", attributes):
-            results = await self._calls.send(texts, lane, self._deadline_seconds(), long_text)
+            if tokens <= AHEAD_TOKENS:
+                return await self._send(texts, lane, long_text)
+            return await self._send_by_pieces(texts, lane, long_text)
+
+    async def _send_by_pieces(
+        self, texts: Sequence[str], lane: Lane, long_text: LongText
+    ) -> list[Classification]:
+        """Classify many tokens, of which few wait in the queue of the runner at a time.
+
+        So the texts of other requests come in between, and do not wait for the last of these.
+        """
+        window = self.last_description.max_tokens if self.last_description else None
+        rest = enumerate(pieces(texts, AHEAD_TOKENS // SENDERS, window, long_text))
+        answers: dict[int, list[Classification]] = {}
+
+        async def send_next() -> None:
+            for number, piece in rest:
+                answers[number] = await self._send(piece, lane, long_text)
+
+        senders = [asyncio.create_task(send_next()) for _ in range(SENDERS)]
+        try:
+            await asyncio.gather(*senders)
+        finally:
+            for sender in senders:
+                sender.cancel()
+        return [answer for _, piece in sorted(answers.items()) for answer in piece]
+
+    async def _send(
+        self, texts: Sequence[str], lane: Lane, long_text: LongText
+    ) -> list[Classification]:
+        started = time.perf_counter()
+        results = await self._calls.send(texts, lane, self._deadline_seconds(), long_text)
         self._down_since = None
         known = self.last_description
         if known is not None and results[0].revision != known.revision:
             self._refresh_now.set()
-        self._admission.throughput.add(tokens, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._admission.throughput.add(self._tokens(texts, long_text), seconds)
         return results
 
     def set_desired(self, desired: DesiredModel, as_of: float) -> None:

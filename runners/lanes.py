@@ -7,7 +7,7 @@ stream to the other lane (runners/batching.py). Within a lane the order is first
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 from core.types import LongText
@@ -20,7 +20,17 @@ INTERACTIVE_TOKENS = 1_024
 # Of English. Where a vocabulary has hardly any words of a script, a token is one character or two,
 # which have two to four bytes each in UTF-8.
 _BYTES_PER_TOKEN = 4
+# Each of the others is a token: the signs of ASCII.
+_NO_SYMBOLS = (
+    bytes(
+        byte
+        for byte in range(256)
+        if byte >= 128 or chr(byte).isalnum() or not chr(byte).isprintable()
+    )
+    + b" "
+)
 _SPECIAL_TOKENS = 2
+PIECE_TEXTS = 64
 # The window of most models, and of those whose runner does not tell it.
 USUAL_WINDOW = 512
 
@@ -35,14 +45,32 @@ def estimated_tokens(
     An error of the estimate cancels out: the throughput is measured in the same estimated tokens.
     """
     most = math.inf if long_text == "windows" else window or USUAL_WINDOW
-    return int(
-        sum(min(most, _SPECIAL_TOKENS + _bytes_of(text) // _BYTES_PER_TOKEN) for text in texts)
-    )
+    return int(sum(min(most, _tokens(text.encode(errors="surrogatepass"))) for text in texts))
 
 
-def _bytes_of(text: str) -> int:
-    """The length in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+def _tokens(text: bytes) -> int:
+    symbols = len(text.translate(None, _NO_SYMBOLS))
+    return _SPECIAL_TOKENS + symbols + (len(text) - symbols) // _BYTES_PER_TOKEN
+
+
+def pieces(
+    texts: Sequence[str], most_tokens: int, window: int | None, long_text: LongText
+) -> Iterator[Sequence[str]]:
+    """Cut texts, in their order, into pieces of at most so many estimated tokens, or of one text.
+
+    A piece has at most `PIECE_TEXTS`.
+    """
+    piece: list[str] = []
+    tokens = 0
+    for text in texts:
+        more = estimated_tokens([text], window, long_text)
+        if piece and (tokens + more > most_tokens or len(piece) == PIECE_TEXTS):
+            yield piece
+            piece, tokens = [], 0
+        piece.append(text)
+        tokens += more
+    if piece:
+        yield piece
 
 
 def lane_of(tokens: int) -> Lane:

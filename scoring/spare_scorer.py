@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from core.errors import UnavailableError
 from core.types import Classification, LongText, RunnerDescription, Version
-from runners.lanes import Lane, estimated_tokens
+from runners.lanes import USUAL_WINDOW, Lane, pieces
 from scoring.outputs import Scores
 
 # About four batches of a runner: an interactive request waits for no more of a job than that.
 PIECE_TOKENS = 2_048
-PIECE_TEXTS = 64
 # A piece waits for an idle moment, but not for ever: a job goes on under any load.
 MAX_WAIT_SECONDS = 1.0
 POLL_SECONDS = 0.01
+# Between two tries of a piece for which there was no room.
+MAX_RETRY_SECONDS = 2.0
 
 
 class Runner(Protocol):
@@ -94,7 +95,7 @@ class SpareScorer:
 
     async def _score_by(self, version: Version, texts: Sequence[str]) -> list[Classification]:
         scores: list[Classification] = []
-        for piece in pieces(texts, self._long_text):
+        for piece in pieces(texts, PIECE_TOKENS, USUAL_WINDOW, self._long_text):
             scores += await self._score_piece(version, piece)
         return scores
 
@@ -108,7 +109,8 @@ class SpareScorer:
                     scores = await runner.classify(texts, self._long_text, lane="bulk")
             except UnavailableError as error:
                 self._waiting(error.detail)
-                await asyncio.sleep(error.retry_after_seconds)
+                # Not as long as clients are told: it is one caller, and all jobs wait for it.
+                await asyncio.sleep(min(error.retry_after_seconds, MAX_RETRY_SECONDS))
                 continue
             if any(score.revision != self.identities[version] for score in scores):
                 raise ModelChanged(version)
@@ -119,18 +121,3 @@ class SpareScorer:
             if runner.is_idle:
                 return
             await asyncio.sleep(POLL_SECONDS)
-
-
-def pieces(texts: Sequence[str], long_text: LongText) -> Iterator[Sequence[str]]:
-    """Cut texts, in their order, into pieces of at most `PIECE_TOKENS`, or of one text."""
-    piece: list[str] = []
-    tokens = 0
-    for text in texts:
-        more = estimated_tokens([text], long_text=long_text)
-        if piece and (tokens + more > PIECE_TOKENS or len(piece) == PIECE_TEXTS):
-            yield piece
-            piece, tokens = [], 0
-        piece.append(text)
-        tokens += more
-    if piece:
-        yield piece

@@ -61,7 +61,8 @@ class FakeRunner:
         self.lanes.add(lane)
         if self.overloads and texts:
             self.overloads -= 1
-            raise Overloaded("The model has too much to do; try again")
+            # As a client of a large batch is told while others have as large ones.
+            raise Overloaded("The model has too much to do; try again", retry_after_seconds=900)
         yield
 
     async def classify(

@@ -22,6 +22,7 @@ class FakeBackend:
         self.error: Exception | None = None
         self.errors: list[Exception] = []
         self.hangs = False
+        self.seconds = 0.0
         self.revision = "r"
         self.engine = "fake"
         self.answers_as: str | None = None
@@ -46,6 +47,7 @@ class FakeBackend:
         if self.hangs:
             async with asyncio.timeout(timeout_seconds):
                 await asyncio.Event().wait()
+        await asyncio.sleep(self.seconds)
         self.calls.append(list(texts))
         self.lanes.append(lane)
         self.timeouts.append(timeout_seconds)

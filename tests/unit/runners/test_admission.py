@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.admission import (
+    AHEAD_TOKENS,
     OTHERS_SECONDS,
     SATURATED_TOKENS,
     Admission,
@@ -77,8 +78,8 @@ def measured() -> Runner:
 
 def test_unknown_throughput_leaves_only_the_size_limits() -> None:
     runner = Runner()
-    for _ in range(10):
-        runner.submit(10_000)
+    for _ in range(20):
+        runner.submit(5_000)
     with pytest.raises(AdmissionRejected) as caught:
         runner.submit(1)
     assert (caught.value.reason, caught.value.wait_seconds) == ("queue_size", 0.0)
@@ -134,8 +135,19 @@ def test_empty_lane_takes_any_request(measured: Runner) -> None:
     measured.submit(1)
 
 
+def test_request_of_very_many_tokens_leaves_room_for_those_of_others(measured: Runner) -> None:
+    measured.submit(10**5, "bulk", caller="ann")
+    measured.submit(2_000, "bulk", caller="bob")
+    with pytest.raises(AdmissionRejected) as refused:
+        measured.submit(2_000, "bulk", caller="ann")
+    assert refused.value.reason == "caller_share"
+    measured.answer()
+    assert measured.admission.wait_seconds("bulk") == 0
+
+
 def test_full_lane_leaves_the_other_open_with_half_of_the_throughput(measured: Runner) -> None:
-    measured.submit(60_000, "bulk")
+    for _ in range(7):
+        measured.submit(AHEAD_TOKENS - 100, "bulk")
     with pytest.raises(AdmissionRejected):
         measured.submit(2_000, "bulk")
     measured.submit(100)
@@ -312,7 +324,8 @@ def test_request_of_more_than_two_batches_is_bulk() -> None:
 def test_seed_counts_until_the_throughput_is_measured() -> None:
     runner = Runner()
     runner.admission.throughput.seed(2 * TOKENS_PER_SECOND)
-    runner.submit(10_000)
+    for _ in range(2):
+        runner.submit(5_000)
     assert runner.admission.wait_seconds("interactive") == pytest.approx(0.5)
     for _ in range(200):
         runner.answer()

@@ -120,6 +120,46 @@ async def test_batch_of_texts_is_one_call(backend: FakeBackend) -> None:
     assert backend.calls == [["a", "b"]]
 
 
+LONG = [f"{number} ".ljust(5_000, "x") for number in range(30)]
+
+
+async def test_request_of_very_many_tokens_is_sent_by_pieces_in_its_order(
+    backend: FakeBackend,
+) -> None:
+    runner = client(backend)
+    with runner.admit(LONG, "windows"):
+        answers = await runner.classify(LONG, "windows")
+    assert len(answers) == 30
+    assert [len(call) for call in backend.calls] == [3] * 10
+    assert [text for call in sorted(backend.calls, key=numbered) for text in call] == LONG
+    # Cut to the window, they are few tokens each.
+    backend.calls.clear()
+    assert len(await runner.classify(LONG[:10])) == 10
+    assert [len(call) for call in backend.calls] == [10]
+
+
+def numbered(call: list[str]) -> int:
+    return int(call[0].split()[0])
+
+
+async def test_other_requests_come_between_the_pieces_of_a_large_one(backend: FakeBackend) -> None:
+    backend.seconds = 0.01
+    runner = client(backend)
+    large = asyncio.create_task(runner.classify(LONG, "windows"))
+    await until(lambda: len(backend.calls) > 1)
+    await runner.classify(["short"])
+    await large
+    assert ["short"] in backend.calls[:-1]
+
+
+async def test_failure_of_a_piece_is_that_of_the_request(backend: FakeBackend) -> None:
+    backend.errors = [BentoMLException("no")]
+    runner = client(backend)
+    with pytest.raises(RunnerUnavailable, match="v1 cannot answer now"):
+        await runner.classify(LONG, "windows")
+    assert len(backend.calls) < 10
+
+
 async def test_bulk_request_neither_shares_a_call_nor_waits_for_one(backend: FakeBackend) -> None:
     runner = client(backend)
     backend.hangs = True
