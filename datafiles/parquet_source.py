@@ -31,6 +31,9 @@ _READ_BYTES = 1 << 20
 # Of an upload, in all rows that are too large themselves: a file of kilobytes can repeat a value of
 # megabytes, and to decode it takes time each time.
 MAX_REFUSED_BYTES = 256 << 20
+# A hundred bytes can say that two billion rows are null, and each is rejected with a reason.
+MAX_EMPTY_ROWS = 1 << 20
+EMPTY_ROWS_OF_A_BYTE = 100
 # Spark writes its times in this form. In nanoseconds, as Arrow reads them otherwise, 9999-12-31 is
 # a day of 1816.
 _INT96_UNIT = "us"
@@ -68,6 +71,8 @@ class ParquetSource:
             raise InvalidInput("the name of a column is not in UTF-8") from error
         except (pa.ArrowException, OSError) as error:
             raise InvalidInput(f"not a Parquet file: {_line(error)}") from error
+        if is_bounded:
+            _check_rows(sum(self._groups), path.stat().st_size)
         require_few(names)
         self.column = names[find_column(column, names)]
         if keep is None:
@@ -199,6 +204,13 @@ class ParquetSource:
             return self._check(None if value is None else value.decode())
         except UnicodeDecodeError:
             raise UnusableRow(f"column {shown(self.column)}: not in UTF-8") from None
+
+
+def _check_rows(rows: int, size_bytes: int) -> None:
+    """Raises InvalidInput: there are more than a file of this size can tell apart."""
+    most = MAX_EMPTY_ROWS + EMPTY_ROWS_OF_A_BYTE * size_bytes
+    if rows > most:
+        raise InvalidInput(f"it has {rows:,} rows; of an upload of its size {most:,} are read")
 
 
 def _can_hold_text(type_: pa.DataType) -> bool:

@@ -153,3 +153,31 @@ def test_changed_bytes_are_read_or_refused(
         texts(bounded(path), ROWS)  # a file may say that it has any number of rows
     except InvalidInput as error:
         assert str(error)
+
+
+def test_file_of_very_many_equal_rows_is_refused_and_one_of_few_read(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": pa.nulls(20_000_000, pa.string())}), path)
+    assert path.stat().st_size < 50_000
+    with pytest.raises(InvalidInput, match="it has 20,000,000 rows; of an upload of its size"):
+        bounded(path)
+    assert len(ParquetSource(path, "text", None).names) == 1
+    pq.write_table(pa.table({"text": ["the same"] * 1_000_000}), path)
+    assert bounded(path).fraction(Position(rows=500_000)) == 0.5
+
+
+def test_file_without_rows_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    with pq.ParquetWriter(path, TABLE.schema) as writer:
+        writer.write_table(TABLE.slice(0, 0))
+    assert texts(bounded(path)) == []
+    pq.write_table(TABLE.slice(0, 0), path)
+    assert texts(bounded(path)) == []
+
+
+def test_file_of_very_many_pages_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    many = pa.table({"text": [f"{row}" for row in range(60_000)]})
+    pq.write_table(many, path, data_page_size=1, write_batch_size=1, use_dictionary=False)
+    with pytest.raises(InvalidInput, match="it has more than 50,000 pages"):
+        bounded(path)
