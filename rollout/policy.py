@@ -23,8 +23,8 @@ from core.types import VERSIONS, DesiredModel, Version
 MAX_VERSION = 2**31 - 2
 MAX_OVERRIDES = 1_000
 MAX_STEPS = 20
-# One of the 10,000 buckets.
-SMALLEST_SHARE = 0.01
+# Of percent: there are 10,000 buckets.
+SHARE_DECIMALS = 2
 
 # BentoML takes no other name or version.
 _PART = r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?"
@@ -41,9 +41,10 @@ def other(version: Version) -> Version:
 
 
 def _whole_buckets(share: float) -> float:
-    if abs(share / SMALLEST_SHARE - round(share / SMALLEST_SHARE)) > 1e-6:
+    whole = round(share, SHARE_DECIMALS)
+    if abs(share - whole) > 1e-9:
         raise ValueError("shares are in steps of 0.01 percent")
-    return share
+    return whole
 
 
 def _named_exactly(tag: str) -> str:

@@ -251,3 +251,15 @@ def test_subject_with_an_override_is_in_no_experiment() -> None:
 )
 def test_policy_survives_a_round_trip_through_json(policy: RolloutPolicy) -> None:
     assert RolloutPolicy.model_validate_json(policy.model_dump_json()) == policy
+
+
+@pytest.mark.parametrize("share", [1e-320, 1e-12, 1e-10, 0.005, 33.333, 99.9999999999])
+def test_share_of_less_than_a_bucket_is_refused_or_rounded_away(share: float) -> None:
+    try:
+        weights = Weights.model_validate({"v1": share, "v2": 100 - share})
+    except ValidationError as error:
+        assert "shares are in steps of 0.01 percent" in str(error)
+    else:
+        assert (weights.v1, weights.v2) in {(0.0, 100.0), (100.0, 0.0)}
+    with pytest.raises(ValidationError, match=r"larger than 0|in steps of 0\.01"):
+        Schedule(steps=(share, 100), hold_seconds=60)
