@@ -61,10 +61,7 @@ class AccessMiddleware:
             route = route_of(scope["method"], scope["path"])
             context.address = peer_name(scope)
             context.caller = context.address
-            if route.scope is not None and (
-                key := self._authenticate(scope, route.scope, context.address)
-            ):
-                context.caller = _named(key)
+            if route.scope is not None and (key := self._authenticate(scope, route.scope, context)):
                 context.limits = key.limits
                 context.is_admin = key.allows("admin")
                 context.may_label = key.allows("feedback")
@@ -73,8 +70,11 @@ class AccessMiddleware:
                 await self._limit(context, route.limit)
         await self._app(scope, receive, send)
 
-    def _authenticate(self, scope: Scope, needed: KeyScope, address: str) -> ApiKey | None:
-        """The key of a request from `address`; None if the service has no keys."""
+    def _authenticate(
+        self, scope: Scope, needed: KeyScope, context: RequestContext
+    ) -> ApiKey | None:
+        """The key of a request, whose caller it is; None if the service has no keys."""
+        address = context.address
         # A proxy on this machine comes over loopback, and its clients do not.
         is_own = came_over_loopback(scope) and address in (LOOPBACK, UNKNOWN)
         if self._loopback_only and not is_own:
@@ -90,6 +90,7 @@ class AccessMiddleware:
         key = self._keys.find(sent)
         if key is None:
             raise Unauthorized("That API key is not known")
+        context.caller = _named(key)  # also of one that is refused
         if not key.allows(needed):
             has = ", ".join(sorted(key.scopes))
             raise Forbidden(f"That API key has no scope {needed}, which this needs; it has {has}")

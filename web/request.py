@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,8 @@ from web.routes import PROBE_PATHS, Route, route_of
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # The status of a request whose client left before the answer (nginx's convention).
 CLIENT_CLOSED_REQUEST = 499
+# Between two lines of refused requests to audited routes.
+REFUSAL_SECONDS = 1.0
 logger = logging.getLogger("bentoml.sentiment.request")
 
 
@@ -27,7 +30,8 @@ class RequestMiddleware:
 
     A failure is a warning, or an error if the code did not foresee it. All else is at DEBUG: the
     metrics and the prediction log have it. So are shed requests: a line for each would cost more
-    than the refusal. An audited route is at INFO, with its caller.
+    than the refusal. An audited route is at INFO, with its caller; of refused ones, which cost a
+    client nothing, one a second.
 
     While `stopping`, each answer ends its connection.
     """
@@ -35,6 +39,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, stopping: Callable[[], bool] = lambda: False) -> None:
         self._app = app
         self._stopping = stopping
+        self._told_refusal_at = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,7 +76,14 @@ class RequestMiddleware:
                 metrics.http_requests.labels(route.path, str(status)).inc()
                 duration_seconds = time.perf_counter() - started
                 metrics.http_request_duration.labels(route.path).observe(duration_seconds)
-                _log(scope["method"], context, route, status, duration_seconds)
+                is_told = route.audited and (status < 400 or self._tells_refusal())
+                _log(scope["method"], context, route, status, duration_seconds, is_told=is_told)
+
+    def _tells_refusal(self) -> bool:
+        if time.monotonic() - self._told_refusal_at < REFUSAL_SECONDS:
+            return False
+        self._told_refusal_at = time.monotonic()
+        return True
 
 
 def _span(
@@ -102,13 +114,20 @@ def _add_status(span: Span, status: int) -> None:
 
 
 def _log(
-    method: str, context: RequestContext, route: Route, status: int, duration_seconds: float
+    method: str,
+    context: RequestContext,
+    route: Route,
+    status: int,
+    duration_seconds: float,
+    *,
+    is_told: bool,
 ) -> None:
+    """Log a request; `is_told`: at INFO at least."""
     error = context.error
     # A metric counts these, and a client can have thousands of them.
     is_counted = isinstance(error, Overloaded) or (status == 504 and context.has_own_deadline)
     if status < 500 or is_counted or route.path in PROBE_PATHS:
-        level = logging.INFO if route.audited else logging.DEBUG
+        level = logging.INFO if is_told else logging.DEBUG
     else:
         level = logging.ERROR if status == 500 else logging.WARNING
     if not logger.isEnabledFor(level):
@@ -127,7 +146,7 @@ def _log(
     arguments = fields
     if isinstance(error, ServiceError):  # one of ours, whose message says enough
         # A refusal names what it refuses, such as a field: a text by mistake. The reply has it.
-        is_told = status >= 500 or route.audited
-        reason = str(error) if is_told else type(error).__name__
+        has_reason = status >= 500 or route.audited
+        reason = str(error) if has_reason else type(error).__name__
         arguments, message, error = {**fields, "reason": reason}, message + ": %(reason)s", None
     logger.log(level, message, arguments, exc_info=error, extra=fields)

@@ -272,6 +272,15 @@ async def test_request_is_counted_once_against_the_limit_of_its_route() -> None:
     assert limiter.own == [{}, {"batch": "off"}, {}, {"batch": "off"}]
 
 
+async def test_key_that_may_not_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "bentoml.sentiment.request")
+    async with http() as client:
+        refused = await client.post("/admin/rollout", headers=bearer("ops-key"))
+    assert refused.status_code == 403
+    [line] = caplog.records
+    assert (vars(line)["caller"], vars(line)["status"]) == ("key ops", 403)
+
+
 async def test_refused_caller_is_not_counted() -> None:
     limiter = FakeLimiter()
     async with http(limiter=limiter) as client:

@@ -44,6 +44,12 @@ async def crashing(_scope: Scope, _receive: Receive, _send: Send) -> None:
 async def request(
     app: ASGIApp, path: str, kind: str = "http", method: str = "POST"
 ) -> list[Message]:
+    return await request_through(RequestMiddleware(app), path, kind, method)
+
+
+async def request_through(
+    middleware: RequestMiddleware, path: str, kind: str = "http", method: str = "POST"
+) -> list[Message]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -53,7 +59,7 @@ async def request(
         sent.append(message)
 
     scope = {"type": kind, "method": method, "path": path, "headers": []}
-    await RequestMiddleware(app)(scope, receive, send)
+    await middleware(scope, receive, send)
     return sent
 
 
@@ -188,6 +194,25 @@ async def test_audited_request_is_logged_with_its_caller(
     assert line.message.startswith(f"POST {path} {status} in ")
     reason = ": no" if isinstance(error, ServiceError) else ""
     assert line.message.endswith(f" ms for key ops{reason}")
+
+
+async def test_refused_audited_requests_are_told_once_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "bentoml.sentiment.request")
+    status = 401
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await calling(status, None, "192.0.2.7")(scope, receive, send)
+
+    middleware = RequestMiddleware(app)
+    for _ in range(50):
+        await request_through(middleware, "/admin/rollout")
+    assert [vars(line)["caller"] for line in caplog.records] == ["192.0.2.7"]
+    status = 200
+    for _ in range(3):
+        await request_through(middleware, "/admin/rollout")
+    assert [vars(line)["status"] for line in caplog.records] == [401, 200, 200, 200]
 
 
 @pytest.mark.parametrize(
