@@ -47,11 +47,6 @@ _TAR_OFFSET = 257
 _SWAPPED = bytes.maketrans(b"\r\n", b"\n\r")
 _QUOTED = re.compile(r'"[^"]*"')
 _LINE_END = re.compile(r"\r*\n|\r")
-# One of them tells the order of the bytes; without it, the lowest comes first.
-_MARKS = {
-    "utf_16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-    "utf_32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-}
 # Stands for bytes that are not in the encoding. In UTF-8 it is not valid either, so the reader of
 # rows finds it. UTF-16 can hold it, which is as wrong there.
 _MARK = "\udc80"
@@ -221,14 +216,14 @@ class _Converted(io.RawIOBase):
 def _checked(encoding: str, sample: bytes) -> str:
     """Python's name of the encoding that a file is said to have."""
     name = charset(encoding)
-    if name is None:
+    if name is None or name.startswith("utf_32"):
         raise InvalidInput(
             f"no encoding that is read is named {encoding}; convert the file to UTF-8", "--encoding"
         )
     if name in ("utf_8", "utf_8_sig"):
         return UTF_8
-    if name in _MARKS and not sample.startswith(_MARKS[name]):
-        name += "_le"
+    if name == "utf_16" and not sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        name = "utf_16_le"  # the order in which most programs write it
     return codecs.lookup(name).name
 
 

@@ -164,7 +164,7 @@ class RunnerClient(Background):
         attributes = {"version": self.version, "texts": len(texts), "lane": lane}
         with tracing.span("classify", attributes):
             if tokens <= AHEAD_TOKENS:
-                return await self._send(texts, lane, long_text)
+                return await self._send(texts, tokens, lane, long_text)
             return await self._send_by_pieces(texts, lane, long_text)
 
     async def _send_by_pieces(
@@ -180,7 +180,8 @@ class RunnerClient(Background):
 
         async def send_next() -> None:
             for number, piece in rest:
-                answers[number] = await self._send(piece, lane, long_text)
+                tokens = self._tokens(piece, long_text)
+                answers[number] = await self._send(piece, tokens, lane, long_text)
 
         senders = [asyncio.create_task(send_next()) for _ in range(SENDERS)]
         try:
@@ -191,7 +192,7 @@ class RunnerClient(Background):
         return [answer for _, piece in sorted(answers.items()) for answer in piece]
 
     async def _send(
-        self, texts: Sequence[str], lane: Lane, long_text: LongText
+        self, texts: Sequence[str], tokens: int, lane: Lane, long_text: LongText
     ) -> list[Classification]:
         started = time.perf_counter()
         results = await self._calls.send(texts, lane, self._deadline_seconds(), long_text)
@@ -199,8 +200,7 @@ class RunnerClient(Background):
         known = self.last_description
         if known is not None and results[0].revision != known.revision:
             self._refresh_now.set()
-        seconds = time.perf_counter() - started
-        self._admission.throughput.add(self._tokens(texts, long_text), seconds)
+        self._admission.throughput.add(tokens, time.perf_counter() - started)
         return results
 
     def set_desired(self, desired: DesiredModel, as_of: float) -> None:

@@ -59,7 +59,7 @@ async def test_texts_of_a_disconnected_client_are_not_computed(served: ServedBen
     abandoned = served.metric("model_abandoned_texts_total", version="v1")
     computed = served.metric("model_batch_texts_sum", version="v1")
     async with served.async_client() as client:
-        # Seconds of work, behind which the second batch waits.
+        # Seconds of work, between whose texts those of the second batch wait.
         first = asyncio.create_task(client.post("/predict/batch", json=batch("Stays")))
         await asyncio.sleep(0.1)
         with pytest.raises(httpx.ReadTimeout):
@@ -69,8 +69,10 @@ async def test_texts_of_a_disconnected_client_are_not_computed(served: ServedBen
         reply = await client.post("/predict", json={"text": "What comes after it."})
     assert reply.status_code == 200
     gone = served.metric("model_abandoned_texts_total", version="v1") - abandoned
-    assert gone > 50
-    assert served.metric("model_batch_texts_sum", version="v1") - computed == 201 - gone
+    # A third of a large batch waits at the runner; the rest is never sent.
+    assert gone > 20
+    of_gone_client = served.metric("model_batch_texts_sum", version="v1") - computed - 101
+    assert of_gone_client < 100 - gone - 20
 
 
 async def test_no_request_of_32_clients_with_distinct_texts_fails(unlimited: ServedBento) -> None:

@@ -187,7 +187,16 @@ CSV_FILES = {
     "UTF-16 without a mark, named": CsvFile(
         GERMAN.encode("utf-16-le"), GERMAN_ROWS, encoding="utf-16"
     ),
-    "UTF-32, named": CsvFile(GERMAN.encode("utf-32"), GERMAN_ROWS, encoding="utf-32"),
+    "UTF-32, named": CsvFile(
+        GERMAN.encode("utf-32"),
+        Refused("no encoding that is read is named utf-32"),
+        encoding="utf-32",
+    ),
+    "ISO-2022-JP, which has escape sequences": CsvFile(
+        "text\n良い\n".encode("iso2022_jp"),
+        Refused("no encoding that is read is named iso-2022-jp"),
+        encoding="iso-2022-jp",
+    ),
     "UTF-7, whose sequences need not end": CsvFile(
         b"text\n+AGE-\n", Refused("no encoding that is read is named utf-7"), encoding="utf-7"
     ),

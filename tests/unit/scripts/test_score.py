@@ -42,7 +42,7 @@ BROKEN: dict[str, tuple[str, bytes, str, str]] = {
         "in.csv",
         b"text\na\n",
         "--encoding rot13",
-        "no encoding of text is named rot13",
+        "no encoding that is read is named rot13",
     ),
     "a long delimiter": ("in.csv", b"text\na\n", "--delimiter ::", "must be a character, or tab"),
     "a delimiter for JSON": ("in.jsonl", b"{}", "--delimiter ;", "jsonl has no delimiter"),

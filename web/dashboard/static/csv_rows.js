@@ -259,13 +259,17 @@ class Reader {
 // A row with bytes that are not in the encoding: its lines belong together.
 class Foreign extends Unusable {}
 
+// Of the encodings that browsers read; the service reads none with escape sequences.
+const ESCAPES = /^(cs)?iso-?2022/;
+
 function named(encoding) {
   const name = encoding.trim().toLowerCase();
   const alias = /^(cp|windows-?)125\d$/.test(name) ? `windows-${name.slice(-4)}` : name.replaceAll("_", "-");
   try {
+    if (ESCAPES.test(alias)) throw new RangeError(alias);
     return display(new TextDecoder(alias.replace(/^utf-?8.*/, "utf-8").replace(/^(utf-16)-(le|be)$/, "$1$2")).encoding);
   } catch {
-    throw new Refused(`no encoding of text is named ${encoding}`, "encoding");
+    throw new Refused(`no encoding that is read is named ${encoding}; convert the file to UTF-8`, "encoding");
   }
 }
 
