@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.web.apart import apart
 from web.caller_use import CallerUse
 
 MUCH = 100.0
@@ -18,11 +19,11 @@ def used(use: CallerUse, caller: str, per_second: float, amount: float, until: f
 
 def test_who_takes_much_at_a_time_is_not_light_and_who_takes_little_often_is() -> None:
     use = CallerUse()
-    used(use, "heavy", 8, MUCH, 4.0)
-    used(use, "honest", 100, 1.0, 4.0)
-    assert use.is_light(4.0, "honest")
-    assert use.is_light(4.0, "new")
-    assert not use.is_light(4.0, "heavy")
+    used(use, apart("heavy"), 8, MUCH, 4.0)
+    used(use, apart("honest"), 100, 1.0, 4.0)
+    assert use.is_light(4.0, apart("honest"))
+    assert use.is_light(4.0, apart("new"))
+    assert not use.is_light(4.0, apart("heavy"))
 
 
 @pytest.mark.parametrize("callers", [1, 2, 20])
@@ -39,13 +40,13 @@ def test_nobody_is_light_of_whom_nothing_is_known() -> None:
 
 def test_what_was_taken_long_ago_counts_for_nothing() -> None:
     use = CallerUse()
-    used(use, "heavy", 8, MUCH, 4.0)
-    used(use, "other", 8, 1.0, 4.0)
-    assert use.is_light(4.0, "other")
+    used(use, apart("heavy"), 8, MUCH, 4.0)
+    used(use, apart("other"), 8, 1.0, 4.0)
+    assert use.is_light(4.0, apart("other"))
     for _ in range(3):
-        use.add(99.0, "other")
-    assert not use.is_light(99.0, "other")
-    assert use.is_light(99.1, "heavy")
+        use.add(99.0, apart("other"))
+    assert not use.is_light(99.0, apart("other"))
+    assert use.is_light(99.1, apart("heavy"))
 
 
 @given(st.dictionaries(st.text(), st.tuples(st.integers(1, 50), st.floats(1, 300)), max_size=9))
