@@ -146,9 +146,13 @@ class RunnerClient(Background):
         return min(remaining_seconds(), self._timeout_seconds)
 
     def _tokens(self, texts: Sequence[str], long_text: LongText) -> int:
+        return estimated_tokens(texts, self._window, long_text)
+
+    @property
+    def _window(self) -> int | None:
+        """The most tokens of a text that the model reads at once; None before it is described."""
         known = self.last_description
-        window = known.max_tokens if known is not None else None
-        return estimated_tokens(texts, window, long_text)
+        return known.max_tokens if known is not None else None
 
     async def classify(
         self, texts: Sequence[str], long_text: LongText = "truncate", *, lane: Lane | None = None
@@ -174,8 +178,7 @@ class RunnerClient(Background):
 
         So the texts of other requests come in between, and do not wait for the last of these.
         """
-        window = self.last_description.max_tokens if self.last_description else None
-        rest = enumerate(pieces(texts, AHEAD_TOKENS // SENDERS, window, long_text))
+        rest = enumerate(pieces(texts, AHEAD_TOKENS // SENDERS, self._window, long_text))
         answers: dict[int, list[Classification]] = {}
 
         async def send_next() -> None:

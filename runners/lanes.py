@@ -7,6 +7,7 @@ stream to the other lane (runners/batching.py). Within a lane the order is first
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
@@ -20,15 +21,8 @@ INTERACTIVE_TOKENS = 1_024
 # Of English. Where a vocabulary has hardly any words of a script, a token is one character or two,
 # which have two to four bytes each in UTF-8.
 _BYTES_PER_TOKEN = 4
-# Each of the others is a token: the signs of ASCII.
-_NO_SYMBOLS = (
-    bytes(
-        byte
-        for byte in range(256)
-        if byte >= 128 or chr(byte).isalnum() or not chr(byte).isprintable()
-    )
-    + b" "
-)
+# Each of these is a token.
+_SIGNS = string.punctuation.encode()
 _SPECIAL_TOKENS = 2
 PIECE_TEXTS = 64
 # The window of most models, and of those whose runner does not tell it.
@@ -49,8 +43,8 @@ def estimated_tokens(
 
 
 def _tokens(text: bytes) -> int:
-    symbols = len(text.translate(None, _NO_SYMBOLS))
-    return _SPECIAL_TOKENS + symbols + (len(text) - symbols) // _BYTES_PER_TOKEN
+    others = len(text.translate(None, _SIGNS))
+    return _SPECIAL_TOKENS + len(text) - others + others // _BYTES_PER_TOKEN
 
 
 def pieces(

@@ -58,9 +58,14 @@ def model_name(version: Version) -> str:
 
 def _hint(tag: str) -> str:
     """What to do about a tag that is not in the store."""
-    if tag in {f"{model_name(version)}:latest" for version in VERSIONS}:
+    if any(is_newest(tag, version) for version in VERSIONS):
         return "Save both versions with: sentiment save-models"
     return "`sentiment models list` shows the models that are"
+
+
+def is_newest(tag: str, version: Version) -> bool:
+    """Whether a tag means the newest model of a version, which a start makes if there is none."""
+    return tag == f"{model_name(version)}:latest"
 
 
 def find_model(tag: str) -> SavedModel:

@@ -41,8 +41,8 @@ class JobRoom:
         self._max_bytes = max_bytes
         self._kept_free = kept_free_bytes, kept_free_part
 
-    def check_bytes(self, more_bytes: int = 0, *, owner: str | None = None) -> None:
-        """Check the room for more bytes, of the uploads and jobs of `owner` if that is given.
+    def check_bytes(self, more_bytes: int = 0, *, owner: str) -> None:
+        """Check the room for more bytes of all jobs, and of the uploads and jobs of `owner`.
 
         Raises:
             StorageFull: jobs, or those of `owner`, may use no more of the disk.
@@ -52,7 +52,7 @@ class JobRoom:
         used = self._folders.used_bytes() + more_bytes
         if used > self._max_bytes:
             raise StorageFull(self._no_room, retry_after_seconds=60)
-        if owner is not None and used > self._most_of_caller:
+        if used > self._most_of_caller:
             own = self._folders.bytes_of_jobs(owner) + self._folders.bytes_of_uploads(owner)
             if own + more_bytes > self._most_of_caller:
                 raise StorageFull(self._no_share, retry_after_seconds=60)

@@ -9,7 +9,7 @@ from core.settings import Settings
 from core.types import Version
 from runners.chosen_model import chosen_model
 from runners.integrity import differences
-from runners.model_store import SavedModel, find_model, model_name
+from runners.model_store import SavedModel, find_model, is_newest
 
 
 class _Unusable(RuntimeError):
@@ -35,8 +35,7 @@ def _state(version: Version, settings: Settings) -> str:
         except NotFound as error:
             reason = str(error)
     if model is None:
-        is_made = configured == f"{model_name(version)}:latest"
-        if is_made and (ROOT / "models" / "starter").is_dir():
+        if is_newest(configured, version) and (ROOT / "models" / "starter").is_dir():
             return "not saved yet; `make serve` saves the starter model"
         raise _Unusable(reason)
     return f"{model.tag} on {_try_engine(model, settings)}"

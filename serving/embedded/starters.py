@@ -10,7 +10,7 @@ import bentoml
 from core.paths import ROOT
 from core.settings import Settings
 from core.types import VERSIONS, Version
-from runners.model_store import InvalidCheckpoint, is_current, model_name
+from runners.model_store import InvalidCheckpoint, is_current, is_newest
 
 
 def save_missing_models(settings: Settings) -> None:
@@ -39,7 +39,7 @@ def _is_saved(version: Version, settings: Settings) -> bool:
     from models.starter.card import adapter_digest
 
     tag = settings.model_tag(version)
-    if tag != f"{model_name(version)}:latest":
+    if not is_newest(tag, version):
         return True
     try:
         metadata = bentoml.models.get(tag).info.metadata
