@@ -296,6 +296,14 @@ def test_servers_whose_folders_are_gone_end_with_their_owner(
     wait_until(lambda: not any(server.is_running() for server in servers), 15)
 
 
+def wal_writers(postmaster: int) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.process_iter(["ppid", "cmdline"])
+        if child.info["ppid"] == postmaster and "walwriter" in " ".join(child.info["cmdline"] or ())
+    ]
+
+
 @pytest.mark.parametrize("hangs", [False, True])
 def test_postgres_that_an_earlier_version_left_is_stopped(tmp_path: Path, *, hangs: bool) -> None:
     """The earlier version's server did not end with a killed launcher. One of it may hang."""
@@ -304,17 +312,18 @@ def test_postgres_that_an_earlier_version_left_is_stopped(tmp_path: Path, *, han
     command = [program_of_wheel("postgres"), "-D", str(folder), "-h", "", "-k", str(folder)]
     with subprocess.Popen(as_server(folder, *command), stderr=subprocess.DEVNULL) as left:
         status = folder / "postmaster.pid"
-        wait_until(lambda: status.exists() and "ready" in status.read_text())
-        if hangs:
-            [writer] = [
-                child
-                for child in psutil.Process(left.pid).children(recursive=True)
-                if "walwriter" in " ".join(child.cmdline())
-            ]
-            writer.suspend()
-        with embedded_postgres(folder) as url:
-            assert left.wait(10) == 0
-            assert scalar(url, "SELECT 1") == 1
+        try:
+            wait_until(lambda: status.exists() and "ready" in status.read_text(), 60)
+            if hangs:
+                # It is "ready" a moment before it starts this child.
+                wait_until(lambda: wal_writers(left.pid), 60)
+                [writer] = wal_writers(left.pid)
+                writer.suspend()
+            with embedded_postgres(folder) as url:
+                assert left.wait(60) == 0
+                assert scalar(url, "SELECT 1") == 1
+        finally:
+            left.kill()
 
 
 def test_cluster_that_trusted_everybody_is_closed_in_place(tmp_path: Path) -> None:
