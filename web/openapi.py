@@ -22,7 +22,8 @@ REF_TEMPLATE = "#/components/schemas/{model}"
 DESCRIPTION = (
     "Two versions of a DistilBERT sentiment classifier. Every error is an RFC 9457 problem "
     "(`application/problem+json`, below `/v2` `application/json`); 429 and 503 carry "
-    "`Retry-After`. 421: the `Host` of the request is not a name of the service. The [dashboard]"
+    "`Retry-After`. Any request may get a 414 for a target that is too long, a 421 for a `Host` "
+    "that is not a name of the service, and a 431 for headers that are too long. The [dashboard]"
     "(dashboard) shows traffic, the A/B test and the rollout."
 )
 # In the order in which /docs shows them.
@@ -83,7 +84,10 @@ def openapi_document(
     )
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            _add_access(operation, listed_route(method.upper(), path))
+            route = listed_route(method.upper(), path)
+            if any(parameter["in"] == "query" for parameter in operation.get("parameters", ())):
+                operation["responses"].update(_problem_replies(path, (414,)))
+            _add_access(operation, route)
     _add_links(document["paths"])
     components = document["components"]
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -103,6 +103,16 @@ def test_fuzz_leaves_no_documented_endpoint_out() -> None:
         assert any(re.match(operation["include-path-regex"], path) for path in paths), operation
 
 
+def test_document_has_414_where_a_query_is_and_nowhere_else() -> None:
+    operations = [
+        operation for path in whole_document()["paths"].values() for operation in path.values()
+    ]
+    for operation in operations:
+        queried = [one for one in operation.get("parameters", ()) if one["in"] == "query"]
+        assert ("414" in operation["responses"]) == bool(queried)
+    assert any("414" in operation["responses"] for operation in operations)
+
+
 def test_document_has_429_where_a_limit_is_and_nowhere_else() -> None:
     document = whole_document()
     documented = {
