@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -106,6 +107,8 @@ def time_engines(
 
 def main() -> None:
     """Time the engines that the arguments name after a model; print each as a line of JSON."""
+    # If the runner has ended, the first line ends this process, too, without a traceback.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     take_idle_time()  # measured is CPU time, which does not depend on who waits
     described, *names = sys.argv[1:]
     # The only type that msgspec does not know is that of its folder.

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import bentoml
+import msgspec
 import pytest
 
+from core.paths import ROOT
 from core.settings import Settings
 from core.types import EngineName
 from core.version import VERSION
@@ -384,6 +389,19 @@ async def test_process_that_crashes_leaves_nothing_known(
     (model.folder / "tokenizer.json").write_text("garbage")
     assert await time_in_process(model, saved_engines(model)) == {}
     assert f"timing the engines of {model.tag} ended with 1" in caplog.text
+
+
+async def test_process_whose_runner_has_ended_ends_without_a_traceback(model: SavedModel) -> None:
+    described = msgspec.json.encode(model, enc_hook=str).decode()
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = (sys.executable, "-m", "runners.engines.timing", described, REFERENCE)
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=writing, stderr=asyncio.subprocess.PIPE
+    )
+    os.close(writing)
+    _, errors = await process.communicate()
+    assert (process.returncode, errors) == (-signal.SIGPIPE, b"")
 
 
 def test_every_shape_is_timed(model: SavedModel) -> None:
