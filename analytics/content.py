@@ -85,7 +85,9 @@ class ContentSampler(Background):
         try:
             async with timed("insert"), self._engine.begin() as connection:
                 # A commit whose reply was lost is not repeated.
-                await connection.execute(insert(content_sketches).on_conflict_do_nothing(), rows)
+                await connection.execute(
+                    insert(content_sketches).on_conflict_do_nothing(index_elements=["id"]), rows
+                )
         except DATABASE_FAILURES:
             return  # others log the outage; the next try is in a minute
         self._waiting.clear()

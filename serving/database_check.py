@@ -14,6 +14,10 @@ TIMEOUT_SECONDS = 5.0
 # The oldest that has date_bin(), of which the rollups are made.
 MIN_VERSION = 14
 TABLE_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_HAS_KEY = (
+    "EXISTS (SELECT FROM pg_index WHERE indrelid = to_regclass(:table) AND indisprimary "
+    "AND indisvalid)"
+)
 # The partitions of these days have to be there, or have to be made.
 DAYS_NEEDED = 2
 
@@ -110,7 +114,7 @@ async def _missing_right(connection: AsyncConnection, role: str) -> str | None:
     )
     if not await has("to_regclass('predictions') IS NOT NULL"):
         return _missing_tables(role, schema, may_create=may_create)
-    for table in metadata.tables:
+    for table, defined in metadata.tables.items():
         if not await has("to_regclass(:table) IS NOT NULL", table=table):
             return f"it has no table {table}; run `make migrate`"
         for right in TABLE_RIGHTS:
@@ -119,6 +123,11 @@ async def _missing_right(connection: AsyncConnection, role: str) -> str | None:
                     f"the role {role} lacks the right {right} on the table {table}; run GRANT "
                     f"{', '.join(TABLE_RIGHTS)} ON ALL TABLES IN SCHEMA {schema} TO {role}"
                 )
+        if defined.primary_key.columns and not await has(_HAS_KEY, table=table):
+            return (
+                f"the table {table} has lost its primary key, as in a restore that was broken off, "
+                "so that nothing is stored; restore the backup again"
+            )
     is_owner = await has(
         "pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'predictions'::regclass"
     )

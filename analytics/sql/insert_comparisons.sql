@@ -3,7 +3,7 @@
 -- text. A text or subject that comes again notes the day, by which it expires.
 WITH inserted AS (
     INSERT INTO comparisons SELECT * FROM comparisons_staging
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (id) DO NOTHING
     RETURNING *
 ),
 compared AS (

@@ -1,7 +1,7 @@
 -- Inserts the staged failures and adds them to their rollups.
 WITH inserted AS (
     INSERT INTO failures SELECT * FROM failures_staging
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (id) DO NOTHING
     RETURNING created_at, model_version_id, endpoint, texts, arm_group
 ),
 -- A failure is an outcome of its group (analytics/arms.py).

@@ -2,7 +2,7 @@
 -- the rows that the insert returns, so a row that was there already is not counted again.
 WITH inserted AS (
     INSERT INTO predictions SELECT * FROM predictions_staging
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (id) DO NOTHING
     RETURNING
         date_bin('60 s', created_at, TIMESTAMPTZ 'epoch') AS bucket,
         model_version_id,

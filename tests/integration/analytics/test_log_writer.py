@@ -10,13 +10,14 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import URL, text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from analytics.hash_keys import FIRST_KEY, HashKeys
 from analytics.log.records import Entry, TextStorage, encode, to_record
 from analytics.log.writer import NotInserted
 from core.postgres import DATABASE_FAILURES, create_engine, is_value_failure
-from core.types import VERSIONS, Assignment, Comparison, Experiment, Split
+from core.types import VERSIONS, Assignment, Comparison, Experiment, Failure, Split
 from core.uuid7 import new_id
 from tests.integration.predictions import PredictionWriter, make_prediction
 
@@ -90,6 +91,22 @@ async def test_a_batch_written_twice_is_stored_once(engine: AsyncEngine) -> None
     [linked] = await rows(engine, "SELECT * FROM comparisons")
     assert (linked["v1_prediction_id"], linked["v2_prediction_id"]) == (v1.id, v2.id)
     assert len(await rows(engine, "SELECT * FROM model_versions")) == 2
+
+
+@pytest.mark.parametrize("table", ["predictions", "comparisons", "failures"])
+async def test_nothing_is_stored_without_the_key_that_tells_repeats(
+    engine: AsyncEngine, table: str
+) -> None:
+    """As after a restore that was broken off: a repeat would be stored and counted again."""
+    key = f"ALTER TABLE {table} DROP CONSTRAINT pk_{table} CASCADE"
+    async with engine.begin() as connection:
+        await connection.execute(text(key))
+    v1, v2 = make_prediction(), make_prediction(version="v2")
+    comparison = Comparison(new_id(datetime.now(UTC)), datetime.now(UTC), v1, v2)
+    failure = Failure(v1.id, v1.created_at, "/predict", v1.model, 1)
+    with pytest.raises(ProgrammingError, match="no unique or exclusion constraint"):
+        await PredictionWriter(engine).write([v1, v2], [comparison], [failure])
+    assert await rows(engine) == []
 
 
 async def test_two_tries_of_a_request_in_one_batch_are_stored_and_counted_once(

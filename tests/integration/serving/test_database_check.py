@@ -74,6 +74,8 @@ DEFAULT = "CREATE TABLE rest PARTITION OF predictions DEFAULT"
         ([USE, CREATE, OWN, "REVOKE DELETE ON rollups FROM {role}"],
          "lacks the right DELETE on the table rollups; run GRANT"),
         ([USE, "DROP TABLE rollout_policies"], "it has no table rollout_policies; run `make migr"),
+        ([USE, CREATE, OWN, "ALTER TABLE predictions DROP CONSTRAINT pk_predictions CASCADE"],
+         "the table predictions has lost its primary key, .* restore the backup again"),
         (["DROP SCHEMA public CASCADE"], "may use no schema of its search_path; run GRANT"),
         (["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"], "may use no schema of its"),
         (["DROP SCHEMA public CASCADE", "CREATE SCHEMA public",
