@@ -12,6 +12,8 @@ MAX_LINE_BYTES = 1 << 20
 # The rest of a longer line is skipped, but not for ever: a little compressed data may be a line of
 # many gigabytes.
 MAX_SKIPPED_BYTES = 1 << 28
+# Of one record, from one call of the watch to the next: a little compressed data may be a million.
+_WATCHED_LINES = 4_096
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -30,6 +32,7 @@ class Lines:
 
     def __init__(self, text_file: TextFile, file: BinaryIO, start: Position) -> None:
         self._original = text_file.original
+        self._watch = text_file.watch
         self._file = file
         self._record: list[_Line] = []
         self._record_bytes = 0
@@ -59,6 +62,8 @@ class Lines:
         if not line.length:
             return b""
         self._record.append(line)
+        if not len(self._record) % _WATCHED_LINES:
+            self._watch()
         self.offset += line.length
         self.number += 1
         self._record_bytes += line.length

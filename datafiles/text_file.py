@@ -80,7 +80,7 @@ class TextFile:
         watch: Watch = not_watched,
     ) -> None:
         self.path = path
-        self._watch = watch
+        self.watch = watch
         self._compression = compression_of(path)
         self._bytes = path.stat().st_size
         self._raw: WatchedFile | None = None
@@ -127,12 +127,12 @@ class TextFile:
             with io.BufferedReader(_Converted(file, self._convert())) as converted:
                 while offset and (skipped := len(converted.read(min(offset, SAMPLE_BYTES)))):
                     offset -= skipped
-                    self._watch()
+                    self.watch()
                 yield converted
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
-        with io.BufferedReader(WatchedFile(self.path, self._watch), _BLOCK_BYTES) as file:
+        with io.BufferedReader(WatchedFile(self.path, self.watch), _BLOCK_BYTES) as file:
             self._raw = file.raw
             try:
                 yield self._decompressed(file)

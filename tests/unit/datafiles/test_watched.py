@@ -71,3 +71,14 @@ def test_file_of_which_nothing_is_known_after_seconds_of_work_is_refused(tmp_pat
     path.write_bytes(gzip.compress(b"text\none\n") + gzip.compress(b"x") * 1_500_000)
     with pytest.raises(InvalidInput, match="after 2 s of work it is not known what is in it"):
         open_source(Input(path, Format.csv, watch=opening_watch()), "text", None)
+
+
+def test_record_of_very_many_lines_is_watched(tmp_path: Path) -> None:
+    """Compressed, a megabyte of line ends is a kilobyte, and one read of the file."""
+    path = tmp_path / "in.csv.gz"
+    path.write_bytes(gzip.compress(b'text\n"' + b"\n" * 1_000_000 + b'"\n'))
+    watch = Watch()
+    source = open_source(Input(path, Format.csv, watch=watch), "text", None)
+    watch.calls = 0
+    list(source.chunks(Position(), None))
+    assert watch.calls > 200
