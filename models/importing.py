@@ -129,10 +129,16 @@ def _load(folder: Path, weights: WeightFiles) -> PreTrainedModel:
     except Exception as error:
         # Each format of weights raises its own exceptions, which derive from Exception alone.
         files = ", ".join(weights.names[:3])
-        if "Unsupported global" in str(error):
+        if "unsupported global" in str(error).lower():
             raise InvalidCheckpoint(
                 f"{files} holds Python objects beside weights, and an import runs none. Write the "
                 f"weights with save_pretrained(), as {WEIGHTS_FILE}"
+            ) from error
+        if "weights_only" in str(error):
+            # What torch advises is to read what is not weights, and so to run it.
+            raise InvalidCheckpoint(
+                f"{files} holds no weights as torch.save() writes them. Copy the checkpoint again, "
+                f"or write the weights with save_pretrained(), as {WEIGHTS_FILE}"
             ) from error
         raise InvalidCheckpoint(
             f"it cannot be loaded from {CONFIG_FILE} and {files}: {one_line(error)}. Correct "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from core.types import SENTIMENT_OF_LABEL, SENTIMENTS, Sentiment
@@ -17,6 +18,8 @@ SAVED_OUTPUTS = "sentiment_outputs"
 _NUMBERED = re.compile(r"(?i)label_?\d+|\d+")
 _GIVEN = re.compile(rf"\s*(.+?)\s*=\s*({'|'.join(SENTIMENT_OF_LABEL)})\s*(?:,|$)", re.IGNORECASE)
 _EXAMPLE_LABELS = '{"0": "negative", "1": "positive"}'
+# Of the names of classes in one line; models of emotions have some thirty.
+_MOST_SHOWN = 50
 _EACH = f"each one of {', '.join(SENTIMENTS)}"
 
 
@@ -122,14 +125,23 @@ def outputs_of(config: Mapping[str, Any], options: LabelOptions = NO_OPTIONS) ->
         _refuse_contradiction(names, config.get("label2id"))
     if not {"negative", "positive"} <= set(sentiments):
         raise InvalidCheckpoint(
-            f"needs both negative and positive, and its classes are {', '.join(names)}. Train it "
+            f"needs both negative and positive, and its classes are {_listed(names)}. Train it "
             "with both, or say with --labels which they are"
         )
     return Outputs(names, sentiments)
 
 
+def _listed(names: Collection[object]) -> str:
+    """Names for a sentence, of very many the first ones."""
+    shown = ", ".join(map(str, islice(names, _MOST_SHOWN)))
+    more = len(names) - _MOST_SHOWN
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
 def line_to_type(names: tuple[str, ...]) -> str:
     """The option that names the outputs, with a gap for each sentiment that is not known."""
+    if len(names) > _MOST_SHOWN:
+        return f'--labels "{names[0]}=...,{names[1]}=...", and so on ({_EACH})'
     known = [sentiment_of(name) for name in names]
     if len(names) == 2 and known == [None, None]:
         known = ["negative", "positive"]
@@ -160,7 +172,7 @@ def _names(config: Mapping[str, Any], options: LabelOptions) -> tuple[str, ...]:
     if sorted(names) != list(range(len(id2label))):
         raise InvalidCheckpoint(
             "id2label must number its classes 0 to n-1, in the order of the outputs, and has "
-            f"{', '.join(map(str, id2label))}"
+            f"{_listed(id2label)}"
         )
     return tuple(names[index] for index in sorted(names))
 
@@ -220,11 +232,11 @@ def _by_the_user(names: tuple[str, ...], given: Mapping[str, Sentiment]) -> tupl
     missing = [name for name, key in zip(names, keys, strict=True) if key is None]
     if missing:
         raise InvalidCheckpoint(
-            f"--labels does not name {', '.join(missing)}. Write {line_to_type(names)}"
+            f"--labels does not name {_listed(missing)}. Write {line_to_type(names)}"
         )
     if extra := sorted(set(given) - set(keys)):
         raise InvalidCheckpoint(
-            f"--labels names {', '.join(extra)}, and its classes are {', '.join(names)}. Write "
+            f"--labels names {_listed(extra)}, and its classes are {_listed(names)}. Write "
             f"{line_to_type(names)}"
         )
     return tuple(given[key] for key in keys if key is not None)
@@ -234,7 +246,7 @@ def _by_name(names: tuple[str, ...]) -> tuple[Sentiment, ...]:
     found = [sentiment_of(name) for name in names]
     if all(_NUMBERED.fullmatch(name) for name in names):
         raise InvalidCheckpoint(
-            f"unknown labels {', '.join(names)}: a number has no meaning that can be guessed. Add "
+            f"unknown labels {_listed(names)}: a number has no meaning that can be guessed. Add "
             f"{line_to_type(names)}"
         )
     stars = [stars_of(name) for name in names]
@@ -245,7 +257,7 @@ def _by_name(names: tuple[str, ...]) -> tuple[Sentiment, ...]:
     if unknown:
         known = ", ".join(sorted(SENTIMENT_OF_LABEL))
         raise InvalidCheckpoint(
-            f"unknown labels {', '.join(unknown)}: known are {known} and 1 to 5 stars. Add "
+            f"unknown labels {_listed(unknown)}: known are {known} and 1 to 5 stars. Add "
             f"{line_to_type(names)}"
         )
     sentiments = tuple(sentiment for sentiment in found if sentiment is not None)
@@ -254,7 +266,7 @@ def _by_name(names: tuple[str, ...]) -> tuple[Sentiment, ...]:
     ]
     if len(set(plain)) != len(plain):
         raise InvalidCheckpoint(
-            f"needs negative and positive, each once; id2label has {', '.join(sentiments)}"
+            f"needs negative and positive, each once; id2label has {_listed(sentiments)}"
         )
     return sentiments
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,6 +72,13 @@ def torch_file(content: object) -> Spoil:
     return spoil
 
 
+class Program:
+    """What a pickle of it runs when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return os.system, ("exit 1",)
+
+
 def pickled_model(folder: Path) -> None:
     import torch
 
@@ -85,7 +94,7 @@ REFUSED_WEIGHTS: Mapping[str, tuple[Spoil, str]] = {
     "weights by Git LFS": (write(WEIGHTS, LFS), "Run `git lfs pull` in the folder"),
     "a pickle that is none": (
         both(remove(WEIGHTS), write("pytorch_model.bin", "no pickle")),
-        "it cannot be loaded from config.json and pytorch_model.bin",
+        "pytorch_model.bin holds no weights as torch.save() writes them. Copy",
     ),
     "a cut-off pickle": (
         both(pickled, cut_off("pytorch_model.bin", 2_000)),
@@ -142,6 +151,14 @@ REFUSED_WEIGHTS: Mapping[str, tuple[Spoil, str]] = {
     "a pickled model": (
         both(remove(WEIGHTS), pickled_model),
         "pytorch_model.bin holds Python objects beside weights, and an import runs none",
+    ),
+    "a pickle that is a program": (
+        both(remove(WEIGHTS), write("pytorch_model.bin", pickle.dumps(Program(), protocol=2))),
+        "pytorch_model.bin holds Python objects beside weights, and an import runs none",
+    ),
+    "a newer pickle": (
+        both(remove(WEIGHTS), write("pytorch_model.bin", pickle.dumps(Program(), protocol=4))),
+        "pytorch_model.bin holds no weights as torch.save() writes them. Copy",
     ),
     "a pickle of arrays": (
         both(remove(WEIGHTS), torch_file({"classifier.bias": np.zeros(2)})),

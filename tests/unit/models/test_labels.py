@@ -257,3 +257,10 @@ def test_saved_threshold_that_is_none_is_refused(threshold: object) -> None:
     saved = {"sentiments": ["positive"], "threshold": threshold}
     with pytest.raises(InvalidCheckpoint, match=r"sentiment_outputs in config\.json does not fit"):
         outputs_of(config_of(["a"]) | {SAVED_OUTPUTS: saved})
+
+
+def test_very_many_classes_are_told_in_one_short_line() -> None:
+    names = {str(number): f"class {number}" for number in range(200_000)}
+    with pytest.raises(InvalidCheckpoint, match="and 199,950 more") as refused:
+        outputs_of({"id2label": names})
+    assert len(str(refused.value)) < 2_000
