@@ -26,6 +26,7 @@ from web.problems import problem_body
 from web.routes import UNKNOWN
 
 MAX_HEADER_BYTES = 65_536
+_HEADERS_TOO_LONG = f"The headers of a request may have at most {MAX_HEADER_BYTES:,} bytes"
 # A parser takes up to a millisecond for a kilobyte of a query.
 MAX_TARGET_BYTES = 16_384
 # Each takes some microseconds, in every layer that looks for one of them.
@@ -73,6 +74,8 @@ class BoundedConnection(AnsweringConnection):
     _timer: asyncio.TimerHandle | None = None
     # Received while a request waits for its turn.
     _held = b""
+    # The lines of the request's headers, those included that nothing reads.
+    _header_bytes = 0
     # Since the last request, header block or content of a body.
     _bytes_without_progress = 0
     _progress = False
@@ -129,6 +132,7 @@ class BoundedConnection(AnsweringConnection):
         super().on_message_begin()
         self._progress = True
         self._reading = _Reading.HEADERS
+        self._header_bytes = 0
         self._stop_timer()
         self._unset_keepalive_if_required()
 
@@ -143,6 +147,10 @@ class BoundedConnection(AnsweringConnection):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reading is not _Reading.HEADERS:
             return  # a trailer; the service reads none
+        self._header_bytes += len(name) + len(value) + 4  # and a colon, a blank, a line's end
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._refused_head = RefusedHead(431, _HEADERS_TOO_LONG)
+            raise self._refused_head
         if name.lower() == b"cookie":
             return  # nothing here reads one, but the framework takes them all apart
         if len(self.headers) == MAX_HEADERS:
@@ -302,7 +310,7 @@ class BoundedConnection(AnsweringConnection):
         if is_unwanted and (too_long or self._unwanted_bytes > DRAIN_BYTES):
             self.transport.close()
         elif too_long and self._reading is not _Reading.NEXT:
-            self._end(431, f"The headers of a request may have at most {MAX_HEADER_BYTES:,} bytes")
+            self._end(431, _HEADERS_TOO_LONG)
         elif self._timer is None and self._reading is not _Reading.NEXT:
             self._start_timer()
 

@@ -231,6 +231,24 @@ async def test_more_headers_than_are_read_get_a_431(site: Site, beyond: int) -> 
     assert STATUS.findall(reply) == [b"431" if beyond else b"200"]
 
 
+@pytest.mark.parametrize("beyond", [0, 1, 5_000, 60_000])
+@pytest.mark.parametrize("name", [b"X-Long", b"Cookie"])
+@pytest.mark.parametrize("pieces", [1, 20])
+async def test_headers_beyond_the_bound_get_a_431(
+    site: Site, name: bytes, beyond: int, pieces: int
+) -> None:
+    least = b"Host: test\r\nConnection: close\r\n"
+    left = MAX_HEADER_BYTES + beyond - len(least) - pieces * len(name + b": \r\n")
+    lengths = [left // pieces] * (pieces - 1)
+    lengths.append(left - sum(lengths))
+    long = b"".join(name + b": " + b"x" * length + b"\r\n" for length in lengths)
+    assert len(least + long) == MAX_HEADER_BYTES + beyond
+    for before in (b"", GET):
+        head = before + b"GET / HTTP/1.1\r\n" + least + long + b"\r\n"
+        statuses = STATUS.findall(await answered_until_the_end(site, head))
+        assert statuses[-1] == (b"431" if beyond else b"200")
+
+
 async def test_cookies_are_not_read(site: Site) -> None:
     cookies = b"Cookie: a=b\r\n" * (2 * MAX_HEADERS)
     request = READS + b"Connection: close\r\n" + cookies + b"Content-Length: 2\r\n\r\n{}"
