@@ -14,10 +14,21 @@ TIMEOUT_SECONDS = 5.0
 # The oldest that has date_bin(), of which the rollups are made.
 MIN_VERSION = 14
 TABLE_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-_HAS_KEY = (
-    "EXISTS (SELECT FROM pg_index WHERE indrelid = to_regclass(:table) AND indisprimary "
-    "AND indisvalid)"
-)
+_TABLES = """
+SELECT
+    name,
+    to_regclass(name) IS NOT NULL AS is_there,
+    (
+        SELECT right_ FROM unnest(CAST(:rights AS text[])) WITH ORDINALITY AS rights(right_, place)
+        WHERE NOT has_table_privilege(to_regclass(name)::oid, right_)
+        ORDER BY place LIMIT 1
+    ) AS missing_right,
+    EXISTS (
+        SELECT FROM pg_index WHERE indrelid = to_regclass(name) AND indisprimary AND indisvalid
+    ) AS has_key
+FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS tables(name, place)
+ORDER BY place
+"""
 # The partitions of these days have to be there, or have to be made.
 DAYS_NEEDED = 2
 
@@ -105,8 +116,8 @@ async def _missing_right(connection: AsyncConnection, role: str) -> str | None:
     from analytics.partitions import uncovered_days
     from core.postgres import metadata
 
-    async def has(expression: str, **parameters: object) -> bool:
-        return bool(await connection.scalar(text(f"SELECT {expression}"), parameters))
+    async def has(expression: str) -> bool:
+        return bool(await connection.scalar(text(f"SELECT {expression}")))
 
     schema = await connection.scalar(text("SELECT current_schema()"))
     may_create = schema is not None and await has(
@@ -114,16 +125,18 @@ async def _missing_right(connection: AsyncConnection, role: str) -> str | None:
     )
     if not await has("to_regclass('predictions') IS NOT NULL"):
         return _missing_tables(role, schema, may_create=may_create)
-    for table, defined in metadata.tables.items():
-        if not await has("to_regclass(:table) IS NOT NULL", table=table):
+    found = await connection.execute(
+        text(_TABLES), {"names": list(metadata.tables), "rights": list(TABLE_RIGHTS)}
+    )
+    for table, is_there, missing_right, has_key in found:
+        if not is_there:
             return f"it has no table {table}; run `make migrate`"
-        for right in TABLE_RIGHTS:
-            if not await has("has_table_privilege(:table, :right)", table=table, right=right):
-                return (
-                    f"the role {role} lacks the right {right} on the table {table}; run GRANT "
-                    f"{', '.join(TABLE_RIGHTS)} ON ALL TABLES IN SCHEMA {schema} TO {role}"
-                )
-        if defined.primary_key.columns and not await has(_HAS_KEY, table=table):
+        if missing_right:
+            return (
+                f"the role {role} lacks the right {missing_right} on the table {table}; run GRANT "
+                f"{', '.join(TABLE_RIGHTS)} ON ALL TABLES IN SCHEMA {schema} TO {role}"
+            )
+        if metadata.tables[table].primary_key.columns and not has_key:
             return (
                 f"the table {table} has lost its primary key, as in a restore that was broken off, "
                 "so that nothing is stored; restore the backup again"
