@@ -14,12 +14,13 @@ from typing import Any
 
 import httptools
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
 from core import metrics
 from core.errors import Problem
 from core.request_context import new_request_id
 from serving.answering import AnsweringConnection
+from serving.parser_turns import ParserTurns
 from serving.request_head import RefusedHead, check_head, split_absolute, with_host
 from web.body import DRAIN_BYTES
 from web.problems import problem_body
@@ -33,6 +34,8 @@ MAX_TARGET_BYTES = 16_384
 MAX_HEADERS = 100
 # The parser gets so much at a time. It cannot stop within, and the shortest request has 18 bytes.
 PIECE_BYTES = 4_096
+# Chunks, headers and trailers of a piece that take no turns: a line of 50 bytes may be a chunk.
+FREE_PARTS = 100
 _UPGRADE_TOKENS = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -46,14 +49,14 @@ class _Reading(Enum):
 
 
 class _Flow(FlowControl):
-    """Reads nothing while a request waits for its turn: what follows it waits with the client."""
+    """Reads nothing while a request or bytes wait: what follows them waits with the client."""
 
     def __init__(self, transport: asyncio.Transport, protocol: BoundedConnection) -> None:
         super().__init__(transport)
         self._protocol = protocol
 
     def resume_reading(self) -> None:
-        if not self._protocol.pipeline:
+        if not self._protocol.waits():
             super().resume_reading()
 
 
@@ -69,11 +72,15 @@ class BoundedConnection(AnsweringConnection):
     keep_alive_seconds = 75
     # More would take the files that the log needs. The latest one is closed.
     max_connections = 65_536
+    parser_turns = ParserTurns()
 
     _reading = _Reading.FIRST
     _timer: asyncio.TimerHandle | None = None
-    # Received while a request waits for its turn.
+    # Received while a request waits for the one before it, or bytes wait for their turn.
     _held = b""
+    # Of the piece that is being parsed.
+    _parts = 0
+    _turn: asyncio.TimerHandle | None = None
     # The lines of the request's headers, those included that nothing reads.
     _header_bytes = 0
     # Since the last request, header block or content of a body.
@@ -108,6 +115,8 @@ class BoundedConnection(AnsweringConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._turn is not None:
+            self._turn.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -145,6 +154,7 @@ class BoundedConnection(AnsweringConnection):
             raise self._refused_head
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._parts += 1
         if self._reading is not _Reading.HEADERS:
             return  # a trailer; the service reads none
         self._header_bytes += len(name) + len(value) + 4  # and a colon, a blank, a line's end
@@ -195,8 +205,12 @@ class BoundedConnection(AnsweringConnection):
 
     def on_body(self, body: bytes) -> None:
         # A client may send thousands of chunks of a byte each, and each call of the server costs.
-        self._progress = True
+        self._count_part()
         self._chunks.append(body)
+
+    def _count_part(self) -> None:
+        self._progress = True
+        self._parts += 1
 
     def _pass_body_on(self) -> None:
         if self._chunks:
@@ -225,11 +239,8 @@ class BoundedConnection(AnsweringConnection):
             return
         if self._reading is _Reading.HEADERS:  # the connection is not idle
             self._unset_keepalive_if_required()
-        if not self.pipeline:
-            self.flow.resume_reading()
-            held, self._held = self._held, b""
-            if held:
-                self._parse(held)
+        if not self.waits():
+            self._go_on()
         if self._half_closed and not self._is_answering():
             self.transport.close()
         elif self._reading is _Reading.BODY and self._is_answered():
@@ -246,11 +257,27 @@ class BoundedConnection(AnsweringConnection):
 
     # bytes
 
+    def waits(self) -> bool:
+        """Whether what comes has to wait: for an earlier request, or for its turn."""
+        return bool(self.pipeline) or self._turn is not None
+
+    def _go_on(self) -> None:
+        if self.cycle is None or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
+        held, self._held = self._held, b""
+        if held:
+            self._parse(held)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        if not self.waits() and not self.transport.is_closing():
+            self._go_on()
+
     def _parse(self, data: bytes) -> None:
         for start in range(0, len(data), PIECE_BYTES):
             if self.transport.is_closing() or self._last_answer is not None:
                 return
-            if self.pipeline:
+            if self.waits():
                 self._held = data[start:]
                 self.flow.pause_reading()
                 return
@@ -258,6 +285,7 @@ class BoundedConnection(AnsweringConnection):
 
     def _parse_piece(self, piece: bytes) -> None:
         self._progress = False
+        self._parts = 0
         try:
             try:
                 self.parser.feed_data(piece)
@@ -271,6 +299,14 @@ class BoundedConnection(AnsweringConnection):
         self._pass_body_on()
         if not self.transport.is_closing() and self._last_answer is None:
             self._count(len(piece))
+            if self._parts > FREE_PARTS:
+                self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        wait_seconds = self.parser_turns.wait_seconds(self._parts, self.loop.time())
+        if wait_seconds > 0 and self._turn is None:
+            self._turn = self.loop.call_later(wait_seconds, self._take_turn)
+            self.flow.pause_reading()
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Parse a request again, without its wish for another protocol, and what follows it.
@@ -347,7 +383,7 @@ class BoundedConnection(AnsweringConnection):
 
     def can_leave(self) -> bool:
         """Whether the request that is being answered is the last thing that came."""
-        is_last = self._reading is _Reading.NEXT and not self.pipeline and not self._held
+        is_last = self._reading is _Reading.NEXT and not self.waits() and not self._held
         return is_last and not self.transport.is_closing()
 
     def leave(self) -> None:

@@ -59,7 +59,7 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def on_body(self, body: bytes) -> None:
         if self._refused:
-            self._progress = True
+            self._count_part()
         else:
             super().on_body(body)
 

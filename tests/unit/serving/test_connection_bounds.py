@@ -17,8 +17,15 @@ from starlette.types import Receive, Scope, Send
 
 from core.asgi import ClientDisconnected, cancelled_on_disconnect, send_response
 from loadtest.ports import free_port
-from serving.connection import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
+from serving.connection import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, PIECE_BYTES
 from serving.http_protocol import BoundedHttpProtocol
+from serving.parser_turns import (
+    BURST_SECONDS,
+    MAX_WAIT_SECONDS,
+    SECONDS_PER_PART,
+    SHARE,
+    ParserTurns,
+)
 from serving.request_head import MAX_ESCAPES, MAX_PARAMETERS
 from tests.unit.fakes import counter
 from tests.waiting import until
@@ -171,6 +178,58 @@ async def test_body_in_chunks_of_a_byte_comes_whole_and_not_byte_by_byte(site: S
     reply = await answered_until_the_end(site, READS + CHUNKED + chunks + b"0\r\n\r\n" + second)
     assert STATUS.findall(reply) == [b"200", b"200"]
     assert site.bodies == [content, b"{}"]
+
+
+def chunked(content: bytes, size: int) -> bytes:
+    parts = [content[start : start + size] for start in range(0, len(content), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+async def test_small_chunks_take_turns_on_all_connections(site: Site) -> None:
+    content = b'{"text": "' + b"x" * 20_000 + b'"}'
+    request = READS + b"Connection: close\r\n" + CHUNKED + chunked(content, 1)
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(answered_until_the_end(site, request))
+    # Nobody waits for what was parsed last.
+    shared = 4 * (len(content) - PIECE_BYTES) * SECONDS_PER_PART / SHARE - BURST_SECONDS
+    assert time.monotonic() - began > shared
+    assert site.bodies == 4 * [content]
+
+
+@pytest.mark.parametrize("answer", [READS, REFUSES])
+async def test_chunks_as_long_as_lines_wait_for_nobody(site: Site, answer: bytes) -> None:
+    turns = BoundedHttpProtocol.parser_turns
+    loop = asyncio.get_running_loop()
+    turns.wait_seconds(10**9, loop.time())
+    try:
+        request = answer + b"Connection: close\r\n" + CHUNKED + chunked(b" " * 30_000, 50)
+        began = time.monotonic()
+        await answered_until_the_end(site, request)
+        assert time.monotonic() - began < MAX_WAIT_SECONDS
+    finally:
+        BoundedHttpProtocol.parser_turns = ParserTurns()
+
+
+@pytest.mark.parametrize("half_close", [False, True])
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(READS + CHUNKED + chunked(b" " * 20_000, 1), id="body"),
+        pytest.param(REFUSES + CHUNKED + chunked(b" " * 20_000, 1), id="refused body"),
+        pytest.param(READS + CHUNKED + b"2\r\n{}\r\n0\r\n" + b"a:\r\n" * 9_000 + b"\r\n",
+                     id="trailers"),
+        pytest.param(GET[:-2] + b"Cookie:\r\n" * 6_000 + b"\r\n", id="cookies"),
+    ],
+)  # fmt: skip
+async def test_requests_of_many_parts_are_answered_in_turn(
+    site: Site, part: bytes, *, half_close: bool
+) -> None:
+    requests = 3 * part + GET.replace(b"Host", b"Connection: close\r\nHost")
+    reply = await answered_until_the_end(site, requests, half_close=half_close)
+    first = b"401" if part.startswith(REFUSES) else b"200"
+    assert STATUS.findall(reply) == [first, first, first, b"200"]
 
 
 async def test_trailers_within_the_bound_are_dropped(site: Site) -> None:
