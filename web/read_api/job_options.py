@@ -31,15 +31,21 @@ def versions_of(text: str) -> tuple[Version, ...]:
     return known
 
 
-def format_of(request: Request, path: str | None) -> JobFormat:
+def format_of(request: Request, path: str | None, named: JobFormat | None) -> JobFormat:
+    """The format of a job's file: the `named` one, or that of its name or Content-Type.
+
+    Raises:
+        UnsupportedMedia: an upload has a Content-Type that a page of another site may send unasked.
+        InvalidRequest: nothing says the format.
+    """
     if path is not None:
-        return _format_of_name(path)
+        return named or _format_of_name(path)
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent not in FORMATS:
         refusal = UnsupportedMedia(f"Send one Content-Type: {' or '.join(FORMATS)}")
         refusal.headers = {"Accept-Post": ", ".join(FORMATS)}
         raise refusal
-    format_ = FORMATS[sent]
+    format_ = named or FORMATS[sent]
     if format_ is None:
         raise invalid_field("from", "is required for this content type: csv, jsonl or parquet")
     return format_

@@ -137,7 +137,7 @@ def jobs_router(parts: Callable[[], JobParts]) -> APIRouter:
         context = context_of(request.scope)
         sent_keys = [key.encode("latin-1") for key in request.headers.getlist(KEY_HEADER)]
         id_of_key = _id_of(context.caller, key_of(sent_keys)) if sent_keys else None
-        from_format = from_ or format_of(request, path)
+        from_format = format_of(request, path, from_)
         job = JobRequest(
             id=id_of_key or new_id(datetime.now(UTC)),
             owner=context.caller,

@@ -127,6 +127,8 @@ async def test_file_is_read_and_written_as_the_request_says(
     [
         (ROWS, {"Content-Type": "application/json"}, {}, 415, "Send one Content-Type"),
         (ROWS, {}, {}, 415, "Send one Content-Type"),
+        (ROWS, {}, {"from": "csv"}, 415, "Send one Content-Type"),
+        (ROWS, {"Content-Type": "text/plain"}, {"from": "csv"}, 415, "Send one Content-Type"),
         (ROWS, {"Content-Type": "application/octet-stream"}, {}, 422, "from: is required"),
         (ROWS, CSV, {"versions": "v3"}, 422, "versions: must be v1, v2 or v1,v2"),
         (ROWS, CSV, {"versions": "v1,v1"}, 422, "versions: must be"),
