@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ from scripts.failures import failures_as_lines
 
 def run_command(command: typer.Typer | Callable[..., Any], prog_name: str | None = None) -> None:
     """Run a command with the arguments of this process; its failure is one line."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_closed_streams()
     if os.environ.get("COLUMNS") == "0":
         del os.environ["COLUMNS"]  # rich would print nothing into so narrow a terminal

@@ -17,17 +17,12 @@ def main() -> None:
     """
     try:
         launch()
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
     except SystemExit as end:
-        if end.code and not _is_interrupted(end):
+        if end.code:
             _diagnose(end.code)
         raise
-
-
-def _is_interrupted(end: BaseException | None) -> bool:
-    """Whether Ctrl-C ended a start so early that it counts as a failure."""
-    while end is not None and not isinstance(end, KeyboardInterrupt):
-        end = end.__context__
-    return end is not None
 
 
 def _diagnose(failure: int | str) -> None:

@@ -17,6 +17,7 @@ def launch() -> None:
 
     Raises:
         SystemExit: with the exit code.
+        KeyboardInterrupt: Ctrl-C came before the service had started.
     """
     settings = settings_for_serving()
     # A worker's imports go on beside those below and the start of the databases.
@@ -39,8 +40,19 @@ def launch() -> None:
     with paused_gc():
         # Imported here: it takes a second, which a wrong setting should not cost. The other
         # commands of BentoML import its cloud.
+        import click
         from bentoml_cli.serve import serve_command
 
     # A worker asks for the same module as the command of BentoML.
     sys.path.insert(0, str(ROOT))
-    serve_command.main(["serve", "service:SentimentService"], prog_name="bentoml")
+    try:
+        # By itself it would make Ctrl-C a failure like any other.
+        code = serve_command.main(
+            ["serve", "service:SentimentService"], prog_name="bentoml", standalone_mode=False
+        )
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from error
+    raise SystemExit(code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +51,46 @@ def test_command_with_closed_streams_runs_and_writes_into_no_file_of_its_own(
     for of_stream, said, shift in (("stdout", done.stdout, ">&-"), ("stderr", done.stderr, "2>&-")):
         is_closed = shift in streams.split()
         assert (f"to {of_stream}" in said, "of a child" in said) == (not is_closed,) * 2
+
+
+INTERRUPTED_IMPORT = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('imported')"
+AS_SENTIMENT = "import sys; sys.argv[0] = '/bin/sentiment'; from scripts.cli import main; main()"
+
+
+@pytest.mark.parametrize("arguments", [["-m", "scripts.doctor"], ["-c", AS_SENTIMENT]])
+@pytest.mark.parametrize("ignored", ["", "trap '' INT; "])
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(
+    tmp_path: Path, arguments: list[str], ignored: str
+) -> None:
+    (tmp_path / "typer.py").write_text(INTERRUPTED_IMPORT)
+    done = subprocess.run(
+        ["sh", "-c", f'{ignored}exec "$@"', "sh", sys.executable, *arguments],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if ignored:  # as a shell without job control starts what has an & behind it
+        assert done.stdout == "imported\n"
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_in_a_command_is_an_interrupt() -> None:
+    program = (
+        "import os, signal, sys; sys.argv[0] = 'sentiment'; from scripts.running import run_command"
+        "\ndef main() -> None:\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('cleaned up')\n"
+        "        raise\n"
+        "run_command(main)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (130, "cleaned up\n"), done
+    assert "Traceback" not in done.stderr
