@@ -129,7 +129,10 @@ def lower_priority() -> None:
     Only on Linux, where each thread has its own priority.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        # Under `nice -n 19` it is lower already, and only root may raise it.
+        if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
+            os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
 
 
 def take_idle_time() -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from runners.cpu import NICENESS, at_low_priority, cpu_flags, cpu_quota, usable_cpus
+from core.paths import ROOT
+from runners.cpu import (
+    LOWEST_NICENESS,
+    NICENESS,
+    at_low_priority,
+    cpu_flags,
+    cpu_quota,
+    usable_cpus,
+)
 
 
 @pytest.fixture
@@ -96,6 +104,22 @@ def test_threads_started_at_low_priority_leave_the_priority_of_the_caller() -> N
     before = niceness()
     assert at_low_priority(niceness_of_a_new_thread) == max(before, NICENESS)
     assert niceness() == before
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only on Linux has each thread its own priority"
+)
+def test_priority_of_a_process_that_is_lower_already_stays() -> None:
+    program = f"""
+import os, threading
+from runners.cpu import at_low_priority
+os.nice({LOWEST_NICENESS})
+print(at_low_priority(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    assert int(done.stdout) == LOWEST_NICENESS
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a class")
