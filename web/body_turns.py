@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,9 @@ from core.errors import Overloaded
 # So many of a caller may wait, and so many in all.
 MAX_OF_CALLER = 32
 MAX_WAITING = 4 * MAX_OF_CALLER
+# After a turn the event loop is free for as long as the turn took, and for no longer than this: a
+# small request passes the loop several times before its answer is out.
+MAX_REST_SECONDS = 0.02
 
 
 class Turns:
@@ -19,6 +23,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._free_at = 0.0
         self._waiting: Counter[str] = Counter()  # by caller, with the one whose turn it is
 
     @asynccontextmanager
@@ -35,7 +40,13 @@ class Turns:
         self._waiting[caller] += 1
         try:
             async with self._lock:
-                yield
+                await asyncio.sleep(max(self._free_at - time.monotonic(), 0.0))
+                began = time.monotonic()
+                try:
+                    yield
+                finally:
+                    ended = time.monotonic()
+                    self._free_at = ended + min(ended - began, MAX_REST_SECONDS)
         finally:
             self._waiting[caller] -= 1
             self._waiting += Counter()  # drops the callers of whom none waits

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from core.errors import Overloaded
-from web.body_turns import MAX_OF_CALLER, MAX_WAITING, Turns
+from web.body_turns import MAX_OF_CALLER, MAX_REST_SECONDS, MAX_WAITING, Turns
 
 
 async def test_one_at_a_time_has_its_turn_and_the_loop_is_free_between_two() -> None:
@@ -28,6 +29,23 @@ async def test_one_at_a_time_has_its_turn_and_the_loop_is_free_between_two() -> 
     own = [what for what in seen if what != "other"]
     assert own == ["begin 1", "end 1", "begin 2", "end 2"]
     assert "other" in seen[: seen.index("end 2")]
+
+
+@pytest.mark.parametrize("work_seconds", [0.005, 5 * MAX_REST_SECONDS])
+async def test_loop_is_free_after_a_turn_for_as_long_as_it_took(work_seconds: float) -> None:
+    turns, began, ended = Turns(), [], []
+
+    async def work() -> None:
+        async with turns.of("ann"):
+            began.append(time.monotonic())
+            end = time.monotonic() + work_seconds
+            while time.monotonic() < end:
+                pass  # as a parser does, without a pause
+            ended.append(time.monotonic())
+
+    await asyncio.gather(work(), work(), work())
+    rests = [begin - end for end, begin in zip(ended, began[1:], strict=False)]
+    assert min(rests) >= min(work_seconds, MAX_REST_SECONDS)
 
 
 async def test_too_many_of_a_caller_or_in_all_are_refused_until_one_has_ended() -> None:
