@@ -128,6 +128,13 @@ def _cause_of(error: BaseException) -> BaseException:
     return error
 
 
+def encoding_problem(encoding: object) -> str | None:
+    """Describe why a database cannot hold every text; None if it can. Nothing heals it."""
+    if encoding == "UTF8":
+        return None
+    return f"the database has the encoding {encoding}; make one with ENCODING 'UTF8'"
+
+
 def create_engine(url: URL, *, pool_size: int, timeout_seconds: float | None) -> AsyncEngine:
     """Make a pool of `pool_size` connections; waits and statements end after the time-out."""
     _hide_unreadable_home()

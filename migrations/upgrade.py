@@ -12,11 +12,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
 from core.command_output import CommandFailed
-from core.postgres import DATABASE_FAILURES, create_engine, describe_failure, failure_reason
+from core.postgres import (
+    DATABASE_FAILURES,
+    create_engine,
+    describe_failure,
+    encoding_problem,
+    failure_reason,
+)
 from migrations.compatibility import PYPROJECT, known_revisions, read_stamp
 
 # Any number that no other program uses on this database: the ASCII of "sentimnt".
@@ -50,7 +56,7 @@ class UnknownSchema(MigrationError):
 
 
 class RefusedMigration(MigrationError):
-    """PostgreSQL refuses a statement of a migration, mostly for lack of a right."""
+    """PostgreSQL refuses a migration, mostly for lack of a right, or cannot hold every text."""
 
 
 def upgrade(
@@ -65,7 +71,7 @@ def upgrade(
         DatabaseUnreachable: PostgreSQL cannot be reached.
         UnknownSchema: A newer version whose schema this one cannot serve, or one before 0.1.0,
             made the schema.
-        RefusedMigration: PostgreSQL refuses a migration.
+        RefusedMigration: PostgreSQL refuses a migration, or has another encoding than UTF-8.
     """
     asyncio.run(_wait_until_it_answers(url, wait_seconds, report or _report))
     config = Config(toml_file=PYPROJECT)
@@ -117,8 +123,9 @@ async def _wait_until_it_answers(
     try:
         while True:
             try:
-                async with engine.connect():
-                    return
+                async with engine.connect() as connection:
+                    encoding = await connection.scalar(text("SHOW server_encoding"))
+                    break
             except DATABASE_FAILURES as error:
                 reason = error.driver_exception if isinstance(error, DBAPIError) else error
                 if not isinstance(reason, _LATE) or time.monotonic() >= end:
@@ -134,6 +141,8 @@ async def _wait_until_it_answers(
             await asyncio.sleep(POLL_SECONDS)
     finally:
         await engine.dispose()
+    if problem := encoding_problem(encoding):
+        raise RefusedMigration(f"PostgreSQL at {name}: {problem}")
 
 
 def _report(line: str) -> None:

@@ -73,17 +73,17 @@ async def _fault(url: URL, timeout_seconds: float) -> str | None:
 async def _problem_of(connection: AsyncConnection) -> str | None:
     from sqlalchemy import text
 
+    from core.postgres import encoding_problem
+
     async def value(expression: str, **parameters: object) -> object:
         return await connection.scalar(text(f"SELECT {expression}"), parameters)
 
     number = int(str(await value("current_setting('server_version_num')")))
-    if problem := version_problem(number, await value("current_setting('server_version')")):
+    problem = version_problem(number, await value("current_setting('server_version')"))
+    if problem := problem or encoding_problem(await value("current_setting('server_encoding')")):
         raise UnusableDatabase(
             f"PostgreSQL at {connection.engine.url.render_as_string()}: {problem}"
         )
-    encoding = await value("current_setting('server_encoding')")
-    if encoding != "UTF8":
-        return f"the database has the encoding {encoding}; make one with ENCODING 'UTF8'"
     if await value("pg_is_in_recovery()"):
         return "it is a replica, which stores nothing; name the primary"
     if await value("current_setting('default_transaction_read_only')") == "on":

@@ -16,7 +16,12 @@ from sqlalchemy import URL
 
 from loadtest.ports import free_port
 from migrations.upgrade import DatabaseUnreachable, RefusedMigration, upgrade
-from serving.database_check import database_problem, version_problem
+from serving.database_check import (
+    UnusableDatabase,
+    database_fault,
+    database_problem,
+    version_problem,
+)
 from tests.clusters import MIGRATED, postgres_in
 from tests.database import run_sql, scalar
 from tests.integration.migrations.test_schema import refusing_server
@@ -111,17 +116,23 @@ def test_old_version_is_refused_and_told(number: int, is_refused: bool) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_database_that_cannot_hold_every_text_is_named(postgres_server: URL, encoding: str) -> None:
+def test_database_that_cannot_hold_every_text_is_refused(
+    postgres_server: URL, encoding: str
+) -> None:
     name = f"test_{uuid4().hex}"
     run_sql(
         postgres_server,
         f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' "
         "TEMPLATE template0",
     )
-    problem = database_problem(postgres_server.set(database=name))
+    url = postgres_server.set(database=name)
+    says = f"the database has the encoding {encoding}; make one with ENCODING"
+    with pytest.raises(UnusableDatabase, match=says):
+        database_fault(url)
+    with pytest.raises(RefusedMigration, match=says):
+        upgrade(url)
+    assert says in str(database_problem(url))
     run_sql(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
-    assert problem is not None
-    assert f"the database has the encoding {encoding}; make one with ENCODING" in problem
 
 
 def test_database_that_cannot_be_reached_is_named_without_its_password() -> None:
