@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
-
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pydantic import TypeAdapter
 
 # Rows that are read, scored and committed together. Batches never cross chunks, and an interruption
 # never changes a chunk. So it changes no score, even on engines whose 8-bit scales depend on the
@@ -32,7 +31,10 @@ RAW_CHARACTERS = 1_000
 
 @cache
 def _text_rule() -> TypeAdapter[str]:
-    # Imported here because it reads the settings. Their faults are told by commands, not at import.
+    # Imported here because it reads the settings, whose faults are told by commands and not at
+    # import, and because not all that reads files checks texts.
+    from pydantic import TypeAdapter
+
     from core.text_limits import Text
 
     return TypeAdapter(Text)
@@ -127,8 +129,11 @@ def checked_text(value: object) -> str:
     Raises:
         UnusableRow: the text is blank, too long, no string, or contains a NUL character.
     """
+    rule = _text_rule()
+    from pydantic import ValidationError
+
     try:
-        return _text_rule().validate_python(value)
+        return rule.validate_python(value)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise UnusableRow(f"text: {message}") from None

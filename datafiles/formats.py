@@ -69,8 +69,8 @@ _ENDINGS = {
 class Input:
     """A file of rows, and how to read it; None is found in the file.
 
-    `is_strange`: it is a stranger's, and must not take more memory than files have to. `watch` is
-    called while it is read.
+    `is_strange`: it is a stranger's, and must not take more memory than files have to.
+    `is_guarded`: it may not end this process either. `watch` is called while it is read.
     """
 
     path: Path
@@ -78,6 +78,7 @@ class Input:
     encoding: str | None = None
     delimiter: str | None = None
     is_strange: bool = False
+    is_guarded: bool = False
     watch: Watch = not_watched
 
 
@@ -126,7 +127,13 @@ def open_source(
         from datafiles.parquet_source import ParquetSource
 
         return ParquetSource(
-            source.path, column, keep, check, is_bounded=source.is_strange, watch=source.watch
+            source.path,
+            column,
+            keep,
+            check,
+            is_bounded=source.is_strange,
+            is_piloted=source.is_guarded,
+            watch=source.watch,
         )
     file = TextFile(
         source.path,

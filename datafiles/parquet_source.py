@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from datafiles.chunks import (
 from datafiles.columns import find_column, find_columns, require_distinct, require_few, shown
 from datafiles.lines import MAX_LINE_BYTES
 from datafiles.parquet_pages import check_contents, rows_at_once
+from datafiles.parquet_pilot import Flight, piloted
 from datafiles.watched import Watch, not_watched
 
 _READ_BYTES = 1 << 20
@@ -52,8 +54,14 @@ class ParquetSource:
         check: CheckText = checked_text,
         *,
         is_bounded: bool = False,
+        is_piloted: bool = False,
         watch: Watch = not_watched,
     ) -> None:
+        """With `is_piloted` nothing is read here that another process has not read before."""
+        self._flight = Flight(column, keep, is_bounded) if is_piloted else None
+        if self._flight is not None:
+            with piloted(path, self._flight, watch):
+                pass
         self._path = path
         self._watch = watch
         self._check = check
@@ -103,6 +111,24 @@ class ParquetSource:
 
     def chunks(
         self, start: Position, limit: int | None, text_bytes: int = CHUNK_TEXT_BYTES
+    ) -> Generator[Chunk, None, None]:
+        chunks = self._chunks(start, limit, text_bytes)
+        if self._flight is None:
+            yield from chunks
+            return
+        flight = replace(self._flight, rows_before=start.rows, limit=limit, text_bytes=text_bytes)
+        row = start.rows
+        with piloted(self._path, flight, self._watch) as pilot:
+            while True:
+                pilot.advance(f"what comes after row {row:,}")
+                chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+                row = chunk.end.rows
+
+    def _chunks(
+        self, start: Position, limit: int | None, text_bytes: int
     ) -> Generator[Chunk, None, None]:
         end = sum(self._groups) if limit is None else min(limit, sum(self._groups))
         row = start.rows

@@ -109,6 +109,7 @@ def job_of(
             request.encoding,
             request.delimiter,
             is_strange=request.path is None,
+            is_guarded=True,
             watch=watch,
         ),
         out,

@@ -26,6 +26,7 @@ from starlette.types import Message, Scope
 from core.jobs import JobStatus
 from scoring.job_room import MAX_KEPT, MAX_UNFINISHED
 from tests.integration.scoring.jobs import MAX_UPLOAD, JobService, ended
+from tests.parquet import encrypted_parquet
 from tests.waiting import until
 from web.problems import ProblemMiddleware
 from web.read_api.open_file import OpenFileResponse
@@ -143,6 +144,13 @@ async def test_file_is_read_and_written_as_the_request_says(
         ("", CSV, {}, 422, "file: "),
         (b"PK\x03\x04" + bytes(100), CSV, {}, 422, "file: "),
         (ROWS, {"Content-Type": "application/vnd.apache.parquet"}, {}, 422, "file: "),
+        (
+            encrypted_parquet(),
+            {"Content-Type": "application/vnd.apache.parquet"},
+            {},
+            422,
+            "file: the file cannot be read: it is damaged or encrypted",
+        ),
         ("text,sentiment_v1\na,b\n", CSV, {}, 422, "result columns"),
         ("x" * (MAX_UPLOAD + 1), CSV, {}, 413, "A file may have at most 200,000 bytes"),
         (ROWS, CSV, {"limit": str(2**63)}, 422, "limit: "),
