@@ -1,4 +1,4 @@
-"""Renders a document for all who ask for it at a time."""
+"""Renders a document for all who ask for it, at a time or at all."""
 
 from __future__ import annotations
 
@@ -43,6 +43,26 @@ class SharedRendering:
             finally:
                 ended = time.monotonic()
                 self._not_before = ended + _PAUSE * (ended - began)
+
+
+class SingleRendering:
+    """Renders a document that never changes, in a thread, once for all who ask for it."""
+
+    def __init__(self, render: Callable[[], bytes]) -> None:
+        self._render = render
+        self._rendering: asyncio.Task[bytes] | None = None
+
+    async def get(self) -> bytes:
+        """The document; raises what its rendering raises, of which the next one begins anew."""
+        if self._rendering is None:
+            self._rendering = asyncio.create_task(asyncio.to_thread(self._render))
+            self._rendering.add_done_callback(self._end)
+        return await asyncio.shield(self._rendering)
+
+    def _end(self, rendering: asyncio.Task[bytes]) -> None:
+        _note_failure(rendering)
+        if rendering.cancelled() or rendering.exception() is not None:
+            self._rendering = None
 
 
 def _note_failure(rendering: asyncio.Task[bytes]) -> None:

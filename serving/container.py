@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -343,8 +343,7 @@ def read_app(
     `ready`: whether the process takes predictions.
     """
 
-    # As bytes: nobody needs a key for it, and to write it takes 6 ms.
-    @cache
+    # As bytes: to write it takes 6 ms.
     def openapi() -> bytes:
         return bytes(JSONResponse(openapi_document(post_apis, app.routes, version=version)).body)
 

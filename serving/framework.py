@@ -15,10 +15,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -50,6 +51,9 @@ LABELLED_BY_PATH = frozenset({"RunnerTrafficMetricsMiddleware"})
 # The process manager gives a worker a socket as its standard input (serving/watchdog).
 WORKER_STDIN = 0
 METRICS_PATH = "/metrics"
+# BentoML makes these documents anew for each request, which takes the event loop 0.1 to 0.3 s. Its
+# clients ask for the first.
+CONSTANT_PATHS = frozenset({"/schema.json", "/docs.json"})
 BENTOML_WORKER = "_bentoml_impl.worker.service"
 # How often a process manager that is busy is told again to stop.
 STOP_RETRY_SECONDS = 0.05
@@ -60,8 +64,9 @@ class BentoMiddlewarePatch:
     """Takes `UNWANTED` and redirects out of BentoML, and lets `LABELLED_BY_PATH` see templates.
 
     It also has all who ask for /metrics at a time share a rendering: one takes 10 to 100 ms of the
-    interpreter, and nothing limits them. BentoML has no setting for any of it. Its layers lie
-    outside this middleware, which changes them before the first request.
+    interpreter, and nothing limits them. What never changes is rendered once. BentoML has no
+    setting for any of it. Its layers lie outside this middleware, which changes them before the
+    first request.
     """
 
     def __init__(self, app: ASGIApp, template: Callable[[str], str]) -> None:
@@ -75,10 +80,7 @@ class BentoMiddlewarePatch:
             # Its redirects lead to http: and to the root, whatever proxy lies in front.
             router = scope["app"].router
             router.redirect_slashes = False
-            router.routes[:] = [
-                shared_metrics() if getattr(route, "path", None) == METRICS_PATH else route
-                for route in router.routes
-            ]
+            router.routes[:] = map(_cheap_route, router.routes)
         elif scope["type"] == "http" and (path := context_of(scope).path) is not None:
             scope["path"] = path
         await self._app(scope, receive, send)
@@ -110,6 +112,28 @@ def shared_metrics() -> Route:
         return Response(await rendering.get(), media_type=CONTENT_TYPE_LATEST)
 
     return Route(METRICS_PATH, endpoint)
+
+
+def _cheap_route(route: Any) -> Any:
+    path = getattr(route, "path", None)
+    if path == METRICS_PATH:
+        return shared_metrics()
+    return rendered_once(route) if path in CONSTANT_PATHS else route
+
+
+def rendered_once(route: Route) -> Route:
+    """A route whose answer is made for the first request alone."""
+    answers: list[Response] = []
+
+    async def endpoint(request: Request) -> Response:
+        if not answers:
+            answer = await route.endpoint(request)
+            if answer.status_code != HTTPStatus.OK:
+                return cast("Response", answer)
+            answers.append(answer)
+        return Response(answers[0].body, media_type=answers[0].media_type)
+
+    return Route(route.path, endpoint)
 
 
 class _Templated:

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from core import metrics
 from core.rate_limits import LimitName
 from core.request_context import context_of
+from core.shared_rendering import SingleRendering
 from core.types import RunnerDescription, SinkName, Version
 from web.rate_limiter import RateLimiter
 from web.read_api.app import redirect_without_slash
@@ -74,6 +75,8 @@ class Probes(Protocol):
 
 def operations_router(probes: Callable[[], Probes], openapi: Callable[[], bytes]) -> APIRouter:
     router = APIRouter(tags=["operations"])
+    # Nobody needs a key for it, and the first time it takes half a second.
+    document = SingleRendering(openapi)
 
     @router.get("/health", responses={503: {"model": Health, "description": "No model answers"}})
     async def health(response: Response) -> Health:
@@ -120,9 +123,7 @@ def operations_router(probes: Callable[[], Probes], openapi: Callable[[], bytes]
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi_document() -> Response:
-        # Beside the event loop: the first time, to make it takes half a second.
-        document = await anyio.to_thread.run_sync(openapi)
-        return Response(document, media_type="application/json")
+        return Response(await document.get(), media_type="application/json")
 
     @router.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

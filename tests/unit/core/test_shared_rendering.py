@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.shared_rendering import SharedRendering
+from core.shared_rendering import SharedRendering, SingleRendering
 from tests.waiting import until
 
 SECONDS = 0.02
@@ -69,8 +69,20 @@ async def test_rendering_takes_a_fifth_of_the_time(document: Document) -> None:
     await waiting
 
 
-async def test_who_leaves_ends_it_for_nobody_else(document: Document) -> None:
-    rendering = SharedRendering(document.render)
+async def test_what_never_changes_is_rendered_once_for_all(document: Document) -> None:
+    rendering = SingleRendering(document.render)
+    waiting = [asyncio.create_task(rendering.get()) for _ in range(50)]
+    await until(lambda: document.begun == 1)
+    document.free.set()
+    assert await asyncio.gather(*waiting) == [b"1"] * 50
+    assert (await rendering.get(), document.begun) == (b"1", 1)
+
+
+@pytest.mark.parametrize("kind", [SharedRendering, SingleRendering])
+async def test_who_leaves_ends_it_for_nobody_else(
+    document: Document, kind: type[SharedRendering | SingleRendering]
+) -> None:
+    rendering = kind(document.render)
     leaving, staying = (asyncio.create_task(rendering.get()) for _ in range(2))
     await until(lambda: document.begun == 1)
     leaving.cancel()
@@ -78,7 +90,10 @@ async def test_who_leaves_ends_it_for_nobody_else(document: Document) -> None:
     assert await staying == b"1"
 
 
-async def test_failure_is_raised_to_all_who_wait_and_does_not_stay() -> None:
+@pytest.mark.parametrize("kind", [SharedRendering, SingleRendering])
+async def test_failure_is_raised_to_all_who_wait_and_does_not_stay(
+    kind: type[SharedRendering | SingleRendering],
+) -> None:
     fails = True
 
     def render() -> bytes:
@@ -86,7 +101,7 @@ async def test_failure_is_raised_to_all_who_wait_and_does_not_stay() -> None:
             raise ZeroDivisionError
         return b"well"
 
-    rendering = SharedRendering(render)
+    rendering = kind(render)
     results = await asyncio.gather(*(rendering.get() for _ in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [ZeroDivisionError] * 3
     fails = False

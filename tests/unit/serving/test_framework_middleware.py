@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,6 +31,7 @@ from core.metrics_files import FILE
 from core.paths import ROOT
 from runners.services import RunnerV1, RunnerV2
 from serving.framework import (
+    CONSTANT_PATHS,
     LABELLED_BY_PATH,
     METRICS_PATH,
     UNWANTED,
@@ -97,6 +98,30 @@ async def test_metrics_of_services_are_rendered_for_all_who_ask_at_a_time() -> N
     # The first began alone, and the others shared the second.
     assert len({reply.text for reply in replies}) <= 2
     assert all("# TYPE python_info gauge" in reply.text for reply in replies)
+
+
+async def test_documents_that_never_change_are_made_once() -> None:
+    """BentoML makes them for each request, without a limit."""
+    made: list[str] = []
+
+    async def document(request: Request) -> JSONResponse:
+        made.append(request.url.path)
+        return JSONResponse({"path": request.url.path}, 500 if len(made) == 1 else 200)
+
+    paths = {getattr(route, "path", "") for route in service.bento.to_asgi(is_main=True).routes}
+    assert paths >= CONSTANT_PATHS
+    routes = [Route(path, document) for path in ("/schema.json", "/other")]
+    app = Starlette(routes=routes, middleware=[Middleware(BentoMiddlewarePatch, template=str)])
+    await start_and_stop(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        replies = [await http.get("/schema.json") for _ in range(4)]
+        await http.get("/other")
+        await http.get("/other")
+    assert [reply.status_code for reply in replies] == [500, 200, 200, 200]  # no failure stays
+    assert {reply.text for reply in replies} == {'{"path":"/schema.json"}'}
+    assert {reply.headers["content-type"] for reply in replies} == {"application/json"}
+    assert made == ["/schema.json"] * 2 + ["/other"] * 2
 
 
 class RunnerTrafficMetricsMiddleware:
