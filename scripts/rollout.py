@@ -16,6 +16,7 @@ from typer import Argument, Option
 
 from core.command_output import JsonOption, console, emit, fail, note, slow_step
 from core.errors import describe_error
+from core.small_files import read_small_text
 from core.types import Version
 from rollout.views import changes_table, history_view, plan_view, status_view, steps_view
 from scripts.running import run_command
@@ -25,6 +26,8 @@ from web.service_client import ServiceClient
 POLL_SECONDS = 1.0
 # Loading a model takes seconds, after the batch that the old one computes.
 LOAD_SECONDS = 120.0
+# A body of the service may have no more.
+MAX_CHANGES_CHARACTERS = 4 << 20
 BOTH = ("/predict/ab", "/predict")
 
 app = typer.Typer(cls=ServiceGroup, no_args_is_help=True, add_completion=False, help=__doc__)
@@ -79,11 +82,12 @@ def set_policy(
     """Change the given fields of the policy; the others stay."""
     try:
         file = Path(changes[1:]) if changes.startswith("@") else None
-        fields = json.loads(file.read_text(encoding="utf-8-sig") if file else changes)
+        fields = json.loads(read_small_text(file, MAX_CHANGES_CHARACTERS) if file else changes)
     except OSError as error:
         fail(f"CHANGES cannot be read: {describe_error(error)}")
     except (ValueError, RecursionError) as error:
-        fail(f"CHANGES is not JSON: {error}{'' if file else '; @FILE reads it from a file'}")
+        hint = "" if file else "; @FILE reads it from a file"
+        fail(f"CHANGES is not JSON: {error}{hint}")
     if not isinstance(fields, dict):
         fail('CHANGES must be a JSON object, such as {"shadow_percent": 10}')
     _change(context.obj, {"action": "set", "changes": fields}, reason, dry_run=dry_run)

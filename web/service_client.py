@@ -12,8 +12,10 @@ from core.errors import describe_error
 from core.own_url import is_own_url, own_url
 from core.printable import printable_values
 from core.settings import get_settings
+from core.small_files import read_small_text
 
 TIMEOUT_SECONDS = 10.0
+MAX_KEY_CHARACTERS = 4_096
 _KEY_HINT = "; --key-file takes a file with an API key"
 
 
@@ -88,10 +90,15 @@ def connect(url: str | None, key_file: Path | None) -> ServiceClient:
 
 def _key(file: Path) -> str:
     try:
-        key = file.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else describe_error(error)
-        raise CommandFailed(f"{file} cannot be read: {reason}") from error
+        key = read_small_text(file, MAX_KEY_CHARACTERS).strip()
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"{file} cannot be read: {_reason(error)}") from error
     if not key.isascii() or not key.isprintable() or not key or " " in key:
         raise CommandFailed(f"{file} holds no API key: it must be one line of ASCII")
     return key
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return describe_error(error) if isinstance(error, UnicodeError) else str(error)
