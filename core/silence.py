@@ -49,8 +49,9 @@ class Silence:
 class Pulse:
     """The silence of another process, which beats once a second from some time on."""
 
-    def __init__(self, process: int) -> None:
-        self._silence = Silence(STARTING_SECONDS, math.inf)
+    def __init__(self, process: int, *, starting_seconds: float = STARTING_SECONDS) -> None:
+        """`starting_seconds` are of the silence before its first beat."""
+        self._silence = Silence(starting_seconds, math.inf)
         self._has_beaten = False
         self._activity = Activity(process)
 

@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 
+from core.signals import end_with_parent
+
 _START = b"\n"
 _waiting: list[Standby] = []
 
@@ -68,6 +70,7 @@ def fork_standby() -> bool:
     `take_standby` has none.
     """
     ours, theirs = socket.socketpair()
+    parent = os.getpid()
     try:
         number = os.fork()
     except OSError:
@@ -78,6 +81,10 @@ def fork_standby() -> bool:
         theirs.close()
         _waiting.append(Standby(number, ours))
         return False
+    # Also where it is stopped, and does not see that the socket is closed.
+    end_with_parent()
+    if os.getppid() != parent:
+        os._exit(0)
     ours.close()
     os.dup2(theirs.fileno(), 0)
     theirs.close()

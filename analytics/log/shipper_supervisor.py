@@ -18,7 +18,7 @@ from core import metrics
 from core.background import Background
 from core.paths import ROOT
 from core.private_files import open_private
-from core.silence import Pulse
+from core.silence import SILENT_SECONDS, STARTING_SECONDS, Pulse
 from core.standby import Standby, take_standby
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -96,7 +96,9 @@ class ShipperSupervisor(Background):
         """Run the shipper until it ends, or until another process has the lock."""
         process, end = await _started()
         self._process, self._end = process, end
-        heart = _Heart(process.pid, end)
+        # A standby has imported everything. It may have been stopped while it waited.
+        starting_seconds = SILENT_SECONDS if isinstance(process, Standby) else STARTING_SECONDS
+        heart = _Heart(Pulse(process.pid, starting_seconds=starting_seconds), end)
         ended = asyncio.ensure_future(process.wait())
         try:
             while not ended.done():
@@ -137,10 +139,10 @@ async def _started() -> tuple[Process | Standby, socket.socket]:
 class _Heart:
     """Tells a shipper that hangs from one that is busy, or waits for a core."""
 
-    def __init__(self, process: int, end: socket.socket) -> None:
+    def __init__(self, pulse: Pulse, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
-        self._pulse = Pulse(process)
+        self._pulse = pulse
         self._looked_at = time.monotonic()
 
     def has_stopped(self) -> bool:

@@ -12,6 +12,7 @@ import psutil
 from redis.asyncio import Redis
 
 from analytics.log.segments import segments
+from serving.fork_server import STANDBY
 from tests.database import run_sql
 from tests.served.stack import (
     HANGING_SECONDS,
@@ -180,6 +181,18 @@ async def test_shipper_that_hangs_is_replaced_and_loses_no_prediction(stack: Sta
         await until(lambda: len(stack.workers("analytics.log")) == 1, RECOVERY_SECONDS)
         await sent.answers(50)
     assert_unnoticed(sent)
+    await stack.stored_is_what_was_acknowledged(sent)
+
+
+async def test_shipper_that_hung_before_it_was_needed_is_replaced(stack: Stack) -> None:
+    async with stack.traffic() as sent:
+        [shipper] = stack.workers("analytics.log")
+        [standby] = stack.workers(STANDBY[1])  # of the other API process
+        standby.suspend()
+        psutil.Process(shipper.ppid()).kill()
+        await until(lambda: not standby.is_running(), HANGING_SECONDS)
+        await until(lambda: len(stack.workers("analytics.log")) == 1, RECOVERY_SECONDS)
+        await sent.answers(50)
     await stack.stored_is_what_was_acknowledged(sent)
 
 
