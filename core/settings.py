@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core.api_keys import ApiKey, parse_api_keys
@@ -295,6 +295,17 @@ class Settings(BaseSettings):
     """PostgreSQL connections of each API process, which keeps half of them, at most 3, to itself"""
     database_timeout_seconds: float = Field(5.0, gt=0, le=3_600)
     """longest wait for a connection or an analytics query"""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        """Refuse bytes that are no text: a driver or a file of the service would, much later."""
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("must be in UTF-8") from None
+        return value
 
     def sqlalchemy_url(self) -> URL:
         """`DATABASE_URL` for asyncpg.

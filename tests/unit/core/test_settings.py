@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,15 @@ def test_invalid_settings_are_named_as_in_the_environment(
         "PORT: Input should be less than or equal to 65535; "
         "docs/settings.md explains each setting"
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["DATA_FOLDER", "DATABASE_URL", "API_KEYS", "API_KEYS_FILE", "MODEL_V1", "HOST"]
+)
+def test_bytes_that_are_no_text_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, os.fsdecode(b"/tmp/\xff"))
+    with pytest.raises(InvalidSetting, match=f"^{name}: must be in UTF-8;"):
+        get_settings.__wrapped__()
 
 
 def test_environment_outweighs_the_env_file(
