@@ -12,15 +12,12 @@ from core.paths import ROOT
 from tests.waiting import wait_until
 
 PROGRAM = """
-import os, signal
-from core.standby import fork_standby, _waiting, wait_until_taken
+import os
+from core.standby import fork_standby, wait_until_taken
 if fork_standby():
+    print(os.getpid(), flush=True)
     wait_until_taken()
     os._exit(1)
-[standby] = _waiting
-if {stopped}:
-    os.kill(standby.pid, signal.SIGSTOP)
-print(standby.pid, flush=True)
 input()
 """
 
@@ -29,7 +26,7 @@ input()
 @pytest.mark.parametrize("killed", [False, True])
 def test_standby_ends_with_its_parent(*, stopped: bool, killed: bool) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(stopped=stopped)],
+        [sys.executable, "-c", PROGRAM],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -37,6 +34,8 @@ def test_standby_ends_with_its_parent(*, stopped: bool, killed: bool) -> None:
     ) as parent:
         assert parent.stdout
         standby = psutil.Process(int(parent.stdout.readline()))
+        if stopped:
+            standby.suspend()
         if killed:
             parent.kill()
         else:
