@@ -62,6 +62,20 @@ def scratch_folder() -> Iterator[Path]:
                 os.close(descriptor)
 
 
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have libraries make their temporary files in `folder`, whose owner removes it.
+
+    BentoML leaves its copy of an archive that holds no model, and chooses a name among the files of
+    all users for one that it writes.
+    """
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 def make_workers_folder() -> Path:
     """Make the folder for the temporary files of all workers; it ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix="workers-"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 from core.private_files import make_private
+from core.temporary_folders import scratch_folder
 
 
 @contextmanager
@@ -27,8 +27,8 @@ def as_regular_file(source: Path | BinaryIO) -> Iterator[Path]:
         return
     if isinstance(source, Path) and (source.is_char_device() or source.is_block_device()):
         raise OSError(errno.ENODEV, "it is a device, and neither a file nor a pipe", str(source))
-    with tempfile.TemporaryDirectory(prefix="sentiment-pipe-") as folder:
-        copied = Path(folder) / "in"
+    with scratch_folder() as folder:
+        copied = folder / "in"
         make_private(copied)
         opened = source.open("rb") if isinstance(source, Path) else nullcontext(source)
         with opened as stream, copied.open("wb") as file:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.temporary_folders import scratch_folder
 from datafiles.chunks import InvalidInput
 from datafiles.pipes import as_regular_file
 
@@ -34,11 +34,12 @@ def as_files(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     A path that names a regular file stays as it is.
     """
     given = sys.stdin.buffer if source == STDIO else source
-    with (
-        as_regular_file(given) as read,
-        tempfile.TemporaryDirectory(prefix="sentiment-score-") as folder,
-    ):
-        yield read, Path(folder) / "out" if out == STDIO else out
+    with as_regular_file(given) as read:
+        if out != STDIO:
+            yield read, out
+            return
+        with scratch_folder() as folder:
+            yield read, folder / "out"
 
 
 def write_out(out: Path, rejected: Path) -> None:

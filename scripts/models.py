@@ -16,6 +16,7 @@ from core.command_output import JsonOption, emit, fail, note, slow_step
 from core.counted import counted
 from core.late_packages import PackagesUnavailable
 from core.settings import get_settings
+from core.temporary_folders import scratch_folder, temporary_files_in
 from core.types import Version
 from models.labels import LabelOptions, parse_labels
 from models.registry import sources
@@ -235,7 +236,11 @@ def export(
         raise typer.BadParameter("the name has to end in .bentomodel", param_hint="FILE")
     with _errors_as_sentences():
         model = find_model(tag)
-        with slow_step(f"packing {model.tag}"):
+        with (
+            slow_step(f"packing {model.tag}"),
+            scratch_folder() as scratch,
+            temporary_files_in(scratch),
+        ):
             written = bentoml.models.export_model(model.tag, str(file.resolve()))
     emit({"tag": model.tag, "file": written}, lambda: console.print(f"{tag} is in {written}"))
 

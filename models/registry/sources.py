@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ import bentoml
 import yaml
 from bentoml._internal.models import ModelStore
 
+from core.temporary_folders import temporary_files_in
 from models.files import (
     ADAPTER_SETTINGS,
     TOKENIZER_FILES,
@@ -144,7 +143,7 @@ def _from_wandb(location: str, into: Path) -> Fetched:
 def _from_bentoml(location: str, into: Path) -> Fetched:
     """Unpack a file that `export` wrote into `into`, not into this machine's store."""
     try:
-        with _temporary_files_in(into):
+        with temporary_files_in(into):
             # BentoML takes a path that is not absolute as one from the root.
             file = Path(location).expanduser().absolute()
             check_archive(file, into)
@@ -163,19 +162,6 @@ def _from_bentoml(location: str, into: Path) -> Fetched:
         name: metadata[name] for name in copied if name in metadata
     }
     return Fetched(Path(model.path), facts | {"parent": str(model.tag)})
-
-
-@contextmanager
-def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Make temporary files of this process in `folder`, whose owner removes it.
-
-    BentoML leaves its copy of an archive that holds no model.
-    """
-    before, tempfile.tempdir = tempfile.tempdir, str(folder)
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
 
 
 def _package(name: str, to_install: str, location: str) -> Any:

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import bentoml
 import pytest
 from typer.testing import CliRunner
 
+from core.paths import ROOT
+from core.temporary_folders import SCRATCH
 from models.registry.held_out import MIN_TEXTS
 from runners.golden_set import FILE as GOLDEN_SET
 from runners.model_store import find_model
@@ -108,6 +111,44 @@ def test_exported_model_is_imported_unchanged(
     assert "has to end in .bentomodel" in registry("export", tag, tmp_path / "x.zip", fails=True)
     nowhere = tmp_path / "absent" / "x.bentomodel"
     assert "no such folder" in registry("export", tag, nowhere, fails=True)
+
+
+# Says of each file that BentoML packs a model into where it is.
+PACKING = """
+import os, sys
+
+def audit(event, arguments):
+    if event == "open" and "bentoml-export-" in str(arguments[0]):
+        os.write(2, f"PACKS {arguments[0]}\\n".encode())
+
+sys.addaudithook(audit)
+"""
+
+
+def test_export_packs_in_a_private_folder_that_a_start_would_remove(
+    registry: Registry, checkpoint: Path, model_store: Path, tmp_path: Path
+) -> None:
+    registry.take(checkpoint)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(PACKING)
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.models", "export", only_tag(), tmp_path / "o.bentomodel"],
+        check=True,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "BENTOML_HOME": str(model_store.parent),
+            "PYTHONPATH": str(tmp_path),
+            "TMPDIR": str(temporary),
+        },
+        capture_output=True,
+        text=True,
+    )
+    packed = {line.split()[1] for line in done.stderr.splitlines() if line.startswith("PACKS ")}
+    assert packed
+    assert all(path.startswith(f"{temporary / SCRATCH}") for path in packed), packed
+    assert [*temporary.iterdir()] == []
 
 
 @pytest.mark.parametrize(
