@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import os
 import pwd
@@ -25,6 +26,10 @@ _SECRET_LINE = re.compile(
     r"[ \t]*[^\s#]",
     re.MULTILINE,
 )
+
+
+_OTHER_LOOPBACK = {"127.0.0.1": "::1", "::1": "127.0.0.1"}
+_RESERVED: list[socket.socket] = []
 
 
 def has_private_databases() -> bool:
@@ -68,6 +73,34 @@ def address_problem(host: str, port: int) -> str | None:
             listener.bind((host, port))
     except OSError as error:
         return f"port {port} of {host} cannot be used ({error.strerror}); set PORT or HOST"
+    return None
+
+
+def reserve_localhost(host: str, port: int) -> str | None:
+    """Keep the port at the other loopback address, where `localhost` may lead, from other users.
+
+    A program there would get the keys of clients that were meant for the service. Nothing listens
+    at the reserved one, so that clients go on to the service's. It is kept until the process ends.
+    Returns a warning if another program has it.
+    """
+    other = _OTHER_LOOPBACK.get(host)
+    if other is None:
+        return None
+    try:
+        reserved = socket.socket(socket.AF_INET6 if ":" in other else socket.AF_INET)
+    except OSError:  # a machine without IPv6
+        return None
+    try:
+        reserved.bind((other, port))
+    except OSError as error:
+        reserved.close()
+        if error.errno != errno.EADDRINUSE:
+            return None
+        return (
+            f"another program has port {port} of {other}, where `localhost` may lead: name {host} "
+            "in the URLs of clients"
+        )
+    _RESERVED.append(reserved)
     return None
 
 

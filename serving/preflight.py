@@ -24,6 +24,7 @@ from serving.machine_check import (
     address_problem,
     has_private_databases,
     key_file_problem,
+    reserve_localhost,
     secrets_file_problem,
     tracing_problem,
     user_problem,
@@ -45,6 +46,13 @@ def check_addresses(addresses: Iterable[Address]) -> None:
     """
     for host, port in addresses:
         _end_with(address_problem(host, port))
+
+
+def reserve_localhosts(addresses: Iterable[Address]) -> None:
+    """Keep the other loopback addresses of the ports that the service will listen on."""
+    for host, port in addresses:
+        if problem := reserve_localhost(host, port):
+            logger.warning("%s", problem)
 
 
 def check_temporary_folder() -> None:

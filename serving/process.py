@@ -44,6 +44,7 @@ from serving.preflight import (
     check_machine,
     check_temporary_folder,
     prepare_api,
+    reserve_localhosts,
 )
 from serving.supervision import supervise
 from web.access import likely_caller
@@ -209,6 +210,7 @@ class ServingProcess:
         self._configure_logs()
         check_machine(self._settings)
         check_addresses(addresses)
+        reserve_localhosts(addresses)
         has_api = self._has_api(services)
         environment = prepare_api(self._settings, addresses[-1]) if has_api else {}
         check_models(services, self._settings)
