@@ -129,7 +129,8 @@ class JobStore:
         Raises:
             InvalidRequest: there is none; links out of the folder do not count.
         """
-        with suppress(OSError, ValueError):
+        # Until Python 3.12, links that lead in a circle are a RuntimeError.
+        with suppress(OSError, ValueError, RuntimeError):
             for folder in self._input_folders:
                 root = folder.resolve(strict=True)
                 file = (root / name).resolve(strict=True)

@@ -95,6 +95,7 @@ def erase(
     all the same, and cached answers expire after CACHE_TTL_SECONDS.
     """
     # Imported here, so that --help needs no SQLAlchemy.
+    from analytics.log.newest import newest_waiting
     from analytics.privacy.erase import Actor, Erasure, find
     from analytics.privacy.erase import erase as erase_rows
     from serving.cached_answers import forget_cached
@@ -105,7 +106,14 @@ def erase(
     async def run(engine: AsyncEngine, hashes: HashKeys) -> tuple[Erasure, int | None]:
         if dry_run:
             return (await find(engine, hashes, selector, [settings.ab_salt]))[1], 0
-        found, counts = await erase_rows(engine, hashes, selector, [settings.ab_salt], actor)
+        found, counts = await erase_rows(
+            engine,
+            hashes,
+            selector,
+            [settings.ab_salt],
+            actor,
+            waiting_until=newest_waiting(settings.spool_folder()),
+        )
         return counts, await forget_cached(engine, settings, selector, found)
 
     if not dry_run and not yes:

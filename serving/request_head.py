@@ -14,6 +14,9 @@ _MOST_LENGTH_DIGITS = 19
 # To take a query apart costs some microseconds for each, also where nobody reads it.
 MAX_PARAMETERS = 100
 MAX_ESCAPES = 5_000
+# No path of the service is nearly as long. Each layer reads it, and one undoes escapes, a
+# microsecond each.
+MAX_PATH_BYTES = 2_048
 
 Header = tuple[bytes, bytes]
 
@@ -30,9 +33,10 @@ def check_head(version: str, target: bytes, headers: Collection[Header]) -> None
     """Refuse a head that a proxy in front may have read in another way, or that costs much.
 
     Raises:
-        RefusedHead: the version is another one, the target has a fragment, or more parameters or
-            escapes than are read, HTTP/1.0 has a Transfer-Encoding (RFC 9112, 6.1), a header that
-            has one value comes twice, or a Content-Length has more digits than any length.
+        RefusedHead: the version is another one, the target has a fragment, a longer path, or more
+            parameters or escapes than are read, HTTP/1.0 has a Transfer-Encoding (RFC 9112, 6.1), a
+            header that has one value comes twice, or a Content-Length has more digits than any
+            length.
     """
     if version not in VERSIONS:
         # The parser takes a line without a version for HTTP/0.9.
@@ -47,6 +51,8 @@ def check_head(version: str, target: bytes, headers: Collection[Header]) -> None
             f"The target of a request may have at most {MAX_PARAMETERS} parameters and "
             f"{MAX_ESCAPES:,} escapes",
         )
+    if len(target.partition(b"?")[0]) > MAX_PATH_BYTES:
+        raise RefusedHead(414, f"The path of a request may have at most {MAX_PATH_BYTES:,} bytes")
     if version == "1.0" and any(name == b"transfer-encoding" for name, _ in headers):
         raise RefusedHead(400, "HTTP/1.0 has no Transfer-Encoding")
     if any(

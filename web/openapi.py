@@ -85,7 +85,10 @@ def openapi_document(
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             route = listed_route(method.upper(), path)
-            if any(parameter["in"] == "query" for parameter in operation.get("parameters", ())):
+            if any(
+                parameter["in"] in ("path", "query")
+                for parameter in operation.get("parameters", ())
+            ):
                 operation["responses"].update(_problem_replies(path, (414,)))
             _add_access(operation, route)
     _add_links(document["paths"])

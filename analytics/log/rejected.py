@@ -77,6 +77,12 @@ def has_rejected_lately(folder: Path) -> bool:
     return False
 
 
+def rejected_lines(folder: Path) -> Iterator[bytes]:
+    """The lines in `rejected.jsonl` that this release can read."""
+    with suppress(OSError), open(folder / REJECTED, "rb", opener=open_regular) as rows:
+        yield from filter(None, map(_readable_line, rows))
+
+
 def put_back(folder: Path) -> PutBack:
     """Make segments of the rejected lines, so that the shipper tries them once more.
 

@@ -92,15 +92,21 @@ async def erase(
     selector: Selector,
     salts: Iterable[str],
     actor: Actor,
+    *,
+    waiting_until: datetime | None = None,
 ) -> tuple[Selection, Erasure]:
     """Delete the rows; the log of admin actions keeps the numbers, and nothing of the person.
+
+    `waiting_until` is the time of the newest prediction in a spool that is known: it is from before
+    the erasure, also where its clock was set back since.
 
     Raises:
         DATABASE_FAILURES: PostgreSQL is away; perhaps a part is deleted.
     """
     salts = list(salts)
     await hashes.refresh(engine)
-    at = datetime.now(UTC)
+    now = datetime.now(UTC)
+    at = max(now, waiting_until or now)
     async with engine.begin() as connection:
         await connection.execute(KEEP_PARTITIONS)
         identified = await identify(connection, selector, salts)

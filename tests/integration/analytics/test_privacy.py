@@ -20,7 +20,10 @@ from typer.testing import CliRunner, Result
 
 from analytics.feedback.store import store_labels
 from analytics.hash_keys import HashKeys, add_key
-from analytics.log.records import to_record
+from analytics.log.newest import newest_waiting
+from analytics.log.records import Entry, encode, to_record
+from analytics.log.rejected import REJECTED, set_aside
+from analytics.log.segments import new_segment
 from analytics.log.writer import LogWriter
 from analytics.partition_maintenance import PartitionMaintenance
 from analytics.privacy.erase import Actor, Erasure, erase, find
@@ -165,6 +168,34 @@ async def test_spooled_predictions_are_not_stored_after_their_erasure(
         await log.log.record(again)
         await log.ship(engine)
     assert await left(engine) == {other.id, *(prediction.id for prediction in again)}
+
+
+async def test_what_waits_is_from_before_an_erasure_although_the_clock_was_set_back(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    selector = Selector("text", "mine")
+    async with spooled_log(spool) as log:
+        await log.log.record([make_prediction("mine", created_at=ahead)])
+        await log.log.record([make_prediction("mine"), other := make_prediction("yours")])
+        waiting = newest_waiting(spool)
+        assert waiting is not None
+        assert abs(waiting - ahead) < timedelta(milliseconds=1)
+        await erase(engine, HashKeys(), selector, ["salt"], ACTOR, waiting_until=waiting)
+        await log.ship(engine)
+    assert await left(engine) == {other.id}
+
+
+def test_newest_of_what_waits_is_found_among_rejected_lines_too(tmp_path: Path) -> None:
+    assert newest_waiting(tmp_path / "absent") is None
+    made = [make_prediction("a", created_at=START + timedelta(hours=hour)) for hour in (2, 1)]
+    set_aside(tmp_path, encode(Entry((made[0],))).rstrip(), "a reason")
+    with (tmp_path / REJECTED).open("ab") as rejected:
+        rejected.write(b"no JSON\n")
+    segment = new_segment(tmp_path, datetime.now(UTC))
+    segment.write_bytes(b"no line\n" + encode(Entry((made[1],))) + b'{"half')
+    assert newest_waiting(tmp_path) == made[0].created_at
 
 
 async def test_spooled_comparison_of_an_erased_text_is_not_stored(

@@ -898,6 +898,7 @@ def inputs(tmp_path: Path) -> Path:
     (folder / "out.csv").symlink_to(tmp_path / "secret.csv")
     (folder / "up").symlink_to(tmp_path)
     (folder / "inside.csv").symlink_to(folder / "reviews.csv")
+    (folder / "circle.csv").symlink_to(folder / "circle.csv")
     os.mkfifo(folder / "pipe.csv")
     return folder
 
@@ -907,8 +908,9 @@ def inputs(tmp_path: Path) -> Path:
     [
         ("reviews.csv", 201), ("sub/more.csv", 201), ("sub/../reviews.csv", 201),
         ("inside.csv", 201), ("{inputs}/reviews.csv", 201),
-        ("out.csv", 422), ("up/secret.csv", 422), ("../secret.csv", 422), ("/etc/passwd.csv", 422),
-        ("{inputs}/../secret.csv", 422), ("nothing.csv", 422), ("sub", 422), ("pipe.csv", 422),
+        ("circle.csv", 422), ("out.csv", 422), ("up/secret.csv", 422), ("../secret.csv", 422),
+        ("/etc/passwd.csv", 422), ("{inputs}/../secret.csv", 422), ("nothing.csv", 422),
+        ("sub", 422), ("pipe.csv", 422),
         ("reviews.csv\0", 422), ("a" * 4_000 + ".csv", 422), ("", 422), ("reviews", 422),
     ],
 )  # fmt: skip

@@ -26,7 +26,7 @@ from serving.parser_turns import (
     SHARE,
     ParserTurns,
 )
-from serving.request_head import MAX_ESCAPES, MAX_PARAMETERS
+from serving.request_head import MAX_ESCAPES, MAX_PARAMETERS, MAX_PATH_BYTES
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.body import DRAIN_BYTES, JsonBodyReader
@@ -254,7 +254,7 @@ async def test_trailers_without_end_get_a_431(site: Site) -> None:
 @pytest.mark.parametrize("before", [b"", GET])
 @pytest.mark.parametrize("beyond", [0, 1, 3_000])
 async def test_target_beyond_the_bound_gets_a_414(site: Site, before: bytes, beyond: int) -> None:
-    line = b"GET /" + b"a" * (MAX_TARGET_BYTES - 1 + beyond) + b" HTTP/1.1\r\n"
+    line = b"GET /?" + b"a" * (MAX_TARGET_BYTES - 2 + beyond) + b" HTTP/1.1\r\n"
     counted = counter("http_requests_total", endpoint="other", status="414")
     reply = await answered_until_the_end(
         site, before + line + b"Connection: close\r\nHost: test\r\n\r\n"
@@ -264,6 +264,18 @@ async def test_target_beyond_the_bound_gets_a_414(site: Site, before: bytes, bey
     is_counted = counter("http_requests_total", endpoint="other", status="414") - counted
     assert is_counted == bool(beyond)
     assert (b"may have at most 16,384 bytes" in reply) == bool(beyond)
+
+
+@pytest.mark.parametrize("address", [b"", b"http://test"])
+@pytest.mark.parametrize("beyond", [0, 1, 3_000])
+async def test_path_beyond_the_bound_gets_a_414(site: Site, address: bytes, beyond: int) -> None:
+    """Each escape in a path costs the server a microsecond, and no key is asked for before."""
+    start = address + b"/"
+    path = start + b"%41" * 5_000
+    head = b"GET " + path[: MAX_PATH_BYTES + beyond] + b"?a=" + b"b" * 9_000 + b" HTTP/1.1\r\n"
+    reply = await answered_until_the_end(site, head + b"Connection: close\r\nHost: test\r\n\r\n")
+    assert STATUS.findall(reply) == [b"414" if beyond else b"200"]
+    assert (b"The path of a request may have at most 2,048 bytes" in reply) == (beyond > 0)
 
 
 @pytest.mark.parametrize(
