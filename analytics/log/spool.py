@@ -22,6 +22,7 @@ from analytics.log.segments import (
     TEMP_SUFFIX,
     count_predictions,
     delete_segment,
+    lock,
     new_segment,
     remove_temporary,
     segments,
@@ -41,6 +42,9 @@ P = ParamSpec("P")
 # lines can be written again if the folder is deleted.
 MAX_OPEN_SEGMENTS = 128
 CHECK_BYTES = 4_096
+# The folder is counted so many times while a process fills it: the others fill it too.
+COUNTS = 64
+_DROP_LOCK = "drop.lock"
 
 
 class SpoolFull(Exception):
@@ -81,6 +85,7 @@ class Spool:
         self._max_bytes = max_bytes
         self._durability: Durability = durability
         self._bytes = 0  # in the folder at the last count, and added since
+        self._uncounted_bytes = 0  # added since
         self._segment: OpenSegment | None = None
         self._complete: list[OpenSegment] = []  # not known to be shipped, the oldest first
         self._looked_at = 0.0
@@ -198,6 +203,7 @@ class Spool:
             self._append(data)
         else:
             self._bytes += len(data)
+            self._uncounted_bytes += len(data)
 
     def _check(self, check: _Check) -> None:
         self._restore_if_deleted()
@@ -263,14 +269,28 @@ class Spool:
         segment.complete()
 
     def _make_room(self, needed: int) -> None:
-        if self._bytes + needed > self._max_bytes:
-            self._count_bytes()  # without the shipped ones
-            while self._bytes + needed > self._max_bytes:
+        # Others write into the folder too, and the shipper deletes.
+        if self._uncounted_bytes * COUNTS > self._max_bytes or not self._has_room(needed):
+            self._count_bytes()
+        if self._has_room(needed):
+            return
+        if self._when_full == "refuse":
+            raise SpoolFull
+        # One process at a time, so that each sees what the others have dropped.
+        with open(self._folder / _DROP_LOCK, "ab", opener=open_private) as file:
+            lock(file)
+            self._count_bytes()
+            while not self._has_room(needed):
                 if not self._drop_oldest():
                     raise SpoolFull
+                self._count_bytes()
+
+    def _has_room(self, needed: int) -> bool:
+        return self._bytes + needed <= self._max_bytes
 
     def _count_bytes(self) -> None:
         self._bytes = size_bytes(segments(self._folder)) + rejected_bytes(self._folder)
+        self._uncounted_bytes = 0
 
     def _drop_oldest(self) -> bool:
         """Delete the oldest complete segment; False if `when_full` forbids it or there is none."""
@@ -282,8 +302,7 @@ class Spool:
                     if not try_lock(file):
                         continue
                     dropped = count_predictions(file)
-                    self._bytes -= file.tell()
-                delete_segment(path)
+                    delete_segment(path)
             except OSError:  # shipped meanwhile, or no file of a spool
                 continue
             metrics.log_dropped.inc(dropped)

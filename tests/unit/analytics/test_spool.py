@@ -152,6 +152,49 @@ async def test_a_full_spool_drops_and_counts_the_oldest_lines_if_so_configured(
     assert counter("prediction_log_dropped_total") - before == 30 - len(remaining)
 
 
+async def test_processes_that_share_a_full_folder_drop_no_more_than_they_have_to(
+    tmp_path: Path, make_spool: MakeSpool
+) -> None:
+    before = counter("prediction_log_dropped_total")
+    line = encode(entry("0" * 1_000))
+    max_bytes, segment_bytes = 256 * len(line), 8 * len(line)
+    spools = [
+        make_spool(max_bytes=max_bytes, when_full="drop_oldest", segment_bytes=segment_bytes)
+        for _ in range(3)
+    ]
+    largest = 0
+    for number in range(300):
+        async with asyncio.TaskGroup() as group:  # nothing is refused
+            for spool in spools:
+                group.create_task(spool.append(encode(entry(f"{number:04}" * 250))))
+        largest = max(largest, size_bytes(segments(tmp_path)))
+    remaining = len(SpoolReader(tmp_path).read(10_000).entries)
+    assert counter("prediction_log_dropped_total") - before == 900 - remaining
+    # A drop takes a whole segment of eight lines, and each process knows the others' a bit later.
+    assert 256 - 3 * 8 <= remaining <= 256 + 3 * 8
+    assert largest <= (256 + 3 * 8) * len(line)
+
+
+@pytest.mark.parametrize("when_full", ["refuse", "drop_oldest"])
+async def test_what_others_wrote_counts_in_the_largest_size(
+    tmp_path: Path, make_spool: MakeSpool, when_full: WhenFull
+) -> None:
+    line = encode(entry("0" * 1_000))
+    first, second = (
+        make_spool(max_bytes=128 * len(line), when_full=when_full, segment_bytes=4 * len(line))
+        for _ in range(2)
+    )
+    refusals = 0
+    for _ in range(300):
+        for spool in (first, second):
+            try:
+                await spool.append(line)
+            except SpoolFull:
+                refusals += 1
+    assert size_bytes(segments(tmp_path)) <= (128 + 2 * 4) * len(line)
+    assert (refusals > 0) == (when_full == "refuse")
+
+
 async def test_a_torn_last_line_is_skipped(tmp_path: Path, make_spool: MakeSpool) -> None:
     spool = make_spool()
     await spool.append(encode(entry("whole")))
