@@ -13,10 +13,11 @@ _ONCE = (b"authorization", b"content-type", b"idempotency-key")
 _MOST_LENGTH_DIGITS = 19
 # To take a query apart costs some microseconds for each, also where nobody reads it.
 MAX_PARAMETERS = 100
-MAX_ESCAPES = 5_000
-# No path of the service is nearly as long. Each layer reads it, and one undoes escapes, a
-# microsecond each.
+MAX_ESCAPES = 1_000
+# No path of the service is nearly as long. Each layer reads it, one undoes escapes, a microsecond
+# each, and the folders of files look each segment up.
 MAX_PATH_BYTES = 2_048
+MAX_SEGMENTS = 32
 
 Header = tuple[bytes, bytes]
 
@@ -51,8 +52,13 @@ def check_head(version: str, target: bytes, headers: Collection[Header]) -> None
             f"The target of a request may have at most {MAX_PARAMETERS} parameters and "
             f"{MAX_ESCAPES:,} escapes",
         )
-    if len(target.partition(b"?")[0]) > MAX_PATH_BYTES:
-        raise RefusedHead(414, f"The path of a request may have at most {MAX_PATH_BYTES:,} bytes")
+    path = target.partition(b"?")[0]
+    if len(path) > MAX_PATH_BYTES or path.count(b"/") > MAX_SEGMENTS:
+        raise RefusedHead(
+            414,
+            f"The path of a request may have at most {MAX_PATH_BYTES:,} bytes and {MAX_SEGMENTS} "
+            "segments",
+        )
     if version == "1.0" and any(name == b"transfer-encoding" for name, _ in headers):
         raise RefusedHead(400, "HTTP/1.0 has no Transfer-Encoding")
     if any(

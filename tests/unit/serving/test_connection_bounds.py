@@ -26,7 +26,7 @@ from serving.parser_turns import (
     SHARE,
     ParserTurns,
 )
-from serving.request_head import MAX_ESCAPES, MAX_PARAMETERS, MAX_PATH_BYTES
+from serving.request_head import MAX_ESCAPES, MAX_PARAMETERS, MAX_PATH_BYTES, MAX_SEGMENTS
 from tests.unit.fakes import counter
 from tests.waiting import until
 from web.body import DRAIN_BYTES, JsonBodyReader
@@ -271,11 +271,21 @@ async def test_target_beyond_the_bound_gets_a_414(site: Site, before: bytes, bey
 async def test_path_beyond_the_bound_gets_a_414(site: Site, address: bytes, beyond: int) -> None:
     """Each escape in a path costs the server a microsecond, and no key is asked for before."""
     start = address + b"/"
-    path = start + b"%41" * 5_000
+    path = start + b"%41" * 900 + b"a" * 5_000
     head = b"GET " + path[: MAX_PATH_BYTES + beyond] + b"?a=" + b"b" * 9_000 + b" HTTP/1.1\r\n"
     reply = await answered_until_the_end(site, head + b"Connection: close\r\nHost: test\r\n\r\n")
     assert STATUS.findall(reply) == [b"414" if beyond else b"200"]
     assert (b"The path of a request may have at most 2,048 bytes" in reply) == (beyond > 0)
+
+
+@pytest.mark.parametrize("address", [b"", b"http://test"])
+@pytest.mark.parametrize("folder", [b"", b"/dashboard", b"/static_content"])
+async def test_path_of_many_segments_gets_a_414(site: Site, address: bytes, folder: bytes) -> None:
+    """The folders of files look each of them up, without a key."""
+    for segments, status in ((25, b"200"), (MAX_SEGMENTS + 1, b"414"), (900, b"414")):
+        head = b"GET " + address + folder + b"/a" * segments + b" HTTP/1.1\r\nHost: test\r\n"
+        reply = await answered_until_the_end(site, head + b"Connection: close\r\n\r\n")
+        assert STATUS.findall(reply) == [status]
 
 
 @pytest.mark.parametrize(
