@@ -24,6 +24,14 @@ def command_of(process: psutil.Process) -> list[str]:
     return command
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it runs no more; who has to may not have taken note of it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def children_that_run(root: psutil.Process, name: str) -> list[psutil.Process]:
     """The descendants that have `name` in their command lines."""
     family = root.children(recursive=True)

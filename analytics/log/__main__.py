@@ -17,6 +17,10 @@ from contextlib import suppress
 from functools import partial
 
 from core.gc import paused_gc
+from core.signals import end_with_parent
+
+if __name__ == "__main__":
+    end_with_parent()  # before the imports, in which somebody may stop it
 
 with paused_gc():
     from analytics.drift_watch import watch_drift
@@ -30,7 +34,6 @@ with paused_gc():
     from core.logging import configure_logs
     from core.postgres import create_engine
     from core.settings import Settings, get_settings
-    from core.signals import end_with_parent
     from core.tracing import start_tracing, stop_tracing
 
 logger = logging.getLogger("bentoml.sentiment.log")
@@ -116,7 +119,10 @@ async def _beat() -> None:
 
 def _on_input(stopping: asyncio.Event) -> None:
     """Set `stopping` at the end of standard input."""
-    if not os.read(sys.stdin.fileno(), 4_096):
+    sent = b""
+    with suppress(ConnectionResetError):  # the parent was killed
+        sent = os.read(sys.stdin.fileno(), 4_096)
+    if not sent:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         stopping.set()
 

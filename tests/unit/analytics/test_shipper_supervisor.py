@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from analytics.log.shipper_supervisor import FolderLock, ShipperSupervisor
+import psutil
+
+from analytics.log.shipper_supervisor import COMMAND, FolderLock, ShipperSupervisor
+from core.paths import ROOT
+from tests.processes import has_ended
 from tests.unit.fakes import counter
-from tests.waiting import until
+from tests.waiting import until, wait_until
 
 
 def test_lock_is_held_by_one_process(tmp_path: Path) -> None:
@@ -50,3 +57,36 @@ async def test_lock_that_cannot_be_opened_is_counted_and_tried_again(tmp_path: P
     supervisor.start()
     await until(lambda: counter("background_failures_total", task="ShipperSupervisor") > before + 2)
     await supervisor.stop()
+
+
+# Stops the process that has it within its imports.
+STOPS = """
+import os, signal, sys
+
+def audit(event, arguments):
+    if event == "import" and arguments[0] == "analytics.drift_watch":
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+sys.addaudithook(audit)
+"""
+PARENT = """
+import subprocess, sys
+print(subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).pid, flush=True)
+input()
+"""
+
+
+def test_shipper_that_is_stopped_within_its_imports_ends_with_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STOPS)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, *COMMAND],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as parent:
+        assert parent.stdout
+        shipper = psutil.Process(int(parent.stdout.readline()))
+        wait_until(lambda: shipper.status() == psutil.STATUS_STOPPED)
+        parent.kill()
+        wait_until(lambda: has_ended(shipper))

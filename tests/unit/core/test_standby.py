@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from core.paths import ROOT
+from tests.processes import has_ended
 from tests.waiting import wait_until
 
 PROGRAM = """
@@ -40,4 +41,4 @@ def test_standby_ends_with_its_parent(*, stopped: bool, killed: bool) -> None:
             parent.kill()
         else:
             parent.communicate("\n")
-        wait_until(lambda: not standby.is_running() or standby.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: has_ended(standby))
