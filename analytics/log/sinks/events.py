@@ -71,10 +71,11 @@ class EventsSink:
     async def deliver(self, name: str, rows: Sequence[Row]) -> Delivered:
         del name  # the receiver knows an event by its id
         events = [self._event(row) for row in rows]
-        if self._mode == "batch":
-            refused = await self._post_batch(events)
-        else:
-            refused = await self._post_each(events)
+        post = self._post_batch if self._mode == "batch" else self._post_each
+        refused = await post(events)
+        if 0 < len(refused) < len(events):
+            # It may have been well again in between.
+            refused = await post([event for event in events if event["id"] in refused])
         if len(refused) == len(events):
             # Perhaps it would take others; a bad event alone must not stand for all.
             raise SinkRefuses(f"the receiver refuses all events: {next(iter(refused.values()))}")

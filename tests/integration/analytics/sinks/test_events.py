@@ -136,6 +136,19 @@ async def test_a_receiver_that_refuses_everything_loses_nothing(
     assert f"HTTP {status}" in caplog.text
 
 
+async def test_a_receiver_that_is_well_again_within_a_batch_loses_nothing(log: SinkLog) -> None:
+    lost = count("lost", "events")
+    with receiver() as received:
+        statuses = iter([400, 400])  # to the batch, and then to its first event alone
+        received.answer = lambda _: (next(statuses, 202), {})
+        delivery = log.delivery(sink(received.url))
+        ids = await log.store(2)
+        async with log.delivering(delivery):
+            await until(lambda: delivery.waiting == 0)
+    assert sorted(received.ids) == sorted(ids)
+    assert count("lost", "events") == lost
+
+
 async def test_a_receiver_that_hangs_is_left_after_the_time_out(log: SinkLog) -> None:
     before = count("failures", "events", reason="unavailable")
     with receiver() as received:
