@@ -12,9 +12,7 @@ import psutil
 from redis.asyncio import Redis
 
 from analytics.log.segments import segments
-from serving.fork_server import STANDBY
 from tests.database import run_sql
-from tests.processes import has_ended
 from tests.served.stack import (
     HANGING_SECONDS,
     RECOVERY_SECONDS,
@@ -185,31 +183,6 @@ async def test_shipper_that_hangs_is_replaced_and_loses_no_prediction(stack: Sta
     await stack.stored_is_what_was_acknowledged(sent)
 
 
-async def test_shipper_that_hung_before_it_was_needed_is_replaced(stack: Stack) -> None:
-    async with stack.traffic() as sent:
-        [shipper] = stack.workers("analytics.log")
-        # A new process has a standby, which an earlier test may have used up.
-        for process in stack.workers("--service-name sentiment --backlog"):
-            if process.pid != shipper.ppid():
-                process.kill()
-        before = stack.workers(STANDBY[1])
-
-        def made_since() -> list[psutil.Process]:
-            return [one for one in stack.workers(STANDBY[1]) if one not in before]
-
-        await until(lambda: bool(made_since()), RECOVERY_SECONDS)
-        [standby] = made_since()
-        # It is the one who is there when the other is killed, once it serves.
-        heir = psutil.Process(standby.ppid())
-        await until(lambda: has_open_in(heir, stack.spool), RECOVERY_SECONDS)
-        standby.suspend()
-        psutil.Process(shipper.ppid()).kill()
-        await until(lambda: has_ended(standby), RECOVERY_SECONDS)
-        await until(lambda: len(stack.workers("analytics.log")) == 1, RECOVERY_SECONDS)
-        await sent.answers(50)
-    await stack.stored_is_what_was_acknowledged(sent)
-
-
 async def test_spool_that_cannot_be_written_is_not_ready_without_a_request(stack: Stack) -> None:
     def failures() -> float:
         return stack.bento.metric("background_failures_total", task="ShipperSupervisor")
@@ -232,10 +205,6 @@ async def test_spool_that_cannot_be_written_is_not_ready_without_a_request(stack
         await sent.answers(100)
     assert_unnoticed(sent)
     await stack.stored_is_what_was_acknowledged(sent)
-
-
-def has_open_in(process: psutil.Process, folder: Path) -> bool:
-    return any(Path(file.path).is_relative_to(folder) for file in process.open_files())
 
 
 def put_a_file_in_place_of(folder: Path) -> None:

@@ -90,3 +90,44 @@ def test_shipper_that_is_stopped_within_its_imports_ends_with_its_parent(tmp_pat
         wait_until(lambda: shipper.status() == psutil.STATUS_STOPPED)
         parent.kill()
         wait_until(lambda: has_ended(shipper))
+
+
+# An API process whose standby was stopped while it waited to be needed.
+SUPERVISED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from core.standby import _waiting, fork_standby, wait_until_taken
+if fork_standby():
+    print(os.getpid(), flush=True)
+    wait_until_taken()
+    signal.pause()
+input()
+from analytics.log.shipper_supervisor import ShipperSupervisor
+
+async def supervise():
+    supervisor = ShipperSupervisor(Path(sys.argv[1]))
+    supervisor.start()
+    while (process := supervisor._process) is None or process.pid == standby:
+        await asyncio.sleep(0.05)
+    await supervisor.stop()
+
+standby = _waiting[0].pid
+asyncio.run(asyncio.wait_for(supervise(), 30))
+"""
+
+
+def test_standby_that_was_stopped_before_it_was_needed_is_replaced(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISED, tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "DATA_FOLDER": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        standby = psutil.Process(int(process.stdout.readline()))
+        standby.suspend()
+        _, errors = process.communicate(b"\n", timeout=60)
+        assert (process.returncode, has_ended(standby)) == (0, True), errors
+    assert b"hangs and is started again" in errors
