@@ -65,15 +65,18 @@ def accept_both_families(listener: socket.socket) -> None:
 
 def address_problem(host: str, port: int) -> str | None:
     """Describe why the service cannot listen on an address; else None."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family) as listener:
+        with socket.socket(_family(host)) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             accept_both_families(listener)
             listener.bind((host, port))
     except OSError as error:
         return f"port {port} of {host} cannot be used ({error.strerror}); set PORT or HOST"
     return None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def reserve_localhost(host: str, port: int) -> str | None:
@@ -87,7 +90,7 @@ def reserve_localhost(host: str, port: int) -> str | None:
     if other is None:
         return None
     try:
-        reserved = socket.socket(socket.AF_INET6 if ":" in other else socket.AF_INET)
+        reserved = socket.socket(_family(other))
     except OSError:  # a machine without IPv6
         return None
     try:

@@ -15,7 +15,7 @@ MAX_WAIT_SECONDS = 5.0
 class ParserTurns:
     """Lets bytes that consist of very many parts wait, so that others get an answer meanwhile.
 
-    A chunk of one byte costs its sender six bytes, and the event loop as much as one of 10 KB. The
+    A chunk of one byte costs its sender six bytes, and the event loop as much as one of 4 KB. The
     algorithm is the generic cell rate (ITU-T I.371): parts are counted after they were parsed, and
     the next ones of the connection wait until the share has paid for all that were counted.
     """

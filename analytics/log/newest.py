@@ -19,12 +19,16 @@ def newest_waiting(folder: Path) -> datetime | None:
 
     Where the clock was set back it is later than now. None: there is none that can be read.
     """
-    newest = None
+    return max(_times(folder), default=None)
+
+
+def _times(folder: Path) -> Iterator[datetime]:
     for line in _lines(folder):
-        with suppress(*UNREADABLE):
-            times = [prediction.created_at for prediction in decode(line).predictions]
-            newest = max([*times, *([newest] if newest else [])], default=None)
-    return newest
+        try:
+            entry = decode(line)
+        except UNREADABLE:
+            continue
+        yield from (prediction.created_at for prediction in entry.predictions)
 
 
 def _lines(folder: Path) -> Iterator[bytes]:
