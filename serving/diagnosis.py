@@ -41,6 +41,7 @@ from serving.machine_check import (
 from serving.redis_check import redis_problem
 from serving.schema_check import schema_problem
 from serving.sinks_check import sink_checks
+from serving.spool_check import spool_problem
 
 Result = TypeVar("Result")
 
@@ -141,7 +142,13 @@ def _servers(settings: Settings) -> Iterator[Finding]:
     if settings.database_url is None and has_private:
         database = Finding("PostgreSQL", None, private)
     else:
-        database = _check("PostgreSQL", lambda: database_problem(settings.sqlalchemy_url()))
+        database = _check(
+            "PostgreSQL",
+            lambda: (
+                database_problem(url := settings.sqlalchemy_url())
+                or spool_problem(settings.spool_folder(), url)
+            ),
+        )
         database_url = None if database.problem else settings.sqlalchemy_url()
     if settings.redis_url is None and has_private:
         redis = Finding("Redis", None, "private; the start makes it")

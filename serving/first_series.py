@@ -42,6 +42,7 @@ BACKGROUND_TASKS = (
     "SinkDelivery",
     "SinkWatch",
     "Spool",
+    "SpoolDestination",
     "SpoolGauges",
 )
 # The failures that count against the objectives, and the refusals.

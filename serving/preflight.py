@@ -30,6 +30,7 @@ from serving.machine_check import (
     user_problem,
 )
 from serving.redis_check import UnusableRedis, redis_fault
+from serving.spool_check import spool_problem
 
 logger = logging.getLogger("bentoml.sentiment")
 
@@ -104,6 +105,8 @@ def prepare_api(settings: Settings, address: Address) -> Mapping[str, str]:
             raise SystemExit(str(error)) from None
     _end_with(user_problem(settings))
     _check_databases(settings)
+    if settings.database_url is not None:
+        _end_with(spool_problem(settings.spool_folder(), settings.sqlalchemy_url()))
     if not has_private:
         return {}
     from serving.embedded.start import prepare

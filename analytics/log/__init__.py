@@ -11,6 +11,7 @@ __main__.py            the shipper's process: `python -m analytics.log`
 shipper.py             ships segments to PostgreSQL and deletes them
 shipment.py            ships a spool that no service ships any more: `sentiment log ship`
 unshipped.py           counts the predictions that a spool still holds, and names the spool
+destination.py         notes the database of a spool in its folder
 sinks/                 hands stored predictions on: CloudEvents, Parquet files
 writer.py              writes a batch in one transaction, with the keys of dimension_keys.py
 """

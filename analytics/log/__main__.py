@@ -25,6 +25,7 @@ if __name__ == "__main__":
 with paused_gc():
     from analytics.drift_watch import watch_drift
     from analytics.hash_conversion import HashConversion
+    from analytics.log.destination import keep_noted
     from analytics.log.shipper import Shipper
     from analytics.log.shipper_supervisor import BEAT_SECONDS
     from analytics.log.sinks.configured import Sinks
@@ -75,6 +76,9 @@ async def _run(settings: Settings) -> None:
         run_in_background("DriftWatch", partial(watch_drift, Reader(reading))),
         run_in_background("HashConversion", HashConversion(reading).run),
         run_in_background("Heartbeat", _beat),
+        run_in_background(
+            "SpoolDestination", partial(keep_noted, reading, settings.spool_folder())
+        ),
     )
     if settings.is_traced:
         start_tracing(f"{settings.otel_service_name}-log-shipper", settings.traces_endpoint)

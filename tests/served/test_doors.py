@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
+from sqlalchemy import URL
 
+from analytics.log.destination import noted
+from core.paths import ROOT
 from core.types import VERSIONS
+from loadtest.ports import free_port
 from tests.processes import child_that_runs
-from tests.serving import ServedBento
+from tests.serving import ServedBento, environment_of
+from tests.waiting import wait_until
 
 ACCEPTS = 0x1_0000  # SO_ACCEPTCON in /proc/net/unix
 POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -138,3 +146,29 @@ def test_endless_request_ends_its_connection(
     with pytest.raises(ConnectionError):
         talk(served, head, *[endless] * 200)
     assert (before, httpx.get(f"{served.url}/livez").status_code) == (200, 200)
+
+
+def test_start_on_the_folder_of_a_service_with_another_database_is_refused(
+    served: ServedBento, named_database: Callable[[str], URL], tmp_path: Path
+) -> None:
+    data = served.log.with_name("data")
+    wait_until(lambda: noted(data / "spool") is not None, 30)
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", "serve", "service:SentimentService"],
+        cwd=ROOT,
+        env=environment_of(
+            tmp_path / "home",
+            DATABASE_URL=named_database("elsewhere").render_as_string(hide_password=False),
+            REDIS_URL=served.redis_url,
+            DATA_FOLDER=str(data),
+            HOST="127.0.0.1",
+            PORT=str(free_port()),
+        ),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"another service uses {data} and stores in another database" in done.stderr
+    assert str(served.database_url.database) in done.stderr
