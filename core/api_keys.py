@@ -57,27 +57,44 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
     Raises:
         ValueError: the setting has another form; the message does not quote it.
     """
-    keys = tuple(_parse(entry.strip()) for entry in text.split(",") if entry.strip())
+    keys: dict[str, ApiKey] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        _add(_parse(entry), keys)
     if text and not keys:
         # Variables that were to fill it are empty: without keys, everybody would be let in.
         raise ValueError("has no entry; unset it to do without keys")
-    return keys
+    return tuple(keys.values())
 
 
 def parse_key_file(text: str) -> tuple[tuple[ApiKey, ...], list[str]]:
     """Parse a file with one entry a line; returns the keys, and a sentence for each invalid line.
 
-    Empty lines and those that begin with `#` are left out.
+    Empty lines and those that begin with `#` are left out. Of two lines about one key the first
+    counts.
     """
-    keys, faults = [], []
+    keys: dict[str, ApiKey] = {}
+    faults = []
     for number, line in enumerate(text.splitlines(), start=1):
         entry = line.strip()
         if entry and not entry.startswith("#"):
             try:
-                keys.append(_parse(entry))
+                _add(_parse(entry), keys)
             except ValueError as error:
                 faults.append(f"line {number} {error}")
-    return tuple(keys), faults
+    return tuple(keys.values()), faults
+
+
+def _add(key: ApiKey, keys: dict[str, ApiKey]) -> None:
+    """Add a key to those of the entries before it, by their hashes.
+
+    Raises:
+        ValueError: one of them is the same, and may have other scopes.
+    """
+    if other := keys.get(key.sha256):
+        raise ValueError(
+            f"must have another key: {key.name} and {other.name} have the same, {key.id}"
+        )
+    keys[key.sha256] = key
 
 
 def parse_limits(text: str) -> dict[LimitName, str]:

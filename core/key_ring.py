@@ -74,6 +74,11 @@ class KeyRing(Background):
 
     def _apply(self, text: str) -> None:
         of_file, faults = parse_key_file(text)
+        configured = {key.sha256: key for key in self._configured}
+        for key in of_file:
+            if other := configured.get(key.sha256):
+                faults.append(f"{key.name} has the same key as {other.name} of API_KEYS")
+        of_file = tuple(key for key in of_file if key.sha256 not in configured)
         for fault in faults:
             logger.warning("API_KEYS_FILE: %s; the key of this line is not valid", fault)
         self.keys = (*self._configured, *of_file)

@@ -79,6 +79,15 @@ def test_invalid_line_of_a_file_is_named_and_the_others_count() -> None:
     assert "1111" not in "".join(faults)
 
 
+def test_second_entry_of_a_key_is_refused_and_gives_it_no_scope() -> None:
+    lines = [f"shop:predict:{'a' * 64}", f"ops:admin:{'A' * 64}", f"ops:admin:{'1' * 64}"]
+    keys, faults = parse_key_file("\n".join(lines))
+    assert [(key.name, key.sha256[0]) for key in keys] == [("shop", "a"), ("ops", "1")]
+    assert faults == [f"line 2 must have another key: ops and shop have the same, {'a' * 12}"]
+    with pytest.raises(ValueError, match="ops and shop have the same"):
+        parse_api_keys(",".join(lines))
+
+
 def test_admin_scope_allows_every_scope() -> None:
     admin = ApiKey("root", frozenset({"admin"}), hash_key("a"))
     shop = ApiKey("shop", frozenset({"predict"}), hash_key("b"))

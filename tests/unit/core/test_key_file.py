@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.key_ring import read_key_file
+from core.api_keys import make_api_key
+from core.key_ring import KeyRing, read_key_file
 
 
 @pytest.fixture
@@ -49,3 +50,17 @@ def test_link_into_a_folder_of_everybody_is_refused(folder: Path, tmp_path: Path
     (tmp_path / "link").symlink_to(key_file(folder, 0o777))
     with pytest.raises(ValueError, match="replace"):
         read_key_file(tmp_path / "link")
+
+
+def test_key_of_the_setting_gets_no_scope_from_the_file(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, shop = make_api_key("shop", ["predict"])
+    _, ops = make_api_key("ops", ["analytics"])
+    file = key_file(folder, 0o755)
+    file.write_text(f"shop:admin:{shop.sha256}\n{ops.entry()}\n", encoding="utf-8")
+    keys = KeyRing([shop], file)
+    for _ in range(2):
+        keys.refresh(file)
+    assert list(keys.keys) == [shop, ops]
+    assert "shop has the same key as shop of API_KEYS" in caplog.text
