@@ -11,6 +11,7 @@ from loadtest.bench import service
 from loadtest.bench.cost import measure_cost
 from loadtest.bench.engines import Step, measure_engines
 from loadtest.bench.models import base_size_model, served_model
+from loadtest.bench.peak import measure_peak
 from loadtest.bench.plan import BASE, STARTER, Part, Plan
 from loadtest.bench.servers import Site, our_service, site
 from loadtest.bench.summary import Row
@@ -24,6 +25,8 @@ def measure_parts(plan: Plan, parts: list[Part], step: Step) -> Iterator[Row]:
             step("saving a model of base size with every engine")
             models[BASE] = stack.enter_context(base_size_model())
         if Part.engines in parts:
+            step("engines: what the cores multiply at most")
+            yield from measure_peak(plan.engine_rounds, plan.peak_seconds)
             yield from measure_engines(plan, models, step)
         if not set(parts) - {Part.engines}:
             return

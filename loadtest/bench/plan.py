@@ -62,6 +62,7 @@ class Plan:
     sizes: tuple[str, ...] = (STARTER, BASE)
     engine_rounds: int = 3
     engine_seconds: float = 0.25
+    peak_seconds: float = 1.0
     cost_tokens: tuple[int, ...] = (8, 32, 128, 400)  # words: a word of ours is a token
     cost_batches: tuple[int, ...] = (1, 10, 32, 100)
     cost_clients: tuple[int, ...] = (1, 8, 64, 256)
@@ -73,7 +74,7 @@ class Plan:
     def steps(self) -> dict[Part, int]:
         """How many measurements each part has; of engines about, until the models are found."""
         return {
-            Part.engines: len(self.sizes) * _USUAL_ENGINES,
+            Part.engines: 1 + len(self.sizes) * _USUAL_ENGINES,
             Part.start: self.starts,
             Part.service: 1
             + len(self.peers)

@@ -17,6 +17,7 @@ def summarise(rows: Rows) -> dict[str, list[Row]]:
     beside = [row | {"part": "beside"} for row in rows if row.get("engine_rows")]
     cost = [row for row in rows if not row.get("engine_rows")]
     parts = {
+        "peak": map(_peak, _groups(rows, "peak", "precision")),
         "engines": map(_engine, _groups(rows, "engines", "size", "engine", "texts", "tokens")),
         "service": map(
             _service, _groups(rows, "service", "size", "traffic", "clients", "think_seconds")
@@ -26,6 +27,13 @@ def summarise(rows: Rows) -> dict[str, list[Row]]:
         "start": map(_start, _groups(rows, "start", "size")),
     }
     return {name: found for name, summaries in parts.items() if (found := list(summaries))}
+
+
+def _peak(rounds: Rows) -> Row:
+    return {
+        **_pick(rounds[0], "precision"),
+        **_medians(rounds, "billion_multiply_adds_per_second"),
+    }
 
 
 def _engine(rounds: Rows) -> Row:

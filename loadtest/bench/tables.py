@@ -12,6 +12,9 @@ from loadtest.table import make_table
 
 # Of each part, and of the targets: the title, and the heading of each figure.
 _TABLES = {
+    "peak": ("What the cores multiply at most, in products of 2,048 by 2,048", {
+        "precision": "precision", "billion_multiply_adds_per_second": "billion multiply-adds/s",
+    }),
     "engines": ("Engines against torch fp32, both on all cores", {
         "size": "size", "engine": "engine", "batch": "batch", "texts_per_second": "texts/s",
         "reference_texts_per_second": "torch texts/s", "ratio": "times",

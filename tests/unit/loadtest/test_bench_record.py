@@ -110,6 +110,19 @@ def test_engines_are_compared_round_by_round() -> None:
     assert engine["batch_alone_ratio"] == 2.0
 
 
+def test_peak_is_the_median_of_the_rounds_of_a_precision() -> None:
+    rows = [
+        {"part": "peak", "precision": precision, "billion_multiply_adds_per_second": figure}
+        for figure in (80.0, 100.0, 90.0)
+        for precision in ("bf16", "int8")
+    ]
+    found = [
+        (row["precision"], row["billion_multiply_adds_per_second"])
+        for row in summarise(rows)["peak"]
+    ]
+    assert found == [("bf16", 90.0), ("int8", 90.0)]
+
+
 def test_cost_and_share_of_the_engine() -> None:
     summary = summarise([COST, BESIDE])
     assert summary["cost"][0]["ms_per_text"] == pytest.approx(1_000 / 180)
