@@ -34,8 +34,6 @@ FLUSH_SECONDS = 2.0
 MAX_COUNTED_KEYS = 10_000
 # An answer is some 150 bytes.
 MAX_VALUE_BYTES = 4_096
-# Softmax probabilities of float32 differ from a sum of 1 by less.
-MAX_SUM_ERROR = 0.001
 # An attack on Redis must not fill the log too; the metric counts each value.
 LOG_SECONDS = 60.0
 
@@ -200,6 +198,6 @@ def decode(
         raise ValueError("its sentiments are not those of the model")
     if not classification.windows:
         raise ValueError("no window of its text was computed")
-    if abs(math.fsum(classification.scores.values()) - 1) > MAX_SUM_ERROR:
+    if not classification.is_distribution:
         raise ValueError("its scores do not add up to 1")
     return classification

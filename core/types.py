@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -51,6 +52,10 @@ TokenCount = Annotated[int, Meta(ge=0, le=MAX_TOKEN_COUNT)]
 WindowCount = Annotated[int, Meta(ge=0, le=1_000)]
 
 
+# Softmax probabilities of float32 differ from a sum of 1 by less.
+MAX_SUM_ERROR = 0.001
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """A model's result for one text.
@@ -70,6 +75,11 @@ class Classification:
     @property
     def sentiment(self) -> Sentiment:
         return max(self.scores, key=self.scores.__getitem__)
+
+    @property
+    def is_distribution(self) -> bool:
+        """Whether the scores add up to 1, as those of every model do."""
+        return abs(math.fsum(self.scores.values()) - 1) <= MAX_SUM_ERROR
 
     @property
     def confidence(self) -> float:

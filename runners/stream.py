@@ -29,7 +29,7 @@ from core.types import Classification, DesiredModel, LongText, RunnerDescription
 from runners import wire
 from runners.framing import FrameReader, FrameTooLarge, FrameWriter
 from runners.lanes import Lane
-from runners.transport import CONNECT_SECONDS, MAX_REPLY_BYTES, BadReply, HttpRunner
+from runners.transport import CONNECT_SECONDS, MAX_REPLY_BYTES, BadReply, HttpRunner, checked
 
 logger = logging.getLogger("bentoml.sentiment.runner")
 
@@ -93,9 +93,7 @@ class RunnerStream(asyncio.Protocol):
         finally:
             if self._calls.pop(number, None) is not None and self._transport is not None:
                 self._writer.send(wire.encode_streamed(wire.StreamCancel(number)))
-        if len(results) != len(texts):
-            raise BadReply(f"{len(results)} results came back for {len(texts)} texts")
-        return results
+        return checked(results, texts, long_text)
 
     def abort(self) -> None:
         """End the stream and each call on it."""

@@ -7,7 +7,7 @@ requests or seconds, and the calls in flight with it. This client keeps its conn
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Protocol
@@ -73,6 +73,24 @@ class BadReply(BentoMLException):
     """The runner's reply is not a message of the wire."""
 
 
+def checked(
+    results: list[Classification], texts: Sequence[str], long_text: LongText
+) -> list[Classification]:
+    """The results of a runner for `texts`; on a network another program may have sent them.
+
+    Raises:
+        BadReply: no model gives such results.
+    """
+    if len(results) != len(texts):
+        raise BadReply(f"{len(results)} results came back for {len(texts)} texts")
+    for result in results:
+        if not result.is_distribution:
+            raise BadReply("the scores of a text do not add up to 1")
+        if not result.windows and long_text != "refuse":
+            raise BadReply("no window of a text was computed")
+    return results
+
+
 class HttpRunner:
     """A runner host, at an `http(s):` URL or BentoML's `tcp:`, `unix:` or `file:`.
 
@@ -115,10 +133,7 @@ class HttpRunner:
         reply = await self._post(
             self._calls, wire.CLASSIFY_PATH, call, wire.Results, timeout_seconds
         )
-        results = reply.results
-        if len(results) != len(texts):
-            raise BadReply(f"{len(results)} results came back for {len(texts)} texts")
-        return results
+        return checked(reply.results, texts, long_text)
 
     async def describe(self) -> RunnerDescription:
         """Get the description of the host."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -20,6 +21,7 @@ from tests.waiting import until
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: sentiment-runner/1\r\n\r\n"
 
+IMPOSSIBLE = replace(ONE, scores={"negative": 1.0, "positive": 1.0})
 TOO_LONG = "a" * (wire.MAX_TEXT_CHARACTERS + 1)
 
 
@@ -44,6 +46,8 @@ def reply(message: wire.StreamMessage) -> bytes:
         (SWITCHED + reply(wire.StreamCancel(0)), BadReply),
         (SWITCHED + reply(wire.StreamResults(0, [])), BadReply),
         (SWITCHED + reply(wire.StreamResults(0, [ONE, ONE])), BadReply),
+        (SWITCHED + reply(wire.StreamResults(0, [IMPOSSIBLE])), BadReply),
+        (SWITCHED + reply(wire.StreamResults(0, [replace(ONE, windows=0)])), BadReply),
         (SWITCHED + reply(wire.StreamRefusal(0, 503, "full")), ServiceUnavailable),
         (SWITCHED + reply(wire.StreamResults(7, [ONE])), CONNECTION_FAILURES),
         (SWITCHED + reply(wire.StreamEnd(0)), CONNECTION_FAILURES),
@@ -51,7 +55,8 @@ def reply(message: wire.StreamMessage) -> bytes:
     ],
     ids=[
         "nothing", "half-a-head", "no-http", "huge-frame", "no-message", "empty-frame",
-        "other-kind", "too-few", "too-many", "refused", "of-no-call", "ends", "cut-off",
+        "other-kind", "too-few", "too-many",
+        "impossible-scores", "no-window", "refused", "of-no-call", "ends", "cut-off",
     ],
 )  # fmt: skip
 async def test_unusable_answer_raises_a_failure_that_is_known(

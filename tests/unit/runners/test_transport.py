@@ -29,6 +29,7 @@ OURS = f"Content-Type: {wire.CONTENT_TYPE}\r\n"
 WAIT_SECONDS = 10.0
 ONE = Classification("r", "e", {"positive": 1.0}, 3, truncated=False)
 DESCRIPTION = runner_description(engine="e", tag="m:1")
+IMPOSSIBLE = Classification("r", "e", {"negative": 1.0, "positive": 1.0}, 3, truncated=False)
 RESULTS = response(body=wire.encode(wire.Results([ONE])), headers=OURS)
 DESCRIBED = response(body=wire.encode(DESCRIPTION), headers=OURS)
 
@@ -101,12 +102,13 @@ async def test_many_calls_at_once_are_all_answered_over_few_connections() -> Non
         (response(200, b"\x81\xacwire_version\x02", OURS), BadReply, "version 2.* speaks 1"),
         (response(200, wire.encode(wire.Results([])), OURS), BadReply, "0 results .* 1 text"),
         (response(200, wire.encode(wire.Results([ONE] * 2)), OURS), BadReply, "2 results"),
+        (response(200, wire.encode(wire.Results([IMPOSSIBLE])), OURS), BadReply, "add up to 1"),
         (f"HTTP/1.1 200 OK\r\n{OURS}Content-Length: {MAX_REPLY_BYTES + 1}\r\n\r\n".encode(),
          BadReply, f"{MAX_REPLY_BYTES + 1} bytes"),
         (f"HTTP/1.1 200 OK\r\n{OURS}Transfer-Encoding: chunked\r\n\r\n".encode(),
          BadReply, "None bytes"),
     ],
-    ids=range(14),
+    ids=range(15),
 )  # fmt: skip
 async def test_unusable_reply_raises_a_named_failure(
     answer: bytes, error: type[Exception], message: str
