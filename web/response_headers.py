@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from web.routes import DASHBOARD_FILES
+from web.routes import DASHBOARD_FILES, ROUTES
 
 Header = tuple[bytes, bytes]
 
@@ -48,8 +48,9 @@ def headers_for(path: str) -> tuple[Header, ...]:
 
 # Beside those that every script may read.
 _EXPOSED = (
-    *("Accept-Encoding", "Accept-Post", "Allow", "Idempotency-Result", "RateLimit"),
-    *("RateLimit-Policy", "Retry-After", "WWW-Authenticate", "X-Request-Id"),
+    *("Accept-Encoding", "Accept-Post", "Allow", "Content-Disposition", "Content-Range"),
+    *("Idempotency-Result", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"),
+    *("WWW-Authenticate", "X-Request-Id"),
 )
 
 
@@ -57,7 +58,7 @@ def cors_options(origins: tuple[str, ...]) -> dict[str, Any]:
     """Options of CORSMiddleware: what scripts of `origins` may send and read."""
     return {
         "allow_origins": origins,
-        "allow_methods": ("GET", "HEAD", "POST"),
+        "allow_methods": sorted({"HEAD", *(route.method for route in ROUTES)}),
         # All, because a page's instrumentation adds headers of its own: traceparent, baggage,
         # sentry-trace, x-datadog-...; the operator trusts the page with more than these.
         "allow_headers": ("*",),
