@@ -32,6 +32,8 @@ PARALLEL = -n $(WORKERS) --max-worker-restart=0
 LOOP ?= closed
 SHAPE ?= constant
 export BENTOML_DO_NOT_TRACK := true
+# Other users of the machine can hold its locks, where they can read them.
+export UV_LOCK_TIMEOUT ?= 60
 # With it each of a service's processes compiles the same modules again at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
